@@ -1,0 +1,42 @@
+//! Guest time. The TSC runs at 1 GHz: one tick is one nanosecond, whatever the host.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Where guest time comes from.
+#[derive(Debug)]
+pub enum Clock {
+    /// The host's monotonic clock, zero at creation.
+    Host(Instant),
+    /// Virtual time for deterministic runs: advanced by the vCPU that runs (instructions) and by idling (timers).
+    Virtual { now_ns: AtomicU64 },
+}
+
+impl Clock {
+    pub fn host() -> Self {
+        Clock::Host(Instant::now())
+    }
+
+    pub fn virtual_at(now_ns: u64) -> Self {
+        Clock::Virtual { now_ns: AtomicU64::new(now_ns) }
+    }
+
+    /// System time in nanoseconds since the machine was started; also the TSC.
+    pub fn now_ns(&self) -> u64 {
+        match self {
+            Clock::Host(start) => start.elapsed().as_nanos() as u64,
+            Clock::Virtual { now_ns } => now_ns.load(Ordering::Acquire),
+        }
+    }
+
+    /// Moves virtual time forward to `ns` (never back). No effect on a host clock.
+    pub fn advance_to(&self, ns: u64) {
+        if let Clock::Virtual { now_ns } = self {
+            now_ns.fetch_max(ns, Ordering::AcqRel);
+        }
+    }
+
+    pub fn is_virtual(&self) -> bool {
+        matches!(self, Clock::Virtual { .. })
+    }
+}

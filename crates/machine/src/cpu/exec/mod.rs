@@ -1,0 +1,4 @@
+//! Instruction handlers.
+
+pub mod sse;
+pub mod x87;

@@ -1,0 +1,21 @@
+//! Why `Vcpu::run` came back: the closed set of things the hypervisor above must handle.
+
+use crate::cpu::fault::PrivInsn;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// Hypercall `nr` with up to six arguments. Finish it with `hypercall_return`.
+    Hypercall { nr: u64, args: [u64; 6] },
+    /// A privileged instruction of the guest kernel; `rip` is at it, `len` bytes long.
+    Privileged { insn: PrivInsn, len: u8 },
+    /// An exception for which the guest has no handler, or whose delivery failed: the domain crashes.
+    Fault { vector: u8, error_code: Option<u32>, cr2: u64, reason: &'static str },
+    /// The instruction budget is spent, exactly.
+    Budget,
+    /// The deadline (system time) given to `run` has passed.
+    Deadline,
+    /// Another thread asked with `kick`.
+    Interrupted,
+    /// The engine cannot do what the guest asks for.
+    Unsupported(&'static str),
+}

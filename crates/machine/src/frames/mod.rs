@@ -1,0 +1,40 @@
+//! The frame table: who owns each machine frame, as what it is used, and how often.
+
+use crate::mem::{Mfn, PhysMem};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bits of [`FrameTable::flags`]: what engines may have cached about a frame.
+pub mod flag {
+    /// Some software TLB may hold a translation that allows writes.
+    pub const TLB_W: u32 = 1;
+    /// Some software TLB may hold a translation.
+    pub const TLB_R: u32 = 2;
+    /// Some block cache may hold decoded instructions: stores must go through the slow path.
+    pub const CODE: u32 = 4;
+    /// Written by the host without notice (shared rings, vcpu_info): decoded blocks from it must not be kept.
+    pub const NO_CODE: u32 = 8;
+    /// In use as a page table or descriptor table: a guest store must go through the slow path.
+    pub const PROTECTED: u32 = 16;
+}
+
+pub struct FrameTable {
+    flags: Box<[AtomicU32]>,
+}
+
+impl FrameTable {
+    pub fn new(mem: &PhysMem, _seed: u64) -> Self {
+        FrameTable { flags: (0..mem.frames()).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    pub fn flags(&self, mfn: Mfn) -> u32 {
+        self.flags.get(mfn.0 as usize).map_or(0, |f| f.load(Ordering::SeqCst))
+    }
+
+    pub fn set_flags(&self, mfn: Mfn, bits: u32) -> u32 {
+        self.flags.get(mfn.0 as usize).map_or(0, |f| f.fetch_or(bits, Ordering::SeqCst))
+    }
+
+    pub fn clear_flags(&self, mfn: Mfn, bits: u32) -> u32 {
+        self.flags.get(mfn.0 as usize).map_or(0, |f| f.fetch_and(!bits, Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,17 @@
+//! The machine under Domzero: guest RAM, frame types, page walks, the x86 CPU engines and PV trap mechanics.
+//!
+//! No Python here; `crates/machine-py` binds it. A guest fault is a value, never an error; no guest input may panic.
+
+pub mod clock;
+pub mod cpu;
+pub mod exit;
+pub mod frames;
+pub mod machine;
+pub mod mem;
+pub mod mmu;
+pub mod pv;
+pub mod shared;
+
+pub use exit::Exit;
+pub use machine::{Domain, DomId, Machine};
+pub use mem::{Mfn, PhysMem};

@@ -1,0 +1,1 @@
+//! Page-table entries, page walks and the software TLB.

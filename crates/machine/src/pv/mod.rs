@@ -1,0 +1,1 @@
+//! PV trap mechanics, the same for every engine: bounce frames, iret, syscall, page-table hypercalls.

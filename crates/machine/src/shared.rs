@@ -1,0 +1,80 @@
+//! The part of a vCPU that other threads may touch: requests for attention and TLB/code purges.
+
+use crate::mem::Mfn;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Mutex;
+
+/// Bits of [`VcpuShared::attention`]. Any bit set makes the engine leave its block loop at the next block boundary.
+pub mod attention {
+    /// An event may be pending: look at `vcpu_info`.
+    pub const EVENT: u32 = 1;
+    /// `run` must return `Exit::Interrupted`.
+    pub const STOP: u32 = 2;
+    /// [`super::VcpuShared::take_purges`] has something.
+    pub const PURGE: u32 = 4;
+}
+
+/// Something that a vCPU's software TLB or decoded-block cache must forget before it runs one more guest block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge {
+    /// Every translation of every view.
+    AllTlb,
+    /// Translations that allow writes to this frame.
+    Writable(Mfn),
+    /// All translations of this frame.
+    Frame(Mfn),
+    /// Decoded blocks that came from bytes `start..end` of this frame.
+    Code { mfn: Mfn, start: u16, end: u16 },
+}
+
+/// More than this many queued purges collapse into "everything".
+const MAX_QUEUED: usize = 64;
+
+#[derive(Debug, Default)]
+struct Queue {
+    list: Vec<Purge>,
+    overflow: bool,
+}
+
+/// Shared by the vCPU's own thread and everybody else.
+#[derive(Debug, Default)]
+pub struct VcpuShared {
+    pub attention: AtomicU32,
+    /// True while the vCPU's thread runs guest code or the engine's slow paths. It is cleared around waiting for the
+    /// machine's memory lock, so that a holder of the lock may wait for purges (see `Machine::purge`).
+    pub in_guest: AtomicBool,
+    purges: Mutex<Queue>,
+}
+
+impl VcpuShared {
+    pub fn request(&self, bits: u32) {
+        self.attention.fetch_or(bits, Ordering::SeqCst);
+    }
+
+    pub fn clear(&self, bits: u32) -> u32 {
+        self.attention.fetch_and(!bits, Ordering::SeqCst) & bits
+    }
+
+    pub fn push_purge(&self, p: Purge) {
+        let mut q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
+        if q.list.len() < MAX_QUEUED {
+            q.list.push(p);
+        } else {
+            q.overflow = true;
+        }
+        drop(q);
+        self.request(attention::PURGE);
+    }
+
+    /// Takes the queued purges; `None` means "everything: all translations and all decoded blocks".
+    /// The PURGE bit is cleared by the caller, after it has applied them.
+    pub fn take_purges(&self) -> Option<Vec<Purge>> {
+        let mut q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
+        let q = std::mem::take(&mut *q);
+        (!q.overflow).then_some(q.list)
+    }
+
+    pub fn purge_pending(&self) -> bool {
+        self.attention.load(Ordering::SeqCst) & attention::PURGE != 0
+    }
+}

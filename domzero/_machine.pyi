@@ -1,0 +1,226 @@
+"""The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
+
+from typing import Literal, TypeAlias, final
+
+__version__: str
+
+class MachineError(Exception):
+    """The machine could not be made, or has no frames left."""
+
+class GuestFault(Exception):
+    """A guest address given to the hypervisor is not mapped (or not writable) in the guest: -EFAULT to the guest.
+
+    args: (va,)
+    """
+
+class VcpuRunning(Exception):
+    """Registers were asked for while the vCPU runs in another thread."""
+
+@final
+class Machine:
+    """All machine frames of one host: one memfd. `fileno()` can be mapped with mmap: guest RAM without copying."""
+
+    def __new__(cls, frames: int, *, seed: int = 0, virtual_time_ns: int | None = None) -> Machine: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def free_frames(self) -> int: ...
+    @property
+    def m2p(self) -> tuple[int, int]:
+        """First frame and number of frames of the machine-to-phys table (readable by guests at HYPERVISOR_VIRT_START)."""
+    def fileno(self) -> int: ...
+    def now_ns(self) -> int:
+        """System time; also the guests' TSC (1 GHz)."""
+    def advance_to(self, ns: int) -> None:
+        """Moves virtual time forward; no effect on a host clock."""
+    def read(self, maddr: int, length: int) -> bytes: ...
+    def write(self, maddr: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes machine memory; decoded code from it is forgotten. ValueError outside memory."""
+    def create_domain(self, domid: int, *, is_32bit: bool = False) -> Domain: ...
+    def frame_info(self, mfn: int) -> FrameInfo: ...
+    def audit(self) -> list[str]:
+        """Recomputes all frame types and counts from the page tables; says where they differ from the frame table."""
+
+@final
+class FrameInfo:
+    """One frame-table entry."""
+
+    @property
+    def owner(self) -> int | None: ...
+    @property
+    def type(self) -> Literal["none", "writable", "l1", "l2", "l3", "l4", "segdesc"]: ...
+    @property
+    def type_count(self) -> int: ...
+    @property
+    def refs(self) -> int: ...
+    @property
+    def pinned(self) -> bool: ...
+    @property
+    def validated(self) -> bool: ...
+
+@final
+class Domain:
+    """The machine's side of a domain: its frames and its page tables. Thread-safe."""
+
+    @property
+    def domid(self) -> int: ...
+    @property
+    def frames_owned(self) -> int: ...
+    def alloc(self, count: int) -> list[int]:
+        """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are none."""
+    def release(self, mfn: int) -> int:
+        """Drops the allocation reference (memory_op decrease_reservation): 0, or -errno; the frame is freed with its last reference."""
+    def share_hypervisor_frames(self, count: int) -> list[int]:
+        """Zeroed frames of the hypervisor (shared_info, grant table) that this domain may map, also writable."""
+    def m2p_set(self, mfn: int, pfn: int) -> int: ...
+    def get_ref(self, mfn: int, *, writable: bool) -> int:
+        """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend; 0 or -errno."""
+    def put_ref(self, mfn: int, *, writable: bool) -> None: ...
+    def host_mapped(self, mfn: int) -> None:
+        """Says that the host writes this frame through its own mapping: decoded code from it is never kept."""
+    def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
+    def destroy(self) -> int:
+        """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by others."""
+
+@final
+class Vcpu:
+    """One virtual CPU. One thread at a time may use it; `kick` and `notify` may be called from any thread."""
+
+    @property
+    def vcpu_id(self) -> int: ...
+
+    # --- running
+    def run(self, budget: int, deadline_ns: int = ...) -> Exit:
+        """Runs guest code with the interpreter lock released, for at most `budget` instructions or until system time
+        `deadline_ns`. Pending events are delivered on the way in and whenever `notify` was called."""
+    def kick(self) -> None:
+        """Makes `run` return Interrupted, within a millisecond."""
+    def notify(self) -> None:
+        """An event was made pending in vcpu_info: a running vCPU looks at once."""
+    def hypercall_return(self, rc: int) -> None:
+        """Sets rax (sign-extended as the guest's width asks)."""
+    def hypercall_restart(self) -> None:
+        """Moves rip back onto the hypercall instruction: a continuation."""
+    def skip(self, length: int) -> None:
+        """Moves rip past an emulated instruction and ends an interrupt shadow."""
+    def inject(self, vector: int, error_code: int | None = None, cr2: int = 0) -> None:
+        """Queues an exception for the guest; delivered through its trap table by the next `run`."""
+    @property
+    def instructions(self) -> int:
+        """Instructions executed since creation."""
+
+    # --- registers: rax..r15, rip, rflags, cs ss ds es fs gs, fs_base, gs_base_kernel, gs_base_user, cr2, mxcsr
+    def registers(self) -> dict[str, int]: ...
+    def get_reg(self, name: str) -> int: ...
+    def set_reg(self, name: str, value: int) -> None: ...
+    @property
+    def guest_kernel(self) -> bool: ...
+    @guest_kernel.setter
+    def guest_kernel(self, value: bool) -> None: ...
+
+    # --- PV state
+    def set_trap(self, vector: int, cs: int, address: int, flags: int) -> None:
+        """One entry of set_trap_table, already checked. flags as in struct trap_info (TI_GET_DPL, TI_GET_IF)."""
+    def get_trap(self, vector: int) -> tuple[int, int, int]: ...
+    def set_callback(self, kind: Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"], cs: int, address: int, mask_events: bool) -> None: ...
+    def set_kernel_stack(self, ss: int, sp: int) -> None: ...
+    def set_vcpu_info(self, maddr: int) -> None:
+        """Where evtchn_upcall_pending / evtchn_upcall_mask of this vCPU are."""
+    def set_base(self, kind: Literal["kernel", "user"], mfn: int) -> int:
+        """Installs an L4 (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR), validated; 0 or -errno."""
+    def get_base(self, kind: Literal["kernel", "user"]) -> int: ...
+    def set_segment_base(self, which: int, base: int) -> int:
+        """SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SEL; 0 or -errno."""
+    def set_gdt(self, mfns: list[int], entries: int) -> int: ...
+    def set_ldt(self, va: int, entries: int) -> int: ...
+    def set_cr0_ts(self, ts: bool) -> None: ...
+    def set_debug_reg(self, index: int, value: int) -> int: ...
+    def get_debug_reg(self, index: int) -> int: ...
+    def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
+        """(leaf, subleaf or None for any, eax, ebx, ecx, edx); leaves not listed read as zero. For `cpuid` with and
+        without the forced-emulation prefix."""
+    def set_iopl(self, iopl: int) -> None: ...
+    def set_vm_assist(self, bits: int) -> None: ...
+
+    # --- guest memory, in the guest kernel's address space. GuestFault where not mapped.
+    def read_va(self, va: int, length: int) -> bytes: ...
+    def write_va(self, va: int, data: bytes | bytearray) -> None: ...
+    def translate(self, va: int) -> int | None:
+        """Machine address behind a guest virtual address, without side effects."""
+    def page_walk(self, va: int) -> list[tuple[int, int, int, int]]:
+        """(level, table mfn, index, entry), for crash reports."""
+
+    # --- page-table hypercalls, whole: arguments as the guest gave them
+    def mmu_update(self, req_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
+    def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
+    def update_va_mapping(self, va: int, value: int, flags: int) -> int: ...
+    def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> int: ...
+    def update_descriptor(self, maddr: int, descriptor: int) -> int: ...
+    def set_fast_hypercalls(self, enabled: bool) -> None:
+        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls without an
+        exit. Off for tracing."""
+
+Exit: TypeAlias = "ExitHypercall | ExitPrivileged | ExitFault | ExitBudget | ExitDeadline | ExitInterrupted | ExitUnsupported"
+
+@final
+class ExitHypercall:
+    """Hypercall `nr` with six arguments, as in the registers (not truncated)."""
+
+    __match_args__ = ("nr", "args")
+    @property
+    def nr(self) -> int: ...
+    @property
+    def args(self) -> tuple[int, int, int, int, int, int]: ...
+
+@final
+class ExitPrivileged:
+    """A privileged instruction of the guest kernel; emulate it and `skip(length)`, or inject #GP.
+
+    kind: cli sti hlt rdmsr wrmsr rdpmc mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts lmsw invlpg invd wbinvd swapgs xsetbv
+    in out string_io iret sysret sysexit other. a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp 5 rbp 6 rsi 7 rdi,
+    8..15), or port and size, or the value of lmsw or the address of invlpg.
+    """
+
+    __match_args__ = ("kind", "a", "b", "length")
+    @property
+    def kind(self) -> str: ...
+    @property
+    def a(self) -> int: ...
+    @property
+    def b(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitFault:
+    """An exception that the guest cannot take: the domain crashes. `reason` says why it could not be delivered."""
+
+    __match_args__ = ("vector", "error_code", "cr2", "reason")
+    @property
+    def vector(self) -> int: ...
+    @property
+    def error_code(self) -> int | None: ...
+    @property
+    def cr2(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
+class ExitBudget:
+    """The instruction budget is spent, exactly."""
+
+@final
+class ExitDeadline:
+    """System time has passed the deadline."""
+
+@final
+class ExitInterrupted:
+    """`kick` was called."""
+
+@final
+class ExitUnsupported:
+    """The guest asks for something this engine cannot do (yet): the domain crashes with this text."""
+
+    __match_args__ = ("reason",)
+    @property
+    def reason(self) -> str: ...

@@ -1,0 +1,1 @@
+"""Xen's public ABI, declared once: structures, numbers, flags, errno. No logic."""

@@ -1,0 +1,1 @@
+"""Domain building: ELF, bzImage, Xen notes, initial layout."""

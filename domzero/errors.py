@@ -1,0 +1,32 @@
+"""Errors that a person sees: one line that says what is wrong and what to do."""
+
+
+class DomzeroError(Exception):
+    """Something the user can do something about.
+
+    :param message: what is wrong, one line.
+    :param key: the configuration key, option or field at fault, if one is.
+    :param hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.key}: {self.message}" if self.key else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ImageError(DomzeroError):
+    """A kernel or ramdisk that cannot be used (exit status 2)."""
+
+
+class ConfigError(DomzeroError):
+    """A configuration value that cannot be used (exit status 2)."""
+
+
+class ResourceError(DomzeroError):
+    """Out of memory, ports, domains or the like."""

@@ -1,0 +1,1 @@
+"""Ring 0's policy: host, domains, vCPUs, time, event channels, grants, hypercalls."""

@@ -1,0 +1,1 @@
+"""The hypercall table; one module per operation."""
