@@ -1,0 +1,7 @@
+"""`python -m domzero`."""
+
+import sys
+
+from domzero.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,82 @@
+"""`domzero VERB …`: finds the verb's module, imports only that, and turns errors into one line.
+
+A verb's module has `register(subparsers)`, which adds its parsers with `set_defaults(handler=function)`; the function
+takes the parsed arguments and returns the exit status. One module may register several verbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+
+from domzero import __version__
+from domzero.cli.status import ExitStatus
+from domzero.errors import ConfigError, DomzeroError, ImageError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("domzero.cli.run", "build and run one domain in the foreground"),
+    "image": ("domzero.cli.image", "get guest images and list them"),
+    "serve": ("domzero.cli.serve", "Domain 0 as a daemon: all other verbs talk to it"),
+    "create": ("domzero.cli.create", "create a domain"),
+    "list": ("domzero.cli.client", "list domains"),
+    "console": ("domzero.cli.client", "attach to a domain's console"),
+    "pause": ("domzero.cli.client", "pause a domain"),
+    "unpause": ("domzero.cli.client", "unpause a domain"),
+    "shutdown": ("domzero.cli.client", "ask a domain to shut down"),
+    "reboot": ("domzero.cli.client", "ask a domain to reboot"),
+    "destroy": ("domzero.cli.client", "end a domain at once"),
+    "rename": ("domzero.cli.client", "rename a domain"),
+    "mem-set": ("domzero.cli.client", "set a domain's memory target"),
+    "dmesg": ("domzero.cli.client", "show what the hypervisor has logged"),
+    "info": ("domzero.cli.client", "show the host"),
+}
+"""Verb -> (module, one-line help), in the order of the help text."""
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser; only the module of `verb` is imported, the other verbs are there with their one-line help."""
+    parser = argparse.ArgumentParser(
+        prog="domzero",
+        description="A Xen-compatible paravirtualizing hypervisor that runs as an ordinary user.",
+        epilog="`domzero VERB --help` says more about a verb.",
+    )
+    parser.add_argument("--version", action="version", version=f"domzero {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    if verb in VERBS:
+        import_module(VERBS[verb][0]).register(subparsers)
+        return parser
+    for name, (module, text) in VERBS.items():
+        if find_spec(module) is not None:
+            subparsers.add_parser(name, help=text)
+    return parser
+
+
+def _verb_of(argv: Sequence[str]) -> str | None:
+    word = next((word for word in argv if not word.startswith("-")), None)
+    return word if word in VERBS and find_spec(VERBS[word][0]) is not None else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `domzero` command. Returns the exit status; bad usage leaves through SystemExit(2)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser(_verb_of(arguments)).parse_args(arguments)
+        return int(args.handler(args))
+    except (ConfigError, ImageError) as error:
+        print(f"domzero: {error}", file=sys.stderr)
+        return ExitStatus.USAGE
+    except DomzeroError as error:
+        print(f"domzero: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: nothing left to say, and no traceback at exit either
+        return ExitStatus.FAILED
+    except KeyboardInterrupt:
+        return ExitStatus.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())
