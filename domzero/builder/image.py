@@ -1,0 +1,154 @@
+"""From a kernel file to a checked PV kernel: unpacking, notes, and errors that say what the file is instead."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from os import PathLike, fspath, stat
+from pathlib import Path
+
+from domzero.abi.elfnote import ElfNote
+from domzero.abi.features import XenFeature
+from domzero.builder import bzimage
+from domzero.builder.decompress import compression_of, decompress
+from domzero.builder.elf import EM_386, ElfFile, is_elf, parse_elf
+from domzero.builder.notes import XenNotes, find_notes
+from domzero.errors import ImageError
+
+FILE_MAX = 1 << 30
+_CACHED_KERNELS = 2
+_NESTING_MAX = 3
+
+OFFERED = frozenset(
+    {
+        XenFeature.writable_page_tables,  # through emulation of writes to live page tables, as on Xen
+        XenFeature.pae_pgdir_above_4gb,
+        XenFeature.mmu_pt_update_preserve_ad,
+        XenFeature.highmem_assist,
+        XenFeature.gnttab_map_avail_bits,
+        XenFeature.memory_op_vnode_supported,
+        XenFeature.linux_rsdp_unrestricted,
+    }
+)
+"""Features that a PV kernel may require."""
+
+
+@dataclass(slots=True, frozen=True)
+class KernelImage:
+    """A PV kernel that can be built into a domain."""
+
+    path: str
+    elf: ElfFile
+    notes: XenNotes
+
+    @property
+    def entry(self) -> int:
+        """Virtual address of the entry point."""
+        note = self.notes.number(ElfNote.ENTRY)
+        return self.elf.entry if note is None else note
+
+
+def read_file(path: str | PathLike[str], what: str) -> bytes:
+    """Reads a kernel or ramdisk whole.
+
+    :param what: "kernel" or "ramdisk": the key of the error.
+    :raises ImageError: missing, unreadable, a directory, empty, or larger than FILE_MAX.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise ImageError(f"{fspath(path)}: {error.strerror or error}", key=what) from error
+    if not data:
+        raise ImageError(f"{fspath(path)}: the file is empty", key=what)
+    if len(data) > FILE_MAX:
+        raise ImageError(f"{fspath(path)}: larger than {FILE_MAX >> 20} MiB", key=what)
+    return data
+
+
+_cache: OrderedDict[tuple[str, int, int], KernelImage] = OrderedDict()
+
+
+def load_kernel(path: str | PathLike[str]) -> KernelImage:
+    """Reads, unpacks and checks a 64-bit PV kernel. The last few are kept in memory: a reboot does not unpack again.
+
+    :raises ImageError: with a message that begins with the path.
+    """
+    name = fspath(path)
+    try:
+        status = stat(name)
+    except OSError as error:
+        raise ImageError(f"{name}: {error.strerror or error}", key="kernel") from error
+    key = (name, status.st_mtime_ns, status.st_size)
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key]
+    data = read_file(_unpacked_beside(name) or name, "kernel")
+    image = parse_kernel(data, name)
+    _cache[key] = image
+    while len(_cache) > _CACHED_KERNELS:
+        _cache.popitem(last=False)
+    return image
+
+
+def _unpacked_beside(name: str) -> str | None:
+    """`domzero image fetch` keeps an unpacked copy of its kernels (vmlinuz.elf), which saves a second at each start."""
+    copy = Path(name + ".elf")
+    try:
+        return str(copy) if copy.stat().st_mtime_ns >= Path(name).stat().st_mtime_ns else None
+    except OSError:
+        return None
+
+
+def parse_kernel(data: bytes, name: str) -> KernelImage:
+    """As `load_kernel`, from memory."""
+    try:
+        elf = parse_elf(memoryview(unpack(data)))
+        if elf.machine == EM_386 or not elf.is_64bit:
+            raise ImageError("32-bit kernels cannot be run yet")
+        notes = find_notes(elf)
+        if notes is None:
+            raise ImageError("not a Xen PV kernel: no Xen ELF notes")
+        _check(elf, notes)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error.message}", key="kernel", hint=error.hint) from error
+    return KernelImage(name, elf, notes)
+
+
+def unpack(data: bytes) -> bytes | memoryview:
+    """The ELF file in a bzImage, a compressed file, or `data` itself.
+
+    :raises ImageError: no kernel format, or a damaged one.
+    """
+    current: bytes | memoryview = data
+    for _ in range(_NESTING_MAX):
+        if is_elf(current):
+            return current
+        if bzimage.is_bzimage(current):
+            current = bzimage.payload(memoryview(current))
+            if compression_of(current) is None and not is_elf(current):
+                raise ImageError("bzImage with an unknown kind of compression")
+        if compression_of(current) is not None:
+            current = decompress(current)
+        elif not is_elf(current):
+            break
+    if is_elf(current):
+        return current
+    raise ImageError("not a kernel: neither bzImage nor ELF")
+
+
+def _check(elf: ElfFile, notes: XenNotes) -> None:
+    """Checks that need no domain."""
+    if notes.number(ElfNote.ENTRY) is None and notes.number(ElfNote.PHYS32_ENTRY) is not None:
+        raise ImageError("not a Xen PV kernel: it can be started as HVM or PVH only", hint="it has no ENTRY note")
+    version = notes.string(ElfNote.XEN_VERSION)
+    if version is not None and not version.startswith("xen-3."):
+        raise ImageError(f"made for another hypervisor interface: {version!r}, not 'xen-3.0'")
+    loader = notes.string(ElfNote.LOADER)
+    if loader and loader != "generic":
+        raise ImageError(f"needs a loader of its own: {loader!r}")
+    missing = [XenFeature(bit).name for bit in sorted(notes.features_required - OFFERED)] + list(notes.unknown_required)
+    if missing:
+        raise ImageError(f"needs what a PV domain does not have: {', '.join(missing)}")
+    if not any(True for _ in elf.loads()):
+        raise ImageError("nothing to load: no PT_LOAD segment")
