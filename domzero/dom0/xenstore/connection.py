@@ -1,0 +1,323 @@
+"""One client of the store, sans-IO: bytes of the wire protocol in, bytes out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from domzero.dom0.xenstore.store import Store, Transaction
+from domzero.dom0.xenstore.tree import Access, Caller, Node, Perm, canonical
+from domzero.dom0.xenstore.watches import Watch
+from domzero.dom0.xenstore.wire import (
+    PAYLOAD_MAX,
+    REL_PATH_MAX,
+    Decoder,
+    Message,
+    Op,
+    ProtocolError,
+    RingError,
+    XenstoreError,
+)
+
+# A client that does not read its replies gets no further requests answered.
+OUTPUT_HIGH_WATER = 16 * 1024
+OK = b"OK\0"
+
+Handler = Callable[["Connection", bytes, Transaction | None], bytes]
+
+
+class Connection:
+    """A client's requests, transactions and watches.
+
+    :param domid: the domain at the other end; 0 is privileged.
+    :param on_output: called (without locks) when `take_output` has something to give; it may call back in.
+    :param scope: a privileged client that may only touch these subtrees (a domain's worker).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        domid: int,
+        *,
+        on_output: Callable[[], None] | None = None,
+        scope: tuple[str, ...] | None = None,
+    ) -> None:
+        self.store = store
+        self.domid = domid
+        self.caller = Caller(domid, scope)
+        self.on_output = on_output
+        self.error = RingError.NONE
+        self._input = Decoder()
+        self._output = bytearray()
+        self._events: dict[tuple[str, str], None] = {}
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._transactions: dict[int, Transaction] = {}
+        self._tx_ids = itertools.count(1)
+        self._closed = False
+
+    @property
+    def wants_input(self) -> bool:
+        """False while the client has to read its replies first, and after an error."""
+        return not self._closed and self.error == RingError.NONE and len(self._output) < OUTPUT_HIGH_WATER
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `take_output` would give anything."""
+        return bool(self._output or self._events)
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes from the client and answers what is whole.
+
+        A message that breaks the protocol sets `error` and ends the connection (until `reset`).
+        """
+        with self.store.section():
+            if self._closed or self.error != RingError.NONE:
+                return
+            self._input.feed(data)
+            self._process()
+
+    def take_output(self, limit: int | None = None) -> bytes:
+        """Bytes for the client, at most `limit` of them: replies first, then watch events."""
+        with self.store.section():
+            wanted = len(self._output) if limit is None else limit
+            while self._events and (limit is None or len(self._output) < wanted):
+                path, token = next(iter(self._events))
+                del self._events[path, token]
+                self._output += _event(path, token)
+            count = len(self._output) if limit is None else min(limit, len(self._output))
+            data = bytes(self._output[:count])
+            del self._output[:count]
+            if data and len(self._input):
+                self._process()
+            return data
+
+    def reset(self) -> None:
+        """Drops all of this client: partial messages, replies, watches, transactions; it may go on afterwards."""
+        with self.store.section():
+            self._input.clear()
+            self._output.clear()
+            self._drop()
+            self.error = RingError.NONE
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with self.store.section():
+            self.reset()
+            self._closed = True
+
+    def _drop(self) -> None:
+        for watch in self._watches.values():
+            self.store.remove_watch(watch)
+        self._watches.clear()
+        self._events.clear()
+        self._transactions.clear()
+
+    def _process(self) -> None:
+        try:
+            while len(self._output) < OUTPUT_HIGH_WATER and (message := self._input.next()) is not None:
+                self._answer(message)
+        except ProtocolError:
+            self.reset()
+            self.error = RingError.PROTO
+        if self.has_output or self.error != RingError.NONE:
+            self._announce()
+
+    def _announce(self) -> None:
+        if self.on_output is not None:
+            self.store.later(self.on_output)
+
+    def _answer(self, message: Message) -> None:
+        kind = message.type
+        try:
+            handler = _HANDLERS.get(kind)
+            if handler is None:
+                privileged_only = kind in (Op.CONTROL, Op.INTRODUCE, Op.RELEASE, Op.RESUME, Op.SET_TARGET)
+                raise XenstoreError("EACCES" if privileged_only and not self.caller.privileged else "ENOSYS")
+            payload = handler(self, message.payload, self._transaction(message))
+            if len(payload) > PAYLOAD_MAX:
+                raise XenstoreError("E2BIG")
+        except XenstoreError as error:
+            kind, payload = Op.ERROR, error.name.encode() + b"\0"
+        self._output += Message(kind, message.req_id, message.tx_id, payload).encode()
+
+    def _transaction(self, message: Message) -> Transaction | None:
+        if message.tx_id == 0 or message.type in (Op.WATCH, Op.UNWATCH, Op.RESET_WATCHES):
+            return None
+        if (tx := self._transactions.get(message.tx_id)) is None:
+            raise XenstoreError("ENOENT")
+        return tx
+
+    # --- one method per request; payload in, payload of the reply out
+
+    def _node(self, path: str, tx: Transaction | None, access: Access = Access.READ) -> Node:
+        return self.store.node(self.caller, canonical(path, self.domid), tx, access)
+
+    def _read(self, payload: bytes, tx: Transaction | None) -> bytes:
+        return self._node(_one(payload), tx).value
+
+    def _directory(self, payload: bytes, tx: Transaction | None) -> bytes:
+        return _listing(self._node(_one(payload), tx))
+
+    def _directory_part(self, payload: bytes, tx: Transaction | None) -> bytes:
+        path, offset_text = _strings(payload, 2)
+        node = self._node(path, tx)
+        listing = _listing(node)
+        offset = _number(offset_text)
+        head = f"{node.generation}\0".encode()
+        if offset >= len(listing):
+            return head + b"\0"
+        part = listing[offset : offset + PAYLOAD_MAX - len(head) - 1]
+        if offset + len(part) < len(listing):
+            # Only whole names; a name is shorter than a path, so at least one fits.
+            return head + part[: part.rfind(b"\0") + 1]
+        return head + part + b"\0"
+
+    def _write(self, payload: bytes, tx: Transaction | None) -> bytes:
+        path, nul, value = payload.partition(b"\0")
+        if not nul:
+            raise XenstoreError("EINVAL")
+        self.store.set_value(self.caller, canonical(_text(path), self.domid), value, tx)
+        return OK
+
+    def _mkdir(self, payload: bytes, tx: Transaction | None) -> bytes:
+        self.store.set_value(self.caller, canonical(_one(payload), self.domid), None, tx)
+        return OK
+
+    def _rm(self, payload: bytes, tx: Transaction | None) -> bytes:
+        self.store.remove(self.caller, canonical(_one(payload), self.domid), tx)
+        return OK
+
+    def _get_perms(self, payload: bytes, tx: Transaction | None) -> bytes:
+        path = _one(payload)
+        perms = self.store.special_perms(path)
+        if perms is None:
+            perms = self._node(path, tx).perms
+        elif not self.caller.access(perms) & Access.READ:
+            raise XenstoreError("EACCES")
+        return b"".join(f"{perm}\0".encode() for perm in perms)
+
+    def _set_perms(self, payload: bytes, tx: Transaction | None) -> bytes:
+        path, *texts = _strings(payload, 2, more=True)
+        if self.store.special_perms(path) is None:
+            path = canonical(path, self.domid)
+        self.store.change_perms(self.caller, path, tuple(Perm.parse(text) for text in texts), tx)
+        return OK
+
+    def _watch(self, payload: bytes, _tx: Transaction | None) -> bytes:
+        path, token, *rest = _strings(payload, 2, more=True)
+        if len(token) > REL_PATH_MAX:
+            raise XenstoreError("EINVAL")
+        depth = _number(rest[0]) if rest and rest[0] else None
+        watch = Watch.create(self.caller, path, token, depth, self._queue_event)
+        if (watch.path, token) in self._watches:
+            raise XenstoreError("EEXIST")
+        quota = self.store.quotas.watches
+        if not self.caller.privileged and quota and len(self._watches) >= quota:
+            raise XenstoreError("ENOSPC")
+        self.store.add_watch(watch)
+        self._watches[watch.path, token] = watch
+        return OK
+
+    def _unwatch(self, payload: bytes, _tx: Transaction | None) -> bytes:
+        path, token = _strings(payload, 2, more=True)[:2]
+        absolute = path if path.startswith("@") else canonical(path, self.domid)
+        if (watch := self._watches.pop((absolute, token), None)) is None:
+            raise XenstoreError("ENOENT")
+        self.store.remove_watch(watch)
+        for key in [key for key in self._events if key[1] == token and self._event_of(watch, key[0])]:
+            del self._events[key]
+        return OK
+
+    def _event_of(self, watch: Watch, path: str) -> bool:
+        return path == watch.given or path.startswith(watch.given.rstrip("/") + "/")
+
+    def _reset_watches(self, _payload: bytes, _tx: Transaction | None) -> bytes:
+        self._drop()
+        return OK
+
+    def _transaction_start(self, _payload: bytes, tx: Transaction | None) -> bytes:
+        if tx is not None:
+            raise XenstoreError("EBUSY")
+        quota = self.store.quotas.transactions
+        if not self.caller.privileged and quota and len(self._transactions) >= quota:
+            raise XenstoreError("ENOSPC")
+        tx_id = next(n for n in (next(self._tx_ids) & 0x7FFFFFFF for _ in itertools.count()) if n)
+        self._transactions[tx_id] = self.store.begin()
+        return f"{tx_id}\0".encode()
+
+    def _transaction_end(self, payload: bytes, tx: Transaction | None) -> bytes:
+        answer = _one(payload)
+        if answer not in ("T", "F"):
+            raise XenstoreError("EINVAL")
+        if tx is None:
+            raise XenstoreError("ENOENT")
+        self._transactions = {tx_id: other for tx_id, other in self._transactions.items() if other is not tx}
+        if answer == "T":
+            self.store.commit(tx)
+        return OK
+
+    def _get_domain_path(self, payload: bytes, _tx: Transaction | None) -> bytes:
+        return f"/local/domain/{_number(_one(payload)) & 0xFFFF}\0".encode()
+
+    def _is_domain_introduced(self, payload: bytes, _tx: Transaction | None) -> bytes:
+        return b"T\0" if self.store.is_introduced(_number(_one(payload))) else b"F\0"
+
+    def _queue_event(self, watch: Watch, path: str) -> None:
+        # The same event twice tells nothing more; too many become one for the watched path itself.
+        if len(self._events) >= self.store.quotas.queued_events:
+            path = watch.given
+        self._events[path, watch.token] = None
+        self._announce()
+
+
+def _event(path: str, token: str) -> bytes:
+    payload = path.encode("latin-1") + b"\0" + token.encode("latin-1") + b"\0"
+    return Message(Op.WATCH_EVENT, 0, 0, payload).encode()
+
+
+def _listing(node: Node) -> bytes:
+    return b"".join(name.encode("latin-1") + b"\0" for name in node.children)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("latin-1")
+
+
+def _one(payload: bytes) -> str:
+    """The only string of a payload."""
+    return _strings(payload, 1)[0]
+
+
+def _strings(payload: bytes, count: int, *, more: bool = False) -> list[str]:
+    """The nul-terminated strings of a payload: exactly `count`, or at least; EINVAL."""
+    if not payload.endswith(b"\0"):
+        raise XenstoreError("EINVAL")
+    strings = _text(payload[:-1]).split("\0")
+    if len(strings) < count or (len(strings) > count and not more):
+        raise XenstoreError("EINVAL")
+    return strings
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 10:
+        raise XenstoreError("EINVAL")
+    return int(text)
+
+
+_HANDLERS: dict[int, Handler] = {
+    Op.DIRECTORY: Connection._directory,
+    Op.READ: Connection._read,
+    Op.GET_PERMS: Connection._get_perms,
+    Op.WATCH: Connection._watch,
+    Op.UNWATCH: Connection._unwatch,
+    Op.TRANSACTION_START: Connection._transaction_start,
+    Op.TRANSACTION_END: Connection._transaction_end,
+    Op.GET_DOMAIN_PATH: Connection._get_domain_path,
+    Op.WRITE: Connection._write,
+    Op.MKDIR: Connection._mkdir,
+    Op.RM: Connection._rm,
+    Op.SET_PERMS: Connection._set_perms,
+    Op.IS_DOMAIN_INTRODUCED: Connection._is_domain_introduced,
+    Op.RESET_WATCHES: Connection._reset_watches,
+    Op.DIRECTORY_PART: Connection._directory_part,
+}

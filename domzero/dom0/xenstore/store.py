@@ -1,0 +1,388 @@
+"""The store: one tree, its transactions and watches, and what Domain 0's own code calls.
+
+Operations may come from any thread. What they make others see (watch events, output on a connection) is queued under
+the store's lock and delivered by the same thread once the lock is free, so that a receiver may take locks of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from domzero.dom0.xenstore.tree import Access, Caller, Change, Node, Perm, Perms, Tree, check_path
+from domzero.dom0.xenstore.watches import SPECIALS, Watch, WatchIndex
+from domzero.dom0.xenstore.wire import XenstoreError
+
+logger = logging.getLogger(__name__)
+
+DOM0 = Caller(0)
+
+
+@dataclass(slots=True)
+class Quotas:
+    """What one unprivileged domain may have; 0 means no limit."""
+
+    nodes: int = 1000
+    watches: int = 128
+    transactions: int = 10
+    transaction_operations: int = 1024
+    node_size: int = 2048
+    perms: int = 5
+    queued_events: int = 1024
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """A view of the tree as it was at the start, with what was done to it since."""
+
+    base: Tree
+    tree: Tree
+    seen: set[str] = field(default_factory=set)
+    log: list[Callable[[Tree], Change | None]] = field(default_factory=list)
+
+    def touch(self, path: str, limit: int) -> None:
+        """Remembers that the outcome depends on this path; ENOSPC when it depends on too many."""
+        if limit and ((len(self.seen) >= limit and path not in self.seen) or len(self.log) >= limit):
+            raise XenstoreError("ENOSPC", path)
+        self.seen.add(path)
+
+    def conflicts(self, current: Tree) -> bool:
+        """Whether somebody changed what this transaction saw or wrote."""
+        return any(_generation(self.base, path) != _generation(current, path) for path in self.seen)
+
+
+def _generation(tree: Tree, path: str) -> int | None:
+    node = tree.lookup(path)
+    return None if node is None else node.generation
+
+
+class Store:
+    """Xenstore's database. Methods without a `caller` act for Domain 0."""
+
+    def __init__(self, quotas: Quotas | None = None) -> None:
+        self.quotas = quotas or Quotas()
+        self._counter = itertools.count(1)
+        root = Node(b"", (Perm(0, Access.NONE),), self._next())
+        self._tree = Tree(root, {0: 1}, self._next)
+        self._watches = WatchIndex()
+        self._special_perms: dict[str, Perms] = {name: (Perm(0, Access.NONE),) for name in SPECIALS}
+        self._introduced: set[int] = set()
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._outbox: list[Callable[[], None]] = []
+        for path in ("/tool", "/local", "/local/domain", "/vm"):
+            self.mkdir(path)
+
+    def _next(self) -> int:
+        return next(self._counter)
+
+    @contextmanager
+    def section(self) -> Iterator[None]:
+        """Holds the store's lock; on the way out of the outermost section, delivers what was queued."""
+        with self._lock:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                outbox: list[Callable[[], None]] = []
+                if self._depth == 0:
+                    outbox, self._outbox = self._outbox, outbox
+        for callback in outbox:
+            try:
+                callback()
+            except Exception:
+                logger.exception("a xenstore watch or connection callback failed")
+
+    def later(self, callback: Callable[[], None]) -> None:
+        """Calls back once the lock is free (only from inside a `section`)."""
+        if callback not in self._outbox:
+            self._outbox.append(callback)
+
+    # --- operations on behalf of a caller, inside a transaction or not
+
+    def node(self, caller: Caller, path: str, tx: Transaction | None = None, access: Access = Access.READ) -> Node:
+        """The node at an absolute path, for READ, DIRECTORY and GET_PERMS."""
+        caller.check_scope(path)
+        with self.section():
+            if tx is None:
+                return self._tree.get(caller, path, access)
+            tx.touch(path, self._limit(caller, self.quotas.transaction_operations))
+            return tx.tree.get(caller, path, access)
+
+    def set_value(self, caller: Caller, path: str, value: bytes | None, tx: Transaction | None = None) -> None:
+        """WRITE, or MKDIR with `None`."""
+        caller.check_scope(path)
+        limit = self._limit(caller, self.quotas.node_size)
+        if value is not None and limit and len(value) > limit:
+            raise XenstoreError("ENOSPC", path)
+        max_nodes = self._limit(caller, self.quotas.nodes)
+        self._change(caller, path, tx, lambda tree: tree.write(caller, path, value, max_nodes))
+
+    def remove(self, caller: Caller, path: str, tx: Transaction | None = None) -> None:
+        """RM."""
+        caller.check_scope(path)
+        self._change(caller, path, tx, lambda tree: tree.remove(caller, path))
+
+    def change_perms(self, caller: Caller, path: str, perms: Perms, tx: Transaction | None = None) -> None:
+        """SET_PERMS, also of the special names."""
+        limit = self._limit(caller, self.quotas.perms)
+        if not perms:
+            raise XenstoreError("EINVAL", path)
+        if limit and len(perms) > limit:
+            raise XenstoreError("ENOSPC", path)
+        if path in SPECIALS:
+            if not caller.may_own(self._special_perms[path]) or caller.scope is not None:
+                raise XenstoreError("EACCES", path)
+            self._special_perms[path] = perms
+            return
+        caller.check_scope(path)
+        self._change(caller, path, tx, lambda tree: tree.set_perms(caller, path, perms))
+
+    def _change(
+        self, caller: Caller, path: str, tx: Transaction | None, operation: Callable[[Tree], Change | None]
+    ) -> None:
+        with self.section():
+            if tx is not None:
+                tx.touch(path, self._limit(caller, self.quotas.transaction_operations))
+                operation(tx.tree)
+                tx.log.append(operation)
+                return
+            change = operation(self._tree)
+            if change is not None:
+                self._watches.fire(change)
+
+    def begin(self) -> Transaction:
+        """Starts a transaction on the tree as it is now."""
+        with self.section():
+            return Transaction(self._tree.snapshot(), self._tree.snapshot())
+
+    def commit(self, tx: Transaction) -> None:
+        """Makes a transaction's changes visible, all or none; EAGAIN if others changed what it depends on."""
+        with self.section():
+            if tx.conflicts(self._tree):
+                raise XenstoreError("EAGAIN")
+            tree = self._tree.snapshot()
+            changes = []
+            for operation in tx.log:
+                try:
+                    changes.append(operation(tree))
+                except XenstoreError as error:
+                    raise XenstoreError("ENOSPC" if error.name == "ENOSPC" else "EAGAIN") from error
+            self._tree = tree
+            for change in changes:
+                if change is not None:
+                    self._watches.fire(change)
+
+    def add_watch(self, watch: Watch) -> None:
+        """Registers a watch and triggers it once."""
+        if not watch.path.startswith("@"):
+            watch.caller.check_scope(watch.path)
+        with self.section():
+            self._watches.add(watch)
+            watch.fire(watch.path)
+
+    def remove_watch(self, watch: Watch) -> None:
+        """Forgets a watch."""
+        with self.section():
+            self._watches.remove(watch)
+
+    def is_introduced(self, domid: int) -> bool:
+        """IS_DOMAIN_INTRODUCED."""
+        return domid == 0 or domid in self._introduced
+
+    def special_perms(self, name: str) -> Perms | None:
+        """The permissions of @introduceDomain or @releaseDomain; None for other names."""
+        return self._special_perms.get(name)
+
+    def _limit(self, caller: Caller, quota: int) -> int:
+        return 0 if caller.privileged else quota
+
+    # --- for Domain 0's own code
+
+    def read_bytes(self, path: str) -> bytes:
+        """The value of a node; XenstoreError ENOENT."""
+        return self.node(DOM0, check_path(path)).value
+
+    def read(self, path: str) -> str:
+        """The value of a node as text; XenstoreError ENOENT."""
+        return self.read_bytes(path).decode("utf-8", "replace")
+
+    def get(self, path: str, default: str | None = None) -> str | None:
+        """The value of a node as text, or the default if there is no such node."""
+        node = self._tree.lookup(check_path(path))
+        return default if node is None else node.value.decode("utf-8", "replace")
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a node."""
+        return self._tree.lookup(check_path(path)) is not None
+
+    def ls(self, path: str) -> list[str]:
+        """Names of the children; XenstoreError ENOENT."""
+        return list(self.node(DOM0, check_path(path)).children)
+
+    def write(self, path: str, value: str | bytes | int, perms: tuple[str, ...] | None = None) -> None:
+        """Sets a value, creating the node and its parents.
+
+        :param perms: permission entries such as ("n0", "r3"), set as well.
+        """
+        data = value if isinstance(value, bytes) else str(value).encode()
+        with self.section():
+            self.set_value(DOM0, check_path(path), data)
+            if perms is not None:
+                self.set_perms(path, *perms)
+
+    def mkdir(self, path: str, perms: tuple[str, ...] | None = None) -> None:
+        """Creates a node (and its parents) unless it is there."""
+        with self.section():
+            self.set_value(DOM0, check_path(path), None)
+            if perms is not None:
+                self.set_perms(path, *perms)
+
+    def rm(self, path: str) -> None:
+        """Removes a node with all below it; nothing happens if it is not there."""
+        try:
+            self.remove(DOM0, check_path(path))
+        except XenstoreError as error:
+            if error.name != "ENOENT":
+                raise
+
+    def get_perms(self, path: str) -> list[str]:
+        """Permission entries; XenstoreError ENOENT."""
+        return [str(perm) for perm in self.node(DOM0, check_path(path)).perms]
+
+    def set_perms(self, path: str, *perms: str) -> None:
+        """Sets permission entries: the owner's first."""
+        self.change_perms(DOM0, path, tuple(Perm.parse(perm) for perm in perms))
+
+    def watch(self, path: str, callback: Callable[[str], None]) -> LocalWatch:
+        """Calls back with the path of each change at or below `path`, and once at the start.
+
+        The callback runs in the thread that made the change, with no xenstore lock held.
+        """
+        local = LocalWatch(self, path, callback)
+        self.add_watch(local.watch)
+        return local
+
+    @contextmanager
+    def transaction(self) -> Iterator[View]:
+        """All changes made through the view become visible together; XenstoreError EAGAIN on a conflict."""
+        tx = self.begin()
+        yield View(self, tx)
+        self.commit(tx)
+
+    def introduce(self, domid: int) -> None:
+        """Says that a domain is there (its connection works): watches on @introduceDomain fire."""
+        with self.section():
+            self._introduced.add(domid)
+            self._watches.fire_special("@introduceDomain", domid, self._special_perms["@introduceDomain"])
+
+    def domain_stopped(self, domid: int) -> None:
+        """A domain shut down or crashed: watches on @releaseDomain fire; its nodes stay."""
+        with self.section():
+            self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
+
+    def release(self, domid: int) -> None:
+        """A domain is gone: its home and all that it owns go too, and watches on @releaseDomain fire.
+
+        Its connection must be closed by whoever made it.
+        """
+        with self.section():
+            tree = self._tree.snapshot()
+            changes = tree.forget_domain(domid)
+            if (change := tree.remove(DOM0, f"/local/domain/{domid}")) is not None:
+                changes.append(change)
+            self._tree = tree
+            for change in changes:
+                self._watches.fire(change)
+            for name, perms in self._special_perms.items():
+                kept = tuple(perm for perm in perms[1:] if perm.domid != domid)
+                owner = perms[0] if perms[0].domid != domid else Perm(0, Access.NONE)
+                self._special_perms[name] = (owner, *kept)
+            self._introduced.discard(domid)
+            self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
+
+    def owned_nodes(self, domid: int) -> int:
+        """How many nodes a domain owns."""
+        return self._tree.owned.get(domid, 0)
+
+    def check(self) -> list[str]:
+        """Recounts what is accounted; says where it differs."""
+        with self.section():
+            counts: dict[int, int] = {}
+            stack = [self._tree.root]
+            while stack:
+                node = stack.pop()
+                counts[node.perms[0].domid] = counts.get(node.perms[0].domid, 0) + 1
+                stack.extend(node.children.values())
+            return [
+                f"domain {domid} owns {counts.get(domid, 0)} nodes, accounted are {self._tree.owned.get(domid, 0)}"
+                for domid in sorted(counts.keys() | self._tree.owned.keys())
+                if counts.get(domid, 0) != self._tree.owned.get(domid, 0)
+            ]
+
+
+class LocalWatch:
+    """A watch of Domain 0's own code; `close` ends it."""
+
+    def __init__(self, store: Store, path: str, callback: Callable[[str], None]) -> None:
+        self._store = store
+        self._callback = callback
+        self._paths: dict[str, None] = {}
+        self._open = True
+        self.watch = Watch.create(DOM0, path, "", None, self._queue)
+
+    def _queue(self, _watch: Watch, path: str) -> None:
+        self._paths[path] = None
+        self._store.later(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._open:
+            with self._store.section():
+                if not self._paths:
+                    return
+                path = next(iter(self._paths))
+                del self._paths[path]
+            self._callback(path)
+
+    def close(self) -> None:
+        """No callbacks start after this."""
+        self._open = False
+        self._store.remove_watch(self.watch)
+
+
+class View:
+    """The store inside a transaction, for Domain 0's own code."""
+
+    def __init__(self, store: Store, tx: Transaction) -> None:
+        self._store = store
+        self._tx = tx
+
+    def read(self, path: str) -> str:
+        """The value of a node as text; XenstoreError ENOENT."""
+        return self._store.node(DOM0, check_path(path), self._tx).value.decode("utf-8", "replace")
+
+    def write(self, path: str, value: str | bytes | int, perms: tuple[str, ...] | None = None) -> None:
+        """Sets a value (and permissions), creating the node and its parents."""
+        data = value if isinstance(value, bytes) else str(value).encode()
+        self._store.set_value(DOM0, check_path(path), data, self._tx)
+        if perms is not None:
+            self.set_perms(path, *perms)
+
+    def mkdir(self, path: str, perms: tuple[str, ...] | None = None) -> None:
+        """Creates a node (and its parents) unless it is there."""
+        self._store.set_value(DOM0, check_path(path), None, self._tx)
+        if perms is not None:
+            self.set_perms(path, *perms)
+
+    def rm(self, path: str) -> None:
+        """Removes a node with all below it; XenstoreError ENOENT if its parent is not there either."""
+        self._store.remove(DOM0, check_path(path), self._tx)
+
+    def set_perms(self, path: str, *perms: str) -> None:
+        """Sets permission entries: the owner's first."""
+        self._store.change_perms(DOM0, check_path(path), tuple(Perm.parse(perm) for perm in perms), self._tx)
