@@ -18,7 +18,9 @@ impl Clock {
     }
 
     pub fn virtual_at(now_ns: u64) -> Self {
-        Clock::Virtual { now_ns: AtomicU64::new(now_ns) }
+        Clock::Virtual {
+            now_ns: AtomicU64::new(now_ns),
+        }
     }
 
     /// System time in nanoseconds since the machine was started; also the TSC.

@@ -9,7 +9,12 @@ pub enum Exit {
     /// A privileged instruction of the guest kernel; `rip` is at it, `len` bytes long.
     Privileged { insn: PrivInsn, len: u8 },
     /// An exception for which the guest has no handler, or whose delivery failed: the domain crashes.
-    Fault { vector: u8, error_code: Option<u32>, cr2: u64, reason: &'static str },
+    Fault {
+        vector: u8,
+        error_code: Option<u32>,
+        cr2: u64,
+        reason: &'static str,
+    },
     /// The instruction budget is spent, exactly.
     Budget,
     /// The deadline (system time) given to `run` has passed.

@@ -11,7 +11,8 @@ pub mod mem;
 pub mod mmu;
 pub mod pv;
 pub mod shared;
+pub mod testing;
 
 pub use exit::Exit;
-pub use machine::{Domain, DomId, Machine};
+pub use machine::{DomId, Domain, Machine};
 pub use mem::{Mfn, PhysMem};

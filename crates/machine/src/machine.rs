@@ -28,7 +28,13 @@ impl Machine {
     pub fn new(frames: u64, seed: u64, clock: Clock) -> Result<Arc<Machine>, MemError> {
         let mem = PhysMem::new(frames)?;
         let frames = FrameTable::new(&mem, seed);
-        Ok(Arc::new(Machine { mem, frames, clock: Arc::new(clock), mm: Mutex::new(()), vcpus: RwLock::default() }))
+        Ok(Arc::new(Machine {
+            mem,
+            frames,
+            clock: Arc::new(clock),
+            mm: Mutex::new(()),
+            vcpus: RwLock::default(),
+        }))
     }
 
     pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
@@ -54,8 +60,13 @@ impl Machine {
     /// Queues `p` on every vCPU and waits until each one that runs guest code has applied it. The caller's own vCPU
     /// (`me`) is not waited for: it must call `Cpu::apply_purges` before it touches guest memory again.
     pub fn purge(&self, p: Purge, me: Option<&VcpuShared>) {
-        let list: Vec<Arc<VcpuShared>> =
-            self.vcpus.read().unwrap_or_else(|e| e.into_inner()).iter().filter_map(Weak::upgrade).collect();
+        let list: Vec<Arc<VcpuShared>> = self
+            .vcpus
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for v in &list {
             v.push_purge(p);
         }
@@ -81,6 +92,10 @@ pub struct Domain {
 
 impl Domain {
     pub fn new(machine: Arc<Machine>, domid: DomId) -> Arc<Domain> {
-        Arc::new(Domain { machine, domid, pt_generation: AtomicU64::new(0) })
+        Arc::new(Domain {
+            machine,
+            domid,
+            pt_generation: AtomicU64::new(0),
+        })
     }
 }

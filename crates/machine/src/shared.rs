@@ -62,12 +62,22 @@ impl VcpuShared {
         } else {
             q.overflow = true;
         }
-        drop(q);
         self.request(attention::PURGE);
     }
 
+    /// Called when everything that was taken has been applied: clears the PURGE bit, and says true, if nothing was
+    /// queued meanwhile.
+    pub fn finish_purges(&self) -> bool {
+        let q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
+        let done = q.list.is_empty() && !q.overflow;
+        if done {
+            self.clear(attention::PURGE);
+        }
+        done
+    }
+
     /// Takes the queued purges; `None` means "everything: all translations and all decoded blocks".
-    /// The PURGE bit is cleared by the caller, after it has applied them.
+    /// The PURGE bit stays set until [`VcpuShared::finish_purges`]: `Machine::purge` waits for that.
     pub fn take_purges(&self) -> Option<Vec<Purge>> {
         let mut q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
         let q = std::mem::take(&mut *q);

@@ -42,10 +42,18 @@ pub mod pf {
 
 impl Fault {
     pub const fn new(vector: u8) -> Self {
-        Fault { vector, error_code: None, cr2: 0 }
+        Fault {
+            vector,
+            error_code: None,
+            cr2: 0,
+        }
     }
     pub const fn with_code(vector: u8, error_code: u32) -> Self {
-        Fault { vector, error_code: Some(error_code), cr2: 0 }
+        Fault {
+            vector,
+            error_code: Some(error_code),
+            cr2: 0,
+        }
     }
     /// #GP(0)
     pub const fn gp() -> Self {
@@ -55,7 +63,11 @@ impl Fault {
         Self::new(vector::UD)
     }
     pub const fn pf(cr2: u64, error_code: u32) -> Self {
-        Fault { vector: vector::PF, error_code: Some(error_code), cr2 }
+        Fault {
+            vector: vector::PF,
+            error_code: Some(error_code),
+            cr2,
+        }
     }
 }
 
@@ -69,20 +81,42 @@ pub enum PrivInsn {
     Rdmsr,
     Wrmsr,
     Rdpmc,
-    MovFromCr { cr: u8, reg: u8 },
-    MovToCr { cr: u8, reg: u8 },
-    MovFromDr { dr: u8, reg: u8 },
-    MovToDr { dr: u8, reg: u8 },
+    MovFromCr {
+        cr: u8,
+        reg: u8,
+    },
+    MovToCr {
+        cr: u8,
+        reg: u8,
+    },
+    MovFromDr {
+        dr: u8,
+        reg: u8,
+    },
+    MovToDr {
+        dr: u8,
+        reg: u8,
+    },
     Clts,
-    Lmsw { value: u16 },
-    Invlpg { va: u64 },
+    Lmsw {
+        value: u16,
+    },
+    Invlpg {
+        va: u64,
+    },
     Invd,
     Wbinvd,
     Swapgs,
     Xsetbv,
     /// `in`: `port`, operand size in bytes.
-    In { port: u16, size: u8 },
-    Out { port: u16, size: u8 },
+    In {
+        port: u16,
+        size: u8,
+    },
+    Out {
+        port: u16,
+        size: u8,
+    },
     /// `ins`/`outs`, with or without `rep`.
     StringIo,
     Iret,

@@ -3,116 +3,212 @@
 //! Contract between the files of this folder (see docs/internals/contract.md): `exec/*` reach guest registers and memory
 //! only through the methods of [`Cpu`]; nothing is committed before the last possible fault of an instruction.
 
+pub mod access;
 pub mod exec;
 pub mod fault;
+pub mod flags;
+pub mod regs;
+pub mod run;
+pub mod views;
 pub mod x87state;
 
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::machine::Domain;
+use crate::mmu::tlb::{TlbEntry, Views};
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
 use std::sync::Arc;
 
 /// A handler of one instruction form that is not worth a specialised fast handler. Looked up once, when the block is
 /// decoded; the `Instruction` was decoded with its own address *within its page* as IP: use [`Cpu::ea`], never
-/// `memory_displacement64` or `next_ip` directly.
+/// `memory_displacement64` or `next_ip` directly. For branch targets see [`Cpu::branch_target`].
 pub type SlowFn = fn(&mut Cpu, &Instruction) -> Exec;
 
-/// Which privilege the guest code has. 64-bit PV: both kernel and user run at CPL 3; `guest_kernel` tells them apart
-/// and chooses the page tables.
+/// One row of the CPUID table: leaf, subleaf (`None`: any), eax ebx ecx edx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuidRow {
+    pub leaf: u32,
+    pub subleaf: Option<u32>,
+    pub regs: [u32; 4],
+}
+
+/// The state of one virtual CPU. 64-bit PV: both kernel and user run at CPL 3; the layer above tells them apart and
+/// chooses the page tables with [`Cpu::set_base`].
+///
+/// The first fields lie in this order because fast handlers address them by byte offset from the start.
+#[repr(C)]
 pub struct Cpu {
     /// rax rcx rdx rbx rsp rbp rsi rdi r8..r15
     pub regs: [u64; 16],
+    /// Always zero: the "no register" of an address.
+    pub(crate) zero: u64,
+    /// Linear address of the page that the running block lies in.
+    pub(crate) page_va: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+    /// Where a fast handler puts what it must not put into a register yet.
+    pub(crate) scratch: u64,
+    /// Instructions that may still run before attention is looked at.
+    pub(crate) slice: i64,
+    /// Translations of the current view.
+    pub(crate) tlb: *mut TlbEntry,
+    /// Last result of an arithmetic instruction, sign-extended, and its carries: see flags.rs.
+    pub(crate) fl_res: u64,
+    pub(crate) fl_aux: u64,
+    /// RFLAGS without the six arithmetic flags.
+    pub(crate) fl_other: u64,
+    /// Linear address of the current instruction, in slow handlers and outside of [`Cpu::run`].
     pub rip: u64,
+    /// Where execution goes after the current instruction (slow handlers only).
+    pub next_rip: u64,
     pub xmm: [u128; 16],
     pub mxcsr: u32,
+    /// CR0.TS as the guest set it with fpu_taskswitch: FPU and SSE instructions raise #NM.
+    pub ts: bool,
+    /// I/O privilege level of the guest, 0..3: cli and sti at CPL <= IOPL do not fault.
+    pub iopl: u8,
+    /// Current privilege level: 3 in 64-bit PV; 1 for a 32-bit PV kernel.
+    pub cpl: u8,
+    /// The stack segment is the cause if a non-canonical address faults next.
+    pub(crate) noncanonical: bool,
+    /// Only slow handlers are used: the oracle of the fast ones.
+    pub(crate) slow_only: bool,
     pub fpu: x87state::X87,
     /// Selectors es cs ss ds fs gs
     pub sel: [u16; 6],
-    pub fs_base: u64,
-    pub gs_base: u64,
-    /// CR0.TS as the guest set it with fpu_taskswitch: FPU and SSE instructions raise #NM.
-    pub ts: bool,
     /// Instructions left before `run` stops with `Stop::Budget`.
     pub budget: i64,
+    pub cpuid_table: Vec<CpuidRow>,
+    /// TSC_AUX, for rdtscp and rdpid.
+    pub tsc_aux: u32,
+    pub(crate) mem_base: *mut u8,
+    pub(crate) mem_frames: u64,
+    /// First frame and number of frames of the machine-to-phys table.
+    pub m2p: (u64, u64),
+    pub(crate) views: Views,
     pub domain: Arc<Domain>,
     pub shared: Arc<VcpuShared>,
 }
 
+// SAFETY: the raw pointers point into boxes owned by this struct, or into guest RAM, which `domain` keeps alive and
+// which any thread may access.
+unsafe impl Send for Cpu {}
+
 /// Types that guest memory can be read and written as: little-endian unsigned integers.
-pub trait Scalar: Copy {
+pub trait Scalar: Copy + PartialEq + Into<u128> {
     const SIZE: usize;
+    fn from_u128(v: u128) -> Self;
+    /// Reads it at a host address.
+    ///
+    /// # Safety
+    /// `p` must be readable for `SIZE` bytes.
+    unsafe fn load(p: *const u8) -> Self;
+    /// # Safety
+    /// `p` must be writable for `SIZE` bytes.
+    unsafe fn store(self, p: *mut u8);
 }
-impl Scalar for u8 {
-    const SIZE: usize = 1;
+
+macro_rules! scalar {
+    ($($t:ty),*) => {$(
+        impl Scalar for $t {
+            const SIZE: usize = std::mem::size_of::<$t>();
+            #[inline(always)]
+            fn from_u128(v: u128) -> Self {
+                v as $t
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const u8) -> Self {
+                // SAFETY: the caller's promise. One host load for aligned data, so guests see no torn words.
+                <$t>::from_le(unsafe { p.cast::<$t>().read_unaligned() })
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut u8) {
+                // SAFETY: the caller's promise.
+                unsafe { p.cast::<$t>().write_unaligned(self.to_le()) }
+            }
+        }
+    )*};
 }
-impl Scalar for u16 {
-    const SIZE: usize = 2;
-}
-impl Scalar for u32 {
-    const SIZE: usize = 4;
-}
-impl Scalar for u64 {
-    const SIZE: usize = 8;
-}
-impl Scalar for u128 {
-    const SIZE: usize = 16;
-}
+scalar!(u8, u16, u32, u64, u128);
 
 /// Why [`Cpu::run`] came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// The budget is spent, exactly.
     Budget,
-    /// `shared.attention` has bits set; `rip` is at an instruction boundary.
+    /// `shared.attention` has bits other than PURGE set; `rip` is at an instruction boundary.
     Attention,
     Trap(Trap),
 }
 
 impl Cpu {
-    /// Runs guest code until something needs the layer above. Never panics on guest input.
-    pub fn run(&mut self) -> Stop {
-        Stop::Trap(Trap::Unsupported("engine not built yet"))
+    /// A CPU with all registers zero and no address space: call [`Cpu::set_base`] before [`Cpu::run`].
+    pub fn new(domain: Arc<Domain>, shared: Arc<VcpuShared>) -> Box<Cpu> {
+        let machine = &domain.machine;
+        machine.register_vcpu(&shared);
+        let mut views = Views::new();
+        let mut cpu = Box::new(Cpu {
+            regs: [0; 16],
+            zero: 0,
+            page_va: 0,
+            fs_base: 0,
+            gs_base: 0,
+            scratch: 0,
+            slice: 0,
+            tlb: views.current_tlb(),
+            fl_res: 1,
+            fl_aux: 0,
+            fl_other: flags::FIXED,
+            rip: 0,
+            next_rip: 0,
+            xmm: [0; 16],
+            mxcsr: 0x1f80,
+            ts: false,
+            iopl: 0,
+            cpl: 3,
+            noncanonical: false,
+            slow_only: false,
+            fpu: x87state::X87::default(),
+            sel: [0; 6],
+            budget: 0,
+            cpuid_table: Vec::new(),
+            tsc_aux: 0,
+            mem_base: machine.mem.base(),
+            mem_frames: machine.mem.frames(),
+            m2p: (0, 0),
+            views,
+            shared,
+            domain,
+        });
+        cpu.set_arith_flags(0);
+        cpu
     }
 
-    /// Reads guest memory at linear address `va` as the current privilege. Unaligned and page-crossing allowed.
-    pub fn read<T: Scalar>(&mut self, _va: u64) -> Result<T, Trap> {
-        Err(Fault::gp().into())
+    /// Uses only slow handlers from now on: for differential tests.
+    pub fn set_slow_only(&mut self, on: bool) {
+        self.slow_only = on;
     }
 
-    /// Writes guest memory; on a fault nothing is written, also across pages.
-    pub fn write<T: Scalar>(&mut self, _va: u64, _value: T) -> Result<(), Trap> {
-        Err(Fault::gp().into())
+    /// The time stamp counter: guest nanoseconds.
+    pub fn tsc(&self) -> u64 {
+        self.domain.machine.clock.now_ns()
     }
 
-    /// Checks that `len` bytes can be written at `va` (filling the TLB), so that later writes of them cannot fault.
-    pub fn probe_write(&mut self, _va: u64, _len: usize) -> Result<(), Trap> {
-        Err(Fault::gp().into())
+    /// What `cpuid` shows: the row with this very subleaf, else the one for any subleaf, else zeros.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let rows = || self.cpuid_table.iter().filter(|r| r.leaf == leaf);
+        rows()
+            .find(|r| r.subleaf == Some(subleaf))
+            .or_else(|| rows().find(|r| r.subleaf.is_none()))
+            .map_or([0; 4], |r| r.regs)
     }
 
-    /// Copies `buf.len()` bytes from guest memory (hypercall arguments, fxrstor images).
-    pub fn read_bytes(&mut self, _va: u64, _buf: &mut [u8]) -> Result<(), Trap> {
-        Err(Fault::gp().into())
+    /// First thing in every FPU, MMX and SSE handler: #NM while CR0.TS is set.
+    #[inline(always)]
+    pub fn check_fpu(&self) -> Exec {
+        if self.ts {
+            return Err(Fault::new(fault::vector::NM).into());
+        }
+        Ok(())
     }
-
-    /// Copies into guest memory; on a fault nothing is written if `buf` spans at most two pages.
-    pub fn write_bytes(&mut self, _va: u64, _buf: &[u8]) -> Result<(), Trap> {
-        Err(Fault::gp().into())
-    }
-
-    /// Linear address of the memory operand of `i`, segment base included.
-    pub fn ea(&self, _i: &Instruction) -> u64 {
-        0
-    }
-
-    /// RFLAGS, with the lazily kept arithmetic flags worked out.
-    pub fn rflags(&self) -> u64 {
-        2
-    }
-
-    /// Sets all of RFLAGS, unchecked.
-    pub fn set_rflags(&mut self, _value: u64) {}
-
-    /// Sets the six arithmetic flags (OF SF ZF AF PF CF, at their RFLAGS positions), leaving the others.
-    pub fn set_arith_flags(&mut self, _bits: u64) {}
 }

@@ -23,18 +23,26 @@ pub struct FrameTable {
 
 impl FrameTable {
     pub fn new(mem: &PhysMem, _seed: u64) -> Self {
-        FrameTable { flags: (0..mem.frames()).map(|_| AtomicU32::new(0)).collect() }
+        FrameTable {
+            flags: (0..mem.frames()).map(|_| AtomicU32::new(0)).collect(),
+        }
     }
 
     pub fn flags(&self, mfn: Mfn) -> u32 {
-        self.flags.get(mfn.0 as usize).map_or(0, |f| f.load(Ordering::SeqCst))
+        self.flags
+            .get(mfn.0 as usize)
+            .map_or(0, |f| f.load(Ordering::SeqCst))
     }
 
     pub fn set_flags(&self, mfn: Mfn, bits: u32) -> u32 {
-        self.flags.get(mfn.0 as usize).map_or(0, |f| f.fetch_or(bits, Ordering::SeqCst))
+        self.flags
+            .get(mfn.0 as usize)
+            .map_or(0, |f| f.fetch_or(bits, Ordering::SeqCst))
     }
 
     pub fn clear_flags(&self, mfn: Mfn, bits: u32) -> u32 {
-        self.flags.get(mfn.0 as usize).map_or(0, |f| f.fetch_and(!bits, Ordering::SeqCst))
+        self.flags
+            .get(mfn.0 as usize)
+            .map_or(0, |f| f.fetch_and(!bits, Ordering::SeqCst))
     }
 }

@@ -65,7 +65,11 @@ impl PhysMem {
             if base == libc::MAP_FAILED {
                 return Err(err(std::io::Error::last_os_error()));
             }
-            Ok(PhysMem { base: base.cast(), frames, fd })
+            Ok(PhysMem {
+                base: base.cast(),
+                frames,
+                fd,
+            })
         }
     }
 
@@ -92,7 +96,8 @@ impl PhysMem {
         let frame = self.frame(Mfn(maddr >> PAGE_SHIFT))?;
         // SAFETY: aligned to 8, inside the mapping, which lives as long as self; guest memory is only touched atomically
         // or through raw pointers.
-        (maddr & 7 == 0).then(|| unsafe { &*frame.add((maddr & (PAGE_SIZE - 1)) as usize).cast::<AtomicU64>() })
+        (maddr & 7 == 0)
+            .then(|| unsafe { &*frame.add((maddr & (PAGE_SIZE - 1)) as usize).cast::<AtomicU64>() })
     }
 
     /// Reads an aligned 64-bit word; `None` outside memory.
@@ -102,17 +107,22 @@ impl PhysMem {
 
     /// Writes an aligned 64-bit word; false outside memory.
     pub fn write_u64(&self, maddr: u64, value: u64) -> bool {
-        self.entry(maddr).map(|e| e.store(value, Ordering::Release)).is_some()
+        self.entry(maddr)
+            .map(|e| e.store(value, Ordering::Release))
+            .is_some()
     }
 
     /// Compare-and-exchange on an aligned 64-bit word: `Ok(old)` if it was `old`, else `Err(seen)`.
     pub fn cmpxchg_u64(&self, maddr: u64, old: u64, new: u64) -> Option<Result<u64, u64>> {
-        self.entry(maddr).map(|e| e.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire))
+        self.entry(maddr)
+            .map(|e| e.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire))
     }
 
     /// Copies out of machine memory; false if any byte lies outside it.
     pub fn read(&self, maddr: u64, buf: &mut [u8]) -> bool {
-        let Some(p) = self.range(maddr, buf.len()) else { return false };
+        let Some(p) = self.range(maddr, buf.len()) else {
+            return false;
+        };
         // SAFETY: the range lies inside the mapping, which no Rust reference covers.
         unsafe { std::ptr::copy(p, buf.as_mut_ptr(), buf.len()) };
         true
@@ -120,7 +130,9 @@ impl PhysMem {
 
     /// Copies into machine memory, without looking at frame types or decoded code: see `Machine::host_write`.
     pub fn write(&self, maddr: u64, buf: &[u8]) -> bool {
-        let Some(p) = self.range(maddr, buf.len()) else { return false };
+        let Some(p) = self.range(maddr, buf.len()) else {
+            return false;
+        };
         // SAFETY: as in `read`.
         unsafe { std::ptr::copy(buf.as_ptr(), p, buf.len()) };
         true

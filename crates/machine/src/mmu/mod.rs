@@ -1,1 +1,4 @@
 //! Page-table entries, page walks and the software TLB.
+
+pub mod tlb;
+pub mod walk;

@@ -1,0 +1,162 @@
+//! RFLAGS. The six arithmetic flags are kept as two words, cheap to make and cheap to ask:
+//!
+//! - `fl_res`: the result, sign-extended to 64 bits: ZF = it is zero, SF = its top bit, PF = parity of its low byte.
+//! - `fl_aux`: bit 63 = CF, bit 62 = CF xor OF (the carry into the top bit), bit 3 = AF; bit 0 inverts SF and
+//!   bits 8..15 are xored into the byte whose parity is PF (only needed when flags are loaded as such: popf, sahf).
+
+use super::Cpu;
+use iced_x86::ConditionCode;
+
+pub const CF: u64 = 1;
+pub const PF: u64 = 1 << 2;
+pub const AF: u64 = 1 << 4;
+pub const ZF: u64 = 1 << 6;
+pub const SF: u64 = 1 << 7;
+pub const TF: u64 = 1 << 8;
+pub const IF: u64 = 1 << 9;
+pub const DF: u64 = 1 << 10;
+pub const OF: u64 = 1 << 11;
+pub const IOPL: u64 = 3 << 12;
+pub const NT: u64 = 1 << 14;
+pub const RF: u64 = 1 << 16;
+pub const VM: u64 = 1 << 17;
+pub const AC: u64 = 1 << 18;
+pub const VIF: u64 = 1 << 19;
+pub const VIP: u64 = 1 << 20;
+pub const ID: u64 = 1 << 21;
+/// Bit 1 always reads as one.
+pub const FIXED: u64 = 2;
+/// The arithmetic flags.
+pub const ARITH: u64 = CF | PF | AF | ZF | SF | OF;
+/// Everything RFLAGS can hold.
+pub const ALL: u64 = ARITH | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
+
+/// Bits of `fl_aux`.
+pub(crate) const AUX_CF: u64 = 1 << 63;
+pub(crate) const AUX_PO: u64 = 1 << 62;
+pub(crate) const AUX_AF: u64 = 1 << 3;
+pub(crate) const AUX_SFD: u64 = 1;
+
+impl Cpu {
+    #[inline(always)]
+    pub fn cf(&self) -> bool {
+        (self.fl_aux as i64) < 0
+    }
+    #[inline(always)]
+    pub fn zf(&self) -> bool {
+        self.fl_res == 0
+    }
+    #[inline(always)]
+    pub fn sf(&self) -> bool {
+        ((self.fl_res >> 63) ^ self.fl_aux) & 1 != 0
+    }
+    #[inline(always)]
+    pub fn of(&self) -> bool {
+        ((self.fl_aux ^ (self.fl_aux << 1)) as i64) < 0
+    }
+    #[inline(always)]
+    pub fn pf(&self) -> bool {
+        (self.fl_res as u8 ^ (self.fl_aux >> 8) as u8).count_ones() & 1 == 0
+    }
+    #[inline(always)]
+    pub fn af(&self) -> bool {
+        self.fl_aux & AUX_AF != 0
+    }
+    #[inline(always)]
+    pub fn df(&self) -> bool {
+        self.fl_other & DF != 0
+    }
+
+    /// The six arithmetic flags at their RFLAGS positions.
+    pub fn arith_flags(&self) -> u64 {
+        u64::from(self.cf())
+            | u64::from(self.pf()) << 2
+            | u64::from(self.af()) << 4
+            | u64::from(self.zf()) << 6
+            | u64::from(self.sf()) << 7
+            | u64::from(self.of()) << 11
+    }
+
+    /// RFLAGS, with the lazily kept arithmetic flags worked out.
+    pub fn rflags(&self) -> u64 {
+        self.fl_other | FIXED | self.arith_flags()
+    }
+
+    /// Sets all of RFLAGS, unchecked (bits that do not exist are dropped).
+    pub fn set_rflags(&mut self, value: u64) {
+        self.fl_other = (value & ALL & !ARITH) | FIXED;
+        self.set_arith_flags(value);
+    }
+
+    /// Sets the six arithmetic flags (OF SF ZF AF PF CF, at their RFLAGS positions), leaving the others.
+    pub fn set_arith_flags(&mut self, bits: u64) {
+        let cf = bits & CF != 0;
+        let of = bits & OF != 0;
+        let mut aux = 0;
+        if cf {
+            aux |= AUX_CF;
+        }
+        if cf != of {
+            aux |= AUX_PO;
+        }
+        if bits & AF != 0 {
+            aux |= AUX_AF;
+        }
+        // The result is 0 or 1; SF and PF are put right with the delta bits.
+        let res = u64::from(bits & ZF == 0);
+        if bits & SF != 0 {
+            aux |= AUX_SFD;
+        }
+        let parity = res == 0;
+        if parity != (bits & PF != 0) {
+            aux |= 1 << 8;
+        }
+        self.fl_res = res;
+        self.fl_aux = aux;
+    }
+
+    /// Whether condition `cc` holds.
+    pub fn cond(&self, cc: ConditionCode) -> bool {
+        use ConditionCode as C;
+        match cc {
+            C::None => true,
+            C::o => self.of(),
+            C::no => !self.of(),
+            C::b => self.cf(),
+            C::ae => !self.cf(),
+            C::e => self.zf(),
+            C::ne => !self.zf(),
+            C::be => self.cf() || self.zf(),
+            C::a => !(self.cf() || self.zf()),
+            C::s => self.sf(),
+            C::ns => !self.sf(),
+            C::p => self.pf(),
+            C::np => !self.pf(),
+            C::l => self.sf() != self.of(),
+            C::ge => self.sf() == self.of(),
+            C::le => self.zf() || self.sf() != self.of(),
+            C::g => !self.zf() && self.sf() == self.of(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestVm;
+
+    #[test]
+    fn every_combination_of_arithmetic_flags_survives_the_lazy_form() {
+        let mut vm = TestVm::new(&[0x90]);
+        for i in 0..64u64 {
+            let bits = (i & 1)
+                | (i >> 1 & 1) << 2
+                | (i >> 2 & 1) << 4
+                | (i >> 3 & 1) << 6
+                | (i >> 4 & 1) << 7
+                | (i >> 5) << 11;
+            vm.cpu.set_rflags(bits | DF | FIXED);
+            assert_eq!(vm.cpu.rflags(), bits | DF | FIXED);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Registers by their iced-x86 names, and linear addresses of memory operands.
+
+use super::{Cpu, Scalar};
+use iced_x86::{Instruction, OpKind, Register};
+
+/// Index into [`Cpu::sel`] of a segment register: es cs ss ds fs gs.
+pub fn seg_index(r: Register) -> usize {
+    match r {
+        Register::ES => 0,
+        Register::CS => 1,
+        Register::SS => 2,
+        Register::DS => 3,
+        Register::FS => 4,
+        _ => 5,
+    }
+}
+
+/// Number 0..15 of a general-purpose register of any width (AH..BH give their parent's); 0 for anything else.
+#[inline]
+pub fn gpr_index(r: Register) -> usize {
+    let n = r as usize;
+    let al = Register::AL as usize;
+    if n < al {
+        return 0;
+    }
+    match n - al {
+        k @ 0..=3 => k,
+        k @ 4..=7 => k - 4,
+        k @ 8..=19 => k - 4,
+        _ => {
+            let ax = Register::AX as usize;
+            if n >= ax && n < ax + 48 {
+                (n - ax) & 15
+            } else {
+                0
+            }
+        }
+    }
+}
+
+/// True for AH CH DH BH.
+#[inline]
+pub fn is_high_byte(r: Register) -> bool {
+    matches!(r, Register::AH | Register::CH | Register::DH | Register::BH)
+}
+
+/// Number 0..15 of an xmm register; 0 for anything else.
+#[inline]
+pub fn xmm_index(r: Register) -> usize {
+    let k = (r as usize).wrapping_sub(Register::XMM0 as usize);
+    if k < 16 {
+        k
+    } else {
+        0
+    }
+}
+
+impl Cpu {
+    /// A general-purpose register of T's width.
+    #[inline]
+    pub fn reg<T: Scalar>(&self, r: Register) -> T {
+        let v = self.regs[gpr_index(r) & 15];
+        let v = if T::SIZE == 1 && is_high_byte(r) {
+            v >> 8
+        } else {
+            v
+        };
+        T::from_u128(u128::from(v))
+    }
+
+    /// Writes a general-purpose register of T's width: 32-bit writes clear the upper half, narrower ones merge.
+    #[inline]
+    pub fn set_reg<T: Scalar>(&mut self, r: Register, value: T) {
+        let v: u128 = value.into();
+        let v = v as u64;
+        let slot = &mut self.regs[gpr_index(r) & 15];
+        match T::SIZE {
+            1 if is_high_byte(r) => *slot = (*slot & !0xff00) | (v & 0xff) << 8,
+            1 => *slot = (*slot & !0xff) | (v & 0xff),
+            2 => *slot = (*slot & !0xffff) | (v & 0xffff),
+            4 => *slot = v & 0xffff_ffff,
+            _ => *slot = v,
+        }
+    }
+
+    /// A general-purpose register of the width that its name says, zero-extended.
+    pub fn reg_any(&self, r: Register) -> u64 {
+        match r.size() {
+            1 => u64::from(self.reg::<u8>(r)),
+            2 => u64::from(self.reg::<u16>(r)),
+            4 => u64::from(self.reg::<u32>(r)),
+            _ => self.regs[gpr_index(r) & 15],
+        }
+    }
+
+    /// Base of a segment: only fs and gs have one in 64-bit mode.
+    pub fn seg_base(&self, r: Register) -> u64 {
+        match r {
+            Register::FS => self.fs_base,
+            Register::GS => self.gs_base,
+            _ => 0,
+        }
+    }
+
+    /// Effective address (without segment base, cut to the address size) of the memory operand of `i`: what `lea` gives.
+    pub fn ea_offset(&self, i: &Instruction) -> u64 {
+        let base = i.memory_base();
+        let index = i.memory_index();
+        if base == Register::RIP || base == Register::EIP {
+            // The displacement is the target relative to the start of the page.
+            let va = self.block_page().wrapping_add(i.memory_displacement64());
+            return if base == Register::EIP {
+                va & 0xffff_ffff
+            } else {
+                va
+            };
+        }
+        let mut ea = i.memory_displacement64();
+        if base != Register::None {
+            ea = ea.wrapping_add(self.regs[gpr_index(base) & 15]);
+        }
+        if index != Register::None {
+            ea = ea.wrapping_add(
+                self.regs[gpr_index(index) & 15].wrapping_mul(u64::from(i.memory_index_scale())),
+            );
+        }
+        if base.size() == 4
+            || index.size() == 4
+            || (base == Register::None && index == Register::None && i.memory_displ_size() == 4)
+        {
+            ea &= 0xffff_ffff;
+        }
+        ea
+    }
+
+    /// Linear address of the memory operand of `i`, segment base included. String operands included
+    /// (`[rsi]`, `[rdi]`), by the first memory operand that is found.
+    pub fn ea(&self, i: &Instruction) -> u64 {
+        for n in 0..i.op_count() {
+            let string =
+                |r: Register, seg: u64, mask: u64| (self.regs[gpr_index(r) & 15] & mask).wrapping_add(seg);
+            let seg = || self.seg_base(i.memory_segment());
+            match i.op_kind(n) {
+                OpKind::Memory => return self.ea_offset(i).wrapping_add(seg()),
+                OpKind::MemorySegSI => return string(Register::RSI, seg(), 0xffff),
+                OpKind::MemorySegESI => return string(Register::RSI, seg(), 0xffff_ffff),
+                OpKind::MemorySegRSI => return string(Register::RSI, seg(), u64::MAX),
+                OpKind::MemorySegDI => return string(Register::RDI, seg(), 0xffff),
+                OpKind::MemorySegEDI => return string(Register::RDI, seg(), 0xffff_ffff),
+                OpKind::MemorySegRDI => return string(Register::RDI, seg(), u64::MAX),
+                OpKind::MemoryESDI => return string(Register::RDI, 0, 0xffff),
+                OpKind::MemoryESEDI => return string(Register::RDI, 0, 0xffff_ffff),
+                OpKind::MemoryESRDI => return string(Register::RDI, 0, u64::MAX),
+                _ => {}
+            }
+        }
+        0
+    }
+
+    /// Linear address that the relative branch `i` goes to.
+    pub fn branch_target(&self, i: &Instruction) -> u64 {
+        self.block_page().wrapping_add(i.near_branch64())
+    }
+
+    /// Linear address of the page that the current instruction starts in: instructions are decoded relative to it.
+    #[inline]
+    pub(crate) fn block_page(&self) -> u64 {
+        self.rip & !0xfff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn register_numbers_follow_the_encoding() {
+        assert_eq!(gpr_index(Register::BL), 3);
+        assert_eq!(gpr_index(Register::BH), 3);
+        assert_eq!(gpr_index(Register::SPL), 4);
+        assert_eq!(gpr_index(Register::R15L), 15);
+        assert_eq!(gpr_index(Register::R8W), 8);
+        assert_eq!(gpr_index(Register::EDI), 7);
+        assert_eq!(gpr_index(Register::R15), 15);
+        assert_eq!(xmm_index(Register::XMM9), 9);
+    }
+}

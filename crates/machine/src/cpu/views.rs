@@ -1,0 +1,76 @@
+//! Address spaces: base switches, TLB flushes, and what other threads ask this vCPU to forget.
+
+use super::Cpu;
+use crate::mem::Mfn;
+use crate::mmu::tlb::ViewKey;
+use crate::shared::Purge;
+use std::sync::atomic::Ordering;
+
+impl Cpu {
+    /// Makes `l4` the page table. `generation_check`: this is a load of a new base (as of CR3), after which changed
+    /// page tables must be seen; without it, a kernel/user switch within one process, which flushes nothing.
+    pub fn set_base(&mut self, l4: Mfn, generation_check: bool) {
+        let generation = self.domain.pt_generation.load(Ordering::Acquire);
+        let key = ViewKey {
+            l4,
+            user: self.cpl == 3,
+        };
+        self.views.switch(key, generation, generation_check);
+        self.view_changed();
+    }
+
+    /// The page table in use, if one was set.
+    pub fn base(&self) -> Option<Mfn> {
+        self.views.key().map(|k| k.l4)
+    }
+
+    /// Forgets every translation of every view.
+    pub fn flush_tlb_all_views(&mut self) {
+        self.views.flush_all();
+        self.view_changed();
+    }
+
+    /// Forgets every translation of the current view.
+    pub fn flush_tlb_view(&mut self) {
+        self.views.flush_current();
+        self.view_changed();
+    }
+
+    /// Forgets the translation of one page, in every view.
+    pub fn invlpg(&mut self, va: u64) {
+        self.views.invlpg(va);
+    }
+
+    fn view_changed(&mut self) {
+        self.tlb = self.views.current_tlb();
+    }
+
+    /// Does what other threads queued with `Machine::purge`. Called at block boundaries, and by whoever has waited
+    /// with `in_guest` cleared.
+    pub fn apply_purges(&mut self) {
+        while self.shared.purge_pending() {
+            match self.shared.take_purges() {
+                None => {
+                    self.flush_tlb_all_views();
+                    self.forget_all_code();
+                }
+                Some(list) => list.into_iter().for_each(|p| self.apply_purge(p)),
+            }
+            if self.shared.finish_purges() {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn apply_purge(&mut self, p: Purge) {
+        match p {
+            Purge::AllTlb => self.flush_tlb_all_views(),
+            Purge::Writable(mfn) | Purge::Frame(mfn) => {
+                if let Some(host) = self.domain.machine.mem.frame(mfn) {
+                    self.views.purge_frame(host, matches!(p, Purge::Writable(_)));
+                }
+            }
+            Purge::Code { mfn, start, end } => self.forget_code(mfn, start, end),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The software TLB: one set of translations per address space ("view"), so that the kernel/user switch of every
+//! system call of a 64-bit PV guest flushes nothing.
+
+use crate::mem::Mfn;
+
+/// Entries of one view, direct mapped.
+pub const TLB_SIZE: usize = 4096;
+/// Views that are kept.
+pub const VIEWS: usize = 16;
+/// More filled entries than this, and a flush clears the whole array.
+const TOUCHED_MAX: usize = 1024;
+
+/// One translation. A tag is the negated page address, so that `va + tag` is the offset in the page when it matches:
+/// one addition and one unsigned comparison check page, size and crossing.
+#[repr(C, align(32))]
+#[derive(Debug, Clone, Copy)]
+pub struct TlbEntry {
+    pub neg_r: u64,
+    pub neg_w: u64,
+    pub neg_x: u64,
+    /// Host address minus guest address.
+    pub delta: u64,
+}
+
+#[inline(always)]
+pub fn tlb_index(va: u64) -> usize {
+    (va >> 12) as usize & (TLB_SIZE - 1)
+}
+
+/// A tag that no address with this index matches: that of a page with another index.
+#[inline(always)]
+fn invalid_tag(index: usize) -> u64 {
+    (((index ^ 1) as u64) << 12).wrapping_neg()
+}
+
+/// Which address space a view shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewKey {
+    pub l4: Mfn,
+    pub user: bool,
+}
+
+pub struct View {
+    key: Option<ViewKey>,
+    /// Must be flushed before it is used again.
+    stale: bool,
+    /// `Domain::pt_generation` when it was last made current by a base load.
+    generation: u64,
+    used: u64,
+    entries: Box<[TlbEntry]>,
+    touched: Vec<u16>,
+}
+
+impl View {
+    fn new() -> View {
+        let entries = (0..TLB_SIZE)
+            .map(|i| TlbEntry {
+                neg_r: invalid_tag(i),
+                neg_w: invalid_tag(i),
+                neg_x: invalid_tag(i),
+                delta: 0,
+            })
+            .collect();
+        View {
+            key: None,
+            stale: false,
+            generation: 0,
+            used: 0,
+            entries,
+            touched: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self, i: usize) {
+        let tag = invalid_tag(i);
+        if let Some(e) = self.entries.get_mut(i) {
+            *e = TlbEntry {
+                neg_r: tag,
+                neg_w: tag,
+                neg_x: tag,
+                delta: 0,
+            };
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.touched.len() > TOUCHED_MAX {
+            (0..TLB_SIZE).for_each(|i| self.clear(i));
+            self.touched.clear();
+        } else {
+            let mut touched = std::mem::take(&mut self.touched);
+            touched.iter().for_each(|&i| self.clear(i as usize));
+            touched.clear();
+            self.touched = touched;
+        }
+        self.stale = false;
+    }
+}
+
+/// All views of a vCPU.
+pub struct Views {
+    list: Vec<View>,
+    current: usize,
+    tick: u64,
+}
+
+impl Views {
+    pub fn new() -> Views {
+        Views {
+            list: vec![View::new()],
+            current: 0,
+            tick: 0,
+        }
+    }
+
+    /// The entries of the current view; valid until the next call of a method that switches.
+    pub fn current_tlb(&mut self) -> *mut TlbEntry {
+        self.list[self.current].entries.as_mut_ptr()
+    }
+
+    pub fn current_index(&self) -> usize {
+        self.current
+    }
+
+    pub fn key(&self) -> Option<ViewKey> {
+        self.list[self.current].key
+    }
+
+    /// Makes the view of `key` current, reusing the least recently used one if there is none. With `base_load`, a view
+    /// older than `generation` is flushed. Returns true if what was in the view before is gone.
+    pub fn switch(&mut self, key: ViewKey, generation: u64, base_load: bool) -> bool {
+        self.tick += 1;
+        let found = self.list.iter().position(|v| v.key == Some(key));
+        let at = found.unwrap_or_else(|| {
+            if let Some(i) = self.list.iter().position(|v| v.key.is_none()) {
+                return i;
+            }
+            if self.list.len() < VIEWS {
+                self.list.push(View::new());
+                return self.list.len() - 1;
+            }
+            (0..self.list.len())
+                .min_by_key(|&i| self.list[i].used)
+                .unwrap_or(0)
+        });
+        let v = &mut self.list[at];
+        v.used = self.tick;
+        let flush = found.is_none() || v.stale || (base_load && v.generation != generation);
+        if found.is_none() || base_load {
+            v.generation = generation;
+        }
+        v.key = Some(key);
+        if flush {
+            v.flush();
+        }
+        self.current = at;
+        flush
+    }
+
+    /// Fills the entry of `va` in the current view: `perms` as (writable, executable); adds to what the entry allows
+    /// if it is of the same page.
+    pub fn fill(&mut self, va: u64, host: *mut u8, write: bool, fetch: bool) {
+        let page = va & !0xfff;
+        let i = tlb_index(va);
+        let tag = page.wrapping_neg();
+        let bad = invalid_tag(i);
+        let v = &mut self.list[self.current];
+        let e = &mut v.entries[i];
+        let delta = (host as u64).wrapping_sub(page);
+        if e.neg_r != tag || e.delta != delta {
+            if e.neg_r == bad && v.touched.len() <= TOUCHED_MAX {
+                v.touched.push(i as u16);
+            }
+            *e = TlbEntry {
+                neg_r: tag,
+                neg_w: bad,
+                neg_x: bad,
+                delta,
+            };
+        }
+        if write {
+            e.neg_w = tag;
+        }
+        if fetch {
+            e.neg_x = tag;
+        }
+    }
+
+    /// Flushes every view.
+    pub fn flush_all(&mut self) {
+        for (i, v) in self.list.iter_mut().enumerate() {
+            if i == self.current {
+                v.flush();
+            } else {
+                v.stale = true;
+            }
+        }
+    }
+
+    /// Flushes the current view.
+    pub fn flush_current(&mut self) {
+        self.list[self.current].flush();
+    }
+
+    /// Forgets one page in every view.
+    pub fn invlpg(&mut self, va: u64) {
+        let i = tlb_index(va);
+        let tag = (va & !0xfff).wrapping_neg();
+        for v in self.list.iter_mut() {
+            if v.entries[i].neg_r == tag {
+                v.clear(i);
+            }
+        }
+    }
+
+    /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`).
+    pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
+        for v in self.list.iter_mut().filter(|v| !v.stale) {
+            for i in 0..TLB_SIZE {
+                let bad = invalid_tag(i);
+                let e = &mut v.entries[i];
+                if e.neg_r != bad && e.delta.wrapping_sub(e.neg_r) == host as u64 {
+                    if writable_only {
+                        e.neg_w = bad;
+                    } else {
+                        v.clear(i);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,166 @@
+//! The 4-level page walk, as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
+//! set by compare-and-exchange, without any lock.
+
+use crate::cpu::fault::{pf, Fault};
+use crate::mem::{Mfn, PhysMem};
+
+const P: u64 = 1;
+const RW: u64 = 1 << 1;
+const US: u64 = 1 << 2;
+const A: u64 = 1 << 5;
+const D: u64 = 1 << 6;
+const PS: u64 = 1 << 7;
+const NX: u64 = 1 << 63;
+/// Frame number bits of an entry.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// L4 slots that belong to Xen. Slot 256 shows the machine-to-phys table; the others are not present for a guest.
+pub const XEN_SLOTS: std::ops::Range<u64> = 256..272;
+/// Where guests read the machine-to-phys table.
+pub const M2P_VA: u64 = 0xffff_8000_0000_0000;
+
+/// What an access wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// What a walk needs to know beside the address.
+#[derive(Debug, Clone, Copy)]
+pub struct Walker {
+    pub l4: Mfn,
+    /// CPL 3: every level must have U set.
+    pub user: bool,
+    /// First frame and number of frames of the machine-to-phys table.
+    pub m2p: (u64, u64),
+}
+
+/// A translation, with the path that led to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaf {
+    pub mfn: Mfn,
+    pub nx: bool,
+    /// Part of the machine-to-phys table: there are no entries behind it.
+    pub m2p: bool,
+    /// Machine addresses and values of the entries used, L4 first.
+    path: [(u64, u64); 4],
+}
+
+/// True for addresses whose bits 47..63 are all equal.
+#[inline(always)]
+pub fn canonical(va: u64) -> bool {
+    ((va as i64) << 16 >> 16) as u64 == va
+}
+
+impl Walker {
+    fn code(&self, access: Access) -> u32 {
+        let u = if self.user { pf::U } else { 0 };
+        u | match access {
+            Access::Read => 0,
+            Access::Write => pf::W,
+            Access::Fetch => pf::I,
+        }
+    }
+
+    /// Translates the canonical address `va`; sets A on every level, and D on the leaf of a write, when it succeeds.
+    pub fn walk(&self, mem: &PhysMem, va: u64, access: Access) -> Result<Leaf, Fault> {
+        let code = self.code(access);
+        if XEN_SLOTS.contains(&(va >> 39 & 511)) {
+            return self.walk_m2p(va, access);
+        }
+        'again: loop {
+            let mut table = self.l4;
+            let mut path = [(0, 0); 4];
+            let (mut all_rw, mut all_us, mut any_nx) = (true, true, false);
+            for (depth, slot) in path.iter_mut().enumerate() {
+                let shift = 39 - 9 * depth as u32;
+                let at = table.maddr() | (va >> shift & 511) << 3;
+                let Some(e) = mem.read_u64(at) else {
+                    return Err(Fault::pf(va, code | pf::P | pf::RSVD));
+                };
+                if e & P == 0 {
+                    return Err(Fault::pf(va, code));
+                }
+                let next = (e & FRAME) >> 12;
+                if next >= mem.frames() || (depth < 3 && e & PS != 0) {
+                    return Err(Fault::pf(va, code | pf::P | pf::RSVD));
+                }
+                all_rw &= e & RW != 0;
+                all_us &= e & US != 0;
+                any_nx |= e & NX != 0;
+                *slot = (at, e);
+                table = Mfn(next);
+            }
+            let denied = (self.user && !all_us)
+                || (access == Access::Write && !all_rw)
+                || (access == Access::Fetch && any_nx);
+            if denied {
+                return Err(Fault::pf(va, code | pf::P));
+            }
+            for (depth, slot) in path.iter_mut().enumerate() {
+                let want = A | if depth == 3 && access == Access::Write {
+                    D
+                } else {
+                    0
+                };
+                if slot.1 & want != want {
+                    match mem.cmpxchg_u64(slot.0, slot.1, slot.1 | want) {
+                        Some(Ok(_)) => slot.1 |= want,
+                        _ => continue 'again,
+                    }
+                }
+            }
+            return Ok(Leaf {
+                mfn: table,
+                nx: any_nx,
+                m2p: false,
+                path,
+            });
+        }
+    }
+
+    fn walk_m2p(&self, va: u64, access: Access) -> Result<Leaf, Fault> {
+        let page = va.wrapping_sub(M2P_VA) >> 12;
+        let code = self.code(access);
+        if va < M2P_VA || page >= self.m2p.1 {
+            return Err(Fault::pf(va, code));
+        }
+        if access != Access::Read {
+            return Err(Fault::pf(va, code | pf::P));
+        }
+        Ok(Leaf {
+            mfn: Mfn(self.m2p.0 + page),
+            nx: true,
+            m2p: true,
+            path: [(0, 0); 4],
+        })
+    }
+}
+
+impl Leaf {
+    /// True if the entries that gave this translation are still what they were.
+    pub fn still_valid(&self, mem: &PhysMem) -> bool {
+        self.m2p || self.path.iter().all(|&(at, e)| mem.read_u64(at) == Some(e))
+    }
+}
+
+/// Reads entries without side effects, for hypercalls and crash reports: `(level, table, index, entry)`, L4 first,
+/// as far as they are present.
+pub fn inspect(mem: &PhysMem, l4: Mfn, va: u64) -> Vec<(u8, Mfn, u16, u64)> {
+    let mut out = Vec::with_capacity(4);
+    let mut table = l4;
+    for depth in 0..4u32 {
+        let index = va >> (39 - 9 * depth) & 511;
+        let Some(e) = mem.read_u64(table.maddr() | index << 3) else {
+            break;
+        };
+        out.push((4 - depth as u8, table, index as u16, e));
+        if e & P == 0 || e & PS != 0 && depth < 3 {
+            break;
+        }
+        table = Mfn((e & FRAME) >> 12);
+    }
+    out
+}

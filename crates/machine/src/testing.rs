@@ -1,0 +1,160 @@
+//! A small machine with a flat address space, for tests of instructions.
+
+use crate::clock::Clock;
+use crate::cpu::fault::Trap;
+use crate::cpu::{Cpu, Stop};
+use crate::machine::{Domain, Machine};
+use crate::mem::Mfn;
+use crate::shared::VcpuShared;
+use std::sync::Arc;
+
+/// Where `TestVm::new` puts the code (readable, executable, not writable).
+pub const CODE: u64 = 0x40_0000;
+/// Four pages of writable data, not executable; the page after them is not mapped.
+pub const DATA: u64 = 0x60_0000;
+/// One page that can only be read.
+pub const RO: u64 = 0x70_0000;
+/// Top of a writable stack of four pages.
+pub const STACK_TOP: u64 = 0x80_0000;
+/// Two pages that are writable and executable.
+pub const RWX: u64 = 0x90_0000;
+/// Pages of code.
+pub const CODE_PAGES: u64 = 16;
+
+pub mod pte {
+    pub const P: u64 = 1;
+    pub const RW: u64 = 2;
+    pub const US: u64 = 4;
+    pub const NX: u64 = 1 << 63;
+}
+
+/// A domain with one CPU at CPL 3 in 64-bit mode, whose page tables map the regions above.
+pub struct TestVm {
+    pub machine: Arc<Machine>,
+    pub domain: Arc<Domain>,
+    pub cpu: Box<Cpu>,
+    pub l4: Mfn,
+    next_frame: u64,
+}
+
+impl TestVm {
+    /// Code at [`CODE`], rip at its start, rsp at [`STACK_TOP`].
+    ///
+    /// Panics when there is no memory: for tests only.
+    pub fn new(code: &[u8]) -> TestVm {
+        let machine = Machine::new(4096, 1, Clock::virtual_at(0)).expect("machine memory");
+        let domain = Domain::new(machine.clone(), 1);
+        let shared = Arc::new(VcpuShared::default());
+        let cpu = Cpu::new(domain.clone(), shared);
+        let mut vm = TestVm {
+            machine,
+            domain,
+            cpu,
+            l4: Mfn(2048),
+            next_frame: 2049,
+        };
+        vm.map(CODE, CODE_PAGES, pte::P | pte::US);
+        vm.map(DATA, 4, pte::P | pte::US | pte::RW | pte::NX);
+        vm.map(RO, 1, pte::P | pte::US | pte::NX);
+        vm.map(STACK_TOP - 4 * 4096, 4, pte::P | pte::US | pte::RW | pte::NX);
+        vm.map(RWX, 2, pte::P | pte::US | pte::RW);
+        vm.poke(CODE, code);
+        vm.cpu.set_base(vm.l4, true);
+        vm.cpu.rip = CODE;
+        vm.cpu.regs[4] = STACK_TOP;
+        vm.cpu.sel = [0, 0xe033, 0xe02b, 0, 0, 0];
+        vm.cpu.set_rflags(0x202);
+        vm
+    }
+
+    fn frame(&mut self) -> Mfn {
+        self.next_frame += 1;
+        Mfn(self.next_frame - 1)
+    }
+
+    /// Maps fresh zeroed frames at `va` with the leaf bits `bits`.
+    pub fn map(&mut self, va: u64, pages: u64, bits: u64) {
+        for i in 0..pages {
+            let mfn = self.frame();
+            self.map_frame(va + i * 4096, mfn, bits);
+        }
+    }
+
+    /// Maps one frame; `bits` 0 unmaps. Does not flush anything.
+    pub fn map_frame(&mut self, va: u64, mfn: Mfn, bits: u64) {
+        let at = self.pte_maddr(va);
+        self.machine
+            .mem
+            .write_u64(at, if bits == 0 { 0 } else { mfn.maddr() | bits });
+    }
+
+    /// Machine address of the leaf entry of `va`, with tables made as needed.
+    pub fn pte_maddr(&mut self, va: u64) -> u64 {
+        let mut table = self.l4;
+        for shift in [39, 30, 21] {
+            let at = table.maddr() | (va >> shift & 511) << 3;
+            let e = self.machine.mem.read_u64(at).unwrap_or(0);
+            table = if e & pte::P != 0 {
+                Mfn((e & 0x000f_ffff_ffff_f000) >> 12)
+            } else {
+                let t = self.frame();
+                self.machine
+                    .mem
+                    .write_u64(at, t.maddr() | pte::P | pte::RW | pte::US);
+                t
+            };
+        }
+        table.maddr() | (va >> 12 & 511) << 3
+    }
+
+    /// Machine address behind `va`, by its leaf entry.
+    pub fn maddr(&mut self, va: u64) -> u64 {
+        let at = self.pte_maddr(va);
+        let e = self.machine.mem.read_u64(at).unwrap_or(0);
+        (e & 0x000f_ffff_ffff_f000) | (va & 0xfff)
+    }
+
+    /// Writes memory behind the engine's back (before anything ran), whatever the mapping allows.
+    pub fn poke(&mut self, va: u64, bytes: &[u8]) {
+        for (i, b) in bytes.iter().enumerate() {
+            let at = self.maddr(va + i as u64);
+            self.machine.mem.write(at, &[*b]);
+        }
+    }
+
+    /// Reads memory, whatever the mapping allows.
+    pub fn peek(&mut self, va: u64, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|i| {
+                let mut b = [0];
+                let at = self.maddr(va + i as u64);
+                self.machine.mem.read(at, &mut b);
+                b[0]
+            })
+            .collect()
+    }
+
+    pub fn peek_u64(&mut self, va: u64) -> u64 {
+        u64::from_le_bytes(self.peek(va, 8).try_into().unwrap_or([0; 8]))
+    }
+
+    /// Runs at most `n` instructions.
+    pub fn run(&mut self, n: i64) -> Stop {
+        self.cpu.budget = n;
+        self.cpu.run()
+    }
+
+    /// Runs `n` instructions that must all complete.
+    pub fn run_ok(&mut self, n: i64) {
+        let stop = self.run(n);
+        assert_eq!(stop, Stop::Budget, "rip {:#x}", self.cpu.rip);
+    }
+
+    /// Runs until a trap, at most a million instructions.
+    pub fn run_to_trap(&mut self) -> Trap {
+        match self.run(1_000_000) {
+            Stop::Trap(t) => t,
+            s => panic!("no trap: {s:?} at {:#x}", self.cpu.rip),
+        }
+    }
+}
