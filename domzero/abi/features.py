@@ -24,3 +24,6 @@ class XenFeature(IntEnum):
     linux_rsdp_unrestricted = 15
     not_direct_mapped = 16
     direct_mapped = 17
+
+
+XENFEAT_NR_SUBMAPS = 1
