@@ -276,4 +276,3 @@ class shared_info(Wire):
     wc_nsec: u32
     wc_sec_hi: u32
     arch: arch_shared_info
-
