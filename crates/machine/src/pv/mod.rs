@@ -1,1 +1,309 @@
-//! PV trap mechanics, the same for every engine: bounce frames, iret, syscall, page-table hypercalls.
+//! PV trap mechanics, the same for every engine: bounce frames, iret, syscall, kernel/user switch, page-table hypercalls.
+//!
+//! Layouts and rules: `arch-x86/xen.h`, `arch-x86/xen-x86_64.h` and `vcpu.h` of Xen's public headers.
+
+mod bounce;
+mod hypercall;
+mod iret;
+mod run;
+mod trap;
+
+use crate::cpu::fault::Fault;
+use crate::cpu::Cpu;
+use crate::machine::Domain;
+use crate::mem::Mfn;
+use crate::shared::{attention, VcpuShared};
+use std::sync::Arc;
+
+/// Selectors of Xen's own GDT that a 64-bit PV guest uses (`arch-x86/xen-x86_64.h`).
+pub mod selector {
+    pub const FLAT_KERNEL_CS: u16 = 0xe033;
+    pub const FLAT_KERNEL_SS: u16 = 0xe02b;
+    pub const FLAT_RING3_CS32: u16 = 0xe023;
+}
+
+/// RFLAGS bits that the PV rules talk about.
+pub mod rflags {
+    pub const TF: u64 = 1 << 8;
+    pub const IF: u64 = 1 << 9;
+    pub const IOPL: u64 = 3 << 12;
+    pub const NT: u64 = 1 << 14;
+    pub const RF: u64 = 1 << 16;
+    pub const VM: u64 = 1 << 17;
+    pub const AC: u64 = 1 << 18;
+}
+
+/// The hypervisor's part of a 64-bit guest's address space: L4 slots 256..271.
+pub const HYPERVISOR_VIRT_START: u64 = 0xffff_8000_0000_0000;
+pub const HYPERVISOR_VIRT_END: u64 = 0xffff_8800_0000_0000;
+
+/// One entry of the guest's trap table (`struct trap_info`, without the vector).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TrapGate {
+    pub cs: u16,
+    pub address: u64,
+    /// TI_GET_DPL in bits 0..1, TI_GET_IF in bit 2.
+    pub flags: u8,
+}
+
+impl TrapGate {
+    pub fn dpl(self) -> u8 {
+        self.flags & 3
+    }
+    pub fn masks_events(self) -> bool {
+        self.flags & 4 != 0
+    }
+}
+
+/// A guest entry point that the hypervisor calls (`callback.h`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Callback {
+    pub cs: u16,
+    pub address: u64,
+    pub mask_events: bool,
+}
+
+/// Which callback; the order is that of `Vcpu::callbacks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallbackKind {
+    Event,
+    Failsafe,
+    Syscall,
+    Syscall32,
+    Sysenter,
+    Nmi,
+}
+
+/// One virtual CPU of a PV domain: the engine's state and what the guest registered with the hypervisor.
+pub struct Vcpu {
+    pub cpu: Box<Cpu>,
+    pub id: u32,
+    traps: Box<[TrapGate; 256]>,
+    callbacks: [Callback; 6],
+    kernel_ss: u16,
+    kernel_sp: u64,
+    /// Machine address of this vCPU's `struct vcpu_info`.
+    vcpu_info: Option<u64>,
+    base_kernel: Option<Mfn>,
+    base_user: Option<Mfn>,
+    /// Whose code runs: 64-bit guest kernel and applications are both at CPL 3.
+    guest_kernel: bool,
+    /// GS base of the mode that is not running: `swapgs` exchanges it with `cpu.gs_base`.
+    gs_base_other: u64,
+    /// Virtual IOPL (PHYSDEVOP_set_iopl).
+    iopl: u8,
+    vm_assist: u64,
+    /// CR2 as the guest last saw it.
+    cr2: u64,
+    /// An exception to deliver before the next instruction.
+    injected: Option<Fault>,
+    fast_hypercalls: bool,
+    instructions: u64,
+    /// How often each hypercall was answered without an exit.
+    pub fast_counts: [u64; 64],
+}
+
+impl Vcpu {
+    pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
+        let shared = Arc::new(VcpuShared::default());
+        domain.machine.register_vcpu(&shared);
+        Vcpu {
+            cpu: Cpu::new(domain.clone(), shared),
+            id,
+            traps: Box::new([TrapGate::default(); 256]),
+            callbacks: [Callback::default(); 6],
+            kernel_ss: selector::FLAT_KERNEL_SS,
+            kernel_sp: 0,
+            vcpu_info: None,
+            base_kernel: None,
+            base_user: None,
+            guest_kernel: true,
+            gs_base_other: 0,
+            iopl: 0,
+            vm_assist: 0,
+            cr2: 0,
+            injected: None,
+            fast_hypercalls: true,
+            instructions: 0,
+            fast_counts: [0; 64],
+        }
+    }
+
+    pub fn shared(&self) -> &Arc<VcpuShared> {
+        &self.cpu.shared
+    }
+
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.cpu.domain
+    }
+
+    /// Makes a running vCPU look at its pending events. Any thread.
+    pub fn notify(shared: &VcpuShared) {
+        shared.request(attention::EVENT);
+    }
+
+    /// Makes `run` return `Exit::Interrupted`. Any thread.
+    pub fn kick(shared: &VcpuShared) {
+        shared.request(attention::STOP);
+    }
+
+    // --- what the guest registered
+
+    pub fn set_trap(&mut self, vector: u8, gate: TrapGate) {
+        self.traps[usize::from(vector)] = gate;
+    }
+
+    pub fn trap(&self, vector: u8) -> TrapGate {
+        self.traps[usize::from(vector)]
+    }
+
+    pub fn set_callback(&mut self, kind: CallbackKind, cb: Callback) {
+        self.callbacks[kind as usize] = cb;
+    }
+
+    pub fn callback(&self, kind: CallbackKind) -> Callback {
+        self.callbacks[kind as usize]
+    }
+
+    pub fn set_kernel_stack(&mut self, ss: u16, sp: u64) {
+        self.kernel_ss = ss | 3;
+        self.kernel_sp = sp;
+    }
+
+    /// `maddr` must lie in memory with room for a `struct vcpu_info` (64 bytes) in its frame.
+    pub fn set_vcpu_info(&mut self, maddr: u64) {
+        self.vcpu_info = Some(maddr);
+    }
+
+    pub fn guest_kernel(&self) -> bool {
+        self.guest_kernel
+    }
+
+    pub fn set_iopl(&mut self, iopl: u8) {
+        self.iopl = iopl & 3;
+    }
+
+    pub fn set_vm_assist(&mut self, bits: u64) {
+        self.vm_assist = bits;
+    }
+
+    pub fn set_fast_hypercalls(&mut self, enabled: bool) {
+        self.fast_hypercalls = enabled;
+    }
+
+    pub fn set_ts(&mut self, ts: bool) {
+        self.cpu.ts = ts;
+    }
+
+    pub fn instructions(&self) -> u64 {
+        self.instructions
+    }
+
+    pub fn cr2(&self) -> u64 {
+        self.cr2
+    }
+
+    /// Queues an exception for the next `run`.
+    pub fn inject(&mut self, fault: Fault) {
+        self.injected = Some(fault);
+    }
+
+    // --- kernel/user
+
+    pub fn base(&self, kernel: bool) -> Option<Mfn> {
+        if kernel {
+            self.base_kernel
+        } else {
+            self.base_user
+        }
+    }
+
+    /// Records a base pointer whose type reference the caller holds, and loads it if it is the running one.
+    pub fn load_base(&mut self, kernel: bool, mfn: Option<Mfn>) {
+        if kernel {
+            self.base_kernel = mfn;
+        } else {
+            self.base_user = mfn;
+        }
+        if kernel == self.guest_kernel {
+            if let Some(mfn) = mfn {
+                self.cpu.set_base(mfn, true);
+            }
+        }
+    }
+
+    /// Switches between the guest kernel's and its applications' page tables and GS base, as `swapgs` and a CR3 load
+    /// would. False when the other mode has no page tables.
+    pub fn toggle_guest_mode(&mut self) -> bool {
+        let Some(base) = self.base(!self.guest_kernel) else { return false };
+        self.guest_kernel = !self.guest_kernel;
+        std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
+        self.cpu.set_base(base, false);
+        true
+    }
+
+    /// Sets the mode of a vCPU that is being set up (`VGCF_in_kernel` of vcpu_guest_context).
+    pub fn set_guest_kernel(&mut self, kernel: bool) -> bool {
+        self.guest_kernel == kernel || self.toggle_guest_mode()
+    }
+
+    pub fn gs_base(&self, kernel: bool) -> u64 {
+        if kernel == self.guest_kernel {
+            self.cpu.gs_base
+        } else {
+            self.gs_base_other
+        }
+    }
+
+    pub fn set_gs_base(&mut self, kernel: bool, base: u64) {
+        if kernel == self.guest_kernel {
+            self.cpu.gs_base = base;
+        } else {
+            self.gs_base_other = base;
+        }
+    }
+
+    /// The guest privilege that DPLs and IOPL are compared with.
+    fn guest_cpl(&self) -> u8 {
+        const ARCHITECTURAL_IOPL: u64 = 1 << 4;
+        match self.guest_kernel {
+            true if self.vm_assist & ARCHITECTURAL_IOPL != 0 => 0,
+            true => 1,
+            false => 3,
+        }
+    }
+
+    // --- vcpu_info
+
+    /// evtchn_upcall_mask
+    fn upcall_mask(&self) -> bool {
+        self.vcpu_info_byte(1) != 0
+    }
+
+    fn set_upcall_mask(&mut self, masked: bool) {
+        if let Some(at) = self.vcpu_info {
+            self.cpu.domain.machine.mem.write(at + 1, &[u8::from(masked)]);
+        }
+    }
+
+    fn vcpu_info_byte(&self, offset: u64) -> u8 {
+        let mut b = [0];
+        if let Some(at) = self.vcpu_info {
+            self.cpu.domain.machine.mem.read(at + offset, &mut b);
+        }
+        b[0]
+    }
+
+    fn event_deliverable(&self) -> bool {
+        self.vcpu_info_byte(0) != 0 && !self.upcall_mask()
+    }
+
+    /// Sets CR2, also where a PV guest reads it: `vcpu_info.arch.cr2`.
+    pub fn set_cr2(&mut self, va: u64) {
+        const ARCH_CR2: u64 = 16;
+        self.cr2 = va;
+        if let Some(at) = self.vcpu_info {
+            self.cpu.domain.machine.mem.write(at + ARCH_CR2, &va.to_le_bytes());
+        }
+    }
+}

@@ -1,0 +1,65 @@
+# run, test, check, bench: see README.md. Everything is set up as needed, in .venv and target/.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
+  if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: run test test-all check bench setup fuzz format clean packages
+
+run: setup
+	$(BIN)/python tools/make_run.py
+
+test: setup
+	cargo test --workspace --exclude domzero-machine-py --quiet
+	$(BIN)/pytest -q -m "not slow"
+
+test-all: setup
+	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet
+	$(BIN)/pytest -q
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/pytest -q tests/style
+
+bench: setup
+	cargo run --quiet --release -p domzero-machine --example bench
+	$(BIN)/python benchmarks/boot.py
+
+fuzz: setup
+	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test fuzz -- --nocapture
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt --all
+
+setup: packages $(VENV)/.built
+
+# Debian packages that tests and the demo use; what is missing and cannot be installed is named.
+packages:
+	@tools/packages.sh
+
+$(VENV)/.deps: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.10 with venv found (apt-get install python3-venv)" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check "maturin>=1.7,<2"
+	@$(BIN)/python tools/requirements.py > $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
+	@command -v cargo >/dev/null || { echo "error: cargo not found; install Rust >= 1.85 (https://rustup.rs)" >&2; exit 1; }
+	@echo "building the machine (cargo, release; about a minute the first time)" >&2
+	@env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --skip-install 2>/dev/null \
+	  || env VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release
+	@touch $@
+
+clean:
+	rm -rf $(VENV) target domzero/*.so

@@ -1,0 +1,108 @@
+//! Bounce frames: how the hypervisor enters the guest kernel for an exception, an event or a system call.
+
+use super::{rflags, selector, CallbackKind, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
+use crate::cpu::fault::{vector, Fault};
+
+/// Why the guest kernel could not be entered: the domain crashes.
+pub type BounceError = &'static str;
+
+impl Vcpu {
+    /// Enters the guest kernel at `address`, with `ss rsp rflags cs rip [error] r11 rcx` on its stack.
+    /// The saved upcall mask is in bits 32.. of the cs slot, and rflags.IF is its inverse. Nothing changes on failure.
+    pub(super) fn bounce(&mut self, address: u64, error_code: Option<u32>, mask: bool) -> Result<(), BounceError> {
+        if address == 0 {
+            return Err("the guest kernel registered no handler");
+        }
+        let from_kernel = self.guest_kernel;
+        if !from_kernel && !self.toggle_guest_mode() {
+            return Err("no kernel page tables");
+        }
+        let result = self.push_frame(from_kernel, error_code);
+        match result {
+            Ok(sp) => {
+                self.cpu.regs[4] = sp;
+                self.cpu.rip = address;
+                self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
+                self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
+                let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM | rflags::AC;
+                self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
+                if mask {
+                    self.set_upcall_mask(true);
+                }
+                Ok(())
+            }
+            Err(why) => {
+                if !from_kernel {
+                    self.toggle_guest_mode();
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// Writes the frame through the kernel's page tables; returns the new stack pointer.
+    fn push_frame(&mut self, from_kernel: bool, error_code: Option<u32>) -> Result<u64, BounceError> {
+        let top = if from_kernel { self.cpu.regs[4] } else { self.kernel_sp } & !0xf;
+        let masked = self.upcall_mask();
+        let mut flags = self.cpu.rflags() & !(rflags::IF | rflags::IOPL);
+        if !masked {
+            flags |= rflags::IF;
+        }
+        if self.guest_cpl() == 0 || (!from_kernel && self.vm_assist & (1 << 4) != 0) {
+            flags |= u64::from(self.iopl) << 12;
+        }
+        // A kernel's own selector is shown with RPL 0.
+        let cs = u64::from(if from_kernel { self.cpu.sel[1] & !3 } else { self.cpu.sel[1] });
+        let words = [
+            Some(self.cpu.regs[1]),
+            Some(self.cpu.regs[11]),
+            error_code.map(u64::from),
+            Some(self.cpu.rip),
+            Some(cs | u64::from(masked) << 32),
+            Some(flags),
+            Some(self.cpu.regs[4]),
+            Some(u64::from(self.cpu.sel[2])),
+        ];
+        let mut frame = [0u8; 64];
+        let mut len = 0;
+        for word in words.into_iter().flatten() {
+            frame[len..len + 8].copy_from_slice(&word.to_le_bytes());
+            len += 8;
+        }
+        let sp = top.wrapping_sub(len as u64);
+        if top > HYPERVISOR_VIRT_START && sp < HYPERVISOR_VIRT_END {
+            return Err("kernel stack inside the hypervisor's address range");
+        }
+        self.cpu.write_bytes(sp, &frame[..len]).map_err(|_| "kernel stack not mapped writable")?;
+        Ok(sp)
+    }
+
+    /// Delivers an exception through the guest's trap table.
+    pub(super) fn deliver(&mut self, fault: Fault) -> Result<(), BounceError> {
+        let gate = self.traps[usize::from(fault.vector)];
+        if gate.address == 0 {
+            return Err("no entry in the guest's trap table");
+        }
+        let mut error_code = fault.error_code;
+        match fault.vector {
+            vector::PF => {
+                self.set_cr2(fault.cr2);
+                // The hardware's U bit says CPL 3, which is true of 64-bit guest kernels too.
+                const U: u32 = crate::cpu::fault::pf::U;
+                error_code = error_code.map(|e| if self.guest_kernel { e & !U } else { e | U });
+            }
+            vector::NM => self.cpu.ts = false,
+            _ => {}
+        }
+        self.bounce(gate.address, error_code, gate.masks_events())
+    }
+
+    /// Delivers the event upcall if events are pending and not masked. True if it did.
+    pub(super) fn deliver_event(&mut self) -> Result<bool, BounceError> {
+        let cb = self.callback(CallbackKind::Event);
+        if cb.address == 0 || !self.event_deliverable() {
+            return Ok(false);
+        }
+        self.bounce(cb.address, None, true).map(|()| true)
+    }
+}

@@ -1,0 +1,100 @@
+//! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
+
+use super::{Vcpu, selector};
+use crate::exit::Exit;
+
+/// Hypercall numbers (`xen.h`) that the machine itself knows.
+pub mod nr {
+    pub const MMU_UPDATE: u64 = 1;
+    pub const STACK_SWITCH: u64 = 3;
+    pub const FPU_TASKSWITCH: u64 = 5;
+    pub const UPDATE_VA_MAPPING: u64 = 14;
+    pub const IRET: u64 = 23;
+    pub const SET_SEGMENT_BASE: u64 = 25;
+    pub const MMUEXT_OP: u64 = 26;
+}
+
+const EINVAL: i64 = 22;
+
+fn canonical(va: u64) -> bool {
+    (va as i64) << 16 >> 16 == va as i64
+}
+
+impl Vcpu {
+    /// A `syscall` from the guest kernel. `None`: answered here.
+    pub(super) fn hypercall(&mut self) -> Option<Exit> {
+        let r = &self.cpu.regs;
+        let (nr, args) = (r[0], [r[7], r[6], r[2], r[10], r[8], r[9]]);
+        if nr == nr::IRET {
+            self.fast_counts[nr as usize] += 1;
+            return match self.iret() {
+                Ok(()) => self.event(),
+                Err(reason) => Some(Exit::Fault { vector: 8, error_code: None, cr2: 0, reason }),
+            };
+        }
+        if self.fast_hypercalls {
+            if let Some(rc) = self.fast_hypercall(nr, args) {
+                self.fast_counts[(nr & 63) as usize] += 1;
+                self.hypercall_return(rc);
+                return self.event();
+            }
+        }
+        Some(Exit::Hypercall { nr, args })
+    }
+
+    fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<i64> {
+        Some(match nr {
+            nr::STACK_SWITCH => self.stack_switch(a[0] as u16, a[1]),
+            nr::FPU_TASKSWITCH => {
+                self.cpu.ts = a[0] as u32 != 0;
+                0
+            }
+            nr::SET_SEGMENT_BASE => self.set_segment_base(a[0] as u32, a[1]),
+            _ => return None,
+        })
+    }
+
+    pub fn hypercall_return(&mut self, rc: i64) {
+        self.cpu.regs[0] = rc as u64;
+    }
+
+    /// Moves rip back onto the two-byte `syscall`: the hypercall is made again.
+    pub fn hypercall_restart(&mut self) {
+        self.cpu.rip = self.cpu.rip.wrapping_sub(2);
+    }
+
+    /// stack_switch: where bounce frames from user mode go.
+    pub fn stack_switch(&mut self, ss: u16, sp: u64) -> i64 {
+        self.set_kernel_stack(ss, sp);
+        0
+    }
+
+    /// set_segment_base (`arch-x86/xen-x86_64.h`): 0 or -EINVAL.
+    pub fn set_segment_base(&mut self, which: u32, base: u64) -> i64 {
+        match which {
+            0 if canonical(base) => self.cpu.fs_base = base,
+            1 if canonical(base) => self.set_gs_base(false, base),
+            2 if canonical(base) => self.set_gs_base(true, base),
+            3 => return self.set_gs_user_selector(base as u16),
+            _ => return -EINVAL,
+        }
+        0
+    }
+
+    /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
+    fn set_gs_user_selector(&mut self, sel: u16) -> i64 {
+        let flat = matches!(sel | 3, selector::FLAT_KERNEL_SS | selector::FLAT_RING3_CS32);
+        self.cpu.sel[5] = if flat { sel } else { 0 };
+        self.set_gs_base(false, 0);
+        0
+    }
+
+    /// Checks a code selector that the guest returns to.
+    pub(super) fn check_return_cs(&mut self, cs: u16) -> Result<(), &'static str> {
+        match cs {
+            selector::FLAT_KERNEL_CS => Ok(()),
+            selector::FLAT_RING3_CS32 => Err("32-bit applications in a 64-bit guest are not supported yet"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! HYPERVISOR_iret: return from a bounce frame.
+
+use super::{rflags, Vcpu};
+
+/// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
+const FRAME_WORDS: usize = 9;
+/// `VGCF_in_syscall`: rcx and r11 need not be restored.
+const VGCF_IN_SYSCALL: u64 = 1 << 8;
+
+impl Vcpu {
+    /// Carries out the hypercall: registers, mode, upcall mask. An error crashes the domain, as on Xen.
+    pub fn iret(&mut self) -> Result<(), &'static str> {
+        let mut raw = [0u8; FRAME_WORDS * 8];
+        let sp = self.cpu.regs[4];
+        self.cpu.read_bytes(sp, &mut raw).map_err(|_| "iret frame not readable")?;
+        let word = |i: usize| u64::from_le_bytes(raw[i * 8..i * 8 + 8].try_into().unwrap_or_default());
+        let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
+        let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
+
+        self.check_return_cs(cs | 3)?;
+        if cs & 3 == 3 && !self.toggle_guest_mode() {
+            return Err("return to user mode without user page tables");
+        }
+        self.cpu.rip = rip;
+        self.cpu.sel[1] = cs | 3;
+        self.cpu.sel[2] = ss | 3;
+        self.cpu.regs[4] = rsp;
+        self.cpu.set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
+        if flags & VGCF_IN_SYSCALL == 0 {
+            self.cpu.regs[11] = r11;
+            self.cpu.regs[1] = rcx;
+        } else {
+            // Xen leaves by sysret here: both registers end up as that instruction needs them.
+            self.cpu.regs[11] = eflags;
+            self.cpu.regs[1] = rip;
+        }
+        self.cpu.regs[0] = rax;
+        self.set_upcall_mask(eflags & rflags::IF == 0);
+        Ok(())
+    }
+}

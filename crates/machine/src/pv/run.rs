@@ -1,0 +1,98 @@
+//! The run loop: slices of the budget, events, deadlines.
+
+use super::Vcpu;
+use crate::cpu::fault::vector;
+use crate::cpu::Stop;
+use crate::exit::Exit;
+use crate::shared::attention;
+use std::sync::atomic::Ordering;
+
+/// Instructions between two looks at the clock: well under a millisecond for the slowest engine.
+const SLICE: u64 = 20_000;
+
+impl Vcpu {
+    /// Runs the guest for at most `budget` instructions or until system time `deadline_ns`.
+    pub fn run(&mut self, budget: u64, deadline_ns: u64) -> Exit {
+        let shared = self.cpu.shared.clone();
+        shared.in_guest.store(true, Ordering::SeqCst);
+        self.cpu.apply_purges();
+        let exit = self.run_guest(budget, deadline_ns);
+        shared.in_guest.store(false, Ordering::SeqCst);
+        exit
+    }
+
+    fn run_guest(&mut self, budget: u64, deadline_ns: u64) -> Exit {
+        if let Some(fault) = self.injected.take() {
+            if let Some(exit) = self.fault(fault) {
+                return exit;
+            }
+        }
+        let clock = self.cpu.domain.machine.clock.clone();
+        let mut left = budget;
+        loop {
+            if self.cpu.shared.clear(attention::STOP) != 0 {
+                return Exit::Interrupted;
+            }
+            if let Some(exit) = self.event() {
+                return exit;
+            }
+            let now = clock.now_ns();
+            if now >= deadline_ns {
+                return Exit::Deadline;
+            }
+            if left == 0 {
+                return Exit::Budget;
+            }
+            let mut slice = left.min(SLICE);
+            if clock.is_virtual() {
+                slice = slice.min(deadline_ns - now);
+            }
+            let (done, exit) = self.run_slice(slice);
+            left -= done.min(left);
+            if let Some(exit) = exit {
+                return exit;
+            }
+        }
+    }
+
+    /// Runs up to `slice` instructions, through everything that does not need the layer above.
+    fn run_slice(&mut self, slice: u64) -> (u64, Option<Exit>) {
+        let start = slice as i64;
+        self.cpu.budget = start;
+        let exit = loop {
+            match self.cpu.run() {
+                Stop::Budget => break None,
+                Stop::Attention => {
+                    self.cpu.apply_purges();
+                    if self.cpu.shared.attention.load(Ordering::SeqCst) & attention::STOP != 0 {
+                        break None;
+                    }
+                    if let Some(exit) = self.event() {
+                        break Some(exit);
+                    }
+                }
+                Stop::Trap(trap) => {
+                    if let Some(exit) = self.handle_trap(trap) {
+                        break Some(exit);
+                    }
+                }
+            }
+        };
+        let done = (start - self.cpu.budget).max(0) as u64;
+        self.instructions += done;
+        let clock = &self.cpu.domain.machine.clock;
+        if clock.is_virtual() {
+            clock.advance_to(clock.now_ns() + done);
+        }
+        (done, exit)
+    }
+
+    /// Delivers pending events; an exit only if the guest cannot be entered.
+    pub(super) fn event(&mut self) -> Option<Exit> {
+        self.cpu.shared.clear(attention::EVENT);
+        match self.deliver_event() {
+            Ok(_) => None,
+            Err(reason) => Some(Exit::Fault { vector: vector::DF, error_code: None, cr2: 0, reason }),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the PV rules make of each thing that stops the engine.
+
+use super::{CallbackKind, Vcpu};
+use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
+use crate::exit::Exit;
+
+/// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
+const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];
+const CPUID: [u8; 2] = [0x0f, 0xa2];
+
+impl Vcpu {
+    /// `None` when the guest goes on.
+    pub(super) fn handle_trap(&mut self, trap: Trap) -> Option<Exit> {
+        match trap {
+            Trap::EndBlock => None,
+            Trap::Syscall if self.guest_kernel => self.hypercall(),
+            Trap::Syscall => {
+                let cb = self.callback(CallbackKind::Syscall);
+                self.bounced(cb.address, cb.mask_events, "system call")
+            }
+            Trap::Sysenter => self.fault(Fault::gp()),
+            Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => None,
+            Trap::Fault(f) => self.fault(f),
+            Trap::SoftInt { vector, len } => self.soft_int(vector, len),
+            Trap::Priv { insn, len } => self.privileged(insn, len),
+            Trap::Unsupported(why) => Some(Exit::Unsupported(why)),
+        }
+    }
+
+    /// Delivers `f`, or ends in the exit that crashes the domain.
+    pub(super) fn fault(&mut self, f: Fault) -> Option<Exit> {
+        match self.deliver(f) {
+            Ok(()) => None,
+            Err(reason) => Some(Exit::Fault { vector: f.vector, error_code: f.error_code, cr2: f.cr2, reason }),
+        }
+    }
+
+    fn bounced(&mut self, address: u64, mask: bool, what: &'static str) -> Option<Exit> {
+        match self.bounce(address, None, mask) {
+            Ok(()) => None,
+            Err(reason) => {
+                let reason = if reason.is_empty() { what } else { reason };
+                Some(Exit::Fault { vector: vector::DF, error_code: None, cr2: 0, reason })
+            }
+        }
+    }
+
+    fn forced_emulation(&mut self) -> bool {
+        let mut bytes = [0u8; 7];
+        if self.cpu.read_bytes(self.cpu.rip, &mut bytes).is_err() || bytes[..5] != EMULATE_PREFIX {
+            return false;
+        }
+        if bytes[5..] != CPUID {
+            return false;
+        }
+        self.cpu.rip = self.cpu.rip.wrapping_add(7);
+        let r = self.cpu.cpuid(self.cpu.regs[0] as u32, self.cpu.regs[1] as u32);
+        for (reg, value) in [0, 3, 1, 2].into_iter().zip(r) {
+            self.cpu.regs[reg] = u64::from(value);
+        }
+        true
+    }
+
+    /// `int n`: #BP and #OF have gates of their own that applications may use; for the rest the guest's DPL decides.
+    fn soft_int(&mut self, v: u8, len: u8) -> Option<Exit> {
+        let gate = self.traps[usize::from(v)];
+        if v != vector::BP && v != vector::OF && gate.dpl() < self.guest_cpl() {
+            self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
+            return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
+        }
+        if gate.address == 0 {
+            self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
+            return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
+        }
+        self.bounced(gate.address, gate.masks_events(), "software interrupt")
+    }
+
+    fn privileged(&mut self, insn: PrivInsn, len: u8) -> Option<Exit> {
+        let io = matches!(insn, PrivInsn::In { .. } | PrivInsn::Out { .. } | PrivInsn::StringIo);
+        match insn {
+            // Xen emulates both as nothing, for a guest whose virtual IOPL allows them: the event mask is in vcpu_info.
+            PrivInsn::Cli | PrivInsn::Sti if self.iopl >= self.guest_cpl() => {
+                self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
+                None
+            }
+            _ if self.guest_kernel || (io && self.iopl >= self.guest_cpl()) => Some(Exit::Privileged { insn, len }),
+            _ => self.fault(Fault::gp()),
+        }
+    }
+}
