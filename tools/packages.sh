@@ -1,0 +1,24 @@
+#!/bin/bash
+# Installs the Debian packages that the tests and `make run` use, where it may; otherwise names what is missing.
+set -u
+declare -A need=([libxen-dev]=/usr/include/xen/xen.h [gcc]=/usr/bin/gcc [libc6-dev]=/usr/include/stdio.h)
+missing=()
+for package in "${!need[@]}"; do
+  [ -e "${need[$package]}" ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+if ! command -v apt-get >/dev/null; then
+  echo "note: tests that need ${missing[*]} will be skipped (no apt-get here)" >&2
+  exit 0
+fi
+if [ "$(id -u)" -eq 0 ]; then sudo=(); elif sudo -n true 2>/dev/null; then sudo=(sudo -n); else
+  echo "note: tests that need ${missing[*]} will be skipped: run 'sudo apt-get install ${missing[*]}'" >&2
+  exit 0
+fi
+echo "installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && exit 0
+"${sudo[@]}" apt-get update -qq >/dev/null 2>&1
+"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+  echo "note: could not install ${missing[*]}; the tests that need them will be skipped" >&2
+exit 0

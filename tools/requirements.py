@@ -1,0 +1,13 @@
+"""Prints what pyproject.toml requires, with the dev extra: pip input without building the package."""
+
+import sys
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    from pip._vendor import tomli as tomllib
+
+project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    print(requirement)
