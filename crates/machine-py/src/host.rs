@@ -1,0 +1,174 @@
+//! `Machine`, `FrameInfo` and `Domain`.
+
+use crate::vcpu::Vcpu;
+use domzero_machine as dm;
+use domzero_machine::clock::Clock;
+use domzero_machine::Mfn;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+pyo3::create_exception!(_machine, MachineError, PyException, "The machine could not be made, or has no frames left.");
+pyo3::create_exception!(_machine, GuestFault, PyException, "A guest address is not mapped or not writable.");
+pyo3::create_exception!(_machine, VcpuRunning, PyException, "The vCPU runs in another thread.");
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct Machine(pub Arc<dm::Machine>);
+
+#[pymethods]
+impl Machine {
+    #[new]
+    #[pyo3(signature = (frames, *, seed=0, virtual_time_ns=None))]
+    fn new(frames: u64, seed: u64, virtual_time_ns: Option<u64>) -> PyResult<Self> {
+        let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
+        dm::Machine::new(frames, seed, clock).map(Machine).map_err(|e| MachineError::new_err(e.to_string()))
+    }
+
+    #[getter]
+    fn frames(&self) -> u64 {
+        self.0.mem.frames()
+    }
+
+    #[getter]
+    fn free_frames(&self) -> u64 {
+        self.0.free_frames()
+    }
+
+    #[getter]
+    fn m2p(&self) -> (u64, u64) {
+        let (mfn, count) = self.0.m2p();
+        (mfn.0, count)
+    }
+
+    fn fileno(&self) -> i32 {
+        self.0.mem.fd().as_raw_fd()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.0.clock.now_ns()
+    }
+
+    fn advance_to(&self, ns: u64) {
+        self.0.clock.advance_to(ns);
+    }
+
+    fn read<'py>(&self, py: Python<'py>, maddr: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let total = self.0.mem.frames() << 12;
+        if maddr.checked_add(length as u64).is_none_or(|end| end > total) {
+            return Err(PyValueError::new_err("outside machine memory"));
+        }
+        PyBytes::new_with(py, length, |buf| {
+            self.0.mem.read(maddr, buf);
+            Ok(())
+        })
+    }
+
+    fn write(&self, maddr: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
+        match self.0.host_write(maddr, &data) {
+            true => Ok(()),
+            false => Err(PyValueError::new_err("outside machine memory")),
+        }
+    }
+
+    #[pyo3(signature = (domid, *, is_32bit=false))]
+    fn create_domain(&self, domid: u16, is_32bit: bool) -> Domain {
+        Domain(dm::Domain::new_with(self.0.clone(), domid, is_32bit))
+    }
+
+    fn frame_info(&self, mfn: u64) -> PyResult<FrameInfo> {
+        self.0.frame_info(Mfn(mfn)).map(FrameInfo).ok_or_else(|| PyValueError::new_err("no such frame"))
+    }
+
+    fn audit(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.audit())
+    }
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct FrameInfo(dm::frames::FrameInfo);
+
+#[pymethods]
+impl FrameInfo {
+    #[getter]
+    fn owner(&self) -> Option<u16> {
+        self.0.owner()
+    }
+    #[getter]
+    fn r#type(&self) -> &'static str {
+        self.0.type_name()
+    }
+    #[getter]
+    fn type_count(&self) -> u32 {
+        self.0.type_count
+    }
+    #[getter]
+    fn refs(&self) -> u32 {
+        self.0.refs
+    }
+    #[getter]
+    fn pinned(&self) -> bool {
+        self.0.pinned()
+    }
+    #[getter]
+    fn validated(&self) -> bool {
+        self.0.validated()
+    }
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct Domain(pub Arc<dm::Domain>);
+
+#[pymethods]
+impl Domain {
+    #[getter]
+    fn domid(&self) -> u16 {
+        self.0.domid
+    }
+
+    #[getter]
+    fn frames_owned(&self) -> u64 {
+        self.0.frames_owned()
+    }
+
+    fn alloc(&self, py: Python<'_>, count: u64) -> PyResult<Vec<u64>> {
+        let got = py.detach(|| self.0.alloc(count));
+        got.map(|v| v.into_iter().map(|m| m.0).collect()).ok_or_else(|| MachineError::new_err("no free machine frames"))
+    }
+
+    fn release(&self, mfn: u64) -> i64 {
+        self.0.release(Mfn(mfn), None)
+    }
+
+    fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
+        let got = self.0.share_hypervisor_frames(count);
+        got.map(|v| v.into_iter().map(|m| m.0).collect()).ok_or_else(|| MachineError::new_err("no free machine frames"))
+    }
+
+    fn m2p_set(&self, mfn: u64, pfn: u64) -> i64 {
+        self.0.m2p_set(Mfn(mfn), pfn)
+    }
+
+    #[pyo3(signature = (mfn, *, writable))]
+    fn get_ref(&self, mfn: u64, writable: bool) -> i64 {
+        self.0.get_ref(Mfn(mfn), writable)
+    }
+
+    #[pyo3(signature = (mfn, *, writable))]
+    fn put_ref(&self, mfn: u64, writable: bool) {
+        self.0.put_ref(Mfn(mfn), writable);
+    }
+
+    fn host_mapped(&self, mfn: u64) {
+        self.0.host_mapped(Mfn(mfn));
+    }
+
+    fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {
+        Vcpu::new(&self.0, vcpu_id)
+    }
+
+    fn destroy(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.0.destroy())
+    }
+}

@@ -1,0 +1,311 @@
+//! `Vcpu`.
+
+use crate::exit::to_python;
+use crate::host::{GuestFault, VcpuRunning};
+use domzero_machine as dm;
+use domzero_machine::cpu::fault::Fault;
+use domzero_machine::cpu::CpuidRow;
+use domzero_machine::mmu::walk;
+use domzero_machine::pv::{self, Callback, CallbackKind, TrapGate};
+use domzero_machine::shared::VcpuShared;
+use domzero_machine::Mfn;
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct Vcpu {
+    inner: Mutex<pv::Vcpu>,
+    shared: Arc<VcpuShared>,
+    id: u32,
+}
+
+const GPRS: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+];
+const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
+
+/// (leaf, subleaf or None for any, eax, ebx, ecx, edx)
+type CpuidLeaf = (u32, Option<u32>, u32, u32, u32, u32);
+
+impl Vcpu {
+    pub fn new(domain: &Arc<dm::Domain>, id: u32) -> Vcpu {
+        let inner = pv::Vcpu::new(domain, id);
+        let shared = inner.shared().clone();
+        Vcpu { inner: Mutex::new(inner), shared, id }
+    }
+
+    fn lock(&self) -> PyResult<MutexGuard<'_, pv::Vcpu>> {
+        match self.inner.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(e)) => Ok(e.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(VcpuRunning::new_err("the vCPU runs in another thread")),
+        }
+    }
+
+    fn read_register(v: &pv::Vcpu, name: &str) -> Option<u64> {
+        if let Some(i) = GPRS.iter().position(|&g| g == name) {
+            return Some(v.cpu.regs[i]);
+        }
+        if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
+            return Some(u64::from(v.cpu.sel[i]));
+        }
+        Some(match name {
+            "rip" => v.cpu.rip,
+            "rflags" => v.cpu.rflags(),
+            "fs_base" => v.cpu.fs_base,
+            "gs_base_kernel" => v.gs_base(true),
+            "gs_base_user" => v.gs_base(false),
+            "cr2" => v.cr2(),
+            "mxcsr" => u64::from(v.cpu.mxcsr),
+            _ => return None,
+        })
+    }
+}
+
+#[pymethods]
+impl Vcpu {
+    #[getter]
+    fn vcpu_id(&self) -> u32 {
+        self.id
+    }
+
+    #[pyo3(signature = (budget, deadline_ns=u64::MAX))]
+    fn run(&self, py: Python<'_>, budget: u64, deadline_ns: u64) -> PyResult<Py<PyAny>> {
+        let mut v = self.lock()?;
+        let inner = &mut *v;
+        let exit = py.detach(|| inner.run(budget, deadline_ns));
+        drop(v);
+        to_python(py, exit)
+    }
+
+    fn kick(&self) {
+        pv::Vcpu::kick(&self.shared);
+    }
+
+    fn notify(&self) {
+        pv::Vcpu::notify(&self.shared);
+    }
+
+    fn hypercall_return(&self, rc: i64) -> PyResult<()> {
+        self.lock()?.hypercall_return(rc);
+        Ok(())
+    }
+
+    fn hypercall_restart(&self) -> PyResult<()> {
+        self.lock()?.hypercall_restart();
+        Ok(())
+    }
+
+    fn skip(&self, length: u64) -> PyResult<()> {
+        let mut v = self.lock()?;
+        v.cpu.rip = v.cpu.rip.wrapping_add(length);
+        Ok(())
+    }
+
+    #[pyo3(signature = (vector, error_code=None, cr2=0))]
+    fn inject(&self, vector: u8, error_code: Option<u32>, cr2: u64) -> PyResult<()> {
+        self.lock()?.inject(Fault { vector, error_code, cr2 });
+        Ok(())
+    }
+
+    #[getter]
+    fn instructions(&self) -> PyResult<u64> {
+        Ok(self.lock()?.instructions())
+    }
+
+    // --- registers
+
+    fn registers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let v = self.lock()?;
+        let d = PyDict::new(py);
+        let rest = ["rip", "rflags", "fs_base", "gs_base_kernel", "gs_base_user", "cr2", "mxcsr"];
+        for name in GPRS.iter().chain(&SEGMENTS).chain(&rest) {
+            d.set_item(name, Self::read_register(&v, name))?;
+        }
+        Ok(d)
+    }
+
+    fn get_reg(&self, name: &str) -> PyResult<u64> {
+        Self::read_register(&*self.lock()?, name).ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+    }
+
+    fn set_reg(&self, name: &str, value: u64) -> PyResult<()> {
+        let mut v = self.lock()?;
+        if let Some(i) = GPRS.iter().position(|&g| g == name) {
+            v.cpu.regs[i] = value;
+            return Ok(());
+        }
+        if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
+            v.cpu.sel[i] = value as u16;
+            return Ok(());
+        }
+        match name {
+            "rip" => v.cpu.rip = value,
+            "rflags" => v.cpu.set_rflags(value),
+            "fs_base" => v.cpu.fs_base = value,
+            "gs_base_kernel" => v.set_gs_base(true, value),
+            "gs_base_user" => v.set_gs_base(false, value),
+            "cr2" => v.set_cr2(value),
+            "mxcsr" => v.cpu.mxcsr = value as u32 & 0xffff,
+            _ => return Err(PyKeyError::new_err(name.to_owned())),
+        }
+        Ok(())
+    }
+
+    #[getter]
+    fn guest_kernel(&self) -> PyResult<bool> {
+        Ok(self.lock()?.guest_kernel())
+    }
+
+    #[setter]
+    fn set_guest_kernel(&self, value: bool) -> PyResult<()> {
+        match self.lock()?.set_guest_kernel(value) {
+            true => Ok(()),
+            false => Err(PyValueError::new_err("no page tables for that mode")),
+        }
+    }
+
+    // --- PV state
+
+    fn set_trap(&self, vector: u8, cs: u16, address: u64, flags: u8) -> PyResult<()> {
+        self.lock()?.set_trap(vector, TrapGate { cs, address, flags });
+        Ok(())
+    }
+
+    fn get_trap(&self, vector: u8) -> PyResult<(u16, u64, u8)> {
+        let t = self.lock()?.trap(vector);
+        Ok((t.cs, t.address, t.flags))
+    }
+
+    fn set_callback(&self, kind: &str, cs: u16, address: u64, mask_events: bool) -> PyResult<()> {
+        let kind = match kind {
+            "event" => CallbackKind::Event,
+            "failsafe" => CallbackKind::Failsafe,
+            "syscall" => CallbackKind::Syscall,
+            "syscall32" => CallbackKind::Syscall32,
+            "sysenter" => CallbackKind::Sysenter,
+            "nmi" => CallbackKind::Nmi,
+            _ => return Err(PyValueError::new_err("no such callback")),
+        };
+        self.lock()?.set_callback(kind, Callback { cs, address, mask_events });
+        Ok(())
+    }
+
+    fn set_kernel_stack(&self, ss: u16, sp: u64) -> PyResult<()> {
+        self.lock()?.set_kernel_stack(ss, sp);
+        Ok(())
+    }
+
+    fn set_vcpu_info(&self, maddr: u64) -> PyResult<()> {
+        self.lock()?.set_vcpu_info(maddr);
+        Ok(())
+    }
+
+    fn set_base(&self, kind: &str, mfn: u64) -> PyResult<i64> {
+        Ok(self.lock()?.new_base(kind == "kernel", Mfn(mfn)))
+    }
+
+    fn get_base(&self, kind: &str) -> PyResult<u64> {
+        Ok(self.lock()?.base(kind == "kernel").map_or(0, |m| m.0))
+    }
+
+    fn set_segment_base(&self, which: u32, base: u64) -> PyResult<i64> {
+        Ok(self.lock()?.set_segment_base(which, base))
+    }
+
+    fn set_gdt(&self, mfns: Vec<u64>, entries: u32) -> PyResult<i64> {
+        let mfns: Vec<Mfn> = mfns.into_iter().map(Mfn).collect();
+        Ok(self.lock()?.set_gdt(&mfns, entries))
+    }
+
+    fn set_ldt(&self, va: u64, entries: u32) -> PyResult<i64> {
+        Ok(self.lock()?.set_ldt(va, entries))
+    }
+
+    fn set_cr0_ts(&self, ts: bool) -> PyResult<()> {
+        self.lock()?.set_ts(ts);
+        Ok(())
+    }
+
+    fn set_debug_reg(&self, index: u32, value: u64) -> PyResult<i64> {
+        Ok(self.lock()?.set_debug_reg(index, value))
+    }
+
+    fn get_debug_reg(&self, index: u32) -> PyResult<u64> {
+        Ok(self.lock()?.debug_reg(index))
+    }
+
+    fn set_cpuid(&self, leaves: Vec<CpuidLeaf>) -> PyResult<()> {
+        let row = |(leaf, subleaf, a, b, c, d)| CpuidRow { leaf, subleaf, regs: [a, b, c, d] };
+        self.lock()?.cpu.cpuid_table = leaves.into_iter().map(row).collect();
+        Ok(())
+    }
+
+    fn set_iopl(&self, iopl: u8) -> PyResult<()> {
+        self.lock()?.set_iopl(iopl);
+        Ok(())
+    }
+
+    fn set_vm_assist(&self, bits: u64) -> PyResult<()> {
+        self.lock()?.set_vm_assist(bits);
+        Ok(())
+    }
+
+    // --- guest memory
+
+    fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let mut v = self.lock()?;
+        PyBytes::new_with(py, length, |buf| {
+            v.copy_in(va, buf).map_err(|()| GuestFault::new_err(va))?;
+            Ok(())
+        })
+    }
+
+    fn write_va(&self, va: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
+        self.lock()?.copy_out(va, &data).map_err(|()| GuestFault::new_err(va))
+    }
+
+    fn translate(&self, va: u64) -> PyResult<Option<u64>> {
+        Ok(self.lock()?.translate(va))
+    }
+
+    fn page_walk(&self, va: u64) -> PyResult<Vec<(u8, u64, u16, u64)>> {
+        let v = self.lock()?;
+        let Some(base) = v.base(v.guest_kernel()) else { return Ok(Vec::new()) };
+        let steps = walk::inspect(&v.domain().machine.mem, base, va);
+        Ok(steps.into_iter().map(|(level, table, index, entry)| (level, table.0, index, entry)).collect())
+    }
+
+    // --- page-table hypercalls
+
+    fn mmu_update(&self, py: Python<'_>, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> PyResult<i64> {
+        let mut v = self.lock()?;
+        let v = &mut *v;
+        Ok(py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
+    }
+
+    fn mmuext_op(&self, py: Python<'_>, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> PyResult<i64> {
+        let mut v = self.lock()?;
+        let v = &mut *v;
+        Ok(py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
+    }
+
+    fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<i64> {
+        Ok(self.lock()?.update_va_mapping(va, value, flags, None))
+    }
+
+    fn update_va_mapping_otherdomain(&self, va: u64, value: u64, flags: u64, domid: u16) -> PyResult<i64> {
+        Ok(self.lock()?.update_va_mapping(va, value, flags, Some(domid)))
+    }
+
+    fn update_descriptor(&self, maddr: u64, descriptor: u64) -> PyResult<i64> {
+        Ok(self.lock()?.update_descriptor(maddr, descriptor))
+    }
+
+    fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {
+        self.lock()?.set_fast_hypercalls(enabled);
+        Ok(())
+    }
+}
