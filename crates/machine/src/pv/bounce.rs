@@ -9,7 +9,12 @@ pub type BounceError = &'static str;
 impl Vcpu {
     /// Enters the guest kernel at `address`, with `ss rsp rflags cs rip [error] r11 rcx` on its stack.
     /// The saved upcall mask is in bits 32.. of the cs slot, and rflags.IF is its inverse. Nothing changes on failure.
-    pub(super) fn bounce(&mut self, address: u64, error_code: Option<u32>, mask: bool) -> Result<(), BounceError> {
+    pub(super) fn bounce(
+        &mut self,
+        address: u64,
+        error_code: Option<u32>,
+        mask: bool,
+    ) -> Result<(), BounceError> {
         if address == 0 {
             return Err("the guest kernel registered no handler");
         }
@@ -42,7 +47,11 @@ impl Vcpu {
 
     /// Writes the frame through the kernel's page tables; returns the new stack pointer.
     fn push_frame(&mut self, from_kernel: bool, error_code: Option<u32>) -> Result<u64, BounceError> {
-        let top = if from_kernel { self.cpu.regs[4] } else { self.kernel_sp } & !0xf;
+        let top = if from_kernel {
+            self.cpu.regs[4]
+        } else {
+            self.kernel_sp
+        } & !0xf;
         let masked = self.upcall_mask();
         let mut flags = self.cpu.rflags() & !(rflags::IF | rflags::IOPL);
         if !masked {
@@ -52,7 +61,11 @@ impl Vcpu {
             flags |= u64::from(self.iopl) << 12;
         }
         // A kernel's own selector is shown with RPL 0.
-        let cs = u64::from(if from_kernel { self.cpu.sel[1] & !3 } else { self.cpu.sel[1] });
+        let cs = u64::from(if from_kernel {
+            self.cpu.sel[1] & !3
+        } else {
+            self.cpu.sel[1]
+        });
         let words = [
             Some(self.cpu.regs[1]),
             Some(self.cpu.regs[11]),
@@ -73,7 +86,9 @@ impl Vcpu {
         if top > HYPERVISOR_VIRT_START && sp < HYPERVISOR_VIRT_END {
             return Err("kernel stack inside the hypervisor's address range");
         }
-        self.cpu.write_bytes(sp, &frame[..len]).map_err(|_| "kernel stack not mapped writable")?;
+        self.cpu
+            .write_bytes(sp, &frame[..len])
+            .map_err(|_| "kernel stack not mapped writable")?;
         Ok(sp)
     }
 

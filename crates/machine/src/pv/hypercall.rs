@@ -1,6 +1,6 @@
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
-use super::{Vcpu, selector};
+use super::{selector, Vcpu};
 use crate::exit::Exit;
 
 /// Hypercall numbers (`xen.h`) that the machine itself knows.
@@ -29,7 +29,12 @@ impl Vcpu {
             self.fast_counts[nr as usize] += 1;
             return match self.iret() {
                 Ok(()) => self.event(),
-                Err(reason) => Some(Exit::Fault { vector: 8, error_code: None, cr2: 0, reason }),
+                Err(reason) => Some(Exit::Fault {
+                    vector: 8,
+                    error_code: None,
+                    cr2: 0,
+                    reason,
+                }),
             };
         }
         if self.fast_hypercalls {

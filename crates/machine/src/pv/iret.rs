@@ -12,7 +12,9 @@ impl Vcpu {
     pub fn iret(&mut self) -> Result<(), &'static str> {
         let mut raw = [0u8; FRAME_WORDS * 8];
         let sp = self.cpu.regs[4];
-        self.cpu.read_bytes(sp, &mut raw).map_err(|_| "iret frame not readable")?;
+        self.cpu
+            .read_bytes(sp, &mut raw)
+            .map_err(|_| "iret frame not readable")?;
         let word = |i: usize| u64::from_le_bytes(raw[i * 8..i * 8 + 8].try_into().unwrap_or_default());
         let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
         let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
@@ -25,7 +27,8 @@ impl Vcpu {
         self.cpu.sel[1] = cs | 3;
         self.cpu.sel[2] = ss | 3;
         self.cpu.regs[4] = rsp;
-        self.cpu.set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
+        self.cpu
+            .set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
         if flags & VGCF_IN_SYSCALL == 0 {
             self.cpu.regs[11] = r11;
             self.cpu.regs[1] = rcx;

@@ -235,7 +235,9 @@ impl Vcpu {
     /// Switches between the guest kernel's and its applications' page tables and GS base, as `swapgs` and a CR3 load
     /// would. False when the other mode has no page tables.
     pub fn toggle_guest_mode(&mut self) -> bool {
-        let Some(base) = self.base(!self.guest_kernel) else { return false };
+        let Some(base) = self.base(!self.guest_kernel) else {
+            return false;
+        };
         self.guest_kernel = !self.guest_kernel;
         std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
         self.cpu.set_base(base, false);
@@ -303,7 +305,11 @@ impl Vcpu {
         const ARCH_CR2: u64 = 16;
         self.cr2 = va;
         if let Some(at) = self.vcpu_info {
-            self.cpu.domain.machine.mem.write(at + ARCH_CR2, &va.to_le_bytes());
+            self.cpu
+                .domain
+                .machine
+                .mem
+                .write(at + ARCH_CR2, &va.to_le_bytes());
         }
     }
 }

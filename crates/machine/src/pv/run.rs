@@ -92,7 +92,12 @@ impl Vcpu {
         self.cpu.shared.clear(attention::EVENT);
         match self.deliver_event() {
             Ok(_) => None,
-            Err(reason) => Some(Exit::Fault { vector: vector::DF, error_code: None, cr2: 0, reason }),
+            Err(reason) => Some(Exit::Fault {
+                vector: vector::DF,
+                error_code: None,
+                cr2: 0,
+                reason,
+            }),
         }
     }
 }

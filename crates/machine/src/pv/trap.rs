@@ -31,7 +31,12 @@ impl Vcpu {
     pub(super) fn fault(&mut self, f: Fault) -> Option<Exit> {
         match self.deliver(f) {
             Ok(()) => None,
-            Err(reason) => Some(Exit::Fault { vector: f.vector, error_code: f.error_code, cr2: f.cr2, reason }),
+            Err(reason) => Some(Exit::Fault {
+                vector: f.vector,
+                error_code: f.error_code,
+                cr2: f.cr2,
+                reason,
+            }),
         }
     }
 
@@ -40,7 +45,12 @@ impl Vcpu {
             Ok(()) => None,
             Err(reason) => {
                 let reason = if reason.is_empty() { what } else { reason };
-                Some(Exit::Fault { vector: vector::DF, error_code: None, cr2: 0, reason })
+                Some(Exit::Fault {
+                    vector: vector::DF,
+                    error_code: None,
+                    cr2: 0,
+                    reason,
+                })
             }
         }
     }
@@ -76,14 +86,19 @@ impl Vcpu {
     }
 
     fn privileged(&mut self, insn: PrivInsn, len: u8) -> Option<Exit> {
-        let io = matches!(insn, PrivInsn::In { .. } | PrivInsn::Out { .. } | PrivInsn::StringIo);
+        let io = matches!(
+            insn,
+            PrivInsn::In { .. } | PrivInsn::Out { .. } | PrivInsn::StringIo
+        );
         match insn {
             // Xen emulates both as nothing, for a guest whose virtual IOPL allows them: the event mask is in vcpu_info.
             PrivInsn::Cli | PrivInsn::Sti if self.iopl >= self.guest_cpl() => {
                 self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
                 None
             }
-            _ if self.guest_kernel || (io && self.iopl >= self.guest_cpl()) => Some(Exit::Privileged { insn, len }),
+            _ if self.guest_kernel || (io && self.iopl >= self.guest_cpl()) => {
+                Some(Exit::Privileged { insn, len })
+            }
             _ => self.fault(Fault::gp()),
         }
     }
