@@ -12,10 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from domzero.dom0.xenstore.tree import Access, Caller, Change, Node, Perm, Perms, Tree, check_path
 from domzero.dom0.xenstore.watches import SPECIALS, Watch, WatchIndex
 from domzero.dom0.xenstore.wire import XenstoreError
+
+if TYPE_CHECKING:
+    from domzero.dom0.xenstore.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +207,12 @@ class Store:
         return 0 if caller.privileged else quota
 
     # --- for Domain 0's own code
+
+    def connect(self, domid: int) -> Connection:
+        """A new connection for a domain's ring."""
+        from domzero.dom0.xenstore.connection import Connection
+
+        return Connection(self, domid)
 
     def read_bytes(self, path: str) -> bytes:
         """The value of a node; XenstoreError ENOENT."""
