@@ -1,4 +1,92 @@
 //! x87 register file.
 
-#[derive(Debug, Clone, Default)]
-pub struct X87 {}
+use crate::cpu::fault::{vector, Exec, Fault};
+
+/// An 80-bit extended value: sign and exponent, and the significand with its explicit leading one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct F80 {
+    pub m: u64,
+    pub se: u16,
+}
+
+/// The x87 state; MMX registers are the significands of `regs`.
+#[derive(Debug, Clone)]
+pub struct X87 {
+    /// Physical registers R0..R7: ST(n) is `regs[(top + n) & 7]`.
+    pub regs: [F80; 8],
+    pub top: u8,
+    /// One bit per physical register: not empty.
+    pub tags: u8,
+    pub control: u16,
+    /// The status word without TOP.
+    pub status: u16,
+    /// Linear address, data address and opcode of the last instruction that was not a control one.
+    pub fip: u64,
+    pub fdp: u64,
+    pub fop: u16,
+}
+
+/// Status word bits.
+pub mod sw {
+    /// Stack fault.
+    pub const SF: u16 = 0x40;
+    /// An unmasked exception is pending.
+    pub const ES: u16 = 0x80;
+    pub const C0: u16 = 0x100;
+    pub const C1: u16 = 0x200;
+    pub const C2: u16 = 0x400;
+    pub const C3: u16 = 0x4000;
+    pub const BUSY: u16 = 0x8000;
+    pub const TOP: u16 = 0x3800;
+}
+
+impl Default for X87 {
+    /// As after `fninit`.
+    fn default() -> Self {
+        X87 {
+            regs: [F80::default(); 8],
+            top: 0,
+            tags: 0,
+            control: 0x37f,
+            status: 0,
+            fip: 0,
+            fdp: 0,
+            fop: 0,
+        }
+    }
+}
+
+impl X87 {
+    /// #MF if an unmasked exception is pending: what every waiting instruction checks.
+    pub fn check_pending(&self) -> Exec {
+        if self.status & sw::ES != 0 {
+            return Err(Fault::new(vector::MF).into());
+        }
+        Ok(())
+    }
+
+    /// The status word as `fnstsw` gives it.
+    pub fn status_word(&self) -> u16 {
+        self.status | u16::from(self.top & 7) << 11
+    }
+
+    pub fn set_status_word(&mut self, value: u16) {
+        self.status = value & !sw::TOP;
+        self.top = (value >> 11 & 7) as u8;
+        self.update_pending();
+    }
+
+    pub fn set_control(&mut self, value: u16) {
+        // Bits 6, 7 and 13..15 are reserved: 6 reads as one, the others as zero.
+        self.control = (value & 0x1f3f) | 0x40;
+        self.update_pending();
+    }
+
+    /// Works out the summary bits from flags and masks.
+    pub fn update_pending(&mut self) {
+        self.status &= !(sw::ES | sw::BUSY);
+        if self.status & !self.control & 0x3f != 0 {
+            self.status |= sw::ES | sw::BUSY;
+        }
+    }
+}

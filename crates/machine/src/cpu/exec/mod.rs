@@ -1,5 +1,6 @@
 //! Instruction handlers.
 
+pub mod softfp;
 pub mod sse;
 pub mod x87;
 

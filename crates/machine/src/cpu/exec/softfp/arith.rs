@@ -1,0 +1,201 @@
+//! Add, subtract, multiply, divide, square root and compare on unpacked operands.
+
+use super::{flag, rc, shift_sticky, Class, Env, Res, Un};
+use std::cmp::Ordering;
+
+/// The NaN that an operation with a NaN operand gives, raising #I for a signalling one.
+/// SSE takes the first operand if it is a NaN, else the second; x87 the one with the larger significand.
+pub fn pick_nan(env: &mut Env, a: &Un, b: &Un) -> Res {
+    if a.is_snan() || b.is_snan() {
+        env.flags |= flag::IE;
+    }
+    if !env.x87 {
+        return Res::Nan(if a.is_nan() { a.quiet() } else { b.quiet() });
+    }
+    if !b.is_nan() {
+        return Res::Nan(a.quiet());
+    }
+    if !a.is_nan() {
+        return Res::Nan(b.quiet());
+    }
+    let chosen = if a.is_snan() != b.is_snan() {
+        if a.is_snan() {
+            b
+        } else {
+            a
+        }
+    } else {
+        match a.sig.cmp(&b.sig) {
+            Ordering::Greater => a,
+            Ordering::Less => b,
+            Ordering::Equal if a.sign => b,
+            Ordering::Equal => a,
+        }
+    };
+    Res::Nan(chosen.quiet())
+}
+
+/// What the operands alone decide: refused encodings and NaNs.
+fn special(env: &mut Env, a: &Un, b: &Un) -> Option<Res> {
+    if a.class == Class::Bad || b.class == Class::Bad {
+        return Some(env.invalid());
+    }
+    if a.is_nan() || b.is_nan() {
+        return Some(pick_nan(env, a, b));
+    }
+    None
+}
+
+/// A number from a non-zero significand whose leading one would be at bit 127 for `exp`.
+fn normal(sign: bool, exp: i32, sig: u128) -> Res {
+    let lz = sig.leading_zeros();
+    Res::Num(sign, exp - lz as i32, sig << lz)
+}
+
+pub fn add(env: &mut Env, a: &Un, b: &Un) -> Res {
+    if let Some(r) = special(env, a, b) {
+        return r;
+    }
+    if a.is_inf() && b.is_inf() && a.sign != b.sign {
+        return env.invalid();
+    }
+    env.denormals(a, b);
+    if a.is_inf() {
+        return Res::Inf(a.sign);
+    }
+    if b.is_inf() {
+        return Res::Inf(b.sign);
+    }
+    match (a.is_zero(), b.is_zero()) {
+        (true, true) if a.sign == b.sign => return Res::Zero(a.sign),
+        (true, true) => return Res::Zero(env.rc == rc::DOWN),
+        (true, false) => return b.res(),
+        (false, true) => return a.res(),
+        _ => {}
+    }
+    let (big, small) = if (a.exp, a.sig) >= (b.exp, b.sig) {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    let shift = (big.exp - small.exp) as u32;
+    // One bit is left free on top for the carry.
+    let x = u128::from(big.sig) << 63;
+    let y = shift_sticky(u128::from(small.sig) << 63, shift);
+    if a.sign == b.sign {
+        normal(a.sign, big.exp + 1, x + y)
+    } else if x == y {
+        Res::Zero(env.rc == rc::DOWN)
+    } else {
+        normal(big.sign, big.exp + 1, x - y)
+    }
+}
+
+pub fn sub(env: &mut Env, a: &Un, b: &Un) -> Res {
+    if b.is_nan() {
+        return add(env, a, b);
+    }
+    add(env, a, &b.negated())
+}
+
+pub fn mul(env: &mut Env, a: &Un, b: &Un) -> Res {
+    if let Some(r) = special(env, a, b) {
+        return r;
+    }
+    let sign = a.sign != b.sign;
+    if (a.is_inf() && b.is_zero()) || (a.is_zero() && b.is_inf()) {
+        return env.invalid();
+    }
+    env.denormals(a, b);
+    if a.is_inf() || b.is_inf() {
+        return Res::Inf(sign);
+    }
+    if a.is_zero() || b.is_zero() {
+        return Res::Zero(sign);
+    }
+    normal(sign, a.exp + b.exp + 1, u128::from(a.sig) * u128::from(b.sig))
+}
+
+pub fn div(env: &mut Env, a: &Un, b: &Un) -> Res {
+    if let Some(r) = special(env, a, b) {
+        return r;
+    }
+    let sign = a.sign != b.sign;
+    if (a.is_inf() && b.is_inf()) || (a.is_zero() && b.is_zero()) {
+        return env.invalid();
+    }
+    if b.is_zero() && !a.is_inf() {
+        env.flags |= flag::ZE;
+        return Res::Inf(sign);
+    }
+    env.denormals(a, b);
+    if a.is_inf() {
+        return Res::Inf(sign);
+    }
+    if b.is_inf() || a.is_zero() {
+        return Res::Zero(sign);
+    }
+    let d = u128::from(b.sig);
+    let n = u128::from(a.sig) << 63;
+    let (q1, r1) = (n / d, n % d);
+    let (q2, r2) = ((r1 << 64) / d, (r1 << 64) % d);
+    normal(sign, a.exp - b.exp, (q1 << 64) | q2 | u128::from(r2 != 0))
+}
+
+pub fn sqrt(env: &mut Env, a: &Un) -> Res {
+    if let Some(r) = special(env, a, a) {
+        return r;
+    }
+    if a.is_zero() {
+        return Res::Zero(a.sign);
+    }
+    if a.sign {
+        return env.invalid();
+    }
+    env.denormals(a, a);
+    if a.is_inf() {
+        return Res::Inf(false);
+    }
+    let n = u128::from(a.sig) << if a.exp & 1 == 0 { 63 } else { 64 };
+    let root = n.isqrt();
+    let rest = n - root * root;
+    // (root + 1/2)^2 = root^2 + root + 1/4, so the half is passed exactly when rest > root.
+    let sig = (root << 64) | (u128::from(rest > root) << 63) | u128::from(rest != 0);
+    Res::Num(false, a.exp >> 1, sig)
+}
+
+/// Orders two operands; `None` if unordered. Raises #I for signalling NaNs, or for any if `quiet_too`, and #D.
+pub fn compare(env: &mut Env, a: &Un, b: &Un, quiet_too: bool) -> Option<Ordering> {
+    if a.class == Class::Bad || b.class == Class::Bad {
+        env.flags |= flag::IE;
+        return None;
+    }
+    if a.is_nan() || b.is_nan() {
+        if quiet_too || a.is_snan() || b.is_snan() {
+            env.flags |= flag::IE;
+        }
+        return None;
+    }
+    env.denormals(a, b);
+    Some(order(a, b))
+}
+
+/// Orders two operands that are not NaNs.
+pub fn order(a: &Un, b: &Un) -> Ordering {
+    fn key(u: &Un) -> (i32, u64) {
+        match u.class {
+            Class::Zero => (i32::MIN, 0),
+            Class::Inf => (i32::MAX, 0),
+            _ => (u.exp, u.sig),
+        }
+    }
+    if a.is_zero() && b.is_zero() {
+        return Ordering::Equal;
+    }
+    match (a.sign, b.sign) {
+        (false, true) => Ordering::Greater,
+        (true, false) => Ordering::Less,
+        (false, false) => key(a).cmp(&key(b)),
+        (true, true) => key(b).cmp(&key(a)),
+    }
+}
