@@ -1,10 +1,10 @@
 //! The machine: physical memory, frame table, domains, and the vCPUs that may have to forget things.
 
 use crate::clock::Clock;
-use crate::frames::FrameTable;
-use crate::mem::{MemError, PhysMem};
+use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
+use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
 use crate::shared::{Purge, VcpuShared};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
 /// Domain identifier (`domid_t`).
@@ -16,25 +16,42 @@ pub struct Machine {
     pub frames: FrameTable,
     pub clock: Arc<Clock>,
     /// Serialises every change of frame types, counts, owners and page tables. See [`Machine::lock_mm`].
-    mm: Mutex<()>,
+    mm: Mutex<Mm>,
+    m2p: (Mfn, u64),
+    m2p_compat: (Mfn, u64),
     vcpus: RwLock<Vec<Weak<VcpuShared>>>,
 }
 
-/// Proof that the machine's memory lock is held.
-pub type MmGuard<'a> = MutexGuard<'a, ()>;
+/// The memory lock, held: types, counts, owners and free frames are behind it.
+pub type MmGuard<'a> = MutexGuard<'a, Mm>;
 
 impl Machine {
     /// `frames` 4 KiB machine frames; `seed` shuffles the order in which they are handed out.
     pub fn new(frames: u64, seed: u64, clock: Clock) -> Result<Arc<Machine>, MemError> {
         let mem = PhysMem::new(frames)?;
         let frames = FrameTable::new(&mem, seed);
+        let mm = Mm::new(&mem, seed);
+        let (m2p, m2p_compat) = (mm.m2p(), mm.m2p_compat());
+        let (clock, vcpus) = (Arc::new(clock), RwLock::default());
         Ok(Arc::new(Machine {
             mem,
             frames,
-            clock: Arc::new(clock),
-            mm: Mutex::new(()),
-            vcpus: RwLock::default(),
+            clock,
+            mm: Mutex::new(mm),
+            m2p,
+            m2p_compat,
+            vcpus,
         }))
+    }
+
+    /// First frame and number of frames of the machine-to-phys table: 8 bytes per frame, for 64-bit guests.
+    pub fn m2p(&self) -> (Mfn, u64) {
+        self.m2p
+    }
+
+    /// The same with 4 bytes per frame, for 32-bit guests.
+    pub fn m2p_compat(&self) -> (Mfn, u64) {
+        self.m2p_compat
     }
 
     pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
@@ -60,23 +77,131 @@ impl Machine {
     /// Queues `p` on every vCPU and waits until each one that runs guest code has applied it. The caller's own vCPU
     /// (`me`) is not waited for: it must call `Cpu::apply_purges` before it touches guest memory again.
     pub fn purge(&self, p: Purge, me: Option<&VcpuShared>) {
-        let list: Vec<Arc<VcpuShared>> = self
-            .vcpus
+        self.purge_many(&[p], me);
+    }
+
+    /// [`Machine::purge`] of several things, waiting once.
+    pub fn purge_many(&self, purges: &[Purge], me: Option<&VcpuShared>) {
+        let list = self.vcpu_list();
+        for v in &list {
+            for p in purges {
+                v.push_purge(*p);
+            }
+        }
+        wait_for(&list, me);
+    }
+
+    /// Returns when no vCPU but `me` is still in the middle of a page walk that began before the call.
+    pub fn walk_barrier(&self, me: Option<&VcpuShared>) {
+        // The page-table stores before this must be seen by whoever enters the guest after the look at `in_guest`.
+        fence(Ordering::SeqCst);
+        let mut list = self.vcpu_list();
+        list.retain(|v| !is_me(v, me) && v.in_guest.load(Ordering::SeqCst));
+        for v in &list {
+            // Frame 0 is never mapped: a purge that forgets nothing, applied between two blocks, so between walks.
+            v.push_purge(Purge::Frame(Mfn(0)));
+        }
+        wait_for(&list, me);
+    }
+
+    fn vcpu_list(&self) -> Vec<Arc<VcpuShared>> {
+        self.vcpus
             .read()
             .unwrap_or_else(|e| e.into_inner())
             .iter()
             .filter_map(Weak::upgrade)
-            .collect();
-        for v in &list {
-            v.push_purge(p);
+            .collect()
+    }
+
+    /// Writes machine memory from outside the guest; decoded code from it is forgotten. False outside memory, and for
+    /// frames in use as page or descriptor tables.
+    pub fn host_write(&self, maddr: u64, data: &[u8]) -> bool {
+        let Some(last) = maddr.checked_add((data.len() as u64).saturating_sub(1)) else {
+            return false;
+        };
+        if last >> PAGE_SHIFT >= self.mem.frames() {
+            return false;
         }
-        for v in &list {
-            if me.is_some_and(|m| std::ptr::eq(m, Arc::as_ptr(v))) {
-                continue;
+        let _lock = self.lock_mm(None);
+        if (maddr >> PAGE_SHIFT..=last >> PAGE_SHIFT)
+            .any(|m| self.frames.flags(Mfn(m)) & flag::PROTECTED != 0)
+        {
+            return false;
+        }
+        self.store_and_forget_code(maddr, data, None);
+        true
+    }
+
+    /// Stores, and then makes every vCPU forget what it decoded from these bytes: nothing old is executed after this
+    /// returns.
+    pub(crate) fn store_and_forget_code(&self, maddr: u64, data: &[u8], me: Option<&VcpuShared>) {
+        match <[u8; 8]>::try_from(data) {
+            Ok(b) if maddr & 7 == 0 => {
+                self.mem.write_u64(maddr, u64::from_le_bytes(b));
             }
-            while v.in_guest.load(Ordering::SeqCst) && v.purge_pending() {
-                std::thread::yield_now();
+            _ => {
+                self.mem.write(maddr, data);
             }
+        }
+        fence(Ordering::SeqCst);
+        let end = maddr.saturating_add(data.len() as u64);
+        let mut at = maddr;
+        let mut purges = Vec::new();
+        while at < end {
+            let (mfn, start) = (Mfn(at >> PAGE_SHIFT), at & (PAGE_SIZE - 1));
+            let n = (PAGE_SIZE - start).min(end - at);
+            if self.frames.flags(mfn) & flag::CODE != 0 {
+                purges.push(Purge::Code {
+                    mfn,
+                    start: start as u16,
+                    end: (start + n) as u16,
+                });
+            }
+            at += n;
+        }
+        if !purges.is_empty() {
+            self.purge_many(&purges, me);
+        }
+    }
+
+    /// Sets a frame's machine-to-phys entries.
+    pub(crate) fn m2p_store(&self, mfn: Mfn, pfn: u64) {
+        if mfn.0 < self.mem.frames() {
+            self.mem.write_u64(self.m2p.0.maddr() + mfn.0 * 8, pfn);
+            self.mem
+                .write(self.m2p_compat.0.maddr() + mfn.0 * 4, &(pfn as u32).to_le_bytes());
+        }
+    }
+
+    /// A frame's machine-to-phys entry.
+    pub fn m2p_get(&self, mfn: Mfn) -> u64 {
+        let entry = (mfn.0 < self.mem.frames()).then(|| self.mem.read_u64(self.m2p.0.maddr() + mfn.0 * 8));
+        entry.flatten().unwrap_or(INVALID_M2P_ENTRY)
+    }
+
+    pub fn free_frames(&self) -> u64 {
+        self.lock_mm(None).free_frames()
+    }
+
+    /// A frame-table entry, as it is now.
+    pub fn frame_info(&self, mfn: Mfn) -> Option<FrameInfo> {
+        self.lock_mm(None).info(mfn).copied()
+    }
+
+    /// Recomputes all types and counts; says where the frame table differs.
+    pub fn audit(&self) -> Vec<String> {
+        self.lock_mm(None).audit(self)
+    }
+}
+
+fn is_me(v: &Arc<VcpuShared>, me: Option<&VcpuShared>) -> bool {
+    me.is_some_and(|m| std::ptr::eq(m, Arc::as_ptr(v)))
+}
+
+fn wait_for(list: &[Arc<VcpuShared>], me: Option<&VcpuShared>) {
+    for v in list.iter().filter(|v| !is_me(v, me)) {
+        while v.in_guest.load(Ordering::SeqCst) && v.purge_pending() {
+            std::thread::yield_now();
         }
     }
 }
@@ -85,17 +210,29 @@ impl Machine {
 pub struct Domain {
     pub machine: Arc<Machine>,
     pub domid: DomId,
+    /// A PAE guest with 3-level page tables.
+    pub is_32bit: bool,
     /// Counts changes of present page-table entries: a view whose last count differs is flushed when it becomes the
     /// base pointer again (loading CR3 flushes the TLB on real hardware).
     pub pt_generation: AtomicU64,
+    /// Set by `destroy`: its vCPUs must not run any more.
+    pub dying: AtomicBool,
 }
 
 impl Domain {
+    /// A 64-bit domain. If there is one of that number already, it gets no memory.
     pub fn new(machine: Arc<Machine>, domid: DomId) -> Arc<Domain> {
+        Domain::new_with(machine, domid, false)
+    }
+
+    pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
+        let fresh = machine.lock_mm(None).add_domain(domid, is_32bit);
         Arc::new(Domain {
             machine,
             domid,
+            is_32bit,
             pt_generation: AtomicU64::new(0),
+            dying: AtomicBool::new(!fresh),
         })
     }
 }

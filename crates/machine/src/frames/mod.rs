@@ -1,4 +1,18 @@
 //! The frame table: who owns each machine frame, as what it is used, and how often.
+//!
+//! What engines need without the lock is in [`FrameTable`]; everything else is [`Mm`], behind `Machine::lock_mm`.
+
+mod audit;
+mod domain;
+mod entries;
+mod info;
+mod op;
+pub mod segdesc;
+mod types;
+
+pub use entries::{ptwr, PtwrResult};
+pub use info::{state, BaseKind, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
+pub use op::{errno, MmError, MmResult, Op};
 
 use crate::mem::{Mfn, PhysMem};
 use std::sync::atomic::{AtomicU32, Ordering};

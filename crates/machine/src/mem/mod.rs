@@ -146,11 +146,27 @@ impl PhysMem {
 
     /// Gives a frame's memory back to the host; it reads as zeroes afterwards.
     pub fn discard(&self, mfn: Mfn) {
-        let Some(p) = self.frame(mfn) else { return };
-        // SAFETY: the page lies inside our own shared mapping; MADV_REMOVE punches it out of the memfd.
+        self.discard_run(mfn, 1);
+    }
+
+    /// Gives back many frames, in ascending order: one system call for each contiguous run.
+    pub fn discard_many(&self, sorted: &[Mfn]) {
+        for run in sorted.chunk_by(|a, b| a.0 + 1 == b.0) {
+            if let Some(first) = run.first() {
+                self.discard_run(*first, run.len() as u64);
+            }
+        }
+    }
+
+    fn discard_run(&self, first: Mfn, count: u64) {
+        let len = (count * PAGE_SIZE) as usize;
+        let Some(p) = self.range(first.maddr(), len) else {
+            return;
+        };
+        // SAFETY: the pages lie inside our own shared mapping; MADV_REMOVE punches them out of the memfd.
         unsafe {
-            if libc::madvise(p.cast(), PAGE_SIZE as usize, libc::MADV_REMOVE) != 0 {
-                std::ptr::write_bytes(p, 0, PAGE_SIZE as usize);
+            if libc::madvise(p.cast(), len, libc::MADV_REMOVE) != 0 {
+                std::ptr::write_bytes(p, 0, len);
             }
         }
     }

@@ -1,0 +1,253 @@
+//! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
+
+use crate::machine::DomId;
+use crate::mem::{Mfn, PhysMem};
+use std::collections::{BTreeMap, HashMap};
+
+/// As what a frame is used. A frame has one type at a time, for as long as its type count is not zero (page tables:
+/// until they are devalidated).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Ty {
+    #[default]
+    None,
+    Writable,
+    L1,
+    L2,
+    L3,
+    L4,
+    /// The L2 that holds Xen's area of a PAE guest (slot 3 of its L3): no other L2 may stand there, nor it elsewhere.
+    L2Xen,
+    SegDesc,
+}
+
+impl Ty {
+    pub const fn table(level: u8) -> Ty {
+        match level {
+            1 => Ty::L1,
+            2 => Ty::L2,
+            3 => Ty::L3,
+            4 => Ty::L4,
+            _ => Ty::None,
+        }
+    }
+
+    /// 1..=4 for page tables, else 0.
+    pub const fn level(self) -> u8 {
+        match self {
+            Ty::L1 => 1,
+            Ty::L2 | Ty::L2Xen => 2,
+            Ty::L3 => 3,
+            Ty::L4 => 4,
+            _ => 0,
+        }
+    }
+
+    pub const fn is_table(self) -> bool {
+        self.level() != 0
+    }
+
+    /// As `_machine.pyi` names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Ty::None => "none",
+            Ty::Writable => "writable",
+            Ty::L1 => "l1",
+            Ty::L2 | Ty::L2Xen => "l2",
+            Ty::L3 => "l3",
+            Ty::L4 => "l4",
+            Ty::SegDesc => "segdesc",
+        }
+    }
+}
+
+/// Bits of [`FrameInfo::state`].
+pub mod state {
+    /// Handed out and not given back: holds one reference.
+    pub const ALLOCATED: u8 = 1;
+    /// Pinned as its type: holds one reference and one type reference.
+    pub const PINNED: u8 = 2;
+    /// A hypervisor frame shared with the owner: always writable, never a table, not the guest's to release.
+    pub const XEN: u8 = 4;
+    /// In its domain's list of dead tables, which holds one reference.
+    pub const DEAD: u8 = 8;
+    /// Given to a domain: on no free list.
+    pub const IN_USE: u8 = 16;
+}
+
+/// No owner: free, of the hypervisor, or left over from a domain that is gone.
+pub const NO_OWNER: DomId = 0x7FF4;
+
+/// One frame-table entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameInfo {
+    pub owner: DomId,
+    pub ty: Ty,
+    pub state: u8,
+    pub type_count: u32,
+    /// All references. A type reference comes with one of these.
+    pub refs: u32,
+}
+
+impl FrameInfo {
+    pub(super) const FREE: FrameInfo = FrameInfo {
+        owner: NO_OWNER,
+        ty: Ty::None,
+        state: 0,
+        type_count: 0,
+        refs: 0,
+    };
+
+    pub fn owner(&self) -> Option<DomId> {
+        (self.owner != NO_OWNER).then_some(self.owner)
+    }
+    pub fn pinned(&self) -> bool {
+        self.state & state::PINNED != 0
+    }
+    pub fn allocated(&self) -> bool {
+        self.state & state::ALLOCATED != 0
+    }
+    /// There is no partial validation here: a typed frame is a validated one.
+    pub fn validated(&self) -> bool {
+        self.ty != Ty::None
+    }
+}
+
+/// Which page-table base of a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BaseKind {
+    Kernel,
+    User,
+}
+
+/// What the frame table keeps per domain.
+#[derive(Debug, Default)]
+pub struct DomMm {
+    pub is_32bit: bool,
+    /// No new reference to any of its frames is given out.
+    pub dying: bool,
+    /// Frames owned, references to freed ones included.
+    pub owned: u64,
+    /// Tables whose type count fell to zero, still validated: devalidated in bounded steps.
+    pub(super) dead: Vec<Mfn>,
+    /// Tables that an unfinished operation has validated: each holds a reference and a type reference, so that the
+    /// operation's continuation finds them done. Dropped when it ends.
+    pub(super) held: Vec<Mfn>,
+    /// Bases loaded by vCPUs.
+    pub(super) bases: BTreeMap<(u32, BaseKind), Mfn>,
+    /// Descriptor pages in use: GDT frames are slots 0..16, LDT pages from 16 on.
+    pub(super) descs: BTreeMap<(u32, u8), Mfn>,
+    /// References taken by `get_ref`, by frame: (plain, writable).
+    pub(super) ext: HashMap<u64, (u32, u32)>,
+}
+
+/// Everything the memory lock protects.
+#[derive(Debug)]
+pub struct Mm {
+    pub(super) info: Vec<FrameInfo>,
+    pub(super) free: Vec<u64>,
+    pub(super) domains: Vec<Option<Box<DomMm>>>,
+    /// Tables that were devalidated since the last walk barrier: an engine may still be walking through them.
+    pub(super) retired: Vec<Mfn>,
+    /// Frames without references, to be given back at the end of the operation.
+    pub(super) to_free: Vec<Mfn>,
+    /// Frames of other domains that lost a mapping: the mapper's stale translations must go before the owner goes on.
+    pub(super) foreign: Vec<Mfn>,
+    pub(super) m2p_base: u64,
+    pub(super) m2p_frames: u64,
+    pub(super) m2p_compat_frames: u64,
+}
+
+/// `machine_to_phys` entry of a frame that has no pseudo-physical address.
+pub const INVALID_M2P_ENTRY: u64 = u64::MAX;
+
+/// splitmix64: the shuffle must be the same on every host for one seed.
+fn next_random(s: &mut u64) -> u64 {
+    *s = s.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *s;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Mm {
+    pub fn new(mem: &PhysMem, seed: u64) -> Mm {
+        let frames = mem.frames();
+        let m2p_frames = (frames * 8).div_ceil(4096);
+        let m2p_compat_frames = (frames * 4).div_ceil(4096);
+        // Frame 0 is never used: a forgotten zero must not name memory.
+        let first = (1 + m2p_frames + m2p_compat_frames).min(frames);
+        let mut info = vec![FrameInfo::FREE; frames as usize];
+        for i in info.iter_mut().take(first as usize) {
+            i.refs = 1;
+            i.state = state::XEN | state::IN_USE;
+        }
+        for m in 0..frames {
+            mem.write_u64(4096 + m * 8, INVALID_M2P_ENTRY);
+        }
+        mem.write(4096 * (1 + m2p_frames), &vec![0xff; (frames * 4) as usize]);
+        let mut free: Vec<u64> = (first..frames).collect();
+        let mut s = seed ^ 0xd0_2e20;
+        for i in (1..free.len()).rev() {
+            let j = next_random(&mut s) % (i as u64 + 1);
+            free.swap(i, j as usize);
+        }
+        Mm {
+            info,
+            free,
+            domains: Vec::new(),
+            retired: Vec::new(),
+            to_free: Vec::new(),
+            foreign: Vec::new(),
+            m2p_base: 1,
+            m2p_frames,
+            m2p_compat_frames,
+        }
+    }
+
+    pub fn info(&self, mfn: Mfn) -> Option<&FrameInfo> {
+        self.info.get(mfn.0 as usize)
+    }
+
+    pub fn free_frames(&self) -> u64 {
+        self.free.len() as u64
+    }
+
+    /// First frame and number of frames of the machine-to-phys table of 64-bit guests.
+    pub fn m2p(&self) -> (Mfn, u64) {
+        (Mfn(self.m2p_base), self.m2p_frames)
+    }
+
+    /// The same for 32-bit guests: 4 bytes per frame.
+    pub fn m2p_compat(&self) -> (Mfn, u64) {
+        (Mfn(self.m2p_base + self.m2p_frames), self.m2p_compat_frames)
+    }
+
+    pub(super) fn dom(&self, domid: DomId) -> Option<&DomMm> {
+        self.domains.get(domid as usize).and_then(|d| d.as_deref())
+    }
+
+    pub(super) fn dom_mut(&mut self, domid: DomId) -> Option<&mut DomMm> {
+        self.domains
+            .get_mut(domid as usize)
+            .and_then(|d| d.as_deref_mut())
+    }
+
+    /// Enters a new domain; false if there is one with this number.
+    pub fn add_domain(&mut self, domid: DomId, is_32bit: bool) -> bool {
+        let i = domid as usize;
+        if self.domains.len() <= i {
+            self.domains.resize_with(i + 1, || None);
+        }
+        match self.domains.get_mut(i) {
+            Some(slot @ None) => {
+                *slot = Some(Box::new(DomMm {
+                    is_32bit,
+                    ..DomMm::default()
+                }));
+                true
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! One operation on the frame table, with the memory lock held: references, walk barriers, freeing.
+
+use super::flag;
+use super::info::{state, DomMm, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
+use crate::machine::{DomId, Domain, Machine, MmGuard};
+use crate::mem::Mfn;
+use crate::shared::{Purge, VcpuShared};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Xen's error numbers, as positive values.
+pub mod errno {
+    pub const EPERM: i32 = 1;
+    pub const ENOENT: i32 = 2;
+    pub const ESRCH: i32 = 3;
+    pub const ENOMEM: i32 = 12;
+    pub const EACCES: i32 = 13;
+    pub const EFAULT: i32 = 14;
+    pub const EBUSY: i32 = 16;
+    pub const EINVAL: i32 = 22;
+    pub const ENOSYS: i32 = 38;
+    pub const EOPNOTSUPP: i32 = 95;
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MmError {
+    /// The guest sees `-errno`.
+    Errno(i32),
+    /// The operation's share of time is spent. What it has done is kept; call it again with the same arguments.
+    Preempted,
+}
+
+pub type MmResult<T = ()> = Result<T, MmError>;
+
+pub(crate) const EINVAL: MmError = MmError::Errno(errno::EINVAL);
+pub(crate) const EBUSY: MmError = MmError::Errno(errno::EBUSY);
+pub(crate) const EPERM: MmError = MmError::Errno(errno::EPERM);
+
+/// Tables that one holding of the lock may validate or devalidate: well under a millisecond.
+pub const BUDGET: u32 = 96;
+
+/// More purges than this at once become one flush of everything.
+const MANY: usize = 16;
+
+/// The memory lock, taken for one domain's operation. What the operation has set free is given back when it is dropped.
+pub struct Op<'a> {
+    pub machine: &'a Machine,
+    pub domid: DomId,
+    pub is_32bit: bool,
+    pub(super) mm: MmGuard<'a>,
+    pub(super) me: Option<&'a VcpuShared>,
+    pub(super) generation: &'a AtomicU64,
+    pub(super) budget: u32,
+    /// The frame whose retirement is going on may not be taken for a mapping of another domain's.
+    pub(super) bumped: bool,
+}
+
+impl Domain {
+    /// Takes the memory lock for an operation of this domain; `me` is the vCPU whose thread asks, if it is one.
+    pub fn op<'a>(&'a self, me: Option<&'a VcpuShared>) -> Op<'a> {
+        Op {
+            machine: &self.machine,
+            domid: self.domid,
+            is_32bit: self.is_32bit,
+            mm: self.machine.lock_mm(me),
+            me,
+            generation: &self.pt_generation,
+            budget: BUDGET,
+            bumped: false,
+        }
+    }
+}
+
+impl Drop for Op<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Op<'_> {
+    pub fn mm(&self) -> &Mm {
+        &self.mm
+    }
+
+    pub(super) fn frame(&self, mfn: Mfn) -> Option<&FrameInfo> {
+        self.mm.info.get(mfn.0 as usize)
+    }
+
+    pub(super) fn frame_mut(&mut self, mfn: Mfn) -> Option<&mut FrameInfo> {
+        self.mm.info.get_mut(mfn.0 as usize)
+    }
+
+    pub(super) fn dom_mut(&mut self) -> Option<&mut DomMm> {
+        let domid = self.domid;
+        self.mm.dom_mut(domid)
+    }
+
+    pub(super) fn entry(&self, table: Mfn, index: usize) -> u64 {
+        self.machine
+            .mem
+            .read_u64(table.maddr() + index as u64 * 8)
+            .unwrap_or(0)
+    }
+
+    pub(super) fn set_entry(&self, table: Mfn, index: usize, value: u64) {
+        self.machine
+            .mem
+            .write_u64(table.maddr() + index as u64 * 8, value);
+    }
+
+    /// A present entry has changed: views of this domain loaded again are to be flushed. Once per operation is enough,
+    /// because nobody else runs between.
+    pub(super) fn bump_generation(&mut self) {
+        if !self.bumped {
+            self.bumped = true;
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A reference on a frame that `owner` owns.
+    pub(super) fn get_page(&mut self, mfn: Mfn, owner: DomId) -> MmResult {
+        let f = self.frame_mut(mfn).ok_or(EINVAL)?;
+        if f.owner != owner || owner == NO_OWNER || f.refs == 0 {
+            return Err(EINVAL);
+        }
+        f.refs = f.refs.checked_add(1).ok_or(EINVAL)?;
+        Ok(())
+    }
+
+    /// Drops a reference; the frame is freed with the last one, when the operation ends.
+    pub(super) fn put_page(&mut self, mfn: Mfn) {
+        let Some(f) = self.frame_mut(mfn) else { return };
+        f.refs = f.refs.saturating_sub(1);
+        if f.refs > 0 {
+            return;
+        }
+        debug_assert_eq!(
+            (f.type_count, f.ty),
+            (0, Ty::None),
+            "a typed frame lost its last reference"
+        );
+        let owner = f.owner;
+        *f = FrameInfo::FREE;
+        if let Some(d) = self.mm.dom_mut(owner) {
+            d.owned = d.owned.saturating_sub(1);
+        }
+        self.mm.to_free.push(mfn);
+    }
+
+    /// Waits until no engine is still walking through a table that has been retired. Before this, flags of frames that
+    /// such a table mapped say nothing, and the table itself must not become writable.
+    pub(super) fn settle(&mut self) {
+        if !self.mm.retired.is_empty() {
+            self.mm.retired.clear();
+            self.machine.walk_barrier(self.me);
+        }
+    }
+
+    /// A frame without type becomes a page table or descriptor page: nobody may write it any more.
+    pub(super) fn protect(&mut self, mfn: Mfn) {
+        self.settle();
+        let frames = &self.machine.frames;
+        if frames.set_flags(mfn, flag::PROTECTED) & flag::TLB_W != 0 {
+            self.machine.purge(Purge::Writable(mfn), self.me);
+            frames.clear_flags(mfn, flag::TLB_W);
+        }
+    }
+
+    /// Stores into a frame on the guest's behalf. The caller holds a writable (or descriptor) type reference.
+    pub(super) fn store(&mut self, maddr: u64, data: &[u8]) {
+        self.machine.store_and_forget_code(maddr, data, self.me);
+    }
+
+    /// Gives back what the operation has set free.
+    fn finish(&mut self) {
+        if self.mm.to_free.is_empty() && self.mm.foreign.is_empty() {
+            return;
+        }
+        self.settle();
+        let frames = &self.machine.frames;
+        let mut gone = std::mem::take(&mut self.mm.to_free);
+        let foreign = std::mem::take(&mut self.mm.foreign);
+        let mut purges = Vec::new();
+        for &m in gone.iter().chain(&foreign) {
+            if frames.flags(m) & (flag::TLB_R | flag::TLB_W) != 0 {
+                purges.push(Purge::Frame(m));
+            }
+        }
+        if purges.len() > MANY {
+            purges = vec![Purge::AllTlb];
+        }
+        for &m in &gone {
+            if frames.flags(m) & flag::CODE != 0 {
+                purges.push(Purge::Code {
+                    mfn: m,
+                    start: 0,
+                    end: 4096,
+                });
+            }
+        }
+        if !purges.is_empty() {
+            self.machine.purge_many(&purges, self.me);
+        }
+        for &m in &gone {
+            frames.clear_flags(m, !0);
+            self.machine.m2p_store(m, INVALID_M2P_ENTRY);
+        }
+        gone.sort_unstable();
+        self.machine.mem.discard_many(&gone);
+        // Handed out again last: a stale use of a freed frame is then likelier to be noticed.
+        self.mm.free.extend(gone.iter().map(|m| m.0));
+    }
+
+    pub(super) fn is_allocated_to(&self, mfn: Mfn, domid: DomId) -> bool {
+        self.frame(mfn)
+            .is_some_and(|f| f.owner == domid && f.state & state::ALLOCATED != 0)
+    }
+}

@@ -1,0 +1,370 @@
+//! Type references: a frame has one type at a time; page tables are validated when they get theirs.
+//!
+//! A table is either validated, every present entry holding its references, or it has no type: there is no state between
+//! that outlives one holding of the lock. Long operations are cut into steps by keeping whole validated children
+//! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames.
+
+use super::info::{state, Ty};
+use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
+use super::{flag, segdesc};
+use crate::machine::DomId;
+use crate::mem::Mfn;
+use crate::mmu::pte;
+
+/// Frames one holding of the lock may free, and held tables it may let go.
+const FREES: usize = 512;
+const HELD: usize = 16384;
+
+/// What an entry of a table names.
+enum Child {
+    /// Nothing that holds a reference: not present, or the table itself, read-only.
+    Nothing,
+    Table(Mfn, Ty),
+}
+
+impl Op<'_> {
+    /// Takes a type reference, validating the frame if it has another type's remains. The caller holds a reference.
+    pub(super) fn get_type(&mut self, mfn: Mfn, want: Ty) -> MmResult {
+        let f = self.frame(mfn).ok_or(EINVAL)?;
+        if f.ty != want && f.ty != Ty::None {
+            if f.type_count > 0 && !self.relax()? {
+                return Err(EINVAL);
+            }
+            let f = self.frame(mfn).ok_or(EINVAL)?;
+            if f.ty != want && f.ty != Ty::None {
+                if f.type_count > 0 {
+                    return Err(EINVAL);
+                }
+                self.devalidate(mfn)?;
+            }
+        }
+        let f = self.frame_mut(mfn).ok_or(EINVAL)?;
+        if f.ty == want {
+            f.type_count = f.type_count.checked_add(1).ok_or(EINVAL)?;
+            return Ok(());
+        }
+        match want {
+            Ty::None => Err(EINVAL),
+            Ty::Writable => {
+                // A table retired a moment ago must not be written while someone walks through it.
+                self.settle();
+                self.retype(mfn, Ty::Writable, 1);
+                Ok(())
+            }
+            Ty::SegDesc => {
+                self.protect(mfn);
+                if let Err(e) = segdesc::validate_page(self.machine, mfn, self.is_32bit) {
+                    self.machine.frames.clear_flags(mfn, flag::PROTECTED);
+                    return Err(e);
+                }
+                self.retype(mfn, Ty::SegDesc, 1);
+                Ok(())
+            }
+            _ => self.validate(mfn, want),
+        }
+    }
+
+    /// Drops a type reference. A table that loses its last one is put on its owner's list of dead tables.
+    pub(super) fn put_type(&mut self, mfn: Mfn) {
+        let Some(f) = self.frame_mut(mfn) else { return };
+        debug_assert!(f.type_count > 0, "type count below zero");
+        f.type_count = f.type_count.saturating_sub(1);
+        if f.type_count > 0 {
+            return;
+        }
+        if !f.ty.is_table() {
+            if f.ty == Ty::SegDesc {
+                self.machine.frames.clear_flags(mfn, flag::PROTECTED);
+            }
+            self.retype(mfn, Ty::None, 0);
+        } else if f.state & state::DEAD == 0 {
+            f.state |= state::DEAD;
+            f.refs = f.refs.saturating_add(1);
+            let owner = f.owner;
+            if let Some(d) = self.mm.dom_mut(owner) {
+                d.dead.push(mfn);
+            }
+        }
+    }
+
+    pub(super) fn put_page_and_type(&mut self, mfn: Mfn) {
+        self.put_type(mfn);
+        self.put_page(mfn);
+    }
+
+    pub(super) fn get_page_and_type(&mut self, mfn: Mfn, owner: DomId, ty: Ty) -> MmResult {
+        self.get_page(mfn, owner)?;
+        self.get_type(mfn, ty).inspect_err(|_| self.put_page(mfn))
+    }
+
+    fn retype(&mut self, mfn: Mfn, ty: Ty, count: u32) {
+        if let Some(f) = self.frame_mut(mfn) {
+            f.ty = ty;
+            f.type_count = count;
+        }
+    }
+
+    fn charge(&mut self) -> MmResult {
+        if self.mm.to_free.len() >= FREES {
+            return Err(MmError::Preempted);
+        }
+        self.budget = self.budget.checked_sub(1).ok_or(MmError::Preempted)?;
+        Ok(())
+    }
+
+    /// Gives up what only speeds up operations to come; true if there was anything, so that a conflict may be gone.
+    fn relax(&mut self) -> MmResult<bool> {
+        let any = self
+            .dom_mut()
+            .is_some_and(|d| !d.held.is_empty() || !d.dead.is_empty());
+        if any {
+            self.tail()?;
+        }
+        Ok(any)
+    }
+
+    /// Ends a (possibly continued) operation: what it had validated in advance stands by itself from now on, or dies.
+    /// `Preempted` when something is left to do.
+    pub(crate) fn tail(&mut self) -> MmResult {
+        for _ in 0..HELD {
+            match self.dom_mut().and_then(|d| d.held.pop()) {
+                Some(m) => self.put_page_and_type(m),
+                None => return self.drain(),
+            }
+        }
+        Err(MmError::Preempted)
+    }
+
+    /// Devalidates dead tables; `Preempted` when some are left.
+    pub(super) fn drain(&mut self) -> MmResult {
+        while let Some(mfn) = self.dom_mut().and_then(|d| d.dead.pop()) {
+            let r = match self.frame(mfn) {
+                Some(f) if f.type_count == 0 && f.ty.is_table() => self.devalidate(mfn),
+                _ => Ok(()),
+            };
+            if let Err(e) = r {
+                if let Some(d) = self.dom_mut() {
+                    d.dead.push(mfn);
+                }
+                return Err(e);
+            }
+            if let Some(f) = self.frame_mut(mfn) {
+                f.state &= !state::DEAD;
+            }
+            self.put_page(mfn);
+        }
+        Ok(())
+    }
+
+    /// A table without type references loses its type, and its entries their references.
+    fn devalidate(&mut self, mfn: Mfn) -> MmResult {
+        self.charge()?;
+        let Some(ty) = self.frame(mfn).map(|f| f.ty) else {
+            return Err(EINVAL);
+        };
+        self.drop_entries(mfn, ty, pte::ENTRIES);
+        self.retype(mfn, Ty::None, 0);
+        self.machine.frames.clear_flags(mfn, flag::PROTECTED);
+        self.mm.retired.push(mfn);
+        self.bump_generation();
+        Ok(())
+    }
+
+    /// Drops the references of the first `count` entries.
+    fn drop_entries(&mut self, mfn: Mfn, ty: Ty, count: usize) {
+        for i in 0..count.min(used_entries(ty, self.is_32bit)) {
+            let e = self.entry(mfn, i);
+            if !pte::present(e) || is_xen_slot(ty, i, self.is_32bit) {
+                continue;
+            }
+            if ty == Ty::L1 {
+                self.put_l1e(e);
+            } else {
+                self.put_child(mfn, e);
+            }
+        }
+    }
+
+    /// Makes a frame without type a page table, with a type count of one.
+    fn validate(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
+        self.charge()?;
+        self.protect(mfn);
+        // From here on the contents stay as they are. With its type set, entries that name the table itself as something
+        // else fail by themselves.
+        self.retype(mfn, ty, 1);
+        let r = if ty == Ty::L1 {
+            self.validate_l1(mfn)
+        } else {
+            self.validate_table(mfn, ty)
+        };
+        if r.is_err() {
+            self.retype(mfn, Ty::None, 0);
+            self.machine.frames.clear_flags(mfn, flag::PROTECTED);
+        }
+        r
+    }
+
+    fn validate_l1(&mut self, mfn: Mfn) -> MmResult {
+        for i in 0..pte::ENTRIES {
+            let e = self.entry(mfn, i);
+            if !pte::present(e) {
+                continue;
+            }
+            if let Err(err) = self.get_l1e(e, self.domid) {
+                self.drop_entries(mfn, Ty::L1, i);
+                return Err(err);
+            }
+            let adjusted = pte::adjust(e, 1, self.is_32bit);
+            if adjusted != e {
+                self.set_entry(mfn, i, adjusted);
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_table(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
+        let (level, is_32bit) = (ty.level(), self.is_32bit);
+        let used = used_entries(ty, is_32bit);
+        // First the children that are not validated yet, each as an operation of its own whose result is kept if time
+        // runs out.
+        for i in 0..used {
+            let e = self.entry(mfn, i);
+            if !is_xen_slot(ty, i, is_32bit) {
+                if let Child::Table(child, want) = self.child(mfn, ty, i, e)? {
+                    self.hold(child, want)?;
+                }
+            }
+        }
+        if is_32bit && ty == Ty::L3 && !pte::present(self.entry(mfn, 3)) {
+            return Err(EINVAL);
+        }
+        for i in 0..used {
+            let e = self.entry(mfn, i);
+            if is_xen_slot(ty, i, is_32bit) {
+                // Xen's slots: nothing of the guest's may be seen through a walk, linear ones included.
+                self.set_entry(mfn, i, 0);
+                continue;
+            }
+            if let Err(err) = self.get_child(mfn, ty, i, e) {
+                self.drop_entries(mfn, ty, i);
+                return Err(err);
+            }
+            let adjusted = pte::adjust(e, level, is_32bit);
+            if adjusted != e {
+                self.set_entry(mfn, i, adjusted);
+            }
+        }
+        for i in used..pte::ENTRIES {
+            self.set_entry(mfn, i, 0);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that `mfn` is validated as `ty` and stays so until the operation ends.
+    fn hold(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
+        if self.frame(mfn).is_some_and(|f| f.ty == ty) {
+            return Ok(());
+        }
+        self.get_page_and_type(mfn, self.domid, ty)?;
+        match self.dom_mut() {
+            Some(d) => d.held.push(mfn),
+            None => self.put_page_and_type(mfn),
+        }
+        Ok(())
+    }
+
+    /// What entry `i` = `e` of the table `mfn` (of type `ty`, an L2 or above) names, if it may.
+    fn child(&self, mfn: Mfn, ty: Ty, i: usize, e: u64) -> MmResult<Child> {
+        if !pte::present(e) {
+            return Ok(Child::Nothing);
+        }
+        let level = ty.level();
+        if e & pte::disallowed(level, self.is_32bit) != 0 {
+            return Err(EINVAL);
+        }
+        let child = Mfn(pte::mfn(e));
+        if child == mfn && ty == Ty::L4 {
+            // A linear page table: the L4 seen as its own L3. Safe read-only, for then every mapping through it is.
+            return if e & pte::RW == 0 {
+                Ok(Child::Nothing)
+            } else {
+                Err(EINVAL)
+            };
+        }
+        let want = match (ty, i) {
+            (Ty::L3, 3) if self.is_32bit => Ty::L2Xen,
+            _ => Ty::table(level - 1),
+        };
+        Ok(Child::Table(child, want))
+    }
+
+    /// Takes the references of one entry of an L2 or above.
+    pub(super) fn get_child(&mut self, mfn: Mfn, ty: Ty, i: usize, e: u64) -> MmResult {
+        match self.child(mfn, ty, i, e)? {
+            Child::Nothing => Ok(()),
+            Child::Table(child, want) => self.get_page_and_type(child, self.domid, want),
+        }
+    }
+
+    /// Drops the references of one installed entry of an L2 or above.
+    pub(super) fn put_child(&mut self, mfn: Mfn, e: u64) {
+        let child = Mfn(pte::mfn(e));
+        // An installed entry that names its own table is a linear one: it holds nothing.
+        if pte::present(e) && child != mfn {
+            self.put_page_and_type(child);
+        }
+    }
+
+    /// Takes the references of a present L1 entry that maps a frame of `owner`.
+    pub(super) fn get_l1e(&mut self, e: u64, owner: DomId) -> MmResult {
+        if e & pte::disallowed(1, self.is_32bit) != 0 {
+            return Err(EINVAL);
+        }
+        let mfn = Mfn(pte::mfn(e));
+        if mfn.0 >= self.machine.mem.frames() {
+            // Not memory, so device memory, of which no guest has any.
+            return Err(EPERM);
+        }
+        self.get_page(mfn, owner).map_err(|_| EBUSY)?;
+        if pte::writable(e) {
+            if let Err(err) = self.get_type(mfn, Ty::Writable) {
+                self.put_page(mfn);
+                return Err(if err == EINVAL { EBUSY } else { err });
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the references of an installed L1 entry.
+    pub(super) fn put_l1e(&mut self, e: u64) {
+        if !pte::present(e) {
+            return;
+        }
+        let mfn = Mfn(pte::mfn(e));
+        if self.frame(mfn).is_some_and(|f| f.owner != self.domid) {
+            self.mm.foreign.push(mfn);
+        }
+        if pte::writable(e) {
+            self.put_type(mfn);
+        }
+        self.put_page(mfn);
+    }
+}
+
+/// Entries of a table that count: a PAE guest's L3 has four.
+pub(super) const fn used_entries(ty: Ty, is_32bit: bool) -> usize {
+    if is_32bit && matches!(ty, Ty::L3) {
+        4
+    } else {
+        pte::ENTRIES
+    }
+}
+
+/// Entries that belong to Xen.
+pub(super) const fn is_xen_slot(ty: Ty, i: usize, is_32bit: bool) -> bool {
+    match ty {
+        Ty::L4 => !is_32bit && i >= pte::XEN_L4_FIRST && i <= pte::XEN_L4_LAST,
+        Ty::L2Xen => i >= pte::XEN_PAE_L2_FIRST,
+        _ => false,
+    }
+}
