@@ -54,7 +54,9 @@ def test_parameters_have_the_same_names_and_kinds(node: ast.ClassDef) -> None:
         expected = [a.arg for a in args.args] + (["*"] if args.kwonlyargs else []) + [a.arg for a in args.kwonlyargs]
         if words and words[0] in ("self", "cls") and expected and expected[0] == words[0]:
             words, expected = words[1:], expected[1:]
-        assert [w for w in words if w != "/"] == [e for e in expected if e not in ("self", "cls")], f"{node.name}.{name}"
+        assert [w for w in words if w != "/"] == [e for e in expected if e not in ("self", "cls")], (
+            f"{node.name}.{name}"
+        )
 
 
 def test_match_args_are_the_same() -> None:

@@ -10,17 +10,15 @@ import asyncio
 import contextlib
 import selectors
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from enum import IntEnum
 
+from domzero.dom0.framing import FrameDecoder, encode_frame
 from domzero.dom0.xenstore.connection import Connection
 from domzero.dom0.xenstore.wire import RingError
 from domzero.errors import DomzeroError
 
-_FRAME = struct.Struct("<BI")
-_MAX_FRAME = 64 * 1024
 _HIGH_WATER = 16 * 1024
 
 
@@ -30,32 +28,6 @@ class Frame(IntEnum):
     DATA = 0
     RESET = 1
     ERROR = 2
-
-
-class FrameDecoder:
-    """Cuts the stream into frames."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Adds bytes; returns the frames that are whole. DomzeroError for an absurd length."""
-        self._buffer += data
-        frames = []
-        while len(self._buffer) >= _FRAME.size:
-            kind, length = _FRAME.unpack_from(self._buffer)
-            if length > _MAX_FRAME:
-                raise DomzeroError(f"a relay frame of {length} bytes")
-            end = _FRAME.size + length
-            if len(self._buffer) < end:
-                break
-            frames.append((kind, bytes(self._buffer[_FRAME.size : end])))
-            del self._buffer[:end]
-        return frames
-
-
-def _frame(kind: Frame, payload: bytes = b"") -> bytes:
-    return _FRAME.pack(kind, len(payload)) + payload
 
 
 class RelayConnection:
@@ -88,7 +60,7 @@ class RelayConnection:
         """Sends the guest's bytes on."""
         with self._lock:
             for start in range(0, len(data), _HIGH_WATER):
-                self._to_store += _frame(Frame.DATA, data[start : start + _HIGH_WATER])
+                self._to_store += encode_frame(Frame.DATA, data[start : start + _HIGH_WATER])
         self._wake()
 
     def take_output(self, limit: int | None = None) -> bytes:
@@ -106,7 +78,7 @@ class RelayConnection:
         with self._lock:
             self._to_guest.clear()
             self._resets_pending += 1
-            self._to_store += _frame(Frame.RESET)
+            self._to_store += encode_frame(Frame.RESET)
             self.error = RingError.NONE
         self._wake()
 
@@ -262,18 +234,18 @@ class RelayServer(asyncio.Protocol):
         connection = self._connection
         while True:
             while self._may_write and (data := connection.take_output(_HIGH_WATER)):
-                self._transport.write(_frame(Frame.DATA, data))
+                self._transport.write(encode_frame(Frame.DATA, data))
             if not self._pending or not (connection.wants_input or self._pending[0][0] == Frame.RESET):
                 break
             kind, payload = self._pending.pop(0)
             if kind == Frame.DATA:
                 connection.receive(payload)
                 if connection.error != RingError.NONE:
-                    self._transport.write(_frame(Frame.ERROR, bytes([connection.error])))
+                    self._transport.write(encode_frame(Frame.ERROR, bytes([connection.error])))
                     self._pending = [frame for frame in self._pending if frame[0] == Frame.RESET]
             elif kind == Frame.RESET:
                 connection.reset()
-                self._transport.write(_frame(Frame.RESET))
+                self._transport.write(encode_frame(Frame.RESET))
         # Backpressure: what the connection does not take stays in the socket, and so in the guest's ring.
         if self._pending:
             self._transport.pause_reading()

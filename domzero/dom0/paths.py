@@ -1,0 +1,63 @@
+"""Where Domain 0's socket is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from domzero.errors import ConfigError
+
+SOCKET_NAME = "domzero.sock"
+SOCKET_PATH_MAX = 107  # sun_path with its terminator is 108 bytes
+
+
+def candidates() -> list[Path]:
+    """Places for the socket, best first. DOMZERO_SOCKET is the only one if it is set."""
+    if chosen := os.environ.get("DOMZERO_SOCKET"):
+        return [Path(chosen)]
+    places = []
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        places.append(Path(runtime) / "domzero" / SOCKET_NAME)
+    if home := os.environ.get("HOME"):
+        places.append(Path(home) / ".local" / "state" / "domzero" / SOCKET_NAME)
+    places.append(Path(f"/tmp/domzero-{os.getuid()}") / SOCKET_NAME)
+    return places
+
+
+def existing_socket() -> Path:
+    """The first place where there is a socket, or the best place."""
+    places = candidates()
+    return next((place for place in places if place.is_socket()), places[0])
+
+
+def socket_for_serving(chosen: str | None) -> Path:
+    """The socket's path, its directory made (private to this user unless the path was chosen); ConfigError."""
+    if chosen or os.environ.get("DOMZERO_SOCKET"):
+        path = Path(chosen or os.environ["DOMZERO_SOCKET"]).absolute()
+        _check_length(path)
+        if not path.parent.is_dir():
+            raise ConfigError(f"no such directory: {path.parent}", key="socket")
+        return path
+    for path in candidates():
+        if len(os.fsencode(path)) <= SOCKET_PATH_MAX and _private_directory(path.parent):
+            return path
+    raise ConfigError("no directory for the socket could be made", key="socket", hint="choose one with --socket PATH")
+
+
+def _check_length(path: Path) -> None:
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise ConfigError(f"longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", key="socket")
+
+
+def _private_directory(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = path.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            return False
+        if info.st_mode & 0o077:
+            path.chmod(0o700)
+    except OSError:
+        return False
+    return os.access(path, os.W_OK | os.X_OK)
