@@ -1,0 +1,193 @@
+"""The start-of-day memory layout of a 64-bit PV domain (xen.h, "Start-of-day memory layout"): pure arithmetic.
+
+Order in the initial mapping: kernel, ramdisk (unless the kernel takes it unmapped), p2m list (unless the kernel wants
+it elsewhere), start_info, xenstore page, console page, page tables, boot stack, padding. Behind it, not in the mapping:
+the p2m list with its own page tables, and the ramdisk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domzero.abi.elfnote import ElfNote
+from domzero.builder.image import KernelImage
+from domzero.errors import ImageError
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+PADDING_MIN = 512 << 10
+END_ALIGN = 4 << 20
+HOLE_START = 0xFFFF_8000_0000_0000
+HOLE_END = 0xFFFF_8800_0000_0000
+_CANONICAL_LOW = 1 << 47
+_CANONICAL_HIGH = 0xFFFF_8000_0000_0000
+_VA_END = 1 << 64
+
+TableKey = tuple[int, int]
+"""A page table: its level, and what its addresses have in common (va >> shift of one entry of the level above)."""
+
+
+def table_shift(level: int) -> int:
+    """log2 of what one table of this level maps: 21 for an L1, 48 for the L4."""
+    return PAGE_SHIFT + 9 * level
+
+
+def tables_for(start: int, end: int) -> list[TableKey]:
+    """The tables, L4 first, that map the virtual range [start, end)."""
+    keys: list[TableKey] = [(4, 0)]
+    for level in (3, 2, 1):
+        shift = table_shift(level)
+        keys.extend((level, prefix) for prefix in range(start >> shift, (end - 1 >> shift) + 1))
+    return keys
+
+
+@dataclass(slots=True, frozen=True)
+class Layout:
+    """Where everything is: pseudo-physical frame numbers, and virtual addresses `*_va`."""
+
+    virt_base: int
+    nr_pages: int
+    ramdisk_pfn: int
+    ramdisk_mapped: bool
+    p2m_pfn: int
+    p2m_va: int
+    first_p2m_pfn: int
+    nr_p2m_frames: int
+    start_info_pfn: int
+    store_pfn: int
+    console_pfn: int
+    pt_pfn: int
+    nr_pt_frames: int
+    stack_pfn: int
+    end_pfn: int
+    used_pfns: int
+    tables: dict[TableKey, int]
+
+    def va(self, pfn: int) -> int:
+        """Virtual address of a frame in the initial mapping."""
+        return self.virt_base + (pfn << PAGE_SHIFT)
+
+    @property
+    def end_va(self) -> int:
+        """End of the initial mapping."""
+        return self.va(self.end_pfn)
+
+    def pfn_of(self, va: int, what: str) -> int:
+        """Frame behind an address that the kernel's notes name.
+
+        :raises ImageError: outside the initial mapping.
+        """
+        if not self.virt_base <= va < self.end_va:
+            raise ImageError(f"its {what} {va:#x} is outside what is mapped at its start", key="kernel")
+        return (va - self.virt_base) >> PAGE_SHIFT
+
+
+def pages(size: int) -> int:
+    """Frames that `size` bytes need."""
+    return (size + PAGE_SIZE - 1) >> PAGE_SHIFT
+
+
+def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
+    """Lays a domain of `nr_pages` frames out.
+
+    :raises ImageError: it does not fit, or the kernel asks for impossible addresses.
+    """
+    base = image.notes.virt_base
+    init_p2m = image.notes.number(ElfNote.INIT_P2M)
+    ramdisk_mapped = bool(ramdisk_size) and not image.notes.number(ElfNote.MOD_START_PFN)
+    if base % PAGE_SIZE:
+        raise ImageError(f"its VIRT_BASE {base:#x} is not page-aligned", key="kernel")
+
+    cursor = _kernel_end(image)
+    ramdisk_pfn = p2m_pfn = 0
+    if ramdisk_mapped:
+        ramdisk_pfn, cursor = cursor, cursor + pages(ramdisk_size)
+    p2m_pages = pages(nr_pages * 8)
+    if init_p2m is None:
+        p2m_pfn, cursor = cursor, cursor + p2m_pages
+    start_info, store, console, pt_pfn = cursor, cursor + 1, cursor + 2, cursor + 3
+
+    keys: list[TableKey] = []
+    while True:
+        stack = pt_pfn + len(keys)
+        end_va = base + ((stack + 1) << PAGE_SHIFT) + PADDING_MIN
+        end_va = (end_va + END_ALIGN - 1) & ~(END_ALIGN - 1)
+        _check_range(base, end_va, "initial mapping")
+        needed = tables_for(base, end_va)
+        if len(needed) <= len(keys):
+            break
+        keys = needed
+    tables = {key: pt_pfn + index for index, key in enumerate(keys)}
+    cursor = end_pfn = (end_va - base) >> PAGE_SHIFT
+
+    if init_p2m is None:
+        p2m_va = base + (p2m_pfn << PAGE_SHIFT)
+        first_p2m, nr_p2m = p2m_pfn, p2m_pages
+    else:
+        p2m_va = init_p2m
+        if init_p2m % PAGE_SIZE:
+            raise ImageError(f"its INIT_P2M {init_p2m:#x} is not page-aligned", key="kernel")
+        p2m_end = init_p2m + (p2m_pages << PAGE_SHIFT)
+        _check_range(init_p2m, p2m_end, "INIT_P2M")
+        if init_p2m < end_va and base < p2m_end:
+            raise ImageError("its INIT_P2M lies in its own initial mapping", key="kernel")
+        first_p2m = p2m_pfn = cursor
+        cursor += p2m_pages
+        for key in tables_for(init_p2m, p2m_end):
+            if key not in tables:
+                tables[key] = cursor
+                cursor += 1
+        nr_p2m = cursor - first_p2m
+    if ramdisk_size and not ramdisk_mapped:
+        ramdisk_pfn, cursor = cursor, cursor + pages(ramdisk_size)
+    if cursor > nr_pages:
+        _does_not_fit(cursor, nr_pages, ramdisk_size)
+    return Layout(
+        virt_base=base,
+        nr_pages=nr_pages,
+        ramdisk_pfn=ramdisk_pfn,
+        ramdisk_mapped=ramdisk_mapped,
+        p2m_pfn=p2m_pfn,
+        p2m_va=p2m_va,
+        first_p2m_pfn=first_p2m,
+        nr_p2m_frames=nr_p2m,
+        start_info_pfn=start_info,
+        store_pfn=store,
+        console_pfn=console,
+        pt_pfn=pt_pfn,
+        nr_pt_frames=len(keys),
+        stack_pfn=stack,
+        end_pfn=end_pfn,
+        used_pfns=cursor,
+        tables=tables,
+    )
+
+
+def _kernel_end(image: KernelImage) -> int:
+    """First frame behind the kernel's segments."""
+    offset = image.notes.paddr_offset
+    end = 0
+    for segment in image.elf.loads():
+        if segment.paddr < offset:
+            raise ImageError(f"a segment at {segment.paddr:#x} lies below its PADDR_OFFSET {offset:#x}", key="kernel")
+        end = max(end, segment.paddr - offset + segment.memsz)
+    if end >= 1 << 46:
+        raise ImageError(f"a segment ends at the impossible physical address {end:#x}", key="kernel")
+    return pages(end)
+
+
+def _check_range(start: int, end: int, what: str) -> None:
+    low = end <= _CANONICAL_LOW
+    high = start >= _CANONICAL_HIGH and end <= _VA_END
+    if not (low or high) or (start < HOLE_END and end > HOLE_START):
+        raise ImageError(f"its {what} {start:#x}..{end:#x} is where no guest can be mapped", key="kernel")
+
+
+def _does_not_fit(needed: int, nr_pages: int, ramdisk_size: int) -> None:
+    what = "kernel and ramdisk do" if ramdisk_size else "kernel does"
+    needed_mib = -(-needed >> 8) if needed % 256 == 0 else (needed >> 8) + 1
+    raise ImageError(
+        f"the {what} not fit into {nr_pages >> 8} MiB",
+        key="memory",
+        hint=f"at least {needed_mib} MiB are needed to start",
+    )

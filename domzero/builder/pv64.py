@@ -1,0 +1,228 @@
+"""Builds a 64-bit PV domain: writes its memory as `layout.plan` says and makes vCPU 0 ready to run.
+
+Works on the machine alone (`_machine.Machine`, `Domain`, `Vcpu`): nothing runs yet, so nothing needs the big lock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from domzero.abi.start_info import MAX_GUEST_CMDLINE, StartInfoFlags, start_info
+from domzero.builder.image import KernelImage
+from domzero.builder.layout import PAGE_SHIFT, PAGE_SIZE, Layout, plan
+from domzero.errors import ConfigError, DomzeroError
+
+if TYPE_CHECKING:
+    from domzero._machine import Domain, Machine, Vcpu
+
+MAGIC = b"xen-3.0-x86_64"
+FLAT_KERNEL_CS64 = 0xE033
+FLAT_KERNEL_SS64 = 0xE02B
+_RFLAGS = 0x202  # IF, and the bit that is always set
+_PRESENT, _RW, _USER, _ACCESSED, _DIRTY = 0x01, 0x02, 0x04, 0x20, 0x40
+_TABLE_PROT = _PRESENT | _RW | _USER | _ACCESSED | _DIRTY
+_MMUEXT_PIN_L4_TABLE = 3
+_DOMID_SELF = 0x7FF0
+_HYPERVISOR_IRET = 23
+_STUB_SIZE = 32
+_ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+@dataclass(slots=True, kw_only=True)
+class Start:
+    """What a domain is started with.
+
+    :param shared_info: machine address of its shared_info page.
+    :param store_port, console_port: the guest's ends of the event channels to Domain 0.
+    """
+
+    nr_pages: int
+    shared_info: int
+    store_port: int
+    console_port: int
+    cmdline: str = ""
+    ramdisk: bytes = b""
+
+
+@dataclass(slots=True, frozen=True)
+class Built:
+    """What the rest of Domain 0 needs to know of a built domain."""
+
+    layout: Layout
+    store_mfn: int
+    console_mfn: int
+
+
+class BuildError(DomzeroError):
+    """The machine refused what the builder made: our bug, or no memory."""
+
+
+def build_pv64(machine: Machine, hw: Domain, vcpu: Vcpu, image: KernelImage, start: Start) -> Built:
+    """Allocates and fills the memory of `hw`, and sets `vcpu`'s registers and page tables.
+
+    :raises ImageError: the kernel does not fit or asks for impossible addresses; nothing was allocated then.
+    :raises BuildError: the machine refused the result.
+    """
+    command_line = start.cmdline.encode()
+    if len(command_line) >= MAX_GUEST_CMDLINE:
+        raise ConfigError(f"at most {MAX_GUEST_CMDLINE - 1} bytes", key="cmdline")
+    layout = plan(image, start.nr_pages, len(start.ramdisk))
+    entry = image.entry
+    layout.pfn_of(entry, "entry point")
+    hypercall_page = image.notes.hypercall_page
+    if hypercall_page is not None:
+        layout.pfn_of(hypercall_page, "hypercall page")
+
+    mfns = array("Q", hw.alloc(start.nr_pages))
+    with mmap.mmap(machine.fileno(), machine.frames << PAGE_SHIFT) as mapping:
+        memory = _Memory(memoryview(mapping), mfns)
+        try:
+            _fill_m2p(machine, memory)
+            _load_kernel(memory, image)
+            memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
+            memory.write(layout.p2m_pfn << PAGE_SHIFT, mfns.tobytes())
+            if hypercall_page is not None:
+                memory.write(layout.pfn_of(hypercall_page, "hypercall page") << PAGE_SHIFT, hypercall_stubs())
+            memory.write(layout.start_info_pfn << PAGE_SHIFT, _start_info(layout, mfns, start, command_line))
+            _write_tables(memory, layout)
+        finally:
+            memory.release()
+
+    _start_vcpu(vcpu, layout, entry, mfns[layout.pt_pfn])
+    return Built(layout, mfns[layout.store_pfn], mfns[layout.console_pfn])
+
+
+class _Memory:
+    """A domain's pseudo-physical memory, written through one mapping of all machine memory."""
+
+    __slots__ = ("mfns", "ram")
+
+    def __init__(self, ram: memoryview, mfns: array[int]) -> None:
+        self.ram = ram
+        self.mfns = mfns
+
+    def release(self) -> None:
+        self.ram.release()
+
+    def write(self, paddr: int, data: bytes | memoryview) -> None:
+        """Copies page by page: neighbours in pseudo-physical memory are none in the machine. Frames are zero already,
+        so pages of zeros are left alone and no memory is spent on them."""
+        ram, mfns = self.ram, self.mfns
+        pfn, within = divmod(paddr, PAGE_SIZE)
+        position, length = 0, len(data)
+        while position < length:
+            size = min(PAGE_SIZE - within, length - position)
+            page = bytes(data[position : position + size])
+            if page != (_ZERO_PAGE if size == PAGE_SIZE else _ZERO_PAGE[:size]):
+                at = (mfns[pfn] << PAGE_SHIFT) + within
+                ram[at : at + size] = page
+            position += size
+            pfn += 1
+            within = 0
+
+
+def _fill_m2p(machine: Machine, memory: _Memory) -> None:
+    first, count = machine.m2p
+    at = first << PAGE_SHIFT
+    with memory.ram[at : at + (count << PAGE_SHIFT)] as area, area.cast("Q") as table:
+        for pfn, mfn in enumerate(memory.mfns):
+            table[mfn] = pfn
+
+
+def _load_kernel(memory: _Memory, image: KernelImage) -> None:
+    for segment in image.elf.loads():
+        data = image.elf.data[segment.offset : segment.offset + segment.filesz]
+        memory.write(segment.paddr - image.notes.paddr_offset, data)
+
+
+def hypercall_stubs() -> bytes:
+    """A 64-bit hypercall page: one stub of 32 bytes per hypercall number."""
+    page = bytearray(b"\xcc" * PAGE_SIZE)
+    for number in range(PAGE_SIZE // _STUB_SIZE):
+        if number == _HYPERVISOR_IRET:
+            # push %rcx; push %r11; push %rax; mov $number,%eax; syscall: does not return here
+            stub = b"\x51\x41\x53\x50\xb8" + struct.pack("<I", number) + b"\x0f\x05"
+        else:
+            # push %rcx; push %r11; mov $number,%eax; syscall; pop %r11; pop %rcx; ret
+            stub = b"\x51\x41\x53\xb8" + struct.pack("<I", number) + b"\x0f\x05\x41\x5b\x59\xc3"
+        page[number * _STUB_SIZE : number * _STUB_SIZE + len(stub)] = stub
+    return bytes(page)
+
+
+def _start_info(layout: Layout, mfns: array[int], start: Start, command_line: bytes) -> bytes:
+    info = start_info(
+        magic=MAGIC,
+        nr_pages=start.nr_pages,
+        shared_info=start.shared_info,
+        store_mfn=mfns[layout.store_pfn],
+        store_evtchn=start.store_port,
+        pt_base=layout.va(layout.pt_pfn),
+        nr_pt_frames=layout.nr_pt_frames,
+        mfn_list=layout.p2m_va,
+        cmd_line=command_line,
+        first_p2m_pfn=layout.first_p2m_pfn,
+        nr_p2m_frames=layout.nr_p2m_frames,
+    )
+    info.console.domU.mfn = mfns[layout.console_pfn]
+    info.console.domU.evtchn = start.console_port
+    if start.ramdisk:
+        info.mod_len = len(start.ramdisk)
+        info.mod_start = layout.va(layout.ramdisk_pfn) if layout.ramdisk_mapped else layout.ramdisk_pfn
+        info.flags = 0 if layout.ramdisk_mapped else StartInfoFlags.SIF_MOD_START_PFN
+    return bytes(info)
+
+
+def _write_tables(memory: _Memory, layout: Layout) -> None:
+    mfns = memory.mfns
+    contents: dict[int, array[int]] = {pfn: array("Q", bytes(PAGE_SIZE)) for pfn in layout.tables.values()}
+    for (level, prefix), pfn in layout.tables.items():
+        if level == 4:
+            continue
+        parent = (level + 1, prefix >> 9) if level < 3 else (4, 0)
+        index = prefix & 511
+        contents[layout.tables[parent]][index] = mfns[pfn] << PAGE_SHIFT | _TABLE_PROT
+    ranges = [(layout.virt_base, 0, layout.end_pfn)]
+    if layout.p2m_va != layout.va(layout.p2m_pfn):
+        ranges.append((layout.p2m_va, layout.p2m_pfn, (layout.nr_pages * 8 + PAGE_SIZE - 1) >> PAGE_SHIFT))
+    table_pfns = set(layout.tables.values())
+    for va, first, count in ranges:
+        for pfn in range(first, first + count):
+            page = (va >> PAGE_SHIFT) + pfn - first
+            protection = _TABLE_PROT & ~_RW if pfn in table_pfns else _TABLE_PROT
+            contents[layout.tables[(1, page >> 9)]][page & 511] = mfns[pfn] << PAGE_SHIFT | protection
+    for pfn, table in contents.items():
+        memory.write(pfn << PAGE_SHIFT, table.tobytes())
+
+
+def _start_vcpu(vcpu: Vcpu, layout: Layout, entry: int, l4_mfn: int) -> None:
+    rc = vcpu.set_base("kernel", l4_mfn)
+    if rc:
+        raise BuildError(f"the machine refused the initial page tables: {rc}")
+    # Linux unpins the page tables it was given, so they have to be pinned, as Xen's own tools do. The boot stack, still
+    # unused, carries the argument: struct mmuext_op.
+    stack = layout.va(layout.stack_pfn)
+    argument = struct.pack("<IxxxxQQ", _MMUEXT_PIN_L4_TABLE, l4_mfn, 0)
+    vcpu.write_va(stack, argument)
+    rc = vcpu.mmuext_op(stack, 1, 0, _DOMID_SELF)
+    vcpu.write_va(stack, bytes(len(argument)))
+    if rc:
+        raise BuildError(f"the machine refused to pin the initial page tables: {rc}")
+    stack_top = stack + PAGE_SIZE
+    vcpu.guest_kernel = True
+    vcpu.set_kernel_stack(FLAT_KERNEL_SS64, stack_top)
+    for name, value in {
+        "rip": entry,
+        "rsp": stack_top,
+        "rsi": layout.va(layout.start_info_pfn),
+        "rflags": _RFLAGS,
+        "cs": FLAT_KERNEL_CS64,
+        "ss": FLAT_KERNEL_SS64,
+    }.items():
+        vcpu.set_reg(name, value)
+
+
+__all__ = ["BuildError", "Built", "Start", "build_pv64", "hypercall_stubs"]

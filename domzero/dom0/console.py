@@ -1,0 +1,247 @@
+"""The PV console: a domain's console ring (io/console.h), its sinks, its input queue and its history.
+
+A `Console` belongs to a domain's whole life, reboots included; a `ConsoleRing` to one incarnation of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+IN_SIZE = 1024
+OUT_SIZE = 2048
+_OUT = IN_SIZE
+_FIELDS = IN_SIZE + OUT_SIZE
+_IN_CONS, _IN_PROD, _OUT_CONS, _OUT_PROD = range(4)
+_MASK = 0xFFFFFFFF
+HISTORY_SIZE = 256 << 10
+INPUT_SIZE = 64 << 10
+
+Sink = Callable[[bytes], None]
+
+
+class _Ring(Protocol):
+    def pump(self) -> None: ...
+
+
+class Console:
+    """What a domain prints and is told. All methods may be called from any thread.
+
+    :param history_size: bytes of output that are kept, also after the domain's end.
+    """
+
+    def __init__(self, history_size: int = HISTORY_SIZE) -> None:
+        self._lock = threading.RLock()  # a sink may call `hold`
+        self._room = threading.Condition(self._lock)
+        self._history = bytearray()
+        self._history_size = history_size
+        self._total = 0
+        self._input = bytearray()
+        self._sinks: list[Sink] = []
+        self._holders = 0
+        self._ring: _Ring | None = None
+
+    @property
+    def history(self) -> bytes:
+        """The last `history_size` bytes of output."""
+        with self._lock:
+            return bytes(self._history[-self._history_size :])
+
+    @property
+    def total(self) -> int:
+        """Bytes of output ever."""
+        return self._total
+
+    def add_sink(self, sink: Sink, *, replay: bool = False) -> Callable[[], None]:
+        """Calls `sink` with all output from now on; it must return at once.
+
+        :param replay: give it the history first, with nothing missing or doubled in between.
+        :returns: a function that removes it.
+        """
+        with self._lock:
+            if replay and self._history:
+                sink(bytes(self._history[-self._history_size :]))
+            self._sinks.append(sink)
+
+        def remove() -> None:
+            with self._lock:
+                if sink in self._sinks:
+                    self._sinks.remove(sink)
+
+        return remove
+
+    def output(self, data: bytes) -> None:
+        """Takes what the guest has printed."""
+        with self._lock:
+            self._total += len(data)
+            self._history += data
+            if len(self._history) > 2 * self._history_size:
+                del self._history[: -self._history_size]
+            for sink in self._sinks:
+                sink(data)
+
+    def hold(self) -> None:
+        """A sink cannot keep up: the guest's output stays in its ring until as many `release` calls came."""
+        with self._lock:
+            self._holders += 1
+
+    def release(self) -> None:
+        """Ends one `hold`."""
+        with self._lock:
+            self._holders -= 1
+            ring = self._ring if not self._holders else None
+        if ring is not None:
+            ring.pump()
+
+    @property
+    def held(self) -> bool:
+        """True while output has to wait."""
+        return self._holders > 0
+
+    def send(self, data: bytes) -> int:
+        """Queues input for the guest.
+
+        :returns: how many bytes there was room for.
+        """
+        with self._lock:
+            accepted = data[: max(0, INPUT_SIZE - len(self._input))]
+            self._input += accepted
+            ring = self._ring
+        if ring is not None:
+            ring.pump()
+        return len(accepted)
+
+    def wait_room(self, timeout: float) -> bool:
+        """Waits until the input queue is less than half full."""
+        with self._room:
+            return self._room.wait_for(lambda: len(self._input) < INPUT_SIZE // 2, timeout)
+
+    def take_input(self, limit: int) -> bytes:
+        """For the ring: the next input."""
+        with self._room:
+            data = bytes(self._input[:limit])
+            del self._input[:limit]
+            self._room.notify_all()
+            return data
+
+    @property
+    def has_input(self) -> bool:
+        """True while input is queued."""
+        return bool(self._input)
+
+    def attach(self, ring: _Ring | None) -> None:
+        """Connects the ring of a new incarnation, or none."""
+        with self._lock:
+            self._ring = ring
+        if ring is not None:
+            ring.pump()
+
+
+class ConsoleRing:
+    """Moves bytes between a console and a domain's ring.
+
+    The guest can write anything to the page at any time: an index is read once per step, and one that makes no sense
+    stops that direction until it makes sense again, as in Xen's own console daemon.
+
+    :param page: the shared page (struct xencons_interface), writable.
+    :param notify: sends the event to the guest.
+    """
+
+    def __init__(self, page: memoryview, console: Console, notify: Callable[[], None]) -> None:
+        self._page = page.cast("B") if page.format != "B" else page
+        self._fields = self._page[_FIELDS : _FIELDS + 16].cast("I")
+        self._console = console
+        self._notify = notify
+        self._state = threading.Lock()
+        self._busy = False
+        self._again = False
+        self._closed = False
+
+    def pump(self) -> None:
+        """Moves all that can be moved, both ways; call it when the guest's event arrives.
+
+        Never waits for another thread that is pumping: that one goes round once more instead, so that any lock may be
+        held by the caller.
+        """
+        with self._state:
+            self._again = True
+            if self._busy or self._closed:
+                return
+            self._busy = True
+        moved = True
+        while True:
+            with self._state:
+                if self._closed or not self._again:
+                    self._busy = False
+                    return
+                self._again = False
+            try:
+                moved = self._take_output()
+                moved = self._give_input() or moved
+            except BaseException:
+                with self._state:
+                    self._busy = False
+                raise
+            if moved:
+                self._notify()
+
+    def drain(self) -> None:
+        """Takes the guest's last words, held or not: the domain has ended."""
+        with self._state:
+            if self._busy or self._closed:
+                return
+        self._take_output(even_held=True)
+
+    def close(self) -> None:
+        """No access to the page any more, once the step under way is through."""
+        with self._state:
+            self._closed = True
+
+    def _take_output(self, *, even_held: bool = False) -> bool:
+        if self._console.held and not even_held:
+            return False
+        cons, prod = self._fields[_OUT_CONS], self._fields[_OUT_PROD]
+        count = (prod - cons) & _MASK
+        if count == 0 or count > OUT_SIZE:
+            return False
+        start = cons % OUT_SIZE
+        first = min(count, OUT_SIZE - start)
+        data = bytes(self._page[_OUT + start : _OUT + start + first]) + bytes(self._page[_OUT : _OUT + count - first])
+        self._fields[_OUT_CONS] = prod
+        self._console.output(data)
+        return True
+
+    def _give_input(self) -> bool:
+        cons, prod = self._fields[_IN_CONS], self._fields[_IN_PROD]
+        used = (prod - cons) & _MASK
+        if used >= IN_SIZE:
+            return False
+        data = self._console.take_input(IN_SIZE - used)
+        if not data:
+            return False
+        start = prod % IN_SIZE
+        first = min(len(data), IN_SIZE - start)
+        self._page[start : start + first] = data[:first]
+        self._page[: len(data) - first] = data[first:]
+        self._fields[_IN_PROD] = (prod + len(data)) & _MASK
+        return True
+
+
+class LineFilter:
+    """For a console that is not a terminal: turns the tty's CR LF into LF, over any cuts between chunks."""
+
+    def __init__(self) -> None:
+        self._cr = False
+
+    def __call__(self, data: bytes) -> bytes:
+        if self._cr:
+            data = b"\r" + data
+        stripped = data.rstrip(b"\r")
+        self._cr = len(stripped) != len(data)  # any number of CRs counts as one
+        while b"\r\r\n" in stripped:
+            stripped = stripped.replace(b"\r\r\n", b"\r\n")
+        return stripped.replace(b"\r\n", b"\n")
+
+
+__all__ = ["Console", "ConsoleRing", "LineFilter"]

@@ -1,0 +1,79 @@
+"""The small initramfs that `domzero image fetch` builds: busybox, a shell on the PV console, a way to power off."""
+
+from __future__ import annotations
+
+from domzero.dom0.images.cpio import Entry, char_device, directory, file, symlink, write_cpio
+
+_RC = """\
+#!/bin/busybox sh
+export PATH=/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev 2>/dev/null || mount -t tmpfs tmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+[ -c /dev/hvc0 ] || mknod /dev/hvc0 c 229 0
+[ -d /sys/hypervisor/properties ] && mount -t xenfs xenfs /proc/xen 2>/dev/null
+ip link set lo up 2>/dev/null
+hostname -F /etc/hostname
+read up rest < /proc/uptime
+type=$(cat /sys/hypervisor/type 2>/dev/null || echo none)
+echo
+echo "Domzero guest: $(uname -s) $(uname -r), hypervisor $type, up after $up s"
+echo "A busybox shell follows; 'poweroff' and 'reboot' end it."
+echo
+"""
+
+_INITTAB = """\
+::sysinit:/etc/rc
+hvc0::respawn:-/bin/sh
+::ctrlaltdel:/sbin/reboot
+::shutdown:/bin/sync
+"""
+
+_PROFILE = """\
+export PATH=/sbin:/bin HOME=/root
+export PS1='\\h:\\w\\$ '
+cd
+"""
+
+# The kernel calls these when Domain 0 asks for a shutdown (control/shutdown). Nothing here is worth an orderly stop.
+_END = """\
+#!/bin/busybox sh
+exec /bin/busybox {applet} -f
+"""
+
+_APPLETS = """
+[ ash awk basename cat chmod chown clear cp cut date dd df dirname dmesg du echo env expr false find free getty
+grep gunzip gzip head hexdump hostname id init insmod ip kill killall less ln ls lsmod md5sum mkdir mkfifo mknod
+modprobe more mount mv nc nproc od pgrep ping pkill printf ps pwd readlink renice reset rm rmdir rmmod sed seq
+setsid sh sha256sum sleep sort stat stty sync sysctl tail tar tee test time top touch tr true tty umount uname
+uniq uptime vi watch wc wget which who xargs yes zcat
+""".split()  # noqa: SIM905
+
+
+def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Entry, ...] = ()) -> bytes:
+    """An initramfs, not compressed: an interpreted guest unpacks that fastest.
+
+    :param busybox: a static busybox for the guest's architecture.
+    :param extra: further entries, for instance kernel modules.
+    """
+    entries = [
+        *(directory(name) for name in ("bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "var")),
+        directory("tmp", 0o1777),
+        char_device("dev/console", 5, 1),
+        char_device("dev/null", 1, 3, 0o666),
+        char_device("dev/hvc0", 229, 0),
+        file("bin/busybox", busybox, 0o755),
+        symlink("init", "bin/busybox"),
+        *(symlink(f"bin/{applet}", "busybox") for applet in _APPLETS),
+        *(file(f"sbin/{applet}", _END.format(applet=applet), 0o755) for applet in ("poweroff", "reboot", "halt")),
+        file("etc/inittab", _INITTAB),
+        file("etc/rc", _RC, 0o755),
+        file("etc/profile", _PROFILE),
+        file("etc/hostname", hostname + "\n"),
+        file("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),
+        file("etc/group", "root:x:0:\n"),
+        *extra,
+    ]
+    return write_cpio(entries)
