@@ -147,9 +147,7 @@ def _check(elf: ElfFile, notes: XenNotes) -> None:
     loader = notes.string(ElfNote.LOADER)
     if loader and loader != "generic":
         raise ImageError(f"needs a loader of its own: {loader!r}")
-    missing = [XenFeature(bit).name for bit in sorted(notes.features_required - OFFERED)] + list(
-        notes.unknown_required
-    )
+    missing = [XenFeature(bit).name for bit in sorted(notes.features_required - OFFERED)] + list(notes.unknown_required)
     if missing:
         raise ImageError(f"needs what a PV domain does not have: {', '.join(missing)}")
     if not any(True for _ in elf.loads()):
