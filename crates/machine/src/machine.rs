@@ -179,6 +179,10 @@ impl Machine {
         entry.flatten().unwrap_or(INVALID_M2P_ENTRY)
     }
 
+    pub fn domain_exists(&self, domid: DomId) -> bool {
+        self.lock_mm(None).domain_exists(domid)
+    }
+
     pub fn free_frames(&self) -> u64 {
         self.lock_mm(None).free_frames()
     }

@@ -24,6 +24,14 @@ impl Cpu {
         self.views.key().map(|k| k.l4)
     }
 
+    /// Flushes the view of `l4` (when it is next used) if page tables have changed since its base was last loaded.
+    pub fn refresh_view(&mut self, l4: Mfn) {
+        let generation = self.domain.pt_generation.load(Ordering::Acquire);
+        let user = self.cpl == 3;
+        self.views.refresh(ViewKey { l4, user }, generation);
+        self.view_changed();
+    }
+
     /// Forgets every translation of every view.
     pub fn flush_tlb_all_views(&mut self) {
         self.views.flush_all();

@@ -87,8 +87,8 @@ impl Domain {
     }
 
     /// Drops the allocation reference (decrease_reservation), and the pin if there is one: 0 or -EINVAL.
-    pub fn release(&self, mfn: Mfn) -> i64 {
-        let mut op = self.op(None);
+    pub fn release(&self, mfn: Mfn, me: Option<&VcpuShared>) -> i64 {
+        let mut op = self.op(me);
         if !op.is_allocated_to(mfn, self.domid) {
             return rc(Err(EINVAL));
         }
@@ -98,7 +98,7 @@ impl Domain {
         }
         op.put_page(mfn);
         drop(op);
-        rc(self.blocking(None, |_| Ok(())))
+        rc(self.blocking(me, |_| Ok(())))
     }
 
     /// Takes a reference (and a writable type reference) for a grant, a backend, or a structure the hypervisor writes.
@@ -180,6 +180,7 @@ impl Domain {
         rc(self.blocking(me, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
     }
 
+    /// The base pointer a vCPU has loaded.
     pub fn get_base(&self, vcpu: u32, kind: BaseKind) -> Option<Mfn> {
         self.op(None).base(vcpu, kind)
     }

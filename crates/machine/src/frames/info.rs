@@ -107,6 +107,9 @@ impl FrameInfo {
     pub fn allocated(&self) -> bool {
         self.state & state::ALLOCATED != 0
     }
+    pub fn type_name(&self) -> &'static str {
+        self.ty.name()
+    }
     /// There is no partial validation here: a typed frame is a validated one.
     pub fn validated(&self) -> bool {
         self.ty != Ty::None
@@ -221,6 +224,10 @@ impl Mm {
     /// The same for 32-bit guests: 4 bytes per frame.
     pub fn m2p_compat(&self) -> (Mfn, u64) {
         (Mfn(self.m2p_base + self.m2p_frames), self.m2p_compat_frames)
+    }
+
+    pub fn domain_exists(&self, domid: DomId) -> bool {
+        self.dom(domid).is_some_and(|d| !d.dying)
     }
 
     pub(super) fn dom(&self, domid: DomId) -> Option<&DomMm> {

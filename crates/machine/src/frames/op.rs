@@ -167,7 +167,7 @@ impl Op<'_> {
     }
 
     /// Stores into a frame on the guest's behalf. The caller holds a writable (or descriptor) type reference.
-    pub(super) fn store(&mut self, maddr: u64, data: &[u8]) {
+    pub(crate) fn store(&mut self, maddr: u64, data: &[u8]) {
         self.machine.store_and_forget_code(maddr, data, self.me);
     }
 

@@ -97,6 +97,14 @@ impl Op<'_> {
         self.get_type(mfn, ty).inspect_err(|_| self.put_page(mfn))
     }
 
+    /// Does something with a frame of this domain while it has type `ty`.
+    pub(crate) fn with_type(&mut self, mfn: Mfn, ty: Ty, f: impl FnOnce(&mut Self)) -> MmResult {
+        self.get_page_and_type(mfn, self.domid, ty)?;
+        f(self);
+        self.put_page_and_type(mfn);
+        Ok(())
+    }
+
     fn retype(&mut self, mfn: Mfn, ty: Ty, count: u32) {
         if let Some(f) = self.frame_mut(mfn) {
             f.ty = ty;

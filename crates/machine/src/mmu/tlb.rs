@@ -157,6 +157,20 @@ impl Views {
         flush
     }
 
+    /// Flushes the view of `key`, if there is one and it is older than `generation`.
+    pub fn refresh(&mut self, key: ViewKey, generation: u64) {
+        let current = self.current;
+        let found = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key));
+        if let Some((i, v)) = found.filter(|(_, v)| v.generation != generation) {
+            v.generation = generation;
+            if i == current {
+                v.flush();
+            } else {
+                v.stale = true;
+            }
+        }
+    }
+
     /// Fills the entry of `va` in the current view: `perms` as (writable, executable); adds to what the entry allows
     /// if it is of the same page.
     pub fn fill(&mut self, va: u64, host: *mut u8, write: bool, fetch: bool) {

@@ -37,6 +37,13 @@ impl Vcpu {
                 }),
             };
         }
+        if self.fast_hypercalls && (nr == nr::MMU_UPDATE || nr == nr::MMUEXT_OP) {
+            self.fast_counts[nr as usize] += 1;
+            if let Some(rc) = self.mmu_hypercall(nr == nr::MMUEXT_OP, args) {
+                self.hypercall_return(rc);
+            }
+            return self.event();
+        }
         if self.fast_hypercalls {
             if let Some(rc) = self.fast_hypercall(nr, args) {
                 self.fast_counts[(nr & 63) as usize] += 1;
@@ -50,6 +57,7 @@ impl Vcpu {
     fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<i64> {
         Some(match nr {
             nr::STACK_SWITCH => self.stack_switch(a[0] as u16, a[1]),
+            nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None),
             nr::FPU_TASKSWITCH => {
                 self.cpu.ts = a[0] as u32 != 0;
                 0

@@ -5,6 +5,9 @@
 mod bounce;
 mod hypercall;
 mod iret;
+mod mmu_glue;
+pub mod mmu_ops;
+pub mod mmuext;
 mod run;
 mod trap;
 

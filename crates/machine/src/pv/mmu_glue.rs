@@ -1,0 +1,151 @@
+//! The vCPU as the page-table hypercalls see it.
+
+use super::mmu_ops::{self, Outcome, PvCpu, Who};
+use super::{mmuext, Vcpu};
+use crate::frames::BaseKind;
+use crate::machine::Domain;
+use crate::mem::Mfn;
+use crate::shared::{Purge, VcpuShared};
+use std::sync::Arc;
+
+impl PvCpu for Vcpu {
+    fn domain(&self) -> &Arc<Domain> {
+        &self.cpu.domain
+    }
+
+    fn shared(&self) -> &Arc<VcpuShared> {
+        &self.cpu.shared
+    }
+
+    fn vcpu_id(&self) -> u32 {
+        self.id
+    }
+
+    fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> bool {
+        self.cpu.apply_purges();
+        self.cpu.read_bytes(va, buf).is_ok()
+    }
+
+    fn copy_out(&mut self, va: u64, buf: &[u8]) -> bool {
+        self.cpu.apply_purges();
+        self.cpu.write_bytes(va, buf).is_ok()
+    }
+
+    fn load_base(&mut self, kind: BaseKind, mfn: Option<Mfn>) {
+        Vcpu::load_base(self, kind == BaseKind::Kernel, mfn);
+        // A CR3 load flushes everything; the view of the mode that is not running included.
+        for m in [self.base(true), self.base(false)].into_iter().flatten() {
+            self.cpu.refresh_view(m);
+        }
+    }
+
+    fn flush_tlb(&mut self, who: Who) {
+        if self.is_meant(who) {
+            self.cpu.flush_tlb_all_views();
+        }
+        self.flush_others(who);
+    }
+
+    fn invlpg(&mut self, va: u64, who: Who) {
+        if self.is_meant(who) {
+            self.cpu.invlpg(va);
+        }
+        self.flush_others(who);
+    }
+
+    fn set_ldt(&mut self, _va: u64, _entries: u32) {}
+}
+
+impl Vcpu {
+    fn is_meant(&self, who: Who) -> bool {
+        match who {
+            Who::Local | Who::All => true,
+            Who::Mask(m) => self.id < 64 && m >> self.id & 1 != 0,
+        }
+    }
+
+    /// Other vCPUs flush everything, also for one page: they are asked rarely.
+    fn flush_others(&mut self, who: Who) {
+        if who == Who::Local
+            || matches!(who, Who::Mask(m) if m & !(1u64.checked_shl(self.id).unwrap_or(0)) == 0)
+        {
+            return;
+        }
+        let domain = self.cpu.domain.clone();
+        let shared = self.cpu.shared.clone();
+        let op = domain.op(Some(&shared));
+        domain.machine.purge(Purge::AllTlb, Some(&shared));
+        drop(op);
+        self.cpu.apply_purges();
+    }
+
+    /// HYPERVISOR_mmu_update, to its end.
+    pub fn mmu_update(&mut self, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> i64 {
+        to_the_end(req_va, count, |va, n| {
+            mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
+        })
+    }
+
+    /// HYPERVISOR_mmuext_op, to its end.
+    pub fn mmuext_op(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> i64 {
+        to_the_end(op_va, count, |va, n| {
+            mmuext::mmuext_op(self, va, n, done_va, foreigndom)
+        })
+    }
+
+    /// The same two as a guest's hypercall in registers. `None`: the call is to be made again after its events.
+    pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Option<i64> {
+        let [va, count, done_va, foreigndom, ..] = args;
+        let outcome = if ext {
+            mmuext::mmuext_op(self, va, count as u32, done_va, foreigndom as u32)
+        } else {
+            mmu_ops::mmu_update(self, va, count as u32, done_va, foreigndom as u32)
+        };
+        self.cpu.apply_purges();
+        match outcome {
+            Outcome::Done(rc) => Some(rc),
+            Outcome::Continue { req_va, count } => {
+                self.cpu.regs[7] = req_va;
+                self.cpu.regs[6] = u64::from(count);
+                self.hypercall_restart();
+                None
+            }
+        }
+    }
+
+    /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form: 0 or `-errno`.
+    pub fn update_va_mapping(&mut self, va: u64, value: u64, flags: u64, domid: Option<u16>) -> i64 {
+        let rc = mmu_ops::update_va_mapping(self, va, value, flags, domid);
+        self.cpu.apply_purges();
+        rc
+    }
+
+    /// HYPERVISOR_update_descriptor: 0 or `-errno`.
+    pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> i64 {
+        mmu_ops::update_descriptor(self, maddr, descriptor)
+    }
+
+    /// Loads a base pointer, validated: 0 or `-errno`. Frame 0 as user base: none.
+    pub fn new_base(&mut self, kernel: bool, mfn: Mfn) -> i64 {
+        let kind = if kernel { BaseKind::Kernel } else { BaseKind::User };
+        let mfn = (kernel || mfn.0 != 0).then_some(mfn);
+        let (domain, shared, id) = (self.cpu.domain.clone(), self.cpu.shared.clone(), self.id);
+        domain.set_base(id, kind, mfn, Some(&shared), || PvCpu::load_base(self, kind, mfn))
+    }
+
+    /// HYPERVISOR_set_gdt, with the frame list copied in: 0 or `-errno`.
+    pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> i64 {
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        domain.set_gdt(self.id, mfns, entries, Some(&shared))
+    }
+}
+
+/// Repeats a preemptible call until it is done.
+fn to_the_end(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Outcome) -> i64 {
+    loop {
+        match call(va, count) {
+            Outcome::Done(rc) => return rc,
+            Outcome::Continue { req_va, count: n } => (va, count) = (req_va, n),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Page-table hypercalls: mmu_update, update_va_mapping, update_descriptor. (mmuext_op is in `mmuext`.)
+//!
+//! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between
+//! pieces pending events and stop requests are looked at, and the call may ask to be continued.
+
+use crate::frames::{errno, segdesc, BaseKind, MmError, MmResult, Op, Ty};
+use crate::machine::{DomId, Domain};
+use crate::mem::Mfn;
+use crate::shared::{attention, VcpuShared};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// In `count`: this is the continuation of a preempted call; `*done` counts what earlier parts did.
+pub const MMU_UPDATE_PREEMPTED: u32 = 1 << 31;
+
+pub const DOMID_FIRST_RESERVED: DomId = 0x7FF0;
+pub const DOMID_SELF: DomId = 0x7FF0;
+pub const DOMID_IO: DomId = 0x7FF1;
+pub const DOMID_XEN: DomId = 0x7FF2;
+
+/// How a page-table hypercall ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0 or `-errno`.
+    Done(i64),
+    /// Let the guest take its events, then make the call again with these in place of its first two arguments.
+    Continue { req_va: u64, count: u32 },
+}
+
+/// Which vCPUs a flush is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Local,
+    /// Bit n: vCPU n of this domain.
+    Mask(u64),
+    All,
+}
+
+/// What these hypercalls need of the vCPU that makes them.
+pub trait PvCpu {
+    fn domain(&self) -> &Arc<Domain>;
+    fn shared(&self) -> &Arc<VcpuShared>;
+    fn vcpu_id(&self) -> u32;
+    /// Copies from the guest kernel's address space, after applying pending purges; false where that faults.
+    fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> bool;
+    /// Copies to the guest kernel's address space, after applying pending purges; false where that faults.
+    fn copy_out(&mut self, va: u64, buf: &[u8]) -> bool;
+    /// A base pointer has changed; the engine must not use the old one after this. Called with the memory lock held.
+    fn load_base(&mut self, kind: BaseKind, mfn: Option<Mfn>);
+    fn flush_tlb(&mut self, who: Who);
+    fn invlpg(&mut self, va: u64, who: Who);
+    /// The guest's LDT is `entries` descriptors at `va` from now on. Its pages are not mapped yet.
+    fn set_ldt(&mut self, va: u64, entries: u32);
+}
+
+/// Whom `foreigndom` names. Nobody here has a target domain, so naming another one is refused, but not before the checks
+/// that Xen makes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Own,
+    /// DOMID_IO: an unprivileged domain may name it, and owns nothing of it.
+    Io,
+    Other,
+}
+
+pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, i64> {
+    match domid {
+        DOMID_SELF => Ok(Owner::Own),
+        DOMID_IO => Ok(Owner::Io),
+        DOMID_XEN => Ok(Owner::Other),
+        id if id == d.domid || !d.machine.domain_exists(id) => Err(-i64::from(errno::ESRCH)),
+        _ => Ok(Owner::Other),
+    }
+}
+
+/// Requests handled with one holding of the lock, and between two looks at pending work.
+const CHUNK: usize = 32;
+
+fn err(e: i32) -> MmError {
+    MmError::Errno(e)
+}
+
+pub(super) fn preempt_wanted(shared: &VcpuShared) -> bool {
+    shared.attention.load(Ordering::SeqCst) & (attention::EVENT | attention::STOP) != 0
+}
+
+/// Finishes a batch: writes the number of completed requests, and says how the call ends.
+pub(super) fn finish_batch<C: PvCpu>(c: &mut C, b: Batch, req_size: u64) -> Outcome {
+    // As in Xen, a bad `done` pointer is not worth failing a call for whose effects are there already.
+    if b.done_va != 0 {
+        c.copy_out(b.done_va, &b.done_before.wrapping_add(b.next).to_le_bytes());
+    }
+    match b.rc {
+        Ok(()) => Outcome::Done(0),
+        Err(MmError::Errno(e)) => Outcome::Done(-i64::from(e)),
+        Err(MmError::Preempted) => Outcome::Continue {
+            req_va: b.req_va.wrapping_add(u64::from(b.next) * req_size),
+            count: b.count.wrapping_sub(b.next) | MMU_UPDATE_PREEMPTED,
+        },
+    }
+}
+
+/// The progress of a batch of requests.
+pub(super) struct Batch {
+    pub req_va: u64,
+    pub count: u32,
+    pub done_va: u64,
+    /// What earlier parts of a continued call did.
+    pub done_before: u32,
+    /// Requests completed.
+    pub next: u32,
+    pub rc: MmResult,
+}
+
+impl Batch {
+    pub fn new<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64) -> Batch {
+        let mut done_before = 0;
+        if count & MMU_UPDATE_PREEMPTED != 0 && done_va != 0 {
+            let mut b = [0; 4];
+            if c.copy_in(done_va, &mut b) {
+                done_before = u32::from_le_bytes(b);
+            }
+        }
+        let count = count & !MMU_UPDATE_PREEMPTED;
+        Batch {
+            req_va,
+            count,
+            done_va,
+            done_before,
+            next: 0,
+            rc: Ok(()),
+        }
+    }
+
+    pub fn failed(rc: i64) -> Outcome {
+        Outcome::Done(rc)
+    }
+}
+
+/// HYPERVISOR_mmu_update. `foreigndom` and `count` as the guest gave them.
+pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+    let d = c.domain().clone();
+    let table_owner = match (foreigndom >> 16) as u16 {
+        0 => Owner::Own,
+        n if n - 1 == d.domid => Owner::Own,
+        n if d.machine.domain_exists(n - 1) => Owner::Other,
+        _ => return Batch::failed(-i64::from(errno::ESRCH)),
+    };
+    let owner = match page_owner(&d, foreigndom as u16) {
+        Ok(o) => o,
+        Err(rc) => return Batch::failed(rc),
+    };
+    let mut b = Batch::new(c, req_va, count, done_va);
+    let mut first = true;
+    while b.next < b.count {
+        if !std::mem::take(&mut first) && preempt_wanted(c.shared()) {
+            b.rc = Err(MmError::Preempted);
+            break;
+        }
+        let n = CHUNK.min((b.count - b.next) as usize);
+        let mut reqs = [0u8; CHUNK * 16];
+        let bytes = n * 16;
+        let (va, buf) = (
+            b.req_va.wrapping_add(u64::from(b.next) * 16),
+            reqs.get_mut(..bytes),
+        );
+        let whole = buf.is_some_and(|buf| c.copy_in(va, buf));
+        // What lies before an unreadable request is still done, one by one.
+        let n = if whole { n } else { 1 };
+        if !whole && !reqs.get_mut(..16).is_some_and(|buf| c.copy_in(va, buf)) {
+            b.rc = Err(err(errno::EFAULT));
+            break;
+        }
+        let me = c.shared().clone();
+        let mut op = d.op(Some(&me));
+        for r in reqs.chunks_exact(16).take(n) {
+            let word = |at: usize| {
+                r.get(at..at + 8)
+                    .and_then(|s| s.try_into().ok())
+                    .map_or(0, u64::from_le_bytes)
+            };
+            b.rc = one_update(&mut op, word(0), word(8), table_owner, owner).and_then(|()| {
+                b.next += 1;
+                op.tail()
+            });
+            if b.rc.is_err() {
+                break;
+            }
+        }
+        if matches!(b.rc, Err(MmError::Errno(_))) {
+            // What an aborted request validated in advance is not needed any more; leftovers are nobody's loss.
+            let _ = op.tail();
+        }
+        drop(op);
+        match b.rc {
+            // Time to let others have the lock. If nobody waits for this vCPU, go on at once.
+            Err(MmError::Preempted) if !preempt_wanted(c.shared()) => b.rc = Ok(()),
+            Err(_) => break,
+            Ok(()) => {}
+        }
+    }
+    if b.rc.is_ok() && b.next == b.count {
+        b.rc = settle_tail(c, &d);
+    }
+    finish_batch(c, b, 16)
+}
+
+/// Finishes what the last request left to do, in as many steps as nothing else is pending.
+pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
+    let me = c.shared().clone();
+    loop {
+        match d.op(Some(&me)).tail() {
+            Err(MmError::Preempted) if !preempt_wanted(&me) => continue,
+            r => return r,
+        }
+    }
+}
+
+fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Owner) -> MmResult {
+    const MACHPHYS_UPDATE: u64 = 1;
+    const PRESERVE_AD: u64 = 2;
+    let (cmd, ptr) = (ptr & 3, ptr & !3);
+    let foreign = owner == Owner::Other || table_owner == Owner::Other;
+    let domid = op.domid;
+    if cmd == MACHPHYS_UPDATE {
+        if foreign {
+            return Err(err(errno::EPERM));
+        }
+        let owner = if owner == Owner::Own { domid } else { DOMID_IO };
+        return op.m2p_update(Mfn(ptr >> 12), val, owner);
+    }
+    if foreign {
+        return Err(err(errno::EPERM));
+    }
+    let mfn = Mfn(ptr >> 12);
+    let info = *op
+        .mm()
+        .info(mfn)
+        .filter(|f| f.owner == domid && f.refs > 0)
+        .ok_or(err(errno::EINVAL))?;
+    if ptr & 7 != 0 {
+        // Half an entry cannot be checked.
+        return Err(err(errno::EINVAL));
+    }
+    let live = info.ty.is_table() && info.type_count > 0;
+    if live {
+        if owner != Owner::Own && info.ty != Ty::L1 {
+            return Err(err(errno::EINVAL));
+        }
+        let owner = if owner == Owner::Own { domid } else { DOMID_IO };
+        return op.mod_entry(mfn, (ptr & 0xfff) as usize / 8, val, cmd == PRESERVE_AD, owner);
+    }
+    // Not a table (any more): a plain store, to a frame that may be written.
+    op.with_type(mfn, Ty::Writable, |op| op.store(ptr, &val.to_le_bytes()))
+}
+
+/// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form. 0 or `-errno`.
+pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, domid: Option<DomId>) -> i64 {
+    const UVMF_FLUSHTYPE_MASK: u64 = 3;
+    const UVMF_TLB_FLUSH: u64 = 1;
+    const UVMF_INVLPG: u64 = 2;
+    const UVMF_ALL: u64 = 1 << 2;
+    let d = c.domain().clone();
+    match domid.map_or(Ok(Owner::Own), |id| page_owner(&d, id)) {
+        Ok(Owner::Own) => {}
+        Ok(_) => return -i64::from(errno::EPERM),
+        Err(rc) => return rc,
+    }
+    let (me, id) = (c.shared().clone(), c.vcpu_id());
+    let r = d.blocking(Some(&me), |op| {
+        let (table, index) = op
+            .base(id, BaseKind::Kernel)
+            .and_then(|root| op.find_l1(root, va))
+            .ok_or(err(errno::EINVAL))?;
+        let domid = op.domid;
+        op.mod_entry(table, index, value, false, domid)
+    });
+    if let Err(MmError::Errno(e)) = r {
+        return -i64::from(e);
+    }
+    let who = match flags & !UVMF_FLUSHTYPE_MASK {
+        0 => Who::Local,
+        UVMF_ALL => Who::All,
+        bitmap => match vcpu_mask(c, bitmap) {
+            Some(m) => Who::Mask(m),
+            None => return -i64::from(errno::EFAULT),
+        },
+    };
+    match flags & UVMF_FLUSHTYPE_MASK {
+        UVMF_TLB_FLUSH => c.flush_tlb(who),
+        UVMF_INVLPG => c.invlpg(va, who),
+        _ => {}
+    }
+    0
+}
+
+/// A guest's bitmap of vCPUs.
+pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
+    let mut b = [0; 8];
+    let len = if c.domain().is_32bit { 4 } else { 8 };
+    let got = b.get_mut(..len).is_some_and(|b| c.copy_in(va, b));
+    got.then(|| u64::from_le_bytes(b))
+}
+
+/// HYPERVISOR_update_descriptor: 0 or `-errno`.
+pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i64 {
+    let d = c.domain().clone();
+    let me = c.shared().clone();
+    let r = d.blocking(Some(&me), |op| {
+        let mfn = Mfn(maddr >> 12);
+        let checked = segdesc::check(descriptor, op.is_32bit).filter(|_| maddr & 7 == 0);
+        let checked = checked.ok_or(err(errno::EINVAL))?;
+        let domid = op.domid;
+        let ty = op
+            .mm()
+            .info(mfn)
+            .filter(|f| f.owner == domid && f.refs > 0)
+            .map(|f| f.ty);
+        let want = if ty == Some(Ty::SegDesc) {
+            Ty::SegDesc
+        } else {
+            Ty::Writable
+        };
+        op.with_type(mfn, want, |op| op.store(maddr, &checked.to_le_bytes()))
+    });
+    match r {
+        Err(MmError::Errno(e)) => -i64::from(e),
+        _ => 0,
+    }
+}

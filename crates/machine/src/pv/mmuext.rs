@@ -1,0 +1,202 @@
+//! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
+
+use super::mmu_ops::{
+    finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who,
+};
+use crate::frames::{errno, BaseKind, MmError, MmResult, Ty};
+use crate::machine::Domain;
+use crate::mem::{Mfn, PAGE_SIZE};
+
+/// `struct mmuext_op` is 24 bytes in a 64-bit guest, 12 in a 32-bit one.
+#[derive(Debug, Clone, Copy)]
+struct ExtOp {
+    cmd: u32,
+    /// mfn or linear_addr
+    arg1: u64,
+    /// nr_ents (lower half), vcpumask or src_mfn
+    arg2: u64,
+}
+
+impl ExtOp {
+    fn size(is_32bit: bool) -> usize {
+        if is_32bit {
+            12
+        } else {
+            24
+        }
+    }
+
+    fn read<C: PvCpu>(c: &mut C, va: u64, is_32bit: bool) -> Option<ExtOp> {
+        let mut raw = [0u8; 24];
+        let len = ExtOp::size(is_32bit);
+        if !raw.get_mut(..len).is_some_and(|b| c.copy_in(va, b)) {
+            return None;
+        }
+        let u32_at = |at: usize| {
+            raw.get(at..at + 4)
+                .and_then(|s| s.try_into().ok())
+                .map_or(0, u32::from_le_bytes)
+        };
+        let long_at = |n: usize| match is_32bit {
+            true => u64::from(u32_at(4 * n)),
+            false => u64::from(u32_at(8 * n)) | u64::from(u32_at(8 * n + 4)) << 32,
+        };
+        Some(ExtOp {
+            cmd: u32_at(0),
+            arg1: long_at(1),
+            arg2: long_at(2),
+        })
+    }
+}
+
+fn err(e: i32) -> MmError {
+    MmError::Errno(e)
+}
+
+/// The whole hypercall; arguments as the guest gave them.
+pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+    let d = c.domain().clone();
+    match page_owner(&d, foreigndom as u16) {
+        Ok(Owner::Own) => {}
+        Ok(_) => return Batch::failed(-i64::from(errno::EPERM)),
+        Err(rc) => return Batch::failed(rc),
+    }
+    let size = ExtOp::size(d.is_32bit) as u64;
+    let mut b = Batch::new(c, op_va, count, done_va);
+    let mut first = true;
+    while b.next < b.count {
+        if !std::mem::take(&mut first) && preempt_wanted(c.shared()) {
+            b.rc = Err(MmError::Preempted);
+            break;
+        }
+        let va = b.req_va.wrapping_add(u64::from(b.next) * size);
+        let Some(op) = ExtOp::read(c, va, d.is_32bit) else {
+            b.rc = Err(err(errno::EFAULT));
+            break;
+        };
+        b.rc = loop {
+            match one_op(c, &d, op) {
+                // The lock was let go in between: others had their turn. Go on at once if nobody waits for this vCPU.
+                Err(MmError::Preempted) if !preempt_wanted(c.shared()) => continue,
+                r => break r,
+            }
+        };
+        if b.rc.is_ok() {
+            b.next += 1;
+        }
+        if b.rc != Err(MmError::Preempted) {
+            // Whatever came of it, what it held in advance or let die is seen to.
+            let tail = settle_tail(c, &d);
+            b.rc = b.rc.and(tail);
+        }
+        if b.rc.is_err() {
+            break;
+        }
+    }
+    if b.count == 0 {
+        b.rc = settle_tail(c, &d);
+    }
+    finish_batch(c, b, size)
+}
+
+/// One operation. `Preempted`: call again with the same operation.
+fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
+    const NEW_BASEPTR: u32 = 5;
+    const TLB_FLUSH_LOCAL: u32 = 6;
+    const INVLPG_LOCAL: u32 = 7;
+    const TLB_FLUSH_MULTI: u32 = 8;
+    const INVLPG_MULTI: u32 = 9;
+    const TLB_FLUSH_ALL: u32 = 10;
+    const INVLPG_ALL: u32 = 11;
+    const FLUSH_CACHE: u32 = 12;
+    const SET_LDT: u32 = 13;
+    const NEW_USER_BASEPTR: u32 = 15;
+    const CLEAR_PAGE: u32 = 16;
+    const COPY_PAGE: u32 = 17;
+    const FLUSH_CACHE_GLOBAL: u32 = 18;
+    const MARK_SUPER: u32 = 19;
+    const UNMARK_SUPER: u32 = 20;
+    const UNPIN_TABLE: u32 = 4;
+    let me = c.shared().clone();
+    match op.cmd {
+        0..=3 => {
+            if d.is_32bit && op.cmd == 3 {
+                return Err(err(errno::EINVAL));
+            }
+            d.op(Some(&me)).pin(Mfn(op.arg1), Ty::table(op.cmd as u8 + 1))
+        }
+        UNPIN_TABLE => d.op(Some(&me)).unpin(Mfn(op.arg1)),
+        NEW_BASEPTR => new_base(c, d, BaseKind::Kernel, Some(Mfn(op.arg1))),
+        NEW_USER_BASEPTR if d.is_32bit => Err(err(errno::ENOSYS)),
+        NEW_USER_BASEPTR => new_base(c, d, BaseKind::User, (op.arg1 != 0).then_some(Mfn(op.arg1))),
+        TLB_FLUSH_LOCAL => {
+            c.flush_tlb(Who::Local);
+            Ok(())
+        }
+        INVLPG_LOCAL => {
+            c.invlpg(op.arg1, Who::Local);
+            Ok(())
+        }
+        TLB_FLUSH_MULTI | INVLPG_MULTI => {
+            let mask = vcpu_mask(c, op.arg2).ok_or(err(errno::EINVAL))?;
+            if op.cmd == TLB_FLUSH_MULTI {
+                c.flush_tlb(Who::Mask(mask));
+            } else {
+                c.invlpg(op.arg1, Who::Mask(mask));
+            }
+            Ok(())
+        }
+        TLB_FLUSH_ALL => {
+            c.flush_tlb(Who::All);
+            Ok(())
+        }
+        INVLPG_ALL => {
+            c.invlpg(op.arg1, Who::All);
+            Ok(())
+        }
+        // Only a domain with devices may flush caches.
+        FLUSH_CACHE | FLUSH_CACHE_GLOBAL => Err(err(errno::EACCES)),
+        SET_LDT => set_ldt(c, d, op),
+        CLEAR_PAGE => {
+            let mut mm = d.op(Some(&me));
+            let to = Mfn(op.arg1);
+            mm.with_type(to, Ty::Writable, |mm| {
+                mm.store(to.maddr(), &[0; PAGE_SIZE as usize])
+            })
+        }
+        COPY_PAGE => {
+            let mut mm = d.op(Some(&me));
+            let (to, from) = (Mfn(op.arg1), Mfn(op.arg2));
+            let own = |f: &&crate::frames::FrameInfo| f.owner == d.domid && f.refs > 0;
+            mm.mm().info(from).filter(own).ok_or(err(errno::EINVAL))?;
+            let mut page = [0; PAGE_SIZE as usize];
+            d.machine.mem.read(from.maddr(), &mut page);
+            mm.with_type(to, Ty::Writable, |mm| mm.store(to.maddr(), &page))
+        }
+        MARK_SUPER | UNMARK_SUPER => Err(err(errno::EOPNOTSUPP)),
+        _ => Err(err(errno::ENOSYS)),
+    }
+}
+
+fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -> MmResult {
+    let (me, id) = (c.shared().clone(), c.vcpu_id());
+    let mut op = d.op(Some(&me));
+    op.set_base(id, kind, mfn, &mut || c.load_base(kind, mfn))
+}
+
+fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
+    let entries = op.arg2 as u32;
+    let va = if entries == 0 { 0 } else { op.arg1 };
+    if va & (PAGE_SIZE - 1) != 0 || entries > 8192 || !address_ok(va) {
+        return Err(err(errno::EINVAL));
+    }
+    let me = c.shared().clone();
+    d.ldt_clear(c.vcpu_id(), Some(&me));
+    c.set_ldt(va, entries);
+    Ok(())
+}
+
+/// Not in the hypervisor's part of the address space, and canonical.
+fn address_ok(va: u64) -> bool {
+    va < 0x0000_8000_0000_0000 || va >= super::HYPERVISOR_VIRT_END
+}
