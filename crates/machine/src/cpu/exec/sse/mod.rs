@@ -13,6 +13,8 @@ mod mov;
 mod permute;
 mod string;
 
+pub use mov::MXCSR_MASK;
+
 use crate::cpu::exec::softfp::{flag, Env};
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
 use crate::cpu::{Cpu, SlowFn};

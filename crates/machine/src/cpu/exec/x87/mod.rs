@@ -1,9 +1,257 @@
-//! x87, fxsave/fxrstor, xsave family.
+//! x87, fxsave/fxrstor.
+//!
+//! Arithmetic is that of [`super::softfp`], rounded to the precision that the control word asks for. An unmasked exception
+//! sets ES; the next waiting instruction raises #MF. The opcode register FOP reads as zero, and FCS/FDS are not kept, as on
+//! processors that deprecate them.
 
-use crate::cpu::SlowFn;
-use iced_x86::Code;
+mod arith;
+mod compare;
+mod load;
+mod remainder;
+mod state;
+mod store;
+mod transcendental;
+mod wide;
+
+use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
+use crate::cpu::fault::{Exec, Trap};
+use crate::cpu::x87state::{sw, F80};
+use crate::cpu::{Cpu, SlowFn};
+use iced_x86::{Code, Instruction, Register};
 
 /// The handler for an x87 or state-saving instruction form, if it is one.
-pub fn lookup(_code: Code) -> Option<SlowFn> {
-    None
+pub fn lookup(code: Code) -> Option<SlowFn> {
+    state::lookup(code)
+        .or_else(|| load::lookup(code))
+        .or_else(|| store::lookup(code))
+        .or_else(|| arith::lookup(code))
+        .or_else(|| compare::lookup(code))
+        .or_else(|| remainder::lookup(code))
+        .or_else(|| transcendental::lookup(code))
+}
+
+/// A waiting instruction that leaves its address in FIP.
+macro_rules! waiting {
+    (|$cpu:ident, $i:ident| $body:expr) => {{
+        #[allow(unused_variables)]
+        fn handler($cpu: &mut $crate::cpu::Cpu, $i: &iced_x86::Instruction) -> $crate::cpu::fault::Exec {
+            $crate::cpu::exec::x87::begin($cpu)?;
+            let done: $crate::cpu::fault::Exec = $body;
+            done?;
+            $cpu.fpu.fip = $cpu.rip;
+            Ok(())
+        }
+        handler as $crate::cpu::SlowFn
+    }};
+}
+use waiting;
+
+/// #NM if the FPU is switched off, #MF if an exception is pending.
+fn begin(cpu: &Cpu) -> Exec {
+    super::sse::check(cpu)?;
+    cpu.fpu.check_pending()
+}
+
+/// Number of a stack register operand.
+fn sn(r: Register) -> u8 {
+    (r as usize).wrapping_sub(Register::ST0 as usize) as u8 & 7
+}
+
+pub const INDEFINITE: F80 = F80 {
+    m: 3 << 62,
+    se: 0xffff,
+};
+const ONE: F80 = F80 {
+    m: LEADING,
+    se: 0x3fff,
+};
+const ZERO: F80 = F80 { m: 0, se: 0 };
+const BIAS: i32 = 16383;
+
+/// Full precision, for what the precision control does not govern.
+const EXTENDED: Target = Target {
+    precision: 64,
+    emin: 1 - BIAS,
+    emax: BIAS,
+    wrap: 24576,
+};
+
+/// The target that the precision control asks for.
+fn target(cpu: &Cpu) -> Target {
+    let precision = match cpu.fpu.control >> 8 & 3 {
+        0 => 24,
+        2 => 53,
+        _ => 64,
+    };
+    Target {
+        precision,
+        ..EXTENDED
+    }
+}
+
+fn unpack(v: F80) -> Un {
+    let sign = v.se & 0x8000 != 0;
+    let plain = |class, exp, sig, denormal| Un {
+        sign,
+        class,
+        exp,
+        sig,
+        denormal,
+    };
+    match v.se & 0x7fff {
+        0 if v.m == 0 => Un::zero(sign),
+        0 => {
+            let lz = v.m.leading_zeros();
+            plain(Class::Num, 1 - BIAS - lz as i32, v.m << lz, true)
+        }
+        _ if v.m & LEADING == 0 => plain(Class::Bad, 0, 0, false),
+        0x7fff if v.m == LEADING => Un::inf(sign),
+        0x7fff => plain(Class::Nan, 0, v.m, false),
+        e => plain(Class::Num, i32::from(e) - BIAS, v.m, false),
+    }
+}
+
+fn pack(env: &mut Env, res: Res, target: &Target) -> F80 {
+    let (sign, e, m) = match res {
+        Res::Zero(sign) => (sign, 0, 0),
+        Res::Inf(sign) => (sign, 0x7fff, LEADING),
+        Res::Nan(n) => (n.sign, 0x7fff, n.sig | LEADING),
+        Res::Num(sign, exp, sig) => match crate::cpu::exec::softfp::round(env, sign, exp, sig, target) {
+            Rounded::Zero => (sign, 0, 0),
+            Rounded::Inf => (sign, 0x7fff, LEADING),
+            Rounded::Num(exp, m) if m & LEADING != 0 => (sign, (exp + BIAS).clamp(1, 0x7ffe) as u16, m),
+            Rounded::Num(_, m) => (sign, 0, m),
+        },
+    };
+    F80 {
+        m,
+        se: e | u16::from(sign) << 15,
+    }
+}
+
+impl crate::cpu::x87state::X87 {
+    fn slot(&self, n: u8) -> usize {
+        usize::from(self.top.wrapping_add(n) & 7)
+    }
+    /// ST(n), or `None` if it is empty.
+    fn get(&self, n: u8) -> Option<F80> {
+        let at = self.slot(n);
+        (self.tags >> at & 1 != 0).then_some(self.regs[at & 7])
+    }
+    fn put(&mut self, n: u8, v: F80) {
+        let at = self.slot(n);
+        self.regs[at & 7] = v;
+        self.tags |= 1 << at;
+    }
+    fn free(&mut self, n: u8) {
+        let at = self.slot(n);
+        self.tags &= !(1 << at);
+    }
+    fn pop(&mut self) {
+        self.free(0);
+        self.top = self.top.wrapping_add(1) & 7;
+    }
+    fn masked(&self, flags: u32) -> bool {
+        flags & !u32::from(self.control) & flag::ALL == 0
+    }
+    fn set_c1(&mut self, on: bool) {
+        self.status = (self.status & !sw::C1) | if on { sw::C1 } else { 0 };
+    }
+    /// Adds exception flags and sets C1.
+    fn raise(&mut self, flags: u32, c1: bool) {
+        self.status |= (flags & flag::ALL) as u16;
+        self.set_c1(c1);
+        self.update_pending();
+    }
+    /// A stack overflow or underflow; true if it is masked, so that the caller stores the indefinite value.
+    fn stack_fault(&mut self, overflow: bool) -> bool {
+        self.status |= sw::SF;
+        self.raise(flag::IE, overflow);
+        self.masked(flag::IE)
+    }
+    /// Pushes `v`, or what a stack overflow leaves there. False if nothing was pushed.
+    fn push(&mut self, v: F80) -> bool {
+        let v = if self.get(7).is_some() {
+            if !self.stack_fault(true) {
+                return false;
+            }
+            INDEFINITE
+        } else {
+            v
+        };
+        self.top = self.top.wrapping_sub(1) & 7;
+        self.put(0, v);
+        true
+    }
+    fn env(&self) -> Env {
+        Env::x87(self.control)
+    }
+    /// Takes over an operation's flags. False if the result must not be stored in a register: one of #I, #D, #Z is unmasked.
+    fn settle(&mut self, env: &Env) -> bool {
+        let pre = env.flags & flag::PRE;
+        if !self.masked(pre) {
+            self.raise(pre, false);
+            return false;
+        }
+        self.raise(env.flags, env.flags & flag::PE != 0 && env.up);
+        true
+    }
+    /// [`Self::settle`] for a result that goes to memory: overflow and underflow keep it from being stored, too.
+    fn would_store(&self, env: &Env) -> bool {
+        self.masked(env.flags & !flag::PE)
+    }
+}
+
+/// The operand at `[ea]` as an unpacked number; leaves its address in FDP.
+fn mem_f32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
+    let va = cpu.ea(i);
+    let v = cpu.read::<u32>(va)?;
+    cpu.fpu.fdp = va;
+    Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F32>(
+        u64::from(v),
+        false,
+    ))
+}
+fn mem_f64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
+    let va = cpu.ea(i);
+    let v = cpu.read::<u64>(va)?;
+    cpu.fpu.fdp = va;
+    Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F64>(
+        v, false,
+    ))
+}
+fn mem_i16(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
+    let va = cpu.ea(i);
+    let v = cpu.read::<u16>(va)? as i16;
+    cpu.fpu.fdp = va;
+    Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
+}
+fn mem_i32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
+    let va = cpu.ea(i);
+    let v = cpu.read::<u32>(va)? as i32;
+    cpu.fpu.fdp = va;
+    Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
+}
+fn mem_i64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
+    let va = cpu.ea(i);
+    let v = cpu.read::<u64>(va)? as i64;
+    cpu.fpu.fdp = va;
+    Ok(Un::int(v < 0, v.unsigned_abs()))
+}
+
+/// `ST(dst) = f(ST(0))`, stored with `target`.
+fn unary(cpu: &mut Cpu, target: &Target, f: impl Fn(&mut Env, &Un) -> Res) -> Exec {
+    let Some(a) = cpu.fpu.get(0) else {
+        if cpu.fpu.stack_fault(false) {
+            cpu.fpu.put(0, INDEFINITE);
+        }
+        return Ok(());
+    };
+    let mut env = cpu.fpu.env();
+    let res = f(&mut env, &unpack(a));
+    let v = pack(&mut env, res, target);
+    if cpu.fpu.settle(&env) {
+        cpu.fpu.put(0, v);
+    }
+    Ok(())
 }
