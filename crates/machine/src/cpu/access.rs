@@ -398,9 +398,7 @@ unsafe fn rmw_16<T: Scalar>(p: *mut u8, f: &mut dyn FnMut(T) -> Option<T>) -> T 
     if std::arch::is_x86_feature_detected!("cmpxchg16b") {
         let dst = p.cast::<u128>();
         // SAFETY: the feature was just detected; aligned, inside guest RAM.
-        let cas = |old, new| unsafe {
-            std::arch::x86_64::cmpxchg16b(dst, old, new, Ordering::SeqCst, Ordering::SeqCst)
-        };
+        let cas = |old, new| unsafe { cmpxchg_16(dst, old, new) };
         // SAFETY: the caller's promise; a torn read only makes the first exchange fail.
         let mut seen = unsafe { dst.read_unaligned() };
         loop {
@@ -415,4 +413,28 @@ unsafe fn rmw_16<T: Scalar>(p: *mut u8, f: &mut dyn FnMut(T) -> Option<T>) -> T 
     let _guard = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
     // SAFETY: the caller's promise.
     unsafe { rmw_host(p, false, f) }
+}
+
+/// The standard library's intrinsic ends up as a call into libatomic, which nobody links.
+///
+/// # Safety
+/// The host has cmpxchg16b; `p` is aligned to 16 and points into guest RAM.
+#[cfg(target_arch = "x86_64")]
+unsafe fn cmpxchg_16(p: *mut u128, old: u128, new: u128) -> u128 {
+    let (lo, hi): (u64, u64);
+    // SAFETY: the caller's promise; rbx, which the compiler keeps for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            in("rdi") p,
+            inout("rsi") new as u64 => _,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") old as u64 => lo,
+            inout("rdx") (old >> 64) as u64 => hi,
+            options(nostack),
+        );
+    }
+    u128::from(hi) << 64 | u128::from(lo)
 }

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod flags;
 pub mod regs;
 pub mod run;
+pub mod segment;
 pub mod views;
 pub mod x87state;
 
@@ -76,6 +77,8 @@ pub struct Cpu {
     pub fpu: x87state::X87,
     /// Selectors es cs ss ds fs gs
     pub sel: [u16; 6],
+    /// The guest's descriptor tables.
+    pub desc: segment::DescTables,
     /// Instructions left before `run` stops with `Stop::Budget`.
     pub budget: i64,
     pub cpuid_table: Vec<CpuidRow>,
@@ -170,6 +173,7 @@ impl Cpu {
             slow_only: false,
             fpu: x87state::X87::default(),
             sel: [0; 6],
+            desc: segment::DescTables::default(),
             budget: 0,
             cpuid_table: Vec::new(),
             tsc_aux: 0,

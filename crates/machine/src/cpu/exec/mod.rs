@@ -1,7 +1,21 @@
 //! Instruction handlers.
 
+mod alu;
+mod atomic;
+mod bits;
+mod bmi;
+mod flow;
+pub mod general;
+mod mov;
+mod muldiv;
+pub(crate) mod operand;
+mod segment;
+mod shift;
 pub mod softfp;
 pub mod sse;
+mod stack;
+mod string;
+mod system;
 pub mod x87;
 
 use crate::cpu::SlowFn;
@@ -9,5 +23,7 @@ use iced_x86::Code;
 
 /// The handler of an instruction form; `None` raises #UD.
 pub fn lookup(code: Code) -> Option<SlowFn> {
-    sse::lookup(code).or_else(|| x87::lookup(code))
+    general::lookup(code)
+        .or_else(|| sse::lookup(code))
+        .or_else(|| x87::lookup(code))
 }

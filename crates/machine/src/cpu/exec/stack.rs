@@ -1,0 +1,190 @@
+//! push, pop, pushf, popf, enter, leave, lahf, sahf.
+
+use super::operand::*;
+use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::regs::seg_index;
+use crate::cpu::{Cpu, Scalar, SlowFn};
+use iced_x86::{Code, Instruction, OpKind};
+
+impl Cpu {
+    /// Checks a stack address: outside the canonical range it is #SS, not #GP.
+    pub(crate) fn check_stack(&self, va: u64) -> Exec {
+        if canonical(va) {
+            Ok(())
+        } else {
+            Err(Fault::with_code(vector::SS, 0).into())
+        }
+    }
+
+    /// Pushes a value; rsp changes only if the store succeeds.
+    pub fn push<T: Scalar>(&mut self, v: T) -> Exec {
+        let sp = self.regs[RSP].wrapping_sub(T::SIZE as u64);
+        self.check_stack(sp)?;
+        self.write::<T>(sp, v)?;
+        self.regs[RSP] = sp;
+        Ok(())
+    }
+
+    /// The value `depth` bytes above the top of the stack; rsp stays.
+    pub fn peek_stack<T: Scalar>(&mut self, depth: u64) -> Result<T, Trap> {
+        let sp = self.regs[RSP].wrapping_add(depth);
+        self.check_stack(sp)?;
+        self.read::<T>(sp)
+    }
+
+    /// Pops a value.
+    pub fn pop<T: Scalar>(&mut self) -> Result<T, Trap> {
+        let v = self.peek_stack::<T>(0)?;
+        self.regs[RSP] = self.regs[RSP].wrapping_add(T::SIZE as u64);
+        Ok(v)
+    }
+}
+
+pub(crate) fn push<const B: u32>(cpu: &mut Cpu, v: u64) -> Exec {
+    match B {
+        16 => cpu.push::<u16>(v as u16),
+        32 => cpu.push::<u32>(v as u32),
+        _ => cpu.push::<u64>(v),
+    }
+}
+
+pub(crate) fn peek<const B: u32>(cpu: &mut Cpu, depth: u64) -> Result<u64, Trap> {
+    Ok(match B {
+        16 => cpu.peek_stack::<u16>(depth)? as u64,
+        32 => cpu.peek_stack::<u32>(depth)? as u64,
+        _ => cpu.peek_stack::<u64>(depth)?,
+    })
+}
+
+fn push_op<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let v = read_op::<B>(cpu, i, 0)?;
+    push::<B>(cpu, v)
+}
+
+fn pop_op<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let v = peek::<B>(cpu, 0)?;
+    let old = cpu.regs[RSP];
+    // An address that uses rsp, and `pop rsp` itself, see it already incremented.
+    cpu.regs[RSP] = old.wrapping_add(B as u64 / 8);
+    let r = write_op::<B>(cpu, i, 0, v);
+    if r.is_err() {
+        cpu.regs[RSP] = old;
+    }
+    r
+}
+
+fn push_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let v = cpu.sel[seg_index(i.op0_register())];
+    push::<B>(cpu, v as u64)
+}
+
+fn pop_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let v = peek::<B>(cpu, 0)?;
+    cpu.load_segment(seg_index(i.op0_register()), v as u16)?;
+    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(B as u64 / 8);
+    Ok(())
+}
+
+fn pushf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let v = cpu.rflags() & !(VM | RF);
+    push::<B>(cpu, v)
+}
+
+/// What popf may change above CPL 0 with IOPL < CPL: not IF, IOPL, VIF, VIP.
+const POPF: u64 = ARITH | TF | DF | NT | AC | ID;
+
+fn popf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let v = peek::<B>(cpu, 0)?;
+    let old = cpu.rflags();
+    let change = POPF & mask(B);
+    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(B as u64 / 8);
+    cpu.set_rflags(old & !change & !(RF & mask(B)) | v & change);
+    Ok(())
+}
+
+/// enter: the pushes may have happened when a later one faults, but no register has changed.
+fn enter<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let size = imm(i, 0) & 0xffff;
+    let level = imm(i, 1) & 31;
+    let bytes = B as u64 / 8;
+    let mut sp = cpu.regs[RSP];
+    let mut bp = cpu.regs[RBP];
+    let put = |cpu: &mut Cpu, sp: &mut u64, v: u64| {
+        *sp = sp.wrapping_sub(bytes);
+        cpu.check_stack(*sp)?;
+        store::<B>(cpu, *sp, v)
+    };
+    put(cpu, &mut sp, bp)?;
+    let frame = sp;
+    for _ in 1..level {
+        bp = bp.wrapping_sub(bytes);
+        cpu.check_stack(bp)?;
+        let v = load::<B>(cpu, bp)?;
+        put(cpu, &mut sp, v)?;
+    }
+    if level > 0 {
+        put(cpu, &mut sp, frame)?;
+    }
+    sp = sp.wrapping_sub(size);
+    cpu.check_stack(sp)?;
+    // The final stack pointer must be writable, though nothing is written there.
+    cpu.probe_write(sp, bytes as usize)?;
+    set_low::<B>(cpu, RBP, frame);
+    cpu.regs[RSP] = sp;
+    Ok(())
+}
+
+fn leave<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let bp = cpu.regs[RBP];
+    cpu.check_stack(bp)?;
+    let v = load::<B>(cpu, bp)?;
+    cpu.regs[RSP] = bp.wrapping_add(B as u64 / 8);
+    set_low::<B>(cpu, RBP, v);
+    Ok(())
+}
+
+fn lahf(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let v = (cpu.rflags() & 0xff) | 2;
+    cpu.regs[RAX] = cpu.regs[RAX] & !0xff00 | v << 8;
+    Ok(())
+}
+
+fn sahf(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let low = SF | ZF | AF | PF | CF;
+    let v = (cpu.regs[RAX] >> 8) & low | cpu.rflags() & OF;
+    cpu.set_arith_flags(v);
+    Ok(())
+}
+
+/// push imm: the immediate is sign-extended to the operand size.
+fn push_imm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    debug_assert!(i.op0_kind() != OpKind::Memory);
+    push::<B>(cpu, imm(i, 0))
+}
+
+pub fn lookup(code: Code) -> Option<SlowFn> {
+    use Code::*;
+    Some(match code {
+        Push_r64 | Push_rm64 => push_op::<64>,
+        Push_r16 | Push_rm16 => push_op::<16>,
+        Push_imm16 | Pushw_imm8 => push_imm::<16>,
+        Pushq_imm32 | Pushq_imm8 => push_imm::<64>,
+        Pop_r64 | Pop_rm64 => pop_op::<64>,
+        Pop_r16 | Pop_rm16 => pop_op::<16>,
+        Pushw_FS | Pushw_GS => push_seg::<16>,
+        Pushq_FS | Pushq_GS => push_seg::<64>,
+        Popw_FS | Popw_GS => pop_seg::<16>,
+        Popq_FS | Popq_GS => pop_seg::<64>,
+        Pushfw => pushf::<16>,
+        Pushfq => pushf::<64>,
+        Popfw => popf::<16>,
+        Popfq => popf::<64>,
+        Enterw_imm16_imm8 => enter::<16>,
+        Enterq_imm16_imm8 => enter::<64>,
+        Leavew => leave::<16>,
+        Leaveq => leave::<64>,
+        Lahf => lahf,
+        Sahf => sahf,
+        _ => return None,
+    })
+}

@@ -1,0 +1,283 @@
+//! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
+
+use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::Cpu;
+use crate::mem::Mfn;
+
+/// Entries of a descriptor table per frame.
+const PER_FRAME: u32 = 512;
+
+/// A guest's GDT or LDT: its frames as the hypervisor has validated them.
+#[derive(Debug, Clone)]
+pub struct DescTable {
+    pub frames: [Option<Mfn>; 16],
+    /// Number of descriptors that may be used.
+    pub entries: u32,
+}
+
+impl Default for DescTable {
+    fn default() -> Self {
+        DescTable {
+            frames: [None; 16],
+            entries: 0,
+        }
+    }
+}
+
+/// Both tables of a vCPU, set by MMUEXT_SET_LDT and set_gdt. Xen's own entries are known to [`Cpu`] itself.
+#[derive(Debug, Clone, Default)]
+pub struct DescTables {
+    pub gdt: DescTable,
+    pub ldt: DescTable,
+}
+
+/// A code segment that has passed its checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeSegment {
+    pub selector: u16,
+    /// CS.L: 64-bit code.
+    pub long: bool,
+}
+
+/// What verr and verw ask about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// An 8-byte segment descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor(pub u64);
+
+impl Descriptor {
+    fn bit(self, n: u32) -> bool {
+        self.0 >> n & 1 != 0
+    }
+    pub fn base(self) -> u64 {
+        (self.0 >> 16 & 0xff_ffff) | (self.0 >> 32 & 0xff00_0000)
+    }
+    /// The limit in bytes, granularity applied.
+    pub fn limit(self) -> u32 {
+        let raw = (self.0 & 0xffff) as u32 | (self.0 >> 32) as u32 & 0xf_0000;
+        if self.bit(55) {
+            raw << 12 | 0xfff
+        } else {
+            raw
+        }
+    }
+    pub fn dpl(self) -> u8 {
+        (self.0 >> 45 & 3) as u8
+    }
+    pub fn present(self) -> bool {
+        self.bit(47)
+    }
+    /// Code or data, as against system segments and gates.
+    pub fn is_segment(self) -> bool {
+        self.bit(44)
+    }
+    pub fn is_code(self) -> bool {
+        self.is_segment() && self.bit(43)
+    }
+    /// Conforming code (of code segments).
+    pub fn is_conforming(self) -> bool {
+        self.is_code() && self.bit(42)
+    }
+    pub fn is_writable(self) -> bool {
+        self.is_segment() && !self.bit(43) && self.bit(41)
+    }
+    /// Data, or code that may be read.
+    pub fn is_readable(self) -> bool {
+        self.is_segment() && (!self.bit(43) || self.bit(41))
+    }
+    pub fn is_long(self) -> bool {
+        self.is_code() && self.bit(53)
+    }
+    fn system_type(self) -> u8 {
+        (self.0 >> 40 & 15) as u8
+    }
+    /// Whether lar accepts it in long mode: segments, LDT, TSS and call gates.
+    pub fn has_access_rights(self) -> bool {
+        self.is_segment() || matches!(self.system_type(), 2 | 9 | 11 | 12)
+    }
+    /// Whether lsl accepts it.
+    pub fn has_limit(self) -> bool {
+        self.is_segment() || matches!(self.system_type(), 2 | 9 | 11)
+    }
+    /// What lar gives: the second doubleword without base and limit 15:0.
+    pub fn access_rights(self) -> u32 {
+        (self.0 >> 32) as u32 & 0x00ff_ff00
+    }
+    pub fn allows(self, access: Access) -> bool {
+        match access {
+            Access::Read => self.is_readable(),
+            Access::Write => self.is_writable(),
+        }
+    }
+}
+
+/// First GDT entry that belongs to Xen.
+const FIRST_RESERVED_ENTRY: u32 = 14 * PER_FRAME;
+
+/// Descriptors in Xen's part of the GDT that a guest may use: the selectors of the public headers.
+fn xen_descriptor(index: u32) -> Option<u64> {
+    Some(match index << 3 {
+        0xe008 => 0x00af_9b00_0000_ffff, // ring 0 code, 64-bit
+        0xe010 => 0x00cf_9300_0000_ffff, // ring 0 data
+        0xe018 => 0x00cf_bb00_0000_ffff, // ring 1 code, 32-bit (FLAT_RING1_CS)
+        0xe020 => 0x00cf_fb00_0000_ffff, // ring 3 code, 32-bit (FLAT_RING3_CS32)
+        0xe028 => 0x00cf_f300_0000_ffff, // ring 3 data (FLAT_RING3_DS32, SS64)
+        0xe030 => 0x00af_fb00_0000_ffff, // ring 3 code, 64-bit (FLAT_RING3_CS64)
+        _ => return None,
+    })
+}
+
+/// Selector without RPL, as an error code.
+fn code_of(selector: u16) -> u32 {
+    (selector & 0xfffc) as u32
+}
+
+fn gp(selector: u16) -> Trap {
+    Fault::with_code(vector::GP, code_of(selector)).into()
+}
+
+impl Cpu {
+    /// The raw descriptor of a selector that is not null; `None` beyond its table.
+    pub fn descriptor(&self, selector: u16) -> Option<Descriptor> {
+        let index = (selector >> 3) as u32;
+        let table = if selector & 4 != 0 {
+            &self.desc.ldt
+        } else {
+            &self.desc.gdt
+        };
+        if selector & 4 == 0 && index >= FIRST_RESERVED_ENTRY {
+            return xen_descriptor(index).map(Descriptor);
+        }
+        if index >= table.entries {
+            return None;
+        }
+        let frame = (*table.frames.get((index / PER_FRAME) as usize)?)?;
+        let maddr = frame.maddr() + (index % PER_FRAME) as u64 * 8;
+        self.domain.machine.mem.read_u64(maddr).map(Descriptor)
+    }
+
+    /// The descriptor that lar, lsl, verr and verw may see: privileged enough, and not null.
+    pub fn visible_descriptor(&self, selector: u16) -> Option<Descriptor> {
+        if selector & 0xfffc == 0 {
+            return None;
+        }
+        let d = self.descriptor(selector)?;
+        let privilege = self.cpl.max(selector as u8 & 3);
+        (d.is_conforming() || d.dpl() >= privilege).then_some(d)
+    }
+
+    /// Loads es, ss, ds, fs or gs (`seg` as in [`Cpu::sel`]) as `mov` and `pop` do.
+    pub fn load_segment(&mut self, seg: usize, selector: u16) -> Exec {
+        if seg == 1 {
+            return Err(Fault::ud().into());
+        }
+        if seg == 2 {
+            self.check_stack_segment(selector)?;
+        } else if selector & 0xfffc == 0 {
+            self.set_segment(seg, selector, 0);
+            return Ok(());
+        }
+        let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
+        if seg != 2 {
+            let privilege = self.cpl.max(selector as u8 & 3);
+            if !d.is_readable() || !d.is_conforming() && d.dpl() < privilege {
+                return Err(gp(selector));
+            }
+            if !d.present() {
+                return Err(Fault::with_code(vector::NP, code_of(selector)).into());
+            }
+        }
+        self.set_segment(seg, selector, d.base());
+        Ok(())
+    }
+
+    fn set_segment(&mut self, seg: usize, selector: u16, base: u64) {
+        if let Some(s) = self.sel.get_mut(seg) {
+            *s = selector;
+        }
+        match seg {
+            4 => self.fs_base = base,
+            5 => self.gs_base = base,
+            _ => {}
+        }
+    }
+
+    /// Checks what is about to become SS: writable data of exactly our privilege.
+    pub fn check_stack_segment(&self, selector: u16) -> Exec {
+        if selector & 0xfffc == 0 {
+            // 64-bit code below ring 3 may run with a null SS of its own RPL.
+            let ok = self.cpl < 3 && selector as u8 & 3 == self.cpl;
+            return if ok { Ok(()) } else { Err(Fault::gp().into()) };
+        }
+        let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
+        if selector as u8 & 3 != self.cpl || !d.is_writable() || d.dpl() != self.cpl {
+            return Err(gp(selector));
+        }
+        if !d.present() {
+            return Err(Fault::with_code(vector::SS, code_of(selector)).into());
+        }
+        Ok(())
+    }
+
+    /// Checks the target of a far transfer at the same privilege. `returning`: by ret or iret, where RPL counts.
+    pub fn check_code_segment(&self, selector: u16, returning: bool) -> Result<CodeSegment, Trap> {
+        if selector & 0xfffc == 0 {
+            return Err(Fault::gp().into());
+        }
+        let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
+        let rpl = selector as u8 & 3;
+        if !d.is_segment() && d.present() && !returning {
+            return Err(Trap::Unsupported("far transfer through a gate"));
+        }
+        let privileged_enough = match (returning, d.is_conforming()) {
+            (true, false) => rpl == self.cpl && d.dpl() == rpl,
+            (true, true) => rpl == self.cpl && d.dpl() <= rpl,
+            (false, true) => d.dpl() <= self.cpl,
+            (false, false) => rpl <= self.cpl && d.dpl() == self.cpl,
+        };
+        if returning && rpl > self.cpl {
+            return Err(Trap::Unsupported("far return to an outer ring"));
+        }
+        if !d.is_code() || !privileged_enough {
+            return Err(gp(selector));
+        }
+        if !d.present() {
+            return Err(Fault::with_code(vector::NP, code_of(selector)).into());
+        }
+        if !d.is_long() {
+            return Err(Trap::Unsupported("compatibility mode"));
+        }
+        Ok(CodeSegment {
+            selector: selector & !3 | self.cpl as u16,
+            long: true,
+        })
+    }
+
+    /// Makes a checked code segment the current one.
+    pub fn enter_code_segment(&mut self, cs: CodeSegment) {
+        self.sel[1] = cs.selector;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_takes_its_fields_from_where_the_manual_says() {
+        // base 0x12345678, limit 0xabcde pages, writable data, DPL 3, present.
+        let d = Descriptor(0x12ca_f334_5678_bcde);
+        assert_eq!(d.base(), 0x1234_5678);
+        assert_eq!(d.limit(), 0xabcd_efff);
+        assert_eq!(
+            (d.dpl(), d.present(), d.is_writable(), d.is_code()),
+            (3, true, true, false)
+        );
+        assert_eq!(d.access_rights(), 0x00ca_f300);
+    }
+}
