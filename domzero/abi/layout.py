@@ -128,6 +128,15 @@ def layout_for(cls: type[T], is_32bit: bool) -> type[T]:
     return narrow if is_32bit else cls
 
 
+def offset_of(cls: type[Wire] | type[WireUnion], *path: str) -> int:
+    """`offsetof(cls, a.b)` of a laid-out class."""
+    offset, at = 0, cls
+    for name in path:
+        offset += getattr(at, name).offset
+        at = dict((field[0], field[1]) for field in at._fields_)[name]
+    return offset
+
+
 __all__ = [
     "Annotated",
     "Wire",
@@ -137,6 +146,7 @@ __all__ = [
     "domid_t",
     "handle",
     "layout_for",
+    "offset_of",
     "s8",
     "s16",
     "s32",

@@ -1,0 +1,115 @@
+"""What is printed when a domain crashes: registers, stack, page walk, in Xen's form."""
+
+import struct
+from typing import TYPE_CHECKING
+
+from domzero import _machine
+from domzero.abi.arch_x86 import xen_pfn_to_cr3
+from domzero.hypervisor.emulate.cpuid import XEN_MAJOR, XEN_MINOR
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+STACK_WORDS = 32
+WORDS_PER_LINE = 4
+VECTOR_PAGE_FAULT = 14
+
+_NAMES = {
+    0: "divide error",
+    1: "debug",
+    2: "nmi",
+    3: "int3",
+    4: "overflow",
+    5: "bounds",
+    6: "invalid opcode",
+    7: "device not available",
+    8: "double fault",
+    10: "invalid tss",
+    11: "segment not found",
+    12: "stack error",
+    13: "general protection fault",
+    14: "page fault",
+    16: "fpu error",
+    17: "alignment check",
+    18: "machine check",
+    19: "simd error",
+}
+
+
+def describe_fault(fault: _machine.ExitFault) -> str:
+    """One line about an exception that the guest could not take."""
+    name = _NAMES.get(fault.vector, "exception")
+    code = "" if fault.error_code is None else f", ec={fault.error_code:04x}"
+    where = f", cr2={fault.cr2:016x}" if fault.vector == VECTOR_PAGE_FAULT else ""
+    return f"{name} [#{fault.vector}{code}{where}]: {fault.reason}"
+
+
+def report_fault(vcpu: "Vcpu", fault: _machine.ExitFault) -> None:
+    """Prints a crash because of an exception."""
+    report(vcpu, f"Unhandled {describe_fault(fault)}", walk=fault.cr2 if fault.vector == VECTOR_PAGE_FAULT else None)
+
+
+def report(vcpu: "Vcpu", why: str, *, walk: int | None = None) -> None:
+    """Prints registers and stack of a vCPU whose domain is about to crash; only from the vCPU's own thread.
+
+    :param walk: a virtual address whose page walk is printed too.
+    """
+    domain = vcpu.domain
+    lines = [f"{vcpu!r} {why}"]
+    if walk is not None:
+        lines += _page_walk(vcpu, walk)
+    lines.append(f"Domain {domain.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:")
+    lines.append(f"----[ Xen-{XEN_MAJOR}.{XEN_MINOR}-domzero  x86_64  debug=n  Not tainted ]----")
+    lines += _registers(vcpu)
+    lines += _stack(vcpu)
+    for line in lines:
+        domain.host.log(line)
+    domain.crash_report.extend(lines)
+
+
+def _page_walk(vcpu: "Vcpu", va: int) -> list[str]:
+    lines = [f"Pagetable walk from {va:016x}:"]
+    for level, _table, index, entry in vcpu.hw.page_walk(va):
+        lines.append(f" L{level}[0x{index:03x}] = {entry:016x}")
+    return lines
+
+
+def _registers(vcpu: "Vcpu") -> list[str]:
+    r = vcpu.hw.registers()
+
+    def row(*names: str) -> str:
+        return "   ".join(f"{name + ':':<4} {r.get(name, 0):016x}" for name in names)
+
+    kind = "kernel" if "guest_kernel" not in r and vcpu.hw.guest_kernel else "user"
+    cr3 = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"))
+    return [
+        f"CPU:    {vcpu.vcpu_id}",
+        f"RIP:    {r.get('cs', 0):04x}:[<{r.get('rip', 0):016x}>]",
+        f"RFLAGS: {r.get('rflags', 0):016x}   EM: {int(vcpu.upcall_mask)}   CONTEXT: pv guest {kind} ({vcpu!r})",
+        row("rax", "rbx", "rcx"),
+        row("rdx", "rsi", "rdi"),
+        row("rbp", "rsp", "r8"),
+        row("r9", "r10", "r11"),
+        row("r12", "r13", "r14"),
+        f"{row('r15')}   cr3: {cr3:016x}   {row('cr2')}",
+        f"fsb: {r.get('fs_base', 0):016x}   gsb: {r.get('gs_base_kernel', 0):016x}   "
+        f"gss: {r.get('gs_base_user', 0):016x}",
+        "   ".join(f"{name}: {r.get(name, 0):04x}" for name in ("ds", "es", "fs", "gs", "ss", "cs")),
+    ]
+
+
+def _stack(vcpu: "Vcpu") -> list[str]:
+    rsp = vcpu.hw.get_reg("rsp") & ~7
+    lines = [f"Guest stack trace from rsp={rsp:016x}:"]
+    words: list[str] = []
+    for index in range(STACK_WORDS):
+        try:
+            data = vcpu.hw.read_va((rsp + 8 * index) & (2**64 - 1), 8)
+        except _machine.GuestFault:
+            break
+        words.append(f"{struct.unpack('<Q', data)[0]:016x}")
+    for at in range(0, len(words), WORDS_PER_LINE):
+        lines.append("   " + " ".join(words[at : at + WORDS_PER_LINE]))
+    if not words:
+        lines.append("   Fault while accessing guest memory.")
+    return lines

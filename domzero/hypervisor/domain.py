@@ -1,0 +1,225 @@
+"""A domain: its state, and the verbs every part of the hypervisor needs."""
+
+import threading
+import uuid as uuid_module
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from domzero import _machine
+from domzero.abi.sched import ShutdownReason
+from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
+from domzero.errors import ConfigError, ResourceError
+from domzero.hypervisor import timekeeping
+from domzero.hypervisor.evtchn import EventChannels
+from domzero.hypervisor.grant import GrantTable
+from domzero.hypervisor.vcpu import Vcpu
+from domzero.hypervisor.watchdog import Watchdogs
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.host import Host
+
+__all__ = ["Domain", "DomainSpec", "ShutdownReason"]
+
+
+@dataclass(slots=True, kw_only=True)
+class DomainSpec:
+    """What the hypervisor has to know to make a domain (the rest is the builder's and the toolstack's).
+
+    :param max_pages: how many frames the domain may own.
+    :param e820: pseudo-physical memory map as (address, size, type), for XENMEM_memory_map; Xen has none by default.
+    """
+
+    name: str = ""
+    max_pages: int
+    vcpus: int = 1
+    uuid: uuid_module.UUID = field(default_factory=uuid_module.uuid4)
+    is_32bit: bool = False
+    domid: int | None = None
+    e820: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Domain:
+    """State of one domain. Changed with `host.lock` held."""
+
+    host: "Host"
+    domid: int
+    name: str
+    uuid: uuid_module.UUID
+    is_32bit: bool
+    hw: _machine.Domain
+    max_pages: int
+    e820: list[tuple[int, int, int]]
+    shared_info_mfn: int
+    vcpus: list[Vcpu] = field(default_factory=list)
+    evtchn: EventChannels = field(init=False)
+    grants: GrantTable = field(init=False)
+    watchdogs: Watchdogs = field(init=False)
+    vm_assist: int = 0
+    pause_count: int = 1
+    is_dying: bool = False
+    shutdown_code: ShutdownReason | None = None
+    """Why the domain has stopped, once it has."""
+    latched_code: ShutdownReason | None = None
+    """SCHEDOP_shutdown_code: what a later shutdown will report."""
+    crash_report: list[str] = field(default_factory=list)
+    bug: BaseException | None = None
+    """An error of ours that ended this domain: tests raise it again."""
+    on_shutdown: list[Callable[["Domain", ShutdownReason], None]] = field(default_factory=list)
+    """Called once when the domain stops, with `host.lock` held; must not wait."""
+    console_sink: Callable[[bytes], None] | None = None
+    """Receives what the guest writes with console_io (its emergency console)."""
+    trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None = None
+    """Called after each hypercall that came up here with name, arguments and result."""
+    hypercall_counts: Counter[str] = field(default_factory=Counter)
+    logged_once: set[str] = field(default_factory=set)
+    stopped: threading.Condition = field(init=False)
+
+    @classmethod
+    def create(cls, host: "Host", domid: int, spec: DomainSpec) -> "Domain":
+        """Used by `Host.create_domain`."""
+        if not 1 <= spec.vcpus <= XEN_LEGACY_MAX_VCPUS:
+            raise ConfigError(f"{spec.vcpus} is not possible: 1 to {XEN_LEGACY_MAX_VCPUS}", key="vcpus")
+        try:
+            hw = host.machine.create_domain(domid, is_32bit=spec.is_32bit)
+            (shared_info_mfn,) = hw.share_hypervisor_frames(1)
+        except _machine.MachineError as error:
+            raise ResourceError(str(error)) from error
+        domain = cls(
+            host=host,
+            domid=domid,
+            name=spec.name or f"domain{domid}",
+            uuid=spec.uuid,
+            is_32bit=spec.is_32bit,
+            hw=hw,
+            max_pages=spec.max_pages,
+            e820=list(spec.e820),
+            shared_info_mfn=shared_info_mfn,
+        )
+        hw.host_mapped(shared_info_mfn)
+        domain.stopped = threading.Condition(host.lock)
+        domain.evtchn = EventChannels(domain)
+        domain.grants = GrantTable(domain)
+        domain.watchdogs = Watchdogs(domain)
+        for vcpu_id in range(spec.vcpus):
+            domain.vcpus.append(Vcpu(domain, vcpu_id))
+        timekeeping.update_wallclock(domain)
+        return domain
+
+    @property
+    def shared_info_maddr(self) -> int:
+        """Machine address of shared_info, for start_info."""
+        return self.shared_info_mfn * PAGE_SIZE
+
+    @property
+    def shared_info(self) -> memoryview:
+        """The shared_info page."""
+        return self.host.memory[self.shared_info_maddr : self.shared_info_maddr + PAGE_SIZE]
+
+    def log(self, text: str) -> None:
+        """A `(XEN) d1 text` line."""
+        self.host.log(f"d{self.domid} {text}")
+
+    def log_once(self, key: str, text: str) -> None:
+        """As `log`, but only the first time for this key; the number of keys is bounded."""
+        if key not in self.logged_once and len(self.logged_once) < 256:
+            self.logged_once.add(key)
+            self.log(text)
+
+    def vcpu(self, vcpu_id: int) -> Vcpu | None:
+        """The vCPU with this number."""
+        return self.vcpus[vcpu_id] if 0 <= vcpu_id < len(self.vcpus) else None
+
+    # --- running
+
+    def unpause(self) -> None:
+        """Undoes one `pause` (a domain is created paused)."""
+        with self.host.lock:
+            if self.pause_count == 0:
+                return
+            self.pause_count -= 1
+            if self.pause_count == 0:
+                for vcpu in self.vcpus:
+                    vcpu.start_thread()
+                    vcpu.poke()
+
+    def pause(self) -> None:
+        """Stops all vCPUs; returns when none runs guest code. Nests."""
+        with self.host.lock:
+            self.pause_count += 1
+            self._kick_all()
+            self._wait_until_quiet()
+
+    def _kick_all(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.hw.kick()
+            vcpu.poke()
+
+    def _wait_until_quiet(self) -> None:
+        me = threading.current_thread()
+        while any(v.in_guest and v.thread is not me for v in self.vcpus):
+            self.host.quiet.wait(0.1)
+
+    # --- the end
+
+    def shutdown(self, reason: ShutdownReason) -> None:
+        """The domain stops for `reason`: its vCPUs run no more, whoever waits is told. Does nothing the second time."""
+        with self.host.lock:
+            if self.shutdown_code is not None:
+                return
+            if self.latched_code is not None:
+                reason = self.latched_code
+            self.shutdown_code = reason
+            self.log(f"shut down: {reason.name.removeprefix('SHUTDOWN_')}")
+            self._kick_all()
+            self.stopped.notify_all()
+            for callback in list(self.on_shutdown):
+                callback(self, reason)
+
+    def crash(self, why: str) -> None:
+        """The domain ends because of what it did, or because of us."""
+        with self.host.lock:
+            if self.shutdown_code is None:
+                self.crash_report.append(why)
+                self.log(f"crashed: {why}")
+            self.latched_code = None
+            self.shutdown(ShutdownReason.SHUTDOWN_crash)
+
+    def resume(self) -> None:
+        """Takes a shutdown back (suspend was cancelled, or a checkpoint was taken)."""
+        with self.host.lock:
+            self.shutdown_code = None
+            self.latched_code = None
+            for vcpu in self.vcpus:
+                vcpu.poke()
+
+    def wait(self, timeout: float | None = None) -> ShutdownReason | None:
+        """Waits until the domain has stopped. None when `timeout` seconds have passed first, or it was destroyed."""
+        with self.host.lock:
+            self.stopped.wait_for(lambda: self.shutdown_code is not None or self.is_dying, timeout)
+            return self.shutdown_code
+
+    def stop_threads(self) -> None:
+        """Ends the vCPUs' threads. Not with `host.lock` held."""
+        with self.host.lock:
+            self.is_dying = True
+            for vcpu in self.vcpus:
+                vcpu.stopping = True
+            self._kick_all()
+            self.stopped.notify_all()
+        for vcpu in self.vcpus:
+            if vcpu.thread is threading.current_thread():
+                raise RuntimeError("a vCPU's thread cannot destroy its own domain")
+            if vcpu.thread is not None:
+                vcpu.thread.join()
+                vcpu.thread = None
+
+    def teardown(self) -> int:
+        """Gives everything back; used by `Host.destroy_domain`. Returns frames that others still refer to."""
+        self.evtchn.close_all()
+        self.grants.release_all()
+        for vcpu in self.vcpus:
+            vcpu.release()
+        return self.hw.destroy()

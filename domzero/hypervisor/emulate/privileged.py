@@ -1,0 +1,208 @@
+"""Privileged instructions of the guest kernel, as Xen emulates them for PV."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from domzero import _machine
+from domzero.abi.arch_x86 import xen_cr3_to_pfn, xen_pfn_to_cr3
+from domzero.hypervisor.emulate import cpuid, msr
+from domzero.hypervisor.hypercall_page import fill_hypercall_page
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+VECTOR_UD = 6
+VECTOR_GP = 13
+CR0_TS = 1 << 3
+CR4_GUEST_MASK = 1 << 2 | 1 << 3
+"""What a guest may change: TSD and DE."""
+DR_LAST = 7
+PCI_CONFIG_ADDRESS = 0xCF8
+
+REGISTERS = (
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+)  # fmt: skip
+
+
+def emulate(vcpu: "Vcpu", insn: _machine.ExitPrivileged) -> None:
+    """Emulates one instruction and moves past it, or gives the guest the exception it asked for."""
+    handler = _HANDLERS.get(insn.kind)
+    vector = handler(vcpu, insn) if handler is not None else VECTOR_GP
+    if vector is None:
+        vcpu.hw.skip(insn.length)
+    elif vector == VECTOR_GP:
+        vcpu.hw.inject(VECTOR_GP, 0)
+    else:
+        vcpu.hw.inject(vector)
+
+
+Insn = _machine.ExitPrivileged
+Vector = int | None
+
+
+def _cli(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    vcpu.upcall_mask = True
+    return None
+
+
+def _sti(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    vcpu.upcall_mask = False
+    return None
+
+
+def _hlt(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    vcpu.block()
+    return None
+
+
+def _nothing(_vcpu: "Vcpu", _insn: Insn) -> Vector:
+    return None
+
+
+def _undefined(_vcpu: "Vcpu", _insn: Insn) -> Vector:
+    return VECTOR_UD
+
+
+def _rdmsr(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    index = vcpu.hw.get_reg("rcx") & 0xFFFFFFFF
+    value = msr.read(vcpu, index)
+    if value is None:
+        vcpu.domain.log_once(f"rdmsr {index:x}", f"RDMSR 0x{index:08x} unimplemented")
+        if vcpu.hw.get_trap(VECTOR_GP)[1] != 0:
+            return VECTOR_GP
+        # Kernels read MSRs before they have set up exception handlers: see set_trap_table in arch-x86/xen.h.
+        value = 0
+    vcpu.hw.set_reg("rax", value & 0xFFFFFFFF)
+    vcpu.hw.set_reg("rdx", value >> 32)
+    return None
+
+
+def _wrmsr(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    hw = vcpu.hw
+    index = hw.get_reg("rcx") & 0xFFFFFFFF
+    value = (hw.get_reg("rdx") & 0xFFFFFFFF) << 32 | hw.get_reg("rax") & 0xFFFFFFFF
+    if index == msr.MSR_HYPERCALL_PAGE:
+        return None if fill_hypercall_page(vcpu.domain, value >> 12) else VECTOR_GP
+    if msr.write(vcpu, index, value):
+        return None
+    vcpu.domain.log_once(f"wrmsr {index:x}", f"WRMSR 0x{index:08x} val 0x{value:016x} unimplemented")
+    return VECTOR_GP
+
+
+def _mov_from_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
+    match insn.a:
+        case 0:
+            value = cpuid.CR0_VALUE | (CR0_TS if vcpu.cr0_ts else 0)
+        case 2:
+            value = vcpu.hw.get_reg("cr2")
+        case 3:
+            value = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"), is_32bit=vcpu.domain.is_32bit)
+        case 4:
+            value = vcpu.cr4
+        case _:
+            return VECTOR_UD if insn.a != 8 else VECTOR_GP
+    vcpu.hw.set_reg(REGISTERS[insn.b & 15], value)
+    return None
+
+
+def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
+    value = vcpu.hw.get_reg(REGISTERS[insn.b & 15])
+    match insn.a:
+        case 0:
+            if (value ^ cpuid.CR0_VALUE) & ~CR0_TS:
+                vcpu.log("Attempt to change unmodifiable CR0 flags")
+                return VECTOR_GP
+            vcpu.set_cr0_ts(bool(value & CR0_TS))
+        case 2:
+            vcpu.hw.set_reg("cr2", value)
+        case 3:
+            if vcpu.hw.set_base("kernel", xen_cr3_to_pfn(value, is_32bit=vcpu.domain.is_32bit)):
+                return VECTOR_GP
+        case 4:
+            # As on Xen, what a guest may not change keeps its value.
+            vcpu.cr4 = vcpu.cr4 & ~CR4_GUEST_MASK | value & CR4_GUEST_MASK
+        case _:
+            return VECTOR_UD if insn.a != 8 else VECTOR_GP
+    return None
+
+
+def _clts(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    vcpu.set_cr0_ts(False)
+    return None
+
+
+def _lmsw(vcpu: "Vcpu", insn: Insn) -> Vector:
+    if (insn.a ^ cpuid.CR0_VALUE) & 0xF & ~CR0_TS & ~1:
+        return VECTOR_GP
+    vcpu.set_cr0_ts(bool(insn.a & CR0_TS))
+    return None
+
+
+def _mov_from_dr(vcpu: "Vcpu", insn: Insn) -> Vector:
+    if insn.a > DR_LAST:
+        return VECTOR_UD
+    vcpu.hw.set_reg(REGISTERS[insn.b & 15], vcpu.hw.get_debug_reg(insn.a))
+    return None
+
+
+def _mov_to_dr(vcpu: "Vcpu", insn: Insn) -> Vector:
+    if insn.a > DR_LAST:
+        return VECTOR_UD
+    return VECTOR_GP if vcpu.hw.set_debug_reg(insn.a, vcpu.hw.get_reg(REGISTERS[insn.b & 15])) else None
+
+
+def _invlpg(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    base = vcpu.hw.get_base("kernel")
+    return VECTOR_GP if vcpu.hw.set_base("kernel", base) else None
+
+
+def io_allowed(vcpu: "Vcpu", port: int, size: int) -> bool:
+    """Whether the guest kernel may execute an I/O instruction on these ports at all."""
+    if vcpu.iopl >= 1:
+        return True
+    bitmap = vcpu.io_bitmap
+    if bitmap is None:
+        return False
+    return all(p >> 3 < len(bitmap) and not bitmap[p >> 3] >> (p & 7) & 1 for p in range(port, port + size))
+
+
+def _in(vcpu: "Vcpu", insn: Insn) -> Vector:
+    port, size = insn.a, insn.b
+    if not io_allowed(vcpu, port, size):
+        return VECTOR_GP
+    # No port belongs to the guest: nothing answers.
+    value = vcpu.pci_config_address if (port, size) == (PCI_CONFIG_ADDRESS, 4) else (1 << 8 * size) - 1
+    if size < 4:
+        keep = vcpu.hw.get_reg("rax") & ~((1 << 8 * size) - 1)
+        value |= keep
+    vcpu.hw.set_reg("rax", value)
+    return None
+
+
+def _out(vcpu: "Vcpu", insn: Insn) -> Vector:
+    if not io_allowed(vcpu, insn.a, insn.b):
+        return VECTOR_GP
+    if (insn.a, insn.b) == (PCI_CONFIG_ADDRESS, 4):
+        vcpu.pci_config_address = vcpu.hw.get_reg("rax") & 0xFFFFFFFF
+    return None
+
+
+_HANDLERS: dict[str, Callable[["Vcpu", Insn], Vector]] = {
+    "cli": _cli,
+    "sti": _sti,
+    "hlt": _hlt,
+    "rdmsr": _rdmsr,
+    "wrmsr": _wrmsr,
+    "mov_from_cr": _mov_from_cr,
+    "mov_to_cr": _mov_to_cr,
+    "mov_from_dr": _mov_from_dr,
+    "mov_to_dr": _mov_to_dr,
+    "clts": _clts,
+    "lmsw": _lmsw,
+    "invlpg": _invlpg,
+    "invd": _nothing,
+    "wbinvd": _nothing,
+    "in": _in,
+    "out": _out,
+    "xsetbv": _undefined,
+}

@@ -1,0 +1,108 @@
+"""The host: one machine, its domains, the big lock."""
+
+import mmap
+import threading
+from collections.abc import Callable
+
+from domzero._machine import Machine
+from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
+from domzero.errors import ResourceError
+from domzero.hypervisor.clock import Clock, Entropy, HostClock
+from domzero.hypervisor.domain import Domain, DomainSpec
+from domzero.hypervisor.shared_memory import SharedMemory
+
+DOMID_MAX = 0x7FEF
+OVERHEAD_FRAMES = 4096
+"""Frames beside the guests' memory: machine-to-phys table, shared_info pages, grant tables."""
+
+
+class Host:
+    """One machine with its domains. Any number of hosts may live in one process.
+
+    :param memory_mib: machine memory for guests, in MiB; what the hypervisor needs comes on top.
+    :param clock: where time comes from; HostClock when not given.
+    :param seed: order of machine frames and randomness; None draws one.
+    :param log: receives one `(XEN)` line per call, without the newline.
+    """
+
+    def __init__(
+        self,
+        memory_mib: int,
+        *,
+        clock: Clock | None = None,
+        seed: int | None = 0,
+        log: Callable[[str], None] | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self.clock: Clock = clock or HostClock()
+        self.entropy = Entropy(seed)
+        self._log = log
+        guest_frames = memory_mib << (20 - PAGE_SHIFT)
+        frames = guest_frames + OVERHEAD_FRAMES + (guest_frames + OVERHEAD_FRAMES) // 500
+        self.machine = machine or Machine(frames, seed=self.entropy.seed, virtual_time_ns=self.clock.virtual_start_ns)
+        self._mmap = mmap.mmap(self.machine.fileno(), self.machine.frames * PAGE_SIZE)
+        self.memory = memoryview(self._mmap)
+        """All of machine memory, writable. For frames that are in use by a running guest take `frame_view`."""
+        self.shared = SharedMemory(self.machine, self.memory)
+        self.lock = threading.RLock()
+        """The hypervisor's big lock: hypercalls, backends and toolstack hold it when they touch domains."""
+        self.quiet = threading.Condition(self.lock)
+        """Notified when a vCPU has left guest code because it was asked to."""
+        self.domains: dict[int, Domain] = {}
+        self._next_domid = 1
+
+    def log(self, text: str) -> None:
+        """One line of the hypervisor's own log."""
+        if self._log is not None:
+            self._log(f"(XEN) {text}")
+
+    def now_ns(self) -> int:
+        """System time in nanoseconds."""
+        return self.machine.now_ns()
+
+    def frame_view(self, mfn: int, count: int = 1) -> memoryview:
+        """Writable bytes of `count` machine frames, no copy. What is written there is never executed from a cache."""
+        for frame in range(mfn, mfn + count):
+            owner = self.machine.frame_info(frame).owner
+            domain = self.domains.get(owner) if owner is not None else None
+            if domain is not None:
+                domain.hw.host_mapped(frame)
+        return self.memory[mfn * PAGE_SIZE : (mfn + count) * PAGE_SIZE]
+
+    def create_domain(self, spec: DomainSpec) -> Domain:
+        """A domain without memory, its vCPUs offline, paused. The builder fills it; `Domain.unpause` starts it."""
+        with self.lock:
+            domid = spec.domid if spec.domid is not None else self._free_domid()
+            if not 0 < domid <= DOMID_MAX or domid in self.domains:
+                raise ResourceError(f"domain {domid} exists already or is not possible", key="domid")
+            domain = Domain.create(self, domid, spec)
+            self.domains[domid] = domain
+            return domain
+
+    def _free_domid(self) -> int:
+        for _ in range(DOMID_MAX):
+            domid = self._next_domid
+            self._next_domid = domid % DOMID_MAX + 1
+            if domid not in self.domains:
+                return domid
+        raise ResourceError("no domain identifier is free")
+
+    def destroy_domain(self, domain: Domain) -> int:
+        """Stops the domain's vCPUs and gives back its frames, ports, grants and threads.
+
+        Not with `lock` held, and not from a vCPU's thread: it waits for these threads.
+
+        :returns: frames that others still refer to.
+        """
+        domain.stop_threads()
+        with self.lock:
+            if self.domains.get(domain.domid) is not domain:
+                return 0
+            left = domain.teardown()
+            del self.domains[domain.domid]
+            return left
+
+    def close(self) -> None:
+        """Destroys every domain and lets go of machine memory."""
+        for domain in list(self.domains.values()):
+            self.destroy_domain(domain)

@@ -1,0 +1,61 @@
+"""SCHEDOP_watchdog: two timers per domain that shut it down unless it pokes them."""
+
+from typing import TYPE_CHECKING
+
+from domzero.abi.errno import Errno
+from domzero.abi.sched import ShutdownReason
+from domzero.hypervisor.errors import XenError
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.domain import Domain
+
+NR_DOMAIN_WATCHDOG_TIMERS = 2
+
+
+class Watchdogs:
+    """Deadlines of a domain's watchdog timers; they are looked at by vCPU 0's thread."""
+
+    __slots__ = ("deadlines", "domain")
+
+    def __init__(self, domain: "Domain") -> None:
+        self.domain = domain
+        self.deadlines: list[int | None] = [None] * NR_DOMAIN_WATCHDOG_TIMERS
+
+    def set(self, watchdog_id: int, timeout_s: int) -> int:
+        """SCHEDOP_watchdog: id 0 makes one and returns its id (from 1); timeout 0 removes one.
+
+        :raises XenError: EINVAL for a wrong id or a new one without time, ENOSPC when both are in use.
+        """
+        if watchdog_id > NR_DOMAIN_WATCHDOG_TIMERS:
+            raise XenError(Errno.EINVAL)
+        deadline = self.domain.host.now_ns() + timeout_s * 10**9
+        if watchdog_id == 0:
+            if timeout_s == 0:
+                raise XenError(Errno.EINVAL)
+            for index, used in enumerate(self.deadlines):
+                if used is None:
+                    self.deadlines[index] = deadline
+                    self._changed()
+                    return index + 1
+            raise XenError(Errno.ENOSPC)
+        index = watchdog_id - 1
+        if self.deadlines[index] is None:
+            raise XenError(Errno.EINVAL)
+        self.deadlines[index] = deadline if timeout_s else None
+        self._changed()
+        return 0
+
+    def _changed(self) -> None:
+        self.domain.vcpus[0].timers_changed()
+
+    def next_ns(self) -> int | None:
+        """When the next one expires."""
+        return min((d for d in self.deadlines if d is not None), default=None)
+
+    def fire(self, now_ns: int) -> None:
+        """Shuts the domain down if one has expired."""
+        for index, deadline in enumerate(self.deadlines):
+            if deadline is not None and deadline <= now_ns:
+                self.deadlines[index] = None
+                self.domain.log(f"watchdog timer {index + 1} expired")
+                self.domain.shutdown(ShutdownReason.SHUTDOWN_watchdog)
