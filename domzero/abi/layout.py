@@ -130,7 +130,8 @@ def layout_for(cls: type[T], is_32bit: bool) -> type[T]:
 
 def offset_of(cls: type[Wire] | type[WireUnion], *path: str) -> int:
     """`offsetof(cls, a.b)` of a laid-out class."""
-    offset, at = 0, cls
+    offset = 0
+    at: Any = cls
     for name in path:
         offset += getattr(at, name).offset
         at = dict((field[0], field[1]) for field in at._fields_)[name]
