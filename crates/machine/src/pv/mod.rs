@@ -110,15 +110,20 @@ impl Vcpu {
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
         domain.machine.register_vcpu(&shared);
+        Vcpu::with_cpu(Cpu::new(domain.clone(), shared), id)
+    }
+
+    /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
+    pub fn with_cpu(cpu: Box<Cpu>, id: u32) -> Vcpu {
         Vcpu {
-            cpu: Cpu::new(domain.clone(), shared),
+            base_kernel: cpu.base(),
+            cpu,
             id,
             traps: Box::new([TrapGate::default(); 256]),
             callbacks: [Callback::default(); 6],
             kernel_ss: selector::FLAT_KERNEL_SS,
             kernel_sp: 0,
             vcpu_info: None,
-            base_kernel: None,
             base_user: None,
             guest_kernel: true,
             gs_base_other: 0,

@@ -1,0 +1,227 @@
+//! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
+
+use domzero_machine::cpu::fault::{vector, PrivInsn};
+use domzero_machine::exit::Exit;
+use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
+use domzero_machine::shared::attention;
+use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
+use std::sync::atomic::Ordering;
+
+const HANDLER: u64 = CODE + 0x800;
+const INFO_VA: u64 = DATA + 0x3000;
+/// At the handler: the test sees a hypercall exit there.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
+/// A vCPU in kernel mode at CODE whose handlers, all at HANDLER, make a hypercall; and its vcpu_info.
+fn vcpu(code: &[u8]) -> (Vcpu, u64) {
+    let mut vm = TestVm::new(code);
+    vm.poke(HANDLER, &SYSCALL);
+    let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, INFO_VA);
+    let maddr = walk.last().map(|w| w.3 & 0x000f_ffff_ffff_f000).expect("mapped");
+    let mut v = Vcpu::with_cpu(vm.cpu, 0);
+    v.set_vcpu_info(maddr);
+    for n in 0..=255 {
+        v.set_trap(n, TrapGate { cs: 0xe033, address: HANDLER, flags: 0 });
+    }
+    v.set_callback(CallbackKind::Event, Callback { cs: 0xe033, address: HANDLER, mask_events: true });
+    v.set_callback(CallbackKind::Syscall, Callback { cs: 0xe033, address: HANDLER, mask_events: false });
+    v.set_kernel_stack(0xe02b, STACK_TOP);
+    v.load_base(false, v.base(true));
+    (v, maddr)
+}
+
+fn frame(v: &mut Vcpu, words: usize) -> Vec<u64> {
+    let sp = v.cpu.regs[4];
+    (0..words as u64).map(|i| v.cpu.read::<u64>(sp + 8 * i).expect("stack")).collect()
+}
+
+fn byte(v: &Vcpu, maddr: u64) -> u8 {
+    let mut b = [0xee];
+    v.cpu.domain.machine.mem.read(maddr, &mut b);
+    b[0]
+}
+
+#[test]
+fn a_syscall_of_the_kernel_is_a_hypercall_with_its_arguments() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    v.cpu.regs[0] = 17;
+    for (reg, value) in [(7, 1), (6, 2), (2, 3), (10, 4), (8, 5), (9, 6)] {
+        v.cpu.regs[reg] = value;
+    }
+    assert_eq!(v.run(10, u64::MAX), Exit::Hypercall { nr: 17, args: [1, 2, 3, 4, 5, 6] });
+    assert_eq!(v.cpu.rip, CODE + 2);
+    v.hypercall_restart();
+    assert_eq!(v.cpu.rip, CODE);
+}
+
+#[test]
+fn a_syscall_of_an_application_enters_the_kernel_on_its_stack() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    assert!(v.set_guest_kernel(false));
+    v.set_gs_base(true, 0x1111);
+    v.set_gs_base(false, 0x2222);
+    v.cpu.sel[1] = 0x33;
+    v.cpu.sel[2] = 0x2b;
+    let user_sp = STACK_TOP - 0x2000;
+    v.cpu.regs[4] = user_sp;
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    assert!(v.guest_kernel());
+    assert_eq!(v.cpu.gs_base, 0x1111);
+    assert_eq!(v.cpu.regs[4], STACK_TOP - 7 * 8);
+    let f = frame(&mut v, 7);
+    assert_eq!(f[2], CODE + 2, "rip");
+    assert_eq!(f[3], 0x33, "cs, with an open event mask");
+    assert_eq!(f[4] & (1 << 9), 1 << 9, "IF is the inverse of the mask");
+    assert_eq!((f[5], f[6]), (user_sp, 0x2b));
+}
+
+#[test]
+fn a_page_fault_of_the_kernel_has_its_address_and_no_user_bit() {
+    // mov rax, [0x10]
+    let (mut v, info) = vcpu(&[0x48, 0x8b, 0x04, 0x25, 0x10, 0, 0, 0]);
+    let sp = v.cpu.regs[4];
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    let f = frame(&mut v, 8);
+    assert_eq!(f[2], 0, "error code: not present, read, supervisor");
+    assert_eq!(f[3], CODE, "rip of the faulting instruction");
+    assert_eq!(f[4] & 0xffff, 0xe030, "the kernel's selector with RPL 0");
+    assert_eq!(f[6], sp);
+    assert_eq!(v.cpu.domain.machine.mem.read_u64(info + 16), Some(0x10), "vcpu_info.arch.cr2");
+}
+
+#[test]
+fn iret_returns_to_an_application_and_opens_the_event_mask() {
+    let (mut v, info) = vcpu(&SYSCALL);
+    v.cpu.domain.machine.mem.write(info + 1, &[1]);
+    let words = [7u64, 8, 9, 0, RWX, 0x33, 0x202, STACK_TOP - 0x100, 0x2b];
+    let sp = STACK_TOP - 0x800;
+    for (i, w) in words.iter().enumerate() {
+        v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
+    }
+    v.cpu.regs[4] = sp;
+    v.cpu.regs[0] = 23;
+    v.cpu.write(RWX, 0x9090_9090_9090_9090u64).expect("code");
+    assert_eq!(v.run(2, u64::MAX), Exit::Budget);
+    assert!(!v.guest_kernel());
+    assert_eq!(v.cpu.rip, RWX + 1);
+    assert_eq!((v.cpu.regs[0], v.cpu.regs[11], v.cpu.regs[1]), (7, 8, 9));
+    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (0x33, 0x2b));
+    assert_eq!(byte(&v, info + 1), 0);
+}
+
+#[test]
+fn an_iret_frame_that_is_not_mapped_crashes_the_domain_only() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    v.cpu.regs[0] = 23;
+    v.cpu.regs[4] = 0x1000;
+    assert!(matches!(v.run(10, u64::MAX), Exit::Fault { reason: "iret frame not readable", .. }));
+}
+
+#[test]
+fn a_pending_event_is_delivered_and_masks_further_ones() {
+    let (mut v, info) = vcpu(&[0x90; 64]);
+    v.cpu.domain.machine.mem.write(info, &[1]);
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    let f = frame(&mut v, 7);
+    assert_eq!(f[2], CODE);
+    assert_eq!(f[3] >> 32, 0, "the mask that was in force is saved in the frame");
+    assert_eq!(byte(&v, info + 1), 1);
+}
+
+#[test]
+fn a_masked_event_stays_pending() {
+    let (mut v, info) = vcpu(&[0x90; 64]);
+    v.cpu.domain.machine.mem.write(info, &[1, 1]);
+    assert_eq!(v.run(10, u64::MAX), Exit::Budget);
+    assert_eq!(v.cpu.rip, CODE + 10);
+}
+
+#[test]
+fn an_exception_without_a_handler_is_an_exit_that_says_so() {
+    let (mut v, _) = vcpu(&[0x0f, 0x0b]);
+    v.set_trap(vector::UD, TrapGate::default());
+    let exit = v.run(10, u64::MAX);
+    assert!(matches!(exit, Exit::Fault { vector: vector::UD, .. }), "{exit:?}");
+    assert_eq!(v.cpu.rip, CODE);
+}
+
+#[test]
+fn a_kernel_stack_that_is_not_usable_crashes_the_domain_only() {
+    let (mut v, _) = vcpu(&[0x0f, 0x0b]);
+    v.cpu.regs[4] = 0x2000;
+    assert!(matches!(v.run(10, u64::MAX), Exit::Fault { reason: "kernel stack not mapped writable", .. }));
+    let (mut v, _) = vcpu(&[0x0f, 0x0b]);
+    v.cpu.regs[4] = 0xffff_8000_0000_1000;
+    assert!(matches!(v.run(10, u64::MAX), Exit::Fault { .. }));
+}
+
+#[test]
+fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
+    let (mut v, _) = vcpu(&[0x0f, 0x0b]);
+    for n in 0..=255 {
+        v.set_trap(n, TrapGate { cs: 0xe033, address: 0x10, flags: 0 });
+    }
+    let exit = v.run(100_000, u64::MAX);
+    assert!(matches!(exit, Exit::Fault { .. } | Exit::Budget), "{exit:?}");
+}
+
+#[test]
+fn the_forced_emulation_prefix_asks_the_hypervisors_cpuid() {
+    let (mut v, _) = vcpu(&[0x0f, 0x0b, b'x', b'e', b'n', 0x0f, 0xa2, 0x90]);
+    v.cpu.cpuid_table.push(domzero_machine::cpu::CpuidRow { leaf: 0x4000_0000, subleaf: None, regs: [1, 2, 3, 4] });
+    v.cpu.regs[0] = 0x4000_0000;
+    assert_eq!(v.run(2, u64::MAX), Exit::Budget);
+    assert_eq!((v.cpu.regs[0], v.cpu.regs[3], v.cpu.regs[1], v.cpu.regs[2]), (1, 2, 3, 4));
+}
+
+#[test]
+fn privileged_instructions_of_the_kernel_exit_and_those_of_applications_fault() {
+    let (mut v, _) = vcpu(&[0xf4]);
+    assert_eq!(v.run(10, u64::MAX), Exit::Privileged { insn: PrivInsn::Hlt, len: 1 });
+    let (mut v, _) = vcpu(&[0xf4]);
+    assert!(v.set_guest_kernel(false));
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    assert_eq!(frame(&mut v, 3)[2], 0, "#GP(0)");
+}
+
+#[test]
+fn cli_and_sti_do_nothing_for_a_kernel_whose_iopl_allows_them() {
+    let (mut v, _) = vcpu(&[0xfa, 0xfb, 0x90]);
+    v.set_iopl(1);
+    assert_eq!(v.run(3, u64::MAX), Exit::Budget);
+    assert_eq!(v.cpu.rip, CODE + 3);
+}
+
+#[test]
+fn a_software_interrupt_obeys_the_gates_dpl() {
+    let (mut v, _) = vcpu(&[0xcd, 0x80]);
+    assert!(v.set_guest_kernel(false));
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    assert_eq!(frame(&mut v, 4)[2], 0x80 << 3 | 2, "#GP with the vector");
+    let (mut v, _) = vcpu(&[0xcd, 0x80]);
+    v.set_trap(0x80, TrapGate { cs: 0xe033, address: HANDLER, flags: 3 });
+    assert!(v.set_guest_kernel(false));
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+    assert_eq!(frame(&mut v, 4)[2], CODE + 2, "no error code: rip comes third");
+}
+
+#[test]
+fn a_kick_from_another_thread_stops_an_endless_loop() {
+    let (mut v, _) = vcpu(&[0xeb, 0xfe]);
+    let shared = v.shared().clone();
+    let t = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        Vcpu::kick(&shared);
+    });
+    assert_eq!(v.run(u64::MAX / 4, u64::MAX), Exit::Interrupted);
+    assert_eq!(v.shared().attention.load(Ordering::SeqCst) & attention::STOP, 0);
+    t.join().expect("thread");
+}
+
+#[test]
+fn virtual_time_advances_by_instructions_and_stops_at_the_deadline() {
+    let (mut v, _) = vcpu(&[0xeb, 0xfe]);
+    assert_eq!(v.run(1_000_000, 5_000), Exit::Deadline);
+    assert_eq!(v.instructions(), 5_000);
+    assert_eq!(v.cpu.domain.machine.clock.now_ns(), 5_000);
+}
