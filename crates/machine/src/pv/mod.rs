@@ -3,6 +3,7 @@
 //! Layouts and rules: `arch-x86/xen.h`, `arch-x86/xen-x86_64.h` and `vcpu.h` of Xen's public headers.
 
 mod bounce;
+mod guest_access;
 mod hypercall;
 mod iret;
 mod mmu_glue;
@@ -101,6 +102,8 @@ pub struct Vcpu {
     /// An exception to deliver before the next instruction.
     injected: Option<Fault>,
     fast_hypercalls: bool,
+    /// DR0..DR7 as the guest set them.
+    debug_regs: [u64; 8],
     instructions: u64,
     /// How often each hypercall was answered without an exit.
     pub fast_counts: [u64; 64],
@@ -132,6 +135,7 @@ impl Vcpu {
             cr2: 0,
             injected: None,
             fast_hypercalls: true,
+            debug_regs: [0; 8],
             instructions: 0,
             fast_counts: [0; 64],
         }

@@ -1,0 +1,83 @@
+//! Copies between the hypervisor and the guest's address space, debug registers, descriptor tables.
+
+use super::{Vcpu, HYPERVISOR_VIRT_END};
+
+/// End of the lower canonical half.
+const LOW_END: u64 = 1 << 47;
+const EINVAL: i64 = -22;
+/// DR6 and DR7 bits that read as one.
+const DR6_ONES: u64 = 0xffff_0ff0;
+const DR7_ONES: u64 = 0x400;
+
+/// A range that a guest may name: canonical, and not in the hypervisor's part (Xen's `access_ok`).
+fn access_ok(va: u64, len: u64) -> bool {
+    match va.checked_add(len) {
+        Some(end) => end <= LOW_END || va >= HYPERVISOR_VIRT_END,
+        None => va >= HYPERVISOR_VIRT_END && va.wrapping_add(len) == 0,
+    }
+}
+
+impl Vcpu {
+    /// copy_from_guest, as the running mode sees memory. `Err`: -EFAULT.
+    pub fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> Result<(), ()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if !access_ok(va, buf.len() as u64) {
+            return Err(());
+        }
+        self.cpu.read_bytes(va, buf).map_err(|_| ())
+    }
+
+    /// copy_to_guest. `Err`: -EFAULT; a copy over more than two pages may then be partly done.
+    pub fn copy_out(&mut self, va: u64, data: &[u8]) -> Result<(), ()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        if !access_ok(va, data.len() as u64) {
+            return Err(());
+        }
+        self.cpu.write_bytes(va, data).map_err(|_| ())
+    }
+
+    /// Machine address behind a guest virtual address, without side effects.
+    pub fn translate(&self, va: u64) -> Option<u64> {
+        const P: u64 = 1;
+        let base = self.base(self.guest_kernel)?;
+        let steps = crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, base, va);
+        let &(level, _, _, entry) = steps.last()?;
+        (level == 1 && entry & P != 0)
+            .then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
+    }
+
+    /// set_debugreg: 0 or -errno (`-EINVAL` for what no guest may set).
+    pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
+        match index {
+            0..=3 if access_ok(value, 1) => self.debug_regs[index as usize] = value,
+            0..=3 => return -1,
+            4 | 6 => {
+                if value >> 32 != 0 {
+                    return EINVAL;
+                }
+                self.debug_regs[6] = (value & 0xe00f) | DR6_ONES;
+            }
+            5 | 7 => {
+                if value >> 32 != 0 {
+                    return EINVAL;
+                }
+                self.debug_regs[7] = (value & 0xffff_2fff) | DR7_ONES;
+            }
+            _ => return EINVAL,
+        }
+        0
+    }
+
+    pub fn debug_reg(&self, index: u32) -> u64 {
+        match index {
+            0..=3 => self.debug_regs[index as usize],
+            4 | 6 => self.debug_regs[6] | DR6_ONES,
+            5 | 7 => self.debug_regs[7] | DR7_ONES,
+            _ => 0,
+        }
+    }
+}
