@@ -97,7 +97,7 @@ impl FrameInfo {
     }
     #[getter]
     fn r#type(&self) -> &'static str {
-        self.0.type_name()
+        self.0.ty.name()
     }
     #[getter]
     fn type_count(&self) -> u32 {
@@ -138,7 +138,7 @@ impl Domain {
     }
 
     fn release(&self, mfn: u64) -> i64 {
-        self.0.release(Mfn(mfn), None)
+        self.0.release(Mfn(mfn))
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {

@@ -1,10 +1,23 @@
 //! `domzero._machine`: the binding. No logic here; `domzero/_machine.pyi` is the contract.
 
+mod exit;
+mod host;
+mod vcpu;
+
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _machine {
     use super::*;
+
+    #[pymodule_export]
+    use super::exit::{
+        ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitUnsupported,
+    };
+    #[pymodule_export]
+    use super::host::{Domain, FrameInfo, GuestFault, Machine, MachineError, VcpuRunning};
+    #[pymodule_export]
+    use super::vcpu::Vcpu;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

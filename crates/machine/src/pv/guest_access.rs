@@ -1,6 +1,8 @@
 //! Copies between the hypervisor and the guest's address space, debug registers, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
+use crate::cpu::segment::DescTable;
+use crate::mem::Mfn;
 
 /// End of the lower canonical half.
 const LOW_END: u64 = 1 << 47;
@@ -79,5 +81,31 @@ impl Vcpu {
             5 | 7 => self.debug_regs[7] | DR7_ONES,
             _ => 0,
         }
+    }
+}
+
+/// LDT pages that can be mapped (64 KiB of descriptors are 16 pages).
+const LDT_ENTRIES_MAX: u32 = 8192;
+
+impl Vcpu {
+    /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. 0 or -EINVAL.
+    ///
+    /// Pages that are not (yet) fit to be descriptor pages are left out: selectors into them raise #GP.
+    pub fn set_ldt(&mut self, va: u64, entries: u32) -> i64 {
+        if entries > LDT_ENTRIES_MAX || va & 0xfff != 0 || !access_ok(va, u64::from(entries) * 8) {
+            return EINVAL;
+        }
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        domain.ldt_clear(self.id, Some(&shared));
+        let mut table = DescTable { entries, ..DescTable::default() };
+        for (page, slot) in table.frames.iter_mut().enumerate().take(entries.div_ceil(512) as usize) {
+            let Some(maddr) = self.translate(va + (page as u64) * 4096) else { continue };
+            let mfn = Mfn(maddr >> 12);
+            if domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0 {
+                *slot = Some(mfn);
+            }
+        }
+        self.cpu.desc.ldt = table;
+        0
     }
 }
