@@ -112,11 +112,32 @@ pub fn to_python(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
         Exit::Hypercall { nr, args } => Py::new(py, ExitHypercall { nr, args })?.into_any(),
         Exit::Privileged { insn, len } => {
             let (kind, a, b) = privileged(insn);
-            Py::new(py, ExitPrivileged { kind, a, b, length: len })?.into_any()
+            Py::new(
+                py,
+                ExitPrivileged {
+                    kind,
+                    a,
+                    b,
+                    length: len,
+                },
+            )?
+            .into_any()
         }
-        Exit::Fault { vector, error_code, cr2, reason } => {
-            Py::new(py, ExitFault { vector, error_code, cr2, reason })?.into_any()
-        }
+        Exit::Fault {
+            vector,
+            error_code,
+            cr2,
+            reason,
+        } => Py::new(
+            py,
+            ExitFault {
+                vector,
+                error_code,
+                cr2,
+                reason,
+            },
+        )?
+        .into_any(),
         Exit::Budget => Py::new(py, ExitBudget)?.into_any(),
         Exit::Deadline => Py::new(py, ExitDeadline)?.into_any(),
         Exit::Interrupted => Py::new(py, ExitInterrupted)?.into_any(),

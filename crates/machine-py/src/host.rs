@@ -10,9 +10,24 @@ use pyo3::types::PyBytes;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-pyo3::create_exception!(_machine, MachineError, PyException, "The machine could not be made, or has no frames left.");
-pyo3::create_exception!(_machine, GuestFault, PyException, "A guest address is not mapped or not writable.");
-pyo3::create_exception!(_machine, VcpuRunning, PyException, "The vCPU runs in another thread.");
+pyo3::create_exception!(
+    _machine,
+    MachineError,
+    PyException,
+    "The machine could not be made, or has no frames left."
+);
+pyo3::create_exception!(
+    _machine,
+    GuestFault,
+    PyException,
+    "A guest address is not mapped or not writable."
+);
+pyo3::create_exception!(
+    _machine,
+    VcpuRunning,
+    PyException,
+    "The vCPU runs in another thread."
+);
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Machine(pub Arc<dm::Machine>);
@@ -23,7 +38,9 @@ impl Machine {
     #[pyo3(signature = (frames, *, seed=0, virtual_time_ns=None))]
     fn new(frames: u64, seed: u64, virtual_time_ns: Option<u64>) -> PyResult<Self> {
         let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
-        dm::Machine::new(frames, seed, clock).map(Machine).map_err(|e| MachineError::new_err(e.to_string()))
+        dm::Machine::new(frames, seed, clock)
+            .map(Machine)
+            .map_err(|e| MachineError::new_err(e.to_string()))
     }
 
     #[getter]
@@ -78,7 +95,10 @@ impl Machine {
     }
 
     fn frame_info(&self, mfn: u64) -> PyResult<FrameInfo> {
-        self.0.frame_info(Mfn(mfn)).map(FrameInfo).ok_or_else(|| PyValueError::new_err("no such frame"))
+        self.0
+            .frame_info(Mfn(mfn))
+            .map(FrameInfo)
+            .ok_or_else(|| PyValueError::new_err("no such frame"))
     }
 
     fn audit(&self, py: Python<'_>) -> Vec<String> {
@@ -134,16 +154,18 @@ impl Domain {
 
     fn alloc(&self, py: Python<'_>, count: u64) -> PyResult<Vec<u64>> {
         let got = py.detach(|| self.0.alloc(count));
-        got.map(|v| v.into_iter().map(|m| m.0).collect()).ok_or_else(|| MachineError::new_err("no free machine frames"))
+        got.map(|v| v.into_iter().map(|m| m.0).collect())
+            .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
     fn release(&self, mfn: u64) -> i64 {
-        self.0.release(Mfn(mfn))
+        self.0.release(Mfn(mfn), None)
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
         let got = self.0.share_hypervisor_frames(count);
-        got.map(|v| v.into_iter().map(|m| m.0).collect()).ok_or_else(|| MachineError::new_err("no free machine frames"))
+        got.map(|v| v.into_iter().map(|m| m.0).collect())
+            .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
     fn m2p_set(&self, mfn: u64, pfn: u64) -> i64 {

@@ -22,7 +22,8 @@ pub struct Vcpu {
 }
 
 const GPRS: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
 ];
 const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 
@@ -33,7 +34,11 @@ impl Vcpu {
     pub fn new(domain: &Arc<dm::Domain>, id: u32) -> Vcpu {
         let inner = pv::Vcpu::new(domain, id);
         let shared = inner.shared().clone();
-        Vcpu { inner: Mutex::new(inner), shared, id }
+        Vcpu {
+            inner: Mutex::new(inner),
+            shared,
+            id,
+        }
     }
 
     fn lock(&self) -> PyResult<MutexGuard<'_, pv::Vcpu>> {
@@ -106,7 +111,11 @@ impl Vcpu {
 
     #[pyo3(signature = (vector, error_code=None, cr2=0))]
     fn inject(&self, vector: u8, error_code: Option<u32>, cr2: u64) -> PyResult<()> {
-        self.lock()?.inject(Fault { vector, error_code, cr2 });
+        self.lock()?.inject(Fault {
+            vector,
+            error_code,
+            cr2,
+        });
         Ok(())
     }
 
@@ -120,7 +129,15 @@ impl Vcpu {
     fn registers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let v = self.lock()?;
         let d = PyDict::new(py);
-        let rest = ["rip", "rflags", "fs_base", "gs_base_kernel", "gs_base_user", "cr2", "mxcsr"];
+        let rest = [
+            "rip",
+            "rflags",
+            "fs_base",
+            "gs_base_kernel",
+            "gs_base_user",
+            "cr2",
+            "mxcsr",
+        ];
         for name in GPRS.iter().chain(&SEGMENTS).chain(&rest) {
             d.set_item(name, Self::read_register(&v, name))?;
         }
@@ -189,7 +206,14 @@ impl Vcpu {
             "nmi" => CallbackKind::Nmi,
             _ => return Err(PyValueError::new_err("no such callback")),
         };
-        self.lock()?.set_callback(kind, Callback { cs, address, mask_events });
+        self.lock()?.set_callback(
+            kind,
+            Callback {
+                cs,
+                address,
+                mask_events,
+            },
+        );
         Ok(())
     }
 
@@ -238,7 +262,11 @@ impl Vcpu {
     }
 
     fn set_cpuid(&self, leaves: Vec<CpuidLeaf>) -> PyResult<()> {
-        let row = |(leaf, subleaf, a, b, c, d)| CpuidRow { leaf, subleaf, regs: [a, b, c, d] };
+        let row = |(leaf, subleaf, a, b, c, d)| CpuidRow {
+            leaf,
+            subleaf,
+            regs: [a, b, c, d],
+        };
         self.lock()?.cpu.cpuid_table = leaves.into_iter().map(row).collect();
         Ok(())
     }
@@ -264,7 +292,9 @@ impl Vcpu {
     }
 
     fn write_va(&self, va: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
-        self.lock()?.copy_out(va, &data).map_err(|()| GuestFault::new_err(va))
+        self.lock()?
+            .copy_out(va, &data)
+            .map_err(|()| GuestFault::new_err(va))
     }
 
     fn translate(&self, va: u64) -> PyResult<Option<u64>> {
@@ -273,20 +303,39 @@ impl Vcpu {
 
     fn page_walk(&self, va: u64) -> PyResult<Vec<(u8, u64, u16, u64)>> {
         let v = self.lock()?;
-        let Some(base) = v.base(v.guest_kernel()) else { return Ok(Vec::new()) };
+        let Some(base) = v.base(v.guest_kernel()) else {
+            return Ok(Vec::new());
+        };
         let steps = walk::inspect(&v.domain().machine.mem, base, va);
-        Ok(steps.into_iter().map(|(level, table, index, entry)| (level, table.0, index, entry)).collect())
+        Ok(steps
+            .into_iter()
+            .map(|(level, table, index, entry)| (level, table.0, index, entry))
+            .collect())
     }
 
     // --- page-table hypercalls
 
-    fn mmu_update(&self, py: Python<'_>, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> PyResult<i64> {
+    fn mmu_update(
+        &self,
+        py: Python<'_>,
+        req_va: u64,
+        count: u32,
+        done_va: u64,
+        foreigndom: u32,
+    ) -> PyResult<i64> {
         let mut v = self.lock()?;
         let v = &mut *v;
         Ok(py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
     }
 
-    fn mmuext_op(&self, py: Python<'_>, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> PyResult<i64> {
+    fn mmuext_op(
+        &self,
+        py: Python<'_>,
+        op_va: u64,
+        count: u32,
+        done_va: u64,
+        foreigndom: u32,
+    ) -> PyResult<i64> {
         let mut v = self.lock()?;
         let v = &mut *v;
         Ok(py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))

@@ -21,10 +21,31 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
     for n in 0..=255 {
-        v.set_trap(n, TrapGate { cs: 0xe033, address: HANDLER, flags: 0 });
+        v.set_trap(
+            n,
+            TrapGate {
+                cs: 0xe033,
+                address: HANDLER,
+                flags: 0,
+            },
+        );
     }
-    v.set_callback(CallbackKind::Event, Callback { cs: 0xe033, address: HANDLER, mask_events: true });
-    v.set_callback(CallbackKind::Syscall, Callback { cs: 0xe033, address: HANDLER, mask_events: false });
+    v.set_callback(
+        CallbackKind::Event,
+        Callback {
+            cs: 0xe033,
+            address: HANDLER,
+            mask_events: true,
+        },
+    );
+    v.set_callback(
+        CallbackKind::Syscall,
+        Callback {
+            cs: 0xe033,
+            address: HANDLER,
+            mask_events: false,
+        },
+    );
     v.set_kernel_stack(0xe02b, STACK_TOP);
     v.load_base(false, v.base(true));
     (v, maddr)
@@ -32,7 +53,9 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
 
 fn frame(v: &mut Vcpu, words: usize) -> Vec<u64> {
     let sp = v.cpu.regs[4];
-    (0..words as u64).map(|i| v.cpu.read::<u64>(sp + 8 * i).expect("stack")).collect()
+    (0..words as u64)
+        .map(|i| v.cpu.read::<u64>(sp + 8 * i).expect("stack"))
+        .collect()
 }
 
 fn byte(v: &Vcpu, maddr: u64) -> u8 {
@@ -48,7 +71,13 @@ fn a_syscall_of_the_kernel_is_a_hypercall_with_its_arguments() {
     for (reg, value) in [(7, 1), (6, 2), (2, 3), (10, 4), (8, 5), (9, 6)] {
         v.cpu.regs[reg] = value;
     }
-    assert_eq!(v.run(10, u64::MAX), Exit::Hypercall { nr: 17, args: [1, 2, 3, 4, 5, 6] });
+    assert_eq!(
+        v.run(10, u64::MAX),
+        Exit::Hypercall {
+            nr: 17,
+            args: [1, 2, 3, 4, 5, 6]
+        }
+    );
     assert_eq!(v.cpu.rip, CODE + 2);
     v.hypercall_restart();
     assert_eq!(v.cpu.rip, CODE);
@@ -86,7 +115,11 @@ fn a_page_fault_of_the_kernel_has_its_address_and_no_user_bit() {
     assert_eq!(f[3], CODE, "rip of the faulting instruction");
     assert_eq!(f[4] & 0xffff, 0xe030, "the kernel's selector with RPL 0");
     assert_eq!(f[6], sp);
-    assert_eq!(v.cpu.domain.machine.mem.read_u64(info + 16), Some(0x10), "vcpu_info.arch.cr2");
+    assert_eq!(
+        v.cpu.domain.machine.mem.read_u64(info + 16),
+        Some(0x10),
+        "vcpu_info.arch.cr2"
+    );
 }
 
 #[test]
@@ -114,7 +147,13 @@ fn an_iret_frame_that_is_not_mapped_crashes_the_domain_only() {
     let (mut v, _) = vcpu(&SYSCALL);
     v.cpu.regs[0] = 23;
     v.cpu.regs[4] = 0x1000;
-    assert!(matches!(v.run(10, u64::MAX), Exit::Fault { reason: "iret frame not readable", .. }));
+    assert!(matches!(
+        v.run(10, u64::MAX),
+        Exit::Fault {
+            reason: "iret frame not readable",
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -141,7 +180,16 @@ fn an_exception_without_a_handler_is_an_exit_that_says_so() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b]);
     v.set_trap(vector::UD, TrapGate::default());
     let exit = v.run(10, u64::MAX);
-    assert!(matches!(exit, Exit::Fault { vector: vector::UD, .. }), "{exit:?}");
+    assert!(
+        matches!(
+            exit,
+            Exit::Fault {
+                vector: vector::UD,
+                ..
+            }
+        ),
+        "{exit:?}"
+    );
     assert_eq!(v.cpu.rip, CODE);
 }
 
@@ -149,7 +197,13 @@ fn an_exception_without_a_handler_is_an_exit_that_says_so() {
 fn a_kernel_stack_that_is_not_usable_crashes_the_domain_only() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b]);
     v.cpu.regs[4] = 0x2000;
-    assert!(matches!(v.run(10, u64::MAX), Exit::Fault { reason: "kernel stack not mapped writable", .. }));
+    assert!(matches!(
+        v.run(10, u64::MAX),
+        Exit::Fault {
+            reason: "kernel stack not mapped writable",
+            ..
+        }
+    ));
     let (mut v, _) = vcpu(&[0x0f, 0x0b]);
     v.cpu.regs[4] = 0xffff_8000_0000_1000;
     assert!(matches!(v.run(10, u64::MAX), Exit::Fault { .. }));
@@ -159,7 +213,14 @@ fn a_kernel_stack_that_is_not_usable_crashes_the_domain_only() {
 fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b]);
     for n in 0..=255 {
-        v.set_trap(n, TrapGate { cs: 0xe033, address: 0x10, flags: 0 });
+        v.set_trap(
+            n,
+            TrapGate {
+                cs: 0xe033,
+                address: 0x10,
+                flags: 0,
+            },
+        );
     }
     let exit = v.run(100_000, u64::MAX);
     assert!(matches!(exit, Exit::Fault { .. } | Exit::Budget), "{exit:?}");
@@ -168,16 +229,29 @@ fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
 #[test]
 fn the_forced_emulation_prefix_asks_the_hypervisors_cpuid() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b, b'x', b'e', b'n', 0x0f, 0xa2, 0x90]);
-    v.cpu.cpuid_table.push(domzero_machine::cpu::CpuidRow { leaf: 0x4000_0000, subleaf: None, regs: [1, 2, 3, 4] });
+    v.cpu.cpuid_table.push(domzero_machine::cpu::CpuidRow {
+        leaf: 0x4000_0000,
+        subleaf: None,
+        regs: [1, 2, 3, 4],
+    });
     v.cpu.regs[0] = 0x4000_0000;
     assert_eq!(v.run(2, u64::MAX), Exit::Budget);
-    assert_eq!((v.cpu.regs[0], v.cpu.regs[3], v.cpu.regs[1], v.cpu.regs[2]), (1, 2, 3, 4));
+    assert_eq!(
+        (v.cpu.regs[0], v.cpu.regs[3], v.cpu.regs[1], v.cpu.regs[2]),
+        (1, 2, 3, 4)
+    );
 }
 
 #[test]
 fn privileged_instructions_of_the_kernel_exit_and_those_of_applications_fault() {
     let (mut v, _) = vcpu(&[0xf4]);
-    assert_eq!(v.run(10, u64::MAX), Exit::Privileged { insn: PrivInsn::Hlt, len: 1 });
+    assert_eq!(
+        v.run(10, u64::MAX),
+        Exit::Privileged {
+            insn: PrivInsn::Hlt,
+            len: 1
+        }
+    );
     let (mut v, _) = vcpu(&[0xf4]);
     assert!(v.set_guest_kernel(false));
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
@@ -199,7 +273,14 @@ fn a_software_interrupt_obeys_the_gates_dpl() {
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
     assert_eq!(frame(&mut v, 4)[2], 0x80 << 3 | 2, "#GP with the vector");
     let (mut v, _) = vcpu(&[0xcd, 0x80]);
-    v.set_trap(0x80, TrapGate { cs: 0xe033, address: HANDLER, flags: 3 });
+    v.set_trap(
+        0x80,
+        TrapGate {
+            cs: 0xe033,
+            address: HANDLER,
+            flags: 3,
+        },
+    );
     assert!(v.set_guest_kernel(false));
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
     assert_eq!(frame(&mut v, 4)[2], CODE + 2, "no error code: rip comes third");

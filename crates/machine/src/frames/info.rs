@@ -22,19 +22,6 @@ pub enum Ty {
 }
 
 impl Ty {
-    /// As `FrameInfo.type` of the binding names it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Ty::None => "none",
-            Ty::Writable => "writable",
-            Ty::L1 => "l1",
-            Ty::L2 | Ty::L2Xen => "l2",
-            Ty::L3 => "l3",
-            Ty::L4 => "l4",
-            Ty::SegDesc => "segdesc",
-        }
-    }
-
     pub const fn table(level: u8) -> Ty {
         match level {
             1 => Ty::L1,

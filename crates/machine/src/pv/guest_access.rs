@@ -1,7 +1,6 @@
 //! Copies between the hypervisor and the guest's address space, debug registers, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
-use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
 
 /// End of the lower canonical half.
@@ -48,8 +47,7 @@ impl Vcpu {
         let base = self.base(self.guest_kernel)?;
         let steps = crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, base, va);
         let &(level, _, _, entry) = steps.last()?;
-        (level == 1 && entry & P != 0)
-            .then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
+        (level == 1 && entry & P != 0).then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
     }
 
     /// set_debugreg: 0 or -errno (`-EINVAL` for what no guest may set).
@@ -97,15 +95,13 @@ impl Vcpu {
         }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         domain.ldt_clear(self.id, Some(&shared));
-        let mut table = DescTable { entries, ..DescTable::default() };
-        for (page, slot) in table.frames.iter_mut().enumerate().take(entries.div_ceil(512) as usize) {
-            let Some(maddr) = self.translate(va + (page as u64) * 4096) else { continue };
+        for page in 0..entries.div_ceil(512) as usize {
+            let Some(maddr) = self.translate(va + (page as u64) * 4096) else {
+                continue;
+            };
             let mfn = Mfn(maddr >> 12);
-            if domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0 {
-                *slot = Some(mfn);
-            }
+            domain.ldt_map(self.id, page as u8, mfn, Some(&shared));
         }
-        self.cpu.desc.ldt = table;
         0
     }
 }

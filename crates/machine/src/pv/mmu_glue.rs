@@ -53,7 +53,9 @@ impl PvCpu for Vcpu {
         self.flush_others(who);
     }
 
-    fn set_ldt(&mut self, _va: u64, _entries: u32) {}
+    fn set_ldt(&mut self, va: u64, entries: u32) {
+        Vcpu::set_ldt(self, va, entries);
+    }
 }
 
 impl Vcpu {

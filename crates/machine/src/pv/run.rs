@@ -73,7 +73,10 @@ impl Vcpu {
                 }
                 Stop::Trap(trap) => {
                     // A trap costs one instruction of budget, so that a guest which only faults is still stopped.
-                    if matches!(trap, crate::cpu::fault::Trap::Fault(_) | crate::cpu::fault::Trap::Priv { .. }) {
+                    if matches!(
+                        trap,
+                        crate::cpu::fault::Trap::Fault(_) | crate::cpu::fault::Trap::Priv { .. }
+                    ) {
                         self.cpu.budget -= 1;
                     }
                     if let Some(exit) = self.handle_trap(trap) {
