@@ -45,7 +45,7 @@ def test_members_are_the_same(node: ast.ClassDef) -> None:
 def test_parameters_have_the_same_names_and_kinds(node: ast.ClassDef) -> None:
     compiled = getattr(_machine, node.name)
     for name, function in stub_members(node).items():
-        method = vars(compiled).get(name)
+        method = compiled if name == "__new__" else vars(compiled).get(name)
         if function is None or function.decorator_list or method is None or not hasattr(method, "__text_signature__"):
             continue
         signature = (method.__text_signature__ or "()").strip("()").replace("$self", "self")
