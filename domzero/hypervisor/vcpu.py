@@ -60,7 +60,6 @@ class Vcpu:
         self.iopl = 0
         self.io_bitmap: bytes | None = None
         """Ports this vCPU may use (a clear bit allows), as PHYSDEVOP_set_iobitmap gave them."""
-        self.cr0_ts = False
         self.cr4 = cpuid.CR4_INITIAL
         self.efer_bits = 0
         self.pci_config_address = 0
@@ -117,11 +116,6 @@ class Vcpu:
         self.domain.host.memory[self.info_maddr] = 1
         self.hw.notify()
         self.unblock()
-
-    def set_cr0_ts(self, ts: bool) -> None:
-        """Sets CR0.TS: the next FPU instruction traps. The machine may clear it with fast hypercalls."""
-        self.cr0_ts = ts
-        self.hw.set_cr0_ts(ts)
 
     # --- sleeping and waking
 

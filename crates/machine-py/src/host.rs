@@ -89,6 +89,19 @@ impl Machine {
         }
     }
 
+    fn test_and_set_bit(&self, maddr: u64, bit: u64) -> PyResult<bool> {
+        self.0.change_bit(maddr, bit, true).ok_or_else(|| PyValueError::new_err("outside machine memory"))
+    }
+
+    fn test_and_clear_bit(&self, maddr: u64, bit: u64) -> PyResult<bool> {
+        self.0.change_bit(maddr, bit, false).ok_or_else(|| PyValueError::new_err("outside machine memory"))
+    }
+
+    fn compare_exchange_u32(&self, maddr: u64, old: u32, new: u32) -> PyResult<u32> {
+        let seen = self.0.compare_exchange_u32(maddr, old, new);
+        seen.ok_or_else(|| PyValueError::new_err("not an aligned word of machine memory"))
+    }
+
     #[pyo3(signature = (domid, *, is_32bit=false))]
     fn create_domain(&self, domid: u16, is_32bit: bool) -> Domain {
         Domain(dm::Domain::new_with(self.0.clone(), domid, is_32bit))

@@ -253,6 +253,10 @@ impl Vcpu {
         Ok(())
     }
 
+    fn get_cr0_ts(&self) -> PyResult<bool> {
+        Ok(self.lock()?.cpu.ts)
+    }
+
     fn set_debug_reg(&self, index: u32, value: u64) -> PyResult<i64> {
         Ok(self.lock()?.set_debug_reg(index, value))
     }

@@ -92,7 +92,7 @@ def _wrmsr(vcpu: "Vcpu", _insn: Insn) -> Vector:
 def _mov_from_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
     match insn.a:
         case 0:
-            value = cpuid.CR0_VALUE | (CR0_TS if vcpu.cr0_ts else 0)
+            value = cpuid.CR0_VALUE | (CR0_TS if vcpu.hw.get_cr0_ts() else 0)
         case 2:
             value = vcpu.hw.get_reg("cr2")
         case 3:
@@ -112,7 +112,7 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
             if (value ^ cpuid.CR0_VALUE) & ~CR0_TS:
                 vcpu.log("Attempt to change unmodifiable CR0 flags")
                 return VECTOR_GP
-            vcpu.set_cr0_ts(bool(value & CR0_TS))
+            vcpu.hw.set_cr0_ts(bool(value & CR0_TS))
         case 2:
             vcpu.hw.set_reg("cr2", value)
         case 3:
@@ -127,14 +127,14 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
 
 
 def _clts(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    vcpu.set_cr0_ts(False)
+    vcpu.hw.set_cr0_ts(False)
     return None
 
 
 def _lmsw(vcpu: "Vcpu", insn: Insn) -> Vector:
     if (insn.a ^ cpuid.CR0_VALUE) & 0xF & ~CR0_TS & ~1:
         return VECTOR_GP
-    vcpu.set_cr0_ts(bool(insn.a & CR0_TS))
+    vcpu.hw.set_cr0_ts(bool(insn.a & CR0_TS))
     return None
 
 
