@@ -127,7 +127,13 @@ class Vcpu:
     def set_trap(self, vector: int, cs: int, address: int, flags: int) -> None:
         """One entry of set_trap_table, already checked. flags as in struct trap_info (TI_GET_DPL, TI_GET_IF)."""
     def get_trap(self, vector: int) -> tuple[int, int, int]: ...
-    def set_callback(self, kind: Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"], cs: int, address: int, mask_events: bool) -> None: ...
+    def set_callback(
+        self,
+        kind: Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"],
+        cs: int,
+        address: int,
+        mask_events: bool,
+    ) -> None: ...
     def set_kernel_stack(self, ss: int, sp: int) -> None: ...
     def set_vcpu_info(self, maddr: int) -> None:
         """Where evtchn_upcall_pending / evtchn_upcall_mask of this vCPU are."""
@@ -166,7 +172,9 @@ class Vcpu:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls without an
         exit. Off for tracing."""
 
-Exit: TypeAlias = "ExitHypercall | ExitPrivileged | ExitFault | ExitBudget | ExitDeadline | ExitInterrupted | ExitUnsupported"
+Exit: TypeAlias = (
+    "ExitHypercall | ExitPrivileged | ExitFault | ExitBudget | ExitDeadline | ExitInterrupted | ExitUnsupported"
+)
 
 @final
 class ExitHypercall:

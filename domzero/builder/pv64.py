@@ -15,6 +15,7 @@ from domzero.abi.start_info import MAX_GUEST_CMDLINE, StartInfoFlags, start_info
 from domzero.builder.image import KernelImage
 from domzero.builder.layout import PAGE_SHIFT, PAGE_SIZE, Layout, plan
 from domzero.errors import ConfigError, DomzeroError
+from domzero.hypervisor.hypercall_page import hypercall_page
 
 if TYPE_CHECKING:
     from domzero._machine import Domain, Machine, Vcpu
@@ -27,8 +28,6 @@ _PRESENT, _RW, _USER, _ACCESSED, _DIRTY = 0x01, 0x02, 0x04, 0x20, 0x40
 _TABLE_PROT = _PRESENT | _RW | _USER | _ACCESSED | _DIRTY
 _MMUEXT_PIN_L4_TABLE = 3
 _DOMID_SELF = 0x7FF0
-_HYPERVISOR_IRET = 23
-_STUB_SIZE = 32
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
 
@@ -61,9 +60,12 @@ class BuildError(DomzeroError):
     """The machine refused what the builder made: our bug, or no memory."""
 
 
-def build_pv64(machine: Machine, hw: Domain, vcpu: Vcpu, image: KernelImage, start: Start) -> Built:
+def build_pv64(
+    machine: Machine, hw: Domain, vcpu: Vcpu, image: KernelImage, start: Start, ram: memoryview | None = None
+) -> Built:
     """Allocates and fills the memory of `hw`, and sets `vcpu`'s registers and page tables.
 
+    :param ram: all machine memory, writable (`Host.memory`); mapped for the occasion when not given.
     :raises ImageError: the kernel does not fit or asks for impossible addresses; nothing was allocated then.
     :raises BuildError: the machine refused the result.
     """
@@ -73,24 +75,26 @@ def build_pv64(machine: Machine, hw: Domain, vcpu: Vcpu, image: KernelImage, sta
     layout = plan(image, start.nr_pages, len(start.ramdisk))
     entry = image.entry
     layout.pfn_of(entry, "entry point")
-    hypercall_page = image.notes.hypercall_page
-    if hypercall_page is not None:
-        layout.pfn_of(hypercall_page, "hypercall page")
+    stubs_va = image.notes.hypercall_page
+    if stubs_va is not None:
+        layout.pfn_of(stubs_va, "hypercall page")
 
     mfns = array("Q", hw.alloc(start.nr_pages))
-    with mmap.mmap(machine.fileno(), machine.frames << PAGE_SHIFT) as mapping:
-        memory = _Memory(memoryview(mapping), mfns)
-        try:
-            _fill_m2p(machine, memory)
-            _load_kernel(memory, image)
-            memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
-            memory.write(layout.p2m_pfn << PAGE_SHIFT, mfns.tobytes())
-            if hypercall_page is not None:
-                memory.write(layout.pfn_of(hypercall_page, "hypercall page") << PAGE_SHIFT, hypercall_stubs())
-            memory.write(layout.start_info_pfn << PAGE_SHIFT, _start_info(layout, mfns, start, command_line))
-            _write_tables(memory, layout)
-        finally:
-            memory.release()
+    mapping = None if ram is not None else mmap.mmap(machine.fileno(), machine.frames << PAGE_SHIFT)
+    memory = _Memory(memoryview(mapping) if mapping is not None else memoryview(ram or b""), mfns)
+    try:
+        _fill_m2p(machine, memory)
+        _load_kernel(memory, image)
+        memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
+        memory.write(layout.p2m_pfn << PAGE_SHIFT, mfns.tobytes())
+        if stubs_va is not None:
+            memory.write(layout.pfn_of(stubs_va, "hypercall page") << PAGE_SHIFT, hypercall_page(False))
+        memory.write(layout.start_info_pfn << PAGE_SHIFT, _start_info(layout, mfns, start, command_line))
+        _write_tables(memory, layout)
+    finally:
+        memory.release()
+        if mapping is not None:
+            mapping.close()
 
     _start_vcpu(vcpu, layout, entry, mfns[layout.pt_pfn])
     return Built(layout, mfns[layout.store_pfn], mfns[layout.console_pfn])
@@ -137,20 +141,6 @@ def _load_kernel(memory: _Memory, image: KernelImage) -> None:
     for segment in image.elf.loads():
         data = image.elf.data[segment.offset : segment.offset + segment.filesz]
         memory.write(segment.paddr - image.notes.paddr_offset, data)
-
-
-def hypercall_stubs() -> bytes:
-    """A 64-bit hypercall page: one stub of 32 bytes per hypercall number."""
-    page = bytearray(b"\xcc" * PAGE_SIZE)
-    for number in range(PAGE_SIZE // _STUB_SIZE):
-        if number == _HYPERVISOR_IRET:
-            # push %rcx; push %r11; push %rax; mov $number,%eax; syscall: does not return here
-            stub = b"\x51\x41\x53\x50\xb8" + struct.pack("<I", number) + b"\x0f\x05"
-        else:
-            # push %rcx; push %r11; mov $number,%eax; syscall; pop %r11; pop %rcx; ret
-            stub = b"\x51\x41\x53\xb8" + struct.pack("<I", number) + b"\x0f\x05\x41\x5b\x59\xc3"
-        page[number * _STUB_SIZE : number * _STUB_SIZE + len(stub)] = stub
-    return bytes(page)
 
 
 def _start_info(layout: Layout, mfns: array[int], start: Start, command_line: bytes) -> bytes:
@@ -225,4 +215,4 @@ def _start_vcpu(vcpu: Vcpu, layout: Layout, entry: int, l4_mfn: int) -> None:
         vcpu.set_reg(name, value)
 
 
-__all__ = ["BuildError", "Built", "Start", "build_pv64", "hypercall_stubs"]
+__all__ = ["BuildError", "Built", "Start", "build_pv64"]

@@ -1,0 +1,289 @@
+"""`domzero run`: one PV domain in the foreground, its console on stdin and stdout, its end in the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from domzero.cli.status import ExitStatus
+from domzero.errors import ConfigError, DomzeroError, ImageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from domzero.dom0.config import DomainConfig
+    from domzero.dom0.lifecycle import DomainSession, Ending
+
+_LOG_KEPT = 120
+_GRACE_S = 0.8
+"""What is left of a second for an orderly end after SIGINT or SIGTERM."""
+
+_DESCRIPTION = """\
+Builds and runs one PV domain in the foreground. Its console is stdin and stdout: in raw mode on a terminal (Ctrl-]
+ends the domain and leaves), as plain lines in a pipe (the end of stdin does not end the guest). Needs no daemon and no
+root, and leaves no files behind. What the hypervisor has to say goes to stderr.
+"""
+
+_EPILOG = """\
+exit status:
+  0  the guest powered off         4  it asked for a reboot (--on-reboot exit)
+  2  bad usage or bad image        5  it suspended itself
+  3  it crashed                    6  its watchdog fired
+  124  --timeout has passed        130, 143  ended by SIGINT (Ctrl-C, Ctrl-]), SIGTERM
+
+examples:
+  domzero image fetch debian && domzero run --image debian
+  domzero run --kernel vmlinuz --ramdisk initramfs.cpio.gz --cmdline "console=hvc0" --memory 512
+  echo 'uname -a; poweroff' | domzero run --image debian --timeout 60
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser(
+        "run",
+        help="build and run one domain in the foreground",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("the domain")
+    what.add_argument("--kernel", metavar="FILE", help="PV kernel: bzImage or ELF")
+    what.add_argument("--ramdisk", metavar="FILE", help="initramfs")
+    what.add_argument("--image", metavar="NAME", help="kernel, ramdisk and command line of a fetched image")
+    what.add_argument("--cmdline", metavar="TEXT", help="kernel command line (default: none; for an image, its own)")
+    what.add_argument("--memory", metavar="MiB", type=int, default=256, help="memory in MiB (default: %(default)s)")
+    what.add_argument("--vcpus", metavar="N", type=int, default=1, help="virtual CPUs (default: %(default)s)")
+    what.add_argument("--disk", metavar="SPEC", action="append", default=[], help="a block device (not yet)")
+    what.add_argument("--vif", metavar="SPEC", action="append", default=[], help="a network interface (not yet)")
+    what.add_argument("--name", default="", help="its name (default: the kernel's)")
+    how = parser.add_argument_group("how it runs")
+    how.add_argument(
+        "--engine",
+        choices=["interpreter", "translator", "kvm", "auto"],
+        default="auto",
+        help="what executes guest code (default: the fastest there is)",
+    )
+    how.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of the hypervisor")
+    how.add_argument("--timeout", metavar="SECONDS", type=float, help="end the domain after so long")
+    how.add_argument(
+        "--on-reboot", choices=["restart", "exit"], default="restart", help="when the guest reboots (default: restart)"
+    )
+    how.add_argument("--on-crash", choices=["restart", "exit"], default="exit", help="when it crashes (default: exit)")
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("-v", "--verbose", action="store_true", help="the hypervisor's log on stderr")
+    shown.add_argument("--json", action="store_true", help="how it ended, as a JSON object on the last line of stderr")
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The verb."""
+    runner = _Runner(args)
+    try:
+        return runner.run()
+    except DomzeroError as error:
+        if not args.json:
+            raise
+        is_usage = isinstance(error, ConfigError | ImageError)
+        status = ExitStatus.USAGE if is_usage else ExitStatus.FAILED
+        print(f"domzero: {error}", file=sys.stderr)
+        _print_json({"ending": "error", "status": int(status), "key": error.key, "error": error.message})
+        return status
+
+
+def config_of(args: argparse.Namespace) -> DomainConfig:
+    """The configuration that the arguments ask for; raises ConfigError."""
+    from domzero.dom0.config import Action, DomainConfig
+
+    kernel, ramdisk, cmdline = args.kernel, args.ramdisk, args.cmdline
+    if args.image is not None:
+        from domzero.dom0.images.cache import ImageCache
+
+        image = ImageCache().find(args.image)
+        kernel = image.kernel if kernel is None else kernel
+        ramdisk = image.ramdisk if ramdisk is None else ramdisk
+        cmdline = image.cmdline if cmdline is None else cmdline
+    if kernel is None:
+        raise ConfigError("nothing to run: give --kernel FILE or --image NAME")
+    if args.timeout is not None and not 0 < args.timeout < 1e9:
+        raise ConfigError("must be more than 0 seconds", key="timeout")
+    config = DomainConfig(
+        kernel=kernel,
+        name=args.name,
+        ramdisk=ramdisk,
+        cmdline=cmdline or "",
+        memory_mib=args.memory,
+        vcpus=args.vcpus,
+        on_reboot=Action.RESTART if args.on_reboot == "restart" else Action.DESTROY,
+        on_crash=Action.RESTART if args.on_crash == "restart" else Action.DESTROY,
+        seed=args.seed,
+        engine=args.engine,
+        disks=args.disk,
+        vifs=args.vif,
+    )
+    config.check()
+    return config
+
+
+class _Runner:
+    """One run of the command."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._stop = threading.Event()
+        self._stopped_by: ExitStatus | None = None
+        self._failure: BaseException | None = None
+        self._log: deque[str] = deque(maxlen=_LOG_KEPT)
+        self._began = time.monotonic()
+
+    def run(self) -> int:
+        """Runs the domain; returns the exit status."""
+        args = self._args
+        config = config_of(args)
+        from domzero.cli.terminal import RawMode, is_terminal
+
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in signals}
+        raw = RawMode(enabled=is_terminal())
+        try:
+            session = self._session(config)
+            with raw:
+                status, ending = self._foreground(session, interactive=is_terminal())
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self._report(status, ending)
+        return status
+
+    def _session(self, config: DomainConfig) -> DomainSession:
+        from domzero.dom0.lifecycle import DomainSession
+
+        return DomainSession(config, log=self._on_log)
+
+    def _foreground(self, session: DomainSession, *, interactive: bool) -> tuple[ExitStatus, Ending | None]:
+        from domzero.cli.terminal import InputReader, OutputWriter
+        from domzero.dom0.console import LineFilter
+
+        console = session.console
+        output = OutputWriter(
+            1,
+            transform=bytes if interactive else LineFilter(),
+            hold=console.hold,
+            release=console.release,
+            closed=lambda: self._end(ExitStatus.FAILED),
+        )
+        console.add_sink(output.write)
+        # Started in a thread: unpacking takes a second, and a signal must not have to wait for it.
+        starter = threading.Thread(target=self._start, args=(session,), name="start", daemon=True)
+        starter.start()
+        escape = (lambda: self._end(ExitStatus.SIGINT)) if interactive else None
+        reader = InputReader(0, send=console.send, wait_room=console.wait_room, escape=escape)
+        timeout = self._args.timeout
+        in_time = self._stop.wait(None if timeout is None else max(0.0, self._began + timeout - time.monotonic()))
+        status = self._stopped_by if in_time else ExitStatus.TIMEOUT
+        reader.stop()
+        if self._failure is not None:
+            raise self._failure
+        self._destroy(session, hurry=status is not None)
+        ending = session.ending
+        output.finish(10.0 if status is None else 0.2)
+        return (status if status is not None else _status_of(ending)), ending
+
+    def _destroy(self, session: DomainSession, *, hurry: bool) -> None:
+        """Ends the domain; a second is all it may take when somebody waits for that."""
+        if not hurry:
+            session.destroy()
+            return
+        thread = threading.Thread(target=session.destroy, name="destroy", daemon=True)
+        thread.start()
+        thread.join(_GRACE_S)
+
+    def _start(self, session: DomainSession) -> None:
+        try:
+            session.start()
+            session.wait()
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            self._failure = error
+        self._stop.set()
+
+    def _end(self, status: ExitStatus) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = status
+        self._stop.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._end(ExitStatus.SIGINT if number == signal.SIGINT else ExitStatus.SIGTERM)
+
+    def _on_log(self, line: str) -> None:
+        from domzero.cli.terminal import say
+
+        if self._args.verbose:
+            say(line)
+        else:
+            self._log.append(line)
+
+    def _report(self, status: ExitStatus, ending: Ending | None) -> None:
+        seconds = time.monotonic() - self._began
+        detail = list(ending.detail) if ending is not None else []
+        if status is ExitStatus.CRASH:
+            for line in self._log:  # the crash report is in there
+                print(line, file=sys.stderr)
+        if status is not ExitStatus.OK or os.isatty(2):
+            why = f": {detail[0]}" if detail and status is ExitStatus.CRASH else ""
+            print(f"domzero: {_WORDS[status]} after {seconds:.1f} s{why}", file=sys.stderr)
+        if self._args.json:
+            kind = ending.kind.value if ending is not None and self._stopped_by is None else _NAMES[status]
+            _print_json(
+                {
+                    "ending": "timeout" if status is ExitStatus.TIMEOUT else kind,
+                    "status": int(status),
+                    "seconds": round(seconds, 3),
+                    "boots": ending.boots if ending is not None else 0,
+                    "instructions": ending.instructions if ending is not None else 0,
+                    "detail": detail,
+                }
+            )
+
+
+def _status_of(ending: Ending | None) -> ExitStatus:
+    from domzero.dom0.lifecycle import EndKind
+
+    statuses = {
+        EndKind.POWEROFF: ExitStatus.OK,
+        EndKind.REBOOT: ExitStatus.REBOOT,
+        EndKind.SUSPEND: ExitStatus.SUSPEND,
+        EndKind.CRASH: ExitStatus.CRASH,
+        EndKind.WATCHDOG: ExitStatus.WATCHDOG,
+    }
+    return statuses.get(ending.kind, ExitStatus.FAILED) if ending is not None else ExitStatus.FAILED
+
+
+_WORDS = {
+    ExitStatus.OK: "the guest powered off",
+    ExitStatus.FAILED: "stdout was closed: the guest was ended",
+    ExitStatus.CRASH: "the guest crashed",
+    ExitStatus.REBOOT: "the guest asked for a reboot",
+    ExitStatus.SUSPEND: "the guest suspended itself",
+    ExitStatus.WATCHDOG: "the guest's watchdog fired",
+    ExitStatus.TIMEOUT: "timeout: the guest was ended",
+    ExitStatus.SIGINT: "interrupted: the guest was ended",
+    ExitStatus.SIGTERM: "terminated: the guest was ended",
+}
+_NAMES = {
+    ExitStatus.FAILED: "closed",
+    ExitStatus.TIMEOUT: "timeout",
+    ExitStatus.SIGINT: "interrupted",
+    ExitStatus.SIGTERM: "terminated",
+}
+
+
+def _print_json(fields: dict[str, object]) -> None:
+    print(json.dumps(fields), file=sys.stderr)

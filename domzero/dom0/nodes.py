@@ -1,0 +1,97 @@
+"""The xenstore nodes that a PV domain finds when it starts (xenstore-paths), as Xen's own toolstack writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from domzero.dom0.config import DomainConfig
+
+CONSOLE_LIMIT = 1 << 20
+
+
+@dataclass(slots=True, frozen=True)
+class Ring:
+    """A ring shared with the guest: its frame, and the guest's event channel."""
+
+    mfn: int
+    port: int
+
+
+class Writer(Protocol):
+    """What is needed of a store."""
+
+    def write(self, path: str, value: str | bytes | int, perms: tuple[str, ...] | None = None) -> None: ...
+    def mkdir(self, path: str, perms: tuple[str, ...] | None = None) -> None: ...
+    def rm(self, path: str) -> None: ...
+
+
+def home(domid: int) -> str:
+    """A domain's own directory."""
+    return f"/local/domain/{domid}"
+
+
+def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: Ring, console: Ring) -> None:
+    """Writes everything; the domain is introduced afterwards."""
+    path, vm = home(domid), f"/vm/{config.uuid}"
+    shown = ("n0", f"r{domid}")
+    own = (f"n{domid}",)
+    memory_kib = config.memory_mib << 10
+
+    store.mkdir(vm, shown)
+    _write(store, shown, ((f"{vm}/uuid", config.uuid), (f"{vm}/name", config.name), (f"{vm}/start_time", _now())))
+    store.mkdir(path, shown)
+    _write(
+        store,
+        shown,
+        (
+            (f"{path}/vm", vm),
+            (f"{path}/name", config.name),
+            (f"{path}/domid", domid),
+            *((f"{path}/cpu/{cpu}/availability", "online") for cpu in range(config.vcpus)),
+            (f"{path}/memory/static-max", memory_kib),
+            (f"{path}/memory/target", memory_kib),
+            (f"{path}/memory/videoram", -1),
+            (f"{path}/control/platform-feature-multiprocessor-suspend", 1),
+            (f"{path}/control/platform-feature-xs_reset_watches", 1),
+            (f"{path}/store/ring-ref", xenstore.mfn),
+            (f"{path}/store/port", xenstore.port),
+            (f"{path}/console/ring-ref", console.mfn),
+            (f"{path}/console/port", console.port),
+            (f"{path}/console/limit", CONSOLE_LIMIT),
+            (f"{path}/console/type", "xenconsoled"),
+            (f"{path}/console/output", "pty"),
+            (f"{path}/console/tty", ""),
+        ),
+    )
+    for directory in ("device", "device/suspend"):
+        store.mkdir(f"{path}/{directory}", shown)
+    features = ("poweroff", "reboot", "suspend", "s3", "s4")
+    _write(
+        store,
+        own,
+        (
+            (f"{path}/control/shutdown", ""),
+            (f"{path}/control/sysrq", ""),
+            *((f"{path}/control/feature-{name}", "") for name in features),
+            (f"{path}/device/suspend/event-channel", ""),
+        ),
+    )
+    for directory in ("data", "drivers", "feature", "attr", "error"):
+        store.mkdir(f"{path}/{directory}", own)
+
+
+def forget_nodes(store: Writer, config: DomainConfig) -> None:
+    """Removes what `Store.release` does not: the nodes of the machine, which outlives its domains."""
+    store.rm(f"/vm/{config.uuid}")
+
+
+def _write(store: Writer, perms: tuple[str, ...], nodes: Iterable[tuple[str, object]]) -> None:
+    for path, value in nodes:
+        store.write(path, str(value), perms)
+
+
+def _now() -> str:
+    return f"{time.time():.2f}"
