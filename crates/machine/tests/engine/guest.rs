@@ -1,0 +1,127 @@
+//! The interpreter's side: the same addresses in a machine of its own.
+
+use crate::state::*;
+use domzero_machine::clock::Clock;
+use domzero_machine::cpu::fault::{vector, Trap};
+use domzero_machine::cpu::{Cpu, Stop};
+use domzero_machine::shared::Purge;
+use domzero_machine::{Domain, Machine, Mfn};
+use std::sync::Arc;
+
+const FRAMES: u64 = 256;
+const TABLES: u64 = 100;
+const CODE: u64 = 120;
+const DATA: u64 = 130;
+const NX: u64 = 1 << 63;
+
+pub struct Guest {
+    pub machine: Arc<Machine>,
+    pub cpu: Box<Cpu>,
+}
+
+/// Most instructions a case may take before it counts as hanging.
+const LIMIT: i64 = 100_000;
+
+impl Guest {
+    pub fn new() -> Guest {
+        let machine = Machine::new(FRAMES, 1, Clock::virtual_at(0)).expect("a small machine");
+        let domain = Domain::new(machine.clone(), 1);
+        let write = |table: u64, index: u64, value: u64| assert!(machine.mem.write_u64(Mfn(TABLES + table).maddr() + index * 8, value));
+        let link = |table: u64| Mfn(TABLES + table).maddr() | 7;
+        write(0, 0, link(1));
+        write(1, 0, link(2));
+        write(2, CODE_VA >> 21, link(3));
+        write(2, DATA_VA >> 21, link(4));
+        for i in 0..CODE_PAGES {
+            write(3, i, Mfn(CODE + i).maddr() | 7);
+        }
+        for (i, page) in PAGES.iter().enumerate() {
+            let frame = Mfn(DATA + i as u64).maddr() | NX;
+            match page {
+                Page::None => {}
+                Page::Rw => write(4, i as u64, frame | 7),
+                Page::Ro => write(4, i as u64, frame | 5),
+            }
+        }
+        let shared = Arc::new(domzero_machine::shared::VcpuShared::default());
+        machine.register_vcpu(&shared);
+        let mut cpu = Box::new(Cpu::new(domain, shared));
+        cpu.set_base(Mfn(TABLES), true);
+        cpu.gs_base = GS_BASE;
+        Guest { machine, cpu }
+    }
+
+    fn maddr(va: u64) -> u64 {
+        if va >= DATA_VA {
+            Mfn(DATA).maddr() + (va - DATA_VA)
+        } else {
+            Mfn(CODE).maddr() + (va - CODE_VA)
+        }
+    }
+
+    pub fn write(&mut self, va: u64, bytes: &[u8]) {
+        let at = Self::maddr(va);
+        assert!(self.machine.mem.write(at, bytes));
+        if va < DATA_VA {
+            for mfn in at >> 12..=(at + bytes.len() as u64 - 1) >> 12 {
+                self.cpu.shared.push_purge(Purge::Code { mfn: Mfn(mfn), start: 0, end: 4096 });
+            }
+        }
+    }
+
+    pub fn page(&self, va: u64) -> &[u8] {
+        let frame = self.machine.mem.frame(Mfn(Self::maddr(va) >> 12)).expect("inside the machine");
+        // SAFETY: a page of this machine, whose only vCPU is ours and not running.
+        unsafe { std::slice::from_raw_parts(frame, 4096) }
+    }
+
+    pub fn load(&mut self, state: &State) {
+        let cpu = &mut *self.cpu;
+        cpu.regs = state.regs;
+        cpu.rip = state.rip;
+        cpu.set_rflags(state.rflags);
+        for i in 0..16 {
+            cpu.xmm[i] = state.xmm(i);
+        }
+        cpu.mxcsr = state.mxcsr();
+        cpu.gs_base = GS_BASE;
+    }
+
+    pub fn store(&self, state: &mut State) {
+        let cpu = &*self.cpu;
+        state.regs = cpu.regs;
+        state.rip = cpu.rip;
+        state.rflags = cpu.rflags();
+        for i in 0..16 {
+            state.set_xmm(i, cpu.xmm[i]);
+        }
+        state.set_mxcsr(cpu.mxcsr);
+    }
+
+    /// Runs from `state` until something stops it, in slices of `slice` instructions.
+    pub fn run(&mut self, state: &mut State, slice: i64) -> End {
+        self.load(state);
+        let mut left = LIMIT;
+        let end = loop {
+            self.cpu.budget = slice.min(left);
+            left -= slice;
+            match self.cpu.run() {
+                Stop::Budget if left > 0 => {}
+                Stop::Budget => break End::Other("does not end".into()),
+                Stop::Attention => {
+                    self.cpu.apply_purges();
+                    left += slice;
+                }
+                Stop::Trap(Trap::SoftInt { vector: 3, .. }) => break End::Breakpoint,
+                Stop::Trap(Trap::Fault(f)) => {
+                    break End::Fault { vector: f.vector, code: f.error_code, cr2: if f.vector == vector::PF { f.cr2 } else { 0 } }
+                }
+                // Natively a privileged instruction is just #GP(0).
+                Stop::Trap(Trap::Priv { .. }) => break End::Fault { vector: vector::GP, code: Some(0), cr2: 0 },
+                Stop::Trap(t) => break End::Other(format!("{t:?}")),
+            }
+        };
+        self.store(state);
+        end
+    }
+}

@@ -1,0 +1,18 @@
+//! The CPU engine against the host's own CPU, and against hostile bytes.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod generate;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod guest;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod native;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod oracle;
+mod rng;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod state;
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[test]
+#[ignore = "the native oracle needs an x86-64 Linux host"]
+fn each_instruction_form_does_what_the_hosts_cpu_does() {}

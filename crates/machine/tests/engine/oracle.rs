@@ -1,0 +1,282 @@
+//! Single instructions and short sequences, here and on the host's CPU.
+
+use crate::generate::{flag_bits, forms, Case, Generator};
+use crate::guest::Guest;
+use crate::native::Native;
+use crate::rng::Rng;
+use crate::state::*;
+use domzero_machine::cpu::exec;
+use iced_x86::{Code, Formatter, IntelFormatter, Mnemonic};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Both machines, with equal memory.
+pub struct Pair {
+    pub native: Native,
+    pub guest: Guest,
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// How long in total: cases of the quick run, unless DOMZERO_ORACLE_CASES says otherwise.
+pub fn cases(default: u64) -> u64 {
+    setting("DOMZERO_ORACLE_CASES", default)
+}
+
+pub fn seed() -> u64 {
+    setting("DOMZERO_ORACLE_SEED", 20260101)
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        let mut pair = Pair { native: Native::new(), guest: Guest::new() };
+        let mut rng = Rng::new(7);
+        for (i, page) in PAGES.iter().enumerate() {
+            if *page != Page::None {
+                let bytes: Vec<u8> = (0..512).flat_map(|_| rng.next().to_le_bytes()).collect();
+                pair.write(page_va(i), &bytes);
+            }
+        }
+        for i in 0..CODE_PAGES {
+            pair.write(CODE_VA + i * 4096, &[0xcc; 4096]);
+        }
+        pair.native.seal();
+        pair
+    }
+
+    pub fn write(&mut self, va: u64, bytes: &[u8]) {
+        self.native.write(va, bytes);
+        self.guest.write(va, bytes);
+    }
+
+    /// Loads the case's code and memory on both sides.
+    pub fn prepare(&mut self, case: &Case) -> State {
+        let end = CODE_VA + CODE_PAGES * 4096;
+        let from = (case.start - 16).max(CODE_VA);
+        let to = (case.start + case.bytes.len() as u64 + 32).min(end);
+        let mut code = vec![0xcc; (to - from) as usize];
+        for (i, b) in case.bytes.iter().enumerate() {
+            if let Some(c) = code.get_mut((case.start - from) as usize + i) {
+                *c = *b;
+            }
+        }
+        self.write(from, &code);
+        for (va, bytes) in &case.memory {
+            self.write(*va, bytes);
+        }
+        let mut state = case.state.clone();
+        state.rip = case.start;
+        state
+    }
+
+    /// Takes the case's code away again.
+    pub fn clear(&mut self, case: &Case) {
+        let n = (case.bytes.len() as u64).min(CODE_VA + CODE_PAGES * 4096 - case.start);
+        self.native.write(case.start, &vec![0xcc; n as usize]);
+        self.guest.write(case.start, &vec![0xcc; n as usize]);
+    }
+
+    /// Pages that differ are made equal again, and described.
+    pub fn compare_memory(&mut self, out: &mut String) {
+        for va in (0..PAGES.len()).filter(|&i| PAGES[i] != Page::None).map(page_va).chain((0..CODE_PAGES).map(|i| CODE_VA + i * 4096)) {
+            if self.native.page(va) != self.guest.page(va) {
+                let (native, guest) = (self.native.page(va).to_vec(), self.guest.page(va).to_vec());
+                let first = (0..4096).find(|&i| native[i] != guest[i]).unwrap_or(0);
+                let at = first & !7;
+                let _ = writeln!(out, "    [{:#x}] host {:02x?} guest {:02x?}", va + at as u64, &native[at..at + 8], &guest[at..at + 8]);
+                self.guest.write(va, &native);
+            }
+        }
+    }
+
+    /// Runs a case on both sides; empty when nothing differs.
+    pub fn check(&mut self, case: &Case, slice: i64) -> String {
+        let mut native = self.prepare(case);
+        let mut guest = native.clone();
+        let native_end = self.native.run(&mut native);
+        let guest_end = self.guest.run(&mut guest, slice);
+        let mut out = String::new();
+        if native_end != guest_end {
+            let _ = writeln!(out, "    end: host {native_end:x?} guest {guest_end:x?}");
+        }
+        compare_state(case, &native, &guest, &mut out);
+        self.compare_memory(&mut out);
+        self.clear(case);
+        out
+    }
+}
+
+fn compare_state(case: &Case, native: &State, guest: &State, out: &mut String) {
+    const NAMES: [&str; 16] =
+        ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    for i in 0..16 {
+        if native.regs[i] != guest.regs[i] {
+            let _ = writeln!(out, "    {}: was {:#x} host {:#x} guest {:#x}", NAMES[i], case.state.regs[i], native.regs[i], guest.regs[i]);
+        }
+    }
+    if native.rip != guest.rip {
+        let _ = writeln!(out, "    rip: host {:#x} guest {:#x}", native.rip, guest.rip);
+    }
+    let strict = std::env::var_os("DOMZERO_ORACLE_STRICT").is_some();
+    let mask = (ARITH | DF) & !if strict { 0 } else { case.undefined };
+    if (native.rflags ^ guest.rflags) & mask != 0 {
+        let _ = writeln!(
+            out,
+            "    flags: was {} host {} guest {}",
+            flag_names(case.state.rflags),
+            flag_names(native.rflags & mask),
+            flag_names(guest.rflags & mask)
+        );
+    }
+    let approximate = case.insns.iter().any(|i| approximate(i.mnemonic()));
+    for i in 0..16 {
+        let (n, g) = (native.xmm(i), guest.xmm(i));
+        if n != g && !(approximate && nearly(n, g)) {
+            let _ = writeln!(out, "    xmm{i}: was {:#034x} host {n:#034x} guest {g:#034x}", case.state.xmm(i));
+        }
+    }
+    if native.mxcsr() != guest.mxcsr() {
+        let _ = writeln!(out, "    mxcsr: was {:#x} host {:#x} guest {:#x}", case.state.mxcsr(), native.mxcsr(), guest.mxcsr());
+    }
+}
+
+/// Instructions of which only a relative error is defined.
+fn approximate(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Rcpps | Mnemonic::Rcpss | Mnemonic::Rsqrtps | Mnemonic::Rsqrtss)
+}
+
+/// Each lane within the 1.5 * 2^-12 that the manual allows, on both sides of the truth.
+fn nearly(a: u128, b: u128) -> bool {
+    (0..4).all(|i| {
+        let (x, y) = ((a >> (32 * i)) as u32, (b >> (32 * i)) as u32);
+        let (fx, fy) = (f64::from(f32::from_bits(x)), f64::from(f32::from_bits(y)));
+        x == y || (fx - fy).abs() <= fy.abs() * (3.0 / 4096.0)
+    })
+}
+
+fn flag_names(f: u64) -> String {
+    [(OF, 'o'), (DF, 'd'), (SF, 's'), (ZF, 'z'), (AF, 'a'), (PF, 'p'), (CF, 'c')]
+        .iter()
+        .map(|(bit, name)| if f & bit != 0 { name.to_ascii_uppercase() } else { *name })
+        .collect()
+}
+
+/// The case as a person reads it.
+pub fn describe(case: &Case) -> String {
+    let mut f = IntelFormatter::new();
+    let mut out = String::new();
+    for i in &case.insns {
+        let mut text = String::new();
+        f.format(i, &mut text);
+        let _ = writeln!(out, "  {:#x} {text}   ({:?})", i.ip(), i.code());
+    }
+    let _ = writeln!(out, "    bytes {:02x?} mxcsr {:#x} undefined {:#x}", case.bytes, case.state.mxcsr(), case.undefined);
+    out
+}
+
+/// Failures by form, with the first of each kind in full.
+#[derive(Default)]
+pub struct Report {
+    pub failures: BTreeMap<String, (u64, String)>,
+    pub cases: u64,
+}
+
+impl Report {
+    pub fn add(&mut self, key: String, text: impl FnOnce() -> String) {
+        let entry = self.failures.entry(key).or_insert_with(|| (0, text()));
+        entry.0 += 1;
+    }
+
+    pub fn finish(self, what: &str, seed: u64) {
+        println!("{what}: {} cases, seed {seed}, {} forms differ", self.cases, self.failures.len());
+        if self.failures.is_empty() {
+            return;
+        }
+        let shown = setting("DOMZERO_ORACLE_SHOW", 12) as usize;
+        for (key, (count, text)) in self.failures.iter().take(shown) {
+            println!("{key}: {count} times, first:\n{text}");
+        }
+        for (key, (count, _)) in self.failures.iter().skip(shown) {
+            println!("{key}: {count} times");
+        }
+        panic!("{what}: {} forms differ from the host's CPU (seed {seed})", self.failures.len());
+    }
+}
+
+pub fn known_forms() -> Vec<Code> {
+    let filter = std::env::var("DOMZERO_ORACLE_FILTER").unwrap_or_default().to_lowercase();
+    forms(|c| exec::lookup(c).is_some() && supported_here(c))
+        .into_iter()
+        .filter(|c| filter.split(',').any(|f| format!("{c:?}").to_lowercase().starts_with(f)))
+        .collect()
+}
+
+/// What the host can run, and what the x87 comparison does not cover yet.
+fn supported_here(code: Code) -> bool {
+    use iced_x86::CpuidFeature as F;
+    code.cpuid_features().iter().all(|f| match f {
+        F::AES => is_x86_feature_detected!("aes"),
+        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        F::SHA => is_x86_feature_detected!("sha"),
+        F::SSE4_1 => is_x86_feature_detected!("sse4.1"),
+        F::SSE4_2 => is_x86_feature_detected!("sse4.2"),
+        F::SSSE3 => is_x86_feature_detected!("ssse3"),
+        F::POPCNT => is_x86_feature_detected!("popcnt"),
+        F::LZCNT => is_x86_feature_detected!("lzcnt"),
+        F::BMI1 => is_x86_feature_detected!("bmi1"),
+        F::BMI2 => is_x86_feature_detected!("bmi2"),
+        F::ADX => is_x86_feature_detected!("adx"),
+        F::MOVBE => is_x86_feature_detected!("movbe"),
+        F::FPU | F::FPU287 | F::FPU387 | F::MMX | F::FXSR => false,
+        F::CET_IBT | F::CET_SS => matches!(code, Code::Endbr64),
+        _ => true,
+    })
+}
+
+#[test]
+fn each_instruction_form_does_what_the_hosts_cpu_does() {
+    let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
+    let forms = known_forms();
+    let rounds = cases(40_000).div_ceil(forms.len().max(1) as u64);
+    let mut rng = Rng::new(seed);
+    let mut made = BTreeMap::<Code, u64>::new();
+    for _ in 0..rounds {
+        for &code in &forms {
+            let Some(case) = Generator::single(&mut rng, code) else { continue };
+            *made.entry(code).or_default() += 1;
+            report.cases += 1;
+            let diff = pair.check(&case, 1000);
+            if !diff.is_empty() {
+                report.add(format!("{code:?}"), || describe(&case) + &diff);
+            }
+        }
+    }
+    let never: Vec<_> = forms.iter().filter(|c| !made.contains_key(c)).collect();
+    println!("{} forms, {} of them never made: {never:?}", forms.len(), never.len());
+    report.finish("single instructions", seed);
+    if std::env::var_os("DOMZERO_ORACLE_FILTER").is_none() {
+        assert!(made.len() >= 200, "only {} forms were tried", made.len());
+    }
+}
+
+#[test]
+fn sequences_do_what_the_hosts_cpu_does_however_they_are_sliced() {
+    let (seed, mut pair, mut report) = (seed() ^ 0x5e9, Pair::new(), Report::default());
+    let forms = known_forms();
+    let mut rng = Rng::new(seed);
+    for n in 0..cases(10_000) {
+        let length = 2 + rng.below(7) as usize;
+        let Some(case) = Generator::sequence(&mut rng, &forms, length) else { continue };
+        report.cases += 1;
+        let slice = [1000, 1, 2, 7, 64][(n % 5) as usize];
+        let diff = pair.check(&case, slice);
+        if !diff.is_empty() {
+            let key = case.insns.iter().map(|i| format!("{:?}", i.mnemonic())).collect::<Vec<_>>().join(" ");
+            report.add(key, || format!("  slices of {slice}\n{}", describe(&case)) + &diff);
+        }
+    }
+    let _ = flag_bits;
+    report.finish("sequences", seed);
+}
