@@ -2,9 +2,9 @@
 
 use crate::rng::Rng;
 use crate::state::*;
+use crate::tables::*;
 use iced_x86::{
-    Code, Encoder, Instruction, InstructionInfoFactory, MemoryOperand, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register,
-    RflagsBits,
+    Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register,
 };
 
 /// A run of instructions with everything that must be loaded before it.
@@ -19,107 +19,12 @@ pub struct Case {
     pub undefined: u64,
 }
 
-pub const GPR64: [Register; 16] = [
-    Register::RAX,
-    Register::RCX,
-    Register::RDX,
-    Register::RBX,
-    Register::RSP,
-    Register::RBP,
-    Register::RSI,
-    Register::RDI,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
-const RAX: usize = 0;
-const RCX: usize = 1;
-const RDX: usize = 2;
-const RBX: usize = 3;
-const RSP: usize = 4;
-const RBP: usize = 5;
-const RSI: usize = 6;
-const RDI: usize = 7;
-
-/// iced's flag bits at their RFLAGS positions.
-pub fn flag_bits(iced: u32) -> u64 {
-    let pairs = [
-        (RflagsBits::OF, OF),
-        (RflagsBits::SF, SF),
-        (RflagsBits::ZF, ZF),
-        (RflagsBits::AF, AF),
-        (RflagsBits::CF, CF),
-        (RflagsBits::PF, PF),
-        (RflagsBits::DF, DF),
-    ];
-    pairs.iter().filter(|(b, _)| iced & b != 0).fold(0, |m, (_, f)| m | f)
-}
-
-pub fn gpr(reg: Register) -> Option<usize> {
-    let full = reg.full_register();
-    GPR64.iter().position(|&r| r == full)
-}
-
-/// Instructions whose native outcome depends on the host's kernel or on things the guest does not share with it.
-fn foreign(code: Code) -> bool {
-    use Mnemonic::*;
-    let op = code.op_code();
-    if !op.mode64() || op.encoding() != iced_x86::EncodingKind::Legacy || op.is_instruction() && code == Code::INVALID {
-        return true;
-    }
-    if matches!(
-        code.mnemonic(),
-        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Into | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdfsbase | Wrfsbase | Wrgsbase | Sgdt
-            | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw | Xgetbv | Rdrand | Rdseed | Rdpmc | Iret | Iretd | Iretq | Retf
-            | Rsm | Hlt | Monitor | Mwait | Xsave | Xsave64 | Xrstor | Xrstor64 | Lss | Lfs | Lgs | Clflush | Vmcall | Vmmcall | Vmgexit | Int3
-            | Lgdt | Lidt | Lldt | Ltr | Lmsw | Invlpg | Swapgs | Rdpkru | Wrpkru | Clzero | Monitorx | Mwaitx
-    ) {
-        return true;
-    }
-    op.op_kinds().iter().any(|k| {
-        matches!(
-            k,
-            Kind::farbr2_2
-                | Kind::farbr4_2
-                | Kind::br16_1
-                | Kind::br16_2
-                | Kind::brdisp_2
-                | Kind::brdisp_4
-                | Kind::seg_reg
-                | Kind::es
-                | Kind::cs
-                | Kind::ss
-                | Kind::ds
-                | Kind::fs
-                | Kind::gs
-                | Kind::cr_reg
-                | Kind::dr_reg
-                | Kind::tr_reg
-                | Kind::mem_offs
-        )
-    }) || matches!(
-        code,
-        Code::Jmp_rm16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16 | Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664
-            | Code::Call_m1616 | Code::Call_m1632 | Code::Call_m1664 | Code::Jrcxz_rel8_16 | Code::Jecxz_rel8_16 | Code::Popfw
-    ) || matches!(code.mnemonic(), Loop | Loope | Loopne) && op.op_kinds().contains(&Kind::br16_1)
-}
-
-/// All instruction forms the interpreter knows and the host can run for comparison.
-pub fn forms(known: impl Fn(Code) -> bool) -> Vec<Code> {
-    Code::values().filter(|&c| c.op_code().is_instruction() && !foreign(c) && known(c)).collect()
-}
-
 pub struct Generator<'a> {
     pub rng: &'a mut Rng,
     pub state: State,
     pub memory: Vec<(u64, Vec<u8>)>,
     /// Registers that already have a meaning in this case.
-    used: u16,
+    pub used: u16,
     /// In a sequence registers change on the way: addresses must not depend on them.
     pub fixed_addresses: bool,
     /// Registers that a sequence must leave alone.
@@ -147,134 +52,15 @@ impl<'a> Generator<'a> {
             mxcsr &= !(rng.next() as u32 & 0x1f80);
         }
         state.set_mxcsr(mxcsr & 0xffff);
-        Generator { rng, state, memory: Vec::new(), used: 0, fixed_addresses: false, reserved: 0 }
-    }
-
-    /// An address at which `size` bytes are there, or not, or cross into something else.
-    pub fn target(&mut self, size: u64) -> u64 {
-        let size = size.max(1);
-        let page = page_va(self.rng.pick(&[1, 1, 2, 5, 8, 8, 9]));
-        match self.rng.below(100) {
-            0..=49 => page + (self.rng.below(4096 - size.min(1024)) & !15),
-            50..=69 => page + self.rng.below(4096 - size.min(1024)),
-            70..=85 => {
-                let edge = page_va(self.rng.pick(&[2, 2, 2, 9, 9, 1, 3, 5, 6, 7, 8]));
-                edge - size + self.rng.below(size + 1)
-            }
-            86..=90 => page_va(self.rng.pick(&[4, 6])) + (self.rng.below(4096 - size.min(1024)) & !15),
-            91..=95 => page_va(self.rng.pick(&[0, 3, 7, 11])) + self.rng.below(4096 - size.min(1024)),
-            96 => self.rng.pick(&[0x8000_0000_0000, 0xffff_7fff_ffff_fff8, 0x7fff_ffff_ffff_0000 + 0x8_0000_0000]),
-            _ => page + (self.rng.below(4096 - size.min(1024)) & !7),
+        floating_state(rng, &mut state);
+        Generator {
+            rng,
+            state,
+            memory: Vec::new(),
+            used: 0,
+            fixed_addresses: false,
+            reserved: 0,
         }
-    }
-
-    fn fill(&mut self, va: u64, size: u64) {
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < size {
-            match self.rng.below(4) {
-                0 => bytes.extend(self.rng.int().to_le_bytes()),
-                1 => bytes.extend(self.rng.f64_bits().to_le_bytes()),
-                2 => bytes.extend(self.rng.f32_bits().to_le_bytes()),
-                _ => {
-                    let i = self.rng.below(16) as usize;
-                    let near = self.state.xmm(i);
-                    bytes.extend(self.rng.vector(near).to_le_bytes());
-                }
-            }
-        }
-        bytes.truncate(size as usize);
-        self.store(va, bytes);
-    }
-
-    /// Puts bytes where the pages are writable, and drops the rest.
-    fn store(&mut self, va: u64, bytes: Vec<u8>) {
-        for (i, page) in PAGES.iter().enumerate() {
-            let (lo, hi) = (page_va(i).max(va), (page_va(i) + 4096).min(va.saturating_add(bytes.len() as u64)));
-            if *page == Page::Rw && lo < hi {
-                self.memory.push((lo, bytes[(lo - va) as usize..(hi - va) as usize].to_vec()));
-            }
-        }
-    }
-
-    fn free_register(&mut self) -> usize {
-        for _ in 0..20 {
-            let r = self.rng.below(16) as usize;
-            if (self.used | self.reserved) & (1 << r) == 0 {
-                return r;
-            }
-        }
-        15
-    }
-
-    pub fn set(&mut self, r: usize, v: u64) {
-        self.state.regs[r] = v;
-        self.used |= 1 << r;
-    }
-
-    fn operand_gpr(&mut self) -> usize {
-        let r = loop {
-            let r = self.rng.below(16) as usize;
-            if self.reserved & (1 << r) == 0 {
-                break r;
-            }
-        };
-        if self.rng.chance(85) {
-            self.used |= 1 << r;
-        }
-        r
-    }
-
-    /// A memory operand that points at `va`.
-    fn memory_operand(&mut self, va: u64) -> MemoryOperand {
-        let low = va < 0x7000_0000;
-        if low && (self.fixed_addresses || self.rng.chance(4)) {
-            return MemoryOperand::with_displ(va, 8);
-        }
-        if low && self.rng.chance(8) {
-            return MemoryOperand::with_base_displ_size(Register::RIP, va as i64, 8);
-        }
-        let displ = match self.rng.below(4) {
-            0 => 0,
-            1 => self.rng.below(256) as i64 - 128,
-            2 => self.rng.below(4096) as i64 - 2048,
-            _ => self.rng.next() as i32 as i64 / 16,
-        };
-        let narrow = low && self.rng.chance(5);
-        let name = |r: usize| if narrow { GPR32[r] } else { GPR64[r] };
-        let dirt = if narrow { self.rng.next() << 32 } else { 0 };
-        let keep = if narrow { 0xffff_ffff } else { u64::MAX };
-        let segment = low && self.rng.chance(5);
-        let va = if segment { va.wrapping_sub(GS_BASE) } else { va };
-        let prefix = if segment { Register::GS } else { Register::None };
-        let size = if displ == 0 { 0 } else if (-128..128).contains(&displ) { 1 } else if narrow { 4 } else { 8 };
-        if segment && narrow {
-            // The offset is cut to 32 bits before the base is added: only a positive one reaches its target.
-            return MemoryOperand::with_displ(va.wrapping_add(GS_BASE), 8);
-        }
-        let base = self.free_register();
-        if self.rng.chance(40) {
-            let index = self.free_register();
-            if index != base && index != RSP {
-                let scale = self.rng.pick(&[1u32, 2, 4, 8]);
-                let iv = if self.rng.chance(50) { self.rng.below(512) } else { (self.rng.next() as i16) as u64 };
-                let bv = va.wrapping_sub(displ as u64).wrapping_sub(iv.wrapping_mul(u64::from(scale)));
-                self.set(index, iv & keep | dirt);
-                self.set(base, bv & keep | dirt);
-                return MemoryOperand::new(name(base), name(index), scale, displ, size, false, prefix);
-            }
-        }
-        self.set(base, va.wrapping_sub(displ as u64) & keep | dirt);
-        MemoryOperand::new(name(base), Register::None, 1, displ, size, false, prefix)
-    }
-
-    fn put_memory(&mut self, insn: &mut Instruction, op: u32, m: MemoryOperand) {
-        insn.set_op_kind(op, OpKind::Memory);
-        insn.set_memory_base(m.base);
-        insn.set_memory_index(m.index);
-        insn.set_memory_index_scale(m.scale);
-        insn.set_memory_displacement64(m.displacement as u64);
-        insn.set_memory_displ_size(m.displ_size);
-        insn.set_segment_prefix(m.segment_prefix);
     }
 
     /// Values without which an instruction would hardly ever do its work.
@@ -293,14 +79,22 @@ impl<'a> Generator<'a> {
                     self.set(RAX, small);
                 }
             }
-            Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq | Cmpsb | Cmpsw | Cmpsd
-            | Cmpsq | Scasb | Scasw | Scasd | Scasq
+            Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq
+            | Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq
                 if code.op_code().can_use_rep_prefix() || code.op_code().can_use_repne_prefix() =>
             {
-                let n = if self.rng.chance(80) { self.rng.below(24) } else { self.rng.below(600) };
+                let n = if self.rng.chance(80) {
+                    self.rng.below(24)
+                } else {
+                    self.rng.below(600)
+                };
                 self.set(RCX, n);
                 let a = self.target(64);
-                let b = if self.rng.chance(20) { a.wrapping_add(self.rng.below(33)).wrapping_sub(16) } else { self.target(64) };
+                let b = if self.rng.chance(20) {
+                    a.wrapping_add(self.rng.below(33)).wrapping_sub(16)
+                } else {
+                    self.target(64)
+                };
                 self.set(RSI, a);
                 self.set(RDI, b);
                 if self.rng.chance(40) {
@@ -322,7 +116,11 @@ impl<'a> Generator<'a> {
             }
             Loop | Loope | Loopne | Jrcxz | Jecxz => {
                 let n = self.rng.below(3);
-                let dirt = if self.rng.chance(20) { self.rng.next() << 32 } else { 0 };
+                let dirt = if self.rng.chance(20) {
+                    self.rng.next() << 32
+                } else {
+                    0
+                };
                 self.set(RCX, n | dirt);
             }
             _ => {}
@@ -362,7 +160,12 @@ impl<'a> Generator<'a> {
             let i = i as u32;
             let mem = match kind {
                 Kind::mem | Kind::mem_mib | Kind::sibmem => true,
-                Kind::r8_or_mem | Kind::r16_or_mem | Kind::r32_or_mem | Kind::r64_or_mem | Kind::mm_or_mem | Kind::xmm_or_mem => self.rng.chance(55),
+                Kind::r8_or_mem
+                | Kind::r16_or_mem
+                | Kind::r32_or_mem
+                | Kind::r64_or_mem
+                | Kind::mm_or_mem
+                | Kind::xmm_or_mem => self.rng.chance(55),
                 _ => false,
             };
             if mem {
@@ -392,8 +195,12 @@ impl<'a> Generator<'a> {
                         self.set(r, to);
                     }
                 }
-                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => insn.set_op_register(i, Register::XMM0 + self.rng.below(16) as u32),
-                Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => insn.set_op_register(i, Register::MM0 + self.rng.below(8) as u32),
+                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => {
+                    insn.set_op_register(i, Register::XMM0 + self.rng.below(16) as u32)
+                }
+                Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => {
+                    insn.set_op_register(i, Register::MM0 + self.rng.below(8) as u32)
+                }
                 Kind::al => insn.set_op_register(i, Register::AL),
                 Kind::cl => {
                     insn.set_op_register(i, Register::CL);
@@ -409,8 +216,19 @@ impl<'a> Generator<'a> {
                 Kind::st0 => insn.set_op_register(i, Register::ST0),
                 Kind::sti_opcode => insn.set_op_register(i, Register::ST0 + self.rng.below(8) as u32),
                 Kind::imm8 => {
-                    insn.set_op_kind(i, if i > 0 && kinds[(i - 1) as usize] == Kind::imm16 { OpKind::Immediate8_2nd } else { OpKind::Immediate8 });
-                    let v = if self.rng.chance(50) { self.rng.int() as u8 } else { self.rng.below(36) as u8 };
+                    insn.set_op_kind(
+                        i,
+                        if i > 0 && kinds[(i - 1) as usize] == Kind::imm16 {
+                            OpKind::Immediate8_2nd
+                        } else {
+                            OpKind::Immediate8
+                        },
+                    );
+                    let v = if self.rng.chance(50) {
+                        self.rng.int() as u8
+                    } else {
+                        self.rng.below(36) as u8
+                    };
                     if insn.op_kind(i) == OpKind::Immediate8_2nd {
                         insn.set_immediate8_2nd(v % 4);
                     } else {
@@ -450,8 +268,22 @@ impl<'a> Generator<'a> {
                     insn.set_op_kind(i, OpKind::Immediate64);
                     insn.set_immediate64(self.rng.int());
                 }
-                Kind::seg_rSI => insn.set_op_kind(i, if self.narrow_strings() { OpKind::MemorySegESI } else { OpKind::MemorySegRSI }),
-                Kind::es_rDI => insn.set_op_kind(i, if insn.op0_kind() == OpKind::MemorySegESI { OpKind::MemoryESEDI } else { OpKind::MemoryESRDI }),
+                Kind::seg_rSI => insn.set_op_kind(
+                    i,
+                    if self.narrow_strings() {
+                        OpKind::MemorySegESI
+                    } else {
+                        OpKind::MemorySegRSI
+                    },
+                ),
+                Kind::es_rDI => insn.set_op_kind(
+                    i,
+                    if insn.op0_kind() == OpKind::MemorySegESI {
+                        OpKind::MemoryESEDI
+                    } else {
+                        OpKind::MemoryESRDI
+                    },
+                ),
                 Kind::seg_rDI => insn.set_op_kind(i, OpKind::MemorySegRDI),
                 Kind::seg_rBX_al => {
                     insn.set_op_kind(i, OpKind::Memory);
@@ -460,7 +292,11 @@ impl<'a> Generator<'a> {
                 }
                 Kind::br64_1 => {
                     insn.set_op_kind(i, OpKind::NearBranch64);
-                    let to = if self.rng.chance(50) { ip + 16 + self.rng.below(100) } else { ip - 1 - self.rng.below(60) };
+                    let to = if self.rng.chance(50) {
+                        ip + 16 + self.rng.below(100)
+                    } else {
+                        ip - 1 - self.rng.below(60)
+                    };
                     insn.set_near_branch64(to);
                 }
                 Kind::br64_4 => {
@@ -480,8 +316,16 @@ impl<'a> Generator<'a> {
         }
         if let Some(i) = memory_at {
             let size = (insn.memory_size().size() as u64).max(1);
-            let va = self.target(size);
-            if matches!(code.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc) && insn.op1_kind() == OpKind::Register {
+            let mut va = self.target(size);
+            // Whether SHA instructions check the alignment depends on the maker of the CPU.
+            if code.cpuid_features().contains(&iced_x86::CpuidFeature::SHA) {
+                va &= !15;
+            }
+            if matches!(
+                code.mnemonic(),
+                Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+            ) && insn.op1_kind() == OpKind::Register
+            {
                 if let Some(r) = gpr(insn.op1_register()) {
                     let bit = self.rng.below(400).wrapping_sub(200);
                     if !self.fixed_addresses {
@@ -498,10 +342,17 @@ impl<'a> Generator<'a> {
             }
             let m = self.memory_operand(va);
             self.put_memory(&mut insn, i, m);
-            if code.mnemonic() == Mnemonic::Fxrstor || code.mnemonic() == Mnemonic::Fxrstor64 || code.mnemonic() == Mnemonic::Ldmxcsr {
+            if code.mnemonic() == Mnemonic::Fxrstor
+                || code.mnemonic() == Mnemonic::Fxrstor64
+                || code.mnemonic() == Mnemonic::Ldmxcsr
+            {
                 self.floating_image(code, va);
             }
-            if matches!(code.mnemonic(), Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b | Mnemonic::Cmpxchg) && self.rng.chance(60) {
+            if matches!(
+                code.mnemonic(),
+                Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b | Mnemonic::Cmpxchg
+            ) && self.rng.chance(60)
+            {
                 self.matching_accumulator(code, va);
             }
             if op.can_use_lock_prefix() && i == 0 && self.rng.chance(35) {
@@ -530,33 +381,24 @@ impl<'a> Generator<'a> {
         self.rng.chance(10)
     }
 
-    fn matching_accumulator(&mut self, code: Code, va: u64) {
-        let (rax, rdx) = (self.state.regs[RAX], self.state.regs[RDX]);
-        let bytes = match code.mnemonic() {
-            Mnemonic::Cmpxchg8b => (rax & 0xffff_ffff | rdx << 32).to_le_bytes().to_vec(),
-            Mnemonic::Cmpxchg16b => (u128::from(rax) | u128::from(rdx) << 64).to_le_bytes().to_vec(),
-            _ => rax.to_le_bytes().to_vec(),
-        };
-        self.store(va, bytes);
-    }
-
-    /// Makes a control word or an fxsave image loadable, mostly.
-    fn floating_image(&mut self, code: Code, va: u64) {
-        let mut mxcsr = self.rng.next() as u32 & 0xffff;
-        if self.rng.chance(5) {
-            mxcsr |= 0x10000;
-        }
-        let at = if code.mnemonic() == Mnemonic::Ldmxcsr { va } else { va.wrapping_add(24) };
-        self.store(at, mxcsr.to_le_bytes().to_vec());
-    }
-
     /// One instruction alone: the case the oracle sweeps all forms with.
     pub fn single(rng: &'a mut Rng, code: Code) -> Option<Case> {
         let mut g = Generator::new(rng);
-        let start = if g.rng.chance(3) { CODE_VA + CODE_PAGES * 4096 - 1 - g.rng.below(12) } else { CODE_VA + 64 + g.rng.below(3000) };
+        let start = if g.rng.chance(3) {
+            CODE_VA + CODE_PAGES * 4096 - 1 - g.rng.below(12)
+        } else {
+            CODE_VA + 64 + g.rng.below(3000)
+        };
         let (insn, bytes) = g.instruction(code, start)?;
         let undefined = undefined_flags(&insn, &g.state);
-        Some(Case { insns: vec![insn], bytes, start, state: g.state, memory: g.memory, undefined })
+        Some(Case {
+            insns: vec![insn],
+            bytes,
+            start,
+            state: g.state,
+            memory: g.memory,
+            undefined,
+        })
     }
 
     /// A stream of `n` instructions without branches, at fixed addresses.
@@ -577,8 +419,11 @@ impl<'a> Generator<'a> {
             };
             let info = factory.info(&insn);
             let read = flag_bits(insn.rflags_read());
-            let address = info.used_memory().iter().any(|m| m.base() != Register::None || m.index() != Register::None);
-            if read & undefined != 0 || address && insns.len() > 0 || is_branch(code) {
+            let address = info
+                .used_memory()
+                .iter()
+                .any(|m| m.base() != Register::None || m.index() != Register::None);
+            if read & undefined != 0 || address && !insns.is_empty() || is_branch(code) {
                 g.memory.truncate(before.1);
                 continue;
             }
@@ -591,49 +436,52 @@ impl<'a> Generator<'a> {
             insns.push(insn);
             bytes.extend(b);
         }
-        (!insns.is_empty()).then_some(Case { insns, bytes, start, state: g.state, memory: g.memory, undefined: ever })
+        (!insns.is_empty()).then_some(Case {
+            insns,
+            bytes,
+            start,
+            state: g.state,
+            memory: g.memory,
+            undefined: ever,
+        })
     }
 }
 
-/// Which arithmetic flags have no defined value after `insn` in `state`.
-fn undefined_flags(insn: &Instruction, state: &State) -> u64 {
-    use Mnemonic::*;
-    let all = flag_bits(insn.rflags_undefined());
-    let last = insn.op_count().saturating_sub(1);
-    let shift = matches!(insn.mnemonic(), Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd);
-    if !shift || insn.op_register(last) != Register::CL {
-        return all;
+/// A random x87 state: usually all exceptions masked and most registers in use.
+fn floating_state(rng: &mut Rng, state: &mut State) {
+    let masks = if rng.chance(92) {
+        0x3f
+    } else {
+        rng.next() as u16 & 0x3f
+    };
+    let precision = if rng.chance(75) {
+        0x300
+    } else {
+        rng.pick(&[0u16, 0x200, 0x300])
+    };
+    let rounding = if rng.chance(50) {
+        0
+    } else {
+        rng.next() as u16 & 0xc00
+    };
+    state.fx[0..2].copy_from_slice(&(0x40 | masks | precision | rounding).to_le_bytes());
+    let raised = if rng.chance(30) {
+        rng.next() as u16 & 0x7f
+    } else {
+        0
+    };
+    let raised = if rng.chance(95) {
+        raised & (masks | 0x40)
+    } else {
+        raised
+    };
+    let pending = if raised & !masks & 0x3f != 0 { 0x8080 } else { 0 };
+    let word = raised | pending | rng.next() as u16 & 0x7f00;
+    state.fx[2..4].copy_from_slice(&word.to_le_bytes());
+    state.fx[4] = if rng.chance(70) { 0xff } else { rng.next() as u8 };
+    for i in 0..8 {
+        let (m, se) = rng.f80();
+        state.fx[32 + 16 * i..40 + 16 * i].copy_from_slice(&m.to_le_bytes());
+        state.fx[40 + 16 * i..42 + 16 * i].copy_from_slice(&se.to_le_bytes());
     }
-    let wide = insn.op0_register().size() == 8 || insn.memory_size().size() == 8;
-    match state.regs[RCX] & if wide { 63 } else { 31 } {
-        0 => 0,
-        1 => all & !OF,
-        _ => all,
-    }
 }
-
-fn is_branch(code: Code) -> bool {
-    use iced_x86::FlowControl::*;
-    matches!(code.flow_control(), ConditionalBranch | UnconditionalBranch | IndirectBranch | Call | IndirectCall | Return)
-        && !matches!(code.mnemonic(), Mnemonic::Xbegin)
-}
-
-fn code_uses_stack(code: Code) -> bool {
-    let mut i = Instruction::default();
-    i.set_code(code);
-    i.is_stack_instruction()
-}
-
-pub const GPR8: [Register; 16] = [
-    Register::AL, Register::CL, Register::DL, Register::BL, Register::SPL, Register::BPL, Register::SIL, Register::DIL,
-    Register::R8L, Register::R9L, Register::R10L, Register::R11L, Register::R12L, Register::R13L, Register::R14L, Register::R15L,
-];
-const GPR8H: [Register; 4] = [Register::AH, Register::CH, Register::DH, Register::BH];
-const GPR16: [Register; 16] = [
-    Register::AX, Register::CX, Register::DX, Register::BX, Register::SP, Register::BP, Register::SI, Register::DI,
-    Register::R8W, Register::R9W, Register::R10W, Register::R11W, Register::R12W, Register::R13W, Register::R14W, Register::R15W,
-];
-pub const GPR32: [Register; 16] = [
-    Register::EAX, Register::ECX, Register::EDX, Register::EBX, Register::ESP, Register::EBP, Register::ESI, Register::EDI,
-    Register::R8D, Register::R9D, Register::R10D, Register::R11D, Register::R12D, Register::R13D, Register::R14D, Register::R15D,
-];

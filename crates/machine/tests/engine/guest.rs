@@ -3,6 +3,7 @@
 use crate::state::*;
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::{vector, Trap};
+use domzero_machine::cpu::x87state::F80;
 use domzero_machine::cpu::{Cpu, Stop};
 use domzero_machine::shared::Purge;
 use domzero_machine::{Domain, Machine, Mfn};
@@ -26,7 +27,11 @@ impl Guest {
     pub fn new() -> Guest {
         let machine = Machine::new(FRAMES, 1, Clock::virtual_at(0)).expect("a small machine");
         let domain = Domain::new(machine.clone(), 1);
-        let write = |table: u64, index: u64, value: u64| assert!(machine.mem.write_u64(Mfn(TABLES + table).maddr() + index * 8, value));
+        let write = |table: u64, index: u64, value: u64| {
+            assert!(machine
+                .mem
+                .write_u64(Mfn(TABLES + table).maddr() + index * 8, value))
+        };
         let link = |table: u64| Mfn(TABLES + table).maddr() | 7;
         write(0, 0, link(1));
         write(1, 0, link(2));
@@ -44,8 +49,7 @@ impl Guest {
             }
         }
         let shared = Arc::new(domzero_machine::shared::VcpuShared::default());
-        machine.register_vcpu(&shared);
-        let mut cpu = Box::new(Cpu::new(domain, shared));
+        let mut cpu = Cpu::new(domain, shared);
         cpu.set_base(Mfn(TABLES), true);
         cpu.gs_base = GS_BASE;
         Guest { machine, cpu }
@@ -64,13 +68,21 @@ impl Guest {
         assert!(self.machine.mem.write(at, bytes));
         if va < DATA_VA {
             for mfn in at >> 12..=(at + bytes.len() as u64 - 1) >> 12 {
-                self.cpu.shared.push_purge(Purge::Code { mfn: Mfn(mfn), start: 0, end: 4096 });
+                self.cpu.shared.push_purge(Purge::Code {
+                    mfn: Mfn(mfn),
+                    start: 0,
+                    end: 4096,
+                });
             }
         }
     }
 
     pub fn page(&self, va: u64) -> &[u8] {
-        let frame = self.machine.mem.frame(Mfn(Self::maddr(va) >> 12)).expect("inside the machine");
+        let frame = self
+            .machine
+            .mem
+            .frame(Mfn(Self::maddr(va) >> 12))
+            .expect("inside the machine");
         // SAFETY: a page of this machine, whose only vCPU is ours and not running.
         unsafe { std::slice::from_raw_parts(frame, 4096) }
     }
@@ -84,6 +96,16 @@ impl Guest {
             cpu.xmm[i] = state.xmm(i);
         }
         cpu.mxcsr = state.mxcsr();
+        let word = |i: usize| u16::from_le_bytes([state.fx[i], state.fx[i + 1]]);
+        cpu.fpu.set_control(word(0));
+        cpu.fpu.set_status_word(word(2));
+        cpu.fpu.tags = state.fx[4];
+        for i in 0..8 {
+            let at = 32 + 16 * i;
+            let m = u64::from_le_bytes(state.fx[at..at + 8].try_into().expect("eight bytes"));
+            let top = usize::from(cpu.fpu.top);
+            cpu.fpu.regs[(top + i) & 7] = F80 { m, se: word(at + 8) };
+        }
         cpu.gs_base = GS_BASE;
     }
 
@@ -96,6 +118,14 @@ impl Guest {
             state.set_xmm(i, cpu.xmm[i]);
         }
         state.set_mxcsr(cpu.mxcsr);
+        state.fx[0..2].copy_from_slice(&cpu.fpu.control.to_le_bytes());
+        state.fx[2..4].copy_from_slice(&cpu.fpu.status_word().to_le_bytes());
+        state.fx[4] = cpu.fpu.tags;
+        for i in 0..8 {
+            let r = cpu.fpu.regs[(usize::from(cpu.fpu.top) + i) & 7];
+            state.fx[32 + 16 * i..40 + 16 * i].copy_from_slice(&r.m.to_le_bytes());
+            state.fx[40 + 16 * i..42 + 16 * i].copy_from_slice(&r.se.to_le_bytes());
+        }
     }
 
     /// Runs from `state` until something stops it, in slices of `slice` instructions.
@@ -113,11 +143,29 @@ impl Guest {
                     left += slice;
                 }
                 Stop::Trap(Trap::SoftInt { vector: 3, .. }) => break End::Breakpoint,
+                Stop::Trap(Trap::Fault(f))
+                    if f.vector == 6
+                        && (CODE_VA..CODE_VA + 8192).contains(&self.cpu.rip)
+                        && self.page(self.cpu.rip & !0xfff)[(self.cpu.rip & 0xfff) as usize] == 0xcc =>
+                {
+                    self.cpu.rip += 1;
+                    break End::Breakpoint;
+                }
                 Stop::Trap(Trap::Fault(f)) => {
-                    break End::Fault { vector: f.vector, code: f.error_code, cr2: if f.vector == vector::PF { f.cr2 } else { 0 } }
+                    break End::Fault {
+                        vector: f.vector,
+                        code: f.error_code,
+                        cr2: if f.vector == vector::PF { f.cr2 } else { 0 },
+                    }
                 }
                 // Natively a privileged instruction is just #GP(0).
-                Stop::Trap(Trap::Priv { .. }) => break End::Fault { vector: vector::GP, code: Some(0), cr2: 0 },
+                Stop::Trap(Trap::Priv { .. }) => {
+                    break End::Fault {
+                        vector: vector::GP,
+                        code: Some(0),
+                        cr2: 0,
+                    }
+                }
                 Stop::Trap(t) => break End::Other(format!("{t:?}")),
             }
         };

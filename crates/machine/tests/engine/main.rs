@@ -7,10 +7,14 @@ mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod operands;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oracle;
 mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod state;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tables;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 #[test]

@@ -29,7 +29,13 @@ const EFL: usize = 17;
 const ERR: usize = 19;
 const TRAPNO: usize = 20;
 const CR2: usize = 22;
-const SIGNALS: [i32; 5] = [libc::SIGTRAP, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGBUS];
+const SIGNALS: [i32; 5] = [
+    libc::SIGTRAP,
+    libc::SIGSEGV,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGBUS,
+];
 
 extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_void) {
     // SAFETY: runs on the thread that holds LOCK and set SHARED; everything else means a crash of the test itself,
@@ -69,7 +75,11 @@ extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_v
                 code: Some(uc.gregs[ERR] as u32),
                 cr2: if vector == 14 { uc.gregs[CR2] as u64 } else { 0 },
             },
-            _ => End::Fault { vector, code: None, cr2: 0 },
+            _ => End::Fault {
+                vector,
+                code: None,
+                cr2: 0,
+            },
         };
         uc.gregs = shared.host_gregs;
         fx.copy_from_slice(&shared.host_fx);
@@ -96,7 +106,12 @@ fn map(va: u64, pages: u64, prot: i32) {
             0,
         )
     };
-    assert_eq!(p as u64, va, "cannot map {va:#x}: {}", std::io::Error::last_os_error());
+    assert_eq!(
+        p as u64,
+        va,
+        "cannot map {va:#x}: {}",
+        std::io::Error::last_os_error()
+    );
 }
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -120,7 +135,11 @@ impl Native {
         });
         // SAFETY: the stack lives as long as self, which lives on this thread; handlers are plain functions.
         unsafe {
-            let ss = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+            let ss = libc::stack_t {
+                ss_sp: stack.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: stack.len(),
+            };
             assert_eq!(libc::sigaltstack(&ss, std::ptr::null_mut()), 0);
             for sig in SIGNALS {
                 let mut sa: libc::sigaction = std::mem::zeroed();
@@ -132,7 +151,11 @@ impl Native {
             assert_eq!(libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE), 0);
             SHARED = &mut *shared;
         }
-        Native { shared, _stack: stack, _lock: lock }
+        Native {
+            shared,
+            _stack: stack,
+            _lock: lock,
+        }
     }
 
     /// Read-only pages get their contents before this, and are read-only after it.
@@ -182,7 +205,11 @@ impl Drop for Native {
             for sig in SIGNALS {
                 libc::signal(sig, libc::SIG_DFL);
             }
-            let ss = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+            let ss = libc::stack_t {
+                ss_sp: std::ptr::null_mut(),
+                ss_flags: libc::SS_DISABLE,
+                ss_size: 0,
+            };
             libc::sigaltstack(&ss, std::ptr::null_mut());
             libc::munmap(CODE_VA as *mut libc::c_void, (CODE_PAGES * 4096) as usize);
             libc::munmap(DATA_VA as *mut libc::c_void, PAGES.len() * 4096);

@@ -43,9 +43,30 @@ impl Rng {
 
     pub fn f32_bits(&mut self) -> u32 {
         const SPECIAL: [u32; 24] = [
-            0, 0x8000_0000, 0x3f80_0000, 0xbf80_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc0_0001, 0x7f80_0001, 0xffa0_0000,
-            1, 0x8000_0001, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0xff7f_ffff, 0x4f00_0000, 0xcf00_0000, 0x4eff_ffff, 0x5f00_0000,
-            0xdf00_0000, 0x3f00_0000, 0x4020_0000, 0x8080_0000,
+            0,
+            0x8000_0000,
+            0x3f80_0000,
+            0xbf80_0000,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0000,
+            0xffc0_0001,
+            0x7f80_0001,
+            0xffa0_0000,
+            1,
+            0x8000_0001,
+            0x007f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0xff7f_ffff,
+            0x4f00_0000,
+            0xcf00_0000,
+            0x4eff_ffff,
+            0x5f00_0000,
+            0xdf00_0000,
+            0x3f00_0000,
+            0x4020_0000,
+            0x8080_0000,
         ];
         match self.below(4) {
             0 => self.pick(&SPECIAL),
@@ -98,6 +119,30 @@ impl Rng {
             2 | 3 => (0..4).fold(0, |v, _| v << 32 | u128::from(self.f32_bits())),
             4 => u128::from(self.f64_bits()) << 64 | u128::from(self.f64_bits()),
             _ => near ^ (u128::from(self.next() as u8 & 3) << (8 * self.below(16))),
+        }
+    }
+
+    /// An 80-bit extended value: significand, and sign with exponent.
+    pub fn f80(&mut self) -> (u64, u16) {
+        let sign = (self.next() as u16) & 0x8000;
+        let fraction = if self.chance(40) { self.int() } else { self.next() };
+        match self.below(16) {
+            0 => (0, sign),
+            1 => (1 << 63, sign | 0x7fff),
+            2 => (3 << 62 | fraction, sign | 0x7fff),
+            3 => (1 << 63 | fraction & !(1 << 62) | 1, sign | 0x7fff),
+            4 => (fraction & !(1 << 63), sign),
+            5 => (fraction | 1 << 63, sign | self.next() as u16),
+            6 => (fraction, sign | self.next() as u16 & 0x7fff),
+            7 => (1 << 63, sign | 0x3fff),
+            8 => (
+                (1 << 63) | self.below(1 << 20) << 43,
+                sign | (0x3fff + self.below(20) as u16),
+            ),
+            9 => (1 << 63 | fraction, sign | (0x3fff - 70 + self.below(140) as u16)),
+            10 => (1 << 63 | fraction, sign | (0x3fff + 60 + self.below(8) as u16)),
+            11 => (1 << 63 | fraction, sign | (0x3fff - 1030 + self.below(60) as u16)),
+            _ => (1 << 63 | fraction, sign | (0x3fff - 4 + self.below(12) as u16)),
         }
     }
 }

@@ -45,7 +45,12 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        let mut s = State { regs: [0; 16], rip: CODE_VA, rflags: 0x202, fx: [0; FX] };
+        let mut s = State {
+            regs: [0; 16],
+            rip: CODE_VA,
+            rflags: 0x202,
+            fx: [0; FX],
+        };
         s.fx[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
         s.set_mxcsr(0x1f80);
         s
@@ -72,7 +77,11 @@ impl State {
 pub enum End {
     /// Ran into an int3; rip is after it.
     Breakpoint,
-    Fault { vector: u8, code: Option<u32>, cr2: u64 },
+    Fault {
+        vector: u8,
+        code: Option<u32>,
+        cr2: u64,
+    },
     /// The interpreter stopped in a way that has no native counterpart.
     Other(String),
 }
