@@ -137,6 +137,13 @@ impl<'a> Generator<'a> {
                 // No TF, no AC: the host would trap on the way back.
                 Popf | Popfd | Popfq => {
                     let flags = self.rng.next() & !0x4_0100;
+                    // What lies in the other pages may have them: only faulting addresses besides the first page.
+                    let sp = if self.rng.chance(20) {
+                        page_va(3) + 8
+                    } else {
+                        page_va(1) + self.rng.below(4080)
+                    };
+                    self.set(RSP, sp);
                     self.store(sp, flags.to_le_bytes().to_vec());
                 }
                 Ret => {

@@ -143,14 +143,6 @@ impl Guest {
                     left += slice;
                 }
                 Stop::Trap(Trap::SoftInt { vector: 3, .. }) => break End::Breakpoint,
-                Stop::Trap(Trap::Fault(f))
-                    if f.vector == 6
-                        && (CODE_VA..CODE_VA + 8192).contains(&self.cpu.rip)
-                        && self.page(self.cpu.rip & !0xfff)[(self.cpu.rip & 0xfff) as usize] == 0xcc =>
-                {
-                    self.cpu.rip += 1;
-                    break End::Breakpoint;
-                }
                 Stop::Trap(Trap::Fault(f)) => {
                     break End::Fault {
                         vector: f.vector,

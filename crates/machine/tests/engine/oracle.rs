@@ -141,7 +141,14 @@ impl Pair {
     pub fn check(&mut self, case: &Case, slice: i64) -> String {
         let mut native = self.prepare(case);
         let mut guest = native.clone();
+        let trace = std::env::var_os("DOMZERO_ORACLE_TRACE").is_some();
+        if trace {
+            eprint!("{}", describe(case));
+        }
         let native_end = self.native.run(&mut native);
+        if trace {
+            eprintln!("    host {native_end:x?}");
+        }
         let guest_end = self.guest.run(&mut guest, slice);
         self.forgive(case);
         let mut out = String::new();
