@@ -8,6 +8,8 @@ mod entries;
 mod info;
 mod op;
 pub mod segdesc;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use entries::{ptwr, PtwrResult};

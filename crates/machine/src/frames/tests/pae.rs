@@ -1,0 +1,88 @@
+//! 32-bit guests: three levels, an L3 of four entries, Xen's area behind the fourth.
+
+use super::*;
+
+fn pae() -> Guest {
+    Guest::of(Domain::new_with(machine(1024), 1, true))
+}
+
+/// L3 with one L2 and L1 below slot 0 and the L2 of Xen's area in slot 3: [l3, l2, l1, l2x].
+fn tree(g: &Guest) -> [Mfn; 4] {
+    let l1 = g.one();
+    let l2 = g.table(&[(0, entry(l1, RW))]);
+    let l2x = g.one();
+    let l3 = g.table(&[(0, entry(l2, pte::P)), (3, entry(l2x, pte::P)), (4, 0xdead_b001)]);
+    [l3, l2, l1, l2x]
+}
+
+#[test]
+fn an_l3_of_four_entries_is_a_base() {
+    let mut g = pae();
+    let [l3, l2, l1, l2x] = tree(&g);
+    assert_eq!(g.base(l3), 0);
+    assert_eq!([l3, l2, l1, l2x].map(|m| g.ty(m)), ["l3", "l2", "l1", "l2"]);
+    assert_eq!(g.read(l3, 4), 0);
+    let data = g.one();
+    assert_eq!(
+        mmu_ops::update_va_mapping(&mut g, 0x5000, entry(data, RW), 0, None),
+        0
+    );
+    assert_eq!((g.read(l1, 5), g.count(data)), (entry(data, RW), 1));
+    assert_eq!(g.pin(4, l1), EINVAL);
+    assert_eq!(g.ext(15, 0, 0), -38);
+    g.audit();
+}
+
+#[test]
+fn the_fourth_slot_and_xens_entries_are_fixed() {
+    let mut g = pae();
+    let [l3, l2, l1, l2x] = tree(&g);
+    g.fill(l2x, &[(pte::XEN_PAE_L2_FIRST, u64::MAX), (511, entry(l1, RW))]);
+    assert_eq!(g.pin(3, l3), 0);
+    assert_eq!(g.read(l2x, pte::XEN_PAE_L2_FIRST), 0);
+    assert_eq!(g.update(l2x, pte::XEN_PAE_L2_FIRST, entry(l1, RW)), EINVAL);
+    assert_eq!(g.update(l2x, pte::XEN_PAE_L2_FIRST - 1, entry(l1, RW)), 0);
+    assert_eq!(g.update(l3, 3, 0), EINVAL);
+    assert_eq!(g.update(l3, 4, entry(l2, pte::P)), EINVAL);
+    assert_eq!(
+        g.update(l3, 1, entry(l2x, pte::P)),
+        EINVAL,
+        "the L2 of slot 3 fits nowhere else"
+    );
+    assert_eq!(g.update(l3, 1, entry(l3, pte::P)), EINVAL, "no linear table");
+    assert_eq!(g.update(l3, 1, entry(l2, pte::P)), 0);
+    g.audit();
+}
+
+#[test]
+fn an_l3_without_its_fourth_entry_does_not_validate() {
+    let mut g = pae();
+    let l2 = g.one();
+    let l3 = g.table(&[(0, entry(l2, pte::P))]);
+    assert_eq!(g.pin(3, l3), EINVAL);
+    let twice = g.table(&[(0, entry(l2, pte::P)), (3, entry(l2, pte::P))]);
+    assert_eq!(g.pin(3, twice), EINVAL);
+    assert_eq!([l2, l3, twice].map(|m| g.ty(m)), ["none"; 3]);
+    g.audit();
+}
+
+#[test]
+fn bits_above_the_address_are_refused_in_an_l3() {
+    let mut g = pae();
+    let [l3, l2, ..] = tree(&g);
+    assert_eq!(g.pin(3, l3), 0);
+    for bit in [pte::NX, 1 << 52, pte::PSE] {
+        assert_eq!(g.update(l3, 1, entry(l2, pte::P | bit)), EINVAL);
+    }
+    g.audit();
+}
+
+#[test]
+fn a_32bit_guest_keeps_the_user_bit_it_gave() {
+    let mut g = pae();
+    let [l3, _, l1, _] = tree(&g);
+    let data = g.one();
+    assert_eq!(g.pin(3, l3), 0);
+    assert_eq!(g.update(l1, 1, entry(data, pte::P | pte::RW)), 0);
+    assert_eq!(g.read(l1, 1), entry(data, pte::P | pte::RW));
+}
