@@ -90,11 +90,15 @@ impl Machine {
     }
 
     fn test_and_set_bit(&self, maddr: u64, bit: u64) -> PyResult<bool> {
-        self.0.change_bit(maddr, bit, true).ok_or_else(|| PyValueError::new_err("outside machine memory"))
+        self.0
+            .change_bit(maddr, bit, true)
+            .ok_or_else(|| PyValueError::new_err("outside machine memory"))
     }
 
     fn test_and_clear_bit(&self, maddr: u64, bit: u64) -> PyResult<bool> {
-        self.0.change_bit(maddr, bit, false).ok_or_else(|| PyValueError::new_err("outside machine memory"))
+        self.0
+            .change_bit(maddr, bit, false)
+            .ok_or_else(|| PyValueError::new_err("outside machine memory"))
     }
 
     fn compare_exchange_u32(&self, maddr: u64, old: u32, new: u32) -> PyResult<u32> {

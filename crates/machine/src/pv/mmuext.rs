@@ -198,5 +198,5 @@ fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
 
 /// Not in the hypervisor's part of the address space, and canonical.
 fn address_ok(va: u64) -> bool {
-    va < 0x0000_8000_0000_0000 || va >= super::HYPERVISOR_VIRT_END
+    !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
 }

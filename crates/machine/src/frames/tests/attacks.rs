@@ -94,6 +94,7 @@ fn only_an_l4_may_show_itself_and_only_read_only() {
     assert_eq!(g.update(l3, 301, entry(l3, RO)), EINVAL);
     assert_eq!(g.update(l2, 301, entry(l2, RO)), EINVAL);
     let [other, ..] = g.tree(&[]);
+    assert_eq!(g.pin(4, other), 0);
     assert_eq!(g.update(l4, 302, entry(other, RO)), EINVAL, "another L4");
     assert_eq!(g.update(l4, 301, 0), 0);
     assert_eq!((g.refs(l4), g.count(l4)), (2, 1));
