@@ -126,7 +126,7 @@ fn a_page_fault_of_the_kernel_has_its_address_and_no_user_bit() {
 fn iret_returns_to_an_application_and_opens_the_event_mask() {
     let (mut v, info) = vcpu(&SYSCALL);
     v.cpu.domain.machine.mem.write(info + 1, &[1]);
-    let words = [7u64, 8, 9, 0, RWX, 0x33, 0x202, STACK_TOP - 0x100, 0x2b];
+    let words = [7u64, 8, 9, 0, RWX, 0xe033, 0x202, STACK_TOP - 0x100, 0xe02b];
     let sp = STACK_TOP - 0x800;
     for (i, w) in words.iter().enumerate() {
         v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
@@ -138,7 +138,7 @@ fn iret_returns_to_an_application_and_opens_the_event_mask() {
     assert!(!v.guest_kernel());
     assert_eq!(v.cpu.rip, RWX + 1);
     assert_eq!((v.cpu.regs[0], v.cpu.regs[11], v.cpu.regs[1]), (7, 8, 9));
-    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (0x33, 0x2b));
+    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (0xe033, 0xe02b));
     assert_eq!(byte(&v, info + 1), 0);
 }
 

@@ -1,6 +1,7 @@
 //! Copies between the hypervisor and the guest's address space, debug registers, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
+use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
 
 /// End of the lower canonical half.
@@ -95,13 +96,25 @@ impl Vcpu {
         }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         domain.ldt_clear(self.id, Some(&shared));
-        for page in 0..entries.div_ceil(512) as usize {
+        let mut table = DescTable {
+            entries,
+            ..DescTable::default()
+        };
+        for (page, slot) in table
+            .frames
+            .iter_mut()
+            .enumerate()
+            .take(entries.div_ceil(512) as usize)
+        {
             let Some(maddr) = self.translate(va + (page as u64) * 4096) else {
                 continue;
             };
             let mfn = Mfn(maddr >> 12);
-            domain.ldt_map(self.id, page as u8, mfn, Some(&shared));
+            if domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0 {
+                *slot = Some(mfn);
+            }
         }
+        self.cpu.desc.ldt = table;
         0
     }
 }

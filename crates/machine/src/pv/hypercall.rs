@@ -103,11 +103,16 @@ impl Vcpu {
     }
 
     /// Checks a code selector that the guest returns to.
-    pub(super) fn check_return_cs(&mut self, cs: u16) -> Result<(), &'static str> {
-        match cs {
-            selector::FLAT_KERNEL_CS => Ok(()),
-            selector::FLAT_RING3_CS32 => Err("32-bit applications in a 64-bit guest are not supported yet"),
-            _ => Ok(()),
+    pub(super) fn check_return_cs(&self, cs: u16) -> Result<(), &'static str> {
+        let Some(d) = self.cpu.descriptor(cs) else {
+            return Err("return to a code selector outside the descriptor tables");
+        };
+        if !d.is_code() || !d.present() || d.dpl() != 3 {
+            return Err("return to a selector that is not ring 3 code");
         }
+        if !d.is_long() {
+            return Err("32-bit applications in a 64-bit guest are not supported yet");
+        }
+        Ok(())
     }
 }

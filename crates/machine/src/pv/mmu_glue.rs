@@ -2,6 +2,7 @@
 
 use super::mmu_ops::{self, Outcome, PvCpu, Who};
 use super::{mmuext, Vcpu};
+use crate::cpu::segment::DescTable;
 use crate::frames::BaseKind;
 use crate::machine::Domain;
 use crate::mem::Mfn;
@@ -138,7 +139,18 @@ impl Vcpu {
     /// HYPERVISOR_set_gdt, with the frame list copied in: 0 or `-errno`.
     pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> i64 {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        domain.set_gdt(self.id, mfns, entries, Some(&shared))
+        let rc = domain.set_gdt(self.id, mfns, entries, Some(&shared));
+        if rc == 0 {
+            let mut table = DescTable {
+                entries,
+                ..DescTable::default()
+            };
+            for (slot, mfn) in table.frames.iter_mut().zip(mfns) {
+                *slot = Some(*mfn);
+            }
+            self.cpu.desc.gdt = table;
+        }
+        rc
     }
 }
 
