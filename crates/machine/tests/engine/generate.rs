@@ -111,7 +111,8 @@ impl<'a> Generator<'a> {
                 self.set(RBX, t);
             }
             Maskmovdqu | Maskmovq => {
-                let t = self.target(16);
+                // What a masked-out byte does on a missing page is up to the maker.
+                let t = page_va(self.rng.pick(&[1, 8])) + self.rng.below(8192 - 16);
                 self.set(RDI, t);
             }
             Loop | Loope | Loopne | Jrcxz | Jecxz => {
@@ -134,9 +135,9 @@ impl<'a> Generator<'a> {
                 self.set(RBP, bp);
             }
             match code.mnemonic() {
-                // No TF, no AC: the host would trap on the way back.
+                // No TF, no AC: the host would trap on the way back. No NT, no ID: they would stay.
                 Popf | Popfd | Popfq => {
-                    let flags = self.rng.next() & !0x4_0100;
+                    let flags = self.rng.next() & !0x24_4100;
                     // What lies in the other pages may have them: only faulting addresses besides the first page.
                     let sp = if self.rng.chance(20) {
                         page_va(3) + 8
@@ -391,7 +392,8 @@ impl<'a> Generator<'a> {
     /// One instruction alone: the case the oracle sweeps all forms with.
     pub fn single(rng: &'a mut Rng, code: Code) -> Option<Case> {
         let mut g = Generator::new(rng);
-        let start = if g.rng.chance(3) {
+        let fetched = !matches!(code.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1);
+        let start = if fetched && g.rng.chance(3) {
             CODE_VA + CODE_PAGES * 4096 - 1 - g.rng.below(12)
         } else {
             CODE_VA + 64 + g.rng.below(3000)

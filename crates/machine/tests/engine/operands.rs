@@ -20,8 +20,8 @@ impl Generator<'_> {
             86..=90 => page_va(self.rng.pick(&[4, 6])) + (self.rng.below(4096 - size.min(1024)) & !15),
             91..=95 => page_va(self.rng.pick(&[0, 3, 7, 11])) + self.rng.below(4096 - size.min(1024)),
             96 => self.rng.pick(&[
-                0x8000_0000_0000,
-                0xffff_7fff_ffff_fff8,
+                0x8000_0001_0000,
+                0xffff_7fff_fff0_0000,
                 0x7fff_ffff_ffff_0000 + 0x8_0000_0000,
             ]),
             _ => page + (self.rng.below(4096 - size.min(1024)) & !7),

@@ -35,6 +35,8 @@ fn jmp_rm(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn call_to(cpu: &mut Cpu, target: u64) -> Exec {
     if !canonical(target) {
+        // The push comes first, and its fault with it.
+        cpu.probe_write(cpu.regs[RSP].wrapping_sub(8), 8)?;
         return Err(Fault::gp().into());
     }
     push::<64>(cpu, cpu.next_rip)?;

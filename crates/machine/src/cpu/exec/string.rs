@@ -191,6 +191,10 @@ fn lods<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         if f.forward && count > 1 {
             // Of the elements in one page only the last is seen afterwards.
             n = f.room::<B>(src, cpu.regs[RSI] & f.mask, CHUNK).min(count).max(1);
+            if n > 1 {
+                // A fault is at the first.
+                load::<B>(cpu, src)?;
+            }
         }
         let v = load::<B>(cpu, src.wrapping_add((n - 1).wrapping_mul(bytes)))?;
         set_low::<B>(cpu, RAX, v);
