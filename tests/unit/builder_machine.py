@@ -1,4 +1,4 @@
-"""A stand-in for `_machine` with just memory and a page walk: what the builder needs. The real one is used in tests/guest."""
+"""A stand-in for `_machine` with just memory and a page walk: what the builder needs. Guests run on the real one."""
 
 from __future__ import annotations
 
