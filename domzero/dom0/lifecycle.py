@@ -283,7 +283,8 @@ class DomainSession:
             raise
         self._last_domid = domain.domid
         self._boots += 1
-        domain.vcpus[0].bring_up()
+        with host.lock:
+            domain.vcpus[0].bring_up()
         self._user_paused = self.config.paused and self._boots == 1
         if not self._user_paused:
             domain.unpause()

@@ -282,7 +282,7 @@ class Vcpu:
             self.domain.host.quiet.notify_all()
         self._dispatch(exit_)
 
-    def _dispatch(self, exit_: _machine.Exit) -> None:
+    def _dispatch(self, exit_: "_machine.Exit") -> None:
         match exit_:
             case _machine.ExitHypercall(nr, args):
                 hypercalls.dispatch(self, nr, args)
