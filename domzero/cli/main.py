@@ -59,11 +59,20 @@ def _verb_of(argv: Sequence[str]) -> str | None:
     return word if word in VERBS and find_spec(VERBS[word][0]) is not None else None
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = build_parser(_verb_of(arguments))
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:  # said by the verb's own parser, so that its usage is shown
+        (choices,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `domzero` command. Returns the exit status; bad usage leaves through SystemExit(2)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser(_verb_of(arguments)).parse_args(arguments)
+        args = _parse(arguments)
         return int(args.handler(args))
     except (ConfigError, ImageError) as error:
         print(f"domzero: {error}", file=sys.stderr)
