@@ -15,6 +15,8 @@ mod rng;
 mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tables;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod x87;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 #[test]

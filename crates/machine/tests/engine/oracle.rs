@@ -6,6 +6,7 @@ use crate::native::Native;
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::forms;
+use crate::x87::{compare_x87, transcendental, unmasked};
 use domzero_machine::cpu::exec;
 use iced_x86::{Code, Formatter, IntelFormatter, Mnemonic};
 use std::collections::BTreeMap;
@@ -176,8 +177,10 @@ fn ends_agree(case: &Case, native: &End, guest: &End) -> bool {
                     )
                 )
             }
+            // The 14-byte environment, like the bigger ones, goes in pieces.
             _ => {
-                i.memory_size().size() > 16
+                (i.memory_size().size() > 16
+                    || matches!(i.code(), Code::Fldenv_m14byte | Code::Fnstenv_m14byte))
                     && matches!(
                         (native, guest),
                         (End::Fault { vector: 14, .. }, End::Fault { vector: 14, .. })
@@ -227,7 +230,7 @@ fn compare_state(case: &Case, end: &End, native: &State, guest: &State, out: &mu
     }
     let strict = std::env::var_os("DOMZERO_ORACLE_STRICT").is_some();
     let mask = (ARITH | DF) & !if strict { 0 } else { case.undefined };
-    if (native.rflags ^ guest.rflags) & mask != 0 {
+    if (native.rflags ^ guest.rflags) & mask != 0 && !unmasked(case, native, guest) {
         let _ = writeln!(
             out,
             "    flags: was {} host {} guest {}",
@@ -264,34 +267,6 @@ fn compare_state(case: &Case, end: &End, native: &State, guest: &State, out: &mu
             native.mxcsr(),
             guest.mxcsr()
         );
-    }
-}
-
-fn compare_x87(case: &Case, native: &State, guest: &State, out: &mut String) {
-    let word = |s: &State, i: usize| u16::from_le_bytes([s.fx[i], s.fx[i + 1]]);
-    for (name, at) in [("fcw", 0), ("fsw", 2), ("tags", 4)] {
-        if word(native, at) != word(guest, at) {
-            let (was, n, g) = (word(&case.state, at), word(native, at), word(guest, at));
-            let _ = writeln!(out, "    {name}: was {was:#x} host {n:#x} guest {g:#x}");
-        }
-    }
-    for i in 0..8 {
-        let (a, b) = (32 + 16 * i, 42 + 16 * i);
-        let value = |s: &State| {
-            s.fx[a..b]
-                .iter()
-                .rev()
-                .fold(String::new(), |t, x| format!("{t}{x:02x}"))
-        };
-        if native.fx[a..b] != guest.fx[a..b] {
-            let _ = writeln!(
-                out,
-                "    st{i}: was {} host {} guest {}",
-                value(&case.state),
-                value(native),
-                value(guest)
-            );
-        }
     }
 }
 
@@ -458,7 +433,8 @@ fn each_instruction_form_does_what_the_hosts_cpu_does() {
 #[test]
 fn sequences_do_what_the_hosts_cpu_does_however_they_are_sliced() {
     let (seed, mut pair, mut report) = (seed() ^ 0x5e9, Pair::new(), Report::default());
-    let forms = known_forms();
+    let mut forms = known_forms();
+    forms.retain(|c| !transcendental(c.mnemonic()));
     let mut rng = Rng::new(seed);
     for n in 0..cases(10_000) {
         let length = 2 + rng.below(7) as usize;

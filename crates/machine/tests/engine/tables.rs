@@ -81,7 +81,7 @@ fn foreign(code: Code) -> bool {
         )
     }) || matches!(
         code,
-        Code::Jmp_rm16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16 | Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664 | Code::Call_m1616 | Code::Call_m1632 | Code::Call_m1664 | Code::Jrcxz_rel8_16 | Code::Jecxz_rel8_16 | Code::Popfw | Code::Movsxd_r16_rm16 | Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
+        Code::Jmp_rm16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16 | Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664 | Code::Call_m1616 | Code::Call_m1632 | Code::Call_m1664 | Code::Jrcxz_rel8_16 | Code::Jecxz_rel8_16 | Code::Popfw | Code::Fstpnce_sti | Code::Movsxd_r16_rm16 | Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
     ) || matches!(code.mnemonic(), Loop | Loope | Loopne) && op.op_kinds().contains(&Kind::br16_1)
 }
 
