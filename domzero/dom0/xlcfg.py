@@ -31,54 +31,20 @@ _TOKEN = re.compile(
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Keys with no effect on a PV guest here, whatever their value.
-_HARMLESS = frozenset(
-    [
-        "nomigrate",
-        "pool",
-        "cpu_weight",
-        "nodes",
-        "localtime",
-        "rtc_timeoffset",
-        "e820_host",
-        "seclabel",
-        "init_seclabel",
-        "keymap",
-        "vnc",
-        "vnclisten",
-        "vncdisplay",
-        "vncunused",
-        "vncpasswd",
-        "sdl",
-        "boot",
-        "vga",
-        "videoram",
-        "bios",
-        "serial",
-        "usb",
-        "usbdevice",
-        "acpi",
-        "apic",
-        "pae",
-        "hap",
-        "nx",
-        "device_model_version",
-        "xen_platform_pci",
-        "stdvga",
-        "nographic",
-        "opengl",
-        "timer_mode",
-        "hpet",
-        "viridian",
-        "max_grant_version",
-        "max_event_channels",
-        "max_grant_frames",
-        "max_maptrack_frames",
-        "gfx_passthru",
-        "on_xend_start",
-        "on_xend_stop",
-        "shadow_memory",
-    ]
+_HARMLESS = _words(
+    """
+    nomigrate pool cpu_weight nodes localtime rtc_timeoffset e820_host seclabel init_seclabel keymap vnc
+    vnclisten vncdisplay vncunused vncpasswd sdl boot vga videoram bios serial usb usbdevice acpi apic pae hap
+    nx device_model_version xen_platform_pci stdvga nographic opengl timer_mode hpet viridian max_grant_version
+    max_event_channels max_grant_frames max_maptrack_frames gfx_passthru on_xend_start on_xend_stop
+    shadow_memory
+    """
 )
 # Keys that ask for something; only these values of theirs are what a domain has anyway.
 _ONLY: dict[str, tuple[Value, ...]] = {
@@ -111,30 +77,11 @@ _ONLY: dict[str, tuple[Value, ...]] = {
     "passthrough": ("disabled", ""),
 }
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
-_USED = frozenset(
-    [
-        "name",
-        "type",
-        "builder",
-        "uuid",
-        "vcpus",
-        "maxvcpus",
-        "memory",
-        "maxmem",
-        "kernel",
-        "ramdisk",
-        "cmdline",
-        "root",
-        "extra",
-        "disk",
-        "vif",
-        "on_poweroff",
-        "on_reboot",
-        "on_crash",
-        "on_watchdog",
-        "engine",
-        "seed",
-    ]
+_USED = _words(
+    """
+    name type builder uuid vcpus maxvcpus memory maxmem kernel ramdisk cmdline root extra disk vif on_poweroff
+    on_reboot on_crash on_watchdog engine seed
+    """
 )
 KNOWN_KEYS = _USED | _HARMLESS | _ONLY.keys()
 

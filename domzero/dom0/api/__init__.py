@@ -1,0 +1,1 @@
+"""Domain 0's HTTP API, version 1."""

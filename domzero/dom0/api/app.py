@@ -1,0 +1,98 @@
+"""The HTTP application: routers, errors, and who may talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from domzero import __version__
+from domzero.dom0.api import consoles, domains, hosts
+from domzero.dom0.api.models import Problem
+from domzero.dom0.api.problems import install, respond
+from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.manager import Manager
+
+DESCRIPTION = """Domain 0: creates, changes and ends domains.
+
+Domains are named by uuid, name or domid. Errors are `application/problem+json`, with the field at fault in `errors`.
+The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary messages both ways.
+"""
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "domzero"})
+
+
+class LocalOnly:
+    """Refuses requests that a browser makes for somebody else's page.
+
+    There are no credentials yet: who can open the socket is trusted. On loopback TCP a web page could make a browser
+    send requests; those carry a foreign Origin, or by DNS rebinding a foreign Host.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] not in ("http", "websocket") or self._allowed(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 4403, "reason": "not from this host"})
+        else:
+            detail = "requests must name this host, and must not come from another site's page"
+            await respond(Problem(title="Forbidden", status=403, detail=detail, code="FORBIDDEN"))(scope, receive, send)
+
+    def _allowed(self, headers: Headers) -> bool:
+        if urlsplit(f"//{headers.get('host', 'localhost')}").hostname not in LOCAL_HOSTS:
+            return False
+        origin = headers.get("origin")
+        return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+def create_app(manager: Manager | None = None) -> FastAPI:
+    """The application; its manager, and with it all domains, end with its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.manager = manager or Manager()
+        app.state.tasks = Tasks()
+        yield
+        await app.state.manager.close()
+        await app.state.tasks.close()
+
+    app = FastAPI(
+        title="Domzero",
+        version="1",
+        summary="HTTP API of Domain 0",
+        description=DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(LocalOnly)
+    install(app)
+    for router in (domains.router, domains.tasks_router, consoles.router, hosts.router):
+        app.include_router(router)
+
+    @app.get("/v1", tags=["host"])
+    async def about() -> dict[str, str]:
+        """Says that this is Domain 0."""
+        return {"name": "domzero", "version": __version__, "openapi": "/openapi.json", "docs": "/docs"}
+
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        schema = original()
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("Problem", Problem.model_json_schema(ref_template="#/components/schemas/{model}"))
+        schemas["Problem"].pop("$defs", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app

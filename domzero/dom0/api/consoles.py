@@ -1,0 +1,120 @@
+"""A domain's console: its history, input over HTTP, and both directions live over a websocket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from domzero.dom0.api.domains import ManagerDep, RecordDep
+from domzero.dom0.api.models import ConsoleInput
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.manager import BadState, Manager, NotFound
+from domzero.dom0.records import Record
+
+router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
+
+# A client that lets more than this pile up is cut off: it can come back, and gets the history.
+BACKLOG_MAX = 4 << 20
+CLOSE_NOT_FOUND = 4404
+CLOSE_TOO_SLOW = 4408
+CLOSE_GOING_AWAY = 1001
+CLOSE_NORMAL = 1000
+
+
+@router.get(
+    "/domains/{domain}/console",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Bytes as printed."}},
+)
+async def console_history(record: RecordDep) -> Response:
+    """What the domain has printed, the last 256 KiB of it; kept after its end. Live: websocket `…/console/stream`."""
+    headers = {"X-Console-Total": str(record.console.total)}
+    return Response(record.console.history, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+@router.post("/domains/{domain}/console", status_code=204, responses={409: RESPONSES[409]})
+async def console_input(record: RecordDep, body: ConsoleInput, _manager: ManagerDep) -> None:
+    """Types text on the domain's console."""
+    if record.worker is None or record.ended:
+        raise BadState(f"domain {record.name} is {record.state.value}")
+    record.worker.console_input(body.data.encode())
+
+
+@router.websocket("/domains/{domain}/console/stream")
+async def console_stream(
+    websocket: WebSocket,
+    domain: str,
+    history: Annotated[bool, Query()] = True,
+) -> None:
+    """The console both ways, as binary messages (text is taken, too). Closes when the domain has ended for good."""
+    manager: Manager = websocket.app.state.manager
+    try:
+        record = manager.find(domain)
+    except NotFound as error:
+        await websocket.accept(_subprotocol(websocket))
+        await websocket.close(CLOSE_NOT_FOUND, str(error)[:120])
+        return
+    await websocket.accept(_subprotocol(websocket))
+    pending = bytearray()
+    ready = asyncio.Event()
+
+    def sink(data: bytes) -> None:
+        pending.extend(data)
+        ready.set()
+
+    remove = record.console.add_sink(sink, replay=history)
+    jobs = {
+        asyncio.create_task(_send_output(websocket, pending, ready)),
+        asyncio.create_task(_take_input(websocket, record)),
+        asyncio.create_task(_wait_for_end(manager, record)),
+    }
+    try:
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        remove()
+        code = CLOSE_GOING_AWAY if manager.closing.is_set() else CLOSE_NORMAL
+        if len(pending) > BACKLOG_MAX:
+            code = CLOSE_TOO_SLOW
+        elif pending:
+            await websocket.send_bytes(bytes(pending))
+        await websocket.close(code, f"domain {record.name} is {record.state.value}"[:120])
+    except (WebSocketDisconnect, RuntimeError):
+        pass  # the client went first
+    finally:
+        remove()
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _subprotocol(websocket: WebSocket) -> str | None:
+    return "binary" if "binary" in websocket.scope.get("subprotocols", []) else None
+
+
+async def _send_output(websocket: WebSocket, pending: bytearray, ready: asyncio.Event) -> None:
+    while len(pending) <= BACKLOG_MAX:
+        await ready.wait()
+        ready.clear()
+        data = bytes(pending)
+        if len(data) <= BACKLOG_MAX:
+            pending.clear()
+            await websocket.send_bytes(data)
+
+
+async def _take_input(websocket: WebSocket, record: Record) -> None:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes") or (message.get("text") or "").encode()
+        if data and record.worker is not None:
+            record.worker.console_input(data)
+
+
+async def _wait_for_end(manager: Manager, record: Record) -> None:
+    while not await manager.wait_ended(record, 3600) and not manager.closing.is_set():
+        pass
+    # Output that came with the end is on its way through this same loop.
+    await asyncio.sleep(0.05)

@@ -1,0 +1,173 @@
+"""/v1/domains: create, read, change, end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from domzero.dom0.api.models import DesiredState, DomainCreate, DomainInfo, DomainPatch, TaskInfo
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.manager import Manager
+from domzero.dom0.records import DomainState, Record
+from domzero.errors import ConfigError
+
+router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
+
+
+def get_manager(request: Request) -> Manager:
+    """The one manager of the application."""
+    manager: Manager = request.app.state.manager
+    return manager
+
+
+def get_tasks(request: Request) -> Tasks:
+    """The tasks of the application."""
+    tasks: Tasks = request.app.state.tasks
+    return tasks
+
+
+ManagerDep = Annotated[Manager, Depends(get_manager)]
+Key = Annotated[str, Path(description="uuid, name or domid", max_length=200)]
+
+
+def get_record(domain: Key, manager: ManagerDep) -> Record:
+    """The domain in the path; 404."""
+    return manager.find(domain)
+
+
+RecordDep = Annotated[Record, Depends(get_record)]
+
+
+async def info(manager: Manager, record: Record) -> DomainInfo:
+    """A domain with its present state."""
+    await manager.refresh(record)
+    return DomainInfo.of(record)
+
+
+@router.post(
+    "/domains",
+    status_code=201,
+    response_model=DomainInfo,
+    responses={
+        202: {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."},
+        409: RESPONSES[409],
+    },
+)
+async def create_domain(
+    body: DomainCreate, manager: ManagerDep, tasks: Annotated[Tasks, Depends(get_tasks)], response: Response
+) -> DomainInfo | JSONResponse:
+    """Builds a domain and starts it (or leaves it paused)."""
+    config = body.to_config()
+    task = await tasks.run("create", manager.create(config), config.uuid)
+    if task is not None:
+        headers = {"Location": f"/v1/tasks/{task.id}"}
+        return JSONResponse(task.info().model_dump(mode="json"), 202, headers)
+    record = manager.find(str(config.uuid))
+    response.headers["Location"] = f"/v1/domains/{record.uuid}"
+    return await info(manager, record)
+
+
+@router.get("/domains")
+async def list_domains(
+    manager: ManagerDep,
+    ended: Annotated[bool, Query(description="Also those that have ended, if kept.")] = False,
+) -> list[DomainInfo]:
+    """All domains but Domain 0."""
+    records = manager.all(ended=ended)
+    await asyncio.gather(*(manager.refresh(record) for record in records))
+    return [DomainInfo.of(record) for record in records]
+
+
+@router.get("/domains/{domain}", responses={404: RESPONSES[404]})
+async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+    """One domain; one that has ended stays readable for a while."""
+    return await info(manager, record)
+
+
+@router.patch("/domains/{domain}", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
+    """Changes name, memory target or state."""
+    for field in body.model_fields_set:
+        if getattr(body, field) is None:
+            raise ConfigError("null is not a value; leave the field out", key=field)
+    if body.name is not None:
+        await manager.rename(record, body.name)
+    if body.memory_target_mib is not None:
+        await manager.set_memory_target(record, body.memory_target_mib)
+    if body.state == DesiredState.SHUTDOWN:
+        manager.request_shutdown(record, "poweroff")
+    elif body.state == DesiredState.PAUSED and record.state != DomainState.PAUSED:
+        await manager.pause(record)
+    elif body.state == DesiredState.RUNNING and record.state not in (DomainState.RUNNING, DomainState.BLOCKED):
+        await manager.unpause(record)
+    return await info(manager, record)
+
+
+@router.delete("/domains/{domain}", status_code=204, responses={404: RESPONSES[404]})
+async def destroy_domain(record: RecordDep, manager: ManagerDep) -> None:
+    """Ends a domain at once, as pulling the plug does. One that has ended is forgotten."""
+    await manager.destroy(record)
+
+
+@router.post("/domains/{domain}/pause", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def pause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+    """Stops its vCPUs."""
+    await manager.pause(record)
+    return await info(manager, record)
+
+
+@router.post("/domains/{domain}/unpause", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def unpause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+    """Lets its vCPUs go on."""
+    await manager.unpause(record)
+    return await info(manager, record)
+
+
+@router.post("/domains/{domain}/shutdown", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def shut_down_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+    """Asks the guest to power off."""
+    manager.request_shutdown(record, "poweroff")
+    return await info(manager, record)
+
+
+@router.post("/domains/{domain}/reboot", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def reboot_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+    """Asks the guest to reboot."""
+    manager.request_shutdown(record, "reboot")
+    return await info(manager, record)
+
+
+@router.get("/domains/{domain}/wait", responses={404: RESPONSES[404]})
+async def wait_for_end(
+    record: RecordDep,
+    manager: ManagerDep,
+    timeout: Annotated[float, Query(gt=0, le=300, description="Seconds")] = 30,
+) -> DomainInfo:
+    """Answers when the domain has ended, or as it is after `timeout` seconds: look at `exit` and `exists`."""
+    await manager.wait_ended(record, timeout)
+    return await info(manager, record)
+
+
+tasks_router = APIRouter(prefix="/v1", tags=["tasks"], responses={422: RESPONSES[422]})
+
+
+@tasks_router.get("/tasks")
+async def list_tasks(tasks: Annotated[Tasks, Depends(get_tasks)]) -> list[TaskInfo]:
+    """Tasks under way, and some that are over."""
+    return [task.info() for task in tasks.all()]
+
+
+@tasks_router.get("/tasks/{task_id}", responses={404: RESPONSES[404]})
+async def read_task(task_id: uuid.UUID, tasks: Annotated[Tasks, Depends(get_tasks)]) -> TaskInfo:
+    """One task."""
+    from domzero.dom0.manager import NotFound
+
+    task = tasks.get(task_id)
+    if task is None:
+        raise NotFound(f"no such task: {task_id}")
+    return task.info()

@@ -1,0 +1,218 @@
+"""What goes over the HTTP API, in and out."""
+
+from __future__ import annotations
+
+import datetime
+from enum import Enum
+from typing import Annotated, Literal
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domzero.dom0.config import MEMORY_MAX_MIB, MEMORY_MIN_MIB, NAME_MAX, VCPUS_MAX, Action, DomainConfig
+from domzero.dom0.records import DomainState, Exit, ExitReason, Record
+
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
+
+
+class Model(BaseModel):
+    """Base of all: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DomainCreate(Model):
+    """A domain to be created."""
+
+    name: Name
+    kernel: Annotated[str, Field(min_length=1, description="Path of a PV kernel on the host (bzImage or ELF).")]
+    ramdisk: Annotated[str | None, Field(description="Path of an initramfs on the host.")] = None
+    cmdline: Annotated[str, Field(description="Kernel command line.")] = ""
+    memory_mib: Annotated[int, Field(ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB)] = 256
+    vcpus: Annotated[int, Field(ge=1, le=VCPUS_MAX)] = 1
+    uuid: Annotated[UUID | None, Field(description="Drawn at random if not given.")] = None
+    on_poweroff: Action = Action.DESTROY
+    on_reboot: Action = Action.RESTART
+    on_crash: Action = Action.DESTROY
+    on_watchdog: Action = Action.DESTROY
+    seed: Annotated[int | None, Field(description="Seed of all that is random in the domain's machine.")] = None
+    paused: Annotated[bool, Field(description="Leave the domain paused after it is built.")] = False
+    engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    disks: Annotated[list[str], Field(description="Block devices, as xl writes them (not here yet).")] = []
+    vifs: Annotated[list[str], Field(description="Network interfaces, as xl writes them (not here yet).")] = []
+
+    def to_config(self) -> DomainConfig:
+        """The configuration that this asks for."""
+        values = self.model_dump(exclude={"uuid"})
+        return DomainConfig(**values, uuid=self.uuid or uuid4())
+
+
+class DesiredState(str, Enum):
+    """States that can be asked for."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+
+
+class DomainPatch(Model):
+    """What may be changed of a domain; what is not given stays."""
+
+    name: Name | None = None
+    memory_target_mib: Annotated[
+        int | None, Field(ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="Asked of the guest's balloon driver.")
+    ] = None
+    state: Annotated[
+        DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")
+    ] = None
+
+
+class ExitInfo(Model):
+    """How a domain ended, the last time if it was started again."""
+
+    reason: ExitReason
+    message: str
+    at: datetime.datetime
+
+    @classmethod
+    def of(cls, end: Exit) -> ExitInfo:
+        """From Domain 0's own record."""
+        return cls(reason=end.reason, message=end.message, at=to_time(end.at))
+
+
+class DomainInfo(Model):
+    """A domain, alive or ended."""
+
+    uuid: UUID
+    domid: Annotated[int | None, Field(description="Changes with each reboot.")]
+    name: str
+    state: DomainState
+    exists: Annotated[bool, Field(description="False once it has ended and given everything back.")]
+    memory_mib: int
+    memory_target_mib: int
+    vcpus: int
+    cpu_time_seconds: float
+    kernel: str
+    ramdisk: str | None
+    cmdline: str
+    on_poweroff: Action
+    on_reboot: Action
+    on_crash: Action
+    on_watchdog: Action
+    reboots: int
+    created_at: datetime.datetime
+    started_at: datetime.datetime | None
+    exit: ExitInfo | None
+    pid: Annotated[int | None, Field(description="The worker process.")]
+
+    @classmethod
+    def of(cls, record: Record) -> DomainInfo:
+        """From Domain 0's own record."""
+        config = record.config
+        return cls(
+            uuid=record.uuid,
+            domid=record.domid,
+            name=record.name,
+            state=record.state,
+            exists=not record.gone,
+            memory_mib=config.memory_mib,
+            memory_target_mib=record.memory_target_mib,
+            vcpus=config.vcpus,
+            cpu_time_seconds=round(record.cpu_ns / 1e9, 3),
+            kernel=config.kernel,
+            ramdisk=config.ramdisk,
+            cmdline=config.cmdline,
+            on_poweroff=config.on_poweroff,
+            on_reboot=config.on_reboot,
+            on_crash=config.on_crash,
+            on_watchdog=config.on_watchdog,
+            reboots=record.reboots,
+            created_at=to_time(record.created_at),
+            started_at=None if record.started_at is None else to_time(record.started_at),
+            exit=None if record.exit is None else ExitInfo.of(record.exit),
+            pid=None if record.worker is None else record.worker.pid,
+        )
+
+
+class ConsoleInput(Model):
+    """Text to type on a domain's console."""
+
+    data: Annotated[str, Field(max_length=4096)]
+
+
+class TaskState(str, Enum):
+    """Where a task is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class FieldError(Model):
+    """One field that is wrong."""
+
+    field: Annotated[str, Field(description="Its name; nested ones with dots.", examples=["memory_mib"])]
+    message: str
+
+
+class Problem(Model):
+    """An error (RFC 9457, application/problem+json)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: Annotated[str, Field(description="For programs; XenAPI's where it has one.", examples=["HANDLE_INVALID"])]
+    errors: list[FieldError] = []
+
+
+class TaskInfo(Model):
+    """Work that takes longer than a request should."""
+
+    id: UUID
+    kind: str
+    state: TaskState
+    created_at: datetime.datetime
+    domain: Annotated[UUID | None, Field(description="The domain it is about.")]
+    error: Problem | None
+
+
+class HostInfo(Model):
+    """The host, as `xl info` names it."""
+
+    host: str
+    release: str
+    version: str
+    machine: str
+    nr_cpus: int
+    threads_per_core: int
+    cores_per_socket: int
+    nr_nodes: int
+    cpu_mhz: float
+    total_memory: Annotated[int, Field(description="MiB")]
+    free_memory: Annotated[int, Field(description="MiB")]
+    xen_major: int
+    xen_minor: int
+    xen_extra: str
+    xen_version: str
+    xen_caps: str
+    xen_scheduler: str
+    xen_pagesize: int
+    platform_params: str
+    xen_changeset: str
+    xen_commandline: str
+    cc_compiler: str
+    domzero_version: str
+    uptime_seconds: float
+    domains: int
+    pid: int
+
+
+class HostLog(Model):
+    """What the hypervisor and Domain 0 have said."""
+
+    lines: list[str]
+
+
+def to_time(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)

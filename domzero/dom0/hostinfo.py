@@ -1,0 +1,70 @@
+"""What the host is, under the names that `xl info` has for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domzero import __version__
+
+if TYPE_CHECKING:
+    from domzero.dom0.manager import Manager
+
+XEN_VERSION = (4, 17, "-domzero")
+
+
+def host_info(manager: Manager) -> dict[str, Any]:
+    """All fields of `xl info`, and some of our own."""
+    uname = platform.uname()
+    total, free = _memory_mib()
+    major, minor, extra = XEN_VERSION
+    return {
+        "host": uname.node,
+        "release": uname.release,
+        "version": uname.version,
+        "machine": uname.machine,
+        "nr_cpus": len(os.sched_getaffinity(0)),
+        "threads_per_core": 1,
+        "cores_per_socket": len(os.sched_getaffinity(0)),
+        "nr_nodes": 1,
+        "cpu_mhz": _cpu_mhz(),
+        "total_memory": total,
+        "free_memory": free,
+        "xen_major": major,
+        "xen_minor": minor,
+        "xen_extra": extra,
+        "xen_version": f"{major}.{minor}{extra}",
+        "xen_caps": "xen-3.0-x86_64",
+        "xen_scheduler": "host",
+        "xen_pagesize": 4096,
+        "platform_params": "virt_start=0xffff800000000000",
+        "xen_changeset": f"domzero {__version__}",
+        "xen_commandline": "",
+        "cc_compiler": f"Python {platform.python_version()}",
+        "domzero_version": __version__,
+        "uptime_seconds": round(time.time() - manager.started_at, 3),
+        "domains": len(manager.all()),
+        "pid": os.getpid(),
+    }
+
+
+def _memory_mib() -> tuple[int, int]:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages >> 20, 0
+    values = {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    return values.get("MemTotal", 0) >> 10, values.get("MemAvailable", values.get("MemFree", 0)) >> 10
+
+
+def _cpu_mhz() -> float:
+    try:
+        match = re.search(r"^cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return float(match[1]) if match else 0.0
