@@ -32,6 +32,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "mem-set": ("domzero.cli.client", "set a domain's memory target"),
     "dmesg": ("domzero.cli.client", "show what the hypervisor has logged"),
     "info": ("domzero.cli.client", "show the host"),
+    "uptime": ("domzero.cli.client", "show how long domains have run"),
+    "vm-list": ("domzero.cli.client", "list domains with their uuids"),
+    "domid": ("domzero.cli.client", "show a domain's domid"),
+    "domname": ("domzero.cli.client", "show a domain's name"),
 }
 """Verb -> (module, one-line help), in the order of the help text."""
 

@@ -1,4 +1,4 @@
-"""The domain inside a worker: one start of it. Reboots are Domain 0's business, which gives each a worker of its own."""
+"""The domain inside a worker: one start of it. Reboots are Domain 0's business: each gets a worker of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from domzero.dom0.xenstore import StoreApi
 class Guest:
     """A domain with its backends.
 
-    :param on_exit: told once, in a thread of its own, how the guest ended: a reason of `records.ExitReason`, and a line.
+    :param on_exit: told once, in a thread of its own, how the guest ended: a `records.ExitReason`, and a line.
     """
 
     def __init__(

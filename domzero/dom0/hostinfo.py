@@ -20,6 +20,7 @@ XEN_VERSION = (4, 17, "-domzero")
 def host_info(manager: Manager) -> dict[str, Any]:
     """All fields of `xl info`, and some of our own."""
     uname = platform.uname()
+    cpus = len(os.sched_getaffinity(0))
     total, free = _memory_mib()
     major, minor, extra = XEN_VERSION
     return {
@@ -27,13 +28,18 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "release": uname.release,
         "version": uname.version,
         "machine": uname.machine,
-        "nr_cpus": len(os.sched_getaffinity(0)),
-        "threads_per_core": 1,
-        "cores_per_socket": len(os.sched_getaffinity(0)),
+        "nr_cpus": cpus,
+        "max_cpu_id": cpus - 1,
         "nr_nodes": 1,
+        "cores_per_socket": cpus,
+        "threads_per_core": 1,
         "cpu_mhz": _cpu_mhz(),
+        "hw_caps": "",
+        "virt_caps": "pv",
         "total_memory": total,
         "free_memory": free,
+        "outstanding_claims": 0,
+        "free_cpus": 0,
         "xen_major": major,
         "xen_minor": minor,
         "xen_extra": extra,
@@ -45,7 +51,10 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "xen_changeset": f"domzero {__version__}",
         "xen_commandline": "",
         "cc_compiler": f"Python {platform.python_version()}",
+        "xend_config_format": 4,
         "domzero_version": __version__,
+        "dom0_memory_mib": _resident_mib(),
+        "dom0_cpu_seconds": round(time.process_time(), 3),
         "uptime_seconds": round(time.time() - manager.started_at, 3),
         "domains": len(manager.all()),
         "pid": os.getpid(),
@@ -60,6 +69,13 @@ def _memory_mib() -> tuple[int, int]:
         return pages >> 20, 0
     values = {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
     return values.get("MemTotal", 0) >> 10, values.get("MemAvailable", values.get("MemFree", 0)) >> 10
+
+
+def _resident_mib() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:
+        return 0
 
 
 def _cpu_mhz() -> float:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from domzero.dom0.config import MEMORY_MIN_MIB, NAME_MAX, Action, DomainConfig
 from domzero.dom0.control import Json
 from domzero.dom0.records import DomainLog, DomainState, Exit, ExitReason, Record
-from domzero.dom0.workers import Worker
+from domzero.dom0.workers import Worker, WorkerGone
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
@@ -126,7 +126,11 @@ class Manager:
             on_gone=lambda how: self._worker_gone(record, worker, how),
         )
         record.worker = worker
-        await worker.start(dataclasses.replace(record.config, paused=paused))
+        try:
+            await worker.start(dataclasses.replace(record.config, paused=paused))
+        except WorkerGone:
+            self._say_stderr(record, worker)
+            raise
         record.started_at = time.time()
         if not record.ended:
             record.state = DomainState.PAUSED if paused else DomainState.RUNNING
@@ -236,8 +240,7 @@ class Manager:
 
     def _worker_gone(self, record: Record, worker: Worker, how: str) -> None:
         if record.worker is worker and not record.gone and record.state != DomainState.BUILDING:
-            for line in worker.stderr_text.splitlines():
-                self.say(f"{record.name}: {line}")
+            self._say_stderr(record, worker)
             record.exit = Exit(ExitReason.CRASH, how)
             self._spawn(self._guest_ended(record, worker_gone=True))
 
@@ -307,8 +310,11 @@ class Manager:
         await self._notify()
 
     async def close(self) -> None:
-        """Ends all domains, by force."""
+        """Ends all domains, by force: whatever they have goes with their processes."""
         self.closing.set()
+        for record in self._live.values():
+            if record.worker is not None:
+                record.worker.kill()
         await self._notify()
         end = Exit(ExitReason.DESTROYED, "Domain 0 shut down")
         await asyncio.gather(*(self._end(record, end, DomainState.DESTROYED) for record in self.all()))
@@ -320,6 +326,10 @@ class Manager:
         """A line of Domain 0 in the log."""
         self.log.add(f"(DOM0) {line}")
         logger.info("%s", line)
+
+    def _say_stderr(self, record: Record, worker: Worker) -> None:
+        for line in worker.stderr_text.splitlines():
+            self.say(f"{record.name}: {line}")
 
     def _spawn(self, job: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)

@@ -7,13 +7,13 @@ the control socket says (see `control`), and ends with that socket, or with its 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
-import traceback
 
 from domzero.dom0.console import Console
 from domzero.dom0.control import Json, Kind, config_from_json, decode_json, encode_json, error_to_json
@@ -22,6 +22,8 @@ from domzero.dom0.guest import Guest
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
 from domzero.errors import ConfigError, DomzeroError
+
+logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _INPUT_CHUNKS = 256
@@ -98,8 +100,8 @@ class Worker:
             answer["result"] = self._do(str(op), message)
         except DomzeroError as error:
             answer["error"] = error_to_json(error)
-        except Exception as error:  # our bug: the domain is lost, but Domain 0 shall hear why
-            traceback.print_exc()
+        except Exception as error:
+            logger.exception("a fault of the worker")  # to stderr, which Domain 0 keeps
             answer["error"] = {"message": f"a fault of the worker: {type(error).__name__}: {error}"}
         self._control.send_json(answer)
         return op != "stop"

@@ -97,7 +97,12 @@ class Worker(asyncio.Protocol):
         toolstack = Connection(self._store, 0, scope=self._scope)
         for sock, connection in ((ours[1], guest), (ours[2], toolstack)):
             self._relays.append(await RelayServer.start(sock, connection))
-        await self.request("start", domid=self.domid, config=config_to_json(config))
+        try:
+            await self.request("start", domid=self.domid, config=config_to_json(config))
+        except WorkerGone:
+            status = await self._process.wait()
+            await self._watcher
+            raise WorkerGone(self._how_it_ended(status)) from None
 
     async def request(self, op: str, **arguments: object) -> Json:
         """Asks the worker; raises the error that it answers, or WorkerGone."""

@@ -185,12 +185,17 @@ class HostInfo(Model):
     version: str
     machine: str
     nr_cpus: int
-    threads_per_core: int
-    cores_per_socket: int
+    max_cpu_id: int
     nr_nodes: int
+    cores_per_socket: int
+    threads_per_core: int
     cpu_mhz: float
+    hw_caps: str
+    virt_caps: str
     total_memory: Annotated[int, Field(description="MiB")]
     free_memory: Annotated[int, Field(description="MiB")]
+    outstanding_claims: int
+    free_cpus: int
     xen_major: int
     xen_minor: int
     xen_extra: str
@@ -202,7 +207,10 @@ class HostInfo(Model):
     xen_changeset: str
     xen_commandline: str
     cc_compiler: str
+    xend_config_format: int
     domzero_version: str
+    dom0_memory_mib: Annotated[int, Field(description="Resident memory of the Domain 0 process.")]
+    dom0_cpu_seconds: float
     uptime_seconds: float
     domains: int
     pid: int

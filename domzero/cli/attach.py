@@ -1,0 +1,68 @@
+"""A domain's console, over Domain 0's websocket, on this process's stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from domzero.cli.connect import Dom0
+from domzero.cli.status import ExitStatus
+from domzero.cli.terminal import InputReader, RawMode, is_terminal, say
+from domzero.errors import DomzeroError
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+CLOSE_NOT_FOUND = 4404
+
+
+def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
+    """Shows the console until the domain ends, or Ctrl-] is typed on a terminal. The end of stdin ends nothing."""
+    from websockets.exceptions import ConnectionClosed
+
+    terminal = is_terminal()
+    left = threading.Event()
+    with dom0.console(key, history=history) as websocket:
+
+        def leave() -> None:
+            left.set()
+            websocket.close()
+
+        def send(data: bytes) -> int:
+            try:
+                websocket.send(data)
+            except ConnectionClosed:
+                reader.stop()
+            return len(data)
+
+        with RawMode(enabled=terminal):
+            reader = InputReader(0, send=send, wait_room=lambda _seconds: True, escape=leave if terminal else None)
+            try:
+                close = _show(websocket)
+            finally:
+                reader.stop()
+    if left.is_set():
+        say("")
+        return ExitStatus.OK
+    code, reason = close
+    if code == CLOSE_NOT_FOUND:
+        raise DomzeroError(reason)
+    if code not in (1000, 1001):
+        raise DomzeroError(f"the console was cut off: {reason or code}")
+    return ExitStatus.OK
+
+
+def _show(websocket: ClientConnection) -> tuple[int, str]:
+    """Writes what comes until the other side closes; with what code and reason."""
+    from websockets.exceptions import ConnectionClosed
+
+    while True:
+        try:
+            message = websocket.recv()
+        except ConnectionClosed as error:
+            received = error.rcvd
+            return (received.code, received.reason) if received is not None else (1006, "Domain 0 is gone")
+        data = message.encode() if isinstance(message, str) else message
+        while data:
+            data = data[os.write(1, data) :]

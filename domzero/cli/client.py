@@ -1,0 +1,239 @@
+"""The verbs that ask Domain 0 something: xl's names, xl's text, JSON beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from domzero.cli.connect import Dom0, add_connection_options
+from domzero.cli.status import ExitStatus
+from domzero.cli.text import duration, info_lines, list_table, memory_kib
+from domzero.errors import ConfigError, DomzeroError
+
+Json = dict[str, Any]
+_POLL_SECONDS = 0.1
+_REBOOT_SECONDS = 300.0
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds all of them."""
+
+    def add(verb: str, handler: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser = subparsers.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
+        add_connection_options(parser)
+        parser.set_defaults(handler=handler)
+        return parser
+
+    parser = add("list", list_domains, "list domains")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid; all if none is given")
+    parser.add_argument("-l", "--long", action="store_true", help="everything, as JSON")
+    parser.add_argument(
+        "-a", "--all", action="store_true", help="also domains that have ended, as far as they are kept"
+    )
+
+    parser = add("console", console, "attach to a domain's console; Ctrl-] detaches")
+    _domain(parser)
+    parser.add_argument("--history", action="store_true", help="only print what it has printed so far")
+    parser.add_argument("--no-history", action="store_true", help="do not begin with what it has printed so far")
+
+    _domain(add("pause", _action("pause"), "pause a domain"))
+    _domain(add("unpause", _action("unpause"), "unpause a domain"))
+    for verb, text in (("shutdown", "ask a domain to shut down"), ("reboot", "ask a domain to reboot")):
+        parser = add(verb, shut_down, text)
+        parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid")
+        parser.add_argument("-a", "--all", action="store_true", help="all domains")
+        parser.add_argument("-w", "--wait", action="store_true", help="wait until it is done")
+        parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer than this")
+        parser.add_argument("-F", action="store_true", help=argparse.SUPPRESS)
+    _domain(add("destroy", destroy, "end a domain at once; forget one that has ended"))
+
+    parser = add("rename", rename, "rename a domain")
+    _domain(parser)
+    parser.add_argument("name", metavar="NEW-NAME")
+
+    parser = add("mem-set", set_memory, "set a domain's memory target")
+    _domain(parser)
+    parser.add_argument("memory", metavar="MEM", help="in KiB, or with a unit: 2g, 512m, 65536k")
+
+    parser = add("dmesg", show_log, "show what the hypervisor has logged")
+    parser.add_argument("-c", "--clear", action="store_true", help="and clear it")
+
+    parser = add("info", info, "show the host")
+    parser.add_argument("field", nargs="?", metavar="FIELD", help="only the value of this field")
+
+    parser = add("uptime", uptime, "show how long domains have run")
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN")
+    add("vm-list", list_vms, "list domains with their uuids")
+    _domain(add("domid", show_domid, "show a domain's domid"))
+    _domain(add("domname", show_name, "show a domain's name"))
+
+
+def _domain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+
+
+def _print(args: argparse.Namespace, value: object, text: str | None) -> int:
+    if args.json:
+        print(json.dumps(value, indent=2))
+    elif text is not None:
+        print(text)
+    return ExitStatus.OK
+
+
+def _action(action: str) -> Callable[[argparse.Namespace], int]:
+    def handler(args: argparse.Namespace) -> int:
+        with Dom0.from_args(args) as dom0:
+            return _print(args, dom0.act(args.domain, action), None)
+
+    return handler
+
+
+def _selected(dom0: Dom0, keys: Iterable[str], *, ended: bool = False) -> list[Json]:
+    domains: list[Json] = [dom0.domain(key) for key in keys] or dom0.get("/domains", ended=ended)
+    return domains
+
+
+def list_domains(args: argparse.Namespace) -> int:
+    """`list`."""
+    with Dom0.from_args(args) as dom0:
+        keys = [key for key in args.domains if key not in ("0", "Domain-0")]
+        with_host = len(keys) < len(args.domains) or not args.domains
+        domains = _selected(dom0, keys, ended=args.all) if keys or not args.domains else []
+        if args.json or args.long:
+            print(json.dumps(domains, indent=2))
+            return ExitStatus.OK
+        print(list_table(domains, dom0.get("/host") if with_host else None))
+    return ExitStatus.OK
+
+
+def console(args: argparse.Namespace) -> int:
+    """`console`."""
+    with Dom0.from_args(args) as dom0:
+        if args.history:
+            data = dom0.request("GET", f"/domains/{quote(args.domain, safe='')}/console").content
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return ExitStatus.OK
+        from domzero.cli.attach import attach
+
+        return attach(dom0, args.domain, history=not args.no_history)
+
+
+def shut_down(args: argparse.Namespace) -> int:
+    """`shutdown` and `reboot`."""
+    with Dom0.from_args(args) as dom0:
+        if not args.domains and not args.all:
+            raise ConfigError("which domain? Give a name, domid or uuid, or --all", key=args.verb)
+        domains = _selected(dom0, [] if args.all else args.domains)
+        for domain in domains:
+            dom0.act(domain["uuid"], args.verb)
+            if not args.json:
+                print(f"{'Shutting down' if args.verb == 'shutdown' else 'Rebooting'} domain {domain['name']}")
+        if args.wait:
+            for domain in domains:
+                _wait(dom0, domain, reboot=args.verb == "reboot", timeout=args.timeout)
+        if args.json:
+            print(json.dumps([dom0.domain(domain["uuid"]) for domain in domains], indent=2))
+    return ExitStatus.OK
+
+
+def _wait(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) -> None:
+    if not reboot:
+        after = dom0.wait_ended(domain["uuid"], timeout)
+        if after["exists"] and after["state"] not in ("shutdown", "crashed"):
+            raise DomzeroError(f"domain {domain['name']} has not shut down", hint="`domzero destroy` ends it at once")
+        return
+    end = time.monotonic() + (timeout if timeout is not None else _REBOOT_SECONDS)
+    while (after := dom0.domain(domain["uuid"]))["reboots"] == domain["reboots"] and after["exists"]:
+        if time.monotonic() >= end:
+            raise DomzeroError(f"domain {domain['name']} has not rebooted", hint="`domzero destroy` ends it at once")
+        time.sleep(_POLL_SECONDS)
+
+
+def destroy(args: argparse.Namespace) -> int:
+    """`destroy`."""
+    with Dom0.from_args(args) as dom0:
+        dom0.request("DELETE", f"/domains/{quote(args.domain, safe='')}")
+    return _print(args, {}, None)
+
+
+def rename(args: argparse.Namespace) -> int:
+    """`rename`."""
+    with Dom0.from_args(args) as dom0:
+        return _print(args, dom0.patch(args.domain, name=args.name), None)
+
+
+def set_memory(args: argparse.Namespace) -> int:
+    """`mem-set`."""
+    kib = memory_kib(args.memory)
+    if kib is None:
+        raise ConfigError(f"not an amount of memory: {args.memory!r}", key="MEM", hint="such as 512m")
+    with Dom0.from_args(args) as dom0:
+        return _print(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
+
+
+def show_log(args: argparse.Namespace) -> int:
+    """`dmesg`."""
+    with Dom0.from_args(args) as dom0:
+        lines = dom0.get("/host/dmesg")["lines"]
+        if args.clear:
+            dom0.request("DELETE", "/host/dmesg")
+        return _print(args, lines, "\n".join(lines) if lines else None)
+
+
+def info(args: argparse.Namespace) -> int:
+    """`info`."""
+    with Dom0.from_args(args) as dom0:
+        host = dom0.get("/host")
+        if args.field is None:
+            return _print(args, host, "\n".join(info_lines(host)))
+        if args.field not in host:
+            raise ConfigError(f"no such field: {args.field}", hint="`domzero info` shows all")
+        return _print(args, host[args.field], str(host[args.field]))
+
+
+def uptime(args: argparse.Namespace) -> int:
+    """`uptime`."""
+    with Dom0.from_args(args) as dom0:
+        host = dom0.get("/host")
+        rows = [] if args.domains else [("Domain-0", 0, float(host["uptime_seconds"]))]
+        for domain in _selected(dom0, args.domains):
+            started = domain["started_at"]
+            seconds = (
+                time.time() - datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp() if started else 0.0
+            )
+            rows.append((domain["name"], domain["domid"], max(seconds, 0.0)))
+    value = [{"name": name, "domid": domid, "seconds": round(seconds, 1)} for name, domid, seconds in rows]
+    lines = ["Name                                ID Uptime"]
+    lines += [f"{name:<33} {domid:4d} {duration(seconds)}" for name, domid, seconds in rows]
+    return _print(args, value, "\n".join(lines))
+
+
+def list_vms(args: argparse.Namespace) -> int:
+    """`vm-list`."""
+    with Dom0.from_args(args) as dom0:
+        domains = dom0.get("/domains")
+    lines = ["UUID                                  ID    name"]
+    lines += [f"{domain['uuid']}  {domain['domid']}    {domain['name']}" for domain in domains]
+    value = [{key: domain[key] for key in ("uuid", "domid", "name")} for domain in domains]
+    return _print(args, value, "\n".join(lines))
+
+
+def show_domid(args: argparse.Namespace) -> int:
+    """`domid`."""
+    with Dom0.from_args(args) as dom0:
+        domid = dom0.domain(args.domain)["domid"]
+    return _print(args, domid, str(domid))
+
+
+def show_name(args: argparse.Namespace) -> int:
+    """`domname`."""
+    with Dom0.from_args(args) as dom0:
+        name = dom0.domain(args.domain)["name"]
+    return _print(args, name, str(name))

@@ -1,0 +1,171 @@
+"""How the verbs talk to Domain 0."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from domzero.dom0.paths import existing_socket
+from domzero.errors import ConfigError, DomzeroError, ImageError
+
+if TYPE_CHECKING:
+    import httpx
+    from websockets.sync.client import ClientConnection
+
+Json = dict[str, Any]
+NOT_RUNNING_HINT = "start it with `domzero serve`"
+
+
+def add_connection_options(parser: argparse.ArgumentParser) -> None:
+    """--socket, --url and --json, which every verb has."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--socket", metavar="PATH", help="Domain 0's Unix socket (default: DOMZERO_SOCKET, or as serve's)"
+    )
+    where.add_argument("--url", metavar="URL", help="Domain 0's address, such as http://127.0.0.1:8080 (DOMZERO_URL)")
+    parser.add_argument("--json", action="store_true", help="answer in JSON on stdout")
+
+
+class Dom0:
+    """A client of the HTTP API."""
+
+    def __init__(self, *, socket: str | None = None, url: str | None = None) -> None:
+        import httpx
+
+        url = url or (None if socket else os.environ.get("DOMZERO_URL"))
+        self._path: Path | None = None
+        if url is not None:
+            if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
+                raise ConfigError(f"not an http:// address: {url}", key="url")
+            self._base = url.rstrip("/")
+            transport = httpx.HTTPTransport()
+        else:
+            self._path = Path(socket) if socket else existing_socket()
+            self._base = "http://domzero"
+            transport = httpx.HTTPTransport(uds=str(self._path))
+        self._http = httpx.Client(transport=transport, base_url=self._base, timeout=httpx.Timeout(60, connect=5))
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> Dom0:
+        """As `add_connection_options` says."""
+        return cls(socket=args.socket, url=args.url)
+
+    def __enter__(self) -> Dom0:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, body: Json | None = None, **query: str | float | bool) -> httpx.Response:
+        """One request; a problem in the answer is raised as the error that it was on the other side."""
+        import httpx
+
+        try:
+            response = self._http.request(method, f"/v1{path}", json=body, params=query)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._not_running(error) from error
+        except httpx.HTTPError as error:
+            raise DomzeroError(f"Domain 0 broke off: {error or type(error).__name__}") from error
+        if response.status_code >= 400:
+            raise _error_of(response)
+        return response
+
+    def get(self, path: str, **query: str | float | bool) -> Any:
+        """JSON of a GET."""
+        return self.request("GET", path, None, **query).json()
+
+    def domain(self, key: str) -> Json:
+        """One domain, by name, domid or uuid."""
+        found: Json = self.get(f"/domains/{quote(key, safe='')}")
+        return found
+
+    def act(self, key: str, action: str) -> Json:
+        """POST of an action on a domain."""
+        answer: Json = self.request("POST", f"/domains/{quote(key, safe='')}/{action}").json()
+        return answer
+
+    def patch(self, key: str, **changes: object) -> Json:
+        """Changes a domain."""
+        answer: Json = self.request("PATCH", f"/domains/{quote(key, safe='')}", changes).json()
+        return answer
+
+    def wait_ended(self, key: str, timeout: float | None = None) -> Json:
+        """Waits until a domain has ended; `timeout` in seconds, or for ever."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = 30.0 if end is None else min(30.0, end - time.monotonic())
+            domain: Json = self.get(f"/domains/{quote(key, safe='')}/wait", timeout=max(left, 0.1))
+            if not domain["exists"] or (end is not None and time.monotonic() >= end):
+                return domain
+            if domain["exit"] and domain["state"] in ("shutdown", "crashed") and not _restarts(domain):
+                return domain
+
+    def create(self, body: Json, *, quiet: bool = True) -> Json:
+        """Creates a domain; waits for the task if it takes longer."""
+        response = self.request("POST", "/domains", body)
+        answer: Json = response.json()
+        if response.status_code != 202:
+            return answer
+        if not quiet:
+            print(f"building {body['name']}…", file=sys.stderr, flush=True)
+        while answer["state"] == "running":
+            time.sleep(0.2)
+            answer = self.get(f"/tasks/{answer['id']}")
+        if answer["error"]:
+            raise _error_of_problem(answer["error"])
+        return self.domain(str(answer["domain"]))
+
+    def console(self, key: str, *, history: bool = True) -> ClientConnection:
+        """The websocket of a domain's console."""
+        from websockets.exceptions import WebSocketException
+        from websockets.sync.client import connect, unix_connect
+
+        uri = f"ws://{self._base.removeprefix('http://')}/v1/domains/{quote(key, safe='')}/console/stream"
+        uri += "" if history else "?history=false"
+        try:
+            if self._path is not None:
+                return unix_connect(str(self._path), uri, max_size=None)
+            return connect(uri, max_size=None, proxy=None)
+        except (OSError, WebSocketException) as error:
+            raise self._not_running(error) from error
+
+    def _not_running(self, error: Exception) -> DomzeroError:
+        where = str(self._path) if self._path is not None else self._base
+        if self._path is not None and isinstance(error.__cause__ or error, PermissionError):
+            return DomzeroError(f"no permission to open {where}")
+        return DomzeroError(f"Domain 0 is not running at {where}", hint=NOT_RUNNING_HINT)
+
+
+def _restarts(domain: Json) -> bool:
+    action = {
+        "poweroff": "on_poweroff",
+        "reboot": "on_reboot",
+        "crash": "on_crash",
+        "watchdog": "on_watchdog",
+    }.get(domain["exit"]["reason"])
+    return action is not None and domain[action] == "restart"
+
+
+def _error_of(response: httpx.Response) -> DomzeroError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "detail" not in problem:
+        return DomzeroError(f"unexpected answer of Domain 0: {response.status_code} {response.reason_phrase}")
+    return _error_of_problem(problem)
+
+
+def _error_of_problem(problem: Json) -> DomzeroError:
+    kind: type[DomzeroError] = DomzeroError
+    if problem.get("status") == 422:
+        kind = ImageError if problem.get("code") == "INVALID_IMAGE" else ConfigError
+    errors = problem.get("errors") or []
+    if len(errors) == 1:
+        return kind(str(errors[0]["message"]), key=errors[0]["field"])
+    return kind(str(problem["detail"]))

@@ -1,0 +1,127 @@
+"""`domzero create`: a domain from an xl.cfg file, from key=value words, or from options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from pathlib import Path
+
+from domzero.cli.connect import Dom0, Json, add_connection_options
+from domzero.cli.status import ExitStatus
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.control import config_to_json
+from domzero.errors import ConfigError
+
+DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
+xl.cfg's syntax (which come after the file's), or from the options; options win."""
+EPILOG = """examples:
+  domzero create guest.cfg
+  domzero create guest.cfg memory=512 'extra="console=hvc0 quiet"' -c
+  domzero create --kernel vmlinuz --ramdisk initrd.img --cmdline console=hvc0 --memory 256 --name guest
+  domzero create --image debian --name guest -c"""
+
+_EXIT = {"poweroff": 0, "crash": 3, "reboot": 4, "suspend": 5, "watchdog": 6}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser(
+        "create",
+        help="create a domain",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="FILE | KEY=VALUE", help="an xl.cfg file, and more configuration")
+    parser.add_argument("-f", "--defconfig", metavar="FILE", help="the xl.cfg file")
+    what = parser.add_argument_group("the domain")
+    what.add_argument("--kernel", metavar="FILE", help="PV kernel: bzImage or ELF")
+    what.add_argument("--ramdisk", metavar="FILE", help="initramfs")
+    what.add_argument("--image", metavar="NAME", help="kernel, ramdisk and command line of a fetched image")
+    what.add_argument("--cmdline", metavar="TEXT", help="kernel command line")
+    what.add_argument("--memory", metavar="MiB", type=int, help="memory in MiB (default: 256)")
+    what.add_argument("--vcpus", metavar="N", type=int, help="virtual CPUs (default: 1)")
+    what.add_argument("--name", help="its name (default: guest- and some digits)")
+    what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
+    how = parser.add_argument_group("how")
+    how.add_argument("-p", "--paused", action="store_true", help="leave it paused")
+    how.add_argument("-c", "--console", action="store_true", help="attach to its console; Ctrl-] detaches")
+    how.add_argument("-F", "--foreground", action="store_true", help="wait for its end; exit status as `domzero run`")
+    how.add_argument("-n", "--dryrun", action="store_true", help="only show the configuration, as JSON")
+    how.add_argument("-q", "--quiet", action="store_true", help="say nothing")
+    add_connection_options(parser)
+    parser.set_defaults(handler=handle)
+
+
+def handle(args: argparse.Namespace) -> int:
+    """Creates it."""
+    config, warnings = configuration(args)
+    if not args.quiet:
+        for warning in warnings:
+            print(f"domzero: warning: {warning}", file=sys.stderr)
+    body = request_body(config)
+    if args.dryrun:
+        print(json.dumps(body, indent=2))
+        return ExitStatus.OK
+    with Dom0.from_args(args) as dom0:
+        domain = dom0.create(body, quiet=args.quiet)
+        if args.json:
+            print(json.dumps(domain, indent=2), flush=True)
+        elif not args.quiet:
+            print(f"domain {domain['name']} is domain {domain['domid']}", file=sys.stderr, flush=True)
+        if args.console:
+            from domzero.cli.attach import attach
+
+            status = attach(dom0, domain["uuid"])
+            if not args.foreground:
+                return status
+        if args.foreground:
+            after = dom0.wait_ended(domain["uuid"])
+            return _EXIT.get((after["exit"] or {}).get("reason", ""), ExitStatus.FAILED)
+    return ExitStatus.OK
+
+
+def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
+    """The configuration that the arguments mean, and warnings about it; paths are absolute. ConfigError."""
+    from domzero.dom0 import xlcfg
+
+    words = list(args.words)
+    path = args.defconfig
+    if path is None and words and "=" not in words[0]:
+        path = words.pop(0)
+    values: dict[str, xlcfg.Value] = {}
+    if path is not None:
+        try:
+            values = xlcfg.parse_values(Path(path).read_text(), path)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file") from None
+    elif not words and args.kernel is None and args.image is None:
+        raise ConfigError("nothing to create: give a configuration file, --kernel FILE or --image NAME")
+    values |= xlcfg.parse_extra(words)
+    if args.image is not None:
+        from domzero.dom0.images.cache import ImageCache
+
+        image = ImageCache().find(args.image)
+        values |= {"kernel": str(image.kernel), "ramdisk": str(image.ramdisk), "cmdline": image.cmdline}
+    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
+        if (value := getattr(args, key)) is not None:
+            values[key] = value
+    if path is None:
+        values.setdefault("name", f"guest-{uuid.uuid4().hex[:6]}")
+    parsed = xlcfg.from_values(values)
+    config = parsed.config
+    config.paused = args.paused
+    config.kernel = str(Path(config.kernel).absolute())
+    if config.ramdisk is not None:
+        config.ramdisk = str(Path(config.ramdisk).absolute())
+    return config, parsed.warnings
+
+
+def request_body(config: DomainConfig) -> Json:
+    """What the API is asked for."""
+    return config_to_json(config)

@@ -1,0 +1,53 @@
+"""`domzero serve`: Domain 0 as a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from domzero.cli.status import ExitStatus
+
+DESCRIPTION = """Domain 0: creates, configures and ends domains, for whoever talks to it over HTTP.
+
+It listens on a Unix socket that only you can open ($XDG_RUNTIME_DIR/domzero/domzero.sock, or under ~/.local/state, or
+/tmp/domzero-UID), and on loopback TCP if asked to. It runs in the foreground; Ctrl-C or SIGTERM ends it and all of its
+domains. /openapi.json and /docs describe the API."""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="Domain 0 as a daemon: all other verbs talk to it",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--socket", metavar="PATH", help="listen on this Unix socket (default: DOMZERO_SOCKET, or as above)"
+    )
+    parser.add_argument(
+        "--listen", metavar="ADDRESS:PORT", help="listen on loopback TCP as well; port 0 takes a free one"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the hypervisor and Domain 0 say")
+    parser.set_defaults(handler=handle)
+
+
+def handle(args: argparse.Namespace) -> int:
+    """Runs the daemon."""
+    import asyncio
+    import logging
+
+    from domzero.dom0.paths import socket_for_serving
+    from domzero.dom0.server import parse_listen, serve
+
+    listen = parse_listen(args.listen) if args.listen else None
+    path = socket_for_serving(args.socket)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="domzero: %(message)s"
+    )
+
+    def announce(where: str) -> None:
+        print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)
+
+    asyncio.run(serve(path, listen, announce))
+    return ExitStatus.OK

@@ -1,0 +1,88 @@
+"""xl's text formats, to the character: people's scripts parse them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+LIST_HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+# SHUTDOWN_poweroff, _reboot, _suspend, _crash, _watchdog, _soft_reset
+_SHUTDOWN_LETTERS = {"poweroff": "-", "reboot": "r", "suspend": "s", "crash": "c", "watchdog": "w", "soft_reset": "S"}
+INFO_FIELDS = (
+    *("host", "release", "version", "machine", "nr_cpus", "max_cpu_id", "nr_nodes", "cores_per_socket"),
+    *("threads_per_core", "cpu_mhz", "hw_caps", "virt_caps", "total_memory", "free_memory", "outstanding_claims"),
+    *("free_cpus", "xen_major", "xen_minor", "xen_extra", "xen_version", "xen_caps", "xen_scheduler"),
+    *("xen_pagesize", "platform_params", "xen_changeset", "xen_commandline", "cc_compiler", "xend_config_format"),
+)
+
+
+def state_flags(domain: Json) -> str:
+    """The six characters `rbpsSd` of `xl list`."""
+    state = domain["state"]
+    over = state in ("shutdown", "crashed")
+    letter = _SHUTDOWN_LETTERS.get((domain.get("exit") or {}).get("reason", ""), "?") if over else "-"
+    return "".join(
+        (
+            "r" if state in ("running", "building") else "-",
+            "b" if state == "blocked" else "-",
+            "p" if state == "paused" else "-",
+            "s" if over else "-",
+            letter,
+            "d" if state == "destroyed" else "-",
+        )
+    )
+
+
+def list_row(name: str, domid: int, memory_mib: int, vcpus: int, flags: str, seconds: float) -> str:
+    """A row of `xl list`."""
+    return f"{name:<40} {domid:5d} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
+
+
+def list_table(domains: list[Json], host: Json | None) -> str:
+    """All of `xl list`.
+
+    :param host: adds Domain 0's row.
+    """
+    rows = [LIST_HEADER]
+    if host is not None:
+        seconds = host["dom0_cpu_seconds"]
+        rows.append(list_row("Domain-0", 0, host["dom0_memory_mib"], host["nr_cpus"], "r-----", seconds))
+    rows += [
+        list_row(
+            domain["name"],
+            domain["domid"] or 0,
+            domain["memory_target_mib"],
+            domain["vcpus"],
+            state_flags(domain),
+            domain["cpu_time_seconds"],
+        )
+        for domain in domains
+    ]
+    return "\n".join(rows)
+
+
+def info_lines(host: Json) -> list[str]:
+    """All of `xl info`."""
+    return [f"{field:<23}: {host[field]}" for field in INFO_FIELDS if field in host]
+
+
+def duration(seconds: float) -> str:
+    """As in `xl uptime`: days if there are any, then h:mm:ss."""
+    whole = int(seconds)
+    days, rest = divmod(whole, 86400)
+    clock = f"{rest // 3600:2d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days} day{'s' if days != 1 else ''}, {clock}" if days else clock
+
+
+def memory_kib(text: str) -> int | None:
+    """xl's memory sizes: KiB unless there is a unit t, g, m, k or b; None if it is not one."""
+    text = text.strip().lower()
+    shifts = {"t": 30, "g": 20, "m": 10, "k": 0, "b": -10}
+    shift = 0
+    if text and text[-1] in shifts:
+        shift = shifts[text[-1]]
+        text = text[:-1]
+    if not text.isascii() or not text.isdecimal():
+        return None
+    return int(text) << shift if shift >= 0 else int(text) >> -shift
