@@ -83,6 +83,9 @@ class Domain:
     def put_ref(self, mfn: int, *, writable: bool) -> None: ...
     def host_mapped(self, mfn: int) -> None:
         """Says that the host writes this frame through its own mapping: decoded code from it is never kept."""
+    def hold(self, mfn: int) -> int:
+        """host_mapped, and a writable reference that lasts until destroy, so that the guest cannot make a page table of a ring
+        that a backend writes: 0 or -errno."""
     def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
     def destroy(self) -> int:
         """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by others."""

@@ -61,12 +61,15 @@ class Host:
         return self.machine.now_ns()
 
     def frame_view(self, mfn: int, count: int = 1) -> memoryview:
-        """Writable bytes of `count` machine frames, no copy. What is written there is never executed from a cache."""
+        """Writable bytes of `count` machine frames, no copy. What is written there is never executed from a cache.
+
+        A frame of a domain stays ordinary memory (never a page table) until the domain is destroyed.
+        """
         for frame in range(mfn, mfn + count):
             owner = self.machine.frame_info(frame).owner
             domain = self.domains.get(owner) if owner is not None else None
-            if domain is not None:
-                domain.hw.host_mapped(frame)
+            if domain is not None and domain.hw.hold(frame):
+                raise ValueError(f"frame {frame:#x} is in use as a page or descriptor table")
         return self.memory[mfn * PAGE_SIZE : (mfn + count) * PAGE_SIZE]
 
     def create_domain(self, spec: DomainSpec) -> Domain:

@@ -203,6 +203,10 @@ impl Domain {
         self.0.host_mapped(Mfn(mfn));
     }
 
+    fn hold(&self, mfn: u64) -> i64 {
+        self.0.hold(Mfn(mfn))
+    }
+
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {
         Vcpu::new(&self.0, vcpu_id)
     }

@@ -39,6 +39,9 @@ impl Mm {
             for m in d.held.iter().chain(d.bases.values()).chain(d.descs.values()) {
                 add(&mut want, *m, 1, 1, 0);
             }
+            for m in &d.holds {
+                add(&mut want, *m, 1, 1, 1);
+            }
             for (m, (plain, writable)) in &d.ext {
                 add(&mut want, Mfn(*m), u64::from(*plain), 0, 0);
                 add(

@@ -167,6 +167,24 @@ impl Domain {
         }
     }
 
+    /// As `host_mapped`, and keeps the frame an ordinary writable one until the domain is destroyed: for rings, which a
+    /// guest must not turn into page tables while a backend writes them. 0 or -errno.
+    pub fn hold(&self, mfn: Mfn) -> i64 {
+        self.host_mapped(mfn);
+        rc(self.blocking(None, |op| {
+            let domid = op.domid;
+            let d = op.dom_mut().filter(|d| !d.dying).ok_or(EINVAL)?;
+            if d.holds.contains(&mfn) {
+                return Ok(());
+            }
+            op.get_page_and_type(mfn, domid, Ty::Writable)?;
+            if let Some(d) = op.dom_mut() {
+                d.holds.insert(mfn);
+            }
+            Ok(())
+        }))
+    }
+
     /// Loads a base pointer, validating the table; `None` for no user base. 0 or -errno. The engine's own base is the
     /// caller's business, and must be changed in `loaded`, before the old table may die.
     pub fn set_base(
@@ -345,7 +363,8 @@ impl Op<'_> {
         d.dying = true;
         let bases = std::mem::take(&mut d.bases);
         let descs = std::mem::take(&mut d.descs);
-        for m in bases.into_values().chain(descs.into_values()) {
+        let holds = std::mem::take(&mut d.holds);
+        for m in bases.into_values().chain(descs.into_values()).chain(holds) {
             self.put_page_and_type(m);
         }
         self.tail()?;

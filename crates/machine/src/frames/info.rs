@@ -2,7 +2,7 @@
 
 use crate::machine::DomId;
 use crate::mem::{Mfn, PhysMem};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// As what a frame is used. A frame has one type at a time, for as long as its type count is not zero (page tables:
 /// until they are devalidated).
@@ -140,6 +140,8 @@ pub struct DomMm {
     pub(super) bases: BTreeMap<(u32, BaseKind), Mfn>,
     /// Descriptor pages in use: GDT frames are slots 0..16, LDT pages from 16 on.
     pub(super) descs: BTreeMap<(u32, u8), Mfn>,
+    /// Frames that the host writes through its own mapping for as long as the domain lives.
+    pub(super) holds: BTreeSet<Mfn>,
     /// References taken by `get_ref`, by frame: (plain, writable).
     pub(super) ext: HashMap<u64, (u32, u32)>,
 }

@@ -3,6 +3,7 @@
 use super::{Vcpu, HYPERVISOR_VIRT_END};
 use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
+use std::sync::atomic::Ordering;
 
 /// End of the lower canonical half.
 const LOW_END: u64 = 1 << 47;
@@ -28,7 +29,7 @@ impl Vcpu {
         if !access_ok(va, buf.len() as u64) {
             return Err(());
         }
-        self.cpu.read_bytes(va, buf).map_err(|_| ())
+        self.as_in_guest(|v| v.cpu.read_bytes(va, buf).map_err(|_| ()))
     }
 
     /// copy_to_guest. `Err`: -EFAULT; a copy over more than two pages may then be partly done.
@@ -39,7 +40,18 @@ impl Vcpu {
         if !access_ok(va, data.len() as u64) {
             return Err(());
         }
-        self.cpu.write_bytes(va, data).map_err(|_| ())
+        self.as_in_guest(|v| v.cpu.write_bytes(va, data).map_err(|_| ()))
+    }
+
+    /// Does something through the software TLB: first forgets what others asked to forget, and counts as running the
+    /// guest meanwhile, so that nobody frees a frame or makes it a page table under it.
+    fn as_in_guest<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        let shared = self.cpu.shared.clone();
+        let was = shared.in_guest.swap(true, Ordering::SeqCst);
+        self.cpu.apply_purges();
+        let r = f(self);
+        shared.in_guest.store(was, Ordering::SeqCst);
+        r
     }
 
     /// Machine address behind a guest virtual address, without side effects.

@@ -23,13 +23,11 @@ impl PvCpu for Vcpu {
     }
 
     fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> bool {
-        self.cpu.apply_purges();
-        self.cpu.read_bytes(va, buf).is_ok()
+        Vcpu::copy_in(self, va, buf).is_ok()
     }
 
     fn copy_out(&mut self, va: u64, buf: &[u8]) -> bool {
-        self.cpu.apply_purges();
-        self.cpu.write_bytes(va, buf).is_ok()
+        Vcpu::copy_out(self, va, buf).is_ok()
     }
 
     fn load_base(&mut self, kind: BaseKind, mfn: Option<Mfn>) {

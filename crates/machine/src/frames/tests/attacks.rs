@@ -341,3 +341,21 @@ fn racing_vcpus_leave_the_counts_right() {
     assert_eq!(domain.destroy(), 0);
     assert!(m.audit().is_empty());
 }
+
+#[test]
+fn a_ring_that_a_backend_writes_never_becomes_a_table() {
+    let mut g = guest();
+    let ring = g.one();
+    assert_eq!((g.domain.hold(ring), g.domain.hold(ring)), (0, 0));
+    for level in 1..=4 {
+        assert_eq!(g.pin(level, ring), EINVAL);
+    }
+    assert_eq!(g.domain.release(ring, None), 0);
+    assert_eq!(g.refs(ring), 1, "kept for the backend");
+    g.audit();
+    let table = g.one();
+    assert_eq!(g.pin(1, table), 0);
+    assert_eq!(g.domain.hold(table), EINVAL);
+    assert_eq!(g.domain.destroy(), 0);
+    g.audit();
+}
