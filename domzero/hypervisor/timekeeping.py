@@ -18,8 +18,12 @@ TSC_KHZ = 1_000_000
 TSC_TO_SYSTEM_MUL = 0x80000000
 TSC_SHIFT = 1
 
+VCPU_INFO_SIZE = 64
 VCPU_INFO_TIME = 32
 """Offset of vcpu_time_info in vcpu_info, in both layouts."""
+
+REFRESH_NS = 10**9
+"""A running guest's time record is never older than this by much."""
 
 _TIME = struct.Struct("<QQIbBxx")
 

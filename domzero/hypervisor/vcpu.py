@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 BUDGET = 1 << 40
 """Instructions per `run` when nothing else bounds it."""
 NEVER_NS = (1 << 63) - 1
-TIME_REFRESH_NS = 10**9
-VCPU_INFO_SIZE = 64
 VECTOR_NMI = 2
 
 
@@ -40,6 +38,8 @@ class Vcpu:
         self.is_blocked = False
         self.poll_ports: frozenset[int] | None = None
         self.nmi_pending = False
+        self.has_injected = False
+        """An exception waits for delivery; there is room for one."""
         # timers, in system time
         self.singleshot_ns: int | None = None
         self.periodic_ns: int | None = None
@@ -64,7 +64,8 @@ class Vcpu:
         self.efer_bits = 0
         self.pci_config_address = 0
         self.in_multicall = False
-        self._set_info(domain.shared_info_maddr + vcpu_id * VCPU_INFO_SIZE)
+        self.vm_assist_changed = False
+        self._set_info(domain.shared_info_maddr + vcpu_id * timekeeping.VCPU_INFO_SIZE)
         domain.host.memory[self.info_maddr + 1] = 1  # a new vCPU starts with upcalls masked
         timekeeping.update_time(self, domain.host.now_ns())
         self.hw.set_cpuid(cpuid.leaves(domain, vcpu_id))
@@ -89,7 +90,7 @@ class Vcpu:
         """VCPUOP_register_vcpu_info, checked already: vcpu_info lives in the guest's frame from now on."""
         memory = self.domain.host.memory
         old, new = self.info_maddr, mfn * PAGE_SIZE + offset
-        memory[new : new + VCPU_INFO_SIZE] = bytes(memory[old : old + VCPU_INFO_SIZE])
+        memory[new : new + timekeeping.VCPU_INFO_SIZE] = bytes(memory[old : old + timekeeping.VCPU_INFO_SIZE])
         self.info_mfn = mfn
         self._set_info(new)
         # Everything is pending now, so that nothing gets lost.
@@ -153,12 +154,23 @@ class Vcpu:
         self.start_thread()
         self.poke()
 
+    def interrupt(self) -> None:
+        """Makes the vCPU's thread come out of guest code, or wake, to look again at what it should do."""
+        if self.thread is not threading.current_thread():
+            if self.in_guest:
+                self.hw.kick()
+            self.wake.notify_all()
+
+    def send_nmi(self) -> None:
+        """VCPUOP_send_nmi."""
+        self.nmi_pending = True
+        self.unblock()
+        self.interrupt()
+
     def take_down(self) -> None:
         """VCPUOP_down."""
         self.is_down = True
-        if self.thread is not threading.current_thread():
-            self.hw.kick()
-            self.poke()
+        self.interrupt()
 
     def start_thread(self) -> None:
         """Gives the vCPU its thread, once it may run."""
@@ -194,10 +206,7 @@ class Vcpu:
         if self.vcpu_id == 0 and (watchdog := self.domain.watchdogs.next_ns()) is not None:
             times.append(watchdog)
         self._next_ns = min(times, default=None)
-        if self.thread is not threading.current_thread():
-            if self.in_guest:
-                self.hw.kick()
-            self.wake.notify_all()
+        self.interrupt()
 
     def set_periodic(self, period_ns: int) -> None:
         """VCPUOP_set_periodic_timer; 0 stops it."""
@@ -256,16 +265,20 @@ class Vcpu:
             return
         if self.runstates.state is not RunState.RUNSTATE_running:
             self._enter_running()
-        if self.nmi_pending:
+        if self.vm_assist_changed:
+            self.vm_assist_changed = False
+            self.hw.set_vm_assist(self.domain.vm_assist)
+        if self.nmi_pending and not self.has_injected:
             self.nmi_pending = False
             self.hw.inject(VECTOR_NMI)
+        self.has_injected = False
         self._run_once()
 
     def _enter_running(self) -> None:
         now_ns = self.domain.host.now_ns()
         self.runstates.enter(RunState.RUNSTATE_running, now_ns)
         timekeeping.write_runstate(self, now_ns)
-        if now_ns - self.time_stamp_ns >= TIME_REFRESH_NS:
+        if now_ns - self.time_stamp_ns >= timekeeping.REFRESH_NS:
             timekeeping.update_time(self, now_ns)
 
     def _run_once(self) -> None:

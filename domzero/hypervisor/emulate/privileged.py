@@ -30,7 +30,9 @@ def emulate(vcpu: "Vcpu", insn: _machine.ExitPrivileged) -> None:
     vector = handler(vcpu, insn) if handler is not None else VECTOR_GP
     if vector is None:
         vcpu.hw.skip(insn.length)
-    elif vector == VECTOR_GP:
+        return
+    vcpu.has_injected = True
+    if vector == VECTOR_GP:
         vcpu.hw.inject(VECTOR_GP, 0)
     else:
         vcpu.hw.inject(vector)

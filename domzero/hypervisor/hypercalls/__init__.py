@@ -1,11 +1,45 @@
 """The hypercall table; one module per operation."""
 
-from typing import TYPE_CHECKING
+from domzero.hypervisor.hypercalls import (
+    console,
+    cpu,
+    event_channel,
+    grant_table,
+    iret,
+    memory,
+    mmu,
+    multicall,
+    physdev,
+    refused,
+    reservation,
+    sched,
+    traps,
+    vcpu_op,
+    version,
+)
+from domzero.hypervisor.hypercalls.table import TABLE, Continuation, Operation, State, SubOperation, call, dispatch
 
-if TYPE_CHECKING:
-    from domzero.hypervisor.vcpu import Vcpu
-
-
-def dispatch(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> None:
-    """Answers one hypercall."""
-    vcpu.hw.hypercall_return(-38)
+__all__ = [
+    "TABLE",
+    "Continuation",
+    "Operation",
+    "State",
+    "SubOperation",
+    "call",
+    "console",
+    "cpu",
+    "dispatch",
+    "event_channel",
+    "grant_table",
+    "iret",
+    "memory",
+    "mmu",
+    "multicall",
+    "physdev",
+    "refused",
+    "reservation",
+    "sched",
+    "traps",
+    "vcpu_op",
+    "version",
+]

@@ -1,0 +1,65 @@
+"""Copies between the hypervisor and guest memory, at guest virtual addresses. Faults become -EFAULT."""
+
+import struct
+from typing import TYPE_CHECKING, TypeVar
+
+from domzero._machine import GuestFault
+from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from domzero.abi.layout import Wire, layout_for, sizeof
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+T = TypeVar("T", bound=Wire)
+
+_LOW_END = 1 << 47
+_TOP = 1 << 64
+
+
+def check_range(vcpu: "Vcpu", va: int, length: int) -> None:
+    """What a guest may name as an argument: its own half and above the hypervisor, not the hypervisor's own range.
+
+    :raises GuestFault: the range touches the hypervisor, is not canonical, or wraps around.
+    """
+    end = va + length
+    if vcpu.domain.is_32bit:
+        if end > 1 << 32:
+            raise GuestFault(va)
+    elif end > _TOP or not (end <= _LOW_END or va >= HYPERVISOR_VIRT_END):
+        raise GuestFault(va if va >= HYPERVISOR_VIRT_START else _LOW_END)
+
+
+def read(vcpu: "Vcpu", va: int, length: int) -> bytes:
+    """Copies `length` bytes in, once."""
+    check_range(vcpu, va, length)
+    return vcpu.hw.read_va(va, length) if length else b""
+
+
+def write(vcpu: "Vcpu", va: int, data: bytes) -> None:
+    """Copies `data` out."""
+    check_range(vcpu, va, len(data))
+    if data:
+        vcpu.hw.write_va(va, data)
+
+
+def copy_in(vcpu: "Vcpu", cls: type[T], va: int) -> T:
+    """Copies a structure in, in the guest's layout."""
+    layout = layout_for(cls, vcpu.domain.is_32bit)
+    return layout.from_buffer_copy(read(vcpu, va, sizeof(layout)))
+
+
+def ulong_size(vcpu: "Vcpu") -> int:
+    """Bytes of the guest's `unsigned long`."""
+    return 4 if vcpu.domain.is_32bit else 8
+
+
+def read_ulongs(vcpu: "Vcpu", va: int, count: int) -> tuple[int, ...]:
+    """Copies an array of `unsigned long` in."""
+    size = ulong_size(vcpu)
+    return struct.unpack(f"<{count}{'I' if size == 4 else 'Q'}", read(vcpu, va, size * count))
+
+
+def write_ulong(vcpu: "Vcpu", va: int, value: int) -> None:
+    """Copies one `unsigned long` out."""
+    size = ulong_size(vcpu)
+    write(vcpu, va, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little"))

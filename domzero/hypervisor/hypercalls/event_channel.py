@@ -1,0 +1,128 @@
+"""event_channel_op (event_channel.h), 2-level ABI."""
+
+from typing import TYPE_CHECKING
+
+from domzero.abi import event_channel as abi
+from domzero.abi.errno import Errno
+from domzero.abi.event_channel import EvtchnOp, EvtchnStat
+from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.hypervisor import guest_memory
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.hypercalls.table import hypercall, operation
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+event_channel_op = operation(Hypercall.HYPERVISOR_event_channel_op, "ip", EvtchnOp)
+NR_PIRQS = 272
+
+
+def check_self(vcpu: "Vcpu", domid: int) -> None:
+    """An unprivileged domain may name only itself.
+
+    :raises XenError: ESRCH for a domain that does not exist, EPERM for another one.
+    """
+    if domid in (DOMID_SELF, vcpu.domain.domid):
+        return
+    raise XenError(Errno.EPERM if domid == 0 or domid in vcpu.domain.host.domains else Errno.ESRCH)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_alloc_unbound, abi.evtchn_alloc_unbound, copy_out=True)
+def alloc_unbound(vcpu: "Vcpu", arg: abi.evtchn_alloc_unbound) -> None:
+    """A port that waits for a peer."""
+    check_self(vcpu, arg.dom)
+    arg.port = vcpu.domain.evtchn.alloc_unbound(arg.remote_dom)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_bind_interdomain, abi.evtchn_bind_interdomain, copy_out=True)
+def bind_interdomain(vcpu: "Vcpu", arg: abi.evtchn_bind_interdomain) -> None:
+    """Connects to a port that waits for this domain."""
+    arg.local_port = vcpu.domain.evtchn.bind_interdomain(arg.remote_dom, arg.remote_port)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_bind_virq, abi.evtchn_bind_virq, copy_out=True)
+def bind_virq(vcpu: "Vcpu", arg: abi.evtchn_bind_virq) -> None:
+    """Connects a port to a virtual interrupt."""
+    arg.port = vcpu.domain.evtchn.bind_virq(arg.virq, arg.vcpu)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_bind_pirq, abi.evtchn_bind_pirq, note="refused: no domain owns interrupts")
+def bind_pirq(_vcpu: "Vcpu", arg: abi.evtchn_bind_pirq) -> int:
+    """Connects a port to a physical interrupt: no domain here has one."""
+    return -Errno.EINVAL if arg.pirq >= NR_PIRQS else -Errno.EPERM
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_bind_ipi, abi.evtchn_bind_ipi, copy_out=True)
+def bind_ipi(vcpu: "Vcpu", arg: abi.evtchn_bind_ipi) -> None:
+    """A port for interrupts between vCPUs."""
+    arg.port = vcpu.domain.evtchn.bind_ipi(arg.vcpu)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_close, abi.evtchn_close)
+def close(vcpu: "Vcpu", arg: abi.evtchn_close) -> None:
+    """Frees a port."""
+    vcpu.domain.evtchn.close(arg.port)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_send, abi.evtchn_send)
+def send(vcpu: "Vcpu", arg: abi.evtchn_send) -> None:
+    """Notifies the other end."""
+    vcpu.domain.evtchn.send(arg.port)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_status, abi.evtchn_status, copy_out=True)
+def status(vcpu: "Vcpu", arg: abi.evtchn_status) -> None:
+    """Says what a port is connected to."""
+    check_self(vcpu, arg.dom)
+    channel = vcpu.domain.evtchn.channel(arg.port)
+    arg.status = channel.state
+    arg.vcpu = channel.vcpu
+    match channel.state:
+        case EvtchnStat.EVTCHNSTAT_unbound:
+            arg.u.interdomain.dom = channel.remote_domid
+        case EvtchnStat.EVTCHNSTAT_interdomain:
+            arg.u.interdomain.dom = channel.remote_domid
+            arg.u.interdomain.port = channel.remote_port
+        case EvtchnStat.EVTCHNSTAT_virq:
+            arg.u.virq = channel.virq
+        case _:
+            pass
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_bind_vcpu, abi.evtchn_bind_vcpu)
+def bind_vcpu(vcpu: "Vcpu", arg: abi.evtchn_bind_vcpu) -> None:
+    """Chooses which vCPU a port notifies."""
+    vcpu.domain.evtchn.bind_vcpu(arg.port, arg.vcpu)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_unmask, abi.evtchn_unmask)
+def unmask(vcpu: "Vcpu", arg: abi.evtchn_unmask) -> None:
+    """Unmasks a port and delivers what is pending."""
+    vcpu.domain.evtchn.unmask(arg.port)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset)
+def reset(vcpu: "Vcpu", arg: abi.evtchn_reset) -> None:
+    """Closes all ports."""
+    check_self(vcpu, arg.dom)
+    vcpu.domain.evtchn.reset()
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority, note="ENOSYS with the 2-level ABI")
+def set_priority(vcpu: "Vcpu", arg: abi.evtchn_set_priority) -> int:
+    """Priorities are the FIFO ABI's."""
+    vcpu.domain.evtchn.channel(arg.port)
+    return -Errno.ENOSYS
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array, note="EOPNOTSUPP without the FIFO ABI")
+def expand_array(_vcpu: "Vcpu", _arg: abi.evtchn_expand_array) -> int:
+    """The event array is the FIFO ABI's."""
+    return -Errno.EOPNOTSUPP
+
+
+@hypercall(Hypercall.HYPERVISOR_event_channel_op_compat, "p", note="the interface before 3.0.2")
+def event_channel_op_compat(vcpu: "Vcpu", op: int) -> int:
+    """The command and its argument are in one structure."""
+    cmd = int.from_bytes(guest_memory.read(vcpu, op, 4), "little")
+    return event_channel_op.call(vcpu, [cmd, op + 4])

@@ -1,0 +1,225 @@
+"""The table of hypercalls: who answers what, with which arguments, and what is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+from domzero._machine import GuestFault
+from domzero.abi.errno import Errno
+from domzero.abi.layout import Wire
+from domzero.abi.xen import Hypercall
+from domzero.hypervisor import guest_memory
+from domzero.hypervisor.errors import XenError
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+Handler = Callable[..., int | None]
+
+
+class State(Enum):
+    """How far an operation is there."""
+
+    DONE = "yes"
+    REFUSED = "refused"
+    """As Xen refuses it to an unprivileged PV domain."""
+    MISSING = "missing"
+
+
+class Continuation(Exception):
+    """A long operation stops here, so that events are delivered, and goes on with other arguments."""
+
+    def __init__(self, *args: int) -> None:
+        super().__init__(*args)
+        self.new_args = args
+
+
+@dataclass(slots=True)
+class SubOperation:
+    """One command of an operation."""
+
+    name: str
+    state: State
+    handler: Handler | None = None
+    struct: type[Wire] | None = None
+    copy_out: bool = False
+    errno: Errno | None = None
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Operation:
+    """One hypercall.
+
+    :param signature: a letter per argument: `u` unsigned int, `i` int, `l` unsigned long, `p` guest pointer,
+        `q` uint64_t (two registers of a 32-bit guest).
+    """
+
+    nr: Hypercall
+    signature: str
+    state: State = State.MISSING
+    handler: Handler | None = None
+    subs: dict[int, SubOperation] = field(default_factory=dict)
+    commands: type[IntEnum] | None = None
+    note: str = ""
+    errno: Errno | None = None
+    command_bits: int = 0
+    """Low bits of the first argument that are the command, when the others say where a continuation goes on."""
+    in_machine: bool = False
+    """Answered by the machine without coming here, unless the domain is traced."""
+
+    @property
+    def name(self) -> str:
+        """Xen's name, without HYPERVISOR_."""
+        return self.nr.name.removeprefix("HYPERVISOR_")
+
+    def sub(
+        self, command: IntEnum, struct: type[Wire] | None = None, *, copy_out: bool = False, note: str = ""
+    ) -> Callable[[Handler], Handler]:
+        """Registers the handler of a command.
+
+        With `struct`, the structure that the last argument points to is copied in once and given to the handler in
+        its place, and copied out when the handler has succeeded if `copy_out` says so.
+        """
+
+        def register(handler: Handler) -> Handler:
+            self._add(command, SubOperation(command.name, State.DONE, handler, struct, copy_out, note=note))
+            return handler
+
+        return register
+
+    def refuse(self, errno: Errno, *commands: IntEnum, note: str = "") -> None:
+        """Commands that Xen does not let an unprivileged PV domain use."""
+        for command in commands:
+            self._add(command, SubOperation(command.name, State.REFUSED, errno=errno, note=note))
+
+    def _add(self, command: IntEnum, sub: SubOperation) -> None:
+        if int(command) in self.subs:
+            raise ValueError(f"{command.name} is registered twice")
+        self.subs[int(command)] = sub
+
+    def missing(self) -> list[str]:
+        """Names of commands in the header that nobody has registered."""
+        return [c.name for c in self.commands or () if int(c) not in self.subs]
+
+    def truncate(self, args: tuple[int, ...], is_32bit: bool) -> list[int]:
+        """The arguments as the C prototype sees them."""
+        result = []
+        at = 0
+        for letter in self.signature:
+            value = args[at]
+            at += 1
+            if letter == "q" and is_32bit:
+                value = value & 0xFFFFFFFF | (args[at] & 0xFFFFFFFF) << 32
+                at += 1
+            elif is_32bit or letter in "ui":
+                value &= 0xFFFFFFFF
+            if letter == "i" and value & 0x80000000:
+                value -= 1 << 32
+            result.append(value)
+        return result
+
+    def call(self, vcpu: "Vcpu", args: list[int]) -> int:
+        """Answers one call; `args` are truncated already."""
+        if not self.subs:
+            if self.handler is None:
+                return self._unimplemented(vcpu, self.name)
+            return self.handler(vcpu, *args) or 0
+        if self.command_bits:
+            args[:1] = [args[0] & ((1 << self.command_bits) - 1), args[0] >> self.command_bits]
+        sub = self.subs.get(args[0])
+        if sub is None:
+            return self._unimplemented(vcpu, f"{self.name} command {args[0]}")
+        return self._call_sub(vcpu, sub, args)
+
+    def _call_sub(self, vcpu: "Vcpu", sub: SubOperation, args: list[int]) -> int:
+        if sub.handler is None:
+            if sub.errno is None:
+                return self._unimplemented(vcpu, f"{self.name} {sub.name}")
+            return -sub.errno
+        rest = args[1:]
+        if sub.struct is None:
+            return sub.handler(vcpu, *rest) or 0
+        va = rest.pop()
+        value = guest_memory.copy_in(vcpu, sub.struct, va)
+        rc = sub.handler(vcpu, *rest, value) or 0
+        if sub.copy_out:
+            guest_memory.write(vcpu, va, bytes(value))
+        return rc
+
+    def _unimplemented(self, vcpu: "Vcpu", what: str) -> int:
+        if self.state is State.REFUSED and self.errno is not None:
+            return -self.errno
+        vcpu.domain.log_once(f"hypercall {what}", f"unimplemented hypercall: {what}")
+        return -Errno.ENOSYS
+
+
+TABLE: dict[int, Operation] = {}
+
+
+def operation(nr: Hypercall, signature: str, commands: type[IntEnum] | None = None, *, note: str = "") -> Operation:
+    """Makes the row of a hypercall whose first argument is a command."""
+    if nr in TABLE:
+        raise ValueError(f"{nr.name} is registered twice")
+    TABLE[nr] = Operation(nr, signature, State.DONE, commands=commands, note=note)
+    return TABLE[nr]
+
+
+def hypercall(
+    nr: Hypercall, signature: str, *, note: str = "", in_machine: bool = False
+) -> Callable[[Handler], Handler]:
+    """Registers the handler of a hypercall without commands."""
+
+    def register(handler: Handler) -> Handler:
+        row = operation(nr, signature, note=note)
+        row.handler = handler
+        row.in_machine = in_machine
+        return handler
+
+    return register
+
+
+def refused(nr: Hypercall, errno: Errno, *, note: str = "") -> None:
+    """Registers a hypercall that Xen does not let an unprivileged PV domain use at all."""
+    row = operation(nr, "", note=note)
+    row.state = State.REFUSED
+    row.errno = errno
+
+
+def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
+    """Answers one hypercall: its result, or -errno. Continuations go through."""
+    row = TABLE.get(nr)
+    if row is None:
+        vcpu.domain.log_once(f"hypercall {nr}", f"unimplemented hypercall {nr}")
+        return -Errno.ENOSYS
+    name = row.name
+    vcpu.domain.hypercall_counts[name] += 1
+    try:
+        rc = row.call(vcpu, row.truncate(args, vcpu.domain.is_32bit))
+    except XenError as error:
+        rc = -error.errno
+    except GuestFault:
+        rc = -Errno.EFAULT
+    if vcpu.domain.trace is not None:
+        vcpu.domain.trace(vcpu, name, args, rc)
+    return rc
+
+
+_ARGUMENTS_64 = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+_ARGUMENTS_32 = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
+
+
+def dispatch(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> None:
+    """Answers the hypercall a vCPU has come out with."""
+    if vcpu.domain.is_32bit:
+        nr &= 0xFFFFFFFF
+    try:
+        rc = call(vcpu, nr, args)
+    except Continuation as later:
+        names = _ARGUMENTS_32 if vcpu.domain.is_32bit else _ARGUMENTS_64
+        for name, value in zip(names, later.new_args, strict=False):
+            vcpu.hw.set_reg(name, value)
+        vcpu.hw.hypercall_restart()
+        return
+    vcpu.hw.hypercall_return(rc)

@@ -1,0 +1,126 @@
+"""struct vcpu_guest_context: the first registers of a vCPU, for VCPUOP_initialise."""
+
+from typing import TYPE_CHECKING
+
+from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
+from domzero.abi.errno import Errno
+from domzero.hypervisor.emulate.msr import is_canonical
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.selectors import fixup_selector
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.vcpu import Vcpu
+
+LDT_MAX_ENTRIES = 8192
+CR0_TS = 1 << 3
+RFLAGS_FIXED, RFLAGS_IF = 0x2, 0x200
+RFLAGS_GUEST = 0x244DD5
+"""ID AC RF NT OF DF TF SF ZF AF PF CF: what a context may set. IF follows the upcall mask, IOPL is kept beside."""
+MXCSR_OFFSET = 24
+
+_REGISTERS_64 = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
+)  # fmt: skip
+_REGISTERS_32 = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp", "eip")
+_SEGMENTS = ("ds", "es", "fs", "gs")
+
+
+def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
+    """Checks a context and loads it into a vCPU that has not run yet.
+
+    :raises XenError: EINVAL; the vCPU may keep part of the state but stays uninitialised.
+    """
+    is_32bit = vcpu.domain.is_32bit
+    if not is_32bit:
+        _check_canonical(context)
+    if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY or context.ldt_ents > LDT_MAX_ENTRIES:
+        raise XenError(Errno.EINVAL)
+    _load_registers(vcpu, context)
+    _load_tables(vcpu, context)
+    _load_callbacks(vcpu, context)
+    # Page tables last: nothing above depends on them, and this is what fails for a hostile context.
+    _install(vcpu.hw.set_base("kernel", xen_cr3_to_pfn(context.ctrlreg[3], is_32bit=is_32bit)))
+    if not is_32bit and context.ctrlreg[1]:
+        _install(vcpu.hw.set_base("user", xen_cr3_to_pfn(context.ctrlreg[1])))
+    vcpu.hw.set_cr0_ts(bool(context.ctrlreg[0] & CR0_TS))
+    vcpu.is_initialised = True
+    if context.flags & Vgcf.VGCF_online:
+        vcpu.bring_up()
+
+
+def _install(rc: int) -> None:
+    if rc:
+        raise XenError(Errno.EINVAL)
+
+
+def _check_canonical(c: vcpu_guest_context) -> None:
+    addresses = [
+        c.user_regs.rip,
+        c.event_callback_eip,
+        c.failsafe_callback_eip,
+        c.syscall_callback_eip,
+        c.kernel_sp,
+        c.fs_base,
+        c.gs_base_kernel,
+        c.gs_base_user,
+        *(trap.address for trap in c.trap_ctxt),
+    ]
+    if c.ldt_ents:
+        addresses.append(c.ldt_base)
+    if not all(is_canonical(address) for address in addresses):
+        raise XenError(Errno.EINVAL)
+
+
+def _load_registers(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
+    hw, is_32bit = vcpu.hw, vcpu.domain.is_32bit
+    regs = c.user_regs
+    for name in _REGISTERS_32 if is_32bit else _REGISTERS_64:
+        hw.set_reg(name.replace("e", "r", 1) if is_32bit else name, getattr(regs, name))
+    flags = regs.eflags if is_32bit else regs.rflags
+    hw.set_reg("rflags", flags & RFLAGS_GUEST | RFLAGS_FIXED | RFLAGS_IF)
+    vcpu.iopl = flags >> 12 & 3
+    hw.set_iopl(vcpu.iopl)
+    in_kernel = bool(c.flags & Vgcf.VGCF_in_kernel) or is_32bit
+    hw.set_reg("cs", fixup_selector(vcpu, regs.cs))
+    hw.set_reg("ss", fixup_selector(vcpu, regs.ss))
+    for name in _SEGMENTS:
+        hw.set_reg(name, getattr(regs, name))
+    if not is_32bit:
+        hw.guest_kernel = in_kernel
+        hw.set_reg("fs_base", c.fs_base)
+        hw.set_reg("gs_base_kernel", c.gs_base_kernel)
+        hw.set_reg("gs_base_user", c.gs_base_user)
+    if c.flags & Vgcf.VGCF_i387_valid:
+        # The machine takes over the control word of SSE; x87 and vector registers begin cleared.
+        hw.set_reg("mxcsr", int.from_bytes(bytes(c)[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little") & 0xFFFF)
+
+
+def _load_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
+    hw = vcpu.hw
+    for trap in c.trap_ctxt:
+        if trap.address:
+            hw.set_trap(trap.vector, fixup_selector(vcpu, trap.cs), trap.address, trap.flags)
+    if c.gdt_ents:
+        pages = (c.gdt_ents + 511) // 512
+        _install(hw.set_gdt(list(c.gdt_frames[:pages]), c.gdt_ents))
+    if c.ldt_ents:
+        _install(hw.set_ldt(c.ldt_base, c.ldt_ents))
+    hw.set_kernel_stack(fixup_selector(vcpu, c.kernel_ss & 0xFFFF), c.kernel_sp)
+    for index in (0, 1, 2, 3, 6, 7):
+        if c.debugreg[index]:
+            hw.set_debug_reg(index, c.debugreg[index])
+
+
+def _load_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
+    hw = vcpu.hw
+    failsafe_masks = bool(c.flags & Vgcf.VGCF_failsafe_disables_events)
+    if vcpu.domain.is_32bit:
+        event_cs, failsafe_cs = c.event_callback_cs, c.failsafe_callback_cs
+        hw.set_callback("event", fixup_selector(vcpu, event_cs & 0xFFFF), c.event_callback_eip, True)
+        hw.set_callback("failsafe", fixup_selector(vcpu, failsafe_cs & 0xFFFF), c.failsafe_callback_eip, failsafe_masks)
+        return
+    masks = bool(c.flags & Vgcf.VGCF_syscall_disables_events)
+    hw.set_callback("event", 0, c.event_callback_eip, True)
+    hw.set_callback("failsafe", 0, c.failsafe_callback_eip, failsafe_masks)
+    hw.set_callback("syscall", 0, c.syscall_callback_eip, masks)
