@@ -122,6 +122,14 @@ impl TestVm {
         }
     }
 
+    /// As `poke`, page by page: for much at once.
+    pub fn poke_pages(&mut self, va: u64, bytes: &[u8]) {
+        for (i, page) in bytes.chunks(4096).enumerate() {
+            let at = self.maddr(va + i as u64 * 4096);
+            self.machine.mem.write(at, page);
+        }
+    }
+
     /// Reads memory, whatever the mapping allows.
     pub fn peek(&mut self, va: u64, len: usize) -> Vec<u8> {
         (0..len)

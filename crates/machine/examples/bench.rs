@@ -1,0 +1,402 @@
+//! Speed of the CPU engine in millions of instructions per second, beside the host's own CPU on the same code.
+//!
+//! `cargo run --release -p domzero-machine --example bench [-- [--json] [--seconds S] [NAME...]]`
+
+use domzero_machine::cpu::Stop;
+use domzero_machine::testing::{pte, TestVm, STACK_TOP};
+use iced_x86::code_asm::*;
+use std::time::{Duration, Instant};
+
+/// Where the code goes, here and natively.
+const CODE: u64 = 0x1000_0000;
+const CODE_PAGES: u64 = 512;
+const DATA: u64 = 0x2000_0000;
+const DATA_PAGES: u64 = 1024;
+/// What the guest returns to: an int3.
+const END: u64 = CODE + CODE_PAGES * 4096 - 16;
+
+type Result<T> = std::result::Result<T, IcedError>;
+
+/// A function of the number of iterations (rdi) that uses rax, rcx, rdx, rsi, r8..r11, xmm0..7 and [`DATA`].
+struct Kernel {
+    name: &'static str,
+    what: &'static str,
+    code: fn() -> Result<Vec<u8>>,
+    data: fn() -> Vec<u8>,
+}
+
+fn assemble(body: impl FnOnce(&mut CodeAssembler) -> Result<()>) -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(64)?;
+    body(&mut a)?;
+    a.assemble(CODE)
+}
+
+fn call_loop() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let (mut top, mut callee) = (a.create_label(), a.create_label());
+        a.mov(rsi, DATA)?;
+        a.set_label(&mut top)?;
+        a.call(callee)?;
+        a.add(rcx, rax)?;
+        a.sub(rdi, 1)?;
+        a.jne(top)?;
+        a.ret()?;
+        a.set_label(&mut callee)?;
+        a.mov(rax, qword_ptr(rsi))?;
+        a.add(rax, 1)?;
+        a.mov(qword_ptr(rsi), rax)?;
+        a.ret()
+    })
+}
+
+fn straight() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top)?;
+        for i in 0..6 {
+            a.lea(rax, qword_ptr(rcx + rdx * 4 + 8))?;
+            a.add(rcx, rax)?;
+            a.xor(edx, eax)?;
+            a.shl(r8, 3)?;
+            a.and(r8, 0xfff0)?;
+            a.mov(r9, rcx)?;
+            a.sub(r9, r8)?;
+            a.movzx(r10d, al)?;
+            a.or(r10, i + 1)?;
+        }
+        a.sub(rdi, 1)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+fn chase() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let mut top = a.create_label();
+        a.mov(rax, DATA)?;
+        a.set_label(&mut top)?;
+        for _ in 0..8 {
+            a.mov(rax, qword_ptr(rax))?;
+        }
+        a.sub(rdi, 1)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+/// A cycle through `nodes` words, `stride` bytes apart, in an order that no prefetcher guesses.
+fn cycle(nodes: u64, stride: u64) -> Vec<u8> {
+    let order = shuffled(nodes);
+    let mut data = vec![0; (nodes * stride) as usize];
+    let at = |n: u64| DATA + n * stride;
+    // The cycle passes through node 0, where the walk begins.
+    for (i, &n) in order.iter().enumerate() {
+        let next = order[(i + 1) % order.len()];
+        data[(n * stride) as usize..][..8].copy_from_slice(&at(next).to_le_bytes());
+    }
+    data
+}
+
+fn shuffled(n: u64) -> Vec<u64> {
+    let mut order: Vec<u64> = (0..n).collect();
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    for i in (1..order.len()).rev() {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        order.swap(i, (seed % (i as u64 + 1)) as usize);
+    }
+    order
+}
+
+/// Blocks as kernels have them, each followed by another one far away.
+fn spread(blocks: usize) -> Result<Vec<u8>> {
+    assemble(|a| {
+        let mut labels: Vec<_> = (0..=blocks).map(|_| a.create_label()).collect();
+        let mut top = a.create_label();
+        a.mov(rsi, DATA)?;
+        a.set_label(&mut top)?;
+        a.jmp(labels[0])?;
+        for n in shuffled(blocks as u64) {
+            let (n, d) = (n as usize, (n % 500) as i32 * 8);
+            a.set_label(&mut labels[n])?;
+            a.mov(rax, qword_ptr(rsi + d))?;
+            a.add(rax, n as i32)?;
+            a.test(eax, 1 << (n % 13))?;
+            a.cmovne(rcx, rax)?;
+            a.mov(qword_ptr(rsi + d), rax)?;
+            a.cmp(rcx, n as i32)?;
+            a.je(labels[n + 1])?;
+            a.jmp(labels[n + 1])?;
+        }
+        a.set_label(&mut labels[blocks])?;
+        a.sub(rdi, 1)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+fn copy() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let mut top = a.create_label();
+        a.mov(r8, rdi)?;
+        a.set_label(&mut top)?;
+        a.mov(rsi, DATA)?;
+        a.mov(rdi, DATA + 0x4000)?;
+        a.mov(ecx, 256)?;
+        a.rep().movsb()?;
+        a.sub(r8, 1)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+fn doubles() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let mut top = a.create_label();
+        a.mov(rsi, DATA)?;
+        a.mov(eax, 3)?;
+        a.cvtsi2sd(xmm0, eax)?;
+        a.cvtsi2sd(xmm1, eax)?;
+        a.set_label(&mut top)?;
+        for i in 0..4 {
+            a.movsd_2(xmm2, qword_ptr(rsi + i * 8))?;
+            a.mulsd(xmm2, xmm0)?;
+            a.addsd(xmm2, xmm1)?;
+            a.movsd_2(qword_ptr(rsi + 64 + i * 8), xmm2)?;
+        }
+        a.sub(rdi, 1)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+fn bytes() -> Result<Vec<u8>> {
+    assemble(|a| {
+        let (mut top, mut other, mut next) = (a.create_label(), a.create_label(), a.create_label());
+        a.mov(rsi, DATA)?;
+        a.xor(ecx, ecx)?;
+        a.set_label(&mut top)?;
+        a.movzx(eax, byte_ptr(rsi + rcx))?;
+        a.cmp(al, 0x60)?;
+        a.ja(other)?;
+        a.add(r8d, eax)?;
+        a.jmp(next)?;
+        a.set_label(&mut other)?;
+        a.shl(eax, 2)?;
+        a.xor(r8d, eax)?;
+        a.set_label(&mut next)?;
+        a.inc(ecx)?;
+        a.and(ecx, 0xfff)?;
+        a.dec(rdi)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+const KERNELS: [Kernel; 9] = [
+    Kernel {
+        name: "call",
+        what: "call, load, add, store, ret in a loop",
+        code: call_loop,
+        data: Vec::new,
+    },
+    Kernel {
+        name: "straight",
+        what: "54 register instructions in a loop",
+        code: straight,
+        data: Vec::new,
+    },
+    Kernel {
+        name: "chase-l1",
+        what: "pointer chase in 16 KiB",
+        code: chase,
+        data: || cycle(2048, 8),
+    },
+    Kernel {
+        name: "chase-4m",
+        what: "pointer chase over 1024 pages",
+        code: chase,
+        data: || cycle(1 << 16, 64),
+    },
+    Kernel {
+        name: "spread-1k",
+        what: "1024 shuffled blocks",
+        code: || spread(1024),
+        data: Vec::new,
+    },
+    Kernel {
+        name: "spread-16k",
+        what: "16384 shuffled blocks",
+        code: || spread(16384),
+        data: Vec::new,
+    },
+    Kernel {
+        name: "bytes",
+        what: "byte loop with an unpredictable branch",
+        code: bytes,
+        data: || shuffled(4096).iter().map(|&v| v as u8).collect(),
+    },
+    Kernel {
+        name: "copy",
+        what: "rep movsb of 256 bytes",
+        code: copy,
+        data: Vec::new,
+    },
+    Kernel {
+        name: "double",
+        what: "scalar double arithmetic",
+        code: doubles,
+        data: Vec::new,
+    },
+];
+
+/// Instructions per iteration of the guest, its MIPS, and those of the host.
+struct Figure {
+    guest: f64,
+    native: Option<f64>,
+}
+
+fn guest(code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
+    let mut vm = TestVm::new(&[]);
+    vm.map(CODE, CODE_PAGES, pte::P | pte::US);
+    vm.map(DATA, DATA_PAGES, pte::P | pte::US | pte::RW | pte::NX);
+    vm.poke_pages(CODE, code);
+    vm.poke_pages(DATA, data);
+    vm.poke(END, &[0xcc]);
+    let mut run = |iterations: u64| {
+        vm.poke(STACK_TOP - 8, &END.to_le_bytes());
+        vm.cpu.rip = CODE;
+        vm.cpu.regs = [0; 16];
+        vm.cpu.regs[4] = STACK_TOP - 8;
+        vm.cpu.regs[7] = iterations;
+        let budget = i64::MAX / 4;
+        let start = Instant::now();
+        let stop = vm.run(budget);
+        let time = start.elapsed();
+        assert!(
+            matches!(stop, Stop::Trap(_)) && vm.cpu.rip == END + 1,
+            "{stop:?} at {:#x}",
+            vm.cpu.rip
+        );
+        ((budget - vm.cpu.budget) as f64, time)
+    };
+    let (mut iterations, mut best) = (16, (0.0, 0.0));
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    loop {
+        let (instructions, time) = run(iterations);
+        if time < Duration::from_millis(40) {
+            iterations *= 4;
+            continue;
+        }
+        let mips = instructions / time.as_secs_f64() / 1e6;
+        if mips > best.0 {
+            best = (mips, instructions / iterations as f64);
+        }
+        if Instant::now() > until {
+            return best;
+        }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn native(code: &[u8], data: &[u8], per_iteration: f64, seconds: f64) -> Option<f64> {
+    let map = |va: u64, pages: u64| {
+        // SAFETY: anonymous memory at addresses of our own choice, which are free.
+        let p = unsafe {
+            libc::mmap(
+                va as *mut libc::c_void,
+                (pages * 4096) as usize,
+                libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
+        };
+        p as u64 == va
+    };
+    if !map(CODE, CODE_PAGES) {
+        return None;
+    }
+    let mapped = map(DATA, DATA_PAGES);
+    let mut best: f64 = 0.0;
+    // SAFETY: the code fits, keeps to the C calling convention, and touches only the data mapped for it.
+    unsafe {
+        if mapped {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), CODE as *mut u8, code.len());
+            std::ptr::copy_nonoverlapping(data.as_ptr(), DATA as *mut u8, data.len());
+            let call: extern "C" fn(u64) -> u64 = std::mem::transmute(CODE as usize);
+            let (mut iterations, until) = (16u64, Instant::now() + Duration::from_secs_f64(seconds));
+            while Instant::now() < until {
+                let start = Instant::now();
+                call(iterations);
+                let time = start.elapsed();
+                if time < Duration::from_millis(20) {
+                    iterations *= 4;
+                } else {
+                    best = best.max(iterations as f64 * per_iteration / time.as_secs_f64() / 1e6);
+                }
+            }
+            libc::munmap(DATA as *mut libc::c_void, (DATA_PAGES * 4096) as usize);
+        }
+        libc::munmap(CODE as *mut libc::c_void, (CODE_PAGES * 4096) as usize);
+    }
+    (best > 0.0).then_some(best)
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn native(_code: &[u8], _data: &[u8], _per_iteration: f64, _seconds: f64) -> Option<f64> {
+    None
+}
+
+fn main() {
+    let mut json = false;
+    let mut seconds = 0.5;
+    let mut names = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(a) = args.next() {
+        match a.as_str() {
+            "--json" => json = true,
+            "--seconds" => seconds = args.next().and_then(|s| s.parse().ok()).unwrap_or(seconds),
+            _ => names.push(a),
+        }
+    }
+    let mut rows = Vec::new();
+    for k in KERNELS
+        .iter()
+        .filter(|k| names.is_empty() || names.iter().any(|n| k.name.starts_with(n.as_str())))
+    {
+        let code = match (k.code)() {
+            Ok(c) => c,
+            Err(e) => panic!("{}: {e}", k.name),
+        };
+        let data = (k.data)();
+        let (mips, per_iteration) = guest(&code, &data, seconds);
+        let figure = Figure {
+            guest: mips,
+            native: native(&code, &data, per_iteration, seconds),
+        };
+        if !json {
+            match figure.native {
+                Some(n) => println!(
+                    "{:<11} {:>7.0} MIPS   native {:>6.0}   {:>5.1}x   {}",
+                    k.name,
+                    figure.guest,
+                    n,
+                    n / figure.guest,
+                    k.what
+                ),
+                None => println!("{:<11} {:>7.0} MIPS   {}", k.name, figure.guest, k.what),
+            }
+        }
+        rows.push(format!(
+            "{{\"name\": \"{}\", \"mips\": {:.1}, \"native_mips\": {}}}",
+            k.name,
+            figure.guest,
+            figure.native.map_or("null".into(), |n| format!("{n:.1}"))
+        ));
+    }
+    if json {
+        println!("{{\"engine\": [\n  {}\n]}}", rows.join(",\n  "));
+    }
+}
