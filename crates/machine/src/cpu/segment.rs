@@ -8,20 +8,11 @@ use crate::mem::Mfn;
 const PER_FRAME: u32 = 512;
 
 /// A guest's GDT or LDT: its frames as the hypervisor has validated them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct DescTable {
     pub frames: [Option<Mfn>; 16],
     /// Number of descriptors that may be used.
     pub entries: u32,
-}
-
-impl Default for DescTable {
-    fn default() -> Self {
-        DescTable {
-            frames: [None; 16],
-            entries: 0,
-        }
-    }
 }
 
 /// Both tables of a vCPU, set by MMUEXT_SET_LDT and set_gdt. Xen's own entries are known to [`Cpu`] itself.

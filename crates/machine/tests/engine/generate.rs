@@ -191,11 +191,21 @@ impl<'a> Generator<'a> {
                     let r = self.operand_gpr();
                     insn.set_op_register(i, GPR16[r]);
                 }
-                Kind::r32_or_mem | Kind::r32_reg | Kind::r32_rm | Kind::r32_opcode | Kind::r32_reg_mem => {
+                Kind::r32_or_mem
+                | Kind::r32_reg
+                | Kind::r32_vvvv
+                | Kind::r32_rm
+                | Kind::r32_opcode
+                | Kind::r32_reg_mem => {
                     let r = self.operand_gpr();
                     insn.set_op_register(i, GPR32[r]);
                 }
-                Kind::r64_or_mem | Kind::r64_reg | Kind::r64_rm | Kind::r64_opcode | Kind::r64_reg_mem => {
+                Kind::r64_or_mem
+                | Kind::r64_reg
+                | Kind::r64_vvvv
+                | Kind::r64_rm
+                | Kind::r64_opcode
+                | Kind::r64_reg_mem => {
                     let r = self.operand_gpr();
                     insn.set_op_register(i, GPR64[r]);
                     if is_branch(code) {

@@ -63,7 +63,10 @@ fn foreign(code: Code) -> bool {
     use Mnemonic::*;
     let op = code.op_code();
     if !op.mode64()
-        || op.encoding() != iced_x86::EncodingKind::Legacy
+        || !matches!(
+            op.encoding(),
+            iced_x86::EncodingKind::Legacy | iced_x86::EncodingKind::VEX
+        )
         || op.is_instruction() && code == Code::INVALID
     {
         return true;

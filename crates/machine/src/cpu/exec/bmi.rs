@@ -19,8 +19,8 @@ fn bextr<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (start, len) = (c as u8 as u32, (c >> 8) as u8 as u32);
     let r = v.checked_shr(start).unwrap_or(0) & mask(len);
     set_gpr(cpu, i.op0_register(), r);
-    // SF AF PF are undefined; AMD sets AF and derives the others.
-    cpu.set_arith_flags(szp::<B>(r) | AF);
+    // SF AF PF are undefined; AMD sets AF, clears SF and derives PF.
+    cpu.set_arith_flags(szp::<B>(r) & !SF | AF);
     Ok(())
 }
 
