@@ -231,7 +231,9 @@ fn round_at(env: &mut Env, sign: bool, sig: u128, p: u32) -> (u64, bool, bool) {
         rc::UP => !sign && rest != 0,
         _ => false,
     };
-    env.up = up;
+    if rest != 0 {
+        env.up = up;
+    }
     let kept = kept + u128::from(up);
     if kept >> p != 0 {
         (LEADING, true, rest != 0)

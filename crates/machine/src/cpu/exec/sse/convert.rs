@@ -4,8 +4,9 @@ use super::mmx::{self, mm};
 use super::mov::{rm32, rm64};
 use super::{finish, gn, handler, lane as l, low32, low64, src128, src32, src64, x0};
 use crate::cpu::exec::softfp::{fast, Env, F32};
-use crate::cpu::SlowFn;
-use iced_x86::{Code, OpKind};
+use crate::cpu::fault::Trap;
+use crate::cpu::{Cpu, SlowFn};
+use iced_x86::{Code, Instruction, OpKind};
 
 /// `cvtsi2ss` and friends: `$wide` is the width of the integer.
 macro_rules! from_gpr {
@@ -94,11 +95,23 @@ macro_rules! to_mm {
             let mut env = Env::sse(cpu.mxcsr);
             let f = $f;
             let r: u64 = f(&mut env, v);
+            // The switch to MMX comes before #XM, if there is one.
+            mmx::touch(cpu);
             finish(cpu, &env)?;
             mmx::set(cpu, mm(i.op0_register()), r);
             Ok(())
         })
     };
+}
+
+/// The source of `cvtpi2ps` and `cvtpi2pd`: only a register makes the switch to MMX.
+fn packed(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
+    if i.op1_kind() != OpKind::Register {
+        return mmx::src64(cpu, i);
+    }
+    mmx::enter(cpu)?;
+    mmx::touch(cpu);
+    mmx::src64(cpu, i)
 }
 
 pub fn lookup(code: Code) -> Option<SlowFn> {
@@ -147,28 +160,19 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Cvtpd2pi_mm_xmmm128 => to_mm!(src128, |e: &mut Env, v| pd_to_dq(e, v, false) as u64),
         Cvttpd2pi_mm_xmmm128 => to_mm!(src128, |e: &mut Env, v| pd_to_dq(e, v, true) as u64),
         Cvtpi2ps_xmm_mmm64 => handler!(|cpu, i| {
-            mmx::enter(cpu)?;
-            let v = mmx::src64(cpu, i)?;
+            let v = packed(cpu, i)?;
             let mut env = Env::sse(cpu.mxcsr);
             let r = dq_to_ps(&mut env, u128::from(v)) as u64;
             finish(cpu, &env)?;
-            mmx::touch(cpu);
             let d = x0(i);
             cpu.xmm[d] = low64(cpu.xmm[d], r);
             Ok(())
         }),
         Cvtpi2pd_xmm_mmm64 => handler!(|cpu, i| {
-            let from_register = i.op1_kind() == OpKind::Register;
-            if from_register {
-                mmx::enter(cpu)?;
-            }
-            let v = mmx::src64(cpu, i)?;
+            let v = packed(cpu, i)?;
             let mut env = Env::sse(cpu.mxcsr);
             let r = dq_to_pd(&mut env, v);
             finish(cpu, &env)?;
-            if from_register {
-                mmx::touch(cpu);
-            }
             cpu.xmm[x0(i)] = r;
             Ok(())
         }),

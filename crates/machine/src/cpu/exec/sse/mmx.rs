@@ -190,7 +190,7 @@ fn moves(code: Code) -> Option<SlowFn> {
             enter(cpu)?;
             let value = u128::from(get(cpu, mm(i.op1_register())));
             let mask = l::byte_mask(u128::from(get(cpu, mm(i.op2_register()))));
-            super::mov::masked_store(cpu, i, value, mask)?;
+            super::mov::masked_store(cpu, i, value, mask, 8)?;
             touch(cpu);
             Ok(())
         }),

@@ -172,7 +172,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         }),
         Maskmovdqu_rDI_xmm_xmm => handler!(|cpu, i| {
             let (value, mask) = (cpu.xmm[x1(i)], byte_mask(cpu.xmm[super::xn(i.op2_register())]));
-            masked_store(cpu, i, value, mask)
+            masked_store(cpu, i, value, mask, 16)
         }),
         // These two use no FPU state, so no #NM.
         Movnti_m32_r32 => |cpu, i| {
@@ -204,7 +204,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
 pub const MXCSR_MASK: u32 = 0xffff;
 
 /// `maskmovdqu`, `maskmovq`: stores the bytes whose mask bit is set at `[rdi]`.
-pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32) -> Exec {
+pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len: usize) -> Exec {
     let di = match i.op0_kind() {
         OpKind::MemorySegRDI => cpu.regs[7],
         OpKind::MemorySegEDI => cpu.regs[7] & 0xffff_ffff,
@@ -216,13 +216,8 @@ pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32) -> E
         _ => 0,
     };
     let va = base.wrapping_add(di);
-    if mask == 0 {
-        return Ok(());
-    }
-    // The run of bytes between the first and the last stored one must be writable before the first is stored.
-    let first = mask.trailing_zeros();
-    let last = 31 - mask.leading_zeros();
-    cpu.probe_write(va.wrapping_add(u64::from(first)), (last - first + 1) as usize)?;
+    // The whole operand must be writable, whatever the mask says, as on AMD's processors.
+    cpu.probe_write(va, len)?;
     for (k, b) in value.to_le_bytes().into_iter().enumerate() {
         if mask >> k & 1 != 0 {
             cpu.write::<u8>(va.wrapping_add(k as u64), b)?;

@@ -112,15 +112,14 @@ fn extract(cpu: &mut Cpu) -> Exec {
     let Some(a) = cpu.fpu.get(0) else {
         if cpu.fpu.stack_fault(false) {
             cpu.fpu.put(0, INDEFINITE);
-            cpu.fpu.push(INDEFINITE);
+            cpu.fpu.push_unchecked(INDEFINITE);
         }
         return Ok(());
     };
     if cpu.fpu.get(7).is_some() {
         if cpu.fpu.stack_fault(true) {
             cpu.fpu.put(0, INDEFINITE);
-            cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
-            cpu.fpu.put(0, INDEFINITE);
+            cpu.fpu.push_unchecked(INDEFINITE);
         }
         return Ok(());
     }

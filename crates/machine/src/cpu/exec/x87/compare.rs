@@ -8,27 +8,32 @@ use crate::cpu::{Cpu, SlowFn};
 use iced_x86::Code;
 use std::cmp::Ordering;
 
-/// The order of ST(0) and `b`; the outer `None` if an exception that is not masked keeps the instruction from completing.
-fn order(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool) -> Option<Option<Ordering>> {
+/// The order of ST(0) and `b`, and whether the instruction completes (and pops). An unmasked #I stores "unordered" all the same;
+/// an unmasked #D (`None`) stores nothing.
+fn order(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool) -> Option<(Option<Ordering>, bool)> {
     let (Some(a), Some(b)) = (cpu.fpu.get(0), b) else {
-        return cpu.fpu.stack_fault(false).then_some(None);
+        let masked = cpu.fpu.stack_fault(false);
+        return Some((None, masked));
     };
     let mut env = cpu.fpu.env();
     let o = arith::compare(&mut env, &unpack(a), &b, quiet_too);
-    cpu.fpu.settle(&env).then_some(o)
+    cpu.fpu.raise_keeping_c1(env.flags);
+    let masked = cpu.fpu.masked(env.flags);
+    (masked || o.is_none()).then_some((o, masked))
 }
 
 /// Into C3, C2, C0.
 fn codes(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool, pops: u8) -> Exec {
     let o = order(cpu, b, quiet_too);
+    let Some((o, completes)) = o else { return Ok(()) };
     let bits = match o {
-        Some(Some(Ordering::Greater)) => 0,
-        Some(Some(Ordering::Less)) => sw::C0,
-        Some(Some(Ordering::Equal)) => sw::C3,
-        _ => sw::C0 | sw::C2 | sw::C3,
+        Some(Ordering::Greater) => 0,
+        Some(Ordering::Less) => sw::C0,
+        Some(Ordering::Equal) => sw::C3,
+        None => sw::C0 | sw::C2 | sw::C3,
     };
-    cpu.fpu.status = (cpu.fpu.status & !(sw::C0 | sw::C2 | sw::C3)) | bits;
-    if o.is_some() {
+    cpu.fpu.status = (cpu.fpu.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3)) | bits;
+    if completes {
         (0..pops).for_each(|_| cpu.fpu.pop());
     }
     Ok(())
@@ -38,13 +43,14 @@ fn codes(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool, pops: u8) -> Exec {
 fn flags(cpu: &mut Cpu, n: u8, quiet_too: bool, pop: bool) -> Exec {
     let b = cpu.fpu.get(n).map(unpack);
     let o = order(cpu, b, quiet_too);
+    let Some((o, completes)) = o else { return Ok(()) };
     cpu.set_arith_flags(match o {
-        Some(Some(Ordering::Greater)) => 0,
-        Some(Some(Ordering::Less)) => 1,
-        Some(Some(Ordering::Equal)) => 0x40,
-        _ => 0x45,
+        Some(Ordering::Greater) => 0,
+        Some(Ordering::Less) => 1,
+        Some(Ordering::Equal) => 0x40,
+        None => 0x45,
     });
-    if o.is_some() && pop {
+    if pop && completes {
         cpu.fpu.pop();
     }
     Ok(())

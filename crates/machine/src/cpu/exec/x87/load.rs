@@ -83,7 +83,6 @@ fn copy(cpu: &mut Cpu, i: &Instruction, pop: bool) -> Exec {
 /// `fcmovcc`
 fn conditional(cpu: &mut Cpu, i: &Instruction, holds: bool) -> Exec {
     let n = sn(i.op1_register());
-    cpu.fpu.set_c1(false);
     match (cpu.fpu.get(0), cpu.fpu.get(n)) {
         (Some(_), Some(b)) => {
             if holds {
@@ -168,7 +167,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
                 Some(v) => push(cpu, v),
                 None => {
                     if cpu.fpu.stack_fault(false) {
-                        cpu.fpu.push(INDEFINITE);
+                        cpu.fpu.push_unchecked(INDEFINITE);
                     }
                     Ok(())
                 }
@@ -184,13 +183,12 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fxch_st0_sti | Fxch_st0_sti_DDC8 | Fxch_st0_sti_DFC8 => waiting!(|cpu, i| exchange(cpu, i)),
         Fst_sti => waiting!(|cpu, i| copy(cpu, i, false)),
         Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => waiting!(|cpu, i| copy(cpu, i, true)),
-        // As fstp, but an empty ST(0) is no stack fault.
+        // As fstp, but an empty ST(0) is no stack fault and is not copied.
         Fstpnce_sti => waiting!(|cpu, i| {
             if cpu.fpu.get(0).is_some() {
                 return copy(cpu, i, true);
             }
             cpu.fpu.set_c1(false);
-            cpu.fpu.put(sn(i.op0_register()), INDEFINITE);
             cpu.fpu.pop();
             Ok(())
         }),

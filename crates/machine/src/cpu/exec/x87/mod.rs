@@ -1,8 +1,7 @@
 //! x87, fxsave/fxrstor.
 //!
 //! Arithmetic is that of [`super::softfp`], rounded to the precision that the control word asks for. An unmasked exception
-//! sets ES; the next waiting instruction raises #MF. The opcode register FOP reads as zero, and FCS/FDS are not kept, as on
-//! processors that deprecate them.
+//! sets ES; the next waiting instruction raises #MF. FCS and FDS are not kept, as on processors that deprecate them.
 
 mod arith;
 mod compare;
@@ -30,7 +29,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         .or_else(|| transcendental::lookup(code))
 }
 
-/// A waiting instruction that leaves its address in FIP.
+/// A waiting instruction that leaves its address in FIP if it raises an unmasked exception.
 macro_rules! waiting {
     (|$cpu:ident, $i:ident| $body:expr) => {{
         #[allow(unused_variables)]
@@ -38,7 +37,7 @@ macro_rules! waiting {
             $crate::cpu::exec::x87::begin($cpu)?;
             let done: $crate::cpu::fault::Exec = $body;
             done?;
-            $cpu.fpu.fip = $cpu.rip;
+            $crate::cpu::exec::x87::record($cpu);
             Ok(())
         }
         handler as $crate::cpu::SlowFn
@@ -50,6 +49,29 @@ use waiting;
 fn begin(cpu: &Cpu) -> Exec {
     super::sse::check(cpu)?;
     cpu.fpu.check_pending()
+}
+
+/// The pointers are kept for instructions with an unmasked exception only, as AMD's processors do and Intel's with
+/// FDP_EXCPTN_ONLY.
+#[inline]
+fn record(cpu: &mut Cpu) {
+    if cpu.fpu.status & sw::ES == 0 {
+        return;
+    }
+    cpu.fpu.fip = cpu.rip;
+    cpu.fpu.fop = 0;
+    // The opcode is the low three bits of the escape byte D8..DF, and the byte after it.
+    let mut last = 0u8;
+    for k in 0..14 {
+        let Ok(byte) = cpu.read::<u8>(cpu.rip.wrapping_add(k)) else {
+            return;
+        };
+        if (0xd8..=0xdf).contains(&last) {
+            cpu.fpu.fop = u16::from(last & 7) << 8 | u16::from(byte);
+            return;
+        }
+        last = byte;
+    }
 }
 
 /// Number of a stack register operand.
@@ -163,6 +185,11 @@ impl crate::cpu::x87state::X87 {
         self.set_c1(c1);
         self.update_pending();
     }
+    /// [`Self::raise`] for instructions that leave C1 alone.
+    fn raise_keeping_c1(&mut self, flags: u32) {
+        let c1 = self.status & sw::C1 != 0;
+        self.raise(flags, c1);
+    }
     /// A stack overflow or underflow; true if it is masked, so that the caller stores the indefinite value.
     fn stack_fault(&mut self, overflow: bool) -> bool {
         self.status |= sw::SF;
@@ -179,9 +206,12 @@ impl crate::cpu::x87state::X87 {
         } else {
             v
         };
+        self.push_unchecked(v);
+        true
+    }
+    fn push_unchecked(&mut self, v: F80) {
         self.top = self.top.wrapping_sub(1) & 7;
         self.put(0, v);
-        true
     }
     fn env(&self) -> Env {
         Env::x87(self.control)

@@ -86,6 +86,7 @@ fn partial(env: &mut Env, a: &Un, b: &Un, nearest: bool) -> (Res, u64, bool) {
 }
 
 fn remainder(cpu: &mut Cpu, nearest: bool) -> Exec {
+    cpu.fpu.status &= !sw::C2;
     let (Some(a), Some(b)) = (cpu.fpu.get(0), cpu.fpu.get(1)) else {
         if cpu.fpu.stack_fault(false) {
             cpu.fpu.put(0, INDEFINITE);
@@ -99,6 +100,11 @@ fn remainder(cpu: &mut Cpu, nearest: bool) -> Exec {
         return Ok(());
     }
     cpu.fpu.put(0, v);
+    if matches!(res, Res::Nan(_)) {
+        // C0 and C3 keep what they had.
+        cpu.fpu.status &= !(sw::C1 | sw::C2);
+        return Ok(());
+    }
     let bit = |on: bool, code: u16| if on { code } else { 0 };
     let codes = if incomplete {
         sw::C2

@@ -36,6 +36,15 @@ fn cooked(b: [u8; 10]) -> F80 {
     }
 }
 
+/// FIP, FDP and FOP, which are shown only while an exception is pending.
+fn pointers(f: &X87) -> (u64, u64, u16) {
+    if f.status & sw::ES != 0 {
+        (f.fip, f.fdp, f.fop)
+    } else {
+        (0, 0, 0)
+    }
+}
+
 /// The image of fxsave; `wide` is the form with REX.W, which holds 64-bit pointers.
 pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     let mut b = [0; FXSAVE_LEN];
@@ -43,13 +52,14 @@ pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     put(&mut b, 0, f.control.to_le_bytes());
     put(&mut b, 2, f.status_word().to_le_bytes());
     put(&mut b, 4, [f.tags]);
-    put(&mut b, 6, f.fop.to_le_bytes());
+    let (fip, fdp, fop) = pointers(f);
+    put(&mut b, 6, fop.to_le_bytes());
     if wide {
-        put(&mut b, 8, f.fip.to_le_bytes());
-        put(&mut b, 16, f.fdp.to_le_bytes());
+        put(&mut b, 8, fip.to_le_bytes());
+        put(&mut b, 16, fdp.to_le_bytes());
     } else {
-        put(&mut b, 8, (f.fip as u32).to_le_bytes());
-        put(&mut b, 16, (f.fdp as u32).to_le_bytes());
+        put(&mut b, 8, (fip as u32).to_le_bytes());
+        put(&mut b, 16, (fdp as u32).to_le_bytes());
     }
     put(&mut b, 24, cpu.mxcsr.to_le_bytes());
     put(&mut b, 28, MXCSR_MASK.to_le_bytes());
@@ -123,8 +133,9 @@ fn tag_word(f: &X87) -> u16 {
 /// The environment: 28 bytes (32-bit form) or 14 bytes (16-bit form), at the start of `b`.
 fn environment(f: &X87, b: &mut [u8], short: bool) {
     let (control, status, tags) = (f.control, f.status_word(), tag_word(f));
+    let (fip, fdp, fop) = pointers(f);
     if short {
-        for (k, w) in [control, status, tags, f.fip as u16, 0, f.fdp as u16, 0]
+        for (k, w) in [control, status, tags, fip as u16, 0, fdp as u16, 0]
             .into_iter()
             .enumerate()
         {
@@ -137,9 +148,9 @@ fn environment(f: &X87, b: &mut [u8], short: bool) {
         high(control),
         high(status),
         high(tags),
-        f.fip as u32,
-        u32::from(f.fop) << 16,
-        f.fdp as u32,
+        fip as u32,
+        u32::from(fop) << 16,
+        fdp as u32,
         0xffff_0000,
     ];
     for (k, w) in words.into_iter().enumerate() {
@@ -296,10 +307,12 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Frstor_m108byte => control!(|cpu, i| frstor(cpu, i, false)),
         Frstor_m94byte => control!(|cpu, i| frstor(cpu, i, true)),
         Ffree_sti => waiting!(|cpu, i| {
+            cpu.fpu.set_c1(false);
             cpu.fpu.free(sn(i.op0_register()));
             Ok(())
         }),
         Ffreep_sti => waiting!(|cpu, i| {
+            cpu.fpu.set_c1(false);
             cpu.fpu.free(sn(i.op0_register()));
             cpu.fpu.pop();
             Ok(())

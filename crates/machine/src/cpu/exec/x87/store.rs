@@ -38,6 +38,10 @@ fn store(
         cpu.probe_write(va, len)?;
     }
     cpu.fpu.fdp = va;
+    if !stores {
+        // Nothing was rounded into memory.
+        env.flags &= !flag::PE;
+    }
     cpu.fpu.settle(&env);
     if stores && pop {
         cpu.fpu.pop();

@@ -91,12 +91,26 @@ fn log2(x: Wide) -> Wide {
     log2_ratio(m.sub(Wide::ONE).div(m.add(Wide::ONE))).add(Wide::int(i64::from(e)))
 }
 
+/// `r` times a factor that is below one, though perhaps by less than `factor` can tell.
+fn below(r: Wide, factor: Wide) -> Wide {
+    if factor.exp < 0 {
+        return r.mul(factor);
+    }
+    Wide::new(r.sign, r.exp, r.sig.saturating_sub(1))
+}
+
 /// sin and cos of |r| <= pi/4.
 fn sin_cos_small(r: Wide) -> (Wide, Wide) {
     let x = r.mul(r).negated();
+    let s = horner(x, 18, |k| 2 * k * (2 * k + 1));
+    let c = horner(x, 18, |k| (2 * k - 1) * (2 * k));
     (
-        r.mul(horner(x, 18, |k| 2 * k * (2 * k + 1))),
-        horner(x, 18, |k| (2 * k - 1) * (2 * k)),
+        below(r, s),
+        if r.sig == 0 {
+            Wide::ONE
+        } else {
+            below(Wide::ONE, c)
+        },
     )
 }
 
@@ -127,7 +141,7 @@ fn atan_small(x: Wide) -> Wide {
         t = t.div(Wide::ONE.add(sqrt(Wide::ONE.add(t.mul(t)))));
         doublings += 1;
     }
-    t.mul(odd_series(t.mul(t).negated(), 26)).scaled(doublings)
+    below(t, odd_series(t.mul(t).negated(), 26)).scaled(doublings)
 }
 
 fn sqrt(x: Wide) -> Wide {
@@ -165,19 +179,15 @@ fn f2xm1(env: &mut Env, a: &Un) -> Res {
         Class::Inf => a.res(),
         Class::Num => {
             env.denormals(a, a);
-            match a.exp {
-                // Out of range: undefined; the operand stays.
-                1.. => a.res(),
-                0 if a.sig == 1 << 63 => {
-                    if a.sign {
-                        Res::Num(true, -1, 1 << 127)
-                    } else {
-                        a.res()
-                    }
-                }
-                0 => a.res(),
-                _ => inexact(expm1(wide(a).mul(WIDE_LN2))),
+            if a.exp < 0 {
+                return inexact(expm1(wide(a).mul(WIDE_LN2)));
             }
+            env.flags |= flag::PE;
+            if a.exp == 0 && a.sig == 1 << 63 && a.sign {
+                return Res::Num(true, -1, 1 << 127);
+            }
+            // One gives one; beyond that the result is undefined, and the operand stays.
+            a.res()
         }
     }
 }
@@ -342,14 +352,13 @@ fn evaluate(env: &mut Env, u: &Un, which: Trig) -> (Res, Option<Res>) {
 
 fn trig(cpu: &mut Cpu, which: Trig) -> Exec {
     let pushes = matches!(which, Trig::SinCos | Trig::Tan);
-    let overflow = pushes && cpu.fpu.get(7).is_some();
+    let overflow = pushes && cpu.fpu.get(0).is_some() && cpu.fpu.get(7).is_some();
     cpu.fpu.status &= !sw::C2;
     let Some(a) = cpu.fpu.get(0).filter(|_| !overflow) else {
         if cpu.fpu.stack_fault(overflow) {
             cpu.fpu.put(0, INDEFINITE);
             if pushes {
-                cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
-                cpu.fpu.put(0, INDEFINITE);
+                cpu.fpu.push_unchecked(INDEFINITE);
             }
         }
         return Ok(());
