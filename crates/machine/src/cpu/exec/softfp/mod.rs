@@ -208,7 +208,7 @@ pub struct Target {
     pub precision: u32,
     pub emin: i32,
     pub emax: i32,
-    /// Exponent adjustment of x87 for unmasked overflow and underflow into a register.
+    /// Exponent adjustment of x87 for unmasked overflow and underflow into a register; elsewhere there is no result then.
     pub wrap: i32,
 }
 
@@ -258,7 +258,7 @@ pub fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) ->
     let e = exp + i32::from(carry);
     if e > target.emax {
         env.flags |= flag::OE;
-        if env.masks & flag::OE == 0 && target.wrap != 0 {
+        if env.masks & flag::OE == 0 {
             env.flags |= if inexact { flag::PE } else { 0 };
             return Rounded::Num(e - target.wrap, r);
         }
@@ -282,9 +282,7 @@ pub fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) ->
     }
     if env.masks & flag::UE == 0 {
         env.flags |= flag::UE | if inexact { flag::PE } else { 0 };
-        if target.wrap != 0 {
-            return Rounded::Num(e + target.wrap, r);
-        }
+        return Rounded::Num(e + target.wrap, r);
     }
     if env.ftz {
         env.flags |= flag::UE | flag::PE;
@@ -425,7 +423,7 @@ pub fn pack<F: Format>(env: &mut Env, res: Res) -> u64 {
             Rounded::Num(exp, sig) => {
                 let frac = (sig >> (64 - F::P)) & F::FRAC;
                 let e = if sig & LEADING != 0 {
-                    (exp + F::BIAS) as u64
+                    (exp + F::BIAS) as u64 & F::EMASK
                 } else {
                     0
                 };
