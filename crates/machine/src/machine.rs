@@ -56,7 +56,7 @@ impl Machine {
 
     pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
         let mut list = self.vcpus.write().unwrap_or_else(|e| e.into_inner());
-        list.retain(|w| w.strong_count() > 0);
+        list.retain(|w| w.strong_count() > 0 && !std::ptr::eq(w.as_ptr(), Arc::as_ptr(shared)));
         list.push(Arc::downgrade(shared));
     }
 

@@ -179,7 +179,7 @@ impl Cpu {
             tsc_aux: 0,
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),
-            m2p: (0, 0),
+            m2p: (machine.m2p().0 .0, machine.m2p().1),
             views,
             shared,
             domain,
