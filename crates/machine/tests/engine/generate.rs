@@ -4,7 +4,8 @@ use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::*;
 use iced_x86::{
-    Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register,
+    Code, Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, Mnemonic,
+    OpCodeOperandKind as Kind, OpKind, Register,
 };
 
 /// A run of instructions with everything that must be loaded before it.
@@ -390,7 +391,7 @@ impl<'a> Generator<'a> {
         let len = encoder.encode(&insn, ip).ok()?;
         let bytes = encoder.take_buffer();
         debug_assert_eq!(len, bytes.len());
-        let mut decoder = iced_x86::Decoder::with_ip(64, &bytes, ip, iced_x86::DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, &bytes, ip, DecoderOptions::NONE);
         let decoded = decoder.decode();
         (decoded.code() == code && decoded.len() == bytes.len()).then_some((decoded, bytes))
     }
@@ -420,10 +421,14 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// A stream of `n` instructions without branches, at fixed addresses.
-    pub fn sequence(rng: &'a mut Rng, forms: &[Code], n: usize) -> Option<Case> {
+    /// A stream of `n` instructions without branches, at fixed addresses; with `rounds`, a loop around it.
+    pub fn sequence(rng: &'a mut Rng, forms: &[Code], n: usize, rounds: u64) -> Option<Case> {
         let mut g = Generator::new(rng);
         g.fixed_addresses = true;
+        if rounds > 0 {
+            g.reserved = 1 << 15;
+            g.set(15, rounds);
+        }
         let start = CODE_VA + 64 + g.rng.below(4096);
         let (mut insns, mut bytes, mut undefined, mut ever) = (Vec::new(), Vec::new(), 0u64, 0u64);
         let mut factory = InstructionInfoFactory::new();
@@ -442,7 +447,7 @@ impl<'a> Generator<'a> {
                 .used_memory()
                 .iter()
                 .any(|m| m.base() != Register::None || m.index() != Register::None);
-            if read & undefined != 0 || address && !insns.is_empty() || is_branch(code) {
+            if read & undefined != 0 || address && (rounds > 0 || !insns.is_empty()) || is_branch(code) {
                 g.memory.truncate(before.1);
                 continue;
             }
@@ -454,6 +459,15 @@ impl<'a> Generator<'a> {
             ever |= undefined;
             insns.push(insn);
             bytes.extend(b);
+        }
+        if rounds > 0 {
+            // sub r15, 1; jne start
+            bytes.extend([0x49, 0x83, 0xef, 1, 0x0f, 0x85]);
+            let back = -(bytes.len() as i32 + 4);
+            bytes.extend(back.to_le_bytes());
+            let tail = &bytes[bytes.len() - 10..];
+            let ip = start + bytes.len() as u64 - 10;
+            insns.extend(&mut Decoder::with_ip(64, tail, ip, DecoderOptions::NONE));
         }
         (!insns.is_empty()).then_some(Case {
             insns,

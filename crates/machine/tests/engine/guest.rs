@@ -1,5 +1,6 @@
 //! The interpreter's side: the same addresses in a machine of its own.
 
+use crate::rng::Rng;
 use crate::state::*;
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::{vector, Trap};
@@ -18,6 +19,8 @@ const NX: u64 = 1 << 63;
 pub struct Guest {
     pub machine: Arc<Machine>,
     pub cpu: Box<Cpu>,
+    /// What must make no difference is done between slices: flushes, slow handlers only, purges from elsewhere.
+    pub disturb: Option<Rng>,
 }
 
 /// Most instructions a case may take before it counts as hanging.
@@ -52,7 +55,11 @@ impl Guest {
         let mut cpu = Cpu::new(domain, shared);
         cpu.set_base(Mfn(TABLES), true);
         cpu.gs_base = GS_BASE;
-        Guest { machine, cpu }
+        Guest {
+            machine,
+            cpu,
+            disturb: None,
+        }
     }
 
     fn maddr(va: u64) -> u64 {
@@ -75,6 +82,20 @@ impl Guest {
                 });
             }
         }
+    }
+
+    /// Maps the data page `index` to the frame behind `va`, writable.
+    pub fn alias(&mut self, index: usize, va: u64) {
+        let at = Mfn(TABLES + 4).maddr() + index as u64 * 8;
+        assert!(self.machine.mem.write_u64(at, Self::maddr(va) | NX | 7));
+        self.cpu.invlpg(page_va(index));
+    }
+
+    /// Maps the code page `index` to the frame that code page `to` has at first.
+    pub fn map_code(&mut self, index: u64, to: u64) {
+        let at = Mfn(TABLES + 3).maddr() + index * 8;
+        assert!(self.machine.mem.write_u64(at, Mfn(CODE + to).maddr() | 7));
+        self.cpu.invlpg(CODE_VA + index * 4096);
     }
 
     pub fn page(&self, va: u64) -> &[u8] {
@@ -128,11 +149,37 @@ impl Guest {
         }
     }
 
+    fn disturb(&mut self) {
+        let Some(rng) = &mut self.disturb else { return };
+        match rng.below(8) {
+            0 => self.cpu.flush_tlb_all_views(),
+            1 => self.cpu.flush_tlb_view(),
+            2 => self.cpu.invlpg(page_va(rng.below(PAGES.len() as u64) as usize)),
+            3 => self.cpu.set_slow_only(rng.chance(50)),
+            4 => self.cpu.shared.push_purge(Purge::AllTlb),
+            5 => {
+                let mfn = Mfn(if rng.chance(30) { CODE } else { DATA } + rng.below(8));
+                let all = [
+                    Purge::Writable(mfn),
+                    Purge::Frame(mfn),
+                    Purge::Code {
+                        mfn,
+                        start: 0,
+                        end: 4096,
+                    },
+                ];
+                self.cpu.shared.push_purge(rng.pick(&all));
+            }
+            _ => {}
+        }
+    }
+
     /// Runs from `state` until something stops it, in slices of `slice` instructions.
     pub fn run(&mut self, state: &mut State, slice: i64) -> End {
         self.load(state);
         let mut left = LIMIT;
         let end = loop {
+            self.disturb();
             self.cpu.budget = slice.min(left);
             left -= slice;
             match self.cpu.run() {

@@ -12,6 +12,8 @@ mod operands;
 mod oracle;
 mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod smc;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tables;

@@ -6,7 +6,7 @@ use crate::native::Native;
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::forms;
-use crate::x87::{compare_x87, transcendental, unmasked};
+use crate::x87::{compare_x87, leaves_something_open, unmasked};
 use domzero_machine::cpu::exec;
 use iced_x86::{Code, Formatter, IntelFormatter, Mnemonic};
 use std::collections::BTreeMap;
@@ -430,15 +430,16 @@ fn each_instruction_form_does_what_the_hosts_cpu_does() {
     }
 }
 
-#[test]
-fn sequences_do_what_the_hosts_cpu_does_however_they_are_sliced() {
-    let (seed, mut pair, mut report) = (seed() ^ 0x5e9, Pair::new(), Report::default());
+fn sequences(name: &str, seed: u64, default: u64, rounds: bool, disturb: bool) {
+    let (mut pair, mut report) = (Pair::new(), Report::default());
     let mut forms = known_forms();
-    forms.retain(|c| !transcendental(c.mnemonic()));
+    forms.retain(|c| !leaves_something_open(c.mnemonic()));
     let mut rng = Rng::new(seed);
-    for n in 0..cases(10_000) {
+    pair.guest.disturb = disturb.then(|| Rng::new(seed));
+    for n in 0..cases(default) {
         let length = 2 + rng.below(7) as usize;
-        let Some(case) = Generator::sequence(&mut rng, &forms, length) else {
+        let times = if rounds { 1 + rng.below(6) } else { 0 };
+        let Some(case) = Generator::sequence(&mut rng, &forms, length, times) else {
             continue;
         };
         report.cases += 1;
@@ -452,9 +453,24 @@ fn sequences_do_what_the_hosts_cpu_does_however_they_are_sliced() {
                 .collect::<Vec<_>>()
                 .join(" ");
             report.add(key, || {
-                format!("  slices of {slice}\n{}", describe(&case)) + &diff
+                format!("  slices of {slice}, {times} rounds\n{}", describe(&case)) + &diff
             });
         }
     }
-    report.finish("sequences", seed);
+    report.finish(name, seed);
+}
+
+#[test]
+fn sequences_do_what_the_hosts_cpu_does_however_they_are_sliced() {
+    sequences("sequences", seed() ^ 0x5e9, 10_000, false, false);
+}
+
+#[test]
+fn loops_do_what_the_hosts_cpu_does_however_they_are_sliced() {
+    sequences("loops", seed() ^ 0x100b, 10_000, true, false);
+}
+
+#[test]
+fn flushes_and_purges_between_slices_change_nothing() {
+    sequences("disturbed loops", seed() ^ 0xf1054, 10_000, true, true);
 }

@@ -25,6 +25,49 @@ pub fn transcendental(m: Mnemonic) -> bool {
     )
 }
 
+/// Leaves something to the maker that a later instruction could see: not for sequences.
+pub fn leaves_something_open(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    transcendental(m)
+        || matches!(
+            m,
+            Fcmovb
+                | Fcmovbe
+                | Fcmove
+                | Fcmovnb
+                | Fcmovnbe
+                | Fcmovne
+                | Fcmovnu
+                | Fcmovu
+                | Fcomi
+                | Fcomip
+                | Fucomi
+                | Fucomip
+                | Ffree
+                | Ffreep
+                | Fprem
+                | Fprem1
+                | Fxtract
+                | Cvtpi2ps
+                | Cvtpi2pd
+                | Maskmovq
+                | Cvtps2pi
+                | Cvttps2pi
+                | Cvtpd2pi
+                | Cvttpd2pi
+                | Fnstenv
+                | Fnsave
+                | Fxsave
+                | Fxsave64
+                | Rcpps
+                | Rcpss
+                | Rsqrtps
+                | Rsqrtss
+                | Dppd
+                | Dpps
+        )
+}
+
 fn is_nan(s: &State, i: usize) -> bool {
     word(s, 40 + 16 * i) & 0x7fff == 0x7fff
 }
