@@ -43,6 +43,9 @@ pub fn leaves_something_open(m: Mnemonic) -> bool {
                 | Fcomip
                 | Fucomi
                 | Fucomip
+                | Popf
+                | Popfd
+                | Popfq
                 | Ffree
                 | Ffreep
                 | Fprem
