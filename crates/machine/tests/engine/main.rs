@@ -1,5 +1,6 @@
 //! The CPU engine against the host's own CPU, and against hostile bytes.
 
+mod faults;
 mod fuzz;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod generate;
