@@ -1,0 +1,112 @@
+"""The console over a websocket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from conftest import Server
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, unix_connect
+from websockets.typing import Subprotocol
+
+Create = Callable[..., dict[str, object]]
+
+
+@contextmanager
+def stream(server: Server, key: object, query: str = "") -> Iterator[ClientConnection]:
+    uri = f"ws://domzero/v1/domains/{key}/console/stream{query}"
+    with unix_connect(str(server.socket), uri, max_size=None) as websocket:
+        yield websocket
+
+
+def read_until(websocket: ClientConnection, text: bytes) -> bytes:
+    data = b""
+    while text not in data:
+        message = websocket.recv(timeout=30)
+        assert isinstance(message, bytes)
+        data += message
+    return data
+
+
+def test_what_is_typed_is_answered(server: Server, create: Create) -> None:
+    domain = create("typed", paused=True)
+    with stream(server, domain["uuid"]) as websocket:
+        assert server.cli("unpause", "typed").returncode == 0
+        read_until(websocket, b"hello")
+        websocket.send(b"echo one\n")
+        read_until(websocket, b"one\r\n")
+        websocket.send("echo two\n")
+        read_until(websocket, b"two\r\n")
+
+
+def test_history_comes_first_unless_it_is_not_wanted(server: Server, create: Create) -> None:
+    domain = create("history")
+    with stream(server, domain["uuid"]) as first:
+        read_until(first, b"hello \r\n")
+    with stream(server, domain["uuid"]) as second, stream(server, domain["uuid"], "?history=false") as third:
+        assert read_until(second, b"hello") == b"hello \r\n"
+        second.send(b"echo now\n")
+        assert read_until(third, b"now\r\n").replace(b"\r\n", b"") == b"now"
+
+
+def test_the_stream_ends_with_the_domain_and_not_before_its_last_words(server: Server, create: Create) -> None:
+    domain = create("ends")
+    with stream(server, domain["uuid"]) as websocket:
+        websocket.send(b"echo last words\npoweroff\n")
+        read_until(websocket, b"last words\r\n")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                websocket.recv(timeout=30)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1000
+    with stream(server, domain["uuid"]) as websocket:
+        read_until(websocket, b"last words\r\n")
+
+
+def test_the_stream_goes_on_over_a_reboot(server: Server, create: Create) -> None:
+    domain = create("on")
+    with stream(server, domain["uuid"]) as websocket:
+        websocket.send(b"reboot\n")
+        read_until(websocket, b"hello \r\nhello \r\n")
+        websocket.send(b"echo again\n")
+        read_until(websocket, b"again\r\n")
+
+
+def test_a_flood_of_output_comes_whole_to_a_reader_and_hurts_nobody_else(
+    server: Server, create: Create, api: httpx.Client
+) -> None:
+    domain = create("flood")
+    idle = create("quiet")
+    received = []
+    with stream(server, domain["uuid"], "?history=false") as websocket:
+        reader = threading.Thread(target=lambda: received.append(read_until(websocket, b"flooded")))
+        reader.start()
+        websocket.send(b"flood 12345\n")
+        assert api.get(f"/domains/{idle['uuid']}").json()["state"] in ("running", "blocked")
+        reader.join(60)
+        assert not reader.is_alive()
+    assert received[0].count(b"repeated very often\r\n") == 5000
+    assert len(api.get("/domains/flood/console").content) <= 256 * 1024
+
+
+def test_an_unknown_domain_has_no_console(server: Server, api: httpx.Client) -> None:
+    with stream(server, "nobody") as websocket, pytest.raises(ConnectionClosed) as closed:
+        websocket.recv(timeout=30)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
+
+
+def test_a_browser_on_another_sites_page_gets_no_console(server: Server) -> None:
+    with pytest.raises(InvalidStatus):
+        unix_connect(
+            str(server.socket), "ws://domzero/v1/domains/x/console/stream", additional_headers={"Origin": "http://evil"}
+        )
+
+
+def test_the_binary_subprotocol_is_accepted(server: Server, create: Create) -> None:
+    domain = create("sub")
+    uri = f"ws://domzero/v1/domains/{domain['uuid']}/console/stream"
+    with unix_connect(str(server.socket), uri, subprotocols=[Subprotocol("binary")]) as websocket:
+        assert websocket.subprotocol == "binary"
