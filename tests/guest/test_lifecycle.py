@@ -1,0 +1,173 @@
+"""A domain's session: states, requests, restarts, and that its end gives everything back."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.lifecycle import DomainSession, EndKind, State
+from domzero.dom0.xenstore import Store
+from domzero.errors import DomzeroError
+
+pytestmark = pytest.mark.guest
+Make = Callable[..., DomainSession]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def make(shell: str) -> Iterator[Make]:
+    """Starts sessions, and ends those that are left."""
+    made: list[DomainSession] = []
+
+    def start(**changes: object) -> DomainSession:
+        config = DomainConfig(kernel=shell, memory_mib=16, **changes)  # type: ignore[arg-type]
+        session = DomainSession(config, store=Store())
+        made.append(session)
+        session.start()
+        return session
+
+    yield start
+    for session in made:
+        session.destroy()
+
+
+def greeted(session: DomainSession, times: int = 1) -> None:
+    until(lambda: session.console.history.count(b"hello") >= times)
+
+
+def test_an_idle_domain_is_blocked_and_a_busy_one_runs(make: Make) -> None:
+    session = make()
+    greeted(session)
+    until(lambda: session.state is State.BLOCKED)
+    session.console.send(b"spin\n")
+    until(lambda: session.state is State.RUNNING)
+
+
+def test_a_paused_domain_does_nothing_until_it_is_unpaused(make: Make) -> None:
+    session = make(paused=True)
+    assert session.state is State.PAUSED
+    session.console.send(b"echo yes\n")
+    time.sleep(0.2)
+    assert session.console.history == b""
+    session.unpause()
+    until(lambda: b"yes" in session.console.history)
+    session.pause()
+    session.pause()
+    assert session.state is State.PAUSED
+    session.unpause()
+    until(lambda: session.state is State.BLOCKED)
+
+
+def test_a_request_to_power_off_reaches_the_guest_through_xenstore(make: Make) -> None:
+    session = make()
+    greeted(session)
+    session.request("poweroff")
+    end = session.wait(30)
+    assert end is not None and end.kind is EndKind.POWEROFF
+    assert b"asked to poweroff" in session.console.history
+
+
+def test_a_reboot_gives_a_new_domid_and_an_empty_store(make: Make) -> None:
+    session = make()
+    greeted(session)
+    session.request("reboot")
+    greeted(session, 2)
+    assert (session.domid, session.boots) == (2, 2)
+    assert session.store.ls("/local/domain") == ["2"]
+
+
+def test_a_domain_that_is_to_be_kept_stays_until_it_is_destroyed(make: Make) -> None:
+    session = make(on_poweroff=Action.PRESERVE)
+    session.console.send(b"poweroff\n")
+    assert session.wait(30) is not None
+    assert session.state is State.SHUTDOWN
+    assert session.domain is not None
+    session.destroy()
+    assert session.state is State.DESTROYED
+    assert session.domain is None
+
+
+def test_the_end_of_a_domain_takes_its_nodes_with_it(make: Make) -> None:
+    session = make()
+    greeted(session)
+    assert session.store.exists(f"/vm/{session.config.uuid}/name")
+    session.destroy()
+    assert session.store.ls("/local/domain") == []
+    assert not session.store.exists(f"/vm/{session.config.uuid}")
+    assert session.ending is not None and session.ending.kind is EndKind.DESTROYED
+
+
+def test_a_domain_that_crashes_at_once_is_not_restarted_for_ever(make: Make) -> None:
+    session = make(on_crash=Action.RESTART)
+    session.console.send(b"crash\n")
+    end = session.wait(30)
+    assert end is not None and end.kind is EndKind.CRASH
+    assert session.boots == 1
+
+
+def test_a_kernel_that_is_gone_at_a_reboot_ends_the_session(make: Make, tmp_path: object, shell: str) -> None:
+    copy = f"{tmp_path}/kernel"
+    with open(shell, "rb") as source, open(copy, "wb") as target:
+        target.write(source.read())
+    session = DomainSession(DomainConfig(kernel=copy, memory_mib=16))
+    session.start()
+    greeted(session)
+    os.unlink(copy)
+    session.request("reboot")
+    end = session.wait(30)
+    session.destroy()
+    assert end is not None and end.kind is EndKind.CRASH
+    assert "No such file" in end.detail[0]
+
+
+def test_the_page_tables_that_the_builder_made_pass_the_audit(make: Make) -> None:
+    session = make(paused=True)
+    assert session.host is not None
+    assert session.host.machine.audit() == []
+
+
+def test_the_history_can_be_read_after_the_end(make: Make) -> None:
+    session = make()
+    session.console.send(b"echo last words\npoweroff\n")
+    session.wait(30)
+    session.destroy()
+    assert session.console.history.endswith(b"last words\r\n")
+
+
+def test_twenty_domains_one_after_the_other_leave_nothing(make: Make, shell: str) -> None:
+    def one() -> None:
+        session = DomainSession(DomainConfig(kernel=shell, memory_mib=16))
+        session.start()
+        session.console.send(b"poweroff\n")
+        assert session.wait(30) is not None
+        session.destroy()
+
+    one()
+    gc.collect()
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    for _ in range(20):
+        one()
+    gc.collect()
+    until(lambda: threading.active_count() <= threads)
+    assert len(os.listdir("/proc/self/fd")) <= files
+
+
+def test_a_failed_start_leaves_nothing(shell: str) -> None:
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(DomzeroError):
+            DomainSession(DomainConfig(kernel=shell, memory_mib=16, ramdisk="/nonexistent")).start()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files
