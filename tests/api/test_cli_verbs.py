@@ -1,0 +1,241 @@
+"""The verbs, against a real Domain 0."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import ROOT, Server, until
+
+Create = Callable[..., dict[str, object]]
+
+
+def test_list_is_xls_table(server: Server, create: Create) -> None:
+    domain = create("table")
+    lines = server.cli("list").stdout.splitlines()
+    assert lines[0] == "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+    assert re.fullmatch(r"Domain-0 {33}    0 +\d+ +\d+     r-----  +\d+\.\d", lines[1])
+    row = rf"table {{36}}{domain['domid']:5d}    16     1     (r-----|-b----)  {{5,7}}\d+\.\d"
+    assert re.fullmatch(row, lines[2])
+    only = server.cli("list", "table").stdout.splitlines()
+    assert len(only) == 2 and only[1].startswith("table")
+    assert [entry["name"] for entry in json.loads(server.cli("list", "--json").stdout)] == ["table"]
+    assert [entry["name"] for entry in json.loads(server.cli("list", "-l", "table").stdout)] == ["table"]
+    assert server.cli("list", "nobody").returncode == 1
+
+
+def test_info_is_xls_and_one_field_is_its_value_alone(server: Server) -> None:
+    lines = server.cli("info").stdout.splitlines()
+    assert all(re.match(r"\w+ *: ", line) and line[23] == ":" for line in lines)
+    assert server.cli("info", "xen_major").stdout == "4\n"
+    assert json.loads(server.cli("info", "--json").stdout)["xen_major"] == 4
+    assert server.cli("info", "nothing").returncode == 2
+
+
+def test_a_domain_is_created_from_an_xl_file_and_words_of_the_command_line(
+    server: Server, api: httpx.Client, shell: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "guest.cfg"
+    config.write_text(f'name = "file"\nkernel = "{shell}"\nmemory = 32\nextra = "from file"\nmemroy = 5\n')
+    result = server.cli("create", str(config), "memory=16", "name=word")
+    assert result.returncode == 0, result.stderr
+    assert "unknown key memroy ignored: did you mean memory?" in result.stderr
+    domain = api.get("/domains/word").json()
+    assert (domain["memory_mib"], domain["cmdline"]) == (16, "from file")
+
+
+def test_options_alone_make_a_domain_and_relative_paths_are_the_callers(
+    server: Server, api: httpx.Client, shell: str
+) -> None:
+    relative = os.path.relpath(shell)
+    result = server.cli("create", "--kernel", relative, "--memory", "16", "--cmdline", "a b", "--json", "-p")
+    domain = json.loads(result.stdout)
+    assert (domain["kernel"], domain["cmdline"], domain["state"]) == (shell, "a b", "paused")
+    assert re.fullmatch(r"guest-[0-9a-f]{6}", domain["name"])
+
+
+def test_a_dry_run_shows_the_configuration_and_needs_no_domain_0(tmp_path: Path, shell: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(tmp_path / "none")}
+    command = [sys.executable, "-m", "domzero", "create", "-n", f"kernel='{shell}'", "memory=64"]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["memory_mib"] == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["create", "/no/such.cfg"], "/no/such.cfg: No such file"),
+        (["create"], "nothing to create"),
+        (["create", "--kernel", "/no/such/kernel"], "/no/such/kernel"),
+        (["create", "kernel='/k'", "memory=0"], "memory: 0 MiB"),
+        (["create", "kernel='/k'", "disk=['/img,raw,xvda,w']"], "disk: block devices are not here yet"),
+        (["create", "kernel='/k'", "pci=['x']"], "pci: not supported yet"),
+        (["mem-set", "x", "much"], "not an amount of memory"),
+        (["shutdown"], "which domain?"),
+        (["serve", "--listen", "0.0.0.0:80"], "not a loopback address"),
+        (["serve", "--listen", "80"], "expected ADDRESS:PORT"),
+        (["serve", "--listen", "example.org:80"], "not an IP address"),
+        (["serve", "--socket", "/no/such/directory/x"], "no such directory"),
+        (["serve", "--socket", "/tmp/" + "x" * 200], "longer than"),
+        (["list", "--url", "ftp://x"], "not an http:// address"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(server: Server, machine: None, arguments: list[str], message: str) -> None:
+    result = server.cli(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["pause", "unpause", "shutdown", "reboot", "destroy", "console", "domid", "domname"])
+def test_an_unknown_domain_is_status_1_and_one_line(server: Server, verb: str) -> None:
+    result = server.cli(verb, "nobody")
+    assert result.returncode == 1
+    assert result.stderr == "domzero: no such domain: nobody (`domzero list` shows what there is)\n"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["console", "x"], ["create", "kernel='/k'"]])
+def test_without_domain_0_every_verb_says_how_to_start_it(tmp_path: Path, arguments: list[str]) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(tmp_path / "none")}
+    command = [sys.executable, "-m", "domzero", *arguments]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert result.returncode == 1
+    where = tmp_path / "none"
+    assert result.stderr == f"domzero: Domain 0 is not running at {where} (start it with `domzero serve`)\n"
+
+
+def test_the_life_of_a_domain_by_verbs(server: Server, create: Create, api: httpx.Client) -> None:
+    domain = create("verbs")
+    until(lambda: "hello" in server.cli("console", "--history", "verbs").stdout)
+    assert server.cli("pause", "verbs").returncode == 0
+    assert api.get("/domains/verbs").json()["state"] == "paused"
+    assert server.cli("unpause", str(domain["domid"])).returncode == 0
+    assert server.cli("mem-set", "verbs", "8m").returncode == 0
+    assert server.cli("rename", "verbs", "renamed").returncode == 0
+    assert server.cli("domid", "renamed").stdout == f"{domain['domid']}\n"
+    assert server.cli("domname", str(domain["uuid"])).stdout == "renamed\n"
+    assert "renamed" in server.cli("uptime").stdout
+    assert str(domain["uuid"]) in server.cli("vm-list").stdout
+    assert server.cli("reboot", "-w", "renamed").returncode == 0
+    until(lambda: server.cli("console", "--history", "renamed").stdout.count("hello") == 2)
+    result = server.cli("shutdown", "-w", "renamed")
+    assert (result.returncode, result.stdout) == (0, "Shutting down domain renamed\n")
+    assert api.get("/domains").json() == []
+    assert "renamed" in server.cli("dmesg", "-c").stdout
+    assert server.cli("dmesg").stdout == ""
+    assert server.cli("destroy", "renamed").returncode == 0
+
+
+def test_shutdown_waits_no_longer_than_it_is_told(server: Server, create: Create) -> None:
+    create("deaf")
+    until(lambda: "hello" in server.cli("console", "--history", "deaf").stdout)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "domzero", "console", "deaf"],
+        env=server.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"spin\n")
+    process.stdin.close()
+    time.sleep(1)
+    result = server.cli("shutdown", "-w", "--timeout", "0.5", "deaf")
+    assert result.returncode == 1
+    assert "has not shut down" in result.stderr
+    assert server.cli("destroy", "deaf").returncode == 0
+    assert process.wait(20) == 0
+
+
+def test_create_in_the_foreground_ends_as_the_guest_did(server: Server, shell: str) -> None:
+    options = ["--kernel", shell, "--memory", "16", "-q"]
+    result = server.cli("create", *options, "--name", "fore", "-c", "-F", stdin="echo in a pipe\npoweroff\n")
+    assert result.returncode == 0
+    assert "in a pipe" in result.stdout
+    result = server.cli("create", *options, "--name", "aft", "-c", "-F", stdin="crash\n")
+    assert result.returncode == 3
+
+
+def test_a_console_on_a_terminal_is_raw_and_left_by_its_escape(server: Server, create: Create) -> None:
+    create("tty")
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "domzero", "console", "tty"], env=server.env, stdin=follower, stdout=follower
+    )
+    os.close(follower)
+    seen = b""
+    while b"hello" not in seen:
+        seen += os.read(leader, 1000)
+    os.write(leader, b"echo \x03 typed\r")
+    while b"\x03 typed\r\n" not in seen:
+        seen += os.read(leader, 1000)
+    os.write(leader, b"\x1d")
+    assert process.wait(20) == 0
+    os.close(leader)
+
+
+def test_the_socket_is_private_and_gone_after_the_end_as_are_the_workers(tmp_path: Path, shell: str) -> None:
+    server = Server(tmp_path)
+    assert stat.S_IMODE(server.socket.stat().st_mode) == 0o600
+    server.cli("create", "--kernel", shell, "--memory", "16", "--name", "x", "-q")
+    server.cli("create", "--kernel", shell, "--memory", "16", "--name", "y", "-q", "-p")
+    workers = server.workers()
+    assert len(workers) == 2
+    console = subprocess.Popen(
+        [sys.executable, "-m", "domzero", "console", "x"],
+        env=server.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert console.stdout is not None
+    console.stdout.read(5)
+    assert server.stop(signal.SIGINT) == 0
+    assert console.wait(20) == 0
+    assert not server.socket.exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_do_not_outlive_a_killed_domain_0_and_its_socket_is_taken_over(tmp_path: Path, shell: str) -> None:
+    first = Server(tmp_path)
+    first.cli("create", "--kernel", shell, "--memory", "16", "--name", "x", "-q")
+    workers = first.workers()
+    assert len(workers) == 1
+    first.stop(signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), what="the end of the workers")
+    assert first.socket.exists()
+    second = Server(tmp_path)
+    assert "Domain-0" in second.cli("list").stdout
+    assert second.stop() == 0
+
+
+def test_two_domain_0s_do_not_share_a_socket(server: Server) -> None:
+    result = server.cli("serve")
+    assert result.returncode == 1
+    assert "running already" in result.stderr
+    assert server.cli("list").returncode == 0
+
+
+def test_loopback_tcp_is_served_on_request_with_its_port_told(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--listen", "127.0.0.1:0")
+    match = re.search(r"http://127\.0\.0\.1:\d+", server.log.read_text())
+    assert match is not None
+    assert "Domain-0" in server.cli("list", "--url", match[0]).stdout
+    with httpx.Client(base_url=match[0]) as client:
+        assert client.get("/v1").json()["name"] == "domzero"
+        assert client.get("/v1", headers={"Host": "rebound.example"}).status_code == 403
+    port = int(match[0].rpartition(":")[2])
+    assert server.cli("serve", "--socket", str(tmp_path / "b"), "--listen", f"127.0.0.1:{port}").returncode == 1
+    assert server.stop() == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,94 @@
+"""Text formats, amounts, and what Domain 0 and its workers exchange."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domzero.cli.text import duration, list_row, memory_kib, state_flags
+from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.control import config_from_json, config_to_json, error_from_json, error_to_json
+from domzero.dom0.framing import FrameDecoder, FrameError, encode_frame
+from domzero.dom0.paths import candidates, socket_for_serving
+from domzero.dom0.records import DomainLog
+from domzero.errors import ConfigError, DomzeroError, ImageError
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "flags"),
+    [
+        ("running", None, "r-----"),
+        ("blocked", None, "-b----"),
+        ("paused", None, "--p---"),
+        ("shutdown", "poweroff", "---s--"),
+        ("shutdown", "reboot", "---sr-"),
+        ("shutdown", "suspend", "---ss-"),
+        ("crashed", "crash", "---sc-"),
+        ("crashed", "watchdog", "---sw-"),
+        ("destroyed", "destroyed", "-----d"),
+        ("running", "reboot", "r-----"),
+    ],
+)
+def test_states_are_xls_letters(state: str, reason: str | None, flags: str) -> None:
+    assert state_flags({"state": state, "exit": {"reason": reason} if reason else None}) == flags
+
+
+def test_a_row_of_list_is_xls() -> None:
+    row = list_row("Domain-0", 0, 750, 4, "r-----", 11794.3)
+    assert row == "Domain-0                                     0   750     4     r-----   11794.3"
+
+
+@pytest.mark.parametrize(
+    ("text", "kib"),
+    [("2048", 2048), ("2g", 2 << 20), ("512m", 512 << 10), ("7k", 7), ("4096b", 4), ("1T", 1 << 30), ("", None)]
+    + [(bad, None) for bad in ("x", "1.5g", "-1", "m", "1mm", "²")],
+)
+def test_amounts_of_memory_are_xls(text: str, kib: int | None) -> None:
+    assert memory_kib(text) == kib
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, " 0:00:05"), (3661, " 1:01:01"), (90061, "1 day,  1:01:01")])
+def test_uptimes_are_xls(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_configuration_survives_its_way_to_a_worker() -> None:
+    config = DomainConfig(kernel="/k", name="n", on_crash=Action.PRESERVE, seed=7, cmdline="ü")
+    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+@pytest.mark.parametrize("kind", [ConfigError, ImageError, DomzeroError])
+def test_an_error_survives_its_way_from_a_worker(kind: type[DomzeroError]) -> None:
+    error = error_from_json(json.loads(json.dumps(error_to_json(kind("what", key="k", hint="h")))))
+    assert type(error) is kind
+    assert (error.message, error.key, error.hint) == ("what", "k", "h")
+
+
+def test_frames_are_cut_from_any_chunks_and_absurd_ones_are_refused() -> None:
+    stream = encode_frame(0, b"abc") + encode_frame(1) + encode_frame(2, b"x" * 70000)
+    decoder = FrameDecoder()
+    frames = [frame for start in range(0, len(stream), 999) for frame in decoder.feed(stream[start : start + 999])]
+    assert frames == [(0, b"abc"), (1, b""), (2, b"x" * 70000)]
+    with pytest.raises(FrameError):
+        decoder.feed(b"\0\xff\xff\xff\xff")
+
+
+def test_the_log_keeps_the_last_lines_within_bounds() -> None:
+    log = DomainLog(limit=10)
+    for n in range(100):
+        log.add(f"{n} " + "x" * 5000)
+    assert [line.split()[0] for line in log.lines()] == [str(n) for n in range(90, 100)]
+    assert all(len(line) <= 1000 for line in log.lines())
+
+
+def test_the_socket_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DOMZERO_SOCKET", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert candidates()[0] == tmp_path / "run" / "domzero" / "domzero.sock"
+    assert socket_for_serving(None) == candidates()[0]
+    assert (tmp_path / "run" / "domzero").stat().st_mode & 0o777 == 0o700
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert socket_for_serving(None) == tmp_path / "home" / ".local" / "state" / "domzero" / "domzero.sock"
+    monkeypatch.setenv("DOMZERO_SOCKET", str(tmp_path / "mine"))
+    assert candidates() == [tmp_path / "mine"]
