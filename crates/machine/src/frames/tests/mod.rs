@@ -2,6 +2,7 @@
 
 mod attacks;
 mod behaviour;
+mod engine_race;
 mod model;
 mod pae;
 

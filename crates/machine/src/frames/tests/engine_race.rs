@@ -1,0 +1,172 @@
+//! An engine that stores all the time, while another vCPU of its domain takes the memory away under it.
+
+use super::*;
+use crate::cpu::{Cpu, Stop};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const DATA: u64 = 0x20_0000;
+const PAGES: usize = 16;
+/// Stores 0x41414141 to the first word of each of 16 pages from DATA on, for ever.
+const CODE: [u8; 32] = [
+    0x48, 0xc7, 0xc7, 0x00, 0x00, 0x20, 0x00, // mov rdi, DATA
+    0xb9, 0x10, 0x00, 0x00, 0x00, // mov ecx, 16
+    0x48, 0xc7, 0x07, 0x41, 0x41, 0x41, 0x41, // mov qword [rdi], 0x41414141
+    0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, // add rdi, 4096
+    0xff, 0xc9, // dec ecx
+    0x75, 0xee, // jnz
+    0xeb, 0xe0, // jmp start
+];
+
+struct Race {
+    guest: Guest,
+    victim: Guest,
+    l2: Mfn,
+    l1: Mfn,
+    frames: Vec<Mfn>,
+}
+
+fn leaves(frames: &[Mfn]) -> Vec<(usize, u64)> {
+    frames
+        .iter()
+        .enumerate()
+        .map(|(i, m)| (i, entry(*m, RW)))
+        .collect()
+}
+
+/// Runs the engine while `attack` is called again and again, for a part of a second.
+fn race(mut attack: impl FnMut(&mut Race)) {
+    let m = machine(1024);
+    let mut guest = Guest::new(&m, 1);
+    guest.id = 1;
+    let victim = Guest::new(&m, 2);
+    let code = guest.one();
+    m.host_write(code.maddr(), &CODE);
+    let frames = guest.alloc(PAGES as u64);
+    let [l4, _, l2, _] = guest.tree(&[(0, entry(code, RO))]);
+    let l1 = guest.table(&leaves(&frames));
+    guest.fill(l2, &[(1, entry(l1, RW))]);
+    assert_eq!((guest.pin(4, l4), guest.base(l4)), (0, 0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (domain, quit) = (guest.domain.clone(), stop.clone());
+    let engine = std::thread::spawn(move || {
+        let shared = Arc::new(VcpuShared::default());
+        let mut cpu = Cpu::new(domain, shared.clone());
+        cpu.cpl = 3;
+        let mut stores = 0u64;
+        while !quit.load(Ordering::SeqCst) {
+            shared.in_guest.store(true, Ordering::SeqCst);
+            cpu.apply_purges();
+            cpu.set_base(l4, true);
+            cpu.budget = 5000;
+            cpu.rip = 0;
+            if cpu.run() == Stop::Budget {
+                stores += 1;
+            }
+            shared.in_guest.store(false, Ordering::SeqCst);
+        }
+        stores
+    });
+    let mut r = Race {
+        guest,
+        victim,
+        l2,
+        l1,
+        frames,
+    };
+    let end = Instant::now() + Duration::from_millis(400);
+    while Instant::now() < end {
+        attack(&mut r);
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(engine.join().expect("the engine ends") > 0, "the engine has run");
+    r.guest.audit();
+}
+
+/// Takes the frames that were freed last, as another domain, and sees whether anybody still writes to them.
+fn untouched(r: &mut Race, freed: &[Mfn]) {
+    let got = r.victim.alloc(freed.len() as u64);
+    assert!(
+        freed.iter().all(|f| got.contains(f)),
+        "the freed frames are handed out next"
+    );
+    for _ in 0..3 {
+        for m in &got {
+            assert!(
+                (0..512).all(|i| r.victim.read(*m, i) == 0),
+                "{m:?} was written after it was freed"
+            );
+        }
+        std::thread::yield_now();
+    }
+    for m in got {
+        r.victim.domain.release(m, None);
+    }
+}
+
+#[test]
+fn a_frame_is_not_written_after_it_was_unmapped_and_freed() {
+    let mut i = 0;
+    race(|r| {
+        i = (i + 1) % PAGES;
+        let fresh = r.guest.one();
+        assert_eq!(r.guest.update(r.l1, i, entry(fresh, RW)), 0);
+        let old = std::mem::replace(&mut r.frames[i], fresh);
+        assert_eq!(r.guest.domain.release(old, None), 0);
+        untouched(r, &[old]);
+    });
+}
+
+#[test]
+fn neither_a_table_nor_what_it_mapped_is_written_after_the_table_was_taken_away() {
+    race(|r| {
+        let fresh = r.guest.alloc(PAGES as u64);
+        let table = r.guest.table(&leaves(&fresh));
+        assert_eq!(r.guest.update(r.l2, 1, entry(table, RW)), 0);
+        let old = std::mem::replace(&mut r.l1, table);
+        let mut freed = std::mem::replace(&mut r.frames, fresh);
+        freed.push(old);
+        for m in &freed {
+            assert_eq!(r.guest.domain.release(*m, None), 0);
+        }
+        untouched(r, &freed);
+    });
+}
+
+#[test]
+fn entries_forged_in_a_former_table_are_never_followed() {
+    let mut secret = None;
+    race(|r| {
+        let target = *secret.get_or_insert_with(|| r.victim.one());
+        let table = r.guest.table(&leaves(&r.frames));
+        assert_eq!(r.guest.update(r.l2, 1, entry(table, RW)), 0);
+        let old = std::mem::replace(&mut r.l1, table);
+        // A writable mapping of the former table, by which the guest could write what it likes.
+        assert_eq!(r.guest.update(table, 100, entry(old, RW)), 0);
+        r.guest.fill(old, &leaves(&[target; PAGES]));
+        std::thread::yield_now();
+        assert_eq!(r.victim.read(target, 0), 0, "a forged entry was used");
+        assert_eq!(r.guest.update(table, 100, 0), 0);
+        assert_eq!(r.guest.domain.release(old, None), 0);
+    });
+}
+
+#[test]
+fn a_page_is_not_written_after_it_became_a_table() {
+    race(|r| {
+        let fresh = r.guest.one();
+        assert_eq!(r.guest.update(r.l1, 3, entry(fresh, RW)), 0);
+        let old = std::mem::replace(&mut r.frames[3], fresh);
+        let before = r.guest.read(old, 0);
+        r.guest.fill(old, &[(0, 0)]);
+        if r.guest.pin(1, old) == 0 {
+            r.guest.domain.machine.mem.write_u64(old.maddr(), 0);
+            for _ in 0..3 {
+                std::thread::yield_now();
+                assert_eq!(r.guest.read(old, 0), 0, "was {before:#x}");
+            }
+            assert_eq!(r.guest.unpin(old), 0);
+        }
+        assert_eq!(r.guest.domain.release(old, None), 0);
+    });
+}
