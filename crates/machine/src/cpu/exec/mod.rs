@@ -20,10 +20,20 @@ pub mod x87;
 
 use crate::cpu::SlowFn;
 use iced_x86::Code;
+use std::sync::LazyLock;
+
+/// Handlers by `Code`: decoding asks once per instruction.
+static HANDLERS: LazyLock<Vec<Option<SlowFn>>> = LazyLock::new(|| {
+    Code::values()
+        .map(|code| {
+            general::lookup(code)
+                .or_else(|| sse::lookup(code))
+                .or_else(|| x87::lookup(code))
+        })
+        .collect()
+});
 
 /// The handler of an instruction form; `None` raises #UD.
 pub fn lookup(code: Code) -> Option<SlowFn> {
-    general::lookup(code)
-        .or_else(|| sse::lookup(code))
-        .or_else(|| x87::lookup(code))
+    HANDLERS.get(code as usize).copied().flatten()
 }

@@ -126,12 +126,15 @@ fn movs<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
                 n = distance / bytes;
             }
         }
+        let mut done = false;
         if n > 1 {
             let mut buf = [0u8; CHUNK as usize];
             let part = &mut buf[..(n * bytes) as usize];
             cpu.read_bytes(src, part)?;
-            cpu.write_bytes(dst, part)?;
-        } else {
+            // A live page table takes stores one by one only.
+            done = cpu.write_bytes(dst, part).is_ok();
+        }
+        if !done {
             n = 1;
             let v = load::<B>(cpu, src)?;
             store::<B>(cpu, dst, v)?;
@@ -164,9 +167,7 @@ fn stos<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         if f.forward && count > 1 {
             n = f.room::<B>(dst, dst, CHUNK).min(count);
         }
-        if n > 1 {
-            cpu.write_bytes(dst, &buf[..n as usize * bytes])?;
-        } else {
+        if n <= 1 || cpu.write_bytes(dst, &buf[..n as usize * bytes]).is_err() {
             n = 1;
             store::<B>(cpu, dst, value)?;
         }
