@@ -52,11 +52,9 @@ impl Mm {
                     u64::from(*writable),
                 );
             }
-            let owned = self
-                .info
-                .iter()
-                .filter(|f| usize::from(f.owner) == domid && f.refs > 0)
-                .count() as u64;
+            let mine =
+                |f: &&FrameInfo| usize::from(f.owner) == domid && f.refs > 0 && f.state & state::XEN == 0;
+            let owned = self.info.iter().filter(mine).count() as u64;
             if owned != d.owned {
                 out.push(format!(
                     "d{domid} owns {owned} frames, its count says {}",

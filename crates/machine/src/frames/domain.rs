@@ -72,7 +72,8 @@ impl Domain {
         }
         let mut op = self.op(None);
         let left = op.mm.free.len().checked_sub(usize::try_from(count).ok()?)?;
-        op.dom_mut().filter(|d| !d.dying)?.owned += count;
+        let counted = if info.allocated() { count } else { 0 };
+        op.dom_mut().filter(|d| !d.dying)?.owned += counted;
         let frames: Vec<Mfn> = op.mm.free.split_off(left).into_iter().rev().map(Mfn).collect();
         for m in &frames {
             if let Some(f) = op.frame_mut(*m) {
@@ -384,6 +385,10 @@ impl Op<'_> {
                 self.put_page_and_type(mfn);
             }
             if was & state::XEN != 0 {
+                // It is an ordinary frame for the rest of its life, and counts as one.
+                if let Some(d) = self.dom_mut() {
+                    d.owned += 1;
+                }
                 self.put_page_and_type(mfn);
             }
             if was & state::ALLOCATED != 0 {

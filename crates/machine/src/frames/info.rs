@@ -129,7 +129,7 @@ pub struct DomMm {
     pub is_32bit: bool,
     /// No new reference to any of its frames is given out.
     pub dying: bool,
-    /// Frames owned, references to freed ones included.
+    /// Frames allocated, those included that were released and are still mapped; not the hypervisor's shared ones.
     pub owned: u64,
     /// Tables whose type count fell to zero, still validated: devalidated in bounded steps.
     pub(super) dead: Vec<Mfn>,

@@ -139,9 +139,9 @@ impl Op<'_> {
             (0, Ty::None),
             "a typed frame lost its last reference"
         );
-        let owner = f.owner;
+        let (owner, counted) = (f.owner, f.state & state::XEN == 0);
         *f = FrameInfo::FREE;
-        if let Some(d) = self.mm.dom_mut(owner) {
+        if let Some(d) = self.mm.dom_mut(owner).filter(|_| counted) {
             d.owned = d.owned.saturating_sub(1);
         }
         self.mm.to_free.push(mfn);
