@@ -244,7 +244,7 @@ fn run_input(data: &[u8]) {
             }
             Stop::Trap(_) => {}
         }
-        match rng.below(12) {
+        match rng.below(50) {
             0 => cpu.flush_tlb_all_views(),
             1 => cpu.set_base(Mfn(TABLES), rng.chance(50)),
             2 => cpu.shared.request(attention::EVENT),
