@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p domzero-machine --example bench [-- [--json] [--seconds S] [NAME...]]`
 
+mod pv;
+
 use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{pte, TestVm, STACK_TOP};
 use iced_x86::code_asm::*;
@@ -396,7 +398,29 @@ fn main() {
             figure.native.map_or("null".into(), |n| format!("{n:.1}"))
         ));
     }
+    let mut costs = Vec::new();
+    if names.is_empty() || names.iter().any(|n| n == "pv") {
+        let (ns, instructions) = pv::syscall(seconds);
+        let (host, exit) = (pv::native_syscall(), pv::hypercall(seconds));
+        if !json {
+            println!(
+                "syscall     {ns:>7.0} ns     native {host:>6.0}   {:>5.1}x   application to kernel and back, {instructions:.0} instructions",
+                ns / host
+            );
+            println!("hypercall   {exit:>7.0} ns     out of the engine and back");
+        }
+        costs.push(format!(
+            "{{\"name\": \"syscall\", \"ns\": {ns:.1}, \"native_ns\": {host:.1}}}"
+        ));
+        costs.push(format!(
+            "{{\"name\": \"hypercall\", \"ns\": {exit:.1}, \"native_ns\": null}}"
+        ));
+    }
     if json {
-        println!("{{\"engine\": [\n  {}\n]}}", rows.join(",\n  "));
+        println!(
+            "{{\"engine\": [\n  {}\n], \"pv\": [\n  {}\n]}}",
+            rows.join(",\n  "),
+            costs.join(",\n  ")
+        );
     }
 }
