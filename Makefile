@@ -32,7 +32,7 @@ bench: setup
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup
-	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test fuzz -- --nocapture
+	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test engine hostile -- --nocapture
 
 format: setup
 	$(BIN)/ruff format .

@@ -1,0 +1,128 @@
+"""How long Debian's kernel takes to reach /init, and to power off again: `python benchmarks/boot.py [--runs N] [--json]`.
+
+Every run is a fresh `domzero run`; times are from the start of the process, so everything counts. The minimum says what
+the program can do, the median what this machine does today.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Console lines by which a boot is followed.
+MILESTONES = {
+    "linux": "Linux version",
+    "init": "Run /init as init process",
+    "shell": "INIT-REACHED",
+    "end": "Power down",
+}
+_INIT = """\
+#!/bin/busybox sh
+echo INIT-REACHED
+exec /bin/busybox poweroff -f
+"""
+
+
+@dataclass(slots=True)
+class Boot:
+    """One run: seconds from its start to each milestone."""
+
+    status: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+
+
+def build_ramdisk(path: Path) -> None:
+    """An initramfs whose /init says that it was reached and powers off."""
+    from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
+
+    busybox = Path("/bin/busybox").read_bytes()
+    entries = [
+        *(directory(name) for name in ("bin", "dev", "proc", "sys")),
+        char_device("dev/console", 5, 1),
+        file("bin/busybox", busybox, 0o755),
+        file("init", _INIT, 0o755),
+    ]
+    path.write_bytes(write_cpio(entries))
+
+
+def find_kernel() -> str:
+    """The kernel of the newest fetched image; fetched if there is none."""
+    from domzero.dom0.images import fetch_debian
+
+    image, _ = fetch_debian(lambda text: print(f"boot: {text}", file=sys.stderr))
+    return str(image.kernel)
+
+
+def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float) -> Boot:
+    """Boots once."""
+    command = [sys.executable, "-m", "domzero", "run", "--kernel", kernel, "--ramdisk", ramdisk]
+    command += ["--cmdline", "console=hvc0", "--memory", str(memory_mib), "--timeout", str(timeout_s)]
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    seconds: dict[str, float] = {}
+    assert process.stdout is not None and process.stderr is not None
+    for raw in process.stdout:
+        line = raw.decode(errors="replace")
+        for name, text in MILESTONES.items():
+            if text in line:
+                seconds.setdefault(name, time.monotonic() - start)
+    errors = process.stderr.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds["exit"] = time.monotonic() - start
+    if "shell" not in seconds:
+        sys.stderr.write(errors)
+    return Boot(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kernel", help="a PV kernel (default: `domzero image fetch debian`)")
+    parser.add_argument("--runs", type=int, default=3, help="boots (default: %(default)s)")
+    parser.add_argument("--memory", type=int, default=256, help="memory in MiB (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds per boot (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args()
+    kernel = args.kernel or find_kernel()
+    with tempfile.TemporaryDirectory() as directory:
+        ramdisk = Path(directory) / "initramfs"
+        build_ramdisk(ramdisk)
+        boots = [boot(kernel, str(ramdisk), args.memory, args.timeout) for _ in range(args.runs)]
+    reached = [b for b in boots if "shell" in b.seconds]
+    names = [name for name in (*MILESTONES, "exit") if reached and all(name in b.seconds for b in reached)]
+    result = {
+        "kernel": kernel,
+        "memory_mib": args.memory,
+        "runs": len(boots),
+        "reached_init": len(reached),
+        "statuses": [b.status for b in boots],
+        "seconds": {
+            name: {
+                "min": round(min(b.seconds[name] for b in reached), 3),
+                "median": round(statistics.median(b.seconds[name] for b in reached), 3),
+            }
+            for name in names
+        },
+        "cpu_seconds": {"min": round(min(b.cpu_seconds for b in reached), 3)} if reached else {},
+    }
+    if args.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"{len(reached)} of {len(boots)} boots reached /init ({Path(kernel).name}, {args.memory} MiB)")
+        for name, value in result["seconds"].items():
+            print(f"{name:<8} {value['min']:>7.2f} s  median {value['median']:>7.2f} s")
+    return 0 if len(reached) == len(boots) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
