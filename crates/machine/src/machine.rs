@@ -1,6 +1,7 @@
 //! The machine: physical memory, frame table, domains, and the vCPUs that may have to forget things.
 
 use crate::clock::Clock;
+use crate::cpu::code::CodeMap;
 use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
 use crate::shared::{Purge, VcpuShared};
@@ -14,6 +15,7 @@ pub type DomId = u16;
 pub struct Machine {
     pub mem: PhysMem,
     pub frames: FrameTable,
+    pub code: CodeMap,
     pub clock: Arc<Clock>,
     /// Serialises every change of frame types, counts, owners and page tables. See [`Machine::lock_mm`].
     mm: Mutex<Mm>,
@@ -33,9 +35,11 @@ impl Machine {
         let mm = Mm::new(&mem, seed);
         let (m2p, m2p_compat) = (mm.m2p(), mm.m2p_compat());
         let (clock, vcpus) = (Arc::new(clock), RwLock::default());
+        let code = CodeMap::new(mem.frames());
         Ok(Arc::new(Machine {
             mem,
             frames,
+            code,
             clock,
             mm: Mutex::new(mm),
             m2p,
@@ -203,10 +207,15 @@ fn is_me(v: &Arc<VcpuShared>, me: Option<&VcpuShared>) -> bool {
 }
 
 fn wait_for(list: &[Arc<VcpuShared>], me: Option<&VcpuShared>) {
+    // Two vCPUs that purge at once must not wait for each other.
+    let was = me.map(|s| s.in_guest.swap(false, Ordering::SeqCst));
     for v in list.iter().filter(|v| !is_me(v, me)) {
         while v.in_guest.load(Ordering::SeqCst) && v.purge_pending() {
             std::thread::yield_now();
         }
+    }
+    if let (Some(s), Some(was)) = (me, was) {
+        s.in_guest.store(was, Ordering::SeqCst);
     }
 }
 

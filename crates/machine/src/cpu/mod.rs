@@ -4,6 +4,9 @@
 //! only through the methods of [`Cpu`]; nothing is committed before the last possible fault of an instruction.
 
 pub mod access;
+pub mod block;
+pub mod code;
+pub mod decode;
 pub mod exec;
 pub mod fault;
 pub mod flags;
@@ -13,9 +16,11 @@ pub mod segment;
 pub mod views;
 pub mod x87state;
 
+use crate::cpu::block::{BlockCache, Slot};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::machine::Domain;
-use crate::mmu::tlb::{TlbEntry, Views};
+use crate::mem::Mfn;
+use crate::mmu::tlb::{Jump, TlbEntry, Views};
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
 use std::sync::Arc;
@@ -53,6 +58,8 @@ pub struct Cpu {
     pub(crate) slice: i64,
     /// Translations of the current view.
     pub(crate) tlb: *mut TlbEntry,
+    /// The jump cache of the current view.
+    pub(crate) jumps: *mut Jump,
     /// Last result of an arithmetic instruction, sign-extended, and its carries: see flags.rs.
     pub(crate) fl_res: u64,
     pub(crate) fl_aux: u64,
@@ -89,6 +96,16 @@ pub struct Cpu {
     /// First frame and number of frames of the machine-to-phys table.
     pub m2p: (u64, u64),
     pub(crate) views: Views,
+    pub(crate) blocks: BlockCache,
+    /// Forget all blocks before the next one is run.
+    pub(crate) forget_all: bool,
+    /// Why the chain of ops ended, if it was not to find the block at `rip`.
+    pub(crate) leave: Option<Trap>,
+    pub(crate) pending: Option<run::PendingLink>,
+    pub(crate) step_ops: Vec<Slot>,
+    /// Slow stores to one frame with decoded code.
+    pub(crate) code_frame: Mfn,
+    pub(crate) code_stores: u32,
     pub domain: Arc<Domain>,
     pub shared: Arc<VcpuShared>,
 }
@@ -159,6 +176,7 @@ impl Cpu {
             scratch: 0,
             slice: 0,
             tlb: views.current_tlb(),
+            jumps: views.current_jumps(),
             fl_res: 1,
             fl_aux: 0,
             fl_other: flags::FIXED,
@@ -181,6 +199,13 @@ impl Cpu {
             mem_frames: machine.mem.frames(),
             m2p: (machine.m2p().0 .0, machine.m2p().1),
             views,
+            blocks: BlockCache::default(),
+            forget_all: false,
+            leave: None,
+            pending: None,
+            step_ops: Vec::new(),
+            code_frame: Mfn(0),
+            code_stores: 0,
             shared,
             domain,
         });

@@ -1,102 +1,148 @@
-//! The run loop.
+//! The run loop: finds blocks, keeps the budget, looks at attention.
 
-use super::exec;
-use super::fault::{Fault, Trap};
+use super::block::{key, Op};
+use super::fault::Trap;
 use super::{Cpu, Stop};
+use crate::frames::flag;
 use crate::mem::Mfn;
+use crate::mmu::tlb::{jump_index, tlb_index, Jump};
 use crate::mmu::walk::Access;
 use crate::shared::attention;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use std::sync::atomic::Ordering;
+
+/// Instructions between two looks at `shared.attention`.
+const SLICE: i64 = 4096;
+
+/// A link of a running block that led nowhere yet: where it is, and the frame that its target must lie in.
+#[derive(Clone, Copy)]
+pub(crate) struct PendingLink {
+    pub slot: *mut u64,
+    pub mfn: u32,
+}
 
 impl Cpu {
     /// Runs guest code until something needs the layer above. Never panics on guest input.
     pub fn run(&mut self) -> Stop {
         let was = self.shared.in_guest.swap(true, Ordering::SeqCst);
-        let stop = self.run_plain();
+        self.leave = None;
+        self.pending = None;
+        let stop = self.run_blocks();
         self.shared.in_guest.store(was, Ordering::SeqCst);
         stop
     }
 
-    fn run_plain(&mut self) -> Stop {
+    fn run_blocks(&mut self) -> Stop {
         loop {
-            let bits = self.shared.attention.load(Ordering::SeqCst);
-            if bits & attention::PURGE != 0 {
-                self.apply_purges();
+            self.budget += self.slice;
+            self.slice = 0;
+            if let Some(trap) = self.leave.take() {
+                return Stop::Trap(trap);
             }
-            if bits & !attention::PURGE != 0 {
-                return Stop::Attention;
+            let bits = self.shared.attention.load(Ordering::SeqCst);
+            if bits != 0 {
+                if bits & attention::PURGE != 0 {
+                    self.pending = None;
+                    self.apply_purges();
+                }
+                if bits & !attention::PURGE != 0 {
+                    return Stop::Attention;
+                }
+            }
+            if self.forget_all || self.blocks.full() {
+                self.pending = None;
+                self.forget_all = false;
+                self.blocks.clear();
+                self.views.clear_jumps_all();
             }
             if self.budget <= 0 {
                 return Stop::Budget;
             }
-            if let Err(trap) = self.step() {
-                match trap {
-                    Trap::EndBlock => {}
-                    Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. } => {
-                        self.budget -= 1;
-                        self.rip = self.next_rip;
-                        return Stop::Trap(trap);
+            let found = match self.find() {
+                Ok(f) => f,
+                Err(t) => return Stop::Trap(t),
+            };
+            match found {
+                // SAFETY: `op` is the first of a block in the arena, preceded by its header.
+                Some(op) if unsafe { i64::from((*op).left) } <= self.budget => unsafe {
+                    if let Some(p) = self.pending.take() {
+                        if (*op.sub(1)).imm as u32 == p.mfn {
+                            *p.slot = op as u64;
+                        }
                     }
-                    _ => return Stop::Trap(trap),
+                    let s = self.budget.min(SLICE);
+                    self.budget -= s;
+                    self.slice = s - i64::from((*op).left);
+                    self.chain(op);
+                },
+                _ => {
+                    if let Err(t) = self.step() {
+                        return Stop::Trap(t);
+                    }
                 }
             }
-            self.budget -= 1;
-            self.rip = self.next_rip;
         }
     }
 
-    /// One instruction: fetched, decoded and executed. A fault leaves `rip` at it.
+    /// Runs ops from `op` on, until one gives null.
+    ///
+    /// # Safety
+    /// `op` must be an op of a live block that suits `rip`, its cost taken from `slice`.
+    unsafe fn chain(&mut self, op: *const Op) {
+        self.page_va = self.rip & !0xfff;
+        let cpu: *mut Cpu = self;
+        let mut op = op;
+        while !op.is_null() {
+            // SAFETY: handlers are given the op that they belong to.
+            op = unsafe { ((*op).h)(cpu, op) };
+        }
+    }
+
+    /// One instruction, decoded afresh: near the end of the budget, and in frames whose code is not kept.
     fn step(&mut self) -> Result<(), Trap> {
-        let insn = self.fetch()?;
-        self.next_rip = self.rip.wrapping_add(insn.len() as u64);
-        let Some(f) = exec::lookup(insn.code()) else {
-            return Err(Fault::ud().into());
-        };
-        f(self, &insn)
+        self.pending = None;
+        let (draft, _) = self.decode_block(self.rip, 1, false)?;
+        self.step_ops = draft.ops;
+        self.budget -= 1;
+        self.slice = 0;
+        // SAFETY: `step_ops` lives until the next step; a block of one instruction costs one.
+        unsafe { self.chain(self.step_ops.as_ptr().add(1).cast()) };
+        self.pending = None;
+        Ok(())
     }
 
-    fn fetch(&mut self) -> Result<Instruction, Trap> {
-        let offset = self.rip & 0xfff;
-        let first = (4096 - offset).min(15) as usize;
-        let mut buf = [0u8; 15];
-        let page = self.translate(self.rip, Access::Fetch)?;
-        // SAFETY: `first` bytes are left in the page.
-        unsafe { std::ptr::copy(page.host, buf.as_mut_ptr(), first) };
-        match decode(&buf[..first], offset) {
-            Ok(i) => Ok(i),
-            Err(DecoderError::NoMoreBytes) if first < 15 => {
-                let next = self.rip.wrapping_add(first as u64);
-                let page = self.translate(next, Access::Fetch)?;
-                // SAFETY: 15 - first < 4096 bytes from the start of a page.
-                unsafe { std::ptr::copy(page.host, buf.as_mut_ptr().add(first), 15 - first) };
-                decode(&buf, offset).map_err(bad_instruction)
+    /// The block at `rip`; `None` if its instructions must be decoded each time.
+    fn find(&mut self) -> Result<Option<*const Op>, Trap> {
+        let rip = self.rip;
+        // SAFETY: `jumps` points to the current view's table, the index is in range.
+        let slot = unsafe { &mut *self.jumps.add(jump_index(rip)) };
+        if slot.rip == rip {
+            // SAFETY: jump entries point to blocks in the arena.
+            if unsafe { (*slot.op).dead } == 0 {
+                return Ok(Some(slot.op));
             }
-            Err(e) => Err(bad_instruction(e)),
         }
-    }
-
-    pub(crate) fn forget_code(&mut self, _mfn: Mfn, _start: u16, _end: u16) {}
-
-    pub(crate) fn forget_all_code(&mut self) {}
-
-    /// A store hit a frame with decoded code.
-    pub(crate) fn code_written(&mut self, _mfn: Mfn, _offset: u16, _len: usize) {}
-}
-
-/// Longer than 15 bytes is #GP, anything else #UD.
-fn bad_instruction(e: DecoderError) -> Trap {
-    match e {
-        DecoderError::NoMoreBytes => Fault::gp().into(),
-        _ => Fault::ud().into(),
-    }
-}
-
-fn decode(bytes: &[u8], offset: u64) -> Result<Instruction, DecoderError> {
-    let mut d = Decoder::with_ip(64, bytes, offset, DecoderOptions::NONE);
-    let i = d.decode();
-    match d.last_error() {
-        DecoderError::None => Ok(i),
-        e => Err(e),
+        // SAFETY: in range; `tlb` points to the current view.
+        let e = unsafe { *self.tlb.add(tlb_index(rip)) };
+        let mfn = if e.neg_x.wrapping_add(rip) < 4096 {
+            Mfn(rip.wrapping_add(e.delta).wrapping_sub(self.mem_base as u64) >> 12)
+        } else {
+            self.translate(rip, Access::Fetch)?.mfn
+        };
+        let k = key(mfn, rip, 0);
+        let op = match self.blocks.get(k) {
+            Some(op) => op,
+            None => {
+                if self.domain.machine.frames.flags(mfn) & flag::NO_CODE != 0 {
+                    return Ok(None);
+                }
+                let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
+                let start = (rip & 0xfff) as u16;
+                let k = key(mfn, rip, 0);
+                self.blocks.insert(k, &draft.ops, mfn, start, draft.end, draft.second)
+            }
+        };
+        // SAFETY: as above; decoding does not switch views.
+        unsafe { *self.jumps.add(jump_index(rip)) = Jump { rip, op } };
+        Ok(Some(op))
     }
 }

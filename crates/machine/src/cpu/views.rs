@@ -51,6 +51,7 @@ impl Cpu {
 
     fn view_changed(&mut self) {
         self.tlb = self.views.current_tlb();
+        self.jumps = self.views.current_jumps();
     }
 
     /// Does what other threads queued with `Machine::purge`. Called at block boundaries, and by whoever has waited

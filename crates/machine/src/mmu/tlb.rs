@@ -1,6 +1,7 @@
 //! The software TLB: one set of translations per address space ("view"), so that the kernel/user switch of every
 //! system call of a 64-bit PV guest flushes nothing.
 
+use crate::cpu::block::Op;
 use crate::mem::Mfn;
 
 /// Entries of one view, direct mapped.
@@ -33,6 +34,27 @@ fn invalid_tag(index: usize) -> u64 {
     (((index ^ 1) as u64) << 12).wrapping_neg()
 }
 
+/// Entries of a view's jump cache: groups of 64, so that one page's can be cleared cheaply.
+const JUMPS: usize = 1 << 13;
+
+/// Where the block at `rip` is.
+#[derive(Clone, Copy)]
+pub struct Jump {
+    pub rip: u64,
+    pub op: *const Op,
+}
+
+#[inline(always)]
+pub fn jump_index(rip: u64) -> usize {
+    let page = rip >> 12;
+    ((page ^ page >> 7) as usize & 127) << 6 | ((rip ^ rip >> 6) & 63) as usize
+}
+
+/// An entry that no address with this index matches.
+fn no_jump(index: usize) -> Jump {
+    Jump { rip: u64::from(index == 0), op: std::ptr::null() }
+}
+
 /// Which address space a view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewKey {
@@ -49,6 +71,7 @@ pub struct View {
     used: u64,
     entries: Box<[TlbEntry]>,
     touched: Vec<u16>,
+    jumps: Box<[Jump]>,
 }
 
 impl View {
@@ -83,7 +106,12 @@ impl View {
         }
     }
 
+    fn clear_jumps(&mut self) {
+        self.jumps.iter_mut().enumerate().for_each(|(i, j)| *j = no_jump(i));
+    }
+
     fn flush(&mut self) {
+        self.clear_jumps();
         if self.touched.len() > TOUCHED_MAX {
             (0..TLB_SIZE).for_each(|i| self.clear(i));
             self.touched.clear();
@@ -116,6 +144,16 @@ impl Views {
     /// The entries of the current view; valid until the next call of a method that switches.
     pub fn current_tlb(&mut self) -> *mut TlbEntry {
         self.list[self.current].entries.as_mut_ptr()
+    }
+
+    /// The jump cache of the current view; valid as long as `current_tlb`.
+    pub fn current_jumps(&mut self) -> *mut Jump {
+        self.list[self.current].jumps.as_mut_ptr()
+    }
+
+    /// Empties every jump cache.
+    pub fn clear_jumps_all(&mut self) {
+        self.list.iter_mut().for_each(View::clear_jumps);
     }
 
     pub fn current_index(&self) -> usize {
@@ -224,12 +262,20 @@ impl Views {
             if v.entries[i].neg_r == tag {
                 v.clear(i);
             }
+            // Jumps may outlive the entry.
+            let group = jump_index(va & !0xfff) & !63;
+            for (n, j) in v.jumps[group..group + 64].iter_mut().enumerate() {
+                *j = no_jump(group + n);
+            }
         }
     }
 
     /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`).
     pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
         for v in self.list.iter_mut().filter(|v| !v.stale) {
+            if !writable_only {
+                v.clear_jumps();
+            }
             for i in 0..TLB_SIZE {
                 let bad = invalid_tag(i);
                 let e = &mut v.entries[i];

@@ -1,0 +1,246 @@
+//! From bytes to blocks of ops.
+
+use super::block::{Ext, Op, Slot};
+use super::exec::fast::lower::LowExt;
+use super::exec::{self, fast};
+use super::fault::{Fault, Trap};
+use super::{Cpu, SlowFn};
+use crate::mem::Mfn;
+use crate::mmu::walk::Access;
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+
+/// Instructions in a block.
+const MAX_INSNS: usize = 64;
+/// Bytes looked at for a block.
+const WINDOW: usize = 512;
+
+/// A decoded block that is not in the arena yet. `ops` begins with a header slot, which holds the frame.
+#[derive(Default)]
+pub struct Draft {
+    pub ops: Vec<Slot>,
+    /// Bytes of the first frame that it was made from: from the entry offset to here.
+    pub end: u16,
+    /// Frame and number of bytes of the second page, for an instruction that crosses into it.
+    pub second: Option<(Mfn, u16)>,
+}
+
+/// The first `n` bytes at `page.host`, which the guest may be changing meanwhile.
+fn copy_bytes(host: *const u8, buf: &mut [u8]) {
+    // SAFETY: the callers give no more than what is left in the page at `host`, which points into guest RAM.
+    unsafe { std::ptr::copy(host, buf.as_mut_ptr(), buf.len()) };
+}
+
+impl Cpu {
+    /// Decodes the block at `rip`, at most `max` instructions. With `keep`, its bytes are watched from then on.
+    pub(crate) fn decode_block(&mut self, rip: u64, max: usize, keep: bool) -> Result<(Draft, Mfn), Trap> {
+        let offset = (rip & 0xfff) as usize;
+        let room = 4096 - offset;
+        loop {
+            let page = self.translate(rip, Access::Fetch)?;
+            if keep && self.mark_code(page.mfn) {
+                continue;
+            }
+            let mut buf = [0u8; WINDOW + 15];
+            let have = room.min(WINDOW);
+            copy_bytes(page.host, &mut buf[..have]);
+            let (mut insns, mut end) = decode_all(&buf[..have], offset as u64, max.min(MAX_INSNS));
+            let mut second = None;
+            if insns.is_empty() && room < 15 && decode_one(&buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes) {
+                let next = self.translate(rip.wrapping_add(room as u64), Access::Fetch)?;
+                if keep && self.mark_code(next.mfn) {
+                    continue;
+                }
+                copy_bytes(next.host, &mut buf[room..15]);
+                (insns, end) = decode_all(&buf[..15], offset as u64, 1);
+                if end > room {
+                    second = Some((next.mfn, (end - room) as u16, next.host));
+                }
+            }
+            let used = end.max(1);
+            if keep {
+                let code = &self.domain.machine.code;
+                code.mark(page.mfn, offset as u16, (offset + used).min(4096) as u16);
+                let mut now = [0u8; WINDOW + 15];
+                let first = used.min(room);
+                if let Some((mfn, n, host)) = second {
+                    code.mark(mfn, 0, n);
+                    copy_bytes(host, &mut now[room..used]);
+                }
+                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+                copy_bytes(page.host, &mut now[..first]);
+                if now[..used] != buf[..used] {
+                    continue;
+                }
+            }
+            let mut draft = self.lower(&insns, offset, end, &buf, page.mfn, second);
+            draft.end = (offset + used).min(4096) as u16;
+            return Ok((draft, page.mfn));
+        }
+    }
+
+    fn lower(
+        &mut self,
+        insns: &[Instruction],
+        offset: usize,
+        end: usize,
+        buf: &[u8],
+        mfn: Mfn,
+        second: Option<(Mfn, u16, *mut u8)>,
+    ) -> Draft {
+        let mut out = Draft::default();
+        let mut header = Op::new(fast::op_leave);
+        header.imm = mfn.0;
+        out.ops.push(Slot { op: header });
+        if let Some((_, _, host)) = second {
+            let mut op = Op::new(fast::op_cross);
+            op.imm = host as u64;
+            op.off = offset as u16;
+            op.left = 1;
+            out.ops.push(Slot { op });
+        }
+        out.second = second.map(|(mfn, n, _)| (mfn, n));
+        let live = fast::lower::flags_live(insns);
+        let mut i = 0usize;
+        let mut off = offset;
+        let mut ended = false;
+        while let Some(insn) = insns.get(i) {
+            let left = (insns.len() - i) as u8;
+            let fused = if self.slow_only { None } else { fast::lower::fuse(insn, insns.get(i + 1)) };
+            let low = match fused {
+                Some(l) => {
+                    let n = insns.get(i + 1).map_or(0, |n| n.len());
+                    i += 1;
+                    Some((l, insn.len() + n))
+                }
+                None if self.slow_only => None,
+                None => fast::lower::lower(insn, live.get(i).copied().unwrap_or(true)).map(|l| (l, insn.len())),
+            };
+            i += 1;
+            match low {
+                Some((fast::lower::Low::Nothing, len)) => {
+                    if out.ops.len() > 1 {
+                        off += len;
+                        continue;
+                    }
+                    let mut op = Op::new(fast::op_nop);
+                    (op.off, op.left, op.len) = (off as u16, left, len as u8);
+                    out.ops.push(Slot { op });
+                    off += len;
+                }
+                Some((fast::lower::Low::Op(mut op, ext), len)) => {
+                    (op.off, op.left, op.len) = (off as u16, left, len as u8);
+                    push_op(&mut out.ops, op, ext, mfn);
+                    off += len;
+                    ended = ends_block(insn) || fused.is_some();
+                }
+                None => {
+                    ended = ends_block(insn);
+                    let f = exec::lookup(insn.code());
+                    ended |= f.is_none();
+                    push_slow(&mut out.ops, insn, f.unwrap_or(undefined), off, left, ended);
+                    off += insn.len();
+                }
+            }
+            if ended {
+                break;
+            }
+        }
+        if insns.is_empty() {
+            let mut op = Op::new(if too_long(&buf[..end.max(15)]) { fast::op_gp } else { fast::op_ud });
+            (op.off, op.left) = (offset as u16, 1);
+            out.ops.push(Slot { op });
+        } else if !ended {
+            // Falls through: at the limit, at the end of the page, or before something that cannot be decoded.
+            let near = off < 4096;
+            let mut op = Op::new(if near { fast::flow::op_fall } else { fast::flow::op_far });
+            op.off = off as u16;
+            op.links = u8::from(near);
+            push_op(&mut out.ops, op, LowExt { imm: 0, target: off as i32 }, mfn);
+        }
+        out
+    }
+}
+
+fn undefined(_: &mut Cpu, _: &Instruction) -> super::fault::Exec {
+    Err(Fault::ud().into())
+}
+
+/// `op`, and the slot that goes with its links.
+fn push_op(ops: &mut Vec<Slot>, mut op: Op, x: LowExt, mfn: Mfn) {
+    op.slots = 1 + u8::from(op.links > 0);
+    if op.links == 0 {
+        op.disp = if x.target != 0 { x.target } else { op.disp };
+        ops.push(Slot { op });
+        return;
+    }
+    ops.push(Slot { op });
+    let ext = Ext { unused: 0, fall: 0, imm: x.imm, mfn: mfn.0 as u32, target: x.target, flags: [0; 4] };
+    ops.push(Slot { ext });
+}
+
+fn push_slow(ops: &mut Vec<Slot>, insn: &Instruction, f: SlowFn, off: usize, left: u8, end: bool) {
+    let mut op = Op::new(if end { fast::op_slow_end } else { fast::op_slow });
+    op.imm = f as usize as u64;
+    (op.off, op.left, op.len) = (off as u16, left, insn.len() as u8);
+    op.slots = 3;
+    let mut payload = [Slot { raw: [0; 4] }; 2];
+    // SAFETY: an `Instruction` is plain data, fits (checked in block.rs), and is less aligned than a slot.
+    unsafe { payload.as_mut_ptr().cast::<Instruction>().write(*insn) };
+    ops.push(Slot { op });
+    ops.extend_from_slice(&payload);
+}
+
+fn decode_one(bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
+    let mut d = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
+    let i = d.decode();
+    match d.last_error() {
+        DecoderError::None => Ok(i),
+        e => Err(e),
+    }
+}
+
+/// Decodes until the block ends; gives the instructions and the number of bytes they take.
+fn decode_all(bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
+    let mut d = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
+    let mut out = Vec::with_capacity(16);
+    let mut end = 0;
+    while out.len() < max && d.can_decode() {
+        let i = d.decode();
+        if d.last_error() != DecoderError::None {
+            break;
+        }
+        end = d.position();
+        out.push(i);
+        if ends_block(&i) {
+            break;
+        }
+    }
+    (out, end)
+}
+
+/// An instruction of more than 15 bytes raises #GP instead of #UD: only prefixes make it that long.
+fn too_long(bytes: &[u8]) -> bool {
+    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let prefixes = bytes.iter().take(15).take_while(|b| prefix(b)).count();
+    let mut padded = [0u8; 30];
+    let rest: Vec<u8> = bytes.iter().copied().skip(prefixes.saturating_sub(1)).take(15).collect();
+    padded[..rest.len()].copy_from_slice(&rest);
+    prefixes >= 15 || (prefixes > 8 && decode_one(&padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
+}
+
+/// True if `insn` must be the last of its block: it branches, may leave the engine, or changes what later
+/// instructions were decoded under.
+pub fn ends_block(insn: &Instruction) -> bool {
+    if insn.flow_control() != FlowControl::Next {
+        return true;
+    }
+    use Mnemonic as M;
+    match insn.mnemonic() {
+        M::Popf | M::Popfd | M::Popfq | M::Sti | M::Cli | M::Rdtsc | M::Rdtscp | M::Wrmsr | M::Rdmsr | M::Hlt => true,
+        M::Mov | M::Pop => {
+            insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
+        }
+        M::Lss | M::Lfs | M::Lgs | M::Lds | M::Les => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,181 @@
+//! Branches, calls and returns.
+
+use super::*;
+use crate::cpu::block::Ext;
+use crate::cpu::run::PendingLink;
+use crate::cpu::flags;
+
+/// Condition code `C` (x86 numbering) of the current flags.
+#[inline(always)]
+pub(crate) unsafe fn cond<const C: u8>(cpu: *const Cpu) -> bool {
+    let c = &*cpu;
+    let v = match C >> 1 {
+        0 => c.of(),
+        1 => c.cf(),
+        2 => c.zf(),
+        3 => c.cf() | c.zf(),
+        4 => c.sf(),
+        5 => c.pf(),
+        6 => c.sf() != c.of(),
+        _ => c.zf() | (c.sf() != c.of()),
+    };
+    v != (C & 1 != 0)
+}
+
+/// Where a branch with a link that leads nowhere yet goes: within the page the run loop finds the block and sets the
+/// link, elsewhere it is looked up each time, because another frame may be mapped there the next time.
+pub(crate) unsafe fn follow(cpu: *mut Cpu, op: *const Op, taken: bool) -> *const Op {
+    let ext = op.add(1).cast::<Ext>();
+    let target = if taken { (*ext).target } else { i32::from((*op).off) + i32::from((*op).len) };
+    let rip = (*cpu).page_va.wrapping_add(target as i64 as u64);
+    if (0..4096).contains(&target) {
+        let holder = if taken { op } else { op.add(1) };
+        let slot = holder.cast::<u64>().add(1).cast_mut();
+        (*cpu).pending = Some(PendingLink { slot, mfn: (*ext).mfn });
+        (*cpu).rip = rip;
+        return null();
+    }
+    jump!(cpu, rip)
+}
+
+/// Follows the link in `imm`.
+macro_rules! taken {
+    ($cpu:expr, $op:expr) => {{
+        let l = (*$op).imm as *const Op;
+        if !l.is_null() {
+            enter!($cpu, l)
+        }
+        return follow($cpu, $op, true);
+    }};
+}
+
+pub unsafe fn jcc<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    if cond::<C>(cpu) {
+        taken!(cpu, op)
+    }
+    let l = (*op.add(1).cast::<Ext>()).fall as *const Op;
+    if !l.is_null() {
+        enter!(cpu, l)
+    }
+    follow(cpu, op, false)
+}
+
+pub fn pick_jcc(cc: u8) -> Handler {
+    by_cond!(cc, jcc::<C> as Handler)
+}
+
+/// The next block in the page.
+pub unsafe fn op_fall(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    taken!(cpu, op)
+}
+
+/// A jump out of the page, and its end.
+pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+}
+
+/// Pushes the return address.
+macro_rules! push_return {
+    ($cpu:expr, $op:expr) => {{
+        let sp = rd::<u64>($cpu, RSP).wrapping_sub(8);
+        let ret = (*$cpu).page_va.wrapping_add((*$op).off as u64 + (*$op).len as u64);
+        st!(u64, $cpu, $op, sp, ret);
+        wr::<u64>($cpu, RSP, sp);
+    }};
+}
+
+pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    push_return!(cpu, op);
+    taken!(cpu, op)
+}
+
+pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    push_return!(cpu, op);
+    jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+}
+
+pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let rip = rd::<u64>(cpu, (*op).src);
+    push_return!(cpu, op);
+    jump!(cpu, rip)
+}
+
+pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+    push_return!(cpu, op);
+    jump!(cpu, rip)
+}
+
+pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    jump!(cpu, rd::<u64>(cpu, (*op).src))
+}
+
+pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+    jump!(cpu, rip)
+}
+
+pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let sp = rd::<u64>(cpu, RSP);
+    let rip = ld!(u64, cpu, op, sp);
+    wr::<u64>(cpu, RSP, sp.wrapping_add(8));
+    jump!(cpu, rip)
+}
+
+pub unsafe fn set_r<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    wr::<u8>(cpu, (*op).dst, u8::from(cond::<C>(cpu)));
+    go!(cpu, op.add(1))
+}
+
+pub unsafe fn set_m<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    st!(u8, cpu, op, ea::<true>(cpu, op), u8::from(cond::<C>(cpu)));
+    go!(cpu, op.add(1))
+}
+
+pub fn pick_set(cc: u8, mem: bool) -> Handler {
+    if mem {
+        by_cond!(cc, set_m::<C> as Handler)
+    } else {
+        by_cond!(cc, set_r::<C> as Handler)
+    }
+}
+
+/// A 32-bit cmov clears the upper half even when it does not move.
+pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let v = if cond::<C>(cpu) { rd::<T>(cpu, (*op).src) } else { rd::<T>(cpu, (*op).dst) };
+    wr::<T>(cpu, (*op).dst, v);
+    go!(cpu, op.add(1))
+}
+
+/// The load happens whatever the condition.
+pub unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let m = ld!(T, cpu, op, ea::<true>(cpu, op));
+    let v = if cond::<C>(cpu) { m } else { rd::<T>(cpu, (*op).dst) };
+    wr::<T>(cpu, (*op).dst, v);
+    go!(cpu, op.add(1))
+}
+
+pub fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
+    match (size, mem) {
+        (4, false) => Some(by_cond!(cc, cmov_r::<u32, C> as Handler)),
+        (8, false) => Some(by_cond!(cc, cmov_r::<u64, C> as Handler)),
+        (4, true) => Some(by_cond!(cc, cmov_m::<u32, C> as Handler)),
+        (8, true) => Some(by_cond!(cc, cmov_m::<u64, C> as Handler)),
+        _ => None,
+    }
+}
+
+/// clc, stc, cmc.
+pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let c = &mut *cpu;
+    // OF is CF xor bit 62: both bits change together.
+    let change = match K {
+        0 => c.cf(),
+        1 => !c.cf(),
+        _ => true,
+    };
+    if change {
+        c.fl_aux ^= flags::AUX_CF | flags::AUX_PO;
+    }
+    go!(cpu, op.add(1))
+}

@@ -1,0 +1,350 @@
+//! Specialised handlers of frequent instruction forms, as a chain of tail calls.
+//!
+//! Every handler is given the CPU and the op that it belongs to, and ends in `go!` (next op), `enter!` (another block),
+//! `jump!` (a block by its address) or null (back to the run loop). What is rare is in cold functions that return
+//! plain values: a handler with the address of a local in a callee's hands would not end in a jump.
+//!
+//! Safety of all handlers: they are called only by each other and by `Cpu::chain`, with the CPU that owns the arena,
+//! and with the op whose `h` they are; operands in the op were made by lower.rs.
+#![allow(clippy::missing_safety_doc, unsafe_op_in_unsafe_fn)]
+
+pub mod alu;
+pub mod flow;
+pub mod lower;
+pub mod misc;
+pub mod mov;
+pub mod shift;
+pub mod string;
+pub mod vector;
+
+use crate::cpu::block::{Handler, Op};
+use crate::cpu::fault::{vector as vec_no, Fault, Trap};
+use crate::cpu::{Cpu, Scalar, SlowFn};
+use iced_x86::{Instruction, Register};
+use std::ptr::null;
+
+#[cfg(target_endian = "big")]
+compile_error!("registers are addressed by byte offset: little-endian hosts only");
+
+/// Goes on with op `$op`.
+macro_rules! go {
+    ($cpu:expr, $op:expr) => {{
+        let op: *const Op = $op;
+        if cfg!(debug_assertions) {
+            return op;
+        }
+        return ((*op).h)($cpu, op);
+    }};
+}
+
+/// Goes on with the block that begins with `$op`, in the current page, if the slice has room for it.
+macro_rules! enter {
+    ($cpu:expr, $op:expr) => {{
+        let op: *const Op = $op;
+        let left = (*$cpu).slice - (*op).left as i64;
+        if left < 0 {
+            (*$cpu).rip = (*$cpu).page_va.wrapping_add((*op).off as u64);
+            return std::ptr::null();
+        }
+        (*$cpu).slice = left;
+        go!($cpu, op)
+    }};
+}
+
+/// Goes on at `$rip`.
+macro_rules! jump {
+    ($cpu:expr, $rip:expr) => {{
+        let rip: u64 = $rip;
+        let j = (*$cpu).jumps.add($crate::mmu::tlb::jump_index(rip));
+        if (*j).rip != rip {
+            (*$cpu).rip = rip;
+            return std::ptr::null();
+        }
+        (*$cpu).page_va = rip & !0xfff;
+        enter!($cpu, (*j).op)
+    }};
+}
+
+/// Loads a `$t` or ends the chain with a fault.
+macro_rules! ld {
+    ($t:ty, $cpu:expr, $op:expr, $va:expr) => {{
+        let va: u64 = $va;
+        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        if (*e).neg_r.wrapping_add(va) <= 4096 - <$t as W>::BITS as u64 / 8 {
+            <$t as $crate::cpu::Scalar>::load(va.wrapping_add((*e).delta) as *const u8)
+        } else {
+            let (ok, v) = $crate::cpu::exec::fast::slow_load::<$t>($cpu, $op, va);
+            if !ok {
+                return std::ptr::null();
+            }
+            <$t as W>::cut(v)
+        }
+    }};
+}
+
+/// Stores a `$t` or ends the chain with a fault.
+macro_rules! st {
+    ($t:ty, $cpu:expr, $op:expr, $va:expr, $v:expr) => {{
+        let va: u64 = $va;
+        let v: $t = $v;
+        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        if (*e).neg_w.wrapping_add(va) <= 4096 - <$t as W>::BITS as u64 / 8 {
+            <$t as $crate::cpu::Scalar>::store(v, va.wrapping_add((*e).delta) as *mut u8);
+        } else if !$crate::cpu::exec::fast::slow_store::<$t>($cpu, $op, va, v) {
+            return std::ptr::null();
+        }
+    }};
+}
+
+/// Evaluates an expression with `T` standing for the type of `$size` bytes; `None` for other sizes.
+macro_rules! by_size {
+    ($size:expr, $e:expr) => {
+        match $size {
+            1 => {
+                #[allow(dead_code)]
+                type T = u8;
+                $e
+            }
+            2 => {
+                #[allow(dead_code)]
+                type T = u16;
+                $e
+            }
+            4 => {
+                #[allow(dead_code)]
+                type T = u32;
+                $e
+            }
+            _ => {
+                #[allow(dead_code)]
+                type T = u64;
+                $e
+            }
+        }
+    };
+}
+
+/// Evaluates an expression with `C` standing for the condition code `$cc` (0..15).
+macro_rules! by_cond {
+    ($cc:expr, $e:expr) => {
+        by_cond!(@ $cc, $e, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    };
+    (@ $cc:expr, $e:expr, $($n:literal)*) => {
+        match $cc {
+            $($n => { const C: u8 = $n; $e })*
+            _ => { const C: u8 = 15; $e }
+        }
+    };
+}
+
+pub(crate) use {by_cond, by_size, enter, go, jump, ld, st};
+
+/// The operand types of fast handlers.
+pub trait W: Scalar {
+    const BITS: u32;
+    fn wide(self) -> u64;
+    fn cut(v: u64) -> Self;
+    /// Sign-extended to 64 bits.
+    fn sext(v: u64) -> u64;
+}
+
+macro_rules! w {
+    ($($t:ty, $s:ty);*) => {$(
+        impl W for $t {
+            const BITS: u32 = <$t>::BITS;
+            #[inline(always)]
+            fn wide(self) -> u64 {
+                self as u64
+            }
+            #[inline(always)]
+            fn cut(v: u64) -> Self {
+                v as $t
+            }
+            #[inline(always)]
+            fn sext(v: u64) -> u64 {
+                v as $s as i64 as u64
+            }
+        }
+    )*};
+}
+w!(u8, i8; u16, i16; u32, i32; u64, i64);
+
+/// The register at byte offset `off` of the CPU.
+#[inline(always)]
+pub(crate) unsafe fn rd<T: W>(cpu: *const Cpu, off: u8) -> T {
+    T::load(cpu.cast::<u8>().add(off as usize))
+}
+
+/// Writes a register: 32 bits clear the upper half, fewer merge.
+#[inline(always)]
+pub(crate) unsafe fn wr<T: W>(cpu: *mut Cpu, off: u8, v: T) {
+    let p = cpu.cast::<u8>().add(off as usize);
+    if T::BITS == 32 {
+        v.wide().store(p);
+    } else {
+        v.store(p);
+    }
+}
+
+/// The linear address of the memory operand; `X`: it has an index.
+#[inline(always)]
+pub(crate) unsafe fn ea<const X: bool>(cpu: *const Cpu, op: *const Op) -> u64 {
+    let mut va = rd::<u64>(cpu, (*op).base).wrapping_add((*op).disp as i64 as u64);
+    if X {
+        va = va.wrapping_add(rd::<u64>(cpu, (*op).index) << ((*op).scale & 3));
+    }
+    va
+}
+
+/// Byte offsets of rsp and rbp, whose addresses belong to the stack segment.
+const RSP: u8 = 4 * 8;
+const RBP: u8 = 5 * 8;
+const RSI: u8 = 6 * 8;
+
+/// Leaves the chain at `op` with `t`: nothing of the op has happened.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
+    let c = &mut *cpu;
+    let mut t = t;
+    if std::mem::take(&mut c.noncanonical) && t == Trap::Fault(Fault::gp()) {
+        let stack = if (*op).h as usize == op_slow as Handler as usize || (*op).h as usize == op_slow_end as Handler as usize {
+            stack_segment(&*op.add(1).cast::<Instruction>())
+        } else {
+            matches!((*op).base, RSP | RBP)
+        };
+        if stack {
+            t = Fault::with_code(vec_no::SS, 0).into();
+        }
+    }
+    c.rip = c.page_va.wrapping_add((*op).off as u64);
+    c.slice += (*op).left as i64;
+    c.leave = Some(t);
+}
+
+/// True if a non-canonical operand of `i` raises #SS instead of #GP.
+fn stack_segment(i: &Instruction) -> bool {
+    let memory = (0..i.op_count()).any(|n| i.op_kind(n) == iced_x86::OpKind::Memory);
+    if memory {
+        i.memory_segment() == Register::SS
+    } else {
+        i.is_stack_instruction()
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn slow_load<T: W>(cpu: *mut Cpu, op: *const Op, va: u64) -> (bool, u64) {
+    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+    match (*cpu).read_slow::<T>(va) {
+        Ok(v) => (true, v.wide()),
+        Err(t) => {
+            trap(cpu, op, t);
+            (false, 0)
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn slow_store<T: W>(cpu: *mut Cpu, op: *const Op, va: u64, v: T) -> bool {
+    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+    match (*cpu).write_slow::<T>(va, v) {
+        Ok(()) => true,
+        Err(t) => {
+            trap(cpu, op, t);
+            false
+        }
+    }
+}
+
+/// Calls the slow handler of `op`; false if the chain must end.
+#[inline(never)]
+unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
+    let c = &mut *cpu;
+    // SAFETY: `imm` of a slow op was made from a SlowFn.
+    let f: SlowFn = std::mem::transmute::<usize, SlowFn>((*op).imm as usize);
+    let insn = &*op.add(1).cast::<Instruction>();
+    c.rip = c.page_va.wrapping_add((*op).off as u64);
+    c.next_rip = c.rip.wrapping_add((*op).len as u64);
+    match f(c, insn) {
+        Ok(()) => true,
+        Err(t @ (Trap::EndBlock | Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
+            c.rip = c.next_rip;
+            c.slice += (*op).left as i64 - 1;
+            c.leave = (t != Trap::EndBlock).then_some(t);
+            false
+        }
+        Err(t) => {
+            trap(cpu, op, t);
+            false
+        }
+    }
+}
+
+/// An instruction without a fast handler.
+pub unsafe fn op_slow(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    if !call_slow(cpu, op) {
+        return null();
+    }
+    go!(cpu, op.add(3))
+}
+
+/// The same at the end of a block: it may have branched.
+pub unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    if !call_slow(cpu, op) {
+        return null();
+    }
+    jump!(cpu, (*cpu).next_rip)
+}
+
+/// In place of the ops of a forgotten block.
+pub unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+    (*cpu).slice += (*op).left as i64;
+    null()
+}
+
+pub unsafe fn op_nop(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    go!(cpu, op.add(1))
+}
+
+pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    trap(cpu, op, Trap::Fault(Fault::ud()));
+    null()
+}
+
+pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    trap(cpu, op, Trap::Fault(Fault::gp()));
+    null()
+}
+
+/// Before an instruction that crosses into the next page: that must still be the frame it was decoded from.
+pub unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    let va = (*cpu).page_va.wrapping_add(4096);
+    let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+    if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm) && !cross_slow(cpu, op, va) {
+        return null();
+    }
+    go!(cpu, op.add(1))
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn cross_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
+    let c = &mut *cpu;
+    match c.translate(va, crate::mmu::walk::Access::Fetch) {
+        Err(f) => {
+            trap(cpu, op, Trap::Fault(f));
+            false
+        }
+        Ok(p) if p.host as u64 == (*op).imm => true,
+        Ok(_) => {
+            let mfn = crate::mem::Mfn((*op.sub(1)).imm);
+            let off = (*op).off;
+            c.forget_code(mfn, off, off + 1);
+            op_leave(cpu, op);
+            false
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! rep movs and rep stos, a page at a time at the host's speed.
+
+use super::*;
+use crate::cpu::access::Dest;
+use std::sync::atomic::Ordering;
+
+/// How a repeated instruction went on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rep {
+    Done,
+    Left,
+}
+
+const RCX: usize = 1;
+const SI: usize = 6;
+const DI: usize = 7;
+
+/// Elements of `size` bytes from `va` to the end of its page; 0 if the first one crosses it.
+fn in_page(va: u64, size: u64) -> u64 {
+    (4096 - (va & 0xfff)) / size
+}
+
+/// Copies forward in steps of `size`, as the elements would be one after the other.
+unsafe fn copy_forward(src: *const u8, dst: *mut u8, bytes: usize, size: usize) {
+    let distance = (dst as usize).wrapping_sub(src as usize);
+    if distance == 0 || distance >= bytes {
+        std::ptr::copy(src, dst, bytes);
+        return;
+    }
+    // The destination begins inside the source: what was just written is read again.
+    let mut i = 0;
+    while i < bytes {
+        let mut buf = [0u8; 8];
+        std::ptr::copy(src.add(i), buf.as_mut_ptr(), size);
+        std::ptr::copy(buf.as_ptr(), dst.add(i), size);
+        i += size;
+    }
+}
+
+unsafe fn fill(dst: *mut u8, value: u64, bytes: usize, size: usize) {
+    if size == 1 || value == (value as u8 as u64).wrapping_mul(0x0101_0101_0101_0101) >> (64 - 8 * size) {
+        std::ptr::write_bytes(dst, value as u8, bytes);
+        return;
+    }
+    for i in 0..bytes / size {
+        std::ptr::copy(value.to_le_bytes().as_ptr(), dst.add(i * size), size);
+    }
+}
+
+/// One element, in any direction, across pages.
+fn one<T: W>(c: &mut Cpu, movs: bool, step: u64) -> Result<(), Trap> {
+    let v = if movs { c.read::<T>(c.regs[SI])? } else { T::cut(c.regs[0]) };
+    c.write::<T>(c.regs[DI], v)?;
+    if movs {
+        c.regs[SI] = c.regs[SI].wrapping_add(step);
+    }
+    c.regs[DI] = c.regs[DI].wrapping_add(step);
+    c.regs[RCX] = c.regs[RCX].wrapping_sub(1);
+    Ok(())
+}
+
+fn some<T: W>(c: &mut Cpu, movs: bool) -> Result<(), Trap> {
+    let size = u64::from(T::BITS) / 8;
+    if c.df() {
+        return one::<T>(c, movs, size.wrapping_neg());
+    }
+    let (si, di) = (c.regs[SI], c.regs[DI]);
+    let mut n = c.regs[RCX].min(in_page(di, size));
+    if movs {
+        n = n.min(in_page(si, size));
+    }
+    if n == 0 {
+        return one::<T>(c, movs, size);
+    }
+    let bytes = (n * size) as usize;
+    let src = if movs { c.page_for_read(si)? } else { std::ptr::null() };
+    let dest = match c.dest_bytes(di) {
+        Ok(d) => d,
+        // A page table takes single stores only.
+        Err(_) => return one::<T>(c, movs, size),
+    };
+    let (Dest::Plain(p) | Dest::Code(p, _)) = dest else { return one::<T>(c, movs, size) };
+    // SAFETY: `bytes` are left in both pages, which translations just made point to.
+    unsafe {
+        if movs {
+            copy_forward(src, p, bytes, size as usize);
+        } else {
+            fill(p, T::cut(c.regs[0]).wide(), bytes, size as usize);
+        }
+    }
+    if movs {
+        c.regs[SI] = si.wrapping_add(bytes as u64);
+    }
+    c.regs[DI] = di.wrapping_add(bytes as u64);
+    c.regs[RCX] -= n;
+    if let Dest::Code(_, mfn) = dest {
+        c.code_written(mfn, (di & 0xfff) as u16, bytes);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+unsafe fn rep<T: W>(cpu: *mut Cpu, op: *const Op, movs: bool) -> Rep {
+    let c = &mut *cpu;
+    c.rip = c.page_va.wrapping_add((*op).off as u64);
+    let mut left = 4096u32;
+    while c.regs[RCX] != 0 {
+        if let Err(t) = some::<T>(c, movs) {
+            trap(cpu, op, t);
+            return Rep::Left;
+        }
+        left -= 1;
+        let pressed = c.shared.attention.load(Ordering::Relaxed) != 0 || left == 0;
+        if c.regs[RCX] != 0 && pressed {
+            // Interrupted between two steps: the instruction begins again, and has not been counted.
+            op_leave(cpu, op);
+            return Rep::Left;
+        }
+    }
+    Rep::Done
+}
+
+pub unsafe fn movs<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    if rep::<T>(cpu, op, true) == Rep::Left {
+        return null();
+    }
+    go!(cpu, op.add(1))
+}
+
+pub unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    if rep::<T>(cpu, op, false) == Rep::Left {
+        return null();
+    }
+    go!(cpu, op.add(1))
+}
