@@ -3,7 +3,7 @@
 
 use super::fault::{pf, Exec, Fault, Trap};
 use super::{Cpu, Scalar};
-use crate::frames::flag;
+use crate::frames::{flag, ptwr, PtwrResult};
 use crate::mem::Mfn;
 use crate::mmu::tlb::tlb_index;
 use crate::mmu::walk::{canonical, Access, Walker};
@@ -170,7 +170,10 @@ impl Cpu {
             }
             Dest::Table(maddr, fault) => {
                 let wide: u128 = value.into();
-                self.table_rmw(maddr, fault, T::SIZE, &mut |_| Some(wide as u64))?;
+                let done = self.table_rmw(maddr, fault, T::SIZE, &mut |_| Some(wide as u64))?;
+                if done.is_none() {
+                    return self.write_slow(va, value);
+                }
             }
         }
         Ok(())
@@ -307,21 +310,40 @@ impl Cpu {
             Dest::Table(maddr, fault) => {
                 let mut wide =
                     |old: u64| f(T::from_u128(u128::from(old))).map(|n| Into::<u128>::into(n) as u64);
-                let old = self.table_rmw(maddr, fault, T::SIZE, &mut wide)?;
-                Ok(T::from_u128(u128::from(old)))
+                match self.table_rmw(maddr, fault, T::SIZE, &mut wide)? {
+                    Some(old) => Ok(T::from_u128(u128::from(old))),
+                    None => self.rmw_slow(va, lock, f),
+                }
             }
         }
     }
 
-    /// A store to a live page table: validated by the frame table, or the #PF that the page walk found.
+    /// A store to a live page table: validated by the frame table, or the #PF that the page walk found. `None`: it is
+    /// none any more, translate again.
     fn table_rmw(
         &mut self,
-        _maddr: u64,
+        maddr: u64,
         fault: Fault,
-        _size: usize,
-        _f: &mut dyn FnMut(u64) -> Option<u64>,
-    ) -> Result<u64, Trap> {
-        Err(fault.into())
+        size: usize,
+        f: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Result<Option<u64>, Trap> {
+        let shift = (maddr & 4) * 8;
+        let result = match (size, maddr & 7) {
+            (8, 0) => ptwr(&self.domain, &self.shared, maddr, f),
+            (4, 0 | 4) => ptwr(&self.domain, &self.shared, maddr & !7, &mut |old| {
+                let low = 0xffff_ffffu64 << shift;
+                f((old & low) >> shift).map(|new| (old & !low) | (new << shift & low))
+            }),
+            _ => PtwrResult::Fault,
+        };
+        // The memory lock was taken: others may have waited for this vCPU to forget something.
+        self.apply_purges();
+        match result {
+            PtwrResult::Done { old } if size == 4 => Ok(Some(old >> shift & 0xffff_ffff)),
+            PtwrResult::Done { old } => Ok(Some(old)),
+            PtwrResult::Fault => Err(fault.into()),
+            PtwrResult::NotPageTable => Ok(None),
+        }
     }
 }
 

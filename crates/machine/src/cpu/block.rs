@@ -157,14 +157,23 @@ impl BlockCache {
 
     /// Copies `ops`, which begin with a header slot, into the arena as the block `key`, made from bytes `start..end` of `mfn` (and the first `second.1`
     /// bytes of the frame `second.0`).
-    pub fn insert(&mut self, key: Key, ops: &[Slot], mfn: Mfn, start: u16, end: u16, second: Option<(Mfn, u16)>) -> *const Op {
+    pub fn insert(
+        &mut self,
+        key: Key,
+        ops: &[Slot],
+        mfn: Mfn,
+        start: u16,
+        end: u16,
+        second: Option<(Mfn, u16)>,
+    ) -> *const Op {
         if self.chunks.is_empty() || self.used + ops.len() > CHUNK {
             if !self.chunks.is_empty() {
                 self.chunk += 1;
             }
             self.used = 0;
             if self.chunk >= self.chunks.len() {
-                self.chunks.push(vec![Slot { raw: [0; 4] }; CHUNK].into_boxed_slice());
+                self.chunks
+                    .push(vec![Slot { raw: [0; 4] }; CHUNK].into_boxed_slice());
             }
         }
         let room = &mut self.chunks[self.chunk][self.used..self.used + ops.len()];
@@ -174,24 +183,39 @@ impl BlockCache {
         // SAFETY: the header slot is followed by at least one op.
         let entry: *const Op = unsafe { first.add(1) };
         self.map.insert(key, entry);
-        let record = Record { first, ops: ops.len() as u16, start, end, key };
+        let record = Record {
+            first,
+            ops: ops.len() as u16,
+            start,
+            end,
+            key,
+        };
         self.frames.entry(mfn.0).or_default().push(record);
         if let Some((mfn, end)) = second {
-            self.frames.entry(mfn.0).or_default().push(Record { start: 0, end, ..record });
+            self.frames.entry(mfn.0).or_default().push(Record {
+                start: 0,
+                end,
+                ..record
+            });
         }
         entry
     }
 
     /// Forgets the blocks made from bytes `start..end` of `mfn`, also one that is running: its next op leaves it.
     pub fn forget(&mut self, mfn: Mfn, start: u16, end: u16) {
-        let Some(records) = self.frames.get_mut(&mfn.0) else { return };
+        let Some(records) = self.frames.get_mut(&mfn.0) else {
+            return;
+        };
         let map = &mut self.map;
         let before = records.len();
         records.retain(|r| {
             if r.start >= end || r.end <= start {
                 return true;
             }
-            if map.get(&r.key).is_some_and(|&op| std::ptr::eq(op, r.first.wrapping_add(1))) {
+            if map
+                .get(&r.key)
+                .is_some_and(|&op| std::ptr::eq(op, r.first.wrapping_add(1)))
+            {
                 map.remove(&r.key);
             }
             kill(r);
@@ -203,14 +227,16 @@ impl BlockCache {
         // Links lead to blocks of the same page only.
         for r in records.iter() {
             // SAFETY: as in `kill`; a link is null or points to the first op of a block in the arena.
-            unsafe { each_op(r, |op| {
-                for n in 0..(*op).links as usize {
-                    let link = &mut (*op.add(n).cast::<Slot>()).raw[1];
-                    if *link != 0 && (*(*link as *const Op)).dead != 0 {
-                        *link = 0;
+            unsafe {
+                each_op(r, |op| {
+                    for n in 0..(*op).links as usize {
+                        let link = &mut (*op.add(n).cast::<Slot>()).raw[1];
+                        if *link != 0 && (*(*link as *const Op)).dead != 0 {
+                            *link = 0;
+                        }
                     }
-                }
-            }) };
+                })
+            };
         }
         if records.is_empty() {
             self.frames.remove(&mfn.0);

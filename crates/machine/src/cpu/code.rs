@@ -19,7 +19,9 @@ fn mask(start: u16, end: u16) -> u64 {
 
 impl CodeMap {
     pub fn new(frames: u64) -> CodeMap {
-        CodeMap { granules: (0..frames).map(|_| AtomicU64::new(0)).collect() }
+        CodeMap {
+            granules: (0..frames).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// Some block was made, or is about to be made, from bytes `start..end`.
@@ -33,7 +35,11 @@ impl CodeMap {
     }
 
     pub fn hit(&self, mfn: Mfn, start: u16, end: u16) -> bool {
-        start < end && self.granules.get(mfn.0 as usize).is_some_and(|g| g.load(Ordering::SeqCst) & mask(start, end) != 0)
+        start < end
+            && self
+                .granules
+                .get(mfn.0 as usize)
+                .is_some_and(|g| g.load(Ordering::SeqCst) & mask(start, end) != 0)
     }
 
     fn clear(&self, mfn: Mfn) {
@@ -57,7 +63,14 @@ impl Machine {
         // A vCPU that decodes from now on sets these again; what was decoded before is purged.
         self.code.clear(mfn);
         if self.frames.clear_flags(mfn, flag::CODE) & flag::CODE != 0 {
-            self.purge(Purge::Code { mfn, start: 0, end: 4096 }, me);
+            self.purge(
+                Purge::Code {
+                    mfn,
+                    start: 0,
+                    end: 4096,
+                },
+                me,
+            );
         }
     }
 }

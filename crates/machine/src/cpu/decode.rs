@@ -45,7 +45,10 @@ impl Cpu {
             copy_bytes(page.host, &mut buf[..have]);
             let (mut insns, mut end) = decode_all(&buf[..have], offset as u64, max.min(MAX_INSNS));
             let mut second = None;
-            if insns.is_empty() && room < 15 && decode_one(&buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes) {
+            if insns.is_empty()
+                && room < 15
+                && decode_one(&buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes)
+            {
                 let next = self.translate(rip.wrapping_add(room as u64), Access::Fetch)?;
                 if keep && self.mark_code(next.mfn) {
                     continue;
@@ -105,7 +108,11 @@ impl Cpu {
         let mut ended = false;
         while let Some(insn) = insns.get(i) {
             let left = (insns.len() - i) as u8;
-            let fused = if self.slow_only { None } else { fast::lower::fuse(insn, insns.get(i + 1)) };
+            let fused = if self.slow_only {
+                None
+            } else {
+                fast::lower::fuse(insn, insns.get(i + 1))
+            };
             let low = match fused {
                 Some(l) => {
                     let n = insns.get(i + 1).map_or(0, |n| n.len());
@@ -113,7 +120,9 @@ impl Cpu {
                     Some((l, insn.len() + n))
                 }
                 None if self.slow_only => None,
-                None => fast::lower::lower(insn, live.get(i).copied().unwrap_or(true)).map(|l| (l, insn.len())),
+                None => {
+                    fast::lower::lower(insn, live.get(i).copied().unwrap_or(true)).map(|l| (l, insn.len()))
+                }
             };
             i += 1;
             match low {
@@ -146,16 +155,32 @@ impl Cpu {
             }
         }
         if insns.is_empty() {
-            let mut op = Op::new(if too_long(&buf[..end.max(15)]) { fast::op_gp } else { fast::op_ud });
+            let mut op = Op::new(if too_long(&buf[..end.max(15)]) {
+                fast::op_gp
+            } else {
+                fast::op_ud
+            });
             (op.off, op.left) = (offset as u16, 1);
             out.ops.push(Slot { op });
         } else if !ended {
             // Falls through: at the limit, at the end of the page, or before something that cannot be decoded.
             let near = off < 4096;
-            let mut op = Op::new(if near { fast::flow::op_fall } else { fast::flow::op_far });
+            let mut op = Op::new(if near {
+                fast::flow::op_fall
+            } else {
+                fast::flow::op_far
+            });
             op.off = off as u16;
             op.links = u8::from(near);
-            push_op(&mut out.ops, op, LowExt { imm: 0, target: off as i32 }, mfn);
+            push_op(
+                &mut out.ops,
+                op,
+                LowExt {
+                    imm: 0,
+                    target: off as i32,
+                },
+                mfn,
+            );
         }
         out
     }
@@ -174,7 +199,14 @@ fn push_op(ops: &mut Vec<Slot>, mut op: Op, x: LowExt, mfn: Mfn) {
         return;
     }
     ops.push(Slot { op });
-    let ext = Ext { unused: 0, fall: 0, imm: x.imm, mfn: mfn.0 as u32, target: x.target, flags: [0; 4] };
+    let ext = Ext {
+        unused: 0,
+        fall: 0,
+        imm: x.imm,
+        mfn: mfn.0 as u32,
+        target: x.target,
+        flags: [0; 4],
+    };
     ops.push(Slot { ext });
 }
 
@@ -220,12 +252,19 @@ fn decode_all(bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
 
 /// An instruction of more than 15 bytes raises #GP instead of #UD: only prefixes make it that long.
 fn too_long(bytes: &[u8]) -> bool {
-    let prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let prefix =
+        |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     let prefixes = bytes.iter().take(15).take_while(|b| prefix(b)).count();
     let mut padded = [0u8; 30];
-    let rest: Vec<u8> = bytes.iter().copied().skip(prefixes.saturating_sub(1)).take(15).collect();
+    let rest: Vec<u8> = bytes
+        .iter()
+        .copied()
+        .skip(prefixes.saturating_sub(1))
+        .take(15)
+        .collect();
     padded[..rest.len()].copy_from_slice(&rest);
-    prefixes >= 15 || (prefixes > 8 && decode_one(&padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
+    prefixes >= 15
+        || (prefixes > 8 && decode_one(&padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
 }
 
 /// True if `insn` must be the last of its block: it branches, may leave the engine, or changes what later
@@ -236,10 +275,17 @@ pub fn ends_block(insn: &Instruction) -> bool {
     }
     use Mnemonic as M;
     match insn.mnemonic() {
-        M::Popf | M::Popfd | M::Popfq | M::Sti | M::Cli | M::Rdtsc | M::Rdtscp | M::Wrmsr | M::Rdmsr | M::Hlt => true,
-        M::Mov | M::Pop => {
-            insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()
-        }
+        M::Popf
+        | M::Popfd
+        | M::Popfq
+        | M::Sti
+        | M::Cli
+        | M::Rdtsc
+        | M::Rdtscp
+        | M::Wrmsr
+        | M::Rdmsr
+        | M::Hlt => true,
+        M::Mov | M::Pop => insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register(),
         M::Lss | M::Lfs | M::Lgs | M::Lds | M::Les => true,
         _ => false,
     }

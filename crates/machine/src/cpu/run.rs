@@ -138,7 +138,8 @@ impl Cpu {
                 let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
                 let start = (rip & 0xfff) as u16;
                 let k = key(mfn, rip, 0);
-                self.blocks.insert(k, &draft.ops, mfn, start, draft.end, draft.second)
+                self.blocks
+                    .insert(k, &draft.ops, mfn, start, draft.end, draft.second)
             }
         };
         // SAFETY: as above; decoding does not switch views.

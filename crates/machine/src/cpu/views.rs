@@ -74,6 +74,8 @@ impl Cpu {
     pub(crate) fn apply_purge(&mut self, p: Purge) {
         match p {
             Purge::AllTlb => self.flush_tlb_all_views(),
+            // Frame 0 is never mapped: a barrier.
+            Purge::Frame(Mfn(0)) => {}
             Purge::Writable(mfn) | Purge::Frame(mfn) => {
                 if let Some(host) = self.domain.machine.mem.frame(mfn) {
                     self.views.purge_frame(host, matches!(p, Purge::Writable(_)));

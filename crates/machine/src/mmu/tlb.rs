@@ -52,7 +52,10 @@ pub fn jump_index(rip: u64) -> usize {
 
 /// An entry that no address with this index matches.
 fn no_jump(index: usize) -> Jump {
-    Jump { rip: u64::from(index == 0), op: std::ptr::null() }
+    Jump {
+        rip: u64::from(index == 0),
+        op: std::ptr::null(),
+    }
 }
 
 /// Which address space a view shows.
@@ -91,6 +94,7 @@ impl View {
             used: 0,
             entries,
             touched: Vec::new(),
+            jumps: (0..JUMPS).map(no_jump).collect(),
         }
     }
 
@@ -107,7 +111,10 @@ impl View {
     }
 
     fn clear_jumps(&mut self) {
-        self.jumps.iter_mut().enumerate().for_each(|(i, j)| *j = no_jump(i));
+        self.jumps
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, j)| *j = no_jump(i));
     }
 
     fn flush(&mut self) {
@@ -272,6 +279,7 @@ impl Views {
 
     /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`).
     pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
+        // TODO: a reverse map; this looks at every entry of every view.
         for v in self.list.iter_mut().filter(|v| !v.stale) {
             if !writable_only {
                 v.clear_jumps();

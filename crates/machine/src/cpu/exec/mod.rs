@@ -4,6 +4,7 @@ mod alu;
 mod atomic;
 mod bits;
 mod bmi;
+pub mod fast;
 mod flow;
 pub mod general;
 mod mov;

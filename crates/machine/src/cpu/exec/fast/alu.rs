@@ -71,7 +71,11 @@ unsafe fn set_flags<T: W, const O: u8>(cpu: *mut Cpu, a: u64, b: u64, r: u64) {
 #[inline(always)]
 unsafe fn alu<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, b: T) -> T {
     let (a, b) = (a.wide(), b.wide());
-    let c = if O == ADC || O == SBB { (*cpu).fl_aux >> 63 } else { 0 };
+    let c = if O == ADC || O == SBB {
+        (*cpu).fl_aux >> 63
+    } else {
+        0
+    };
     let r = calc::<O>(a, b, c);
     if F {
         set_flags::<T, O>(cpu, a, b, r);
@@ -132,7 +136,10 @@ pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>
 }
 
 /// The same, locked.
-pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
+    cpu: *mut Cpu,
+    op: *const Op,
+) -> *const Op {
     let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
     if !rmw_cold::<T, O>(cpu, op, ea::<X>(cpu, op), b, true) {
         return null();
@@ -144,7 +151,9 @@ pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(cpu: *mut
 unsafe fn rmw_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T, lock: bool) -> bool {
     (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
     let c = (*cpu).fl_aux >> 63;
-    match (*cpu).rmw::<T>(va, lock, &mut |old| Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))) {
+    match (*cpu).rmw::<T>(va, lock, &mut |old| {
+        Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))
+    }) {
         Ok(old) => {
             alu::<T, O, true>(cpu, old, b);
             true
@@ -168,7 +177,13 @@ pub unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu, op: *c
 unsafe fn exchange_cold<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
     (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
     let b: T = rd(cpu, (*op).src);
-    let new = |old: T| if A { T::cut(old.wide().wrapping_add(b.wide())) } else { b };
+    let new = |old: T| {
+        if A {
+            T::cut(old.wide().wrapping_add(b.wide()))
+        } else {
+            b
+        }
+    };
     match (*cpu).rmw::<T>(va, true, &mut |old| Some(new(old))) {
         Ok(old) => {
             if A {
@@ -238,7 +253,10 @@ pub unsafe fn fused<T: W, const O: u8, const C: u8, const K: u8>(cpu: *mut Cpu, 
     let (a, b): (T, T) = match K {
         0 => (rd(cpu, (*op).dst), rd(cpu, (*op).src)),
         1 => (rd(cpu, (*op).dst), T::cut((*ext).imm as i64 as u64)),
-        2 => (ld!(T, cpu, op, ea::<false>(cpu, op)), T::cut((*ext).imm as i64 as u64)),
+        2 => (
+            ld!(T, cpu, op, ea::<false>(cpu, op)),
+            T::cut((*ext).imm as i64 as u64),
+        ),
         3 => {
             let b = ld!(T, cpu, op, ea::<false>(cpu, op));
             (rd(cpu, (*op).dst), b)
@@ -313,27 +331,33 @@ pub fn pick_mx(o: u8, size: usize, live: bool, x: bool, imm: bool) -> Handler {
 
 /// inc dec neg not: in a register.
 pub fn pick_r(o: u8, size: usize, live: bool) -> Handler {
-    by_size!(size, match (o, live) {
-        (INC, true) => rr::<T, INC, true> as Handler,
-        (INC, false) => rr::<T, INC, false> as Handler,
-        (DEC, true) => rr::<T, DEC, true> as Handler,
-        (DEC, false) => rr::<T, DEC, false> as Handler,
-        (NEG, true) => rr::<T, NEG, true> as Handler,
-        (NEG, false) => rr::<T, NEG, false> as Handler,
-        _ => rr::<T, NOT, false> as Handler,
-    })
+    by_size!(
+        size,
+        match (o, live) {
+            (INC, true) => rr::<T, INC, true> as Handler,
+            (INC, false) => rr::<T, INC, false> as Handler,
+            (DEC, true) => rr::<T, DEC, true> as Handler,
+            (DEC, false) => rr::<T, DEC, false> as Handler,
+            (NEG, true) => rr::<T, NEG, true> as Handler,
+            (NEG, false) => rr::<T, NEG, false> as Handler,
+            _ => rr::<T, NOT, false> as Handler,
+        }
+    )
 }
 
 /// inc dec neg not: in memory.
 pub fn pick_m(o: u8, size: usize, x: bool) -> Handler {
     macro_rules! one {
         ($x:literal) => {
-            by_size!(size, match o {
-                INC => mx::<T, INC, true, $x, true> as Handler,
-                DEC => mx::<T, DEC, true, $x, true> as Handler,
-                NEG => mx::<T, NEG, true, $x, true> as Handler,
-                _ => mx::<T, NOT, false, $x, true> as Handler,
-            })
+            by_size!(
+                size,
+                match o {
+                    INC => mx::<T, INC, true, $x, true> as Handler,
+                    DEC => mx::<T, DEC, true, $x, true> as Handler,
+                    NEG => mx::<T, NEG, true, $x, true> as Handler,
+                    _ => mx::<T, NOT, false, $x, true> as Handler,
+                }
+            )
         };
     }
     if x {
@@ -346,16 +370,19 @@ pub fn pick_m(o: u8, size: usize, x: bool) -> Handler {
 pub fn pick_lock(o: u8, size: usize, x: bool, imm: bool) -> Option<Handler> {
     macro_rules! one {
         ($x:literal, $i:literal) => {
-            by_size!(size, match o {
-                ADD => Some(lock_mx::<T, ADD, $x, $i> as Handler),
-                OR => Some(lock_mx::<T, OR, $x, $i> as Handler),
-                AND => Some(lock_mx::<T, AND, $x, $i> as Handler),
-                SUB => Some(lock_mx::<T, SUB, $x, $i> as Handler),
-                XOR => Some(lock_mx::<T, XOR, $x, $i> as Handler),
-                INC => Some(lock_mx::<T, INC, $x, $i> as Handler),
-                DEC => Some(lock_mx::<T, DEC, $x, $i> as Handler),
-                _ => None,
-            })
+            by_size!(
+                size,
+                match o {
+                    ADD => Some(lock_mx::<T, ADD, $x, $i> as Handler),
+                    OR => Some(lock_mx::<T, OR, $x, $i> as Handler),
+                    AND => Some(lock_mx::<T, AND, $x, $i> as Handler),
+                    SUB => Some(lock_mx::<T, SUB, $x, $i> as Handler),
+                    XOR => Some(lock_mx::<T, XOR, $x, $i> as Handler),
+                    INC => Some(lock_mx::<T, INC, $x, $i> as Handler),
+                    DEC => Some(lock_mx::<T, DEC, $x, $i> as Handler),
+                    _ => None,
+                }
+            )
         };
     }
     match (x, imm) {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::cpu::block::Ext;
-use crate::cpu::run::PendingLink;
 use crate::cpu::flags;
+use crate::cpu::run::PendingLink;
 
 /// Condition code `C` (x86 numbering) of the current flags.
 #[inline(always)]
@@ -26,12 +26,19 @@ pub(crate) unsafe fn cond<const C: u8>(cpu: *const Cpu) -> bool {
 /// link, elsewhere it is looked up each time, because another frame may be mapped there the next time.
 pub(crate) unsafe fn follow(cpu: *mut Cpu, op: *const Op, taken: bool) -> *const Op {
     let ext = op.add(1).cast::<Ext>();
-    let target = if taken { (*ext).target } else { i32::from((*op).off) + i32::from((*op).len) };
+    let target = if taken {
+        (*ext).target
+    } else {
+        i32::from((*op).off) + i32::from((*op).len)
+    };
     let rip = (*cpu).page_va.wrapping_add(target as i64 as u64);
     if (0..4096).contains(&target) {
         let holder = if taken { op } else { op.add(1) };
         let slot = holder.cast::<u64>().add(1).cast_mut();
-        (*cpu).pending = Some(PendingLink { slot, mfn: (*ext).mfn });
+        (*cpu).pending = Some(PendingLink {
+            slot,
+            mfn: (*ext).mfn,
+        });
         (*cpu).rip = rip;
         return null();
     }
@@ -78,7 +85,9 @@ pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
 macro_rules! push_return {
     ($cpu:expr, $op:expr) => {{
         let sp = rd::<u64>($cpu, RSP).wrapping_sub(8);
-        let ret = (*$cpu).page_va.wrapping_add((*$op).off as u64 + (*$op).len as u64);
+        let ret = (*$cpu)
+            .page_va
+            .wrapping_add((*$op).off as u64 + (*$op).len as u64);
         st!(u64, $cpu, $op, sp, ret);
         wr::<u64>($cpu, RSP, sp);
     }};
@@ -142,7 +151,11 @@ pub fn pick_set(cc: u8, mem: bool) -> Handler {
 
 /// A 32-bit cmov clears the upper half even when it does not move.
 pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = if cond::<C>(cpu) { rd::<T>(cpu, (*op).src) } else { rd::<T>(cpu, (*op).dst) };
+    let v = if cond::<C>(cpu) {
+        rd::<T>(cpu, (*op).src)
+    } else {
+        rd::<T>(cpu, (*op).dst)
+    };
     wr::<T>(cpu, (*op).dst, v);
     go!(cpu, op.add(1))
 }
@@ -150,7 +163,11 @@ pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const 
 /// The load happens whatever the condition.
 pub unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let m = ld!(T, cpu, op, ea::<true>(cpu, op));
-    let v = if cond::<C>(cpu) { m } else { rd::<T>(cpu, (*op).dst) };
+    let v = if cond::<C>(cpu) {
+        m
+    } else {
+        rd::<T>(cpu, (*op).dst)
+    };
     wr::<T>(cpu, (*op).dst, v);
     go!(cpu, op.add(1))
 }

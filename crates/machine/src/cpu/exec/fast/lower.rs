@@ -156,7 +156,9 @@ fn cond_number(i: &Instruction) -> Option<u8> {
 
 /// A near branch target relative to the start of the page, if it is a 64-bit branch and fits.
 fn target(i: &Instruction) -> Option<i32> {
-    (i.op0_kind() == OpKind::NearBranch64).then(|| i32::try_from(i.near_branch64() as i64).ok()).flatten()
+    (i.op0_kind() == OpKind::NearBranch64)
+        .then(|| i32::try_from(i.near_branch64() as i64).ok())
+        .flatten()
 }
 
 /// Bit n: instruction n must leave exact flags.
@@ -174,7 +176,18 @@ pub fn flags_live(insns: &[Instruction]) -> Vec<bool> {
         live = match i.mnemonic() {
             M::Nop | M::Endbr64 | M::Lea => live,
             M::Add | M::Or | M::And | M::Sub | M::Xor | M::Cmp | M::Test | M::Neg if simple => false,
-            M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Not | M::Bswap | M::Cdqe | M::Cwde | M::Cdq | M::Cqo if simple => {
+            M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Not
+            | M::Bswap
+            | M::Cdqe
+            | M::Cwde
+            | M::Cdq
+            | M::Cqo
+                if simple =>
+            {
                 live
             }
             M::Inc | M::Dec if simple => live,
@@ -208,7 +221,10 @@ pub fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {
     }
     let cc = cond_number(next)?;
     let mut op = Op::new(super::op_nop);
-    let mut ext = LowExt { imm: 0, target: target(next)? };
+    let mut ext = LowExt {
+        imm: 0,
+        target: target(next)?,
+    };
     let size = op_size(i, 0);
     let k = if is_reg(i, 0) {
         op.dst = reg_off(i.op0_register());
@@ -221,7 +237,7 @@ pub fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {
             }
             3
         } else {
-            ext.imm = i32::try_from(immediate(i, 1)? as i64).or_else(|_| i32::try_from(immediate(i, 1)? as u32 as i32).map_err(|_| ())).ok()?;
+            ext.imm = immediate(i, 1)? as i32;
             1
         }
     } else if is_mem(i, 0) {
@@ -558,7 +574,13 @@ fn flow_form(i: &Instruction) -> Option<Low> {
     if i.is_jcc_short_or_near() {
         op.h = flow::pick_jcc(cc);
         op.links = 2;
-        return Some(Low::Op(op, LowExt { imm: 0, target: target(i)? }));
+        return Some(Low::Op(
+            op,
+            LowExt {
+                imm: 0,
+                target: target(i)?,
+            },
+        ));
     }
     let name = format!("{:?}", i.mnemonic());
     if name.starts_with("Set") {
@@ -589,7 +611,10 @@ fn string_form(i: &Instruction) -> Option<Low> {
     }
     // 64-bit addresses without a segment base only.
     let wide = (0..i.op_count()).all(|n| {
-        matches!(i.op_kind(n), OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::Register)
+        matches!(
+            i.op_kind(n),
+            OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::Register
+        )
     });
     if !wide || matches!(i.memory_segment(), Register::FS | Register::GS) {
         return None;
@@ -619,15 +644,24 @@ fn vector_form(i: &Instruction) -> Option<Low> {
         with(h, op)
     };
     let (load, store): (Handler, Handler) = match i.code() {
-        C::Movups_xmm_xmmm128 | C::Movupd_xmm_xmmm128 | C::Movdqu_xmm_xmmm128 | C::Lddqu_xmm_m128
-        | C::Movups_xmmm128_xmm | C::Movupd_xmmm128_xmm | C::Movdqu_xmmm128_xmm => {
-            (vector::load::<false>, vector::store::<false>)
+        C::Movups_xmm_xmmm128
+        | C::Movupd_xmm_xmmm128
+        | C::Movdqu_xmm_xmmm128
+        | C::Lddqu_xmm_m128
+        | C::Movups_xmmm128_xmm
+        | C::Movupd_xmmm128_xmm
+        | C::Movdqu_xmmm128_xmm => (vector::load::<false>, vector::store::<false>),
+        C::Movaps_xmm_xmmm128
+        | C::Movapd_xmm_xmmm128
+        | C::Movdqa_xmm_xmmm128
+        | C::Movaps_xmmm128_xmm
+        | C::Movapd_xmmm128_xmm
+        | C::Movdqa_xmmm128_xmm
+        | C::Movntdq_m128_xmm
+        | C::Movntps_m128_xmm => (vector::load::<true>, vector::store::<true>),
+        C::Movq_xmm_xmmm64 | C::Movq_xmmm64_xmm if dst.is_xmm() && src.is_xmm() => {
+            return logic(vector::low_rr, op)
         }
-        C::Movaps_xmm_xmmm128 | C::Movapd_xmm_xmmm128 | C::Movdqa_xmm_xmmm128 | C::Movaps_xmmm128_xmm
-        | C::Movapd_xmmm128_xmm | C::Movdqa_xmmm128_xmm | C::Movntdq_m128_xmm | C::Movntps_m128_xmm => {
-            (vector::load::<true>, vector::store::<true>)
-        }
-        C::Movq_xmm_xmmm64 | C::Movq_xmmm64_xmm if dst.is_xmm() && src.is_xmm() => return logic(vector::low_rr, op),
         C::Movq_xmm_xmmm64 | C::Movq_xmm_rm64 | C::Movq_xmmm64_xmm | C::Movq_rm64_xmm
             if is_mem(i, 0) || is_mem(i, 1) =>
         {
@@ -638,16 +672,38 @@ fn vector_form(i: &Instruction) -> Option<Low> {
         }
         C::Movd_xmm_rm32 | C::Movq_xmm_rm64 => {
             (op.dst, op.src) = (xmm_index(dst) as u8, reg_off(src));
-            return with(if src.size() == 8 { vector::low_from_gpr::<u64> } else { vector::low_from_gpr::<u32> }, op);
+            return with(
+                if src.size() == 8 {
+                    vector::low_from_gpr::<u64>
+                } else {
+                    vector::low_from_gpr::<u32>
+                },
+                op,
+            );
         }
         C::Movd_rm32_xmm | C::Movq_rm64_xmm => {
             (op.dst, op.src) = (reg_off(dst), xmm_index(src) as u8);
-            return with(if dst.size() == 8 { vector::low_to_gpr::<u64> } else { vector::low_to_gpr::<u32> }, op);
+            return with(
+                if dst.size() == 8 {
+                    vector::low_to_gpr::<u64>
+                } else {
+                    vector::low_to_gpr::<u32>
+                },
+                op,
+            );
         }
-        C::Pxor_xmm_xmmm128 | C::Xorps_xmm_xmmm128 | C::Xorpd_xmm_xmmm128 => return logic(vector::logic::<0>, op),
-        C::Por_xmm_xmmm128 | C::Orps_xmm_xmmm128 | C::Orpd_xmm_xmmm128 => return logic(vector::logic::<1>, op),
-        C::Pand_xmm_xmmm128 | C::Andps_xmm_xmmm128 | C::Andpd_xmm_xmmm128 => return logic(vector::logic::<2>, op),
-        C::Pandn_xmm_xmmm128 | C::Andnps_xmm_xmmm128 | C::Andnpd_xmm_xmmm128 => return logic(vector::logic::<3>, op),
+        C::Pxor_xmm_xmmm128 | C::Xorps_xmm_xmmm128 | C::Xorpd_xmm_xmmm128 => {
+            return logic(vector::logic::<0>, op)
+        }
+        C::Por_xmm_xmmm128 | C::Orps_xmm_xmmm128 | C::Orpd_xmm_xmmm128 => {
+            return logic(vector::logic::<1>, op)
+        }
+        C::Pand_xmm_xmmm128 | C::Andps_xmm_xmmm128 | C::Andpd_xmm_xmmm128 => {
+            return logic(vector::logic::<2>, op)
+        }
+        C::Pandn_xmm_xmmm128 | C::Andnps_xmm_xmmm128 | C::Andnpd_xmm_xmmm128 => {
+            return logic(vector::logic::<3>, op)
+        }
         _ => return None,
     };
     if is_mem(i, 1) {

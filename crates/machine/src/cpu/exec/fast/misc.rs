@@ -56,7 +56,11 @@ pub unsafe fn mul_r<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 
 /// bt of a register by a register (`I` false) or a constant.
 pub unsafe fn bt<T: W, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let n = if I { (*op).imm } else { rd::<T>(cpu, (*op).src).wide() };
+    let n = if I {
+        (*op).imm
+    } else {
+        rd::<T>(cpu, (*op).src).wide()
+    };
     let bit = rd::<T>(cpu, (*op).dst).wide() >> (n & u64::from(T::BITS - 1)) & 1;
     // Only CF changes: OF is CF xor bit 62, so both bits do.
     let aux = (*cpu).fl_aux;

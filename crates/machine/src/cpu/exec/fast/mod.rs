@@ -199,7 +199,6 @@ pub(crate) unsafe fn ea<const X: bool>(cpu: *const Cpu, op: *const Op) -> u64 {
 /// Byte offsets of rsp and rbp, whose addresses belong to the stack segment.
 const RSP: u8 = 4 * 8;
 const RBP: u8 = 5 * 8;
-const RSI: u8 = 6 * 8;
 
 /// Leaves the chain at `op` with `t`: nothing of the op has happened.
 #[cold]
@@ -208,7 +207,9 @@ pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
     let c = &mut *cpu;
     let mut t = t;
     if std::mem::take(&mut c.noncanonical) && t == Trap::Fault(Fault::gp()) {
-        let stack = if (*op).h as usize == op_slow as Handler as usize || (*op).h as usize == op_slow_end as Handler as usize {
+        let stack = if (*op).h as usize == op_slow as Handler as usize
+            || (*op).h as usize == op_slow_end as Handler as usize
+        {
             stack_segment(&*op.add(1).cast::<Instruction>())
         } else {
             matches!((*op).base, RSP | RBP)
@@ -323,7 +324,9 @@ pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
 pub unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let va = (*cpu).page_va.wrapping_add(4096);
     let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-    if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm) && !cross_slow(cpu, op, va) {
+    if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm)
+        && !cross_slow(cpu, op, va)
+    {
         return null();
     }
     go!(cpu, op.add(1))

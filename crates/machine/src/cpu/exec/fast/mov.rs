@@ -35,7 +35,10 @@ pub unsafe fn extend_r<S: W, T: W, const SIGN: bool>(cpu: *mut Cpu, op: *const O
     go!(cpu, op.add(1))
 }
 
-pub unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(
+    cpu: *mut Cpu,
+    op: *const Op,
+) -> *const Op {
     let v = ld!(S, cpu, op, ea::<X>(cpu, op)).wide();
     wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
     go!(cpu, op.add(1))

@@ -49,7 +49,11 @@ unsafe fn fill(dst: *mut u8, value: u64, bytes: usize, size: usize) {
 
 /// One element, in any direction, across pages.
 fn one<T: W>(c: &mut Cpu, movs: bool, step: u64) -> Result<(), Trap> {
-    let v = if movs { c.read::<T>(c.regs[SI])? } else { T::cut(c.regs[0]) };
+    let v = if movs {
+        c.read::<T>(c.regs[SI])?
+    } else {
+        T::cut(c.regs[0])
+    };
     c.write::<T>(c.regs[DI], v)?;
     if movs {
         c.regs[SI] = c.regs[SI].wrapping_add(step);
@@ -73,13 +77,19 @@ fn some<T: W>(c: &mut Cpu, movs: bool) -> Result<(), Trap> {
         return one::<T>(c, movs, size);
     }
     let bytes = (n * size) as usize;
-    let src = if movs { c.page_for_read(si)? } else { std::ptr::null() };
+    let src = if movs {
+        c.page_for_read(si)?
+    } else {
+        std::ptr::null()
+    };
     let dest = match c.dest_bytes(di) {
         Ok(d) => d,
         // A page table takes single stores only.
         Err(_) => return one::<T>(c, movs, size),
     };
-    let (Dest::Plain(p) | Dest::Code(p, _)) = dest else { return one::<T>(c, movs, size) };
+    let (Dest::Plain(p) | Dest::Code(p, _)) = dest else {
+        return one::<T>(c, movs, size);
+    };
     // SAFETY: `bytes` are left in both pages, which translations just made point to.
     unsafe {
         if movs {
