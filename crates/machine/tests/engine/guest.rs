@@ -54,6 +54,7 @@ impl Guest {
         let shared = Arc::new(domzero_machine::shared::VcpuShared::default());
         let mut cpu = Cpu::new(domain, shared);
         cpu.set_base(Mfn(TABLES), true);
+        cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
         cpu.gs_base = GS_BASE;
         Guest {
             machine,

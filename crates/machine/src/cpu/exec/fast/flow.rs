@@ -93,6 +93,16 @@ macro_rules! push_return {
     }};
 }
 
+/// An indirect branch to a non-canonical address faults itself. The jump cache has canonical addresses only.
+macro_rules! check_target {
+    ($cpu:expr, $op:expr, $rip:expr) => {{
+        let j = (*$cpu).jumps.add(crate::mmu::tlb::jump_index($rip));
+        if (*j).rip != $rip && !crate::mmu::walk::canonical($rip) {
+            return op_gp($cpu, $op);
+        }
+    }};
+}
+
 pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
     push_return!(cpu, op);
     taken!(cpu, op)
@@ -105,28 +115,34 @@ pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
 
 pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let rip = rd::<u64>(cpu, (*op).src);
+    check_target!(cpu, op, rip);
     push_return!(cpu, op);
     jump!(cpu, rip)
 }
 
 pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+    check_target!(cpu, op, rip);
     push_return!(cpu, op);
     jump!(cpu, rip)
 }
 
 pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    jump!(cpu, rd::<u64>(cpu, (*op).src))
+    let rip = rd::<u64>(cpu, (*op).src);
+    check_target!(cpu, op, rip);
+    jump!(cpu, rip)
 }
 
 pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+    check_target!(cpu, op, rip);
     jump!(cpu, rip)
 }
 
 pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
     let sp = rd::<u64>(cpu, RSP);
     let rip = ld!(u64, cpu, op, sp);
+    check_target!(cpu, op, rip);
     wr::<u64>(cpu, RSP, sp.wrapping_add(8));
     jump!(cpu, rip)
 }
