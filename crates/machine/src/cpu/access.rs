@@ -97,6 +97,15 @@ impl Cpu {
         Err(fault.into())
     }
 
+    /// An access whose last byte is not canonical faults as such, before the page of its first byte is looked at.
+    fn check_span(&mut self, va: u64, len: usize) -> Exec {
+        if !canonical(va.wrapping_add(len as u64 - 1)) {
+            self.noncanonical = true;
+            return Err(Fault::gp().into());
+        }
+        Ok(())
+    }
+
     fn pf_code(&self, bits: u32) -> u32 {
         if self.cpl == 3 {
             bits | pf::U
@@ -123,6 +132,7 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn read_slow<T: Scalar>(&mut self, va: u64) -> Result<T, Trap> {
         let first = (4096 - (va & 0xfff)) as usize;
+        self.check_span(va, T::SIZE)?;
         let page = self.translate(va, Access::Read)?;
         if first >= T::SIZE {
             // SAFETY: `host` points into guest RAM with at least `first` bytes left in its page.
@@ -185,6 +195,7 @@ impl Cpu {
             return Ok(());
         }
         // A second page faults at its first byte.
+        self.check_span(va, len)?;
         let last = va.wrapping_add(len as u64 - 1);
         let last = if (last ^ va) >> 12 == 0 { va } else { last & !0xfff };
         for at in [va, last] {
@@ -214,6 +225,7 @@ impl Cpu {
     /// Copies into guest memory; on a fault nothing is written if `buf` spans at most two pages.
     pub fn write_bytes(&mut self, va: u64, buf: &[u8]) -> Exec {
         if let Some(last) = buf.len().checked_sub(1) {
+            self.check_span(va, buf.len())?;
             let end = va.wrapping_add(last as u64);
             if (end ^ va) >> 12 != 0 {
                 self.dest_bytes(va)?;
@@ -289,6 +301,7 @@ impl Cpu {
     ) -> Result<T, Trap> {
         let first = (4096 - (va & 0xfff)) as usize;
         if first < T::SIZE {
+            self.check_span(va, T::SIZE)?;
             self.dest_bytes(va)?;
             self.dest_bytes(va.wrapping_add(first as u64))?;
             let _guard = lock.then(|| SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner()));
