@@ -340,20 +340,21 @@ impl Cpu {
         size: usize,
         f: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Result<Option<u64>, Trap> {
-        let shift = (maddr & 4) * 8;
-        let result = match (size, maddr & 7) {
-            (8, 0) => ptwr(&self.domain, &self.shared, maddr, f),
-            (4, 0 | 4) => ptwr(&self.domain, &self.shared, maddr & !7, &mut |old| {
-                let low = 0xffff_ffffu64 << shift;
-                f((old & low) >> shift).map(|new| (old & !low) | (new << shift & low))
-            }),
-            _ => PtwrResult::Fault,
+        // A smaller store than a whole entry changes its part of it, as Xen has it.
+        let shift = (maddr & 7) * 8;
+        let bits = size as u64 * 8;
+        let low = u64::MAX.checked_shr(64 - bits as u32).unwrap_or(0);
+        let result = if matches!(size, 1 | 2 | 4 | 8) && shift + bits <= 64 {
+            ptwr(&self.domain, &self.shared, maddr & !7, &mut |old| {
+                f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift)
+            })
+        } else {
+            PtwrResult::Fault
         };
         // The memory lock was taken: others may have waited for this vCPU to forget something.
         self.apply_purges();
         match result {
-            PtwrResult::Done { old } if size == 4 => Ok(Some(old >> shift & 0xffff_ffff)),
-            PtwrResult::Done { old } => Ok(Some(old)),
+            PtwrResult::Done { old } => Ok(Some(old >> shift & low)),
             PtwrResult::Fault => Err(fault.into()),
             PtwrResult::NotPageTable => Ok(None),
         }
