@@ -27,7 +27,8 @@ class Machine:
     def free_frames(self) -> int: ...
     @property
     def m2p(self) -> tuple[int, int]:
-        """First frame and number of frames of the machine-to-phys table (readable by guests at HYPERVISOR_VIRT_START)."""
+        """First frame and number of frames of the machine-to-phys table (readable by guests at
+        HYPERVISOR_VIRT_START)."""
     def fileno(self) -> int: ...
     def now_ns(self) -> int:
         """System time; also the guests' TSC (1 GHz)."""
@@ -72,23 +73,28 @@ class Domain:
     @property
     def frames_owned(self) -> int: ...
     def alloc(self, count: int) -> list[int]:
-        """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are none."""
+        """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are
+        none."""
     def release(self, mfn: int) -> int:
-        """Drops the allocation reference (memory_op decrease_reservation): 0, or -errno; the frame is freed with its last reference."""
+        """Drops the allocation reference (memory_op decrease_reservation): 0, or -errno; the frame is freed with its
+        last reference."""
     def share_hypervisor_frames(self, count: int) -> list[int]:
         """Zeroed frames of the hypervisor (shared_info, grant table) that this domain may map, also writable."""
     def m2p_set(self, mfn: int, pfn: int) -> int: ...
     def get_ref(self, mfn: int, *, writable: bool) -> int:
-        """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend; 0 or -errno."""
+        """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend; 0
+        or -errno."""
     def put_ref(self, mfn: int, *, writable: bool) -> None: ...
     def host_mapped(self, mfn: int) -> None:
         """Says that the host writes this frame through its own mapping: decoded code from it is never kept."""
     def hold(self, mfn: int) -> int:
-        """host_mapped, and a writable reference that lasts until destroy, so that the guest cannot make a page table of a ring
+        """host_mapped, and a writable reference that lasts until destroy, so that the guest cannot make a page table
+        of a ring
         that a backend writes: 0 or -errno."""
     def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
     def destroy(self) -> int:
-        """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by others."""
+        """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by
+        others."""
 
 @final
 class Vcpu:
@@ -172,7 +178,8 @@ class Vcpu:
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> int: ...
     def update_descriptor(self, maddr: int, descriptor: int) -> int: ...
     def set_fast_hypercalls(self, enabled: bool) -> None:
-        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls without an
+        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
+        without an
         exit. Off for tracing."""
 
 Exit: TypeAlias = (
@@ -193,8 +200,10 @@ class ExitHypercall:
 class ExitPrivileged:
     """A privileged instruction of the guest kernel; emulate it and `skip(length)`, or inject #GP.
 
-    kind: cli sti hlt rdmsr wrmsr rdpmc mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts lmsw invlpg invd wbinvd swapgs xsetbv
-    in out string_io iret sysret sysexit other. a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp 5 rbp 6 rsi 7 rdi,
+    kind: cli sti hlt rdmsr wrmsr rdpmc mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts lmsw invlpg invd wbinvd
+    swapgs xsetbv
+    in out string_io iret sysret sysexit other. a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp
+    5 rbp 6 rsi 7 rdi,
     8..15), or port and size, or the value of lmsw or the address of invlpg.
     """
 
