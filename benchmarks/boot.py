@@ -1,4 +1,4 @@
-"""How long Debian's kernel takes to reach /init, and to power off again: `python benchmarks/boot.py [--runs N] [--json]`.
+"""How long Debian's kernel takes to reach /init, and to power off: `python benchmarks/boot.py [--runs N] [--json]`.
 
 Every run is a fresh `domzero run`; times are from the start of the process, so everything counts. The minimum says what
 the program can do, the median what this machine does today.
