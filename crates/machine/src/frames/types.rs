@@ -10,6 +10,7 @@ use super::{flag, segdesc};
 use crate::machine::DomId;
 use crate::mem::Mfn;
 use crate::mmu::pte;
+use std::sync::atomic::Ordering;
 
 /// Frames one holding of the lock may free, and held tables it may let go.
 const FREES: usize = 512;
@@ -180,8 +181,13 @@ impl Op<'_> {
 
     /// Drops the references of the first `count` entries.
     fn drop_entries(&mut self, mfn: Mfn, ty: Ty, count: usize) {
-        for i in 0..count.min(used_entries(ty, self.is_32bit)) {
-            let e = self.entry(mfn, i);
+        let machine = self.machine;
+        let Some(words) = machine.mem.words(mfn) else {
+            return;
+        };
+        let used = used_entries(ty, self.is_32bit);
+        for (i, word) in words.iter().enumerate().take(count.min(used)) {
+            let e = word.load(Ordering::Relaxed);
             if !pte::present(e) || is_xen_slot(ty, i, self.is_32bit) {
                 continue;
             }
@@ -213,8 +219,10 @@ impl Op<'_> {
     }
 
     fn validate_l1(&mut self, mfn: Mfn) -> MmResult {
-        for i in 0..pte::ENTRIES {
-            let e = self.entry(mfn, i);
+        let machine = self.machine;
+        let words = machine.mem.words(mfn).ok_or(EINVAL)?;
+        for (i, word) in words.iter().enumerate() {
+            let e = word.load(Ordering::Relaxed);
             if !pte::present(e) {
                 continue;
             }
@@ -224,7 +232,7 @@ impl Op<'_> {
             }
             let adjusted = pte::adjust(e, 1, self.is_32bit);
             if adjusted != e {
-                self.set_entry(mfn, i, adjusted);
+                word.store(adjusted, Ordering::Relaxed);
             }
         }
         Ok(())

@@ -92,6 +92,13 @@ impl PhysMem {
         (mfn.0 < self.frames).then(|| unsafe { self.base.add((mfn.0 as usize) << PAGE_SHIFT) })
     }
 
+    /// A frame as 512 words, as page tables are.
+    pub fn words(&self, mfn: Mfn) -> Option<&[AtomicU64; 512]> {
+        let frame = self.frame(mfn)?;
+        // SAFETY: aligned to a page, inside the mapping, which lives as long as self; atomics as in `entry`.
+        Some(unsafe { &*frame.cast::<[AtomicU64; 512]>() })
+    }
+
     fn entry(&self, maddr: u64) -> Option<&AtomicU64> {
         let frame = self.frame(Mfn(maddr >> PAGE_SHIFT))?;
         // SAFETY: aligned to 8, inside the mapping, which lives as long as self; guest memory is only touched atomically

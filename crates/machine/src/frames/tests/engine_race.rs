@@ -5,7 +5,6 @@ use crate::cpu::{Cpu, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const DATA: u64 = 0x20_0000;
 const PAGES: usize = 16;
 /// Stores 0x41414141 to the first word of each of 16 pages from DATA on, for ever.
 const CODE: [u8; 32] = [
