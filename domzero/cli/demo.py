@@ -26,7 +26,8 @@ from domzero.errors import DomzeroError
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-PROMPT = re.compile(rb"(?:^|\n)\w+:~# $")
+# busybox's line editor asks the terminal for the cursor's position after the prompt
+PROMPT = re.compile(rb"(?:^|\n)[\w-]+:[~/][^\s#]*# (?:\x1b\[6n)?$")
 COMMAND_SECONDS = 30.0
 END_SECONDS = 30.0
 MEMORY_MIB = 256
@@ -79,7 +80,7 @@ class GuestShell:
 
 def show(data: bytes) -> None:
     """The guest's output, as it comes."""
-    sys.stdout.buffer.write(data.replace(b"\r\n", b"\n"))
+    sys.stdout.buffer.write(data.replace(b"\r\n", b"\n").replace(b"\x1b[6n", b""))
     sys.stdout.buffer.flush()
 
 
