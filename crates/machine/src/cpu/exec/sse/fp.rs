@@ -1,6 +1,6 @@
 //! Scalar and packed floating-point arithmetic, compares and rounding.
 
-use super::{finish, handler, lane as l, low32, low64, src128, src32, src64, x0};
+use super::{finish, handler, lane as l, low32, low64, packed, src128, src32, src64, x0};
 use crate::cpu::exec::softfp::{fast, unpack, Class, Env, Format, F32, F64};
 use crate::cpu::fault::Exec;
 use crate::cpu::{Cpu, SlowFn};
@@ -66,6 +66,22 @@ macro_rules! sd {
 macro_rules! ps {
     ($f:expr) => {
         handler!(|cpu, i| whole32(cpu, i, |env, a, b| std::array::from_fn(|k| $f(env, a[k], b[k]))))
+    };
+}
+/// Packed single with a shortcut for all lanes together.
+macro_rules! quick_ps {
+    ($quick:path, $f:expr) => {
+        handler!(|cpu, i| {
+            if Env::sse(cpu.mxcsr).fast {
+                let b = src128(cpu, i)?;
+                let d = x0(i);
+                if let Some(r) = $quick(cpu.xmm[d], b) {
+                    cpu.xmm[d] = r;
+                    return Ok(());
+                }
+            }
+            whole32(cpu, i, |env, a, b| std::array::from_fn(|k| $f(env, a[k], b[k])))
+        })
     };
 }
 macro_rules! pd {
@@ -188,10 +204,10 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Minsd_xmm_xmmm64 => sd!(fast::min::<F64>),
         Maxsd_xmm_xmmm64 => sd!(fast::max::<F64>),
         Sqrtsd_xmm_xmmm64 => sd!(sqrt::<F64>),
-        Addps_xmm_xmmm128 => ps!(fast::add::<F32>),
-        Subps_xmm_xmmm128 => ps!(fast::sub::<F32>),
-        Mulps_xmm_xmmm128 => ps!(fast::mul::<F32>),
-        Divps_xmm_xmmm128 => ps!(fast::div::<F32>),
+        Addps_xmm_xmmm128 => quick_ps!(packed::add, fast::add::<F32>),
+        Subps_xmm_xmmm128 => quick_ps!(packed::sub, fast::sub::<F32>),
+        Mulps_xmm_xmmm128 => quick_ps!(packed::mul, fast::mul::<F32>),
+        Divps_xmm_xmmm128 => quick_ps!(packed::div, fast::div::<F32>),
         Minps_xmm_xmmm128 => ps!(fast::min::<F32>),
         Maxps_xmm_xmmm128 => ps!(fast::max::<F32>),
         Sqrtps_xmm_xmmm128 => ps!(sqrt::<F32>),

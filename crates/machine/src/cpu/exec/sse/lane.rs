@@ -1,307 +1,142 @@
-//! Lane-wise functions of 128-bit values. What stays within 64 bits serves MMX too.
+//! The lane functions that handlers use: the host's own instructions where they do just the same, else the portable ones.
+//!
+//! Every x86-64 host has SSE2; what needs more is in [`super::host`], chosen when an instruction is looked up.
 
-/// Splits into lanes, lowest first, and back.
-macro_rules! split {
-    ($to:ident, $from:ident, $map:ident, $t:ty, $n:literal) => {
+pub use super::portable::*;
+
+/// Defines `$name` by an SSE2 intrinsic on x86-64 hosts, which shadows the portable one.
+macro_rules! sse2 {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[cfg(target_arch = "x86_64")]
         #[inline(always)]
-        pub fn $to(x: u128) -> [$t; $n] {
-            const S: usize = 16 / $n;
-            let b = x.to_le_bytes();
-            std::array::from_fn(|k| <$t>::from_le_bytes(std::array::from_fn(|j| b[k * S + j])))
-        }
-        #[inline(always)]
-        pub fn $from(x: [$t; $n]) -> u128 {
-            let mut out = [0; 16];
-            for (to, lane) in out.chunks_exact_mut(16 / $n).zip(x) {
-                to.copy_from_slice(&lane.to_le_bytes());
+        pub fn $name(a: u128, b: u128) -> u128 {
+            // SAFETY: SSE2 belongs to x86-64, and the types are 16 bytes of plain data.
+            unsafe {
+                use std::mem::transmute;
+                transmute(std::arch::x86_64::$intrinsic(transmute(a), transmute(b)))
             }
-            u128::from_le_bytes(out)
         }
-        #[inline(always)]
-        pub fn $map(a: u128, b: u128, f: impl Fn($t, $t) -> $t) -> u128 {
-            let (a, b) = ($to(a), $to(b));
-            $from(std::array::from_fn(|k| f(a[k], b[k])))
-        }
-    };
-}
-split!(bytes, from_bytes, map8, u8, 16);
-split!(words, from_words, map16, u16, 8);
-split!(dwords, from_dwords, map32, u32, 4);
-split!(qwords, from_qwords, map64, u64, 2);
-split!(ibytes, from_ibytes, imap8, i8, 16);
-split!(iwords, from_iwords, imap16, i16, 8);
-split!(idwords, from_idwords, imap32, i32, 4);
-split!(iqwords, from_iqwords, imap64, i64, 2);
-
-macro_rules! lanes {
-    ($map:ident: $($name:ident = |$a:ident, $b:ident| $e:expr;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, b: u128) -> u128 { $map(a, b, |$a, $b| $e) })*
-    };
+    )*};
 }
 
-lanes! { map8:
-    paddb = |a, b| a.wrapping_add(b);
-    psubb = |a, b| a.wrapping_sub(b);
-    paddusb = |a, b| a.saturating_add(b);
-    psubusb = |a, b| a.saturating_sub(b);
-    pavgb = |a, b| (u16::from(a) + u16::from(b)).wrapping_add(1).wrapping_shr(1) as u8;
-    pminub = |a, b| a.min(b);
-    pmaxub = |a, b| a.max(b);
-    pcmpeqb = |a, b| if a == b { u8::MAX } else { 0 };
-}
-lanes! { imap8:
-    paddsb = |a, b| a.saturating_add(b);
-    psubsb = |a, b| a.saturating_sub(b);
-    pminsb = |a, b| a.min(b);
-    pmaxsb = |a, b| a.max(b);
-    pcmpgtb = |a, b| if a > b { -1 } else { 0 };
-    psignb = |a, b| sign(a, b, a.wrapping_neg(), 0);
-    pabsb = |_a, b| b.wrapping_abs();
-}
-lanes! { map16:
-    paddw = |a, b| a.wrapping_add(b);
-    psubw = |a, b| a.wrapping_sub(b);
-    paddusw = |a, b| a.saturating_add(b);
-    psubusw = |a, b| a.saturating_sub(b);
-    pavgw = |a, b| (u32::from(a) + u32::from(b)).wrapping_add(1).wrapping_shr(1) as u16;
-    pminuw = |a, b| a.min(b);
-    pmaxuw = |a, b| a.max(b);
-    pcmpeqw = |a, b| if a == b { u16::MAX } else { 0 };
-    pmullw = |a, b| a.wrapping_mul(b);
-    pmulhuw = |a, b| ((u32::from(a) * u32::from(b)) >> 16) as u16;
-}
-lanes! { imap16:
-    paddsw = |a, b| a.saturating_add(b);
-    psubsw = |a, b| a.saturating_sub(b);
-    pminsw = |a, b| a.min(b);
-    pmaxsw = |a, b| a.max(b);
-    pcmpgtw = |a, b| if a > b { -1 } else { 0 };
-    pmulhw = |a, b| ((i32::from(a) * i32::from(b)) >> 16) as i16;
-    pmulhrsw = |a, b| ((((i32::from(a) * i32::from(b)) >> 14) + 1) >> 1) as i16;
-    psignw = |a, b| sign(a, b, a.wrapping_neg(), 0);
-    pabsw = |_a, b| b.wrapping_abs();
-}
-lanes! { map32:
-    paddd = |a, b| a.wrapping_add(b);
-    psubd = |a, b| a.wrapping_sub(b);
-    pminud = |a, b| a.min(b);
-    pmaxud = |a, b| a.max(b);
-    pcmpeqd = |a, b| if a == b { u32::MAX } else { 0 };
-    pmulld = |a, b| a.wrapping_mul(b);
-}
-lanes! { imap32:
-    pminsd = |a, b| a.min(b);
-    pmaxsd = |a, b| a.max(b);
-    pcmpgtd = |a, b| if a > b { -1 } else { 0 };
-    psignd = |a, b| sign(a, b, a.wrapping_neg(), 0);
-    pabsd = |_a, b| b.wrapping_abs();
-}
-lanes! { map64:
-    paddq = |a, b| a.wrapping_add(b);
-    psubq = |a, b| a.wrapping_sub(b);
-    pcmpeqq = |a, b| if a == b { u64::MAX } else { 0 };
-    pmuludq = |a, b| (a & 0xffff_ffff).wrapping_mul(b & 0xffff_ffff);
-}
-lanes! { imap64:
-    pcmpgtq = |a, b| if a > b { -1 } else { 0 };
-    pmuldq = |a, b| i64::from(a as i32).wrapping_mul(i64::from(b as i32));
-}
-
-/// `psign`: the operand, its negative or zero, as the control lane is positive, negative or zero.
-#[inline(always)]
-fn sign<T: PartialOrd>(a: T, control: T, negative: T, zero: T) -> T {
-    if control > zero {
-        a
-    } else if control < zero {
-        negative
-    } else {
-        zero
-    }
-}
-
-/// Shifts by the low 64 bits of `count`.
-macro_rules! shifts {
-    ($($name:ident $map:ident |$a:ident, $n:ident| $e:expr;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, count: u128) -> u128 {
-            let $n = (count as u64).min(255) as u32;
-            $map(a, 0, |$a, _| $e)
-        })*
-    };
-}
-shifts! {
-    psllw map16 |a, n| a.checked_shl(n).unwrap_or(0);
-    psrlw map16 |a, n| a.checked_shr(n).unwrap_or(0);
-    psraw imap16 |a, n| a >> n.min(15);
-    pslld map32 |a, n| a.checked_shl(n).unwrap_or(0);
-    psrld map32 |a, n| a.checked_shr(n).unwrap_or(0);
-    psrad imap32 |a, n| a >> n.min(31);
-    psllq map64 |a, n| a.checked_shl(n).unwrap_or(0);
-    psrlq map64 |a, n| a.checked_shr(n).unwrap_or(0);
-}
-#[inline(always)]
-pub fn pslldq(a: u128, count: u128) -> u128 {
-    a.checked_shl((count as u64).min(255) as u32 * 8).unwrap_or(0)
-}
-#[inline(always)]
-pub fn psrldq(a: u128, count: u128) -> u128 {
-    a.checked_shr((count as u64).min(255) as u32 * 8).unwrap_or(0)
-}
-
-#[inline(always)]
-pub fn pand(a: u128, b: u128) -> u128 {
-    a & b
-}
-#[inline(always)]
-pub fn pandn(a: u128, b: u128) -> u128 {
-    !a & b
-}
-#[inline(always)]
-pub fn por(a: u128, b: u128) -> u128 {
-    a | b
-}
-#[inline(always)]
-pub fn pxor(a: u128, b: u128) -> u128 {
-    a ^ b
-}
-
-#[inline(always)]
-pub fn pmaddwd(a: u128, b: u128) -> u128 {
-    let (a, b) = (iwords(a), iwords(b));
-    from_idwords(std::array::from_fn(|k| {
-        let p = |j: usize| i32::from(a[2 * k + j]) * i32::from(b[2 * k + j]);
-        p(0).wrapping_add(p(1))
-    }))
-}
-
-/// Unsigned bytes of `a` times signed bytes of `b`, pairs added with saturation.
-#[inline(always)]
-pub fn pmaddubsw(a: u128, b: u128) -> u128 {
-    let (a, b) = (bytes(a), ibytes(b));
-    from_iwords(std::array::from_fn(|k| {
-        let p = |j: usize| i32::from(a[2 * k + j]) * i32::from(b[2 * k + j]);
-        (p(0) + p(1)).clamp(-32768, 32767) as i16
-    }))
-}
-
-#[inline(always)]
-pub fn psadbw(a: u128, b: u128) -> u128 {
-    let (a, b) = (bytes(a), bytes(b));
-    from_qwords(std::array::from_fn(|h| {
-        (8 * h..8 * h + 8).map(|k| u64::from(a[k].abs_diff(b[k]))).sum()
-    }))
-}
-
-/// Horizontal operation on pairs: `a`'s pairs in the low half, `b`'s in the high one.
-#[inline(always)]
-fn pairs16(a: u128, b: u128, f: impl Fn(i16, i16) -> i16) -> u128 {
-    let (a, b) = (iwords(a), iwords(b));
-    from_iwords(std::array::from_fn(|k| {
-        if k < 4 {
-            f(a[2 * k], a[2 * k + 1])
-        } else {
-            f(b[2 * k - 8], b[2 * k - 7])
-        }
-    }))
-}
-#[inline(always)]
-fn pairs32(a: u128, b: u128, f: impl Fn(u32, u32) -> u32) -> u128 {
-    let (a, b) = (dwords(a), dwords(b));
-    from_dwords([f(a[0], a[1]), f(a[2], a[3]), f(b[0], b[1]), f(b[2], b[3])])
-}
-#[inline(always)]
-pub fn phaddw(a: u128, b: u128) -> u128 {
-    pairs16(a, b, i16::wrapping_add)
-}
-#[inline(always)]
-pub fn phaddsw(a: u128, b: u128) -> u128 {
-    pairs16(a, b, i16::saturating_add)
-}
-#[inline(always)]
-pub fn phsubw(a: u128, b: u128) -> u128 {
-    pairs16(a, b, i16::wrapping_sub)
-}
-#[inline(always)]
-pub fn phsubsw(a: u128, b: u128) -> u128 {
-    pairs16(a, b, i16::saturating_sub)
-}
-#[inline(always)]
-pub fn phaddd(a: u128, b: u128) -> u128 {
-    pairs32(a, b, u32::wrapping_add)
-}
-#[inline(always)]
-pub fn phsubd(a: u128, b: u128) -> u128 {
-    pairs32(a, b, u32::wrapping_sub)
-}
-
-#[inline(always)]
-pub fn packsswb(a: u128, b: u128) -> u128 {
-    let (a, b) = (iwords(a), iwords(b));
-    from_ibytes(std::array::from_fn(|k| {
-        (if k < 8 { a[k] } else { b[k - 8] }).clamp(-128, 127) as i8
-    }))
-}
-#[inline(always)]
-pub fn packuswb(a: u128, b: u128) -> u128 {
-    let (a, b) = (iwords(a), iwords(b));
-    from_bytes(std::array::from_fn(|k| {
-        (if k < 8 { a[k] } else { b[k - 8] }).clamp(0, 255) as u8
-    }))
-}
-#[inline(always)]
-pub fn packssdw(a: u128, b: u128) -> u128 {
-    let (a, b) = (idwords(a), idwords(b));
-    from_iwords(std::array::from_fn(|k| {
-        (if k < 4 { a[k] } else { b[k - 4] }).clamp(-32768, 32767) as i16
-    }))
-}
-#[inline(always)]
-pub fn packusdw(a: u128, b: u128) -> u128 {
-    let (a, b) = (idwords(a), idwords(b));
-    from_words(std::array::from_fn(|k| {
-        (if k < 4 { a[k] } else { b[k - 4] }).clamp(0, 65535) as u16
-    }))
-}
-
-/// Interleaves the low (`H` = 0) or high (`H` = 1) halves.
-macro_rules! unpack {
-    ($($name:ident $to:ident $from:ident $n:literal $high:literal;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, b: u128) -> u128 {
-            let (a, b) = ($to(a), $to(b));
-            $from(std::array::from_fn(|k| {
-                let at = k / 2 + $high * $n / 2;
-                if k % 2 == 0 { a[at] } else { b[at] }
-            }))
-        })*
-    };
-}
-unpack! {
-    punpcklbw bytes from_bytes 16 0;
-    punpckhbw bytes from_bytes 16 1;
-    punpcklwd words from_words 8 0;
-    punpckhwd words from_words 8 1;
-    punpckldq dwords from_dwords 4 0;
-    punpckhdq dwords from_dwords 4 1;
-    punpcklqdq qwords from_qwords 2 0;
-    punpckhqdq qwords from_qwords 2 1;
-}
-
-#[inline(always)]
-pub fn pshufb(a: u128, b: u128) -> u128 {
-    let (a, b) = (bytes(a), bytes(b));
-    from_bytes(std::array::from_fn(|k| {
-        if b[k] & 0x80 != 0 {
-            0
-        } else {
-            a[usize::from(b[k] & 15)]
-        }
-    }))
+sse2! {
+    paddb = _mm_add_epi8;
+    paddw = _mm_add_epi16;
+    paddd = _mm_add_epi32;
+    paddq = _mm_add_epi64;
+    psubb = _mm_sub_epi8;
+    psubw = _mm_sub_epi16;
+    psubd = _mm_sub_epi32;
+    psubq = _mm_sub_epi64;
+    paddsb = _mm_adds_epi8;
+    paddsw = _mm_adds_epi16;
+    paddusb = _mm_adds_epu8;
+    paddusw = _mm_adds_epu16;
+    psubsb = _mm_subs_epi8;
+    psubsw = _mm_subs_epi16;
+    psubusb = _mm_subs_epu8;
+    psubusw = _mm_subs_epu16;
+    pavgb = _mm_avg_epu8;
+    pavgw = _mm_avg_epu16;
+    pminub = _mm_min_epu8;
+    pminsw = _mm_min_epi16;
+    pmaxub = _mm_max_epu8;
+    pmaxsw = _mm_max_epi16;
+    pcmpeqb = _mm_cmpeq_epi8;
+    pcmpeqw = _mm_cmpeq_epi16;
+    pcmpeqd = _mm_cmpeq_epi32;
+    pcmpgtb = _mm_cmpgt_epi8;
+    pcmpgtw = _mm_cmpgt_epi16;
+    pcmpgtd = _mm_cmpgt_epi32;
+    pmullw = _mm_mullo_epi16;
+    pmulhw = _mm_mulhi_epi16;
+    pmulhuw = _mm_mulhi_epu16;
+    pmuludq = _mm_mul_epu32;
+    pmaddwd = _mm_madd_epi16;
+    psadbw = _mm_sad_epu8;
+    packsswb = _mm_packs_epi16;
+    packuswb = _mm_packus_epi16;
+    packssdw = _mm_packs_epi32;
+    punpcklbw = _mm_unpacklo_epi8;
+    punpckhbw = _mm_unpackhi_epi8;
+    punpcklwd = _mm_unpacklo_epi16;
+    punpckhwd = _mm_unpackhi_epi16;
+    punpckldq = _mm_unpacklo_epi32;
+    punpckhdq = _mm_unpackhi_epi32;
+    punpcklqdq = _mm_unpacklo_epi64;
+    punpckhqdq = _mm_unpackhi_epi64;
+    psllw = _mm_sll_epi16;
+    pslld = _mm_sll_epi32;
+    psllq = _mm_sll_epi64;
+    psrlw = _mm_srl_epi16;
+    psrld = _mm_srl_epi32;
+    psrlq = _mm_srl_epi64;
+    psraw = _mm_sra_epi16;
+    psrad = _mm_sra_epi32;
 }
 
 /// One bit per byte: its top bit.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn byte_mask(x: u128) -> u32 {
-    fn half(x: u64) -> u64 {
-        ((x >> 7) & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    // SAFETY: as above.
+    unsafe {
+        std::arch::x86_64::_mm_movemask_epi8(std::mem::transmute::<u128, std::arch::x86_64::__m128i>(x))
+            as u32
     }
-    (half(x as u64) | half((x >> 64) as u64) << 8) as u32
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::portable;
+
+    /// A repeatable source of operands with many equal and extreme lanes.
+    fn operands() -> impl Iterator<Item = (u128, u128)> {
+        let mut x = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835u128;
+        std::iter::repeat_with(move || {
+            let mut next = || {
+                x ^= x << 25;
+                x ^= x >> 54;
+                x ^= x << 61;
+                x
+            };
+            let (a, b, pick) = (next(), next(), next());
+            match pick & 7 {
+                0 => (a, a ^ (b & 0xff00_0000_00ff)),
+                1 => (a, pick & 0x1f),
+                2 => (
+                    a | 0x7f80_7f80_8000_0000_7fff_ffff_ff7f_8080,
+                    b | 0x7f7f_8000_8000_8000,
+                ),
+                _ => (a, b),
+            }
+        })
+        .take(2000)
+    }
+
+    macro_rules! agree {
+        ($($name:ident)*) => {$(
+            #[test]
+            fn $name() {
+                for (a, b) in operands() {
+                    assert_eq!(portable::$name(a, b), super::super::$name(a, b), "{a:#x} {b:#x}");
+                }
+            }
+        )*};
+    }
+    mod the_portable_form_agrees_with_the_hosts {
+        use super::*;
+        agree! {
+            paddb paddw paddd paddq psubb psubw psubd psubq paddsb paddsw paddusb paddusw psubsb psubsw psubusb psubusw
+            pavgb pavgw pminub pminsw pmaxub pmaxsw pcmpeqb pcmpeqw pcmpeqd pcmpgtb pcmpgtw pcmpgtd pmullw pmulhw
+            pmulhuw pmuludq pmaddwd psadbw packsswb packuswb packssdw punpcklbw punpckhbw punpcklwd punpckhwd
+            punpckldq punpckhdq punpcklqdq punpckhqdq psllw pslld psllq psrlw psrld psrlq psraw psrad
+        }
+        #[test]
+        fn byte_mask() {
+            for (a, _) in operands() {
+                assert_eq!(portable::byte_mask(a), super::super::byte_mask(a), "{a:#x}");
+            }
+        }
+    }
 }

@@ -6,11 +6,14 @@
 mod convert;
 mod crypto;
 mod fp;
+mod host;
 mod int;
-mod lane;
+pub(crate) mod lane;
 mod mmx;
 mod mov;
+mod packed;
 mod permute;
+mod portable;
 mod string;
 
 pub use mov::MXCSR_MASK;
@@ -22,7 +25,8 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 
 /// The handler for an SSE-family or MMX instruction form, if it is one.
 pub fn lookup(code: Code) -> Option<SlowFn> {
-    mov::lookup(code)
+    host::lookup(code)
+        .or_else(|| mov::lookup(code))
         .or_else(|| int::lookup(code))
         .or_else(|| permute::lookup(code))
         .or_else(|| fp::lookup(code))

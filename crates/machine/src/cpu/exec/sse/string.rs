@@ -12,37 +12,47 @@ struct Side {
 }
 
 fn elements(v: u128, imm: u8) -> ([i32; 16], usize) {
-    let mut e = [0; 16];
-    let n = if imm & 1 == 0 { 16 } else { 8 };
-    for (k, slot) in e.iter_mut().enumerate().take(n) {
-        *slot = match imm & 3 {
-            0 => i32::from(l::bytes(v)[k]),
-            1 => i32::from(l::words(v)[k & 7]),
-            2 => i32::from(l::ibytes(v)[k]),
-            _ => i32::from(l::iwords(v)[k & 7]),
-        };
+    fn words(w: [i32; 8]) -> ([i32; 16], usize) {
+        let mut e = [0; 16];
+        e[..8].copy_from_slice(&w);
+        (e, 8)
     }
-    (e, n)
+    match imm & 3 {
+        0 => (l::bytes(v).map(i32::from), 16),
+        1 => words(l::words(v).map(i32::from)),
+        2 => (l::ibytes(v).map(i32::from), 16),
+        _ => words(l::iwords(v).map(i32::from)),
+    }
 }
 
 /// The comparison before polarity: bit `j` is about element `j` of `b`.
 fn aggregate(a: &Side, b: &Side, n: usize, imm: u8) -> u32 {
-    let av = &a.e[..a.len];
-    let bit = |j: usize| match imm >> 2 & 3 {
-        0 => j < b.len && av.contains(&b.e[j]),
-        1 => j < b.len && av.chunks_exact(2).any(|r| r[0] <= b.e[j] && b.e[j] <= r[1]),
-        2 => match (j < a.len, j < b.len) {
-            (true, true) => a.e[j] == b.e[j],
-            (false, false) => true,
-            _ => false,
-        },
-        _ => av
-            .iter()
-            .take(n - j)
-            .enumerate()
-            .all(|(k, &x)| j + k < b.len && x == b.e[j + k]),
-    };
-    (0..n).filter(|&j| bit(j)).fold(0, |m, j| m | 1 << j)
+    let (av, bv) = (&a.e[..a.len], &b.e[..b.len]);
+    let bits = |bit: &dyn Fn(usize) -> bool, n: usize| (0..n).fold(0, |m, j| m | u32::from(bit(j)) << j);
+    match imm >> 2 & 3 {
+        0 => bits(&|j| av.contains(&bv[j]), b.len),
+        1 => bits(
+            &|j| av.chunks_exact(2).any(|r| r[0] <= bv[j] && bv[j] <= r[1]),
+            b.len,
+        ),
+        2 => bits(
+            &|j| match (av.get(j), bv.get(j)) {
+                (Some(x), Some(y)) => x == y,
+                (None, None) => true,
+                _ => false,
+            },
+            n,
+        ),
+        _ => bits(
+            &|j| {
+                av.iter()
+                    .take(n - j)
+                    .enumerate()
+                    .all(|(k, x)| bv.get(j + k) == Some(x))
+            },
+            n,
+        ),
+    }
 }
 
 /// Compares and sets the flags; gives the result mask and the number of elements.

@@ -120,6 +120,9 @@ macro_rules! cmov {
         })
     };
 }
+/// The first 128 bits of log2(e), exponent 0.
+pub const LOG2_E: u128 = 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88;
+
 const CF: u64 = 1;
 const PF: u64 = 4;
 const ZF: u64 = 0x40;
@@ -176,7 +179,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fld1 => waiting!(|cpu, i| push(cpu, ONE)),
         Fldz => waiting!(|cpu, i| push(cpu, ZERO)),
         Fldl2t => waiting!(|cpu, i| constant(cpu, 1, 0xd49a_784b_cd1b_8afe_492b_f6ff_4daf_db4c)),
-        Fldl2e => waiting!(|cpu, i| constant(cpu, 0, 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88)),
+        Fldl2e => waiting!(|cpu, i| constant(cpu, 0, LOG2_E)),
         Fldpi => waiting!(|cpu, i| constant(cpu, 1, super::transcendental::PI)),
         Fldlg2 => waiting!(|cpu, i| constant(cpu, -2, 0x9a20_9a84_fbcf_f798_8f89_59ac_0b7c_9178)),
         Fldln2 => waiting!(|cpu, i| constant(cpu, -1, super::transcendental::LN2)),

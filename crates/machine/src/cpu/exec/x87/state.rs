@@ -103,6 +103,8 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
 
 fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
     let va = aligned(cpu, i)?;
+    // The whole area must be writable, though its last part is not written.
+    cpu.probe_write(va, 512)?;
     let image = fxsave_image(cpu, wide);
     cpu.write_bytes(va, &image)
 }

@@ -26,6 +26,11 @@ const HALF_PI: Wide = Wide {
     exp: 0,
     sig: PI,
 };
+const LOG2_E: Wide = Wide {
+    sign: false,
+    exp: 0,
+    sig: super::load::LOG2_E,
+};
 const WIDE_LN2: Wide = Wide {
     sign: false,
     exp: -1,
@@ -59,17 +64,17 @@ fn inexact(w: Wide) -> Res {
 }
 
 /// `1 + x/d(1)*(1 + x/d(2)*(1 + ...))` with `n` factors.
-fn horner(x: Wide, n: i64, d: impl Fn(i64) -> i64) -> Wide {
+fn horner(x: Wide, n: u32, d: impl Fn(u32) -> u32) -> Wide {
     (1..=n)
         .rev()
-        .fold(Wide::ONE, |s, k| Wide::ONE.add(s.mul(x).div(Wide::int(d(k)))))
+        .fold(Wide::ONE, |s, k| Wide::ONE.add(s.mul(x).div_small(d(k))))
 }
 
 /// `sum x^k / (2k+1)`, as in the series of atanh (and of atan, for negative `x`).
-fn odd_series(x: Wide, n: i64) -> Wide {
-    (0..n).rev().fold(Wide::ZERO, |s, k| {
-        s.mul(x).add(Wide::ONE.div(Wide::int(2 * k + 1)))
-    })
+fn odd_series(x: Wide, n: u32) -> Wide {
+    (0..n)
+        .rev()
+        .fold(Wide::ZERO, |s, k| s.mul(x).add(Wide::ONE.div_small(2 * k + 1)))
 }
 
 /// e^y - 1, for |y| < 0.7.
@@ -79,7 +84,7 @@ fn expm1(y: Wide) -> Wide {
 
 /// log2((1 + s) / (1 - s)) for |s| < 0.172.
 fn log2_ratio(s: Wide) -> Wide {
-    s.mul(odd_series(s.mul(s), 26)).scaled(1).div(WIDE_LN2)
+    s.mul(odd_series(s.mul(s), 26)).scaled(1).mul(LOG2_E)
 }
 
 /// log2 of a positive number.

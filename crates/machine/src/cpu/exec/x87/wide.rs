@@ -115,6 +115,21 @@ impl Wide {
         }
     }
 
+    /// Divided by a small positive integer.
+    pub fn div_small(self, d: u32) -> Wide {
+        let d = u128::from(d.max(1));
+        let (q, r) = (self.sig / d, self.sig % d);
+        if q == 0 {
+            return Wide::ZERO;
+        }
+        let lz = q.leading_zeros();
+        Wide {
+            sign: self.sign,
+            exp: self.exp - lz as i32,
+            sig: (q << lz) | (r << lz) / d,
+        }
+    }
+
     pub fn cmp_abs(self, o: Wide) -> Ordering {
         (self.exp, self.sig).cmp(&(o.exp, o.sig))
     }
