@@ -1,6 +1,9 @@
 //! Instructions beyond SSE2 that are run by the host's own, where it has them. Looked up before the portable forms; results
 //! are the same.
 
+// The types are those that the intrinsics take and give.
+#![allow(clippy::missing_transmute_annotations)]
+
 use crate::cpu::SlowFn;
 use iced_x86::Code;
 

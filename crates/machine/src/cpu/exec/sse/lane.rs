@@ -2,6 +2,9 @@
 //!
 //! Every x86-64 host has SSE2; what needs more is in [`super::host`], chosen when an instruction is looked up.
 
+// The types are those that the intrinsics take and give.
+#![allow(clippy::missing_transmute_annotations)]
+
 pub use super::portable::*;
 
 /// Defines `$name` by an SSE2 intrinsic on x86-64 hosts, which shadows the portable one.

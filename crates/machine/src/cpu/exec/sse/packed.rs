@@ -1,5 +1,8 @@
 //! Packed single precision by the host's packed arithmetic, when no lane can change a flag: see [`super::super::softfp::fast`].
 
+// The types are those that the intrinsics take and give.
+#![allow(clippy::missing_transmute_annotations)]
+
 /// `$inputs` is the smallest exponent field an operand may have, `$result` that of the result.
 #[cfg(target_arch = "x86_64")]
 macro_rules! quick {

@@ -1,7 +1,7 @@
 //! Lane-wise functions of 128-bit values, for any host. What stays within 64 bits serves MMX too.
 
 // On x86-64 hosts many are used by tests only: see lane.rs.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::useless_transmute)]
 
 /// Splits into lanes, lowest first, and back. Plain loops over arrays: what the compiler makes vector code of.
 macro_rules! split {

@@ -126,7 +126,7 @@ impl Wide {
         Wide {
             sign: self.sign,
             exp: self.exp - lz as i32,
-            sig: (q << lz) | (r << lz) / d,
+            sig: (q << lz) | ((r << lz) / d),
         }
     }
 
