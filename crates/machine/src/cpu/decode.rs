@@ -222,7 +222,7 @@ fn push_slow(ops: &mut Vec<Slot>, insn: &Instruction, f: SlowFn, off: usize, lef
     ops.extend_from_slice(&payload);
 }
 
-fn decode_one(bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
+pub fn decode_one(bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
     let mut d = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
     let i = d.decode();
     match d.last_error() {

@@ -88,6 +88,8 @@ pub struct Cpu {
     pub desc: segment::DescTables,
     /// Instructions left before `run` stops with `Stop::Budget`.
     pub budget: i64,
+    /// `run` stops at the first block boundary where no more than this is left of the budget: cheaper than an exact stop.
+    pub yield_at: i64,
     pub cpuid_table: Vec<CpuidRow>,
     /// TSC_AUX, for rdtscp and rdpid.
     pub tsc_aux: u32,
@@ -193,6 +195,7 @@ impl Cpu {
             sel: [0; 6],
             desc: segment::DescTables::default(),
             budget: 0,
+            yield_at: 0,
             cpuid_table: Vec::new(),
             tsc_aux: 0,
             mem_base: machine.mem.base(),

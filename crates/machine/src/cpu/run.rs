@@ -5,7 +5,7 @@ use super::fault::Trap;
 use super::{Cpu, Stop};
 use crate::frames::flag;
 use crate::mem::Mfn;
-use crate::mmu::tlb::{jump_index, tlb_index, Jump};
+use crate::mmu::tlb::{jump_index, tlb_index};
 use crate::mmu::walk::Access;
 use crate::shared::attention;
 use std::sync::atomic::Ordering;
@@ -54,7 +54,7 @@ impl Cpu {
                 self.blocks.clear();
                 self.views.clear_jumps_all();
             }
-            if self.budget <= 0 {
+            if self.budget <= self.yield_at.max(0) {
                 return Stop::Budget;
             }
             let found = match self.find() {
@@ -69,9 +69,10 @@ impl Cpu {
                             *p.slot = op as u64;
                         }
                     }
-                    let s = self.budget.min(SLICE);
+                    let left = i64::from((*op).left);
+                    let s = self.budget.min(SLICE).min(left.max(self.budget - self.yield_at));
                     self.budget -= s;
-                    self.slice = s - i64::from((*op).left);
+                    self.slice = s - left;
                     self.chain(op);
                 },
                 _ => {
@@ -114,7 +115,7 @@ impl Cpu {
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
         let rip = self.rip;
         // SAFETY: `jumps` points to the current view's table, the index is in range.
-        let slot = unsafe { &mut *self.jumps.add(jump_index(rip)) };
+        let slot = unsafe { *self.jumps.add(jump_index(rip)) };
         if slot.rip == rip {
             // SAFETY: jump entries point to blocks in the arena.
             if unsafe { (*slot.op).dead } == 0 {
@@ -142,8 +143,7 @@ impl Cpu {
                     .insert(k, &draft.ops, mfn, start, draft.end, draft.second)
             }
         };
-        // SAFETY: as above; decoding does not switch views.
-        unsafe { *self.jumps.add(jump_index(rip)) = Jump { rip, op } };
+        self.views.set_jump(rip, op);
         Ok(Some(op))
     }
 }

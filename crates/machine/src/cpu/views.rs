@@ -77,8 +77,12 @@ impl Cpu {
             // Frame 0 is never mapped: a barrier.
             Purge::Frame(Mfn(0)) => {}
             Purge::Writable(mfn) | Purge::Frame(mfn) => {
+                let writable_only = matches!(p, Purge::Writable(_));
                 if let Some(host) = self.domain.machine.mem.frame(mfn) {
-                    self.views.purge_frame(host, matches!(p, Purge::Writable(_)));
+                    self.views.purge_frame(host, writable_only);
+                }
+                if !writable_only {
+                    self.forget_code(mfn, 0, 4096);
                 }
             }
             Purge::Code { mfn, start, end } => self.forget_code(mfn, start, end),

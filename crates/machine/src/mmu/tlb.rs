@@ -34,7 +34,7 @@ fn invalid_tag(index: usize) -> u64 {
     (((index ^ 1) as u64) << 12).wrapping_neg()
 }
 
-/// Entries of a view's jump cache: groups of 64, so that one page's can be cleared cheaply.
+/// Entries of a view's jump cache.
 const JUMPS: usize = 1 << 13;
 
 /// Where the block at `rip` is.
@@ -46,8 +46,7 @@ pub struct Jump {
 
 #[inline(always)]
 pub fn jump_index(rip: u64) -> usize {
-    let page = rip >> 12;
-    ((page ^ page >> 7) as usize & 127) << 6 | ((rip ^ rip >> 6) & 63) as usize
+    (rip ^ rip >> 11) as usize & (JUMPS - 1)
 }
 
 /// An entry that no address with this index matches.
@@ -75,6 +74,23 @@ pub struct View {
     entries: Box<[TlbEntry]>,
     touched: Vec<u16>,
     jumps: Box<[Jump]>,
+    /// Bit n: there may be jumps to a page with TLB index n.
+    jump_pages: [u64; TLB_SIZE / 64],
+}
+
+/// No node, in the lists of translations by frame.
+const NONE: u32 = u32::MAX;
+/// Set in `Node::prev`: the rest is a list's number.
+const HEAD: u32 = 1 << 31;
+/// Lists of translations by frame.
+const LISTS: usize = 8192;
+
+/// Place of a TLB entry (view * TLB_SIZE + index) in the list of those that may show the same frame. An entry stays in
+/// its list until it is filled again.
+#[derive(Clone, Copy)]
+struct Node {
+    next: u32,
+    prev: u32,
 }
 
 impl View {
@@ -95,6 +111,7 @@ impl View {
             entries,
             touched: Vec::new(),
             jumps: (0..JUMPS).map(no_jump).collect(),
+            jump_pages: [0; TLB_SIZE / 64],
         }
     }
 
@@ -111,10 +128,13 @@ impl View {
     }
 
     fn clear_jumps(&mut self) {
-        self.jumps
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, j)| *j = no_jump(i));
+        if self.jump_pages.iter().any(|&w| w != 0) {
+            self.jumps
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, j)| *j = no_jump(i));
+            self.jump_pages = [0; TLB_SIZE / 64];
+        }
     }
 
     fn flush(&mut self) {
@@ -137,6 +157,8 @@ pub struct Views {
     list: Vec<View>,
     current: usize,
     tick: u64,
+    nodes: Vec<Node>,
+    lists: Box<[u32]>,
 }
 
 impl Views {
@@ -145,6 +167,14 @@ impl Views {
             list: vec![View::new()],
             current: 0,
             tick: 0,
+            nodes: vec![
+                Node {
+                    next: NONE,
+                    prev: NONE
+                };
+                VIEWS * TLB_SIZE
+            ],
+            lists: vec![NONE; LISTS].into_boxed_slice(),
         }
     }
 
@@ -216,8 +246,8 @@ impl Views {
         }
     }
 
-    /// Fills the entry of `va` in the current view: `perms` as (writable, executable); adds to what the entry allows
-    /// if it is of the same page.
+    /// Fills the entry of `va` in the current view with the frame at `host`; adds to what the entry allows if it is of
+    /// the same page.
     pub fn fill(&mut self, va: u64, host: *mut u8, write: bool, fetch: bool) {
         let page = va & !0xfff;
         let i = tlb_index(va);
@@ -236,13 +266,47 @@ impl Views {
                 neg_x: bad,
                 delta,
             };
+            self.relink(self.current * TLB_SIZE + i, host);
         }
+        let e = &mut self.list[self.current].entries[i];
         if write {
             e.neg_w = tag;
         }
         if fetch {
             e.neg_x = tag;
         }
+    }
+
+    /// Moves a node to the list of the frame at `host`.
+    fn relink(&mut self, id: usize, host: *const u8) {
+        let Node { next, prev } = self.nodes[id];
+        if prev != NONE {
+            if prev & HEAD != 0 {
+                self.lists[(prev & !HEAD) as usize] = next;
+            } else {
+                self.nodes[prev as usize].next = next;
+            }
+            if next != NONE {
+                self.nodes[next as usize].prev = prev;
+            }
+        }
+        let list = list_of(host);
+        let first = std::mem::replace(&mut self.lists[list], id as u32);
+        self.nodes[id] = Node {
+            next: first,
+            prev: HEAD | list as u32,
+        };
+        if first != NONE {
+            self.nodes[first as usize].prev = id as u32;
+        }
+    }
+
+    /// There is a jump to the block at `rip` in the current view from now on.
+    pub fn set_jump(&mut self, rip: u64, op: *const Op) {
+        let v = &mut self.list[self.current];
+        v.jumps[jump_index(rip)] = Jump { rip, op };
+        let i = tlb_index(rip);
+        v.jump_pages[i / 64] |= 1 << (i % 64);
     }
 
     /// Flushes every view.
@@ -270,21 +334,19 @@ impl Views {
                 v.clear(i);
             }
             // Jumps may outlive the entry.
-            let group = jump_index(va & !0xfff) & !63;
-            for (n, j) in v.jumps[group..group + 64].iter_mut().enumerate() {
-                *j = no_jump(group + n);
+            if v.jump_pages[i / 64] & 1 << (i % 64) != 0 {
+                v.clear_jumps();
             }
         }
     }
 
-    /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`).
+    /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). Jumps
+    /// to blocks in the frame stay: the caller forgets the blocks.
     pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
-        // TODO: a reverse map; this looks at every entry of every view.
-        for v in self.list.iter_mut().filter(|v| !v.stale) {
-            if !writable_only {
-                v.clear_jumps();
-            }
-            for i in 0..TLB_SIZE {
+        let mut id = self.lists[list_of(host)];
+        while id != NONE {
+            let (view, i) = (id as usize / TLB_SIZE, id as usize % TLB_SIZE);
+            if let Some(v) = self.list.get_mut(view) {
                 let bad = invalid_tag(i);
                 let e = &mut v.entries[i];
                 if e.neg_r != bad && e.delta.wrapping_sub(e.neg_r) == host as u64 {
@@ -295,8 +357,14 @@ impl Views {
                     }
                 }
             }
+            id = self.nodes[id as usize].next;
         }
     }
+}
+
+fn list_of(host: *const u8) -> usize {
+    let page = host as usize >> 12;
+    (page ^ page >> 13) & (LISTS - 1)
 }
 
 impl Default for Views {

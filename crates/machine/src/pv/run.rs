@@ -43,7 +43,7 @@ impl Vcpu {
             if left == 0 {
                 return Exit::Budget;
             }
-            let mut slice = left.min(SLICE);
+            let mut slice = left.min(i64::MAX as u64);
             if clock.is_virtual() {
                 slice = slice.min(deadline_ns - now);
             }
@@ -55,10 +55,12 @@ impl Vcpu {
         }
     }
 
-    /// Runs up to `slice` instructions, through everything that does not need the layer above.
-    fn run_slice(&mut self, slice: u64) -> (u64, Option<Exit>) {
-        let start = slice as i64;
+    /// Runs up to `limit` instructions, and not many more than `SLICE`, through everything that does not need the layer
+    /// above.
+    fn run_slice(&mut self, limit: u64) -> (u64, Option<Exit>) {
+        let start = limit as i64;
         self.cpu.budget = start;
+        self.cpu.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
             match self.cpu.run() {
                 Stop::Budget => break None,

@@ -121,13 +121,12 @@ pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>
     let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
     if stores(O) {
         let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-        if (*e).neg_w.wrapping_add(va) <= 4096 - u64::from(T::BITS) / 8 {
-            let p = va.wrapping_add((*e).delta) as *mut u8;
-            let r = alu::<T, O, F>(cpu, T::load(p), b);
-            r.store(p);
-        } else if !rmw_cold::<T, O>(cpu, op, va, b, false) {
-            return null();
+        let size = u64::from(T::BITS) / 8;
+        if (*e).neg_w.wrapping_add(va) > 4096 - size {
+            return miss::write(cpu, op, va, size);
         }
+        let p = va.wrapping_add((*e).delta) as *mut u8;
+        alu::<T, O, F>(cpu, T::load(p), b).store(p);
     } else {
         let a = ld!(T, cpu, op, va);
         alu::<T, O, F>(cpu, a, b);
@@ -141,17 +140,17 @@ pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
     op: *const Op,
 ) -> *const Op {
     let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
-    if !rmw_cold::<T, O>(cpu, op, ea::<X>(cpu, op), b, true) {
+    if !lock_cold::<T, O>(cpu, op, ea::<X>(cpu, op), b) {
         return null();
     }
     go!(cpu, op.add(1))
 }
 
 #[inline(never)]
-unsafe fn rmw_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T, lock: bool) -> bool {
+unsafe fn lock_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> bool {
     (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
     let c = (*cpu).fl_aux >> 63;
-    match (*cpu).rmw::<T>(va, lock, &mut |old| {
+    match (*cpu).rmw::<T>(va, true, &mut |old| {
         Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))
     }) {
         Ok(old) => {

@@ -6,12 +6,15 @@
 //!
 //! Safety of all handlers: they are called only by each other and by `Cpu::chain`, with the CPU that owns the arena,
 //! and with the op whose `h` they are; operands in the op were made by lower.rs.
+//!
+//! A memory operand that is not in the TLB: miss.rs.
 #![allow(clippy::missing_safety_doc, unsafe_op_in_unsafe_fn)]
 
 pub mod alu;
 pub mod flow;
 pub mod lower;
 pub mod misc;
+pub mod miss;
 pub mod mov;
 pub mod shift;
 pub mod string;
@@ -65,34 +68,28 @@ macro_rules! jump {
     }};
 }
 
-/// Loads a `$t` or ends the chain with a fault.
+/// Loads a `$t`; otherwise the op begins again with the translation filled in, or is done the slow way.
 macro_rules! ld {
     ($t:ty, $cpu:expr, $op:expr, $va:expr) => {{
         let va: u64 = $va;
         let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
-        if (*e).neg_r.wrapping_add(va) <= 4096 - <$t as W>::BITS as u64 / 8 {
-            <$t as $crate::cpu::Scalar>::load(va.wrapping_add((*e).delta) as *const u8)
-        } else {
-            let (ok, v) = $crate::cpu::exec::fast::slow_load::<$t>($cpu, $op, va);
-            if !ok {
-                return std::ptr::null();
-            }
-            <$t as W>::cut(v)
+        if (*e).neg_r.wrapping_add(va) > 4096 - <$t as W>::BITS as u64 / 8 {
+            return $crate::cpu::exec::fast::miss::read($cpu, $op, va, <$t as W>::BITS as u64 / 8);
         }
+        <$t as $crate::cpu::Scalar>::load(va.wrapping_add((*e).delta) as *const u8)
     }};
 }
 
-/// Stores a `$t` or ends the chain with a fault.
+/// Stores a `$t`, likewise.
 macro_rules! st {
     ($t:ty, $cpu:expr, $op:expr, $va:expr, $v:expr) => {{
         let va: u64 = $va;
         let v: $t = $v;
         let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
-        if (*e).neg_w.wrapping_add(va) <= 4096 - <$t as W>::BITS as u64 / 8 {
-            <$t as $crate::cpu::Scalar>::store(v, va.wrapping_add((*e).delta) as *mut u8);
-        } else if !$crate::cpu::exec::fast::slow_store::<$t>($cpu, $op, va, v) {
-            return std::ptr::null();
+        if (*e).neg_w.wrapping_add(va) > 4096 - <$t as W>::BITS as u64 / 8 {
+            return $crate::cpu::exec::fast::miss::write($cpu, $op, va, <$t as W>::BITS as u64 / 8);
         }
+        <$t as $crate::cpu::Scalar>::store(v, va.wrapping_add((*e).delta) as *mut u8);
     }};
 }
 
@@ -233,32 +230,6 @@ fn stack_segment(i: &Instruction) -> bool {
     }
 }
 
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn slow_load<T: W>(cpu: *mut Cpu, op: *const Op, va: u64) -> (bool, u64) {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    match (*cpu).read_slow::<T>(va) {
-        Ok(v) => (true, v.wide()),
-        Err(t) => {
-            trap(cpu, op, t);
-            (false, 0)
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn slow_store<T: W>(cpu: *mut Cpu, op: *const Op, va: u64, v: T) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    match (*cpu).write_slow::<T>(va, v) {
-        Ok(()) => true,
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
-}
-
 /// Calls the slow handler of `op`; false if the chain must end.
 #[inline(never)]
 unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
@@ -268,9 +239,16 @@ unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
     let insn = &*op.add(1).cast::<Instruction>();
     c.rip = c.page_va.wrapping_add((*op).off as u64);
     c.next_rip = c.rip.wrapping_add((*op).len as u64);
-    match f(c, insn) {
+    finish(cpu, op, f(c, insn))
+}
+
+/// After an instruction of the slow kind: false if the chain must end.
+#[inline(always)]
+unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool {
+    match result {
         Ok(()) => true,
         Err(t @ (Trap::EndBlock | Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
+            let c = &mut *cpu;
             c.rip = c.next_rip;
             c.slice += (*op).left as i64 - 1;
             c.leave = (t != Trap::EndBlock).then_some(t);
@@ -310,11 +288,15 @@ pub unsafe fn op_nop(cpu: *mut Cpu, op: *const Op) -> *const Op {
     go!(cpu, op.add(1))
 }
 
+#[cold]
+#[inline(never)]
 pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
     trap(cpu, op, Trap::Fault(Fault::ud()));
     null()
 }
 
+#[cold]
+#[inline(never)]
 pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
     trap(cpu, op, Trap::Fault(Fault::gp()));
     null()

@@ -9,54 +9,17 @@ unsafe fn xmm(cpu: *mut Cpu, n: u8) -> *mut u128 {
 
 #[cold]
 #[inline(never)]
-unsafe fn no_fpu(cpu: *mut Cpu, op: *const Op) {
+unsafe fn no_fpu(cpu: *mut Cpu, op: *const Op) -> *const Op {
     trap(cpu, op, Trap::Fault(Fault::new(vec_no::NM)));
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn misaligned(cpu: *mut Cpu, op: *const Op) {
-    trap(cpu, op, Trap::Fault(Fault::gp()));
+    null()
 }
 
 macro_rules! check_fpu {
     ($cpu:expr, $op:expr) => {
         if (*$cpu).ts {
-            no_fpu($cpu, $op);
-            return null();
+            return no_fpu($cpu, $op);
         }
     };
-}
-
-/// Loads 16 bytes into an xmm register, after a miss.
-#[cold]
-#[inline(never)]
-unsafe fn load_slow(cpu: *mut Cpu, op: *const Op, va: u64, to: *mut u128) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    match (*cpu).read_slow::<u128>(va) {
-        Ok(v) => {
-            to.write(v);
-            true
-        }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn store_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    let v = *xmm(cpu, (*op).src);
-    match (*cpu).write_slow::<u128>(va, v) {
-        Ok(()) => true,
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
 }
 
 pub unsafe fn mov_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
@@ -70,15 +33,13 @@ pub unsafe fn load<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     check_fpu!(cpu, op);
     let va = ea::<true>(cpu, op);
     if A && va & 15 != 0 {
-        misaligned(cpu, op);
-        return null();
+        return op_gp(cpu, op);
     }
     let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-    if (*e).neg_r.wrapping_add(va) <= 4096 - 16 {
-        *xmm(cpu, (*op).dst) = u128::load(va.wrapping_add((*e).delta) as *const u8);
-    } else if !load_slow(cpu, op, va, xmm(cpu, (*op).dst)) {
-        return null();
+    if (*e).neg_r.wrapping_add(va) > 4096 - 16 {
+        return miss::read(cpu, op, va, 16);
     }
+    *xmm(cpu, (*op).dst) = u128::load(va.wrapping_add((*e).delta) as *const u8);
     go!(cpu, op.add(1))
 }
 
@@ -86,15 +47,13 @@ pub unsafe fn store<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     check_fpu!(cpu, op);
     let va = ea::<true>(cpu, op);
     if A && va & 15 != 0 {
-        misaligned(cpu, op);
-        return null();
+        return op_gp(cpu, op);
     }
     let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-    if (*e).neg_w.wrapping_add(va) <= 4096 - 16 {
-        (*xmm(cpu, (*op).src)).store(va.wrapping_add((*e).delta) as *mut u8);
-    } else if !store_slow(cpu, op, va) {
-        return null();
+    if (*e).neg_w.wrapping_add(va) > 4096 - 16 {
+        return miss::write(cpu, op, va, 16);
     }
+    (*xmm(cpu, (*op).src)).store(va.wrapping_add((*e).delta) as *mut u8);
     go!(cpu, op.add(1))
 }
 
