@@ -425,6 +425,10 @@ impl<'a> Generator<'a> {
     pub fn sequence(rng: &'a mut Rng, forms: &[Code], n: usize, rounds: u64) -> Option<Case> {
         let mut g = Generator::new(rng);
         g.fixed_addresses = true;
+        // All x87 exceptions masked, none pending.
+        g.state.fx[0] |= 0x3f;
+        g.state.fx[2] &= 0x7f;
+        g.state.fx[3] &= 0x7f;
         if rounds > 0 {
             g.reserved = 1 << 15;
             g.set(15, rounds);

@@ -43,6 +43,11 @@ pub fn leaves_something_open(m: Mnemonic) -> bool {
                 | Fcomip
                 | Fucomi
                 | Fucomip
+                | Fldcw
+                | Fldenv
+                | Frstor
+                | Fxrstor
+                | Fxrstor64
                 | Popf
                 | Popfd
                 | Popfq

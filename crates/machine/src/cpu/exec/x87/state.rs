@@ -9,6 +9,8 @@ use iced_x86::{Code, Instruction};
 
 /// Bytes that fxsave writes; the rest of its 512 is left to software.
 const FXSAVE_LEN: usize = 416;
+/// Bytes that must be accessible.
+const FXSAVE_AREA: usize = 512;
 
 fn put<const N: usize>(buf: &mut [u8], at: usize, v: [u8; N]) {
     if let Some(to) = buf.get_mut(at..at + N) {
@@ -106,14 +108,15 @@ fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
     // The whole area must be writable, though its last part is not written.
     cpu.probe_write(va, 512)?;
     let image = fxsave_image(cpu, wide);
+    cpu.probe_write(va, FXSAVE_AREA)?;
     cpu.write_bytes(va, &image)
 }
 
 fn fxrstor(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
     let va = aligned(cpu, i)?;
-    let mut image = [0; FXSAVE_LEN];
-    cpu.read_bytes(va, &mut image)?;
-    fxrstor_image(cpu, &image, wide)
+    let mut area = [0; FXSAVE_AREA];
+    cpu.read_bytes(va, &mut area)?;
+    fxrstor_image(cpu, &take(&area, 0), wide)
 }
 
 /// The full tag word: two bits per physical register.
