@@ -351,3 +351,22 @@ fn locked_operations_do_what_the_plain_ones_do() {
     assert_eq!(vm.cpu.regs[RAX], 5);
     assert_eq!(vm.peek_u64(DATA + 8), 0x99);
 }
+
+#[test]
+fn the_trap_flag_stops_after_each_instruction_that_began_with_it() {
+    let (mut machine, _) = vm(|a| {
+        a.pushfq()?;
+        a.or(dword_ptr(rsp), 0x100)?;
+        a.popfq()?;
+        a.inc(ecx)?;
+        a.nop()
+    });
+    let after_inc = CODE + 1 + 7 + 1 + 2;
+    assert_eq!(machine.run(100), Stop::Trap(Trap::Fault(Fault::new(vector::DB))));
+    assert_eq!(
+        (machine.cpu.rip, machine.cpu.regs[RCX], machine.cpu.budget),
+        (after_inc, 1, 96)
+    );
+    assert_eq!(machine.run(100), Stop::Trap(Trap::Fault(Fault::new(vector::DB))));
+    assert_eq!(machine.cpu.rip, after_inc + 1);
+}

@@ -7,6 +7,8 @@ use crate::exit::Exit;
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
 const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];
 const CPUID: [u8; 2] = [0x0f, 0xa2];
+/// DR6.BS: the #DB is a single step.
+const DR6_BS: u64 = 1 << 14;
 
 impl Vcpu {
     /// `None` when the guest goes on.
@@ -20,7 +22,12 @@ impl Vcpu {
             }
             Trap::Sysenter => self.fault(Fault::gp()),
             Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => None,
-            Trap::Fault(f) => self.fault(f),
+            Trap::Fault(f) => {
+                if f.vector == vector::DB {
+                    self.debug_regs[6] |= DR6_BS;
+                }
+                self.fault(f)
+            }
             Trap::SoftInt { vector, len } => self.soft_int(vector, len),
             Trap::Priv { insn, len } => self.privileged(insn, len),
             Trap::Unsupported(why) => Some(Exit::Unsupported(why)),
@@ -73,6 +80,10 @@ impl Vcpu {
 
     /// `int n`: #BP and #OF have gates of their own that applications may use; for the rest the guest's DPL decides.
     fn soft_int(&mut self, v: u8, len: u8) -> Option<Exit> {
+        if v == vector::DB && len == 1 {
+            // icebp is an exception, not an interrupt: the gate's DPL does not count.
+            return self.fault(Fault::new(vector::DB));
+        }
         let gate = self.traps[usize::from(v)];
         if v != vector::BP && v != vector::OF && gate.dpl() < self.guest_cpl() {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));

@@ -99,6 +99,10 @@ fn popf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let change = POPF & mask(B);
     cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(B as u64 / 8);
     cpu.set_rflags(old & !change & !(RF & mask(B)) | v & change);
+    if v & TF & change != 0 {
+        // Single steps begin after the next instruction: the run loop must see the flag.
+        return Err(Trap::EndBlock);
+    }
     Ok(())
 }
 
