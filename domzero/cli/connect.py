@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -34,10 +35,10 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
 class Dom0:
     """A client of the HTTP API."""
 
-    def __init__(self, *, socket: str | None = None, url: str | None = None) -> None:
+    def __init__(self, *, path: str | None = None, url: str | None = None) -> None:
         import httpx
 
-        url = url or (None if socket else os.environ.get("DOMZERO_URL"))
+        url = url or (None if path else os.environ.get("DOMZERO_URL"))
         self._path: Path | None = None
         if url is not None:
             if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
@@ -45,7 +46,7 @@ class Dom0:
             self._base = url.rstrip("/")
             transport = httpx.HTTPTransport()
         else:
-            self._path = Path(socket) if socket else existing_socket()
+            self._path = Path(path) if path else existing_socket()
             self._base = "http://domzero"
             transport = httpx.HTTPTransport(uds=str(self._path))
         self._http = httpx.Client(transport=transport, base_url=self._base, timeout=httpx.Timeout(60, connect=5))
@@ -53,7 +54,7 @@ class Dom0:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Dom0:
         """As `add_connection_options` says."""
-        return cls(socket=args.socket, url=args.url)
+        return cls(path=args.socket, url=args.url)
 
     def __enter__(self) -> Dom0:
         return self
@@ -102,7 +103,7 @@ class Dom0:
             domain: Json = self.get(f"/domains/{quote(key, safe='')}/wait", timeout=max(left, 0.1))
             if not domain["exists"] or (end is not None and time.monotonic() >= end):
                 return domain
-            if domain["exit"] and domain["state"] in ("shutdown", "crashed") and not _restarts(domain):
+            if domain["exit"] and domain["state"] in ("shutdown", "crashed") and _preserved(domain):
                 return domain
 
     def create(self, body: Json, *, quiet: bool = True) -> Json:
@@ -130,7 +131,9 @@ class Dom0:
         try:
             if self._path is not None:
                 return unix_connect(str(self._path), uri, max_size=None)
-            return connect(uri, max_size=None, proxy=None)
+            where = urlsplit(self._base)
+            sock = socket.create_connection((where.hostname or "", where.port or 80), timeout=5)
+            return connect(uri, max_size=None, sock=sock)
         except (OSError, WebSocketException) as error:
             raise self._not_running(error) from error
 
@@ -141,14 +144,14 @@ class Dom0:
         return DomzeroError(f"Domain 0 is not running at {where}", hint=NOT_RUNNING_HINT)
 
 
-def _restarts(domain: Json) -> bool:
+def _preserved(domain: Json) -> bool:
     action = {
         "poweroff": "on_poweroff",
         "reboot": "on_reboot",
         "crash": "on_crash",
         "watchdog": "on_watchdog",
     }.get(domain["exit"]["reason"])
-    return action is not None and domain[action] == "restart"
+    return action is not None and domain[action] == "preserve"
 
 
 def _error_of(response: httpx.Response) -> DomzeroError:

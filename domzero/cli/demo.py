@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         image = fetch()
-        with serving() as path, Dom0(socket=str(path)) as dom0:
+        with serving() as path, Dom0(path=str(path)) as dom0:
             what = run_domain(dom0, image, args.boot_timeout)
     except DomzeroError as error:
         print(f"\ndomzero: make run failed: {error}", file=sys.stderr)

@@ -21,7 +21,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
     """All fields of `xl info`, and some of our own."""
     uname = platform.uname()
     cpus = len(os.sched_getaffinity(0))
-    total, free = _memory_mib()
+    total, free = memory_mib()
     major, minor, extra = XEN_VERSION
     return {
         "host": uname.node,
@@ -61,7 +61,8 @@ def host_info(manager: Manager) -> dict[str, Any]:
     }
 
 
-def _memory_mib() -> tuple[int, int]:
+def memory_mib() -> tuple[int, int]:
+    """The host's memory, and how much of it is available, in MiB."""
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from domzero.dom0.config import MEMORY_MIN_MIB, NAME_MAX, Action, DomainConfig
 from domzero.dom0.control import Json
+from domzero.dom0.hostinfo import memory_mib
 from domzero.dom0.records import DomainLog, DomainState, Exit, ExitReason, Record
 from domzero.dom0.workers import Worker, WorkerGone
 from domzero.dom0.xenstore import Store
@@ -21,6 +22,7 @@ from domzero.errors import ConfigError, DomzeroError, ResourceError
 logger = logging.getLogger(__name__)
 
 ENDED_KEPT = 64
+MESSAGE_MAX = 1000
 DOMAINS_MAX = 1024
 DOMID_FIRST_RESERVED = 0x7FF0
 ANSWER_SECONDS = 5.0
@@ -81,6 +83,7 @@ class Manager:
         self._check_unique(config.name, config.uuid)
         if len(self._live) >= DOMAINS_MAX:
             raise ResourceError(f"there are {DOMAINS_MAX} domains already")
+        self._check_memory(config.memory_mib)
         record = Record(config, memory_target_mib=config.memory_mib)
         self._live[record.uuid] = record
         self._ended.pop(record.uuid, None)
@@ -101,6 +104,15 @@ class Manager:
                 raise NameInUse(f"domain {record.domid} has this uuid already", key="uuid")
         if name == "Domain-0":
             raise NameInUse("Domain-0 is the name of Domain 0", key="name")
+
+    def _check_memory(self, wanted_mib: int) -> None:
+        total, _ = memory_mib()
+        used = sum(record.config.memory_mib for record in self._live.values())
+        if total and used + wanted_mib > total:
+            raise ResourceError(
+                f"{wanted_mib} MiB are not there: the host has {total} MiB, other domains have {used} of them",
+                key="memory",
+            )
 
     def _new_domid(self) -> int:
         used = {record.domid for record in self._live.values()}
@@ -132,6 +144,8 @@ class Manager:
             self._say_stderr(record, worker)
             raise
         record.started_at = time.time()
+        if record.worker is not worker or record.ending:
+            return  # it has ended already
         if not record.ended:
             record.state = DomainState.PAUSED if paused else DomainState.RUNNING
         self.store.introduce(domid)
@@ -174,7 +188,7 @@ class Manager:
             raise ConfigError(f"1 to {NAME_MAX} characters, without '/'", key="name")
         self._check_unique(name, None, besides=record)
         record.config.name = name
-        if not record.gone:
+        if not record.ending:
             for path in (f"/local/domain/{record.domid}/name", f"/vm/{record.uuid}/name"):
                 if self.store.exists(path):
                     self.store.write(path, name)
@@ -193,7 +207,7 @@ class Manager:
 
     async def refresh(self, record: Record) -> None:
         """Asks the worker for the state and the time used; keeps what is known if it does not answer at once."""
-        if record.worker is None or record.state == DomainState.BUILDING or record.gone:
+        if record.worker is None or record.state == DomainState.BUILDING or record.ending:
             return
         with suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
             stats = await asyncio.wait_for(record.worker.request("stats"), STATS_SECONDS)
@@ -212,7 +226,7 @@ class Manager:
         return self._over(record)
 
     def _over(self, record: Record) -> bool:
-        return record.gone or (record.ended and record.worker is not None and not self._restarts(record))
+        return record.gone or (record.ended and not record.ending and self._preserved(record))
 
     async def _ask(self, record: Record, op: str) -> None:
         self._check_runs(record)
@@ -224,7 +238,7 @@ class Manager:
             raise DomzeroError(f"the worker of domain {record.name} does not answer") from None
 
     def _check_runs(self, record: Record) -> None:
-        if record.ended or record.gone or record.state == DomainState.BUILDING:
+        if record.ended or record.ending or record.state == DomainState.BUILDING:
             raise BadState(f"domain {record.name} is {record.state.value}")
 
     # --- ends
@@ -232,20 +246,26 @@ class Manager:
     def _worker_event(self, record: Record, worker: Worker, message: Json) -> None:
         if message["event"] == "log":
             self.log.add(str(message.get("line", "")))
-        elif message["event"] == "exit" and record.worker is worker and not record.gone:
+        elif message["event"] == "exit" and record.worker is worker and not record.ending and not record.ended:
             reason = str(message.get("reason", ""))
             known = next((item for item in ExitReason if item.value == reason), ExitReason.CRASH)
-            record.exit = Exit(known, str(message.get("message", "")))
+            self._mark_ended(record, Exit(known, str(message.get("message", ""))[:MESSAGE_MAX]))
             self._spawn(self._guest_ended(record))
 
     def _worker_gone(self, record: Record, worker: Worker, how: str) -> None:
-        if record.worker is worker and not record.gone and record.state != DomainState.BUILDING:
+        if record.worker is worker and not record.ending and record.state != DomainState.BUILDING:
             self._say_stderr(record, worker)
-            record.exit = Exit(ExitReason.CRASH, how)
+            if not record.ended:
+                self._mark_ended(record, Exit(ExitReason.CRASH, how))
             self._spawn(self._guest_ended(record, worker_gone=True))
 
-    def _restarts(self, record: Record) -> bool:
-        return record.exit is not None and self._action(record, record.exit.reason) == Action.RESTART
+    def _mark_ended(self, record: Record, end: Exit) -> None:
+        crashed = end.reason in (ExitReason.CRASH, ExitReason.WATCHDOG)
+        record.exit = end
+        record.state = DomainState.CRASHED if crashed else DomainState.SHUTDOWN
+
+    def _preserved(self, record: Record) -> bool:
+        return record.exit is not None and self._action(record, record.exit.reason) == Action.PRESERVE
 
     def _action(self, record: Record, reason: ExitReason) -> Action:
         config = record.config
@@ -260,28 +280,26 @@ class Manager:
         end = record.exit
         if end is None or record.domid is None:
             return
-        crashed = end.reason in (ExitReason.CRASH, ExitReason.WATCHDOG)
-        record.state = DomainState.CRASHED if crashed else DomainState.SHUTDOWN
         self.store.domain_stopped(record.domid)
         action = self._action(record, end.reason)
         self.say(f"domain {record.name} ({record.domid}) ended: {end.message or end.reason.value}; {action.value}")
         await self._notify()
         if action == Action.RESTART and not self.closing.is_set():
-            await self._restart(record, crashed)
+            await self._restart(record, crashed=record.state == DomainState.CRASHED)
         elif action == Action.DESTROY or worker_gone:
             await self._end(record, end, record.state)
 
-    async def _restart(self, record: Record, crashed: bool) -> None:
+    async def _restart(self, record: Record, *, crashed: bool) -> None:
         lived = time.time() - (record.started_at or 0)
         await self._drop_worker(record)
         if crashed and lived < RESTART_PAUSE_SECONDS:
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
-        if record.gone or self.closing.is_set():
+        if record.ending or self.closing.is_set():
             return
         record.reboots += 1
         try:
             await self._launch(record, paused=False)
-        except DomzeroError as error:
+        except (DomzeroError, OSError) as error:
             self.say(f"domain {record.name} could not be started again: {error}")
             await self._end(record, Exit(ExitReason.FAILED, str(error)), DomainState.CRASHED)
 
@@ -296,12 +314,15 @@ class Manager:
         self.store.rm(f"/vm/{record.uuid}")
 
     async def _end(self, record: Record, end: Exit | None, state: DomainState, *, keep: bool = True) -> None:
-        if record.gone:
+        if record.ending:
+            async with self._changed:
+                await self._changed.wait_for(lambda: record.gone)
             return
-        record.gone = True
+        record.ending = True
         record.exit = end
         await self._drop_worker(record)
         record.state = state
+        record.gone = True
         self._live.pop(record.uuid, None)
         if keep:
             self._ended[record.uuid] = record

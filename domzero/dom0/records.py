@@ -53,7 +53,10 @@ class Exit:
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A domain. It keeps its record, uuid and console over reboots, and gets a new domid with each."""
+    """A domain. It keeps its record, uuid and console over reboots, and gets a new domid with each.
+
+    `ending` says that all it has is being given back, `gone` that this is done.
+    """
 
     config: DomainConfig
     domid: int | None = None
@@ -66,6 +69,7 @@ class Record:
     cpu_ns: int = 0
     memory_target_mib: int = 0
     reboots: int = 0
+    ending: bool = False
     gone: bool = False
 
     @property

@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from dom0_server import ROOT, Server
 from openapi_check import OpenApi
-
-ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], bool], seconds: float = 30, what: str = "it") -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.02)
-
-
-class Server:
-    """`domzero serve` on a socket in a temporary directory."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self.socket = directory / "d.sock"
-        self.log = directory / "serve.log"
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(self.socket)}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log
-            )
-        until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log.read_text()
-
-    def cli(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs `domzero` with these arguments."""
-        return subprocess.run(
-            [sys.executable, "-m", "domzero", *arguments],
-            env=self.env,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    def workers(self) -> list[int]:
-        """Process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children]
-
-    def stop(self, signum: int = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-        try:
-            return self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Server, until
+from dom0_server import Server, until
 
 Create = Callable[..., dict[str, object]]
 
@@ -248,3 +248,31 @@ def test_several_domains_run_side_by_side(api: httpx.Client, create: Create, ser
     for name in names:
         until(lambda name=name: f"I am {name}" in console(api, name))  # type: ignore[misc]
     assert len(server.workers()) == 5
+
+
+def test_more_memory_than_the_host_has_is_refused(api: httpx.Client, shell: str) -> None:
+    response = api.post("/domains", json={"name": "huge", "kernel": shell, "memory_mib": 500 * 1024})
+    assert (response.status_code, response.json()["code"]) == (409, "HOST_NOT_ENOUGH_FREE_MEMORY")
+    assert response.json()["errors"][0]["field"] == "memory_mib"
+
+
+def test_a_guest_that_crashes_again_and_again_is_restarted_with_a_pause(api: httpx.Client, shell: str) -> None:
+    body = {"name": "loop", "kernel": shell, "memory_mib": 16, "on_crash": "restart"}
+    assert api.post("/domains", json=body).status_code == 201
+    for times in (1, 2):
+        booted(api, "loop", times)
+        type_line(api, "loop", "crash")
+    booted(api, "loop", 3)
+    assert api.get("/domains/loop").json()["reboots"] == 2
+
+
+def test_a_preserved_domain_whose_worker_dies_is_gone_with_its_first_reason(api: httpx.Client, create: Create) -> None:
+    domain = create("kept", on_poweroff="preserve")
+    booted(api, "kept")
+    type_line(api, "kept", "poweroff")
+    until(lambda: bool(api.get("/domains/kept").json()["state"] == "shutdown"), what="the end")
+    assert isinstance(domain["pid"], int)
+    os.kill(domain["pid"], signal.SIGKILL)
+    until(lambda: not api.get("/domains/kept").json()["exists"], what="the end of its record")
+    after = api.get("/domains/kept").json()
+    assert (after["state"], after["exit"]["reason"]) == ("shutdown", "poweroff")

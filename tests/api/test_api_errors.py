@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Server
+from dom0_server import Server
 
 GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, Server, until
+from dom0_server import ROOT, Server, until
 
 Create = Callable[..., dict[str, object]]
 
