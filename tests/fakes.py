@@ -375,6 +375,7 @@ def make_domain(host: Any, **spec: Any) -> Any:
     domain = host.create_domain(DomainSpec(max_pages=spec.pop("max_pages", 64), **spec))
     domain.vcpus[0].is_initialised = True
     domain.vcpus[0].is_down = False
+    domain.pause_count = 0
     return domain
 
 
@@ -383,7 +384,9 @@ def hypercall(vcpu: Any, nr: int, *args: int) -> int:
     from domzero.hypervisor import hypercalls
 
     full = tuple(args) + (0,) * (6 - len(args))
-    names = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp") if vcpu.domain.is_32bit else ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+    names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+    if vcpu.domain.is_32bit:
+        names = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
     for name, value in zip(names, full, strict=True):
         vcpu.hw.set_reg(name, value)
     while True:

@@ -14,8 +14,9 @@ import fakes
 @pytest.fixture
 def host() -> Iterator[Any]:
     host = fakes.make_host()
-    yield host
-    host.close()
+    with host.lock:
+        yield host
+        host.close()
 
 
 @pytest.fixture

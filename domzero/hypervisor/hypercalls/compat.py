@@ -1,0 +1,91 @@
+"""Which hypercalls are there: `docs/compat.md`, made from the table.
+
+`python -m domzero.hypervisor.hypercalls.compat` writes the file; with `--check` it only says whether it is up to date
+(exit status 1 when not).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from domzero.abi.xen import Hypercall
+from domzero.hypervisor.hypercalls import TABLE, Operation, State, SubOperation
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "compat.md"
+
+_HEAD = """\
+# What of Xen's hypercall interface is here
+
+Made by `python -m domzero.hypervisor.hypercalls.compat` from the dispatch tables; `make check` fails when they differ.
+
+| state | meaning |
+| --- | --- |
+| yes | does what Xen does for an unprivileged PV domain |
+| refused | Xen refuses it to an unprivileged PV domain; the same errno here |
+| missing | not there yet: the guest sees -ENOSYS, and the log one line |
+
+"In the machine" means that the compiled part answers it without Python; its rules are in `docs/internals/contract.md`.
+
+"""
+
+
+def _errno(item: Operation | SubOperation) -> str:
+    return f"-{item.errno.name}" if item.errno is not None else ""
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _operation_state(row: Operation) -> State:
+    if row.state is State.REFUSED:
+        return State.REFUSED
+    return State.DONE if row.handler or row.subs else State.MISSING
+
+
+def render() -> str:
+    """The document's text."""
+    lines = [_HEAD, "| nr | hypercall | command | state | notes |", "| --- | --- | --- | --- | --- |"]
+    counts = dict.fromkeys(State, 0)
+
+    def add(nr: int, name: str, command: str, state: State, note: str) -> None:
+        counts[state] += 1
+        lines.append(f"| {nr} | {name} | {command} | {state.value} | {note} |")
+
+    for nr in Hypercall:
+        row = TABLE.get(nr)
+        name = nr.name.removeprefix("HYPERVISOR_")
+        if row is None:
+            if not name.startswith("arch_"):
+                add(nr, name, "", State.MISSING, "")
+            continue
+        machine = "in the machine" if row.in_machine else ""
+        if not row.subs:
+            add(nr, name, "", _operation_state(row), _note(_errno(row), row.note, machine))
+            continue
+        for _, sub in sorted(row.subs.items()):
+            add(nr, name, sub.name, sub.state, _note(_errno(sub), sub.note or row.note))
+        for command in row.missing():
+            add(nr, name, command, State.MISSING, "")
+    summary = ", ".join(f"{count} {state.value}" for state, count in counts.items())
+    return "\n".join([*lines, "", f"In all: {summary}.", ""])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes or checks the document."""
+    parser = argparse.ArgumentParser(prog="compat", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="say whether the document is up to date")
+    parser.add_argument("--output", type=Path, default=DOCUMENT)
+    options = parser.parse_args(argv)
+    text = render()
+    if not options.check:
+        options.output.write_text(text)
+        return 0
+    if options.output.exists() and options.output.read_text() == text:
+        return 0
+    print(f"{options.output} is out of date: python -m domzero.hypervisor.hypercalls.compat", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

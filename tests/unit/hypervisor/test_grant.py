@@ -1,0 +1,241 @@
+"""Grants: grant_table_op as a guest sees it, and backends that map what was granted."""
+
+import struct
+from typing import Any
+
+import pytest
+from fakes import hypercall, make_domain
+
+from domzero.abi import grant_table as abi
+from domzero.abi.errno import Errno
+from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
+from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
+
+SELF = DOMID_SELF
+
+
+def gnttab(v: Any, command: int, *args: Any) -> tuple[int, list[Any]]:
+    data = b"".join(bytes(arg) for arg in args)
+    va = v.hw.place(data)
+    rc = hypercall(v, Hypercall.HYPERVISOR_grant_table_op, command, va, len(args))
+    size = len(data) // max(len(args), 1)
+    return rc, [type(a).from_buffer_copy(v.hw.peek(va + i * size, size)) for i, a in enumerate(args)]
+
+
+def grant(domain: Any, ref: int, domid: int, mfn: int, flags: int = Gtf.GTF_permit_access) -> None:
+    at = domain.grants._entry_maddr(ref)
+    domain.host.machine.write(at, struct.pack("<HHI", flags, domid, mfn))
+
+
+def flags_of(domain: Any, ref: int) -> int:
+    return int(domain.grants.entry(ref).flags)
+
+
+@pytest.fixture
+def mfn(domain: Any) -> int:
+    return int(domain.hw.alloc(1)[0])
+
+
+def test_setup_table_grows_the_table_and_tells_its_frames(domain: Any, vcpu: Any) -> None:
+    frames = vcpu.hw.place(b"")
+    rc, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_setup_table, abi.gnttab_setup_table(SELF, 3, 9, frames))
+    assert (rc, arg.status) == (0, GntStatus.GNTST_okay)
+    assert list(struct.unpack("<3Q", vcpu.hw.peek(frames, 24))) == domain.grants.frames
+    rc, [size] = gnttab(vcpu, GrantTableOp.GNTTABOP_query_size, abi.gnttab_query_size(SELF))
+    assert (rc, size.status, size.nr_frames, size.max_nr_frames) == (0, 0, 3, 64)
+
+
+@pytest.mark.parametrize(
+    ("dom", "frames", "status"),
+    [
+        (SELF, 65, GntStatus.GNTST_general_error),
+        (SELF, 0xFFFFFFFF, GntStatus.GNTST_general_error),
+        (0, 1, GntStatus.GNTST_permission_denied),
+        (999, 1, GntStatus.GNTST_bad_domain),
+    ],
+)
+def test_setup_table_says_why_it_failed(vcpu: Any, dom: int, frames: int, status: GntStatus) -> None:
+    arg = abi.gnttab_setup_table(dom, frames, 0, vcpu.hw.place(b""))
+    rc, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_setup_table, arg)
+    assert (rc, result.status) == (0, status)
+
+
+def test_a_frame_list_that_is_not_mapped_is_a_bad_address(vcpu: Any) -> None:
+    rc, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_setup_table, abi.gnttab_setup_table(SELF, 1, 0, 0x1000))
+    assert (rc, result.status) == (0, GntStatus.GNTST_bad_virt_addr)
+
+
+def test_commands_for_one_element_take_exactly_one(vcpu: Any) -> None:
+    two = [abi.gnttab_query_size(SELF)] * 2
+    for command in (2, 6, 8, 9, 10):
+        assert gnttab(vcpu, command, *two)[0] == -Errno.EINVAL
+    assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, 6, 0x1000, 1) == -Errno.EFAULT
+    assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, 99, 0, 1) == -Errno.ENOSYS
+
+
+def test_counts_that_are_negative_or_reach_too_far_are_refused(vcpu: Any) -> None:
+    for command in (0, 1, 5, 7, 11):
+        assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, command, 0x1000, 1 << 31) == -Errno.EINVAL
+        assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, command, 0x1000, (1 << 31) - 1) == -Errno.EFAULT
+
+
+def test_only_version_one_can_be_chosen(vcpu: Any) -> None:
+    rc, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_get_version, abi.gnttab_get_version(SELF))
+    assert (rc, arg.version) == (0, 1)
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_set_version, abi.gnttab_set_version(1))[0] == 0
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_set_version, abi.gnttab_set_version(2))[0] == -Errno.ENOSYS
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_set_version, abi.gnttab_set_version(3))[0] == -Errno.EINVAL
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_get_version, abi.gnttab_get_version(999))[0] == -Errno.ESRCH
+
+
+def test_a_backend_writes_into_the_granted_frame_and_the_entry_shows_it(domain: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn)
+    view = map_backend(domain, 9, writable=True)
+    view[:4] = b"ring"
+    assert domain.host.machine.read(mfn * 4096, 4) == b"ring"
+    assert flags_of(domain, 9) == Gtf.GTF_permit_access | Gtf.GTF_reading | Gtf.GTF_writing
+    unmap_backend(domain, 9, writable=True)
+    assert flags_of(domain, 9) == Gtf.GTF_permit_access
+    assert domain.hw.refs == {}
+
+
+def test_a_read_only_grant_gives_a_read_only_view(domain: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn, Gtf.GTF_permit_access | Gtf.GTF_readonly)
+    with pytest.raises(GrantError):
+        map_backend(domain, 9, writable=True)
+    assert map_backend(domain, 9, writable=False).readonly
+    assert flags_of(domain, 9) & (Gtf.GTF_reading | Gtf.GTF_writing) == Gtf.GTF_reading
+
+
+@pytest.mark.parametrize(
+    ("ref", "domid", "flags"),
+    [(9, 5, 1), (9, 0, 0), (9, 0, 2), (9, 0, 3), (9, 0, 1 | 1 << 8), (512, 0, 1), (1 << 31, 0, 1)],
+)
+def test_entries_that_do_not_permit_access_cannot_be_mapped(
+    domain: Any, mfn: int, ref: int, domid: int, flags: int
+) -> None:
+    grant(domain, 9, domid, mfn, flags)
+    with pytest.raises(GrantError) as error:
+        map_backend(domain, ref, writable=True)
+    assert error.value.status is GntStatus.GNTST_bad_gntref
+
+
+def test_frames_that_are_not_the_guests_cannot_be_granted(domain: Any) -> None:
+    grant(domain, 9, 0, domain.shared_info_mfn)
+    with pytest.raises(GrantError) as error:
+        map_backend(domain, 9, writable=True)
+    assert error.value.status is GntStatus.GNTST_bad_page
+    assert flags_of(domain, 9) == Gtf.GTF_permit_access
+
+
+def test_changing_an_entry_that_is_mapped_changes_nothing(domain: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn)
+    map_backend(domain, 9, writable=True)
+    grant(domain, 9, 0, domain.hw.alloc(1)[0])
+    second = map_backend(domain, 9, writable=False)
+    domain.host.machine.write(mfn * 4096, b"same")
+    assert bytes(second[:4]) == b"same"
+    unmap_backend(domain, 9, writable=False)
+    unmap_backend(domain, 9, writable=True)
+    assert domain.hw.refs == {}
+
+
+def test_flags_stay_while_somebody_else_still_uses_the_grant(domain: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn)
+    map_backend(domain, 9, writable=True)
+    map_backend(domain, 9, writable=False)
+    unmap_backend(domain, 9, writable=True)
+    assert flags_of(domain, 9) & (Gtf.GTF_reading | Gtf.GTF_writing) == Gtf.GTF_reading
+
+
+def copy_arg(source: tuple[int, int, int], dest: tuple[int, int, int], length: int, flags: int) -> abi.gnttab_copy:
+    arg = abi.gnttab_copy()
+    arg.source.u.gmfn, arg.source.domid, arg.source.offset = source
+    arg.dest.u.gmfn, arg.dest.domid, arg.dest.offset = dest
+    arg.len, arg.flags = length, flags
+    return arg
+
+
+def test_copy_moves_bytes_between_own_and_granted_frames(host: Any, domain: Any, vcpu: Any, mfn: int) -> None:
+    other = make_domain(host)
+    (theirs,) = other.hw.alloc(1)
+    grant(other, 20, domain.domid, theirs)
+    host.machine.write(mfn * 4096 + 8, b"payload!")
+    arg = copy_arg((mfn, SELF, 8), (20, other.domid, 100), 8, GntCopy.GNTCOPY_dest_gref)
+    rc, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_copy, arg)
+    assert (rc, result.status) == (0, 0)
+    assert host.machine.read(theirs * 4096 + 100, 8) == b"payload!"
+    assert flags_of(other, 20) == Gtf.GTF_permit_access
+    assert other.hw.refs == domain.hw.refs == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "dest", "length", "flags", "status"),
+    [
+        ((-1, SELF, 4095), (-1, SELF, 0), 2, 0, GntStatus.GNTST_bad_copy_arg),
+        ((-1, SELF, 0), (-1, SELF, 4090), 7, 0, GntStatus.GNTST_bad_copy_arg),
+        ((-1, 999, 0), (-1, SELF, 0), 2, 0, GntStatus.GNTST_bad_domain),
+        ((-1, 2, 0), (-1, SELF, 0), 2, 0, GntStatus.GNTST_permission_denied),
+        ((3, SELF, 0), (-1, SELF, 0), 2, 0, GntStatus.GNTST_bad_page),
+        ((-1, SELF, 0), (1 << 50, SELF, 0), 2, 0, GntStatus.GNTST_bad_page),
+        ((21, 2, 0), (-1, SELF, 0), 2, GntCopy.GNTCOPY_source_gref, GntStatus.GNTST_bad_gntref),
+        ((1 << 20, 2, 0), (-1, SELF, 0), 2, GntCopy.GNTCOPY_source_gref, GntStatus.GNTST_bad_gntref),
+    ],
+)
+def test_copies_that_are_not_allowed_say_why(
+    host: Any, domain: Any, vcpu: Any, mfn: int, source: Any, dest: Any, length: int, flags: int, status: GntStatus
+) -> None:
+    make_domain(host)
+    source, dest = ((mfn if end[0] == -1 else end[0], *end[1:]) for end in (source, dest))
+    rc, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_copy, copy_arg(source, dest, length, flags))
+    assert (rc, result.status) == (0, status)
+    assert domain.hw.refs == {}
+
+
+def test_every_element_of_a_batch_has_its_own_status(vcpu: Any, mfn: int) -> None:
+    good = copy_arg((mfn, SELF, 0), (mfn, SELF, 64), 16, 0)
+    bad = copy_arg((mfn, SELF, 4090), (mfn, SELF, 0), 16, 0)
+    rc, results = gnttab(vcpu, GrantTableOp.GNTTABOP_copy, *([good, bad] * 10))
+    assert rc == 0
+    assert [r.status for r in results] == [0, GntStatus.GNTST_bad_copy_arg] * 10
+
+
+def test_swap_exchanges_entries_that_nobody_uses(domain: Any, vcpu: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn)
+    rc, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref(9, 10))
+    assert (rc, arg.status, flags_of(domain, 9), domain.grants.entry(10).frame) == (0, 0, 0, mfn)
+    map_backend(domain, 10, writable=True)
+    _, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref(9, 10))
+    assert arg.status == GntStatus.GNTST_eagain
+    _, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref(9, 512))
+    assert arg.status == GntStatus.GNTST_bad_gntref
+
+
+def test_handles_that_do_not_exist_cannot_be_unmapped(vcpu: Any) -> None:
+    _, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref(0, 0, 7))
+    assert arg.status == GntStatus.GNTST_bad_handle
+
+
+def test_status_frames_and_transfers_are_refused(vcpu: Any) -> None:
+    rc, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_get_status_frames, abi.gnttab_get_status_frames(1, SELF))
+    assert (rc, arg.status) == (0, GntStatus.GNTST_general_error)
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_transfer, abi.gnttab_transfer())[0] == -Errno.ENOSYS
+    flush = abi.gnttab_cache_flush(offset=4000, length=200, op=1)
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_cache_flush, flush)[0] == -Errno.EINVAL
+
+
+def test_reserved_entries_can_be_filled_before_the_guest_runs(domain: Any, mfn: int) -> None:
+    domain.grants.seed(1, mfn)
+    assert map_backend(domain, 1, writable=True) is not None
+    with pytest.raises(ValueError, match="8"):
+        domain.grants.seed(8, mfn)
+
+
+def test_a_destroyed_domain_leaves_no_references(host: Any, domain: Any, mfn: int) -> None:
+    grant(domain, 9, 0, mfn)
+    map_backend(domain, 9, writable=True)
+    free = host.machine.free_frames
+    assert host.destroy_domain(domain) == 0
+    assert host.machine.free_frames > free
+    unmap_backend(domain, 9, writable=True)
