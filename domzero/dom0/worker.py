@@ -26,7 +26,6 @@ from domzero.errors import ConfigError, DomzeroError
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_INPUT_CHUNKS = 256
 _CHUNK = 64 * 1024
 
 
@@ -78,7 +77,7 @@ class Worker:
         self._console = Console()
         self._console.add_sink(control.send_console)
         self._guest: Guest | None = None
-        self._input: queue.Queue[bytes] = queue.Queue(_INPUT_CHUNKS)
+        self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `input`
         threading.Thread(target=self._type, name="console-input", daemon=True).start()
 
     def run(self) -> None:
@@ -87,7 +86,7 @@ class Worker:
             while True:
                 for kind, payload in self._control.frames():
                     if kind == Kind.CONSOLE:
-                        self._take_input(payload)
+                        self._input.put(payload)
                     elif not self._request(decode_json(payload)):
                         return
         except (EOFError, ConnectionError):
@@ -135,19 +134,15 @@ class Worker:
     def _exited(self, reason: str, message: str) -> None:
         self._control.send_json({"event": "exit", "reason": reason, "message": message})
 
-    def _take_input(self, data: bytes) -> None:
-        try:
-            self._input.put_nowait(data)
-        except queue.Full:
-            self._control.log("(DOM0) the guest does not read its console: input dropped")
-
     def _type(self) -> None:
         while True:
             data = self._input.get()
+            count = len(data)
             while data:
                 data = data[self._console.send(data) :]
                 if data:
                     self._console.wait_room(1.0)
+            self._control.send_json({"event": "input", "bytes": count})
 
 
 def _die_with(parent: int) -> None:

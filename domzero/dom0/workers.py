@@ -22,6 +22,8 @@ from domzero.errors import DomzeroError
 logger = logging.getLogger(__name__)
 
 STDERR_KEPT = 8192
+INPUT_CHUNK = 4096
+INPUT_AHEAD = 16 * 1024
 STOP_GRACE_SECONDS = 0.7
 
 
@@ -59,6 +61,8 @@ class Worker(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._relays: list[RelayServer] = []
+        self._unread_input = 0
+        self._input_taken = asyncio.Event()
         self._stderr = bytearray()
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -117,9 +121,17 @@ class Worker(asyncio.Protocol):
         finally:
             self._waiting.pop(request_id, None)
 
-    def console_input(self, data: bytes) -> None:
-        """Types on the guest's console."""
-        self._send(Kind.CONSOLE, data)
+    async def console_input(self, data: bytes) -> None:
+        """Types on the guest's console; waits while the guest is behind with reading. WorkerGone."""
+        for start in range(0, len(data), INPUT_CHUNK):
+            while self._unread_input >= INPUT_AHEAD and self._transport is not None:
+                self._input_taken.clear()
+                await self._input_taken.wait()
+            if self._transport is None:
+                raise WorkerGone("its worker process has ended")
+            chunk = data[start : start + INPUT_CHUNK]
+            self._unread_input += len(chunk)
+            self._send(Kind.CONSOLE, chunk)
 
     async def stop(self) -> None:
         """Ends the process, by force if it must be, and all that belongs to it."""
@@ -165,11 +177,16 @@ class Worker(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the worker is gone, or going."""
         self._transport = None
+        self._input_taken.set()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(WorkerGone("its worker process has ended"))
 
     def _message(self, message: Json) -> None:
+        if message.get("event") == "input":
+            self._unread_input -= int(message.get("bytes", 0))
+            self._input_taken.set()
+            return
         if "event" in message:
             self._on_event(message)
             return

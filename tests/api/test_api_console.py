@@ -110,3 +110,15 @@ def test_the_binary_subprotocol_is_accepted(server: Server, create: Create) -> N
     uri = f"ws://domzero/v1/domains/{domain['uuid']}/console/stream"
     with unix_connect(str(server.socket), uri, subprotocols=[Subprotocol("binary")]) as websocket:
         assert websocket.subprotocol == "binary"
+
+
+def test_more_input_than_any_queue_holds_is_read_whole_by_a_slow_guest(server: Server, create: Create) -> None:
+    domain = create("slow", paused=True)
+    lines = [f"echo line {n} of many" for n in range(12_000)]
+    with stream(server, domain["uuid"]) as websocket:
+        typist = threading.Thread(target=lambda: [websocket.send(line.encode() + b"\n") for line in lines])
+        typist.start()
+        assert server.cli("unpause", "slow").returncode == 0
+        data = read_until(websocket, b"line 11999 of many\r\n")
+        typist.join(60)
+    assert data.count(b" of many\r\n") == 12_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, WebSocket
@@ -13,11 +14,13 @@ from domzero.dom0.api.models import ConsoleInput
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.manager import BadState, Manager, NotFound
 from domzero.dom0.records import Record
+from domzero.dom0.workers import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
 
 # A client that lets more than this pile up is cut off: it can come back, and gets the history.
 BACKLOG_MAX = 4 << 20
+INPUT_SECONDS = 5.0
 CLOSE_NOT_FOUND = 4404
 CLOSE_TOO_SLOW = 4408
 CLOSE_GOING_AWAY = 1001
@@ -40,7 +43,10 @@ async def console_input(record: RecordDep, body: ConsoleInput, _manager: Manager
     """Types text on the domain's console."""
     if record.worker is None or record.ended:
         raise BadState(f"domain {record.name} is {record.state.value}")
-    record.worker.console_input(body.data.encode())
+    try:
+        await asyncio.wait_for(record.worker.console_input(body.data.encode()), INPUT_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise BadState(f"domain {record.name} does not read its console") from None
 
 
 @router.websocket("/domains/{domain}/console/stream")
@@ -109,8 +115,9 @@ async def _take_input(websocket: WebSocket, record: Record) -> None:
         if message["type"] == "websocket.disconnect":
             return
         data = message.get("bytes") or (message.get("text") or "").encode()
-        if data and record.worker is not None:
-            record.worker.console_input(data)
+        if data and (worker := record.worker) is not None:
+            with suppress(WorkerGone):
+                await worker.console_input(data)
 
 
 async def _wait_for_end(manager: Manager, record: Record) -> None:
