@@ -43,6 +43,7 @@ pub fn leaves_something_open(m: Mnemonic) -> bool {
                 | Fcomip
                 | Fucomi
                 | Fucomip
+                | Ldmxcsr
                 | Fldcw
                 | Fldenv
                 | Frstor
