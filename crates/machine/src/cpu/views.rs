@@ -32,6 +32,13 @@ impl Cpu {
         self.view_changed();
     }
 
+    /// Flushes the view of `l4`.
+    pub fn flush_view(&mut self, l4: Mfn) {
+        let user = self.cpl == 3;
+        self.views.flush_key(ViewKey { l4, user });
+        self.view_changed();
+    }
+
     /// Forgets every translation of every view.
     pub fn flush_tlb_all_views(&mut self) {
         self.views.flush_all();

@@ -5,6 +5,7 @@
 mod audit;
 mod domain;
 mod entries;
+mod grant;
 mod info;
 mod op;
 pub mod segdesc;
@@ -13,6 +14,7 @@ mod tests;
 mod types;
 
 pub use entries::{ptwr, PtwrResult};
+pub use grant::GrantAddress;
 pub use info::{state, BaseKind, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
 pub use op::{errno, MmError, MmResult, Op};
 

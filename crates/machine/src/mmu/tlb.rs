@@ -232,6 +232,18 @@ impl Views {
         flush
     }
 
+    /// Flushes the view of `key`, if there is one.
+    pub fn flush_key(&mut self, key: ViewKey) {
+        let current = self.current;
+        if let Some((i, v)) = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key)) {
+            if i == current {
+                v.flush();
+            } else {
+                v.stale = true;
+            }
+        }
+    }
+
     /// Flushes the view of `key`, if there is one and it is older than `generation`.
     pub fn refresh(&mut self, key: ViewKey, generation: u64) {
         let current = self.current;

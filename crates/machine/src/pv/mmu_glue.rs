@@ -40,7 +40,10 @@ impl PvCpu for Vcpu {
 
     fn flush_tlb(&mut self, who: Who) {
         if self.is_meant(who) {
-            self.cpu.flush_tlb_all_views();
+            // Views of other page tables are flushed when these are loaded, if any entry has changed by then.
+            for m in [self.base(true), self.base(false)].into_iter().flatten() {
+                self.cpu.flush_view(m);
+            }
         }
         self.flush_others(who);
     }

@@ -3,6 +3,7 @@
 mod attacks;
 mod behaviour;
 mod engine_race;
+mod grants;
 mod model;
 mod pae;
 
