@@ -5,6 +5,7 @@ use crate::host::{GuestFault, VcpuRunning};
 use domzero_machine as dm;
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
+use domzero_machine::frames::GrantAddress;
 use domzero_machine::mmu::walk;
 use domzero_machine::pv::{self, Callback, CallbackKind, TrapGate};
 use domzero_machine::shared::VcpuShared;
@@ -285,6 +286,20 @@ impl Vcpu {
         Ok(())
     }
 
+    #[pyo3(signature = (address, mfn, owner, bits, *, contains_pte=false))]
+    fn grant_map(&self, address: u64, mfn: u64, owner: u16, bits: u64, contains_pte: bool) -> PyResult<i64> {
+        Ok(self
+            .lock()?
+            .grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
+    }
+
+    #[pyo3(signature = (address, mfn, *, contains_pte=false, replace=None))]
+    fn grant_unmap(&self, address: u64, mfn: u64, contains_pte: bool, replace: Option<u64>) -> PyResult<i64> {
+        Ok(self
+            .lock()?
+            .grant_unmap(grant_address(address, contains_pte), Mfn(mfn), replace))
+    }
+
     // --- guest memory
 
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
@@ -360,5 +375,13 @@ impl Vcpu {
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {
         self.lock()?.set_fast_hypercalls(enabled);
         Ok(())
+    }
+}
+
+fn grant_address(address: u64, contains_pte: bool) -> GrantAddress {
+    if contains_pte {
+        GrantAddress::Entry(address)
+    } else {
+        GrantAddress::Linear(address)
     }
 }

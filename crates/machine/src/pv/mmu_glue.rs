@@ -3,7 +3,7 @@
 use super::mmu_ops::{self, Outcome, PvCpu, Who};
 use super::{mmuext, Vcpu};
 use crate::cpu::segment::DescTable;
-use crate::frames::BaseKind;
+use crate::frames::{BaseKind, GrantAddress};
 use crate::machine::Domain;
 use crate::mem::Mfn;
 use crate::shared::{Purge, VcpuShared};
@@ -127,6 +127,24 @@ impl Vcpu {
     /// HYPERVISOR_update_descriptor: 0 or `-errno`.
     pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> i64 {
         mmu_ops::update_descriptor(self, maddr, descriptor)
+    }
+
+    /// Maps a granted frame: 0 or `-errno`.
+    pub fn grant_map(&mut self, at: GrantAddress, mfn: Mfn, owner: u16, bits: u64) -> i64 {
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        domain.grant_map(self.id, at, mfn, owner, bits, Some(&shared))
+    }
+
+    /// Unmaps a granted frame, and flushes its address here: 0 or `-errno`.
+    pub fn grant_unmap(&mut self, at: GrantAddress, mfn: Mfn, replace: Option<u64>) -> i64 {
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        let rc = domain.grant_unmap(self.id, at, mfn, replace, Some(&shared));
+        for va in [GrantAddress::Linear(replace.unwrap_or(0)), at] {
+            if let GrantAddress::Linear(va) = va {
+                self.cpu.invlpg(va);
+            }
+        }
+        rc
     }
 
     /// Loads a base pointer, validated: 0 or `-errno`. Frame 0 as user base: none.
