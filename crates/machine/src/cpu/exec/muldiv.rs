@@ -51,12 +51,12 @@ fn mul2<const THREE: bool, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec
     Ok(())
 }
 
-/// The dividend: ax, dx:ax, edx:eax or rdx:rax.
-fn dividend<const B: u32>(cpu: &Cpu) -> u128 {
+/// The dividend, ax, dx:ax, edx:eax or rdx:rax, as upper and lower half of `B` bits each.
+fn dividend<const B: u32>(cpu: &Cpu) -> (u64, u64) {
     if B == 8 {
-        (cpu.regs[RAX] & 0xffff) as u128
+        (cpu.regs[RAX] >> 8 & 0xff, cpu.regs[RAX] & 0xff)
     } else {
-        ((cpu.regs[RDX] & mask(B)) as u128) << B | acc::<B>(cpu) as u128
+        (cpu.regs[RDX] & mask(B), acc::<B>(cpu))
     }
 }
 
@@ -72,30 +72,57 @@ fn set_quotient<const B: u32>(cpu: &mut Cpu, q: u64, r: u64) {
     cpu.set_arith_flags(old & (OF | CF) | AF);
 }
 
+fn divide_error() -> Exec {
+    Err(Fault::new(vector::DE).into())
+}
+
 fn div<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let d = read_op::<B>(cpu, i, 0)? as u128;
-    let n = dividend::<B>(cpu);
-    let (Some(q), Some(r)) = (n.checked_div(d), n.checked_rem(d)) else {
-        return Err(Fault::new(vector::DE).into());
-    };
-    if q > mask(B) as u128 {
-        return Err(Fault::new(vector::DE).into());
+    let d = read_op::<B>(cpu, i, 0)?;
+    let (hi, lo) = dividend::<B>(cpu);
+    if hi >= d {
+        // Division by zero, or a quotient of more than `B` bits.
+        return divide_error();
     }
-    set_quotient::<B>(cpu, q as u64, r as u64);
+    let (q, r) = if B < 64 || hi == 0 {
+        let n = if B < 64 { hi << (B & 63) | lo } else { lo };
+        (n / d, n % d)
+    } else {
+        let n = (hi as u128) << 64 | lo as u128;
+        let q = n / d as u128;
+        (q as u64, (n as u64).wrapping_sub((q as u64).wrapping_mul(d)))
+    };
+    set_quotient::<B>(cpu, q, r);
     Ok(())
 }
 
 fn idiv<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let d = sext(B, read_op::<B>(cpu, i, 0)?) as i64 as i128;
-    let shift = 128 - 2 * B;
-    let n = ((dividend::<B>(cpu) << shift) as i128) >> shift;
-    // `checked_div` also refuses i128::MIN / -1.
-    let (Some(q), Some(r)) = (n.checked_div(d), n.checked_rem(d)) else {
-        return Err(Fault::new(vector::DE).into());
+    let d = sext(B, read_op::<B>(cpu, i, 0)?) as i64;
+    let (hi, lo) = dividend::<B>(cpu);
+    let narrow = B < 64 || hi == ((lo as i64) >> 63) as u64;
+    let (q, r) = if narrow {
+        let n = if B < 64 {
+            sext((2 * B).min(64), hi << (B & 63) | lo)
+        } else {
+            lo
+        } as i64;
+        let (Some(q), Some(r)) = (n.checked_div(d), n.checked_rem(d)) else {
+            return divide_error();
+        };
+        if q as u64 != sext(B, q as u64) {
+            return divide_error();
+        }
+        (q, r)
+    } else {
+        let n = ((hi as u128) << 64 | lo as u128) as i128;
+        // `checked_div` also refuses i128::MIN / -1.
+        let Some(q) = n.checked_div(d as i128) else {
+            return divide_error();
+        };
+        let Ok(q) = i64::try_from(q) else {
+            return divide_error();
+        };
+        (q, (n as i64).wrapping_sub(q.wrapping_mul(d)))
     };
-    if q != sext(B, q as u64) as i64 as i128 {
-        return Err(Fault::new(vector::DE).into());
-    }
     set_quotient::<B>(cpu, q as u64, r as u64);
     Ok(())
 }
