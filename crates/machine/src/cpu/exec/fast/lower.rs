@@ -34,7 +34,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Cpu, gs_base) == GS as usize);
 };
 
-fn reg_off(r: Register) -> u8 {
+pub(super) fn reg_off(r: Register) -> u8 {
     (gpr_index(r) * 8) as u8 + u8::from(is_high_byte(r))
 }
 
@@ -42,12 +42,12 @@ fn is_reg(i: &Instruction, n: u32) -> bool {
     i.op_kind(n) == OpKind::Register && i.op_register(n).is_gpr()
 }
 
-fn is_mem(i: &Instruction, n: u32) -> bool {
+pub(super) fn is_mem(i: &Instruction, n: u32) -> bool {
     i.op_kind(n) == OpKind::Memory
 }
 
 /// Fills in the memory operand; says whether it has an index, or `None` if it takes a slow handler.
-fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
+pub(super) fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
     let (base, index) = (i.memory_base(), i.memory_index());
     let displ = i.memory_displacement64() as i64;
     op.disp = i32::try_from(displ).ok()?;
@@ -125,7 +125,7 @@ fn done(op: Op) -> Option<Low> {
     Some(Low::Op(op, LowExt::default()))
 }
 
-fn with(h: Handler, mut op: Op) -> Option<Low> {
+pub(super) fn with(h: Handler, mut op: Op) -> Option<Low> {
     op.h = h;
     done(op)
 }
@@ -704,7 +704,7 @@ fn vector_form(i: &Instruction) -> Option<Low> {
         C::Pandn_xmm_xmmm128 | C::Andnps_xmm_xmmm128 | C::Andnpd_xmm_xmmm128 => {
             return logic(vector::logic::<3>, op)
         }
-        _ => return None,
+        _ => return super::simd::lower(i),
     };
     if is_mem(i, 1) {
         memory(i, &mut op)?;

@@ -17,6 +17,7 @@ pub mod misc;
 pub mod miss;
 pub mod mov;
 pub mod shift;
+pub mod simd;
 pub mod string;
 pub mod vector;
 

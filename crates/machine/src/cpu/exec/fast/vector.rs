@@ -3,13 +3,13 @@
 use super::*;
 
 #[inline(always)]
-unsafe fn xmm(cpu: *mut Cpu, n: u8) -> *mut u128 {
+pub(super) unsafe fn xmm(cpu: *mut Cpu, n: u8) -> *mut u128 {
     (*cpu).xmm.as_mut_ptr().add((n & 15) as usize)
 }
 
 #[cold]
 #[inline(never)]
-unsafe fn no_fpu(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(super) unsafe fn no_fpu(cpu: *mut Cpu, op: *const Op) -> *const Op {
     trap(cpu, op, Trap::Fault(Fault::new(vec_no::NM)));
     null()
 }
@@ -21,6 +21,8 @@ macro_rules! check_fpu {
         }
     };
 }
+
+pub(super) use check_fpu;
 
 pub unsafe fn mov_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
     check_fpu!(cpu, op);

@@ -30,12 +30,23 @@ fn safe<F: Format>(x: u64) -> bool {
 }
 
 macro_rules! binary {
-    ($name:ident, $slow:ident, $inputs:ident, $result:ident) => {
+    ($name:ident, $attempt:ident, $slow:ident, $inputs:ident, $result:ident) => {
+        /// The host's result, if it cannot concern a flag; only under [`Env::fast`].
         #[inline(always)]
-        pub fn $name<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
-            if env.fast && $inputs::<F>(a) && $inputs::<F>(b) {
+        pub fn $attempt<F: Format>(a: u64, b: u64) -> Option<u64> {
+            if $inputs::<F>(a) && $inputs::<F>(b) {
                 let r = F::$name(a, b);
                 if $result::<F>(r) {
+                    return Some(r);
+                }
+            }
+            None
+        }
+
+        #[inline(always)]
+        pub fn $name<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+            if env.fast {
+                if let Some(r) = $attempt::<F>(a, b) {
                     return r;
                 }
             }
@@ -44,26 +55,39 @@ macro_rules! binary {
 
         #[cold]
         #[inline(never)]
-        fn $slow<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+        pub fn $slow<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
             let (a, b) = (unpack::<F>(a, env.daz), unpack::<F>(b, env.daz));
             let r = arith::$name(env, &a, &b);
             pack::<F>(env, r)
         }
     };
 }
-binary!(add, add_slow, plain, plain);
-binary!(sub, sub_slow, plain, plain);
-binary!(mul, mul_slow, normal, safe);
-binary!(div, div_slow, normal, safe);
+binary!(add, try_add, add_slow, plain, plain);
+binary!(sub, try_sub, sub_slow, plain, plain);
+binary!(mul, try_mul, mul_slow, normal, safe);
+binary!(div, try_div, div_slow, normal, safe);
+
+/// As `try_add`; the first operand is not used.
+#[inline(always)]
+pub fn try_sqrt<F: Format>(_: u64, a: u64) -> Option<u64> {
+    (normal::<F>(a) && a & F::SIGN == 0).then(|| F::sqrt(a))
+}
 
 #[inline(always)]
 pub fn sqrt<F: Format>(env: &mut Env, a: u64) -> u64 {
-    if env.fast && normal::<F>(a) && a & F::SIGN == 0 {
-        return F::sqrt(a);
+    if env.fast {
+        if let Some(r) = try_sqrt::<F>(0, a) {
+            return r;
+        }
     }
     let u = unpack::<F>(a, env.daz);
     let r = arith::sqrt(env, &u);
     pack::<F>(env, r)
+}
+
+/// [`sqrt`] of the second operand.
+pub fn sqrt_slow<F: Format>(env: &mut Env, _: u64, a: u64) -> u64 {
+    sqrt::<F>(env, a)
 }
 
 /// What `minps` and friends do: the second operand unless the first is strictly less; NaNs raise #I and give the second.
@@ -174,11 +198,22 @@ pub fn f32_to_f64(env: &mut Env, a: u64) -> u64 {
     widen::<F32, F64>(env, a)
 }
 
+/// As `try_add`, double to single.
 #[inline(always)]
-pub fn f64_to_f32(env: &mut Env, a: u64) -> u64 {
-    if env.fast && normal::<F64>(a) {
+pub fn try_narrow(a: u64) -> Option<u64> {
+    if normal::<F64>(a) {
         let r = u64::from((f64::from_bits(a) as f32).to_bits());
         if safe::<F32>(r) {
+            return Some(r);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+pub fn f64_to_f32(env: &mut Env, a: u64) -> u64 {
+    if env.fast {
+        if let Some(r) = try_narrow(a) {
             return r;
         }
     }

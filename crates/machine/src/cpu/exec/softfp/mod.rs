@@ -48,6 +48,12 @@ pub struct Env {
 }
 
 impl Env {
+    /// [`Env::fast`] for an MXCSR: precision raised and masked, nearest rounding.
+    #[inline(always)]
+    pub fn is_fast(mxcsr: u32) -> bool {
+        mxcsr & 0x7020 == 0x1020
+    }
+
     #[inline(always)]
     pub fn sse(mxcsr: u32) -> Env {
         let masks = (mxcsr >> 7) & flag::ALL;
@@ -58,7 +64,7 @@ impl Env {
             masks,
             flags: 0,
             x87: false,
-            fast: mxcsr & 0x7020 == 0x1020,
+            fast: Env::is_fast(mxcsr),
             up: false,
         }
     }

@@ -72,7 +72,7 @@ macro_rules! ps {
 macro_rules! quick_ps {
     ($quick:path, $f:expr) => {
         handler!(|cpu, i| {
-            if Env::sse(cpu.mxcsr).fast {
+            if Env::is_fast(cpu.mxcsr) {
                 let b = src128(cpu, i)?;
                 let d = x0(i);
                 if let Some(r) = $quick(cpu.xmm[d], b) {
@@ -114,8 +114,7 @@ fn round<F: Format>(env: &mut Env, _: u64, b: u64, imm: u8) -> u64 {
 }
 
 /// `comiss`, `ucomiss` and the double forms: ZF, PF, CF from the order.
-#[inline(always)]
-fn compare<F: Format>(cpu: &mut Cpu, a: u64, b: u64, quiet_too: bool) -> Exec {
+pub(crate) fn compare<F: Format>(cpu: &mut Cpu, a: u64, b: u64, quiet_too: bool) -> Exec {
     let mut env = Env::sse(cpu.mxcsr);
     let order = fast::compare::<F>(&mut env, a, b, quiet_too);
     finish(cpu, &env)?;

@@ -11,11 +11,12 @@ mod int;
 pub(crate) mod lane;
 mod mmx;
 mod mov;
-mod packed;
-mod permute;
+pub(crate) mod packed;
+pub(crate) mod permute;
 mod portable;
 mod string;
 
+pub(crate) use fp::compare;
 pub use mov::MXCSR_MASK;
 
 use crate::cpu::exec::softfp::{flag, Env};
@@ -175,7 +176,7 @@ pub(super) fn low32(old: u128, v: u32) -> u128 {
 
 /// Takes over the flags that an SSE operation raised; #XM if one is unmasked (the caller then stores nothing).
 #[inline(always)]
-pub(super) fn finish(cpu: &mut Cpu, env: &Env) -> Exec {
+pub(crate) fn finish(cpu: &mut Cpu, env: &Env) -> Exec {
     if env.flags == 0 {
         return Ok(());
     }

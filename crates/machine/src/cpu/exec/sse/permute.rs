@@ -37,6 +37,36 @@ pub fn pshuflw(b: u128, imm: u8) -> u128 {
     ))
 }
 
+#[inline(always)]
+pub fn pshufhw(_: u128, b: u128, imm: u8) -> u128 {
+    pshuflw(b >> 64, imm) << 64 | (b & u128::from(u64::MAX))
+}
+
+#[inline(always)]
+pub fn pshufd(_: u128, b: u128, imm: u8) -> u128 {
+    let d = l::dwords(b);
+    l::from_dwords(std::array::from_fn(|k| d[select4(imm, k)]))
+}
+
+#[inline(always)]
+pub fn shufps(a: u128, b: u128, imm: u8) -> u128 {
+    let (a, b) = (l::dwords(a), l::dwords(b));
+    l::from_dwords(std::array::from_fn(|k| {
+        if k < 2 {
+            a[select4(imm, k)]
+        } else {
+            b[select4(imm, k)]
+        }
+    }))
+}
+
+#[inline(always)]
+pub fn shufpd(a: u128, b: u128, imm: u8) -> u128 {
+    let (a, b) = (l::qwords(a), l::qwords(b));
+    l::from_qwords([a[usize::from(imm & 1)], b[usize::from(imm >> 1 & 1)]])
+}
+
+#[inline(always)]
 pub fn palignr(a: u128, b: u128, imm: u8) -> u128 {
     match u32::from(imm) * 8 {
         0 => b,
@@ -62,35 +92,11 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Packssdw_xmm_xmmm128 => bin!(l::packssdw),
         Packusdw_xmm_xmmm128 => bin!(l::packusdw),
         Pshufb_xmm_xmmm128 => bin!(l::pshufb),
-        Pshufd_xmm_xmmm128_imm8 => bin_imm!(|_, b, imm: u8| {
-            let d = l::dwords(b);
-            l::from_dwords(std::array::from_fn(|k| d[select4(imm, k)]))
-        }),
+        Pshufd_xmm_xmmm128_imm8 => bin_imm!(pshufd),
         Pshuflw_xmm_xmmm128_imm8 => bin_imm!(|_, b, imm: u8| pshuflw(b, imm)),
-        Pshufhw_xmm_xmmm128_imm8 => bin_imm!(|_, b, imm: u8| {
-            let w = l::words(b);
-            l::from_words(std::array::from_fn(|k| {
-                if k >= 4 {
-                    w[4 + select4(imm, k - 4)]
-                } else {
-                    w[k]
-                }
-            }))
-        }),
-        Shufps_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::dwords(a), l::dwords(b));
-            l::from_dwords(std::array::from_fn(|k| {
-                if k < 2 {
-                    a[select4(imm, k)]
-                } else {
-                    b[select4(imm, k)]
-                }
-            }))
-        }),
-        Shufpd_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::qwords(a), l::qwords(b));
-            l::from_qwords([a[usize::from(imm & 1)], b[usize::from(imm >> 1 & 1)]])
-        }),
+        Pshufhw_xmm_xmmm128_imm8 => bin_imm!(pshufhw),
+        Shufps_xmm_xmmm128_imm8 => bin_imm!(shufps),
+        Shufpd_xmm_xmmm128_imm8 => bin_imm!(shufpd),
         Palignr_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| palignr(a, b, imm)),
         Blendps_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
             let (a, b) = (l::dwords(a), l::dwords(b));
