@@ -13,7 +13,7 @@ Frames (see `framing`): JSON messages, and console bytes as they are. Requests h
 | event | fields |
 | --- | --- |
 | log | line: what the hypervisor says |
-| exit | reason, message: the guest ended |
+| exit | reason, message, cpu_ns: the guest ended |
 | input | bytes: so much of the console's input is in the guest's queue, and more may come |
 """
 

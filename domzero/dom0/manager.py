@@ -129,6 +129,8 @@ class Manager:
         domid = self._new_domid()
         record.domid = domid
         record.state = DomainState.BUILDING
+        record.cpu_ns = 0
+        record.memory_target_mib = record.config.memory_mib
         worker = Worker(
             self.store,
             domid,
@@ -248,6 +250,7 @@ class Manager:
             self.log.add(str(message.get("line", "")))
         elif message["event"] == "exit" and record.worker is worker and not record.ending and not record.ended:
             reason = str(message.get("reason", ""))
+            record.cpu_ns = int(message.get("cpu_ns", record.cpu_ns))
             known = next((item for item in ExitReason if item.value == reason), ExitReason.CRASH)
             self._mark_ended(record, Exit(known, str(message.get("message", ""))[:MESSAGE_MAX]))
             self._spawn(self._guest_ended(record))

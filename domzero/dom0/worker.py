@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 from domzero.dom0.console import Console
 from domzero.dom0.control import Json, Kind, config_from_json, decode_json, encode_json, error_to_json
@@ -132,7 +133,9 @@ class Worker:
         raise DomzeroError(f"unknown request: {op}")
 
     def _exited(self, reason: str, message: str) -> None:
-        self._control.send_json({"event": "exit", "reason": reason, "message": message})
+        self._control.send_json(
+            {"event": "exit", "reason": reason, "message": message, "cpu_ns": time.process_time_ns()}
+        )
 
     def _type(self) -> None:
         while True:

@@ -276,3 +276,22 @@ def test_a_preserved_domain_whose_worker_dies_is_gone_with_its_first_reason(api:
     until(lambda: not api.get("/domains/kept").json()["exists"], what="the end of its record")
     after = api.get("/domains/kept").json()
     assert (after["state"], after["exit"]["reason"]) == ("shutdown", "poweroff")
+
+
+def test_a_merge_patch_is_a_patch_and_null_is_no_value(api: httpx.Client, create: Create) -> None:
+    create("merge")
+    headers = {"Content-Type": "application/merge-patch+json"}
+    changed = api.patch("/domains/merge", content=b'{"state": "paused"}', headers=headers)
+    assert changed.json()["state"] == "paused"
+    refused = api.patch("/domains/merge", content=b'{"name": null}', headers=headers)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "name")
+
+
+def test_a_new_start_counts_its_time_and_memory_anew(api: httpx.Client, create: Create) -> None:
+    create("anew")
+    booted(api, "anew")
+    api.patch("/domains/anew", json={"memory_target_mib": 8})
+    type_line(api, "anew", "reboot")
+    booted(api, "anew", times=2)
+    until(lambda: bool(api.get("/domains/anew").json()["reboots"] == 1), what="the restart")
+    assert api.get("/domains/anew").json()["memory_target_mib"] == 16
