@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::cpu::code::CodeMap;
 use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
-use crate::shared::{Purge, VcpuShared};
+use crate::shared::{attention, Purge, VcpuShared};
 use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
@@ -228,8 +228,9 @@ pub struct Domain {
     /// Counts changes of present page-table entries: a view whose last count differs is flushed when it becomes the
     /// base pointer again (loading CR3 flushes the TLB on real hardware).
     pub pt_generation: AtomicU64,
-    /// Set by `destroy`: its vCPUs must not run any more.
+    /// Set by `destroy`: its vCPUs do not run any more (see `pv::Vcpu::run`).
     pub dying: AtomicBool,
+    vcpus: Mutex<Vec<Weak<VcpuShared>>>,
 }
 
 impl Domain {
@@ -246,6 +247,34 @@ impl Domain {
             is_32bit,
             pt_generation: AtomicU64::new(0),
             dying: AtomicBool::new(!fresh),
+            vcpus: Mutex::default(),
         })
+    }
+
+    /// A vCPU of this domain: purges reach it from now on, and `destroy` waits for it.
+    pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
+        self.machine.register_vcpu(shared);
+        let mut list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
+        list.retain(|w| w.strong_count() > 0 && !std::ptr::eq(w.as_ptr(), Arc::as_ptr(shared)));
+        list.push(Arc::downgrade(shared));
+    }
+
+    /// Marks the domain as dying and returns when none of its vCPUs runs guest code any more, nor will again. False if it
+    /// was marked before.
+    pub(crate) fn stop_for_good(&self) -> bool {
+        if self.dying.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let list: Vec<_> = {
+            let list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
+            list.iter().filter_map(Weak::upgrade).collect()
+        };
+        for v in &list {
+            v.request(attention::STOP);
+            while v.in_guest.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        true
     }
 }

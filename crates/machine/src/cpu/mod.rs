@@ -167,7 +167,7 @@ impl Cpu {
     /// A CPU with all registers zero and no address space: call [`Cpu::set_base`] before [`Cpu::run`].
     pub fn new(domain: Arc<Domain>, shared: Arc<VcpuShared>) -> Box<Cpu> {
         let machine = &domain.machine;
-        machine.register_vcpu(&shared);
+        domain.register_vcpu(&shared);
         let mut views = Views::new();
         let mut cpu = Box::new(Cpu {
             regs: [0; 16],

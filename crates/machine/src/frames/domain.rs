@@ -2,6 +2,7 @@
 
 use super::info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
 use super::op::{errno, MmError, MmResult, Op, EINVAL};
+use super::types::FREES;
 use super::{flag, segdesc};
 use crate::machine::Domain;
 use crate::mem::Mfn;
@@ -251,10 +252,12 @@ impl Domain {
     }
 
     /// The end of the domain: drops every pin, base, descriptor table and table, and gives all frames back. Its vCPUs
-    /// must have stopped. Frames that others still refer to stay, owned by nobody, until their last reference goes;
+    /// are stopped, and waited for. Frames that others still refer to stay, owned by nobody, until their last reference goes;
     /// returns how many.
     pub fn destroy(&self) -> u64 {
-        self.dying.store(true, Ordering::SeqCst);
+        if !self.stop_for_good() {
+            return 0;
+        }
         let mut next = 0;
         if self.blocking(None, |op| op.relinquish(&mut next)).is_err() {
             return 0;
@@ -370,7 +373,7 @@ impl Op<'_> {
         }
         self.tail()?;
         while *next < self.mm.info.len() {
-            if self.mm.to_free.len() >= 512 {
+            if self.mm.to_free.len() >= FREES {
                 return Err(MmError::Preempted);
             }
             let mfn = Mfn(*next as u64);

@@ -13,7 +13,7 @@ use crate::mmu::pte;
 use std::sync::atomic::Ordering;
 
 /// Frames one holding of the lock may free, and held tables it may let go.
-const FREES: usize = 512;
+pub(super) const FREES: usize = 256;
 const HELD: usize = 16384;
 
 /// What an entry of a table names.

@@ -45,11 +45,15 @@ impl Vcpu {
 
     /// Does something through the software TLB: first forgets what others asked to forget, and counts as running the
     /// guest meanwhile, so that nobody frees a frame or makes it a page table under it.
-    fn as_in_guest<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+    fn as_in_guest(&mut self, f: impl FnOnce(&mut Self) -> Result<(), ()>) -> Result<(), ()> {
         let shared = self.cpu.shared.clone();
         let was = shared.in_guest.swap(true, Ordering::SeqCst);
         self.cpu.apply_purges();
-        let r = f(self);
+        let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
+            Err(())
+        } else {
+            f(self)
+        };
         shared.in_guest.store(was, Ordering::SeqCst);
         r
     }

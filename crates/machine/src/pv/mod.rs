@@ -112,7 +112,6 @@ pub struct Vcpu {
 impl Vcpu {
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
-        domain.machine.register_vcpu(&shared);
         Vcpu::with_cpu(Cpu::new(domain.clone(), shared), id)
     }
 

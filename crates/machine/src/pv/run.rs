@@ -16,7 +16,12 @@ impl Vcpu {
         let shared = self.cpu.shared.clone();
         shared.in_guest.store(true, Ordering::SeqCst);
         self.cpu.apply_purges();
-        let exit = self.run_guest(budget, deadline_ns);
+        let exit = if self.cpu.domain.dying.load(Ordering::SeqCst) {
+            // Its page tables are no tables any more.
+            Exit::Interrupted
+        } else {
+            self.run_guest(budget, deadline_ns)
+        };
         shared.in_guest.store(false, Ordering::SeqCst);
         exit
     }

@@ -424,7 +424,7 @@ fn many_frees_ask_for_one_flush() {
     let m = g.domain.machine.clone();
     let other = Arc::new(VcpuShared::default());
     m.register_vcpu(&other);
-    for f in g.alloc(300) {
+    for f in g.alloc(200) {
         m.frames.set_flags(f, crate::frames::flag::TLB_R);
     }
     assert_eq!(g.domain.destroy(), 0);

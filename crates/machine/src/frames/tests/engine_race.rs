@@ -169,3 +169,50 @@ fn a_page_is_not_written_after_it_became_a_table() {
         assert_eq!(r.guest.domain.release(old, None), 0);
     });
 }
+
+#[test]
+fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
+    use crate::exit::Exit;
+    use crate::pv::Vcpu;
+    for delay_us in [0, 50, 300, 1000] {
+        let m = machine(1024);
+        let free = m.free_frames();
+        let guest = Guest::new(&m, 1);
+        let code = guest.one();
+        m.host_write(code.maddr(), &CODE);
+        let [l4, _, l2, _] = guest.tree(&[(0, entry(code, RO))]);
+        let l1 = guest.table(&leaves(&guest.alloc(PAGES as u64)));
+        guest.fill(l2, &[(1, entry(l1, RW))]);
+        let mut vcpu = Vcpu::new(&guest.domain, 0);
+        assert_eq!(vcpu.new_base(true, l4), 0);
+        let running = std::thread::spawn(move || {
+            let first = vcpu.run(u64::MAX, u64::MAX);
+            let mut b = [0; 4];
+            (
+                first,
+                vcpu.run(1000, u64::MAX),
+                vcpu.copy_in(0, &mut b),
+                vcpu.mmuext_op(0, 1, 0, 0x7ff0),
+            )
+        });
+        std::thread::sleep(Duration::from_micros(delay_us));
+        assert_eq!(guest.domain.destroy(), 0);
+        assert_eq!(guest.domain.destroy(), 0, "once is enough");
+        assert_eq!(m.free_frames(), free);
+        let (first, second, copy, ext) = running.join().expect("the vCPU ends");
+        assert_eq!((first, second), (Exit::Interrupted, Exit::Interrupted));
+        assert_eq!((copy, ext), (Err(()), EFAULT));
+        assert!(m.audit().is_empty());
+    }
+}
+
+#[test]
+fn a_second_domain_of_the_same_number_harms_nobody() {
+    let m = machine(256);
+    let g = Guest::new(&m, 1);
+    let f = g.one();
+    let twin = Domain::new(m.clone(), 1);
+    assert_eq!(twin.alloc(1), None);
+    assert_eq!(twin.destroy(), 0);
+    assert_eq!((g.refs(f), g.ty(f)), (1, "none"));
+}
