@@ -90,7 +90,10 @@ class Manager:
         try:
             await self._launch(record, paused=config.paused)
         except BaseException as error:
+            destroyed = record.ending
             await self._end(record, Exit(ExitReason.FAILED, str(error)), DomainState.CRASHED, keep=False)
+            if destroyed:
+                raise BadState(f"domain {config.name} was destroyed while it was built") from error
             raise
         return record
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -295,3 +296,32 @@ def test_a_new_start_counts_its_time_and_memory_anew(api: httpx.Client, create: 
     booted(api, "anew", times=2)
     until(lambda: bool(api.get("/domains/anew").json()["reboots"] == 1), what="the restart")
     assert api.get("/domains/anew").json()["memory_target_mib"] == 16
+
+
+def test_a_domain_may_be_destroyed_while_it_is_built(api: httpx.Client, shell: str, server: Server) -> None:
+    answers: list[httpx.Response] = []
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero/v1") as other:
+        body = {"name": "early", "kernel": shell, "memory_mib": 2048}
+        creator = threading.Thread(target=lambda: answers.append(other.post("/domains", json=body, timeout=60)))
+        creator.start()
+        until(lambda: api.get("/domains/early").status_code == 200, what="its record")
+        assert api.delete("/domains/early").status_code == 204
+        creator.join(60)
+    assert answers[0].status_code in (201, 409)
+    until(lambda: server.workers() == [], what="the end of its worker")
+
+
+def test_of_two_requests_for_one_name_at_once_one_is_served(api: httpx.Client, shell: str, server: Server) -> None:
+    statuses: list[int] = []
+
+    def post() -> None:
+        body = {"name": "twin", "kernel": shell, "memory_mib": 16}
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero/v1") as one:
+            statuses.append(one.post("/domains", json=body, timeout=60).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(statuses) == [201, 409, 409, 409]

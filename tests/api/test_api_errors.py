@@ -126,3 +126,15 @@ def test_the_host_and_its_log_can_be_read(api: httpx.Client, server: Server) -> 
     assert api.delete("/host/dmesg").status_code == 204
     assert api.get("/host/dmesg").json()["lines"] == []
     assert api.get("/tasks").status_code == 200
+
+
+def test_a_body_beyond_all_reason_is_refused_and_hurts_nothing(server: Server, api: httpx.Client) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero/v1") as client:
+        for body in (b"[" + b"0," * (1 << 20), (b"x" * 65536 for _ in range(100))):
+            try:
+                response = client.post("/domains", content=body, headers={"content-type": "application/json"})
+            except httpx.WriteError:
+                continue  # it hung up on us, which is as good
+            assert response.status_code == 413
+            assert response.headers["content-type"] == "application/problem+json"
+    assert api.get("/domains").json() == []

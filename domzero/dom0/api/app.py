@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
 from domzero.dom0.api import consoles, domains, hosts
@@ -22,6 +23,7 @@ DESCRIPTION = """Domain 0: creates, changes and ends domains.
 Domains are named by uuid, name or domid. Errors are `application/problem+json`, with the field at fault in `errors`.
 The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary messages both ways.
 """
+BODY_MAX = 1 << 20
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "domzero"})
 
 
@@ -53,6 +55,30 @@ class LocalOnly:
         return origin is None or urlsplit(origin).netloc == headers.get("host")
 
 
+class BodyLimit:
+    """Answers 413 to requests with a body that no request of this API needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = 0
+
+        async def counted() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > BODY_MAX:
+                raise HTTPException(413, f"at most {BODY_MAX} bytes")
+            return message
+
+        await self._app(scope, counted, send)
+
+
 def create_app(manager: Manager | None = None) -> FastAPI:
     """The application; its manager, and with it all domains, end with its lifespan."""
 
@@ -73,6 +99,7 @@ def create_app(manager: Manager | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
+    app.add_middleware(BodyLimit)
     app.add_middleware(LocalOnly)
     install(app)
     for router in (domains.router, domains.tasks_router, consoles.router, hosts.router):

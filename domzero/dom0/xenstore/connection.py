@@ -212,7 +212,7 @@ class Connection:
         if (watch.path, token) in self._watches:
             raise XenstoreError("EEXIST")
         quota = self.store.quotas.watches
-        if not self.caller.privileged and quota and len(self._watches) >= quota:
+        if self.caller.limited and quota and len(self._watches) >= quota:
             raise XenstoreError("ENOSPC")
         self.store.add_watch(watch)
         self._watches[watch.path, token] = watch
@@ -239,7 +239,7 @@ class Connection:
         if tx is not None:
             raise XenstoreError("EBUSY")
         quota = self.store.quotas.transactions
-        if not self.caller.privileged and quota and len(self._transactions) >= quota:
+        if self.caller.limited and quota and len(self._transactions) >= quota:
             raise XenstoreError("ENOSPC")
         tx_id = next(n for n in (next(self._tx_ids) & 0x7FFFFFFF for _ in itertools.count()) if n)
         self._transactions[tx_id] = self.store.begin()

@@ -77,6 +77,11 @@ class Caller:
         """Whether permissions do not apply."""
         return self.domid == 0
 
+    @property
+    def limited(self) -> bool:
+        """Whether quotas of watches and transactions apply: to all but Domain 0's own."""
+        return not self.privileged or self.scope is not None
+
     def check_scope(self, path: str) -> None:
         """EACCES if the path lies outside of the caller's scope."""
         if self.scope is not None and not any(is_child(path, root) for root in self.scope):
