@@ -210,7 +210,7 @@ fn run_input(data: &[u8]) {
     cpu.set_slow_only(rng.chance(20));
     cpu.rip = address(&mut rng);
     let mut total = 0i64;
-    while total < 3000 {
+    while total < 800 {
         let slice = [1, 3, 50, 1000][rng.below(4) as usize];
         cpu.budget = slice;
         let stop = cpu.run();

@@ -12,6 +12,7 @@ mod native;
 mod operands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oracle;
+mod parallel;
 mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod smc;
