@@ -13,7 +13,7 @@ from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.evtchn import EventChannels
-from domzero.hypervisor.grant import GrantTable
+from domzero.hypervisor.grant import GrantError, GrantTable
 from domzero.hypervisor.vcpu import Vcpu
 from domzero.hypervisor.watchdog import Watchdogs
 
@@ -84,9 +84,17 @@ class Domain:
             raise ConfigError(f"{spec.vcpus} is not possible: 1 to {XEN_LEGACY_MAX_VCPUS}", key="vcpus")
         try:
             hw = host.machine.create_domain(domid, is_32bit=spec.is_32bit)
-            (shared_info_mfn,) = hw.share_hypervisor_frames(1)
         except _machine.MachineError as error:
             raise ResourceError(str(error)) from error
+        try:
+            return cls._create(host, domid, spec, hw)
+        except (_machine.MachineError, GrantError) as error:
+            hw.destroy()
+            raise ResourceError("no machine memory is left for another domain", key="memory") from error
+
+    @classmethod
+    def _create(cls, host: "Host", domid: int, spec: DomainSpec, hw: _machine.Domain) -> "Domain":
+        (shared_info_mfn,) = hw.share_hypervisor_frames(1)
         domain = cls(
             host=host,
             domid=domid,

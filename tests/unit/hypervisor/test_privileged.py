@@ -1,0 +1,191 @@
+"""Privileged instructions of a guest kernel, CPUID and MSRs."""
+
+import struct
+from typing import Any
+
+import pytest
+from fakes import ExitPrivileged, make_domain
+
+from domzero.hypervisor.emulate import cpuid, msr, privileged
+from domzero.hypervisor.hypercall_page import hypercall_page
+
+GP, UD = 13, 6
+
+
+def run(v: Any, kind: str, a: int = 0, b: int = 0, length: int = 2) -> int | None:
+    """Emulates and returns the exception that was injected."""
+    v.hw.injected.clear()
+    v.hw.skipped = 0
+    privileged.emulate(v, ExitPrivileged(kind, a, b, length))  # type: ignore[arg-type]
+    vector = v.hw.injected[0][0] if v.hw.injected else None
+    assert v.hw.skipped == (length if vector is None else 0)
+    return vector
+
+
+def rdmsr(v: Any, index: int) -> int | None:
+    v.hw.regs["rcx"] = index
+    if run(v, "rdmsr") is not None:
+        return None
+    return int(v.hw.regs["rax"] | v.hw.regs["rdx"] << 32)
+
+
+def wrmsr(v: Any, index: int, value: int) -> bool:
+    v.hw.regs.update(rcx=index, rax=value & 0xFFFFFFFF, rdx=value >> 32)
+    return run(v, "wrmsr") is None
+
+
+def test_cli_and_sti_change_the_upcall_mask(vcpu: Any) -> None:
+    assert run(vcpu, "sti") is None
+    assert not vcpu.upcall_mask
+    assert run(vcpu, "cli") is None
+    assert vcpu.upcall_mask
+
+
+def test_hlt_blocks(vcpu: Any) -> None:
+    assert run(vcpu, "hlt") is None
+    assert vcpu.is_blocked
+    assert not vcpu.upcall_mask
+
+
+def test_caches_are_not_the_guests_business(vcpu: Any) -> None:
+    assert run(vcpu, "wbinvd") is run(vcpu, "invd") is None
+
+
+@pytest.mark.parametrize("kind", ["rdpmc", "swapgs", "iret", "sysret", "sysexit", "string_io", "other", "new kind"])
+def test_other_instructions_are_general_protection_faults(vcpu: Any, kind: str) -> None:
+    assert run(vcpu, kind) == GP
+    assert vcpu.hw.injected == [(GP, 0)]
+    assert vcpu.has_injected
+
+
+def test_xsetbv_does_not_exist(vcpu: Any) -> None:
+    assert run(vcpu, "xsetbv") == UD
+    assert vcpu.hw.injected == [(UD, None)]
+
+
+def test_cr0_shows_a_running_processor_and_only_ts_can_change(vcpu: Any) -> None:
+    assert run(vcpu, "mov_from_cr", 0, 3) is None
+    assert vcpu.hw.regs["rbx"] == cpuid.CR0_VALUE
+    vcpu.hw.regs["rbx"] |= 8
+    assert run(vcpu, "mov_to_cr", 0, 3) is None
+    assert vcpu.hw.ts
+    vcpu.hw.regs["rbx"] = 0
+    assert run(vcpu, "mov_to_cr", 0, 3) == GP
+    assert run(vcpu, "clts") is None
+    assert not vcpu.hw.ts
+
+
+def test_cr3_is_a_machine_frame(vcpu: Any) -> None:
+    vcpu.hw.bases["kernel"] = 0x1234
+    run(vcpu, "mov_from_cr", 3, 8)
+    assert vcpu.hw.regs["r8"] == 0x1234000
+    vcpu.hw.regs["r8"] = 0x5678000
+    assert run(vcpu, "mov_to_cr", 3, 8) is None
+    assert vcpu.hw.bases["kernel"] == 0x5678
+    vcpu.hw.base_rc = -22
+    assert run(vcpu, "mov_to_cr", 3, 8) == GP
+
+
+def test_cr4_keeps_what_a_guest_may_not_change(vcpu: Any) -> None:
+    vcpu.hw.regs["rax"] = 0xFFFF
+    assert run(vcpu, "mov_to_cr", 4, 0) is None
+    run(vcpu, "mov_from_cr", 4, 1)
+    assert vcpu.hw.regs["rcx"] == cpuid.CR4_INITIAL | 0xC
+
+
+def test_control_and_debug_registers_that_do_not_exist_are_undefined(vcpu: Any) -> None:
+    assert run(vcpu, "mov_from_cr", 1) == UD
+    assert run(vcpu, "mov_to_cr", 5) == UD
+    assert run(vcpu, "mov_from_dr", 8) == UD
+    assert run(vcpu, "mov_to_dr", 9) == UD
+    assert run(vcpu, "mov_from_dr", 7, 2) is None
+    assert vcpu.hw.regs["rdx"] == 0x107
+
+
+def test_io_needs_permission_and_then_nobody_answers(vcpu: Any) -> None:
+    vcpu.hw.regs["rax"] = 0x1122334455667788
+    assert run(vcpu, "in", 0x70, 1) == GP
+    vcpu.iopl = 1
+    assert run(vcpu, "in", 0x70, 1) is None
+    assert vcpu.hw.regs["rax"] == 0x11223344556677FF
+    assert run(vcpu, "in", 0x70, 2) is None
+    assert vcpu.hw.regs["rax"] == 0x112233445566FFFF
+    assert run(vcpu, "in", 0x70, 4) is None
+    assert vcpu.hw.regs["rax"] == 0xFFFFFFFF
+    assert run(vcpu, "out", 0x80, 1) is None
+
+
+def test_the_io_bitmap_gives_single_ports(vcpu: Any) -> None:
+    vcpu.io_bitmap = bytes([0b11111100])
+    assert run(vcpu, "out", 0, 2) is None
+    assert run(vcpu, "out", 1, 2) == GP
+    assert run(vcpu, "out", 8, 1) == GP
+
+
+def test_the_pci_address_register_can_be_read_back(vcpu: Any) -> None:
+    vcpu.iopl = 1
+    vcpu.hw.regs["rax"] = 0x80000800
+    run(vcpu, "out", 0xCF8, 4)
+    vcpu.hw.regs["rax"] = 0
+    run(vcpu, "in", 0xCF8, 4)
+    assert vcpu.hw.regs["rax"] == 0x80000800
+
+
+def test_msrs_have_the_values_a_pv_guest_sees(host: Any, vcpu: Any) -> None:
+    vcpu.hw.traps[GP] = (0xE033, 0x1000, 0)
+    vcpu.hw.regs["fs_base"] = 0x7000
+    assert rdmsr(vcpu, msr.MSR_FS_BASE) == 0x7000
+    assert rdmsr(vcpu, msr.MSR_EFER) == 0xD01
+    assert rdmsr(vcpu, msr.MSR_TSC) == host.machine.now
+    assert rdmsr(vcpu, msr.MSR_APIC_BASE) == 0xFEE00900
+    assert rdmsr(vcpu, msr.MSR_PAT) == 0x050100070406
+    assert rdmsr(vcpu, 0x12345) is None
+
+
+def test_an_unknown_msr_reads_as_zero_until_the_guest_can_take_faults(vcpu: Any) -> None:
+    assert rdmsr(vcpu, 0x12345) == 0
+    assert not wrmsr(vcpu, 0x12345, 1)
+
+
+def test_segment_bases_must_be_canonical(vcpu: Any) -> None:
+    assert wrmsr(vcpu, msr.MSR_GS_BASE, 0xFFFF888000000000)
+    assert vcpu.hw.regs["gs_base_kernel"] == 0xFFFF888000000000
+    assert not wrmsr(vcpu, msr.MSR_FS_BASE, 1 << 47)
+
+
+def test_of_efer_only_automatic_ibrs_can_be_written(vcpu: Any) -> None:
+    assert wrmsr(vcpu, msr.MSR_EFER, 0xD01 | 1 << 21)
+    assert rdmsr(vcpu, msr.MSR_EFER) == 0xD01 | 1 << 21
+    assert not wrmsr(vcpu, msr.MSR_EFER, 0xD00)
+
+
+def test_the_hypercall_page_can_be_had_through_its_msr(domain: Any, vcpu: Any) -> None:
+    (mfn,) = domain.hw.alloc(1)
+    assert wrmsr(vcpu, msr.MSR_HYPERCALL_PAGE, mfn << 12)
+    assert domain.host.machine.read(mfn * 4096, 4096) == hypercall_page(False)
+    assert not wrmsr(vcpu, msr.MSR_HYPERCALL_PAGE, domain.shared_info_mfn << 12)
+    assert domain.hw.refs == {}
+
+
+def test_cpuid_shows_xen_and_hides_what_xen_hides_from_pv(domain: Any) -> None:
+    table = {(leaf[0], leaf[1]): leaf[2:] for leaf in cpuid.leaves(domain, 1)}
+    signature = struct.pack("<3I", *table[0x40000000, None][1:])
+    assert signature == b"XenVMMXenVMM"
+    assert table[0x40000001, None][0] == 4 << 16 | 17
+    assert table[1, None][1] >> 24 == 1
+    edx, ecx = table[1, None][3], table[1, None][2]
+    for hidden in (1, 3, 7, 12, 13, 14, 17):  # vme pse mce mtrr pge mca pse36
+        assert not edx >> hidden & 1
+    for hidden in (17, 21, 24, 26, 27, 28):  # pcid x2apic tsc-deadline xsave osxsave avx
+        assert not ecx >> hidden & 1
+    assert ecx >> 31 & 1
+
+
+def test_hypercall_stubs_are_thirty_two_bytes_each(host: Any) -> None:
+    page = hypercall_page(False)
+    assert len(page) == 4096
+    assert page[17 * 32 :].startswith(b"\x51\x41\x53\xb8\x11\0\0\0\x0f\x05\x41\x5b\x59\xc3")
+    assert page[23 * 32 :].startswith(b"\x51\x41\x53\x50\xb8\x17\0\0\0\x0f\x05")
+    assert hypercall_page(True)[17 * 32 :].startswith(b"\xb8\x11\0\0\0\xcd\x82\xc3")
+    v = make_domain(host, is_32bit=True).vcpus[0]
+    assert rdmsr(v, msr.MSR_FS_BASE) == 0
