@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 CLOSE_NOT_FOUND = 4404
+CLOSE_DOM0_ENDS = (1001, 1012)  # ours, and uvicorn's, which may be first
 
 
 def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
@@ -48,7 +49,9 @@ def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
     code, reason = close
     if code == CLOSE_NOT_FOUND:
         raise DomzeroError(reason)
-    if code not in (1000, 1001):
+    if code in CLOSE_DOM0_ENDS:
+        say("domzero: Domain 0 has shut down, and the domain with it")
+    elif code != 1000:
         raise DomzeroError(f"the console was cut off: {reason or code}")
     return ExitStatus.OK
 
