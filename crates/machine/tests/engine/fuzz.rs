@@ -138,7 +138,7 @@ fn address(rng: &mut Rng) -> u64 {
 }
 
 /// Bytes that mostly are instructions.
-fn code(rng: &mut Rng) -> Vec<u8> {
+pub fn code(rng: &mut Rng) -> Vec<u8> {
     let mut out = Vec::new();
     while out.len() < 400 {
         for _ in 0..rng.below(3) {

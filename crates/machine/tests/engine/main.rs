@@ -2,6 +2,7 @@
 
 mod faults;
 mod fuzz;
+mod fuzz_pv;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod generate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
