@@ -7,6 +7,8 @@
 pub mod arith;
 pub mod convert;
 pub mod fast;
+#[cfg(test)]
+mod tests;
 
 /// Exception flags, at their positions in MXCSR and in the x87 status word.
 pub mod flag {

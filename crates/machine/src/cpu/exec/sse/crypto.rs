@@ -215,3 +215,27 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 197, appendix B: the first round of the example.
+    #[test]
+    fn an_aes_round_is_that_of_the_standard() {
+        let number = |s: &str| u128::from_str_radix(s, 16).unwrap_or(0).swap_bytes();
+        let state = number("193de3bea0f4e22b9ac68d2ae9f84808");
+        let key = number("a0fafe1788542cb123a339392a6c7605");
+        let after = number("a49c7ff2689f352b6b5bea43026a5049");
+        assert_eq!(l::from_bytes(mix(shift_sub(l::bytes(state)))) ^ key, after);
+        let mixed = mix(shift_sub(l::bytes(state)));
+        let back = inverse_shift_sub(inverse_mix(mixed));
+        assert_eq!(l::from_bytes(back), state);
+    }
+
+    #[test]
+    fn carryless_products_are_those_of_polynomials() {
+        assert_eq!(clmul(0b111, 0b101), 0b11011);
+        assert_eq!(clmul(u64::MAX, 1 << 63), u128::from(u64::MAX) << 63);
+    }
+}
