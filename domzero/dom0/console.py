@@ -5,6 +5,7 @@ A `Console` belongs to a domain's whole life, reboots included; a `ConsoleRing` 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -17,6 +18,8 @@ _IN_CONS, _IN_PROD, _OUT_CONS, _OUT_PROD = range(4)
 _MASK = 0xFFFFFFFF
 HISTORY_SIZE = 256 << 10
 INPUT_SIZE = 64 << 10
+
+_LINE_END = re.compile(rb"\r*\n\r*")
 
 Sink = Callable[[bytes], None]
 
@@ -229,19 +232,27 @@ class ConsoleRing:
 
 
 class LineFilter:
-    """For a console that is not a terminal: turns the tty's CR LF into LF, over any cuts between chunks."""
+    """For a console that is not a terminal: a line feed with carriage returns around it is a line feed alone, over any
+    cuts between chunks."""
 
     def __init__(self) -> None:
-        self._cr = False
+        self._returns = False  # the last chunk ended in carriage returns, which wait for what comes next
+        self._line_start = False
 
     def __call__(self, data: bytes) -> bytes:
-        if self._cr:
+        if not data:
+            return b""
+        if self._returns:
             data = b"\r" + data
-        stripped = data.rstrip(b"\r")
-        self._cr = len(stripped) != len(data)  # any number of CRs counts as one
-        while b"\r\r\n" in stripped:
-            stripped = stripped.replace(b"\r\r\n", b"\r\n")
-        return stripped.replace(b"\r\n", b"\n")
+        if self._line_start:
+            data = data.lstrip(b"\r")
+        kept = data.rstrip(b"\r")
+        self._returns = len(kept) != len(data)  # any number of them counts as one
+        if kept:
+            self._line_start = kept.endswith(b"\n")
+        if self._line_start:
+            self._returns = False
+        return _LINE_END.sub(b"\n", kept)
 
 
 __all__ = ["Console", "ConsoleRing", "LineFilter"]

@@ -23,7 +23,7 @@ from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.nodes import Ring, forget_nodes, home, write_nodes
 from domzero.dom0.xenstore import RingBackend, Store, XenstoreError
 from domzero.dom0.xenstore.remote import StoreApi
-from domzero.errors import ConfigError, ResourceError
+from domzero.errors import ResourceError
 from domzero.hypervisor.clock import Clock
 from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
@@ -115,8 +115,6 @@ class DomainSession:
         new_domid: Callable[[], int] | None = None,
     ) -> None:
         config.check()
-        if config.vcpus > 1:
-            raise ConfigError("several vCPUs per domain are not here yet", key="vcpus", hint="use 1")
         self.config = config
         self.store: StoreApi = store if store is not None else Store()
         self.console = console or Console()

@@ -179,8 +179,16 @@ def test_many_threads_may_send_and_pump_at_once() -> None:
     assert guest.read() == b"x" * 800
 
 
-@pytest.mark.parametrize("cut", range(1, 22))
+LINES = b"one\r\ntwo\r\r\n\r\nthree\n\rfour\n\r\n\rprogress\r50%\n"
+
+
+@pytest.mark.parametrize("cut", range(len(LINES)))
 def test_line_ends_become_plain_wherever_the_chunks_are_cut(cut: int) -> None:
-    text = b"one\r\ntwo\r\r\n\r\nprogress\r50%\n"
     convert = LineFilter()
-    assert convert(text[:cut]) + convert(text[cut:]) == b"one\ntwo\n\nprogress\r50%\n"
+    converted = convert(LINES[:cut]) + convert(LINES[cut:])
+    assert converted == b"one\ntwo\n\nthree\nfour\n\nprogress\r50%\n"
+
+
+def test_line_ends_become_plain_byte_by_byte() -> None:
+    convert = LineFilter()
+    assert b"".join(convert(LINES[at : at + 1]) for at in range(len(LINES))).count(b"\r") == 1

@@ -1,0 +1,132 @@
+"""Debian's own kernel, unmodified, with the initramfs that `domzero image fetch` builds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, Run
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.images.cache import Image
+from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
+from domzero.dom0.lifecycle import DomainSession, EndKind
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+
+
+def until(condition: Callable[[], bool], limit: float = 240) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def options(image: Image, *more: str) -> tuple[str, ...]:
+    return ("--kernel", image.kernel, "--ramdisk", image.ramdisk, "--cmdline", image.cmdline, *more)
+
+
+def test_it_boots_to_a_shell_that_answers_and_powers_off(debian: Image, domzero_run: Run) -> None:
+    script = b"uname -s -m; cat /sys/hypervisor/type; dmesg | grep -c 'Hypervisor detected: Xen PV'; poweroff\n"
+    result = domzero_run(*options(debian, "--json"), stdin=script, limit=300)
+    assert result.returncode == 0, result.stdout[-2000:]
+    lines = result.stdout.splitlines()
+    assert b"Linux x86_64" in lines
+    assert b"xen" in lines
+    assert b"1" in lines
+    assert b"\r" not in result.stdout
+    assert json.loads(result.stderr.splitlines()[-1])["ending"] == "poweroff"
+    for bad in (b"BUG:", b"Oops", b"WARNING:", b"Call Trace"):
+        assert bad not in result.stdout
+
+
+def test_a_kernel_panic_is_a_crash(debian: Image, domzero_run: Run) -> None:
+    result = domzero_run("--kernel", debian.kernel, "--cmdline", "console=hvc0", "--json", limit=300)
+    assert b"Kernel panic - not syncing: VFS: Unable to mount root fs" in result.stdout
+    assert result.returncode == 3
+    assert json.loads(result.stderr.splitlines()[-1])["ending"] == "crash"
+    assert b"Traceback" not in result.stderr
+
+
+def test_domain_0_asks_and_it_shuts_down(debian: Image) -> None:
+    config = DomainConfig(kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline)
+    session = DomainSession(config)
+    session.start()
+    try:
+        until(lambda: b"A busybox shell follows" in session.console.history)
+        assert session.store.get(f"/local/domain/{session.domid}/control/feature-poweroff") == "1"
+        session.request("poweroff")
+        end = session.wait(120)
+        assert end is not None and end.kind is EndKind.POWEROFF
+        assert session.host is None or session.host.machine.audit() == []
+    finally:
+        session.destroy()
+
+
+def test_a_compressed_initramfs_of_somebody_else_runs_a_static_host_binary(
+    debian: Image, domzero_run: Run, tmp_path: Path
+) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None or b"dynamic" in subprocess.run(["file", "-L", busybox], capture_output=True).stdout:
+        pytest.skip("no static busybox on this machine")
+    init = "#!/bin/busybox sh\n/bin/busybox echo the sum is $((40 + 2))\n/bin/busybox poweroff -f\n"
+    entries = [
+        directory("bin"),
+        directory("dev"),
+        char_device("dev/console", 5, 1),
+        file("bin/busybox", Path(busybox).read_bytes(), 0o755),
+        file("init", init, 0o755),
+    ]
+    ramdisk = tmp_path / "initramfs.gz"
+    ramdisk.write_bytes(gzip.compress(write_cpio(entries)))
+    result = domzero_run(
+        "--kernel", debian.kernel, "--ramdisk", str(ramdisk), "--cmdline", "console=hvc0 quiet", limit=300
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert b"the sum is 42\n" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_reboot_from_inside_boots_it_again(debian: Image) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "run", *options(debian, "--json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    for command in (b"reboot -f\n", b"poweroff -f\n"):
+        while b"A busybox shell follows" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(1)  # what is typed before the shell reads is kept by the tty, but not by a reboot
+        process.stdin.write(command)
+        process.stdin.flush()
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert json.loads(error.splitlines()[-1])["boots"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [128, 2048])
+def test_it_uses_the_memory_it_is_given(debian: Image, domzero_run: Run, memory: int) -> None:
+    script = b"grep MemTotal /proc/meminfo; poweroff -f\n"
+    result = domzero_run(*options(debian, "--memory", str(memory)), stdin=script, limit=400)
+    assert result.returncode == 0, result.stdout[-2000:]
+    match = re.search(rb"^MemTotal: +(\d+) kB", result.stdout, re.MULTILINE)
+    assert match is not None
+    assert memory - 90 - memory // 16 < int(match.group(1)) >> 10 <= memory
+
+
+@pytest.mark.slow
+def test_several_vcpus_come_up(debian: Image, domzero_run: Run) -> None:
+    script = b"echo cpus $(nproc); poweroff -f\n"
+    result = domzero_run(*options(debian, "--vcpus", "4"), stdin=script, limit=400)
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert b"cpus 4\n" in result.stdout
