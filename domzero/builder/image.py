@@ -70,7 +70,8 @@ _cache: OrderedDict[tuple[str, int, int], KernelImage] = OrderedDict()
 
 
 def load_kernel(path: str | PathLike[str]) -> KernelImage:
-    """Reads, unpacks and checks a 64-bit PV kernel. The last few are kept in memory: a reboot does not unpack again.
+    """Reads, unpacks and checks a 64-bit PV kernel. The last few that were compressed are kept in memory: a reboot
+    does not unpack again.
 
     :raises ImageError: with a message that begins with the path.
     """
@@ -85,6 +86,8 @@ def load_kernel(path: str | PathLike[str]) -> KernelImage:
         return _cache[key]
     data = read_file(_unpacked_beside(name) or name, "kernel")
     image = parse_kernel(data, name)
+    if is_elf(data):
+        return image  # read again in a moment, and tens of megabytes that need not be kept
     _cache[key] = image
     while len(_cache) > _CACHED_KERNELS:
         _cache.popitem(last=False)

@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import os
 import random
 import struct
 from pathlib import Path
@@ -199,10 +200,20 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(what: str, tmp_path
         assert reason in str(caught.value)
 
 
-def test_a_kernel_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
+def test_a_compressed_kernel_is_unpacked_once_until_its_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "k"
-    path.write_bytes(elf())
+    path.write_bytes(gzip.compress(elf()))
     first = load_kernel(path)
     assert load_kernel(path) is first
-    path.write_bytes(elf(b"\x90" * 100))
+    path.write_bytes(gzip.compress(elf(b"\x90" * 100)))
     assert load_kernel(path) is not first
+
+
+def test_an_unpacked_copy_beside_a_kernel_is_used_unless_it_is_older(tmp_path: Path) -> None:
+    kernel, copy = tmp_path / "k", tmp_path / "k.elf"
+    kernel.write_bytes(gzip.compress(elf(b"\x90" * 100)))
+    copy.write_bytes(elf(b"\x90" * 200))
+    os.utime(copy, ns=(0, kernel.stat().st_mtime_ns))
+    assert next(load_kernel(kernel).elf.loads()).filesz == 200
+    os.utime(copy, ns=(0, 0))
+    assert next(load_kernel(kernel).elf.loads()).filesz == 100
