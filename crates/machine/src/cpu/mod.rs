@@ -79,6 +79,8 @@ pub struct Cpu {
     pub cpl: u8,
     /// The stack segment is the cause if a non-canonical address faults next.
     pub(crate) noncanonical: bool,
+    /// Whose stores to live page tables are emulated: the guest kernel's, not its applications' nor the hypervisor's.
+    pub table_stores: bool,
     /// Only slow handlers are used: the oracle of the fast ones.
     pub(crate) slow_only: bool,
     pub fpu: x87state::X87,
@@ -190,6 +192,7 @@ impl Cpu {
             iopl: 0,
             cpl: 3,
             noncanonical: false,
+            table_stores: true,
             slow_only: false,
             fpu: x87state::X87::default(),
             sel: [0; 6],

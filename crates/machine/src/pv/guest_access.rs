@@ -49,11 +49,13 @@ impl Vcpu {
         let shared = self.cpu.shared.clone();
         let was = shared.in_guest.swap(true, Ordering::SeqCst);
         self.cpu.apply_purges();
+        let table_stores = std::mem::replace(&mut self.cpu.table_stores, false);
         let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
             Err(())
         } else {
             f(self)
         };
+        self.cpu.table_stores = table_stores;
         shared.in_guest.store(was, Ordering::SeqCst);
         r
     }

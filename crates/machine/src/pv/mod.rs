@@ -250,6 +250,7 @@ impl Vcpu {
             return false;
         };
         self.guest_kernel = !self.guest_kernel;
+        self.cpu.table_stores = self.guest_kernel;
         std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
         self.cpu.set_base(base, false);
         true

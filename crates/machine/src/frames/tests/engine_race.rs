@@ -5,6 +5,7 @@ use crate::cpu::{Cpu, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+const DATA: u64 = 0x20_0000;
 const PAGES: usize = 16;
 /// Stores 0x41414141 to the first word of each of 16 pages from DATA on, for ever.
 const CODE: [u8; 32] = [
@@ -215,4 +216,44 @@ fn a_second_domain_of_the_same_number_harms_nobody() {
     assert_eq!(twin.alloc(1), None);
     assert_eq!(twin.destroy(), 0);
     assert_eq!((g.refs(f), g.ty(f)), (1, "none"));
+}
+
+#[test]
+fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
+    use crate::cpu::fault::{vector, Trap};
+    let m = machine(256);
+    let guest = Guest::new(&m, 1);
+    let code = guest.one();
+    m.host_write(code.maddr(), &CODE);
+    let [l4, _, l2, _] = guest.tree(&[(0, entry(code, RO))]);
+    let table = guest.one();
+    let l1 = guest.table(&[(0, entry(table, RO))]);
+    guest.fill(l2, &[(1, entry(l1, RW)), (2, entry(table, RW))]);
+    assert_eq!(
+        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        0
+    );
+    assert_eq!(guest.ty(table), "l1");
+    let run = |table_stores| {
+        let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+        cpu.cpl = 3;
+        cpu.table_stores = table_stores;
+        cpu.set_base(l4, true);
+        cpu.budget = 3;
+        cpu.run()
+    };
+    assert!(matches!(run(false), Stop::Trap(Trap::Fault(f)) if f.vector == vector::PF && f.cr2 == DATA));
+    assert_eq!(guest.read(table, 0), 0);
+    // 0x41414141 is present, and of no frame there is: the kernel's store is refused by its validation.
+    assert!(matches!(run(true), Stop::Trap(Trap::Fault(f)) if f.error_code == Some(7)));
+    assert_eq!(guest.read(table, 0), 0);
+    let good = [
+        0x48, 0xc7, 0x04, 0x25, 0x00, 0x00, 0x20, 0x00, 0x40, 0x41, 0x41, 0x41,
+    ];
+    m.host_write(code.maddr(), &good);
+    let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+    cpu.cpl = 3;
+    cpu.set_base(l4, true);
+    cpu.budget = 1;
+    assert_eq!((cpu.run(), guest.read(table, 0)), (Stop::Budget, 0x4141_4140));
 }
