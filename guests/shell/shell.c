@@ -2,7 +2,7 @@
  * A PV64 guest that does what it is told: one command per line on its console, and control/shutdown in xenstore.
  * It is what the tests of Domain 0 run, as it is up at once. Runs on real Xen, too: uses the public ABI only.
  *
- * Commands: echo TEXT, store PATH, poweroff, reboot, suspend, crash, fault, flood N, spin.
+ * Commands: echo TEXT, store PATH, poweroff, reboot, suspend, crash, fault, watchdog, flood N, spin.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stddef.h>
@@ -192,6 +192,10 @@ static void run(char *line)
             for (int i = 0; i < 1000; i++)
                 say("a line of output that is repeated very often\r\n");
         say("flooded\r\n");
+    } else if (starts(line, "watchdog")) {
+        struct sched_watchdog watchdog = {.id = 0, .timeout = 1};
+        if (hypercall(__HYPERVISOR_sched_op, SCHEDOP_watchdog, (unsigned long)&watchdog, 0) > 0)
+            say("armed\r\n");
     } else if (starts(line, "spin")) {
         for (;;)
             ;

@@ -33,6 +33,7 @@ def ending(stderr: bytes) -> dict[str, object]:
         ("fault", (), 3, "crash"),
         ("reboot", ("--on-reboot", "exit"), 4, "reboot"),
         ("suspend", (), 5, "suspend"),
+        ("watchdog", (), 6, "watchdog"),
     ],
 )
 def test_the_exit_status_tells_how_the_guest_ended(
