@@ -346,7 +346,7 @@ class FakeVcpu:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def record(*args: Any) -> int:
+        def record(*args: Any, **_kwargs: Any) -> int:
             self.calls.append((name, *args))
             return 0
 

@@ -14,6 +14,7 @@ from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.evtchn import EventChannels
 from domzero.hypervisor.grant import GrantError, GrantTable
+from domzero.hypervisor.maptrack import MapTrack
 from domzero.hypervisor.vcpu import Vcpu
 from domzero.hypervisor.watchdog import Watchdogs
 
@@ -56,6 +57,7 @@ class Domain:
     vcpus: list[Vcpu] = field(default_factory=list)
     evtchn: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
+    maptrack: MapTrack = field(init=False)
     watchdogs: Watchdogs = field(init=False)
     vm_assist: int = 0
     pause_count: int = 1
@@ -110,6 +112,7 @@ class Domain:
         domain.stopped = threading.Condition(host.lock)
         domain.evtchn = EventChannels(domain)
         domain.grants = GrantTable(domain)
+        domain.maptrack = MapTrack(domain)
         domain.watchdogs = Watchdogs(domain)
         for vcpu_id in range(spec.vcpus):
             domain.vcpus.append(Vcpu(domain, vcpu_id))
@@ -227,6 +230,7 @@ class Domain:
     def teardown(self) -> int:
         """Gives everything back; used by `Host.destroy_domain`. Returns frames that others still refer to."""
         self.evtchn.close_all()
+        self.maptrack.release_all()
         self.grants.release_all()
         for vcpu in self.vcpus:
             vcpu.release()

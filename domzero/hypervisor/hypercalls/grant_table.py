@@ -115,29 +115,23 @@ def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
     raise GrantError(GntStatus.GNTST_general_error)
 
 
-@_each(GrantTableOp.GNTTABOP_map_grant_ref, abi.gnttab_map_grant_ref, note="between guests: not yet (general_error)")
+@_each(GrantTableOp.GNTTABOP_map_grant_ref, abi.gnttab_map_grant_ref)
 def map_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_map_grant_ref) -> None:
-    """Maps a frame of another domain into the caller."""
+    """Maps a frame that another domain has granted."""
     arg.handle = UNMAPPED
-    if not arg.flags & (abi.GntMap.GNTMAP_device_map | abi.GntMap.GNTMAP_host_map):
-        raise GrantError(GntStatus.GNTST_bad_gntref)
-    table = domain_by_id(vcpu.domain, arg.dom).grants
-    table.acquire(arg.ref, vcpu.domain.domid, writable=not arg.flags & abi.GntMap.GNTMAP_readonly)
-    table.release(arg.ref, writable=not arg.flags & abi.GntMap.GNTMAP_readonly)
-    vcpu.domain.log_once("gntmap", "mapping another guest's grant is not there yet")
-    raise GrantError(GntStatus.GNTST_general_error)
+    vcpu.domain.maptrack.map(vcpu, arg)
 
 
-@_each(GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref, note="between guests: not yet (bad_handle)")
-def unmap_grant_ref(_vcpu: "Vcpu", _arg: abi.gnttab_unmap_grant_ref) -> None:
-    """Ends such a mapping: there is none."""
-    raise GrantError(GntStatus.GNTST_bad_handle)
+@_each(GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref)
+def unmap_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_unmap_grant_ref) -> None:
+    """Ends such a mapping."""
+    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, dev_bus_addr=arg.dev_bus_addr)
 
 
-@_each(GrantTableOp.GNTTABOP_unmap_and_replace, abi.gnttab_unmap_and_replace, note="between guests: not yet")
-def unmap_and_replace(_vcpu: "Vcpu", _arg: abi.gnttab_unmap_and_replace) -> None:
-    """As above."""
-    raise GrantError(GntStatus.GNTST_bad_handle)
+@_each(GrantTableOp.GNTTABOP_unmap_and_replace, abi.gnttab_unmap_and_replace)
+def unmap_and_replace(vcpu: "Vcpu", arg: abi.gnttab_unmap_and_replace) -> None:
+    """Ends such a mapping and moves another one there."""
+    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr)
 
 
 @_each(GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref)

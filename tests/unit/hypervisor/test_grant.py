@@ -212,9 +212,91 @@ def test_swap_exchanges_entries_that_nobody_uses(domain: Any, vcpu: Any, mfn: in
     assert arg.status == GntStatus.GNTST_bad_gntref
 
 
-def test_handles_that_do_not_exist_cannot_be_unmapped(vcpu: Any) -> None:
-    _, [arg] = gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref(0, 0, 7))
-    assert arg.status == GntStatus.GNTST_bad_handle
+@pytest.fixture
+def granter(host: Any, domain: Any) -> Any:
+    other = make_domain(host)
+    grant(other, 20, domain.domid, other.hw.alloc(1)[0])
+    grant(other, 21, domain.domid, other.hw.alloc(1)[0], Gtf.GTF_permit_access | Gtf.GTF_readonly)
+    return other
+
+
+def map_ref(v: Any, dom: int, ref: int, flags: int = 2, address: int = 0x5000) -> Any:
+    arg = abi.gnttab_map_grant_ref(address, flags, ref, dom)
+    rc, [result] = gnttab(v, GrantTableOp.GNTTABOP_map_grant_ref, arg)
+    assert rc == 0
+    return result
+
+
+def unmap_ref(v: Any, handle: int, address: int = 0x5000, bus: int = 0) -> int:
+    arg = abi.gnttab_unmap_grant_ref(address, bus, handle)
+    _, [result] = gnttab(v, GrantTableOp.GNTTABOP_unmap_grant_ref, arg)
+    return int(result.status)
+
+
+def test_a_guest_maps_and_unmaps_what_another_has_granted(granter: Any, vcpu: Any) -> None:
+    frame = granter.grants.entry(20).frame
+    result = map_ref(vcpu, granter.domid, 20)
+    assert (result.status, result.dev_bus_addr) == (0, frame << 12)
+    assert ("grant_map", 0x5000, frame, granter.domid, 0x66) in vcpu.hw.calls
+    assert flags_of(granter, 20) & (Gtf.GTF_reading | Gtf.GTF_writing) == Gtf.GTF_reading | Gtf.GTF_writing
+    assert unmap_ref(vcpu, result.handle) == 0
+    assert flags_of(granter, 20) == Gtf.GTF_permit_access
+    assert granter.hw.refs == {}
+    assert unmap_ref(vcpu, result.handle) == GntStatus.GNTST_bad_handle
+
+
+def test_a_read_only_grant_is_mapped_only_read_only(granter: Any, vcpu: Any) -> None:
+    assert map_ref(vcpu, granter.domid, 21).status == GntStatus.GNTST_bad_gntref
+    assert map_ref(vcpu, granter.domid, 21, 2 | 4).status == 0
+    assert vcpu.hw.calls[-1][-1] == 0x64
+
+
+def test_a_mapping_for_processor_and_device_ends_with_both(granter: Any, vcpu: Any) -> None:
+    result = map_ref(vcpu, granter.domid, 20, 3)
+    assert unmap_ref(vcpu, result.handle) == 0
+    assert flags_of(granter, 20) & Gtf.GTF_writing
+    assert unmap_ref(vcpu, result.handle, 0, 0x123000) == GntStatus.GNTST_bad_dev_addr
+    assert unmap_ref(vcpu, result.handle, 0, result.dev_bus_addr) == 0
+    assert not flags_of(granter, 20) & Gtf.GTF_writing
+
+
+@pytest.mark.parametrize(
+    ("dom", "ref", "flags", "status"),
+    [
+        (999, 20, 2, GntStatus.GNTST_bad_domain),
+        (2, 20, 0, GntStatus.GNTST_bad_gntref),
+        (2, 22, 2, GntStatus.GNTST_bad_gntref),
+        (2, 1 << 20, 2, GntStatus.GNTST_bad_gntref),
+    ],
+)
+def test_mappings_that_are_not_allowed_say_why(
+    granter: Any, vcpu: Any, dom: int, ref: int, flags: int, status: GntStatus
+) -> None:
+    result = map_ref(vcpu, dom, ref, flags)
+    assert (result.status, result.handle) == (status, 0xFFFFFFFF)
+    assert granter.hw.refs == {}
+
+
+def test_a_mapping_that_the_machine_refuses_leaves_nothing_behind(granter: Any, vcpu: Any) -> None:
+    vcpu.hw.grant_map = lambda *_args, **_kwargs: -22
+    assert map_ref(vcpu, granter.domid, 20).status == GntStatus.GNTST_general_error
+    assert flags_of(granter, 20) == Gtf.GTF_permit_access
+    assert vcpu.domain.maptrack.mappings == {}
+
+
+def test_a_destroyed_domain_ends_its_mappings_of_others(host: Any, granter: Any, domain: Any, vcpu: Any) -> None:
+    map_ref(vcpu, granter.domid, 20)
+    host.destroy_domain(domain)
+    assert flags_of(granter, 20) == Gtf.GTF_permit_access
+    assert granter.hw.refs == {}
+
+
+def test_unmap_and_replace_gives_the_other_address_to_the_machine(granter: Any, vcpu: Any) -> None:
+    result = map_ref(vcpu, granter.domid, 20)
+    arg = abi.gnttab_unmap_and_replace(0x5000, 0x6000, result.handle)
+    _, [replaced] = gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_and_replace, arg)
+    assert replaced.status == 0
+    assert vcpu.domain.maptrack.mappings == {}
 
 
 def test_status_frames_and_transfers_are_refused(vcpu: Any) -> None:

@@ -1,0 +1,108 @@
+"""Grants that a guest has mapped: handles, and what has to be undone for each."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from domzero.abi.grant_table import GntMap, GntStatus, gnttab_map_grant_ref
+from domzero.abi.xen import PAGE_SHIFT
+from domzero.hypervisor.grant import GrantError, domain_by_id
+
+if TYPE_CHECKING:
+    from domzero.hypervisor.domain import Domain
+    from domzero.hypervisor.vcpu import Vcpu
+
+MAX_MAPPINGS = 8192
+"""Mappings a domain may have at a time."""
+
+PTE_RW, PTE_USER, PTE_ACCESSED, PTE_DIRTY = 1 << 1, 1 << 2, 1 << 5, 1 << 6
+PTE_AVAIL_SHIFT, PTE_AVAIL_MASK = 9, 0x7
+GUEST_AVAIL_SHIFT = 16
+
+
+@dataclass(slots=True)
+class Mapping:
+    """One use of another domain's grant."""
+
+    owner: "Domain"
+    ref: int
+    mfn: int
+    flags: int
+    """GNTMAP_*; host_map and device_map go away as they are unmapped."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was mapped for writing."""
+        return not self.flags & GntMap.GNTMAP_readonly
+
+
+class MapTrack:
+    """The mappings of one domain. Every method needs `host.lock`."""
+
+    def __init__(self, domain: "Domain") -> None:
+        self.domain = domain
+        self.mappings: dict[int, Mapping] = {}
+        self._next = 0
+
+    def _new_handle(self) -> int:
+        if len(self.mappings) >= MAX_MAPPINGS:
+            raise GrantError(GntStatus.GNTST_no_space)
+        while self._next in self.mappings:
+            self._next = (self._next + 1) % MAX_MAPPINGS
+        return self._next
+
+    def map(self, vcpu: "Vcpu", arg: gnttab_map_grant_ref) -> None:
+        """GNTTABOP_map_grant_ref; fills in the handle and the bus address.
+
+        :raises GrantError: what goes into `status`.
+        """
+        flags = arg.flags
+        if not flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):
+            raise GrantError(GntStatus.GNTST_bad_gntref)
+        owner = domain_by_id(self.domain, arg.dom)
+        handle = self._new_handle()
+        writable = not flags & GntMap.GNTMAP_readonly
+        active = owner.grants.acquire(arg.ref, self.domain.domid, writable=writable)
+        if flags & GntMap.GNTMAP_host_map:
+            bits = PTE_USER | PTE_ACCESSED | PTE_DIRTY | (PTE_RW if writable else 0)
+            bits |= (flags >> GUEST_AVAIL_SHIFT & PTE_AVAIL_MASK) << PTE_AVAIL_SHIFT
+            is_pte = bool(flags & GntMap.GNTMAP_contains_pte)
+            if vcpu.hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte):
+                owner.grants.release(arg.ref, writable=writable)
+                raise GrantError(GntStatus.GNTST_general_error)
+        self.mappings[handle] = Mapping(owner, arg.ref, active.mfn, flags)
+        arg.handle = handle
+        arg.dev_bus_addr = active.mfn << PAGE_SHIFT
+
+    def unmap(
+        self, vcpu: "Vcpu", handle: int, *, host_addr: int = 0, dev_bus_addr: int = 0, replace: int | None = None
+    ) -> None:
+        """GNTTABOP_unmap_grant_ref, GNTTABOP_unmap_and_replace (with `replace`).
+
+        :raises GrantError: what goes into `status`.
+        """
+        mapping = self.mappings.get(handle)
+        if mapping is None:
+            raise GrantError(GntStatus.GNTST_bad_handle)
+        is_pte = bool(mapping.flags & GntMap.GNTMAP_contains_pte)
+        if replace is not None and is_pte:
+            raise GrantError(GntStatus.GNTST_general_error)
+        if dev_bus_addr and mapping.flags & GntMap.GNTMAP_device_map:
+            if dev_bus_addr != mapping.mfn << PAGE_SHIFT:
+                raise GrantError(GntStatus.GNTST_bad_dev_addr)
+            mapping.flags &= ~GntMap.GNTMAP_device_map
+        if host_addr and mapping.flags & GntMap.GNTMAP_host_map:
+            if vcpu.hw.grant_unmap(host_addr, mapping.mfn, contains_pte=is_pte, replace=replace):
+                raise GrantError(GntStatus.GNTST_general_error)
+            mapping.flags &= ~GntMap.GNTMAP_host_map
+        if not mapping.flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):
+            self._drop(handle)
+
+    def _drop(self, handle: int) -> None:
+        mapping = self.mappings.pop(handle)
+        if mapping.ref in mapping.owner.grants.active:
+            mapping.owner.grants.release(mapping.ref, writable=mapping.writable)
+
+    def release_all(self) -> None:
+        """The domain is being destroyed; its page tables drop the frames themselves."""
+        for handle in list(self.mappings):
+            self._drop(handle)
