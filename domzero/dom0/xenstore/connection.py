@@ -263,8 +263,10 @@ class Connection:
         return b"T\0" if self.store.is_introduced(_number(_one(payload))) else b"F\0"
 
     def _queue_event(self, watch: Watch, path: str) -> None:
-        # The same event twice tells nothing more; too many become one for the watched path itself.
-        if len(self._events) >= self.store.quotas.queued_events:
+        # The same event twice tells nothing more; too many, and those that no message can hold, become one for the
+        # watched path itself, which came in a message together with the token.
+        too_long = len(path) + len(watch.token) + 2 > PAYLOAD_MAX
+        if too_long or len(self._events) >= self.store.quotas.queued_events:
             path = watch.given
         self._events[path, watch.token] = None
         self._announce()

@@ -363,6 +363,44 @@ def test_unread_watch_events_are_bounded_and_none_is_lost_for_good() -> None:
     assert events[-1] == ("/d", "t")
 
 
+def test_a_watch_event_that_no_message_can_hold_names_the_watched_path(store: Store, guest: Client) -> None:
+    token = "t" * 2000
+    assert guest.call(Op.WATCH, "/local/domain/3/data", token) == OK
+    guest.take_events()
+    path = "/local/domain/3/data/" + "a" * 2500
+    store.write(path, "1", perms=("n3",))
+    assert guest.take_events() == [("/local/domain/3/data", token)]
+
+
+def test_a_new_domain_of_a_used_domid_inherits_no_permissions(store: Store) -> None:
+    store.write("/shared", "secret", perms=("n0", "r3"))
+    store.release(3)
+    assert Client(store, 3).read("/shared") == "EACCES"
+
+
+def test_giving_nodes_away_does_not_lift_a_quota() -> None:
+    store = Store(Quotas(nodes=3))
+    store.mkdir("/d", perms=("n3", "b4"))
+    first, second = Client(store, 3), Client(store, 4)
+    assert second.write("/d/of-four", "") == OK
+    assert first.write("/d/a", "") == first.write("/d/b", "") == OK
+    assert first.call(Op.SET_PERMS, "/d/a", "n4") == "EPERM"
+    assert first.write("/d/c", "") == "ENOSPC"
+    assert store.check() == []
+
+
+def test_nodes_below_a_removed_node_are_not_counted_any_more() -> None:
+    store = Store(Quotas(nodes=4))
+    store.mkdir("/d", perms=("n3",))
+    guest = Client(store, 3)
+    for _ in range(5):
+        assert guest.write("/d/a/b/c", "") == OK
+        tx = guest.begin()
+        assert guest.call(Op.RM, "/d/a", tx=tx) == OK
+        assert guest.end(tx) == OK
+    assert store.owned_nodes(3) == 1
+
+
 def test_a_released_domain_leaves_nothing_behind(store: Store, guest: Client) -> None:
     guest.write("data/a/b", "1")
     store.mkdir("/shared", perms=("n0", "b3", "r4"))
