@@ -121,6 +121,8 @@ def main() -> int:
         print(f"{len(reached)} of {len(boots)} boots reached /init ({Path(kernel).name}, {args.memory} MiB)")
         for name, value in result["seconds"].items():
             print(f"{name:<8} {value['min']:>7.2f} s  median {value['median']:>7.2f} s")
+        if reached:
+            print(f"cpu      {result['cpu_seconds']['min']:>7.2f} s")
     return 0 if len(reached) == len(boots) else 1
 
 

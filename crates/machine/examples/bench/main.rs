@@ -196,7 +196,7 @@ fn bytes() -> Result<Vec<u8>> {
     })
 }
 
-const KERNELS: [Kernel; 9] = [
+const KERNELS: [Kernel; 10] = [
     Kernel {
         name: "call",
         what: "call, load, add, store, ret in a loop",
@@ -225,6 +225,12 @@ const KERNELS: [Kernel; 9] = [
         name: "spread-1k",
         what: "1024 shuffled blocks",
         code: || spread(1024),
+        data: Vec::new,
+    },
+    Kernel {
+        name: "spread-4k",
+        what: "4096 shuffled blocks",
+        code: || spread(4096),
         data: Vec::new,
     },
     Kernel {
