@@ -343,7 +343,9 @@ impl Cpu {
         // A smaller store than a whole entry changes its part of it, as Xen has it.
         let shift = (maddr & 7) * 8;
         let bits = size as u64 * 8;
-        let low = u64::MAX.checked_shr(64u32.saturating_sub(bits as u32)).unwrap_or(0);
+        let low = u64::MAX
+            .checked_shr(64u32.saturating_sub(bits as u32))
+            .unwrap_or(0);
         let result = if matches!(size, 1 | 2 | 4 | 8) && shift + bits <= 64 {
             ptwr(&self.domain, &self.shared, maddr & !7, &mut |old| {
                 f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift)

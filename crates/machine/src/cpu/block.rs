@@ -133,6 +133,9 @@ pub struct BlockCache {
     /// Chunk in use, and slots of it that are taken.
     chunk: usize,
     used: usize,
+    /// Slots after which everything is flushed; 0 stands for all there are.
+    limit: usize,
+    taken: usize,
     map: Map<*const Op>,
     frames: Map<Vec<Record>>,
 }
@@ -144,13 +147,20 @@ impl BlockCache {
 
     /// No room for another block of any size: flush before the next one.
     pub fn full(&self) -> bool {
-        self.chunk + 1 >= MAX_CHUNKS && self.used + 1024 > CHUNK
+        let end = self.chunk + 1 >= MAX_CHUNKS && self.used + 1024 > CHUNK;
+        end || (self.limit > 0 && self.taken >= self.limit)
+    }
+
+    /// Flushes when `slots` are taken: for tests.
+    pub fn set_limit(&mut self, slots: usize) {
+        self.limit = slots;
     }
 
     /// Forgets all. Only when no op is running.
     pub fn clear(&mut self) {
         self.chunk = 0;
         self.used = 0;
+        self.taken = 0;
         self.map.clear();
         self.frames.clear();
     }
@@ -180,6 +190,7 @@ impl BlockCache {
         room.copy_from_slice(ops);
         let first = room.as_mut_ptr().cast::<Op>();
         self.used += ops.len();
+        self.taken += ops.len();
         // SAFETY: the header slot is followed by at least one op.
         let entry: *const Op = unsafe { first.add(1) };
         self.map.insert(key, entry);

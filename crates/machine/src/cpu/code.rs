@@ -106,6 +106,11 @@ impl Cpu {
         self.apply_purges();
     }
 
+    /// Flushes the block cache whenever `slots` of it are taken (0: when it is full). For tests.
+    pub fn set_code_limit(&mut self, slots: usize) {
+        self.blocks.set_limit(slots);
+    }
+
     pub(crate) fn forget_code(&mut self, mfn: Mfn, start: u16, end: u16) {
         self.blocks.forget(mfn, start, end);
     }

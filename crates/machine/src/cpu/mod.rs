@@ -13,6 +13,8 @@ pub mod flags;
 pub mod regs;
 pub mod run;
 pub mod segment;
+#[cfg(test)]
+mod tests;
 pub mod views;
 pub mod x87state;
 
