@@ -173,6 +173,15 @@ class Domain:
         while any(v.in_guest and v.thread is not me for v in self.vcpus):
             self.host.quiet.wait(0.1)
 
+    def set_trace(self, trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None) -> None:
+        """Calls `trace` after every hypercall, those included that the machine answers itself otherwise; None ends it."""
+        self.pause()
+        with self.host.lock:
+            self.trace = trace
+            for vcpu in self.vcpus:
+                vcpu.hw.set_fast_hypercalls(trace is None)
+        self.unpause()
+
     # --- the end
 
     def shutdown(self, reason: ShutdownReason) -> None:

@@ -129,8 +129,8 @@ def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_i
     other = target(vcpu, vcpu_id)
     if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset & 7 or other.info_mfn is not None:
         return -Errno.EINVAL
-    if other is not vcpu and not other.is_down:
-        return -Errno.EINVAL
+    if other is not vcpu and (not other.is_down or other.in_guest):
+        return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
     if vcpu.domain.hw.get_ref(arg.mfn, writable=True):
         return -Errno.EINVAL
     vcpu.domain.hw.host_mapped(arg.mfn)
