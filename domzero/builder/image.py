@@ -95,12 +95,14 @@ def load_kernel(path: str | PathLike[str]) -> KernelImage:
 
 
 def _unpacked_beside(name: str) -> str | None:
-    """`domzero image fetch` keeps an unpacked copy of its kernels (vmlinuz.elf), which saves a second at each start."""
-    copy = Path(name + ".elf")
+    """In its cache, and nowhere else, `domzero image fetch` keeps an unpacked copy of each kernel: saves a second."""
+    path = Path(name)
+    copy = path.with_name(path.name + ".elf")
     try:
-        return str(copy) if copy.stat().st_mtime_ns >= Path(name).stat().st_mtime_ns else None
+        fresh = copy.stat().st_mtime_ns >= path.stat().st_mtime_ns
     except OSError:
         return None
+    return str(copy) if fresh and path.with_name("image.json").is_file() else None
 
 
 def parse_kernel(data: bytes, name: str) -> KernelImage:

@@ -146,8 +146,8 @@ class _Runner:
 
     def run(self) -> int:
         """Runs the domain; returns the exit status."""
-        args = self._args
-        config = config_of(args)
+        _fill_standard_fds()
+        config = config_of(self._args)
         from domzero.cli.terminal import RawMode, is_terminal
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -251,6 +251,13 @@ class _Runner:
                     "detail": detail,
                 }
             )
+
+
+def _fill_standard_fds() -> None:
+    """Started with stdin, stdout or stderr closed, the next file opened would take its place: guest memory, even."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _status_of(ending: Ending | None) -> ExitStatus:

@@ -72,6 +72,12 @@ def test_the_end_of_stdin_does_not_end_the_guest(shell: str, domzero_run: Run) -
     assert ending(result.stderr)["ending"] == "timeout"
 
 
+def test_closed_standard_files_do_no_harm(shell: str) -> None:
+    command = [*COMMAND, "run", "--kernel", shell, *SMALL, "--timeout", "1.5"]
+    result = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command])
+    assert result.returncode == 124
+
+
 def test_a_guest_that_only_spins_is_ended_by_the_timeout(shell: str, domzero_run: Run) -> None:
     result = domzero_run("--kernel", shell, *SMALL, "--timeout", "1.5", stdin=b"spin\n")
     assert result.returncode == 124

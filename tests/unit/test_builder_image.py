@@ -209,11 +209,16 @@ def test_a_compressed_kernel_is_unpacked_once_until_its_file_changes(tmp_path: P
     assert load_kernel(path) is not first
 
 
-def test_an_unpacked_copy_beside_a_kernel_is_used_unless_it_is_older(tmp_path: Path) -> None:
+def test_only_in_the_image_cache_an_unpacked_copy_is_used_unless_it_is_older(tmp_path: Path) -> None:
     kernel, copy = tmp_path / "k", tmp_path / "k.elf"
     kernel.write_bytes(gzip.compress(elf(b"\x90" * 100)))
     copy.write_bytes(elf(b"\x90" * 200))
-    os.utime(copy, ns=(0, kernel.stat().st_mtime_ns))
+    later = kernel.stat().st_mtime_ns + 1
+    os.utime(copy, ns=(later, later))
+    assert next(load_kernel(kernel).elf.loads()).filesz == 100
+    (tmp_path / "image.json").touch()
+    os.utime(kernel, ns=(later, later))  # another time stamp: what was unpacked before does not count
     assert next(load_kernel(kernel).elf.loads()).filesz == 200
     os.utime(copy, ns=(0, 0))
+    os.utime(kernel, ns=(later + 1, later + 1))
     assert next(load_kernel(kernel).elf.loads()).filesz == 100
