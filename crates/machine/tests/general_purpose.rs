@@ -370,3 +370,87 @@ fn the_trap_flag_stops_after_each_instruction_that_began_with_it() {
     assert_eq!(machine.run(100), Stop::Trap(Trap::Fault(Fault::new(vector::DB))));
     assert_eq!(machine.cpu.rip, after_inc + 1);
 }
+
+/// A machine that is about to run 32-bit code at CODE.
+fn vm32(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> (TestVm, i64) {
+    let mut a = CodeAssembler::new(32).expect("assembler");
+    build(&mut a).expect("valid operands");
+    let n = a.instructions().len() as i64;
+    let code = a.assemble(CODE).expect("encodable");
+    let mut vm = TestVm::new(&code);
+    vm.cpu.sel[1] = 0xe023;
+    (vm, n)
+}
+
+#[test]
+fn compatibility_mode_runs_32_bit_code_with_a_32_bit_stack() {
+    let (mut vm, _) = vm32(|a| {
+        let mut f = a.create_label();
+        let mut end = a.create_label();
+        a.mov(eax, -1)?;
+        a.push(eax)?;
+        a.push(7)?;
+        a.call(f)?;
+        a.add(esp, 8)?;
+        a.jmp(end)?;
+        a.set_label(&mut f)?;
+        a.mov(ecx, dword_ptr(esp + 8))?;
+        a.inc(ecx)?;
+        a.mov(dword_ptr(DATA as u32), esp)?;
+        a.mov(eax, dword_ptr(ecx + eax * 1 + (DATA as i32 + 1)))?;
+        a.pushad()?;
+        a.popad()?;
+        a.ret()?;
+        a.set_label(&mut end)?;
+        a.hlt()
+    });
+    let halted = Trap::Priv {
+        insn: PrivInsn::Hlt,
+        len: 1,
+    };
+    assert_eq!(vm.run(100), Stop::Trap(halted));
+    assert_eq!(vm.cpu.regs[RAX], STACK_TOP - 12);
+    assert_eq!((vm.cpu.regs[RCX], vm.cpu.regs[RSP]), (0, STACK_TOP));
+}
+
+#[test]
+fn a_far_jump_switches_between_64_and_32_bit_code() {
+    let (mut machine, _) = vm(|a| {
+        a.mov(rdi, DATA)?;
+        a.mov(dword_ptr(rdi), (CODE + 0x80) as u32)?;
+        a.mov(word_ptr(rdi + 4), 0xe023u32)?;
+        a.jmp(fword_ptr(rdi))
+    });
+    // inc eax (rex in 64-bit code); ljmp 0xe033:CODE+0xc0
+    let mut code32 = vec![0x40, 0xea];
+    code32.extend_from_slice(&((CODE + 0xc0) as u32).to_le_bytes());
+    code32.extend_from_slice(&[0x33, 0xe0]);
+    machine.poke(CODE + 0x80, &code32);
+    // mov rbx, rax
+    machine.poke(CODE + 0xc0, &[0x48, 0x89, 0xc3]);
+    machine.run_ok(7);
+    assert_eq!((machine.cpu.regs[RBX], machine.cpu.rip), (1, CODE + 0xc3));
+}
+
+#[test]
+fn decimal_adjustment_follows_the_manual() {
+    let (mut vm, n) = vm32(|a| {
+        a.mov(eax, 0x79)?;
+        a.add(al, 0x35)?;
+        a.daa()?;
+        a.mov(ebx, eax)?;
+        a.mov(eax, 0x0035)?;
+        a.sub(al, 0x47)?;
+        a.das()?;
+        a.mov(ecx, eax)?;
+        a.mov(eax, 0x47)?;
+        a.aam(10)?;
+        a.mov(edx, eax)?;
+        a.aad(10)
+    });
+    vm.run_ok(n);
+    assert_eq!(vm.cpu.regs[RBX], 0x14);
+    assert_eq!(vm.cpu.regs[RCX], 0x88);
+    assert_eq!(vm.cpu.regs[RDX], 0x0701);
+    assert_eq!(vm.cpu.regs[RAX], 0x47);
+}

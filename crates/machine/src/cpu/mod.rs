@@ -6,6 +6,7 @@
 pub mod access;
 pub mod block;
 pub mod code;
+mod compat;
 pub mod decode;
 pub mod exec;
 pub mod fault;
@@ -88,6 +89,10 @@ pub struct Cpu {
     pub fpu: x87state::X87,
     /// Selectors es cs ss ds fs gs
     pub sel: [u16; 6],
+    /// 32-bit code (compatibility mode): worked out from CS whenever it changes.
+    pub(crate) code32: bool,
+    /// Bases of es cs ss ds, which only 32-bit code uses.
+    pub(crate) data_bases: [u64; 4],
     /// The guest's descriptor tables.
     pub desc: segment::DescTables,
     /// Instructions left before `run` stops with `Stop::Budget`.
@@ -198,6 +203,8 @@ impl Cpu {
             slow_only: false,
             fpu: x87state::X87::default(),
             sel: [0; 6],
+            code32: false,
+            data_bases: [0; 4],
             desc: segment::DescTables::default(),
             budget: 0,
             yield_at: 0,

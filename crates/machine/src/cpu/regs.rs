@@ -98,7 +98,18 @@ impl Cpu {
         match r {
             Register::FS => self.fs_base,
             Register::GS => self.gs_base,
+            _ if self.code32 => self.data_bases[seg_index(r) & 3],
             _ => 0,
+        }
+    }
+
+    /// A linear address: 32-bit code reaches 4 GiB.
+    #[inline]
+    pub(crate) fn linear(&self, va: u64) -> u64 {
+        if self.code32 {
+            va & 0xffff_ffff
+        } else {
+            va
         }
     }
 
@@ -129,6 +140,8 @@ impl Cpu {
             || (base == Register::None && index == Register::None && i.memory_displ_size() == 4)
         {
             ea &= 0xffff_ffff;
+        } else if base.size() == 2 || index.size() == 2 || (self.code32 && i.memory_displ_size() == 2) {
+            ea &= 0xffff;
         }
         ea
     }
@@ -136,20 +149,22 @@ impl Cpu {
     /// Linear address of the memory operand of `i`, segment base included. String operands included
     /// (`[rsi]`, `[rdi]`), by the first memory operand that is found.
     pub fn ea(&self, i: &Instruction) -> u64 {
+        let es = self.seg_base(Register::ES);
         for n in 0..i.op_count() {
-            let string =
-                |r: Register, seg: u64, mask: u64| (self.regs[gpr_index(r) & 15] & mask).wrapping_add(seg);
+            let string = |r: Register, seg: u64, mask: u64| {
+                self.linear((self.regs[gpr_index(r) & 15] & mask).wrapping_add(seg))
+            };
             let seg = || self.seg_base(i.memory_segment());
             match i.op_kind(n) {
-                OpKind::Memory => return self.ea_offset(i).wrapping_add(seg()),
+                OpKind::Memory => return self.linear(self.ea_offset(i).wrapping_add(seg())),
                 OpKind::MemorySegSI => return string(Register::RSI, seg(), 0xffff),
                 OpKind::MemorySegESI => return string(Register::RSI, seg(), 0xffff_ffff),
                 OpKind::MemorySegRSI => return string(Register::RSI, seg(), u64::MAX),
                 OpKind::MemorySegDI => return string(Register::RDI, seg(), 0xffff),
                 OpKind::MemorySegEDI => return string(Register::RDI, seg(), 0xffff_ffff),
                 OpKind::MemorySegRDI => return string(Register::RDI, seg(), u64::MAX),
-                OpKind::MemoryESDI => return string(Register::RDI, 0, 0xffff),
-                OpKind::MemoryESEDI => return string(Register::RDI, 0, 0xffff_ffff),
+                OpKind::MemoryESDI => return string(Register::RDI, es, 0xffff),
+                OpKind::MemoryESEDI => return string(Register::RDI, es, 0xffff_ffff),
                 OpKind::MemoryESRDI => return string(Register::RDI, 0, u64::MAX),
                 _ => {}
             }
@@ -159,6 +174,9 @@ impl Cpu {
 
     /// Linear address that the relative branch `i` goes to.
     pub fn branch_target(&self, i: &Instruction) -> u64 {
+        if self.code32 {
+            return i.near_branch_target();
+        }
         self.block_page().wrapping_add(i.near_branch64())
     }
 

@@ -26,6 +26,7 @@ impl Cpu {
         let was = self.shared.in_guest.swap(true, Ordering::SeqCst);
         self.leave = None;
         self.pending = None;
+        self.refresh_mode();
         let stop = self.run_blocks();
         self.shared.in_guest.store(was, Ordering::SeqCst);
         stop
@@ -56,6 +57,12 @@ impl Cpu {
             }
             if self.budget <= self.yield_at.max(0) {
                 return Stop::Budget;
+            }
+            if self.code32 {
+                match self.step_compat() {
+                    Ok(()) => continue,
+                    Err(t) => return Stop::Trap(t),
+                }
             }
             if self.fl_other & flags::TF != 0 {
                 return self.single_step();

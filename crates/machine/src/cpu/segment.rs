@@ -84,6 +84,10 @@ impl Descriptor {
     pub fn is_long(self) -> bool {
         self.is_code() && self.bit(53)
     }
+    /// D/B: 32-bit code or stack.
+    pub fn is_wide(self) -> bool {
+        self.bit(54)
+    }
     fn system_type(self) -> u8 {
         (self.0 >> 40 & 15) as u8
     }
@@ -106,6 +110,9 @@ impl Descriptor {
         }
     }
 }
+
+/// The selector that nearly all 64-bit code runs under.
+const FLAT_RING3_CS64: u16 = 0xe033;
 
 /// First GDT entry that belongs to Xen.
 const FIRST_RESERVED_ENTRY: u32 = 14 * PER_FRAME;
@@ -194,7 +201,7 @@ impl Cpu {
         match seg {
             4 => self.fs_base = base,
             5 => self.gs_base = base,
-            _ => {}
+            n => self.data_bases[n & 3] = base,
         }
     }
 
@@ -240,18 +247,41 @@ impl Cpu {
         if !d.present() {
             return Err(Fault::with_code(vector::NP, code_of(selector)).into());
         }
-        if !d.is_long() {
-            return Err(Trap::Unsupported("compatibility mode"));
+        if !d.is_long() && !d.is_wide() {
+            return Err(Trap::Unsupported("16-bit code"));
         }
         Ok(CodeSegment {
             selector: selector & !3 | self.cpl as u16,
-            long: true,
+            long: d.is_long(),
         })
     }
 
     /// Makes a checked code segment the current one.
     pub fn enter_code_segment(&mut self, cs: CodeSegment) {
         self.sel[1] = cs.selector;
+        self.refresh_mode();
+    }
+
+    /// Whether 32-bit code runs.
+    pub fn is_32bit_code(&self) -> bool {
+        self.code32
+    }
+
+    /// Works out from CS whether 32-bit code runs, and where its segments begin.
+    pub(crate) fn refresh_mode(&mut self) {
+        let cs = self.sel[1];
+        if cs == FLAT_RING3_CS64 {
+            self.code32 = false;
+            return;
+        }
+        let d = self.descriptor(cs).filter(|d| d.is_code());
+        self.code32 = d.is_some_and(|d| !d.is_long());
+        if self.code32 {
+            self.data_bases = std::array::from_fn(|n| match self.sel[n] {
+                s if s & 0xfffc == 0 => 0,
+                s => self.descriptor(s).map_or(0, Descriptor::base),
+            });
+        }
     }
 }
 

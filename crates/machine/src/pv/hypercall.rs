@@ -110,8 +110,8 @@ impl Vcpu {
         if !d.is_code() || !d.present() || d.dpl() != 3 {
             return Err("return to a selector that is not ring 3 code");
         }
-        if !d.is_long() {
-            return Err("32-bit applications in a 64-bit guest are not supported yet");
+        if !d.is_long() && !d.is_wide() {
+            return Err("16-bit applications are not supported");
         }
         Ok(())
     }

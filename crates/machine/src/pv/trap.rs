@@ -17,7 +17,12 @@ impl Vcpu {
             Trap::EndBlock => None,
             Trap::Syscall if self.guest_kernel => self.hypercall(),
             Trap::Syscall => {
-                let cb = self.callback(CallbackKind::Syscall);
+                let kind = if self.cpu.is_32bit_code() {
+                    CallbackKind::Syscall32
+                } else {
+                    CallbackKind::Syscall
+                };
+                let cb = self.callback(kind);
                 self.bounced(cb.address, cb.mask_events, "system call")
             }
             Trap::Sysenter => self.fault(Fault::gp()),

@@ -4,10 +4,11 @@ use super::operand::*;
 use super::stack::{peek, push};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::{Cpu, SlowFn};
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, Instruction, OpKind};
 
-/// Goes to `target`, which must be canonical.
+/// Goes to `target`, which must be canonical; 32-bit code sees 32 bits of it.
 fn jump(cpu: &mut Cpu, target: u64) -> Exec {
+    let target = cpu.linear(target);
     if !canonical(target) {
         return Err(Fault::gp().into());
     }
@@ -28,36 +29,36 @@ fn jmp_rel(cpu: &mut Cpu, i: &Instruction) -> Exec {
     jump(cpu, t)
 }
 
-fn jmp_rm(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let t = read_op::<64>(cpu, i, 0)?;
+fn jmp_rm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let t = read_op::<B>(cpu, i, 0)?;
     jump(cpu, t)
 }
 
-fn call_to(cpu: &mut Cpu, target: u64) -> Exec {
+fn call_to<const B: u32>(cpu: &mut Cpu, target: u64) -> Exec {
     if !canonical(target) {
         // The push comes first, and its fault with it.
         cpu.probe_write(cpu.regs[RSP].wrapping_sub(8), 8)?;
         return Err(Fault::gp().into());
     }
-    push::<64>(cpu, cpu.next_rip)?;
+    push::<B>(cpu, cpu.next_rip)?;
     cpu.next_rip = target;
     Ok(())
 }
 
-fn call_rel(cpu: &mut Cpu, i: &Instruction) -> Exec {
+fn call_rel<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let t = cpu.branch_target(i);
-    call_to(cpu, t)
+    call_to::<B>(cpu, t)
 }
 
-fn call_rm(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let t = read_op::<64>(cpu, i, 0)?;
-    call_to(cpu, t)
+fn call_rm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let t = read_op::<B>(cpu, i, 0)?;
+    call_to::<B>(cpu, t)
 }
 
-fn ret(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let t = peek::<64>(cpu, 0)?;
+fn ret<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let t = peek::<B>(cpu, 0)?;
     jump(cpu, t)?;
-    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(8).wrapping_add(release(i));
+    cpu.regs[RSP] = cpu.sp_moved((B as u64 / 8).wrapping_add(release(i)));
     Ok(())
 }
 
@@ -101,6 +102,9 @@ fn loop_<const KIND: u8, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 /// A far pointer in memory: offset of `B` bits, then the selector.
 fn far_pointer<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Result<(u16, u64), Trap> {
+    if i.op0_kind() == OpKind::FarBranch32 {
+        return Ok((i.far_branch_selector(), u64::from(i.far_branch32())));
+    }
     let va = cpu.ea(i);
     let off = load::<B>(cpu, va)?;
     let sel = load::<16>(cpu, ea_moved(cpu, i, B as u64 / 8))?;
@@ -125,8 +129,7 @@ fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
     let top = cpu.regs[RSP];
     // Both slots are checked before either is written.
-    let base = top.wrapping_sub(2 * bytes);
-    cpu.check_stack(base)?;
+    let base = cpu.stack_va(cpu.sp_moved((2 * bytes).wrapping_neg()))?;
     cpu.probe_write(base, 2 * bytes as usize)?;
     push::<B>(cpu, old_cs)?;
     if let Err(e) = push::<B>(cpu, cpu.next_rip) {
@@ -144,16 +147,18 @@ fn far_ret<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let sel = peek::<B>(cpu, bytes)? as u16;
     let cs = cpu.check_code_segment(sel, true)?;
     jump(cpu, off)?;
-    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(2 * bytes).wrapping_add(release(i));
+    cpu.regs[RSP] = cpu.sp_moved((2 * bytes).wrapping_add(release(i)));
     cpu.enter_code_segment(cs);
     Err(Trap::EndBlock)
 }
 
-/// iret to the same privilege level. In 64-bit mode rsp and ss are always popped.
+/// iret to the same privilege level.
 fn iret<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
-    let mut w = [0u64; 5];
-    for (k, v) in w.iter_mut().enumerate() {
+    // 32-bit code pops rsp and ss only for an outer ring.
+    let words = if cpu.code32 { 3 } else { 5 };
+    let mut w = [0, 0, 0, cpu.sp_moved(3 * bytes), u64::from(cpu.sel[2])];
+    for (k, v) in w.iter_mut().enumerate().take(words) {
         *v = peek::<B>(cpu, k as u64 * bytes)?;
     }
     let [rip, cs, flags, rsp, ss] = w;
@@ -192,10 +197,10 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Jle_rel8_64 | Jle_rel32_64 => jcc,
         Jg_rel8_64 | Jg_rel32_64 => jcc,
         Jmp_rel8_64 | Jmp_rel32_64 => jmp_rel,
-        Jmp_rm64 => jmp_rm,
-        Call_rel32_64 => call_rel,
-        Call_rm64 => call_rm,
-        Retnq | Retnq_imm16 => ret,
+        Jmp_rm64 => jmp_rm::<64>,
+        Call_rel32_64 => call_rel::<64>,
+        Call_rm64 => call_rm::<64>,
+        Retnq | Retnq_imm16 => ret::<64>,
         Jecxz_rel8_64 => jcxz::<32>,
         Jrcxz_rel8_64 => jcxz::<64>,
         Loop_rel8_64_ECX => loop_::<ALWAYS, 32>,
@@ -216,6 +221,26 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Iretw => iret::<16>,
         Iretd => iret::<32>,
         Iretq => iret::<64>,
+        Jo_rel8_32 | Jo_rel32_32 | Jno_rel8_32 | Jno_rel32_32 | Jb_rel8_32 | Jb_rel32_32 | Jae_rel8_32
+        | Jae_rel32_32 | Je_rel8_32 | Je_rel32_32 | Jne_rel8_32 | Jne_rel32_32 | Jbe_rel8_32
+        | Jbe_rel32_32 | Ja_rel8_32 | Ja_rel32_32 | Js_rel8_32 | Js_rel32_32 | Jns_rel8_32 | Jns_rel32_32
+        | Jp_rel8_32 | Jp_rel32_32 | Jnp_rel8_32 | Jnp_rel32_32 | Jl_rel8_32 | Jl_rel32_32 | Jge_rel8_32
+        | Jge_rel32_32 | Jle_rel8_32 | Jle_rel32_32 | Jg_rel8_32 | Jg_rel32_32 => jcc,
+        Jmp_rel8_32 | Jmp_rel32_32 => jmp_rel,
+        Jmp_rm32 => jmp_rm::<32>,
+        Call_rel32_32 => call_rel::<32>,
+        Call_rm32 => call_rm::<32>,
+        Retnd | Retnd_imm16 => ret::<32>,
+        Jcxz_rel8_32 => jcxz::<16>,
+        Jecxz_rel8_32 => jcxz::<32>,
+        Loop_rel8_32_CX => loop_::<ALWAYS, 16>,
+        Loop_rel8_32_ECX => loop_::<ALWAYS, 32>,
+        Loope_rel8_32_CX => loop_::<WHILE_EQUAL, 16>,
+        Loope_rel8_32_ECX => loop_::<WHILE_EQUAL, 32>,
+        Loopne_rel8_32_CX => loop_::<WHILE_UNEQUAL, 16>,
+        Loopne_rel8_32_ECX => loop_::<WHILE_UNEQUAL, 32>,
+        Jmp_ptr1632 => far_jmp::<32>,
+        Call_ptr1632 => far_call::<32>,
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! The general-purpose instructions: all handlers of the files beside this one.
 
-use super::{alu, atomic, bits, bmi, flow, mov, muldiv, segment, shift, stack, string, system};
+use super::{alu, atomic, bits, bmi, flow, legacy, mov, muldiv, segment, shift, stack, string, system};
 use crate::cpu::SlowFn;
 use iced_x86::Code;
 
@@ -18,4 +18,5 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         .or_else(|| system::lookup(code))
         .or_else(|| segment::lookup(code))
         .or_else(|| bmi::lookup(code))
+        .or_else(|| legacy::lookup(code))
 }

@@ -7,6 +7,7 @@ mod bmi;
 pub mod fast;
 mod flow;
 pub mod general;
+mod legacy;
 mod mov;
 mod muldiv;
 pub(crate) mod operand;

@@ -213,7 +213,7 @@ pub(crate) fn rmw_op<const B: u32>(
 pub(crate) fn ea_moved(cpu: &Cpu, i: &Instruction, delta: u64) -> u64 {
     let off = cpu.ea_offset(i).wrapping_add(delta);
     let off = if has_addr32(i) { off as u32 as u64 } else { off };
-    off.wrapping_add(cpu.seg_base(i.memory_segment()))
+    cpu.linear(off.wrapping_add(cpu.seg_base(i.memory_segment())))
 }
 
 /// Whether the memory operand has a 32-bit effective address (67h in 64-bit mode).

@@ -16,26 +16,39 @@ impl Cpu {
         }
     }
 
+    /// The stack pointer moved by `delta`: 32 bits wide in 32-bit code.
+    pub(crate) fn sp_moved(&self, delta: u64) -> u64 {
+        self.linear(self.regs[RSP].wrapping_add(delta))
+    }
+
+    /// Linear address of an offset in the stack segment.
+    pub(crate) fn stack_va(&self, sp: u64) -> Result<u64, Trap> {
+        if self.code32 {
+            return Ok(self.linear(sp.wrapping_add(self.data_bases[2])));
+        }
+        self.check_stack(sp)?;
+        Ok(sp)
+    }
+
     /// Pushes a value; rsp changes only if the store succeeds.
     pub fn push<T: Scalar>(&mut self, v: T) -> Exec {
-        let sp = self.regs[RSP].wrapping_sub(T::SIZE as u64);
-        self.check_stack(sp)?;
-        self.write::<T>(sp, v)?;
+        let sp = self.sp_moved((T::SIZE as u64).wrapping_neg());
+        let va = self.stack_va(sp)?;
+        self.write::<T>(va, v)?;
         self.regs[RSP] = sp;
         Ok(())
     }
 
     /// The value `depth` bytes above the top of the stack; rsp stays.
     pub fn peek_stack<T: Scalar>(&mut self, depth: u64) -> Result<T, Trap> {
-        let sp = self.regs[RSP].wrapping_add(depth);
-        self.check_stack(sp)?;
-        self.read::<T>(sp)
+        let va = self.stack_va(self.sp_moved(depth))?;
+        self.read::<T>(va)
     }
 
     /// Pops a value.
     pub fn pop<T: Scalar>(&mut self) -> Result<T, Trap> {
         let v = self.peek_stack::<T>(0)?;
-        self.regs[RSP] = self.regs[RSP].wrapping_add(T::SIZE as u64);
+        self.regs[RSP] = self.sp_moved(T::SIZE as u64);
         Ok(v)
     }
 }
@@ -65,7 +78,7 @@ fn pop_op<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let v = peek::<B>(cpu, 0)?;
     let old = cpu.regs[RSP];
     // An address that uses rsp, and `pop rsp` itself, see it already incremented.
-    cpu.regs[RSP] = old.wrapping_add(B as u64 / 8);
+    cpu.regs[RSP] = cpu.sp_moved(B as u64 / 8);
     let r = write_op::<B>(cpu, i, 0, v);
     if r.is_err() {
         cpu.regs[RSP] = old;
@@ -81,7 +94,7 @@ fn push_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 fn pop_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let v = peek::<B>(cpu, 0)?;
     cpu.load_segment(seg_index(i.op0_register()), v as u16)?;
-    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(B as u64 / 8);
+    cpu.regs[RSP] = cpu.sp_moved(B as u64 / 8);
     Ok(())
 }
 
@@ -97,7 +110,7 @@ fn popf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let v = peek::<B>(cpu, 0)?;
     let old = cpu.rflags();
     let change = POPF & mask(B);
-    cpu.regs[RSP] = cpu.regs[RSP].wrapping_add(B as u64 / 8);
+    cpu.regs[RSP] = cpu.sp_moved(B as u64 / 8);
     cpu.set_rflags(old & !change & !(RF & mask(B)) | v & change);
     if v & TF & change != 0 {
         // Single steps begin after the next instruction: the run loop must see the flag.
@@ -114,35 +127,35 @@ fn enter<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let mut sp = cpu.regs[RSP];
     let mut bp = cpu.regs[RBP];
     let put = |cpu: &mut Cpu, sp: &mut u64, v: u64| {
-        *sp = sp.wrapping_sub(bytes);
-        cpu.check_stack(*sp)?;
-        store::<B>(cpu, *sp, v)
+        *sp = cpu.linear(sp.wrapping_sub(bytes));
+        let va = cpu.stack_va(*sp)?;
+        store::<B>(cpu, va, v)
     };
     put(cpu, &mut sp, bp)?;
     let frame = sp;
     for _ in 1..level {
         bp = bp.wrapping_sub(bytes);
-        cpu.check_stack(bp)?;
-        let v = load::<B>(cpu, bp)?;
+        let va = cpu.stack_va(bp)?;
+        let v = load::<B>(cpu, va)?;
         put(cpu, &mut sp, v)?;
     }
     if level > 0 {
         put(cpu, &mut sp, frame)?;
     }
-    sp = sp.wrapping_sub(size);
-    cpu.check_stack(sp)?;
+    sp = cpu.linear(sp.wrapping_sub(size));
     // The final stack pointer must be writable, though nothing is written there.
-    cpu.probe_write(sp, bytes as usize)?;
+    let va = cpu.stack_va(sp)?;
+    cpu.probe_write(va, bytes as usize)?;
     set_low::<B>(cpu, RBP, frame);
     cpu.regs[RSP] = sp;
     Ok(())
 }
 
 fn leave<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
-    let bp = cpu.regs[RBP];
-    cpu.check_stack(bp)?;
-    let v = load::<B>(cpu, bp)?;
-    cpu.regs[RSP] = bp.wrapping_add(B as u64 / 8);
+    let bp = cpu.linear(cpu.regs[RBP]);
+    let va = cpu.stack_va(bp)?;
+    let v = load::<B>(cpu, va)?;
+    cpu.regs[RSP] = cpu.linear(bp.wrapping_add(B as u64 / 8));
     set_low::<B>(cpu, RBP, v);
     Ok(())
 }
@@ -166,18 +179,64 @@ fn push_imm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     push::<B>(cpu, imm(i, 0))
 }
 
+/// pusha: all eight, rsp as it was before.
+fn pusha<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let bytes = B as u64 / 8;
+    let sp = cpu.sp_moved((8 * bytes).wrapping_neg());
+    let va = cpu.stack_va(sp)?;
+    let mut image = [0u8; 32];
+    for n in 0..8 {
+        let at = (7 - n) * bytes as usize;
+        if let Some(slot) = image.get_mut(at..at + bytes as usize) {
+            slot.copy_from_slice(&cpu.regs[n].to_le_bytes()[..bytes as usize]);
+        }
+    }
+    cpu.write_bytes(va, &image[..8 * bytes as usize])?;
+    cpu.regs[RSP] = sp;
+    Ok(())
+}
+
+/// popa: all but rsp.
+fn popa<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
+    let bytes = B as u64 / 8;
+    let mut values = [0u64; 8];
+    for (n, v) in values.iter_mut().enumerate() {
+        *v = peek::<B>(cpu, (7 - n as u64) * bytes)?;
+    }
+    for (n, v) in values.into_iter().enumerate() {
+        if n != RSP {
+            set_low::<B>(cpu, n, v);
+        }
+    }
+    cpu.regs[RSP] = cpu.sp_moved(8 * bytes);
+    Ok(())
+}
+
 pub fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
+        Push_r32 | Push_rm32 => push_op::<32>,
+        Pushd_imm32 | Pushd_imm8 => push_imm::<32>,
+        Pop_r32 | Pop_rm32 => pop_op::<32>,
+        Pushd_FS | Pushd_GS | Pushd_ES | Pushd_CS | Pushd_SS | Pushd_DS => push_seg::<32>,
+        Popd_FS | Popd_GS | Popd_ES | Popd_SS | Popd_DS => pop_seg::<32>,
+        Pushfd => pushf::<32>,
+        Popfd => popf::<32>,
+        Enterd_imm16_imm8 => enter::<32>,
+        Leaved => leave::<32>,
+        Pushaw => pusha::<16>,
+        Pushad => pusha::<32>,
+        Popaw => popa::<16>,
+        Popad => popa::<32>,
         Push_r64 | Push_rm64 => push_op::<64>,
         Push_r16 | Push_rm16 => push_op::<16>,
         Push_imm16 | Pushw_imm8 => push_imm::<16>,
         Pushq_imm32 | Pushq_imm8 => push_imm::<64>,
         Pop_r64 | Pop_rm64 => pop_op::<64>,
         Pop_r16 | Pop_rm16 => pop_op::<16>,
-        Pushw_FS | Pushw_GS => push_seg::<16>,
+        Pushw_FS | Pushw_GS | Pushw_ES | Pushw_CS | Pushw_SS | Pushw_DS => push_seg::<16>,
         Pushq_FS | Pushq_GS => push_seg::<64>,
-        Popw_FS | Popw_GS => pop_seg::<16>,
+        Popw_FS | Popw_GS | Popw_ES | Popw_SS | Popw_DS => pop_seg::<16>,
         Popq_FS | Popq_GS => pop_seg::<64>,
         Pushfw => pushf::<16>,
         Pushfq => pushf::<64>,

@@ -8,7 +8,7 @@ use super::alu::sub;
 use super::operand::*;
 use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::{Cpu, SlowFn};
-use iced_x86::{Code, Instruction, OpKind};
+use iced_x86::{Code, Instruction, OpKind, Register};
 use std::sync::atomic::Ordering;
 
 /// Bytes handled per chunk; also the size of the bounce buffers.
@@ -20,6 +20,7 @@ const CMP_CHUNK: u64 = 256;
 struct Form {
     mask: u64,
     src_base: u64,
+    dst_base: u64,
     step: u64,
     forward: bool,
     rep: bool,
@@ -40,6 +41,7 @@ impl Form {
         Form {
             mask,
             src_base: cpu.seg_base(i.memory_segment()),
+            dst_base: cpu.seg_base(Register::ES),
             step: if forward { bytes } else { bytes.wrapping_neg() },
             forward,
             rep: i.has_rep_prefix() || i.has_repne_prefix(),
@@ -47,11 +49,11 @@ impl Form {
     }
 
     fn src(&self, cpu: &Cpu) -> u64 {
-        (cpu.regs[RSI] & self.mask).wrapping_add(self.src_base)
+        cpu.linear((cpu.regs[RSI] & self.mask).wrapping_add(self.src_base))
     }
 
     fn dst(&self, cpu: &Cpu) -> u64 {
-        cpu.regs[RDI] & self.mask
+        cpu.linear((cpu.regs[RDI] & self.mask).wrapping_add(self.dst_base))
     }
 
     /// Iterations left: 1 without a prefix.
@@ -118,7 +120,7 @@ fn movs<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         if f.forward && count > 1 {
             n = f
                 .room::<B>(src, cpu.regs[RSI] & f.mask, CHUNK)
-                .min(f.room::<B>(dst, dst, CHUNK))
+                .min(f.room::<B>(dst, cpu.regs[RDI] & f.mask, CHUNK))
                 .min(count);
             // The bytes just written are the next to be read: no further than the distance at once.
             let distance = dst.wrapping_sub(src);
@@ -165,7 +167,7 @@ fn stos<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         let dst = f.dst(cpu);
         let mut n = 1;
         if f.forward && count > 1 {
-            n = f.room::<B>(dst, dst, CHUNK).min(count);
+            n = f.room::<B>(dst, cpu.regs[RDI] & f.mask, CHUNK).min(count);
         }
         if n <= 1 || cpu.write_bytes(dst, &buf[..n as usize * bytes]).is_err() {
             n = 1;
@@ -231,7 +233,7 @@ fn compare<const CMPS: bool, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Ex
         let (src, dst) = (f.src(cpu), f.dst(cpu));
         let mut n = 1;
         if f.forward && count > 1 {
-            n = f.room::<B>(dst, dst, CMP_CHUNK).min(count);
+            n = f.room::<B>(dst, cpu.regs[RDI] & f.mask, CMP_CHUNK).min(count);
             if CMPS {
                 n = n.min(f.room::<B>(src, cpu.regs[RSI] & f.mask, CMP_CHUNK));
             }

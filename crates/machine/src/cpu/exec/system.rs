@@ -120,16 +120,15 @@ const XEN_CR0: u64 = 0x8005_0033;
 const CR0_TS: u64 = 8;
 
 fn store_table(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let (limit, base) = if i.code() == Code::Sgdt_m1664 {
-        XEN_GDT
-    } else {
-        XEN_IDT
-    };
+    use Code::*;
+    let gdt = matches!(i.code(), Sgdt_m1664 | Sgdt_m1632 | Sgdt_m1632_16);
+    let (limit, base) = if gdt { XEN_GDT } else { XEN_IDT };
     let mut b = [0u8; 10];
     b[..2].copy_from_slice(&limit.to_le_bytes());
     b[2..].copy_from_slice(&base.to_le_bytes());
     let va = cpu.ea(i);
-    cpu.write_bytes(va, &b)
+    let len = if cpu.is_32bit_code() { 6 } else { 10 };
+    cpu.write_bytes(va, &b[..len])
 }
 
 /// sldt, str, smsw: 16 bits into memory, zero-extended into a register.
@@ -322,7 +321,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Ud1_r16_rm16 | Ud1_r32_rm32 | Ud1_r64_rm64 => undefined,
         Rdfsbase_r32 | Rdfsbase_r64 | Rdgsbase_r32 | Rdgsbase_r64 => rd_base,
         Wrfsbase_r32 | Wrfsbase_r64 | Wrgsbase_r32 | Wrgsbase_r64 => wr_base,
-        Sgdt_m1664 | Sidt_m1664 => store_table,
+        Sgdt_m1664 | Sidt_m1664 | Sgdt_m1632 | Sidt_m1632 | Sgdt_m1632_16 | Sidt_m1632_16 => store_table,
         Sldt_rm16 | Sldt_r32m16 | Sldt_r64m16 => sldt,
         Str_rm16 | Str_r32m16 | Str_r64m16 => str_,
         Smsw_rm16 | Smsw_r32m16 | Smsw_r64m16 => smsw,
@@ -338,7 +337,8 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Out_imm8_EAX | Out_DX_EAX => out::<4>,
         Cli | Sti | Hlt | Rdmsr | Wrmsr | Rdpmc | Clts | Invd | Wbinvd | Wbnoinvd | Swapgs | Xsetbv
         | Sysretd | Sysretq | Sysexitd | Sysexitq | Insb_m8_DX | Insw_m16_DX | Insd_m32_DX | Outsb_DX_m8
-        | Outsw_DX_m16 | Outsd_DX_m32 | Lgdt_m1664 | Lidt_m1664 | Invpcid_r64_m128 => plain_privileged,
+        | Outsw_DX_m16 | Outsd_DX_m32 | Lgdt_m1632 | Lidt_m1632 | Lgdt_m1632_16 | Lidt_m1632_16
+        | Lgdt_m1664 | Lidt_m1664 | Invpcid_r64_m128 => plain_privileged,
         Lldt_rm16 | Lldt_r32m16 | Lldt_r64m16 => plain_privileged,
         Ltr_rm16 | Ltr_r32m16 | Ltr_r64m16 => plain_privileged,
         _ => return None,
