@@ -255,7 +255,7 @@ const KERNELS: [Kernel; 10] = [
         name: "double",
         what: "scalar double arithmetic",
         code: doubles,
-        data: Vec::new,
+        data: || (1..9).flat_map(|i| (f64::from(i) * 1.1).to_le_bytes()).collect(),
     },
 ];
 
