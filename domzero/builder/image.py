@@ -109,12 +109,12 @@ def parse_kernel(data: bytes, name: str) -> KernelImage:
     """As `load_kernel`, from memory."""
     try:
         elf = parse_elf(memoryview(unpack(data)))
-        if elf.machine == EM_386 or not elf.is_64bit:
-            raise ImageError("32-bit kernels cannot be run yet")
         notes = find_notes(elf)
         if notes is None:
             raise ImageError("not a Xen PV kernel: no Xen ELF notes")
         _check(elf, notes)
+        if elf.machine == EM_386 or not elf.is_64bit:
+            raise ImageError("32-bit kernels cannot be run yet")
     except ImageError as error:
         raise ImageError(f"{name}: {error.message}", key="kernel", hint=error.hint) from error
     return KernelImage(name, elf, notes)

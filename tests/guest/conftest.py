@@ -58,3 +58,28 @@ def domzero_run() -> Run:
         return subprocess.run([*COMMAND, "run", *arguments], input=stdin, capture_output=True, timeout=limit)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def grub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of GRUB's PV kernels: installed, or from the machine's package mirror."""
+    installed = Path("/usr/lib/grub-xen")
+    if (installed / "grub-x86_64-xen.bin").exists():
+        return installed
+    from domzero.dom0.images.apt import Apt
+    from domzero.dom0.images.cache import cache_dir
+    from domzero.dom0.images.deb import extract
+
+    directory = tmp_path_factory.mktemp("grub")
+    try:
+        apt = Apt(cache_dir() / "apt", lambda text: None)
+        package = apt.show("grub-xen-host")
+        if package is None:
+            pytest.skip("the package lists have no grub-xen-host")
+        names = ("grub-x86_64-xen.bin", "grub-i386-xen.bin", "grub-i386-xen_pvh.bin")
+        files = extract(apt.download(package, directory), {name: f"usr/lib/grub-xen/{name}" for name in names})
+    except DomzeroError as error:
+        pytest.skip(f"no grub-xen-host: {error}")
+    for name, (_, data) in files.items():
+        (directory / name).write_bytes(data)
+    return directory

@@ -110,7 +110,9 @@ def test_an_elf_file_without_notes_is_no_pv_kernel() -> None:
 
 
 def test_a_kernel_without_an_entry_note_but_a_pvh_entry_is_hvm_only() -> None:
-    assert "HVM or PVH only" in refusal(elf(note_area=note(INFO["PHYS32_ENTRY"], 0x1000)))
+    area = note(INFO["PHYS32_ENTRY"], 0x1000)
+    assert "HVM or PVH only" in refusal(elf(note_area=area))
+    assert "HVM or PVH only" in refusal(elf(note_area=area, machine=3, wide=False))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""GRUB as a PV kernel: a guest that is not Linux, with a hypercall page and its p2m list in the initial mapping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.lifecycle import DomainSession, EndKind
+
+pytestmark = pytest.mark.guest
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_grub_comes_to_its_prompt_answers_and_halts(grub: Path) -> None:
+    session = DomainSession(DomainConfig(kernel=str(grub / "grub-x86_64-xen.bin"), memory_mib=64))
+    session.start()
+    try:
+        until(lambda: session.console.history.endswith(b"grub> "))
+        session.console.send(b"ls\r")
+        until(lambda: b"(memdisk) (proc)" in session.console.history)
+        session.console.send(b"halt\r")
+        end = session.wait(60)
+        assert end is not None and end.kind is EndKind.POWEROFF
+    finally:
+        session.destroy()
+
+
+def test_grubs_pvh_kernel_is_no_pv_kernel(grub: Path, domzero_run: Run) -> None:
+    result = domzero_run("--kernel", str(grub / "grub-i386-xen_pvh.bin"))
+    assert result.returncode == 2
+    assert b"HVM or PVH only" in result.stderr
+    assert result.stderr.count(b"\n") == 1
