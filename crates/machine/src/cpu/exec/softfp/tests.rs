@@ -94,7 +94,7 @@ fn conversions_to_integers_cut_and_saturate_as_defined() {
         let x = f64::from_bits(a);
         let mut env = Env::sse(0x1f80);
         let r = fast::to_int::<F64>(&mut env, a, true, 64);
-        let fits = x >= -9_223_372_036_854_775_808.0 && x < 9_223_372_036_854_775_808.0;
+        let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&x);
         assert_eq!(r, if fits { x as i64 } else { i64::MIN }, "{a:#x}");
         assert_eq!(env.flags & flag::IE != 0, !fits, "{a:#x}");
         assert_eq!(env.flags & flag::PE != 0, fits && x.trunc() != x, "{a:#x}");

@@ -82,7 +82,20 @@ impl Wide {
         let (m1, m2) = (a1 * b0, a0 * b1);
         let low = (m1 & u128::from(u64::MAX)) + (m2 & u128::from(u64::MAX)) + ((a0 * b0) >> 64);
         let high = a1 * b1 + (m1 >> 64) + (m2 >> 64) + (low >> 64);
-        Wide::new(self.sign != o.sign, self.exp + o.exp + 1, high)
+        let (sign, exp) = (self.sign != o.sign, self.exp + o.exp);
+        if high >> 127 != 0 {
+            return Wide {
+                sign,
+                exp: exp + 1,
+                sig: high,
+            };
+        }
+        // One more bit, so that what fits 128 bits is exact.
+        Wide {
+            sign,
+            exp,
+            sig: high << 1 | (low >> 63 & 1),
+        }
     }
 
     /// Division by zero gives zero; callers exclude it.
