@@ -22,6 +22,8 @@ fn access_ok(va: u64, len: u64) -> bool {
 
 impl Vcpu {
     /// copy_from_guest, as the running mode sees memory. `Err`: -EFAULT.
+    // There is one reason: not mapped.
+    #[allow(clippy::result_unit_err)]
     pub fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> Result<(), ()> {
         if buf.is_empty() {
             return Ok(());
@@ -33,6 +35,8 @@ impl Vcpu {
     }
 
     /// copy_to_guest. `Err`: -EFAULT; a copy over more than two pages may then be partly done.
+    // There is one reason: not mapped.
+    #[allow(clippy::result_unit_err)]
     pub fn copy_out(&mut self, va: u64, data: &[u8]) -> Result<(), ()> {
         if data.is_empty() {
             return Ok(());

@@ -81,7 +81,7 @@ impl Box96 {
         entry(2, 1, Mfn(TABLES + 4).maddr() | second);
         for t in 3..5 {
             for i in 0..512 {
-                if i < 24 || i > 500 || rng.chance(5) {
+                if !(24..=500).contains(&i) || rng.chance(5) {
                     let frame = MINE + rng.below(MINE_FRAMES);
                     let bits = match rng.below(8) {
                         0 => 0,
