@@ -4,7 +4,7 @@ use super::{aligned, gn, handler, low32, low64, src128, src128u, src32, src64, x
 use crate::cpu::exec::sse::lane::{byte_mask, dwords, from_dwords, qwords};
 use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::{Cpu, SlowFn};
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, OpKind};
 
 const HIGH: u128 = !0 << 64;
 
@@ -205,17 +205,7 @@ pub const MXCSR_MASK: u32 = 0xffff;
 
 /// `maskmovdqu`, `maskmovq`: stores the bytes whose mask bit is set at `[rdi]`.
 pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len: usize) -> Exec {
-    let di = match i.op0_kind() {
-        OpKind::MemorySegRDI => cpu.regs[7],
-        OpKind::MemorySegEDI => cpu.regs[7] & 0xffff_ffff,
-        _ => cpu.regs[7] & 0xffff,
-    };
-    let base = match i.memory_segment() {
-        Register::FS => cpu.fs_base,
-        Register::GS => cpu.gs_base,
-        _ => 0,
-    };
-    let va = base.wrapping_add(di);
+    let va = cpu.ea(i);
     // The whole operand must be writable, whatever the mask says, as on AMD's processors.
     cpu.probe_write(va, len)?;
     for (k, b) in value.to_le_bytes().into_iter().enumerate() {

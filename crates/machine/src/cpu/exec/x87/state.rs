@@ -38,6 +38,15 @@ fn cooked(b: [u8; 10]) -> F80 {
     }
 }
 
+/// xmm registers that the code can name, which are the ones that fxsave and fxrstor move.
+fn xmm_count(cpu: &Cpu) -> usize {
+    if cpu.code32 {
+        8
+    } else {
+        16
+    }
+}
+
 /// FIP, FDP and FOP, which are shown only while an exception is pending.
 fn pointers(f: &X87) -> (u64, u64, u16) {
     if f.status & sw::ES != 0 {
@@ -68,7 +77,7 @@ pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     for n in 0..8 {
         put(&mut b, 32 + 16 * n, raw(f.regs[f.slot(n as u8) & 7]));
     }
-    for (n, x) in cpu.xmm.iter().enumerate() {
+    for (n, x) in cpu.xmm.iter().enumerate().take(xmm_count(cpu)) {
         put(&mut b, 160 + 16 * n, x.to_le_bytes());
     }
     b
@@ -97,7 +106,8 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
         let at = f.slot(n as u8) & 7;
         f.regs[at] = cooked(take(b, 32 + 16 * n));
     }
-    for (n, x) in cpu.xmm.iter_mut().enumerate() {
+    let count = xmm_count(cpu);
+    for (n, x) in cpu.xmm.iter_mut().enumerate().take(count) {
         *x = u128::from_le_bytes(take(b, 160 + 16 * n));
     }
     Ok(())
@@ -105,11 +115,10 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
 
 fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
     let va = aligned(cpu, i)?;
-    // The whole area must be writable, though its last part is not written.
-    cpu.probe_write(va, 512)?;
     let image = fxsave_image(cpu, wide);
+    // The whole area must be writable, though its last part is not written.
     cpu.probe_write(va, FXSAVE_AREA)?;
-    cpu.write_bytes(va, &image)
+    cpu.write_bytes(va, image.get(..160 + 16 * xmm_count(cpu)).unwrap_or(&image))
 }
 
 fn fxrstor(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
@@ -326,4 +335,31 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fdecstp => waiting!(|cpu, i| rotate(cpu, 7)),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lookup;
+    use crate::testing::{TestVm, DATA};
+    use iced_x86::{Code, Decoder, DecoderOptions};
+
+    #[test]
+    fn code_of_32_bits_saves_and_restores_eight_xmm_registers() {
+        let mut vm = TestVm::new(&[]);
+        // fxsave [esi]
+        let save = Decoder::new(32, &[0x0f, 0xae, 0x06], DecoderOptions::NONE).decode();
+        let (Some(fxsave), Some(fxrstor)) = (lookup(save.code()), lookup(Code::Fxrstor_m512byte)) else {
+            panic!("no handler");
+        };
+        vm.cpu.code32 = true;
+        vm.cpu.regs[6] = DATA;
+        vm.cpu.xmm = std::array::from_fn(|n| n as u128 + 1);
+        vm.poke(DATA + 160 + 128, &[0x77; 16]);
+        assert_eq!(fxsave(&mut vm.cpu, &save), Ok(()));
+        assert_eq!(vm.peek(DATA + 160 + 112, 2), [8, 0]);
+        assert_eq!(vm.peek(DATA + 160 + 128, 16), [0x77; 16]);
+        vm.cpu.xmm = [0; 16];
+        assert_eq!(fxrstor(&mut vm.cpu, &save), Ok(()));
+        assert_eq!((vm.cpu.xmm[7], vm.cpu.xmm[8]), (8, 0));
+    }
 }
