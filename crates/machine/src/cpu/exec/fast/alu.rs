@@ -140,7 +140,33 @@ pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
     op: *const Op,
 ) -> *const Op {
     let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
-    if !lock_cold::<T, O>(cpu, op, ea::<X>(cpu, op), b) {
+    let va = ea::<X>(cpu, op);
+    let p = atomic!(T, cpu, va, lock_slow::<T, O>(cpu, op, va, b));
+    let old = match O {
+        ADD => T::atomic_add(p, b),
+        SUB => T::atomic_add(p, T::cut(b.wide().wrapping_neg())),
+        INC => T::atomic_add(p, T::cut(1)),
+        DEC => T::atomic_add(p, T::cut(u64::MAX)),
+        _ => {
+            let c = (*cpu).fl_aux >> 63;
+            let mut old = T::load(p);
+            loop {
+                let seen = T::atomic_cas(p, old, T::cut(calc::<O>(old.wide(), b.wide(), c)));
+                if seen == old {
+                    break old;
+                }
+                old = seen;
+            }
+        }
+    };
+    alu::<T, O, true>(cpu, old, b);
+    go!(cpu, op.add(1))
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn lock_slow<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> *const Op {
+    if !lock_cold::<T, O>(cpu, op, va, b) {
         return null();
     }
     go!(cpu, op.add(1))
@@ -166,7 +192,25 @@ unsafe fn lock_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b:
 
 /// lock xadd, and xchg (always locked): the old value goes to the register.
 pub unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if !exchange_cold::<T, A>(cpu, op, ea::<X>(cpu, op)) {
+    let va = ea::<X>(cpu, op);
+    let p = atomic!(T, cpu, va, exchange_slow::<T, A>(cpu, op, va));
+    let b: T = rd(cpu, (*op).src);
+    let old = if A {
+        T::atomic_add(p, b)
+    } else {
+        T::atomic_swap(p, b)
+    };
+    if A {
+        alu::<T, ADD, true>(cpu, old, b);
+    }
+    wr::<T>(cpu, (*op).src, old);
+    go!(cpu, op.add(1))
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn exchange_slow<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
+    if !exchange_cold::<T, A>(cpu, op, va) {
         return null();
     }
     go!(cpu, op.add(1))
@@ -200,7 +244,30 @@ unsafe fn exchange_cold<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u
 
 /// cmpxchg, locked or not, with `[mem], src`.
 pub unsafe fn cmpxchg<T: W, const L: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if !cmpxchg_cold::<T, L>(cpu, op, ea::<X>(cpu, op)) {
+    let va = ea::<X>(cpu, op);
+    let p = atomic!(T, cpu, va, cmpxchg_slow::<T, L>(cpu, op, va));
+    let want: T = rd(cpu, 0);
+    let new: T = rd(cpu, (*op).src);
+    let old = if L {
+        T::atomic_cas(p, want, new)
+    } else {
+        let old = T::load(p);
+        if old == want {
+            new.store(p);
+        }
+        old
+    };
+    alu::<T, CMP, true>(cpu, want, old);
+    if old != want {
+        wr::<T>(cpu, 0, old);
+    }
+    go!(cpu, op.add(1))
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn cmpxchg_slow<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
+    if !cmpxchg_cold::<T, L>(cpu, op, va) {
         return null();
     }
     go!(cpu, op.add(1))

@@ -1,9 +1,11 @@
 //! Branches, calls and returns.
 
+use super::lower::{cond_number, is_mem, is_reg, memory, op_size, reg_off, target, with, Low, LowExt};
 use super::*;
 use crate::cpu::block::Ext;
 use crate::cpu::flags;
 use crate::cpu::run::PendingLink;
+use iced_x86::Code;
 
 /// Condition code `C` (x86 numbering) of the current flags.
 #[inline(always)]
@@ -211,4 +213,78 @@ pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
         c.fl_aux ^= flags::AUX_CF | flags::AUX_PO;
     }
     go!(cpu, op.add(1))
+}
+
+/// The fast form of a branch, setcc or cmovcc.
+pub fn lower(i: &Instruction) -> Option<Low> {
+    let mut op = Op::new(op_nop);
+    match i.code() {
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
+            let target = target(i)?;
+            let near = (0..4096).contains(&target);
+            op.h = if near { op_fall } else { op_far };
+            op.links = u8::from(near);
+            // A jump to the very start of the page has target 0, and is near.
+            return Some(Low::Op(op, LowExt { imm: 0, target }));
+        }
+        Code::Call_rel32_64 => {
+            let target = target(i)?;
+            let near = (0..4096).contains(&target);
+            op.base = RSP;
+            op.h = if near { call_near } else { call_far };
+            op.links = u8::from(near);
+            return Some(Low::Op(op, LowExt { imm: 0, target }));
+        }
+        Code::Retnq => {
+            op.base = RSP;
+            return with(ret, op);
+        }
+        Code::Call_rm64 | Code::Jmp_rm64 => {
+            let call = i.code() == Code::Call_rm64;
+            if is_reg(i, 0) {
+                op.base = RSP;
+                op.src = reg_off(i.op0_register());
+                return with(if call { call_reg } else { jmp_reg }, op);
+            }
+            let h: Handler = match (call, memory(i, &mut op)?) {
+                (true, false) => call_mem::<false>,
+                (true, true) => call_mem::<true>,
+                (false, false) => jmp_mem::<false>,
+                (false, true) => jmp_mem::<true>,
+            };
+            return with(h, op);
+        }
+        _ => {}
+    }
+    let cc = cond_number(i)?;
+    if i.is_jcc_short_or_near() {
+        op.h = pick_jcc(cc);
+        op.links = 2;
+        return Some(Low::Op(
+            op,
+            LowExt {
+                imm: 0,
+                target: target(i)?,
+            },
+        ));
+    }
+    if i.op_count() == 1 && (is_reg(i, 0) || is_mem(i, 0)) {
+        if is_reg(i, 0) {
+            op.dst = reg_off(i.op0_register());
+            return with(pick_set(cc, false), op);
+        }
+        memory(i, &mut op)?;
+        return with(pick_set(cc, true), op);
+    }
+    if i.op_count() == 2 && is_reg(i, 0) {
+        op.dst = reg_off(i.op0_register());
+        let mem = is_mem(i, 1);
+        if mem {
+            memory(i, &mut op)?;
+        } else {
+            op.src = reg_off(i.op1_register());
+        }
+        return with(pick_cmov(cc, op_size(i, 0), mem)?, op);
+    }
+    None
 }

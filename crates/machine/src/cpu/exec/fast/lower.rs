@@ -2,7 +2,7 @@
 
 use super::{alu, flow, misc, mov, shift, string, vector, Handler, Op, RSP};
 use crate::cpu::flags::{AF, CF, OF, PF, SF, ZF};
-use crate::cpu::regs::{gpr_index, is_high_byte, xmm_index};
+use crate::cpu::regs::{gpr_index, is_high_byte};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
 
 /// What goes into the slot after an op with links (and `target` into `disp` of one without).
@@ -38,7 +38,7 @@ pub(super) fn reg_off(r: Register) -> u8 {
     (gpr_index(r) * 8) as u8 + u8::from(is_high_byte(r))
 }
 
-fn is_reg(i: &Instruction, n: u32) -> bool {
+pub(super) fn is_reg(i: &Instruction, n: u32) -> bool {
     i.op_kind(n) == OpKind::Register && i.op_register(n).is_gpr()
 }
 
@@ -100,14 +100,14 @@ fn alu_op(m: M) -> Option<u8> {
     })
 }
 
-fn op_size(i: &Instruction, n: u32) -> usize {
+pub(super) fn op_size(i: &Instruction, n: u32) -> usize {
     match i.op_kind(n) {
         OpKind::Register => i.op_register(n).size(),
         _ => i.memory_size().size(),
     }
 }
 
-fn immediate(i: &Instruction, n: u32) -> Option<u64> {
+pub(super) fn immediate(i: &Instruction, n: u32) -> Option<u64> {
     match i.op_kind(n) {
         OpKind::Immediate8
         | OpKind::Immediate16
@@ -121,7 +121,7 @@ fn immediate(i: &Instruction, n: u32) -> Option<u64> {
     }
 }
 
-fn done(op: Op) -> Option<Low> {
+pub(super) fn done(op: Op) -> Option<Low> {
     Some(Low::Op(op, LowExt::default()))
 }
 
@@ -131,7 +131,7 @@ pub(super) fn with(h: Handler, mut op: Op) -> Option<Low> {
 }
 
 /// The x86 number of a condition.
-fn cond_number(i: &Instruction) -> Option<u8> {
+pub(super) fn cond_number(i: &Instruction) -> Option<u8> {
     use ConditionCode as C;
     Some(match i.condition_code() {
         C::None => return None,
@@ -155,7 +155,7 @@ fn cond_number(i: &Instruction) -> Option<u8> {
 }
 
 /// A near branch target relative to the start of the page, if it is a 64-bit branch and fits.
-fn target(i: &Instruction) -> Option<i32> {
+pub(super) fn target(i: &Instruction) -> Option<i32> {
     (i.op0_kind() == OpKind::NearBranch64)
         .then(|| i32::try_from(i.near_branch64() as i64).ok())
         .flatten()
@@ -373,7 +373,9 @@ pub fn lower(i: &Instruction, live: bool) -> Option<Low> {
         M::Clc => with(flow::carry::<0>, op),
         M::Stc => with(flow::carry::<1>, op),
         M::Cmc => with(flow::carry::<2>, op),
-        _ => flow_form(i).or_else(|| string_form(i)).or_else(|| vector_form(i)),
+        _ => flow::lower(i)
+            .or_else(|| string::lower(i))
+            .or_else(|| vector::lower(i)),
     }
 }
 
@@ -528,193 +530,4 @@ fn exchange_form(i: &Instruction, add: bool) -> Option<Low> {
     op.src = reg_off(i.op_register(n));
     let x = memory(i, &mut op)?;
     with(alu::pick_exchange(add, op_size(i, n), x), op)
-}
-
-fn flow_form(i: &Instruction) -> Option<Low> {
-    let mut op = Op::new(super::op_nop);
-    match i.code() {
-        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
-            let target = target(i)?;
-            let near = (0..4096).contains(&target);
-            op.h = if near { flow::op_fall } else { flow::op_far };
-            op.links = u8::from(near);
-            // A jump to the very start of the page has target 0, and is near.
-            return Some(Low::Op(op, LowExt { imm: 0, target }));
-        }
-        Code::Call_rel32_64 => {
-            let target = target(i)?;
-            let near = (0..4096).contains(&target);
-            op.base = RSP;
-            op.h = if near { flow::call_near } else { flow::call_far };
-            op.links = u8::from(near);
-            return Some(Low::Op(op, LowExt { imm: 0, target }));
-        }
-        Code::Retnq => {
-            op.base = RSP;
-            return with(flow::ret, op);
-        }
-        Code::Call_rm64 | Code::Jmp_rm64 => {
-            let call = i.code() == Code::Call_rm64;
-            if is_reg(i, 0) {
-                op.base = RSP;
-                op.src = reg_off(i.op0_register());
-                return with(if call { flow::call_reg } else { flow::jmp_reg }, op);
-            }
-            let h: Handler = match (call, memory(i, &mut op)?) {
-                (true, false) => flow::call_mem::<false>,
-                (true, true) => flow::call_mem::<true>,
-                (false, false) => flow::jmp_mem::<false>,
-                (false, true) => flow::jmp_mem::<true>,
-            };
-            return with(h, op);
-        }
-        _ => {}
-    }
-    let cc = cond_number(i)?;
-    if i.is_jcc_short_or_near() {
-        op.h = flow::pick_jcc(cc);
-        op.links = 2;
-        return Some(Low::Op(
-            op,
-            LowExt {
-                imm: 0,
-                target: target(i)?,
-            },
-        ));
-    }
-    let name = format!("{:?}", i.mnemonic());
-    if name.starts_with("Set") {
-        if is_reg(i, 0) {
-            op.dst = reg_off(i.op0_register());
-            return with(flow::pick_set(cc, false), op);
-        }
-        memory(i, &mut op)?;
-        return with(flow::pick_set(cc, true), op);
-    }
-    if name.starts_with("Cmov") {
-        op.dst = reg_off(i.op0_register());
-        let mem = is_mem(i, 1);
-        if mem {
-            memory(i, &mut op)?;
-        } else {
-            op.src = reg_off(i.op1_register());
-        }
-        return with(flow::pick_cmov(cc, op_size(i, 0), mem)?, op);
-    }
-    None
-}
-
-fn string_form(i: &Instruction) -> Option<Low> {
-    let op = Op::new(super::op_nop);
-    if !i.has_rep_prefix() && !i.has_repne_prefix() {
-        return None;
-    }
-    // 64-bit addresses without a segment base only.
-    let wide = (0..i.op_count()).all(|n| {
-        matches!(
-            i.op_kind(n),
-            OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::Register
-        )
-    });
-    if !wide || matches!(i.memory_segment(), Register::FS | Register::GS) {
-        return None;
-    }
-    match i.mnemonic() {
-        M::Movsb => with(string::movs::<u8>, op),
-        M::Movsw => with(string::movs::<u16>, op),
-        M::Movsd if i.code() == Code::Movsd_m32_m32 => with(string::movs::<u32>, op),
-        M::Movsq => with(string::movs::<u64>, op),
-        M::Stosb => with(string::stos::<u8>, op),
-        M::Stosw => with(string::stos::<u16>, op),
-        M::Stosd => with(string::stos::<u32>, op),
-        M::Stosq => with(string::stos::<u64>, op),
-        _ => None,
-    }
-}
-
-fn vector_form(i: &Instruction) -> Option<Low> {
-    use Code as C;
-    let mut op = Op::new(super::op_nop);
-    let (dst, src) = (i.op0_register(), i.op1_register());
-    let logic = |h: Handler, mut op: Op| {
-        if i.op1_kind() != OpKind::Register {
-            return None;
-        }
-        (op.dst, op.src) = (xmm_index(dst) as u8, xmm_index(src) as u8);
-        with(h, op)
-    };
-    let (load, store): (Handler, Handler) = match i.code() {
-        C::Movups_xmm_xmmm128
-        | C::Movupd_xmm_xmmm128
-        | C::Movdqu_xmm_xmmm128
-        | C::Lddqu_xmm_m128
-        | C::Movups_xmmm128_xmm
-        | C::Movupd_xmmm128_xmm
-        | C::Movdqu_xmmm128_xmm => (vector::load::<false>, vector::store::<false>),
-        C::Movaps_xmm_xmmm128
-        | C::Movapd_xmm_xmmm128
-        | C::Movdqa_xmm_xmmm128
-        | C::Movaps_xmmm128_xmm
-        | C::Movapd_xmmm128_xmm
-        | C::Movdqa_xmmm128_xmm
-        | C::Movntdq_m128_xmm
-        | C::Movntps_m128_xmm => (vector::load::<true>, vector::store::<true>),
-        C::Movq_xmm_xmmm64 | C::Movq_xmmm64_xmm if dst.is_xmm() && src.is_xmm() => {
-            return logic(vector::low_rr, op)
-        }
-        C::Movq_xmm_xmmm64 | C::Movq_xmm_rm64 | C::Movq_xmmm64_xmm | C::Movq_rm64_xmm
-            if is_mem(i, 0) || is_mem(i, 1) =>
-        {
-            (vector::low_load::<u64>, vector::low_store::<u64>)
-        }
-        C::Movd_xmm_rm32 | C::Movd_rm32_xmm if is_mem(i, 0) || is_mem(i, 1) => {
-            (vector::low_load::<u32>, vector::low_store::<u32>)
-        }
-        C::Movd_xmm_rm32 | C::Movq_xmm_rm64 => {
-            (op.dst, op.src) = (xmm_index(dst) as u8, reg_off(src));
-            return with(
-                if src.size() == 8 {
-                    vector::low_from_gpr::<u64>
-                } else {
-                    vector::low_from_gpr::<u32>
-                },
-                op,
-            );
-        }
-        C::Movd_rm32_xmm | C::Movq_rm64_xmm => {
-            (op.dst, op.src) = (reg_off(dst), xmm_index(src) as u8);
-            return with(
-                if dst.size() == 8 {
-                    vector::low_to_gpr::<u64>
-                } else {
-                    vector::low_to_gpr::<u32>
-                },
-                op,
-            );
-        }
-        C::Pxor_xmm_xmmm128 | C::Xorps_xmm_xmmm128 | C::Xorpd_xmm_xmmm128 => {
-            return logic(vector::logic::<0>, op)
-        }
-        C::Por_xmm_xmmm128 | C::Orps_xmm_xmmm128 | C::Orpd_xmm_xmmm128 => {
-            return logic(vector::logic::<1>, op)
-        }
-        C::Pand_xmm_xmmm128 | C::Andps_xmm_xmmm128 | C::Andpd_xmm_xmmm128 => {
-            return logic(vector::logic::<2>, op)
-        }
-        C::Pandn_xmm_xmmm128 | C::Andnps_xmm_xmmm128 | C::Andnpd_xmm_xmmm128 => {
-            return logic(vector::logic::<3>, op)
-        }
-        _ => return super::simd::lower(i),
-    };
-    if is_mem(i, 1) {
-        memory(i, &mut op)?;
-        op.dst = xmm_index(dst) as u8;
-        return with(load, op);
-    }
-    if is_mem(i, 0) {
-        memory(i, &mut op)?;
-        op.src = xmm_index(src) as u8;
-        return with(store, op);
-    }
-    logic(vector::mov_rr, op)
 }

@@ -26,6 +26,7 @@ use crate::cpu::fault::{vector as vec_no, Fault, Trap};
 use crate::cpu::{Cpu, Scalar, SlowFn};
 use iced_x86::{Instruction, Register};
 use std::ptr::null;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 #[cfg(target_endian = "big")]
 compile_error!("registers are addressed by byte offset: little-endian hosts only");
@@ -94,6 +95,19 @@ macro_rules! st {
     }};
 }
 
+/// The host address for an aligned atomic operation on a `$t` at `$va`; otherwise `$slow` is returned.
+macro_rules! atomic {
+    ($t:ty, $cpu:expr, $va:expr, $slow:expr) => {{
+        let va: u64 = $va;
+        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        let size = <$t as W>::BITS as u64 / 8;
+        if (*e).neg_w.wrapping_add(va) >= 4096 || va & (size - 1) != 0 {
+            return $slow;
+        }
+        va.wrapping_add((*e).delta) as *mut u8
+    }};
+}
+
 /// Evaluates an expression with `T` standing for the type of `$size` bytes; `None` for other sizes.
 macro_rules! by_size {
     ($size:expr, $e:expr) => {
@@ -135,7 +149,7 @@ macro_rules! by_cond {
     };
 }
 
-pub(crate) use {by_cond, by_size, enter, go, jump, ld, st};
+pub(crate) use {atomic, by_cond, by_size, enter, go, jump, ld, st};
 
 /// The operand types of fast handlers.
 pub trait W: Scalar {
@@ -144,10 +158,18 @@ pub trait W: Scalar {
     fn cut(v: u64) -> Self;
     /// Sign-extended to 64 bits.
     fn sext(v: u64) -> u64;
+    /// Adds atomically; gives the old value.
+    ///
+    /// # Safety
+    /// Of all of these: `p` must be aligned and point into guest RAM.
+    unsafe fn atomic_add(p: *mut u8, v: Self) -> Self;
+    unsafe fn atomic_swap(p: *mut u8, v: Self) -> Self;
+    /// Stores `new` if it finds `old`; gives what it found.
+    unsafe fn atomic_cas(p: *mut u8, old: Self, new: Self) -> Self;
 }
 
 macro_rules! w {
-    ($($t:ty, $s:ty);*) => {$(
+    ($($t:ty, $s:ty, $a:ty);*) => {$(
         impl W for $t {
             const BITS: u32 = <$t>::BITS;
             #[inline(always)]
@@ -162,10 +184,24 @@ macro_rules! w {
             fn sext(v: u64) -> u64 {
                 v as $s as i64 as u64
             }
+            #[inline(always)]
+            unsafe fn atomic_add(p: *mut u8, v: Self) -> Self {
+                (*p.cast::<$a>()).fetch_add(v, Ordering::SeqCst)
+            }
+            #[inline(always)]
+            unsafe fn atomic_swap(p: *mut u8, v: Self) -> Self {
+                (*p.cast::<$a>()).swap(v, Ordering::SeqCst)
+            }
+            #[inline(always)]
+            unsafe fn atomic_cas(p: *mut u8, old: Self, new: Self) -> Self {
+                match (*p.cast::<$a>()).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+                    Ok(v) | Err(v) => v,
+                }
+            }
         }
     )*};
 }
-w!(u8, i8; u16, i16; u32, i32; u64, i64);
+w!(u8, i8, AtomicU8; u16, i16, AtomicU16; u32, i32, AtomicU32; u64, i64, AtomicU64);
 
 /// The register at byte offset `off` of the CPU.
 #[inline(always)]

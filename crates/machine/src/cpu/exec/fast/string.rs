@@ -1,7 +1,9 @@
 //! rep movs and rep stos, a page at a time at the host's speed.
 
+use super::lower::{with, Low};
 use super::*;
 use crate::cpu::access::Dest;
+use iced_x86::{Code, Mnemonic as M, OpKind};
 use std::sync::atomic::Ordering;
 
 /// How a repeated instruction went on.
@@ -142,4 +144,33 @@ pub unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
         return null();
     }
     go!(cpu, op.add(1))
+}
+
+/// The fast form of rep movs and rep stos.
+pub fn lower(i: &Instruction) -> Option<Low> {
+    let op = Op::new(op_nop);
+    if !i.has_rep_prefix() && !i.has_repne_prefix() {
+        return None;
+    }
+    // 64-bit addresses without a segment base only.
+    let wide = (0..i.op_count()).all(|n| {
+        matches!(
+            i.op_kind(n),
+            OpKind::MemoryESRDI | OpKind::MemorySegRSI | OpKind::Register
+        )
+    });
+    if !wide || matches!(i.memory_segment(), Register::FS | Register::GS) {
+        return None;
+    }
+    match i.mnemonic() {
+        M::Movsb => with(movs::<u8>, op),
+        M::Movsw => with(movs::<u16>, op),
+        M::Movsd if i.code() == Code::Movsd_m32_m32 => with(movs::<u32>, op),
+        M::Movsq => with(movs::<u64>, op),
+        M::Stosb => with(stos::<u8>, op),
+        M::Stosw => with(stos::<u16>, op),
+        M::Stosd => with(stos::<u32>, op),
+        M::Stosq => with(stos::<u64>, op),
+        _ => None,
+    }
 }
