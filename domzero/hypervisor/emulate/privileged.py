@@ -42,14 +42,9 @@ Insn = _machine.ExitPrivileged
 Vector = int | None
 
 
-def _cli(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    vcpu.upcall_mask = True
-    return None
-
-
-def _sti(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    vcpu.upcall_mask = False
-    return None
+def _cli_sti(vcpu: "Vcpu", _insn: Insn) -> Vector:
+    """Xen changes nothing (a `popf` could not be trapped), but only an I/O privilege level of 1 allows them."""
+    return None if vcpu.iopl >= 1 else VECTOR_GP
 
 
 def _hlt(vcpu: "Vcpu", _insn: Insn) -> Vector:
@@ -190,8 +185,8 @@ def _out(vcpu: "Vcpu", insn: Insn) -> Vector:
 
 
 _HANDLERS: dict[str, Callable[["Vcpu", Insn], Vector]] = {
-    "cli": _cli,
-    "sti": _sti,
+    "cli": _cli_sti,
+    "sti": _cli_sti,
     "hlt": _hlt,
     "rdmsr": _rdmsr,
     "wrmsr": _wrmsr,

@@ -136,7 +136,7 @@ def test_a_guest_runs_hypercalls_and_privileged_instructions_until_it_shuts_down
     domain = start(
         threaded,
         fakes.ExitHypercall(17, (0,) * 6),
-        fakes.ExitPrivileged("cli"),
+        fakes.ExitPrivileged("wbinvd"),
         fakes.ExitBudget(),
         fakes.ExitDeadline(),
         fakes.ExitHypercall(6, (2, 1, 0, 0, 0, 0)),
