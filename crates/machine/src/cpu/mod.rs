@@ -82,6 +82,8 @@ pub struct Cpu {
     pub cpl: u8,
     /// The stack segment is the cause if a non-canonical address faults next.
     pub(crate) noncanonical: bool,
+    /// The op that last began again because of a TLB miss, and the page it missed.
+    pub(crate) last_miss: (usize, u64),
     /// Whose stores to live page tables are emulated: the guest kernel's, not its applications' nor the hypervisor's.
     pub table_stores: bool,
     /// Only slow handlers are used: the oracle of the fast ones.
@@ -199,6 +201,7 @@ impl Cpu {
             iopl: 0,
             cpl: 3,
             noncanonical: false,
+            last_miss: (0, 0),
             table_stores: true,
             slow_only: false,
             fpu: x87state::X87::default(),

@@ -257,3 +257,35 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
     cpu.budget = 1;
     assert_eq!((cpu.run(), guest.read(table, 0)), (Stop::Budget, 0x4141_4140));
 }
+
+#[test]
+fn an_op_with_two_operands_in_one_tlb_entry_completes() {
+    let m = machine(256);
+    let guest = Guest::new(&m, 1);
+    let code = guest.one();
+    // push qword [DATA]; call qword [DATA + 8], with a stack 16 MiB above
+    m.host_write(
+        code.maddr(),
+        &[0xff, 0x34, 0x25, 0, 0, 0x20, 0, 0xff, 0x14, 0x25, 8, 0, 0x20, 0],
+    );
+    m.host_write(code.maddr() + 0x800, &[0x90]);
+    let (data, stack) = (guest.one(), guest.one());
+    guest.fill(data, &[(0, 77), (1, 0x800)]);
+    let [l4, _, l2, _] = guest.tree(&[(0, entry(code, RO))]);
+    let (low, high) = (
+        guest.table(&[(0, entry(data, RW))]),
+        guest.table(&[(0, entry(stack, RW))]),
+    );
+    guest.fill(l2, &[(1, entry(low, RW)), (9, entry(high, RW))]);
+    assert_eq!(
+        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        0
+    );
+    let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+    cpu.cpl = 3;
+    cpu.set_base(l4, true);
+    cpu.regs[4] = DATA + (16 << 20) + 0x800;
+    cpu.budget = 3;
+    assert_eq!((cpu.run(), cpu.rip), (Stop::Budget, 0x801));
+    assert_eq!((guest.read(stack, 255), guest.read(stack, 254)), (77, 14));
+}

@@ -48,6 +48,12 @@ unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Acces
     if (va & 0xfff) + size > 4096 {
         return Then::Slow;
     }
+    // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
+    let (last_op, last_page) = std::mem::replace(&mut c.last_miss, (op as usize, va & !0xfff));
+    if last_op == op as usize && last_page != va & !0xfff && tlb_index(last_page) == tlb_index(va) {
+        c.last_miss = (0, 0);
+        return Then::Slow;
+    }
     match c.translate(va, access) {
         Ok(_) => {
             let e = &*c.tlb.add(tlb_index(va));
