@@ -6,6 +6,7 @@ use iced_x86::Mnemonic;
 use std::fmt::Write;
 
 const IE: u16 = 1;
+const UE: u16 = 0x10;
 const PE: u16 = 0x20;
 const STACK_FAULT: u16 = 0x40;
 const ES: u16 = 0x80;
@@ -92,7 +93,7 @@ fn open_status(case: &Case, native: &State) -> u16 {
             | Fucomi | Fucomip => C1,
             Ffree | Ffreep => CODES,
             Fprem | Fprem1 if after & IE != 0 || is_nan(&case.state, 0) || is_nan(&case.state, 1) => CODES,
-            m if transcendental(m) => C1 | PE,
+            m if transcendental(m) => C1 | PE | UE,
             _ if after & STACK_FAULT != 0 => C1,
             _ => 0,
         };
@@ -100,7 +101,8 @@ fn open_status(case: &Case, native: &State) -> u16 {
     open
 }
 
-/// Values of 80 bits that are the same but for the last few bits of the significand.
+/// Values of 80 bits that are the same but for the last bits of the significand: hosts lose some of them in the reduction of
+/// angles near multiples of pi / 2.
 fn close(a: &[u8], b: &[u8]) -> bool {
     let ordered = |v: &[u8]| {
         let m = u128::from(u64::from_le_bytes(v[..8].try_into().expect("ten bytes")));
@@ -108,7 +110,7 @@ fn close(a: &[u8], b: &[u8]) -> bool {
         ((u128::from(se & 0x7fff) << 63) + (m & !(1 << 63)), se & 0x8000)
     };
     let ((x, sx), (y, sy)) = (ordered(a), ordered(b));
-    sx == sy && x.abs_diff(y) <= 4
+    sx == sy && x.abs_diff(y) <= 64
 }
 
 /// After an unmasked exception makers differ in how much of the instruction is done.
