@@ -178,7 +178,7 @@ class Vcpu:
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> int: ...
     def update_descriptor(self, maddr: int, descriptor: int) -> int: ...
     def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> int:
-        """Maps a frame of domain `owner` at a guest address (or with the entry at a machine address) with the entry bits
+        """Maps a frame of domain `owner` at a guest address (or with the entry at a machine address), with entry bits
         `bits`: 0, -EINVAL for the address, -EBUSY for the frame. The grant's own reference is `Domain.get_ref`'s."""
     def grant_unmap(self, address: int, mfn: int, *, contains_pte: bool = False, replace: int | None = None) -> int:
         """Undoes it, if the entry still maps `mfn` (else -EINVAL); the entry that maps `replace` takes its place."""

@@ -305,7 +305,7 @@ impl Vcpu {
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
         let mut v = self.lock()?;
         PyBytes::new_with(py, length, |buf| {
-            v.copy_in(va, buf).map_err(|()| GuestFault::new_err(va))?;
+            v.copy_in(va, buf).map_err(|_| GuestFault::new_err(va))?;
             Ok(())
         })
     }
@@ -313,7 +313,7 @@ impl Vcpu {
     fn write_va(&self, va: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
         self.lock()?
             .copy_out(va, &data)
-            .map_err(|()| GuestFault::new_err(va))
+            .map_err(|_| GuestFault::new_err(va))
     }
 
     fn translate(&self, va: u64) -> PyResult<Option<u64>> {

@@ -12,6 +12,10 @@ const EINVAL: i64 = -22;
 const DR6_ONES: u64 = 0xffff_0ff0;
 const DR7_ONES: u64 = 0x400;
 
+/// A guest address that is not mapped, or not so: -EFAULT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Efault;
+
 /// A range that a guest may name: canonical, and not in the hypervisor's part (Xen's `access_ok`).
 fn access_ok(va: u64, len: u64) -> bool {
     match va.checked_add(len) {
@@ -23,39 +27,37 @@ fn access_ok(va: u64, len: u64) -> bool {
 impl Vcpu {
     /// copy_from_guest, as the running mode sees memory. `Err`: -EFAULT.
     // There is one reason: not mapped.
-    #[allow(clippy::result_unit_err)]
-    pub fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> Result<(), ()> {
+    pub fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> Result<(), Efault> {
         if buf.is_empty() {
             return Ok(());
         }
         if !access_ok(va, buf.len() as u64) {
-            return Err(());
+            return Err(Efault);
         }
-        self.as_in_guest(|v| v.cpu.read_bytes(va, buf).map_err(|_| ()))
+        self.as_in_guest(|v| v.cpu.read_bytes(va, buf).map_err(|_| Efault))
     }
 
     /// copy_to_guest. `Err`: -EFAULT; a copy over more than two pages may then be partly done.
     // There is one reason: not mapped.
-    #[allow(clippy::result_unit_err)]
-    pub fn copy_out(&mut self, va: u64, data: &[u8]) -> Result<(), ()> {
+    pub fn copy_out(&mut self, va: u64, data: &[u8]) -> Result<(), Efault> {
         if data.is_empty() {
             return Ok(());
         }
         if !access_ok(va, data.len() as u64) {
-            return Err(());
+            return Err(Efault);
         }
-        self.as_in_guest(|v| v.cpu.write_bytes(va, data).map_err(|_| ()))
+        self.as_in_guest(|v| v.cpu.write_bytes(va, data).map_err(|_| Efault))
     }
 
     /// Does something through the software TLB: first forgets what others asked to forget, and counts as running the
     /// guest meanwhile, so that nobody frees a frame or makes it a page table under it.
-    fn as_in_guest(&mut self, f: impl FnOnce(&mut Self) -> Result<(), ()>) -> Result<(), ()> {
+    fn as_in_guest(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Efault>) -> Result<(), Efault> {
         let shared = self.cpu.shared.clone();
         let was = shared.in_guest.swap(true, Ordering::SeqCst);
         self.cpu.apply_purges();
         let table_stores = std::mem::replace(&mut self.cpu.table_stores, false);
         let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
-            Err(())
+            Err(Efault)
         } else {
             f(self)
         };

@@ -4,6 +4,7 @@
 
 mod bounce;
 mod guest_access;
+pub use guest_access::Efault;
 mod hypercall;
 mod iret;
 mod mmu_glue;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::{Cpu, Stop};
+use crate::pv::Efault;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -202,7 +203,7 @@ fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
         assert_eq!(m.free_frames(), free);
         let (first, second, copy, ext) = running.join().expect("the vCPU ends");
         assert_eq!((first, second), (Exit::Interrupted, Exit::Interrupted));
-        assert_eq!((copy, ext), (Err(()), EFAULT));
+        assert_eq!((copy, ext), (Err(Efault), EFAULT));
         assert!(m.audit().is_empty());
     }
 }

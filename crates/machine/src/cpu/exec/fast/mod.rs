@@ -12,6 +12,7 @@
 
 pub mod alu;
 pub mod flow;
+mod forms;
 pub mod lower;
 pub mod misc;
 pub mod miss;
