@@ -1,7 +1,6 @@
 //! Chooses fast handlers for instructions, and finds out which flags nobody will look at.
 
-use super::forms::{flow_form, string_form, vector_form};
-use super::{alu, flow, misc, mov, shift, Handler, Op, RSP};
+use super::{alu, flow, misc, mov, shift, string, vector, Handler, Op, RSP};
 use crate::cpu::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::cpu::regs::{gpr_index, is_high_byte};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
@@ -23,8 +22,8 @@ pub enum Low {
 /// Byte offsets in `Cpu` of what serves as a base register.
 const ZERO: u8 = 128;
 const PAGE: u8 = 136;
-pub(super) const FS: u8 = 144;
-pub(super) const GS: u8 = 152;
+const FS: u8 = 144;
+const GS: u8 = 152;
 
 const _: () = {
     use crate::cpu::Cpu;

@@ -12,7 +12,6 @@
 
 pub mod alu;
 pub mod flow;
-mod forms;
 pub mod lower;
 pub mod misc;
 pub mod miss;
