@@ -302,12 +302,40 @@ impl Cpu {
         let first = (4096 - (va & 0xfff)) as usize;
         if first < T::SIZE {
             self.check_span(va, T::SIZE)?;
-            self.dest_bytes(va)?;
-            self.dest_bytes(va.wrapping_add(first as u64))?;
-            let _guard = lock.then(|| SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner()));
-            let old: T = self.read(va)?;
-            if let Some(new) = f(old) {
-                self.write(va, new)?;
+            let next = va.wrapping_add(first as u64);
+            let parts = [
+                (va, self.dest_bytes(va)?, 0..first),
+                (next, self.dest_bytes(next)?, first..T::SIZE),
+            ];
+            let mut buf = [0u8; 16];
+            let old;
+            let stored = {
+                // Nothing in here may wait: others wait for this lock while they count as running the guest.
+                let _guard = lock.then(|| SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner()));
+                for (_, dest, part) in &parts {
+                    if let (Dest::Plain(p) | Dest::Code(p, _), Some(b)) = (dest, buf.get_mut(part.clone())) {
+                        // SAFETY: the part lies in the page that `p` points into.
+                        unsafe { std::ptr::copy(*p, b.as_mut_ptr(), b.len()) };
+                    }
+                }
+                old = T::from_u128(u128::from_le_bytes(buf));
+                let new = f(old);
+                if let Some(new) = new {
+                    let bytes = Into::<u128>::into(new).to_le_bytes();
+                    for (_, dest, part) in &parts {
+                        if let (Dest::Plain(p) | Dest::Code(p, _), Some(b)) = (dest, bytes.get(part.clone()))
+                        {
+                            // SAFETY: as above.
+                            unsafe { std::ptr::copy(b.as_ptr(), *p, b.len()) };
+                        }
+                    }
+                }
+                new.is_some()
+            };
+            for (at, dest, part) in parts {
+                if let (true, Dest::Code(_, mfn)) = (stored, dest) {
+                    self.code_written(mfn, (at & 0xfff) as u16, part.len());
+                }
             }
             return Ok(old);
         }

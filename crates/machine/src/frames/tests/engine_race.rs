@@ -290,3 +290,45 @@ fn an_op_with_two_operands_in_one_tlb_entry_completes() {
     assert_eq!((cpu.run(), cpu.rip), (Stop::Budget, 0x801));
     assert_eq!((guest.read(stack, 255), guest.read(stack, 254)), (77, 14));
 }
+
+#[test]
+fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
+    let m = machine(256);
+    let guest = Guest::new(&m, 1);
+    let code = guest.alloc(2);
+    // lock inc qword [0xffc], across the pages of the code itself; jmp back
+    let program = [0xf0, 0x48, 0xff, 0x04, 0x25, 0xfc, 0x0f, 0, 0, 0xeb, 0xf5];
+    m.host_write(code[0].maddr(), &program);
+    // The second page has code too: so stores to both must make all vCPUs forget.
+    m.host_write(code[1].maddr() + 0x100, &program);
+    let [l4, ..] = guest.tree(&[(0, entry(code[0], RW)), (1, entry(code[1], RW))]);
+    assert_eq!(
+        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        0
+    );
+    let each = 2000;
+    std::thread::scope(|s| {
+        for start in [0u64, 0x1100, 0] {
+            let domain = guest.domain.clone();
+            s.spawn(move || {
+                let shared = Arc::new(VcpuShared::default());
+                let mut cpu = Cpu::new(domain, shared.clone());
+                cpu.cpl = 3;
+                cpu.set_base(l4, true);
+                cpu.rip = start;
+                for _ in 0..each / 10 {
+                    shared.in_guest.store(true, Ordering::SeqCst);
+                    cpu.apply_purges();
+                    cpu.budget = 20;
+                    while cpu.budget > 0 {
+                        cpu.run();
+                        cpu.apply_purges();
+                    }
+                    shared.in_guest.store(false, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    let word = u64::from(guest.read(code[0], 511) >> 32 | guest.read(code[1], 0) << 32);
+    assert_eq!(word, 3 * each, "no increment was lost");
+}
