@@ -329,6 +329,6 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
             });
         }
     });
-    let word = u64::from(guest.read(code[0], 511) >> 32 | guest.read(code[1], 0) << 32);
+    let word = guest.read(code[0], 511) >> 32 | guest.read(code[1], 0) << 32;
     assert_eq!(word, 3 * each, "no increment was lost");
 }
