@@ -306,3 +306,55 @@ fn virtual_time_advances_by_instructions_and_stops_at_the_deadline() {
     assert_eq!(v.instructions(), 5_000);
     assert_eq!(v.cpu.domain.machine.clock.now_ns(), 5_000);
 }
+
+/// Writes an iret frame below the stack's top and makes the iret hypercall.
+fn iret(v: &mut Vcpu, cs: u64) -> Exit {
+    let words = [7u64, 8, 9, 0, RWX, cs, 0x202, STACK_TOP - 0x100, 0xe02b];
+    let sp = STACK_TOP - 0x800;
+    for (i, w) in words.iter().enumerate() {
+        v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
+    }
+    v.cpu.regs[4] = sp;
+    v.cpu.regs[0] = 23;
+    v.run(2, u64::MAX)
+}
+
+#[test]
+fn iret_to_a_bad_code_selector_enters_the_failsafe_callback() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    let cb = Callback {
+        cs: 0xe033,
+        address: HANDLER,
+        mask_events: false,
+    };
+    v.set_callback(CallbackKind::Failsafe, cb);
+    assert!(matches!(iret(&mut v, 0x53), Exit::Hypercall { .. }));
+    assert!(v.guest_kernel());
+    let f = frame(&mut v, 11);
+    assert_eq!((f[0], f[1]), (9, 8), "rcx, r11");
+    assert_eq!(f[2..6], [0; 4], "ds es fs gs");
+    assert_eq!((f[6], f[7] & 0xffff, f[9]), (RWX, 0x53, STACK_TOP - 0x100));
+}
+
+#[test]
+fn iret_to_a_bad_code_selector_crashes_a_domain_without_failsafe_callback() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    assert!(matches!(iret(&mut v, 0x53), Exit::Fault { .. }));
+}
+
+#[test]
+fn syscall_in_32_bit_code_enters_the_callback_for_it() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    let cb = Callback {
+        cs: 0xe033,
+        address: HANDLER,
+        mask_events: false,
+    };
+    v.set_callback(CallbackKind::Syscall, Callback::default());
+    v.set_callback(CallbackKind::Syscall32, cb);
+    v.cpu.write(RWX, u16::from_le_bytes(SYSCALL)).expect("code");
+    assert!(matches!(iret(&mut v, 0xe023), Exit::Budget));
+    assert!(v.guest_kernel());
+    let f = frame(&mut v, 7);
+    assert_eq!((f[0], f[2], f[3] & 0xffff), (RWX + 2, RWX + 2, 0xe023));
+}

@@ -12,6 +12,9 @@ const MAX_LEN: usize = 15;
 impl Cpu {
     /// One instruction of 32-bit code. The mode may be another one afterwards.
     pub(crate) fn step_compat(&mut self) -> Result<(), Trap> {
+        if self.code16 {
+            return Err(Fault::gp().into());
+        }
         self.rip &= 0xffff_ffff;
         let single = self.fl_other & flags::TF != 0;
         let insn = self.fetch_compat()?;

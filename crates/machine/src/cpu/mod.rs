@@ -93,6 +93,8 @@ pub struct Cpu {
     pub sel: [u16; 6],
     /// 32-bit code (compatibility mode): worked out from CS whenever it changes.
     pub(crate) code32: bool,
+    /// 16-bit code, which is not run: it raises #GP.
+    pub(crate) code16: bool,
     /// Bases of es cs ss ds, which only 32-bit code uses.
     pub(crate) data_bases: [u64; 4],
     /// The guest's descriptor tables.
@@ -207,6 +209,7 @@ impl Cpu {
             fpu: x87state::X87::default(),
             sel: [0; 6],
             code32: false,
+            code16: false,
             data_bases: [0; 4],
             desc: segment::DescTables::default(),
             budget: 0,

@@ -229,18 +229,12 @@ impl Cpu {
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
         let rpl = selector as u8 & 3;
-        if !d.is_segment() && d.present() && !returning {
-            return Err(Trap::Unsupported("far transfer through a gate"));
-        }
         let privileged_enough = match (returning, d.is_conforming()) {
             (true, false) => rpl == self.cpl && d.dpl() == rpl,
             (true, true) => rpl == self.cpl && d.dpl() <= rpl,
             (false, true) => d.dpl() <= self.cpl,
             (false, false) => rpl <= self.cpl && d.dpl() == self.cpl,
         };
-        if returning && rpl > self.cpl {
-            return Err(Trap::Unsupported("far return to an outer ring"));
-        }
         if !d.is_code() || !privileged_enough {
             return Err(gp(selector));
         }
@@ -248,7 +242,8 @@ impl Cpu {
             return Err(Fault::with_code(vector::NP, code_of(selector)).into());
         }
         if !d.is_long() && !d.is_wide() {
-            return Err(Trap::Unsupported("16-bit code"));
+            // 16-bit code: the one thing this engine does not run.
+            return Err(gp(selector));
         }
         Ok(CodeSegment {
             selector: selector & !3 | self.cpl as u16,
@@ -276,6 +271,7 @@ impl Cpu {
         }
         let d = self.descriptor(cs).filter(|d| d.is_code());
         self.code32 = d.is_some_and(|d| !d.is_long());
+        self.code16 = d.is_some_and(|d| !d.is_long() && !d.is_wide());
         if self.code32 {
             self.data_bases = std::array::from_fn(|n| match self.sel[n] {
                 s if s & 0xfffc == 0 => 0,

@@ -15,6 +15,22 @@ impl Vcpu {
         error_code: Option<u32>,
         mask: bool,
     ) -> Result<(), BounceError> {
+        self.bounce_with(address, error_code, mask, false)
+    }
+
+    /// Enters the failsafe callback: its frame has ds es fs gs above r11.
+    pub(super) fn bounce_failsafe(&mut self) -> Result<(), BounceError> {
+        let cb = self.callback(CallbackKind::Failsafe);
+        self.bounce_with(cb.address, None, cb.mask_events, true)
+    }
+
+    fn bounce_with(
+        &mut self,
+        address: u64,
+        error_code: Option<u32>,
+        mask: bool,
+        segments: bool,
+    ) -> Result<(), BounceError> {
         if address == 0 {
             return Err("the guest kernel registered no handler");
         }
@@ -22,7 +38,7 @@ impl Vcpu {
         if !from_kernel && !self.toggle_guest_mode() {
             return Err("no kernel page tables");
         }
-        let result = self.push_frame(from_kernel, error_code);
+        let result = self.push_frame(from_kernel, error_code, segments);
         match result {
             Ok(sp) => {
                 self.cpu.regs[4] = sp;
@@ -46,7 +62,12 @@ impl Vcpu {
     }
 
     /// Writes the frame through the kernel's page tables; returns the new stack pointer.
-    fn push_frame(&mut self, from_kernel: bool, error_code: Option<u32>) -> Result<u64, BounceError> {
+    fn push_frame(
+        &mut self,
+        from_kernel: bool,
+        error_code: Option<u32>,
+        segments: bool,
+    ) -> Result<u64, BounceError> {
         let top = if from_kernel {
             self.cpu.regs[4]
         } else {
@@ -66,9 +87,15 @@ impl Vcpu {
         } else {
             self.cpu.sel[1]
         });
+        let [es, _, _, ds, fs, gs] = self.cpu.sel;
+        let segment = |sel: u16| segments.then_some(u64::from(sel));
         let words = [
             Some(self.cpu.regs[1]),
             Some(self.cpu.regs[11]),
+            segment(ds),
+            segment(es),
+            segment(fs),
+            segment(gs),
             error_code.map(u64::from),
             Some(self.cpu.rip),
             Some(cs | u64::from(masked) << 32),
@@ -76,7 +103,7 @@ impl Vcpu {
             Some(self.cpu.regs[4]),
             Some(u64::from(self.cpu.sel[2])),
         ];
-        let mut frame = [0u8; 64];
+        let mut frame = [0u8; 96];
         let mut len = 0;
         for word in words.into_iter().flatten() {
             frame[len..len + 8].copy_from_slice(&word.to_le_bytes());

@@ -110,9 +110,6 @@ impl Vcpu {
         if !d.is_code() || !d.present() || d.dpl() != 3 {
             return Err("return to a selector that is not ring 3 code");
         }
-        if !d.is_long() && !d.is_wide() {
-            return Err("16-bit applications are not supported");
-        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
-use super::{rflags, Vcpu};
+use super::{rflags, CallbackKind, Vcpu};
 
 /// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
 const FRAME_WORDS: usize = 9;
@@ -19,7 +19,10 @@ impl Vcpu {
         let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
         let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
 
-        self.check_return_cs(cs | 3)?;
+        let selector = self.check_return_cs(cs | 3);
+        if selector.is_err() && self.callback(CallbackKind::Failsafe).address == 0 {
+            return selector;
+        }
         if cs & 3 == 3 && !self.toggle_guest_mode() {
             return Err("return to user mode without user page tables");
         }
@@ -39,6 +42,10 @@ impl Vcpu {
         }
         self.cpu.regs[0] = rax;
         self.set_upcall_mask(eflags & rflags::IF == 0);
+        if selector.is_err() {
+            // Where the hardware's iret would fault, the guest kernel is told and kills its application.
+            return self.bounce_failsafe();
+        }
         Ok(())
     }
 }
