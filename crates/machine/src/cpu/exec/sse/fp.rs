@@ -163,7 +163,8 @@ fn approximate(bits: u64, reciprocal_root: bool) -> u64 {
     let x = f64::from(f32::from_bits(bits as u32));
     let y = if reciprocal_root { 1.0 / x.sqrt() } else { 1.0 / x };
     let cut = (y as f32).to_bits().wrapping_add(0x400) & !0x7ff;
-    if cut & 0x7f80_0000 == 0 {
+    // Not above the smallest normal number before it is rounded: zero.
+    if y.abs() <= f64::from(f32::MIN_POSITIVE) {
         return sign;
     }
     u64::from(cut)
