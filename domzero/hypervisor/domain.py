@@ -174,7 +174,7 @@ class Domain:
             self.host.quiet.wait(0.1)
 
     def set_trace(self, trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None) -> None:
-        """Calls `trace` after every hypercall, those included that the machine answers itself otherwise; None ends it."""
+        """Calls `trace` after every hypercall, those the machine would answer itself included; None ends it."""
         self.pause()
         with self.host.lock:
             self.trace = trace
