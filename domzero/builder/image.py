@@ -97,12 +97,12 @@ def load_kernel(path: str | PathLike[str]) -> KernelImage:
 def _unpacked_beside(name: str) -> str | None:
     """In its cache, and nowhere else, `domzero image fetch` keeps an unpacked copy of each kernel: saves a second."""
     path = Path(name)
-    copy = path.with_name(path.name + ".elf")
+    copy = path.parent / (path.name + ".elf")
     try:
         fresh = copy.stat().st_mtime_ns >= path.stat().st_mtime_ns
     except OSError:
         return None
-    return str(copy) if fresh and path.with_name("image.json").is_file() else None
+    return str(copy) if fresh and (path.parent / "image.json").is_file() else None
 
 
 def parse_kernel(data: bytes, name: str) -> KernelImage:
