@@ -2,6 +2,7 @@
 
 use super::{selector, Vcpu};
 use crate::exit::Exit;
+use crate::mmu::walk::canonical;
 
 /// Hypercall numbers (`xen.h`) that the machine itself knows.
 pub mod nr {
@@ -15,10 +16,6 @@ pub mod nr {
 }
 
 const EINVAL: i64 = 22;
-
-fn canonical(va: u64) -> bool {
-    (va as i64) << 16 >> 16 == va as i64
-}
 
 impl Vcpu {
     /// A `syscall` from the guest kernel. `None`: answered here.
