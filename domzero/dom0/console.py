@@ -189,6 +189,11 @@ class ConsoleRing:
             if moved:
                 self._notify()
 
+    @property
+    def used(self) -> bool:
+        """Whether the guest has ever printed through the ring."""
+        return self._fields[_OUT_PROD] != 0
+
     def drain(self) -> None:
         """Takes the guest's last words, held or not: the domain has ended."""
         with self._state:

@@ -313,16 +313,21 @@ class DomainSession:
         xenstore = RingBackend(host.frame_view(built.store_mfn), self.store.connect(domid), ports[0].notify)
         console = ConsoleRing(host.frame_view(built.console_mfn), self.console, ports[1].notify)
         pumps += [xenstore.pump, console.pump]
-        domain.console_sink = self._emergency_output(domid)
+        domain.console_sink = self._emergency_output(domid, console)
         self.console.attach(console)
         self.store.introduce(domid)
         return _Incarnation(domain, built, xenstore, console, ports)
 
-    def _emergency_output(self, domid: int) -> Callable[[bytes], None]:
-        """console_io goes to the hypervisor's log, line by line, as with Xen."""
+    def _emergency_output(self, domid: int, ring: ConsoleRing) -> Callable[[bytes], None]:
+        """console_io goes to the hypervisor's log, line by line, as with Xen; but to the console itself as long as the
+        guest has not used its ring: small kernels have nothing else to print with."""
         pending = bytearray()
 
         def sink(data: bytes) -> None:
+            if not ring.used:
+                if not self.console.held:  # nobody reads: what cannot wait in a ring is dropped
+                    self.console.output(data)
+                return
             pending.extend(data)
             while (end := pending.find(b"\n")) >= 0 or len(pending) > PAGE_SIZE:
                 line = bytes(pending[: end if end >= 0 else PAGE_SIZE])

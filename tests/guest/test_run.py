@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import kernels
 import pytest
 from conftest import COMMAND, Run
 
@@ -228,3 +229,16 @@ def test_the_terminal_is_as_before_when_the_command_ends(shell: str) -> None:
     assert termios.tcgetattr(follower) == before
     os.close(leader)
     os.close(follower)
+
+
+def test_a_kernel_that_prints_with_console_io_alone_is_seen_on_stdout(tmp_path: Path, domzero_run: Run) -> None:
+    text = b"just console_io\n"
+    poweroff = (0).to_bytes(4, "little")
+    calls = [
+        b"\xb8\x12\x00\x00\x00\x31\xff\xbe" + len(text).to_bytes(4, "little") + b"\x48\x8d\x15\x15\x00\x00\x00\x0f\x05",
+        b"\xb8\x1d\x00\x00\x00\xbf\x02\x00\x00\x00\x48\x8d\x35" + (2 + len(text)).to_bytes(4, "little") + b"\x0f\x05",
+    ]
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(kernels.elf(b"".join(calls) + text + poweroff))
+    result = domzero_run("--kernel", str(kernel), *SMALL)
+    assert (result.returncode, result.stdout) == (0, text)
