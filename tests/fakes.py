@@ -85,6 +85,8 @@ EXITS = (ExitHypercall, ExitPrivileged, ExitFault, ExitUnsupported, ExitBudget, 
 
 
 class FakeFrameInfo:
+    type = "writable"
+
     def __init__(self, owner: int | None) -> None:
         self.owner = owner
 

@@ -12,7 +12,7 @@ from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
-from domzero.hypervisor.evtchn import EventChannels
+from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
 from domzero.hypervisor.grant import GrantError, GrantTable
 from domzero.hypervisor.maptrack import MapTrack
 from domzero.hypervisor.vcpu import Vcpu
@@ -29,6 +29,7 @@ class DomainSpec:
     """What the hypervisor has to know to make a domain (the rest is the builder's and the toolstack's).
 
     :param max_pages: how many frames the domain may own.
+    :param max_event_channels: the highest port (xl's `max_event_channels`).
     :param e820: pseudo-physical memory map as (address, size, type), for XENMEM_memory_map; Xen has none by default.
     """
 
@@ -39,6 +40,7 @@ class DomainSpec:
     is_32bit: bool = False
     domid: int | None = None
     e820: list[tuple[int, int, int]] = field(default_factory=list)
+    max_event_channels: int = MAX_PORT
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -54,6 +56,7 @@ class Domain:
     max_pages: int
     e820: list[tuple[int, int, int]]
     shared_info_mfn: int
+    max_event_channels: int = MAX_PORT
     vcpus: list[Vcpu] = field(default_factory=list)
     evtchn: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
@@ -107,6 +110,7 @@ class Domain:
             max_pages=spec.max_pages,
             e820=list(spec.e820),
             shared_info_mfn=shared_info_mfn,
+            max_event_channels=spec.max_event_channels,
         )
         hw.host_mapped(shared_info_mfn)
         domain.stopped = threading.Condition(host.lock)

@@ -1,14 +1,19 @@
-"""Event channels, 2-level ABI: ports, bindings, pending and mask bits, and channels whose other end is host code."""
+"""Event channels: ports, bindings, and channels whose other end is host code.
 
+How a guest sees pending events is `evtchn_2l`'s and `evtchn_fifo`'s business.
+"""
+
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from domzero.abi.errno import Errno
-from domzero.abi.event_channel import EvtchnStat
-from domzero.abi.layout import layout_for, offset_of
-from domzero.abi.xen import DOMID_SELF, NR_VIRQS, Virq, shared_info
+from domzero.abi.event_channel import EVTCHN_FIFO_PRIORITY_DEFAULT, EvtchnStat
+from domzero.abi.xen import DOMID_SELF, NR_VIRQS, Virq
 from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.evtchn_2l import TwoLevel
+from domzero.hypervisor.evtchn_fifo import MAX_OFFSET, Fifo
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -16,8 +21,8 @@ if TYPE_CHECKING:
 
 BUCKET = 64
 """Ports become valid in steps of this many."""
-MAX_PORTS = 1024
-"""What Xen's toolstack allows a domain by default (max_event_channels = 1023)."""
+MAX_PORT = 1023
+"""The highest port that Xen's toolstack allows a domain by default (max_event_channels)."""
 
 PER_VCPU_VIRQS = frozenset({Virq.VIRQ_TIMER, Virq.VIRQ_DEBUG, Virq.VIRQ_XENOPROF, Virq.VIRQ_XENPMU})
 
@@ -33,12 +38,20 @@ class Channel:
     remote_port: int = 0
     virq: int = 0
     backend: "BackendPort | None" = None
+    priority: int = EVTCHN_FIFO_PRIORITY_DEFAULT
+    latched: bool = False
+    """An event came while the guest had given no page for this port (FIFO)."""
+    listed: bool = True
+    """Whether the port is in the heap of free ones; one that was just given out may be."""
+    queue: tuple[int, int] = (0, 0)
+    """The queue this port was put into last, by vCPU and priority (FIFO); outlives its user, as the link does."""
 
     def free(self) -> None:
         """Back to the state of a port that was never used."""
         self.state = EvtchnStat.EVTCHNSTAT_closed
         self.vcpu = self.remote_domid = self.remote_port = self.virq = 0
         self.backend = None
+        self.latched = False
 
 
 class BackendPort:
@@ -71,34 +84,61 @@ class EventChannels:
 
     def __init__(self, domain: "Domain") -> None:
         self.domain = domain
-        self.channels = [Channel(port) for port in range(BUCKET)]
+        self.ops: TwoLevel | Fifo = TwoLevel(domain)
+        self.channels = [Channel(0)]
+        """Port 0 is there and never used."""
+        self._free: list[int] = []
+        """A heap of closed ports: the lowest is given out first."""
+        self._grow()
         self.virqs: dict[tuple[int, int], int] = {}
         """(vcpu, virq) to port; global ones under vCPU 0's number whatever vCPU they notify."""
-        layout = layout_for(shared_info, domain.is_32bit)
-        base = domain.shared_info_maddr
-        self._pending = base + offset_of(layout, "evtchn_pending")
-        self._mask = base + offset_of(layout, "evtchn_mask")
-        self._word_shift = 5 if domain.is_32bit else 6
-        self._shared = domain.host.shared
+        self._reset_at = 0
 
     # --- ports
 
-    def _valid(self, port: int) -> Channel:
-        if not 0 < port < len(self.channels):
+    def _grow(self) -> None:
+        first = len(self.channels)
+        ports = range(first, (first // BUCKET + 1) * BUCKET)
+        self.channels.extend(Channel(port) for port in ports)
+        self._free.extend(ports)  # they are higher than all others, so it stays a heap
+
+    def channel(self, port: int) -> Channel:
+        """The channel behind a port.
+
+        :raises XenError: EINVAL, when the domain has not so many ports.
+        """
+        if not 0 <= port < len(self.channels):
             raise XenError(Errno.EINVAL, f"port {port}")
         return self.channels[port]
 
     def _free_port(self) -> Channel:
+        """The lowest port that may be used; the caller gives it a state, which takes it off the heap."""
         if self.domain.is_dying:
             raise XenError(Errno.EINVAL)
-        for channel in self.channels[1:]:
-            if channel.state is EvtchnStat.EVTCHNSTAT_closed:
-                return channel
-        if len(self.channels) >= MAX_PORTS:
-            raise XenError(Errno.ENOSPC)
-        first = len(self.channels)
-        self.channels.extend(Channel(port) for port in range(first, first + BUCKET))
-        return self.channels[first]
+        limit = min(self.domain.max_event_channels + 1, self.ops.max_ports)
+        busy: list[int] = []
+        try:
+            while True:
+                while self._free and self._free[0] < limit:
+                    channel = self.channels[self._free[0]]
+                    if channel.state is EvtchnStat.EVTCHNSTAT_closed:
+                        if not self.ops.is_busy(channel):
+                            channel.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
+                            return channel
+                        busy.append(channel.port)
+                    channel.listed = False
+                    heapq.heappop(self._free)
+                if len(self.channels) >= limit:
+                    raise XenError(Errno.ENOSPC)
+                self._grow()
+        finally:
+            for port in busy:
+                self._list_free(self.channels[port])
+
+    def _list_free(self, channel: Channel) -> None:
+        if not channel.listed:
+            channel.listed = True
+            heapq.heappush(self._free, channel.port)
 
     def _vcpu(self, vcpu_id: int) -> "Vcpu":
         vcpu = self.domain.vcpu(vcpu_id)
@@ -125,9 +165,12 @@ class EventChannels:
 
     def bind_interdomain(self, remote_domid: int, remote_port: int) -> int:
         """Connects a new port to a port of another domain that waits for this one."""
+        if remote_domid == 0:
+            # Domain 0 exists, and has no port that waits for a guest: its backends bind to the guest's.
+            raise XenError(Errno.EINVAL)
         remote = self._other(remote_domid)
         local = self._free_port()
-        peer = remote.evtchn._valid(remote_port)
+        peer = remote.evtchn.channel(remote_port)
         if peer.state is not EvtchnStat.EVTCHNSTAT_unbound or peer.remote_domid != self.domain.domid:
             raise XenError(Errno.EINVAL)
         local.state = peer.state = EvtchnStat.EVTCHNSTAT_interdomain
@@ -163,7 +206,7 @@ class EventChannels:
     def bind_vcpu(self, port: int, vcpu_id: int) -> None:
         """Chooses the vCPU that a port notifies."""
         self._vcpu(vcpu_id)
-        channel = self._valid(port)
+        channel = self.channel(port)
         match channel.state:
             case EvtchnStat.EVTCHNSTAT_unbound | EvtchnStat.EVTCHNSTAT_interdomain:
                 channel.vcpu = vcpu_id
@@ -176,7 +219,7 @@ class EventChannels:
 
     def close(self, port: int) -> None:
         """Frees a port; its peer waits for a new one."""
-        channel = self._valid(port)
+        channel = self.channel(port)
         match channel.state:
             case EvtchnStat.EVTCHNSTAT_closed:
                 raise XenError(Errno.EINVAL)
@@ -190,9 +233,9 @@ class EventChannels:
                     remote.evtchn.peer_closed(channel.remote_port)
             case _:
                 pass
-        # The bit must not be seen by whoever gets the port next.
-        self._shared.test_and_clear_bit(self._pending, port)
+        self.ops.clear_pending(channel)
         channel.free()
+        self._list_free(channel)
 
     def peer_closed(self, port: int) -> None:
         """The other end of an interdomain channel has gone."""
@@ -201,19 +244,82 @@ class EventChannels:
         channel.remote_port = 0
         channel.backend = None
 
-    def reset(self) -> None:
-        """EVTCHNOP_reset: closes every port."""
-        for channel in self.channels:
+    def reset(self, ports_at_once: int | None = None, *, resume: bool = False) -> bool:
+        """EVTCHNOP_reset: closes every port and goes back to the 2-level ABI.
+
+        :param ports_at_once: how many to look at in this call; all when not given.
+        :param resume: goes on with a reset that has begun.
+        :returns: whether it is done.
+        :raises XenError: EBUSY, when another one is going on.
+        """
+        if not resume and self._reset_at:
+            raise XenError(Errno.EBUSY)
+        end = len(self.channels) if ports_at_once is None else self._reset_at + ports_at_once
+        for channel in self.channels[self._reset_at : end]:
             if channel.state is not EvtchnStat.EVTCHNSTAT_closed:
                 self.close(channel.port)
+        if end < len(self.channels):
+            self._reset_at = end
+            return False
+        self._reset_at = 0
+        if isinstance(self.ops, Fifo):
+            self.ops.release()
+            self.ops = TwoLevel(self.domain)
+            for channel in self.channels:
+                channel.latched = False
+                channel.queue = (0, 0)
+        return True
 
-    close_all = reset
+    def close_all(self) -> None:
+        """The domain is being destroyed."""
+        self._reset_at = 0
+        self.reset()
+
+    # --- the FIFO ABI
+
+    def init_control(self, vcpu_id: int, gfn: int, offset: int) -> None:
+        """EVTCHNOP_init_control: gives a vCPU its control block; the first one changes the domain to the FIFO ABI.
+
+        :raises XenError: ENOENT, EINVAL.
+        """
+        vcpu = self._vcpu(vcpu_id)
+        if offset > MAX_OFFSET or offset % 8:
+            raise XenError(Errno.EINVAL)
+        if isinstance(self.ops, Fifo):
+            self.ops.add_block(vcpu, gfn, offset)
+            return
+        fifo = Fifo(self.domain)
+        fifo.add_block(vcpu, gfn, offset)
+        for channel in self.channels:
+            # There is no event array yet: what is pending now is raised when its page comes.
+            channel.latched = channel.port < self.ops.max_ports and self.ops.is_pending(channel)
+            channel.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
+        self.ops = fifo
+
+    def expand_array(self, gfn: int) -> None:
+        """EVTCHNOP_expand_array: one more page of event words.
+
+        :raises XenError: EOPNOTSUPP, ENOSPC, EINVAL.
+        """
+        if not isinstance(self.ops, Fifo):
+            raise XenError(Errno.EOPNOTSUPP)
+        self.ops.add_page(gfn)
+
+    def set_priority(self, port: int, priority: int) -> None:
+        """EVTCHNOP_set_priority.
+
+        :raises XenError: EINVAL, ENOSYS with the 2-level ABI, EACCES for a closed port.
+        """
+        channel = self.channel(port)
+        if isinstance(self.ops, Fifo) and channel.state is EvtchnStat.EVTCHNSTAT_closed:
+            raise XenError(Errno.EACCES)
+        self.ops.set_priority(channel, priority)
 
     # --- sending
 
     def send(self, port: int) -> None:
         """EVTCHNOP_send: notifies the other end."""
-        channel = self._valid(port)
+        channel = self.channel(port)
         match channel.state:
             case EvtchnStat.EVTCHNSTAT_interdomain if channel.backend is not None:
                 channel.backend.callback()
@@ -236,37 +342,74 @@ class EventChannels:
 
     def set_pending(self, port: int) -> None:
         """Makes an event pending on a port of this domain and tells its vCPU, unless masked."""
-        if self._shared.test_and_set_bit(self._pending, port):
-            return
-        channel = self.channels[port]
-        if not self._shared.test_bit(self._mask, port):
-            self._select(self.domain.vcpus[channel.vcpu], port)
-        for vcpu in self.domain.vcpus:
-            if vcpu.poll_ports is not None and (port in vcpu.poll_ports):
-                vcpu.unblock()
-
-    def _select(self, vcpu: "Vcpu", port: int) -> None:
-        if not self._shared.test_and_set_bit(vcpu.pending_sel_maddr, port >> self._word_shift):
-            vcpu.mark_events_pending()
+        if self.ops.set_pending(self.channels[port]):
+            for vcpu in self.domain.vcpus:
+                if vcpu.poll_ports is not None and port in vcpu.poll_ports:
+                    vcpu.unblock()
 
     def unmask(self, port: int) -> None:
         """EVTCHNOP_unmask: clears the mask bit, and notifies if the event is pending."""
-        channel = self._valid(port)
-        if self._shared.test_and_clear_bit(self._mask, port) and self._shared.test_bit(self._pending, port):
-            self._select(self.domain.vcpus[channel.vcpu], port)
+        channel = self.channel(port)
+        if channel.state is not EvtchnStat.EVTCHNSTAT_closed:
+            self.ops.unmask(channel)
 
     def is_pending(self, port: int) -> bool:
-        """Whether an event is pending on a valid port."""
-        self._valid(port)
-        return self._shared.test_bit(self._pending, port)
+        """Whether an event is pending on a port that is in use.
 
-    def channel(self, port: int) -> Channel:
-        """The channel behind a valid port, for EVTCHNOP_status."""
-        return self._valid(port)
+        :raises XenError: EINVAL for any other.
+        """
+        channel = self.channel(port)
+        if channel.state is EvtchnStat.EVTCHNSTAT_closed:
+            raise XenError(Errno.EINVAL)
+        return self.ops.is_pending(channel)
+
+    def audit(self) -> list[str]:
+        """Where the books are wrong."""
+        out = [f"d{self.domain.domid}: {problem}" for problem in self.ops.audit()]
+        virqs = {}
+        for channel in self.channels:
+            problem = self._audit_channel(channel)
+            if problem:
+                out.append(f"d{self.domain.domid} port {channel.port} ({channel.state.name}): {problem}")
+            if channel.state is EvtchnStat.EVTCHNSTAT_virq:
+                virqs[channel.port] = channel.virq
+        if {port: virq for (_, virq), port in self.virqs.items()} != virqs:
+            out.append(f"d{self.domain.domid}: virtual interrupts {self.virqs}, ports say {virqs}")
+        closed = {c.port for c in self.channels[1:] if c.state is EvtchnStat.EVTCHNSTAT_closed}
+        listed = {c.port for c in self.channels[1:] if c.listed}
+        if not closed <= listed or listed != set(self._free) or len(listed) != len(self._free):
+            out.append(f"d{self.domain.domid}: closed {closed}, said to be listed {listed}, listed {self._free}")
+        return out
+
+    def _audit_channel(self, channel: Channel) -> str:
+        if channel.vcpu >= len(self.domain.vcpus):
+            return f"notifies vcpu {channel.vcpu}"
+        match channel.state:
+            case EvtchnStat.EVTCHNSTAT_interdomain if channel.backend is not None:
+                return (
+                    "" if channel.backend.is_open and channel.backend.port == channel.port else "its backend has gone"
+                )
+            case EvtchnStat.EVTCHNSTAT_interdomain:
+                remote = self.domain.host.domains.get(channel.remote_domid)
+                if remote is None or channel.remote_port >= len(remote.evtchn.channels):
+                    return f"its peer d{channel.remote_domid} {channel.remote_port} is not there"
+                peer = remote.evtchn.channels[channel.remote_port]
+                back = (peer.state, peer.remote_domid, peer.remote_port)
+                if back != (EvtchnStat.EVTCHNSTAT_interdomain, self.domain.domid, channel.port):
+                    return f"its peer d{channel.remote_domid} {channel.remote_port} says {back}"
+            case EvtchnStat.EVTCHNSTAT_virq if (
+                self.virqs.get((channel.vcpu if channel.virq in PER_VCPU_VIRQS else 0, channel.virq)) != channel.port
+            ):
+                return f"virtual interrupt {channel.virq} goes elsewhere"
+            case EvtchnStat.EVTCHNSTAT_closed if channel.backend is not None or channel.latched:
+                return "closed, and in use"
+            case _:
+                pass
+        return ""
 
     def bind_backend(self, port: int, callback: Callable[[], None], domid: int = 0) -> BackendPort:
         """Connects host code, acting for domain `domid`, to a port that waits for that domain."""
-        channel = self._valid(port)
+        channel = self.channel(port)
         if channel.state is not EvtchnStat.EVTCHNSTAT_unbound or channel.remote_domid != domid:
             raise XenError(Errno.EINVAL, f"port {port} does not wait for domain {domid}")
         channel.state = EvtchnStat.EVTCHNSTAT_interdomain

@@ -1,20 +1,25 @@
-"""event_channel_op (event_channel.h), 2-level ABI."""
+"""event_channel_op (event_channel.h)."""
 
 from typing import TYPE_CHECKING
 
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
-from domzero.abi.event_channel import EvtchnOp, EvtchnStat
+from domzero.abi.event_channel import EVTCHN_FIFO_LINK_BITS, EvtchnOp, EvtchnOpInternal, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.hypercalls.table import hypercall, operation
+from domzero.hypervisor.evtchn import MAX_PORT
+from domzero.hypervisor.hypercalls.table import Continuation, hypercall, operation
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 event_channel_op = operation(Hypercall.HYPERVISOR_event_channel_op, "ip", EvtchnOp)
 NR_PIRQS = 272
+PORTS_AT_ONCE = 128
+"""After closing so many ports a reset lets others have their turn."""
+COMPAT_OP_SIZE = 28
+"""struct evtchn_op."""
 
 
 def check_self(vcpu: "Vcpu", domid: int) -> None:
@@ -25,6 +30,19 @@ def check_self(vcpu: "Vcpu", domid: int) -> None:
     if domid in (DOMID_SELF, vcpu.domain.domid):
         return
     raise XenError(Errno.EPERM if domid == 0 or domid in vcpu.domain.host.domains else Errno.ESRCH)
+
+
+def check_port(vcpu: "Vcpu", domid: int, port: int) -> None:
+    """The same where Xen looks whether the port exists before it looks at permissions.
+
+    :raises XenError: ESRCH, EINVAL, EPERM.
+    """
+    other = vcpu.domain.host.domains.get(domid)
+    if other is not None:
+        other.evtchn.channel(port)
+    elif domid == 0 and port > MAX_PORT:
+        raise XenError(Errno.EINVAL)
+    check_self(vcpu, domid)
 
 
 @event_channel_op.sub(EvtchnOp.EVTCHNOP_alloc_unbound, abi.evtchn_alloc_unbound, copy_out=True)
@@ -73,7 +91,7 @@ def send(vcpu: "Vcpu", arg: abi.evtchn_send) -> None:
 @event_channel_op.sub(EvtchnOp.EVTCHNOP_status, abi.evtchn_status, copy_out=True)
 def status(vcpu: "Vcpu", arg: abi.evtchn_status) -> None:
     """Says what a port is connected to."""
-    check_self(vcpu, arg.dom)
+    check_port(vcpu, arg.dom, arg.port)
     channel = vcpu.domain.evtchn.channel(arg.port)
     arg.status = channel.state
     arg.vcpu = channel.vcpu
@@ -101,28 +119,49 @@ def unmask(vcpu: "Vcpu", arg: abi.evtchn_unmask) -> None:
     vcpu.domain.evtchn.unmask(arg.port)
 
 
-@event_channel_op.sub(EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset)
-def reset(vcpu: "Vcpu", arg: abi.evtchn_reset) -> None:
-    """Closes all ports."""
+def _reset(vcpu: "Vcpu", va: int, *, resume: bool) -> None:
+    arg = guest_memory.copy_in(vcpu, abi.evtchn_reset, va)
     check_self(vcpu, arg.dom)
-    vcpu.domain.evtchn.reset()
+    if not vcpu.domain.evtchn.reset(PORTS_AT_ONCE, resume=resume):
+        raise Continuation(EvtchnOpInternal.EVTCHNOP_reset_cont, va)
 
 
-@event_channel_op.sub(EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority, note="ENOSYS with the 2-level ABI")
-def set_priority(vcpu: "Vcpu", arg: abi.evtchn_set_priority) -> int:
-    """Priorities are the FIFO ABI's."""
-    vcpu.domain.evtchn.channel(arg.port)
-    return -Errno.ENOSYS
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_reset)
+def reset(vcpu: "Vcpu", va: int) -> None:
+    """Closes all ports; with the FIFO ABI, also goes back to the 2-level one."""
+    _reset(vcpu, va, resume=False)
 
 
-@event_channel_op.sub(EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array, note="EOPNOTSUPP without the FIFO ABI")
-def expand_array(_vcpu: "Vcpu", _arg: abi.evtchn_expand_array) -> int:
-    """The event array is the FIFO ABI's."""
-    return -Errno.EOPNOTSUPP
+@event_channel_op.sub(EvtchnOpInternal.EVTCHNOP_reset_cont, note="how a long reset goes on")
+def reset_cont(vcpu: "Vcpu", va: int) -> None:
+    """The rest of it."""
+    _reset(vcpu, va, resume=True)
 
 
-@hypercall(Hypercall.HYPERVISOR_event_channel_op_compat, "p", note="the interface before 3.0.2")
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_init_control, abi.evtchn_init_control, copy_out=True)
+def init_control(vcpu: "Vcpu", arg: abi.evtchn_init_control) -> None:
+    """Gives a vCPU its control block: the domain uses the FIFO ABI from then on."""
+    vcpu.domain.evtchn.init_control(arg.vcpu, arg.control_gfn, arg.offset)
+    arg.link_bits = EVTCHN_FIFO_LINK_BITS
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array)
+def expand_array(vcpu: "Vcpu", arg: abi.evtchn_expand_array) -> None:
+    """One more page of event words (FIFO)."""
+    vcpu.domain.evtchn.expand_array(arg.array_gfn)
+
+
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority)
+def set_priority(vcpu: "Vcpu", arg: abi.evtchn_set_priority) -> None:
+    """Chooses a port's queue (FIFO)."""
+    vcpu.domain.evtchn.set_priority(arg.port, arg.priority)
+
+
+@hypercall(Hypercall.HYPERVISOR_event_channel_op_compat, "p", note="the interface before 3.0.2, without later commands")
 def event_channel_op_compat(vcpu: "Vcpu", op: int) -> int:
     """The command and its argument are in one structure."""
-    cmd = int.from_bytes(guest_memory.read(vcpu, op, 4), "little")
+    data = guest_memory.read(vcpu, op, COMPAT_OP_SIZE)
+    cmd = int.from_bytes(data[:4], "little")
+    if cmd > EvtchnOp.EVTCHNOP_unmask:
+        return -Errno.ENOSYS
     return event_channel_op.call(vcpu, [cmd, op + 4])

@@ -7,17 +7,17 @@ from fakes import hypercall, make_domain
 
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
-from domzero.abi.event_channel import EvtchnOp, EvtchnStat
+from domzero.abi.event_channel import EvtchnOp, EvtchnOpInternal, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import MAX_PORTS, alloc_unbound, bind_backend
+from domzero.hypervisor.evtchn import MAX_PORT, alloc_unbound, bind_backend
 
 SI_PENDING = 2048
 SI_MASK = 2048 + 512
 PENDING_SEL = 8
 
 
-def op(vcpu: Any, command: EvtchnOp, arg: Any) -> int:
+def op(vcpu: Any, command: int, arg: Any) -> int:
     """Makes the hypercall; `arg` receives what the hypervisor wrote."""
     va = vcpu.hw.place(bytes(arg))
     rc = hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op, command, va)
@@ -137,7 +137,17 @@ def test_only_some_channels_can_change_their_vcpu(domain: Any, vcpu: Any) -> Non
     assert rebind(40, 1) == -Errno.EINVAL
 
 
-@pytest.mark.parametrize("port", [0, 64, 5000, 0xFFFFFFFF])
+def test_port_zero_exists_and_is_of_no_use(vcpu: Any) -> None:
+    assert op(vcpu, EvtchnOp.EVTCHNOP_close, abi.evtchn_close(0)) == -Errno.EINVAL
+    assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(0)) == -Errno.EINVAL
+    assert op(vcpu, EvtchnOp.EVTCHNOP_bind_vcpu, abi.evtchn_bind_vcpu(0, 0)) == -Errno.EINVAL
+    assert op(vcpu, EvtchnOp.EVTCHNOP_unmask, abi.evtchn_unmask(0)) == 0
+    status = abi.evtchn_status(DOMID_SELF, 0, 7)
+    assert op(vcpu, EvtchnOp.EVTCHNOP_status, status) == 0
+    assert status.status == EvtchnStat.EVTCHNSTAT_closed
+
+
+@pytest.mark.parametrize("port", [64, 5000, 0xFFFFFFFF])
 def test_ports_that_do_not_exist_are_invalid_everywhere(vcpu: Any, port: int) -> None:
     assert op(vcpu, EvtchnOp.EVTCHNOP_close, abi.evtchn_close(port)) == -Errno.EINVAL
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(port)) == -Errno.EINVAL
@@ -174,6 +184,8 @@ def test_status_says_what_a_port_is_bound_to(host: Any, domain: Any, vcpu: Any) 
 def test_another_domains_channels_are_not_for_looking_at(host: Any, vcpu: Any) -> None:
     other = make_domain(host)
     assert op(vcpu, EvtchnOp.EVTCHNOP_status, abi.evtchn_status(other.domid, 1)) == -Errno.EPERM
+    assert op(vcpu, EvtchnOp.EVTCHNOP_status, abi.evtchn_status(other.domid, 5000)) == -Errno.EINVAL
+    assert op(vcpu, EvtchnOp.EVTCHNOP_status, abi.evtchn_status(500, 5000)) == -Errno.ESRCH
     assert op(vcpu, EvtchnOp.EVTCHNOP_alloc_unbound, abi.evtchn_alloc_unbound(other.domid, 0)) == -Errno.EPERM
     assert op(vcpu, EvtchnOp.EVTCHNOP_alloc_unbound, abi.evtchn_alloc_unbound(500, 0)) == -Errno.ESRCH
     assert op(vcpu, EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset(other.domid)) == -Errno.EPERM
@@ -196,7 +208,7 @@ def test_a_reused_port_is_not_pending(domain: Any, vcpu: Any) -> None:
 
 
 def test_ports_run_out_with_enospc(domain: Any) -> None:
-    for _ in range(MAX_PORTS - 1):
+    for _ in range(MAX_PORT):
         domain.evtchn.alloc_unbound(0)
     with pytest.raises(XenError) as error:
         domain.evtchn.alloc_unbound(0)
@@ -212,10 +224,9 @@ def test_reset_closes_everything(host: Any, domain: Any, vcpu: Any) -> None:
     assert domain.evtchn.virqs == {}
 
 
-def test_the_fifo_abi_and_physical_interrupts_are_not_there(vcpu: Any) -> None:
+def test_without_control_block_the_fifo_operations_and_always_physical_interrupts_are_refused(vcpu: Any) -> None:
     _, port = bind_virq(vcpu, Virq.VIRQ_TIMER)
     assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(port, 3)) == -Errno.ENOSYS
-    assert op(vcpu, EvtchnOp.EVTCHNOP_init_control, abi.evtchn_init_control(1)) == -Errno.ENOSYS
     assert op(vcpu, EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array(1)) == -Errno.EOPNOTSUPP
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_pirq, abi.evtchn_bind_pirq(5)) == -Errno.EPERM
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_pirq, abi.evtchn_bind_pirq(5000)) == -Errno.EINVAL
@@ -224,16 +235,41 @@ def test_the_fifo_abi_and_physical_interrupts_are_not_there(vcpu: Any) -> None:
 
 def test_an_argument_that_is_not_mapped_is_efault(vcpu: Any) -> None:
     for command in EvtchnOp:
-        if command is not EvtchnOp.EVTCHNOP_init_control:
-            assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op, command, 0x1000) == -Errno.EFAULT
+        assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op, command, 0x1000) == -Errno.EFAULT
 
 
 def test_the_old_interface_takes_command_and_argument_together(domain: Any, vcpu: Any) -> None:
     _, port = bind_virq(vcpu, Virq.VIRQ_TIMER)
+    reset = vcpu.hw.place(int(EvtchnOp.EVTCHNOP_reset).to_bytes(4, "little"))
+    assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op_compat, reset) == -Errno.ENOSYS
     command = int(EvtchnOp.EVTCHNOP_close).to_bytes(4, "little")
     va = vcpu.hw.place(command + bytes(abi.evtchn_close(port)))
     assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op_compat, va) == 0
     assert domain.evtchn.channel(port).state is EvtchnStat.EVTCHNSTAT_closed
+
+
+def test_a_long_reset_lets_others_have_their_turn_and_ends_all_the_same(domain: Any, vcpu: Any) -> None:
+    for _ in range(300):
+        domain.evtchn.alloc_unbound(0)
+    assert not domain.evtchn.reset(100)
+    with pytest.raises(XenError) as error:
+        domain.evtchn.reset(100)
+    assert error.value.errno is Errno.EBUSY
+    assert op(vcpu, EvtchnOpInternal.EVTCHNOP_reset_cont, abi.evtchn_reset(DOMID_SELF)) == 0
+    assert all(c.state is EvtchnStat.EVTCHNSTAT_closed for c in domain.evtchn.channels)
+    assert domain.evtchn.alloc_unbound(0) == 1
+
+
+def test_polling_a_port_that_is_not_in_use_is_invalid(domain: Any) -> None:
+    for port in (0, 7, 4000):
+        with pytest.raises(XenError):
+            domain.evtchn.is_pending(port)
+
+
+def test_giving_ports_out_and_back_keeps_the_books_small(domain: Any) -> None:
+    for _ in range(500):
+        domain.evtchn.close(domain.evtchn.alloc_unbound(0))
+    assert domain.evtchn.audit() == []
 
 
 def test_a_guests_send_calls_the_backend_and_its_notify_makes_the_port_pending(domain: Any, vcpu: Any) -> None:

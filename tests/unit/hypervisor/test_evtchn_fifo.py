@@ -1,0 +1,272 @@
+"""The FIFO event-channel ABI: what a guest that follows it sees, and what one that does not can do."""
+
+from typing import Any
+
+import pytest
+from fakes import PAGE, hypercall, make_domain
+from fifo_guest import BUSY, LINKED, MASKED, PENDING, FifoGuest
+
+from domzero.abi import event_channel as abi
+from domzero.abi.errno import Errno
+from domzero.abi.event_channel import EvtchnOp
+from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
+from domzero.hypervisor.errors import XenError
+
+
+def op(vcpu: Any, command: EvtchnOp, arg: Any) -> int:
+    return hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op, command, vcpu.hw.place(bytes(arg)))
+
+
+def init(vcpu: Any, mfn: int, offset: int = 0, target: int = 0) -> int:
+    return op(vcpu, EvtchnOp.EVTCHNOP_init_control, abi.evtchn_init_control(mfn, offset, target))
+
+
+def expand(vcpu: Any, mfn: int) -> int:
+    return op(vcpu, EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array(mfn))
+
+
+@pytest.fixture
+def guest(host: Any, domain: Any, vcpu: Any) -> FifoGuest:
+    """A domain of two vCPUs on the FIFO ABI, with words for 1024 ports, all unmasked."""
+    control, page = domain.hw.alloc(2)
+    assert init(vcpu, control) == 0
+    assert init(vcpu, control, 2048, 1) == 0
+    assert expand(vcpu, page) == 0
+    return FifoGuest(host.machine, [control * PAGE, control * PAGE + 2048], [page])
+
+
+def ipi(domain: Any, vcpu: int = 0, priority: int | None = None) -> int:
+    port: int = domain.evtchn.bind_ipi(vcpu)
+    if priority is not None:
+        domain.evtchn.set_priority(port, priority)
+    return port
+
+
+def test_init_control_answers_the_number_of_link_bits(domain: Any, vcpu: Any) -> None:
+    va = vcpu.hw.place(bytes(abi.evtchn_init_control(domain.hw.alloc(1)[0], 8, 1)))
+    assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op, EvtchnOp.EVTCHNOP_init_control, va) == 0
+    assert abi.evtchn_init_control.from_buffer_copy(vcpu.hw.peek(va, 24)).link_bits == 17
+
+
+@pytest.mark.parametrize(
+    ("offset", "target", "errno"),
+    [(0, 2, Errno.ENOENT), (4, 0, Errno.EINVAL), (4096 - 64, 0, Errno.EINVAL), (1 << 31, 0, Errno.EINVAL)],
+)
+def test_control_blocks_are_checked(domain: Any, vcpu: Any, offset: int, target: int, errno: Errno) -> None:
+    assert init(vcpu, domain.hw.alloc(1)[0], offset, target) == -errno
+    assert domain.hw.refs == {}
+    assert expand(vcpu, 20) == -Errno.EOPNOTSUPP
+
+
+def test_a_frame_that_is_not_an_ordinary_one_of_the_domain_is_refused(host: Any, domain: Any, vcpu: Any) -> None:
+    (foreign,) = make_domain(host).hw.alloc(1)
+    (table,) = domain.hw.alloc(1)
+    domain.hw.page_tables.add(table)
+    for mfn in (foreign, table, 1 << 50):
+        assert init(vcpu, mfn) == -Errno.EINVAL
+        assert expand(vcpu, mfn) == -Errno.EOPNOTSUPP
+    assert init(vcpu, domain.hw.alloc(1)[0]) == 0
+    for mfn in (foreign, table, 1 << 50):
+        assert expand(vcpu, mfn) == -Errno.EINVAL
+
+
+def test_a_vcpu_has_one_control_block(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    assert init(vcpu, domain.hw.alloc(1)[0]) == -Errno.EINVAL
+
+
+def test_the_event_array_ends_at_the_last_port_that_a_link_can_name(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    (page,) = domain.hw.alloc(1)
+    for _ in range(127):
+        domain.evtchn.expand_array(page)
+    assert expand(vcpu, page) == -Errno.ENOSPC
+
+
+def test_events_come_in_the_order_they_were_sent(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    ports = [ipi(domain) for _ in range(5)]
+    order = [ports[i] for i in (3, 0, 4, 1, 2)]
+    for port in order:
+        domain.evtchn.send(port)
+    assert vcpu.hw.notified == 1
+    assert guest.take(0) == order
+    assert guest.take(0) == []
+
+
+def test_a_higher_priority_comes_first(guest: FifoGuest, domain: Any) -> None:
+    low, normal, high = ipi(domain, 0, 15), ipi(domain), ipi(domain, 0, 0)
+    for port in (low, normal, high):
+        domain.evtchn.send(port)
+    assert guest.take(0) == [high, normal, low]
+
+
+def test_each_vcpu_has_its_own_queues(guest: FifoGuest, domain: Any) -> None:
+    first, second = ipi(domain, 0), ipi(domain, 1)
+    domain.evtchn.send(second)
+    domain.evtchn.send(first)
+    assert (guest.take(0), guest.take(1)) == ([first], [second])
+
+
+def test_a_masked_event_waits_for_unmask(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    port = ipi(domain)
+    guest.change(port, put=MASKED)
+    domain.evtchn.send(port)
+    assert (guest.word(port), guest.ready(0), vcpu.hw.notified) == (PENDING | MASKED, 0, 0)
+    assert guest.unmask_needs_hypercall(port)
+    assert op(vcpu, EvtchnOp.EVTCHNOP_unmask, abi.evtchn_unmask(port)) == 0
+    assert guest.take(0) == [port]
+
+
+def test_an_event_that_comes_again_while_it_is_handled_is_linked_again(guest: FifoGuest, domain: Any) -> None:
+    first, second = ipi(domain), ipi(domain)
+    for _ in range(3):
+        domain.evtchn.send(first)
+        domain.evtchn.send(second)
+        assert guest.take(0) == [first, second]
+
+
+def test_a_queue_is_continued_behind_a_tail_that_the_guest_has_not_seen_yet(guest: FifoGuest, domain: Any) -> None:
+    ports = [ipi(domain) for _ in range(3)]
+    domain.evtchn.send(ports[0])
+    domain.evtchn.send(ports[1])
+    assert guest.word(ports[0]) & 0x1FFFF == ports[1]
+    assert guest._next(0, 7) == ports[0]
+    domain.evtchn.send(ports[2])
+    domain.evtchn.send(ports[0])
+    assert guest.take(0) == [ports[1], ports[2], ports[0]]
+
+
+def test_a_port_that_changes_its_queue_while_it_is_the_tail_breaks_neither(guest: FifoGuest, domain: Any) -> None:
+    wanderer, other = ipi(domain), ipi(domain)
+    domain.evtchn.send(wanderer)
+    domain.evtchn.set_priority(wanderer, 3)
+    assert guest.take(0) == [wanderer]
+    domain.evtchn.send(wanderer)
+    domain.evtchn.send(other)
+    assert guest.take(0) == [wanderer, other]
+
+
+def test_events_from_before_the_array_are_raised_when_its_page_comes(host: Any, domain: Any, vcpu: Any) -> None:
+    early = ipi(domain)
+    domain.evtchn.send(early)
+    control, page = domain.hw.alloc(2)
+    assert init(vcpu, control) == 0
+    later = ipi(domain)
+    domain.evtchn.send(later)
+    assert expand(vcpu, page) == 0
+    assert FifoGuest(host.machine, [control * PAGE], [page]).take(0) == [early, later]
+
+
+def test_without_a_control_block_an_event_is_pending_and_nothing_more(host: Any, domain: Any, vcpu: Any) -> None:
+    control, page = domain.hw.alloc(2)
+    assert init(vcpu, control) == 0
+    assert expand(vcpu, page) == 0
+    port = ipi(domain, 1)
+    domain.evtchn.send(port)
+    assert FifoGuest(host.machine, [control * PAGE], [page]).word(port) == PENDING
+
+
+def test_a_closed_port_is_not_used_again_while_it_is_linked(guest: FifoGuest, domain: Any) -> None:
+    port = ipi(domain)
+    domain.evtchn.send(port)
+    domain.evtchn.close(port)
+    assert guest.word(port) == LINKED
+    assert ipi(domain) == port + 1
+    assert guest.take(0) == []
+    assert ipi(domain) == port
+
+
+def test_priorities_have_xens_errors(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    port = ipi(domain)
+    assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(port, 16)) == -Errno.EINVAL
+    assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(port, 15)) == 0
+    assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(port + 1, 3)) == -Errno.EACCES
+    assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(9999, 3)) == -Errno.EINVAL
+
+
+def test_a_port_that_is_used_again_has_the_default_priority(guest: FifoGuest, domain: Any) -> None:
+    port = ipi(domain, 0, 2)
+    domain.evtchn.close(port)
+    assert ipi(domain) == port
+    assert domain.evtchn.channel(port).priority == 7
+
+
+def test_reset_gives_the_frames_back_and_the_two_level_abi(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    port = ipi(domain)
+    assert op(vcpu, EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset(DOMID_SELF)) == 0
+    assert domain.hw.refs == {}
+    port = ipi(domain)
+    domain.evtchn.send(port)
+    assert domain.shared_info[2048] == 1 << port
+    assert init(vcpu, domain.hw.alloc(1)[0]) == 0
+
+
+def test_a_destroyed_domain_gives_its_frames_back(guest: FifoGuest, host: Any, domain: Any) -> None:
+    ipi(domain)
+    assert host.destroy_domain(domain) == 0
+    assert domain.hw.refs == {}
+
+
+def test_a_polling_vcpu_wakes_for_its_port(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
+    port = ipi(domain)
+    guest.change(port, put=MASKED)
+    vcpu.poll(frozenset({port}), None)
+    domain.evtchn.send(port)
+    assert not vcpu.is_blocked
+
+
+def test_many_ports_need_a_domain_that_may_have_them(host: Any) -> None:
+    domain = make_domain(host, vcpus=1, max_event_channels=131071)
+    control, page = domain.hw.alloc(2)
+    domain.evtchn.init_control(0, control, 0)
+    for _ in range(128):
+        domain.evtchn.expand_array(page)
+    for _ in range(131071):
+        port = domain.evtchn.bind_ipi(0)
+    assert port == 131071
+    with pytest.raises(XenError) as error:
+        domain.evtchn.bind_ipi(0)
+    assert error.value.errno is Errno.ENOSPC
+
+
+@pytest.mark.parametrize("is_32bit", [False, True])
+def test_the_two_level_abi_has_as_many_ports_as_the_guests_word_squared(host: Any, is_32bit: bool) -> None:
+    domain = make_domain(host, is_32bit=is_32bit, max_event_channels=131071)
+    for _ in range(1023 if is_32bit else 4095):
+        domain.evtchn.bind_ipi(0)
+    with pytest.raises(XenError) as error:
+        domain.evtchn.bind_ipi(0)
+    assert error.value.errno is Errno.ENOSPC
+
+
+def test_a_guest_that_never_lets_a_link_succeed_costs_a_bounded_time(guest: FifoGuest, host: Any, domain: Any) -> None:
+    """The word changes under every compare-and-exchange: the event is put at the head instead."""
+    first, second = ipi(domain), ipi(domain)
+    domain.evtchn.send(first)
+    tries = []
+    real = host.machine.compare_exchange_u32
+
+    def unstable(maddr: int, old: int, new: int) -> int:
+        tries.append(maddr)
+        return old ^ 1
+
+    domain.evtchn.ops._shared.compare_exchange_u32 = unstable
+    domain.evtchn.send(second)
+    domain.evtchn.ops._shared.compare_exchange_u32 = real
+    assert 0 < len(tries) <= 8
+    assert not guest.word(first) & BUSY
+    assert guest.take(0) == [second]
+
+
+def test_rubbish_in_words_and_heads_is_the_guests_own_problem(guest: FifoGuest, host: Any, domain: Any) -> None:
+    ports = [ipi(domain, i % 2, i) for i in range(16)]
+    for rubbish in (0xFFFFFFFF, 0x2FFFFFFF, 0x20000000, 0, 0x9001FFFF, 0x3001FFFF):
+        for port in ports:
+            host.machine.write(guest.word_at(port), rubbish.to_bytes(4, "little"))
+        host.machine.write(guest.blocks[0], rubbish.to_bytes(4, "little") * 18)
+        for port in ports:
+            domain.evtchn.send(port)
+            domain.evtchn.unmask(port)
+            domain.evtchn.set_priority(port, rubbish % 16)
+            domain.evtchn.send(port)
+        assert domain.evtchn.audit() == []
+    assert domain.evtchn.virqs == {}
+    assert domain.evtchn.bind_virq(Virq.VIRQ_TIMER, 0) > 0
