@@ -34,12 +34,6 @@ class EvtchnOp(IntEnum):
     EVTCHNOP_set_priority = 13
 
 
-class EvtchnOpInternal(IntEnum):
-    """Commands that are not in the public header: how Xen continues a long operation. Guests may call them too."""
-
-    EVTCHNOP_reset_cont = 14
-
-
 class EvtchnStat(IntEnum):
     """evtchn_status.status."""
 

@@ -1,10 +1,11 @@
 """event_channel_op (event_channel.h)."""
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
-from domzero.abi.event_channel import EVTCHN_FIFO_LINK_BITS, EvtchnOp, EvtchnOpInternal, EvtchnStat
+from domzero.abi.event_channel import EVTCHN_FIFO_LINK_BITS, EvtchnOp, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
@@ -20,6 +21,12 @@ PORTS_AT_ONCE = 128
 """After closing so many ports a reset lets others have their turn."""
 COMPAT_OP_SIZE = 28
 """struct evtchn_op."""
+
+
+class EvtchnOpInternal(IntEnum):
+    """Commands that are not in the public header: how Xen continues a long operation. Guests may make them too."""
+
+    EVTCHNOP_reset_cont = 14
 
 
 def check_self(vcpu: "Vcpu", domid: int) -> None:

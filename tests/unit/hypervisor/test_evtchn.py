@@ -7,10 +7,11 @@ from fakes import hypercall, make_domain
 
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
-from domzero.abi.event_channel import EvtchnOp, EvtchnOpInternal, EvtchnStat
+from domzero.abi.event_channel import EvtchnOp, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn import MAX_PORT, alloc_unbound, bind_backend
+from domzero.hypervisor.hypercalls.event_channel import EvtchnOpInternal
 
 SI_PENDING = 2048
 SI_MASK = 2048 + 512
