@@ -187,6 +187,42 @@ class Vcpu:
         without an
         exit. Off for tracing."""
 
+Step: TypeAlias = tuple[str, int | None, int | None, int]
+"""What became of one instruction: "executed", "entered" (an exception, its handler reached through the IDT), "shutdown"
+(no handler: a triple fault), "halted", or why the engine could not; then vector, error code, CR2."""
+
+@final
+class Bare:
+    """A processor with all its rings and no hypervisor under its kernel, for `domzero lab`: no PV guest comes near it.
+
+    It has a domain of its own, whose frames are plain memory: page tables are written with `Machine.write`.
+    """
+
+    def __new__(cls, machine: Machine, domid: int) -> Bare: ...
+    def alloc(self, count: int) -> list[int]:
+        """Zeroed machine frames. MachineError when there are none."""
+    def step(self) -> Step:
+        """Runs one instruction."""
+    def run(self, limit: int) -> Step | None:
+        """Runs until `hlt` or a shutdown; None when `limit` instructions are used up."""
+    @property
+    def instructions(self) -> int: ...
+    @property
+    def output(self) -> bytes:
+        """What was written to the serial port at 0x3f8, up to 64 KiB."""
+    def registers(self) -> dict[str, int]:
+        """rax..r15, rip, rflags, cpl, es cs ss ds fs gs, cr0 cr2 cr3 cr4, efer star lstar fmask, fs_base gs_base
+        kernel_gs_base, gdtr_base gdtr_limit idtr_base idtr_limit ldtr tr tss_base, dr6 dr7."""
+    def get_reg(self, name: str) -> int: ...
+    def set_reg(self, name: str, value: int) -> None: ...
+    def load_table(self, which: Literal["gdt", "idt", "tss"], base: int, limit: int) -> None:
+        """As lgdt, lidt and ltr load them; a GDT has to begin at a page boundary."""
+    def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None: ...
+    def read_va(self, va: int, length: int) -> bytes:
+        """Reads as ring 0. GuestFault where not mapped."""
+    def write_va(self, va: int, data: bytes | bytearray) -> None: ...
+    def page_walk(self, va: int) -> list[tuple[int, int, int, int]]: ...
+
 Exit: TypeAlias = (
     "ExitHypercall | ExitPrivileged | ExitFault | ExitBudget | ExitDeadline | ExitInterrupted | ExitUnsupported"
 )

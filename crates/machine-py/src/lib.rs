@@ -1,5 +1,6 @@
 //! `domzero._machine`: the binding. No logic here; `domzero/_machine.pyi` is the contract.
 
+mod bare;
 mod exit;
 mod host;
 mod vcpu;
@@ -10,6 +11,8 @@ use pyo3::prelude::*;
 mod _machine {
     use super::*;
 
+    #[pymodule_export]
+    use super::bare::Bare;
     #[pymodule_export]
     use super::exit::{
         ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitUnsupported,

@@ -3,6 +3,7 @@
 //! No Python here; `crates/machine-py` binds it. A guest fault is a value, never an error; no guest input may panic.
 
 pub mod atomics;
+pub mod bare;
 pub mod clock;
 pub mod cpu;
 pub mod exit;

@@ -19,6 +19,9 @@ impl Vcpu {
         let exit = if self.cpu.domain.dying.load(Ordering::SeqCst) {
             // Its page tables are no tables any more.
             Exit::Interrupted
+        } else if self.cpu.cpl == 0 {
+            // Nothing leads here; should anything ever, it ends here.
+            Exit::Unsupported("a PV guest in ring 0")
         } else {
             self.run_guest(budget, deadline_ns)
         };

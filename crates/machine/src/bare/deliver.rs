@@ -1,0 +1,113 @@
+//! Entry into the kernel through the IDT: gates, stacks of the TSS, frames.
+
+use super::{Bare, Outcome, IF};
+use crate::cpu::fault::{vector, Fault, Trap};
+
+/// TF, NT, RF and VM: cleared when a handler is entered.
+const CLEARED: u64 = 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17;
+const INTERRUPT_GATE: u64 = 0xe;
+const TRAP_GATE: u64 = 0xf;
+/// RSP0 and IST1 in the TSS.
+const TSS_RSP0: u64 = 4;
+const TSS_IST1: u64 = 0x24;
+
+impl Bare {
+    /// Raises an exception, or (with the length of its instruction) the software interrupt `int n`.
+    pub(super) fn raise(&mut self, mut fault: Fault, software: Option<u8>) -> Outcome {
+        if fault.vector == vector::PF {
+            self.cr2 = fault.cr2;
+        }
+        let mut at = self.cpu.rip;
+        match self.enter(fault, software.is_some()) {
+            Ok(()) => return Outcome::Raised { fault, entered: true },
+            Err(second) => {
+                if let Some(len) = software {
+                    // A gate that may not be used faults at the instruction.
+                    at = at.wrapping_sub(u64::from(len));
+                    self.cpu.rip = at;
+                    fault = second;
+                    if self.enter(fault, false).is_ok() {
+                        return Outcome::Raised { fault, entered: true };
+                    }
+                }
+            }
+        }
+        match self.enter(Fault::with_code(vector::DF, 0), false) {
+            Ok(()) => Outcome::Raised { fault, entered: true },
+            Err(_) => Outcome::TripleFault { fault },
+        }
+    }
+
+    fn enter(&mut self, fault: Fault, software: bool) -> Result<(), Fault> {
+        self.enter_gate(fault, software).map_err(|trap| match trap {
+            Trap::Fault(f) => f,
+            _ => Fault::gp(),
+        })
+    }
+
+    /// Nothing changes when it fails.
+    fn enter_gate(&mut self, fault: Fault, software: bool) -> Result<(), Trap> {
+        let offset = u64::from(fault.vector) * 16;
+        let gate_error = u32::from(fault.vector) << 3 | 2;
+        let bad = || Trap::from(Fault::with_code(vector::GP, gate_error));
+        if offset + 15 > u64::from(self.idtr.limit) {
+            return Err(bad());
+        }
+        let base = self.idtr.base.wrapping_add(offset);
+        let (low, high) = (self.read_u64(base)?, self.read_u64(base.wrapping_add(8))?);
+        let kind = low >> 40 & 0x1f;
+        let dpl = (low >> 45 & 3) as u8;
+        if kind != INTERRUPT_GATE && kind != TRAP_GATE || software && dpl < self.cpu.cpl {
+            return Err(bad());
+        }
+        if low >> 47 & 1 == 0 {
+            return Err(Fault::with_code(vector::NP, gate_error).into());
+        }
+        let selector = (low >> 16) as u16;
+        let code = self
+            .cpu
+            .descriptor(selector)
+            .filter(|d| d.is_long() && d.present())
+            .ok_or_else(|| Trap::from(Fault::with_code(vector::GP, u32::from(selector & 0xfffc))))?;
+        let cpl = if code.is_conforming() {
+            self.cpu.cpl
+        } else {
+            code.dpl()
+        };
+        if cpl > self.cpu.cpl {
+            return Err(Fault::with_code(vector::GP, u32::from(selector & 0xfffc)).into());
+        }
+        let ist = low >> 32 & 7;
+        let top = match ist {
+            0 if cpl == self.cpu.cpl => self.cpu.regs[4],
+            0 => self.read_u64(self.tss.base.wrapping_add(TSS_RSP0 + 8 * u64::from(cpl)))?,
+            n => self.read_u64(self.tss.base.wrapping_add(TSS_IST1 + 8 * (n - 1)))?,
+        } & !15;
+        let old = self.cpu.rflags();
+        let words = [
+            fault.error_code.map(u64::from),
+            Some(self.cpu.rip),
+            Some(u64::from(self.cpu.sel[1])),
+            Some(old),
+            Some(self.cpu.regs[4]),
+            Some(u64::from(self.cpu.sel[2])),
+        ];
+        let frame: Vec<u8> = words.into_iter().flatten().flat_map(u64::to_le_bytes).collect();
+        let sp = top.wrapping_sub(frame.len() as u64);
+        let was = self.cpu.cpl;
+        self.write(sp, &frame)?;
+        let mut flags = old & !CLEARED;
+        if kind == INTERRUPT_GATE {
+            flags &= !IF;
+        }
+        self.cpu.set_rflags(flags);
+        self.cpu.sel[1] = selector & !3 | u16::from(cpl);
+        if cpl != was {
+            self.cpu.sel[2] = u16::from(cpl);
+        }
+        self.cpu.regs[4] = sp;
+        self.cpu.rip = low & 0xffff | low >> 32 & 0xffff_0000 | high << 32;
+        self.set_cpl(cpl);
+        Ok(())
+    }
+}

@@ -1,0 +1,380 @@
+//! Instructions that mean something else in ring 0, or that show the processor's own tables.
+
+use super::{Bare, Outcome, Table, CR0_TS, IF, IOPL};
+use crate::cpu::exec::operand::{read_op, set_gpr};
+use crate::cpu::fault::{Fault, Trap};
+use crate::cpu::regs::gpr_index;
+use crate::cpu::segment::DescTable;
+use crate::mem::Mfn;
+use crate::mmu::walk::canonical;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+
+type Native = Result<Outcome, Trap>;
+
+const RF: u64 = 1 << 16;
+const VM: u64 = 1 << 17;
+const NT: u64 = 1 << 14;
+const CR4_UMIP: u64 = 1 << 11;
+const CR4_TSD: u64 = 1 << 2;
+const CR4_PCE: u64 = 1 << 8;
+
+fn gp() -> Native {
+    Err(Fault::gp().into())
+}
+
+impl Bare {
+    /// Runs `i` here if the engine would take it for a guest's; `None` leaves it to the engine.
+    pub(super) fn native(&mut self, i: &Instruction) -> Option<Native> {
+        let ring0 = self.cpu.cpl == 0;
+        match i.mnemonic() {
+            Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw => {
+                if !ring0 && self.cr4 & CR4_UMIP != 0 {
+                    return Some(gp());
+                }
+                Some(self.store_state(i))
+            }
+            Mnemonic::Rdtsc | Mnemonic::Rdtscp if !ring0 && self.cr4 & CR4_TSD != 0 => Some(gp()),
+            Mnemonic::Rdpmc if ring0 || self.cr4 & CR4_PCE != 0 => {
+                self.cpu.regs[0] = 0;
+                self.cpu.regs[2] = 0;
+                Some(Ok(Outcome::Executed))
+            }
+            Mnemonic::Popfq | Mnemonic::Popfd | Mnemonic::Popf if self.iopl() >= self.cpu.cpl => {
+                Some(self.popf(i))
+            }
+            Mnemonic::Cli | Mnemonic::Sti if self.iopl() >= self.cpu.cpl => {
+                let flags = self.cpu.rflags();
+                let on = i.mnemonic() == Mnemonic::Sti;
+                self.cpu.set_rflags(if on { flags | IF } else { flags & !IF });
+                Some(Ok(Outcome::Executed))
+            }
+            Mnemonic::In | Mnemonic::Out if self.iopl() >= self.cpu.cpl => Some(self.port(i)),
+            Mnemonic::Iretq | Mnemonic::Iretd | Mnemonic::Iret if !self.cpu.is_32bit_code() => {
+                Some(self.iret(i))
+            }
+            _ if ring0 => self.ring0(i),
+            _ => None,
+        }
+    }
+
+    fn ring0(&mut self, i: &Instruction) -> Option<Native> {
+        let done = Some(Ok(Outcome::Executed));
+        match i.mnemonic() {
+            Mnemonic::Hlt => Some(Ok(Outcome::Halted)),
+            Mnemonic::Clts => {
+                self.cpu.ts = false;
+                done
+            }
+            Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => done,
+            Mnemonic::Invlpg => {
+                let va = self.cpu.ea(i);
+                self.cpu.invlpg(va);
+                done
+            }
+            Mnemonic::Swapgs => {
+                std::mem::swap(&mut self.cpu.gs_base, &mut self.kernel_gs_base);
+                done
+            }
+            Mnemonic::Lgdt | Mnemonic::Lidt => Some(self.load_table(i)),
+            Mnemonic::Lldt => Some(self.lldt(i)),
+            Mnemonic::Ltr => Some(self.ltr(i)),
+            Mnemonic::Lmsw => Some(self.lmsw(i)),
+            Mnemonic::Rdmsr | Mnemonic::Wrmsr => Some(self.msr(i.mnemonic() == Mnemonic::Wrmsr)),
+            Mnemonic::Sysretq => Some(self.sysret()),
+            Mnemonic::Mov => self.mov_system(i),
+            _ => None,
+        }
+    }
+
+    /// sgdt, sidt, sldt, str, smsw: this processor's own values.
+    fn store_state(&mut self, i: &Instruction) -> Native {
+        let table = match i.mnemonic() {
+            Mnemonic::Sgdt => self.gdtr,
+            Mnemonic::Sidt => self.idtr,
+            other => {
+                let value = match other {
+                    Mnemonic::Sldt => u64::from(self.ldtr),
+                    Mnemonic::Str => u64::from(self.tr),
+                    _ => self.cr0(),
+                };
+                if i.op0_kind() == OpKind::Register {
+                    set_gpr(&mut self.cpu, i.op0_register(), value);
+                } else {
+                    let va = self.cpu.ea(i);
+                    self.cpu.write::<u16>(va, value as u16)?;
+                }
+                return Ok(Outcome::Executed);
+            }
+        };
+        let mut image = [0u8; 10];
+        image[..2].copy_from_slice(&(table.limit as u16).to_le_bytes());
+        image[2..].copy_from_slice(&table.base.to_le_bytes());
+        let va = self.cpu.ea(i);
+        self.cpu.write_bytes(va, &image)?;
+        Ok(Outcome::Executed)
+    }
+
+    fn popf(&mut self, i: &Instruction) -> Native {
+        let bytes: u64 = if i.mnemonic() == Mnemonic::Popf { 2 } else { 8 };
+        let mut value = self.cpu.peek_stack::<u64>(0)?;
+        let old = self.cpu.rflags();
+        if bytes == 2 {
+            value = value & 0xffff | old & !0xffff;
+        }
+        let mut keep = VM | 3 << 19;
+        if self.cpu.cpl != 0 {
+            keep |= IOPL;
+        }
+        self.cpu.regs[4] = self.cpu.regs[4].wrapping_add(bytes);
+        self.cpu.set_rflags(old & keep | value & !keep & !RF);
+        Ok(Outcome::Executed)
+    }
+
+    fn port(&mut self, i: &Instruction) -> Native {
+        const SERIAL: u64 = 0x3f8;
+        const LINE_STATUS: u64 = SERIAL + 5;
+        let out = i.mnemonic() == Mnemonic::Out;
+        let n = u32::from(!out);
+        let port = match i.op_kind(n) {
+            OpKind::Register => self.cpu.regs[2] & 0xffff,
+            _ => i.immediate(n) & 0xff,
+        };
+        if out {
+            if port == SERIAL {
+                self.serial(self.cpu.regs[0] as u8);
+            }
+            return Ok(Outcome::Executed);
+        }
+        // A transmitter that is always empty; of all other ports nothing answers.
+        let value = if port == LINE_STATUS { 0x60 } else { u64::MAX };
+        match i.op0_register() {
+            Register::AL => self.cpu.set_reg::<u8>(Register::AL, value as u8),
+            Register::AX => self.cpu.set_reg::<u16>(Register::AX, value as u16),
+            _ => self.cpu.set_reg::<u32>(Register::EAX, value as u32),
+        }
+        Ok(Outcome::Executed)
+    }
+
+    fn load_table(&mut self, i: &Instruction) -> Native {
+        let mut image = [0u8; 10];
+        let va = self.cpu.ea(i);
+        self.cpu.read_bytes(va, &mut image)?;
+        let [l0, l1, base @ ..] = image;
+        let table = Table {
+            base: u64::from_le_bytes(base),
+            limit: u32::from(u16::from_le_bytes([l0, l1])),
+        };
+        if !canonical(table.base) {
+            return gp();
+        }
+        if i.mnemonic() == Mnemonic::Lidt {
+            self.idtr = table;
+        } else if let Err(why) = self.load_gdt(table) {
+            return Err(Trap::Unsupported(why));
+        }
+        Ok(Outcome::Executed)
+    }
+
+    /// Base and limit of a 16-byte system descriptor of one of these types.
+    fn system_descriptor(&mut self, selector: u16, types: &[u64]) -> Result<Table, Trap> {
+        let bad = || Trap::from(Fault::with_code(13, u32::from(selector & 0xfffc)));
+        let at = u64::from(selector & 0xfff8);
+        if selector & 4 != 0 || at + 15 > u64::from(self.gdtr.limit) {
+            return Err(bad());
+        }
+        let base = self.gdtr.base.wrapping_add(at);
+        let (low, high) = (self.read_u64(base)?, self.read_u64(base.wrapping_add(8))?);
+        if low >> 44 & 1 != 0 || !types.contains(&(low >> 40 & 15)) {
+            return Err(bad());
+        }
+        if low >> 47 & 1 == 0 {
+            return Err(Fault::with_code(11, u32::from(selector & 0xfffc)).into());
+        }
+        Ok(Table {
+            base: low >> 16 & 0xff_ffff | low >> 32 & 0xff00_0000 | high << 32,
+            limit: (low & 0xffff | low >> 32 & 0xf_0000) as u32,
+        })
+    }
+
+    fn lldt(&mut self, i: &Instruction) -> Native {
+        let selector = read_op::<16>(&mut self.cpu, i, 0)? as u16;
+        if selector & 0xfffc == 0 {
+            self.ldtr = selector;
+            self.cpu.desc.ldt = DescTable::default();
+            return Ok(Outcome::Executed);
+        }
+        let table = self.system_descriptor(selector, &[2])?;
+        let frames = self.table_frames(table).map_err(Trap::Unsupported)?;
+        self.ldtr = selector;
+        self.cpu.desc.ldt = DescTable {
+            frames,
+            entries: (table.limit.min(0xffff) + 1) / 8,
+        };
+        Ok(Outcome::Executed)
+    }
+
+    fn ltr(&mut self, i: &Instruction) -> Native {
+        let selector = read_op::<16>(&mut self.cpu, i, 0)? as u16;
+        if selector & 0xfffc == 0 {
+            return gp();
+        }
+        self.tss = self.system_descriptor(selector, &[9])?;
+        self.tr = selector;
+        // The descriptor is marked busy.
+        let at = self
+            .gdtr
+            .base
+            .wrapping_add(u64::from(selector & 0xfff8))
+            .wrapping_add(5);
+        let mut access = [0];
+        self.read(at, &mut access)?;
+        self.write(at, &[access[0] | 2])?;
+        Ok(Outcome::Executed)
+    }
+
+    fn lmsw(&mut self, i: &Instruction) -> Native {
+        let value = u64::from(read_op::<16>(&mut self.cpu, i, 0)? as u16);
+        self.cr0 = self.cr0 & !0xe | value & 0xe;
+        self.cpu.ts = value & CR0_TS != 0;
+        Ok(Outcome::Executed)
+    }
+
+    fn msr(&mut self, write: bool) -> Native {
+        let value = (self.cpu.regs[2] << 32) | (self.cpu.regs[0] & 0xffff_ffff);
+        let slot = match self.cpu.regs[1] as u32 {
+            0xc000_0080 => &mut self.efer,
+            0xc000_0081 => &mut self.star,
+            0xc000_0082 => &mut self.lstar,
+            0xc000_0084 => &mut self.fmask,
+            0xc000_0100 => &mut self.cpu.fs_base,
+            0xc000_0101 => &mut self.cpu.gs_base,
+            0xc000_0102 => &mut self.kernel_gs_base,
+            _ => return gp(),
+        };
+        if write {
+            *slot = value;
+        } else {
+            let value = *slot;
+            self.cpu.regs[0] = value & 0xffff_ffff;
+            self.cpu.regs[2] = value >> 32;
+        }
+        Ok(Outcome::Executed)
+    }
+
+    /// mov to and from control and debug registers.
+    fn mov_system(&mut self, i: &Instruction) -> Option<Native> {
+        let number = |r: Register, first: Register| (r as usize).wrapping_sub(first as usize);
+        match i.code() {
+            Code::Mov_r64_cr => {
+                let value = match number(i.op1_register(), Register::CR0) {
+                    0 => self.cr0(),
+                    2 => self.cr2,
+                    3 => self.cpu.base().map_or(0, Mfn::maddr),
+                    4 => self.cr4,
+                    8 => 0,
+                    _ => return Some(Err(Fault::ud().into())),
+                };
+                self.cpu.regs[gpr_index(i.op0_register()) & 15] = value;
+            }
+            Code::Mov_cr_r64 => {
+                let value = self.cpu.regs[gpr_index(i.op1_register()) & 15];
+                match number(i.op0_register(), Register::CR0) {
+                    0 if value & 0x8000_0001 != 0x8000_0001 => return Some(gp()),
+                    0 => {
+                        self.cr0 = value;
+                        self.cpu.ts = value & CR0_TS != 0;
+                    }
+                    2 => self.cr2 = value,
+                    3 => self.load_base(Mfn((value & 0x000f_ffff_ffff_f000) >> 12)),
+                    4 if value & 1 << 5 == 0 => return Some(gp()),
+                    4 => self.cr4 = value,
+                    8 => {}
+                    _ => return Some(Err(Fault::ud().into())),
+                }
+            }
+            Code::Mov_r64_dr => {
+                let n = number(i.op1_register(), Register::DR0);
+                self.cpu.regs[gpr_index(i.op0_register()) & 15] = self.debug.get(n).copied().unwrap_or(0);
+            }
+            Code::Mov_dr_r64 => {
+                let value = self.cpu.regs[gpr_index(i.op1_register()) & 15];
+                if let Some(slot) = self.debug.get_mut(number(i.op0_register(), Register::DR0)) {
+                    *slot = value;
+                }
+            }
+            _ => return None,
+        }
+        Some(Ok(Outcome::Executed))
+    }
+
+    /// iret to the same or an outer ring.
+    fn iret(&mut self, i: &Instruction) -> Native {
+        let width: u64 = match i.mnemonic() {
+            Mnemonic::Iretq => 8,
+            _ => return Err(Trap::Unsupported("iret with operands of less than 64 bits")),
+        };
+        if self.cpu.rflags() & NT != 0 {
+            return gp();
+        }
+        let mut frame = [0u64; 5];
+        for (n, slot) in frame.iter_mut().enumerate() {
+            *slot = self.cpu.peek_stack::<u64>(n as u64 * width)?;
+        }
+        let [rip, cs, flags, rsp, ss] = frame;
+        let (cs, ss) = (cs as u16, ss as u16);
+        let cpl = (cs & 3) as u8;
+        let code = self.cpu.descriptor(cs).filter(|d| d.is_code());
+        let ok = code.is_some_and(|d| d.present() && (d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl));
+        if cs & 0xfffc == 0 || cpl < self.cpu.cpl || !ok {
+            return Err(Fault::with_code(13, u32::from(cs & 0xfffc)).into());
+        }
+        let long = code.is_some_and(|d| d.is_long());
+        let null_ss = ss & 0xfffc == 0 && long && cpl < 3;
+        let stack = self.cpu.descriptor(ss);
+        let ss_ok = stack.is_some_and(|d| d.is_writable() && d.dpl() == cpl);
+        if ss & 3 != u16::from(cpl) || !(null_ss || ss_ok) {
+            return Err(Fault::with_code(13, u32::from(ss & 0xfffc)).into());
+        }
+        if !canonical(rip) {
+            return gp();
+        }
+        let old = self.cpu.rflags();
+        let mut keep = VM | 3 << 19;
+        if self.cpu.cpl != 0 {
+            keep |= IOPL;
+        }
+        if self.iopl() < self.cpu.cpl {
+            keep |= IF;
+        }
+        self.cpu.set_rflags(old & keep | flags & !keep);
+        self.cpu.regs[4] = rsp;
+        self.cpu.sel[1] = cs;
+        self.cpu.sel[2] = ss;
+        self.cpu.next_rip = rip;
+        self.set_cpl(cpl);
+        Ok(Outcome::Executed)
+    }
+
+    pub(super) fn syscall(&mut self) -> Outcome {
+        // rcx and r11 are set by the engine.
+        let selector = (self.star >> 32) as u16 & !3;
+        self.cpu.sel[1] = selector;
+        self.cpu.sel[2] = selector.wrapping_add(8);
+        let flags = self.cpu.rflags();
+        self.cpu.set_rflags(flags & !self.fmask & !RF);
+        self.cpu.rip = self.lstar;
+        self.set_cpl(0);
+        Outcome::Executed
+    }
+
+    fn sysret(&mut self) -> Native {
+        let selector = (self.star >> 48) as u16 | 3;
+        self.cpu.sel[1] = selector.wrapping_add(16) | 3;
+        self.cpu.sel[2] = selector.wrapping_add(8) | 3;
+        let flags = self.cpu.regs[11];
+        self.cpu.set_rflags(flags & !(RF | VM));
+        self.cpu.next_rip = self.cpu.regs[1];
+        self.set_cpl(3);
+        Ok(Outcome::Executed)
+    }
+}
