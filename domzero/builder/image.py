@@ -11,7 +11,7 @@ from domzero.abi.elfnote import ElfNote
 from domzero.abi.features import XenFeature
 from domzero.builder import bzimage
 from domzero.builder.decompress import compression_of, decompress
-from domzero.builder.elf import EM_386, ElfFile, is_elf, parse_elf
+from domzero.builder.elf import EM_X86_64, ElfFile, is_elf, parse_elf
 from domzero.builder.notes import XenNotes, find_notes
 from domzero.errors import ImageError
 
@@ -42,6 +42,11 @@ class KernelImage:
     notes: XenNotes
 
     @property
+    def is_32bit(self) -> bool:
+        """A PAE kernel for ring 1."""
+        return not self.elf.is_64bit
+
+    @property
     def entry(self) -> int:
         """Virtual address of the entry point."""
         note = self.notes.number(ElfNote.ENTRY)
@@ -70,7 +75,7 @@ _cache: OrderedDict[tuple[str, int, int], KernelImage] = OrderedDict()
 
 
 def load_kernel(path: str | PathLike[str]) -> KernelImage:
-    """Reads, unpacks and checks a 64-bit PV kernel. The last few that were compressed are kept in memory: a reboot
+    """Reads, unpacks and checks a PV kernel. The last few that were compressed are kept in memory: a reboot
     does not unpack again.
 
     :raises ImageError: with a message that begins with the path.
@@ -113,8 +118,6 @@ def parse_kernel(data: bytes, name: str) -> KernelImage:
         if notes is None:
             raise ImageError("not a Xen PV kernel: no Xen ELF notes")
         _check(elf, notes)
-        if elf.machine == EM_386 or not elf.is_64bit:
-            raise ImageError("32-bit kernels cannot be run yet")
     except ImageError as error:
         raise ImageError(f"{name}: {error.message}", key="kernel", hint=error.hint) from error
     return KernelImage(name, elf, notes)
@@ -142,10 +145,20 @@ def unpack(data: bytes) -> bytes | memoryview:
     raise ImageError("not a kernel: neither bzImage nor ELF")
 
 
+def _is_pae(notes: XenNotes) -> bool:
+    """PAE="yes", "yes[extended-cr3]", "bimodal" and the like."""
+    mode = notes.string(ElfNote.PAE_MODE) or ""
+    return mode.startswith("yes") or "bimodal" in mode
+
+
 def _check(elf: ElfFile, notes: XenNotes) -> None:
     """Checks that need no domain."""
+    if elf.is_64bit != (elf.machine == EM_X86_64):
+        raise ImageError("damaged ELF file: its class does not suit its machine")
     if notes.number(ElfNote.ENTRY) is None and notes.number(ElfNote.PHYS32_ENTRY) is not None:
         raise ImageError("not a Xen PV kernel: it can be started as HVM or PVH only", hint="it has no ENTRY note")
+    if not elf.is_64bit and not _is_pae(notes):
+        raise ImageError("a 32-bit kernel without PAE, which no 64-bit Xen runs")
     version = notes.string(ElfNote.XEN_VERSION)
     if version is not None and not version.startswith("xen-3."):
         raise ImageError(f"made for another hypervisor interface: {version!r}, not 'xen-3.0'")

@@ -1,4 +1,4 @@
-"""The start-of-day memory layout of a 64-bit PV domain (xen.h, "Start-of-day memory layout"): pure arithmetic.
+"""The start-of-day memory layout of a PV domain (xen.h, "Start-of-day memory layout"): pure arithmetic.
 
 Order in the initial mapping: kernel, ramdisk (unless the kernel takes it unmapped), p2m list (unless the kernel wants
 it elsewhere), start_info, xenstore page, console page, page tables, boot stack, padding. Behind it, not in the mapping:
@@ -19,6 +19,8 @@ PADDING_MIN = 512 << 10
 END_ALIGN = 4 << 20
 HOLE_START = 0xFFFF_8000_0000_0000
 HOLE_END = 0xFFFF_8800_0000_0000
+HYPERVISOR_START_32 = 0xF580_0000
+"""A 32-bit guest's addresses end here."""
 _CANONICAL_LOW = 1 << 47
 _CANONICAL_HIGH = 0xFFFF_8000_0000_0000
 _VA_END = 1 << 64
@@ -28,14 +30,18 @@ TableKey = tuple[int, int]
 
 
 def table_shift(level: int) -> int:
-    """log2 of what one table of this level maps: 21 for an L1, 48 for the L4."""
+    """log2 of what one table of this level maps: 21 for an L1, 48 for an L4."""
     return PAGE_SHIFT + 9 * level
 
 
-def tables_for(start: int, end: int) -> list[TableKey]:
-    """The tables, L4 first, that map the virtual range [start, end)."""
-    keys: list[TableKey] = [(4, 0)]
-    for level in (3, 2, 1):
+def tables_for(start: int, end: int, *, is_32bit: bool = False) -> list[TableKey]:
+    """The tables, the root first, that map the virtual range [start, end). An L4, or a 32-bit guest's L3, which always
+    has its fourth L2: Xen's own area is there."""
+    root = 3 if is_32bit else 4
+    keys: list[TableKey] = [(root, 0)]
+    if is_32bit and end <= 3 << table_shift(2):
+        keys.append((2, 3))
+    for level in range(root - 1, 0, -1):
         shift = table_shift(level)
         keys.extend((level, prefix) for prefix in range(start >> shift, (end - 1 >> shift) + 1))
     return keys
@@ -62,6 +68,7 @@ class Layout:
     end_pfn: int
     used_pfns: int
     tables: dict[TableKey, int]
+    is_32bit: bool = False
 
     def va(self, pfn: int) -> int:
         """Virtual address of a frame in the initial mapping."""
@@ -93,6 +100,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     :raises ImageError: it does not fit, or the kernel asks for impossible addresses.
     """
     base = image.notes.virt_base
+    is_32bit = image.is_32bit
     init_p2m = image.notes.number(ElfNote.INIT_P2M)
     ramdisk_mapped = bool(ramdisk_size) and not image.notes.number(ElfNote.MOD_START_PFN)
     if base % PAGE_SIZE:
@@ -102,7 +110,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     ramdisk_pfn = p2m_pfn = 0
     if ramdisk_mapped:
         ramdisk_pfn, cursor = cursor, cursor + pages(ramdisk_size)
-    p2m_pages = pages(nr_pages * 8)
+    p2m_pages = pages(nr_pages * (4 if is_32bit else 8))
     if init_p2m is None:
         p2m_pfn, cursor = cursor, cursor + p2m_pages
     start_info, store, console, pt_pfn = cursor, cursor + 1, cursor + 2, cursor + 3
@@ -112,8 +120,8 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         stack = pt_pfn + len(keys)
         end_va = base + ((stack + 1) << PAGE_SHIFT) + PADDING_MIN
         end_va = (end_va + END_ALIGN - 1) & ~(END_ALIGN - 1)
-        _check_range(base, end_va, "initial mapping")
-        needed = tables_for(base, end_va)
+        _check_range(base, end_va, "initial mapping", is_32bit)
+        needed = tables_for(base, end_va, is_32bit=is_32bit)
         if len(needed) <= len(keys):
             break
         keys = needed
@@ -128,12 +136,12 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         if init_p2m % PAGE_SIZE:
             raise ImageError(f"its INIT_P2M {init_p2m:#x} is not page-aligned", key="kernel")
         p2m_end = init_p2m + (p2m_pages << PAGE_SHIFT)
-        _check_range(init_p2m, p2m_end, "INIT_P2M")
+        _check_range(init_p2m, p2m_end, "INIT_P2M", is_32bit)
         if init_p2m < end_va and base < p2m_end:
             raise ImageError("its INIT_P2M lies in its own initial mapping", key="kernel")
         first_p2m = p2m_pfn = cursor
         cursor += p2m_pages
-        for key in tables_for(init_p2m, p2m_end):
+        for key in tables_for(init_p2m, p2m_end, is_32bit=is_32bit):
             if key not in tables:
                 tables[key] = cursor
                 cursor += 1
@@ -160,6 +168,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         end_pfn=end_pfn,
         used_pfns=cursor,
         tables=tables,
+        is_32bit=is_32bit,
     )
 
 
@@ -176,9 +185,9 @@ def _kernel_end(image: KernelImage) -> int:
     return pages(end)
 
 
-def _check_range(start: int, end: int, what: str) -> None:
-    low = end <= _CANONICAL_LOW
-    high = start >= _CANONICAL_HIGH and end <= _VA_END
+def _check_range(start: int, end: int, what: str, is_32bit: bool) -> None:
+    low = end <= (HYPERVISOR_START_32 if is_32bit else _CANONICAL_LOW)
+    high = not is_32bit and start >= _CANONICAL_HIGH and end <= _VA_END
     if not (low or high) or (start < HOLE_END and end > HOLE_START):
         raise ImageError(f"its {what} {start:#x}..{end:#x} is where no guest can be mapped", key="kernel")
 

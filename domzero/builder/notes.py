@@ -80,12 +80,12 @@ def find_notes(elf: ElfFile) -> XenNotes | None:
     """Xen's notes in note segments, else in note sections, else the `__xen_guest` section; None without any."""
     for segment in elf.segments:
         if segment.type == PT_NOTE:
-            notes = _from_area(elf.data[segment.offset : segment.offset + segment.filesz])
+            notes = _from_area(elf.data, segment.offset, segment.filesz)
             if notes:
                 return notes
     for section in elf.sections:
         if section.type == SHT_NOTE:
-            notes = _from_area(elf.data[section.offset : section.offset + section.size])
+            notes = _from_area(elf.data, section.offset, section.size)
             if notes:
                 return notes
     for section in elf.sections:
@@ -94,22 +94,21 @@ def find_notes(elf: ElfFile) -> XenNotes | None:
     return None
 
 
-def _entries(area: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:
-    offset = 0
-    while offset + 12 <= len(area):
+def _entries(area: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, int, memoryview]]:
+    """The notes that begin in the area. The last one may be cut off, as in GRUB's 32-bit image."""
+    end = offset + size
+    while offset + 12 <= min(end, len(area)):
         namesz, descsz, kind = struct.unpack_from("<III", area, offset)
         name_at = offset + 12
         desc_at = name_at + (namesz + 3 & ~3)
         offset = desc_at + (descsz + 3 & ~3)
-        if desc_at + descsz > len(area):
-            return  # a damaged entry ends the list
         yield bytes(area[name_at : name_at + namesz]).rstrip(b"\0"), kind, area[desc_at : desc_at + descsz]
 
 
-def _from_area(area: memoryview) -> XenNotes | None:
+def _from_area(area: memoryview, offset: int, size: int) -> XenNotes | None:
     notes = XenNotes()
     found = False
-    for name, kind, desc in _entries(area):
+    for name, kind, desc in _entries(area, offset, size):
         if name != b"Xen":
             continue
         found = True

@@ -17,7 +17,7 @@ from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
 from domzero.builder.image import KernelImage, load_kernel, read_file
 from domzero.builder.layout import plan
-from domzero.builder.pv64 import Built, Start, build_pv64
+from domzero.builder.pv import Built, Start, build_pv
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.nodes import Ring, forget_nodes, home, write_nodes
@@ -272,6 +272,7 @@ class DomainSession:
             vcpus=self.config.vcpus,
             uuid=self.config.uuid,
             domid=domid,
+            is_32bit=image.is_32bit,
         )
         domain = host.create_domain(spec)
         try:
@@ -300,7 +301,7 @@ class DomainSession:
             cmdline=self.config.cmdline,
             ramdisk=ramdisk,
         )
-        built = build_pv64(host.machine, domain.hw, domain.vcpus[0].hw, image, start, host.memory)
+        built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, start, host.memory)
         domid = domain.domid
         store_ring, console_ring = Ring(built.store_mfn, store_port), Ring(built.console_mfn, console_port)
         write_nodes(self.store, self.config, domid, store_ring, console_ring)

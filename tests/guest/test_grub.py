@@ -1,4 +1,4 @@
-"""GRUB as a PV kernel: a guest that is not Linux, with a hypercall page and its p2m list in the initial mapping."""
+"""GRUB as a PV kernel, 64-bit and 32-bit: not Linux, with a hypercall page and its p2m list mapped from the start."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_grub_comes_to_its_prompt_answers_and_halts(grub: Path) -> None:
-    session = DomainSession(DomainConfig(kernel=str(grub / "grub-x86_64-xen.bin"), memory_mib=64))
+@pytest.mark.parametrize("kernel", ["grub-x86_64-xen.bin", "grub-i386-xen.bin"])
+def test_grub_comes_to_its_prompt_answers_and_halts(grub: Path, kernel: str) -> None:
+    session = DomainSession(DomainConfig(kernel=str(grub / kernel), memory_mib=64))
     session.start()
     try:
         until(lambda: session.console.history.endswith(b"grub> "))

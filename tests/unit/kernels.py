@@ -7,7 +7,14 @@ import struct
 VIRT_BASE = 0xFFFFFFFF80000000
 PADDR = 0x100000
 INFO = {"ENTRY": 1, "HYPERCALL_PAGE": 2, "VIRT_BASE": 3, "PADDR_OFFSET": 4, "XEN_VERSION": 5, "LOADER": 8}
-INFO |= {"FEATURES": 10, "INIT_P2M": 15, "MOD_START_PFN": 16, "SUPPORTED_FEATURES": 17, "PHYS32_ENTRY": 18}
+INFO |= {
+    "PAE_MODE": 9,
+    "FEATURES": 10,
+    "INIT_P2M": 15,
+    "MOD_START_PFN": 16,
+    "SUPPORTED_FEATURES": 17,
+    "PHYS32_ENTRY": 18,
+}
 
 
 def note(kind: int, value: int | str, name: bytes = b"Xen\0") -> bytes:

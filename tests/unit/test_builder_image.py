@@ -129,8 +129,17 @@ def test_a_kernel_that_needs_what_there_is_not_is_refused(changes: dict[str, str
     assert says in refusal(elf(note_area=notes(**changes)))
 
 
-def test_32_bit_kernels_are_refused_for_now() -> None:
-    assert "32-bit" in refusal(elf(machine=3, wide=False))
+def test_32_bit_kernels_without_pae_are_refused() -> None:
+    assert "without PAE" in refusal(elf(machine=3, wide=False))
+
+
+@pytest.mark.parametrize("mode", ["yes", "yes[extended-cr3]", "bimodal", "yes,bimodal"])
+def test_32_bit_kernels_with_pae_are_taken(mode: str) -> None:
+    assert parse_kernel(elf(machine=3, wide=False, note_area=notes(PAE_MODE=mode)), "k").is_32bit
+
+
+def test_an_elf_class_that_does_not_suit_its_machine_is_refused() -> None:
+    assert "does not suit" in refusal(elf(machine=62, wide=False))
 
 
 def test_kernels_for_other_architectures_are_refused() -> None:

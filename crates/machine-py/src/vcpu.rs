@@ -156,7 +156,7 @@ impl Vcpu {
             return Ok(());
         }
         if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
-            v.cpu.sel[i] = value as u16;
+            v.set_selector(i, value as u16);
             return Ok(());
         }
         match name {
@@ -325,7 +325,7 @@ impl Vcpu {
         let Some(base) = v.base(v.guest_kernel()) else {
             return Ok(Vec::new());
         };
-        let steps = walk::inspect(&v.domain().machine.mem, base, va);
+        let steps = walk::inspect(&v.domain().machine.mem, base, va, v.domain().is_32bit);
         Ok(steps
             .into_iter()
             .map(|(level, table, index, entry)| (level, table.0, index, entry))

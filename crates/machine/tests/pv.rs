@@ -16,7 +16,7 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     let mut vm = TestVm::new(code);
     vm.poke(HANDLER, &SYSCALL);
-    let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, INFO_VA);
+    let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, INFO_VA, false);
     let maddr = walk.last().map(|w| w.3 & 0x000f_ffff_ffff_f000).expect("mapped");
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);

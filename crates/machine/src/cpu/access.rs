@@ -43,6 +43,7 @@ impl Cpu {
         };
         let walker = Walker {
             l4: key.l4,
+            pae: self.domain.is_32bit,
             user: key.user,
             m2p: self.m2p,
         };

@@ -181,6 +181,11 @@ impl Cpu {
     pub fn new(domain: Arc<Domain>, shared: Arc<VcpuShared>) -> Box<Cpu> {
         let machine = &domain.machine;
         domain.register_vcpu(&shared);
+        let m2p = if domain.is_32bit {
+            machine.m2p_compat()
+        } else {
+            machine.m2p()
+        };
         let mut views = Views::new();
         let mut cpu = Box::new(Cpu {
             regs: [0; 16],
@@ -201,7 +206,7 @@ impl Cpu {
             mxcsr: 0x1f80,
             ts: false,
             iopl: 0,
-            cpl: 3,
+            cpl: if domain.is_32bit { 1 } else { 3 },
             noncanonical: false,
             last_miss: (0, 0),
             table_stores: true,
@@ -218,7 +223,7 @@ impl Cpu {
             tsc_aux: 0,
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),
-            m2p: (machine.m2p().0 .0, machine.m2p().1),
+            m2p: (m2p.0 .0, m2p.1),
             views,
             blocks: BlockCache::default(),
             forget_all: false,

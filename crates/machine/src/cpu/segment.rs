@@ -118,7 +118,10 @@ const FLAT_RING3_CS64: u16 = 0xe033;
 const FIRST_RESERVED_ENTRY: u32 = 14 * PER_FRAME;
 
 /// Descriptors in Xen's part of the GDT that a guest may use: the selectors of the public headers.
-fn xen_descriptor(index: u32) -> Option<u64> {
+fn xen_descriptor(index: u32, is_32bit: bool) -> Option<u64> {
+    if is_32bit {
+        return xen_descriptor_32(index);
+    }
     Some(match index << 3 {
         0xe008 => 0x00af_9b00_0000_ffff, // ring 0 code, 64-bit
         0xe010 => 0x00cf_9300_0000_ffff, // ring 0 data
@@ -126,6 +129,19 @@ fn xen_descriptor(index: u32) -> Option<u64> {
         0xe020 => 0x00cf_fb00_0000_ffff, // ring 3 code, 32-bit (FLAT_RING3_CS32)
         0xe028 => 0x00cf_f300_0000_ffff, // ring 3 data (FLAT_RING3_DS32, SS64)
         0xe030 => 0x00af_fb00_0000_ffff, // ring 3 code, 64-bit (FLAT_RING3_CS64)
+        _ => return None,
+    })
+}
+
+/// The same of the GDT that 32-bit guests have (`xen-x86_32.h`).
+fn xen_descriptor_32(index: u32) -> Option<u64> {
+    Some(match index << 3 {
+        0xe008 => 0x00af_9b00_0000_ffff, // ring 0 code, 64-bit
+        0xe010 => 0x00cf_9300_0000_ffff, // ring 0 data
+        0xe018 => 0x00cf_bb00_0000_ffff, // FLAT_RING1_CS
+        0xe020 => 0x00cf_b300_0000_ffff, // FLAT_RING1_DS, _SS
+        0xe028 => 0x00cf_fb00_0000_ffff, // FLAT_RING3_CS
+        0xe030 => 0x00cf_f300_0000_ffff, // FLAT_RING3_DS, _SS
         _ => return None,
     })
 }
@@ -149,7 +165,7 @@ impl Cpu {
             &self.desc.gdt
         };
         if selector & 4 == 0 && index >= FIRST_RESERVED_ENTRY {
-            return xen_descriptor(index).map(Descriptor);
+            return xen_descriptor(index, self.domain.is_32bit).map(Descriptor);
         }
         if index >= table.entries {
             return None;
@@ -265,7 +281,7 @@ impl Cpu {
     /// Works out from CS whether 32-bit code runs, and where its segments begin.
     pub(crate) fn refresh_mode(&mut self) {
         let cs = self.sel[1];
-        if cs == FLAT_RING3_CS64 {
+        if cs == FLAT_RING3_CS64 && !self.domain.is_32bit {
             self.code32 = false;
             return;
         }

@@ -13,10 +13,22 @@ impl Cpu {
         let generation = self.domain.pt_generation.load(Ordering::Acquire);
         let key = ViewKey {
             l4,
-            user: self.cpl == 3,
+            user: self.cpl == 3 || !self.domain.is_32bit,
         };
         self.views.switch(key, generation, generation_check);
         self.view_changed();
+    }
+
+    /// Another privilege level of a 32-bit guest, whose kernel and applications share page tables but not rights.
+    pub fn set_cpl(&mut self, cpl: u8) {
+        if self.cpl == cpl || !self.domain.is_32bit {
+            return;
+        }
+        self.cpl = cpl;
+        self.table_stores = cpl < 3;
+        if let Some(base) = self.base() {
+            self.set_base(base, false);
+        }
     }
 
     /// The page table in use, if one was set.
@@ -27,15 +39,17 @@ impl Cpu {
     /// Flushes the view of `l4` (when it is next used) if page tables have changed since its base was last loaded.
     pub fn refresh_view(&mut self, l4: Mfn) {
         let generation = self.domain.pt_generation.load(Ordering::Acquire);
-        let user = self.cpl == 3;
-        self.views.refresh(ViewKey { l4, user }, generation);
+        for user in self.view_users() {
+            self.views.refresh(ViewKey { l4, user: *user }, generation);
+        }
         self.view_changed();
     }
 
     /// Flushes the view of `l4`.
     pub fn flush_view(&mut self, l4: Mfn) {
-        let user = self.cpl == 3;
-        self.views.flush_key(ViewKey { l4, user });
+        for user in self.view_users() {
+            self.views.flush_key(ViewKey { l4, user: *user });
+        }
         self.view_changed();
     }
 
@@ -54,6 +68,15 @@ impl Cpu {
     /// Forgets the translation of one page, in every view.
     pub fn invlpg(&mut self, va: u64) {
         self.views.invlpg(va);
+    }
+
+    /// The views that one page table has: two in a 32-bit guest.
+    fn view_users(&self) -> &'static [bool] {
+        if self.domain.is_32bit {
+            &[false, true]
+        } else {
+            &[true]
+        }
     }
 
     fn view_changed(&mut self) {

@@ -1,4 +1,4 @@
-//! The 4-level page walk, as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
+//! The page walk (four levels, or three of a 32-bit guest), as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
 //! set by compare-and-exchange, without any lock.
 
 use crate::cpu::fault::{pf, Fault};
@@ -18,6 +18,8 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 pub const XEN_SLOTS: std::ops::Range<u64> = 256..272;
 /// Where guests read the machine-to-phys table.
 pub const M2P_VA: u64 = 0xffff_8000_0000_0000;
+/// Where 32-bit guests read theirs: the hypervisor has everything from here to 4 GiB.
+pub const M2P_COMPAT_VA: u64 = 0xf580_0000;
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,10 @@ pub enum Access {
 /// What a walk needs to know beside the address.
 #[derive(Debug, Clone, Copy)]
 pub struct Walker {
+    /// The root table: an L4, or the L3 of a 32-bit guest.
     pub l4: Mfn,
+    /// The root is an L3 of four entries.
+    pub pae: bool,
     /// CPL 3: every level must have U set.
     pub user: bool,
     /// First frame and number of frames of the machine-to-phys table.
@@ -44,7 +49,7 @@ pub struct Leaf {
     pub nx: bool,
     /// Part of the machine-to-phys table: there are no entries behind it.
     pub m2p: bool,
-    /// Machine addresses and values of the entries used, L4 first.
+    /// Machine addresses and values of the entries used, L4 first. Address 0: no such level.
     path: [(u64, u64); 4],
 }
 
@@ -67,14 +72,20 @@ impl Walker {
     /// Translates the canonical address `va`; sets A on every level, and D on the leaf of a write, when it succeeds.
     pub fn walk(&self, mem: &PhysMem, va: u64, access: Access) -> Result<Leaf, Fault> {
         let code = self.code(access);
-        if XEN_SLOTS.contains(&(va >> 39 & 511)) {
+        let xen = if self.pae {
+            va >= M2P_COMPAT_VA
+        } else {
+            XEN_SLOTS.contains(&(va >> 39 & 511))
+        };
+        if xen {
             return self.walk_m2p(va, access);
         }
+        let first = usize::from(self.pae);
         'again: loop {
             let mut table = self.l4;
             let mut path = [(0, 0); 4];
             let (mut all_rw, mut all_us, mut any_nx) = (true, true, false);
-            for (depth, slot) in path.iter_mut().enumerate() {
+            for (depth, slot) in path.iter_mut().enumerate().skip(first) {
                 let shift = 39 - 9 * depth as u32;
                 let at = table.maddr() | (va >> shift & 511) << 3;
                 let Some(e) = mem.read_u64(at) else {
@@ -99,7 +110,7 @@ impl Walker {
             if denied {
                 return Err(Fault::pf(va, code | pf::P));
             }
-            for (depth, slot) in path.iter_mut().enumerate() {
+            for (depth, slot) in path.iter_mut().enumerate().skip(first) {
                 let want = A | if depth == 3 && access == Access::Write {
                     D
                 } else {
@@ -122,12 +133,14 @@ impl Walker {
     }
 
     fn walk_m2p(&self, va: u64, access: Access) -> Result<Leaf, Fault> {
-        let page = va.wrapping_sub(M2P_VA) >> 12;
+        let base = if self.pae { M2P_COMPAT_VA } else { M2P_VA };
+        let page = va.wrapping_sub(base) >> 12;
         let code = self.code(access);
-        if va < M2P_VA || page >= self.m2p.1 {
+        if va < base || page >= self.m2p.1 {
             return Err(Fault::pf(va, code));
         }
-        if access != Access::Read {
+        // The applications of a 32-bit guest are another privilege level than its kernel, and see nothing of Xen.
+        if access != Access::Read || self.pae && self.user {
             return Err(Fault::pf(va, code | pf::P));
         }
         Ok(Leaf {
@@ -142,16 +155,20 @@ impl Walker {
 impl Leaf {
     /// True if the entries that gave this translation are still what they were.
     pub fn still_valid(&self, mem: &PhysMem) -> bool {
-        self.m2p || self.path.iter().all(|&(at, e)| mem.read_u64(at) == Some(e))
+        self.m2p
+            || self
+                .path
+                .iter()
+                .all(|&(at, e)| at == 0 || mem.read_u64(at) == Some(e))
     }
 }
 
-/// Reads entries without side effects, for hypercalls and crash reports: `(level, table, index, entry)`, L4 first,
-/// as far as they are present.
-pub fn inspect(mem: &PhysMem, l4: Mfn, va: u64) -> Vec<(u8, Mfn, u16, u64)> {
+/// Reads entries without side effects, for hypercalls and crash reports: `(level, table, index, entry)`, the root
+/// (with `pae` an L3, else an L4) first, as far as they are present.
+pub fn inspect(mem: &PhysMem, root: Mfn, va: u64, pae: bool) -> Vec<(u8, Mfn, u16, u64)> {
     let mut out = Vec::with_capacity(4);
-    let mut table = l4;
-    for depth in 0..4u32 {
+    let mut table = root;
+    for depth in u32::from(pae)..4 {
         let index = va >> (39 - 9 * depth) & 511;
         let Some(e) = mem.read_u64(table.maddr() | index << 3) else {
             break;

@@ -1,40 +1,43 @@
 //! Bounce frames: how the hypervisor enters the guest kernel for an exception, an event or a system call.
 
-use super::{rflags, selector, CallbackKind, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
+use super::{rflags, selector, CallbackKind, Entry, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
 use crate::cpu::fault::{vector, Fault};
 
 /// Why the guest kernel could not be entered: the domain crashes.
 pub type BounceError = &'static str;
 
 impl Vcpu {
-    /// Enters the guest kernel at `address`, with `ss rsp rflags cs rip [error] r11 rcx` on its stack.
+    /// Enters the guest kernel at `to`, with `ss rsp rflags cs rip [error] r11 rcx` on its stack.
     /// The saved upcall mask is in bits 32.. of the cs slot, and rflags.IF is its inverse. Nothing changes on failure.
     pub(super) fn bounce(
         &mut self,
-        address: u64,
+        to: Entry,
         error_code: Option<u32>,
         mask: bool,
     ) -> Result<(), BounceError> {
-        self.bounce_with(address, error_code, mask, false)
+        self.bounce_with(to, error_code, mask, false)
     }
 
     /// Enters the failsafe callback: its frame has ds es fs gs above r11.
     pub(super) fn bounce_failsafe(&mut self) -> Result<(), BounceError> {
         let cb = self.callback(CallbackKind::Failsafe);
-        self.bounce_with(cb.address, None, cb.mask_events, true)
+        self.bounce_with(cb.entry(), None, cb.mask_events, true)
     }
 
     fn bounce_with(
         &mut self,
-        address: u64,
+        to: Entry,
         error_code: Option<u32>,
         mask: bool,
         segments: bool,
     ) -> Result<(), BounceError> {
-        if address == 0 {
+        if self.is_null(to) {
             return Err("the guest kernel registered no handler");
         }
-        let from_kernel = self.guest_kernel;
+        if self.is_32bit() {
+            return self.bounce_32(to, error_code, mask, segments);
+        }
+        let from_kernel = self.guest_kernel();
         if !from_kernel && !self.toggle_guest_mode() {
             return Err("no kernel page tables");
         }
@@ -42,7 +45,7 @@ impl Vcpu {
         match result {
             Ok(sp) => {
                 self.cpu.regs[4] = sp;
-                self.cpu.rip = address;
+                self.cpu.rip = to.address;
                 self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
                 self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM | rflags::AC;
@@ -78,7 +81,7 @@ impl Vcpu {
         if !masked {
             flags |= rflags::IF;
         }
-        if self.guest_cpl() == 0 || (!from_kernel && self.vm_assist & (1 << 4) != 0) {
+        if self.guest_cpl() == 0 || (!from_kernel && self.architectural_iopl()) {
             flags |= u64::from(self.iopl) << 12;
         }
         // A kernel's own selector is shown with RPL 0.
@@ -122,7 +125,7 @@ impl Vcpu {
     /// Delivers an exception through the guest's trap table.
     pub(super) fn deliver(&mut self, fault: Fault) -> Result<(), BounceError> {
         let gate = self.traps[usize::from(fault.vector)];
-        if gate.address == 0 {
+        if self.is_null(gate.entry()) {
             return Err("no entry in the guest's trap table");
         }
         let mut error_code = fault.error_code;
@@ -131,20 +134,20 @@ impl Vcpu {
                 self.set_cr2(fault.cr2);
                 // The hardware's U bit says CPL 3, which is true of 64-bit guest kernels too.
                 const U: u32 = crate::cpu::fault::pf::U;
-                error_code = error_code.map(|e| if self.guest_kernel { e & !U } else { e | U });
+                error_code = error_code.map(|e| if self.guest_kernel() { e & !U } else { e | U });
             }
             vector::NM => self.cpu.ts = false,
             _ => {}
         }
-        self.bounce(gate.address, error_code, gate.masks_events())
+        self.bounce(gate.entry(), error_code, gate.masks_events())
     }
 
     /// Delivers the event upcall if events are pending and not masked. True if it did.
     pub(super) fn deliver_event(&mut self) -> Result<bool, BounceError> {
         let cb = self.callback(CallbackKind::Event);
-        if cb.address == 0 || !self.event_deliverable() {
+        if self.is_null(cb.entry()) || !self.event_deliverable() {
             return Ok(false);
         }
-        self.bounce(cb.address, None, true).map(|()| true)
+        self.bounce(cb.entry(), None, true).map(|()| true)
     }
 }

@@ -3,6 +3,7 @@
 use super::{Vcpu, HYPERVISOR_VIRT_END};
 use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
+use crate::mmu::walk::M2P_COMPAT_VA;
 use std::sync::atomic::Ordering;
 
 /// End of the lower canonical half.
@@ -17,7 +18,10 @@ const DR7_ONES: u64 = 0x400;
 pub struct Efault;
 
 /// A range that a guest may name: canonical, and not in the hypervisor's part (Xen's `access_ok`).
-fn access_ok(va: u64, len: u64) -> bool {
+pub(super) fn access_ok(va: u64, len: u64, is_32bit: bool) -> bool {
+    if is_32bit {
+        return va.checked_add(len).is_some_and(|end| end <= M2P_COMPAT_VA);
+    }
     match va.checked_add(len) {
         Some(end) => end <= LOW_END || va >= HYPERVISOR_VIRT_END,
         None => va >= HYPERVISOR_VIRT_END && va.wrapping_add(len) == 0,
@@ -31,7 +35,7 @@ impl Vcpu {
         if buf.is_empty() {
             return Ok(());
         }
-        if !access_ok(va, buf.len() as u64) {
+        if !access_ok(va, buf.len() as u64, self.is_32bit()) {
             return Err(Efault);
         }
         self.as_in_guest(|v| v.cpu.read_bytes(va, buf).map_err(|_| Efault))
@@ -43,7 +47,7 @@ impl Vcpu {
         if data.is_empty() {
             return Ok(());
         }
-        if !access_ok(va, data.len() as u64) {
+        if !access_ok(va, data.len() as u64, self.is_32bit()) {
             return Err(Efault);
         }
         self.as_in_guest(|v| v.cpu.write_bytes(va, data).map_err(|_| Efault))
@@ -59,7 +63,13 @@ impl Vcpu {
         let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
             Err(Efault)
         } else {
-            f(self)
+            // The hypervisor reaches what is a 32-bit guest kernel's, whoever runs.
+            let cpl = self.cpu.cpl;
+            self.cpu.set_cpl(1);
+            self.cpu.table_stores = false;
+            let r = f(self);
+            self.cpu.set_cpl(cpl);
+            r
         };
         self.cpu.table_stores = table_stores;
         shared.in_guest.store(was, Ordering::SeqCst);
@@ -69,8 +79,9 @@ impl Vcpu {
     /// Machine address behind a guest virtual address, without side effects.
     pub fn translate(&self, va: u64) -> Option<u64> {
         const P: u64 = 1;
-        let base = self.base(self.guest_kernel)?;
-        let steps = crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, base, va);
+        let base = self.base(self.guest_kernel())?;
+        let mem = &self.cpu.domain.machine.mem;
+        let steps = crate::mmu::walk::inspect(mem, base, va, self.is_32bit());
         let &(level, _, _, entry) = steps.last()?;
         (level == 1 && entry & P != 0).then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
     }
@@ -78,7 +89,7 @@ impl Vcpu {
     /// set_debugreg: 0 or -errno (`-EINVAL` for what no guest may set).
     pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
         match index {
-            0..=3 if access_ok(value, 1) => self.debug_regs[index as usize] = value,
+            0..=3 if access_ok(value, 1, self.is_32bit()) => self.debug_regs[index as usize] = value,
             0..=3 => return -1,
             4 | 6 => {
                 if value >> 32 != 0 {
@@ -115,7 +126,10 @@ impl Vcpu {
     ///
     /// Pages that are not (yet) fit to be descriptor pages are left out: selectors into them raise #GP.
     pub fn set_ldt(&mut self, va: u64, entries: u32) -> i64 {
-        if entries > LDT_ENTRIES_MAX || va & 0xfff != 0 || !access_ok(va, u64::from(entries) * 8) {
+        if entries > LDT_ENTRIES_MAX
+            || va & 0xfff != 0
+            || !access_ok(va, u64::from(entries) * 8, self.is_32bit())
+        {
             return EINVAL;
         }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());

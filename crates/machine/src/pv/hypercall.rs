@@ -18,10 +18,15 @@ pub mod nr {
 const EINVAL: i64 = 22;
 
 impl Vcpu {
-    /// A `syscall` from the guest kernel. `None`: answered here.
+    /// A `syscall` (or, in a 32-bit guest, `int $0x82`) from the guest kernel. `None`: answered here.
     pub(super) fn hypercall(&mut self) -> Option<Exit> {
         let r = &self.cpu.regs;
-        let (nr, args) = (r[0], [r[7], r[6], r[2], r[10], r[8], r[9]]);
+        let (nr, args) = if self.is_32bit() {
+            let low = |n: usize| r.get(n).map_or(0, |v| v & 0xffff_ffff);
+            (low(0), [low(3), low(1), low(2), low(6), low(7), low(5)])
+        } else {
+            (r[0], [r[7], r[6], r[2], r[10], r[8], r[9]])
+        };
         if nr == nr::IRET {
             self.fast_counts[nr as usize] += 1;
             return match self.iret() {
@@ -54,21 +59,29 @@ impl Vcpu {
     fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<i64> {
         Some(match nr {
             nr::STACK_SWITCH => self.stack_switch(a[0] as u16, a[1]),
+            // 64-bit values come in two registers.
+            nr::UPDATE_VA_MAPPING if self.is_32bit() => {
+                self.update_va_mapping(a[0], a[1] | a[2] << 32, a[3], None)
+            }
             nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None),
             nr::FPU_TASKSWITCH => {
                 self.cpu.ts = a[0] as u32 != 0;
                 0
             }
-            nr::SET_SEGMENT_BASE => self.set_segment_base(a[0] as u32, a[1]),
+            nr::SET_SEGMENT_BASE if !self.is_32bit() => self.set_segment_base(a[0] as u32, a[1]),
             _ => return None,
         })
     }
 
     pub fn hypercall_return(&mut self, rc: i64) {
-        self.cpu.regs[0] = rc as u64;
+        self.cpu.regs[0] = if self.is_32bit() {
+            u64::from(rc as u32)
+        } else {
+            rc as u64
+        };
     }
 
-    /// Moves rip back onto the two-byte `syscall`: the hypercall is made again.
+    /// Moves rip back onto the two-byte `syscall` or `int $0x82`: the hypercall is made again.
     pub fn hypercall_restart(&mut self) {
         self.cpu.rip = self.cpu.rip.wrapping_sub(2);
     }

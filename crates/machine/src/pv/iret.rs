@@ -10,6 +10,9 @@ const VGCF_IN_SYSCALL: u64 = 1 << 8;
 impl Vcpu {
     /// Carries out the hypercall: registers, mode, upcall mask. An error crashes the domain, as on Xen.
     pub fn iret(&mut self) -> Result<(), &'static str> {
+        if self.is_32bit() {
+            return self.iret_32();
+        }
         let mut raw = [0u8; FRAME_WORDS * 8];
         let sp = self.cpu.regs[4];
         self.cpu

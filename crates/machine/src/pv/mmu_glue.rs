@@ -109,8 +109,9 @@ impl Vcpu {
         match outcome {
             Outcome::Done(rc) => Some(rc),
             Outcome::Continue { req_va, count } => {
-                self.cpu.regs[7] = req_va;
-                self.cpu.regs[6] = u64::from(count);
+                let (first, second) = if self.is_32bit() { (3, 1) } else { (7, 6) };
+                self.cpu.regs[first] = req_va;
+                self.cpu.regs[second] = u64::from(count);
                 self.hypercall_restart();
                 None
             }

@@ -187,7 +187,7 @@ fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -
 fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
     let entries = op.arg2 as u32;
     let va = if entries == 0 { 0 } else { op.arg1 };
-    if va & (PAGE_SIZE - 1) != 0 || entries > 8192 || !address_ok(va) {
+    if va & (PAGE_SIZE - 1) != 0 || entries > 8192 || !address_ok(va, d.is_32bit) {
         return Err(err(errno::EINVAL));
     }
     let me = c.shared().clone();
@@ -197,6 +197,9 @@ fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
 }
 
 /// Not in the hypervisor's part of the address space, and canonical.
-fn address_ok(va: u64) -> bool {
+fn address_ok(va: u64, is_32bit: bool) -> bool {
+    if is_32bit {
+        return va < crate::mmu::walk::M2P_COMPAT_VA;
+    }
     !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
 }

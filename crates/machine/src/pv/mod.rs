@@ -10,8 +10,11 @@ mod iret;
 mod mmu_glue;
 pub mod mmu_ops;
 pub mod mmuext;
+mod pv32;
 mod run;
 mod trap;
+
+pub use bounce::BounceError;
 
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
@@ -25,6 +28,8 @@ pub mod selector {
     pub const FLAT_KERNEL_CS: u16 = 0xe033;
     pub const FLAT_KERNEL_SS: u16 = 0xe02b;
     pub const FLAT_RING3_CS32: u16 = 0xe023;
+    /// Of 32-bit guests (`arch-x86/xen-x86_32.h`).
+    pub const FLAT_RING1_SS: u16 = 0xe021;
 }
 
 /// RFLAGS bits that the PV rules talk about.
@@ -60,6 +65,31 @@ impl TrapGate {
     }
 }
 
+/// Where the guest kernel is entered. The selector counts in 32-bit guests only: the others have one.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub cs: u16,
+    pub address: u64,
+}
+
+impl TrapGate {
+    fn entry(self) -> Entry {
+        Entry {
+            cs: self.cs,
+            address: self.address,
+        }
+    }
+}
+
+impl Callback {
+    fn entry(self) -> Entry {
+        Entry {
+            cs: self.cs,
+            address: self.address,
+        }
+    }
+}
+
 /// A guest entry point that the hypervisor calls (`callback.h`).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Callback {
@@ -91,7 +121,7 @@ pub struct Vcpu {
     vcpu_info: Option<u64>,
     base_kernel: Option<Mfn>,
     base_user: Option<Mfn>,
-    /// Whose code runs: 64-bit guest kernel and applications are both at CPL 3.
+    /// Whose code runs in a 64-bit guest, whose kernel and applications are both at CPL 3.
     guest_kernel: bool,
     /// GS base of the mode that is not running: `swapgs` exchanges it with `cpu.gs_base`.
     gs_base_other: u64,
@@ -118,13 +148,18 @@ impl Vcpu {
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
     pub fn with_cpu(cpu: Box<Cpu>, id: u32) -> Vcpu {
+        let kernel_ss = if cpu.domain.is_32bit {
+            selector::FLAT_RING1_SS
+        } else {
+            selector::FLAT_KERNEL_SS
+        };
         Vcpu {
             base_kernel: cpu.base(),
             cpu,
             id,
             traps: Box::new([TrapGate::default(); 256]),
             callbacks: [Callback::default(); 6],
-            kernel_ss: selector::FLAT_KERNEL_SS,
+            kernel_ss,
             kernel_sp: 0,
             vcpu_info: None,
             base_user: None,
@@ -178,7 +213,11 @@ impl Vcpu {
     }
 
     pub fn set_kernel_stack(&mut self, ss: u16, sp: u64) {
-        self.kernel_ss = ss | 3;
+        self.kernel_ss = if self.is_32bit() && ss & 3 != 0 {
+            ss
+        } else {
+            ss | self.kernel_rpl()
+        };
         self.kernel_sp = sp;
     }
 
@@ -187,8 +226,36 @@ impl Vcpu {
         self.vcpu_info = Some(maddr);
     }
 
+    /// Whether the guest kernel runs, not one of its applications.
     pub fn guest_kernel(&self) -> bool {
-        self.guest_kernel
+        if self.is_32bit() {
+            self.cpu.cpl < 3
+        } else {
+            self.guest_kernel
+        }
+    }
+
+    pub fn is_32bit(&self) -> bool {
+        self.cpu.domain.is_32bit
+    }
+
+    /// The ring of guest kernels.
+    fn kernel_rpl(&self) -> u16 {
+        if self.is_32bit() {
+            1
+        } else {
+            3
+        }
+    }
+
+    /// Sets a selector of a vCPU that does not run; CS says the privilege of a 32-bit guest.
+    pub fn set_selector(&mut self, seg: usize, selector: u16) {
+        if let Some(s) = self.cpu.sel.get_mut(seg) {
+            *s = selector;
+        }
+        if seg == 1 {
+            self.cpu.set_cpl((selector as u8 & 3).max(1));
+        }
     }
 
     pub fn set_iopl(&mut self, iopl: u8) {
@@ -237,7 +304,7 @@ impl Vcpu {
         } else {
             self.base_user = mfn;
         }
-        if kernel == self.guest_kernel {
+        if kernel == self.guest_kernel || self.is_32bit() {
             if let Some(mfn) = mfn {
                 self.cpu.set_base(mfn, true);
             }
@@ -259,7 +326,7 @@ impl Vcpu {
 
     /// Sets the mode of a vCPU that is being set up (`VGCF_in_kernel` of vcpu_guest_context).
     pub fn set_guest_kernel(&mut self, kernel: bool) -> bool {
-        self.guest_kernel == kernel || self.toggle_guest_mode()
+        self.is_32bit() || self.guest_kernel == kernel || self.toggle_guest_mode()
     }
 
     pub fn gs_base(&self, kernel: bool) -> u64 {
@@ -280,11 +347,24 @@ impl Vcpu {
 
     /// The guest privilege that DPLs and IOPL are compared with.
     fn guest_cpl(&self) -> u8 {
-        const ARCHITECTURAL_IOPL: u64 = 1 << 4;
-        match self.guest_kernel {
-            true if self.vm_assist & ARCHITECTURAL_IOPL != 0 => 0,
+        match self.guest_kernel() {
+            true if self.architectural_iopl() => 0,
             true => 1,
             false => 3,
+        }
+    }
+
+    /// VMASST_TYPE_architectural_iopl
+    fn architectural_iopl(&self) -> bool {
+        self.vm_assist & 1 << 4 != 0
+    }
+
+    /// Whether nothing was registered: as Xen sees it, a null selector in 32-bit guests and address 0 in others.
+    fn is_null(&self, to: Entry) -> bool {
+        if self.is_32bit() {
+            to.cs & !3 == 0
+        } else {
+            to.address == 0
         }
     }
 
@@ -315,14 +395,14 @@ impl Vcpu {
 
     /// Sets CR2, also where a PV guest reads it: `vcpu_info.arch.cr2`.
     pub fn set_cr2(&mut self, va: u64) {
-        const ARCH_CR2: u64 = 16;
         self.cr2 = va;
         if let Some(at) = self.vcpu_info {
-            self.cpu
-                .domain
-                .machine
-                .mem
-                .write(at + ARCH_CR2, &va.to_le_bytes());
+            let mem = &self.cpu.domain.machine.mem;
+            // arch_vcpu_info.cr2, an `unsigned long`
+            match self.is_32bit() {
+                true => mem.write(at + 8, &(va as u32).to_le_bytes()),
+                false => mem.write(at + 16, &va.to_le_bytes()),
+            };
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What the PV rules make of each thing that stops the engine.
 
-use super::{CallbackKind, Vcpu};
+use super::{CallbackKind, Entry, Vcpu};
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 use crate::exit::Exit;
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
 const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];
 const CPUID: [u8; 2] = [0x0f, 0xa2];
+/// The vector of hypercalls in 32-bit guests: open to ring 1.
+const HYPERCALL_VECTOR: u8 = 0x82;
 /// DR6.BS: the #DB is a single step.
 const DR6_BS: u64 = 1 << 14;
 
@@ -15,7 +17,7 @@ impl Vcpu {
     pub(super) fn handle_trap(&mut self, trap: Trap) -> Option<Exit> {
         match trap {
             Trap::EndBlock => None,
-            Trap::Syscall if self.guest_kernel => self.hypercall(),
+            Trap::Syscall if self.guest_kernel() && !self.is_32bit() => self.hypercall(),
             Trap::Syscall => {
                 let kind = if self.cpu.is_32bit_code() {
                     CallbackKind::Syscall32
@@ -23,7 +25,7 @@ impl Vcpu {
                     CallbackKind::Syscall
                 };
                 let cb = self.callback(kind);
-                self.bounced(cb.address, cb.mask_events, "system call")
+                self.bounced(cb.entry(), cb.mask_events, "system call")
             }
             Trap::Sysenter => self.fault(Fault::gp()),
             Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => None,
@@ -52,8 +54,8 @@ impl Vcpu {
         }
     }
 
-    fn bounced(&mut self, address: u64, mask: bool, what: &'static str) -> Option<Exit> {
-        match self.bounce(address, None, mask) {
+    fn bounced(&mut self, to: Entry, mask: bool, what: &'static str) -> Option<Exit> {
+        match self.bounce(to, None, mask) {
             Ok(()) => None,
             Err(reason) => {
                 let reason = if reason.is_empty() { what } else { reason };
@@ -89,16 +91,19 @@ impl Vcpu {
             // icebp is an exception, not an interrupt: the gate's DPL does not count.
             return self.fault(Fault::new(vector::DB));
         }
+        if v == HYPERCALL_VECTOR && self.is_32bit() && self.guest_kernel() {
+            return self.hypercall();
+        }
         let gate = self.traps[usize::from(v)];
         if v != vector::BP && v != vector::OF && gate.dpl() < self.guest_cpl() {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
             return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
         }
-        if gate.address == 0 {
+        if self.is_null(gate.entry()) {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
             return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
         }
-        self.bounced(gate.address, gate.masks_events(), "software interrupt")
+        self.bounced(gate.entry(), gate.masks_events(), "software interrupt")
     }
 
     /// Whether an I/O instruction that the guest may execute on this port is answered without the layer above, which
@@ -130,7 +135,7 @@ impl Vcpu {
                 self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
                 None
             }
-            _ if self.guest_kernel || (io && self.iopl >= self.guest_cpl()) => {
+            _ if self.guest_kernel() || (io && self.iopl >= self.guest_cpl()) => {
                 Some(Exit::Privileged { insn, len })
             }
             _ => self.fault(Fault::gp()),

@@ -1,4 +1,4 @@
-"""Builds a 64-bit PV domain: writes its memory as `layout.plan` says and makes vCPU 0 ready to run.
+"""Builds a PV domain: writes its memory as `layout.plan` says and makes vCPU 0 ready to run.
 
 Works on the machine alone (`_machine.Machine`, `Domain`, `Vcpu`): nothing runs yet, so nothing needs the big lock.
 """
@@ -9,24 +9,21 @@ import mmap
 import struct
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from domzero.abi.layout import layout_for
 from domzero.abi.start_info import MAX_GUEST_CMDLINE, StartInfoFlags, start_info
 from domzero.builder.image import KernelImage
-from domzero.builder.layout import PAGE_SHIFT, PAGE_SIZE, Layout, plan
+from domzero.builder.layout import PAGE_SHIFT, PAGE_SIZE, Layout, pages, plan
 from domzero.errors import ConfigError, DomzeroError
 from domzero.hypervisor.hypercall_page import hypercall_page
 
 if TYPE_CHECKING:
     from domzero._machine import Domain, Machine, Vcpu
 
-MAGIC = b"xen-3.0-x86_64"
-FLAT_KERNEL_CS64 = 0xE033
-FLAT_KERNEL_SS64 = 0xE02B
 _RFLAGS = 0x202  # IF, and the bit that is always set
 _PRESENT, _RW, _USER, _ACCESSED, _DIRTY = 0x01, 0x02, 0x04, 0x20, 0x40
 _TABLE_PROT = _PRESENT | _RW | _USER | _ACCESSED | _DIRTY
-_MMUEXT_PIN_L4_TABLE = 3
 _DOMID_SELF = 0x7FF0
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -56,11 +53,40 @@ class Built:
     console_mfn: int
 
 
+@dataclass(slots=True, frozen=True)
+class Width:
+    """What a 64-bit and a 32-bit guest have different at their start."""
+
+    is_32bit: bool
+    magic: bytes
+    word: Literal["I", "Q"]
+    """An `unsigned long`, as struct and array know it."""
+    root_level: int
+    cs: int
+    ss: int
+    data_segments: int
+    """The selector in ds, es, fs and gs."""
+    leaf: int
+    """Bits of an entry that maps a page writable."""
+    mmuext_op: str
+    """Layout of struct mmuext_op."""
+
+    @property
+    def word_size(self) -> int:
+        """Bytes of an `unsigned long`."""
+        return 4 if self.is_32bit else 8
+
+
+_WIDTH_64 = Width(False, b"xen-3.0-x86_64", "Q", 4, 0xE033, 0xE02B, 0, _TABLE_PROT, "<IxxxxQQ")
+# Ring 1 is the supervisor of its own pages: they have no U bit.
+_WIDTH_32 = Width(True, b"xen-3.0-x86_32p", "I", 3, 0xE019, 0xE021, 0xE021, _PRESENT | _RW | _ACCESSED, "<III")
+
+
 class BuildError(DomzeroError):
     """The machine refused what the builder made: our bug, or no memory."""
 
 
-def build_pv64(
+def build_pv(
     machine: Machine, hw: Domain, vcpu: Vcpu, image: KernelImage, start: Start, ram: memoryview | None = None
 ) -> Built:
     """Allocates and fills the memory of `hw`, and sets `vcpu`'s registers and page tables.
@@ -72,6 +98,7 @@ def build_pv64(
     command_line = start.cmdline.encode()
     if len(command_line) >= MAX_GUEST_CMDLINE:
         raise ConfigError(f"at most {MAX_GUEST_CMDLINE - 1} bytes", key="cmdline")
+    width = _WIDTH_32 if image.is_32bit else _WIDTH_64
     layout = plan(image, start.nr_pages, len(start.ramdisk))
     entry = image.entry
     layout.pfn_of(entry, "entry point")
@@ -86,17 +113,17 @@ def build_pv64(
         _fill_m2p(machine, memory)
         _load_kernel(memory, image)
         memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
-        memory.write(layout.p2m_pfn << PAGE_SHIFT, mfns.tobytes())
+        memory.write(layout.p2m_pfn << PAGE_SHIFT, array(width.word, mfns).tobytes())
         if stubs_va is not None:
-            memory.write(layout.pfn_of(stubs_va, "hypercall page") << PAGE_SHIFT, hypercall_page(False))
-        memory.write(layout.start_info_pfn << PAGE_SHIFT, _start_info(layout, mfns, start, command_line))
-        _write_tables(memory, layout)
+            memory.write(layout.pfn_of(stubs_va, "hypercall page") << PAGE_SHIFT, hypercall_page(width.is_32bit))
+        memory.write(layout.start_info_pfn << PAGE_SHIFT, _start_info(width, layout, mfns, start, command_line))
+        _write_tables(width, memory, layout)
     finally:
         memory.release()
         if mapping is not None:
             mapping.close()
 
-    _start_vcpu(vcpu, layout, entry, mfns[layout.pt_pfn])
+    _start_vcpu(width, vcpu, layout, entry, mfns[layout.pt_pfn])
     return Built(layout, mfns[layout.store_pfn], mfns[layout.console_pfn])
 
 
@@ -135,6 +162,11 @@ def _fill_m2p(machine: Machine, memory: _Memory) -> None:
     with memory.ram[at : at + (count << PAGE_SHIFT)] as area, area.cast("Q") as table:
         for pfn, mfn in enumerate(memory.mfns):
             table[mfn] = pfn
+    # The table of 32-bit guests lies behind it.
+    at = (first + count) << PAGE_SHIFT
+    with memory.ram[at : at + machine.frames * 4] as area, area.cast("I") as narrow:
+        for pfn, mfn in enumerate(memory.mfns):
+            narrow[mfn] = pfn
 
 
 def _load_kernel(memory: _Memory, image: KernelImage) -> None:
@@ -143,9 +175,9 @@ def _load_kernel(memory: _Memory, image: KernelImage) -> None:
         memory.write(segment.paddr - image.notes.paddr_offset, data)
 
 
-def _start_info(layout: Layout, mfns: array[int], start: Start, command_line: bytes) -> bytes:
-    info = start_info(
-        magic=MAGIC,
+def _start_info(width: Width, layout: Layout, mfns: array[int], start: Start, command_line: bytes) -> bytes:
+    info = layout_for(start_info, width.is_32bit)(
+        magic=width.magic,
         nr_pages=start.nr_pages,
         shared_info=start.shared_info,
         store_mfn=mfns[layout.store_pfn],
@@ -166,36 +198,37 @@ def _start_info(layout: Layout, mfns: array[int], start: Start, command_line: by
     return bytes(info)
 
 
-def _write_tables(memory: _Memory, layout: Layout) -> None:
+def _write_tables(width: Width, memory: _Memory, layout: Layout) -> None:
     mfns = memory.mfns
     contents: dict[int, array[int]] = {pfn: array("Q", bytes(PAGE_SIZE)) for pfn in layout.tables.values()}
     for (level, prefix), pfn in layout.tables.items():
-        if level == 4:
+        if level == width.root_level:
             continue
-        parent = (level + 1, prefix >> 9) if level < 3 else (4, 0)
+        parent = (level + 1, prefix >> 9) if level + 1 < width.root_level else (width.root_level, 0)
         index = prefix & 511
-        contents[layout.tables[parent]][index] = mfns[pfn] << PAGE_SHIFT | _TABLE_PROT
+        protection = _PRESENT if width.is_32bit and level == 2 else _TABLE_PROT
+        contents[layout.tables[parent]][index] = mfns[pfn] << PAGE_SHIFT | protection
     ranges = [(layout.virt_base, 0, layout.end_pfn)]
     if layout.p2m_va != layout.va(layout.p2m_pfn):
-        ranges.append((layout.p2m_va, layout.p2m_pfn, (layout.nr_pages * 8 + PAGE_SIZE - 1) >> PAGE_SHIFT))
+        ranges.append((layout.p2m_va, layout.p2m_pfn, pages(layout.nr_pages * width.word_size)))
     table_pfns = set(layout.tables.values())
     for va, first, count in ranges:
         for pfn in range(first, first + count):
             page = (va >> PAGE_SHIFT) + pfn - first
-            protection = _TABLE_PROT & ~_RW if pfn in table_pfns else _TABLE_PROT
+            protection = width.leaf & ~_RW if pfn in table_pfns else width.leaf
             contents[layout.tables[(1, page >> 9)]][page & 511] = mfns[pfn] << PAGE_SHIFT | protection
     for pfn, table in contents.items():
         memory.write(pfn << PAGE_SHIFT, table.tobytes())
 
 
-def _start_vcpu(vcpu: Vcpu, layout: Layout, entry: int, l4_mfn: int) -> None:
-    rc = vcpu.set_base("kernel", l4_mfn)
+def _start_vcpu(width: Width, vcpu: Vcpu, layout: Layout, entry: int, root_mfn: int) -> None:
+    rc = vcpu.set_base("kernel", root_mfn)
     if rc:
         raise BuildError(f"the machine refused the initial page tables: {rc}")
     # Linux unpins the page tables it was given, so they have to be pinned, as Xen's own tools do. The boot stack, still
-    # unused, carries the argument: struct mmuext_op.
+    # unused, carries the argument: struct mmuext_op. MMUEXT_PIN_L1_TABLE is 0, and so on.
     stack = layout.va(layout.stack_pfn)
-    argument = struct.pack("<IxxxxQQ", _MMUEXT_PIN_L4_TABLE, l4_mfn, 0)
+    argument = struct.pack(width.mmuext_op, width.root_level - 1, root_mfn, 0)
     vcpu.write_va(stack, argument)
     rc = vcpu.mmuext_op(stack, 1, 0, _DOMID_SELF)
     vcpu.write_va(stack, bytes(len(argument)))
@@ -203,16 +236,17 @@ def _start_vcpu(vcpu: Vcpu, layout: Layout, entry: int, l4_mfn: int) -> None:
         raise BuildError(f"the machine refused to pin the initial page tables: {rc}")
     stack_top = stack + PAGE_SIZE
     vcpu.guest_kernel = True
-    vcpu.set_kernel_stack(FLAT_KERNEL_SS64, stack_top)
+    vcpu.set_kernel_stack(width.ss, stack_top)
     for name, value in {
         "rip": entry,
         "rsp": stack_top,
         "rsi": layout.va(layout.start_info_pfn),
         "rflags": _RFLAGS,
-        "cs": FLAT_KERNEL_CS64,
-        "ss": FLAT_KERNEL_SS64,
+        "cs": width.cs,
+        "ss": width.ss,
+        **dict.fromkeys(("ds", "es", "fs", "gs"), width.data_segments),
     }.items():
         vcpu.set_reg(name, value)
 
 
-__all__ = ["BuildError", "Built", "Start", "build_pv64"]
+__all__ = ["BuildError", "Built", "Start", "build_pv"]

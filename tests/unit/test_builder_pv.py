@@ -13,7 +13,7 @@ from kernels import PADDR, VIRT_BASE, elf, notes
 from domzero.abi.start_info import StartInfoFlags, start_info
 from domzero.builder.image import KernelImage, parse_kernel
 from domzero.builder.layout import plan
-from domzero.builder.pv64 import Built, Start, build_pv64
+from domzero.builder.pv import Built, Start, build_pv
 from domzero.errors import ImageError
 from domzero.hypervisor.hypercall_page import hypercall_page
 
@@ -30,7 +30,7 @@ class Domain:
         start = Start(
             nr_pages=pages, shared_info=0x5000, store_port=1, console_port=2, cmdline="a=b c", ramdisk=ramdisk
         )
-        self.built: Built = build_pv64(machine, self.domain, self.vcpu, image, start)  # type: ignore[arg-type]
+        self.built: Built = build_pv(machine, self.domain, self.vcpu, image, start)  # type: ignore[arg-type]
         self.info = start_info.from_buffer_copy(self.vcpu.read_va(self.vcpu.regs["rsi"], 1168))
 
     def read(self, va: int, length: int) -> bytes:

@@ -1,0 +1,189 @@
+//! 32-bit guests: kernel in ring 1, applications in ring 3. Bounce frames and iret as 32-bit hardware has them
+//! (`arch-x86/xen-x86_32.h`).
+
+use super::guest_access::access_ok;
+use super::{rflags, BounceError, CallbackKind, Entry, Vcpu};
+
+/// Longest frame: ds es fs gs error eip cs eflags esp ss.
+const WORDS_MAX: usize = 10;
+
+impl Vcpu {
+    /// Enters the guest kernel: `[ds es fs gs] [error] eip cs eflags [esp ss]` on its stack, the last two only when an
+    /// application was interrupted. The saved upcall mask is in the upper half of the cs slot. Nothing changes on failure.
+    pub(super) fn bounce_32(
+        &mut self,
+        to: Entry,
+        error_code: Option<u32>,
+        mask: bool,
+        segments: bool,
+    ) -> Result<(), BounceError> {
+        let old_cpl = self.cpu.cpl;
+        let cpl = to.cs as u8 & 3;
+        if !self.is_code_of(to.cs, cpl) {
+            return Err("the guest kernel's handler has a bad code selector");
+        }
+        let from_kernel = old_cpl < 3;
+        let (ss, top) = if from_kernel {
+            (self.cpu.sel[2], self.cpu.regs[4] as u32)
+        } else {
+            (self.kernel_ss, self.kernel_sp as u32)
+        };
+        if !self.is_stack_of(ss, cpl) {
+            return Err("the guest kernel has a bad stack selector");
+        }
+        self.cpu.set_cpl(1);
+        match self.push_frame_32(from_kernel, ss, top, error_code, segments) {
+            Ok(sp) => {
+                self.cpu.regs[4] = u64::from(sp);
+                self.cpu.rip = to.address & 0xffff_ffff;
+                self.cpu.set_cpl(cpl);
+                self.cpu.sel[1] = to.cs;
+                self.cpu.sel[2] = ss;
+                let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM;
+                self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
+                if mask {
+                    self.set_upcall_mask(true);
+                }
+                Ok(())
+            }
+            Err(why) => {
+                self.cpu.set_cpl(old_cpl);
+                Err(why)
+            }
+        }
+    }
+
+    fn push_frame_32(
+        &mut self,
+        from_kernel: bool,
+        ss: u16,
+        top: u32,
+        error_code: Option<u32>,
+        segments: bool,
+    ) -> Result<u32, BounceError> {
+        let masked = self.upcall_mask();
+        let mut flags = self.cpu.rflags() as u32 & !(rflags::IF | rflags::IOPL) as u32;
+        if !masked {
+            flags |= rflags::IF as u32;
+        }
+        if self.architectural_iopl() {
+            flags |= u32::from(self.iopl) << 12;
+        }
+        let [es, cs, old_ss, ds, fs, gs] = self.cpu.sel.map(u32::from);
+        let segment = |sel: u32| segments.then_some(sel);
+        let outer = |word: u32| (!from_kernel).then_some(word);
+        let words = [
+            segment(ds),
+            segment(es),
+            segment(fs),
+            segment(gs),
+            error_code,
+            Some(self.cpu.rip as u32),
+            Some(cs | u32::from(masked) << 16),
+            Some(flags),
+            outer(self.cpu.regs[4] as u32),
+            outer(old_ss),
+        ];
+        let mut frame = [0u8; WORDS_MAX * 4];
+        let mut len = 0;
+        for word in words.into_iter().flatten() {
+            frame[len..len + 4].copy_from_slice(&word.to_le_bytes());
+            len += 4;
+        }
+        let sp = top.wrapping_sub(len as u32);
+        let at = u64::from(self.segment_base(ss).wrapping_add(sp));
+        if !access_ok(at, len as u64, true) {
+            return Err("kernel stack inside the hypervisor's address range");
+        }
+        self.cpu
+            .write_bytes(at, &frame[..len])
+            .map_err(|_| "kernel stack not mapped writable")?;
+        Ok(sp)
+    }
+
+    fn segment_base(&self, selector: u16) -> u32 {
+        self.cpu.descriptor(selector).map_or(0, |d| d.base() as u32)
+    }
+
+    fn is_code_of(&self, selector: u16, cpl: u8) -> bool {
+        let d = self.cpu.descriptor(selector);
+        let level =
+            |d: crate::cpu::segment::Descriptor| d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl;
+        cpl > 0 && d.is_some_and(|d| d.is_code() && !d.is_long() && d.present() && level(d))
+    }
+
+    fn is_stack_of(&self, selector: u16, cpl: u8) -> bool {
+        let d = self.cpu.descriptor(selector);
+        selector as u8 & 3 == cpl && d.is_some_and(|d| d.is_writable() && d.present() && d.dpl() == cpl)
+    }
+
+    /// HYPERVISOR_iret of a 32-bit guest: eax, which the stub has pushed, below the hardware's frame.
+    pub(super) fn iret_32(&mut self) -> Result<(), &'static str> {
+        const UNREADABLE: &str = "iret frame not readable";
+        let sp = self.cpu.regs[4] & 0xffff_ffff;
+        let [eax, eip, cs, eflags] = self.words_32(sp).ok_or(UNREADABLE)?;
+        let (cs, cpl) = (cs as u16, cs as u8 & 3);
+        if cpl == 0 {
+            return Err("return to ring 0");
+        }
+        let (esp, ss) = if cpl == 1 {
+            ((sp as u32).wrapping_add(16), self.cpu.sel[2])
+        } else {
+            let [esp, ss] = self.words_32(sp.wrapping_add(16)).ok_or(UNREADABLE)?;
+            (esp, ss as u16)
+        };
+        if self.architectural_iopl() {
+            self.iopl = (eflags >> 12) as u8 & 3;
+        }
+        let eflags = u64::from(eflags);
+        self.cpu.regs[0] = u64::from(eax);
+        self.cpu.regs[4] = u64::from(esp);
+        self.cpu.rip = u64::from(eip);
+        self.cpu.sel[1] = cs;
+        self.cpu.sel[2] = ss;
+        self.cpu
+            .set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
+        self.set_upcall_mask(eflags & rflags::IF == 0);
+        let good = self.is_code_of(cs, cpl) && self.is_stack_of(ss, cpl);
+        self.cpu.set_cpl(cpl);
+        if !good {
+            // Where the hardware's iret would fault, the guest kernel is told.
+            let cb = self.callback(CallbackKind::Failsafe);
+            if self.is_null(cb.entry()) {
+                return Err("return to a bad code or stack selector, and no failsafe callback");
+            }
+            return self.bounce_failsafe();
+        }
+        if cpl > 1 {
+            self.drop_inner_segments(cpl);
+        }
+        Ok(())
+    }
+
+    fn words_32<const N: usize>(&mut self, va: u64) -> Option<[u32; N]> {
+        let mut raw = [0u8; 16];
+        let bytes = raw.get_mut(..4 * N)?;
+        self.copy_in(va, bytes).ok()?;
+        let mut words = raw
+            .chunks_exact(4)
+            .map(|c| c.try_into().map_or(0, u32::from_le_bytes));
+        Some(std::array::from_fn(|_| words.next().unwrap_or(0)))
+    }
+
+    /// Going to an outer ring, data segments that only the inner one may use become null.
+    fn drop_inner_segments(&mut self, cpl: u8) {
+        for seg in [0, 3, 4, 5] {
+            let Some(sel) = self.cpu.sel.get(seg).copied().filter(|s| s & 0xfffc != 0) else {
+                continue;
+            };
+            let keep = self
+                .cpu
+                .descriptor(sel)
+                .is_some_and(|d| d.is_conforming() || d.dpl() >= cpl);
+            if !keep {
+                // A null selector can always be loaded.
+                let _ = self.cpu.load_segment(seg, 0);
+            }
+        }
+    }
+}
