@@ -222,7 +222,7 @@ impl Bare {
         let Some(base) = v.cpu.base() else {
             return Vec::new();
         };
-        walk::inspect(&v.domain().machine.mem, base, va)
+        walk::inspect(&v.domain().machine.mem, base, va, false)
             .into_iter()
             .map(|(level, table, index, entry)| (level, table.0, index, entry))
             .collect()

@@ -169,7 +169,8 @@ impl Bare {
         for (page, slot) in frames.iter_mut().enumerate() {
             let va = table.base.wrapping_add(page as u64 * 4096);
             if page as u64 * 4096 <= u64::from(table.limit) {
-                let walk = base.map(|l4| crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, l4, va));
+                let walk =
+                    base.map(|l4| crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, l4, va, false));
                 *slot = walk.and_then(|w| match w.last() {
                     Some(&(1, _, _, e)) if e & 1 != 0 => Some(Mfn((e & 0x000f_ffff_ffff_f000) >> 12)),
                     _ => None,

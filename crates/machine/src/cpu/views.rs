@@ -13,7 +13,7 @@ impl Cpu {
         let generation = self.domain.pt_generation.load(Ordering::Acquire);
         let key = ViewKey {
             l4,
-            user: self.cpl == 3 || !self.domain.is_32bit,
+            user: self.cpl == 3,
         };
         self.views.switch(key, generation, generation_check);
         self.view_changed();
@@ -39,16 +39,16 @@ impl Cpu {
     /// Flushes the view of `l4` (when it is next used) if page tables have changed since its base was last loaded.
     pub fn refresh_view(&mut self, l4: Mfn) {
         let generation = self.domain.pt_generation.load(Ordering::Acquire);
-        for user in self.view_users() {
-            self.views.refresh(ViewKey { l4, user: *user }, generation);
+        for user in [false, true] {
+            self.views.refresh(ViewKey { l4, user }, generation);
         }
         self.view_changed();
     }
 
     /// Flushes the view of `l4`.
     pub fn flush_view(&mut self, l4: Mfn) {
-        for user in self.view_users() {
-            self.views.flush_key(ViewKey { l4, user: *user });
+        for user in [false, true] {
+            self.views.flush_key(ViewKey { l4, user });
         }
         self.view_changed();
     }
@@ -68,15 +68,6 @@ impl Cpu {
     /// Forgets the translation of one page, in every view.
     pub fn invlpg(&mut self, va: u64) {
         self.views.invlpg(va);
-    }
-
-    /// The views that one page table has: two in a 32-bit guest.
-    fn view_users(&self) -> &'static [bool] {
-        if self.domain.is_32bit {
-            &[false, true]
-        } else {
-            &[true]
-        }
     }
 
     fn view_changed(&mut self) {
