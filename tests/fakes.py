@@ -87,8 +87,9 @@ EXITS = (ExitHypercall, ExitPrivileged, ExitFault, ExitUnsupported, ExitBudget, 
 class FakeFrameInfo:
     type = "writable"
 
-    def __init__(self, owner: int | None) -> None:
+    def __init__(self, owner: int | None, refs: int = 1) -> None:
         self.owner = owner
+        self.refs = refs
 
 
 class FakeMachine:
@@ -99,6 +100,8 @@ class FakeMachine:
         self.ram = mmap.mmap(self.fd, frames * PAGE)
         self.owners: dict[int, int] = {}
         self.shared: dict[int, int] = {}
+        self.mapped: set[int] = set()
+        """Frames that somebody maps."""
         self.free = list(range(frames - 1, 15, -1))
         self.now = 1_000_000
         self.m2p = (1, 8)
@@ -147,7 +150,7 @@ class FakeMachine:
         return FakeDomain(self, domid, is_32bit)
 
     def frame_info(self, mfn: int) -> FakeFrameInfo:
-        return FakeFrameInfo(self.owners.get(mfn))
+        return FakeFrameInfo(self.owners.get(mfn), 1 + (mfn in self.mapped))
 
     def audit(self) -> list[str]:
         return []

@@ -55,6 +55,16 @@ class GntMap(IntFlag):
     GNTMAP_contains_pte = 1 << 4
 
 
+GNTMAP_guest_avail0_shift = 16
+"""Bits of GNTMAP from here on go to the bits of the entry that the hardware leaves to software."""
+
+GNTTAB_CACHE_CLEAN = 1
+GNTTAB_CACHE_INVAL = 2
+
+GNTTABOP_CMD_MASK = (1 << 12) - 1
+"""Above the command Xen keeps where a cache_flush goes on."""
+
+
 class GntCopy(IntFlag):
     """`GNTCOPY_*`."""
 
@@ -88,6 +98,53 @@ class grant_entry_v1(Wire):
     flags: u16
     domid: domid_t
     frame: u32
+
+
+@wire
+class grant_entry_header(Wire):
+    """What entries of both versions begin with."""
+
+    flags: u16
+    domid: domid_t
+
+
+@wire
+class grant_entry_v2_full_page(Wire):
+    """A whole frame."""
+
+    hdr: grant_entry_header
+    pad0: u32
+    frame: u64
+
+
+@wire
+class grant_entry_v2_sub_page(Wire):
+    """A part of a frame, for copies only."""
+
+    hdr: grant_entry_header
+    page_off: u16
+    length: u16
+    frame: u64
+
+
+@wire
+class grant_entry_v2_transitive(Wire):
+    """What a third domain has granted to this one, for copies only."""
+
+    hdr: grant_entry_header
+    trans_domid: domid_t
+    pad0: u16
+    gref: u32
+
+
+@wire
+class grant_entry_v2(WireUnion):
+    """One entry of a version 2 grant table."""
+
+    hdr: grant_entry_header
+    full_page: grant_entry_v2_full_page
+    sub_page: grant_entry_v2_sub_page
+    transitive: grant_entry_v2_transitive
 
 
 @wire

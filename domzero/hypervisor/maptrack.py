@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from domzero.abi.grant_table import GntMap, GntStatus, gnttab_map_grant_ref
+from domzero.abi.grant_table import GntMap, GNTMAP_guest_avail0_shift, GntStatus, gnttab_map_grant_ref
 from domzero.abi.xen import PAGE_SHIFT
-from domzero.hypervisor.grant import GrantError, domain_by_id
+from domzero.hypervisor.grant import GrantError, granter
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -15,8 +15,7 @@ MAX_MAPPINGS = 8192
 """Mappings a domain may have at a time."""
 
 PTE_RW, PTE_USER, PTE_ACCESSED, PTE_DIRTY = 1 << 1, 1 << 2, 1 << 5, 1 << 6
-PTE_AVAIL_SHIFT, PTE_AVAIL_MASK = 9, 0x7
-GUEST_AVAIL_SHIFT = 16
+PTE_AVAIL_LOW, PTE_AVAIL_HIGH = 9, 52
 
 
 @dataclass(slots=True)
@@ -58,13 +57,12 @@ class MapTrack:
         flags = arg.flags
         if not flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):
             raise GrantError(GntStatus.GNTST_bad_gntref)
-        owner = domain_by_id(self.domain, arg.dom)
+        owner = granter(self.domain, arg.dom, arg.ref)
         handle = self._new_handle()
         writable = not flags & GntMap.GNTMAP_readonly
         active = owner.grants.acquire(arg.ref, self.domain.domid, writable=writable)
         if flags & GntMap.GNTMAP_host_map:
-            bits = PTE_USER | PTE_ACCESSED | PTE_DIRTY | (PTE_RW if writable else 0)
-            bits |= (flags >> GUEST_AVAIL_SHIFT & PTE_AVAIL_MASK) << PTE_AVAIL_SHIFT
+            bits = self._pte_bits(flags)
             is_pte = bool(flags & GntMap.GNTMAP_contains_pte)
             if vcpu.hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte):
                 owner.grants.release(arg.ref, writable=writable)
@@ -72,6 +70,17 @@ class MapTrack:
         self.mappings[handle] = Mapping(owner, arg.ref, active.mfn, flags)
         arg.handle = handle
         arg.dev_bus_addr = active.mfn << PAGE_SHIFT
+
+    def _pte_bits(self, flags: int) -> int:
+        bits = PTE_ACCESSED | PTE_DIRTY
+        if not flags & GntMap.GNTMAP_readonly:
+            bits |= PTE_RW
+        avail = flags >> GNTMAP_guest_avail0_shift
+        bits |= (avail & 7) << PTE_AVAIL_LOW
+        if not self.domain.is_32bit:
+            # The kernel of a 64-bit guest runs in ring 3 too.
+            return bits | PTE_USER | (avail >> 3 & 0x7FF) << PTE_AVAIL_HIGH
+        return bits | (PTE_USER if flags & GntMap.GNTMAP_application_map else 0)
 
     def unmap(
         self, vcpu: "Vcpu", handle: int, *, host_addr: int = 0, dev_bus_addr: int = 0, replace: int | None = None

@@ -40,6 +40,10 @@ C_TYPES = {
     "gnttab_copy_ptr": "struct gnttab_copy_ptr",
     "gnttab_copy_ptr_u": "__typeof__(((struct gnttab_copy *)0)->source.u)",
     "gnttab_cache_flush_a": "__typeof__(((struct gnttab_cache_flush *)0)->a)",
+    "grant_entry_v2": "union grant_entry_v2",
+    "grant_entry_v2_full_page": "__typeof__(((union grant_entry_v2 *)0)->full_page)",
+    "grant_entry_v2_sub_page": "__typeof__(((union grant_entry_v2 *)0)->sub_page)",
+    "grant_entry_v2_transitive": "__typeof__(((union grant_entry_v2 *)0)->transitive)",
 }
 C_FIELDS = {"in_": "in"}
 # Fields that are unions or have other names in C; compared through the fields around them.
@@ -62,6 +66,7 @@ OWN_CONSTANTS = {
     "HYPERVISOR_VIRT_START_PAE", "MACH2PHYS_VIRT_START_PAE", "MACH2PHYS_VIRT_END_PAE", "MACH2PHYS_NR_ENTRIES_PAE",
     "FLAT_COMPAT_RING1_CS", "FLAT_COMPAT_RING1_DS", "FLAT_COMPAT_RING3_CS", "FLAT_COMPAT_RING3_DS",
     "XEN_DOMCTL_INTERFACE_VERSION", "XEN_SYSCTL_INTERFACE_VERSION", "XENPF_INTERFACE_VERSION", "XEN_COMMANDLINE_LEN",
+    "GNTMAP_guest_avail0_shift", "GNTTABOP_CMD_MASK",
 }  # fmt: skip
 
 

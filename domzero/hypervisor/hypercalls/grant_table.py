@@ -1,4 +1,4 @@
-"""grant_table_op (grant_table.h), version 1."""
+"""grant_table_op (grant_table.h)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -7,35 +7,48 @@ from domzero import _machine
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp
-from domzero.abi.layout import Wire, layout_for, sizeof
-from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall
+from domzero.abi.layout import Wire, layout_for, offset_of, sizeof
+from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, Hypercall
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.grant import Active, GrantError, GrantTable, domain_by_id
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.grant import GrantError, GrantTable, domain_by_id, granter, take_frame
 from domzero.hypervisor.hypercalls.table import Continuation, operation
 
 if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
     from domzero.hypervisor.vcpu import Vcpu
 
 grant_table_op = operation(Hypercall.HYPERVISOR_grant_table_op, "upu", GrantTableOp)
 
-ITEMS_AT_ONCE = 128
+ITEMS_AT_ONCE = 32
 """After so many elements the guest gets its events."""
 UNMAPPED = (1 << 32) - 1
+
+
+def _before(_vcpu: "Vcpu", args: list[int]) -> int:
+    """What Xen checks before it looks which command it is."""
+    command, _uop, count = args
+    args[0] = command & abi.GNTTABOP_CMD_MASK
+    wrong = count >> 31 or (command != args[0] and args[0] != GrantTableOp.GNTTABOP_cache_flush)
+    return -Errno.EINVAL if wrong else 0
+
+
+grant_table_op.before = _before
 
 T = TypeVar("T", bound=Wire)
 Item = Callable[["Vcpu", T], None]
 
 
-def _each(command: GrantTableOp, cls: type[T], *, note: str = "") -> Callable[[Item[T]], Item[T]]:
-    """Registers a command that takes an array, each element with a status of its own."""
+def _each(command: GrantTableOp, cls: type[T], *, whole: bool = False) -> Callable[[Item[T]], Item[T]]:
+    """Registers a command that takes an array, each element with a status of its own.
+
+    :param whole: whether more than the status is written back.
+    """
 
     def register(item: Item[T]) -> Item[T]:
-        @grant_table_op.sub(command, note=note)
+        @grant_table_op.sub(command)
         def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
-            if count >> 31:
-                return -Errno.EINVAL
-            size = sizeof(layout_for(cls, vcpu.domain.is_32bit))
+            layout = layout_for(cls, vcpu.domain.is_32bit)
+            size, status_at = sizeof(layout), offset_of(layout, "status")
             guest_memory.check_range(vcpu, uop, size * count)
             for _ in range(min(count, ITEMS_AT_ONCE)):
                 arg = guest_memory.copy_in(vcpu, cls, uop)
@@ -44,7 +57,10 @@ def _each(command: GrantTableOp, cls: type[T], *, note: str = "") -> Callable[[I
                     arg.status = GntStatus.GNTST_okay
                 except GrantError as error:
                     arg.status = error.status
-                guest_memory.write(vcpu, uop, bytes(arg))
+                if whole:
+                    guest_memory.write(vcpu, uop, bytes(arg))
+                else:
+                    guest_memory.write(vcpu, uop + status_at, bytes(arg)[status_at : status_at + 2])
                 uop += size
             if count > ITEMS_AT_ONCE:
                 raise Continuation(command, uop, count - ITEMS_AT_ONCE)
@@ -55,11 +71,11 @@ def _each(command: GrantTableOp, cls: type[T], *, note: str = "") -> Callable[[I
     return register
 
 
-def _one(command: GrantTableOp, cls: type[T], *, note: str = "") -> Callable[[Item[T]], Item[T]]:
+def _one(command: GrantTableOp, cls: type[T]) -> Callable[[Item[T]], Item[T]]:
     """Registers a command that takes exactly one element with a status."""
 
     def register(item: Item[T]) -> Item[T]:
-        @grant_table_op.sub(command, note=note)
+        @grant_table_op.sub(command)
         def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
             if count != 1:
                 return -Errno.EINVAL
@@ -87,17 +103,22 @@ def _own_table(vcpu: "Vcpu", domid: int) -> GrantTable:
     return vcpu.domain.grants
 
 
+def _tell_frames(vcpu: "Vcpu", frames: list[int], va: int, size: int) -> None:
+    try:
+        for index, mfn in enumerate(frames):
+            guest_memory.write(vcpu, va + index * size, mfn.to_bytes(size, "little"))
+    except _machine.GuestFault:
+        raise GrantError(GntStatus.GNTST_bad_virt_addr) from None
+
+
 @_one(GrantTableOp.GNTTABOP_setup_table, abi.gnttab_setup_table)
 def setup_table(vcpu: "Vcpu", arg: abi.gnttab_setup_table) -> None:
     """Makes the table large enough and says where it is."""
+    size = guest_memory.ulong_size(vcpu)
+    guest_memory.check_range(vcpu, arg.frame_list, arg.nr_frames * size)
     table = _own_table(vcpu, arg.dom)
     table.grow(arg.nr_frames)
-    size = guest_memory.ulong_size(vcpu)
-    try:
-        for index, mfn in enumerate(table.frames[: arg.nr_frames]):
-            guest_memory.write_ulong(vcpu, arg.frame_list + index * size, mfn)
-    except _machine.GuestFault:
-        raise GrantError(GntStatus.GNTST_bad_virt_addr) from None
+    _tell_frames(vcpu, table.frames[: arg.nr_frames], arg.frame_list, size)
 
 
 @_one(GrantTableOp.GNTTABOP_query_size, abi.gnttab_query_size)
@@ -108,14 +129,16 @@ def query_size(vcpu: "Vcpu", arg: abi.gnttab_query_size) -> None:
     arg.max_nr_frames = table.max_frames
 
 
-@_one(GrantTableOp.GNTTABOP_get_status_frames, abi.gnttab_get_status_frames, note="general_error with version 1")
+@_one(GrantTableOp.GNTTABOP_get_status_frames, abi.gnttab_get_status_frames)
 def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
-    """Version 2 keeps status apart from the entries."""
-    _own_table(vcpu, arg.dom)
-    raise GrantError(GntStatus.GNTST_general_error)
+    """Where version 2 shows which grants are in use."""
+    table = _own_table(vcpu, arg.dom)
+    if arg.nr_frames > len(table.status_frames):
+        raise GrantError(GntStatus.GNTST_general_error)
+    _tell_frames(vcpu, table.status_frames[: arg.nr_frames], arg.frame_list, 8)
 
 
-@_each(GrantTableOp.GNTTABOP_map_grant_ref, abi.gnttab_map_grant_ref)
+@_each(GrantTableOp.GNTTABOP_map_grant_ref, abi.gnttab_map_grant_ref, whole=True)
 def map_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_map_grant_ref) -> None:
     """Maps a frame that another domain has granted."""
     arg.handle = UNMAPPED
@@ -131,7 +154,7 @@ def unmap_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_unmap_grant_ref) -> None:
 @_each(GrantTableOp.GNTTABOP_unmap_and_replace, abi.gnttab_unmap_and_replace)
 def unmap_and_replace(vcpu: "Vcpu", arg: abi.gnttab_unmap_and_replace) -> None:
     """Ends such a mapping and moves another one there."""
-    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr)
+    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr or None)
 
 
 @_each(GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref)
@@ -144,36 +167,52 @@ class _End:
     """One end of a copy, held for its duration."""
 
     def __init__(self, vcpu: "Vcpu", ptr: abi.gnttab_copy_ptr, *, is_gref: bool, writable: bool) -> None:
-        self.writable = writable
-        self.domain: Domain = domain_by_id(vcpu.domain, ptr.domid)
-        self.ref: int | None = None
-        if is_gref:
-            active: Active = self.domain.grants.acquire(ptr.u.ref, vcpu.domain.domid, writable=writable)
-            self.ref, self.mfn = ptr.u.ref, active.mfn
-            return
-        if ptr.domid not in (DOMID_SELF, vcpu.domain.domid):
+        self._is_gref = is_gref
+        self._writable = writable
+        self._domid = vcpu.domain.domid
+        self.ptr = ptr
+        if not is_gref and ptr.domid != DOMID_SELF:
             raise GrantError(GntStatus.GNTST_permission_denied)
-        self.mfn = ptr.u.gmfn
-        if self.domain.hw.get_ref(self.mfn, writable=writable):
-            raise GrantError(GntStatus.GNTST_bad_page)
+        if ptr.domid == DOMID_SELF:
+            self.domain = vcpu.domain
+        else:
+            self.domain = granter(vcpu.domain, ptr.domid, ptr.u.ref)
+        self.mfn = self.start = 0
+        self.length = PAGE_SIZE
+
+    def acquire(self) -> None:
+        if not self._is_gref:
+            take_frame(self.domain, self.ptr.u.gmfn, writable=self._writable)
+            self.mfn = self.ptr.u.gmfn
+            return
+        active = self.domain.grants.acquire(self.ptr.u.ref, self._domid, writable=self._writable, copy=True)
+        self.mfn, self.start, self.length = active.mfn, active.start, active.length
+
+    def check(self, length: int) -> None:
+        if not self.start <= self.ptr.offset <= self.ptr.offset + length <= self.start + self.length:
+            raise GrantError(GntStatus.GNTST_general_error)
 
     def release(self) -> None:
-        if self.ref is not None:
-            self.domain.grants.release(self.ref, writable=self.writable)
+        if self._is_gref:
+            self.domain.grants.release(self.ptr.u.ref, writable=self._writable)
         else:
-            self.domain.hw.put_ref(self.mfn, writable=self.writable)
+            self.domain.hw.put_ref(self.mfn, writable=self._writable)
 
 
 @_each(GrantTableOp.GNTTABOP_copy, abi.gnttab_copy)
 def copy(vcpu: "Vcpu", arg: abi.gnttab_copy) -> None:
     """Copies within a page between frames, own or granted."""
-    if arg.source.offset + arg.len > PAGE_SIZE or arg.dest.offset + arg.len > PAGE_SIZE:
-        raise GrantError(GntStatus.GNTST_bad_copy_arg)
     source = _End(vcpu, arg.source, is_gref=bool(arg.flags & GntCopy.GNTCOPY_source_gref), writable=False)
+    dest = _End(vcpu, arg.dest, is_gref=bool(arg.flags & GntCopy.GNTCOPY_dest_gref), writable=True)
+    source.acquire()
     try:
-        dest = _End(vcpu, arg.dest, is_gref=bool(arg.flags & GntCopy.GNTCOPY_dest_gref), writable=True)
-        machine = vcpu.domain.host.machine
+        dest.acquire()
         try:
+            if arg.source.offset + arg.len > PAGE_SIZE or arg.dest.offset + arg.len > PAGE_SIZE:
+                raise GrantError(GntStatus.GNTST_bad_copy_arg)
+            source.check(arg.len)
+            dest.check(arg.len)
+            machine = vcpu.domain.host.machine
             data = machine.read(source.mfn * PAGE_SIZE + arg.source.offset, arg.len)
             machine.write(dest.mfn * PAGE_SIZE + arg.dest.offset, data)
         finally:
@@ -183,10 +222,8 @@ def copy(vcpu: "Vcpu", arg: abi.gnttab_copy) -> None:
 
 
 @grant_table_op.sub(GrantTableOp.GNTTABOP_get_version)
-def get_version(vcpu: "Vcpu", uop: int, count: int) -> int:
+def get_version(vcpu: "Vcpu", uop: int, _count: int) -> int:
     """The version of the domain's table."""
-    if count != 1:
-        return -Errno.EINVAL
     arg = guest_memory.copy_in(vcpu, abi.gnttab_get_version, uop)
     try:
         arg.version = _own_table(vcpu, arg.dom).version
@@ -196,31 +233,61 @@ def get_version(vcpu: "Vcpu", uop: int, count: int) -> int:
     return 0
 
 
-@grant_table_op.sub(GrantTableOp.GNTTABOP_set_version, note="version 1 only, as with gnttab=max-ver:1")
-def set_version(vcpu: "Vcpu", uop: int, count: int) -> int:
-    """Chooses a version."""
-    if count != 1:
-        return -Errno.EINVAL
+@grant_table_op.sub(GrantTableOp.GNTTABOP_set_version)
+def set_version(vcpu: "Vcpu", uop: int, _count: int) -> int:
+    """Chooses a version; the guest is told which one there is then, also when it failed."""
     arg = guest_memory.copy_in(vcpu, abi.gnttab_set_version, uop)
-    if arg.version not in (1, 2):
-        return -Errno.EINVAL
-    if arg.version == 2:
-        return -Errno.ENOSYS
-    arg.version = vcpu.domain.grants.version
+    table = vcpu.domain.grants
+    rc = 0 if arg.version in (1, 2) else -Errno.EINVAL
+    try:
+        if rc == 0:
+            table.set_version(arg.version)
+    except XenError as error:
+        rc = -error.errno
+    arg.version = table.version
     guest_memory.write(vcpu, uop, bytes(arg))
-    return 0
+    return rc
+
+
+def _cache_flush(vcpu: "Vcpu", arg: abi.gnttab_cache_flush) -> int:
+    if arg.offset >= PAGE_SIZE or arg.offset + arg.length > PAGE_SIZE:
+        return -Errno.EINVAL
+    if arg.op & ~(abi.GNTTAB_CACHE_CLEAN | abi.GNTTAB_CACHE_INVAL):
+        return -Errno.EINVAL
+    if arg.length == 0 or arg.op == 0:
+        return 0
+    host = vcpu.domain.host
+    mfn = arg.a.dev_bus_addr >> PAGE_SHIFT
+    if mfn >= host.machine.frames:
+        return -Errno.EINVAL
+    owner = host.machine.frame_info(mfn).owner
+    if owner is None:
+        return -Errno.EPERM
+    mapped = any(m.mfn == mfn and m.owner.domid == owner for m in vcpu.domain.maptrack.mappings.values())
+    if owner != vcpu.domain.domid and not mapped:
+        return -Errno.EINVAL
+    return -Errno.EOPNOTSUPP
 
 
 @grant_table_op.sub(GrantTableOp.GNTTABOP_cache_flush, note="EOPNOTSUPP on x86, as in Xen")
 def cache_flush(vcpu: "Vcpu", uop: int, count: int) -> int:
-    """Cache maintenance is for other architectures."""
-    if count == 0:
-        return 0
-    arg = guest_memory.copy_in(vcpu, abi.gnttab_cache_flush, uop)
-    if arg.offset >= PAGE_SIZE or arg.length > PAGE_SIZE or arg.offset + arg.length > PAGE_SIZE:
-        return -Errno.EINVAL
-    return 0 if arg.length == 0 or arg.op == 0 else -Errno.EOPNOTSUPP
+    """Cache maintenance is for other architectures: what asks for some is checked, and refused."""
+    size = sizeof(layout_for(abi.gnttab_cache_flush, vcpu.domain.is_32bit))
+    guest_memory.check_range(vcpu, uop, size * count)
+    for index in range(min(count, ITEMS_AT_ONCE)):
+        rc = _cache_flush(vcpu, guest_memory.copy_in(vcpu, abi.gnttab_cache_flush, uop + index * size))
+        if rc:
+            return rc
+    if count > ITEMS_AT_ONCE:
+        raise Continuation(GrantTableOp.GNTTABOP_cache_flush, uop + ITEMS_AT_ONCE * size, count - ITEMS_AT_ONCE)
+    return 0
 
 
-grant_table_op.refuse(Errno.ENOSYS, GrantTableOp.GNTTABOP_transfer, note="as with Xen's gnttab=no-transfer")
+@grant_table_op.sub(GrantTableOp.GNTTABOP_transfer, note="EOPNOTSUPP, as with Xen's gnttab=no-transfer")
+def transfer(vcpu: "Vcpu", uop: int, count: int) -> int:
+    """Frames do not change their owners."""
+    guest_memory.check_range(vcpu, uop, sizeof(layout_for(abi.gnttab_transfer, vcpu.domain.is_32bit)) * count)
+    return -Errno.EOPNOTSUPP
+
+
 grant_table_op.refuse(Errno.ENOSYS, GrantTableOp.GNTTABOP_dump_table, note="not in Xen either")

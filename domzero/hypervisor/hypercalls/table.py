@@ -64,6 +64,8 @@ class Operation:
     commands: type[IntEnum] | None = None
     note: str = ""
     errno: Errno | None = None
+    before: Callable[["Vcpu", list[int]], int] | None = None
+    """Checks (and cuts) the arguments before the command is looked up: what is not 0 is the answer."""
     command_bits: int = 0
     """Low bits of the first argument that are the command, when the others say where a continuation goes on."""
     in_machine: bool = False
@@ -126,6 +128,8 @@ class Operation:
             if self.handler is None:
                 return self._unimplemented(vcpu, self.name)
             return self.handler(vcpu, *args) or 0
+        if self.before is not None and (rc := self.before(vcpu, args)):
+            return rc
         if self.command_bits:
             args[:1] = [args[0] & ((1 << self.command_bits) - 1), args[0] >> self.command_bits]
         sub = self.subs.get(args[0])
