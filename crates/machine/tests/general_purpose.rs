@@ -378,7 +378,7 @@ fn vm32(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> (Tes
     let n = a.instructions().len() as i64;
     let code = a.assemble(CODE).expect("encodable");
     let mut vm = TestVm::new(&code);
-    vm.cpu.sel[1] = 0xe023;
+    vm.cpu.sel = [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0];
     (vm, n)
 }
 

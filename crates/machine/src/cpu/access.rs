@@ -35,8 +35,7 @@ impl Cpu {
     /// Walks the page tables for one page and fills the TLB as the rules of docs/internals/contract.md allow.
     pub(crate) fn translate(&mut self, va: u64, access: Access) -> Result<Page, Fault> {
         if !canonical(va) {
-            self.noncanonical = true;
-            return Err(Fault::gp());
+            return Err(self.not_canonical(va));
         }
         let Some(key) = self.views.key() else {
             return Err(Fault::pf(va, 0));
@@ -101,8 +100,7 @@ impl Cpu {
     /// An access whose last byte is not canonical faults as such, before the page of its first byte is looked at.
     fn check_span(&mut self, va: u64, len: usize) -> Exec {
         if !canonical(va.wrapping_add(len as u64 - 1)) {
-            self.noncanonical = true;
-            return Err(Fault::gp().into());
+            return Err(self.not_canonical(va).into());
         }
         Ok(())
     }

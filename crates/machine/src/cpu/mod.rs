@@ -11,6 +11,7 @@ pub mod decode;
 pub mod exec;
 pub mod fault;
 pub mod flags;
+pub mod hidden;
 pub mod regs;
 pub mod run;
 pub mod segment;
@@ -91,12 +92,14 @@ pub struct Cpu {
     pub fpu: x87state::X87,
     /// Selectors es cs ss ds fs gs
     pub sel: [u16; 6],
-    /// 32-bit code (compatibility mode): worked out from CS whenever it changes.
+    /// 16- or 32-bit code (compatibility mode): worked out from CS whenever it changes.
     pub(crate) code32: bool,
-    /// 16-bit code, which is not run: it raises #GP.
+    /// 16-bit code; `code32` is set too.
     pub(crate) code16: bool,
-    /// Bases of es cs ss ds, which only 32-bit code uses.
-    pub(crate) data_bases: [u64; 4],
+    /// Bit n: every offset of segment register n may be read and written (of 16- and 32-bit code).
+    pub(crate) whole: u8,
+    /// The hidden parts of `sel`.
+    pub(crate) hidden: [hidden::Segment; 6],
     /// The guest's descriptor tables.
     pub desc: segment::DescTables,
     /// Instructions left before `run` stops with `Stop::Budget`.
@@ -215,7 +218,8 @@ impl Cpu {
             sel: [0; 6],
             code32: false,
             code16: false,
-            data_bases: [0; 4],
+            whole: 0,
+            hidden: Default::default(),
             desc: segment::DescTables::default(),
             budget: 0,
             yield_at: 0,

@@ -98,7 +98,7 @@ impl Cpu {
         match r {
             Register::FS => self.fs_base,
             Register::GS => self.gs_base,
-            _ if self.code32 => self.data_bases[seg_index(r) & 3],
+            _ if self.code32 => u64::from(self.hidden[seg_index(r) % 6].base),
             _ => 0,
         }
     }
@@ -135,49 +135,57 @@ impl Cpu {
                 self.regs[gpr_index(index) & 15].wrapping_mul(u64::from(i.memory_index_scale())),
             );
         }
-        if base.size() == 4
-            || index.size() == 4
-            || (base == Register::None && index == Register::None && i.memory_displ_size() == 4)
-        {
-            ea &= 0xffff_ffff;
-        } else if base.size() == 2 || index.size() == 2 || (self.code32 && i.memory_displ_size() == 2) {
-            ea &= 0xffff;
-        }
-        ea
+        self.cut_offset(i, ea)
     }
 
     /// Linear address of the memory operand of `i`, segment base included. String operands included
-    /// (`[rsi]`, `[rdi]`), by the first memory operand that is found.
+    /// (`[rsi]`, `[rdi]`), by the first memory operand that is found. In 16- and 32-bit code an operand that its segment
+    /// does not allow gets an address that faults as it must.
     pub fn ea(&self, i: &Instruction) -> u64 {
-        let es = self.seg_base(Register::ES);
         for n in 0..i.op_count() {
-            let string = |r: Register, seg: u64, mask: u64| {
-                self.linear((self.regs[gpr_index(r) & 15] & mask).wrapping_add(seg))
+            let string = |r: Register, seg: Register, mask: u64| {
+                self.operand_va(i, n, seg, self.regs[gpr_index(r) & 15] & mask, 0)
             };
-            let seg = || self.seg_base(i.memory_segment());
+            let seg = i.memory_segment();
             match i.op_kind(n) {
-                OpKind::Memory => return self.linear(self.ea_offset(i).wrapping_add(seg())),
-                OpKind::MemorySegSI => return string(Register::RSI, seg(), 0xffff),
-                OpKind::MemorySegESI => return string(Register::RSI, seg(), 0xffff_ffff),
-                OpKind::MemorySegRSI => return string(Register::RSI, seg(), u64::MAX),
-                OpKind::MemorySegDI => return string(Register::RDI, seg(), 0xffff),
-                OpKind::MemorySegEDI => return string(Register::RDI, seg(), 0xffff_ffff),
-                OpKind::MemorySegRDI => return string(Register::RDI, seg(), u64::MAX),
-                OpKind::MemoryESDI => return string(Register::RDI, es, 0xffff),
-                OpKind::MemoryESEDI => return string(Register::RDI, es, 0xffff_ffff),
-                OpKind::MemoryESRDI => return string(Register::RDI, 0, u64::MAX),
+                OpKind::Memory => return self.operand_va(i, n, seg, self.ea_offset(i), 0),
+                OpKind::MemorySegSI => return string(Register::RSI, seg, 0xffff),
+                OpKind::MemorySegESI => return string(Register::RSI, seg, 0xffff_ffff),
+                OpKind::MemorySegRSI => return string(Register::RSI, seg, u64::MAX),
+                OpKind::MemorySegDI => return string(Register::RDI, seg, 0xffff),
+                OpKind::MemorySegEDI => return string(Register::RDI, seg, 0xffff_ffff),
+                OpKind::MemorySegRDI => return string(Register::RDI, seg, u64::MAX),
+                OpKind::MemoryESDI => return string(Register::RDI, Register::ES, 0xffff),
+                OpKind::MemoryESEDI => return string(Register::RDI, Register::ES, 0xffff_ffff),
+                OpKind::MemoryESRDI => return string(Register::RDI, Register::ES, u64::MAX),
                 _ => {}
             }
         }
         0
     }
 
+    /// Cuts an offset to the address size of the memory operand of `i`.
+    pub(crate) fn cut_offset(&self, i: &Instruction, off: u64) -> u64 {
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let size = match (base, index) {
+            (Register::None, Register::None) => i.memory_displ_size() as usize,
+            (Register::None, r) | (r, _) => r.size(),
+        };
+        match size {
+            4 => off & 0xffff_ffff,
+            2 if base != Register::None || index != Register::None || self.code32 => off & 0xffff,
+            _ => self.linear(off),
+        }
+    }
+
     /// Linear address that the relative branch `i` goes to.
     pub fn branch_target(&self, i: &Instruction) -> u64 {
-        if self.code32 {
-            return i.near_branch_target();
+        let target = self.block_page().wrapping_add(i.near_branch_target());
+        match i.op0_kind() {
+            OpKind::NearBranch16 => target & 0xffff,
+            OpKind::NearBranch32 => target & 0xffff_ffff,
+            _ => target,
         }
-        self.block_page().wrapping_add(i.near_branch64())
     }
 
     /// Linear address of the page that the current instruction starts in: instructions are decoded relative to it.

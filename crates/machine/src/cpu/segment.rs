@@ -1,8 +1,10 @@
 //! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
 
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::hidden::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
+use crate::mmu::walk::canonical;
 
 /// Entries of a descriptor table per frame.
 const PER_FRAME: u32 = 512;
@@ -22,12 +24,27 @@ pub struct DescTables {
     pub ldt: DescTable,
 }
 
-/// A code segment that has passed its checks.
+/// A code segment that has passed its checks: what CS becomes, at which privilege level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeSegment {
-    pub selector: u16,
-    /// CS.L: 64-bit code.
-    pub long: bool,
+    pub segment: Segment,
+    pub cpl: u8,
+}
+
+impl CodeSegment {
+    /// Whether execution can go on at `off` there.
+    pub fn check_target(&self, off: u64) -> Exec {
+        let ok = if self.segment.is_long() {
+            canonical(off)
+        } else {
+            off <= u64::from(self.segment.limit)
+        };
+        if ok {
+            Ok(())
+        } else {
+            Err(Fault::gp().into())
+        }
+    }
 }
 
 /// What verr and verw ask about.
@@ -112,36 +129,27 @@ impl Descriptor {
 }
 
 /// The selector that nearly all 64-bit code runs under.
-const FLAT_RING3_CS64: u16 = 0xe033;
+pub(super) const FLAT_RING3_CS64: u16 = 0xe033;
 
 /// First GDT entry that belongs to Xen.
 const FIRST_RESERVED_ENTRY: u32 = 14 * PER_FRAME;
 
-/// Descriptors in Xen's part of the GDT that a guest may use: the selectors of the public headers.
-fn xen_descriptor(index: u32, is_32bit: bool) -> Option<u64> {
-    if is_32bit {
-        return xen_descriptor_32(index);
-    }
-    Some(match index << 3 {
-        0xe008 => 0x00af_9b00_0000_ffff, // ring 0 code, 64-bit
-        0xe010 => 0x00cf_9300_0000_ffff, // ring 0 data
-        0xe018 => 0x00cf_bb00_0000_ffff, // ring 1 code, 32-bit (FLAT_RING1_CS)
-        0xe020 => 0x00cf_fb00_0000_ffff, // ring 3 code, 32-bit (FLAT_RING3_CS32)
-        0xe028 => 0x00cf_f300_0000_ffff, // ring 3 data (FLAT_RING3_DS32, SS64)
-        0xe030 => 0x00af_fb00_0000_ffff, // ring 3 code, 64-bit (FLAT_RING3_CS64)
-        _ => return None,
-    })
-}
+/// The accessed bit of a descriptor.
+const ACCESSED: u64 = 1 << 40;
 
-/// The same of the GDT that 32-bit guests have (`xen-x86_32.h`).
-fn xen_descriptor_32(index: u32) -> Option<u64> {
-    Some(match index << 3 {
-        0xe008 => 0x00af_9b00_0000_ffff, // ring 0 code, 64-bit
-        0xe010 => 0x00cf_9300_0000_ffff, // ring 0 data
-        0xe018 => 0x00cf_bb00_0000_ffff, // FLAT_RING1_CS
-        0xe020 => 0x00cf_b300_0000_ffff, // FLAT_RING1_DS, _SS
-        0xe028 => 0x00cf_fb00_0000_ffff, // FLAT_RING3_CS
-        0xe030 => 0x00cf_f300_0000_ffff, // FLAT_RING3_DS, _SS
+/// Descriptors in Xen's part of the GDT that a guest may use: the selectors of the public headers, which mean other
+/// things to 32-bit guests.
+fn xen_descriptor(index: u32, is_32bit: bool) -> Option<u64> {
+    Some(match (index << 3, is_32bit) {
+        (0xe008, _) => 0x00af_9b00_0000_ffff,     // ring 0 code, 64-bit
+        (0xe010, _) => 0x00cf_9300_0000_ffff,     // ring 0 data
+        (0xe018, true) => 0x00cf_bb00_0000_ffff,  // ring 1 code (FLAT_RING1_CS)
+        (0xe020, true) => 0x00cf_b300_0000_ffff,  // ring 1 data (FLAT_RING1_DS, SS)
+        (0xe028, true) => 0x00cf_fb00_0000_ffff,  // ring 3 code (FLAT_RING3_CS)
+        (0xe030, true) => 0x00cf_f300_0000_ffff,  // ring 3 data (FLAT_RING3_DS, SS)
+        (0xe020, false) => 0x00cf_fb00_0000_ffff, // ring 3 code, 32-bit (FLAT_RING3_CS32)
+        (0xe028, false) => 0x00cf_f300_0000_ffff, // ring 3 data (FLAT_RING3_DS32, SS64)
+        (0xe030, false) => 0x00af_fb00_0000_ffff, // ring 3 code, 64-bit (FLAT_RING3_CS64)
         _ => return None,
     })
 }
@@ -156,23 +164,42 @@ fn gp(selector: u16) -> Trap {
 }
 
 impl Cpu {
-    /// The raw descriptor of a selector that is not null; `None` beyond its table.
-    pub fn descriptor(&self, selector: u16) -> Option<Descriptor> {
-        let index = (selector >> 3) as u32;
+    /// Where the descriptor of a selector lies, if it is not one of Xen's own.
+    fn descriptor_maddr(&self, selector: u16) -> Option<u64> {
+        let index = u32::from(selector >> 3);
         let table = if selector & 4 != 0 {
             &self.desc.ldt
         } else {
             &self.desc.gdt
         };
-        if selector & 4 == 0 && index >= FIRST_RESERVED_ENTRY {
-            return xen_descriptor(index, self.domain.is_32bit).map(Descriptor);
-        }
         if index >= table.entries {
             return None;
         }
         let frame = (*table.frames.get((index / PER_FRAME) as usize)?)?;
-        let maddr = frame.maddr() + (index % PER_FRAME) as u64 * 8;
+        Some(frame.maddr() + u64::from(index % PER_FRAME) * 8)
+    }
+
+    /// The raw descriptor of a selector that is not null; `None` beyond its table.
+    pub fn descriptor(&self, selector: u16) -> Option<Descriptor> {
+        let index = u32::from(selector >> 3);
+        if selector & 4 == 0 && index >= FIRST_RESERVED_ENTRY {
+            return xen_descriptor(index, self.domain.is_32bit).map(Descriptor);
+        }
+        let maddr = self.descriptor_maddr(selector)?;
         self.domain.machine.mem.read_u64(maddr).map(Descriptor)
+    }
+
+    /// What a load of `selector`, whose descriptor `d` has passed all checks, makes of a segment register: the accessed
+    /// bit is set in the table, as the processor sets it.
+    fn take(&self, selector: u16, d: Descriptor) -> Segment {
+        let marked = Descriptor(d.0 | ACCESSED);
+        if marked != d {
+            if let Some(maddr) = self.descriptor_maddr(selector) {
+                // Whoever changed it meanwhile wins.
+                let _ = self.domain.machine.mem.cmpxchg_u64(maddr, d.0, marked.0);
+            }
+        }
+        Segment::new(selector, marked)
     }
 
     /// The descriptor that lar, lsl, verr and verw may see: privileged enough, and not null.
@@ -185,60 +212,62 @@ impl Cpu {
         (d.is_conforming() || d.dpl() >= privilege).then_some(d)
     }
 
-    /// Loads es, ss, ds, fs or gs (`seg` as in [`Cpu::sel`]) as `mov` and `pop` do.
-    pub fn load_segment(&mut self, seg: usize, selector: u16) -> Exec {
-        if seg == 1 {
+    /// Loads es, ss, ds, fs or gs (`seg` as in [`Cpu::sel`]) as `mov` and `pop` do. True if code runs in another way now.
+    pub fn load_segment(&mut self, seg: usize, selector: u16) -> Result<bool, Trap> {
+        if seg == CS {
             return Err(Fault::ud().into());
         }
-        if seg == 2 {
-            self.check_stack_segment(selector)?;
-        } else if selector & 0xfffc == 0 {
-            self.set_segment(seg, selector, 0);
-            return Ok(());
+        let segment = if seg == SS {
+            self.check_stack_segment(selector, self.cpl, !self.code32)?
+        } else {
+            self.check_data_segment(selector)?
+        };
+        self.set_hidden(seg, segment);
+        Ok(self.code32 && self.update_mode())
+    }
+
+    fn check_data_segment(&self, selector: u16) -> Result<Segment, Trap> {
+        if selector & 0xfffc == 0 {
+            return Ok(Segment {
+                selector,
+                ..Segment::default()
+            });
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
-        if seg != 2 {
-            let privilege = self.cpl.max(selector as u8 & 3);
-            if !d.is_readable() || !d.is_conforming() && d.dpl() < privilege {
-                return Err(gp(selector));
-            }
-            if !d.present() {
-                return Err(Fault::with_code(vector::NP, code_of(selector)).into());
-            }
+        let privilege = self.cpl.max(selector as u8 & 3);
+        if !d.is_readable() || !d.is_conforming() && d.dpl() < privilege {
+            return Err(gp(selector));
         }
-        self.set_segment(seg, selector, d.base());
-        Ok(())
+        if !d.present() {
+            return Err(Fault::with_code(vector::NP, code_of(selector)).into());
+        }
+        Ok(self.take(selector, d))
     }
 
-    fn set_segment(&mut self, seg: usize, selector: u16, base: u64) {
-        if let Some(s) = self.sel.get_mut(seg) {
-            *s = selector;
-        }
-        match seg {
-            4 => self.fs_base = base,
-            5 => self.gs_base = base,
-            n => self.data_bases[n & 3] = base,
-        }
-    }
-
-    /// Checks what is about to become SS: writable data of exactly our privilege.
-    pub fn check_stack_segment(&self, selector: u16) -> Exec {
+    /// Checks what is about to become SS at privilege level `cpl`: writable data of exactly that level.
+    pub fn check_stack_segment(&self, selector: u16, cpl: u8, long: bool) -> Result<Segment, Trap> {
         if selector & 0xfffc == 0 {
             // 64-bit code below ring 3 may run with a null SS of its own RPL.
-            let ok = self.cpl < 3 && selector as u8 & 3 == self.cpl;
-            return if ok { Ok(()) } else { Err(Fault::gp().into()) };
+            if !long || cpl == 3 || selector as u8 & 3 != cpl {
+                return Err(Fault::gp().into());
+            }
+            return Ok(Segment {
+                selector,
+                ..Segment::default()
+            });
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
-        if selector as u8 & 3 != self.cpl || !d.is_writable() || d.dpl() != self.cpl {
+        if selector as u8 & 3 != cpl || !d.is_writable() || d.dpl() != cpl {
             return Err(gp(selector));
         }
         if !d.present() {
             return Err(Fault::with_code(vector::SS, code_of(selector)).into());
         }
-        Ok(())
+        Ok(self.take(selector, d))
     }
 
-    /// Checks the target of a far transfer at the same privilege. `returning`: by ret or iret, where RPL counts.
+    /// Checks the target of a far transfer. `returning`: by ret or iret, where RPL counts, and may be that of an outer
+    /// ring.
     pub fn check_code_segment(&self, selector: u16, returning: bool) -> Result<CodeSegment, Trap> {
         if selector & 0xfffc == 0 {
             return Err(Fault::gp().into());
@@ -246,54 +275,50 @@ impl Cpu {
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
         let rpl = selector as u8 & 3;
         let privileged_enough = match (returning, d.is_conforming()) {
-            (true, false) => rpl == self.cpl && d.dpl() == rpl,
-            (true, true) => rpl == self.cpl && d.dpl() <= rpl,
+            (true, false) => rpl >= self.cpl && d.dpl() == rpl,
+            (true, true) => rpl >= self.cpl && d.dpl() <= rpl,
             (false, true) => d.dpl() <= self.cpl,
             (false, false) => rpl <= self.cpl && d.dpl() == self.cpl,
         };
-        if !d.is_code() || !privileged_enough {
+        // Both L and D is a combination without a meaning.
+        if !d.is_code() || !privileged_enough || d.is_long() && d.is_wide() {
             return Err(gp(selector));
         }
         if !d.present() {
             return Err(Fault::with_code(vector::NP, code_of(selector)).into());
         }
-        if !d.is_long() && !d.is_wide() {
-            // 16-bit code: the one thing this engine does not run.
-            return Err(gp(selector));
-        }
+        let cpl = if returning { rpl } else { self.cpl };
         Ok(CodeSegment {
-            selector: selector & !3 | self.cpl as u16,
-            long: d.is_long(),
+            segment: self.take(selector & !3 | u16::from(cpl), d),
+            cpl,
         })
     }
 
     /// Makes a checked code segment the current one.
     pub fn enter_code_segment(&mut self, cs: CodeSegment) {
-        self.sel[1] = cs.selector;
-        self.refresh_mode();
+        self.set_hidden(CS, cs.segment);
+        self.update_mode();
     }
 
-    /// Whether 32-bit code runs.
+    /// Goes to an outer ring: its stack segment, its view of memory, and no data segments of the inner one.
+    pub fn enter_outer_ring(&mut self, cs: CodeSegment, ss: Segment) {
+        self.set_hidden(SS, ss);
+        self.cpl = cs.cpl;
+        for seg in [ES, DS, FS, GS] {
+            let s = self.hidden[seg];
+            if s.usable() && !s.is_conforming() && s.dpl() < self.cpl {
+                self.set_hidden(seg, Segment::default());
+            }
+        }
+        if let Some(base) = self.base() {
+            self.set_base(base, false);
+        }
+        self.enter_code_segment(cs);
+    }
+
+    /// Whether 16- or 32-bit code runs.
     pub fn is_32bit_code(&self) -> bool {
         self.code32
-    }
-
-    /// Works out from CS whether 32-bit code runs, and where its segments begin.
-    pub(crate) fn refresh_mode(&mut self) {
-        let cs = self.sel[1];
-        if cs == FLAT_RING3_CS64 && !self.domain.is_32bit {
-            self.code32 = false;
-            return;
-        }
-        let d = self.descriptor(cs).filter(|d| d.is_code());
-        self.code32 = d.is_some_and(|d| !d.is_long());
-        self.code16 = d.is_some_and(|d| !d.is_long() && !d.is_wide());
-        if self.code32 {
-            self.data_bases = std::array::from_fn(|n| match self.sel[n] {
-                s if s & 0xfffc == 0 => 0,
-                s => self.descriptor(s).map_or(0, Descriptor::base),
-            });
-        }
     }
 }
 

@@ -29,7 +29,7 @@ fn bit_test<const OP: u8, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec 
     } else {
         let va = if i.op1_kind() == OpKind::Register {
             let words = (sext(B, off) as i64) >> B.trailing_zeros();
-            ea_moved(cpu, i, (words as u64).wrapping_mul(B as u64 / 8))
+            ea_moved(cpu, i, (words as u64).wrapping_mul(B as u64 / 8), B as u64 / 8)
         } else {
             cpu.ea(i)
         };

@@ -3,15 +3,26 @@
 use super::operand::*;
 use super::stack::{peek, push};
 use crate::cpu::fault::{Exec, Fault, Trap};
+use crate::cpu::hidden::{CS, SS};
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind};
 
-/// Goes to `target`, which must be canonical; 32-bit code sees 32 bits of it.
-fn jump(cpu: &mut Cpu, target: u64) -> Exec {
-    let target = cpu.linear(target);
-    if !canonical(target) {
-        return Err(Fault::gp().into());
+/// Checks where a near branch goes: to a canonical address, or an offset within the code segment.
+fn check_target(cpu: &Cpu, target: u64) -> Exec {
+    let ok = if cpu.code32 {
+        target <= u64::from(cpu.hidden[CS].limit)
+    } else {
+        canonical(target)
+    };
+    if ok {
+        Ok(())
+    } else {
+        Err(Fault::gp().into())
     }
+}
+
+fn jump(cpu: &mut Cpu, target: u64) -> Exec {
+    check_target(cpu, target)?;
     cpu.next_rip = target;
     Ok(())
 }
@@ -35,10 +46,12 @@ fn jmp_rm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn call_to<const B: u32>(cpu: &mut Cpu, target: u64) -> Exec {
-    if !canonical(target) {
+    if let Err(fault) = check_target(cpu, target) {
         // The push comes first, and its fault with it.
-        cpu.probe_write(cpu.regs[RSP].wrapping_sub(8), 8)?;
-        return Err(Fault::gp().into());
+        let bytes = B as u64 / 8;
+        let va = cpu.stack_va(cpu.sp_moved(bytes.wrapping_neg()), bytes, true)?;
+        cpu.probe_write(va, bytes as usize)?;
+        return Err(fault);
     }
     push::<B>(cpu, cpu.next_rip)?;
     cpu.next_rip = target;
@@ -100,21 +113,24 @@ fn loop_<const KIND: u8, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-/// A far pointer in memory: offset of `B` bits, then the selector.
+/// A far pointer in memory or in the instruction: offset of `B` bits, then the selector.
 fn far_pointer<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Result<(u16, u64), Trap> {
-    if i.op0_kind() == OpKind::FarBranch32 {
-        return Ok((i.far_branch_selector(), u64::from(i.far_branch32())));
+    match i.op0_kind() {
+        OpKind::FarBranch16 => return Ok((i.far_branch_selector(), u64::from(i.far_branch16()))),
+        OpKind::FarBranch32 => return Ok((i.far_branch_selector(), u64::from(i.far_branch32()))),
+        _ => {}
     }
     let va = cpu.ea(i);
     let off = load::<B>(cpu, va)?;
-    let sel = load::<16>(cpu, ea_moved(cpu, i, B as u64 / 8))?;
+    let sel = load::<16>(cpu, ea_moved(cpu, i, B as u64 / 8, 2))?;
     Ok((sel as u16, off))
 }
 
 fn far_jmp<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (sel, off) = far_pointer::<B>(cpu, i)?;
     let cs = cpu.check_code_segment(sel, false)?;
-    jump(cpu, off)?;
+    cs.check_target(off)?;
+    cpu.next_rip = off;
     cpu.enter_code_segment(cs);
     Err(Trap::EndBlock)
 }
@@ -122,15 +138,15 @@ fn far_jmp<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (sel, off) = far_pointer::<B>(cpu, i)?;
     let cs = cpu.check_code_segment(sel, false)?;
-    if !canonical(off) {
-        return Err(Fault::gp().into());
-    }
+    cs.check_target(off)?;
     let old_cs = cpu.sel[1] as u64;
     let bytes = B as u64 / 8;
     let top = cpu.regs[RSP];
     // Both slots are checked before either is written.
-    let base = cpu.stack_va(cpu.sp_moved((2 * bytes).wrapping_neg()))?;
-    cpu.probe_write(base, 2 * bytes as usize)?;
+    for n in [1, 2] {
+        let va = cpu.stack_va(cpu.sp_moved((n * bytes).wrapping_neg()), bytes, true)?;
+        cpu.probe_write(va, bytes as usize)?;
+    }
     push::<B>(cpu, old_cs)?;
     if let Err(e) = push::<B>(cpu, cpu.next_rip) {
         cpu.regs[RSP] = top;
@@ -146,34 +162,76 @@ fn far_ret<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let off = peek::<B>(cpu, 0)?;
     let sel = peek::<B>(cpu, bytes)? as u16;
     let cs = cpu.check_code_segment(sel, true)?;
-    jump(cpu, off)?;
-    cpu.regs[RSP] = cpu.sp_moved((2 * bytes).wrapping_add(release(i)));
-    cpu.enter_code_segment(cs);
+    let released = (2 * bytes).wrapping_add(release(i));
+    if cs.cpl == cpu.cpl {
+        cs.check_target(off)?;
+        cpu.regs[RSP] = cpu.sp_moved(released);
+        cpu.next_rip = off;
+        cpu.enter_code_segment(cs);
+        return Err(Trap::EndBlock);
+    }
+    let rsp = peek::<B>(cpu, released)?;
+    let ss = peek::<B>(cpu, released.wrapping_add(bytes))? as u16;
+    let ss = cpu.check_stack_segment(ss, cs.cpl, cs.segment.is_long())?;
+    cs.check_target(off)?;
+    cpu.next_rip = off;
+    cpu.enter_outer_ring(cs, ss);
+    outer_stack::<B>(cpu, rsp);
+    // The parameters are released on the outer stack too.
+    cpu.regs[RSP] = cpu.sp_moved(release(i));
     Err(Trap::EndBlock)
 }
 
-/// iret to the same privilege level.
+/// The stack pointer that a return to an outer ring loads: 16 bits of it onto a 16-bit stack.
+fn outer_stack<const B: u32>(cpu: &mut Cpu, rsp: u64) {
+    cpu.regs[RSP] = if cpu.code32 && !cpu.hidden[SS].is_wide() {
+        cpu.regs[RSP] & 0xffff_0000 | rsp & 0xffff
+    } else {
+        rsp
+    };
+}
+
+/// iret to the same ring or an outer one.
 fn iret<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
-    // 32-bit code pops rsp and ss only for an outer ring.
-    let words = if cpu.code32 { 3 } else { 5 };
-    let mut w = [0, 0, 0, cpu.sp_moved(3 * bytes), u64::from(cpu.sel[2])];
-    for (k, v) in w.iter_mut().enumerate().take(words) {
-        *v = peek::<B>(cpu, k as u64 * bytes)?;
-    }
-    let [rip, cs, flags, rsp, ss] = w;
+    let word = |cpu: &mut Cpu, n: u64| peek::<B>(cpu, n * bytes);
+    let (rip, cs, flags) = (word(cpu, 0)?, word(cpu, 1)?, word(cpu, 2)?);
     let old = cpu.rflags();
+    // 64-bit code pops the stack pointer always.
+    let mut outer = None;
+    if !cpu.code32 {
+        outer = Some((word(cpu, 3)?, word(cpu, 4)? as u16));
+    }
     if old & NT != 0 {
         return Err(Fault::gp().into());
     }
     let cs = cpu.check_code_segment(cs as u16, true)?;
-    cpu.check_stack_segment(ss as u16)?;
-    jump(cpu, rip)?;
+    if cs.cpl != cpu.cpl && outer.is_none() {
+        outer = Some((word(cpu, 3)?, word(cpu, 4)? as u16));
+    }
+    let outer = match outer {
+        Some((rsp, ss)) => Some((rsp, cpu.check_stack_segment(ss, cs.cpl, cs.segment.is_long())?)),
+        None => None,
+    };
+    cs.check_target(rip)?;
     let change = (ARITH | TF | DF | NT | AC | ID | RF) & mask(B);
     cpu.set_rflags(old & !change | flags & change);
-    cpu.regs[RSP] = rsp;
-    cpu.sel[2] = ss as u16;
-    cpu.enter_code_segment(cs);
+    cpu.next_rip = rip;
+    match outer {
+        Some((rsp, ss)) if cs.cpl != cpu.cpl => {
+            cpu.enter_outer_ring(cs, ss);
+            outer_stack::<B>(cpu, rsp);
+        }
+        Some((rsp, ss)) => {
+            cpu.set_hidden(SS, ss);
+            cpu.enter_code_segment(cs);
+            outer_stack::<B>(cpu, rsp);
+        }
+        None => {
+            cpu.regs[RSP] = cpu.sp_moved(3 * bytes);
+            cpu.enter_code_segment(cs);
+        }
+    }
     Err(Trap::EndBlock)
 }
 
@@ -241,6 +299,26 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Loopne_rel8_32_ECX => loop_::<WHILE_UNEQUAL, 32>,
         Jmp_ptr1632 => far_jmp::<32>,
         Call_ptr1632 => far_call::<32>,
+        Jmp_ptr1616 => far_jmp::<16>,
+        Call_ptr1616 => far_call::<16>,
+        Jo_rel8_16 | Jo_rel16 | Jno_rel8_16 | Jno_rel16 | Jb_rel8_16 | Jb_rel16 | Jae_rel8_16 | Jae_rel16
+        | Je_rel8_16 | Je_rel16 | Jne_rel8_16 | Jne_rel16 | Jbe_rel8_16 | Jbe_rel16 | Ja_rel8_16
+        | Ja_rel16 | Js_rel8_16 | Js_rel16 | Jns_rel8_16 | Jns_rel16 | Jp_rel8_16 | Jp_rel16
+        | Jnp_rel8_16 | Jnp_rel16 | Jl_rel8_16 | Jl_rel16 | Jge_rel8_16 | Jge_rel16 | Jle_rel8_16
+        | Jle_rel16 | Jg_rel8_16 | Jg_rel16 => jcc,
+        Jmp_rel8_16 | Jmp_rel16 => jmp_rel,
+        Jmp_rm16 => jmp_rm::<16>,
+        Call_rel16 => call_rel::<16>,
+        Call_rm16 => call_rm::<16>,
+        Retnw | Retnw_imm16 => ret::<16>,
+        Jcxz_rel8_16 => jcxz::<16>,
+        Jecxz_rel8_16 => jcxz::<32>,
+        Loop_rel8_16_CX => loop_::<ALWAYS, 16>,
+        Loop_rel8_16_ECX => loop_::<ALWAYS, 32>,
+        Loope_rel8_16_CX => loop_::<WHILE_EQUAL, 16>,
+        Loope_rel8_16_ECX => loop_::<WHILE_EQUAL, 32>,
+        Loopne_rel8_16_CX => loop_::<WHILE_UNEQUAL, 16>,
+        Loopne_rel8_16_ECX => loop_::<WHILE_UNEQUAL, 32>,
         _ => return None,
     })
 }

@@ -1,10 +1,9 @@
-//! Instructions that only 32-bit code has: decimal adjustment, bound, into, les, lds, arpl.
+//! Instructions that only 32-bit code has: decimal adjustment, bound, into, arpl.
 
 use super::operand::*;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
-use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, SlowFn};
-use iced_x86::{Code, Instruction, Register};
+use iced_x86::{Code, Instruction};
 
 /// daa and das.
 fn decimal<const SUB: bool>(cpu: &mut Cpu, _: &Instruction) -> Exec {
@@ -84,7 +83,7 @@ fn into(cpu: &mut Cpu, i: &Instruction) -> Exec {
 fn bound<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let va = cpu.ea(i);
     let low = load::<B>(cpu, va)?;
-    let high = load::<B>(cpu, ea_moved(cpu, i, u64::from(B / 8)))?;
+    let high = load::<B>(cpu, ea_moved(cpu, i, u64::from(B / 8), u64::from(B / 8)))?;
     let at = sext(B, gpr(cpu, i.op0_register())) as i64;
     if at < sext(B, low) as i64 || at > sext(B, high) as i64 {
         return Err(Fault::new(vector::BR).into());
@@ -116,20 +115,6 @@ fn arpl(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-/// les and lds.
-fn load_far<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let va = cpu.ea(i);
-    let off = load::<B>(cpu, va)?;
-    let sel = load::<16>(cpu, ea_moved(cpu, i, u64::from(B / 8)))? as u16;
-    let seg = match i.code() {
-        Code::Les_r16_m1616 | Code::Les_r32_m1632 => Register::ES,
-        _ => Register::DS,
-    };
-    cpu.load_segment(seg_index(seg), sel)?;
-    set_gpr(cpu, i.op0_register(), off);
-    Ok(())
-}
-
 pub fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
@@ -144,8 +129,6 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Bound_r16_m1616 => bound::<16>,
         Bound_r32_m3232 => bound::<32>,
         Arpl_rm16_r16 | Arpl_r32m16_r32 => arpl,
-        Les_r16_m1616 | Lds_r16_m1616 => load_far::<16>,
-        Les_r32_m1632 | Lds_r32_m1632 => load_far::<32>,
         _ => return None,
     })
 }

@@ -73,7 +73,7 @@ fn xlat(cpu: &mut Cpu, i: &Instruction) -> Exec {
         Register::EBX => off as u32 as u64,
         _ => off as u16 as u64,
     };
-    let va = cpu.linear(off.wrapping_add(cpu.seg_base(i.memory_segment())));
+    let va = cpu.operand_va(i, 0, i.memory_segment(), off, 1);
     let v = load::<8>(cpu, va)?;
     set_low::<8>(cpu, RAX, v);
     Ok(())

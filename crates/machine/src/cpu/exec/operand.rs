@@ -209,21 +209,13 @@ pub(crate) fn rmw_op<const B: u32>(
     }
 }
 
-/// Linear address of the memory operand of `i` moved by `delta` bytes within its segment.
-pub(crate) fn ea_moved(cpu: &Cpu, i: &Instruction, delta: u64) -> u64 {
-    let off = cpu.ea_offset(i).wrapping_add(delta);
-    let off = if has_addr32(i) { off as u32 as u64 } else { off };
-    cpu.linear(off.wrapping_add(cpu.seg_base(i.memory_segment())))
-}
-
-/// Whether the memory operand has a 32-bit effective address (67h in 64-bit mode).
-fn has_addr32(i: &Instruction) -> bool {
-    i.memory_base().is_gpr32()
-        || i.memory_index().is_gpr32()
-        || i.memory_base() == Register::EIP
-        || (i.memory_base() == Register::None
-            && i.memory_index() == Register::None
-            && i.memory_displ_size() == 4)
+/// Linear address of `len` bytes in the segment of the memory operand of `i`, `delta` bytes away from it.
+pub(crate) fn ea_moved(cpu: &Cpu, i: &Instruction, delta: u64, len: u64) -> u64 {
+    let off = cpu.cut_offset(i, cpu.ea_offset(i).wrapping_add(delta));
+    let n = (0..i.op_count())
+        .find(|&n| i.op_kind(n) == OpKind::Memory)
+        .unwrap_or(0);
+    cpu.operand_va(i, n, i.memory_segment(), off, len)
 }
 
 /// Whether `va` is canonical with 48-bit linear addresses.

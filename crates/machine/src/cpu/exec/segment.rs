@@ -1,7 +1,7 @@
 //! Instructions on segment registers and descriptors.
 
 use super::operand::*;
-use crate::cpu::fault::Exec;
+use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::regs::seg_index;
 use crate::cpu::segment::Access;
 use crate::cpu::{Cpu, SlowFn};
@@ -21,22 +21,34 @@ fn mov_from(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn mov_to(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let v = read_op::<16>(cpu, i, 1)?;
-    cpu.load_segment(seg_index(i.op0_register()), v as u16)
+    let changed = cpu.load_segment(seg_index(i.op0_register()), v as u16)?;
+    end_if(changed)
 }
 
-/// lfs, lgs, lss: an offset of `B` bits, then a selector.
+/// Ends the block if code runs in another way from now on.
+pub(super) fn end_if(changed: bool) -> Exec {
+    if changed {
+        Err(Trap::EndBlock)
+    } else {
+        Ok(())
+    }
+}
+
+/// les, lds, lfs, lgs, lss: an offset of `B` bits, then a selector.
 fn load_far<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let va = cpu.ea(i);
     let off = load::<B>(cpu, va)?;
-    let sel = load::<16>(cpu, ea_moved(cpu, i, B as u64 / 8))? as u16;
+    let sel = load::<16>(cpu, ea_moved(cpu, i, B as u64 / 8, 2))? as u16;
     let seg = match i.code() {
         Code::Lfs_r16_m1616 | Code::Lfs_r32_m1632 | Code::Lfs_r64_m1664 => Register::FS,
         Code::Lgs_r16_m1616 | Code::Lgs_r32_m1632 | Code::Lgs_r64_m1664 => Register::GS,
+        Code::Les_r16_m1616 | Code::Les_r32_m1632 => Register::ES,
+        Code::Lds_r16_m1616 | Code::Lds_r32_m1632 => Register::DS,
         _ => Register::SS,
     };
-    cpu.load_segment(seg_index(seg), sel)?;
+    let changed = cpu.load_segment(seg_index(seg), sel)?;
     set_gpr(cpu, i.op0_register(), off);
-    Ok(())
+    end_if(changed)
 }
 
 fn set_zf(cpu: &mut Cpu, on: bool) {
@@ -77,8 +89,8 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
     Some(match code {
         Mov_rm16_Sreg | Mov_r32m16_Sreg | Mov_r64m16_Sreg => mov_from,
         Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 => mov_to,
-        Lfs_r16_m1616 | Lgs_r16_m1616 | Lss_r16_m1616 => load_far::<16>,
-        Lfs_r32_m1632 | Lgs_r32_m1632 | Lss_r32_m1632 => load_far::<32>,
+        Lfs_r16_m1616 | Lgs_r16_m1616 | Lss_r16_m1616 | Les_r16_m1616 | Lds_r16_m1616 => load_far::<16>,
+        Lfs_r32_m1632 | Lgs_r32_m1632 | Lss_r32_m1632 | Les_r32_m1632 | Lds_r32_m1632 => load_far::<32>,
         Lfs_r64_m1664 | Lgs_r64_m1664 | Lss_r64_m1664 => load_far::<64>,
         Verr_rm16 | Verr_r32m16 | Verr_r64m16 => verify::<false>,
         Verw_rm16 | Verw_r32m16 | Verw_r64m16 => verify::<true>,

@@ -1,7 +1,9 @@
 //! push, pop, pushf, popf, enter, leave, lahf, sahf.
 
 use super::operand::*;
+use super::segment::end_if;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::hidden::SS;
 use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, Scalar, SlowFn};
 use iced_x86::{Code, Instruction, OpKind};
@@ -16,15 +18,33 @@ impl Cpu {
         }
     }
 
-    /// The stack pointer moved by `delta`: 32 bits wide in 32-bit code.
-    pub(crate) fn sp_moved(&self, delta: u64) -> u64 {
-        self.linear(self.regs[RSP].wrapping_add(delta))
+    /// The bits of rsp and rbp that address the stack.
+    fn stack_mask(&self) -> u64 {
+        match (self.code32, self.hidden[SS].is_wide()) {
+            (false, _) => u64::MAX,
+            (true, true) => 0xffff_ffff,
+            (true, false) => 0xffff,
+        }
     }
 
-    /// Linear address of an offset in the stack segment.
-    pub(crate) fn stack_va(&self, sp: u64) -> Result<u64, Trap> {
+    /// Stack pointer `sp` moved by `delta`: only the bits that address the stack change.
+    pub(crate) fn sp_from(&self, sp: u64, delta: u64) -> u64 {
+        let moved = sp.wrapping_add(delta);
+        match self.stack_mask() {
+            0xffff => sp & 0xffff_0000 | moved & 0xffff,
+            mask => moved & mask,
+        }
+    }
+
+    /// The stack pointer moved by `delta`.
+    pub(crate) fn sp_moved(&self, delta: u64) -> u64 {
+        self.sp_from(self.regs[RSP], delta)
+    }
+
+    /// Linear address of `len` bytes at an offset in the stack segment.
+    pub(crate) fn stack_va(&self, sp: u64, len: u64, write: bool) -> Result<u64, Trap> {
         if self.code32 {
-            return Ok(self.linear(sp.wrapping_add(self.data_bases[2])));
+            return Ok(self.segment_va(SS, sp & self.stack_mask(), len, write)?);
         }
         self.check_stack(sp)?;
         Ok(sp)
@@ -33,7 +53,7 @@ impl Cpu {
     /// Pushes a value; rsp changes only if the store succeeds.
     pub fn push<T: Scalar>(&mut self, v: T) -> Exec {
         let sp = self.sp_moved((T::SIZE as u64).wrapping_neg());
-        let va = self.stack_va(sp)?;
+        let va = self.stack_va(sp, T::SIZE as u64, true)?;
         self.write::<T>(va, v)?;
         self.regs[RSP] = sp;
         Ok(())
@@ -41,7 +61,7 @@ impl Cpu {
 
     /// The value `depth` bytes above the top of the stack; rsp stays.
     pub fn peek_stack<T: Scalar>(&mut self, depth: u64) -> Result<T, Trap> {
-        let va = self.stack_va(self.sp_moved(depth))?;
+        let va = self.stack_va(self.sp_moved(depth), T::SIZE as u64, false)?;
         self.read::<T>(va)
     }
 
@@ -93,9 +113,10 @@ fn push_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn pop_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let v = peek::<B>(cpu, 0)?;
-    cpu.load_segment(seg_index(i.op0_register()), v as u16)?;
-    cpu.regs[RSP] = cpu.sp_moved(B as u64 / 8);
-    Ok(())
+    let sp = cpu.sp_moved(B as u64 / 8);
+    let changed = cpu.load_segment(seg_index(i.op0_register()), v as u16)?;
+    cpu.regs[RSP] = sp;
+    end_if(changed)
 }
 
 fn pushf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
@@ -127,24 +148,24 @@ fn enter<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let mut sp = cpu.regs[RSP];
     let mut bp = cpu.regs[RBP];
     let put = |cpu: &mut Cpu, sp: &mut u64, v: u64| {
-        *sp = cpu.linear(sp.wrapping_sub(bytes));
-        let va = cpu.stack_va(*sp)?;
+        *sp = cpu.sp_from(*sp, bytes.wrapping_neg());
+        let va = cpu.stack_va(*sp, bytes, true)?;
         store::<B>(cpu, va, v)
     };
     put(cpu, &mut sp, bp)?;
     let frame = sp;
     for _ in 1..level {
-        bp = bp.wrapping_sub(bytes);
-        let va = cpu.stack_va(bp)?;
+        bp = cpu.sp_from(bp, bytes.wrapping_neg());
+        let va = cpu.stack_va(bp, bytes, false)?;
         let v = load::<B>(cpu, va)?;
         put(cpu, &mut sp, v)?;
     }
     if level > 0 {
         put(cpu, &mut sp, frame)?;
     }
-    sp = cpu.linear(sp.wrapping_sub(size));
+    sp = cpu.sp_from(sp, size.wrapping_neg());
     // The final stack pointer must be writable, though nothing is written there.
-    let va = cpu.stack_va(sp)?;
+    let va = cpu.stack_va(sp, bytes, true)?;
     cpu.probe_write(va, bytes as usize)?;
     set_low::<B>(cpu, RBP, frame);
     cpu.regs[RSP] = sp;
@@ -152,10 +173,16 @@ fn enter<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn leave<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
-    let bp = cpu.linear(cpu.regs[RBP]);
-    let va = cpu.stack_va(bp)?;
+    let va = cpu.stack_va(cpu.regs[RBP], B as u64 / 8, false)?;
     let v = load::<B>(cpu, va)?;
-    cpu.regs[RSP] = cpu.linear(bp.wrapping_add(B as u64 / 8));
+    // Only the bits that address the stack are copied to the stack pointer.
+    let keep = if cpu.stack_mask() == 0xffff {
+        0xffff_0000
+    } else {
+        0
+    };
+    let sp = cpu.regs[RSP] & keep | cpu.regs[RBP] & !keep;
+    cpu.regs[RSP] = cpu.sp_from(sp, B as u64 / 8);
     set_low::<B>(cpu, RBP, v);
     Ok(())
 }
@@ -179,19 +206,15 @@ fn push_imm<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     push::<B>(cpu, imm(i, 0))
 }
 
-/// pusha: all eight, rsp as it was before.
+/// pusha: all eight, rsp as it was before. Some may have been stored when a later one faults.
 fn pusha<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
-    let sp = cpu.sp_moved((8 * bytes).wrapping_neg());
-    let va = cpu.stack_va(sp)?;
-    let mut image = [0u8; 32];
+    let mut sp = cpu.regs[RSP];
     for n in 0..8 {
-        let at = (7 - n) * bytes as usize;
-        if let Some(slot) = image.get_mut(at..at + bytes as usize) {
-            slot.copy_from_slice(&cpu.regs[n].to_le_bytes()[..bytes as usize]);
-        }
+        sp = cpu.sp_from(sp, bytes.wrapping_neg());
+        let va = cpu.stack_va(sp, bytes, true)?;
+        store::<B>(cpu, va, cpu.regs[n])?;
     }
-    cpu.write_bytes(va, &image[..8 * bytes as usize])?;
     cpu.regs[RSP] = sp;
     Ok(())
 }

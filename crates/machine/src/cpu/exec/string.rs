@@ -7,8 +7,10 @@
 use super::alu::sub;
 use super::operand::*;
 use crate::cpu::fault::{Exec, Trap};
+use crate::cpu::hidden::ES;
+use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, SlowFn};
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 use std::sync::atomic::Ordering;
 
 /// Bytes handled per chunk; also the size of the bounce buffers.
@@ -16,11 +18,13 @@ const CHUNK: u64 = 4096;
 /// Compares usually end early: look less far ahead.
 const CMP_CHUNK: u64 = 256;
 
-/// Address mask, source segment base and step of one string instruction.
+/// Address mask, source segment and step of one string instruction.
 struct Form {
     mask: u64,
-    src_base: u64,
-    dst_base: u64,
+    bytes: u64,
+    src_seg: Register,
+    /// What is at rdi is written.
+    writes: bool,
     step: u64,
     forward: bool,
     rep: bool,
@@ -38,22 +42,35 @@ impl Form {
         }
         let bytes = B as u64 / 8;
         let forward = cpu.rflags() & DF == 0;
+        // Segments with limits are looked at element by element.
+        let source = 1 << seg_index(i.memory_segment());
+        let chunks = !cpu.code32 || cpu.whole & (source | 1) == source | 1;
         Form {
             mask,
-            src_base: cpu.seg_base(i.memory_segment()),
-            dst_base: cpu.seg_base(Register::ES),
+            bytes,
+            src_seg: i.memory_segment(),
+            writes: matches!(i.mnemonic(), M::Movsb | M::Movsw | M::Movsd | M::Movsq)
+                || matches!(i.mnemonic(), M::Stosb | M::Stosw | M::Stosd | M::Stosq),
             step: if forward { bytes } else { bytes.wrapping_neg() },
-            forward,
+            forward: forward && chunks,
             rep: i.has_rep_prefix() || i.has_repne_prefix(),
         }
     }
 
     fn src(&self, cpu: &Cpu) -> u64 {
-        cpu.linear((cpu.regs[RSI] & self.mask).wrapping_add(self.src_base))
+        let off = cpu.regs[RSI] & self.mask;
+        if !cpu.code32 {
+            return off.wrapping_add(cpu.seg_base(self.src_seg));
+        }
+        cpu.checked_va(seg_index(self.src_seg), off, self.bytes, false)
     }
 
     fn dst(&self, cpu: &Cpu) -> u64 {
-        cpu.linear((cpu.regs[RDI] & self.mask).wrapping_add(self.dst_base))
+        let off = cpu.regs[RDI] & self.mask;
+        if !cpu.code32 {
+            return off;
+        }
+        cpu.checked_va(ES, off, self.bytes, self.writes)
     }
 
     /// Iterations left: 1 without a prefix.

@@ -351,7 +351,7 @@ mod tests {
         let (Some(fxsave), Some(fxrstor)) = (lookup(save.code()), lookup(Code::Fxrstor_m512byte)) else {
             panic!("no handler");
         };
-        vm.cpu.code32 = true;
+        (vm.cpu.code32, vm.cpu.whole) = (true, !0);
         vm.cpu.regs[6] = DATA;
         vm.cpu.xmm = std::array::from_fn(|n| n as u128 + 1);
         vm.poke(DATA + 160 + 128, &[0x77; 16]);

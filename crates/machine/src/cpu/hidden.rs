@@ -1,0 +1,240 @@
+//! The hidden parts of segment registers: what 16- and 32-bit code checks each access against.
+
+use super::fault::{vector, Fault};
+use super::regs::seg_index;
+use super::segment::Descriptor;
+use super::Cpu;
+use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess, Register};
+
+/// Indices of [`Cpu::sel`] and of the hidden parts.
+pub const ES: usize = 0;
+pub const CS: usize = 1;
+pub const SS: usize = 2;
+pub const DS: usize = 3;
+pub const FS: usize = 4;
+pub const GS: usize = 5;
+
+/// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical, and aligned.
+const RAISES_GP: u64 = 1 << 63;
+const RAISES_SS: u64 = 1 << 62;
+
+/// What the processor keeps of a descriptor from the load of its selector on. The bases of fs and gs are in
+/// [`Cpu::fs_base`] and [`Cpu::gs_base`], which have other ways to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// The selector that was loaded.
+    pub selector: u16,
+    pub base: u32,
+    /// The last byte, granularity applied.
+    pub limit: u32,
+    /// Bits 8..23 of the descriptor's second word, as `lar` gives them; 0 if the segment cannot be used.
+    pub rights: u32,
+}
+
+impl Segment {
+    pub fn new(selector: u16, d: Descriptor) -> Segment {
+        Segment {
+            selector,
+            base: d.base() as u32,
+            limit: d.limit(),
+            rights: d.access_rights() & 0x00f0_ff00,
+        }
+    }
+
+    fn bit(self, n: u32) -> bool {
+        self.rights >> n & 1 != 0
+    }
+    pub fn usable(self) -> bool {
+        self.bit(15) && self.bit(12)
+    }
+    pub fn is_code(self) -> bool {
+        self.usable() && self.bit(11)
+    }
+    pub fn dpl(self) -> u8 {
+        (self.rights >> 13 & 3) as u8
+    }
+    pub fn is_conforming(self) -> bool {
+        self.is_code() && self.bit(10)
+    }
+    fn readable(self) -> bool {
+        self.usable() && (!self.bit(11) || self.bit(9))
+    }
+    fn writable(self) -> bool {
+        self.usable() && !self.bit(11) && self.bit(9)
+    }
+    fn expands_down(self) -> bool {
+        !self.bit(11) && self.bit(10)
+    }
+    /// D/B: 32-bit code or stack.
+    pub fn is_wide(self) -> bool {
+        self.bit(22)
+    }
+    pub fn is_long(self) -> bool {
+        self.is_code() && self.bit(21)
+    }
+    /// Every offset lies in it.
+    fn is_whole(self) -> bool {
+        self.limit == u32::MAX && !self.expands_down()
+    }
+    /// Whether bytes `off..off + len` lie in it. One that is 4 GiB long has no end.
+    pub fn contains(self, off: u64, len: u64) -> bool {
+        if self.is_whole() {
+            return true;
+        }
+        let last = off.saturating_add(len.max(1) - 1);
+        if self.expands_down() {
+            let top = if self.is_wide() {
+                u64::from(u32::MAX)
+            } else {
+                0xffff
+            };
+            return off > u64::from(self.limit) && last <= top;
+        }
+        last <= u64::from(self.limit)
+    }
+}
+
+/// How operand `n` uses memory: whether it writes; `None` if it does not access it at all.
+fn access_of(i: &Instruction, n: u32) -> Option<bool> {
+    let only_operands = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
+    let mut factory = InstructionInfoFactory::new();
+    match factory.info_options(i, only_operands).op_access(n) {
+        OpAccess::None | OpAccess::NoMemAccess => None,
+        OpAccess::Read | OpAccess::CondRead => Some(false),
+        _ => Some(true),
+    }
+}
+
+impl Cpu {
+    /// Base that 16- and 32-bit code adds to offsets in segment `seg`.
+    fn base_of(&self, seg: usize) -> u64 {
+        match seg {
+            FS => self.fs_base,
+            GS => self.gs_base,
+            n => u64::from(self.hidden.get(n).map_or(0, |s| s.base)),
+        }
+    }
+
+    /// Linear address of `len` bytes at an offset of a segment, or the fault of an access that does not fit it.
+    pub(crate) fn segment_va(&self, seg: usize, off: u64, len: u64, write: bool) -> Result<u64, Fault> {
+        let s = self.hidden.get(seg).copied().unwrap_or_default();
+        let allowed = if write { s.writable() } else { s.readable() };
+        if allowed && s.contains(off, len) {
+            return Ok(off.wrapping_add(self.base_of(seg)) & 0xffff_ffff);
+        }
+        let v = if seg == SS { vector::SS } else { vector::GP };
+        Err(Fault::with_code(v, 0))
+    }
+
+    /// The same for handlers that only know addresses: an access at the one that is returned raises the fault.
+    pub(crate) fn checked_va(&self, seg: usize, off: u64, len: u64, write: bool) -> u64 {
+        if self.whole >> (seg & 7) & 1 != 0 {
+            return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
+        }
+        self.segment_va(seg, off, len, write)
+            .unwrap_or(if seg == SS { RAISES_SS } else { RAISES_GP })
+    }
+
+    /// Linear address of the memory operand `n` of `i`, which is at `off` of its segment; `len` bytes, or (0) as many as
+    /// the instruction says.
+    pub(crate) fn operand_va(&self, i: &Instruction, n: u32, segment: Register, off: u64, len: u64) -> u64 {
+        let seg = seg_index(segment);
+        if !self.code32 {
+            return off.wrapping_add(self.seg_base(segment));
+        }
+        if self.whole >> seg & 1 != 0 {
+            return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
+        }
+        let Some(write) = access_of(i, n) else {
+            return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
+        };
+        let len = if len == 0 {
+            i.memory_size().size() as u64
+        } else {
+            len
+        };
+        self.checked_va(seg, off, len, write)
+    }
+
+    /// An access at `va`, which is not canonical, raises #GP(0); later it may turn out that the stack is the cause.
+    pub(crate) fn not_canonical(&mut self, va: u64) -> Fault {
+        self.noncanonical = true;
+        if self.code32 && va >> 62 == RAISES_SS >> 62 {
+            return Fault::with_code(vector::SS, 0);
+        }
+        Fault::gp()
+    }
+
+    /// Takes over `selector` with its descriptor.
+    pub(crate) fn set_hidden(&mut self, seg: usize, segment: Segment) {
+        if let (Some(h), Some(s)) = (self.hidden.get_mut(seg), self.sel.get_mut(seg)) {
+            *h = segment;
+            *s = segment.selector;
+        }
+        match seg {
+            FS => self.fs_base = u64::from(segment.base),
+            GS => self.gs_base = u64::from(segment.base),
+            _ => {}
+        }
+    }
+
+    /// Loads the hidden part of a register whose selector somebody has set from outside, without any checks.
+    fn reload(&mut self, seg: usize) {
+        let selector = self.sel.get(seg).copied().unwrap_or(0);
+        let found = if selector & 0xfffc == 0 {
+            None
+        } else {
+            self.descriptor(selector)
+                .filter(|d| d.present() && d.is_segment())
+        };
+        let segment = found.map_or(
+            Segment {
+                selector,
+                ..Segment::default()
+            },
+            |d| Segment::new(selector, d),
+        );
+        self.set_hidden(seg, segment);
+    }
+
+    /// Before guest code runs: CS and SS are read again, as every return of Xen to its guest does with `iret`; the others
+    /// only if they have another selector than the one that was loaded.
+    pub(crate) fn refresh_mode(&mut self) {
+        if self.sel[CS] == super::segment::FLAT_RING3_CS64 && !self.domain.is_32bit {
+            self.set_long_mode();
+            return;
+        }
+        for seg in [ES, CS, SS, DS, FS, GS] {
+            let fresh = self.hidden[seg].selector == self.sel[seg];
+            if seg == CS || seg == SS || !fresh {
+                self.reload(seg);
+            }
+        }
+        self.update_mode();
+    }
+
+    fn set_long_mode(&mut self) {
+        self.code32 = false;
+        self.code16 = false;
+        self.whole = 0;
+    }
+
+    /// Works out how code runs from the hidden parts. True if that has changed.
+    pub(crate) fn update_mode(&mut self) -> bool {
+        let before = (self.code32, self.code16, self.whole);
+        let cs = self.hidden[CS];
+        if cs.is_long() || !cs.is_code() && !self.domain.is_32bit {
+            self.set_long_mode();
+        } else {
+            self.code32 = true;
+            self.code16 = !cs.is_wide();
+            self.whole = 0;
+            for (n, s) in self.hidden.iter().enumerate() {
+                if s.writable() && s.is_whole() {
+                    self.whole |= 1 << n;
+                }
+            }
+        }
+        (self.code32, self.code16, self.whole) != before
+    }
+}
