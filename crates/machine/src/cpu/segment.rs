@@ -303,15 +303,19 @@ impl Cpu {
     /// Goes to an outer ring: its stack segment, its view of memory, and no data segments of the inner one.
     pub fn enter_outer_ring(&mut self, cs: CodeSegment, ss: Segment) {
         self.set_hidden(SS, ss);
-        self.cpl = cs.cpl;
+        if self.domain.is_32bit {
+            self.set_cpl(cs.cpl);
+        } else {
+            self.cpl = cs.cpl;
+            if let Some(base) = self.base() {
+                self.set_base(base, false);
+            }
+        }
         for seg in [ES, DS, FS, GS] {
             let s = self.hidden[seg];
             if s.usable() && !s.is_conforming() && s.dpl() < self.cpl {
                 self.set_hidden(seg, Segment::default());
             }
-        }
-        if let Some(base) = self.base() {
-            self.set_base(base, false);
         }
         self.enter_code_segment(cs);
     }
