@@ -29,6 +29,9 @@ class Machine:
     def m2p(self) -> tuple[int, int]:
         """First frame and number of frames of the machine-to-phys table (readable by guests at
         HYPERVISOR_VIRT_START)."""
+    @property
+    def m2p_compat(self) -> tuple[int, int]:
+        """The same with four bytes per entry, which 32-bit guests see at HYPERVISOR_VIRT_START_PAE."""
     def fileno(self) -> int: ...
     def now_ns(self) -> int:
         """System time; also the guests' TSC (1 GHz)."""
@@ -75,6 +78,8 @@ class Domain:
     def alloc(self, count: int) -> list[int]:
         """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are
         none."""
+    def alloc_extent(self, order: int, *, below: int = ...) -> int | None:
+        """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them."""
     def release(self, mfn: int) -> int:
         """Drops the allocation reference (memory_op decrease_reservation): 0, or -errno; the frame is freed with its
         last reference."""
@@ -174,6 +179,18 @@ class Vcpu:
     # --- page-table hypercalls, whole: arguments as the guest gave them
     def mmu_update(self, req_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
     def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
+    def mmu_update_part(
+        self, req_va: int, count: int, done_va: int, foreigndom: int
+    ) -> tuple[int, tuple[int, int] | None]:
+        """A bounded part: the result, and the first two arguments to go on with."""
+    def mmuext_op_part(
+        self, op_va: int, count: int, done_va: int, foreigndom: int
+    ) -> tuple[int, tuple[int, int] | None]:
+        """As mmu_update_part."""
+    def iret(self) -> str | None:
+        """The iret hypercall, when it comes in a multicall: None, or why the domain crashes."""
+    def load_fpu(self, image: bytes) -> None:
+        """x87, MXCSR and vector registers from the 512 bytes of fxsave."""
     def update_va_mapping(self, va: int, value: int, flags: int) -> int: ...
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> int: ...
     def update_descriptor(self, maddr: int, descriptor: int) -> int: ...

@@ -86,6 +86,7 @@ EXITS = (ExitHypercall, ExitPrivileged, ExitFault, ExitUnsupported, ExitBudget, 
 
 class FakeFrameInfo:
     type = "writable"
+    type_count = 0
 
     def __init__(self, owner: int | None, refs: int = 1) -> None:
         self.owner = owner
@@ -104,7 +105,7 @@ class FakeMachine:
         """Frames that somebody maps."""
         self.free = list(range(frames - 1, 15, -1))
         self.now = 1_000_000
-        self.m2p = (1, 8)
+        self.m2p, self.m2p_compat = (1, 8), (9, 4)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -178,6 +179,16 @@ class FakeDomain:
         mfns = self._take(count)
         self.machine.owners.update(dict.fromkeys(mfns, self.domid))
         return mfns
+
+    def alloc_extent(self, order: int, *, below: int = 1 << 64) -> int | None:
+        free = set(self.machine.free)
+        for base in range(0, min(below, self.machine.frames) - (1 << order) + 1, 1 << order):
+            frames = range(base, base + (1 << order))
+            if free.issuperset(frames):
+                self.machine.free = [mfn for mfn in self.machine.free if mfn not in frames]
+                self.machine.owners.update(dict.fromkeys(frames, self.domid))
+                return base
+        return None
 
     def release(self, mfn: int) -> int:
         if self.machine.owners.get(mfn) != self.domid:
@@ -351,9 +362,9 @@ class FakeVcpu:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def record(*args: Any, **_kwargs: Any) -> int:
-            self.calls.append((name, *args))
-            return 0
+        def record(*args: Any, **_kwargs: Any) -> Any:
+            self.calls.append((name.removesuffix("_part"), *args))
+            return (0, None) if name.endswith("_part") else None if name == "iret" else 0
 
         return record
 
@@ -398,4 +409,4 @@ def hypercall(vcpu: Any, nr: int, *args: int) -> int:
         vcpu.hw.restarted, vcpu.hw.result = False, None
         hypercalls.dispatch(vcpu, nr, tuple(vcpu.hw.get_reg(name) for name in names))
         if not vcpu.hw.restarted:
-            return int(vcpu.hw.result)
+            return int(vcpu.hw.result or 0)

@@ -2,11 +2,25 @@
 
 from enum import IntEnum
 
-from domzero.abi.layout import Wire, domid_t, handle, u16, u32, u64, ulong, wire, xen_pfn_t
+from domzero.abi.layout import Wire, domid_t, handle, u8, u16, u32, u64, ulong, wire, xen_pfn_t
 
 MEMOP_EXTENT_SHIFT = 6
 """The low bits of memory_op's first argument are the command, the others say where a continuation goes on."""
 MEMOP_CMD_MASK = (1 << MEMOP_EXTENT_SHIFT) - 1
+
+
+XENMEM_RDM_ALL = 1
+
+
+class MapSpace(IntEnum):
+    """`enum phys_map_space`."""
+
+    XENMAPSPACE_shared_info = 0
+    XENMAPSPACE_grant_table = 1
+    XENMAPSPACE_gmfn = 2
+    XENMAPSPACE_gmfn_range = 3
+    XENMAPSPACE_gmfn_foreign = 4
+    XENMAPSPACE_dev_mmio = 5
 
 
 class MemoryOp(IntEnum):
@@ -144,3 +158,55 @@ class xen_pod_target(Wire):
     pod_cache_pages: u64
     pod_entries: u64
     domid: domid_t
+
+
+@wire
+class xen_reserved_device_memory_map(Wire):
+    """XENMEM_reserved_device_memory_map."""
+
+    flags: u32
+    nr_entries: u32
+    buffer: handle
+    seg: u16
+    bus: u8
+    devfn: u8
+
+
+@wire
+class xen_vnuma_topology_info(Wire):
+    """XENMEM_get_vnumainfo; its handles are in unions with a uint64_t."""
+
+    domid: domid_t
+    pad: u16
+    nr_vnodes: u32
+    nr_vcpus: u32
+    nr_vmemranges: u32
+    vdistance: u64
+    vcpu_to_vnode: u64
+    vmemrange: u64
+
+
+@wire
+class xen_mem_acquire_resource(Wire):
+    """XENMEM_acquire_resource."""
+
+    domid: domid_t
+    type: u16
+    id: u32
+    nr_frames: u32
+    pad: u32
+    frame: u64
+    frame_list: handle
+
+
+@wire
+class xen_mem_access_op(Wire):
+    """XENMEM_access_op."""
+
+    op: u8
+    access: u8
+    domid: domid_t
+    nr: u32
+    pfn: u64
+    pfn_list: handle
+    access_list: handle

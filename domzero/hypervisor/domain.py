@@ -80,6 +80,10 @@ class Domain:
     """Called after each hypercall that came up here with name, arguments and result."""
     hypercall_counts: Counter[str] = field(default_factory=Counter)
     logged_once: set[str] = field(default_factory=set)
+    pirqs_taken: set[int] = field(default_factory=set)
+    """Interrupt numbers that PHYSDEVOP_get_free_pirq gave out; no interrupt belongs to one."""
+    pirq_eoi_mfn: int | None = None
+    """The frame of PHYSDEVOP_pirq_eoi_gmfn, once there is one."""
     stopped: threading.Condition = field(init=False)
 
     @classmethod
@@ -247,4 +251,7 @@ class Domain:
         self.grants.release_all()
         for vcpu in self.vcpus:
             vcpu.release()
+        if self.pirq_eoi_mfn is not None:
+            self.hw.put_ref(self.pirq_eoi_mfn, writable=True)
+            self.pirq_eoi_mfn = None
         return self.hw.destroy()

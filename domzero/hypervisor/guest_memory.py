@@ -4,7 +4,7 @@ import struct
 from typing import TYPE_CHECKING, TypeVar
 
 from domzero._machine import GuestFault
-from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, HYPERVISOR_VIRT_START_PAE
 from domzero.abi.layout import Wire, layout_for, sizeof
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_range(vcpu: "Vcpu", va: int, length: int) -> None:
     """
     end = va + length
     if vcpu.domain.is_32bit:
-        if end > 1 << 32:
+        if end > HYPERVISOR_VIRT_START_PAE:
             raise GuestFault(va)
     elif end > _TOP or not (end <= _LOW_END or va >= HYPERVISOR_VIRT_END):
         raise GuestFault(va if va >= HYPERVISOR_VIRT_START else _LOW_END)
@@ -59,7 +59,12 @@ def read_ulongs(vcpu: "Vcpu", va: int, count: int) -> tuple[int, ...]:
     return struct.unpack(f"<{count}{'I' if size == 4 else 'Q'}", read(vcpu, va, size * count))
 
 
+def ulong(vcpu: "Vcpu", value: int) -> bytes:
+    """The bytes of an `unsigned long`."""
+    size = ulong_size(vcpu)
+    return (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+
+
 def write_ulong(vcpu: "Vcpu", va: int, value: int) -> None:
     """Copies one `unsigned long` out."""
-    size = ulong_size(vcpu)
-    write(vcpu, va, (value & ((1 << 8 * size) - 1)).to_bytes(size, "little"))
+    write(vcpu, va, ulong(vcpu, value))

@@ -44,6 +44,7 @@ class Vcpu:
         self.singleshot_ns: int | None = None
         self.periodic_ns: int | None = None
         self.period_ns = 0
+        self.periodic_last_ns = 0
         self.poll_deadline_ns: int | None = None
         self._next_ns: int | None = None
         # what the guest shares
@@ -58,8 +59,9 @@ class Vcpu:
         self.runstates = timekeeping.RunStates(since_ns=domain.host.now_ns())
         # what privileged instructions see
         self.iopl = 0
-        self.io_bitmap: bytes | None = None
-        """Ports this vCPU may use (a clear bit allows), as PHYSDEVOP_set_iobitmap gave them."""
+        self.iobitmap_va = 0
+        self.iobitmap_ports = 0
+        """PHYSDEVOP_set_iobitmap: where the guest keeps the bitmap, and of how many ports."""
         self.cr4 = cpuid.CR4_INITIAL
         self.efer_bits = 0
         self.pci_config_address = 0
@@ -209,10 +211,18 @@ class Vcpu:
         self.interrupt()
 
     def set_periodic(self, period_ns: int) -> None:
-        """VCPUOP_set_periodic_timer; 0 stops it."""
+        """VCPUOP_set_periodic_timer; 0 stops it. The first event comes at once if the last one is a period ago."""
         self.period_ns = period_ns
-        self.periodic_ns = self.domain.host.now_ns() + period_ns if period_ns else None
+        self.periodic_ns = None
+        if period_ns:
+            self._periodic_work(self.domain.host.now_ns())
         self.timers_changed()
+
+    def _periodic_work(self, now_ns: int) -> None:
+        if self.periodic_last_ns + self.period_ns <= now_ns:
+            self.periodic_last_ns = now_ns
+            self.domain.evtchn.send_virq(self.vcpu_id, Virq.VIRQ_TIMER)
+        self.periodic_ns = self.periodic_last_ns + self.period_ns
 
     def set_singleshot(self, when_ns: int | None) -> None:
         """VCPUOP_set_singleshot_timer, set_timer_op; None stops it."""
@@ -229,9 +239,7 @@ class Vcpu:
             self.singleshot_ns = None
             self.domain.evtchn.send_virq(self.vcpu_id, Virq.VIRQ_TIMER)
         if self.periodic_ns is not None and self.periodic_ns <= now_ns:
-            missed = (now_ns - self.periodic_ns) // self.period_ns
-            self.periodic_ns += (missed + 1) * self.period_ns
-            self.domain.evtchn.send_virq(self.vcpu_id, Virq.VIRQ_TIMER)
+            self._periodic_work(now_ns)
         if self.poll_deadline_ns is not None and self.poll_deadline_ns <= now_ns:
             self.unblock()
         if self.vcpu_id == 0:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
 from domzero.abi.errno import Errno
+from domzero.abi.xen import PAGE_SIZE
 from domzero.hypervisor.emulate.msr import is_canonical
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.selectors import fixup_selector
@@ -16,7 +17,7 @@ CR0_TS = 1 << 3
 RFLAGS_FIXED, RFLAGS_IF = 0x2, 0x200
 RFLAGS_GUEST = 0x244DD5
 """ID AC RF NT OF DF TF SF ZF AF PF CF: what a context may set. IF follows the upcall mask, IOPL is kept beside."""
-MXCSR_OFFSET = 24
+FPU_SIZE = 512
 
 _REGISTERS_64 = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
@@ -34,7 +35,11 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     is_32bit = vcpu.domain.is_32bit
     if not is_32bit:
         _check_canonical(context)
-    if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY or context.ldt_ents > LDT_MAX_ENTRIES:
+    if context.ldt_base % PAGE_SIZE or context.ldt_ents > LDT_MAX_ENTRIES:
+        raise XenError(Errno.EINVAL)
+    if not is_32bit and not context.flags & Vgcf.VGCF_in_kernel and not context.ctrlreg[1]:
+        raise XenError(Errno.EINVAL)  # applications need page tables
+    if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY:
         raise XenError(Errno.EINVAL)
     _load_registers(vcpu, context)
     _load_tables(vcpu, context)
@@ -57,6 +62,7 @@ def _install(rc: int) -> None:
 def _check_canonical(c: vcpu_guest_context) -> None:
     addresses = [
         c.user_regs.rip,
+        c.user_regs.rsp,
         c.event_callback_eip,
         c.failsafe_callback_eip,
         c.syscall_callback_eip,
@@ -92,8 +98,7 @@ def _load_registers(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
         hw.set_reg("gs_base_kernel", c.gs_base_kernel)
         hw.set_reg("gs_base_user", c.gs_base_user)
     if c.flags & Vgcf.VGCF_i387_valid:
-        # The machine takes over the control word of SSE; x87 and vector registers begin cleared.
-        hw.set_reg("mxcsr", int.from_bytes(bytes(c)[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little") & 0xFFFF)
+        hw.load_fpu(bytes(c)[:FPU_SIZE])
 
 
 def _load_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:

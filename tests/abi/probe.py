@@ -52,6 +52,9 @@ SKIPPED_FIELDS = {
     ("callback_register_compat", "address"),
     ("xen_add_to_physmap_batch", "foreign_domid"),
     ("xen_add_to_physmap_batch_compat", "foreign_domid"),
+    *((f"xen_reserved_device_memory_map{w}", f) for w in ("", "_compat") for f in ("seg", "bus", "devfn")),
+    *((f"physdev_manage_pci_ext{w}", f) for w in ("", "_compat") for f in ("physfn_bus", "physfn_devfn")),
+    *((f"physdev_pci_device_add{w}", f) for w in ("", "_compat") for f in ("physfn_bus", "physfn_devfn")),
 }
 # Only one of the two widths has the structure.
 ONLY_64 = {"iret_context"}

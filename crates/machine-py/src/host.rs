@@ -59,6 +59,12 @@ impl Machine {
         (mfn.0, count)
     }
 
+    #[getter]
+    fn m2p_compat(&self) -> (u64, u64) {
+        let (mfn, count) = self.0.m2p_compat();
+        (mfn.0, count)
+    }
+
     fn fileno(&self) -> i32 {
         self.0.mem.fd().as_raw_fd()
     }
@@ -173,6 +179,11 @@ impl Domain {
         let got = py.detach(|| self.0.alloc(count));
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
+    }
+
+    #[pyo3(signature = (order, *, below=u64::MAX))]
+    fn alloc_extent(&self, py: Python<'_>, order: u32, below: u64) -> Option<u64> {
+        py.detach(|| self.0.alloc_extent(order, Mfn(below))).map(|m| m.0)
     }
 
     fn release(&self, mfn: u64) -> i64 {

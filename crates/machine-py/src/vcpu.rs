@@ -7,6 +7,7 @@ use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
 use domzero_machine::frames::GrantAddress;
 use domzero_machine::mmu::walk;
+use domzero_machine::pv::mmu_ops::Outcome;
 use domzero_machine::pv::{self, Callback, CallbackKind, TrapGate};
 use domzero_machine::shared::VcpuShared;
 use domzero_machine::Mfn;
@@ -347,6 +348,21 @@ impl Vcpu {
         Ok(py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
     }
 
+    fn mmu_update_part(
+        &self,
+        py: Python<'_>,
+        req_va: u64,
+        count: u32,
+        done_va: u64,
+        foreigndom: u32,
+    ) -> PyResult<Progress> {
+        let mut v = self.lock()?;
+        let v = &mut *v;
+        Ok(progress(py.detach(|| {
+            v.mmu_update_part(req_va, count, done_va, foreigndom)
+        })))
+    }
+
     fn mmuext_op(
         &self,
         py: Python<'_>,
@@ -358,6 +374,33 @@ impl Vcpu {
         let mut v = self.lock()?;
         let v = &mut *v;
         Ok(py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
+    }
+
+    fn mmuext_op_part(
+        &self,
+        py: Python<'_>,
+        op_va: u64,
+        count: u32,
+        done_va: u64,
+        foreigndom: u32,
+    ) -> PyResult<Progress> {
+        let mut v = self.lock()?;
+        let v = &mut *v;
+        Ok(progress(
+            py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom)),
+        ))
+    }
+
+    /// The iret hypercall, from within a multicall: None, or why the domain crashes.
+    fn iret(&self) -> PyResult<Option<&'static str>> {
+        Ok(self.lock()?.iret().err())
+    }
+
+    fn load_fpu(&self, image: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
+        let image = <&[u8; 512]>::try_from(image.as_ref())
+            .map_err(|_| PyValueError::new_err("an fxsave image has 512 bytes"))?;
+        self.lock()?.load_fpu(image);
+        Ok(())
     }
 
     fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<i64> {
@@ -375,6 +418,16 @@ impl Vcpu {
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {
         self.lock()?.set_fast_hypercalls(enabled);
         Ok(())
+    }
+}
+
+/// The result of a page-table batch, and where it goes on: (first argument, second argument).
+type Progress = (i64, Option<(u64, u32)>);
+
+fn progress(outcome: Outcome) -> Progress {
+    match outcome {
+        Outcome::Done(rc) => (rc, None),
+        Outcome::Continue { req_va, count } => (0, Some((req_va, count))),
     }
 }
 

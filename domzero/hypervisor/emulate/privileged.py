@@ -7,6 +7,7 @@ from domzero import _machine
 from domzero.abi.arch_x86 import xen_cr3_to_pfn, xen_pfn_to_cr3
 from domzero.hypervisor.emulate import cpuid, msr
 from domzero.hypervisor.hypercall_page import fill_hypercall_page
+from domzero.hypervisor.ports import bitmap_allows
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
@@ -157,10 +158,7 @@ def io_allowed(vcpu: "Vcpu", port: int, size: int) -> bool:
     """Whether the guest kernel may execute an I/O instruction on these ports at all."""
     if vcpu.iopl >= 1:
         return True
-    bitmap = vcpu.io_bitmap
-    if bitmap is None:
-        return False
-    return all(p >> 3 < len(bitmap) and not bitmap[p >> 3] >> (p & 7) & 1 for p in range(port, port + size))
+    return bitmap_allows(vcpu, port, size)
 
 
 def _in(vcpu: "Vcpu", insn: Insn) -> Vector:

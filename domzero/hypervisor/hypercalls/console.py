@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from domzero.abi.errno import Errno
 from domzero.abi.xen import ConsoleIo, Hypercall
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.hypercalls.table import operation
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.hypercalls.table import Continuation, operation
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-MAX_WRITE = 64 * 1024
-"""Bytes taken per call; the rest is dropped."""
+WRITE_AT_ONCE = 4096
+"""Bytes per round; after one the guest gets its events, and others their turn."""
 
 console_io = operation(
     Hypercall.HYPERVISOR_console_io,
@@ -21,14 +22,24 @@ console_io = operation(
 )
 
 
+def _check(_vcpu: "Vcpu", command: int, *_args: int) -> None:
+    """Permission comes before anything else, and goes by the command."""
+    if command != ConsoleIo.CONSOLEIO_write:
+        raise XenError(Errno.EPERM)
+
+
+console_io.check = _check
+
+
 @console_io.sub(ConsoleIo.CONSOLEIO_write)
 def write(vcpu: "Vcpu", count: int, buffer: int) -> int:
     """Bytes for whoever watches the domain."""
-    if count >> 31:
-        return -Errno.EINVAL
-    data = guest_memory.read(vcpu, buffer, min(count, MAX_WRITE))
+    now = min(count, WRITE_AT_ONCE)
+    data = guest_memory.read(vcpu, buffer, now)
     if vcpu.domain.console_sink is not None:
         vcpu.domain.console_sink(data)
+    if count > now:
+        raise Continuation(ConsoleIo.CONSOLEIO_write, count - now, buffer + now)
     return 0
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from domzero.abi.xen import Hypercall
-from domzero.hypervisor.hypercalls.table import hypercall
+from domzero.hypervisor.hypercalls.table import Continuation, hypercall
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 @hypercall(Hypercall.HYPERVISOR_mmu_update, "pupu", in_machine=True)
 def mmu_update(vcpu: "Vcpu", reqs: int, count: int, done: int, foreigndom: int) -> int:
     """Page-table and machine-to-phys entries."""
-    return vcpu.hw.mmu_update(reqs, count, done, foreigndom)
+    return _progress(vcpu.hw.mmu_update_part(reqs, count, done, foreigndom))
 
 
 @hypercall(Hypercall.HYPERVISOR_mmuext_op, "pupu", in_machine=True)
 def mmuext_op(vcpu: "Vcpu", ops: int, count: int, done: int, foreigndom: int) -> int:
     """Pinning, base pointers, flushes, LDT."""
-    return vcpu.hw.mmuext_op(ops, count, done, foreigndom)
+    return _progress(vcpu.hw.mmuext_op_part(ops, count, done, foreigndom))
+
+
+def _progress(progress: tuple[int, tuple[int, int] | None]) -> int:
+    rc, later = progress
+    if later is not None:
+        raise Continuation(*later)
+    return rc
 
 
 @hypercall(Hypercall.HYPERVISOR_update_va_mapping, "lql", in_machine=True)

@@ -12,38 +12,46 @@ from domzero.hypervisor.hypercalls.table import Continuation, hypercall
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-CALLS_AT_ONCE = 128
-"""After so many calls the guest gets its events."""
+CALLS_AT_ONCE = 32
+"""After so many calls others get their turn at the big lock."""
 
 
 @hypercall(Hypercall.HYPERVISOR_multicall, "pu")
 def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
-    """Makes `count` calls; each one's result goes into its entry."""
+    """Makes `count` calls; each one's result goes into its entry. Events that are due come between two calls."""
     if vcpu.in_multicall:
         return -Errno.EINVAL
     layout = layout_for(multicall_entry, vcpu.domain.is_32bit)
-    size, result = sizeof(layout), offset_of(layout, "result")
+    size, result, args_at = sizeof(layout), offset_of(layout, "result"), offset_of(layout, "args")
+    guest_memory.check_range(vcpu, calls, size * count)
     vcpu.in_multicall = True
     try:
-        for index in range(min(count, CALLS_AT_ONCE)):
+        for index in range(count):
+            if index and (index >= CALLS_AT_ONCE or _preempted(vcpu)):
+                raise Continuation(calls, count - index)
             entry = guest_memory.copy_in(vcpu, multicall_entry, calls)
-            rc = _call(vcpu, entry.op, tuple(entry.args))
+            args = tuple(entry.args)
+            try:
+                rc = table.call(vcpu, entry.op, args)
+            except Continuation as later:
+                # The entry itself says how the call goes on.
+                args = later.new_args + args[len(later.new_args) :]
+                words = b"".join(guest_memory.ulong(vcpu, arg) for arg in args)
+                guest_memory.write(vcpu, calls + args_at, words)
+                raise Continuation(calls, count - index) from None
             guest_memory.write_ulong(vcpu, calls + result, rc)
             calls += size
-            if vcpu.domain.shutdown_code is not None:
-                return 0
-            if vcpu.is_blocked and index + 1 < count:
-                raise Continuation(calls, count - index - 1)
     finally:
         vcpu.in_multicall = False
-    if count > CALLS_AT_ONCE:
-        raise Continuation(calls, count - CALLS_AT_ONCE)
     return 0
 
 
-def _call(vcpu: "Vcpu", op: int, args: tuple[int, ...]) -> int:
-    while True:
-        try:
-            return table.call(vcpu, op, args)
-        except Continuation as later:
-            args = later.new_args + args[len(later.new_args) :]
+def _preempted(vcpu: "Vcpu") -> bool:
+    """Something else is to happen before the next call: an upcall, sleep, the end of the domain."""
+    return (
+        vcpu.is_blocked
+        or vcpu.is_down
+        or vcpu.nmi_pending
+        or vcpu.domain.shutdown_code is not None
+        or (vcpu.upcall_pending and not vcpu.upcall_mask)
+    )

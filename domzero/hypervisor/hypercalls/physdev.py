@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from domzero._machine import GuestFault
 from domzero.abi import physdev as abi
 from domzero.abi.errno import Errno
 from domzero.abi.physdev import PhysdevOp
-from domzero.abi.xen import Hypercall
+from domzero.abi.xen import DOMID_SELF, Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.hypercalls.event_channel import NR_PIRQS
 from domzero.hypervisor.hypercalls.table import hypercall, operation
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 MAX_IOPL = 3
 MAX_PORTS = 65536
+IOBITMAP_BYTES = MAX_PORTS // 8
+NR_GSIS = 24
+FIRST_FREE_GSI = 16
 
 physdev_op = operation(Hypercall.HYPERVISOR_physdev_op, "ip", PhysdevOp)
 
@@ -31,10 +35,14 @@ def set_iopl(vcpu: "Vcpu", arg: abi.physdev_set_iopl) -> int:
 
 @physdev_op.sub(PhysdevOp.PHYSDEVOP_set_iobitmap, abi.physdev_set_iobitmap)
 def set_iobitmap(vcpu: "Vcpu", arg: abi.physdev_set_iobitmap) -> int:
-    """The vCPU's I/O permission bitmap. Copied here, which Xen does at each use."""
+    """Where the vCPU's I/O permission bitmap is; it is read at each use."""
+    try:
+        guest_memory.check_range(vcpu, arg.bitmap, IOBITMAP_BYTES)
+    except GuestFault:
+        return -Errno.EINVAL
     if arg.nr_ports > MAX_PORTS:
         return -Errno.EINVAL
-    vcpu.io_bitmap = guest_memory.read(vcpu, arg.bitmap, (arg.nr_ports + 7) // 8) if arg.nr_ports else None
+    vcpu.iobitmap_va, vcpu.iobitmap_ports = arg.bitmap, arg.nr_ports
     return 0
 
 
@@ -48,35 +56,98 @@ def irq_status_query(_vcpu: "Vcpu", arg: abi.physdev_irq_status_query) -> int:
 
 
 @physdev_op.sub(PhysdevOp.PHYSDEVOP_eoi, abi.physdev_eoi, note="EINVAL: no interrupt is bound")
-def eoi(_vcpu: "Vcpu", _arg: abi.physdev_eoi) -> int:
-    """Acknowledges an interrupt: none is bound."""
-    return -Errno.EINVAL
+def eoi(vcpu: "Vcpu", arg: abi.physdev_eoi) -> int:
+    """Acknowledges an interrupt: there are none, but a number may be taken."""
+    return 0 if arg.irq in vcpu.domain.pirqs_taken else -Errno.EINVAL
 
 
-physdev_op.refuse(
-    Errno.EPERM,
-    PhysdevOp.PHYSDEVOP_apic_read,
-    PhysdevOp.PHYSDEVOP_apic_write,
-    PhysdevOp.PHYSDEVOP_alloc_irq_vector,
-    PhysdevOp.PHYSDEVOP_map_pirq,
-    PhysdevOp.PHYSDEVOP_unmap_pirq,
-    PhysdevOp.PHYSDEVOP_manage_pci_add,
-    PhysdevOp.PHYSDEVOP_manage_pci_remove,
-    PhysdevOp.PHYSDEVOP_manage_pci_add_ext,
-    PhysdevOp.PHYSDEVOP_restore_msi,
-    PhysdevOp.PHYSDEVOP_restore_msi_ext,
-    PhysdevOp.PHYSDEVOP_setup_gsi,
-    PhysdevOp.PHYSDEVOP_get_free_pirq,
-    PhysdevOp.PHYSDEVOP_pci_mmcfg_reserved,
-    PhysdevOp.PHYSDEVOP_pci_device_add,
-    PhysdevOp.PHYSDEVOP_pci_device_remove,
-    PhysdevOp.PHYSDEVOP_dbgp_op,
-    PhysdevOp.PHYSDEVOP_prepare_msix,
-    PhysdevOp.PHYSDEVOP_release_msix,
-    note="hardware domain only",
-)
-physdev_op.refuse(
-    Errno.ENOSYS, PhysdevOp.PHYSDEVOP_free_irq_vector, PhysdevOp.PHYSDEVOP_IRQ_UNMASK_NOTIFY, note="obsolete in Xen too"
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_IRQ_UNMASK_NOTIFY, note="obsolete: nothing is masked")
+def unmask_notify(_vcpu: "Vcpu", _arg: int) -> int:
+    """Unmasks the domain's interrupts: there are none."""
+    return 0
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_pirq_eoi_gmfn_v1, abi.physdev_pirq_eoi_gmfn)
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_pirq_eoi_gmfn_v2, abi.physdev_pirq_eoi_gmfn)
+def pirq_eoi_gmfn(vcpu: "Vcpu", arg: abi.physdev_pirq_eoi_gmfn) -> int:
+    """A frame where the guest sees which interrupts must be acknowledged: none, so it stays as it is."""
+    domain = vcpu.domain
+    if domain.hw.get_ref(arg.gmfn, writable=True):
+        return -Errno.EINVAL
+    if domain.pirq_eoi_mfn is not None:
+        domain.hw.put_ref(arg.gmfn, writable=True)
+        return -Errno.EBUSY
+    domain.pirq_eoi_mfn = arg.gmfn
+    return 0
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_get_free_pirq, abi.physdev_get_free_pirq, copy_out=True)
+def get_free_pirq(vcpu: "Vcpu", arg: abi.physdev_get_free_pirq) -> int:
+    """Takes an interrupt number; no interrupt will ever have it."""
+    taken = vcpu.domain.pirqs_taken
+    numbers = (
+        range(FIRST_FREE_GSI, NR_GSIS) if arg.type == abi.MAP_PIRQ_TYPE_GSI else range(NR_PIRQS - 1, NR_GSIS - 1, -1)
+    )
+    for number in numbers:
+        if number not in taken:
+            taken.add(number)
+            arg.pirq = number
+            return 0
+    return -Errno.ENOSPC
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_map_pirq, abi.physdev_map_pirq, note="EPERM: hardware domain only")
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_unmap_pirq, abi.physdev_unmap_pirq, note="EPERM: hardware domain only")
+def map_pirq(vcpu: "Vcpu", arg: abi.physdev_unmap_pirq) -> int:
+    """Physical interrupts are the hardware domain's."""
+    if arg.domid != DOMID_SELF and arg.domid != 0 and arg.domid not in vcpu.domain.host.domains:
+        return -Errno.ESRCH
+    return -Errno.EPERM
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_setup_gsi, abi.physdev_setup_gsi, note="EPERM: hardware domain only")
+def setup_gsi(_vcpu: "Vcpu", arg: abi.physdev_setup_gsi) -> int:
+    """Physical interrupts are the hardware domain's."""
+    return -Errno.EPERM if 0 <= arg.gsi < NR_GSIS else -Errno.EINVAL
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_manage_pci_add_ext, abi.physdev_manage_pci_ext, note="EPERM: hardware domain only")
+def manage_pci_add_ext(_vcpu: "Vcpu", arg: abi.physdev_manage_pci_ext) -> int:
+    """PCI devices are the hardware domain's."""
+    return -Errno.EINVAL if arg.is_extfn > 1 or arg.is_virtfn > 1 else -Errno.EPERM
+
+
+_HARDWARE = "hardware domain only"
+for _struct, _commands in (
+    (abi.physdev_apic, (PhysdevOp.PHYSDEVOP_apic_read, PhysdevOp.PHYSDEVOP_apic_write)),
+    (abi.physdev_irq, (PhysdevOp.PHYSDEVOP_alloc_irq_vector,)),
+    (abi.physdev_manage_pci, (PhysdevOp.PHYSDEVOP_manage_pci_add, PhysdevOp.PHYSDEVOP_manage_pci_remove)),
+    (abi.physdev_restore_msi, (PhysdevOp.PHYSDEVOP_restore_msi,)),
+    (abi.physdev_pci_device_add, (PhysdevOp.PHYSDEVOP_pci_device_add,)),
+    (
+        abi.physdev_pci_device,
+        (
+            PhysdevOp.PHYSDEVOP_pci_device_remove,
+            PhysdevOp.PHYSDEVOP_restore_msi_ext,
+            PhysdevOp.PHYSDEVOP_prepare_msix,
+            PhysdevOp.PHYSDEVOP_release_msix,
+        ),
+    ),
+):
+    physdev_op.refuse(Errno.EPERM, *_commands, note=_HARDWARE, reads=_struct)
+physdev_op.refuse(Errno.EPERM, PhysdevOp.PHYSDEVOP_pci_mmcfg_reserved, PhysdevOp.PHYSDEVOP_dbgp_op, note=_HARDWARE)
+physdev_op.refuse(Errno.ENOSYS, PhysdevOp.PHYSDEVOP_free_irq_vector, note="obsolete in Xen too")
+
+_OLD_COMMANDS = frozenset(
+    {
+        PhysdevOp.PHYSDEVOP_IRQ_UNMASK_NOTIFY,
+        PhysdevOp.PHYSDEVOP_irq_status_query,
+        PhysdevOp.PHYSDEVOP_set_iopl,
+        PhysdevOp.PHYSDEVOP_set_iobitmap,
+        PhysdevOp.PHYSDEVOP_apic_read,
+        PhysdevOp.PHYSDEVOP_apic_write,
+        PhysdevOp.PHYSDEVOP_alloc_irq_vector,
+    }
 )
 
 
@@ -84,4 +155,6 @@ physdev_op.refuse(
 def physdev_op_compat(vcpu: "Vcpu", op: int) -> int:
     """The command and its argument are in one structure."""
     cmd = int.from_bytes(guest_memory.read(vcpu, op, 4), "little")
+    if cmd not in _OLD_COMMANDS:
+        return -Errno.ENOSYS
     return physdev_op.call(vcpu, [cmd, op + guest_memory.ulong_size(vcpu)])

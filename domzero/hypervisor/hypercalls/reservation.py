@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from domzero import _machine
 from domzero.abi.errno import Errno
+from domzero.abi.layout import offset_of
 from domzero.abi.memory import MEMOP_EXTENT_SHIFT, MemoryOp, xen_memory_exchange, xen_memory_reservation
-from domzero.abi.xen import DOMID_SELF
+from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT
 from domzero.hypervisor import guest_memory
+from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.hypercalls.event_channel import check_self
 from domzero.hypervisor.hypercalls.memory import memory_op
 from domzero.hypervisor.hypercalls.table import Continuation
@@ -14,11 +16,19 @@ from domzero.hypervisor.hypercalls.table import Continuation
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-EXTENTS_AT_ONCE = 256
-"""After so many extents the guest gets its events."""
+FRAMES_AT_ONCE = 256
+"""After so many frames the guest gets its events, and others their turn."""
 MAX_EXTENTS = (1 << 32) - 1 >> MEMOP_EXTENT_SHIFT
 MAX_ORDER = 9
 """The largest extent an unprivileged domain may ask for."""
+ADDRESS_BITS = 0xFF
+POPULATE_ON_DEMAND = 1 << 16
+"""Of XENMEMF_*."""
+
+
+def _at_once(order: int) -> int:
+    """Extents per round. Frames in a row are looked for, which takes longer."""
+    return FRAMES_AT_ONCE if order == 0 else max(1, 8 >> order)
 
 
 def _extents(vcpu: "Vcpu", start: int, arg: int) -> tuple[xen_memory_reservation, int] | None:
@@ -31,9 +41,18 @@ def _extents(vcpu: "Vcpu", start: int, arg: int) -> tuple[xen_memory_reservation
         return None
     if reservation.domid not in (DOMID_SELF, vcpu.domain.domid):
         return None
-    if reservation.extent_order > MAX_ORDER:
+    if reservation.extent_order > MAX_ORDER or 0 < reservation.mem_flags & ADDRESS_BITS <= PAGE_SHIFT:
         return None
-    return reservation, min(start + EXTENTS_AT_ONCE, reservation.nr_extents)
+    return reservation, min(start + _at_once(reservation.extent_order), reservation.nr_extents)
+
+
+def _list_is_possible(vcpu: "Vcpu", reservation: xen_memory_reservation, start: int) -> bool:
+    size = guest_memory.ulong_size(vcpu)
+    try:
+        guest_memory.check_range(vcpu, reservation.extent_start + start * size, (reservation.nr_extents - start) * size)
+    except _machine.GuestFault:
+        return False
+    return True
 
 
 def _finish(op: MemoryOp, arg: int, reservation: xen_memory_reservation, done: int, end: int) -> int:
@@ -43,64 +62,83 @@ def _finish(op: MemoryOp, arg: int, reservation: xen_memory_reservation, done: i
     return done
 
 
-def _take(vcpu: "Vcpu") -> int | None:
-    """One more frame for the domain, within its limit."""
-    domain = vcpu.domain
-    if domain.hw.frames_owned >= domain.max_pages:
-        return None
-    try:
-        return domain.hw.alloc(1)[0]
-    except _machine.MachineError:
-        return None
+def _allocate(vcpu: "Vcpu", order: int, mem_flags: int) -> int | None:
+    """The first of 2^order new frames in a row, without regard to the domain's limit."""
+    hw = vcpu.domain.hw
+    bits = mem_flags & ADDRESS_BITS
+    below = 1 << (bits - PAGE_SHIFT) if PAGE_SHIFT < bits < 64 else vcpu.domain.host.machine.frames
+    if order == 0 and below >= vcpu.domain.host.machine.frames:
+        try:
+            return hw.alloc(1)[0]
+        except _machine.MachineError:
+            return None
+    return hw.alloc_extent(order, below=below)
 
 
-@memory_op.sub(MemoryOp.XENMEM_increase_reservation, note="extents of one frame")
+def _take(vcpu: "Vcpu", reservation: xen_memory_reservation) -> int | None:
+    """One more extent for the domain, within its limit."""
+    order = reservation.extent_order
+    if vcpu.domain.hw.frames_owned + (1 << order) > vcpu.domain.max_pages:
+        return None
+    return _allocate(vcpu, order, reservation.mem_flags)
+
+
+def _give_back(vcpu: "Vcpu", mfn: int, order: int) -> None:
+    for frame in range(mfn, mfn + (1 << order)):
+        vcpu.domain.hw.release(frame)
+
+
+@memory_op.sub(MemoryOp.XENMEM_increase_reservation)
 def increase_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
     """More frames; their numbers are stored."""
     found = _extents(vcpu, start, arg)
     if found is None:
         return start
     reservation, end = found
+    if reservation.extent_start and not _list_is_possible(vcpu, reservation, start):
+        return start
     size = guest_memory.ulong_size(vcpu)
     done = start
-    while done < end and reservation.extent_order == 0:
-        mfn = _take(vcpu)
+    while done < end:
+        mfn = _take(vcpu, reservation)
         if mfn is None:
             return done
         if reservation.extent_start:
             try:
                 guest_memory.write_ulong(vcpu, reservation.extent_start + done * size, mfn)
             except _machine.GuestFault:
-                vcpu.domain.hw.release(mfn)
+                _give_back(vcpu, mfn, reservation.extent_order)
                 return done
         done += 1
     return _finish(MemoryOp.XENMEM_increase_reservation, arg, reservation, done, end)
 
 
-@memory_op.sub(MemoryOp.XENMEM_populate_physmap, note="extents of one frame")
+@memory_op.sub(MemoryOp.XENMEM_populate_physmap)
 def populate_physmap(vcpu: "Vcpu", start: int, arg: int) -> int:
     """More frames at given pseudo-physical numbers, which their machine numbers replace."""
     found = _extents(vcpu, start, arg)
     if found is None:
         return start
     reservation, end = found
+    if reservation.mem_flags & POPULATE_ON_DEMAND or not _list_is_possible(vcpu, reservation, start):
+        return start  # no domain populates itself on demand
     size = guest_memory.ulong_size(vcpu)
-    hw = vcpu.domain.hw
     done = start
-    while done < end and reservation.extent_order == 0:
+    while done < end:
         at = reservation.extent_start + done * size
         try:
             (gpfn,) = guest_memory.read_ulongs(vcpu, at, 1)
         except _machine.GuestFault:
             return done
-        mfn = _take(vcpu)
+        mfn = _take(vcpu, reservation)
         if mfn is None:
             return done
-        hw.m2p_set(mfn, gpfn)
+        for offset in range(1 << reservation.extent_order):
+            vcpu.domain.hw.m2p_set(mfn + offset, gpfn + offset & (1 << 64) - 1)
         try:
             guest_memory.write_ulong(vcpu, at, mfn)
         except _machine.GuestFault:
-            hw.release(mfn)
+            _give_back(vcpu, mfn, reservation.extent_order)
             return done
         done += 1
     return _finish(MemoryOp.XENMEM_populate_physmap, arg, reservation, done, end)
@@ -113,6 +151,8 @@ def decrease_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
     if found is None:
         return start
     reservation, end = found
+    if not _list_is_possible(vcpu, reservation, start):
+        return start
     size = guest_memory.ulong_size(vcpu)
     done = start
     while done < end:
@@ -121,53 +161,89 @@ def decrease_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
         except _machine.GuestFault:
             return done
         for mfn in range(first, first + (1 << reservation.extent_order)):
-            if vcpu.domain.hw.release(mfn):
+            if mfn >> 64 or vcpu.domain.hw.release(mfn):
                 return done
         done += 1
     return _finish(MemoryOp.XENMEM_decrease_reservation, arg, reservation, done, end)
 
 
-@memory_op.sub(MemoryOp.XENMEM_exchange, note="extents of one frame; ENOMEM for contiguous ones")
-def exchange(vcpu: "Vcpu", _start: int, arg: int) -> int:
-    """Gives frames back and takes others in their place."""
+@memory_op.sub(MemoryOp.XENMEM_exchange)
+def exchange(vcpu: "Vcpu", start: int, arg: int) -> int:
+    """Gives extents back and takes others, of another size perhaps, in their place."""
+    if start:
+        return -Errno.EINVAL
     exch = guest_memory.copy_in(vcpu, xen_memory_exchange, arg)
+    counted_at = arg + offset_of(type(exch), "nr_exchanged")
+    try:
+        _check_exchange(vcpu, exch)
+    except XenError:
+        guest_memory.write_ulong(vcpu, counted_at, exch.nr_exchanged)
+        raise
     old, new = exch.in_, exch.out
-    if exch.nr_exchanged > old.nr_extents:
-        return -Errno.EINVAL
-    if max(old.nr_extents, new.nr_extents) > MAX_EXTENTS or max(old.extent_order, new.extent_order) > 63:
-        return -Errno.EINVAL
-    if old.nr_extents << old.extent_order != new.nr_extents << new.extent_order or old.domid != new.domid:
-        return -Errno.EINVAL
-    if max(old.extent_order, new.extent_order) > MAX_ORDER:
-        return -Errno.EPERM
-    check_self(vcpu, old.domid)
-    if old.extent_order or new.extent_order:
-        return -Errno.ENOMEM
-    done = exch.nr_exchanged
-    end = min(done + EXTENTS_AT_ONCE, old.nr_extents)
-    rc = 0
-    while done < end and rc == 0:
-        rc = _exchange_one(vcpu, exch, done)
-        done += rc == 0
-    at = arg + type(exch).nr_exchanged.offset  # type: ignore[attr-defined]
-    guest_memory.write_ulong(vcpu, at, done)
-    if rc == 0 and done < old.nr_extents:
+    order = max(old.extent_order, new.extent_order)
+    extents = 1 << order - old.extent_order
+    # Extents of the old list that make one step.
+    done, rc, rounds = exch.nr_exchanged - exch.nr_exchanged % extents, 0, _at_once(order)
+    while done + extents <= old.nr_extents and rc == 0 and rounds:
+        rc = _exchange_step(vcpu, exch, done, order)
+        done += 0 if rc else extents
+        rounds -= 1
+    guest_memory.write_ulong(vcpu, counted_at, done)
+    if rc == 0 and done + extents <= old.nr_extents:
         raise Continuation(MemoryOp.XENMEM_exchange, arg)
     return rc
 
 
-def _exchange_one(vcpu: "Vcpu", exch: xen_memory_exchange, index: int) -> int:
-    at = index * guest_memory.ulong_size(vcpu)
-    hw = vcpu.domain.hw
-    (old,) = guest_memory.read_ulongs(vcpu, exch.in_.extent_start + at, 1)
-    (gpfn,) = guest_memory.read_ulongs(vcpu, exch.out.extent_start + at, 1)
-    try:
-        mfn = hw.alloc(1)[0]
-    except _machine.MachineError:
-        return -Errno.ENOMEM
-    if hw.release(old):
-        hw.release(mfn)
+def _check_exchange(vcpu: "Vcpu", exch: xen_memory_exchange) -> None:
+    old, new = exch.in_, exch.out
+    if max(old.extent_order, new.extent_order) > MAX_ORDER:
+        raise XenError(Errno.EPERM)
+    if exch.nr_exchanged > old.nr_extents or old.domid != new.domid:
+        raise XenError(Errno.EINVAL)
+    if max(old.nr_extents << old.extent_order, new.nr_extents << new.extent_order) >> 64:
+        raise XenError(Errno.EINVAL)
+    if old.nr_extents << old.extent_order != new.nr_extents << new.extent_order:
+        raise XenError(Errno.EINVAL)
+    done = exch.nr_exchanged << old.extent_order >> new.extent_order
+    if not _list_is_possible(vcpu, old, exch.nr_exchanged) or not _list_is_possible(vcpu, new, done):
+        raise XenError(Errno.EFAULT)
+    check_self(vcpu, old.domid)
+
+
+def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: int) -> int:
+    """Exchanges 2^order frames: those of extent `first` of the old list and the following."""
+    old, new = exch.in_, exch.out
+    size = guest_memory.ulong_size(vcpu)
+    bases = guest_memory.read_ulongs(vcpu, old.extent_start + first * size, 1 << order - old.extent_order)
+    frames = [base + offset for base in bases for offset in range(1 << old.extent_order)]
+    if len(set(frames)) != len(frames) or not all(_is_unused(vcpu, mfn) for mfn in frames):
         return -Errno.EINVAL
-    hw.m2p_set(mfn, gpfn)
-    guest_memory.write_ulong(vcpu, exch.out.extent_start + at, mfn)
+    out_at = new.extent_start + (first << old.extent_order >> new.extent_order) * size
+    gpfns = guest_memory.read_ulongs(vcpu, out_at, 1 << order - new.extent_order)
+    taken: list[int] = []
+    for _ in gpfns:
+        mfn = _allocate(vcpu, new.extent_order, new.mem_flags)
+        if mfn is None:
+            for extent in taken:
+                _give_back(vcpu, extent, new.extent_order)
+            return -Errno.ENOMEM
+        taken.append(mfn)
+    for mfn in frames:
+        vcpu.domain.hw.release(mfn)
+    for gpfn, mfn in zip(gpfns, taken, strict=True):
+        for offset in range(1 << new.extent_order):
+            vcpu.domain.hw.m2p_set(mfn + offset, gpfn + offset & (1 << 64) - 1)
+    try:
+        guest_memory.write(vcpu, out_at, b"".join(guest_memory.ulong(vcpu, mfn) for mfn in taken))
+    except _machine.GuestFault:
+        return -Errno.EFAULT
     return 0
+
+
+def _is_unused(vcpu: "Vcpu", mfn: int) -> bool:
+    """Whether a frame is the domain's, and neither mapped nor a table nor granted."""
+    machine = vcpu.domain.host.machine
+    if mfn >= machine.frames:
+        return False
+    frame = machine.frame_info(mfn)
+    return frame.owner == vcpu.domain.domid and frame.refs == 1 and frame.type_count == 0

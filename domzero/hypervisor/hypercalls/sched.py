@@ -68,6 +68,9 @@ def poll(vcpu: "Vcpu", arg: sched_poll) -> None:
     """Sleeps until one of some ports is pending, an event, or a time."""
     if arg.nr_ports > MAX_POLL_PORTS:
         raise XenError(Errno.EINVAL)
+    guest_memory.check_range(vcpu, arg.ports, 4 * arg.nr_ports)
+    if vcpu.upcall_pending and not vcpu.upcall_mask:
+        return  # whatever the ports are
     ports = struct.unpack(f"<{arg.nr_ports}I", guest_memory.read(vcpu, arg.ports, 4 * arg.nr_ports))
     if any([vcpu.domain.evtchn.is_pending(port) for port in ports]):
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from domzero._machine import GuestFault
 from domzero.abi.errno import Errno
-from domzero.abi.layout import Wire
+from domzero.abi.layout import Wire, sizeof
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
@@ -35,6 +35,10 @@ class Continuation(Exception):
         self.new_args = args
 
 
+class NoReturn(Exception):
+    """The registers are as the guest wants them (iret in a multicall): no result is stored."""
+
+
 @dataclass(slots=True)
 class SubOperation:
     """One command of an operation."""
@@ -46,6 +50,8 @@ class SubOperation:
     copy_out: bool = False
     errno: Errno | None = None
     note: str = ""
+    reads: tuple[int, int] = (0, 0)
+    """Bytes that Xen copies in before it refuses: of 64-bit and of 32-bit guests."""
 
 
 @dataclass(slots=True)
@@ -68,6 +74,8 @@ class Operation:
     """Checks (and cuts) the arguments before the command is looked up: what is not 0 is the answer."""
     command_bits: int = 0
     """Low bits of the first argument that are the command, when the others say where a continuation goes on."""
+    check: Handler | None = None
+    """Called with the arguments before the command is looked at; raises XenError."""
     in_machine: bool = False
     """Answered by the machine without coming here, unless the domain is traced."""
 
@@ -91,10 +99,16 @@ class Operation:
 
         return register
 
-    def refuse(self, errno: Errno, *commands: IntEnum, note: str = "") -> None:
-        """Commands that Xen does not let an unprivileged PV domain use."""
+    def refuse(
+        self, errno: Errno, *commands: IntEnum, note: str = "", reads: type[Wire] | tuple[int, int] = (0, 0)
+    ) -> None:
+        """Commands that Xen does not let an unprivileged PV domain use.
+
+        :param reads: what Xen copies in before it refuses, so that a bad address is -EFAULT.
+        """
+        sizes = reads if isinstance(reads, tuple) else (sizeof(reads), sizeof(reads.compat))
         for command in commands:
-            self._add(command, SubOperation(command.name, State.REFUSED, errno=errno, note=note))
+            self._add(command, SubOperation(command.name, State.REFUSED, errno=errno, note=note, reads=sizes))
 
     def _add(self, command: IntEnum, sub: SubOperation) -> None:
         if int(command) in self.subs:
@@ -132,6 +146,8 @@ class Operation:
             return rc
         if self.command_bits:
             args[:1] = [args[0] & ((1 << self.command_bits) - 1), args[0] >> self.command_bits]
+        if self.check is not None:
+            self.check(vcpu, *args)
         sub = self.subs.get(args[0])
         if sub is None:
             return self._unimplemented(vcpu, f"{self.name} command {args[0]}")
@@ -141,6 +157,7 @@ class Operation:
         if sub.handler is None:
             if sub.errno is None:
                 return self._unimplemented(vcpu, f"{self.name} {sub.name}")
+            guest_memory.read(vcpu, args[-1], sub.reads[vcpu.domain.is_32bit])
             return -sub.errno
         rest = args[1:]
         if sub.struct is None:
@@ -225,5 +242,7 @@ def dispatch(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> None:
         for name, value in zip(names, later.new_args, strict=False):
             vcpu.hw.set_reg(name, value)
         vcpu.hw.hypercall_restart()
+        return
+    except NoReturn:
         return
     vcpu.hw.hypercall_return(rc)

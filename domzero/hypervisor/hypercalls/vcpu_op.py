@@ -1,7 +1,9 @@
 """vcpu_op (vcpu.h)."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from domzero._machine import GuestFault
 from domzero.abi import vcpu as abi
 from domzero.abi.arch_x86 import vcpu_guest_context
 from domzero.abi.errno import Errno
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 MIN_PERIOD_NS = 1_000_000
-MAX_PERIOD_NS = (1 << 63) - 1
+MAX_PERIOD_NS = (1 << 62) - 1
+MAX_TIME_NS = (1 << 63) - 1
 
 vcpu_op = operation(Hypercall.HYPERVISOR_vcpu_op, "iup", VcpuOp)
 
@@ -41,6 +44,14 @@ def own(vcpu: "Vcpu", vcpu_id: int) -> "Vcpu":
     if target(vcpu, vcpu_id) is not vcpu:
         raise XenError(Errno.EINVAL)
     return vcpu
+
+
+def _check(vcpu: "Vcpu", _command: int, vcpu_id: int, *_args: int) -> None:
+    """The vCPU must exist, before anything else is looked at."""
+    target(vcpu, vcpu_id)
+
+
+vcpu_op.check = _check
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_initialise)
@@ -113,7 +124,7 @@ def set_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, arg: int) -> int:
     when_ns = timer.timeout_abs_ns
     if timer.flags & abi.VCPU_SSHOTTMR_future and when_ns < vcpu.domain.host.now_ns():
         return -Errno.ETIME
-    me.set_singleshot(min(when_ns, MAX_PERIOD_NS))
+    me.set_singleshot(min(when_ns, MAX_TIME_NS))
     return 0
 
 
@@ -127,7 +138,8 @@ def stop_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
 def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_info) -> int:
     """vcpu_info moves into a frame of the guest; once per vCPU."""
     other = target(vcpu, vcpu_id)
-    if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset & 7 or other.info_mfn is not None:
+    alignment = guest_memory.ulong_size(vcpu)
+    if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset % alignment or other.info_mfn is not None:
         return -Errno.EINVAL
     if other is not vcpu and (not other.is_down or other.in_guest):
         return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
@@ -150,6 +162,9 @@ def register_runstate(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_runstat
     other.runstate_area_va = va
     if other is vcpu:
         timekeeping.write_runstate(vcpu, now_ns)
+    elif va:
+        with suppress(GuestFault):  # the other one's next change of state tries again
+            guest_memory.write(vcpu, va, record)
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_register_vcpu_time_memory_area, abi.vcpu_register_time_memory_area)
@@ -166,9 +181,12 @@ def register_time(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_time_memory
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_send_nmi)
-def send_nmi(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
+def send_nmi(vcpu: "Vcpu", vcpu_id: int, arg: int) -> int:
     """An NMI for a vCPU."""
+    if arg:
+        return -Errno.EINVAL
     target(vcpu, vcpu_id).send_nmi()
+    return 0
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_get_physid, note="EINVAL: for pinned vCPUs of the hardware domain only")

@@ -33,6 +33,8 @@ PV_FEATURES = (
     XenFeature.mmu_pt_update_preserve_ad,
     XenFeature.highmem_assist,
     XenFeature.gnttab_map_avail_bits,
+    XenFeature.memory_op_vnode_supported,
+    XenFeature.not_direct_mapped,
 )
 
 xen_version = operation(Hypercall.HYPERVISOR_xen_version, "ip", XenVer)

@@ -9,6 +9,7 @@ from fakes import hypercall, make_domain
 from domzero.abi.arch_x86 import trap_info
 from domzero.abi.errno import Errno
 from domzero.abi.xen import Hypercall, multicall_entry
+from domzero.hypervisor import hypercalls
 from domzero.hypervisor.hypercalls import TABLE, State, compat
 
 H = Hypercall
@@ -147,7 +148,7 @@ def test_xen_version_answers_what_every_guest_may_ask(domain: Any, vcpu: Any) ->
 
 def test_features_are_those_of_a_pv_guest(vcpu: Any) -> None:
     rc, data = version(vcpu, 6, struct.pack("<I", 0))
-    assert (rc, data[:8]) == (0, struct.pack("<II", 0, 0b11110000))
+    assert (rc, data[:8]) == (0, struct.pack("<II", 0, 0x120F0))
     assert version(vcpu, 6, struct.pack("<I", 1))[0] == -Errno.EINVAL
 
 
@@ -157,10 +158,13 @@ def test_console_io_writes_go_to_the_sink_and_reads_are_refused(domain: Any, vcp
     va = vcpu.hw.place(b"hello")
     assert hypercall(vcpu, H.HYPERVISOR_console_io, 0, 5, va) == 0
     assert seen == [b"hello"]
-    assert hypercall(vcpu, H.HYPERVISOR_console_io, 0, 1 << 31, va) == -Errno.EINVAL
+    long = vcpu.hw.place(b"x" * 4096)
+    seen.clear()
+    assert hypercall(vcpu, H.HYPERVISOR_console_io, 0, 8192, long) == -Errno.EFAULT
+    assert [len(text) for text in seen] == [4096]
     assert hypercall(vcpu, H.HYPERVISOR_console_io, 0, 5, 0x1000) == -Errno.EFAULT
     assert hypercall(vcpu, H.HYPERVISOR_console_io, 1, 5, va) == -Errno.EPERM
-    assert hypercall(vcpu, H.HYPERVISOR_console_io, 2, 5, va) == -Errno.ENOSYS
+    assert hypercall(vcpu, H.HYPERVISOR_console_io, 2, 5, va) == -Errno.EPERM
 
 
 def physdev(v: Any, command: int, data: bytes = bytes(64)) -> int:
@@ -173,24 +177,57 @@ def test_iopl_and_the_io_bitmap_can_be_set(vcpu: Any) -> None:
     assert physdev(vcpu, 6, struct.pack("<I", 4)) == -Errno.EINVAL
     bitmap = vcpu.hw.place(b"\xfe\xff")
     assert physdev(vcpu, 7, struct.pack("<QI", bitmap, 16)) == 0
-    assert vcpu.io_bitmap == b"\xfe\xff"
+    assert (vcpu.iobitmap_va, vcpu.iobitmap_ports) == (bitmap, 16)
     assert physdev(vcpu, 7, struct.pack("<QI", bitmap, 65537)) == -Errno.EINVAL
-    assert physdev(vcpu, 7, struct.pack("<QI", 0x1000, 16)) == -Errno.EFAULT
+    assert physdev(vcpu, 7, struct.pack("<QI", 0x7FFFFFFFF000, 16)) == -Errno.EINVAL
 
 
 def test_interrupts_and_devices_are_not_for_guests(vcpu: Any) -> None:
     for command in (8, 9, 10, 13, 14, 15, 16, 19, 20, 21, 24, 25, 26, 27, 29, 30, 31):
         assert physdev(vcpu, command) == -Errno.EPERM
+        unmapped = hypercall(vcpu, H.HYPERVISOR_physdev_op, command, 0x1000)
+        assert unmapped == (-Errno.EPERM if command in (24, 29) else -Errno.EFAULT)
+    for command in (13, 14):
+        assert physdev(vcpu, command, struct.pack("<H62x", 999)) == -Errno.ESRCH
+    assert physdev(vcpu, 21, struct.pack("<i60x", -1)) == -Errno.EINVAL
+    assert physdev(vcpu, 20, struct.pack("<BxxxII52x", 0, 2, 0)) == -Errno.EINVAL
+    assert physdev(vcpu, 4) == 0
+    assert physdev(vcpu, 11) == -Errno.ENOSYS
     assert physdev(vcpu, 12) == -Errno.EINVAL
     assert physdev(vcpu, 5) == 0
     assert physdev(vcpu, 5, struct.pack("<I", 5000)) == -Errno.EINVAL
     assert physdev(vcpu, 99) == -Errno.ENOSYS
 
 
+def test_free_interrupt_numbers_are_bounded_and_can_be_acknowledged(vcpu: Any) -> None:
+    gsis = set()
+    va = vcpu.hw.place(b"")
+    for _ in range(8):
+        vcpu.hw.write_va(va, struct.pack("<iI", 1, 0))
+        assert hypercall(vcpu, H.HYPERVISOR_physdev_op, 23, va) == 0
+        gsis.add(struct.unpack("<I", vcpu.hw.peek(va + 4, 4))[0])
+    assert gsis == set(range(16, 24))
+    assert hypercall(vcpu, H.HYPERVISOR_physdev_op, 23, va) == -Errno.ENOSPC
+    assert physdev(vcpu, 12, struct.pack("<I", 16)) == 0
+    assert physdev(vcpu, 12, struct.pack("<I", 15)) == -Errno.EINVAL
+
+
+def test_the_acknowledgement_page_is_one_writable_frame_of_the_guest(domain: Any, vcpu: Any) -> None:
+    first, second = domain.hw.alloc(2)
+    assert physdev(vcpu, 28, struct.pack("<Q", domain.shared_info_mfn)) == -Errno.EINVAL
+    assert physdev(vcpu, 28, struct.pack("<Q", first)) == 0
+    assert physdev(vcpu, 17, struct.pack("<Q", second)) == -Errno.EBUSY
+    assert domain.hw.refs == {(first, True): 1}
+    domain.teardown()
+    assert domain.hw.refs == {}
+
+
 def test_the_old_physdev_op_takes_command_and_argument_together(vcpu: Any) -> None:
     va = vcpu.hw.place(struct.pack("<II", 6, 0) + struct.pack("<I", 2))
     assert hypercall(vcpu, H.HYPERVISOR_physdev_op_compat, va) == 0
     assert vcpu.iopl == 2
+    va = vcpu.hw.place(struct.pack("<II", 12, 0))
+    assert hypercall(vcpu, H.HYPERVISOR_physdev_op_compat, va) == -Errno.ENOSYS
 
 
 def calls(*entries: tuple[int, ...]) -> bytes:
@@ -225,8 +262,47 @@ def test_a_multicall_that_runs_into_unmapped_memory_is_efault(vcpu: Any) -> None
 def test_a_multicall_stops_when_the_domain_does(domain: Any, vcpu: Any) -> None:
     reason = vcpu.hw.place(struct.pack("<I", 0))
     va = vcpu.hw.place(calls((29, 2, reason), (17, 0, 0)))
-    hypercall(vcpu, H.HYPERVISOR_multicall, va, 2)
+    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))
     assert results(vcpu, va, 2) == [0, 0xDEAD]
+    assert not vcpu.may_run
+
+
+def test_events_are_delivered_between_two_calls_of_a_multicall(domain: Any, vcpu: Any) -> None:
+    domain.shared_info[1] = 0
+    port = domain.evtchn.bind_ipi(0)
+    send = vcpu.hw.place(struct.pack("<I", port))
+    va = vcpu.hw.place(calls((32, 4, send), (17, 0, 0)))
+    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))
+    assert vcpu.hw.restarted
+    assert (vcpu.hw.regs["rdi"], vcpu.hw.regs["rsi"]) == (va + 64, 1)
+    assert results(vcpu, va, 2) == [0, 0xDEAD]
+
+
+def test_a_call_that_is_continued_inside_a_multicall_says_so_in_its_entry(domain: Any, vcpu: Any) -> None:
+    domain.console_sink = lambda _data: None
+    text = vcpu.hw.place(b"x" * 4096)
+    va = vcpu.hw.place(calls((18, 0, 5000, text), (17, 0, 0)))
+    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))
+    assert vcpu.hw.restarted
+    assert (vcpu.hw.regs["rdi"], vcpu.hw.regs["rsi"]) == (va, 2)
+    assert struct.unpack("<3Q", vcpu.hw.peek(va + 16, 24)) == (0, 5000 - 4096, text + 4096)
+
+
+def test_a_long_multicall_lets_others_have_their_turn_and_is_done_whole(vcpu: Any) -> None:
+    va = vcpu.hw.place(calls(*[(17, 0, 0)] * 60))
+    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 60, 0, 0, 0, 0))
+    assert vcpu.hw.restarted
+    assert hypercall(vcpu, H.HYPERVISOR_multicall, vcpu.hw.regs["rdi"], vcpu.hw.regs["rsi"]) == 0
+    assert results(vcpu, va, 60) == [0x40011] * 60
+
+
+def test_iret_ends_a_multicall_and_its_registers_stay(vcpu: Any) -> None:
+    va = vcpu.hw.place(calls((23,), (17, 0, 0)))
+    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))
+    assert ("iret",) in vcpu.hw.calls
+    assert vcpu.hw.result is None
+    assert not vcpu.hw.restarted
+    assert results(vcpu, va, 2) == [0xDEAD, 0xDEAD]
 
 
 def control(v: Any, nr: int, version_: int, domid: int = 0) -> int:

@@ -63,7 +63,7 @@ def test_a_domain_gets_no_more_than_its_limit(domain: Any, vcpu: Any) -> None:
 def test_long_reservations_are_continued_until_all_is_done(domain: Any, vcpu: Any) -> None:
     domain.max_pages = 10_000
     domain.host.machine.free[:0] = range(1000, 1400)
-    count = reservation.EXTENTS_AT_ONCE + 20
+    count = reservation.FRAMES_AT_ONCE + 20
     mfns = domain.hw.alloc(count)
     list_va = longs(vcpu, *mfns[:512])
     assert memory_op(vcpu, MemoryOp.XENMEM_decrease_reservation, reserve(vcpu, list_va, count)) == count
@@ -118,7 +118,8 @@ def test_exchange_checks_sizes_orders_and_domains(host: Any, vcpu: Any) -> None:
     assert exchange(vcpu, two, two, 3)[0] == -Errno.EINVAL
     assert exchange(vcpu, two, reserve(vcpu, old, 2, domid=5))[0] == -Errno.EINVAL
     assert exchange(vcpu, reserve(vcpu, old, 1 << 20), reserve(vcpu, old, 1, order=20))[0] == -Errno.EPERM
-    assert exchange(vcpu, two, reserve(vcpu, old, 1, order=1))[0] == -Errno.ENOMEM
+    assert exchange(vcpu, two, reserve(vcpu, old, 1, order=1))[0] == -Errno.EINVAL
+    assert exchange(vcpu, two, reserve(vcpu, 0xFFFF800000000000, 2))[0] == -Errno.EFAULT
     foreign = reserve(vcpu, old, 2, domid=other.domid)
     assert exchange(vcpu, foreign, foreign)[0] == -Errno.EPERM
     assert exchange(vcpu, two, two) == (-Errno.EINVAL, 0)
@@ -168,13 +169,112 @@ def test_the_machine_to_phys_table_is_where_xen_has_it(vcpu: Any) -> None:
     assert memory_op(vcpu, MemoryOp.XENMEM_maximum_ram_page, 0) == 511
 
 
+def test_the_compat_list_names_the_narrow_table(host: Any, vcpu: Any) -> None:
+    extents = vcpu.hw.place(b"")
+    va = vcpu.hw.place(struct.pack("<IIQI", 4, 0, extents, 9))
+    assert memory_op(vcpu, MemoryOp.XENMEM_machphys_compat_mfn_list, va) == 0
+    assert read_longs(vcpu, extents, 1) == [9]
+    narrow = make_domain(host, is_32bit=True).vcpus[0]
+    extents = narrow.hw.place(b"")
+    va = narrow.hw.place(struct.pack("<III", 4, extents, 9))
+    for command in (MemoryOp.XENMEM_machphys_mfn_list, MemoryOp.XENMEM_machphys_compat_mfn_list):
+        assert memory_op(narrow, command, va) == 0
+        assert struct.unpack("<I", narrow.hw.peek(extents, 4)) == (9,)
+
+
+def test_a_32_bit_guest_finds_its_table_in_its_own_window(host: Any) -> None:
+    narrow = make_domain(host, is_32bit=True).vcpus[0]
+    va = narrow.hw.place(b"")
+    assert memory_op(narrow, MemoryOp.XENMEM_machphys_mapping, va) == 0
+    start, end, last = struct.unpack("<3I", narrow.hw.peek(va, 12))
+    assert (start, end, last) == (0xF5800000, 0xFFE00000, (0xFFE00000 - 0xF5800000) // 4 - 1)
+
+
 def test_pv_domains_have_no_physmap(vcpu: Any) -> None:
     arg = struct.pack("<HHIQQ", DOMID_SELF, 0, 0, 0, 5)
     for command in (7, 15, 23):
         assert memory_op(vcpu, command, arg + bytes(64)) == -Errno.EACCES
+        assert memory_op(vcpu, command, struct.pack("<H", 999) + bytes(64)) == -Errno.ESRCH
+        assert memory_op(vcpu, command, 0x1000) == -Errno.EFAULT
+    assert memory_op(vcpu, 7, struct.pack("<HHI", DOMID_SELF, 0, 4) + bytes(64)) == -Errno.ENOSYS
+    assert memory_op(vcpu, 23, struct.pack("<HHI", DOMID_SELF, 3, 0) + bytes(64)) == -Errno.EOPNOTSUPP
+    assert memory_op(vcpu, 7 | 1 << 22, arg) == -Errno.EDOM
 
 
-def test_privileged_commands_are_refused(vcpu: Any) -> None:
-    for command in (10, 16, 17, 24, 27, 28):
-        assert memory_op(vcpu, command, 0) == -Errno.EPERM
+def test_privileged_commands_are_refused_after_their_argument_is_read(host: Any, vcpu: Any) -> None:
+    other = make_domain(host)
+    pod = struct.pack("<4QH", 0, 0, 0, 0, DOMID_SELF)
+    for command in (16, 17):
+        assert memory_op(vcpu, command, pod) == -Errno.EPERM
+        assert memory_op(vcpu, command, 0x1000) == -Errno.EFAULT
+        assert memory_op(vcpu, command, struct.pack("<4QH", 0, 0, 0, 0, 999)) == -Errno.ESRCH
+    assert memory_op(vcpu, 10, 0x1000) == -Errno.EPERM
+    assert memory_op(vcpu, 24, reserve(vcpu, 0, 1, domid=vcpu.domain.domid)) == -Errno.EPERM
+    assert memory_op(vcpu, 24, reserve(vcpu, 0x1000, 1, domid=vcpu.domain.domid)) == -Errno.EINVAL
+    assert memory_op(vcpu, 24, reserve(vcpu, 0, 1)) == -Errno.EINVAL
+    resource = struct.pack("<HHIIIQQ", other.domid, 1, 0, 1, 0, 0, 0)
+    assert memory_op(vcpu, 28, resource) == -Errno.EPERM
+    assert memory_op(vcpu, 28, struct.pack("<HHIIIQQ", 999, 1, 0, 1, 0, 0, 0)) == -Errno.ESRCH
+    assert memory_op(vcpu, 28, struct.pack("<HHIIIQQ", 0, 1, 0, 1, 1, 0, 0)) == -Errno.EINVAL
+    assert memory_op(vcpu, 21, struct.pack("<BBHIQQQ", 0, 0, 999, 0, 0, 0, 0)) == -Errno.ESRCH
     assert memory_op(vcpu, 63, 0) == -Errno.ENOSYS
+
+
+def test_commands_without_continuation_refuse_to_go_on(vcpu: Any) -> None:
+    me = struct.pack("<H", DOMID_SELF)
+    for command in (2, 3, 4, 11, 14, 15, 24, 26, 27):
+        assert memory_op(vcpu, command | 1 << 6, me + bytes(64)) == -Errno.EINVAL
+    for command in (5, 9, 12, 13, 18, 19, 25):
+        assert memory_op(vcpu, command | 1 << 6, me + bytes(64)) == -Errno.ENOSYS
+
+
+def test_what_does_not_exist_here_is_told_as_xen_tells_it(vcpu: Any) -> None:
+    assert memory_op(vcpu, 26, struct.pack("<HHIII", DOMID_SELF, 0, 1, 1, 1) + bytes(24)) == -Errno.EOPNOTSUPP
+    assert memory_op(vcpu, 26, struct.pack("<HHIII", DOMID_SELF, 1, 1, 1, 1) + bytes(24)) == -Errno.EINVAL
+    va = vcpu.hw.place(struct.pack("<IIQI", 1, 9, 0, 0))
+    assert memory_op(vcpu, 27, va) == 0
+    assert struct.unpack("<II", vcpu.hw.peek(va, 8)) == (1, 0)
+    assert memory_op(vcpu, 27, struct.pack("<IIQI", 2, 9, 0, 0)) == -Errno.EINVAL
+    assert [memory_op(vcpu, command, 0) for command in (18, 19)] == [0, 0]
+    assert [memory_op(vcpu, command, 0) for command in (20, 22)] == [-Errno.EOPNOTSUPP] * 2
+
+
+def test_extents_of_several_frames_are_contiguous_and_aligned(domain: Any, vcpu: Any) -> None:
+    list_va = longs(vcpu, 0x100, 0x200)
+    assert memory_op(vcpu, MemoryOp.XENMEM_populate_physmap, reserve(vcpu, list_va, 2, order=3)) == 2
+    for mfn, gpfn in zip(read_longs(vcpu, list_va, 2), (0x100, 0x200), strict=True):
+        assert mfn % 8 == 0
+        assert [domain.hw.m2p[mfn + n] for n in range(8)] == list(range(gpfn, gpfn + 8))
+    assert memory_op(vcpu, MemoryOp.XENMEM_decrease_reservation, reserve(vcpu, list_va, 2, order=3)) == 2
+
+
+def test_address_bits_bound_where_frames_come_from(domain: Any, vcpu: Any) -> None:
+    list_va = longs(vcpu, 0x100)
+    arg = bytearray(reserve(vcpu, list_va, 1))
+    arg[20:24] = struct.pack("<I", 12 + 6)
+    assert memory_op(vcpu, MemoryOp.XENMEM_populate_physmap, bytes(arg)) == 1
+    assert read_longs(vcpu, list_va, 1)[0] < 64
+    arg[20:24] = struct.pack("<I", 12)
+    assert memory_op(vcpu, MemoryOp.XENMEM_populate_physmap, bytes(arg)) == 0
+
+
+def test_exchange_makes_one_extent_of_single_frames_and_back(domain: Any, vcpu: Any) -> None:
+    mfns = domain.hw.alloc(4)
+    old, new = longs(vcpu, *mfns), longs(vcpu, 0x40)
+    assert exchange(vcpu, reserve(vcpu, old, 4), reserve(vcpu, new, 1, order=2)) == (0, 4)
+    (base,) = read_longs(vcpu, new, 1)
+    assert base % 4 == 0
+    assert [domain.hw.m2p[base + n] for n in range(4)] == [0x40, 0x41, 0x42, 0x43]
+    singles = longs(vcpu, 7, 8, 9, 10)
+    assert exchange(vcpu, reserve(vcpu, new, 1, order=2), reserve(vcpu, singles, 4)) == (0, 1)
+    assert [domain.hw.m2p[mfn] for mfn in read_longs(vcpu, singles, 4)] == [7, 8, 9, 10]
+
+
+def test_a_frame_that_is_in_use_is_not_exchanged(domain: Any, vcpu: Any) -> None:
+    mfns = domain.hw.alloc(2)
+    domain.host.machine.mapped.add(mfns[1])
+    old, new = longs(vcpu, *mfns), longs(vcpu, 7, 8)
+    assert exchange(vcpu, reserve(vcpu, old, 2), reserve(vcpu, new, 2)) == (-Errno.EINVAL, 1)
+    same = longs(vcpu, mfns[1], mfns[1])
+    domain.host.machine.mapped.clear()
+    assert exchange(vcpu, reserve(vcpu, same, 2), reserve(vcpu, new, 1, order=1)) == (-Errno.EINVAL, 0)

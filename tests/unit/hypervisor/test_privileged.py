@@ -116,7 +116,7 @@ def test_io_needs_permission_and_then_nobody_answers(vcpu: Any) -> None:
 
 
 def test_the_io_bitmap_gives_single_ports(vcpu: Any) -> None:
-    vcpu.io_bitmap = bytes([0b11111100])
+    vcpu.iobitmap_va, vcpu.iobitmap_ports = vcpu.hw.place(bytes([0b11111100])), 8
     assert run(vcpu, "out", 0, 2) is None
     assert run(vcpu, "out", 1, 2) == GP
     assert run(vcpu, "out", 8, 1) == GP

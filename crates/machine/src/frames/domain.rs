@@ -9,6 +9,9 @@ use crate::mem::Mfn;
 use crate::shared::{Purge, VcpuShared};
 use std::sync::atomic::Ordering;
 
+/// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
+const MAX_EXTENT_ORDER: u32 = 9;
+
 /// 0 or `-errno`, as guests see it.
 pub(crate) fn rc(r: MmResult) -> i64 {
     match r {
@@ -47,6 +50,32 @@ impl Domain {
                 refs: 1,
             },
         )
+    }
+
+    /// 2^`order` zeroed frames in a row, aligned to their size and all below frame `below`: the first of them.
+    pub fn alloc_extent(&self, order: u32, below: Mfn) -> Option<Mfn> {
+        let size = 1usize.checked_shl(order).filter(|_| order <= MAX_EXTENT_ORDER)?;
+        let below = usize::try_from(below.0).unwrap_or(usize::MAX);
+        let mut op = self.op(None);
+        op.dom_mut().filter(|d| !d.dying)?;
+        let frames = op.mm.info.get(..below.min(op.mm.info.len()))?;
+        let start = frames
+            .chunks_exact(size)
+            .position(|chunk| chunk.iter().all(|f| *f == FrameInfo::FREE))?
+            * size;
+        for f in op.mm.info.iter_mut().skip(start).take(size) {
+            *f = FrameInfo {
+                owner: self.domid,
+                ty: Ty::None,
+                state: state::ALLOCATED | state::IN_USE,
+                type_count: 0,
+                refs: 1,
+            };
+        }
+        let taken = start as u64..(start + size) as u64;
+        op.mm.free.retain(|m| !taken.contains(m));
+        op.dom_mut()?.owned += size as u64;
+        Some(Mfn(taken.start))
     }
 
     /// `count` zeroed hypervisor frames that the domain may map, also writable, but neither release nor use as tables.

@@ -1,6 +1,6 @@
 //! The vCPU as the page-table hypercalls see it.
 
-use super::mmu_ops::{self, Outcome, PvCpu, Who};
+use super::mmu_ops::{self, Outcome, PvCpu, Who, MMU_UPDATE_PREEMPTED};
 use super::{mmuext, Vcpu};
 use crate::cpu::segment::DescTable;
 use crate::frames::{BaseKind, GrantAddress};
@@ -97,6 +97,25 @@ impl Vcpu {
         })
     }
 
+    /// HYPERVISOR_mmu_update, or a bounded part of it: callers hold a lock that others wait for.
+    pub fn mmu_update_part(&mut self, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+        let outcome = bounded(req_va, count, 16, |va, n| {
+            mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
+        });
+        self.cpu.apply_purges();
+        outcome
+    }
+
+    /// HYPERVISOR_mmuext_op, or a bounded part of it.
+    pub fn mmuext_op_part(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+        let size = if self.cpu.domain.is_32bit { 12 } else { 24 };
+        let outcome = bounded(op_va, count, size, |va, n| {
+            mmuext::mmuext_op(self, va, n, done_va, foreigndom)
+        });
+        self.cpu.apply_purges();
+        outcome
+    }
+
     /// The same two as a guest's hypercall in registers. `None`: the call is to be made again after its events.
     pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Option<i64> {
         let [va, count, done_va, foreigndom, ..] = args;
@@ -123,6 +142,15 @@ impl Vcpu {
         let rc = mmu_ops::update_va_mapping(self, va, value, flags, domid);
         self.cpu.apply_purges();
         rc
+    }
+
+    /// Loads an fxsave image; one that `fxrstor` would refuse leaves the FPU as after reset.
+    pub fn load_fpu(&mut self, image: &[u8; 512]) {
+        let wide = !self.cpu.domain.is_32bit;
+        if crate::cpu::exec::x87::load_image(&mut self.cpu, image, wide).is_err() {
+            self.cpu.fpu = crate::cpu::x87state::X87::default();
+            self.cpu.mxcsr = 0x1f80;
+        }
     }
 
     /// HYPERVISOR_update_descriptor: 0 or `-errno`.
@@ -181,5 +209,27 @@ fn to_the_end(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Out
             Outcome::Done(rc) => return rc,
             Outcome::Continue { req_va, count: n } => (va, count) = (req_va, n),
         }
+    }
+}
+
+/// Requests of one batch that are handled in a row while others wait.
+const BATCH: u32 = 256;
+
+/// Makes the first `BATCH` requests of a call, and says how to go on.
+fn bounded(va: u64, count: u32, size: u64, call: impl FnOnce(u64, u32) -> Outcome) -> Outcome {
+    let flag = count & MMU_UPDATE_PREEMPTED;
+    let all = count & !MMU_UPDATE_PREEMPTED;
+    let now = all.min(BATCH);
+    let later = all - now;
+    match call(va, now | flag) {
+        Outcome::Done(0) if later > 0 => Outcome::Continue {
+            req_va: va.wrapping_add(u64::from(now) * size),
+            count: later | MMU_UPDATE_PREEMPTED,
+        },
+        Outcome::Continue { req_va, count } => Outcome::Continue {
+            req_va,
+            count: (count & !MMU_UPDATE_PREEMPTED).saturating_add(later) | MMU_UPDATE_PREEMPTED,
+        },
+        done => done,
     }
 }

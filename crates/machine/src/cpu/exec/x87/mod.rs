@@ -12,6 +12,8 @@ mod store;
 mod transcendental;
 mod wide;
 
+pub use state::load_image;
+
 use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
 use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::x87state::{sw, F80};

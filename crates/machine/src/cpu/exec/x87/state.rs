@@ -113,6 +113,11 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
     Ok(())
 }
 
+/// Loads the first part of an fxsave area.
+pub fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) -> Exec {
+    fxrstor_image(cpu, &take(area, 0), wide)
+}
+
 fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
     let va = aligned(cpu, i)?;
     let image = fxsave_image(cpu, wide);
