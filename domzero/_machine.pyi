@@ -90,6 +90,8 @@ class Domain:
         """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend; 0
         or -errno."""
     def put_ref(self, mfn: int, *, writable: bool) -> None: ...
+    def outside_refs(self) -> list[tuple[int, int, int]]:
+        """References of get_ref that are not given back: (mfn, plain ones, writable ones), in order. For audits."""
     def host_mapped(self, mfn: int) -> None:
         """Says that the host writes this frame through its own mapping: decoded code from it is never kept."""
     def hold(self, mfn: int) -> int:

@@ -219,6 +219,11 @@ class FakeDomain:
         if self.refs[mfn, writable] == 0:
             del self.refs[mfn, writable]
 
+    def outside_refs(self) -> list[tuple[int, int, int]]:
+        return [
+            (m, self.refs.get((m, False), 0), self.refs.get((m, True), 0)) for m in sorted({m for m, _ in self.refs})
+        ]
+
     def host_mapped(self, mfn: int) -> None:
         pass
 

@@ -64,6 +64,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add("dmesg", show_log, "show what the hypervisor has logged")
     parser.add_argument("-c", "--clear", action="store_true", help="and clear it")
 
+    _domain(add("audit", audit, "let a domain's hypervisor check its own books"))
+
     parser = add("info", info, "show the host")
     parser.add_argument("field", nargs="?", metavar="FIELD", help="only the value of this field")
 
@@ -92,6 +94,15 @@ def _action(action: str) -> Callable[[argparse.Namespace], int]:
             return _print(args, dom0.act(args.domain, action), None)
 
     return handler
+
+
+def audit(args: argparse.Namespace) -> int:
+    """`audit`: status 1 when something is wrong."""
+    with Dom0.from_args(args) as dom0:
+        found = dom0.get(f"/domains/{quote(args.domain, safe='')}/audit")
+    problems: list[str] = found["problems"]
+    _print(args, found, "\n".join(problems) or "nothing is wrong")
+    return ExitStatus.FAILED if problems else ExitStatus.OK
 
 
 def _selected(dom0: Dom0, keys: Iterable[str], *, ended: bool = False) -> list[Json]:

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rename": ("domzero.cli.client", "rename a domain"),
     "mem-set": ("domzero.cli.client", "set a domain's memory target"),
     "dmesg": ("domzero.cli.client", "show what the hypervisor has logged"),
+    "audit": ("domzero.cli.client", "let a domain's hypervisor check its own books"),
     "info": ("domzero.cli.client", "show the host"),
     "uptime": ("domzero.cli.client", "show how long domains have run"),
     "vm-list": ("domzero.cli.client", "list domains with their uuids"),

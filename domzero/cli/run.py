@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from domzero.dom0.lifecycle import DomainSession, Ending
 
 _LOG_KEPT = 120
+_AUDIT_PERIOD_S = 1.0
 _GRACE_S = 0.8
 """What is left of a second for an orderly end after SIGINT or SIGTERM."""
 
@@ -78,6 +79,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--on-reboot", choices=["restart", "exit"], default="restart", help="when the guest reboots (default: restart)"
     )
     how.add_argument("--on-crash", choices=["restart", "exit"], default="exit", help="when it crashes (default: exit)")
+    how.add_argument(
+        "--audit",
+        action="store_true",
+        help="check the hypervisor's own books every second and at the end; status 1 when something is wrong",
+    )
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("-v", "--verbose", action="store_true", help="the hypervisor's log on stderr")
     shown.add_argument("--json", action="store_true", help="how it ended, as a JSON object on the last line of stderr")
@@ -140,6 +146,7 @@ class _Runner:
         self._args = args
         self._stop = threading.Event()
         self._stopped_by: ExitStatus | None = None
+        self._unsound = False
         self._failure: BaseException | None = None
         self._log: deque[str] = deque(maxlen=_LOG_KEPT)
         self._began = time.monotonic()
@@ -184,6 +191,8 @@ class _Runner:
         # Started in a thread: unpacking takes a second, and a signal must not have to wait for it.
         starter = threading.Thread(target=self._start, args=(session,), name="start", daemon=True)
         starter.start()
+        if self._args.audit:
+            threading.Thread(target=self._audit_often, args=(session,), name="audit", daemon=True).start()
         escape = (lambda: self._end(ExitStatus.SIGINT)) if interactive else None
         reader = InputReader(0, send=console.send, wait_room=console.wait_room, escape=escape)
         timeout = self._args.timeout
@@ -192,10 +201,26 @@ class _Runner:
         reader.stop()
         if self._failure is not None:
             raise self._failure
+        if self._args.audit and not self._audit(session):
+            status = ExitStatus.FAILED
         self._destroy(session, hurry=status is not None)
         ending = session.ending
         output.finish(10.0 if status is None else 0.2)
         return (status if status is not None else _status_of(ending)), ending
+
+    def _audit(self, session: DomainSession) -> bool:
+        """True when nothing is wrong; else it is said, once."""
+        problems = session.audit()
+        if problems and not self._unsound:
+            self._unsound = True
+            for line in problems:
+                print(f"domzero: audit: {line}", file=sys.stderr)
+        return not self._unsound
+
+    def _audit_often(self, session: DomainSession) -> None:
+        while not self._stop.wait(_AUDIT_PERIOD_S):
+            if not self._audit(session):
+                self._end(ExitStatus.FAILED)
 
     def _destroy(self, session: DomainSession, *, hurry: bool) -> None:
         """Ends the domain; a second is all it may take when somebody waits for that."""
@@ -232,6 +257,9 @@ class _Runner:
 
     def _report(self, status: ExitStatus, ending: Ending | None) -> None:
         seconds = time.monotonic() - self._began
+        if self._unsound:
+            print(f"domzero: the hypervisor's books are wrong after {seconds:.1f} s", file=sys.stderr)
+            return
         detail = list(ending.detail) if ending is not None else []
         if status is ExitStatus.CRASH:
             for line in self._log:  # the crash report is in there

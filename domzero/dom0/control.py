@@ -8,6 +8,7 @@ Frames (see `framing`): JSON messages, and console bytes as they are. Requests h
 | start | domid, config | once the domain is built, and runs unless it is to be paused |
 | pause, unpause | | |
 | stats | | state, cpu_ns, memory_mib, instructions |
+| audit | | problems: where the hypervisor's books are wrong, a line each |
 | stop | | the worker ends without asking the guest |
 
 | event | fields |

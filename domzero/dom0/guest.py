@@ -59,6 +59,10 @@ class Guest:
         """State, and the processor time of the whole worker: the guest's and that of its backends."""
         return {"state": self._session.state.value, "cpu_ns": time.process_time_ns()}
 
+    def audit(self) -> Json:
+        """Where the hypervisor's books are wrong."""
+        return {"problems": self._session.audit()}
+
     def stop(self) -> None:
         """Ends it at once."""
         self._stopping = True

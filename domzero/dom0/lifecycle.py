@@ -240,6 +240,11 @@ class DomainSession:
                 self._host = None
         self._changed()
 
+    def audit(self) -> list[str]:
+        """Where the hypervisor's books are wrong (`Host.audit`); nothing when there is no domain."""
+        with self._lock:  # it is not taken apart meanwhile
+            return self._host.audit() if self._host is not None else []
+
     def wait(self, timeout: float | None = None) -> Ending | None:
         """Waits for the end that is no restart; None when `timeout` seconds have passed."""
         return self._ending if self._ended.wait(timeout) else None

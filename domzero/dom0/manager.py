@@ -28,6 +28,7 @@ DOMID_FIRST_RESERVED = 0x7FF0
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 RESTART_PAUSE_SECONDS = 1.0
+AUDIT_LINES = 1000
 
 
 class NotFound(DomzeroError):
@@ -172,6 +173,12 @@ class Manager:
             record.state = DomainState.RUNNING
         await self._notify()
 
+    async def audit(self, record: Record) -> list[str]:
+        """Lets the domain's hypervisor count everything again: where its books are wrong."""
+        answer = await self._ask(record, "audit")
+        problems = answer.get("problems")
+        return [str(line) for line in problems[:AUDIT_LINES]] if isinstance(problems, list) else []
+
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""
         self._check_runs(record)
@@ -233,12 +240,12 @@ class Manager:
     def _over(self, record: Record) -> bool:
         return record.gone or (record.ended and not record.ending and self._preserved(record))
 
-    async def _ask(self, record: Record, op: str) -> None:
+    async def _ask(self, record: Record, op: str) -> Json:
         self._check_runs(record)
         if record.worker is None:
             raise BadState(f"domain {record.name} is {record.state.value}")
         try:
-            await asyncio.wait_for(record.worker.request(op), ANSWER_SECONDS)
+            return await asyncio.wait_for(record.worker.request(op), ANSWER_SECONDS)
         except (TimeoutError, asyncio.TimeoutError):
             raise DomzeroError(f"the worker of domain {record.name} does not answer") from None
 

@@ -130,6 +130,8 @@ class Worker:
             return {}
         if op == "stats":
             return self._guest.stats()
+        if op == "audit":
+            return self._guest.audit()
         raise DomzeroError(f"unknown request: {op}")
 
     def _exited(self, reason: str, message: str) -> None:

@@ -292,8 +292,10 @@ class EventChannels:
         fifo.add_block(vcpu, gfn, offset)
         for channel in self.channels:
             # There is no event array yet: what is pending now is raised when its page comes.
-            channel.latched = channel.port < self.ops.max_ports and self.ops.is_pending(channel)
             channel.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
+            if channel.state is not EvtchnStat.EVTCHNSTAT_closed:
+                channel.latched = self.ops.is_pending(channel)
+                self.ops.clear_pending(channel)
         self.ops = fifo
 
     def expand_array(self, gfn: int) -> None:
@@ -362,6 +364,11 @@ class EventChannels:
         if channel.state is EvtchnStat.EVTCHNSTAT_closed:
             raise XenError(Errno.EINVAL)
         return self.ops.is_pending(channel)
+
+    @property
+    def frames(self) -> list[int]:
+        """Frames of the guest that are written here: each holds a writable reference."""
+        return self.ops.frames
 
     def audit(self) -> list[str]:
         """Where the books are wrong."""

@@ -24,6 +24,11 @@ class TwoLevel:
         self._word_shift = 5 if domain.is_32bit else 6
         self.max_ports = 1 << 2 * self._word_shift
 
+    @property
+    def frames(self) -> list[int]:
+        """Frames of the guest that are written: none, shared_info is the hypervisor's."""
+        return []
+
     def set_pending(self, channel: "Channel") -> bool:
         """Makes an event pending and, unless masked, tells the vCPU. True if it was not pending before."""
         if self._shared.test_and_set_bit(self._pending, channel.port):

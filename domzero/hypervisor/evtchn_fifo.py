@@ -76,9 +76,14 @@ class Fifo:
                 channel.latched = False
                 self._domain.evtchn.set_pending(channel.port)
 
+    @property
+    def frames(self) -> list[int]:
+        """Frames of the guest that are written, once for each use."""
+        return [*self.array, *(maddr // PAGE_SIZE for maddr in self.blocks.values())]
+
     def release(self) -> None:
         """Gives all frames back."""
-        for mfn in [*self.array, *(maddr // PAGE_SIZE for maddr in self.blocks.values())]:
+        for mfn in self.frames:
             self._domain.hw.put_ref(mfn, writable=True)
         self.array.clear()
         self.blocks.clear()
@@ -183,7 +188,7 @@ class Fifo:
         for vcpu_id, maddr in self.blocks.items():
             if vcpu_id >= len(self._domain.vcpus) or maddr % PAGE_SIZE > MAX_OFFSET:
                 out.append(f"control block of vcpu {vcpu_id} at {maddr:#x}")
-        for mfn in {*self.array, *(maddr // PAGE_SIZE for maddr in self.blocks.values())}:
+        for mfn in set(self.frames):
             info = self._domain.host.machine.frame_info(mfn)
             if info.owner != self._domain.domid or info.type != "writable":
                 out.append(f"frame {mfn:#x} of the event array or a control block is {info.type} of {info.owner}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from domzero._machine import Machine
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
 from domzero.errors import ResourceError
+from domzero.hypervisor import audit
 from domzero.hypervisor.clock import Clock, Entropy, HostClock
 from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.shared_memory import SharedMemory
@@ -59,6 +60,10 @@ class Host:
     def now_ns(self) -> int:
         """System time in nanoseconds."""
         return self.machine.now_ns()
+
+    def audit(self) -> list[str]:
+        """Recomputes frame types, all reference counts, event channels and grants; says where the books differ."""
+        return audit.audit(self)
 
     def frame_view(self, mfn: int, count: int = 1) -> memoryview:
         """Writable bytes of `count` machine frames, no copy. What is written there is never executed from a cache.

@@ -239,3 +239,11 @@ def test_loopback_tcp_is_served_on_request_with_its_port_told(tmp_path: Path) ->
     assert server.stop() == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_audit_says_that_nothing_is_wrong(server: Server, api: httpx.Client, create: Create) -> None:
+    create("sound")
+    assert api.get("/domains/sound/audit").json() == {"problems": []}
+    result = server.cli("audit", "sound")
+    assert (result.returncode, result.stdout) == (0, "nothing is wrong\n")
+    assert server.cli("audit", "nobody").returncode == 1

@@ -210,6 +210,13 @@ impl Domain {
         self.0.put_ref(Mfn(mfn), writable);
     }
 
+    fn outside_refs(&self, py: Python<'_>) -> Vec<(u64, u32, u32)> {
+        let refs = py.detach(|| self.0.outside_refs());
+        refs.into_iter()
+            .map(|(m, plain, writable)| (m.0, plain, writable))
+            .collect()
+    }
+
     fn host_mapped(&self, mfn: u64) {
         self.0.host_mapped(Mfn(mfn));
     }

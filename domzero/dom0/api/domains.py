@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from domzero.dom0.api.models import DesiredState, DomainCreate, DomainInfo, DomainPatch, TaskInfo
+from domzero.dom0.api.models import AuditInfo, DesiredState, DomainCreate, DomainInfo, DomainPatch, TaskInfo
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
@@ -126,6 +126,12 @@ async def unpause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
     """Lets its vCPUs go on."""
     await manager.unpause(record)
     return await info(manager, record)
+
+
+@router.get("/domains/{domain}/audit", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def audit_domain(record: RecordDep, manager: ManagerDep) -> AuditInfo:
+    """Lets its hypervisor count all references, event channels and grants again."""
+    return AuditInfo(problems=await manager.audit(record))
 
 
 @router.post("/domains/{domain}/shutdown", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})

@@ -216,6 +216,12 @@ class HostInfo(Model):
     pid: int
 
 
+class AuditInfo(Model):
+    """What an audit has found."""
+
+    problems: Annotated[list[str], Field(description="Where the hypervisor's books are wrong; empty when all is well.")]
+
+
 class HostLog(Model):
     """What the hypervisor and Domain 0 have said."""
 

@@ -1,4 +1,4 @@
-"""Event channels and grants against small models: random operations of three domains, then everything compared."""
+"""2-level event channels against a small model: random operations of three domains, then everything compared."""
 
 import struct
 import sys
@@ -9,13 +9,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import fakes
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domzero.abi.event_channel import EvtchnStat
-from domzero.abi.grant_table import Gtf
 from domzero.abi.xen import DOMID_SELF
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
 
 DOMAINS = st.integers(0, 2)
 PORTS = st.integers(0, 8)
@@ -123,6 +121,29 @@ class EventChannelMachine(RuleBasedStateMachine):
         self.host.machine.test_and_clear_bit(self.domains[d].shared_info_maddr + PENDING_AT, port)
         self.pending.discard((d, port))
 
+    @rule(d=DOMAINS)
+    def reset(self, d: int) -> None:
+        self.domains[d].evtchn.reset()
+        self.forget(d)
+
+    @rule(d=DOMAINS)
+    def destroy_and_make_another(self, d: int) -> None:
+        assert self.host.destroy_domain(self.domains[d]) == 0
+        self.forget(d)
+        # Whoever waits for the old domain waits for a domain of that number, whichever it is.
+        self.domains[d] = fakes.make_domain(self.host, vcpus=2, domid=self.domains[d].domid)
+
+    def forget(self, d: int) -> None:
+        for key in [key for key in self.model if key[0] == d]:
+            what = self.model.pop(key)
+            if what[0] == "inter" and (what[1], what[2]) in self.model:
+                self.model[what[1], what[2]] = ("unbound", d)
+        self.pending = {key for key in self.pending if key[0] != d}
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        assert self.host.audit() == []
+
     @invariant()
     def ports_and_bits_are_those_of_the_model(self) -> None:
         kinds = {"unbound": 1, "inter": 2, "backend": 2, "virq": 4}
@@ -134,70 +155,5 @@ class EventChannelMachine(RuleBasedStateMachine):
             assert word == sum(1 << p for d, p in self.pending if d == index)
 
 
-class GrantMachine(RuleBasedStateMachine):
-    """The model: how often each reference is mapped, and which frame it had when it was mapped first."""
-
-    used = Bundle("used")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.host = fakes.make_host()
-        self.host.lock.acquire()
-        self.domain = fakes.make_domain(self.host)
-        self.mfns = self.domain.hw.alloc(3)
-        self.entries: dict[int, tuple[int, int]] = {}
-        self.active: dict[int, tuple[int, list[bool]]] = {}
-
-    def teardown(self) -> None:
-        self.host.close()
-        self.host.lock.release()
-
-    @rule(ref=st.integers(8, 10), frame=st.integers(0, 3), flags=st.sampled_from([0, 1, 5, 2, 0x101]))
-    def guest_writes_entry(self, ref: int, frame: int, flags: int) -> None:
-        if ref in self.active:
-            return
-        mfn = (*self.mfns, self.domain.shared_info_mfn)[frame]
-        self.host.machine.write(self.domain.grants._entry_maddr(ref), struct.pack("<HHI", flags, 0, mfn))
-        self.entries[ref] = (flags, mfn)
-
-    @rule(target=used, ref=st.integers(8, 10), writable=st.booleans())
-    def map(self, ref: int, writable: bool) -> tuple[int, bool] | None:
-        flags, mfn = self.entries.get(ref, (0, 0))
-        allowed = flags in (1, 5) and not (writable and flags == 5) and mfn in self.mfns
-        try:
-            view = map_backend(self.domain, ref, writable=writable)
-        except GrantError:
-            assert not allowed
-            return None
-        assert allowed
-        assert view.readonly is not writable
-        self.active.setdefault(ref, (mfn, []))[1].append(writable)
-        return ref, writable
-
-    @rule(item=consumes(used))
-    def unmap(self, item: tuple[int, bool] | None) -> None:
-        if item is None:
-            return
-        unmap_backend(self.domain, item[0], writable=item[1])
-        self.active[item[0]][1].remove(item[1])
-        if not self.active[item[0]][1]:
-            del self.active[item[0]]
-
-    @invariant()
-    def references_and_flags_are_those_of_the_model(self) -> None:
-        refs: dict[tuple[int, bool], int] = {}
-        for mfn, uses in self.active.values():
-            for writable in uses:
-                refs[mfn, writable] = refs.get((mfn, writable), 0) + 1
-        assert self.domain.hw.refs == refs
-        for ref in (8, 9, 10):
-            uses = self.active.get(ref, (0, []))[1]
-            shown = self.domain.grants.entry(ref).flags & (Gtf.GTF_reading | Gtf.GTF_writing)
-            expected = (Gtf.GTF_reading if uses else 0) | (Gtf.GTF_writing if any(uses) else 0)
-            assert shown == expected
-
-
 TestEventChannels = EventChannelMachine.TestCase
 TestEventChannels.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestGrants = GrantMachine.TestCase
-TestGrants.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -176,6 +176,19 @@ impl Domain {
         }
     }
 
+    /// The references of `get_ref` that are not given back yet: (frame, plain ones, writable ones), in order.
+    pub fn outside_refs(&self) -> Vec<(Mfn, u32, u32)> {
+        let mut op = self.op(None);
+        let Some(d) = op.dom_mut() else { return Vec::new() };
+        let mut refs: Vec<_> = d
+            .ext
+            .iter()
+            .map(|(m, (plain, writable))| (Mfn(*m), *plain, *writable))
+            .collect();
+        refs.sort_unstable_by_key(|r| r.0 .0);
+        refs
+    }
+
     /// Sets the machine-to-phys entry of a frame of this domain.
     pub fn m2p_set(&self, mfn: Mfn, pfn: u64) -> i64 {
         let mut op = self.op(None);

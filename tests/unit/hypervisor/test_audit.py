@@ -1,0 +1,97 @@
+"""`Host.audit`: finds every kind of wrong book, and nothing where there is nothing."""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fakes import make_domain
+
+from domzero.abi.event_channel import EvtchnStat
+from domzero.abi.xen import Virq
+from domzero.hypervisor.grant import map_backend
+
+
+@pytest.fixture
+def busy(host: Any, domain: Any) -> Any:
+    """Two domains with channels of every kind, FIFO in one, a mapped grant and a backend."""
+    other = make_domain(host)
+    control, page, frame = domain.hw.alloc(3)
+    domain.evtchn.init_control(0, control, 0)
+    domain.evtchn.expand_array(page)
+    domain.evtchn.bind_virq(Virq.VIRQ_TIMER, 1)
+    domain.evtchn.send(domain.evtchn.bind_ipi(1))
+    domain.evtchn.send(domain.evtchn.bind_ipi(0))
+    domain.evtchn.bind_interdomain(other.domid, other.evtchn.alloc_unbound(domain.domid))
+    host.machine.write(domain.grants._entry_maddr(9), struct.pack("<HHI", 1, 0, frame))
+    map_backend(domain, 9, writable=True)
+    return other
+
+
+def test_nothing_is_wrong_with_busy_domains(host: Any, busy: Any) -> None:
+    assert host.audit() == []
+
+
+def _peer_gone(domain: Any) -> None:
+    domain.evtchn.channels[4].remote_port = 9
+
+
+def _virq_lost(domain: Any) -> None:
+    domain.evtchn.virqs.clear()
+
+
+def _port_lost(domain: Any) -> None:
+    domain.evtchn._free.remove(20)
+
+
+def _tail_wrong(domain: Any) -> None:
+    domain.evtchn.ops.tails[0, 7] = 1
+
+
+def _latched(domain: Any) -> None:
+    domain.evtchn.channels[2].latched = True
+
+
+def _writer_forgotten(domain: Any) -> None:
+    domain.grants.active[9].writers = 2
+
+
+def _use_forgotten(domain: Any) -> None:
+    domain.grants.backends.clear()
+
+
+def _reference_leaked(domain: Any) -> None:
+    domain.hw.get_ref(domain.grants.active[9].mfn, writable=False)
+
+
+def _reference_lost(domain: Any) -> None:
+    domain.hw.put_ref(domain.evtchn.frames[0], writable=True)
+
+
+def _port_closed_half(domain: Any) -> None:
+    domain.evtchn.channels[4].state = EvtchnStat.EVTCHNSTAT_unbound
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_peer_gone, "peer"),
+        (_port_closed_half, "peer"),
+        (_virq_lost, "virtual interrupt"),
+        (_port_lost, "listed"),
+        (_tail_wrong, "tail"),
+        (_latched, "latched"),
+        (_writer_forgotten, "writers"),
+        (_use_forgotten, "writers"),
+        (_reference_leaked, "references are held"),
+        (_reference_lost, "references are held"),
+    ],
+)
+def test_a_wrong_book_is_found(host: Any, domain: Any, busy: Any, damage: Callable[[Any], None], word: str) -> None:
+    damage(domain)
+    found = host.audit()
+    assert found
+    assert word in "\n".join(found)
+    domain.grants.active.clear()  # what was damaged cannot be given back in order
+    domain.evtchn.ops.array.clear()
+    domain.evtchn.ops.blocks.clear()
