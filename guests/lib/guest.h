@@ -34,7 +34,7 @@ typedef u64 pte_t; /* an entry of any level: 64 bits in PAE, too */
 #define PAGE 4096ul
 #define MAX_CPUS 8
 #define ALIGNED(n) __attribute__((aligned(n)))
-#define UNUSED __attribute__((unused))
+#define USED __attribute__((used))
 #define NOINLINE __attribute__((noinline))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
