@@ -146,6 +146,12 @@ extern uint failures;
         CHECK(got_ == want_, "%s: %ld, not %ld", what, got_, want_);                                                   \
     } while (0)
 
+#define REFUSED(got, what)                                                                                             \
+    do {                                                                                                               \
+        long got_ = (long)(got);                                                                                       \
+        CHECK(got_ < 0 && got_ > -200, "%s: %ld, but is to be refused", what, got_);                                   \
+    } while (0)
+
 void guest(void); /* the concern */
 
 size_t length_of(const char *text);

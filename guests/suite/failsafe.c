@@ -32,8 +32,8 @@ void guest(void)
     one(0x13, USER_SS, "with events enabled");
     set_callback(CALLBACKTYPE_failsafe, failsafe_entry, 0);
     one(0x13, USER_SS, "of a callback that does not mask");
-    if (BITS == 64) {
-        struct trap t = try_user_at(0x8000000000000000, 0, USER_CS, 0x202, user_stack_top(), USER_SS);
-        CHECK(t.vector == FAILSAFE || t.vector == GP, "a non-canonical ip: vector %d", t.vector);
-    }
+#ifdef __x86_64__
+    struct trap t = try_user_at(0x8000000000000000, 0, USER_CS, 0x202, user_stack_top(), USER_SS);
+    CHECK(t.vector == FAILSAFE || t.vector == GP, "a non-canonical ip: vector %d", t.vector);
+#endif
 }

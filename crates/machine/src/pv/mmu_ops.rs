@@ -219,7 +219,11 @@ pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
 fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Owner) -> MmResult {
     const MACHPHYS_UPDATE: u64 = 1;
     const PRESERVE_AD: u64 = 2;
-    let (cmd, ptr) = (ptr & 3, ptr & !3);
+    const NO_TRANSLATE: u64 = 3;
+    let (cmd, ptr) = (ptr & 7, ptr & !7);
+    if cmd > NO_TRANSLATE {
+        return Err(err(errno::ENOSYS));
+    }
     let foreign = owner == Owner::Other || table_owner == Owner::Other;
     let domid = op.domid;
     if cmd == MACHPHYS_UPDATE {
@@ -238,10 +242,6 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
         .info(mfn)
         .filter(|f| f.owner == domid && f.refs > 0)
         .ok_or(err(errno::EINVAL))?;
-    if ptr & 7 != 0 {
-        // Half an entry cannot be checked.
-        return Err(err(errno::EINVAL));
-    }
     let live = info.ty.is_table() && info.type_count > 0;
     if live {
         if owner != Owner::Own && info.ty != Ty::L1 {

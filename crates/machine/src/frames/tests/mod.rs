@@ -22,6 +22,7 @@ pub const ESRCH: i64 = -3;
 pub const EFAULT: i64 = -14;
 pub const EBUSY: i64 = -16;
 pub const EINVAL: i64 = -22;
+pub const ENOSYS: i64 = -38;
 
 /// A page-table entry for tests: P, RW, USER.
 pub const RO: u64 = pte::P | pte::USER;
