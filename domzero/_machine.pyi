@@ -123,14 +123,15 @@ class Vcpu:
     def hypercall_restart(self) -> None:
         """Moves rip back onto the hypercall instruction: a continuation."""
     def skip(self, length: int) -> None:
-        """Moves rip past an emulated instruction and ends an interrupt shadow."""
+        """Moves rip past an emulated instruction; if it was single-stepped, the next `run` delivers #DB."""
     def inject(self, vector: int, error_code: int | None = None, cr2: int = 0) -> None:
         """Queues an exception for the guest; delivered through its trap table by the next `run`."""
     @property
     def instructions(self) -> int:
         """Instructions executed since creation."""
 
-    # --- registers: rax..r15, rip, rflags, cs ss ds es fs gs, fs_base, gs_base_kernel, gs_base_user, cr2, mxcsr
+    # --- registers: rax..r15, rip, rflags, cs ss ds es fs gs, fs_base, gs_base_kernel, gs_base_user, cr2, mxcsr,
+    # tsc_aux
     def registers(self) -> dict[str, int]: ...
     def get_reg(self, name: str) -> int: ...
     def set_reg(self, name: str, value: int) -> None: ...
@@ -163,7 +164,17 @@ class Vcpu:
     def set_cr0_ts(self, ts: bool) -> None: ...
     def get_cr0_ts(self) -> bool: ...
     def set_debug_reg(self, index: int, value: int) -> int: ...
-    def get_debug_reg(self, index: int) -> int: ...
+    def get_debug_reg(self, index: int) -> int | None:
+        """None: there is no such register (dr4 and dr5 with CR4.DE)."""
+    def set_cr4(self, value: int) -> None:
+        """CR4 as the guest sees it; TSD, DE and FSGSBASE have their effects."""
+    def get_cr4(self) -> int: ...
+    def set_cpuid_faulting(self, on: bool) -> None:
+        """cpuid of applications raises #GP."""
+    def set_io_bitmap(self, va: int, ports: int) -> None:
+        """PHYSDEVOP_set_iobitmap; looked at in guest memory for each access."""
+    def send_nmi(self) -> None:
+        """The NMI callback (entry 2 of the trap table) is entered by the next `run` that may."""
     def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
         """(leaf, subleaf or None for any, eax, ebx, ecx, edx); leaves not listed read as zero. For `cpuid` with and
         without the forced-emulation prefix."""
@@ -260,11 +271,8 @@ class ExitHypercall:
 class ExitPrivileged:
     """A privileged instruction of the guest kernel; emulate it and `skip(length)`, or inject #GP.
 
-    kind: cli sti hlt rdmsr wrmsr rdpmc mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts lmsw invlpg invd wbinvd
-    swapgs xsetbv
-    in out string_io iret sysret sysexit other. a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp
-    5 rbp 6 rsi 7 rdi,
-    8..15), or port and size, or the value of lmsw or the address of invlpg.
+    kind: rdmsr wrmsr mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts wbinvd; all others are answered by the machine.
+    a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp 5 rbp 6 rsi 7 rdi, 8..15).
     """
 
     __match_args__ = ("kind", "a", "b", "length")

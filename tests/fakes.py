@@ -267,6 +267,8 @@ class FakeVcpu:
     instructions: int = 0
     guest_kernel: bool = True
     ts: bool = False
+    cr4: int = 0x660
+    nmis: int = 0
     base_rc: int = 0
 
     # --- tests' side
@@ -339,8 +341,21 @@ class FakeVcpu:
     def get_cr0_ts(self) -> bool:
         return self.ts
 
-    def get_debug_reg(self, index: int) -> int:
-        return 0x100 + index
+    def get_debug_reg(self, index: int) -> int | None:
+        return 0x100 + index if index < 8 else None
+
+    def set_debug_reg(self, index: int, value: int) -> int:
+        self.calls.append(("set_debug_reg", index, value))
+        return -19 if index > 7 else 0
+
+    def set_cr4(self, value: int) -> None:
+        self.cr4 = value
+
+    def get_cr4(self) -> int:
+        return self.cr4
+
+    def send_nmi(self) -> None:
+        self.nmis += 1
 
     def page_walk(self, va: int) -> list[tuple[int, int, int, int]]:
         return [(4, 7, va >> 39 & 511, 0)]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 BUDGET = 1 << 40
 """Instructions per `run` when nothing else bounds it."""
 NEVER_NS = (1 << 63) - 1
-VECTOR_NMI = 2
 
 
 class Vcpu:
@@ -59,12 +58,9 @@ class Vcpu:
         self.runstates = timekeeping.RunStates(since_ns=domain.host.now_ns())
         # what privileged instructions see
         self.iopl = 0
-        self.iobitmap_va = 0
-        self.iobitmap_ports = 0
-        """PHYSDEVOP_set_iobitmap: where the guest keeps the bitmap, and of how many ports."""
-        self.cr4 = cpuid.CR4_INITIAL
+        self.cpuid_faulting = False
+        """MSR_MISC_FEATURES_ENABLES: cpuid of applications raises #GP."""
         self.efer_bits = 0
-        self.pci_config_address = 0
         self.in_multicall = False
         self.vm_assist_changed = False
         self._set_info(domain.shared_info_maddr + vcpu_id * timekeeping.VCPU_INFO_SIZE)
@@ -276,9 +272,9 @@ class Vcpu:
         if self.vm_assist_changed:
             self.vm_assist_changed = False
             self.hw.set_vm_assist(self.domain.vm_assist)
-        if self.nmi_pending and not self.has_injected:
+        if self.nmi_pending:
             self.nmi_pending = False
-            self.hw.inject(VECTOR_NMI)
+            self.hw.send_nmi()
         self.has_injected = False
         self._run_once()
 

@@ -66,6 +66,7 @@ impl Vcpu {
             "gs_base_user" => v.gs_base(false),
             "cr2" => v.cr2(),
             "mxcsr" => u64::from(v.cpu.mxcsr),
+            "tsc_aux" => u64::from(v.cpu.tsc_aux),
             _ => return None,
         })
     }
@@ -106,8 +107,7 @@ impl Vcpu {
     }
 
     fn skip(&self, length: u64) -> PyResult<()> {
-        let mut v = self.lock()?;
-        v.cpu.rip = v.cpu.rip.wrapping_add(length);
+        self.lock()?.skip(length as u8);
         Ok(())
     }
 
@@ -167,6 +167,7 @@ impl Vcpu {
             "gs_base_kernel" => v.set_gs_base(true, value),
             "gs_base_user" => v.set_gs_base(false, value),
             "cr2" => v.set_cr2(value),
+            "tsc_aux" => v.cpu.tsc_aux = value as u32,
             "mxcsr" => v.cpu.mxcsr = value as u32 & 0xffff,
             _ => return Err(PyKeyError::new_err(name.to_owned())),
         }
@@ -263,8 +264,32 @@ impl Vcpu {
         Ok(self.lock()?.set_debug_reg(index, value))
     }
 
-    fn get_debug_reg(&self, index: u32) -> PyResult<u64> {
+    fn get_debug_reg(&self, index: u32) -> PyResult<Option<u64>> {
         Ok(self.lock()?.debug_reg(index))
+    }
+
+    fn set_cr4(&self, value: u64) -> PyResult<()> {
+        self.lock()?.set_cr4(value);
+        Ok(())
+    }
+
+    fn get_cr4(&self) -> PyResult<u64> {
+        Ok(self.lock()?.cr4())
+    }
+
+    fn set_cpuid_faulting(&self, on: bool) -> PyResult<()> {
+        self.lock()?.cpu.cpuid_traps = on;
+        Ok(())
+    }
+
+    fn set_io_bitmap(&self, va: u64, ports: u32) -> PyResult<()> {
+        self.lock()?.set_io_bitmap(va, ports);
+        Ok(())
+    }
+
+    fn send_nmi(&self) -> PyResult<()> {
+        self.lock()?.send_nmi();
+        Ok(())
     }
 
     fn set_cpuid(&self, leaves: Vec<CpuidLeaf>) -> PyResult<()> {

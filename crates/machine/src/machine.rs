@@ -5,7 +5,7 @@ use crate::cpu::code::CodeMap;
 use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
 use crate::shared::{attention, Purge, VcpuShared};
-use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
 /// Domain identifier (`domid_t`).
@@ -230,6 +230,10 @@ pub struct Domain {
     pub pt_generation: AtomicU64,
     /// Set by `destroy`: its vCPUs do not run any more (see `pv::Vcpu::run`).
     pub dying: AtomicBool,
+    /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
+    /// can do with ports.
+    pub pci_config_address: AtomicU32,
+    pub rtc_index: AtomicU8,
     vcpus: Mutex<Vec<Weak<VcpuShared>>>,
 }
 
@@ -247,6 +251,8 @@ impl Domain {
             is_32bit,
             pt_generation: AtomicU64::new(0),
             dying: AtomicBool::new(!fresh),
+            pci_config_address: AtomicU32::new(0),
+            rtc_index: AtomicU8::new(0),
             vcpus: Mutex::default(),
         })
     }

@@ -99,9 +99,9 @@ fn a_syscall_of_an_application_enters_the_kernel_on_its_stack() {
     assert_eq!(v.cpu.regs[4], STACK_TOP - 7 * 8);
     let f = frame(&mut v, 7);
     assert_eq!(f[2], CODE + 2, "rip");
-    assert_eq!(f[3], 0x33, "cs, with an open event mask");
+    assert_eq!(f[3], 0xe033, "cs as syscall sets it, with an open event mask");
     assert_eq!(f[4] & (1 << 9), 1 << 9, "IF is the inverse of the mask");
-    assert_eq!((f[5], f[6]), (user_sp, 0x2b));
+    assert_eq!((f[5], f[6]), (user_sp, 0xe02b));
 }
 
 #[test]
@@ -244,18 +244,37 @@ fn the_forced_emulation_prefix_asks_the_hypervisors_cpuid() {
 
 #[test]
 fn privileged_instructions_of_the_kernel_exit_and_those_of_applications_fault() {
-    let (mut v, _) = vcpu(&[0xf4]);
+    const RDMSR: [u8; 2] = [0x0f, 0x32];
+    let (mut v, _) = vcpu(&RDMSR);
     assert_eq!(
         v.run(10, u64::MAX),
         Exit::Privileged {
-            insn: PrivInsn::Hlt,
-            len: 1
+            insn: PrivInsn::Rdmsr,
+            len: 2
         }
     );
-    let (mut v, _) = vcpu(&[0xf4]);
+    let (mut v, _) = vcpu(&RDMSR);
     assert!(v.set_guest_kernel(false));
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
     assert_eq!(frame(&mut v, 3)[2], 0, "#GP(0)");
+}
+
+#[test]
+fn what_xen_does_not_emulate_faults_in_the_kernel_too() {
+    // hlt, invd, swapgs, lmsw ax, rdpmc, invlpg [rax]
+    let insns: [&[u8]; 6] = [
+        &[0xf4],
+        &[0x0f, 0x08],
+        &[0x0f, 0x01, 0xf8],
+        &[0x0f, 0x01, 0xf0],
+        &[0x0f, 0x33],
+        &[0x0f, 0x01, 0x38],
+    ];
+    for insn in insns {
+        let (mut v, _) = vcpu(insn);
+        assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+        assert_eq!(frame(&mut v, 4)[2..], [0, CODE], "#GP(0) at the instruction");
+    }
 }
 
 #[test]

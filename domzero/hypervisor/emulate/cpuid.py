@@ -31,8 +31,8 @@ LINEAR_BITS = 48
 
 CR0_VALUE = 0x80050033
 """PG AM WP NE ET MP PE: what a PV guest reads; TS comes on top."""
-CR4_INITIAL = 0x620
-"""PAE OSFXSR OSXMMEXCPT."""
+CR4_INITIAL = 0x660
+"""PAE MCE OSFXSR OSXMMEXCPT: what a PV guest sees of Xen's own."""
 
 Leaf = tuple[int, int | None, int, int, int, int]
 
@@ -47,15 +47,15 @@ _SIGNATURE = STEPPING | (MODEL & 0xF) << 4 | 0xF << 8 | (MODEL >> 4) << 16 | (FA
 
 # Leaf 1. ECX: sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes hypervisor
 LEAF1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 31)
-# EDX: fpu tsc msr pae cx8 apic cmov pat clflush mmx fxsr sse sse2
-LEAF1_EDX = _bits(0, 4, 5, 6, 8, 9, 15, 16, 19, 23, 24, 25, 26)
-# Leaf 7. EBX: bmi1 bmi2 erms adx clflushopt clwb sha; EDX: fsrm
-LEAF7_EBX = _bits(3, 8, 9, 19, 23, 24, 29)
+# EDX: fpu de tsc msr pae cx8 apic cmov pat clflush mmx fxsr sse sse2
+LEAF1_EDX = _bits(0, 2, 4, 5, 6, 8, 9, 15, 16, 19, 23, 24, 25, 26)
+# Leaf 7. EBX: fsgsbase bmi1 bmi2 erms adx clflushopt clwb sha; EDX: fsrm
+LEAF7_EBX = _bits(0, 3, 8, 9, 19, 23, 24, 29)
 LEAF7_EDX = _bits(4)
 # Leaf 80000001. ECX: lahf_lm abm
 EXT1_ECX = _bits(0, 5)
-# EDX: those of leaf 1 that AMD repeats, and syscall nx lm
-EXT1_EDX = (LEAF1_EDX & _bits(0, 4, 5, 6, 8, 9, 15, 16, 23, 24)) | _bits(11, 20, 29)
+# EDX: those of leaf 1 that AMD repeats, and syscall nx rdtscp lm
+EXT1_EDX = (LEAF1_EDX & _bits(0, 2, 4, 5, 6, 8, 9, 15, 16, 23, 24)) | _bits(11, 20, 27, 29)
 # Leaf 80000008. EBX: not subject to speculative store bypass
 EXT8_EBX = _bits(26)
 # Leaf 80000021. EAX: lfence is serialising, null selectors clear bases, automatic IBRS, not subject to SRSO (two bits)

@@ -15,7 +15,6 @@ MSR_FS_BASE = 0xC0000100
 MSR_GS_BASE = 0xC0000101
 MSR_SHADOW_GS_BASE = 0xC0000102
 MSR_HWCR = 0xC0010015
-MSR_PATCH_LOADER = 0xC0010020
 MSR_DE_CFG = 0xC0011029
 
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE, EFER_AUTOIBRS = 1 << 0, 1 << 8, 1 << 10, 1 << 11, 1 << 21
@@ -36,6 +35,19 @@ _SEGMENT_BASES = {
 }
 MASK64 = 2**64 - 1
 
+PLATFORM_INFO_CPUID_FAULTING = 1 << 31
+MISC_FEATURES_CPUID_FAULTING = 1 << 0
+MSR_MCG_CAP = 0x179
+MSR_MC0_CTL = 0x400
+MACHINE_CHECK_BANKS = 2
+
+_PERFORMANCE = (*range(0xC0010000, 0xC0010008), *range(0xC0010200, 0xC001020C))
+_PSTATES = (0xC0010041, 0xC0010042, *range(0xC0010061, 0xC001006C))
+_READ_AS_ZERO = frozenset((0x17A, 0x345, MSR_HYPERCALL_PAGE, *_PERFORMANCE, *_PSTATES))
+"""MCG_STATUS, PERF_CAPABILITIES; counters without a virtual PMU; frequencies, which are not the guest's."""
+_WRITES_IGNORED = frozenset((0xE7, 0xE8, 0x17A, 0xC001001F, MSR_HWCR, *_PERFORMANCE, *_PSTATES))
+"""MPERF, APERF, MCG_STATUS, NB_CFG, HWCR and the same."""
+
 
 def is_canonical(address: int) -> bool:
     """Whether bits 63..47 of a 64-bit address are equal."""
@@ -54,16 +66,31 @@ def read(vcpu: "Vcpu", index: int) -> int | None:
             return APIC_DEFAULT_BASE | APIC_BASE_ENABLE | bsp
         case 0x8B:
             return PATCH_LEVEL
+        case 0xCE:
+            return PLATFORM_INFO_CPUID_FAULTING
+        case 0x140:
+            return MISC_FEATURES_CPUID_FAULTING if vcpu.cpuid_faulting else 0
         case 0x277:
             return XEN_PAT
         case 0xC0000080:
-            return EFER_NXE if vcpu.domain.is_32bit else EFER_FIXED | vcpu.efer_bits
+            return (EFER_SCE | EFER_NXE if vcpu.domain.is_32bit else EFER_FIXED) | vcpu.efer_bits
+        case 0xC0000103:
+            return vcpu.hw.get_reg("tsc_aux")
         case 0xC0010015:
             return HWCR_TSC_FREQ_SEL
         case 0xC0011029:
             return DE_CFG_LFENCE_SERIALISE
         case _:
-            return None
+            return 0 if index in _READ_AS_ZERO else _read_machine_check(index)
+
+
+def _read_machine_check(index: int) -> int | None:
+    """The virtual machine check: two banks that never report anything."""
+    if index == MSR_MCG_CAP:
+        return MACHINE_CHECK_BANKS
+    if MSR_MC0_CTL <= index < MSR_MC0_CTL + 4 * MACHINE_CHECK_BANKS:
+        return MASK64 if index & 3 == 0 else 0
+    return None
 
 
 def write(vcpu: "Vcpu", index: int, value: int) -> bool:
@@ -74,15 +101,24 @@ def write(vcpu: "Vcpu", index: int, value: int) -> bool:
                 return False
             vcpu.hw.set_reg(_SEGMENT_BASES[index], value)
             return True
+        case 0x140:
+            if value & ~MISC_FEATURES_CPUID_FAULTING:
+                return False
+            vcpu.cpuid_faulting = bool(value)
+            vcpu.hw.set_cpuid_faulting(vcpu.cpuid_faulting)
+            return True
         case 0xC0000080:
             # A hint to a processor that speculates. The other bits belong to Xen.
             if value & ~EFER_AUTOIBRS != EFER_FIXED or vcpu.domain.is_32bit:
                 return False
             vcpu.efer_bits = value & EFER_AUTOIBRS
             return True
-        case 0xC0010020:
-            return True  # microcode updates are thrown away
+        case 0xC0000103:
+            if value >> 32:
+                return False
+            vcpu.hw.set_reg("tsc_aux", value)
+            return True
         case 0xC0011029:
             return value == DE_CFG_LFENCE_SERIALISE
         case _:
-            return False
+            return index in _WRITES_IGNORED or _read_machine_check(index) is not None

@@ -5,20 +5,19 @@ from typing import TYPE_CHECKING
 
 from domzero import _machine
 from domzero.abi.arch_x86 import xen_cr3_to_pfn, xen_pfn_to_cr3
+from domzero.abi.errno import Errno
 from domzero.hypervisor.emulate import cpuid, msr
 from domzero.hypervisor.hypercall_page import fill_hypercall_page
-from domzero.hypervisor.ports import bitmap_allows
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 VECTOR_UD = 6
 VECTOR_GP = 13
+PAGE_MASK = 0xFFF
 CR0_TS = 1 << 3
-CR4_GUEST_MASK = 1 << 2 | 1 << 3
-"""What a guest may change: TSD and DE."""
-DR_LAST = 7
-PCI_CONFIG_ADDRESS = 0xCF8
+CR4_GUEST_MASK = 1 << 2 | 1 << 3 | 1 << 16
+"""What a guest may change: TSD, DE, FSGSBASE."""
 
 REGISTERS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
@@ -43,22 +42,8 @@ Insn = _machine.ExitPrivileged
 Vector = int | None
 
 
-def _cli_sti(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    """Xen changes nothing (a `popf` could not be trapped), but only an I/O privilege level of 1 allows them."""
-    return None if vcpu.iopl >= 1 else VECTOR_GP
-
-
-def _hlt(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    vcpu.block()
-    return None
-
-
 def _nothing(_vcpu: "Vcpu", _insn: Insn) -> Vector:
     return None
-
-
-def _undefined(_vcpu: "Vcpu", _insn: Insn) -> Vector:
-    return VECTOR_UD
 
 
 def _rdmsr(vcpu: "Vcpu", _insn: Insn) -> Vector:
@@ -80,7 +65,9 @@ def _wrmsr(vcpu: "Vcpu", _insn: Insn) -> Vector:
     index = hw.get_reg("rcx") & 0xFFFFFFFF
     value = (hw.get_reg("rdx") & 0xFFFFFFFF) << 32 | hw.get_reg("rax") & 0xFFFFFFFF
     if index == msr.MSR_HYPERCALL_PAGE:
-        return None if fill_hypercall_page(vcpu.domain, value >> 12) else VECTOR_GP
+        # The low bits choose a page; there is one.
+        is_first = value & PAGE_MASK == 0
+        return None if is_first and fill_hypercall_page(vcpu.domain, value >> 12) else VECTOR_GP
     if msr.write(vcpu, index, value):
         return None
     vcpu.domain.log_once(f"wrmsr {index:x}", f"WRMSR 0x{index:08x} val 0x{value:016x} unimplemented")
@@ -96,7 +83,7 @@ def _mov_from_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
         case 3:
             value = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"), is_32bit=vcpu.domain.is_32bit)
         case 4:
-            value = vcpu.cr4
+            value = vcpu.hw.get_cr4()
         case _:
             return VECTOR_UD if insn.a != 8 else VECTOR_GP
     vcpu.hw.set_reg(REGISTERS[insn.b & 15], value)
@@ -118,7 +105,7 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
                 return VECTOR_GP
         case 4:
             # As on Xen, what a guest may not change keeps its value.
-            vcpu.cr4 = vcpu.cr4 & ~CR4_GUEST_MASK | value & CR4_GUEST_MASK
+            vcpu.hw.set_cr4(cpuid.CR4_INITIAL | value & CR4_GUEST_MASK)
         case _:
             return VECTOR_UD if insn.a != 8 else VECTOR_GP
     return None
@@ -129,63 +116,22 @@ def _clts(vcpu: "Vcpu", _insn: Insn) -> Vector:
     return None
 
 
-def _lmsw(vcpu: "Vcpu", insn: Insn) -> Vector:
-    if (insn.a ^ cpuid.CR0_VALUE) & 0xF & ~CR0_TS & ~1:
-        return VECTOR_GP
-    vcpu.hw.set_cr0_ts(bool(insn.a & CR0_TS))
-    return None
-
-
 def _mov_from_dr(vcpu: "Vcpu", insn: Insn) -> Vector:
-    if insn.a > DR_LAST:
+    value = vcpu.hw.get_debug_reg(insn.a)
+    if value is None:
         return VECTOR_UD
-    vcpu.hw.set_reg(REGISTERS[insn.b & 15], vcpu.hw.get_debug_reg(insn.a))
+    vcpu.hw.set_reg(REGISTERS[insn.b & 15], value)
     return None
 
 
 def _mov_to_dr(vcpu: "Vcpu", insn: Insn) -> Vector:
-    if insn.a > DR_LAST:
-        return VECTOR_UD
-    return VECTOR_GP if vcpu.hw.set_debug_reg(insn.a, vcpu.hw.get_reg(REGISTERS[insn.b & 15])) else None
-
-
-def _invlpg(vcpu: "Vcpu", _insn: Insn) -> Vector:
-    base = vcpu.hw.get_base("kernel")
-    return VECTOR_GP if vcpu.hw.set_base("kernel", base) else None
-
-
-def io_allowed(vcpu: "Vcpu", port: int, size: int) -> bool:
-    """Whether the guest kernel may execute an I/O instruction on these ports at all."""
-    if vcpu.iopl >= 1:
-        return True
-    return bitmap_allows(vcpu, port, size)
-
-
-def _in(vcpu: "Vcpu", insn: Insn) -> Vector:
-    port, size = insn.a, insn.b
-    if not io_allowed(vcpu, port, size):
-        return VECTOR_GP
-    # No port belongs to the guest: nothing answers.
-    value = vcpu.pci_config_address if (port, size) == (PCI_CONFIG_ADDRESS, 4) else (1 << 8 * size) - 1
-    if size < 4:
-        keep = vcpu.hw.get_reg("rax") & ~((1 << 8 * size) - 1)
-        value |= keep
-    vcpu.hw.set_reg("rax", value)
-    return None
-
-
-def _out(vcpu: "Vcpu", insn: Insn) -> Vector:
-    if not io_allowed(vcpu, insn.a, insn.b):
-        return VECTOR_GP
-    if (insn.a, insn.b) == (PCI_CONFIG_ADDRESS, 4):
-        vcpu.pci_config_address = vcpu.hw.get_reg("rax") & 0xFFFFFFFF
-    return None
+    rc = vcpu.hw.set_debug_reg(insn.a, vcpu.hw.get_reg(REGISTERS[insn.b & 15]))
+    if rc == 0:
+        return None
+    return VECTOR_UD if rc == -Errno.ENODEV else VECTOR_GP
 
 
 _HANDLERS: dict[str, Callable[["Vcpu", Insn], Vector]] = {
-    "cli": _cli_sti,
-    "sti": _cli_sti,
-    "hlt": _hlt,
     "rdmsr": _rdmsr,
     "wrmsr": _wrmsr,
     "mov_from_cr": _mov_from_cr,
@@ -193,11 +139,6 @@ _HANDLERS: dict[str, Callable[["Vcpu", Insn], Vector]] = {
     "mov_from_dr": _mov_from_dr,
     "mov_to_dr": _mov_to_dr,
     "clts": _clts,
-    "lmsw": _lmsw,
-    "invlpg": _invlpg,
-    "invd": _nothing,
     "wbinvd": _nothing,
-    "in": _in,
-    "out": _out,
-    "xsetbv": _undefined,
 }
+"""What else Xen lets a guest kernel do is done in the machine; all other instructions raise #GP there."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 ENTRIES_PER_GDT_FRAME = 512
-DR_LAST = 7
+UINT_MAX = 0xFFFFFFFF
 CR_WORD = 0xFFFF
 LAST_ASSIST_32 = 31
 _ASSISTS = frozenset(int(t) for t in VmAssistType)
@@ -51,18 +51,16 @@ def fpu_taskswitch(vcpu: "Vcpu", ts: int) -> None:
 
 @hypercall(Hypercall.HYPERVISOR_set_debugreg, "il")
 def set_debugreg(vcpu: "Vcpu", index: int, value: int) -> int:
-    """Writes a debug register."""
-    if not 0 <= index <= DR_LAST:
-        return -Errno.EINVAL
-    return vcpu.hw.set_debug_reg(index, value)
+    """Writes a debug register: ENODEV if there is none, EINVAL for bits there are not, EPERM for what is Xen's."""
+    return vcpu.hw.set_debug_reg(index & UINT_MAX, value)
 
 
 @hypercall(Hypercall.HYPERVISOR_get_debugreg, "i")
 def get_debugreg(vcpu: "Vcpu", index: int) -> int:
-    """Reads a debug register; the result and -EINVAL share one range, as on Xen."""
-    if not 0 <= index <= DR_LAST:
-        return -Errno.EINVAL
-    value = vcpu.hw.get_debug_reg(index)
+    """Reads a debug register; the result and -ENODEV share one range, as on Xen."""
+    value = vcpu.hw.get_debug_reg(index & UINT_MAX)
+    if value is None:
+        return -Errno.ENODEV
     return value - (1 << 64) if value >> 63 else value
 
 

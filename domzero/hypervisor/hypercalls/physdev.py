@@ -42,7 +42,7 @@ def set_iobitmap(vcpu: "Vcpu", arg: abi.physdev_set_iobitmap) -> int:
         return -Errno.EINVAL
     if arg.nr_ports > MAX_PORTS:
         return -Errno.EINVAL
-    vcpu.iobitmap_va, vcpu.iobitmap_ports = arg.bitmap, arg.nr_ports
+    vcpu.hw.set_io_bitmap(arg.bitmap, arg.nr_ports)
     return 0
 
 

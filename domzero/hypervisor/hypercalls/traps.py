@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from domzero.abi.arch_x86 import FLAT_KERNEL_CS64, trap_info
+from domzero.abi.arch_x86 import FLAT_COMPAT_RING1_CS, FLAT_KERNEL_CS64, trap_info
 from domzero.abi.callback import (
     CALLBACKF_mask_events,
     CallbackOp,
@@ -32,10 +32,13 @@ callback_op = operation(Hypercall.HYPERVISOR_callback_op, "ip", CallbackOp)
 nmi_op = operation(Hypercall.HYPERVISOR_nmi_op, "up", NmiOp)
 
 
-def _check(vcpu: "Vcpu", address: int) -> int:
-    if not vcpu.domain.is_32bit and not is_canonical(address):
-        raise XenError(Errno.EINVAL)
-    return address
+VECTOR_NMI = 2
+TI_IF = 1 << 2
+"""trap_info.flags: events are masked on entry."""
+
+
+def _is_address(vcpu: "Vcpu", address: int) -> bool:
+    return vcpu.domain.is_32bit or is_canonical(address)
 
 
 @hypercall(Hypercall.HYPERVISOR_set_trap_table, "p")
@@ -50,26 +53,43 @@ def set_trap_table(vcpu: "Vcpu", traps: int) -> None:
         trap = guest_memory.copy_in(vcpu, trap_info, traps)
         if trap.address == 0:
             return
-        vcpu.hw.set_trap(trap.vector, fixup_selector(vcpu, trap.cs), _check(vcpu, trap.address), trap.flags)
+        if not _is_address(vcpu, trap.address):
+            raise XenError(Errno.EINVAL)
+        vcpu.hw.set_trap(trap.vector, fixup_selector(vcpu, trap.cs), trap.address, trap.flags)
         traps += size
     raise Continuation(traps)
 
 
 @hypercall(Hypercall.HYPERVISOR_set_callbacks, "llll", note="64-bit guests: three addresses")
 def set_callbacks(vcpu: "Vcpu", a: int, b: int, c: int, d: int) -> None:
-    """Event, failsafe and (64-bit) syscall entry points."""
+    """Event, failsafe and (64-bit) syscall entry points. An address that is not canonical is left out silently."""
     if vcpu.domain.is_32bit:
-        vcpu.hw.set_callback("event", fixup_selector(vcpu, a & 0xFFFF), b, True)
-        vcpu.hw.set_callback("failsafe", fixup_selector(vcpu, c & 0xFFFF), d, False)
+        _register(vcpu, "event", a & 0xFFFF, b, mask_events=False)
+        _register(vcpu, "failsafe", c & 0xFFFF, d, mask_events=False)
         return
-    _set(vcpu, "event", FLAT_KERNEL_CS64, a, False)
-    _set(vcpu, "failsafe", FLAT_KERNEL_CS64, b, False)
-    _set(vcpu, "syscall", FLAT_KERNEL_CS64, c, False)
+    for kind, address in (("event", a), ("failsafe", b), ("syscall", c)):
+        _register(vcpu, kind, FLAT_KERNEL_CS64, address, mask_events=False)
 
 
-def _set(vcpu: "Vcpu", kind: Kind, cs: int, address: int, mask_events: bool) -> None:
-    always_masked = kind in ("event", "nmi")
-    vcpu.hw.set_callback(kind, fixup_selector(vcpu, cs), _check(vcpu, address), mask_events or always_masked)
+def _register(vcpu: "Vcpu", kind: str, cs: int, address: int, *, mask_events: bool) -> int:
+    if not _is_address(vcpu, address):
+        return -Errno.EINVAL
+    match kind:
+        case "nmi":
+            _register_nmi(vcpu, address)
+        case "event":
+            vcpu.hw.set_callback("event", fixup_selector(vcpu, cs), address, True)
+        case "failsafe" | "syscall" | "syscall32" | "sysenter":
+            vcpu.hw.set_callback(kind, fixup_selector(vcpu, cs), address, mask_events)
+        case _:
+            return -Errno.ENOSYS
+    return 0
+
+
+def _register_nmi(vcpu: "Vcpu", address: int) -> None:
+    """The NMI callback is entry 2 of the trap table."""
+    cs = FLAT_COMPAT_RING1_CS if vcpu.domain.is_32bit else FLAT_KERNEL_CS64
+    vcpu.hw.set_trap(VECTOR_NMI, cs, address, TI_IF)
 
 
 _KINDS: dict[int, Kind] = {
@@ -85,14 +105,14 @@ _KINDS: dict[int, Kind] = {
 @callback_op.sub(CallbackOp.CALLBACKOP_register, callback_register)
 def register(vcpu: "Vcpu", arg: callback_register) -> int:
     """Registers one entry point."""
-    kind = _KINDS.get(arg.type)
-    if arg.type == CallbackType.CALLBACKTYPE_sysenter_deprecated and vcpu.domain.is_32bit:
-        return -Errno.EINVAL  # the processor shows no SEP
-    if kind is None or (kind == "syscall" and vcpu.domain.is_32bit):
-        return -Errno.ENOSYS
-    cs = arg.cs & 0xFFFF if vcpu.domain.is_32bit else FLAT_KERNEL_CS64
-    _set(vcpu, kind, cs, arg.address, bool(arg.flags & CALLBACKF_mask_events))
-    return 0
+    kind = _KINDS.get(arg.type, "")
+    if vcpu.domain.is_32bit:
+        if kind == "syscall":
+            return -Errno.ENOSYS
+        cs = arg.cs & 0xFFFF
+    else:
+        cs = FLAT_KERNEL_CS64
+    return _register(vcpu, kind, cs, arg.address, mask_events=bool(arg.flags & CALLBACKF_mask_events))
 
 
 @callback_op.sub(CallbackOp.CALLBACKOP_unregister, callback_unregister)
@@ -100,8 +120,10 @@ def unregister(vcpu: "Vcpu", arg: callback_unregister) -> int:
     """Only the NMI callback can be given up."""
     match arg.type:
         case CallbackType.CALLBACKTYPE_nmi:
-            vcpu.hw.set_callback("nmi", 0, 0, True)
+            vcpu.hw.set_trap(VECTOR_NMI, 0, 0, 0)
             return 0
+        case CallbackType.CALLBACKTYPE_syscall if vcpu.domain.is_32bit:
+            return -Errno.ENOSYS
         case (
             CallbackType.CALLBACKTYPE_event
             | CallbackType.CALLBACKTYPE_failsafe
@@ -117,11 +139,12 @@ def unregister(vcpu: "Vcpu", arg: callback_unregister) -> int:
 @nmi_op.sub(NmiOp.XENNMI_register_callback, xennmi_callback)
 def register_nmi(vcpu: "Vcpu", arg: xennmi_callback) -> None:
     """The older way to register the NMI callback."""
-    cs = FLAT_KERNEL_CS64 if not vcpu.domain.is_32bit else 0
-    _set(vcpu, "nmi", cs, arg.handler_address, True)
+    if not _is_address(vcpu, arg.handler_address):
+        raise XenError(Errno.EINVAL)
+    _register_nmi(vcpu, arg.handler_address)
 
 
 @nmi_op.sub(NmiOp.XENNMI_unregister_callback)
 def unregister_nmi(vcpu: "Vcpu", _arg: int) -> None:
     """Gives it up."""
-    vcpu.hw.set_callback("nmi", 0, 0, True)
+    vcpu.hw.set_trap(VECTOR_NMI, 0, 0, 0)

@@ -1,8 +1,8 @@
 //! 16- and 32-bit code in compatibility mode: one instruction at a time, by the slow handlers.
 
-use super::fault::{vector, Fault, Trap};
+use super::fault::{Fault, Trap};
 use super::hidden::CS;
-use super::{exec, flags, Cpu};
+use super::{exec, Cpu};
 use crate::mmu::tlb::tlb_index;
 use crate::mmu::walk::Access;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
@@ -14,7 +14,6 @@ impl Cpu {
     /// One instruction of 16- or 32-bit code. The mode may be another one afterwards.
     pub(crate) fn step_compat(&mut self) -> Result<(), Trap> {
         self.rip &= 0xffff_ffff;
-        let single = self.fl_other & flags::TF != 0;
         let insn = self.fetch_compat()?;
         self.next_rip = self.rip.wrapping_add(insn.len() as u64) & 0xffff_ffff;
         let handler = exec::lookup(insn.code()).ok_or(Fault::ud())?;
@@ -29,9 +28,6 @@ impl Cpu {
         }
         self.budget -= 1;
         self.rip = self.next_rip;
-        if single {
-            return Err(Fault::new(vector::DB).into());
-        }
         Ok(())
     }
 

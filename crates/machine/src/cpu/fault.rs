@@ -117,8 +117,21 @@ pub enum PrivInsn {
         port: u16,
         size: u8,
     },
-    /// `ins`/`outs`, with or without `rep`.
-    StringIo,
+    /// `ins`/`outs`: `va` of the first element; `mask` is the width of the address.
+    StringIo {
+        port: u16,
+        size: u8,
+        out: bool,
+        rep: bool,
+        mask: u64,
+        va: u64,
+    },
+    /// With CR4.TSD.
+    Rdtsc {
+        aux: bool,
+    },
+    /// With CPUID faulting.
+    Cpuid,
     Iret,
     Sysret,
     Sysexit,

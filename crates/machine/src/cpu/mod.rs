@@ -7,6 +7,7 @@ pub mod access;
 pub mod block;
 pub mod code;
 mod compat;
+pub mod debug;
 pub mod decode;
 pub mod exec;
 pub mod fault;
@@ -40,6 +41,15 @@ pub struct CpuidRow {
     pub leaf: u32,
     pub subleaf: Option<u32>,
     pub regs: [u32; 4],
+}
+
+/// CR4 bits.
+pub mod cr4 {
+    pub const TSD: u64 = 1 << 2;
+    pub const DE: u64 = 1 << 3;
+    pub const FSGSBASE: u64 = 1 << 16;
+    /// PAE, MCE, OSFXSR, OSXMMEXCPT: what a PV guest sees of Xen's own.
+    pub const INITIAL: u64 = 0x660;
 }
 
 /// The state of one virtual CPU. 64-bit PV: both kernel and user run at CPL 3; the layer above tells them apart and
@@ -109,6 +119,11 @@ pub struct Cpu {
     pub cpuid_table: Vec<CpuidRow>,
     /// TSC_AUX, for rdtscp and rdpid.
     pub tsc_aux: u32,
+    /// CR4 as the guest sees it: TSD and FSGSBASE decide what instructions do.
+    pub cr4: u64,
+    /// cpuid is left to the layer above: CPUID faulting.
+    pub cpuid_traps: bool,
+    pub debug: debug::DebugRegs,
     pub(crate) mem_base: *mut u8,
     pub(crate) mem_frames: u64,
     /// First frame and number of frames of the machine-to-phys table.
@@ -225,6 +240,9 @@ impl Cpu {
             yield_at: 0,
             cpuid_table: Vec::new(),
             tsc_aux: 0,
+            cr4: cr4::INITIAL | cr4::FSGSBASE,
+            cpuid_traps: false,
+            debug: debug::DebugRegs::default(),
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),
             m2p: (m2p.0 .0, m2p.1),

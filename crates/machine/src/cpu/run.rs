@@ -1,8 +1,8 @@
 //! The run loop: finds blocks, keeps the budget, looks at attention.
 
 use super::block::{key, Op};
-use super::fault::{vector, Fault, Trap};
-use super::{flags, Cpu, Stop};
+use super::fault::Trap;
+use super::{Cpu, Stop};
 use crate::frames::flag;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{jump_index, tlb_index};
@@ -58,14 +58,17 @@ impl Cpu {
             if self.budget <= self.yield_at.max(0) {
                 return Stop::Budget;
             }
+            if self.debugging() {
+                match self.debug_step() {
+                    None => continue,
+                    Some(t) => return Stop::Trap(t),
+                }
+            }
             if self.code32 {
                 match self.step_compat() {
                     Ok(()) => continue,
                     Err(t) => return Stop::Trap(t),
                 }
-            }
-            if self.fl_other & flags::TF != 0 {
-                return self.single_step();
             }
             let found = match self.find() {
                 Ok(f) => f,
@@ -109,7 +112,7 @@ impl Cpu {
     }
 
     /// One instruction, decoded afresh: near the end of the budget, and in frames whose code is not kept.
-    fn step(&mut self) -> Result<(), Trap> {
+    pub(crate) fn step(&mut self) -> Result<(), Trap> {
         self.pending = None;
         let (draft, _) = self.decode_block(self.rip, 1, false)?;
         self.step_ops = draft.ops;
@@ -119,16 +122,6 @@ impl Cpu {
         unsafe { self.chain(self.step_ops.as_ptr().add(1).cast()) };
         self.pending = None;
         Ok(())
-    }
-
-    /// One instruction with RFLAGS.TF set: #DB after it, whatever it did to the flag.
-    fn single_step(&mut self) -> Stop {
-        let outcome = self.step();
-        self.budget += std::mem::take(&mut self.slice);
-        match (outcome, self.leave.take()) {
-            (Err(t), _) | (Ok(()), Some(t)) => Stop::Trap(t),
-            _ => Stop::Trap(Fault::new(vector::DB).into()),
-        }
     }
 
     /// The block at `rip`; `None` if its instructions must be decoded each time.

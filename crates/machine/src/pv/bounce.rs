@@ -46,6 +46,7 @@ impl Vcpu {
             Ok(sp) => {
                 self.cpu.regs[4] = sp;
                 self.cpu.rip = to.address;
+                self.cpu.debug.resume = false;
                 self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
                 self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM | rflags::AC;
@@ -77,11 +78,11 @@ impl Vcpu {
             self.kernel_sp
         } & !0xf;
         let masked = self.upcall_mask();
-        let mut flags = self.cpu.rflags() & !(rflags::IF | rflags::IOPL);
+        let mut flags = self.cpu.rflags_pushed() & !(rflags::IF | rflags::IOPL);
         if !masked {
             flags |= rflags::IF;
         }
-        if self.guest_cpl() == 0 || (!from_kernel && self.architectural_iopl()) {
+        if self.architectural_iopl() {
             flags |= u64::from(self.iopl) << 12;
         }
         // A kernel's own selector is shown with RPL 0.
@@ -137,7 +138,12 @@ impl Vcpu {
                 error_code = error_code.map(|e| if self.guest_kernel() { e & !U } else { e | U });
             }
             vector::NM => self.cpu.ts = false,
+            vector::DB => self.cpu.debug.dr6 |= std::mem::take(&mut self.cpu.debug.hit),
             _ => {}
+        }
+        if !matches!(fault.vector, vector::DB | vector::NMI | vector::BP | vector::OF) {
+            // Faults push RF, so that the instruction does not hit its breakpoint again.
+            self.cpu.debug.resume = true;
         }
         self.bounce(gate.entry(), error_code, gate.masks_events())
     }

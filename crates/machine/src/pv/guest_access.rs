@@ -1,4 +1,4 @@
-//! Copies between the hypervisor and the guest's address space, debug registers, descriptor tables.
+//! Copies between the hypervisor and the guest's address space, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
 use crate::cpu::segment::DescTable;
@@ -9,9 +9,6 @@ use std::sync::atomic::Ordering;
 /// End of the lower canonical half.
 const LOW_END: u64 = 1 << 47;
 const EINVAL: i64 = -22;
-/// DR6 and DR7 bits that read as one.
-const DR6_ONES: u64 = 0xffff_0ff0;
-const DR7_ONES: u64 = 0x400;
 
 /// A guest address that is not mapped, or not so: -EFAULT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,37 +81,6 @@ impl Vcpu {
         let steps = crate::mmu::walk::inspect(mem, base, va, self.is_32bit());
         let &(level, _, _, entry) = steps.last()?;
         (level == 1 && entry & P != 0).then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
-    }
-
-    /// set_debugreg: 0 or -errno (`-EINVAL` for what no guest may set).
-    pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
-        match index {
-            0..=3 if access_ok(value, 1, self.is_32bit()) => self.debug_regs[index as usize] = value,
-            0..=3 => return -1,
-            4 | 6 => {
-                if value >> 32 != 0 {
-                    return EINVAL;
-                }
-                self.debug_regs[6] = (value & 0xe00f) | DR6_ONES;
-            }
-            5 | 7 => {
-                if value >> 32 != 0 {
-                    return EINVAL;
-                }
-                self.debug_regs[7] = (value & 0xffff_2fff) | DR7_ONES;
-            }
-            _ => return EINVAL,
-        }
-        0
-    }
-
-    pub fn debug_reg(&self, index: u32) -> u64 {
-        match index {
-            0..=3 => self.debug_regs[index as usize],
-            4 | 6 => self.debug_regs[6] | DR6_ONES,
-            5 | 7 => self.debug_regs[7] | DR7_ONES,
-            _ => 0,
-        }
     }
 }
 

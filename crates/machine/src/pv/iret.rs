@@ -1,6 +1,7 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
-use super::{rflags, CallbackKind, Vcpu};
+use super::{rflags, selector, CallbackKind, Vcpu};
+use crate::mmu::walk::canonical;
 
 /// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
 const FRAME_WORDS: usize = 9;
@@ -22,19 +23,37 @@ impl Vcpu {
         let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
         let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
 
-        let selector = self.check_return_cs(cs | 3);
-        if selector.is_err() && self.callback(CallbackKind::Failsafe).address == 0 {
-            return selector;
+        // Without a failsafe callback what the hardware's iret would refuse crashes the domain.
+        let by_sysret = flags & VGCF_IN_SYSCALL != 0 && canonical(rip);
+        let refused = if by_sysret {
+            Ok(())
+        } else {
+            self.check_return(cs | 3, ss | 3, rip)
+        };
+        if refused.is_err() && self.callback(CallbackKind::Failsafe).address == 0 {
+            return refused;
         }
         if cs & 3 == 3 && !self.toggle_guest_mode() {
             return Err("return to user mode without user page tables");
         }
+        if self.architectural_iopl() {
+            self.iopl = (eflags >> 12 & 3) as u8;
+        }
+        self.nmi_masked = false;
         self.cpu.rip = rip;
         self.cpu.sel[1] = cs | 3;
         self.cpu.sel[2] = ss | 3;
+        if by_sysret {
+            // sysret loads fixed selectors, 32-bit ones only for that very selector.
+            if self.cpu.sel[1] != selector::FLAT_RING3_CS32 {
+                self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
+            }
+            self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
+        }
         self.cpu.regs[4] = rsp;
-        self.cpu
-            .set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
+        let flags_kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & 0x3f_ffff;
+        self.cpu.set_rflags(flags_kept | rflags::IF | 2);
+        self.cpu.load_resume_flag(eflags);
         if flags & VGCF_IN_SYSCALL == 0 {
             self.cpu.regs[11] = r11;
             self.cpu.regs[1] = rcx;
@@ -45,9 +64,26 @@ impl Vcpu {
         }
         self.cpu.regs[0] = rax;
         self.set_upcall_mask(eflags & rflags::IF == 0);
-        if selector.is_err() {
+        if refused.is_err() {
             // Where the hardware's iret would fault, the guest kernel is told and kills its application.
             return self.bounce_failsafe();
+        }
+        Ok(())
+    }
+    /// What the hardware's iret to ring 3 checks.
+    fn check_return(&self, cs: u16, ss: u16, rip: u64) -> Result<(), &'static str> {
+        self.check_return_cs(cs)?;
+        let long = self.cpu.descriptor(cs).is_some_and(|d| d.is_long());
+        if long && !canonical(rip) {
+            return Err("return to an address that is not canonical");
+        }
+        let usable = |ss| {
+            self.cpu
+                .descriptor(ss)
+                .is_some_and(|d| d.is_writable() && d.present() && d.dpl() == 3)
+        };
+        if ss & !3 == 0 || !usable(ss) {
+            return Err("return with a selector that is not a ring 3 stack");
         }
         Ok(())
     }

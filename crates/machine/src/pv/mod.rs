@@ -3,9 +3,11 @@
 //! Layouts and rules: `arch-x86/xen.h`, `arch-x86/xen-x86_64.h` and `vcpu.h` of Xen's public headers.
 
 mod bounce;
+mod debugreg;
 mod guest_access;
 pub use guest_access::Efault;
 mod hypercall;
+mod io;
 mod iret;
 mod mmu_glue;
 pub mod mmu_ops;
@@ -29,6 +31,8 @@ pub mod selector {
     pub const FLAT_KERNEL_SS: u16 = 0xe02b;
     pub const FLAT_RING3_CS32: u16 = 0xe023;
     /// Of 32-bit guests (`arch-x86/xen-x86_32.h`).
+    pub const FLAT_COMPAT_RING3_CS: u16 = 0xe02b;
+    pub const FLAT_COMPAT_RING3_SS: u16 = 0xe033;
     pub const FLAT_RING1_SS: u16 = 0xe021;
 }
 
@@ -133,8 +137,11 @@ pub struct Vcpu {
     /// An exception to deliver before the next instruction.
     injected: Option<Fault>,
     fast_hypercalls: bool,
-    /// DR0..DR7 as the guest set them.
-    debug_regs: [u64; 8],
+    /// The guest's own I/O permission bitmap: address and number of ports.
+    io_bitmap: (u64, u32),
+    /// An NMI waits for delivery; and none is delivered until the handler of the last one has done its iret.
+    nmi_pending: bool,
+    nmi_masked: bool,
     instructions: u64,
     /// How often each hypercall was answered without an exit.
     pub fast_counts: [u64; 64],
@@ -147,7 +154,8 @@ impl Vcpu {
     }
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
-    pub fn with_cpu(cpu: Box<Cpu>, id: u32) -> Vcpu {
+    pub fn with_cpu(mut cpu: Box<Cpu>, id: u32) -> Vcpu {
+        cpu.cr4 = crate::cpu::cr4::INITIAL;
         let kernel_ss = if cpu.domain.is_32bit {
             selector::FLAT_RING1_SS
         } else {
@@ -170,7 +178,9 @@ impl Vcpu {
             cr2: 0,
             injected: None,
             fast_hypercalls: true,
-            debug_regs: [0; 8],
+            io_bitmap: (0, 0),
+            nmi_pending: false,
+            nmi_masked: false,
             instructions: 0,
             fast_counts: [0; 64],
         }

@@ -36,6 +36,7 @@ impl Vcpu {
             Ok(sp) => {
                 self.cpu.regs[4] = u64::from(sp);
                 self.cpu.rip = to.address & 0xffff_ffff;
+                self.cpu.debug.resume = false;
                 self.cpu.set_cpl(cpl);
                 self.cpu.sel[1] = to.cs;
                 self.cpu.sel[2] = ss;
@@ -62,7 +63,7 @@ impl Vcpu {
         segments: bool,
     ) -> Result<u32, BounceError> {
         let masked = self.upcall_mask();
-        let mut flags = self.cpu.rflags() as u32 & !(rflags::IF | rflags::IOPL) as u32;
+        let mut flags = self.cpu.rflags_pushed() as u32 & !(rflags::IF | rflags::IOPL) as u32;
         if !masked {
             flags |= rflags::IF as u32;
         }
@@ -141,8 +142,10 @@ impl Vcpu {
         self.cpu.rip = u64::from(eip);
         self.cpu.sel[1] = cs;
         self.cpu.sel[2] = ss;
-        self.cpu
-            .set_rflags((eflags & !(rflags::IOPL | rflags::VM) & 0x3f_ffff) | rflags::IF | 2);
+        let kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & 0x3f_ffff;
+        self.cpu.set_rflags(kept | rflags::IF | 2);
+        self.cpu.load_resume_flag(eflags);
+        self.nmi_masked = false;
         self.set_upcall_mask(eflags & rflags::IF == 0);
         let good = self.is_code_of(cs, cpl) && self.is_stack_of(ss, cpl);
         self.cpu.set_cpl(cpl);

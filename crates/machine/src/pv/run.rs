@@ -1,7 +1,7 @@
 //! The run loop: slices of the budget, events, deadlines.
 
 use super::Vcpu;
-use crate::cpu::fault::vector;
+use crate::cpu::fault::{vector, Fault};
 use crate::cpu::Stop;
 use crate::exit::Exit;
 use crate::shared::attention;
@@ -107,6 +107,12 @@ impl Vcpu {
     /// Delivers pending events; an exit only if the guest cannot be entered.
     pub(super) fn event(&mut self) -> Option<Exit> {
         self.cpu.shared.clear(attention::EVENT);
+        if self.nmi_pending && !self.nmi_masked {
+            self.nmi_pending = false;
+            if let Some(exit) = self.nmi() {
+                return Some(exit);
+            }
+        }
         match self.deliver_event() {
             Ok(_) => None,
             Err(reason) => Some(Exit::Fault {
@@ -116,5 +122,18 @@ impl Vcpu {
                 reason,
             }),
         }
+    }
+    /// VCPUOP_send_nmi: the vCPU takes it when it runs next and no other is being handled.
+    pub fn send_nmi(&mut self) {
+        self.nmi_pending = true;
+    }
+
+    /// Enters the NMI callback, which is entry 2 of the trap table. Without one the NMI is lost, as on Xen.
+    fn nmi(&mut self) -> Option<Exit> {
+        if self.is_null(self.trap(vector::NMI).entry()) {
+            return None;
+        }
+        self.nmi_masked = true;
+        self.fault(Fault::new(vector::NMI))
     }
 }

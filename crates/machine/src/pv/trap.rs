@@ -1,6 +1,7 @@
 //! What the PV rules make of each thing that stops the engine.
 
-use super::{CallbackKind, Entry, Vcpu};
+use super::io::StringIo;
+use super::{selector, CallbackKind, Entry, Vcpu};
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 use crate::exit::Exit;
 
@@ -9,32 +10,20 @@ const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];
 const CPUID: [u8; 2] = [0x0f, 0xa2];
 /// The vector of hypercalls in 32-bit guests: open to ring 1.
 const HYPERCALL_VECTOR: u8 = 0x82;
-/// DR6.BS: the #DB is a single step.
-const DR6_BS: u64 = 1 << 14;
 
 impl Vcpu {
     /// `None` when the guest goes on.
     pub(super) fn handle_trap(&mut self, trap: Trap) -> Option<Exit> {
         match trap {
             Trap::EndBlock => None,
-            Trap::Syscall if self.guest_kernel() && !self.is_32bit() => self.hypercall(),
-            Trap::Syscall => {
-                let kind = if self.cpu.is_32bit_code() {
-                    CallbackKind::Syscall32
-                } else {
-                    CallbackKind::Syscall
-                };
-                let cb = self.callback(kind);
-                self.bounced(cb.entry(), cb.mask_events, "system call")
+            Trap::Syscall if self.guest_kernel() && !self.is_32bit() => {
+                self.syscall_selectors(selector::FLAT_KERNEL_CS, selector::FLAT_KERNEL_SS);
+                self.hypercall()
             }
-            Trap::Sysenter => self.fault(Fault::gp()),
-            Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => None,
-            Trap::Fault(f) => {
-                if f.vector == vector::DB {
-                    self.debug_regs[6] |= DR6_BS;
-                }
-                self.fault(f)
-            }
+            Trap::Syscall => self.system_call(),
+            Trap::Sysenter => self.sysenter(),
+            Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => self.forced_cpuid(),
+            Trap::Fault(f) => self.fault(f),
             Trap::SoftInt { vector, len } => self.soft_int(vector, len),
             Trap::Priv { insn, len } => self.privileged(insn, len),
             Trap::Unsupported(why) => Some(Exit::Unsupported(why)),
@@ -69,24 +58,73 @@ impl Vcpu {
         }
     }
 
+    /// The selectors as `syscall` leaves them: whatever they were, these are what it returns to.
+    fn syscall_selectors(&mut self, cs: u16, ss: u16) {
+        self.cpu.debug.resume = false;
+        self.cpu.sel[1] = cs;
+        self.cpu.sel[2] = ss;
+    }
+
+    /// `syscall` of an application.
+    fn system_call(&mut self) -> Option<Exit> {
+        let (kind, refusal) = if self.is_32bit() {
+            // Xen takes it for one of ring 3, whoever made it.
+            self.cpu.set_cpl(3);
+            self.syscall_selectors(selector::FLAT_COMPAT_RING3_CS, selector::FLAT_COMPAT_RING3_SS);
+            (CallbackKind::Syscall32, Fault::gp())
+        } else if self.cpu.is_32bit_code() {
+            self.syscall_selectors(selector::FLAT_RING3_CS32, selector::FLAT_KERNEL_SS);
+            (CallbackKind::Syscall32, Fault::ud())
+        } else {
+            self.syscall_selectors(selector::FLAT_KERNEL_CS, selector::FLAT_KERNEL_SS);
+            (CallbackKind::Syscall, Fault::ud())
+        };
+        let cb = self.callback(kind);
+        if self.is_null(cb.entry()) {
+            self.cpu.rip = self.cpu.rip.wrapping_sub(2);
+            return self.fault(refusal);
+        }
+        self.bounced(cb.entry(), cb.mask_events, "system call")
+    }
+
+    /// `sysenter`: it saves neither rip nor rsp, so the frame has none, and a null selector of ring 3.
+    fn sysenter(&mut self) -> Option<Exit> {
+        let cb = self.callback(CallbackKind::Sysenter);
+        if self.is_null(cb.entry()) {
+            self.cpu.rip = self.cpu.rip.wrapping_sub(2);
+            return self.fault(Fault::gp());
+        }
+        self.cpu.rip = 0;
+        self.cpu.regs[4] = 0;
+        let ss = if self.is_32bit() {
+            self.cpu.set_cpl(3);
+            selector::FLAT_COMPAT_RING3_SS
+        } else {
+            selector::FLAT_KERNEL_SS
+        };
+        self.syscall_selectors(3, ss);
+        self.bounced(cb.entry(), cb.mask_events, "system call")
+    }
+
+    /// Whether `rip` is at a cpuid with the forced emulation prefix.
     fn forced_emulation(&mut self) -> bool {
         let mut bytes = [0u8; 7];
-        if self.cpu.read_bytes(self.cpu.rip, &mut bytes).is_err() || bytes[..5] != EMULATE_PREFIX {
-            return false;
+        let at = self.cpu.code_va(self.cpu.rip);
+        self.cpu.read_bytes(at, &mut bytes).is_ok() && bytes[..5] == EMULATE_PREFIX && bytes[5..] == CPUID
+    }
+
+    fn forced_cpuid(&mut self) -> Option<Exit> {
+        if self.cpu.cpuid_traps && !self.guest_kernel() {
+            self.cpu.rip = self.cpu.rip.wrapping_add(5);
+            return self.fault(Fault::gp());
         }
-        if bytes[5..] != CPUID {
-            return false;
-        }
-        self.cpu.rip = self.cpu.rip.wrapping_add(7);
-        let r = self.cpu.cpuid(self.cpu.regs[0] as u32, self.cpu.regs[1] as u32);
-        for (reg, value) in [0, 3, 1, 2].into_iter().zip(r) {
-            self.cpu.regs[reg] = u64::from(value);
-        }
-        true
+        self.cpu.do_cpuid();
+        self.retire(7, 0)
     }
 
     /// `int n`: #BP and #OF have gates of their own that applications may use; for the rest the guest's DPL decides.
     fn soft_int(&mut self, v: u8, len: u8) -> Option<Exit> {
+        self.cpu.debug.resume = false;
         if v == vector::DB && len == 1 {
             // icebp is an exception, not an interrupt: the gate's DPL does not count.
             return self.fault(Fault::new(vector::DB));
@@ -99,43 +137,54 @@ impl Vcpu {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
             return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
         }
-        if self.is_null(gate.entry()) {
-            self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
-            return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
-        }
         self.bounced(gate.entry(), gate.masks_events(), "software interrupt")
     }
 
-    /// Whether an I/O instruction that the guest may execute on this port is answered without the layer above, which
-    /// has only the PCI configuration ports to look after.
-    fn answers_io(&self, port: u16) -> bool {
-        self.fast_hypercalls && self.iopl >= self.guest_cpl() && !(0xcf8..0xd00).contains(&port)
-    }
-
     fn privileged(&mut self, insn: PrivInsn, len: u8) -> Option<Exit> {
-        let io = matches!(
-            insn,
-            PrivInsn::In { .. } | PrivInsn::Out { .. } | PrivInsn::StringIo
-        );
         match insn {
             // Xen emulates both as nothing, for a guest whose virtual IOPL allows them: the event mask is in vcpu_info.
-            PrivInsn::Cli | PrivInsn::Sti if self.iopl >= self.guest_cpl() => {
-                self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
-                None
+            PrivInsn::Cli | PrivInsn::Sti if self.iopl >= self.guest_cpl() => self.retire(len, 0),
+            PrivInsn::In { port, size } => self.input(port, size, len),
+            PrivInsn::Out { port, size } => self.output(port, size, len),
+            PrivInsn::StringIo {
+                port,
+                size,
+                out,
+                rep,
+                mask,
+                va,
+            } => {
+                let s = StringIo {
+                    port,
+                    size,
+                    out,
+                    rep,
+                    mask,
+                    va,
+                };
+                self.string_io(s, len)
             }
-            // No port belongs to a guest. Linux reads one 100,000 times when it looks for a timer, so this is answered here.
-            PrivInsn::In { port, size } if self.answers_io(port) => {
-                let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 4)));
-                let kept = if size < 4 { self.cpu.regs[0] & !mask } else { 0 };
-                self.cpu.regs[0] = kept | mask;
-                self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
-                None
+            PrivInsn::Rdtsc { aux } if self.guest_kernel() => {
+                self.cpu.do_rdtsc(aux);
+                self.retire(len, 0)
             }
-            PrivInsn::Out { port, .. } if self.answers_io(port) => {
-                self.cpu.rip = self.cpu.rip.wrapping_add(u64::from(len));
-                None
+            PrivInsn::Cpuid if self.guest_kernel() => {
+                self.cpu.do_cpuid();
+                self.retire(len, 0)
             }
-            _ if self.guest_kernel() || (io && self.iopl >= self.guest_cpl()) => {
+            // CR4.OSXSAVE is never set.
+            PrivInsn::Xsetbv => self.fault(Fault::ud()),
+            // What Xen emulates for a guest kernel.
+            PrivInsn::Rdmsr
+            | PrivInsn::Wrmsr
+            | PrivInsn::MovFromCr { .. }
+            | PrivInsn::MovToCr { .. }
+            | PrivInsn::MovFromDr { .. }
+            | PrivInsn::MovToDr { .. }
+            | PrivInsn::Clts
+            | PrivInsn::Wbinvd
+                if self.guest_kernel() =>
+            {
                 Some(Exit::Privileged { insn, len })
             }
             _ => self.fault(Fault::gp()),

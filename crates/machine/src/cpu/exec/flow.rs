@@ -214,8 +214,9 @@ fn iret<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
         None => None,
     };
     cs.check_target(rip)?;
-    let change = (ARITH | TF | DF | NT | AC | ID | RF) & mask(B);
+    let change = (ARITH | TF | DF | NT | AC | ID) & mask(B);
     cpu.set_rflags(old & !change | flags & change);
+    cpu.load_resume_flag(flags & mask(B));
     cpu.next_rip = rip;
     match outer {
         Some((rsp, ss)) if cs.cpl != cpu.cpl => {

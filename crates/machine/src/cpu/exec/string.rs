@@ -76,7 +76,8 @@ impl Form {
     /// Iterations left: 1 without a prefix.
     fn count(&self, cpu: &Cpu) -> u64 {
         if self.rep {
-            cpu.regs[RCX] & self.mask
+            let most = if cpu.debug.one_by_one { 1 } else { u64::MAX };
+            (cpu.regs[RCX] & self.mask).min(most)
         } else {
             1
         }

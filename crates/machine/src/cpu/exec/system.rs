@@ -3,7 +3,7 @@
 use super::operand::*;
 use crate::cpu::fault::{Exec, Fault, PrivInsn, Trap};
 use crate::cpu::regs::gpr_index;
-use crate::cpu::{Cpu, SlowFn};
+use crate::cpu::{cr4, Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind, Register};
 
 fn set_flag<const BIT: u64, const ON: bool>(cpu: &mut Cpu, _: &Instruction) -> Exec {
@@ -37,22 +37,40 @@ fn cache_line(cpu: &mut Cpu, i: &Instruction) -> Exec {
     cpu.read::<u8>(va).map(|_| ())
 }
 
-fn cpuid(cpu: &mut Cpu, _: &Instruction) -> Exec {
-    let [a, b, c, d] = cpu.cpuid(cpu.regs[RAX] as u32, cpu.regs[RCX] as u32);
-    cpu.regs[RAX] = a as u64;
-    cpu.regs[RBX] = b as u64;
-    cpu.regs[RCX] = c as u64;
-    cpu.regs[RDX] = d as u64;
+fn cpuid(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    if cpu.cpuid_traps {
+        return privileged(i, PrivInsn::Cpuid);
+    }
+    cpu.do_cpuid();
     Ok(())
 }
 
-fn rdtsc<const P: bool>(cpu: &mut Cpu, _: &Instruction) -> Exec {
-    let t = cpu.tsc();
-    cpu.regs[RAX] = t & mask(32);
-    cpu.regs[RDX] = t >> 32;
-    if P {
-        cpu.regs[RCX] = cpu.tsc_aux as u64;
+impl Cpu {
+    /// cpuid, whoever may execute it.
+    pub fn do_cpuid(&mut self) {
+        let [a, b, c, d] = self.cpuid(self.regs[RAX] as u32, self.regs[RCX] as u32);
+        self.regs[RAX] = a as u64;
+        self.regs[RBX] = b as u64;
+        self.regs[RCX] = c as u64;
+        self.regs[RDX] = d as u64;
     }
+
+    /// rdtsc, and with `aux` rdtscp.
+    pub fn do_rdtsc(&mut self, aux: bool) {
+        let t = self.tsc();
+        self.regs[RAX] = t & mask(32);
+        self.regs[RDX] = t >> 32;
+        if aux {
+            self.regs[RCX] = self.tsc_aux as u64;
+        }
+    }
+}
+
+fn rdtsc<const P: bool>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    if cpu.cr4 & cr4::TSD != 0 {
+        return privileged(i, PrivInsn::Rdtsc { aux: P });
+    }
+    cpu.do_rdtsc(P);
     Ok(())
 }
 
@@ -88,7 +106,16 @@ fn int(_: &mut Cpu, i: &Instruction) -> Exec {
     soft_int(imm(i, 0) as u8, i)
 }
 
+/// The four instructions on bases exist in 64-bit code, while CR4.FSGSBASE is set.
+fn check_fsgsbase(cpu: &Cpu) -> Exec {
+    if cpu.cr4 & cr4::FSGSBASE == 0 || cpu.is_32bit_code() {
+        return Err(Fault::ud().into());
+    }
+    Ok(())
+}
+
 fn rd_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    check_fsgsbase(cpu)?;
     let v = match i.code() {
         Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => cpu.fs_base,
         _ => cpu.gs_base,
@@ -98,6 +125,7 @@ fn rd_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn wr_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    check_fsgsbase(cpu)?;
     let v = gpr(cpu, i.op0_register());
     if !canonical(v) {
         return Err(Fault::gp().into());
@@ -183,9 +211,6 @@ fn plain_privileged(_: &mut Cpu, i: &Instruction) -> Exec {
             Xsetbv => PrivInsn::Xsetbv,
             Sysretd | Sysretq => PrivInsn::Sysret,
             Sysexitd | Sysexitq => PrivInsn::Sysexit,
-            Insb_m8_DX | Insw_m16_DX | Insd_m32_DX | Outsb_DX_m8 | Outsw_DX_m16 | Outsd_DX_m32 => {
-                PrivInsn::StringIo
-            }
             _ => PrivInsn::Other,
         },
     )
@@ -251,6 +276,27 @@ fn out<const SIZE: u8>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         PrivInsn::Out {
             port: port(cpu, i, 0),
             size: SIZE,
+        },
+    )
+}
+
+/// ins and outs: one element, or as many as rcx says.
+fn string_io<const SIZE: u8, const OUT: bool>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let mask = match i.op_kind(u32::from(OUT)) {
+        OpKind::MemorySegSI | OpKind::MemoryESDI => 0xffff,
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => 0xffff_ffff,
+        _ => u64::MAX,
+    };
+    let va = cpu.ea(i);
+    privileged(
+        i,
+        PrivInsn::StringIo {
+            port: cpu.regs[RDX] as u16,
+            size: SIZE,
+            out: OUT,
+            rep: i.has_rep_prefix() || i.has_repne_prefix(),
+            mask,
+            va,
         },
     )
 }
@@ -336,9 +382,14 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Out_imm8_AX | Out_DX_AX => out::<2>,
         Out_imm8_EAX | Out_DX_EAX => out::<4>,
         Cli | Sti | Hlt | Rdmsr | Wrmsr | Rdpmc | Clts | Invd | Wbinvd | Wbnoinvd | Swapgs | Xsetbv
-        | Sysretd | Sysretq | Sysexitd | Sysexitq | Insb_m8_DX | Insw_m16_DX | Insd_m32_DX | Outsb_DX_m8
-        | Outsw_DX_m16 | Outsd_DX_m32 | Lgdt_m1632 | Lidt_m1632 | Lgdt_m1632_16 | Lidt_m1632_16
-        | Lgdt_m1664 | Lidt_m1664 | Invpcid_r64_m128 => plain_privileged,
+        | Sysretd | Sysretq | Sysexitd | Sysexitq | Lgdt_m1632 | Lidt_m1632 | Lgdt_m1632_16
+        | Lidt_m1632_16 | Lgdt_m1664 | Lidt_m1664 | Invpcid_r64_m128 => plain_privileged,
+        Insb_m8_DX => string_io::<1, false>,
+        Insw_m16_DX => string_io::<2, false>,
+        Insd_m32_DX => string_io::<4, false>,
+        Outsb_DX_m8 => string_io::<1, true>,
+        Outsw_DX_m16 => string_io::<2, true>,
+        Outsd_DX_m32 => string_io::<4, true>,
         Lldt_rm16 | Lldt_r32m16 | Lldt_r64m16 => plain_privileged,
         Ltr_rm16 | Ltr_r32m16 | Ltr_r64m16 => plain_privileged,
         _ => return None,

@@ -1,0 +1,334 @@
+//! Single steps and hardware breakpoints: RFLAGS.TF, DR0..DR7 and what raises #DB.
+//!
+//! While neither is in use they cost one test per chain of blocks. In use, instructions run one by one: their operands
+//! are worked out before, and compared with the breakpoints after they have completed.
+
+use super::fault::{vector, Fault, Trap};
+use super::regs::gpr_index;
+use super::{flags, Cpu};
+use crate::mmu::walk::Access;
+use iced_x86::{
+    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
+    Register,
+};
+
+/// DR6.BS: a single step.
+const DR6_BS: u64 = 1 << 14;
+/// Bits that read as one.
+pub const DR6_ONES: u64 = 0xffff_0ff0;
+pub const DR7_ONES: u64 = 0x400;
+/// What a guest can set: B0..B3, BD, BS, BT; and all of DR7 but its reserved bits.
+pub const DR6_GUEST: u64 = 0xe00f;
+pub const DR7_GUEST: u64 = 0xffff_27ff;
+/// L0 G0 .. L3 G3.
+pub const DR7_ACTIVE: u64 = 0xff;
+/// DR7.GD: #DB at each access to a debug register.
+pub const DR7_GD: u64 = 1 << 13;
+
+/// R/W field of a breakpoint.
+const ON_EXECUTION: u64 = 0;
+const ON_WRITE: u64 = 1;
+const ON_IO: u64 = 2;
+
+/// The debug registers of one vCPU, as the guest set them.
+#[derive(Debug, Clone)]
+pub struct DebugRegs {
+    pub addr: [u64; 4],
+    pub dr6: u64,
+    pub dr7: u64,
+    /// RFLAGS.RF: the next instruction ignores breakpoints on its execution. Kept only while some are armed.
+    pub resume: bool,
+    /// DR6 bits that belong to the #DB just raised.
+    pub hit: u64,
+    /// A breakpoint on execution or data is enabled.
+    armed: bool,
+    /// Repeated string instructions stop after one iteration.
+    pub(crate) one_by_one: bool,
+    /// The instruction before loaded SS: no #DB is raised before the next one has completed.
+    shadow: bool,
+    /// Data breakpoints that the load of SS hit.
+    held_back: u64,
+}
+
+impl Default for DebugRegs {
+    fn default() -> Self {
+        DebugRegs {
+            addr: [0; 4],
+            dr6: DR6_ONES,
+            dr7: DR7_ONES,
+            resume: false,
+            hit: 0,
+            armed: false,
+            one_by_one: false,
+            shadow: false,
+            held_back: 0,
+        }
+    }
+}
+
+/// Bytes that an instruction reads or writes.
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    va: u64,
+    len: u64,
+    write: bool,
+}
+
+impl DebugRegs {
+    pub fn set_dr7(&mut self, value: u64) {
+        self.dr7 = value;
+        self.armed = (0..4).any(|n| self.enabled(n) && self.kind(n) != ON_IO);
+        if !self.armed {
+            self.resume = false;
+            self.held_back = 0;
+        }
+    }
+
+    pub fn armed(&self) -> bool {
+        self.armed
+    }
+
+    fn enabled(&self, n: u32) -> bool {
+        self.dr7 >> (2 * n) & 3 != 0
+    }
+
+    fn kind(&self, n: u32) -> u64 {
+        self.dr7 >> (16 + 4 * n) & 3
+    }
+
+    /// First address and length of breakpoint `n`: its address is aligned to its length.
+    fn range(&self, n: u32) -> (u64, u64) {
+        let len = match self.dr7 >> (18 + 4 * n) & 3 {
+            0 => 1,
+            1 => 2,
+            2 => 8,
+            _ => 4,
+        };
+        let at = self.addr.get(n as usize).copied().unwrap_or(0);
+        (at & !(len - 1), len)
+    }
+
+    /// Whether some breakpoint, enabled or not, is on I/O.
+    pub fn asks_for_io(dr7: u64) -> bool {
+        (0..4).any(|n| dr7 >> (16 + 4 * n) & 3 == ON_IO)
+    }
+
+    fn bits(&self, mut hit: impl FnMut(u32) -> bool) -> u64 {
+        (0..4)
+            .filter(|&n| self.enabled(n) && hit(n))
+            .fold(0, |bits, n| bits | 1 << n)
+    }
+
+    fn on_execution(&self, va: u64) -> u64 {
+        self.bits(|n| self.kind(n) == ON_EXECUTION && self.range(n).0 == va)
+    }
+
+    /// DR6 bits of the breakpoints on I/O that an access to `len` ports from `port` hits.
+    pub fn on_io(&self, port: u16, len: u64) -> u64 {
+        self.bits(|n| {
+            let (at, size) = self.range(n);
+            let port = u64::from(port);
+            self.kind(n) == ON_IO && at < port + len && port < at.saturating_add(size)
+        })
+    }
+
+    fn on_data(&self, touched: &[Touched]) -> u64 {
+        self.bits(|n| {
+            let kind = self.kind(n);
+            let (at, len) = self.range(n);
+            !matches!(kind, ON_EXECUTION | ON_IO)
+                && touched.iter().any(|t| {
+                    (t.write || kind != ON_WRITE)
+                        && (t.va.wrapping_sub(at) < len || at.wrapping_sub(t.va) < t.len)
+                })
+        })
+    }
+}
+
+impl Cpu {
+    /// Whether instructions must run one by one.
+    #[inline(always)]
+    pub(crate) fn debugging(&self) -> bool {
+        self.fl_other & flags::TF != 0 || self.debug.armed
+    }
+
+    /// One instruction with RFLAGS.TF set or breakpoints armed. `Some`: what stopped it, or the #DB that it raised.
+    pub(crate) fn debug_step(&mut self) -> Option<Trap> {
+        let single = self.fl_other & flags::TF != 0;
+        let start = self.rip;
+        let shadowed = std::mem::take(&mut self.debug.shadow);
+        let resume = self.debug.resume;
+        if self.debug.armed && !resume && !shadowed {
+            let hit = self.debug.on_execution(self.code_va(start));
+            if hit != 0 {
+                self.debug.hit = hit;
+                return Some(Fault::new(vector::DB).into());
+            }
+        }
+        let insn = self.insn_at(start);
+        let touched = insn.as_ref().map_or(Vec::new(), |i| self.touched(i));
+        self.debug.one_by_one = true;
+        let slow_only = std::mem::replace(&mut self.slow_only, true);
+        let outcome = if self.code32 {
+            self.step_compat()
+        } else {
+            self.step()
+        };
+        self.slow_only = slow_only;
+        self.debug.one_by_one = false;
+        self.budget += std::mem::take(&mut self.slice);
+        let held_back = std::mem::take(&mut self.debug.held_back);
+        if let (Err(t), _) | (Ok(()), Some(t)) = (outcome, self.leave.take()) {
+            return Some(t);
+        }
+        self.debug.resume = false;
+        if let Some(i) = insn.filter(|i| self.repeats(i)) {
+            // The next iteration is the same instruction again.
+            self.rip = start;
+            self.debug.resume = i.is_string_instruction() && self.debug.armed;
+        }
+        let mut hit = held_back | self.debug.on_data(&touched);
+        if insn.is_some_and(|i| loads_ss(&i)) {
+            self.debug.shadow = true;
+            self.debug.held_back = hit;
+            return None;
+        }
+        if single {
+            hit |= DR6_BS;
+        }
+        if hit == 0 {
+            return None;
+        }
+        self.debug.hit = hit;
+        Some(Fault::new(vector::DB).into())
+    }
+
+    /// An instruction has completed that the layer above emulated: the #DB it raises, with the breakpoints in `hit`.
+    pub fn retired(&mut self, hit: u64) -> Option<Fault> {
+        self.debug.resume = false;
+        let single = if self.fl_other & flags::TF != 0 { DR6_BS } else { 0 };
+        self.debug.hit = hit | single;
+        (self.debug.hit != 0).then_some(Fault::new(vector::DB))
+    }
+
+    /// RFLAGS as an exception pushes it: with RF while it is in force.
+    pub fn rflags_pushed(&self) -> u64 {
+        self.rflags() & !flags::RF | if self.debug.resume { flags::RF } else { 0 }
+    }
+
+    /// What an iret does with the RF bit of the flags it loads.
+    pub fn load_resume_flag(&mut self, rflags: u64) {
+        self.fl_other &= !flags::RF;
+        self.debug.resume = rflags & flags::RF != 0 && self.debug.armed;
+    }
+
+    /// Linear address of code at `rip`.
+    pub fn code_va(&self, rip: u64) -> u64 {
+        if self.code32 {
+            self.linear(rip.wrapping_add(self.seg_base(Register::CS)))
+        } else {
+            rip
+        }
+    }
+
+    /// The instruction at `rip`, as far as it can be fetched and decoded.
+    fn insn_at(&mut self, rip: u64) -> Option<Instruction> {
+        let va = self.code_va(rip);
+        let first = (4096 - (va & 0xfff)).min(15) as usize;
+        let mut buf = [0u8; 15];
+        let mut have = first;
+        let host = self.translate(va, Access::Fetch).ok()?.host;
+        // SAFETY: `first` bytes are left in the page, which lies in guest RAM.
+        unsafe { std::ptr::copy(host, buf.as_mut_ptr(), first) };
+        if first < 15 {
+            if let Ok(p) = self.translate(self.code_va(rip.wrapping_add(first as u64)), Access::Fetch) {
+                // SAFETY: 15 - first < 4096 bytes from the start of a page.
+                unsafe { std::ptr::copy(p.host, buf.as_mut_ptr().add(first), 15 - first) };
+                have = 15;
+            }
+        }
+        let bits = match (self.code32, self.code16) {
+            (false, _) => 64,
+            (true, false) => 32,
+            (true, true) => 16,
+        };
+        let i = Decoder::with_ip(bits, &buf[..have], rip, DecoderOptions::NONE).decode();
+        (!i.is_invalid()).then_some(i)
+    }
+
+    /// The memory operands of `i`, of one iteration.
+    fn touched(&self, i: &Instruction) -> Vec<Touched> {
+        if !self.debug.armed || self.rep_done(i) {
+            return Vec::new();
+        }
+        let mut factory = InstructionInfoFactory::new();
+        let info = factory.info_options(i, InstructionInfoOptions::NO_REGISTER_USAGE);
+        info.used_memory()
+            .iter()
+            .filter_map(|m| {
+                let write = match m.access() {
+                    OpAccess::Read | OpAccess::CondRead => false,
+                    OpAccess::None | OpAccess::NoMemAccess => return None,
+                    _ => true,
+                };
+                let va = m.virtual_address(0, |r, _, _| Some(self.info_register(r)))?;
+                let len = m.memory_size().size().max(1) as u64;
+                let va = self.linear(va);
+                Some(Touched { va, len, write })
+            })
+            .collect()
+    }
+
+    /// A register as iced asks for it: of segments it wants the base.
+    fn info_register(&self, r: Register) -> u64 {
+        if r.is_segment_register() {
+            return self.seg_base(r);
+        }
+        match r.size() {
+            1 => u64::from(self.reg::<u8>(r)),
+            2 => u64::from(self.reg::<u16>(r)),
+            4 => u64::from(self.reg::<u32>(r)),
+            _ => self.regs[gpr_index(r) & 15],
+        }
+    }
+
+    /// rcx, of the width that a repeated `i` counts with.
+    fn rep_count(&self, i: &Instruction) -> u64 {
+        use iced_x86::OpKind as K;
+        let mut mask = if self.code32 { 0xffff_ffff } else { u64::MAX };
+        for n in 0..i.op_count() {
+            mask = match i.op_kind(n) {
+                K::MemorySegSI | K::MemorySegDI | K::MemoryESDI => 0xffff,
+                K::MemorySegESI | K::MemorySegEDI | K::MemoryESEDI => 0xffff_ffff,
+                _ => continue,
+            };
+        }
+        self.regs[1] & mask
+    }
+
+    fn rep_done(&self, i: &Instruction) -> bool {
+        is_repeated(i) && self.rep_count(i) == 0
+    }
+
+    /// Whether a repeated string instruction has iterations left after the one it just made.
+    fn repeats(&self, i: &Instruction) -> bool {
+        if !is_repeated(i) || self.rep_count(i) == 0 {
+            return false;
+        }
+        use Mnemonic as M;
+        match i.mnemonic() {
+            M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq => {
+                self.zf() != i.has_repne_prefix()
+            }
+            _ => true,
+        }
+    }
+}
+
+fn is_repeated(i: &Instruction) -> bool {
+    i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
+}
+
+fn loads_ss(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Pop) && i.op0_register() == Register::SS
+}

@@ -1,0 +1,65 @@
+//! The debug registers, as set_debugreg, get_debugreg and `mov` have them, and CR4, which some of them depend on.
+
+use super::{Vcpu, HYPERVISOR_VIRT_END};
+use crate::cpu::cr4;
+use crate::cpu::debug::{DebugRegs, DR6_GUEST, DR6_ONES, DR7_ACTIVE, DR7_GD, DR7_GUEST, DR7_ONES};
+
+const EPERM: i64 = -1;
+const ENODEV: i64 = -19;
+const EINVAL: i64 = -22;
+/// End of the lower canonical half.
+const LOW_END: u64 = 1 << 47;
+
+impl Vcpu {
+    /// 0 or -errno: -ENODEV where the instruction raises #UD, -EINVAL and -EPERM where it raises #GP (a bit that does not
+    /// exist; something that is not the guest's).
+    pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
+        let de = self.cpu.cr4 & cr4::DE != 0;
+        let debug = &mut self.cpu.debug;
+        match index {
+            0..=3 => {
+                if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
+                    return EPERM;
+                }
+                if let Some(slot) = debug.addr.get_mut(index as usize) {
+                    *slot = value;
+                }
+            }
+            4 | 5 if de => return ENODEV,
+            4..=7 if value >> 32 != 0 => return EINVAL,
+            4 | 6 => debug.dr6 = value & DR6_GUEST | DR6_ONES,
+            5 | 7 => {
+                let value = value & DR7_GUEST | DR7_ONES;
+                let io_without_de = value & DR7_ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
+                if value & DR7_GD != 0 || io_without_de {
+                    return EPERM;
+                }
+                debug.set_dr7(value);
+            }
+            _ => return ENODEV,
+        }
+        0
+    }
+
+    /// `None`: there is no such register.
+    pub fn debug_reg(&self, index: u32) -> Option<u64> {
+        let de = self.cpu.cr4 & cr4::DE != 0;
+        let debug = &self.cpu.debug;
+        match index {
+            0..=3 => debug.addr.get(index as usize).copied(),
+            4 | 5 if de => None,
+            4 | 6 => Some(debug.dr6),
+            5 | 7 => Some(debug.dr7),
+            _ => None,
+        }
+    }
+
+    /// CR4 as the guest sees it from now on.
+    pub fn set_cr4(&mut self, value: u64) {
+        self.cpu.cr4 = value;
+    }
+
+    pub fn cr4(&self) -> u64 {
+        self.cpu.cr4
+    }
+}
