@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "vm-list": ("domzero.cli.client", "list domains with their uuids"),
     "domid": ("domzero.cli.client", "show a domain's domid"),
     "domname": ("domzero.cli.client", "show a domain's name"),
+    "lab": ("domzero.cli.lab", "see the architecture: rings, page tables, traps"),
 }
 """Verb -> (module, one-line help), in the order of the help text."""
 

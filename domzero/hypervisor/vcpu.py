@@ -297,9 +297,10 @@ class Vcpu:
             self.in_guest = False
         if self.domain.pause_count or self.stopping or self.is_down:
             self.domain.host.quiet.notify_all()
-        self._dispatch(exit_)
+        self.handle_exit(exit_)
 
-    def _dispatch(self, exit_: "_machine.Exit") -> None:
+    def handle_exit(self, exit_: "_machine.Exit") -> None:
+        """Does what an exit of the engine asks for; in the vCPU's thread, with `host.lock` held."""
         match exit_:
             case _machine.ExitHypercall(nr, args):
                 hypercalls.dispatch(self, nr, args)

@@ -164,6 +164,10 @@ impl Bare {
             "rip" => v.cpu.rip = value,
             "rflags" => v.cpu.set_rflags(value),
             "cpl" => v.set_cpl(value as u8 & 3),
+            "cr0" => {
+                v.cr0 = value;
+                v.cpu.ts = value & 8 != 0;
+            }
             "cr2" => v.cr2 = value,
             "cr3" => v.load_base(Mfn(value >> 12)),
             "cr4" => v.cr4 = value,
