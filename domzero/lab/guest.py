@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from domzero import _machine
 from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall
 from domzero.builder.image import KernelImage, parse_kernel
-from domzero.builder.pv64 import Start, build_pv64
+from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.crash import report_fault
 from domzero.hypervisor.domain import Domain, DomainSpec
@@ -53,7 +53,7 @@ class PvGuest:
         self.hw = self.vcpu.hw
         start = Start(nr_pages=pages, shared_info=self.domain.shared_info_maddr, store_port=0, console_port=0)
         kernel = image or parse_kernel(program.elf(), program.name)
-        self.built = build_pv64(self.host.machine, self.domain.hw, self.hw, kernel, start, self.host.memory)
+        self.built = build_pv(self.host.machine, self.domain.hw, self.hw, kernel, start, self.host.memory)
         self.hw.set_fast_hypercalls(False)
         self._last_fault: _machine.ExitFault | None = None
         if traps:
