@@ -250,9 +250,9 @@ class EventChannels:
         :param ports_at_once: how many to look at in this call; all when not given.
         :param resume: goes on with a reset that has begun.
         :returns: whether it is done.
-        :raises XenError: EBUSY, when another one is going on.
+        :raises XenError: EBUSY, when another one is going on, or there is none to resume.
         """
-        if not resume and self._reset_at:
+        if resume is not bool(self._reset_at):
             raise XenError(Errno.EBUSY)
         end = len(self.channels) if ports_at_once is None else self._reset_at + ports_at_once
         for channel in self.channels[self._reset_at : end]:

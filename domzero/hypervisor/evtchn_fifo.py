@@ -105,9 +105,11 @@ class Fifo:
         if word is None:
             channel.latched = True
             return False
-        was_pending = self._shared.test_and_set_bit(word, abi.EVTCHN_FIFO_PENDING)
         block = self.blocks.get(channel.vcpu)
-        if block is not None and not self._shared.u32(word) & _MASKED:
+        if block is None:
+            return False  # lost: the guest must not unmask a port before its vCPU has a control block
+        was_pending = self._shared.test_and_set_bit(word, abi.EVTCHN_FIFO_PENDING)
+        if not self._shared.u32(word) & _MASKED:
             self._link(channel, word, block)
         return not was_pending
 

@@ -313,36 +313,6 @@ def control(v: Any, nr: int, version_: int, domid: int = 0) -> int:
     return hypercall(v, nr, v.hw.place(struct.pack("<IIH", 1, version_, domid) + bytes(160)))
 
 
-def test_control_hypercalls_check_memory_then_version_then_permission(vcpu: Any) -> None:
-    for nr, good in ((H.HYPERVISOR_domctl, 0x15), (H.HYPERVISOR_sysctl, 0x15), (H.HYPERVISOR_platform_op, 0x03000001)):
-        assert hypercall(vcpu, nr, 0x1000) == -Errno.EFAULT
-        assert control(vcpu, nr, 0x14) == -Errno.EACCES
-        assert control(vcpu, nr, good) == -Errno.EPERM
-    assert control(vcpu, H.HYPERVISOR_domctl, 0x15, 999) == -Errno.ESRCH
-
-
-@pytest.mark.parametrize(
-    ("nr", "errno"),
-    [
-        (H.HYPERVISOR_xsm_op, Errno.ENOSYS),
-        (H.HYPERVISOR_xenoprof_op, Errno.ENOSYS),
-        (H.HYPERVISOR_kexec_op, Errno.EPERM),
-        (H.HYPERVISOR_tmem_op, Errno.ENOSYS),
-        (H.HYPERVISOR_argo_op, Errno.EOPNOTSUPP),
-        (H.HYPERVISOR_xenpmu_op, Errno.EOPNOTSUPP),
-        (H.HYPERVISOR_dm_op, Errno.EPERM),
-        (H.HYPERVISOR_hypfs_op, Errno.EPERM),
-        (H.HYPERVISOR_arch_0, Errno.EPERM),
-        (11, Errno.ENOSYS),
-        (43, Errno.ENOSYS),
-        (1 << 40, Errno.ENOSYS),
-        (2**64 - 1, Errno.ENOSYS),
-    ],
-)
-def test_what_a_guest_may_not_use_is_refused(vcpu: Any, nr: int, errno: Errno) -> None:
-    assert hypercall(vcpu, nr, 0, 0, 0) == -errno
-
-
 def test_hvm_parameters_are_not_for_pv_guests(vcpu: Any) -> None:
     va = vcpu.hw.place(struct.pack("<HHIQ", 0x7FF0, 0, 1, 0))
     assert hypercall(vcpu, H.HYPERVISOR_hvm_op, 0, va) == -Errno.EINVAL

@@ -259,6 +259,7 @@ def test_a_long_reset_lets_others_have_their_turn_and_ends_all_the_same(domain: 
     assert op(vcpu, EvtchnOpInternal.EVTCHNOP_reset_cont, abi.evtchn_reset(DOMID_SELF)) == 0
     assert all(c.state is EvtchnStat.EVTCHNSTAT_closed for c in domain.evtchn.channels)
     assert domain.evtchn.alloc_unbound(0) == 1
+    assert op(vcpu, EvtchnOpInternal.EVTCHNOP_reset_cont, abi.evtchn_reset(DOMID_SELF)) == -Errno.EBUSY
 
 
 def test_polling_a_port_that_is_not_in_use_is_invalid(domain: Any) -> None:
