@@ -387,10 +387,16 @@ impl<'a> Generator<'a> {
                 insn.set_has_repne_prefix(true);
             }
         }
+        // Sometimes prefixes that change nothing: ignored segments, widths and repeats. (Before a branch 66 means
+        // something to AMD.)
+        let mut bytes = Vec::new();
+        while self.rng.chance(6) && bytes.len() < 3 {
+            let all = [0x66, 0x2e, 0x3e, 0x26, 0xf2, 0xf3];
+            bytes.push(self.rng.pick(if is_branch(code) { &all[1..] } else { &all }));
+        }
         let mut encoder = Encoder::new(64);
-        let len = encoder.encode(&insn, ip).ok()?;
-        let bytes = encoder.take_buffer();
-        debug_assert_eq!(len, bytes.len());
+        encoder.encode(&insn, ip + bytes.len() as u64).ok()?;
+        bytes.extend(encoder.take_buffer());
         let mut decoder = Decoder::with_ip(64, &bytes, ip, DecoderOptions::NONE);
         let decoded = decoder.decode();
         (decoded.code() == code && decoded.len() == bytes.len()).then_some((decoded, bytes))
@@ -437,9 +443,11 @@ impl<'a> Generator<'a> {
         let (mut insns, mut bytes, mut undefined, mut ever) = (Vec::new(), Vec::new(), 0u64, 0u64);
         let mut factory = InstructionInfoFactory::new();
         let mut tries = 0;
+        let common: Vec<Code> = forms.iter().copied().filter(|c| everyday(c.mnemonic())).collect();
         while insns.len() < n && tries < 20 * n {
             tries += 1;
-            let code = g.rng.pick(forms);
+            let any = common.is_empty() || g.rng.chance(50);
+            let code = g.rng.pick(if any { forms } else { &common });
             let before = (g.state.clone(), g.memory.len());
             let Some((insn, b)) = g.instruction(code, start + bytes.len() as u64) else {
                 g.memory.truncate(before.1);
@@ -456,7 +464,17 @@ impl<'a> Generator<'a> {
                 continue;
             }
             let by_count = insn.op_count() > 1 && insn.op_register(insn.op_count() - 1) == Register::CL;
-            if !by_count && !insn.has_rep_prefix() && !insn.has_repne_prefix() {
+            // Sometimes a conditional jump over it, if the flags of the jump are known.
+            let skip = [0x70 | g.rng.below(16) as u8, b.len() as u8];
+            let at = start + bytes.len() as u64;
+            let jump = Decoder::with_ip(64, &skip, at, DecoderOptions::NONE).decode();
+            let skipped =
+                !insns.is_empty() && g.rng.chance(25) && flag_bits(jump.rflags_read()) & undefined == 0;
+            if skipped {
+                insns.push(jump);
+                bytes.extend(skip);
+            }
+            if !skipped && !by_count && !insn.has_rep_prefix() && !insn.has_repne_prefix() {
                 undefined &= !flag_bits(insn.rflags_modified());
             }
             undefined |= flag_bits(insn.rflags_undefined());

@@ -127,3 +127,46 @@ pub fn code_uses_stack(code: Code) -> bool {
     i.set_code(code);
     i.is_stack_instruction()
 }
+
+/// What programs mostly consist of, and what the fast handlers are for.
+pub fn everyday(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    let name = format!("{m:?}");
+    name.starts_with("Cmov")
+        || name.starts_with("Set")
+        || matches!(
+            m,
+            Cmp | Test
+                | Add
+                | Sub
+                | And
+                | Or
+                | Xor
+                | Inc
+                | Dec
+                | Neg
+                | Not
+                | Adc
+                | Sbb
+                | Shl
+                | Shr
+                | Sar
+                | Rol
+                | Ror
+                | Mov
+                | Lea
+                | Movzx
+                | Movsx
+                | Movsxd
+                | Imul
+                | Xchg
+                | Bt
+                | Movups
+                | Movdqu
+                | Movq
+                | Movd
+                | Pxor
+                | Xadd
+                | Cmpxchg
+        )
+}
