@@ -387,12 +387,12 @@ impl<'a> Generator<'a> {
                 insn.set_has_repne_prefix(true);
             }
         }
-        // Sometimes prefixes that change nothing: ignored segments, widths and repeats. (Before a branch 66 means
-        // something to AMD.)
+        // Sometimes prefixes that change nothing: ignored segments, widths and repeats. (Before a branch 66,
+        // and before loopne a repeat, mean something to AMD.)
         let mut bytes = Vec::new();
         while self.rng.chance(6) && bytes.len() < 3 {
             let all = [0x66, 0x2e, 0x3e, 0x26, 0xf2, 0xf3];
-            bytes.push(self.rng.pick(if is_branch(code) { &all[1..] } else { &all }));
+            bytes.push(self.rng.pick(if is_branch(code) { &all[1..4] } else { &all }));
         }
         let mut encoder = Encoder::new(64);
         encoder.encode(&insn, ip + bytes.len() as u64).ok()?;

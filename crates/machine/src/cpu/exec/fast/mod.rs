@@ -261,7 +261,9 @@ pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
 fn stack_segment(i: &Instruction) -> bool {
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == iced_x86::OpKind::Memory);
     if memory {
-        i.memory_segment() == Register::SS
+        // In 64-bit mode the other prefixes are ignored.
+        let base = i.memory_base().full_register();
+        !matches!(i.memory_segment(), Register::FS | Register::GS) && matches!(base, Register::RSP | Register::RBP)
     } else {
         i.is_stack_instruction()
     }
