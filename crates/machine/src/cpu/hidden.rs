@@ -76,11 +76,8 @@ impl Segment {
     fn is_whole(self) -> bool {
         self.limit == u32::MAX && !self.expands_down()
     }
-    /// Whether bytes `off..off + len` lie in it. One that is 4 GiB long has no end.
+    /// Whether bytes `off..off + len` lie in it: none lies beyond 4 GiB.
     pub fn contains(self, off: u64, len: u64) -> bool {
-        if self.is_whole() {
-            return true;
-        }
         let last = off.saturating_add(len.max(1) - 1);
         if self.expands_down() {
             let top = if self.is_wide() {
@@ -128,7 +125,7 @@ impl Cpu {
 
     /// The same for handlers that only know addresses: an access at the one that is returned raises the fault.
     pub(crate) fn checked_va(&self, seg: usize, off: u64, len: u64, write: bool) -> u64 {
-        if self.whole >> (seg & 7) & 1 != 0 {
+        if self.whole >> (seg & 7) & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
             return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
         }
         self.segment_va(seg, off, len, write)
@@ -142,18 +139,19 @@ impl Cpu {
         if !self.code32 {
             return off.wrapping_add(self.seg_base(segment));
         }
-        if self.whole >> seg & 1 != 0 {
-            return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
-        }
-        let Some(write) = access_of(i, n) else {
-            return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
-        };
         let len = if len == 0 {
             i.memory_size().size() as u64
         } else {
             len
         };
-        self.checked_va(seg, off, len, write)
+        let plain = off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
+        if self.whole >> seg & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
+            return plain;
+        }
+        match access_of(i, n) {
+            Some(write) => self.checked_va(seg, off, len, write),
+            None => plain,
+        }
     }
 
     /// An access at `va`, which is not canonical, raises #GP(0); later it may turn out that the stack is the cause.

@@ -21,6 +21,8 @@ pub struct Case {
 }
 
 pub struct Generator<'a> {
+    /// 64 or 32.
+    pub bits: u32,
     pub rng: &'a mut Rng,
     pub state: State,
     pub memory: Vec<(u64, Vec<u8>)>,
@@ -33,10 +35,16 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    pub fn new(rng: &'a mut Rng) -> Self {
-        let mut state = State::default();
+    pub fn new(rng: &'a mut Rng, bits: u32) -> Self {
+        let mut state = State {
+            bits,
+            ..State::default()
+        };
         for r in &mut state.regs {
             *r = rng.int();
+        }
+        if bits == 32 {
+            state.regs[..8].iter_mut().for_each(|r| *r &= 0xffff_ffff);
         }
         state.rflags = 0x202 | rng.next() & ARITH | if rng.chance(30) { DF } else { 0 };
         let mut near = 0;
@@ -55,6 +63,7 @@ impl<'a> Generator<'a> {
         state.set_mxcsr(mxcsr & 0xffff);
         floating_state(rng, &mut state);
         Generator {
+            bits,
             rng,
             state,
             memory: Vec::new(),
@@ -168,7 +177,7 @@ impl<'a> Generator<'a> {
         for (i, &kind) in kinds.iter().enumerate() {
             let i = i as u32;
             let mem = match kind {
-                Kind::mem | Kind::mem_mib | Kind::sibmem => true,
+                Kind::mem | Kind::mem_mib | Kind::sibmem | Kind::mem_offs => true,
                 Kind::r8_or_mem
                 | Kind::r16_or_mem
                 | Kind::r32_or_mem
@@ -186,6 +195,7 @@ impl<'a> Generator<'a> {
                 Kind::r8_or_mem | Kind::r8_reg | Kind::r8_opcode => {
                     let r = self.operand_gpr();
                     let high = self.rng.chance(25);
+                    let high = high || self.bits == 32 && r > 3;
                     insn.set_op_register(i, if high { GPR8H[r & 3] } else { GPR8[r] });
                 }
                 Kind::r16_or_mem | Kind::r16_reg | Kind::r16_rm | Kind::r16_opcode | Kind::r16_reg_mem => {
@@ -200,6 +210,10 @@ impl<'a> Generator<'a> {
                 | Kind::r32_reg_mem => {
                     let r = self.operand_gpr();
                     insn.set_op_register(i, GPR32[r]);
+                    if self.bits == 32 && is_branch(code) {
+                        let to = CODE_VA + self.rng.below(48);
+                        self.set(r, to);
+                    }
                 }
                 Kind::r64_or_mem
                 | Kind::r64_reg
@@ -214,9 +228,10 @@ impl<'a> Generator<'a> {
                         self.set(r, to);
                     }
                 }
-                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => {
-                    insn.set_op_register(i, Register::XMM0 + self.rng.below(16) as u32)
-                }
+                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => insn.set_op_register(
+                    i,
+                    Register::XMM0 + self.rng.below(u64::from(self.bits) / 4) as u32,
+                ),
                 Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => {
                     insn.set_op_register(i, Register::MM0 + self.rng.below(8) as u32)
                 }
@@ -303,11 +318,29 @@ impl<'a> Generator<'a> {
                         OpKind::MemoryESRDI
                     },
                 ),
+                Kind::seg_rDI if self.bits == 32 => insn.set_op_kind(i, OpKind::MemorySegEDI),
                 Kind::seg_rDI => insn.set_op_kind(i, OpKind::MemorySegRDI),
                 Kind::seg_rBX_al => {
                     insn.set_op_kind(i, OpKind::Memory);
-                    insn.set_memory_base(Register::RBX);
+                    insn.set_memory_base(if self.bits == 32 {
+                        Register::EBX
+                    } else {
+                        Register::RBX
+                    });
                     insn.set_memory_index(Register::AL);
+                }
+                Kind::br32_1 => {
+                    insn.set_op_kind(i, OpKind::NearBranch32);
+                    let to = if self.rng.chance(50) {
+                        ip + 16 + self.rng.below(100)
+                    } else {
+                        ip - 1 - self.rng.below(60)
+                    };
+                    insn.set_near_branch32(to as u32);
+                }
+                Kind::br32_4 => {
+                    insn.set_op_kind(i, OpKind::NearBranch32);
+                    insn.set_near_branch32((CODE_VA + self.rng.below(48)) as u32);
                 }
                 Kind::br64_1 => {
                     insn.set_op_kind(i, OpKind::NearBranch64);
@@ -354,12 +387,21 @@ impl<'a> Generator<'a> {
                     }
                 }
             }
+            if self.bits == 32 {
+                va &= 0xffff_ffff;
+            }
             self.fill(va, size);
             if is_branch(code) {
                 let to = CODE_VA + self.rng.below(48);
                 self.store(va, to.to_le_bytes().to_vec());
             }
-            let m = self.memory_operand(va);
+            let m = match self.bits {
+                32 => {
+                    let aligned = code.cpuid_features().contains(&iced_x86::CpuidFeature::SHA);
+                    self.memory_operand_32(va, kinds.contains(&Kind::mem_offs), aligned)
+                }
+                _ => self.memory_operand(va),
+            };
             self.put_memory(&mut insn, i, m);
             if code.mnemonic() == Mnemonic::Fxrstor
                 || code.mnemonic() == Mnemonic::Fxrstor64
@@ -394,21 +436,21 @@ impl<'a> Generator<'a> {
             let all = [0x66, 0x2e, 0x3e, 0x26, 0xf2, 0xf3];
             bytes.push(self.rng.pick(if is_branch(code) { &all[1..4] } else { &all }));
         }
-        let mut encoder = Encoder::new(64);
+        let mut encoder = Encoder::new(self.bits);
         encoder.encode(&insn, ip + bytes.len() as u64).ok()?;
         bytes.extend(encoder.take_buffer());
-        let mut decoder = Decoder::with_ip(64, &bytes, ip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(self.bits, &bytes, ip, DecoderOptions::NONE);
         let decoded = decoder.decode();
         (decoded.code() == code && decoded.len() == bytes.len()).then_some((decoded, bytes))
     }
 
     fn narrow_strings(&mut self) -> bool {
-        self.rng.chance(10)
+        self.bits == 32 || self.rng.chance(10)
     }
 
     /// One instruction alone: the case the oracle sweeps all forms with.
-    pub fn single(rng: &'a mut Rng, code: Code) -> Option<Case> {
-        let mut g = Generator::new(rng);
+    pub fn single(rng: &'a mut Rng, code: Code, bits: u32) -> Option<Case> {
+        let mut g = Generator::new(rng, bits);
         let fetched = !matches!(code.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1);
         let start = if fetched && g.rng.chance(3) {
             CODE_VA + CODE_PAGES * 4096 - 1 - g.rng.below(12)
@@ -428,16 +470,17 @@ impl<'a> Generator<'a> {
     }
 
     /// A stream of `n` instructions without branches, at fixed addresses; with `rounds`, a loop around it.
-    pub fn sequence(rng: &'a mut Rng, forms: &[Code], n: usize, rounds: u64) -> Option<Case> {
-        let mut g = Generator::new(rng);
+    pub fn sequence(rng: &'a mut Rng, bits: u32, forms: &[Code], n: usize, rounds: u64) -> Option<Case> {
+        let mut g = Generator::new(rng, bits);
         g.fixed_addresses = true;
         // All x87 exceptions masked, none pending.
         g.state.fx[0] |= 0x3f;
         g.state.fx[2] &= 0x7f;
         g.state.fx[3] &= 0x7f;
         if rounds > 0 {
-            g.reserved = 1 << 15;
-            g.set(15, rounds);
+            // r15, or ebp.
+            let counter = if bits == 32 { RBP } else { 15 };
+            g.reserved = 1 << counter;
         }
         let start = CODE_VA + 64 + g.rng.below(4096);
         let (mut insns, mut bytes, mut undefined, mut ever) = (Vec::new(), Vec::new(), 0u64, 0u64);
@@ -467,7 +510,7 @@ impl<'a> Generator<'a> {
             // Sometimes a conditional jump over it, if the flags of the jump are known.
             let skip = [0x70 | g.rng.below(16) as u8, b.len() as u8];
             let at = start + bytes.len() as u64;
-            let jump = Decoder::with_ip(64, &skip, at, DecoderOptions::NONE).decode();
+            let jump = Decoder::with_ip(bits, &skip, at, DecoderOptions::NONE).decode();
             let skipped =
                 !insns.is_empty() && g.rng.chance(25) && flag_bits(jump.rflags_read()) & undefined == 0;
             if skipped {
@@ -483,13 +526,23 @@ impl<'a> Generator<'a> {
             bytes.extend(b);
         }
         if rounds > 0 {
-            // sub r15, 1; jne start
-            bytes.extend([0x49, 0x83, 0xef, 1, 0x0f, 0x85]);
+            // sub counter, 1; jne start
+            g.set(if bits == 32 { RBP } else { 15 }, rounds);
+            let from = bytes.len();
+            if bits == 64 {
+                bytes.push(0x49);
+            }
+            let modrm = if bits == 64 { 0xef } else { 0xed };
+            bytes.extend([0x83, modrm, 1, 0x0f, 0x85]);
             let back = -(bytes.len() as i32 + 4);
             bytes.extend(back.to_le_bytes());
-            let tail = &bytes[bytes.len() - 10..];
-            let ip = start + bytes.len() as u64 - 10;
-            insns.extend(&mut Decoder::with_ip(64, tail, ip, DecoderOptions::NONE));
+            let ip = start + from as u64;
+            insns.extend(&mut Decoder::with_ip(
+                bits,
+                &bytes[from..],
+                ip,
+                DecoderOptions::NONE,
+            ));
         }
         (!insns.is_empty()).then_some(Case {
             insns,

@@ -113,6 +113,10 @@ impl Guest {
         let cpu = &mut *self.cpu;
         cpu.regs = state.regs;
         cpu.rip = state.rip;
+        cpu.sel = match state.bits {
+            32 => [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0],
+            _ => [0, 0xe033, 0xe02b, 0, 0, 0],
+        };
         cpu.set_rflags(state.rflags);
         for i in 0..16 {
             cpu.xmm[i] = state.xmm(i);

@@ -1,5 +1,5 @@
 //! The host's own CPU: loads a whole state through a signal frame, runs the code, and reads the state back from the
-//! frame of the signal that ends it. No assembly but one int3.
+//! frame of the signal that ends it. Hardly any assembly but one int3.
 
 use crate::state::{End, Page, State, CODE_PAGES, CODE_VA, DATA_VA, FX, GS_BASE, PAGES};
 use std::sync::{Mutex, MutexGuard};
@@ -26,7 +26,11 @@ static mut SHARED: *mut Shared = std::ptr::null_mut();
 const GREG: [usize; 16] = [13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7];
 const RIP: usize = 16;
 const EFL: usize = 17;
+const SEGMENTS: usize = 18;
 const ERR: usize = 19;
+/// Linux's selectors of 32-bit code, and of data.
+const CS32: i64 = 0x23;
+const DS: u16 = 0x2b;
 const TRAPNO: usize = 20;
 const CR2: usize = 22;
 const SIGNALS: [i32; 5] = [
@@ -55,6 +59,9 @@ extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_v
             }
             uc.gregs[RIP] = shared.state.rip as i64;
             uc.gregs[EFL] = shared.state.rflags as i64;
+            if shared.state.bits == 32 {
+                uc.gregs[SEGMENTS] = uc.gregs[SEGMENTS] & !0xffff | CS32;
+            }
             let mask: [u8; 4] = fx[28..32].try_into().unwrap_or_default();
             fx.copy_from_slice(&shared.state.fx);
             fx[28..32].copy_from_slice(&mask);
@@ -190,6 +197,8 @@ impl Native {
         unsafe {
             (*shared).state = state.clone();
             (*shared).phase = Phase::Enter;
+            // 32-bit code needs data segments; to 64-bit code they are nothing.
+            std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) u32::from(DS), options(nostack));
             std::arch::asm!("int3");
             *state = (*shared).state.clone();
             (*shared).end.clone()

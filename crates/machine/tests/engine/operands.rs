@@ -19,6 +19,7 @@ impl Generator<'_> {
             }
             86..=90 => page_va(self.rng.pick(&[4, 6])) + (self.rng.below(4096 - size.min(1024)) & !15),
             91..=95 => page_va(self.rng.pick(&[0, 3, 7, 11])) + self.rng.below(4096 - size.min(1024)),
+            96 if self.bits == 32 => self.rng.pick(&[0xffff_f000, 0xffff_fff8, 0xffff_fffd, 0, 0x1000]),
             96 => self.rng.pick(&[
                 0x8000_0001_0000,
                 0xffff_7fff_fff0_0000,
@@ -60,24 +61,28 @@ impl Generator<'_> {
         }
     }
 
+    fn registers(&self) -> u64 {
+        u64::from(self.bits) / 4
+    }
+
     pub fn free_register(&mut self) -> usize {
         for _ in 0..20 {
-            let r = self.rng.below(16) as usize;
+            let r = self.rng.below(self.registers()) as usize;
             if (self.used | self.reserved) & (1 << r) == 0 {
                 return r;
             }
         }
-        15
+        self.registers() as usize - 1
     }
 
     pub fn set(&mut self, r: usize, v: u64) {
-        self.state.regs[r] = v;
+        self.state.regs[r] = if self.bits == 32 { v & 0xffff_ffff } else { v };
         self.used |= 1 << r;
     }
 
     pub fn operand_gpr(&mut self) -> usize {
         let r = loop {
-            let r = self.rng.below(16) as usize;
+            let r = self.rng.below(self.registers()) as usize;
             if self.reserved & (1 << r) == 0 {
                 break r;
             }
@@ -143,6 +148,56 @@ impl Generator<'_> {
         }
         self.set(base, va.wrapping_sub(displ as u64) & keep | dirt);
         MemoryOperand::new(name(base), Register::None, 1, displ, size, false, prefix)
+    }
+
+    /// The same in 32-bit code. What 16-bit addresses reach is not mapped: the fault shows the address.
+    pub fn memory_operand_32(&mut self, va: u64, absolute: bool, aligned: bool) -> MemoryOperand {
+        use Register as R;
+        let none = R::None;
+        if self.fixed_addresses || absolute || self.rng.chance(6) {
+            return MemoryOperand::with_displ(va, 4);
+        }
+        if !aligned && self.rng.chance(3) {
+            let base = self.rng.pick(&[R::BX, R::BP, none]);
+            let index = self.rng.pick(&[R::SI, R::DI]);
+            let displ = i64::from(self.rng.next() as i16);
+            return MemoryOperand::new(base, index, 1, displ, 2, false, none);
+        }
+        let displ = match self.rng.below(5) {
+            0 => 0,
+            1 => self.rng.below(256) as i64 - 128,
+            2 => self.rng.below(4096) as i64 - 2048,
+            3 => self.rng.next() as u32 as i64,
+            _ => self.rng.next() as i32 as i64 / 16,
+        };
+        let size = if displ == 0 {
+            0
+        } else if (-128..128).contains(&displ) {
+            1
+        } else {
+            4
+        };
+        let base = self.free_register();
+        let left = va.wrapping_sub(displ as u64);
+        if self.rng.chance(40) {
+            let index = self.free_register();
+            if index != base && index != RSP {
+                let scale = self.rng.pick(&[1u32, 2, 4, 8]);
+                let iv = if self.rng.chance(50) {
+                    self.rng.below(512)
+                } else {
+                    self.rng.next() & 0xffff_ffff
+                };
+                self.set(index, iv);
+                self.set(
+                    base,
+                    left.wrapping_sub(iv.wrapping_mul(u64::from(scale))) & 0xffff_ffff,
+                );
+                return MemoryOperand::new(GPR32[base], GPR32[index], scale, displ, size, false, none);
+            }
+        }
+        self.set(base, left & 0xffff_ffff);
+        MemoryOperand::new(GPR32[base], none, 1, displ, size, false, none)
     }
 
     pub fn put_memory(&mut self, insn: &mut Instruction, op: u32, m: MemoryOperand) {

@@ -39,6 +39,8 @@ pub struct State {
     /// rax rcx rdx rbx rsp rbp rsi rdi r8..r15
     pub regs: [u64; 16],
     pub rip: u64,
+    /// 64 or 32: what the code segment is.
+    pub bits: u32,
     pub rflags: u64,
     pub fx: [u8; FX],
 }
@@ -48,6 +50,7 @@ impl Default for State {
         let mut s = State {
             regs: [0; 16],
             rip: CODE_VA,
+            bits: 64,
             rflags: 0x202,
             fx: [0; FX],
         };

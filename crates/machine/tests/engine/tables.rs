@@ -59,10 +59,10 @@ pub fn gpr(reg: Register) -> Option<usize> {
 }
 /// Instructions whose native outcome depends on the host's kernel or on things the guest does not share with it.
 #[rustfmt::skip]
-fn foreign(code: Code) -> bool {
+fn foreign(code: Code, bits: u32) -> bool {
     use Mnemonic::*;
     let op = code.op_code();
-    if !op.mode64()
+    if !(if bits == 32 { op.mode32() } else { op.mode64() })
         || !matches!(
             op.encoding(),
             iced_x86::EncodingKind::Legacy | iced_x86::EncodingKind::VEX
@@ -73,15 +73,15 @@ fn foreign(code: Code) -> bool {
     }
     if matches!(
         code.mnemonic(),
-        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Into | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdfsbase | Wrfsbase | Wrgsbase | Sgdt | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw | Xgetbv | Rdrand | Rdseed | Rdpmc | Iret | Iretd | Iretq | Retf | Rsm | Hlt | Monitor | Mwait | Xsave | Xsave64 | Xrstor | Xrstor64 | Lss | Lfs | Lgs | Clflush | Vmcall | Vmmcall | Vmgexit | Int3 | Lgdt | Lidt | Lldt | Ltr | Lmsw | Invlpg | Swapgs | Rdpkru | Wrpkru | Clzero | Monitorx | Mwaitx
+        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Into | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdfsbase | Wrfsbase | Wrgsbase | Sgdt | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw | Xgetbv | Rdrand | Rdseed | Rdpmc | Iret | Iretd | Iretq | Retf | Rsm | Hlt | Monitor | Mwait | Xsave | Xsave64 | Xrstor | Xrstor64 | Lss | Lfs | Lgs | Lds | Les | Clflush | Vmcall | Vmmcall | Vmgexit | Int3 | Lgdt | Lidt | Lldt | Ltr | Lmsw | Invlpg | Swapgs | Rdpkru | Wrpkru | Clzero | Monitorx | Mwaitx
     ) {
         return true;
     }
     op.op_kinds().iter().any(|k| {
         matches!(
             k,
-            Kind::farbr2_2 | Kind::farbr4_2 | Kind::br16_1 | Kind::br16_2 | Kind::brdisp_2 | Kind::brdisp_4 | Kind::seg_reg | Kind::es | Kind::cs | Kind::ss | Kind::ds | Kind::fs | Kind::gs | Kind::cr_reg | Kind::dr_reg | Kind::tr_reg | Kind::mem_offs
-        )
+            Kind::farbr2_2 | Kind::farbr4_2 | Kind::br16_1 | Kind::br16_2 | Kind::brdisp_2 | Kind::brdisp_4 | Kind::seg_reg | Kind::es | Kind::cs | Kind::ss | Kind::ds | Kind::fs | Kind::gs | Kind::cr_reg | Kind::dr_reg | Kind::tr_reg
+        ) || bits == 64 && *k == Kind::mem_offs
     }) || matches!(
         code,
         Code::Jmp_rm16 | Code::Call_rm16 | Code::Retnw | Code::Retnw_imm16 | Code::Jmp_m1616 | Code::Jmp_m1632 | Code::Jmp_m1664 | Code::Call_m1616 | Code::Call_m1632 | Code::Call_m1664 | Code::Jrcxz_rel8_16 | Code::Jecxz_rel8_16 | Code::Popfw | Code::Fstpnce_sti | Code::Movsxd_r16_rm16 | Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
@@ -89,9 +89,9 @@ fn foreign(code: Code) -> bool {
 }
 
 /// All instruction forms the interpreter knows and the host can run for comparison.
-pub fn forms(known: impl Fn(Code) -> bool) -> Vec<Code> {
+pub fn forms(bits: u32, known: impl Fn(Code) -> bool) -> Vec<Code> {
     Code::values()
-        .filter(|&c| c.op_code().is_instruction() && !foreign(c) && known(c))
+        .filter(|&c| c.op_code().is_instruction() && !foreign(c, bits) && known(c))
         .collect()
 }
 /// Which arithmetic flags have no defined value after `insn` in `state`.

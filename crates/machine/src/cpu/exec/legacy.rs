@@ -2,6 +2,7 @@
 
 use super::operand::*;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction};
 
@@ -93,23 +94,24 @@ fn bound<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn arpl(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let rpl = gpr(cpu, i.op1_register()) & 3;
-    let mut raised = false;
     // Operand 0 is 16 bits wide even where its register is named by 32.
     let adjust = |old: u64| (old & 3 < rpl).then_some(old & !3 | rpl);
-    if i.op0_kind() == iced_x86::OpKind::Register {
+    let raised = if i.op0_kind() == iced_x86::OpKind::Register {
         let n = crate::cpu::regs::gpr_index(i.op0_register());
-        if let Some(v) = adjust(cpu.regs[n & 15] & 0xffff) {
-            raised = true;
+        let new = adjust(cpu.regs[n & 15] & 0xffff);
+        if let Some(v) = new {
             set_low::<16>(cpu, n, v);
         }
+        new.is_some()
     } else {
-        let va = cpu.ea(i);
-        rmw_mem::<16>(cpu, va, false, &mut |old| {
-            let v = adjust(old);
-            raised = v.is_some();
-            v
-        })?;
-    }
+        // It must be writable only if it changes.
+        let (seg, off) = (seg_index(i.memory_segment()), cpu.ea_offset(i));
+        let new = adjust(load::<16>(cpu, cpu.checked_va(seg, off, 2, false))?);
+        if let Some(v) = new {
+            store::<16>(cpu, cpu.checked_va(seg, off, 2, true), v)?;
+        }
+        new.is_some()
+    };
     let f = cpu.rflags() & !ZF;
     cpu.set_arith_flags(f | flag(ZF, raised));
     Ok(())

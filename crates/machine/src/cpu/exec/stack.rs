@@ -223,7 +223,7 @@ fn pusha<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
 fn popa<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
     let mut values = [0u64; 8];
-    for (n, v) in values.iter_mut().enumerate() {
+    for (n, v) in values.iter_mut().enumerate().rev() {
         *v = peek::<B>(cpu, (7 - n as u64) * bytes)?;
     }
     for (n, v) in values.into_iter().enumerate() {

@@ -263,7 +263,8 @@ fn stack_segment(i: &Instruction) -> bool {
     if memory {
         // In 64-bit mode the other prefixes are ignored.
         let base = i.memory_base().full_register();
-        !matches!(i.memory_segment(), Register::FS | Register::GS) && matches!(base, Register::RSP | Register::RBP)
+        !matches!(i.memory_segment(), Register::FS | Register::GS)
+            && matches!(base, Register::RSP | Register::RBP)
     } else {
         i.is_stack_instruction()
     }
