@@ -236,6 +236,7 @@ int pending(uint port);
 void clear_port(uint port);
 void mask_port(uint port);
 void unmask_port(uint port);
+uint own_domid(void);
 void enable_events(void);
 void disable_events(void);
 u64 now(void); /* system time in ns from the time page */

@@ -1,0 +1,71 @@
+/*
+ * A mapping that one vCPU takes away or write-protects is gone on all when the hypercall returns; so a frame that becomes a
+ * page table cannot be written by another vCPU that still has it in its TLB. XSA-241, 286, 401.
+ * Documented: xen/xen.h (UVMF_ALL, MMUEXT_INVLPG_ALL and its kin). domain: vcpus=3 memory=32
+ */
+#include "guest.h"
+
+static volatile uint go, stop, running;
+static volatile ulong written;
+static volatile u64 *slot;
+
+ASM_FN(store_loop, "1: mov shoot_value, %" DX "; mov %" DX ", (%" ARG "); mov %" DX ", shoot_written; cmpl $0, shoot_stop; je 1b");
+ASM_FN(load_one, "mov (%" ARG "), %" AX);
+static volatile ulong value asm("shoot_value") USED, done asm("shoot_written") USED;
+static volatile uint ended asm("shoot_stop") USED;
+
+static void writer(void)
+{
+    __atomic_fetch_add(&running, 1, __ATOMIC_SEQ_CST);
+    while (!stop) {
+        struct trap t = try_kernel(store_loop, SCRATCH_VA + PAGE * (this_cpu() - 1));
+        if (t.vector != NO_TRAP && (t.vector != PF || (t.error & RW) == 0))
+            CHECK(0, "vector %d error %lx at %lx", t.vector, t.error, t.cr2);
+        relax();
+    }
+    __atomic_fetch_sub(&running, 1, __ATOMIC_SEQ_CST);
+    vcpu_op(VCPUOP_down, this_cpu(), NULL);
+}
+
+void guest(void)
+{
+    ulong *pages[2] = {page_alloc(), page_alloc()};
+    new_l1(SCRATCH_VA);
+    for (uint i = 0; i < 2; i++) {
+        update_va(SCRATCH_VA + i * PAGE, pte_for(mfn_of(pages[i]), RWP), UVMF_INVLPG);
+        RC(protect(pages[i], ROP), 0, "our own view is read-only");
+    }
+    for (uint cpu = 1; cpu < 3; cpu++)
+        start_cpu(cpu, writer);
+    while (running < 2)
+        relax();
+    for (uint round = 0; round < 300; round++) {
+        uint i = round & 1;
+        ulong va = SCRATCH_VA + i * PAGE;
+        value = 0; /* so that what is written is no present entry */
+        for (uint spin = 0; spin < 200; spin++)
+            asm volatile("pause");
+        RC(update_va(va, pte_for(mfn_of(pages[i]), ROP), round & 2 ? UVMF_INVLPG | UVMF_ALL : UVMF_TLB_FLUSH | UVMF_ALL), 0, "read-only for all");
+        value = 0x1000; /* not present, but to be seen */
+        for (uint spin = 0; spin < 200; spin++)
+            asm volatile("pause");
+        if (pages[i][0] != 0)
+            CHECK(0, "a store after the shootdown: %lx", pages[i][0]);
+        value = 0;
+        RC(mmuext(MMUEXT_PIN_L1_TABLE, mfn_of(pages[i]), 0), 0, "as a page table");
+        value = 0x1000;
+        for (uint spin = 0; spin < 200; spin++)
+            asm volatile("pause");
+        if (pages[i][0] != 0)
+            CHECK(0, "a store into a page table: %lx", pages[i][0]);
+        value = 0;
+        for (uint spin = 0; spin < 200; spin++)
+            asm volatile("pause");
+        RC(mmuext(MMUEXT_UNPIN_TABLE, mfn_of(pages[i]), 0), 0, "unpinned");
+        RC(update_va(va, pte_for(mfn_of(pages[i]), RWP), UVMF_INVLPG | UVMF_ALL), 0, "writable again");
+    }
+    stop = ended = 1;
+    while (running)
+        relax();
+    (void)go, (void)written, (void)slot;
+}
