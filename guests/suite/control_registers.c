@@ -61,7 +61,7 @@ void guest(void)
     expect(try_kernel(write_cr3, mfn_of(pool) << 12), GP, 0, "an ordinary page in cr3");
 #endif
     expect(try_kernel(do_wbinvd, 0), NO_TRAP, 0, "wbinvd in the kernel");
-    expect(try_kernel(do_invlpg, (ulong)pool), NO_TRAP, 0, "invlpg in the kernel");
+    expect(try_kernel(do_invlpg, (ulong)pool), GP, 0, "invlpg in the kernel: not emulated");
     static const struct {
         ulong (*fn)(ulong);
         int kernel, user; /* vectors, 0: not checked */

@@ -12,13 +12,22 @@ ASM_FN(do_out, "xor %eax, %eax; io_out: out %al, $0x80");
 ASM_FN(do_ind, "mov $0x3f8, %edx; xor %eax, %eax; in %dx, %eax");
 extern char io_in[], io_out[];
 
+/* With the assist an application gets its level by the iret that enters it. */
+static uint user_iopl;
+
+static struct trap try_user_with_iopl(ulong (*fn)(ulong), ulong arg)
+{
+    ulong flags = 2 | (VCPU_INFO(this_cpu())->evtchn_upcall_mask ? 0 : 0x200) | user_iopl << 12;
+    return try_user_at((ulong)fn, arg, USER_CS, flags, user_stack_top(), USER_SS);
+}
+
 static void level(int kernel_may, int user_may)
 {
     const struct {
         struct trap (*try)(ulong (*)(ulong), ulong);
         int may;
         const char *what;
-    } modes[2] = {{try_kernel, kernel_may, "kernel"}, {try_user, user_may, "user"}};
+    } modes[2] = {{try_kernel, kernel_may, "kernel"}, {try_user_with_iopl, user_may, "user"}};
     for (int mode = 0; mode < 2; mode++) {
         int vector = modes[mode].may ? NO_TRAP : GP;
         expect(modes[mode].try(do_cli, 0), vector, 0, modes[mode].what);
@@ -63,9 +72,10 @@ void guest(void)
     trap_hook = look;
     for (uint iopl = 0; iopl < 4; iopl++) {
         try_kernel(raise_to, iopl);
+        user_iopl = iopl;
         level(1, iopl >= 3);
         seen_flags = 0;
-        try_user(raise_to, iopl);
+        try_user_with_iopl(raise_to, iopl);
         EQ(seen_flags >> 12 & 3, iopl, "the IOPL in a frame");
     }
     try_kernel(raise_to, 0);

@@ -16,12 +16,6 @@ NAMES = sorted(path.stem for path in SUITE.glob("*.c"))
 
 UNFINISHED = {  # guest -> what is missing; whoever adds it takes the line away
     "exceptions": "#AC",
-    "nmi": "NMIs wait for each other",
-    "debug_registers": "breakpoints",
-    "iopl": "architectural_iopl",
-    "io_bitmap": "the I/O bitmap",
-    "syscall": "#UD without a callback",
-    "single_step": "TF within rep",
 }
 
 
