@@ -225,7 +225,7 @@ def _pv_state(guest: PvGuest) -> dict[str, int]:
     hw = guest.hw
     state = _flat(hw.registers())
     state["cr0.ts"] = int(hw.get_cr0_ts())
-    state["cr4"] = guest.vcpu.cr4
+    state["cr4"] = hw.get_cr4()
     state["dr7"] = hw.get_debug_reg(7)
     state["blocked"] = int(guest.vcpu.is_blocked)
     return state

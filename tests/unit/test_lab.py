@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,8 @@ PRIVILEGED = {
 }  # fmt: skip
 UMIP = {"sgdt", "sidt", "sldt", "str", "smsw"}
 EMULATED = {
-    "lmsw", "clts", "read_cr0", "write_cr0", "read_cr2", "write_cr2", "read_cr3", "write_cr3", "read_cr4", "write_cr4",
-    "read_dr7", "write_dr7", "invlpg", "wbinvd", "invd", "hlt", "rdmsr", "wrmsr",
+    "clts", "read_cr0", "write_cr0", "read_cr2", "write_cr2", "read_cr3", "write_cr3", "read_cr4", "write_cr4",
+    "read_dr7", "write_dr7", "wbinvd", "rdmsr", "wrmsr",
 }  # fmt: skip
 
 
@@ -99,9 +100,11 @@ def test_an_unported_kernel_runs_on_the_machine_and_goes_wrong_silently_as_a_gue
 
 
 def test_the_page_of_the_guide_is_from_this_engine() -> None:
-    assert (ROOT / "docs" / "guide" / "lab.md").read_text() == page.page(), (
-        "python -m domzero.lab.page > docs/guide/lab.md"
-    )
+    def without_addresses(text: str) -> str:  # which frames it gets may change with any of the hypervisor's own
+        return re.sub(r"\s+", " ", re.sub(r"\b[0-9a-f]{6,16}\b|-{4,}", "N", text))
+
+    written = without_addresses((ROOT / "docs" / "guide" / "lab.md").read_text())
+    assert written == without_addresses(page.page()), "python -m domzero.lab.page > docs/guide/lab.md"
 
 
 def test_the_programs_are_what_their_sources_say() -> None:
