@@ -265,6 +265,23 @@ impl Domain {
         list.push(Arc::downgrade(shared));
     }
 
+    /// Queues `p` on this domain's vCPUs whose bit in `mask` is set, but not on `me`, and waits until each one that runs
+    /// guest code has applied it. The caller applies what was queued for it meanwhile.
+    pub(crate) fn purge_vcpus(&self, mask: u64, p: Purge, me: &VcpuShared) {
+        let mut list: Vec<_> = {
+            let list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
+            list.iter().filter_map(Weak::upgrade).collect()
+        };
+        list.retain(|v| {
+            let bit = 1u64.checked_shl(v.vcpu_id.load(Ordering::Relaxed)).unwrap_or(0);
+            mask & bit != 0 && !is_me(v, Some(me))
+        });
+        for v in &list {
+            v.push_purge(p);
+        }
+        wait_for(&list, Some(me));
+    }
+
     /// Marks the domain as dying and returns when none of its vCPUs runs guest code any more, nor will again. False if it
     /// was marked before.
     pub(crate) fn stop_for_good(&self) -> bool {

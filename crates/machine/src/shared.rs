@@ -19,6 +19,10 @@ pub mod attention {
 pub enum Purge {
     /// Every translation of every view.
     AllTlb,
+    /// Every translation of views in which page tables have changed since they were last flushed.
+    Stale,
+    /// The translation of one guest page.
+    Page(u64),
     /// Translations that allow writes to this frame.
     Writable(Mfn),
     /// All translations of this frame.
@@ -43,6 +47,8 @@ pub struct VcpuShared {
     /// True while the vCPU's thread runs guest code or the engine's slow paths. It is cleared around waiting for the
     /// machine's memory lock, so that a holder of the lock may wait for purges (see `Machine::purge`).
     pub in_guest: AtomicBool,
+    /// The vCPU's number in its domain.
+    pub vcpu_id: AtomicU32,
     purges: Mutex<Queue>,
 }
 
@@ -57,7 +63,14 @@ impl VcpuShared {
 
     pub fn push_purge(&self, p: Purge) {
         let mut q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
-        if q.list.len() < MAX_QUEUED {
+        let tlb_only = matches!(p, Purge::Stale | Purge::Page(_));
+        if q.list.contains(&p) || tlb_only && q.list.contains(&Purge::Stale) {
+            // Once is enough.
+        } else if tlb_only && q.list.len() >= MAX_QUEUED / 2 {
+            // Pages are only ever named after their entry was changed.
+            q.list.retain(|p| !matches!(p, Purge::Page(_)));
+            q.list.push(Purge::Stale);
+        } else if q.list.len() < MAX_QUEUED {
             q.list.push(p);
         } else {
             q.overflow = true;

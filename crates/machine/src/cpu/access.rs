@@ -179,7 +179,7 @@ impl Cpu {
             }
             Dest::Table(maddr, fault) => {
                 let wide: u128 = value.into();
-                let done = self.table_rmw(maddr, fault, T::SIZE, &mut |_| Some(wide as u64))?;
+                let done = self.table_rmw(maddr, fault, T::SIZE, true, &mut |_| Some(wide as u64))?;
                 if done.is_none() {
                     return self.write_slow(va, value);
                 }
@@ -350,7 +350,7 @@ impl Cpu {
             Dest::Table(maddr, fault) => {
                 let mut wide =
                     |old: u64| f(T::from_u128(u128::from(old))).map(|n| Into::<u128>::into(n) as u64);
-                match self.table_rmw(maddr, fault, T::SIZE, &mut wide)? {
+                match self.table_rmw(maddr, fault, T::SIZE, !lock, &mut wide)? {
                     Some(old) => Ok(T::from_u128(u128::from(old))),
                     None => self.rmw_slow(va, lock, f),
                 }
@@ -365,6 +365,7 @@ impl Cpu {
         maddr: u64,
         fault: Fault,
         size: usize,
+        plain: bool,
         f: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Result<Option<u64>, Trap> {
         // A smaller store than a whole entry changes its part of it, as Xen has it.
@@ -374,7 +375,8 @@ impl Cpu {
             .checked_shr(64u32.saturating_sub(bits as u32))
             .unwrap_or(0);
         let result = if matches!(size, 1 | 2 | 4 | 8) && shift + bits <= 64 {
-            ptwr(&self.domain, &self.shared, maddr & !7, &mut |old| {
+            let upper = plain && (shift, size) == (32, 4);
+            ptwr(&self.domain, &self.shared, maddr & !7, upper, &mut |old| {
                 f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift)
             })
         } else {

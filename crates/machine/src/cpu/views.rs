@@ -45,14 +45,6 @@ impl Cpu {
         self.view_changed();
     }
 
-    /// Flushes the view of `l4`.
-    pub fn flush_view(&mut self, l4: Mfn) {
-        for user in [false, true] {
-            self.views.flush_key(ViewKey { l4, user });
-        }
-        self.view_changed();
-    }
-
     /// Forgets every translation of every view.
     pub fn flush_tlb_all_views(&mut self) {
         self.views.flush_all();
@@ -95,6 +87,12 @@ impl Cpu {
     pub(crate) fn apply_purge(&mut self, p: Purge) {
         match p {
             Purge::AllTlb => self.flush_tlb_all_views(),
+            Purge::Stale => {
+                let generation = self.domain.pt_generation.load(Ordering::Acquire);
+                self.views.refresh_all(generation);
+                self.view_changed();
+            }
+            Purge::Page(va) => self.invlpg(va),
             // Frame 0 is never mapped: a barrier.
             Purge::Frame(Mfn(0)) => {}
             Purge::Writable(mfn) | Purge::Frame(mfn) => {

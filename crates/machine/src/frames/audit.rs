@@ -123,8 +123,8 @@ impl Mm {
                 let w = u64::from(pte::writable(e));
                 add(want, child, 1, w, w);
             } else if child == mfn {
-                if f.ty != Ty::L4 || e & pte::RW != 0 {
-                    out.push(say("a linear entry that is not a read-only one of an L4"));
+                if e & pte::RW != 0 || is_32bit && f.ty == Ty::L3 {
+                    out.push(say("a linear entry that may not be"));
                 }
             } else {
                 add(want, child, 1, 1, 0);

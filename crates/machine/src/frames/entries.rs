@@ -21,11 +21,13 @@ pub enum PtwrResult {
 
 /// An emulated guest store to a live L1 table: `maddr` is the machine address of the entry (8-aligned; the caller merges
 /// narrower stores into the old value), `op` gets the old entry and gives the new one, or `None` to store nothing. `op`
-/// may be called again when an engine has set A or D meanwhile. Takes the memory lock.
+/// may be called again when an engine has set A or D meanwhile. `upper_half`: a plain store to the upper half of an entry.
+/// Takes the memory lock.
 pub fn ptwr(
     domain: &Domain,
     me: &VcpuShared,
     maddr: u64,
+    upper_half: bool,
     op: &mut dyn FnMut(u64) -> Option<u64>,
 ) -> PtwrResult {
     if maddr & 7 != 0 {
@@ -40,7 +42,7 @@ pub fn ptwr(
             // Tables above L1 change by hypercall only, as do descriptor pages.
             _ => return PtwrResult::Fault,
         }
-        match mm.ptwr_entry(mfn, index, op) {
+        match mm.ptwr_entry(mfn, index, upper_half, op) {
             Ok(r) => return r,
             // Rare: the frame that is to be mapped was a table until now, and much had to be devalidated.
             Err(MmError::Preempted) => continue,
@@ -54,18 +56,30 @@ impl Op<'_> {
         &mut self,
         table: Mfn,
         index: usize,
+        upper_half: bool,
         op: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> MmResult<PtwrResult> {
         let maddr = table.maddr() + index as u64 * 8;
         loop {
             let old = self.entry(table, index);
-            let Some(new) = op(old) else {
+            let Some(mut new) = op(old) else {
                 return Ok(PtwrResult::Done { old });
             };
-            let fast = self.same_refs(old, new, 1)?;
-            if !fast && pte::present(new) {
-                self.get_l1e(new, self.domid)?;
-            }
+            let checked = self.same_refs(old, new, 1).and_then(|fast| {
+                if !fast && pte::present(new) {
+                    self.get_l1e(new, self.domid)?;
+                }
+                Ok(fast)
+            });
+            let fast = match checked {
+                Err(MmError::Errno(_)) if self.is_32bit && upper_half && pte::present(new) => {
+                    // A PAE guest writes the halves of an entry in the wrong order: the lower one, with its present bit,
+                    // is expected next.
+                    new &= !pte::P;
+                    false
+                }
+                r => r?,
+            };
             let stored = pte::adjust(new, 1, self.is_32bit);
             // Only A and D can have changed under the lock: an engine sets them as it walks.
             if let Some(Ok(_)) = self.machine.mem.cmpxchg_u64(maddr, old, stored) {

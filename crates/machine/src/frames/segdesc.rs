@@ -3,6 +3,7 @@
 use super::op::{MmResult, EINVAL};
 use crate::machine::Machine;
 use crate::mem::Mfn;
+use crate::mmu::walk::M2P_COMPAT_VA;
 
 /// First GDT entry of Xen's own (FIRST_RESERVED_GDT_ENTRY).
 pub const FIRST_RESERVED_GDT_ENTRY: u32 = 14 * 4096 / 8;
@@ -43,23 +44,41 @@ pub fn check(d: u64, is_32bit: bool) -> Option<u64> {
     };
     if d & S != 0 {
         // Code and data. A 64-bit code segment in a 32-bit guest would take it out of its architecture.
-        return (!is_32bit || d & L == 0).then_some(fixed);
+        return match is_32bit {
+            true if d & L != 0 => None,
+            true => Some(reach_m2p(fixed)),
+            false => Some(fixed),
+        };
     }
     match (d >> TYPE_SHIFT) & 15 {
         // Reserved type: harmless, also the second half of a 16-byte gate.
-        0 => Some(fixed),
-        // Call gate: its target is checked, because a far call would go there.
+        0 => Some(d),
+        // Call gate: with DPL 0, so that its use faults and is emulated; its own DPL is kept as the selector's RPL.
         12 => {
             let sel = (d >> 16) as u16;
-            let sel = if u64::from(sel & 3) < rpl {
-                (sel & !3) | rpl as u16
-            } else {
-                sel
-            };
-            gate_selector_ok(sel, is_32bit).then_some((fixed & !0xffff_0000) | (u64::from(sel) << 16))
+            let reserved = if is_32bit { 0xe0 } else { 0xff };
+            let sound = gate_selector_ok(sel, is_32bit) && (d >> 32) & reserved == 0;
+            let dpl = (fixed >> DPL_SHIFT) & 3;
+            let sel = u64::from(sel & !3) | dpl;
+            sound.then_some((d & !(3 << DPL_SHIFT) & !0xffff_0000) | sel << 16)
         }
         // TSS, LDT, interrupt, trap and task gates: never the guest's.
         _ => None,
+    }
+}
+
+/// A flat segment of a 32-bit guest that ends in the hypervisor's part of the address space is made to reach all of it:
+/// guests cut theirs off where the machine-to-phys table of 32-bit hypervisors began.
+fn reach_m2p(d: u64) -> u64 {
+    const G: u64 = 1 << 55;
+    const LIMIT: u64 = 0x000f_0000_0000_ffff;
+    let base = (d >> 16 & 0xff_ffff) | (d >> 32 & 0xff00_0000);
+    let size = (d & 0xffff | d >> 32 & 0xf_0000) + 1;
+    let size = if d & G != 0 { size << 12 } else { size };
+    if base == 0 && size > M2P_COMPAT_VA {
+        d | LIMIT
+    } else {
+        d
     }
 }
 

@@ -241,6 +241,10 @@ impl Op<'_> {
     fn validate_table(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
         let (level, is_32bit) = (ty.level(), self.is_32bit);
         let used = used_entries(ty, is_32bit);
+        if is_32bit && ty == Ty::L3 && self.xen_l2_in_use(mfn) && (!self.relax()? || self.xen_l2_in_use(mfn))
+        {
+            return Err(EINVAL);
+        }
         // First the children that are not validated yet, each as an operation of its own whose result is kept if time
         // runs out.
         for i in 0..used {
@@ -276,6 +280,17 @@ impl Op<'_> {
         Ok(())
     }
 
+    /// Whether the L2 in slot 3 of a PAE guest's L3 is that of another L3 already: each has its own, as on Xen.
+    fn xen_l2_in_use(&mut self, l3: Mfn) -> bool {
+        let child = Mfn(pte::mfn(self.entry(l3, 3)));
+        let count = match self.frame(child) {
+            Some(f) if f.ty == Ty::L2Xen => f.type_count,
+            _ => return false,
+        };
+        let held = self.dom_mut().is_some_and(|d| d.held.contains(&child));
+        count > u32::from(held)
+    }
+
     /// Sees to it that `mfn` is validated as `ty` and stays so until the operation ends.
     fn hold(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
         if self.frame(mfn).is_some_and(|f| f.ty == ty) {
@@ -299,8 +314,8 @@ impl Op<'_> {
             return Err(EINVAL);
         }
         let child = Mfn(pte::mfn(e));
-        if child == mfn && ty == Ty::L4 {
-            // A linear page table: the L4 seen as its own L3. Safe read-only, for then every mapping through it is.
+        if child == mfn && !(self.is_32bit && ty == Ty::L3) {
+            // A linear page table: the table seen as its own child. Safe read-only, for then every mapping through it is.
             return if e & pte::RW == 0 {
                 Ok(Child::Nothing)
             } else {
@@ -338,8 +353,8 @@ impl Op<'_> {
         }
         let mfn = Mfn(pte::mfn(e));
         if mfn.0 >= self.machine.mem.frames() {
-            // Not memory, so device memory, of which no guest has any.
-            return Err(EPERM);
+            // Not memory, so device memory, of which no guest has any. Xen calls an address of all ones a mistake.
+            return Err(if mfn.0 == pte::ADDR >> 12 { EINVAL } else { EPERM });
         }
         self.get_page(mfn, owner).map_err(|_| EBUSY)?;
         if pte::writable(e) {

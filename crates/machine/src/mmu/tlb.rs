@@ -232,10 +232,12 @@ impl Views {
         flush
     }
 
-    /// Flushes the view of `key`, if there is one.
-    pub fn flush_key(&mut self, key: ViewKey) {
+    /// Flushes the view of `key`, if there is one and it is older than `generation`.
+    pub fn refresh(&mut self, key: ViewKey, generation: u64) {
         let current = self.current;
-        if let Some((i, v)) = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key)) {
+        let found = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key));
+        if let Some((i, v)) = found.filter(|(_, v)| v.generation != generation) {
+            v.generation = generation;
             if i == current {
                 v.flush();
             } else {
@@ -244,11 +246,13 @@ impl Views {
         }
     }
 
-    /// Flushes the view of `key`, if there is one and it is older than `generation`.
-    pub fn refresh(&mut self, key: ViewKey, generation: u64) {
+    /// Flushes every view that is older than `generation`.
+    pub fn refresh_all(&mut self, generation: u64) {
         let current = self.current;
-        let found = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key));
-        if let Some((i, v)) = found.filter(|(_, v)| v.generation != generation) {
+        for (i, v) in self.list.iter_mut().enumerate() {
+            if v.generation == generation {
+                continue;
+            }
             v.generation = generation;
             if i == current {
                 v.flush();

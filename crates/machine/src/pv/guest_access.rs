@@ -1,7 +1,8 @@
 //! Copies between the hypervisor and the guest's address space, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
-use crate::cpu::segment::DescTable;
+use crate::cpu::fault::{vector, Fault};
+use crate::cpu::segment::{DescTable, Descriptor};
 use crate::mem::Mfn;
 use crate::mmu::walk::M2P_COMPAT_VA;
 use std::sync::atomic::Ordering;
@@ -75,8 +76,15 @@ impl Vcpu {
 
     /// Machine address behind a guest virtual address, without side effects.
     pub fn translate(&self, va: u64) -> Option<u64> {
+        self.translate_at(self.base(self.guest_kernel())?, va)
+    }
+
+    fn translate_kernel(&self, va: u64) -> Option<u64> {
+        self.translate_at(self.base(true)?, va)
+    }
+
+    fn translate_at(&self, base: Mfn, va: u64) -> Option<u64> {
         const P: u64 = 1;
-        let base = self.base(self.guest_kernel())?;
         let mem = &self.cpu.domain.machine.mem;
         let steps = crate::mmu::walk::inspect(mem, base, va, self.is_32bit());
         let &(level, _, _, entry) = steps.last()?;
@@ -84,13 +92,13 @@ impl Vcpu {
     }
 }
 
-/// LDT pages that can be mapped (64 KiB of descriptors are 16 pages).
+/// LDT entries there can be: 64 KiB of descriptors are 16 pages.
 const LDT_ENTRIES_MAX: u32 = 8192;
 
 impl Vcpu {
     /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. 0 or -EINVAL.
     ///
-    /// Pages that are not (yet) fit to be descriptor pages are left out: selectors into them raise #GP.
+    /// A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
     pub fn set_ldt(&mut self, va: u64, entries: u32) -> i64 {
         if entries > LDT_ENTRIES_MAX
             || va & 0xfff != 0
@@ -98,27 +106,66 @@ impl Vcpu {
         {
             return EINVAL;
         }
+        if (va, entries) == (self.ldt_base, self.cpu.desc.ldt.entries) {
+            return 0;
+        }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        domain.ldt_clear(self.id, Some(&shared));
-        let mut table = DescTable {
+        self.cpu.desc.ldt = DescTable {
             entries,
             ..DescTable::default()
         };
-        for (page, slot) in table
-            .frames
-            .iter_mut()
-            .enumerate()
-            .take(entries.div_ceil(512) as usize)
-        {
-            let Some(maddr) = self.translate(va + (page as u64) * 4096) else {
-                continue;
-            };
-            let mfn = Mfn(maddr >> 12);
-            if domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0 {
-                *slot = Some(mfn);
-            }
-        }
-        self.cpu.desc.ldt = table;
+        self.ldt_base = va;
+        domain.ldt_clear(self.id, Some(&shared));
+        self.cpu.apply_purges();
         0
+    }
+
+    /// What becomes of a fault that names a selector: one into an LDT page that was not used before is taken back when
+    /// the page can be had (`None`: try again), and else the page fault that the processor would see.
+    pub(super) fn ldt_fault(&mut self, f: Fault) -> Option<Fault> {
+        const EXT_OR_IDT: u32 = 3;
+        let selector = match (f.vector, f.error_code) {
+            (vector::GP | vector::NP | vector::SS | vector::TS, Some(e)) if e & EXT_OR_IDT == 0 => e as u16,
+            _ => return Some(f),
+        };
+        if !self.ldt_page_is_absent(selector) {
+            return Some(f);
+        }
+        if self.map_ldt_page(selector) {
+            return None;
+        }
+        let va = self.ldt_base.wrapping_add(u64::from(selector & 0xfff8));
+        Some(Fault::pf(self.cpu.linear(va), 0))
+    }
+
+    /// The descriptor of a selector, for the hypervisor's own checks: takes LDT pages into use.
+    pub(super) fn descriptor(&mut self, selector: u16) -> Option<Descriptor> {
+        if self.ldt_page_is_absent(selector) {
+            self.map_ldt_page(selector);
+        }
+        self.cpu.descriptor(selector)
+    }
+
+    fn ldt_page_is_absent(&self, selector: u16) -> bool {
+        const TI: u16 = 4;
+        let ldt = &self.cpu.desc.ldt;
+        let frame = ldt.frames.get(usize::from(selector >> 12));
+        selector & TI != 0 && u32::from(selector >> 3) < ldt.entries && frame == Some(&None)
+    }
+
+    fn map_ldt_page(&mut self, selector: u16) -> bool {
+        let page = selector >> 12;
+        let va = self.ldt_base.wrapping_add(u64::from(page) * 4096);
+        let Some(maddr) = self.translate_kernel(va) else {
+            return false;
+        };
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        let mfn = Mfn(maddr >> 12);
+        let mapped = domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0;
+        self.cpu.apply_purges();
+        if let Some(slot) = self.cpu.desc.ldt.frames.get_mut(usize::from(page)) {
+            *slot = mapped.then_some(mfn);
+        }
+        mapped
     }
 }

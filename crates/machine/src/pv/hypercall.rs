@@ -113,8 +113,8 @@ impl Vcpu {
     }
 
     /// Checks a code selector that the guest returns to.
-    pub(super) fn check_return_cs(&self, cs: u16) -> Result<(), &'static str> {
-        let Some(d) = self.cpu.descriptor(cs) else {
+    pub(super) fn check_return_cs(&mut self, cs: u16) -> Result<(), &'static str> {
+        let Some(d) = self.descriptor(cs) else {
             return Err("return to a code selector outside the descriptor tables");
         };
         if !d.is_code() || !d.present() || d.dpl() != 3 {

@@ -71,7 +71,7 @@ impl Vcpu {
         Ok(())
     }
     /// What the hardware's iret to ring 3 checks.
-    fn check_return(&self, cs: u16, ss: u16, rip: u64) -> Result<(), &'static str> {
+    fn check_return(&mut self, cs: u16, ss: u16, rip: u64) -> Result<(), &'static str> {
         self.check_return_cs(cs)?;
         let long = self.cpu.descriptor(cs).is_some_and(|d| d.is_long());
         if long && !canonical(rip) {

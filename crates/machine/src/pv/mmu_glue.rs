@@ -40,19 +40,19 @@ impl PvCpu for Vcpu {
 
     fn flush_tlb(&mut self, who: Who) {
         if self.is_meant(who) {
-            // Views of other page tables are flushed when these are loaded, if any entry has changed by then.
+            // Views of other page tables are flushed when these are loaded. If no entry has changed, nothing is stale.
             for m in [self.base(true), self.base(false)].into_iter().flatten() {
-                self.cpu.flush_view(m);
+                self.cpu.refresh_view(m);
             }
         }
-        self.flush_others(who);
+        self.flush_others(who, Purge::Stale);
     }
 
     fn invlpg(&mut self, va: u64, who: Who) {
         if self.is_meant(who) {
             self.cpu.invlpg(va);
         }
-        self.flush_others(who);
+        self.flush_others(who, Purge::Page(va));
     }
 
     fn set_ldt(&mut self, va: u64, entries: u32) {
@@ -68,18 +68,14 @@ impl Vcpu {
         }
     }
 
-    /// Other vCPUs flush everything, also for one page: they are asked rarely.
-    fn flush_others(&mut self, who: Who) {
-        if who == Who::Local
-            || matches!(who, Who::Mask(m) if m & !(1u64.checked_shl(self.id).unwrap_or(0)) == 0)
-        {
-            return;
-        }
-        let domain = self.cpu.domain.clone();
-        let shared = self.cpu.shared.clone();
-        let op = domain.op(Some(&shared));
-        domain.machine.purge(Purge::AllTlb, Some(&shared));
-        drop(op);
+    fn flush_others(&mut self, who: Who, p: Purge) {
+        let mask = match who {
+            Who::Local => return,
+            Who::Mask(m) => m,
+            Who::All => u64::MAX,
+        };
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        domain.purge_vcpus(mask, p, &shared);
         self.cpu.apply_purges();
     }
 

@@ -6,6 +6,7 @@
 use crate::frames::{errno, segdesc, BaseKind, MmError, MmResult, Op, Ty};
 use crate::machine::{DomId, Domain};
 use crate::mem::Mfn;
+use crate::mmu::walk::M2P_COMPAT_VA;
 use crate::shared::{attention, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -100,6 +101,15 @@ pub(super) fn finish_batch<C: PvCpu>(c: &mut C, b: Batch, req_size: u64) -> Outc
     }
 }
 
+/// Xen's `guest_handle_okay`, the first of all checks: where an array of requests may begin.
+pub(super) fn array_ok(va: u64, count: u32, size: u64, is_32bit: bool) -> bool {
+    let count = u64::from(count & !MMU_UPDATE_PREEMPTED);
+    if is_32bit {
+        return va + (count * size).saturating_sub(1) < M2P_COMPAT_VA;
+    }
+    !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
+}
+
 /// The progress of a batch of requests.
 pub(super) struct Batch {
     pub req_va: u64,
@@ -140,6 +150,9 @@ impl Batch {
 /// HYPERVISOR_mmu_update. `foreigndom` and `count` as the guest gave them.
 pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
+    if !array_ok(req_va, count, 16, d.is_32bit) {
+        return Batch::failed(-i64::from(errno::EFAULT));
+    }
     let table_owner = match (foreigndom >> 16) as u16 {
         0 => Owner::Own,
         n if n - 1 == d.domid => Owner::Own,
@@ -220,6 +233,7 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
     const MACHPHYS_UPDATE: u64 = 1;
     const PRESERVE_AD: u64 = 2;
     const NO_TRANSLATE: u64 = 3;
+    // The address of an entry leaves three bits for the command.
     let (cmd, ptr) = (ptr & 7, ptr & !7);
     if cmd > NO_TRANSLATE {
         return Err(err(errno::ENOSYS));
@@ -278,6 +292,9 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
     if let Err(MmError::Errno(e)) = r {
         return -i64::from(e);
     }
+    if !matches!(flags & UVMF_FLUSHTYPE_MASK, UVMF_TLB_FLUSH | UVMF_INVLPG) {
+        return 0;
+    }
     let who = match flags & !UVMF_FLUSHTYPE_MASK {
         0 => Who::Local,
         UVMF_ALL => Who::All,
@@ -288,8 +305,7 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
     };
     match flags & UVMF_FLUSHTYPE_MASK {
         UVMF_TLB_FLUSH => c.flush_tlb(who),
-        UVMF_INVLPG => c.invlpg(va, who),
-        _ => {}
+        _ => c.invlpg(va, who),
     }
     0
 }

@@ -1,7 +1,8 @@
 //! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
 
 use super::mmu_ops::{
-    finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who,
+    array_ok, finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu,
+    Who,
 };
 use crate::frames::{errno, BaseKind, MmError, MmResult, Ty};
 use crate::machine::Domain;
@@ -56,12 +57,15 @@ fn err(e: i32) -> MmError {
 /// The whole hypercall; arguments as the guest gave them.
 pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
+    let size = ExtOp::size(d.is_32bit) as u64;
+    if !array_ok(op_va, count, size, d.is_32bit) {
+        return Batch::failed(-i64::from(errno::EFAULT));
+    }
     match page_owner(&d, foreigndom as u16) {
         Ok(Owner::Own) => {}
         Ok(_) => return Batch::failed(-i64::from(errno::EPERM)),
         Err(rc) => return Batch::failed(rc),
     }
-    let size = ExtOp::size(d.is_32bit) as u64;
     let mut b = Batch::new(c, op_va, count, done_va);
     let mut first = true;
     while b.next < b.count {
@@ -121,13 +125,14 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
     match op.cmd {
         0..=3 => {
             if d.is_32bit && op.cmd == 3 {
-                return Err(err(errno::EINVAL));
+                // A level that it does not have.
+                return Ok(());
             }
             d.op(Some(&me)).pin(Mfn(op.arg1), Ty::table(op.cmd as u8 + 1))
         }
         UNPIN_TABLE => d.op(Some(&me)).unpin(Mfn(op.arg1)),
         NEW_BASEPTR => new_base(c, d, BaseKind::Kernel, Some(Mfn(op.arg1))),
-        NEW_USER_BASEPTR if d.is_32bit => Err(err(errno::ENOSYS)),
+        NEW_USER_BASEPTR if d.is_32bit => Err(err(errno::EINVAL)),
         NEW_USER_BASEPTR => new_base(c, d, BaseKind::User, (op.arg1 != 0).then_some(Mfn(op.arg1))),
         TLB_FLUSH_LOCAL => {
             c.flush_tlb(Who::Local);
@@ -155,7 +160,8 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
             Ok(())
         }
         // Only a domain with devices may flush caches.
-        FLUSH_CACHE | FLUSH_CACHE_GLOBAL => Err(err(errno::EACCES)),
+        FLUSH_CACHE => Err(err(errno::EACCES)),
+        FLUSH_CACHE_GLOBAL => Err(err(errno::EINVAL)),
         SET_LDT => set_ldt(c, d, op),
         CLEAR_PAGE => {
             let mut mm = d.op(Some(&me));
@@ -190,8 +196,6 @@ fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
     if va & (PAGE_SIZE - 1) != 0 || entries > 8192 || !address_ok(va, d.is_32bit) {
         return Err(err(errno::EINVAL));
     }
-    let me = c.shared().clone();
-    d.ldt_clear(c.vcpu_id(), Some(&me));
     c.set_ldt(va, entries);
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::cpu::Cpu;
 use crate::machine::Domain;
 use crate::mem::Mfn;
 use crate::shared::{attention, VcpuShared};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 /// Selectors of Xen's own GDT that a 64-bit PV guest uses (`arch-x86/xen-x86_64.h`).
@@ -132,6 +133,8 @@ pub struct Vcpu {
     /// Virtual IOPL (PHYSDEVOP_set_iopl).
     iopl: u8,
     vm_assist: u64,
+    /// Where the guest has its LDT.
+    ldt_base: u64,
     /// CR2 as the guest last saw it.
     cr2: u64,
     /// An exception to deliver before the next instruction.
@@ -161,6 +164,7 @@ impl Vcpu {
         } else {
             selector::FLAT_KERNEL_SS
         };
+        cpu.shared.vcpu_id.store(id, Ordering::Relaxed);
         Vcpu {
             base_kernel: cpu.base(),
             cpu,
@@ -175,6 +179,7 @@ impl Vcpu {
             gs_base_other: 0,
             iopl: 0,
             vm_assist: 0,
+            ldt_base: 0,
             cr2: 0,
             injected: None,
             fast_hypercalls: true,

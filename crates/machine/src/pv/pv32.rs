@@ -102,19 +102,19 @@ impl Vcpu {
         Ok(sp)
     }
 
-    fn segment_base(&self, selector: u16) -> u32 {
-        self.cpu.descriptor(selector).map_or(0, |d| d.base() as u32)
+    fn segment_base(&mut self, selector: u16) -> u32 {
+        self.descriptor(selector).map_or(0, |d| d.base() as u32)
     }
 
-    fn is_code_of(&self, selector: u16, cpl: u8) -> bool {
-        let d = self.cpu.descriptor(selector);
+    fn is_code_of(&mut self, selector: u16, cpl: u8) -> bool {
+        let d = self.descriptor(selector);
         let level =
             |d: crate::cpu::segment::Descriptor| d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl;
         cpl > 0 && d.is_some_and(|d| d.is_code() && !d.is_long() && d.present() && level(d))
     }
 
-    fn is_stack_of(&self, selector: u16, cpl: u8) -> bool {
-        let d = self.cpu.descriptor(selector);
+    fn is_stack_of(&mut self, selector: u16, cpl: u8) -> bool {
+        let d = self.descriptor(selector);
         selector as u8 & 3 == cpl && d.is_some_and(|d| d.is_writable() && d.present() && d.dpl() == cpl)
     }
 
@@ -180,7 +180,6 @@ impl Vcpu {
                 continue;
             };
             let keep = self
-                .cpu
                 .descriptor(sel)
                 .is_some_and(|d| d.is_conforming() || d.dpl() >= cpl);
             if !keep {

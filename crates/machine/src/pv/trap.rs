@@ -23,7 +23,10 @@ impl Vcpu {
             Trap::Syscall => self.system_call(),
             Trap::Sysenter => self.sysenter(),
             Trap::Fault(f) if f.vector == vector::UD && self.forced_emulation() => self.forced_cpuid(),
-            Trap::Fault(f) => self.fault(f),
+            Trap::Fault(f) => {
+                let f = self.ldt_fault(f)?;
+                self.fault(f)
+            }
             Trap::SoftInt { vector, len } => self.soft_int(vector, len),
             Trap::Priv { insn, len } => self.privileged(insn, len),
             Trap::Unsupported(why) => Some(Exit::Unsupported(why)),

@@ -83,7 +83,7 @@ fn loops_between_tables_do_not_validate() {
 }
 
 #[test]
-fn only_an_l4_may_show_itself_and_only_read_only() {
+fn a_table_may_show_itself_read_only() {
     let mut g = guest();
     let [l4, l3, l2, _] = g.tree(&[]);
     g.fill(l4, &[(300, entry(l4, RO))]);
@@ -91,8 +91,11 @@ fn only_an_l4_may_show_itself_and_only_read_only() {
     assert_eq!(g.update(l4, 301, entry(l4, RW)), EINVAL);
     assert_eq!(g.update(l4, 301, entry(l4, RO)), 0);
     assert_eq!(g.update(l4, 301, entry(l4, RW)), EINVAL);
-    assert_eq!(g.update(l3, 301, entry(l3, RO)), EINVAL);
-    assert_eq!(g.update(l2, 301, entry(l2, RO)), EINVAL);
+    for m in [l3, l2] {
+        assert_eq!(g.update(m, 301, entry(m, RO)), 0);
+        assert_eq!(g.update(m, 301, entry(m, RW)), EINVAL);
+    }
+    g.audit();
     let [other, ..] = g.tree(&[]);
     assert_eq!(g.pin(4, other), 0);
     assert_eq!(g.update(l4, 302, entry(other, RO)), EINVAL, "another L4");
@@ -173,8 +176,10 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
         assert_eq!(g.update(f, 0, 1), EINVAL);
         assert_eq!(g.domain.release(f, None), EINVAL);
     }
-    for absent in [512, 1 << 39, u64::MAX >> 24] {
-        assert_eq!(g.update(l1, 0, (absent << 12 & pte::ADDR) | RO), EPERM);
+    const ALL_ONES: u64 = pte::ADDR >> 12;
+    for absent in [512, 1 << 39, ALL_ONES] {
+        let want = if absent == ALL_ONES { EINVAL } else { EPERM };
+        assert_eq!(g.update(l1, 0, (absent << 12 & pte::ADDR) | RO), want);
         assert_eq!(g.update(l2, 3, (absent << 12 & pte::ADDR) | RO), EINVAL);
         assert_eq!(g.pin(1, Mfn(absent)), EINVAL);
     }
@@ -255,7 +260,7 @@ fn shared_hypervisor_frames_are_never_tables_and_never_released() {
 }
 
 #[test]
-fn a_half_aligned_update_of_a_live_table_is_refused() {
+fn the_low_bits_of_an_update_are_its_command_so_halves_of_entries_have_no_name() {
     let mut g = guest();
     let [l4, .., l1] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
@@ -269,17 +274,15 @@ fn sizes_and_addresses_at_the_ends_of_their_range_do_no_harm() {
     let mut g = guest();
     for va in [0, ARGS, u64::MAX - 8, 1 << 63] {
         for count in [u32::MAX, 1 << 31, 0x7fff_ffff] {
-            let small = count == 1 << 31;
+            let small = count == 1 << 31 && va != 1 << 63;
             let r = mmu_ops::mmu_update(&mut g, va, count, u64::MAX, 0x7ff0);
             assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
             let r = mmuext::mmuext_op(&mut g, va, count, u64::MAX, 0x7ff0);
             assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
         }
     }
-    assert_eq!(
-        g.updates(&[(u64::MAX, u64::MAX), (u64::MAX - 7, 3)], 0x7ff0),
-        ENOSYS
-    );
+    let wild = [(u64::MAX - 7, u64::MAX), (u64::MAX - 7, 3)];
+    assert_eq!(g.updates(&wild, 0x7ff0), EINVAL);
     assert_eq!(g.pin(1, Mfn(u64::MAX)), EINVAL);
     assert_eq!(g.ext(16, u64::MAX >> 11, 0), EINVAL);
     assert_eq!(mmu_ops::update_descriptor(&mut g, u64::MAX - 7, 0), EINVAL);

@@ -89,6 +89,7 @@ impl PvCpu for Guest {
         self.flushes.push(who);
     }
     fn set_ldt(&mut self, va: u64, entries: u32) {
+        self.domain.ldt_clear(self.id, None);
         self.ldt = (va, entries);
     }
 }

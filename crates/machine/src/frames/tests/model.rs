@@ -130,7 +130,9 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
                 bits,
             } => {
                 let at = frame(table).maddr() + index as u64 * 8;
-                ptwr(&g.domain, &g.shared, at, &mut |_| Some(entry(frame(to), bits)));
+                ptwr(&g.domain, &g.shared, at, false, &mut |_| {
+                    Some(entry(frame(to), bits))
+                });
             }
             Step::Poke {
                 table,
