@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BUDGET = 1 << 40
 """Instructions per `run` when nothing else bounds it."""
 NEVER_NS = (1 << 63) - 1
+LONGEST_SLEEP_S = 3600.0
+"""A guest may ask for longer than the host can count."""
 
 
 class Vcpu:
@@ -320,6 +322,7 @@ class Vcpu:
         now_ns = host.now_ns()
         if self.runstates.state is not self.run_state:
             self.runstates.enter(self.run_state, now_ns)
+            timekeeping.write_runstate(self, now_ns)
         if self.domain.pause_count or self.domain.shutdown_code is not None:
             host.quiet.notify_all()
         if self.domain.shutdown_code is not None or self._next_ns is None:
@@ -327,7 +330,7 @@ class Vcpu:
         elif isinstance(host.clock, VirtualClock):
             self._sleep_virtual()
         else:
-            self.wake.wait((self._next_ns - now_ns) / 1e9)
+            self.wake.wait(min((self._next_ns - now_ns) / 1e9, LONGEST_SLEEP_S))
 
     def _sleep_virtual(self) -> None:
         """With virtual time: when nothing can run, time jumps to the next timer."""
