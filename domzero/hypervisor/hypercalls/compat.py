@@ -10,6 +10,7 @@ from pathlib import Path
 
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor.hypercalls import TABLE, Operation, State, SubOperation
+from domzero.hypervisor.hypercalls.evidence import IN_MACHINE_COMMANDS, REFUSED_IN_MACHINE, TESTS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "compat.md"
 
@@ -23,6 +24,9 @@ Made by `python -m domzero.hypervisor.hypercalls.compat` from the dispatch table
 | yes | does what Xen does for an unprivileged PV domain |
 | refused | Xen refuses it to an unprivileged PV domain; the same errno here |
 | missing | not there yet: the guest sees -ENOSYS, and the log one line |
+
+"Shown by" names a test that fails when the operation does not do that; tests beginning with `test_` are pytest's, the
+others Rust's. Many operations have more tests than the one that is named.
 
 "In the machine" means that the compiled part answers it without Python; its rules are in `docs/internals/contract.md`.
 
@@ -43,14 +47,29 @@ def _operation_state(row: Operation) -> State:
     return State.DONE if row.handler or row.subs else State.MISSING
 
 
+def key_of(hypercall: str, command: str) -> str:
+    """The key of `evidence.TESTS`."""
+    return f"{hypercall} {command}".rstrip()
+
+
+def keys() -> list[str]:
+    """Every operation there is, as `evidence.TESTS` names them."""
+    found = []
+    for row in TABLE.values():
+        commands = IN_MACHINE_COMMANDS.get(row.name) or [sub.name for sub in row.subs.values()] or [""]
+        found += [key_of(row.name, command) for command in commands]
+    return found
+
+
 def render() -> str:
     """The document's text."""
-    lines = [_HEAD, "| nr | hypercall | command | state | notes |", "| --- | --- | --- | --- | --- |"]
+    lines = [_HEAD, "| nr | hypercall | command | state | notes | shown by |", "| --- | --- | --- | --- | --- | --- |"]
     counts = dict.fromkeys(State, 0)
 
     def add(nr: int, name: str, command: str, state: State, note: str) -> None:
         counts[state] += 1
-        lines.append(f"| {nr} | {name} | {command} | {state.value} | {note} |")
+        test = TESTS.get(key_of(name, command), "")
+        lines.append(f"| {nr} | {name} | {command} | {state.value} | {note} | {test and f'`{test}`'} |")
 
     for nr in Hypercall:
         row = TABLE.get(nr)
@@ -60,6 +79,12 @@ def render() -> str:
                 add(nr, name, "", State.MISSING, "")
             continue
         machine = "in the machine" if row.in_machine else ""
+        for command in IN_MACHINE_COMMANDS.get(name, ()):
+            errno = REFUSED_IN_MACHINE.get(command)
+            refusal = f"-{errno.name}" if errno is not None else ""
+            add(nr, name, command, State.REFUSED if errno is not None else State.DONE, _note(refusal, machine))
+        if name in IN_MACHINE_COMMANDS:
+            continue
         if not row.subs:
             add(nr, name, "", _operation_state(row), _note(_errno(row), row.note, machine))
             continue

@@ -225,7 +225,7 @@ def test_reset_closes_everything(host: Any, domain: Any, vcpu: Any) -> None:
     assert domain.evtchn.virqs == {}
 
 
-def test_without_control_block_the_fifo_operations_and_always_physical_interrupts_are_refused(vcpu: Any) -> None:
+def test_physical_interrupts_and_without_control_block_fifo_are_refused(vcpu: Any) -> None:
     _, port = bind_virq(vcpu, Virq.VIRQ_TIMER)
     assert op(vcpu, EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority(port, 3)) == -Errno.ENOSYS
     assert op(vcpu, EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array(1)) == -Errno.EOPNOTSUPP

@@ -495,3 +495,19 @@ fn an_extent_is_contiguous_aligned_and_counted() {
     assert_eq!(d.destroy(), 0);
     assert_eq!(m.free_frames(), free);
 }
+
+#[test]
+fn flushes_reach_the_vcpus_they_name() {
+    let mut g = guest();
+    let [local, invlpg_local, multi, invlpg_multi, all, invlpg_all] = [6, 7, 8, 9, 10, 11];
+    for cmd in [local, invlpg_local, all, invlpg_all] {
+        assert_eq!(g.ext(cmd, 0x5000, 0), 0);
+    }
+    // The mask is read from where the command itself stands.
+    for cmd in [multi, invlpg_multi] {
+        assert_eq!(g.ext(cmd, 0x5000, ARGS), 0);
+        assert_eq!(g.ext(cmd, 0x5000, 0x1000), EINVAL);
+    }
+    let seen: Vec<String> = g.flushes.iter().map(|w| format!("{w:?}")).collect();
+    assert_eq!(seen, ["Local", "Local", "All", "All", "Mask(8)", "Mask(9)"]);
+}
