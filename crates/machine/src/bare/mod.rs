@@ -209,7 +209,7 @@ impl Bare {
             let insn = Decoder::with_ip(32, bytes, rip & 0xfff, DecoderOptions::NONE).decode();
             return (!insn.is_invalid()).then_some(insn);
         }
-        decode_one(bytes, rip & 0xfff).ok()
+        decode_one(64, bytes, rip & 0xfff).ok()
     }
 
     /// Runs one instruction.

@@ -7,7 +7,7 @@ use super::fault::{Fault, Trap};
 use super::{Cpu, SlowFn};
 use crate::mem::Mfn;
 use crate::mmu::walk::Access;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Instructions in a block.
 const MAX_INSNS: usize = 64;
@@ -43,18 +43,20 @@ impl Cpu {
             let mut buf = [0u8; WINDOW + 15];
             let have = room.min(WINDOW);
             copy_bytes(page.host, &mut buf[..have]);
-            let (mut insns, mut end) = decode_all(&buf[..have], offset as u64, max.min(MAX_INSNS));
+            let bits = self.bits();
+            let (mut insns, mut end) = decode_all(bits, &buf[..have], offset as u64, max.min(MAX_INSNS));
             let mut second = None;
             if insns.is_empty()
                 && room < 15
-                && decode_one(&buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes)
+                && decode_one(bits, &buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes)
             {
-                let next = self.translate(rip.wrapping_add(room as u64), Access::Fetch)?;
+                let next = self.linear(rip.wrapping_add(room as u64));
+                let next = self.translate(next, Access::Fetch)?;
                 if keep && self.mark_code(next.mfn) {
                     continue;
                 }
                 copy_bytes(next.host, &mut buf[room..15]);
-                (insns, end) = decode_all(&buf[..15], offset as u64, 1);
+                (insns, end) = decode_all(bits, &buf[..15], offset as u64, 1);
                 if end > room {
                     second = Some((next.mfn, (end - room) as u16, next.host));
                 }
@@ -108,7 +110,8 @@ impl Cpu {
         let mut ended = false;
         while let Some(insn) = insns.get(i) {
             let left = (insns.len() - i) as u8;
-            let fused = if self.slow_only {
+            let slow = self.slow_only || self.code32 && self.checks_segment(insn);
+            let fused = if slow {
                 None
             } else {
                 fast::lower::fuse(insn, insns.get(i + 1))
@@ -119,7 +122,7 @@ impl Cpu {
                     i += 1;
                     Some((l, insn.len() + n))
                 }
-                None if self.slow_only => None,
+                None if slow => None,
                 None => {
                     fast::lower::lower(insn, live.get(i).copied().unwrap_or(true)).map(|l| (l, insn.len()))
                 }
@@ -155,7 +158,7 @@ impl Cpu {
             }
         }
         if insns.is_empty() {
-            let mut op = Op::new(if too_long(&buf[..end.max(15)]) {
+            let mut op = Op::new(if too_long(self.bits(), &buf[..end.max(15)]) {
                 fast::op_gp
             } else {
                 fast::op_ud
@@ -183,6 +186,30 @@ impl Cpu {
             );
         }
         out
+    }
+}
+
+impl Cpu {
+    /// Width of the code that blocks are decoded from.
+    pub(crate) fn bits(&self) -> u32 {
+        match (self.code32, self.code16) {
+            (false, _) => 64,
+            (true, false) => 32,
+            (true, true) => 16,
+        }
+    }
+
+    /// Whether the memory operand of an instruction in flat 32-bit code lies in a segment with limits or a base of its
+    /// own.
+    fn checks_segment(&self, i: &Instruction) -> bool {
+        let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+        memory
+            && match i.memory_segment() {
+                Register::CS => true,
+                Register::FS => self.mode & 2 == 0,
+                Register::GS => self.mode & 4 == 0,
+                _ => false,
+            }
     }
 }
 
@@ -222,8 +249,8 @@ fn push_slow(ops: &mut Vec<Slot>, insn: &Instruction, f: SlowFn, off: usize, lef
     ops.extend_from_slice(&payload);
 }
 
-pub fn decode_one(bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
-    let mut d = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
+pub fn decode_one(bits: u32, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
+    let mut d = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
     let i = d.decode();
     match d.last_error() {
         DecoderError::None => Ok(i),
@@ -232,8 +259,8 @@ pub fn decode_one(bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
 }
 
 /// Decodes until the block ends; gives the instructions and the number of bytes they take.
-fn decode_all(bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
-    let mut d = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
+fn decode_all(bits: u32, bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
+    let mut d = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
     let mut out = Vec::with_capacity(16);
     let mut end = 0;
     while out.len() < max && d.can_decode() {
@@ -251,9 +278,12 @@ fn decode_all(bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
 }
 
 /// An instruction of more than 15 bytes raises #GP instead of #UD: only prefixes make it that long.
-fn too_long(bytes: &[u8]) -> bool {
-    let prefix =
-        |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+fn too_long(bits: u32, bytes: &[u8]) -> bool {
+    let prefix = |b: &u8| match b {
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
+        0x40..=0x4f => bits == 64,
+        _ => false,
+    };
     let prefixes = bytes.iter().take(15).take_while(|b| prefix(b)).count();
     let mut padded = [0u8; 30];
     let rest: Vec<u8> = bytes
@@ -264,7 +294,7 @@ fn too_long(bytes: &[u8]) -> bool {
         .collect();
     padded[..rest.len()].copy_from_slice(&rest);
     prefixes >= 15
-        || (prefixes > 8 && decode_one(&padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
+        || (prefixes > 8 && decode_one(bits, &padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
 }
 
 /// True if `insn` must be the last of its block: it branches, may leave the engine, or changes what later

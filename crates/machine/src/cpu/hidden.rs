@@ -14,6 +14,13 @@ pub const DS: usize = 3;
 pub const FS: usize = 4;
 pub const GS: usize = 5;
 
+/// 64-bit code.
+pub const MODE_LONG: u8 = 0;
+/// 32-bit code in flat segments; with bits 1 and 2, offsets in fs and gs need no checks.
+pub const MODE_FLAT: u8 = 1;
+/// Instructions run one by one.
+pub const MODE_STEPS: u8 = 8;
+
 /// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical, and aligned.
 const RAISES_GP: u64 = 1 << 63;
 const RAISES_SS: u64 = 1 << 62;
@@ -215,11 +222,25 @@ impl Cpu {
         self.code32 = false;
         self.code16 = false;
         self.whole = 0;
+        self.mode = MODE_LONG;
+        self.addr_mask = !0;
+    }
+
+    /// Whether 32-bit code, its data and its stack lie in segments that do not matter.
+    fn is_flat(&self) -> bool {
+        const DATA: u8 = 1 << ES | 1 << SS | 1 << DS;
+        let cs = self.hidden[CS];
+        !self.code16
+            && cs.base == 0
+            && cs.limit == u32::MAX
+            && self.hidden[SS].is_wide()
+            && self.whole & DATA == DATA
+            && [ES, SS, DS].iter().all(|&n| self.hidden[n].base == 0)
     }
 
     /// Works out how code runs from the hidden parts. True if that has changed.
     pub(crate) fn update_mode(&mut self) -> bool {
-        let before = (self.code32, self.code16, self.whole);
+        let before = (self.mode, self.code16, self.whole);
         let cs = self.hidden[CS];
         if cs.is_long() || !cs.is_code() && !self.domain.is_32bit {
             self.set_long_mode();
@@ -232,7 +253,13 @@ impl Cpu {
                     self.whole |= 1 << n;
                 }
             }
+            self.addr_mask = 0xffff_ffff;
+            self.mode = if self.is_flat() {
+                MODE_FLAT | self.whole >> (FS - 1) & 6
+            } else {
+                MODE_STEPS
+            };
         }
-        (self.code32, self.code16, self.whole) != before
+        (self.mode, self.code16, self.whole) != before
     }
 }

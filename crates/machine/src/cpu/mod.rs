@@ -68,6 +68,8 @@ pub struct Cpu {
     pub gs_base: u64,
     /// Where a fast handler puts what it must not put into a register yet.
     pub(crate) scratch: u64,
+    /// What linear addresses are cut to: 32 bits of them in 32-bit code.
+    pub(crate) addr_mask: u64,
     /// Instructions that may still run before attention is looked at.
     pub(crate) slice: i64,
     /// Translations of the current view.
@@ -106,6 +108,8 @@ pub struct Cpu {
     pub(crate) code32: bool,
     /// 16-bit code; `code32` is set too.
     pub(crate) code16: bool,
+    /// What blocks are decoded for, part of their keys; [`hidden::MODE_STEPS`]: none are.
+    pub(crate) mode: u8,
     /// Bit n: every offset of segment register n may be read and written (of 16- and 32-bit code).
     pub(crate) whole: u8,
     /// The hidden parts of `sel`.
@@ -212,6 +216,7 @@ impl Cpu {
             fs_base: 0,
             gs_base: 0,
             scratch: 0,
+            addr_mask: !0,
             slice: 0,
             tlb: views.current_tlb(),
             jumps: views.current_jumps(),
@@ -233,6 +238,7 @@ impl Cpu {
             sel: [0; 6],
             code32: false,
             code16: false,
+            mode: hidden::MODE_LONG,
             whole: 0,
             hidden: Default::default(),
             desc: segment::DescTables::default(),

@@ -2,6 +2,7 @@
 
 use super::block::{key, Op};
 use super::fault::Trap;
+use super::hidden::MODE_STEPS;
 use super::{Cpu, Stop};
 use crate::frames::flag;
 use crate::mem::Mfn;
@@ -64,7 +65,7 @@ impl Cpu {
                     Some(t) => return Stop::Trap(t),
                 }
             }
-            if self.code32 {
+            if self.mode == MODE_STEPS {
                 match self.step_compat() {
                     Ok(()) => continue,
                     Err(t) => return Stop::Trap(t),
@@ -126,6 +127,8 @@ impl Cpu {
 
     /// The block at `rip`; `None` if its instructions must be decoded each time.
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
+        self.rip &= self.addr_mask;
+        self.views.set_mode(self.mode);
         let rip = self.rip;
         // SAFETY: `jumps` points to the current view's table, the index is in range.
         let slot = unsafe { *self.jumps.add(jump_index(rip)) };
@@ -142,7 +145,7 @@ impl Cpu {
         } else {
             self.translate(rip, Access::Fetch)?.mfn
         };
-        let k = key(mfn, rip, 0);
+        let k = key(mfn, rip, self.mode);
         let op = match self.blocks.get(k) {
             Some(op) => op,
             None => {
@@ -151,7 +154,7 @@ impl Cpu {
                 }
                 let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
                 let start = (rip & 0xfff) as u16;
-                let k = key(mfn, rip, 0);
+                let k = key(mfn, rip, self.mode);
                 self.blocks
                     .insert(k, &draft.ops, mfn, start, draft.end, draft.second)
             }

@@ -76,6 +76,8 @@ pub struct View {
     jumps: Box<[Jump]>,
     /// Bit n: there may be jumps to a page with TLB index n.
     jump_pages: [u64; TLB_SIZE / 64],
+    /// What the blocks in `jumps` were decoded for.
+    jump_mode: u8,
 }
 
 /// No node, in the lists of translations by frame.
@@ -112,6 +114,7 @@ impl View {
             touched: Vec::new(),
             jumps: (0..JUMPS).map(no_jump).collect(),
             jump_pages: [0; TLB_SIZE / 64],
+            jump_mode: 0,
         }
     }
 
@@ -186,6 +189,15 @@ impl Views {
     /// The jump cache of the current view; valid as long as `current_tlb`.
     pub fn current_jumps(&mut self) -> *mut Jump {
         self.list[self.current].jumps.as_mut_ptr()
+    }
+
+    /// From now on jumps of the current view lead to blocks of this mode.
+    pub fn set_mode(&mut self, mode: u8) {
+        let v = &mut self.list[self.current];
+        if v.jump_mode != mode {
+            v.jump_mode = mode;
+            v.clear_jumps();
+        }
     }
 
     /// Empties every jump cache.

@@ -33,7 +33,7 @@ pub(crate) unsafe fn follow(cpu: *mut Cpu, op: *const Op, taken: bool) -> *const
     } else {
         i32::from((*op).off) + i32::from((*op).len)
     };
-    let rip = (*cpu).page_va.wrapping_add(target as i64 as u64);
+    let rip = (*cpu).page_va.wrapping_add(target as i64 as u64) & (*cpu).addr_mask;
     if (0..4096).contains(&target) {
         let holder = if taken { op } else { op.add(1) };
         let slot = holder.cast::<u64>().add(1).cast_mut();
@@ -80,7 +80,10 @@ pub unsafe fn op_fall(cpu: *mut Cpu, op: *const Op) -> *const Op {
 
 /// A jump out of the page, and its end.
 pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+    jump!(
+        cpu,
+        (*cpu).page_va.wrapping_add((*op).disp as i64 as u64) & (*cpu).addr_mask
+    )
 }
 
 /// Pushes the return address.
@@ -219,7 +222,7 @@ pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 pub fn lower(i: &Instruction) -> Option<Low> {
     let mut op = Op::new(op_nop);
     match i.code() {
-        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => {
             let target = target(i)?;
             let near = (0..4096).contains(&target);
             op.h = if near { op_fall } else { op_far };
@@ -234,6 +237,37 @@ pub fn lower(i: &Instruction) -> Option<Low> {
             op.h = if near { call_near } else { call_far };
             op.links = u8::from(near);
             return Some(Low::Op(op, LowExt { imm: 0, target }));
+        }
+        Code::Call_rel32_32 => {
+            let target = target(i)?;
+            let near = (0..4096).contains(&target);
+            op.base = RSP;
+            op.h = if near { narrow::call_near } else { narrow::call_far };
+            op.links = u8::from(near);
+            return Some(Low::Op(op, LowExt { imm: 0, target }));
+        }
+        Code::Retnd | Code::Retnd_imm16 => {
+            op.base = RSP;
+            op.imm = match i.code() {
+                Code::Retnd_imm16 => u64::from(i.immediate16()),
+                _ => 0,
+            };
+            return with(narrow::ret, op);
+        }
+        Code::Call_rm32 | Code::Jmp_rm32 => {
+            let call = i.code() == Code::Call_rm32;
+            if is_reg(i, 0) {
+                op.base = RSP;
+                op.src = reg_off(i.op0_register());
+                return with(if call { narrow::call_reg } else { narrow::jmp_reg }, op);
+            }
+            let h: Handler = match (call, memory(i, &mut op)?) {
+                (true, false) => narrow::call_mem::<false>,
+                (true, true) => narrow::call_mem::<true>,
+                (false, false) => narrow::jmp_mem::<false>,
+                (false, true) => narrow::jmp_mem::<true>,
+            };
+            return with(h, op);
         }
         Code::Retnq => {
             op.base = RSP;

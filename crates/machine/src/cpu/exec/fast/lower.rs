@@ -1,9 +1,9 @@
 //! Chooses fast handlers for instructions, and finds out which flags nobody will look at.
 
-use super::{alu, flow, misc, mov, shift, string, vector, Handler, Op, RSP};
+use super::{alu, flow, misc, mov, narrow, shift, string, vector, Handler, Op, RSP};
 use crate::cpu::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::cpu::regs::{gpr_index, is_high_byte};
-use iced_x86::{Code, ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, CodeSize, ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
 
 /// What goes into the slot after an op with links (and `target` into `disp` of one without).
 #[derive(Clone, Copy, Default)]
@@ -49,8 +49,12 @@ pub(super) fn is_mem(i: &Instruction, n: u32) -> bool {
 /// Fills in the memory operand; says whether it has an index, or `None` if it takes a slow handler.
 pub(super) fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
     let (base, index) = (i.memory_base(), i.memory_index());
-    let displ = i.memory_displacement64() as i64;
-    op.disp = i32::try_from(displ).ok()?;
+    let wide = i.code_size() == CodeSize::Code64;
+    op.disp = if wide {
+        i32::try_from(i.memory_displacement64() as i64).ok()?
+    } else {
+        i.memory_displacement32() as i32
+    };
     (op.base, op.index, op.scale) = (ZERO, ZERO, 0);
     let segment = match i.memory_segment() {
         Register::FS => Some(FS),
@@ -58,10 +62,12 @@ pub(super) fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
         _ => None,
     };
     match base {
-        Register::None if i.memory_displ_size() == 4 => return None,
+        Register::None if wide && i.memory_displ_size() == 4 => return None,
+        // 16-bit addresses.
+        Register::None if !wide && index == Register::None && i.memory_displ_size() == 2 => return None,
         Register::None => {}
         Register::RIP => op.base = PAGE,
-        r if r.is_gpr64() => op.base = reg_off(r),
+        r if r.is_gpr64() || !wide && r.is_gpr32() => op.base = reg_off(r),
         _ => return None,
     }
     if index == Register::None {
@@ -77,7 +83,7 @@ pub(super) fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
             None => false,
         });
     }
-    if segment.is_some() || !index.is_gpr64() {
+    if segment.is_some() || !(index.is_gpr64() || !wide && index.is_gpr32()) {
         return None;
     }
     op.index = reg_off(index);
@@ -154,11 +160,13 @@ pub(super) fn cond_number(i: &Instruction) -> Option<u8> {
     })
 }
 
-/// A near branch target relative to the start of the page, if it is a 64-bit branch and fits.
+/// A near branch target relative to the start of the page, if it has the width of the code and fits.
 pub(super) fn target(i: &Instruction) -> Option<i32> {
-    (i.op0_kind() == OpKind::NearBranch64)
-        .then(|| i32::try_from(i.near_branch64() as i64).ok())
-        .flatten()
+    match i.op0_kind() {
+        OpKind::NearBranch64 => i32::try_from(i.near_branch64() as i64).ok(),
+        OpKind::NearBranch32 => Some(i.near_branch32() as i32),
+        _ => None,
+    }
 }
 
 /// Bit n: instruction n must leave exact flags.
@@ -282,7 +290,8 @@ pub fn lower(i: &Instruction, live: bool) -> Option<Low> {
             with(mov::pick_extend(from, to, m != M::Movzx, mem)?, op)
         }
         M::Lea => {
-            if i.memory_base().size() == 4 || i.memory_index().size() == 4 {
+            let wide = i.code_size() == CodeSize::Code64;
+            if wide && (i.memory_base().size() == 4 || i.memory_index().size() == 4) {
                 return None;
             }
             let mut plain = *i;
@@ -302,6 +311,15 @@ pub fn lower(i: &Instruction, live: bool) -> Option<Low> {
             op.dst = reg_off(i.op0_register());
             op.base = RSP;
             with(mov::pop_r, op)
+        }
+        M::Pop if i.code() == Code::Pop_r32 => {
+            op.dst = reg_off(i.op0_register());
+            op.base = RSP;
+            with(narrow::pop_r, op)
+        }
+        M::Leave if i.code() == Code::Leaved => {
+            op.base = super::RBP;
+            with(narrow::leave, op)
         }
         M::Leave if i.code() == Code::Leaveq => {
             op.base = super::RBP;
@@ -462,6 +480,25 @@ fn push_form(i: &Instruction) -> Option<Low> {
             } else {
                 with(mov::push_m::<false>, op)
             }
+        }
+        Code::Push_r32 => {
+            op.src = reg_off(i.op0_register());
+            with(narrow::push_r, op)
+        }
+        Code::Pushd_imm8 | Code::Pushd_imm32 => {
+            op.imm = immediate(i, 0)?;
+            with(narrow::push_i, op)
+        }
+        Code::Push_rm32 if is_mem(i, 0) => {
+            if memory(i, &mut op)? {
+                with(narrow::push_m::<true>, op)
+            } else {
+                with(narrow::push_m::<false>, op)
+            }
+        }
+        Code::Push_rm32 => {
+            op.src = reg_off(i.op0_register());
+            with(narrow::push_r, op)
         }
         Code::Push_rm64 => {
             op.src = reg_off(i.op0_register());

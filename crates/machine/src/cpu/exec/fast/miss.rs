@@ -121,12 +121,12 @@ fn fetch(c: &mut Cpu) -> Result<Instruction, Trap> {
     let page = c.translate(c.rip, Access::Fetch)?;
     // SAFETY: `first` bytes are left in the page.
     unsafe { std::ptr::copy(page.host, buf.as_mut_ptr(), first) };
-    match decode_one(&buf[..first], offset) {
+    match decode_one(c.bits(), &buf[..first], offset) {
         Err(DecoderError::NoMoreBytes) if first < 15 => {
-            let page = c.translate(c.rip.wrapping_add(first as u64), Access::Fetch)?;
+            let page = c.translate(c.linear(c.rip.wrapping_add(first as u64)), Access::Fetch)?;
             // SAFETY: 15 - first < 4096 bytes from the start of a page.
             unsafe { std::ptr::copy(page.host, buf.as_mut_ptr().add(first), 15 - first) };
-            decode_one(&buf, offset).map_err(|_| Fault::ud().into())
+            decode_one(c.bits(), &buf, offset).map_err(|_| Fault::ud().into())
         }
         r => r.map_err(|_| Fault::ud().into()),
     }

@@ -16,6 +16,7 @@ pub mod lower;
 pub mod misc;
 pub mod miss;
 pub mod mov;
+pub mod narrow;
 pub mod shift;
 pub mod simd;
 pub mod string;
@@ -227,7 +228,7 @@ pub(crate) unsafe fn ea<const X: bool>(cpu: *const Cpu, op: *const Op) -> u64 {
     if X {
         va = va.wrapping_add(rd::<u64>(cpu, (*op).index) << ((*op).scale & 3));
     }
-    va
+    va & (*cpu).addr_mask
 }
 
 /// Byte offsets of rsp and rbp, whose addresses belong to the stack segment.
@@ -240,7 +241,7 @@ const RBP: u8 = 5 * 8;
 pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
     let c = &mut *cpu;
     let mut t = t;
-    if std::mem::take(&mut c.noncanonical) && t == Trap::Fault(Fault::gp()) {
+    if std::mem::take(&mut c.noncanonical) && !c.code32 && t == Trap::Fault(Fault::gp()) {
         let stack = if (*op).h as usize == op_slow as Handler as usize
             || (*op).h as usize == op_slow_end as Handler as usize
         {
@@ -278,7 +279,7 @@ unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
     let f: SlowFn = std::mem::transmute::<usize, SlowFn>((*op).imm as usize);
     let insn = &*op.add(1).cast::<Instruction>();
     c.rip = c.page_va.wrapping_add((*op).off as u64);
-    c.next_rip = c.rip.wrapping_add((*op).len as u64);
+    c.next_rip = c.rip.wrapping_add((*op).len as u64) & c.addr_mask;
     finish(cpu, op, f(c, insn))
 }
 
