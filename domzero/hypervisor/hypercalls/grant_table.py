@@ -49,7 +49,7 @@ def _each(command: GrantTableOp, cls: type[T], *, whole: bool = False) -> Callab
         def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
             layout = layout_for(cls, vcpu.domain.is_32bit)
             size, status_at = sizeof(layout), offset_of(layout, "status")
-            guest_memory.check_range(vcpu, uop, size * count)
+            _check_array(vcpu, uop, size * count)
             for _ in range(min(count, ITEMS_AT_ONCE)):
                 arg = guest_memory.copy_in(vcpu, cls, uop)
                 try:
@@ -93,6 +93,14 @@ def _one(command: GrantTableOp, cls: type[T]) -> Callable[[Item[T]], Item[T]]:
     return register
 
 
+def _check_array(vcpu: "Vcpu", va: int, size: int) -> None:
+    """What Xen looks at before it begins with an array: for 64-bit guests only where it starts.
+
+    :raises GuestFault: it cannot be the guest's.
+    """
+    guest_memory.check_range(vcpu, va, size if vcpu.domain.is_32bit else 0)
+
+
 def _own_table(vcpu: "Vcpu", domid: int) -> GrantTable:
     """An unprivileged domain may look only at its own table.
 
@@ -115,7 +123,7 @@ def _tell_frames(vcpu: "Vcpu", frames: list[int], va: int, size: int) -> None:
 def setup_table(vcpu: "Vcpu", arg: abi.gnttab_setup_table) -> None:
     """Makes the table large enough and says where it is."""
     size = guest_memory.ulong_size(vcpu)
-    guest_memory.check_range(vcpu, arg.frame_list, arg.nr_frames * size)
+    _check_array(vcpu, arg.frame_list, arg.nr_frames * size)
     table = _own_table(vcpu, arg.dom)
     table.grow(arg.nr_frames)
     _tell_frames(vcpu, table.frames[: arg.nr_frames], arg.frame_list, size)
@@ -132,6 +140,8 @@ def query_size(vcpu: "Vcpu", arg: abi.gnttab_query_size) -> None:
 @_one(GrantTableOp.GNTTABOP_get_status_frames, abi.gnttab_get_status_frames)
 def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
     """Where version 2 shows which grants are in use."""
+    if vcpu.domain.is_32bit:
+        _check_array(vcpu, arg.frame_list, arg.nr_frames * 8)
     table = _own_table(vcpu, arg.dom)
     if arg.nr_frames > len(table.status_frames):
         raise GrantError(GntStatus.GNTST_general_error)
@@ -273,7 +283,7 @@ def _cache_flush(vcpu: "Vcpu", arg: abi.gnttab_cache_flush) -> int:
 def cache_flush(vcpu: "Vcpu", uop: int, count: int) -> int:
     """Cache maintenance is for other architectures: what asks for some is checked, and refused."""
     size = sizeof(layout_for(abi.gnttab_cache_flush, vcpu.domain.is_32bit))
-    guest_memory.check_range(vcpu, uop, size * count)
+    _check_array(vcpu, uop, size * count)
     for index in range(min(count, ITEMS_AT_ONCE)):
         rc = _cache_flush(vcpu, guest_memory.copy_in(vcpu, abi.gnttab_cache_flush, uop + index * size))
         if rc:
@@ -286,7 +296,7 @@ def cache_flush(vcpu: "Vcpu", uop: int, count: int) -> int:
 @grant_table_op.sub(GrantTableOp.GNTTABOP_transfer, note="EOPNOTSUPP, as with Xen's gnttab=no-transfer")
 def transfer(vcpu: "Vcpu", uop: int, count: int) -> int:
     """Frames do not change their owners."""
-    guest_memory.check_range(vcpu, uop, sizeof(layout_for(abi.gnttab_transfer, vcpu.domain.is_32bit)) * count)
+    _check_array(vcpu, uop, sizeof(layout_for(abi.gnttab_transfer, vcpu.domain.is_32bit)) * count)
     return -Errno.EOPNOTSUPP
 
 

@@ -42,7 +42,6 @@ XEN_SYSCTL_SIZE = 136
 XEN_PLATFORM_OP_SIZE = 136
 XENOPROF_INIT_SIZE = 72
 XENOPROF_GET_BUFFER_SIZE = {False: 24, True: 20}
-XENOPROF_VIRQ_OPS = (8, 11)
 DM_OP_BUFFERS = 2
 TRC_SUBCLS_SHIFT = 12
 
@@ -97,7 +96,9 @@ def dm_op(vcpu: "Vcpu", domid: int, nr_bufs: int, bufs: int) -> int:
     if nr_bufs > DM_OP_BUFFERS:
         return -Errno.E2BIG
     guest_memory.read(vcpu, bufs, nr_bufs * 2 * guest_memory.ulong_size(vcpu))
-    return -Errno.EPERM if _exists(vcpu, domid & 0xFFFF) else -Errno.ESRCH
+    if not _exists(vcpu, domid & 0xFFFF):
+        return -Errno.ESRCH
+    return -Errno.EPERM if domid & 0xFFFF == vcpu.domain.domid else -Errno.EINVAL  # no HVM domain
 
 
 @hypercall(Hypercall.HYPERVISOR_xenoprof_op, "ip", note="ENODEV for what is open to all: no profiling hardware")
@@ -111,7 +112,7 @@ def xenoprof_op(vcpu: "Vcpu", op: int, arg: int) -> int:
     if op == XENOPROF_get_buffer:
         guest_memory.read(vcpu, arg, XENOPROF_GET_BUFFER_SIZE[vcpu.domain.is_32bit])
         return -Errno.ENODEV
-    return -Errno.ENODEV if op in XENOPROF_VIRQ_OPS else -Errno.EPERM
+    return -Errno.EPERM
 
 
 hvm_op = operation(Hypercall.HYPERVISOR_hvm_op, "lp", HvmOp)

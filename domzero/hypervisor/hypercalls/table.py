@@ -157,7 +157,8 @@ class Operation:
         if sub.handler is None:
             if sub.errno is None:
                 return self._unimplemented(vcpu, f"{self.name} {sub.name}")
-            guest_memory.read(vcpu, args[-1], sub.reads[vcpu.domain.is_32bit])
+            if size := sub.reads[vcpu.domain.is_32bit]:
+                guest_memory.read(vcpu, args[-1], size)
             return -sub.errno
         rest = args[1:]
         if sub.struct is None:
