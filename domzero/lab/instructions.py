@@ -223,10 +223,10 @@ def _pv(probe: Probe) -> Seen:
 
 def _pv_state(guest: PvGuest) -> dict[str, int]:
     hw = guest.hw
-    state = _flat(hw.registers())
+    state: dict[str, int] = _flat(hw.registers())
     state["cr0.ts"] = int(hw.get_cr0_ts())
     state["cr4"] = hw.get_cr4()
-    state["dr7"] = hw.get_debug_reg(7)
+    state["dr7"] = hw.get_debug_reg(7) or 0
     state["blocked"] = int(guest.vcpu.is_blocked)
     return state
 

@@ -88,7 +88,7 @@ done
 wait
 echo "LOAD-ROUNDS $(cat /tmp/*/rounds | tr '\\n' ' ')"
 grep -H . /tmp/*/wrong 2>/dev/null
-dmesg | grep -E 'BUG|Oops|WARNING|stall|lockup|Call Trace|bad page|segfault' && echo LOAD-KERNEL-COMPLAINS
+dmesg | grep -A3 -E 'BUG|Oops|WARNING|stall|lockup|Call Trace|bad page|segfault' && echo LOAD-KERNEL-COMPLAINS
 echo LOAD-DONE
 sync
 poweroff -f
@@ -147,9 +147,9 @@ def main() -> int:
     args = parser.parse_args()
     build(args.ramdisk)
     result = run(args.kernel, args.ramdisk, vcpus=args.vcpus, seconds=args.seconds, limit=args.seconds * 3 + 120)
-    sys.stdout.write(
-        "\n".join(line for line in result.stdout.splitlines() if "LOAD-" in line or "/tmp/" in line) + "\n"
-    )
+    lines = result.stdout.splitlines()
+    first = next((n for n, line in enumerate(lines) if "LOAD-" in line), 0)
+    sys.stdout.write("\n".join(lines[first:]) + "\n")
     sys.stderr.write(result.stderr)
     return result.returncode
 
