@@ -29,6 +29,7 @@ check: setup
 
 bench: setup
 	cargo run --quiet --release -p domzero-machine --example bench
+	$(BIN)/python benchmarks/hypercalls.py
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup

@@ -88,7 +88,7 @@ done
 wait
 echo "LOAD-ROUNDS $(cat /tmp/*/rounds | tr '\\n' ' ')"
 grep -H . /tmp/*/wrong 2>/dev/null
-dmesg | grep -A3 -E 'BUG|Oops|WARNING|stall|lockup|Call Trace|bad page|segfault' && echo LOAD-KERNEL-COMPLAINS
+dmesg | grep -A3 -E 'BUG:|Oops|WARNING:|rcu.*stall|lockup|Call Trace|Bad page|segfault' && echo LOAD-KERNEL-COMPLAINS
 echo LOAD-DONE
 sync
 poweroff -f
