@@ -52,7 +52,7 @@ void guest(void)
         if (pages[i][0] != 0)
             CHECK(0, "a store after the shootdown: %lx", pages[i][0]);
         value = 0;
-        RC(mmuext(MMUEXT_PIN_L1_TABLE, mfn_of(pages[i]), 0), 0, "as a page table");
+        RC(mmuext(MMUEXT_PIN_L2_TABLE, mfn_of(pages[i]), 0), 0, "as a page table whose stores are not emulated");
         value = 0x1000;
         for (uint spin = 0; spin < 200; spin++)
             asm volatile("pause");

@@ -374,7 +374,8 @@ impl Cpu {
         let low = u64::MAX
             .checked_shr(64u32.saturating_sub(bits as u32))
             .unwrap_or(0);
-        let result = if matches!(size, 1 | 2 | 4 | 8) && shift + bits <= 64 {
+        // Only naturally aligned ones are emulated.
+        let result = if matches!(size, 1 | 2 | 4 | 8) && maddr & (size as u64 - 1) == 0 {
             let upper = plain && (shift, size) == (32, 4);
             ptwr(&self.domain, &self.shared, maddr & !7, upper, &mut |old| {
                 f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift)
