@@ -85,6 +85,7 @@ typedef u64 pte_t; /* an entry of any level: 64 bits in PAE, too */
 #define EPERM 1
 #define ENOENT 2
 #define ESRCH 3
+#define EIO 5
 #define E2BIG 7
 #define EBADF 9
 #define EAGAIN 11
@@ -95,9 +96,12 @@ typedef u64 pte_t; /* an entry of any level: 64 bits in PAE, too */
 #define EEXIST 17
 #define EXDEV 18
 #define ENODEV 19
+#define EISDIR 21
 #define EINVAL 22
 #define ENOSPC 28
+#define EROFS 30
 #define ENOSYS 38
+#define ENOTEMPTY 39
 #define EISCONN 106
 #define ENOTCONN 107
 #define ETIME 62

@@ -25,9 +25,9 @@ void guest(void)
 
     struct vcpu_register_vcpu_info move = {.mfn = mfn_of(pool[0]), .offset = 0};
     move.offset = 4096 - 32;
-    RC(vcpu_op(VCPUOP_register_vcpu_info, 0, &move), -EINVAL, "vcpu_info over a page's end");
-    move.offset = 4;
-    RC(vcpu_op(VCPUOP_register_vcpu_info, 0, &move), -EINVAL, "vcpu_info that is not aligned (XSA-327)");
+    REFUSED(vcpu_op(VCPUOP_register_vcpu_info, 0, &move), "vcpu_info over a page's end");
+    move.offset = BITS == 64 ? 4 : 2;
+    REFUSED(vcpu_op(VCPUOP_register_vcpu_info, 0, &move), "vcpu_info that is not aligned (XSA-327)");
     move.offset = 64;
     move.mfn = base_mfn();
     REFUSED(vcpu_op(VCPUOP_register_vcpu_info, 0, &move), "vcpu_info in a page table");

@@ -1,0 +1,17 @@
+/*
+ * An exception with a page table as stack: the domain crashes, with a report; nothing else happens.
+ * Documented: Xen's log, "domain_crash called" and its kin. domain: ends=crash
+ */
+#include "guest.h"
+#ifdef __x86_64__
+#define TRAP_IN "syscall"
+#else
+#define TRAP_IN "int $0x82"
+#endif
+
+void guest(void)
+{
+    print("READY " NAME);
+    asm volatile("mov %0, %%" SP "; ud2" ::"r"(info->pt_base + 0x800));
+    print("FAIL " NAME ": lived on");
+}
