@@ -17,7 +17,7 @@ test: setup
 
 test-all: setup
 	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet
-	$(BIN)/pytest -q
+	DOMZERO_GUEST_FUZZ_SECONDS=60 $(BIN)/pytest -q
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup
+	DOMZERO_GUEST_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q tests/guest/test_fuzz.py
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test engine hostile -- --nocapture
 
 format: setup
