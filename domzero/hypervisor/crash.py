@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 STACK_WORDS = 32
-WORDS_PER_LINE = 4
+BYTES_PER_LINE = 32
+CODE_BEFORE, CODE_AFTER = 16, 16
 VECTOR_PAGE_FAULT = 14
 
 _NAMES = {
@@ -61,6 +62,7 @@ def report(vcpu: "Vcpu", why: str, *, walk: int | None = None) -> None:
     lines.append(f"Domain {domain.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:")
     lines.append(f"----[ Xen-{XEN_MAJOR}.{XEN_MINOR}-domzero  x86_64  debug=n  Not tainted ]----")
     lines += _registers(vcpu)
+    lines += _code(vcpu)
     lines += _stack(vcpu)
     for line in lines:
         domain.host.log(line)
@@ -81,7 +83,7 @@ def _registers(vcpu: "Vcpu") -> list[str]:
         return "   ".join(f"{name + ':':<4} {r.get(name, 0):016x}" for name in names)
 
     kind = "kernel" if "guest_kernel" not in r and vcpu.hw.guest_kernel else "user"
-    cr3 = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"))
+    cr3 = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"), is_32bit=vcpu.domain.is_32bit)
     return [
         f"CPU:    {vcpu.vcpu_id}",
         f"RIP:    {r.get('cs', 0):04x}:[<{r.get('rip', 0):016x}>]",
@@ -98,18 +100,38 @@ def _registers(vcpu: "Vcpu") -> list[str]:
     ]
 
 
+def _mask(vcpu: "Vcpu") -> int:
+    """All bits of an address of this guest."""
+    return 0xFFFFFFFF if vcpu.domain.is_32bit else 2**64 - 1
+
+
+def _code(vcpu: "Vcpu") -> list[str]:
+    """The bytes around the instruction pointer; the one it points to in angle brackets."""
+    rip = vcpu.hw.get_reg("rip")
+    found: list[str] = []
+    for at in range(rip - CODE_BEFORE, rip + CODE_AFTER):
+        try:
+            byte = f"{vcpu.hw.read_va(at & _mask(vcpu), 1)[0]:02x}"
+        except _machine.GuestFault:
+            byte = "??"
+        found.append(f"<{byte}>" if at == rip else byte)
+    return [f"Guest code around {rip:016x}:", "   " + " ".join(found)]
+
+
 def _stack(vcpu: "Vcpu") -> list[str]:
-    rsp = vcpu.hw.get_reg("rsp") & ~7
-    lines = [f"Guest stack trace from rsp={rsp:016x}:"]
+    size, code = (4, "<I") if vcpu.domain.is_32bit else (8, "<Q")
+    rsp = vcpu.hw.get_reg("rsp") & -size & _mask(vcpu)
+    lines = [f"Guest stack trace from rsp={rsp:0{2 * size}x}:"]
     words: list[str] = []
     for index in range(STACK_WORDS):
         try:
-            data = vcpu.hw.read_va((rsp + 8 * index) & (2**64 - 1), 8)
+            data = vcpu.hw.read_va((rsp + size * index) & _mask(vcpu), size)
         except _machine.GuestFault:
             break
-        words.append(f"{struct.unpack('<Q', data)[0]:016x}")
-    for at in range(0, len(words), WORDS_PER_LINE):
-        lines.append("   " + " ".join(words[at : at + WORDS_PER_LINE]))
+        words.append(f"{struct.unpack(code, data)[0]:0{2 * size}x}")
+    per_line = BYTES_PER_LINE // size
+    for at in range(0, len(words), per_line):
+        lines.append("   " + " ".join(words[at : at + per_line]))
     if not words:
         lines.append("   Fault while accessing guest memory.")
     return lines

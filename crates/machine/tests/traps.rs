@@ -396,3 +396,35 @@ fn tsd_and_cpuid_faulting_concern_applications_only() {
     let (n, frame, _) = trapped(&mut v);
     assert_eq!((n, frame[0]), (13, CODE + 5));
 }
+
+#[test]
+fn applications_do_not_see_the_machine_to_phys_table() {
+    // mov eax, [rax]
+    let code = [0x8b, 0x00, 0x0f, 0x0b];
+    let m2p = 0xffff_8000_0000_0000;
+    for (strict, vector) in [(false, 6), (true, 14)] {
+        let (mut v, _) = vcpu(&code);
+        v.set_vm_assist(u64::from(strict) << 32);
+        v.cpu.regs[0] = m2p;
+        assert_eq!(trapped(&mut v).0, 6, "the kernel may read it");
+        v.cpu.rip = CODE;
+        v.cpu.regs[0] = m2p;
+        assert!(v.set_guest_kernel(false));
+        assert_eq!(trapped(&mut v).0, vector, "one L4 for both, strict: {strict}");
+    }
+}
+
+#[test]
+fn the_gs_selector_of_applications_is_loaded_or_null() {
+    let (mut v, _) = vcpu(&[]);
+    v.set_gs_base(true, 0x1234);
+    v.set_gs_base(false, 0x5678);
+    assert_eq!(v.set_segment_base(3, 0xe028), 0);
+    assert_eq!(
+        (v.cpu.sel[5], v.gs_base(false), v.gs_base(true)),
+        (0xe02b, 0, 0x1234)
+    );
+    v.set_gs_base(false, 0x5678);
+    assert_eq!(v.set_segment_base(3, 0x1000), 0, "errors are not told");
+    assert_eq!((v.cpu.sel[5], v.gs_base(false), v.gs_base(true)), (0, 0, 0x1234));
+}

@@ -6,6 +6,7 @@ from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY
 from domzero.abi.errno import Errno
 from domzero.abi.xen import Hypercall, VmAssistCmd, VmAssistType
 from domzero.hypervisor import guest_memory
+from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.hypercalls.table import hypercall, operation
 from domzero.hypervisor.selectors import fixup_selector
 
@@ -19,6 +20,15 @@ LAST_ASSIST_32 = 31
 _ASSISTS = frozenset(int(t) for t in VmAssistType)
 
 vm_assist = operation(Hypercall.HYPERVISOR_vm_assist, "uu", VmAssistCmd)
+
+
+def _check_assist(vcpu: "Vcpu", _command: int, assist: int) -> None:
+    """Xen looks at the type before the command."""
+    if _assist_bit(vcpu, assist) is None:
+        raise XenError(Errno.EINVAL)
+
+
+vm_assist.check = _check_assist
 
 
 @hypercall(Hypercall.HYPERVISOR_set_gdt, "pu")

@@ -29,6 +29,15 @@ VECTORS = 256
 Kind = Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"]
 
 callback_op = operation(Hypercall.HYPERVISOR_callback_op, "ip", CallbackOp)
+
+
+def _check_callback_op(vcpu: "Vcpu", command: int, _arg: int) -> None:
+    """An unknown command is EINVAL to a 32-bit guest, ENOSYS to others."""
+    if vcpu.domain.is_32bit and command not in set(CallbackOp):
+        raise XenError(Errno.EINVAL)
+
+
+callback_op.check = _check_callback_op
 nmi_op = operation(Hypercall.HYPERVISOR_nmi_op, "up", NmiOp)
 
 

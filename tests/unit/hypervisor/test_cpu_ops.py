@@ -127,6 +127,7 @@ def test_vm_assist_knows_its_types(domain: Any, vcpu: Any) -> None:
     for assist in (6, 31, 33, 64, 0xFFFFFFFF):
         assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 0, assist) == -Errno.EINVAL
     assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 2, 2) == -Errno.ENOSYS
+    assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 2, 6) == -Errno.EINVAL, "the type is looked at first"
     assert domain.vcpus[1].vm_assist_changed
 
 

@@ -44,7 +44,7 @@ impl Cpu {
             l4: key.l4,
             pae: self.domain.is_32bit,
             user: key.user,
-            m2p: self.m2p,
+            m2p: if self.m2p_hidden { (0, 0) } else { self.m2p },
         };
         let machine = &self.domain.machine;
         loop {

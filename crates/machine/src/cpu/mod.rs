@@ -132,6 +132,8 @@ pub struct Cpu {
     pub(crate) mem_frames: u64,
     /// First frame and number of frames of the machine-to-phys table.
     pub m2p: (u64, u64),
+    /// It is not mapped now: an application runs.
+    pub m2p_hidden: bool,
     pub(crate) views: Views,
     pub(crate) blocks: BlockCache,
     /// Forget all blocks before the next one is run.
@@ -252,6 +254,7 @@ impl Cpu {
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),
             m2p: (m2p.0 .0, m2p.1),
+            m2p_hidden: false,
             views,
             blocks: BlockCache::default(),
             forget_all: false,

@@ -1,6 +1,6 @@
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
-use super::{selector, Vcpu};
+use super::Vcpu;
 use crate::exit::Exit;
 use crate::mmu::walk::canonical;
 
@@ -106,9 +106,15 @@ impl Vcpu {
 
     /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
     fn set_gs_user_selector(&mut self, sel: u16) -> i64 {
-        let flat = matches!(sel | 3, selector::FLAT_KERNEL_SS | selector::FLAT_RING3_CS32);
-        self.cpu.sel[5] = if flat { sel } else { 0 };
-        self.set_gs_base(false, 0);
+        const GS: usize = 5;
+        let kernel_base = self.cpu.gs_base;
+        let sel = if sel > 3 { sel | 3 } else { sel };
+        if self.cpu.load_segment(GS, sel).is_err() {
+            // A null selector can always be loaded.
+            let _ = self.cpu.load_segment(GS, 0);
+        }
+        let user_base = std::mem::replace(&mut self.cpu.gs_base, kernel_base);
+        self.set_gs_base(false, user_base);
         0
     }
 

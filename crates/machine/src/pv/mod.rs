@@ -335,7 +335,16 @@ impl Vcpu {
         self.guest_kernel = !self.guest_kernel;
         self.cpu.table_stores = self.guest_kernel;
         std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
+        // Xen's entry is in the tables of the kernel; in those of applications only if they are the same, and the
+        // guest has not asked for more (VMASST_TYPE_m2p_strict).
+        const M2P_STRICT: u64 = 1 << 32;
+        let shared = self.base_user == self.base_kernel;
+        let strict = self.vm_assist & M2P_STRICT != 0;
+        self.cpu.m2p_hidden = !self.guest_kernel && (strict || !shared);
         self.cpu.set_base(base, false);
+        if strict && shared {
+            self.cpu.flush_tlb_view();
+        }
         true
     }
 
