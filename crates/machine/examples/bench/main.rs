@@ -22,6 +22,7 @@ type Result<T> = std::result::Result<T, IcedError>;
 /// A function of the number of iterations (rdi) that uses rax, rcx, rdx, rsi, r8..r11, xmm0..7 and [`DATA`].
 struct Kernel {
     name: &'static str,
+    bits: u32,
     what: &'static str,
     code: fn() -> Result<Vec<u8>>,
     data: fn() -> Vec<u8>,
@@ -196,66 +197,137 @@ fn bytes() -> Result<Vec<u8>> {
     })
 }
 
-const KERNELS: [Kernel; 10] = [
+fn assemble_32(body: impl FnOnce(&mut CodeAssembler) -> Result<()>) -> Result<Vec<u8>> {
+    let mut a = CodeAssembler::new(32)?;
+    body(&mut a)?;
+    a.assemble(CODE)
+}
+
+fn call_loop_32() -> Result<Vec<u8>> {
+    assemble_32(|a| {
+        let (mut top, mut callee) = (a.create_label(), a.create_label());
+        a.mov(esi, DATA as u32)?;
+        a.set_label(&mut top)?;
+        a.call(callee)?;
+        a.add(ecx, eax)?;
+        a.sub(edi, 1)?;
+        a.jne(top)?;
+        a.ret()?;
+        a.set_label(&mut callee)?;
+        a.mov(eax, dword_ptr(esi))?;
+        a.add(eax, 1)?;
+        a.mov(dword_ptr(esi), eax)?;
+        a.ret()
+    })
+}
+
+fn bytes_32() -> Result<Vec<u8>> {
+    assemble_32(|a| {
+        let (mut top, mut other, mut next) = (a.create_label(), a.create_label(), a.create_label());
+        a.mov(esi, DATA as u32)?;
+        a.xor(ecx, ecx)?;
+        a.set_label(&mut top)?;
+        a.movzx(eax, byte_ptr(esi + ecx))?;
+        a.cmp(eax, 100)?;
+        a.jae(other)?;
+        a.add(edx, eax)?;
+        a.jmp(next)?;
+        a.set_label(&mut other)?;
+        a.shl(eax, 2)?;
+        a.xor(edx, eax)?;
+        a.set_label(&mut next)?;
+        a.inc(ecx)?;
+        a.and(ecx, 0xfff)?;
+        a.dec(edi)?;
+        a.jne(top)?;
+        a.ret()
+    })
+}
+
+const KERNELS: [Kernel; 12] = [
     Kernel {
         name: "call",
+        bits: 64,
         what: "call, load, add, store, ret in a loop",
         code: call_loop,
         data: Vec::new,
     },
     Kernel {
         name: "straight",
+        bits: 64,
         what: "54 register instructions in a loop",
         code: straight,
         data: Vec::new,
     },
     Kernel {
         name: "chase-l1",
+        bits: 64,
         what: "pointer chase in 16 KiB",
         code: chase,
         data: || cycle(2048, 8),
     },
     Kernel {
         name: "chase-4m",
+        bits: 64,
         what: "pointer chase over 1024 pages",
         code: chase,
         data: || cycle(1 << 16, 64),
     },
     Kernel {
         name: "spread-1k",
+        bits: 64,
         what: "1024 shuffled blocks",
         code: || spread(1024),
         data: Vec::new,
     },
     Kernel {
         name: "spread-4k",
+        bits: 64,
         what: "4096 shuffled blocks",
         code: || spread(4096),
         data: Vec::new,
     },
     Kernel {
         name: "spread-16k",
+        bits: 64,
         what: "16384 shuffled blocks",
         code: || spread(16384),
         data: Vec::new,
     },
     Kernel {
         name: "bytes",
+        bits: 64,
         what: "byte loop with an unpredictable branch",
         code: bytes,
         data: || shuffled(4096).iter().map(|&v| v as u8).collect(),
     },
     Kernel {
         name: "copy",
+        bits: 64,
         what: "rep movsb of 256 bytes",
         code: copy,
         data: Vec::new,
     },
     Kernel {
         name: "double",
+        bits: 64,
         what: "scalar double arithmetic",
         code: doubles,
         data: || (1..9).flat_map(|i| (f64::from(i) * 1.1).to_le_bytes()).collect(),
+    },
+    Kernel {
+        name: "call-32",
+        bits: 32,
+        what: "the call loop in 32-bit code",
+        code: call_loop_32,
+        data: Vec::new,
+    },
+    Kernel {
+        name: "bytes-32",
+        bits: 32,
+        what: "the byte loop in 32-bit code",
+        code: bytes_32,
+        data: || shuffled(4096).iter().map(|&v| v as u8).collect(),
     },
 ];
 
@@ -265,8 +337,11 @@ struct Figure {
     native: Option<f64>,
 }
 
-fn guest(code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
+fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
     let mut vm = TestVm::new(&[]);
+    if bits == 32 {
+        vm.cpu.sel = [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0];
+    }
     vm.map(CODE, CODE_PAGES, pte::P | pte::US);
     vm.map(DATA, DATA_PAGES, pte::P | pte::US | pte::RW | pte::NX);
     vm.poke_pages(CODE, code);
@@ -379,10 +454,12 @@ fn main() {
             Err(e) => panic!("{}: {e}", k.name),
         };
         let data = (k.data)();
-        let (mips, per_iteration) = guest(&code, &data, seconds);
+        let (mips, per_iteration) = guest(k.bits, &code, &data, seconds);
         let figure = Figure {
             guest: mips,
-            native: native(&code, &data, per_iteration, seconds),
+            native: (k.bits == 64)
+                .then(|| native(&code, &data, per_iteration, seconds))
+                .flatten(),
         };
         if !json {
             match figure.native {

@@ -102,6 +102,9 @@ impl Cpu {
         if !canonical(va.wrapping_add(len as u64 - 1)) {
             return Err(self.not_canonical(va).into());
         }
+        if self.code32 && va.wrapping_add(len as u64) > 1 << 32 {
+            return Err(Fault::gp().into());
+        }
         Ok(())
     }
 

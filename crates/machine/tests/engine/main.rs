@@ -16,6 +16,8 @@ mod oracle;
 mod parallel;
 mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod segments;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod smc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod state;

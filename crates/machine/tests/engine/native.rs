@@ -201,6 +201,10 @@ impl Native {
             std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) u32::from(DS), options(nostack));
             std::arch::asm!("int3");
             *state = (*shared).state.clone();
+            if state.bits == 32 {
+                // The kernel returns to 16-bit stacks in a way that leaves its own bits up there.
+                state.regs[4] &= 0xffff_ffff;
+            }
             (*shared).end.clone()
         }
     }

@@ -82,9 +82,9 @@ fn into(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn bound<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let va = cpu.ea(i);
-    let low = load::<B>(cpu, va)?;
-    let high = load::<B>(cpu, ea_moved(cpu, i, u64::from(B / 8), u64::from(B / 8)))?;
+    let bytes = u64::from(B / 8);
+    let low = load::<B>(cpu, ea_moved(cpu, i, 0, bytes))?;
+    let high = load::<B>(cpu, ea_moved(cpu, i, bytes, bytes))?;
     let at = sext(B, gpr(cpu, i.op0_register())) as i64;
     if at < sext(B, low) as i64 || at > sext(B, high) as i64 {
         return Err(Fault::new(vector::BR).into());

@@ -222,11 +222,9 @@ fn pusha<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
 /// popa: all but rsp.
 fn popa<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let bytes = B as u64 / 8;
-    let mut values = [0u64; 8];
-    for (n, v) in values.iter_mut().enumerate().rev() {
-        *v = peek::<B>(cpu, (7 - n as u64) * bytes)?;
-    }
-    for (n, v) in values.into_iter().enumerate() {
+    // Those popped before one that faults have changed.
+    for n in (0..8).rev() {
+        let v = peek::<B>(cpu, (7 - n as u64) * bytes)?;
         if n != RSP {
             set_low::<B>(cpu, n, v);
         }
