@@ -53,6 +53,11 @@ enum Step {
         frame: usize,
         entries: u32,
     },
+    /// A whole tree, as far as its frames may be written; `linear`: its tables show themselves too. Then it is pinned.
+    Tree {
+        first: usize,
+        linear: bool,
+    },
     Destroy,
 }
 
@@ -76,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (frame(), any::<bool>()).prop_map(|(frame, writable)| Step::GetRef { frame, writable }),
         1 => (frame(), any::<bool>()).prop_map(|(frame, writable)| Step::PutRef { frame, writable }),
         1 => (frame(), 0..600u32).prop_map(|(frame, entries)| Step::Gdt { frame, entries }),
+        3 => (0..FRAMES, any::<bool>()).prop_map(|(first, linear)| Step::Tree { first, linear }),
         1 => Just(Step::Destroy),
     ]
 }
@@ -93,6 +99,30 @@ fn no_frame_is_both_writable_and_table(m: &Machine) {
             }
         }
     }
+}
+
+/// L1, L2, L3 and L4, or L1, L2, the L2 of slot 3 and L3.
+fn plant(g: &mut Guest, m: &Machine, [l1, l2, third, root]: [Mfn; 4], linear: bool) {
+    let is_32bit = g.domain.is_32bit;
+    let top = if is_32bit {
+        [(0, entry(l2, pte::P)), (3, entry(third, pte::P))]
+    } else {
+        [(0, entry(third, RW)), (3, entry(third, RO))]
+    };
+    let mut tables = vec![(l2, vec![(0, entry(l1, RW))]), (root, top.to_vec())];
+    if !is_32bit {
+        tables.push((third, vec![(0, entry(l2, RW))]));
+    }
+    for (table, mut entries) in tables {
+        if linear {
+            entries.push((2, entry(table, RO)));
+        }
+        let info = m.frame_info(table).expect("a frame");
+        if info.owner() == Some(g.domain.domid) && ["none", "writable"].contains(&info.type_name()) {
+            g.fill(table, &entries);
+        }
+    }
+    g.pin(if is_32bit { 3 } else { 4 }, root);
 }
 
 fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
@@ -158,6 +188,12 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
             Step::Gdt { frame: f, entries } => {
                 g.domain.set_gdt(0, &[frame(f), frame(f)], entries, None);
             }
+            Step::Tree { first, linear } => plant(
+                g,
+                &m,
+                std::array::from_fn(|n| frame((first + n) % FRAMES)),
+                linear,
+            ),
             Step::Destroy => {
                 g.domain.destroy();
             }
@@ -181,7 +217,7 @@ proptest! {
 
     #[test]
     fn counts_are_right_after_any_sequence(
-        is_32bit in prop::bool::weighted(0.25),
+        is_32bit in prop::bool::weighted(0.5),
         steps in prop::collection::vec((prop::bool::weighted(0.2), step()), 1..120),
     ) {
         run(is_32bit, steps);
