@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "domzero" / "lab" / "listings.json"
-PROGRAMS = ("probes", "pv64", "bare", "native", "app")
+PROGRAMS = ("probes", "pv64", "bare", "native", "app", "probes32", "pv32", "app32")
 LINE = re.compile(r"^\s*([0-9a-f]+):\t([0-9a-f ]+?)\s*\t(.*)$")
 
 
@@ -33,7 +33,7 @@ def program(elf: Path) -> dict[str, object]:
     code = raw.read_bytes().rstrip(b"\0")
     symbols = {}
     for line in objdump("-t", str(elf)).splitlines():
-        match = re.match(r"^([0-9a-f]{16}) .* \.text\t[0-9a-f]+ (\w+)$", line)
+        match = re.match(r"^([0-9a-f]{8,16}) .* \.text\t[0-9a-f]+ (\w+)$", line)
         if match and not match[2].startswith("_"):
             symbols[match[2]] = int(match[1], 16) - base
     lines = []

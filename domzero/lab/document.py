@@ -9,12 +9,15 @@ from typing import Any
 
 COLOURS = {
     "traps": "33",
+    "#GP(0)": "33",
+    "#GP(10)": "33",
+    "#PF(3)": "33",
     "emulated": "36",
     "hypercall": "36",
     "SILENT": "1;31",
     "LEAKS": "35",
-    "refused": "31",
     "-EINVAL": "31",
+    "-EBUSY": "31",
     "WRONG": "1;31",
     "ok": "32",
 }

@@ -14,12 +14,14 @@ from domzero.hypervisor.crash import report_fault
 from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.host import Host
 from domzero.hypervisor.vcpu import NEVER_NS
-from domzero.lab.listing import VIRT_BASE, Listing
+from domzero.lab.listing import Listing
 
 PAGES = 2048
 KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
-TRAPS_VA = VIRT_BASE + 0x40_0000
+KERNEL_CS_32, KERNEL_SS_32 = 0xE019, 0xE021
+_TRAPS = 0x40_0000
 """Handlers that only tell their vector by where they are: 16 bytes each. Never run."""
+_ARGUMENTS = {64: ("rdi", "rsi", "rdx", "r10", "r8", "r9"), 32: ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")}
 _TRAP_SIZE = 16
 VECTORS = 256
 FREE_VECTORS = (3, 4, 0x80)
@@ -45,10 +47,14 @@ class PvGuest:
 
     def __init__(self, program: Listing, *, traps: bool = True, image: KernelImage | None = None) -> None:
         self.program = program
+        self.bits = program.bits
+        wide = self.bits == 64
+        self.kernel_cs, self.kernel_ss = (KERNEL_CS, KERNEL_SS) if wide else (KERNEL_CS_32, KERNEL_SS_32)
+        self._traps_va = program.virt_base + _TRAPS
         self.log: list[str] = []
         pages = PAGES if image is None else 24576
         self.host = Host(pages * PAGE_SIZE >> 20, clock=VirtualClock(), seed=1, log=self.log.append)
-        self.domain: Domain = self.host.create_domain(DomainSpec(max_pages=pages, vcpus=1))
+        self.domain: Domain = self.host.create_domain(DomainSpec(max_pages=pages, vcpus=1, is_32bit=not wide))
         self.vcpu = self.domain.vcpus[0]
         self.hw = self.vcpu.hw
         start = Start(nr_pages=pages, shared_info=self.domain.shared_info_maddr, store_port=0, console_port=0)
@@ -58,7 +64,8 @@ class PvGuest:
         self._last_fault: _machine.ExitFault | None = None
         if traps:
             for vector in range(VECTORS):
-                self.hw.set_trap(vector, KERNEL_CS, TRAPS_VA + _TRAP_SIZE * vector, 3 if vector in FREE_VECTORS else 0)
+                dpl = 3 if vector in FREE_VECTORS else 0
+                self.hw.set_trap(vector, self.kernel_cs, self._traps_va + _TRAP_SIZE * vector, dpl)
 
     def close(self) -> None:
         """Gives everything back."""
@@ -75,8 +82,7 @@ class PvGuest:
                     return self._delivered() or Event("executed")
                 case _machine.ExitHypercall(nr, _):
                     self.vcpu.handle_exit(exit_)
-                    result = _signed(self.hw.get_reg("rax"))
-                    return Event("hypercall", _hypercall_name(nr), result=result)
+                    return Event("hypercall", _hypercall_name(nr), result=self._result())
                 case _machine.ExitPrivileged(kind):
                     self.vcpu.has_injected = False
                     self.vcpu.handle_exit(exit_)
@@ -103,26 +109,28 @@ class PvGuest:
 
     def _delivered(self) -> Event | None:
         """Whether the guest kernel has just been entered for an exception."""
-        at = self.hw.get_reg("rip") - TRAPS_VA
+        at = self.hw.get_reg("rip") - self._traps_va
         if not 0 <= at < VECTORS * _TRAP_SIZE:
             return None
         vector = at // _TRAP_SIZE
         has_code = vector in (8, 10, 11, 12, 13, 14, 17)
-        code = struct.unpack("<Q", self.hw.read_va(self.hw.get_reg("rsp") + 16, 8))[0] if has_code else None
+        above = 16 if self.bits == 64 else 0  # rcx and r11
+        frame = self.hw.read_va(self.hw.get_reg("rsp") + above, 4)
+        code = int.from_bytes(frame, "little") if has_code else None
         return Event("trap", vector=vector, error_code=code)
 
     # --- hypercalls that prepare a lesson, made as the guest kernel
 
     def hypercall(self, nr: Hypercall, *arguments: int) -> int:
-        """Makes the guest kernel's own `syscall` at label `hypercall`; its result. Registers are kept."""
+        """Makes the hypercall instruction at label `hypercall`; its result. Registers are kept."""
         saved = self.hw.registers()
-        names = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+        names = _ARGUMENTS[self.bits]
         for name, value in zip(names, arguments, strict=False):
-            self.hw.set_reg(name, value & (1 << 64) - 1)
+            self.hw.set_reg(name, value & (1 << self.bits) - 1)
         self.hw.set_reg("rax", nr)
         self.hw.set_reg("rip", self.program.address("hypercall"))
         self.step()
-        result = _signed(self.hw.get_reg("rax"))
+        result = self._result()
         for name in ("rax", "rcx", "r11", "rip", *names):
             self.hw.set_reg(name, saved[name])
         return result
@@ -130,7 +138,7 @@ class PvGuest:
     def mmuext(self, command: int, mfn: int) -> int:
         """MMUEXT_* on one frame."""
         at = self.program.address("arguments")
-        self.hw.write_va(at, struct.pack("<IIQQ", command, 0, mfn, 0))
+        self.hw.write_va(at, struct.pack("<IxxxxQQ" if self.bits == 64 else "<III", command, mfn, 0))
         return self.hypercall(Hypercall.HYPERVISOR_mmuext_op, at, 1, 0, DOMID_SELF)
 
     def mmu_update(self, pointer: int, value: int) -> int:
@@ -138,6 +146,10 @@ class PvGuest:
         at = self.program.address("arguments")
         self.hw.write_va(at, struct.pack("<QQ", pointer, value))
         return self.hypercall(Hypercall.HYPERVISOR_mmu_update, at, 1, 0, DOMID_SELF)
+
+    def _result(self) -> int:
+        value = self.hw.get_reg("rax") & (1 << self.bits) - 1
+        return value - (1 << self.bits) if value >> self.bits - 1 else value
 
     # --- memory
 
@@ -159,11 +171,7 @@ class PvGuest:
         """Where the kernel's initial mapping shows a frame."""
         first, _ = self.host.machine.m2p
         (pfn,) = struct.unpack("<Q", self.host.machine.read(first * PAGE_SIZE + 8 * mfn, 8))
-        return VIRT_BASE + int(pfn) * PAGE_SIZE
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+        return self.program.virt_base + int(pfn) * PAGE_SIZE
 
 
 def _hypercall_name(nr: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from domzero.abi.arch_x86 import xen_pfn_to_cr3
 from domzero.hypervisor.emulate.cpuid import CR0_VALUE
 from domzero.lab.document import Document
-from domzero.lab.guest import KERNEL_CS, KERNEL_SS, PvGuest
+from domzero.lab.guest import PvGuest
 from domzero.lab.listing import PAGE_SIZE, VIRT_BASE, listing
 from domzero.lab.native import CODE, GDT_VA, SCRATCH_VA, STACK, USER, WRITABLE, NativeMachine
 from domzero.lab.probes import IF, PROBES, Place, Probe, Setup
@@ -22,7 +22,8 @@ RING0_DATA_PV = 0xE010
 CR2, FS_BASE, NOW_NS = 0x123000, 0x5000, 1_000_000
 """What there is to see in CR2, in the base of FS, and on the clock."""
 _STACK_OFFSET = 0x800
-_PV_SCRATCH = VIRT_BASE + 0x30_0000
+_PV_PROGRAMS = {"pv64": "probes", "pv32": "probes32"}
+_PV_SCRATCH = 0x30_0000
 _NATIVE_CPUID: list[tuple[int, int | None, int, int, int, int]] = [
     (0, None, 1, 0x756E6547, 0x6C65746E, 0x49656E69),
     (1, None, 0x50654, 0x800, 0x00B82203, 0x078BFBFD),
@@ -61,7 +62,8 @@ class Seen:
 
 @dataclass(slots=True)
 class Result:
-    """One instruction everywhere; verdicts by place: `ring 0`, `ring 1`, `ring 3`, `pv`."""
+    """One instruction everywhere; verdicts by place: `ring 0`, `ring 1`, `ring 3`, and the kernels of PV guests: `pv64`
+    in ring 3, `pv32` in ring 1 (not of instructions that 32-bit code does not have)."""
 
     probe: Probe
     text: str
@@ -99,7 +101,9 @@ def run(names: list[str] | None = None) -> list[Result]:
     results = []
     for probe in probes:
         seen = {f"ring {ring}": _native(probe, ring) for ring in RINGS}
-        seen["pv"] = _pv(probe)
+        for place, program in _PV_PROGRAMS.items():
+            if probe.label in listing(program).symbols:
+                seen[place] = _pv(probe, program)
         line = _line(probe)
         result = Result(probe, line.text, listing("probes").code[_span(probe)].hex(" "), seen, _verdicts(probe, seen))
         result.umip = seen["ring 3"].outcome == "runs" and _native(probe, 3, umip=True).outcome == "traps"
@@ -112,8 +116,8 @@ def names() -> list[str]:
     return [probe.label for probe in PROBES]
 
 
-def _line(probe: Probe) -> Any:
-    program = listing("probes")
+def _line(probe: Probe, name: str = "probes") -> Any:
+    program = listing(name)
     return program.line(program.address(probe.label))
 
 
@@ -213,8 +217,8 @@ def _memory_changes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:
 # --- a PV kernel
 
 
-def _pv(probe: Probe) -> Seen:
-    guest = PvGuest(listing("probes"))
+def _pv(probe: Probe, name: str) -> Seen:
+    guest = PvGuest(listing(name))
     try:
         return _run_pv(guest, probe)
     finally:
@@ -232,33 +236,35 @@ def _pv_state(guest: PvGuest) -> dict[str, int]:
 
 
 def _run_pv(guest: PvGuest, probe: Probe) -> Seen:
-    line = _line(probe)
+    line = _line(probe, guest.program.name)
     hw = guest.hw
+    scratch = guest.program.virt_base + _PV_SCRATCH
     place = Place(
-        scratch=_PV_SCRATCH,
-        stack=_PV_SCRATCH + _STACK_OFFSET,
-        code=KERNEL_CS,
-        stack_selector=KERNEL_SS,
+        scratch=scratch,
+        stack=scratch + _STACK_OFFSET,
+        code=guest.kernel_cs,
+        stack_selector=guest.kernel_ss,
         ring0_data=RING0_DATA_PV,
-        gdt=_PV_SCRATCH,
+        gdt=scratch,
         cr0=CR0_VALUE,
-        root=xen_pfn_to_cr3(hw.get_base("kernel")),
+        root=xen_pfn_to_cr3(hw.get_base("kernel"), is_32bit=guest.bits == 32),
         after=line.address + line.length,
+        word=guest.bits // 8,
     )
     setup = probe.setup(place)
     hw.set_cr0_ts(probe.label == "clts")
     hw.set_reg("cr2", CR2)
     hw.set_reg("fs_base", FS_BASE)
     guest.host.machine.advance_to(NOW_NS)
-    hw.write_va(_PV_SCRATCH, setup.scratch)
+    hw.write_va(scratch, setup.scratch)
     hw.write_va(place.stack, setup.stack)
     _prepare(hw.set_reg, place, setup, line.address)
-    before, before_memory = _pv_state(guest), hw.read_va(_PV_SCRATCH, PAGE_SIZE)
+    before, before_memory = _pv_state(guest), hw.read_va(scratch, PAGE_SIZE)
     event = guest.step()
     if event.kind in ("trap", "crash") and event.vector is not None:
         asked = event.vector in (3, 0x80)
         return Seen("enters" if asked else "traps", exception(event.vector, event.error_code))
-    after, after_memory = _pv_state(guest), hw.read_va(_PV_SCRATCH, PAGE_SIZE)
+    after, after_memory = _pv_state(guest), hw.read_va(scratch, PAGE_SIZE)
     changes = _changes(before, after, place.after) | _memory_changes(before_memory, after_memory)
     outcome = {"executed": "runs", "emulated": "emulated", "hypercall": "hypercall"}[event.kind]
     return Seen(outcome, changes=changes)
@@ -277,8 +283,10 @@ def _verdicts(probe: Probe, seen: dict[str, Seen]) -> dict[str, str]:
         if what.outcome == "runs" and place != "ring 0":
             if probe.shows:
                 verdict = "LEAKS"
-            elif place == "pv":
+            elif place == "pv64":
                 verdict = verdicts["ring 3"]
+            elif place == "pv32":
+                verdict = verdicts["ring 1"]
             elif what.effect() != model.effect():
                 verdict = "SILENT"
         verdicts[place] = verdict
@@ -287,12 +295,12 @@ def _verdicts(probe: Probe, seen: dict[str, Seen]) -> dict[str, str]:
 
 # --- what is shown
 
-_PLACES = ("ring 0", "ring 1", "ring 3", "pv")
+_PLACES = ("ring 0", "ring 1", "ring 3", "pv64", "pv32")
 _HEADER = ("instruction", *_PLACES, "a PV kernel uses")
-_INTRODUCTION = """Each instruction was run in ring 0, 1 and 3 of a bare machine, and by the kernel of a 64-bit PV
-guest (which runs in ring 3). traps: faults, so that a hypervisor gets to see it. emulated: trapped, and Xen does it
-for the kernel. SILENT: does not trap, and does something else than in ring 0. LEAKS: does not trap, and shows the
-machine's state, not the guest's."""
+_INTRODUCTION = """Each instruction was run in ring 0, 1 and 3 of a bare machine, and by the kernels of two PV guests:
+pv64 is a 64-bit one (in ring 3), pv32 a 32-bit one (in ring 1). #GP and the like: it traps, so that a hypervisor gets
+to see it. emulated: trapped, and Xen does it for the kernel. SILENT: does not trap, and does something else than in
+ring 0. LEAKS: does not trap, and shows the machine's state, not the guest's."""
 
 
 def document(only: list[str] | None = None) -> Document:
@@ -313,12 +321,15 @@ def document(only: list[str] | None = None) -> Document:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    cells = [_cell(result.verdicts[place], result.seen[place]) for place in _PLACES]
+    cells = [_cell(result, place) for place in _PLACES]
     return (result.text, *cells, result.probe.instead)
 
 
-def _cell(verdict: str, seen: Seen) -> str:
-    return f"{verdict} {seen.exception}" if verdict == "traps" else verdict
+def _cell(result: Result, place: str) -> str:
+    if place not in result.seen:
+        return ""
+    verdict = result.verdicts[place]
+    return result.seen[place].exception if verdict == "traps" else verdict
 
 
 def _worth_a_sentence(doc: Document, results: list[Result]) -> None:
@@ -346,10 +357,9 @@ def _detail(doc: Document, result: Result) -> None:
     if result.probe.about:
         doc.paragraph(f"It {result.probe.about}")
     rows = []
-    for place in _PLACES:
-        seen = result.seen[place]
-        name = "PV kernel, ring 3" if place == "pv" else place
-        rows.append((name, _cell(result.verdicts[place], seen), seen.exception or effect(seen)))
+    names = {"pv64": "64-bit PV kernel, ring 3", "pv32": "32-bit PV kernel, ring 1"}
+    for place, seen in result.seen.items():
+        rows.append((names.get(place, place), result.verdicts[place], seen.exception or effect(seen)))
     doc.table(("where", "outcome", "effect"), rows)
     doc.paragraph(f"A PV kernel uses: {result.probe.instead}.")
     if result.umip:

@@ -11,10 +11,9 @@ from importlib.resources import files
 from domzero.abi.elfnote import ElfNote
 
 VIRT_BASE = 0xFFFF_FFFF_8000_0000
-PADDR = 0x1000
+VIRT_BASE_32 = 0xC000_0000
 PAGE_SIZE = 4096
-_EHDR_SIZE = 64
-_PHDR_SIZE = 56
+_EM_386, _EM_X86_64 = 3, 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +29,22 @@ class Line:
 class Listing:
     """One program.
 
+    :param bits: of its instructions: 64 or 32.
     :param size: bytes of memory it takes; what is not in `code` is zero.
     """
 
     name: str
+    bits: int
     base: int
     size: int
     code: bytes
     symbols: dict[str, int]
     lines: dict[int, Line]
+
+    @property
+    def virt_base(self) -> int:
+        """Where a PV kernel's memory begins."""
+        return VIRT_BASE if self.bits == 64 else VIRT_BASE_32
 
     def address(self, symbol: str) -> int:
         """Where a label is."""
@@ -59,25 +65,33 @@ class Listing:
 
     def elf(self, entry: int | None = None) -> bytes:
         """A PV kernel with this program in it."""
-        notes = b"".join(
-            (
-                _note(ElfNote.XEN_VERSION, b"xen-3.0\0"),
-                _note(ElfNote.GUEST_OS, b"domzero lab\0"),
-                _note(ElfNote.LOADER, b"generic\0"),
-                _note(ElfNote.VIRT_BASE, struct.pack("<Q", VIRT_BASE)),
-                _note(ElfNote.ENTRY, struct.pack("<Q", self.base if entry is None else entry)),
-            )
-        )
-        code_at = _EHDR_SIZE + 2 * _PHDR_SIZE
+        word = "<Q" if self.bits == 64 else "<I"
+        fields = {
+            ElfNote.XEN_VERSION: b"xen-3.0\0",
+            ElfNote.GUEST_OS: b"domzero lab\0",
+            ElfNote.LOADER: b"generic\0",
+            ElfNote.PAE_MODE: b"yes\0",
+            ElfNote.VIRT_BASE: struct.pack(word, self.virt_base),
+            ElfNote.ENTRY: struct.pack(word, self.base if entry is None else entry),
+        }
+        notes = b"".join(_note(kind, value) for kind, value in fields.items())
+        wide = self.bits == 64
+        header_size, entry_size = (64, 56) if wide else (52, 32)
+        code_at = header_size + 2 * entry_size
         notes_at = code_at + len(self.code)
-        header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-        header += struct.pack(
-            "<HHIQQQIHHHHHH", 2, 62, 1, self.base, _EHDR_SIZE, 0, 0, _EHDR_SIZE, _PHDR_SIZE, 2, 0, 0, 0
-        )
-        segment = (code_at, self.base, self.base - VIRT_BASE, len(self.code), self.size, PAGE_SIZE)
-        header += struct.pack("<IIQQQQQQ", 1, 7, *segment)
-        header += struct.pack("<IIQQQQQQ", 4, 4, notes_at, 0, 0, len(notes), len(notes), 4)
-        return header + self.code + notes
+        machine = _EM_X86_64 if wide else _EM_386
+        elf = (b"\x7fELF\x02\x01\x01" if wide else b"\x7fELF\x01\x01\x01").ljust(16, b"\0")
+        tail = (header_size, 0, 0, header_size, entry_size, 2, 0, 0, 0)
+        elf += struct.pack("<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH", 2, machine, 1, self.base, *tail)
+        size, note_size = (len(self.code), self.size), (len(notes), len(notes))
+        place = (code_at, self.base, self.base - self.virt_base)
+        if wide:
+            elf += struct.pack("<IIQQQQQQ", 1, 7, *place, *size, PAGE_SIZE)
+            elf += struct.pack("<IIQQQQQQ", 4, 4, notes_at, 0, 0, *note_size, 4)
+        else:
+            elf += struct.pack("<IIIIIIII", 1, *place, *size, 7, PAGE_SIZE)
+            elf += struct.pack("<IIIIIIII", 4, notes_at, 0, 0, *note_size, 4, 4)
+        return elf + self.code + notes
 
 
 def _note(kind: ElfNote, value: bytes) -> bytes:
@@ -91,4 +105,5 @@ def listing(name: str) -> Listing:
     base = data["base"]
     lines = {base + at: Line(base + at, length, text) for at, length, text in data["lines"]}
     symbols = {symbol: base + at for symbol, at in data["symbols"].items()}
-    return Listing(name, base, data["size"], bytes.fromhex(data["code"]), symbols, lines)
+    bits = 32 if name.endswith("32") else 64
+    return Listing(name, bits, base, data["size"], bytes.fromhex(data["code"]), symbols, lines)

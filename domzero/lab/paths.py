@@ -4,18 +4,16 @@ instruction, on a bare machine and in a PV guest."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt
+from domzero.lab import paths32
 from domzero.lab.document import Document
 from domzero.lab.guest import KERNEL_CS, KERNEL_SS, PvGuest
-from domzero.lab.listing import VIRT_BASE, Listing, listing
+from domzero.lab.hops import FAULT_VA, IF, STACK_TOP, STACK_VA, Hop, State, text_at, trace
+from domzero.lab.listing import VIRT_BASE, listing
 from domzero.lab.native import APP_VA, USER, WRITABLE, NativeMachine
 
-FAULT_VA = 0x50_0000
-STACK_VA = 0x50_1000
-STACK_TOP = STACK_VA + PAGE_SIZE
 _GS_VA = 0xFFFF_FFFF_C000_8000
 _TABLE_PFN = 0x300
 """Pages of the PV kernel that become its application's page tables, and what they map."""
@@ -23,44 +21,13 @@ _ENTRY_RW, _ENTRY_RO = 0x67, 0x65
 _UVMF_INVLPG = 2
 _VECTOR_PF = 14
 _LIMIT = 100
-IF = 1 << 9
-
-
-@dataclass(slots=True)
-class Hop:
-    """A stretch of one program in one ring with one set of page tables, or what processor or Xen did between two."""
-
-    who: str
-    ring: str = ""
-    selectors: str = ""
-    base: str = ""
-    instructions: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class State:
-    """What is looked at before each instruction."""
-
-    who: str
-    rip: int
-    rsp: int
-    cs: int
-    ss: int
-    base: int
-    text: str
-
-    @property
-    def ring(self) -> int:
-        """CPL."""
-        return self.cs & 3
 
 
 def syscall() -> Document:
     """The lesson on system calls."""
     return _lesson(
         "A system call: from the application to its kernel and back",
-        "The application asks for its process number: mov $39,%eax; syscall. Both kernels answer 4711.",
+        "The application asks for its process number (32-bit: by int $0x80). All three kernels answer 4711.",
         "app_syscall",
         "app_after_syscall",
     )
@@ -87,23 +54,27 @@ def _lesson(title: str, about: str, first: str, last: str) -> Document:
     pv, pv_answer = _pv(first, last)
     doc.heading("As a 64-bit PV guest: ring 3 to Xen to ring 3 (the kernel), another set of page tables, and back")
     _show(doc, pv)
+    pv32, pv32_answer = paths32.run(first, last)
+    doc.heading("As a 32-bit PV guest: ring 3 to ring 1 (the kernel), one set of page tables, as rings were meant")
+    _show(doc, pv32)
     doc.heading("Side by side")
     rows = []
-    for name, hops in (("natively", native), ("PV guest", pv)):
+    for name, hops in (("natively", native), ("64-bit PV guest", pv), ("32-bit PV guest", pv32)):
         kernel = [hop for hop in hops if hop.who == "kernel"]
         switches = sum(note.startswith("page tables") for hop in hops for note in hop.notes)
         count = sum(len(hop.instructions) for hop in kernel)
         entries = sum(hop.who in ("processor", "Xen") for hop in hops)
         rows.append((name, str(count), str(entries), str(switches)))
     doc.table(("", "kernel's instructions", "entries and exits", "page-table switches"), rows)
-    if answer != pv_answer:
-        raise ValueError(f"the kernels answer differently: {answer:#x} and {pv_answer:#x}")
+    if not answer == pv_answer == pv32_answer:
+        raise ValueError(f"the kernels answer differently: {answer:#x}, {pv_answer:#x} and {pv32_answer:#x}")
     doc.paragraph(
         "Two page-table roots are what protects a 64-bit PV kernel from its applications, as both run in ring 3. A "
         "32-bit "
         "PV kernel has ring 1 for itself, and needs one."
     )
-    doc.data = {"answer": answer, "native": [_json(hop) for hop in native], "pv": [_json(hop) for hop in pv]}
+    ways = {"native": native, "pv": pv, "pv32": pv32}
+    doc.data = {"answer": answer, **{name: [_json(hop) for hop in hops] for name, hops in ways.items()}}
     return doc
 
 
@@ -129,39 +100,6 @@ def _show(doc: Document, hops: list[Hop]) -> None:
         for number, note in enumerate(hop.notes):
             rows.append((f"{hop.who}:" if number == 0 else "", "", "", "", note))
     doc.table(("who", "ring", "cs:ss", "page tables", "instruction, or what happens"), rows)
-
-
-def _trace(look: Callable[[], State], steps: Iterator[list[str]], end: int, entered_by: str) -> list[Hop]:
-    """Runs to `end` and cuts the way into hops; `steps` gives what happened beside each instruction."""
-    hops: list[Hop] = []
-    before = look()
-    for notes in steps:
-        after = look()
-        if not hops or hops[-1].who != before.who:
-            selectors = f"{before.cs:x}:{before.ss:x}"
-            hops.append(Hop(before.who, str(before.ring), selectors, f"{before.base:x}"))
-        hops[-1].instructions.append(before.text)
-        if notes or after.who != before.who:
-            hop = Hop(entered_by, notes=notes)
-            if (before.cs, before.ss) != (after.cs, after.ss):
-                hop.notes.append(f"cs:ss {before.cs:x}:{before.ss:x} -> {after.cs:x}:{after.ss:x}")
-            if before.base != after.base:
-                hop.notes.append(f"page tables {before.base:x} -> {after.base:x}")
-            if before.rsp != after.rsp:
-                hop.notes.append(f"rsp {before.rsp:x} -> {after.rsp:x}")
-            hops.append(hop)
-        before = after
-        if after.rip == end:
-            return hops
-    raise ValueError("the lab's program has lost its way")
-
-
-def _text(programs: tuple[Listing, ...], rip: int) -> str:
-    for program in programs:
-        line = program.line(rip)
-        if line is not None:
-            return line.text
-    return "?"
 
 
 # --- natively
@@ -191,7 +129,7 @@ def _native(first: str, last: str) -> tuple[list[Hop], int]:
     def look() -> State:
         r = cpu.registers()
         who = "kernel" if r["cpl"] == 0 else "application"
-        return State(who, r["rip"], r["rsp"], r["cs"], r["ss"], r["cr3"], _text((kernel, app), r["rip"]))
+        return State(who, r["rip"], r["rsp"], r["cs"], r["ss"], r["cr3"], text_at((kernel, app), r["rip"]))
 
     def steps() -> Iterator[list[str]]:
         for _ in range(_LIMIT):
@@ -216,7 +154,7 @@ def _native(first: str, last: str) -> tuple[list[Hop], int]:
                 raise ValueError(f"{text}: {kind}")
             yield notes
 
-    hops = _trace(look, steps(), app.address(last), "processor")
+    hops = trace(look, steps(), app.address(last), "processor")
     return hops, _answer(cpu.get_reg("rax"), cpu.read_va(FAULT_VA, 8) if last == "app_after_fault" else b"")
 
 
@@ -306,7 +244,7 @@ def _run_pv(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
         r = hw.registers()
         in_kernel = hw.guest_kernel
         base = hw.get_base("kernel" if in_kernel else "user") * PAGE_SIZE
-        text = _text((kernel, app), r["rip"])
+        text = text_at((kernel, app), r["rip"])
         return State("kernel" if in_kernel else "application", r["rip"], r["rsp"], r["cs"], r["ss"], base, text)
 
     def steps() -> Iterator[list[str]]:
@@ -326,7 +264,7 @@ def _run_pv(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
             else:
                 raise ValueError(f"{before.text}: {event}")
 
-    hops = _trace(look, steps(), app.address(last), "Xen")
+    hops = trace(look, steps(), app.address(last), "Xen")
     memory = guest.host.machine.read(application.spare, 8) if last == "app_after_fault" else b""
     return hops, _answer(hw.get_reg("rax"), memory)
 

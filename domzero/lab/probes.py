@@ -13,6 +13,7 @@ class Place:
 
     :param ring0_data: selector of a data segment with DPL 0.
     :param root: CR3 as the kernel would write it.
+    :param word: bytes of a stack's word.
     """
 
     scratch: int
@@ -24,6 +25,11 @@ class Place:
     cr0: int
     root: int
     after: int
+    word: int = 8
+
+    def words(self, *values: int) -> bytes:
+        """A stack's words."""
+        return b"".join(value.to_bytes(self.word, "little") for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,6 @@ def _registers(**values: int) -> Callable[[Place], Setup]:
     return lambda _: Setup(values)
 
 
-def _words(*values: int) -> bytes:
-    return struct.pack(f"<{len(values)}Q", *values)
-
-
 IF = 1 << 9
 TS = 1 << 3
 ONES = (1 << 64) - 1
@@ -87,7 +89,7 @@ PROBES: tuple[Probe, ...] = (
         "upcall_mask",
         about="is asked to clear IF. Above ring 0 it keeps IF and says nothing: a kernel believes that it is safe "
         "from interrupts, and is not. This instruction is why x86 could not be virtualized by trapping alone.",
-        setup=lambda p: Setup(stack=_words(2)),
+        setup=lambda p: Setup(stack=p.words(2)),
     ),
     Probe(
         "pushfq",
@@ -141,13 +143,13 @@ PROBES: tuple[Probe, ...] = (
     Probe("verw", SEGMENTS, "nothing", setup=lambda p: Setup({"rax": p.ring0_data})),
     Probe("load_ds", SEGMENTS, "selectors of its own ring", setup=lambda p: Setup({"rax": p.ring0_data})),
     Probe("load_ss", SEGMENTS, "selectors of its own ring", setup=lambda p: Setup({"rax": p.ring0_data})),
-    Probe("lret", SEGMENTS, "lret, within its ring", setup=lambda p: Setup(stack=_words(p.after, p.code))),
+    Probe("lret", SEGMENTS, "lret, within its ring", setup=lambda p: Setup(stack=p.words(p.after, p.code))),
     Probe(
         "iretq",
         ENTRY,
         "HYPERVISOR_iret",
         about="returns with IF clear in the frame. Within one ring it works everywhere, but IF follows in ring 0 only.",
-        setup=lambda p: Setup(stack=_words(p.after, p.code, 2, p.stack + 40, p.stack_selector)),
+        setup=lambda p: Setup(stack=p.words(p.after, p.code, 2, p.stack + 5 * p.word, p.stack_selector)),
     ),
     Probe(
         "syscall",
@@ -161,7 +163,13 @@ PROBES: tuple[Probe, ...] = (
     Probe("int3", ENTRY, "int3: set_trap_table says where it goes"),
     Probe("int80", ENTRY, "int $0x80, for its applications: set_trap_table"),
     Probe("swapgs", ENTRY, "nothing: the hypervisor changes GS at entry"),
-    Probe("rdfsbase", ENTRY, "rdfsbase"),
+    Probe(
+        "rdfsbase",
+        ENTRY,
+        "rdfsbase",
+        about="needs CR4.FSGSBASE. The bare machine has it set; a PV kernel finds it clear, and may set it, as Xen "
+        "has it emulated.",
+    ),
     Probe("wrfsbase", ENTRY, "wrfsbase, or set_segment_base", setup=_registers(rax=0x1234000)),
     Probe("invlpg", MEMORY, "update_va_mapping UVMF_INVLPG, MMUEXT_INVLPG_LOCAL"),
     Probe("wbinvd", MEMORY, "MMUEXT_FLUSH_CACHE"),
