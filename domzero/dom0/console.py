@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from domzero.dom0.ring import SharedRing
+
 IN_SIZE = 1024
 OUT_SIZE = 2048
 _OUT = IN_SIZE
 _FIELDS = IN_SIZE + OUT_SIZE
 _IN_CONS, _IN_PROD, _OUT_CONS, _OUT_PROD = range(4)
-_MASK = 0xFFFFFFFF
 HISTORY_SIZE = 256 << 10
 INPUT_SIZE = 64 << 10
 
@@ -141,53 +142,18 @@ class Console:
             ring.pump()
 
 
-class ConsoleRing:
+class ConsoleRing(SharedRing):
     """Moves bytes between a console and a domain's ring.
 
-    The guest can write anything to the page at any time: an index is read once per step, and one that makes no sense
-    stops that direction until it makes sense again, as in Xen's own console daemon.
+    Indices that make no sense stop that direction until they make sense again, as in Xen's own console daemon.
 
     :param page: the shared page (struct xencons_interface), writable.
     :param notify: sends the event to the guest.
     """
 
     def __init__(self, page: memoryview, console: Console, notify: Callable[[], None]) -> None:
-        self._page = page.cast("B") if page.format != "B" else page
-        self._fields = self._page[_FIELDS : _FIELDS + 16].cast("I")
+        super().__init__(page, (_FIELDS, 4), notify)
         self._console = console
-        self._notify = notify
-        self._state = threading.Lock()
-        self._busy = False
-        self._again = False
-        self._closed = False
-
-    def pump(self) -> None:
-        """Moves all that can be moved, both ways; call it when the guest's event arrives.
-
-        Never waits for another thread that is pumping: that one goes round once more instead, so that any lock may be
-        held by the caller.
-        """
-        with self._state:
-            self._again = True
-            if self._busy or self._closed:
-                return
-            self._busy = True
-        moved = True
-        while True:
-            with self._state:
-                if self._closed or not self._again:
-                    self._busy = False
-                    return
-                self._again = False
-            try:
-                moved = self._take_output()
-                moved = self._give_input() or moved
-            except BaseException:
-                with self._state:
-                    self._busy = False
-                raise
-            if moved:
-                self._notify()
 
     @property
     def used(self) -> bool:
@@ -196,44 +162,18 @@ class ConsoleRing:
 
     def drain(self) -> None:
         """Takes the guest's last words, held or not: the domain has ended."""
-        with self._state:
-            if self._busy or self._closed:
-                return
-        self._take_output(even_held=True)
+        if self._idle:
+            self._take_output()
 
-    def close(self) -> None:
-        """No access to the page any more, once the step under way is through."""
-        with self._state:
-            self._closed = True
+    def _move(self) -> bool:
+        moved = not self._console.held and self._take_output()
+        return bool(self._write(0, IN_SIZE, _IN_CONS, _IN_PROD, self._console.take_input)) or moved
 
-    def _take_output(self, *, even_held: bool = False) -> bool:
-        if self._console.held and not even_held:
-            return False
-        cons, prod = self._fields[_OUT_CONS], self._fields[_OUT_PROD]
-        count = (prod - cons) & _MASK
-        if count == 0 or count > OUT_SIZE:
-            return False
-        start = cons % OUT_SIZE
-        first = min(count, OUT_SIZE - start)
-        data = bytes(self._page[_OUT + start : _OUT + start + first]) + bytes(self._page[_OUT : _OUT + count - first])
-        self._fields[_OUT_CONS] = prod
-        self._console.output(data)
-        return True
-
-    def _give_input(self) -> bool:
-        cons, prod = self._fields[_IN_CONS], self._fields[_IN_PROD]
-        used = (prod - cons) & _MASK
-        if used >= IN_SIZE:
-            return False
-        data = self._console.take_input(IN_SIZE - used)
-        if not data:
-            return False
-        start = prod % IN_SIZE
-        first = min(len(data), IN_SIZE - start)
-        self._page[start : start + first] = data[:first]
-        self._page[: len(data) - first] = data[first:]
-        self._fields[_IN_PROD] = (prod + len(data)) & _MASK
-        return True
+    def _take_output(self) -> bool:
+        data = self._read(_OUT, OUT_SIZE, _OUT_CONS, _OUT_PROD)
+        if data:
+            self._console.output(data)
+        return bool(data)
 
 
 class LineFilter:

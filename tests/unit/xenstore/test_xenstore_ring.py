@@ -115,3 +115,36 @@ def test_a_closed_ring_is_not_touched_again() -> None:
     guest.store.write("/local/domain/1/x", "1")
     guest.backend.pump()
     assert bytes(guest.page) == before
+
+
+def test_a_guest_that_never_stops_writing_is_served_for_a_bounded_time() -> None:
+    """Another vCPU fills the ring again as soon as it was emptied; it has to send an event for that."""
+    guest = Guest()
+    request = HEADER.pack(Op.READ, 0, 0, 2) + b"/\0"
+    taken = []
+
+    def receive(data: bytes) -> None:
+        taken.append(data)
+        if len(taken) < 1000:
+            guest[REQ_PROD] += len(data)
+
+    guest.page[:1024] = (request * 60)[:1024]
+    guest[REQ_PROD] = 1024
+    guest.backend.connection.receive = receive  # type: ignore[method-assign]
+    guest.backend.pump()
+    assert 1 < len(taken) < 10
+    guest.backend.pump()
+    assert len(taken) > 4
+
+
+def test_a_request_may_come_in_pieces_with_rubbish_indices_in_between() -> None:
+    guest = Guest()
+    request = HEADER.pack(Op.GET_PERMS, 5, 0, 16) + b"/local/domain/1\0"
+    for byte in request[:-1]:
+        guest.send(bytes([byte]))
+        assert guest[RSP_PROD] == 0
+    guest.send(request[-1:])
+    assert guest.take().endswith(b"n1\0")
+    guest[REQ_PROD] += 2000
+    guest.backend.pump()
+    assert guest[ERROR] == RingError.RINGIDX
