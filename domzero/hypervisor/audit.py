@@ -77,6 +77,8 @@ def _audit_refs(domain: "Domain") -> list[str]:
             wanted[active.mfn, True] += active.writers
     wanted.update((mfn, True) for mfn in domain.evtchn.frames)
     wanted.update((vcpu.info_mfn, True) for vcpu in domain.vcpus if vcpu.info_mfn is not None)
+    if domain.pirq_eoi_mfn is not None:
+        wanted[domain.pirq_eoi_mfn, True] += 1
     there: Refs = Counter()
     for mfn, plain, writable in domain.hw.outside_refs():
         there[mfn, False], there[mfn, True] = plain, writable
