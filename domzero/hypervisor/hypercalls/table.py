@@ -79,10 +79,14 @@ class Operation:
     in_machine: bool = False
     """Answered by the machine without coming here, unless the domain is traced."""
 
-    @property
-    def name(self) -> str:
-        """Xen's name, without HYPERVISOR_."""
-        return self.nr.name.removeprefix("HYPERVISOR_")
+    name: str = field(init=False)
+    """Xen's name, without HYPERVISOR_."""
+    _masks: tuple[int, ...] = field(init=False)
+    """What a 64-bit guest's arguments are cut to."""
+
+    def __post_init__(self) -> None:
+        self.name = self.nr.name.removeprefix("HYPERVISOR_")
+        self._masks = tuple(0xFFFFFFFF if letter in "ui" else (1 << 64) - 1 for letter in self.signature)
 
     def sub(
         self, command: IntEnum, struct: type[Wire] | None = None, *, copy_out: bool = False, note: str = ""
@@ -121,6 +125,8 @@ class Operation:
 
     def truncate(self, args: tuple[int, ...], is_32bit: bool) -> list[int]:
         """The arguments as the C prototype sees them."""
+        if not is_32bit and "i" not in self.signature:
+            return [value & mask for value, mask in zip(args, self._masks, strict=False)]
         result = []
         at = 0
         for letter in self.signature:
