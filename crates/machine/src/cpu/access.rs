@@ -1,7 +1,7 @@
 //! Guest memory as instructions see it: software TLB first, then page walk, page-crossing accesses, stores into decoded
 //! code and into live page tables.
 
-use super::fault::{pf, Exec, Fault, Trap};
+use super::fault::{pf, vector, Exec, Fault, Trap};
 use super::{Cpu, Scalar};
 use crate::frames::{flag, ptwr, PtwrResult};
 use crate::mem::Mfn;
@@ -108,6 +108,14 @@ impl Cpu {
         Ok(())
     }
 
+    /// #AC for an operand that is not aligned to its size.
+    pub(crate) fn check_alignment(&self, va: u64, size: usize) -> Exec {
+        if self.aligning && va & (size as u64 - 1) != 0 {
+            return Err(Fault::with_code(vector::AC, 0).into());
+        }
+        Ok(())
+    }
+
     fn pf_code(&self, bits: u32) -> u32 {
         if self.cpl == 3 {
             bits | pf::U
@@ -135,6 +143,7 @@ impl Cpu {
     pub(crate) fn read_slow<T: Scalar>(&mut self, va: u64) -> Result<T, Trap> {
         let first = (4096 - (va & 0xfff)) as usize;
         self.check_span(va, T::SIZE)?;
+        self.check_alignment(va, T::SIZE)?;
         let page = self.translate(va, Access::Read)?;
         if first >= T::SIZE {
             // SAFETY: `host` points into guest RAM with at least `first` bytes left in its page.
@@ -168,6 +177,7 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn write_slow<T: Scalar>(&mut self, va: u64, value: T) -> Result<(), Trap> {
         let first = (4096 - (va & 0xfff)) as usize;
+        self.check_alignment(va, T::SIZE)?;
         if first < T::SIZE {
             let wide: u128 = value.into();
             return self.write_bytes(va, &wide.to_le_bytes()[..T::SIZE]);
@@ -302,6 +312,7 @@ impl Cpu {
         f: &mut dyn FnMut(T) -> Option<T>,
     ) -> Result<T, Trap> {
         let first = (4096 - (va & 0xfff)) as usize;
+        self.check_alignment(va, T::SIZE)?;
         if first < T::SIZE {
             self.check_span(va, T::SIZE)?;
             let next = va.wrapping_add(first as u64);

@@ -1,21 +1,44 @@
-//! 16- and 32-bit code in compatibility mode: one instruction at a time, by the slow handlers.
+//! One instruction at a time, by the slow handlers: 16- and 32-bit code whose segments matter, and any code whose accesses
+//! must be aligned.
 
-use super::fault::{Fault, Trap};
+use super::exec::fast::stack_segment;
+use super::fault::{vector, Fault, Trap};
 use super::hidden::CS;
-use super::{exec, Cpu};
-use crate::mmu::tlb::tlb_index;
+use super::{exec, flags, Cpu};
+use crate::mmu::tlb::{empty_tlb, tlb_index, TlbEntry};
 use crate::mmu::walk::Access;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
+use std::sync::LazyLock;
 
 /// Longest instruction.
 const MAX_LEN: usize = 15;
 
 impl Cpu {
-    /// One instruction of 16- or 32-bit code. The mode may be another one afterwards.
-    pub(crate) fn step_compat(&mut self) -> Result<(), Trap> {
-        self.rip &= 0xffff_ffff;
+    /// Whether misaligned accesses raise #AC: RFLAGS.AC in ring 3. CR0.AM is set in Xen's.
+    #[inline(always)]
+    pub(crate) fn checks_alignment(&self) -> bool {
+        self.fl_other & flags::AC != 0 && self.cpl == 3
+    }
+
+    /// One instruction. The mode may be another one afterwards.
+    pub(crate) fn step_slow(&mut self) -> Result<(), Trap> {
+        if !self.checks_alignment() {
+            return self.step_unaligned();
+        }
+        // With nothing in it every access takes the long way, which looks at the alignment.
+        static EMPTY: LazyLock<Vec<TlbEntry>> = LazyLock::new(empty_tlb);
+        self.tlb = EMPTY.as_ptr().cast_mut();
+        self.aligning = true;
+        let result = self.step_unaligned();
+        self.aligning = false;
+        self.tlb = self.views.current_tlb();
+        result
+    }
+
+    fn step_unaligned(&mut self) -> Result<(), Trap> {
+        self.rip &= self.addr_mask;
         let insn = self.fetch_compat()?;
-        self.next_rip = self.rip.wrapping_add(insn.len() as u64) & 0xffff_ffff;
+        self.next_rip = self.rip.wrapping_add(insn.len() as u64) & self.addr_mask;
         let handler = exec::lookup(insn.code()).ok_or(Fault::ud())?;
         match handler(self, &insn) {
             Ok(()) | Err(Trap::EndBlock) => {}
@@ -24,7 +47,14 @@ impl Cpu {
                 self.rip = self.next_rip;
                 return Err(t);
             }
-            Err(t) => return Err(t),
+            Err(t) => {
+                let stack = std::mem::take(&mut self.noncanonical) && !self.code32 && stack_segment(&insn);
+                return Err(if stack && t == Trap::Fault(Fault::gp()) {
+                    Fault::with_code(vector::SS, 0).into()
+                } else {
+                    t
+                });
+            }
         }
         self.budget -= 1;
         self.rip = self.next_rip;
@@ -49,17 +79,18 @@ impl Cpu {
         let cs = self.hidden[CS];
         // Bytes beyond the limit are not fetched.
         let have = (u64::from(cs.limit) + 1).saturating_sub(self.rip);
-        let have = if cs.limit == u32::MAX {
+        let have = if cs.limit == u32::MAX || !self.code32 {
             MAX_LEN
         } else {
             have.min(MAX_LEN as u64) as usize
         };
-        let va = self.linear(self.rip.wrapping_add(u64::from(cs.base)));
+        let base = if self.code32 { u64::from(cs.base) } else { 0 };
+        let va = self.linear(self.rip.wrapping_add(base));
         let first = (4096 - (va & 0xfff) as usize).min(have);
         if first == 0 {
             return Err(Fault::gp().into());
         }
-        let bitness = if self.code16 { 16 } else { 32 };
+        let bitness = self.bits();
         let ip = self.rip & 0xfff;
         let mut buf = [0u8; MAX_LEN];
         self.fetch_bytes(va, &mut buf[..first])?;

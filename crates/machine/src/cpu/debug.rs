@@ -169,8 +169,8 @@ impl Cpu {
         let touched = insn.as_ref().map_or(Vec::new(), |i| self.touched(i));
         self.debug.one_by_one = true;
         let slow_only = std::mem::replace(&mut self.slow_only, true);
-        let outcome = if self.code32 {
-            self.step_compat()
+        let outcome = if self.code32 || self.checks_alignment() {
+            self.step_slow()
         } else {
             self.step()
         };

@@ -93,6 +93,8 @@ pub struct Cpu {
     pub iopl: u8,
     /// Current privilege level: 3 in 64-bit PV; 1 for a 32-bit PV kernel.
     pub cpl: u8,
+    /// Misaligned accesses raise #AC.
+    pub(crate) aligning: bool,
     /// The stack segment is the cause if a non-canonical address faults next.
     pub(crate) noncanonical: bool,
     /// The op that last began again because of a TLB miss, and the page it missed.
@@ -232,6 +234,7 @@ impl Cpu {
             ts: false,
             iopl: 0,
             cpl: if domain.is_32bit { 1 } else { 3 },
+            aligning: false,
             noncanonical: false,
             last_miss: (0, 0),
             table_stores: true,

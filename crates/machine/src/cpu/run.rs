@@ -65,8 +65,8 @@ impl Cpu {
                     Some(t) => return Stop::Trap(t),
                 }
             }
-            if self.mode == MODE_STEPS {
-                match self.step_compat() {
+            if self.mode == MODE_STEPS || self.checks_alignment() {
+                match self.step_slow() {
                     Ok(()) => continue,
                     Err(t) => return Stop::Trap(t),
                 }

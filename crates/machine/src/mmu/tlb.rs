@@ -34,6 +34,18 @@ fn invalid_tag(index: usize) -> u64 {
     (((index ^ 1) as u64) << 12).wrapping_neg()
 }
 
+/// Translations of nothing.
+pub fn empty_tlb() -> Vec<TlbEntry> {
+    (0..TLB_SIZE)
+        .map(|i| TlbEntry {
+            neg_r: invalid_tag(i),
+            neg_w: invalid_tag(i),
+            neg_x: invalid_tag(i),
+            delta: 0,
+        })
+        .collect()
+}
+
 /// Entries of a view's jump cache.
 const JUMPS: usize = 1 << 13;
 
@@ -97,14 +109,7 @@ struct Node {
 
 impl View {
     fn new() -> View {
-        let entries = (0..TLB_SIZE)
-            .map(|i| TlbEntry {
-                neg_r: invalid_tag(i),
-                neg_w: invalid_tag(i),
-                neg_x: invalid_tag(i),
-                delta: 0,
-            })
-            .collect();
+        let entries = empty_tlb().into_boxed_slice();
         View {
             key: None,
             stale: false,

@@ -458,6 +458,9 @@ impl<'a> Generator<'a> {
             CODE_VA + 64 + g.rng.below(3000)
         };
         let (insn, bytes) = g.instruction(code, start)?;
+        if insn.segment_prefix() == Register::None && g.rng.chance(10) {
+            g.state.rflags |= AC;
+        }
         let undefined = undefined_flags(&insn, &g.state);
         Some(Case {
             insns: vec![insn],

@@ -42,6 +42,8 @@ const SIGNALS: [i32; 5] = [
 ];
 
 extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_void) {
+    // SAFETY: clears AC, with which the kernel would let this handler run.
+    unsafe { std::arch::asm!("pushfq", "and qword ptr [rsp], 0xfffffffffffbffff", "popfq") };
     // SAFETY: runs on the thread that holds LOCK and set SHARED; everything else means a crash of the test itself,
     // for which the default action is put back.
     unsafe {

@@ -174,8 +174,14 @@ fn ends_agree(case: &Case, native: &End, guest: &End) -> bool {
                 matches!(
                     (native, guest),
                     (
-                        End::Fault { vector: 12..=14, .. },
-                        End::Fault { vector: 12..=14, .. }
+                        End::Fault {
+                            vector: 12..=14 | 17,
+                            ..
+                        },
+                        End::Fault {
+                            vector: 12..=14 | 17,
+                            ..
+                        }
                     )
                 )
             }

@@ -29,6 +29,7 @@ pub const ZF: u64 = 0x40;
 pub const SF: u64 = 0x80;
 pub const DF: u64 = 0x400;
 pub const OF: u64 = 0x800;
+pub const AC: u64 = 1 << 18;
 pub const ARITH: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// Bytes of an fxsave image that carry state: control, x87, xmm.

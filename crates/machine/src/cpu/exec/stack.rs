@@ -166,6 +166,7 @@ fn enter<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     sp = cpu.sp_from(sp, size.wrapping_neg());
     // The final stack pointer must be writable, though nothing is written there.
     let va = cpu.stack_va(sp, bytes, true)?;
+    cpu.check_alignment(va, bytes as usize)?;
     cpu.probe_write(va, bytes as usize)?;
     set_low::<B>(cpu, RBP, frame);
     cpu.regs[RSP] = sp;

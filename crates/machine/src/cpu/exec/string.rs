@@ -44,7 +44,7 @@ impl Form {
         let forward = cpu.rflags() & DF == 0;
         // Segments with limits are looked at element by element.
         let source = 1 << seg_index(i.memory_segment());
-        let chunks = !cpu.code32 || cpu.whole & (source | 1) == source | 1;
+        let chunks = !cpu.aligning && (!cpu.code32 || cpu.whole & (source | 1) == source | 1);
         Form {
             mask,
             bytes,

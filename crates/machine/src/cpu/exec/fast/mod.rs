@@ -259,7 +259,7 @@ pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
 }
 
 /// True if a non-canonical operand of `i` raises #SS instead of #GP.
-fn stack_segment(i: &Instruction) -> bool {
+pub(crate) fn stack_segment(i: &Instruction) -> bool {
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == iced_x86::OpKind::Memory);
     if memory {
         // In 64-bit mode the other prefixes are ignored.

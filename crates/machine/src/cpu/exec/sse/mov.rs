@@ -206,6 +206,7 @@ pub const MXCSR_MASK: u32 = 0xffff;
 /// `maskmovdqu`, `maskmovq`: stores the bytes whose mask bit is set at `[rdi]`.
 pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len: usize) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, 8)?;
     // The whole operand must be writable, whatever the mask says, as on AMD's processors.
     cpu.probe_write(va, len)?;
     for (k, b) in value.to_le_bytes().into_iter().enumerate() {

@@ -101,6 +101,7 @@ fn conditional(cpu: &mut Cpu, i: &Instruction, holds: bool) -> Exec {
 /// Eighteen packed decimal digits and a sign.
 fn load_bcd(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, 8)?;
     let mut b = [0; 10];
     cpu.read_bytes(va, &mut b)?;
     cpu.fpu.fdp = va;
@@ -152,6 +153,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         }),
         Fld_m80fp => waiting!(|cpu, i| {
             let va = cpu.ea(i);
+            cpu.check_alignment(va, 8)?;
             let mut b = [0; 16];
             cpu.read_bytes(va, &mut b[..10])?;
             cpu.fpu.fdp = va;

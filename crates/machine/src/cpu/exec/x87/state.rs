@@ -119,6 +119,7 @@ pub fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) -> Exec {
 }
 
 fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
+    cpu.check_alignment(cpu.ea(i), 4)?;
     let va = aligned(cpu, i)?;
     let image = fxsave_image(cpu, wide);
     // The whole area must be writable, though its last part is not written.
@@ -127,6 +128,7 @@ fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
 }
 
 fn fxrstor(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
+    cpu.check_alignment(cpu.ea(i), 4)?;
     let va = aligned(cpu, i)?;
     let mut area = [0; FXSAVE_AREA];
     cpu.read_bytes(va, &mut area)?;
@@ -204,6 +206,7 @@ fn set_environment(f: &mut X87, b: &[u8], short: bool) {
 
 fn fnstenv(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 28];
     environment(&cpu.fpu, &mut b, short);
     cpu.write_bytes(va, b.get(..env_len(short)).unwrap_or(&[]))?;
@@ -214,10 +217,20 @@ fn fnstenv(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
 
 fn fldenv(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 28];
     cpu.read_bytes(va, b.get_mut(..env_len(short)).unwrap_or(&mut []))?;
     set_environment(&mut cpu.fpu, &b, short);
     Ok(())
+}
+
+/// What the fields of an environment are aligned to.
+fn env_unit(short: bool) -> usize {
+    if short {
+        2
+    } else {
+        4
+    }
 }
 
 fn env_len(short: bool) -> usize {
@@ -230,6 +243,7 @@ fn env_len(short: bool) -> usize {
 
 fn fnsave(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 108];
     environment(&cpu.fpu, &mut b, short);
     for n in 0..8 {
@@ -243,6 +257,7 @@ fn fnsave(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
 
 fn frstor(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 108];
     cpu.read_bytes(va, b.get_mut(..env_len(short) + 80).unwrap_or(&mut []))?;
     set_environment(&mut cpu.fpu, &b, short);

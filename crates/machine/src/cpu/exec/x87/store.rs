@@ -17,6 +17,7 @@ fn store(
     f: impl Fn(&mut Env, F80) -> u128,
 ) -> Exec {
     let va = cpu.ea(i);
+    cpu.check_alignment(va, if len == 10 { 8 } else { len })?;
     let Some(a) = cpu.fpu.get(0) else {
         if cpu.fpu.masked(flag::IE) {
             write(cpu, va, empty, len)?;
