@@ -359,7 +359,7 @@ fn sysenter_enters_its_callback_with_nothing_to_return_to() {
     let (mut v, _) = vcpu(&[0x0f, 0x34]);
     assert!(v.set_guest_kernel(false));
     let (n, frame, code) = trapped(&mut v);
-    assert_eq!((n, frame[0], code), (13, CODE, Some(0)));
+    assert_eq!((n, frame[0], code), (6, CODE, None));
 }
 
 #[test]

@@ -27,6 +27,7 @@ XEN_MINOR = 17
 
 MSR_HYPERCALL_PAGE = 0x40000000
 ADDRESS_BITS = 46
+PAGE_SHIFT = 12
 LINEAR_BITS = 48
 
 CR0_VALUE = 0x80050033
@@ -47,15 +48,15 @@ _SIGNATURE = STEPPING | (MODEL & 0xF) << 4 | 0xF << 8 | (MODEL >> 4) << 16 | (FA
 
 # Leaf 1. ECX: sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes hypervisor
 LEAF1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 31)
-# EDX: fpu de tsc msr pae cx8 apic cmov pat clflush mmx fxsr sse sse2
-LEAF1_EDX = _bits(0, 2, 4, 5, 6, 8, 9, 15, 16, 19, 23, 24, 25, 26)
+# EDX: fpu de tsc msr pae mce cx8 apic mca cmov pat clflush acpi mmx fxsr sse sse2
+LEAF1_EDX = _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 19, 22, 23, 24, 25, 26)
 # Leaf 7. EBX: fsgsbase bmi1 bmi2 erms adx clflushopt clwb sha; EDX: fsrm
 LEAF7_EBX = _bits(0, 3, 8, 9, 19, 23, 24, 29)
 LEAF7_EDX = _bits(4)
 # Leaf 80000001. ECX: lahf_lm abm
 EXT1_ECX = _bits(0, 5)
 # EDX: those of leaf 1 that AMD repeats, and syscall nx rdtscp lm
-EXT1_EDX = (LEAF1_EDX & _bits(0, 2, 4, 5, 6, 8, 9, 15, 16, 23, 24)) | _bits(11, 20, 27, 29)
+EXT1_EDX = (LEAF1_EDX & _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 23, 24)) | _bits(11, 20, 27, 29)
 # Leaf 80000008. EBX: not subject to speculative store bypass
 EXT8_EBX = _bits(26)
 # Leaf 80000021. EAX: lfence is serialising, null selectors clear bases, automatic IBRS, not subject to SRSO (two bits)
@@ -92,7 +93,7 @@ def leaves(domain: "Domain", vcpu_id: int) -> list[Leaf]:
         (xen + 3, 0, 2, 0, TSC_KHZ, 0),
         (xen + 3, 1, 0, 0, TSC_TO_SYSTEM_MUL, TSC_SHIFT),
         (xen + 3, 2, TSC_KHZ, 0, 0, 0),
-        (xen + 5, 0, 0, ADDRESS_BITS, 0, 0),
+        (xen + 5, 0, 0, (domain.host.machine.frames - 1).bit_length() + PAGE_SHIFT, 0, 0),
         (0x80000000, None, 0x80000021, ebx, ecx, edx),
         (0x80000001, None, _SIGNATURE, 0, EXT1_ECX, EXT1_EDX),
         (0x80000002, None, *_text(brand[:16])),

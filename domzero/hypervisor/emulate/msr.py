@@ -43,10 +43,10 @@ MACHINE_CHECK_BANKS = 2
 
 _PERFORMANCE = (*range(0xC0010000, 0xC0010008), *range(0xC0010200, 0xC001020C))
 _PSTATES = (0xC0010041, 0xC0010042, *range(0xC0010061, 0xC001006C))
-_READ_AS_ZERO = frozenset((0x17A, 0x345, MSR_HYPERCALL_PAGE, *_PERFORMANCE, *_PSTATES))
-"""MCG_STATUS, PERF_CAPABILITIES; counters without a virtual PMU; frequencies, which are not the guest's."""
-_WRITES_IGNORED = frozenset((0xE7, 0xE8, 0x17A, 0xC001001F, MSR_HWCR, *_PERFORMANCE, *_PSTATES))
-"""MPERF, APERF, MCG_STATUS, NB_CFG, HWCR and the same."""
+_READ_AS_ZERO = frozenset((0x17A, 0x345, MSR_HYPERCALL_PAGE, 0xC001001F, *_PERFORMANCE, *_PSTATES))
+"""MCG_STATUS, PERF_CAPABILITIES, NB_CFG; counters without a virtual PMU; frequencies, which are not the guest's."""
+_WRITES_IGNORED = frozenset((0xE7, 0xE8, 0x17A, 0xC001001F, MSR_HWCR, MSR_DE_CFG, *_PERFORMANCE, *_PSTATES))
+"""MPERF, APERF, MCG_STATUS, NB_CFG, HWCR, DE_CFG and the same."""
 
 
 def is_canonical(address: int) -> bool:
@@ -118,7 +118,5 @@ def write(vcpu: "Vcpu", index: int, value: int) -> bool:
                 return False
             vcpu.hw.set_reg("tsc_aux", value)
             return True
-        case 0xC0011029:
-            return value == DE_CFG_LFENCE_SERIALISE
         case _:
             return index in _WRITES_IGNORED or _read_machine_check(index) is not None

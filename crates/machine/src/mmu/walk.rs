@@ -16,6 +16,8 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 /// L4 slots that belong to Xen. Slot 256 shows the machine-to-phys table; the others are not present for a guest.
 pub const XEN_SLOTS: std::ops::Range<u64> = 256..272;
+/// Where Xen maps all memory for itself: a guest's access there is a violation, not a miss.
+const XEN_DIRECT_MAP: u64 = 0xffff_8300_0000_0000;
 /// Where guests read the machine-to-phys table.
 pub const M2P_VA: u64 = 0xffff_8000_0000_0000;
 /// Where 32-bit guests read theirs: the hypervisor has everything from here to 4 GiB.
@@ -78,7 +80,7 @@ impl Walker {
             XEN_SLOTS.contains(&(va >> 39 & 511))
         };
         if xen {
-            return self.walk_m2p(va, access);
+            return self.walk_m2p(va, access, mem.frames());
         }
         let first = usize::from(self.pae);
         'again: loop {
@@ -132,12 +134,14 @@ impl Walker {
         }
     }
 
-    fn walk_m2p(&self, va: u64, access: Access) -> Result<Leaf, Fault> {
+    fn walk_m2p(&self, va: u64, access: Access, frames: u64) -> Result<Leaf, Fault> {
         let base = if self.pae { M2P_COMPAT_VA } else { M2P_VA };
         let page = va.wrapping_sub(base) >> 12;
         let code = self.code(access);
         if va < base || page >= self.m2p.1 {
-            return Err(Fault::pf(va, code));
+            // Xen's map of all memory is there, but not the guest's.
+            let mapped = !self.pae && va.wrapping_sub(XEN_DIRECT_MAP) >> 12 < frames;
+            return Err(Fault::pf(va, code | if mapped { pf::P } else { 0 }));
         }
         // The applications of a 32-bit guest are another privilege level than its kernel, and see nothing of Xen.
         if access != Access::Read || self.pae && self.user {

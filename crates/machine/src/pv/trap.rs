@@ -90,12 +90,13 @@ impl Vcpu {
         self.bounced(cb.entry(), cb.mask_events, "system call")
     }
 
-    /// `sysenter`: it saves neither rip nor rsp, so the frame has none, and a null selector of ring 3.
+    /// `sysenter`: it saves neither rip nor rsp, so the frame has none, and a null selector of ring 3. Without a callback
+    /// it is what the processor that CPUID shows makes of it in long mode.
     fn sysenter(&mut self) -> Option<Exit> {
         let cb = self.callback(CallbackKind::Sysenter);
         if self.is_null(cb.entry()) {
             self.cpu.rip = self.cpu.rip.wrapping_sub(2);
-            return self.fault(Fault::gp());
+            return self.fault(Fault::ud());
         }
         self.cpu.rip = 0;
         self.cpu.regs[4] = 0;
@@ -175,8 +176,8 @@ impl Vcpu {
                 self.cpu.do_cpuid();
                 self.retire(len, 0)
             }
-            // CR4.OSXSAVE is never set.
-            PrivInsn::Xsetbv => self.fault(Fault::ud()),
+            // CR4.OSXSAVE is never set; the processor that CPUID shows has no sysexit in long mode.
+            PrivInsn::Xsetbv | PrivInsn::Sysexit => self.fault(Fault::ud()),
             // What Xen emulates for a guest kernel.
             PrivInsn::Rdmsr
             | PrivInsn::Wrmsr
