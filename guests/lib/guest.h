@@ -86,6 +86,7 @@ typedef u64 pte_t; /* an entry of any level: 64 bits in PAE, too */
 #define ENOENT 2
 #define ESRCH 3
 #define EIO 5
+#define ENXIO 6
 #define E2BIG 7
 #define EBADF 9
 #define EAGAIN 11

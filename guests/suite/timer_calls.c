@@ -39,7 +39,11 @@ void guest(void)
     wait_ticks(1, 2000 * MS);
     CHECK(now() >= due, "too early");
     once = (struct vcpu_set_singleshot_timer){.timeout_abs_ns = now() - MS, .flags = VCPU_SSHOTTMR_future};
-    RC(vcpu_op(VCPUOP_set_singleshot_timer, 0, &once), -ETIME, "in the past, and that matters");
+    ticks = 0;
+    long rc = vcpu_op(VCPUOP_set_singleshot_timer, 0, &once);
+    CHECK(rc == 0 || rc == -ETIME, "in the past, and that matters: %ld", rc); /* ETIME: before Xen 4.17.1 */
+    if (!rc)
+        wait_ticks(1, 2000 * MS);
     ticks = 0;
     once.flags = 0;
     RC(vcpu_op(VCPUOP_set_singleshot_timer, 0, &once), 0, "in the past");
@@ -93,7 +97,7 @@ void guest(void)
     struct sched_watchdog dog = {.id = 0, .timeout = 100};
     RC(sched_op(SCHEDOP_watchdog, &dog), 1, "a watchdog");
     RC(sched_op(SCHEDOP_watchdog, &dog), 2, "another one");
-    RC(sched_op(SCHEDOP_watchdog, &dog), -ENOSPC, "a third one");
+    RC((int)sched_op(SCHEDOP_watchdog, &dog), -ENOSPC, "a third one"); /* Xen's answer has 32 bits */
     dog.id = 3;
     RC(sched_op(SCHEDOP_watchdog, &dog), -EINVAL, "one that is not there");
     for (dog.id = 1; dog.id <= 2; dog.id++) {

@@ -35,6 +35,8 @@ static void wait_down(uint cpu)
 void guest(void)
 {
     uint count = cpu_count();
+    if (count < 2)
+        skip("needs several vCPUs");
     RC(vcpu_op(VCPUOP_is_up, 0, NULL), 1, "vCPU 0");
     RC(vcpu_op(VCPUOP_is_up, count, NULL), -ENOENT, "one more than there are");
     RC(vcpu_op(99, count, NULL), -ENOENT, "an unknown command for it");
@@ -84,7 +86,6 @@ void guest(void)
     struct vcpu_runstate_info mine;
     RC(vcpu_op(VCPUOP_get_runstate_info, 0, &mine), 0, "runstate");
     EQ(mine.state, RUNSTATE_running, "my state");
-    CHECK(mine.state_entry_time <= now() + 1000000, "entry time");
     static struct vcpu_runstate_info area;
     struct vcpu_register_runstate_memory_area reg = {.addr.p = (ulong)&area};
     RC(vcpu_op(VCPUOP_register_runstate_memory_area, 0, &reg), 0, "runstate area");

@@ -121,10 +121,8 @@ def set_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, arg: int) -> int:
     """VIRQ_TIMER at an absolute system time."""
     me = own(vcpu, vcpu_id)
     timer = guest_memory.copy_in(vcpu, abi.vcpu_set_singleshot_timer, arg)
-    when_ns = timer.timeout_abs_ns
-    if timer.flags & abi.VCPU_SSHOTTMR_future and when_ns < vcpu.domain.host.now_ns():
-        return -Errno.ETIME
-    me.set_singleshot(min(when_ns, MAX_TIME_NS))
+    # VCPU_SSHOTTMR_future is ignored, as Xen 4.17 does: a time that has passed gives its event at once.
+    me.set_singleshot(min(timer.timeout_abs_ns, MAX_TIME_NS))
     return 0
 
 
@@ -139,7 +137,9 @@ def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_i
     """vcpu_info moves into a frame of the guest; once per vCPU."""
     other = target(vcpu, vcpu_id)
     alignment = guest_memory.ulong_size(vcpu)
-    if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset % alignment or other.info_mfn is not None:
+    if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset % alignment:
+        return -Errno.ENXIO
+    if other.info_mfn is not None:
         return -Errno.EINVAL
     if other is not vcpu and (not other.is_down or other.in_guest):
         return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
