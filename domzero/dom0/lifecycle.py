@@ -20,6 +20,7 @@ from domzero.builder.layout import plan
 from domzero.builder.pv import Built, Start, build_pv
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.linelimit import LineLimit
 from domzero.dom0.nodes import Ring, forget_nodes, home, write_nodes
 from domzero.dom0.xenstore import RingBackend, Store, XenstoreError
 from domzero.dom0.xenstore.remote import StoreApi
@@ -328,6 +329,7 @@ class DomainSession:
         """console_io goes to the hypervisor's log, line by line, as with Xen; but to the console itself as long as the
         guest has not used its ring: small kernels have nothing else to print with."""
         pending = bytearray()
+        log = LineLimit(self._log) if self._log is not None else None
 
         def sink(data: bytes) -> None:
             if not ring.used:
@@ -338,8 +340,8 @@ class DomainSession:
             while (end := pending.find(b"\n")) >= 0 or len(pending) > PAGE_SIZE:
                 line = bytes(pending[: end if end >= 0 else PAGE_SIZE])
                 del pending[: len(line) + (end >= 0)]
-                if self._log is not None:
-                    self._log(f"(d{domid}) {line.decode('utf-8', 'replace').rstrip()}")
+                if log is not None:
+                    log(f"(d{domid}) {line.decode('utf-8', 'replace').rstrip()}")
 
         return sink
 

@@ -95,7 +95,7 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
     match insn.a:
         case 0:
             if (value ^ cpuid.CR0_VALUE) & ~CR0_TS:
-                vcpu.log("Attempt to change unmodifiable CR0 flags")
+                vcpu.domain.log_once("cr0", "Attempt to change unmodifiable CR0 flags")
                 return VECTOR_GP
             vcpu.hw.set_cr0_ts(bool(value & CR0_TS))
         case 2:

@@ -1,0 +1,41 @@
+"""How many lines per second a guest may add to a log."""
+
+import time
+from collections.abc import Callable
+
+LINES_PER_SECOND = 200
+BURST = 2000
+
+
+class LineLimit:
+    """Lets lines through, no more than `per_second` in the long run and `burst` at once; says how many it held back."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        per_second: float = LINES_PER_SECOND,
+        burst: int = BURST,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._per_second = per_second
+        self._burst = burst
+        self._now = now
+        self._left = float(burst)
+        self._last = now()
+        self._dropped = 0
+
+    def __call__(self, line: str) -> None:
+        """Writes the line, or drops it."""
+        now = self._now()
+        self._left = min(self._burst, self._left + (now - self._last) * self._per_second)
+        self._last = now
+        if self._left < 1:
+            self._dropped += 1
+            return
+        self._left -= 1
+        if self._dropped:
+            self._write(f"({self._dropped} lines were dropped)")
+            self._dropped = 0
+        self._write(line)
