@@ -1,7 +1,7 @@
 /*
  * Faults and effects at the edges: a selector load with the trap flag, a breakpoint behind mov ss, system calls with TF, NT
  * and AC set, non-canonical segment bases, string instructions that fault half-way, invlpg of odd addresses.
- * XSA-193, 200, 204, 265, 279, 308, 339.
+ * XSA-195, 200, 204, 265, 339.
  */
 #include "guest.h"
 
