@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+from domzero.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
 from domzero.builder.image import KernelImage, load_kernel, read_file
@@ -310,6 +311,8 @@ class DomainSession:
         built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, start, host.memory)
         domid = domain.domid
         store_ring, console_ring = Ring(built.store_mfn, store_port), Ring(built.console_mfn, console_port)
+        domain.grants.seed(GNTTAB_RESERVED_CONSOLE, built.console_mfn)
+        domain.grants.seed(GNTTAB_RESERVED_XENSTORE, built.store_mfn)
         write_nodes(self.store, self.config, domid, store_ring, console_ring)
 
         pumps: list[Callable[[], None]] = []
