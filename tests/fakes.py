@@ -346,7 +346,7 @@ class FakeVcpu:
 
     def set_debug_reg(self, index: int, value: int) -> int:
         self.calls.append(("set_debug_reg", index, value))
-        return -19 if index > 7 else 0
+        return -19 if index > 7 else -1 if index < 4 and value >> 47 else 0
 
     def set_cr4(self, value: int) -> None:
         self.cr4 = value

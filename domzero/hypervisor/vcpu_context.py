@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
 from domzero.abi.errno import Errno
 from domzero.abi.xen import PAGE_SIZE
+from domzero.hypervisor.emulate import cpuid
 from domzero.hypervisor.emulate.msr import is_canonical
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.selectors import fixup_selector
@@ -34,7 +35,11 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     """
     is_32bit = vcpu.domain.is_32bit
     if not is_32bit:
+        if context.debugreg[6] >> 32 or context.debugreg[7] >> 32:
+            raise XenError(Errno.EINVAL)
         _check_canonical(context)
+    for index in range(4):
+        _install(vcpu.hw.set_debug_reg(index, context.debugreg[index]))
     if context.ldt_base % PAGE_SIZE or context.ldt_ents > LDT_MAX_ENTRIES:
         raise XenError(Errno.EINVAL)
     if not is_32bit and not context.flags & Vgcf.VGCF_in_kernel and not context.ctrlreg[1]:
@@ -112,9 +117,10 @@ def _load_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
     if c.ldt_ents:
         _install(hw.set_ldt(c.ldt_base, c.ldt_ents))
     hw.set_kernel_stack(fixup_selector(vcpu, c.kernel_ss & 0xFFFF), c.kernel_sp)
-    for index in (0, 1, 2, 3, 6, 7):
-        if c.debugreg[index]:
-            hw.set_debug_reg(index, c.debugreg[index])
+    hw.set_cr4(cpuid.CR4_INITIAL | c.ctrlreg[4] & cpuid.CR4_GUEST_MASK)
+    for index in (6, 7):
+        # As on Xen, what the guest may not set is left out.
+        hw.set_debug_reg(index, c.debugreg[index])
 
 
 def _load_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:

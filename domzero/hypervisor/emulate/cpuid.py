@@ -34,6 +34,8 @@ CR0_VALUE = 0x80050033
 """PG AM WP NE ET MP PE: what a PV guest reads; TS comes on top."""
 CR4_INITIAL = 0x660
 """PAE MCE OSFXSR OSXMMEXCPT: what a PV guest sees of Xen's own."""
+CR4_GUEST_MASK = 1 << 2 | 1 << 3 | 1 << 16
+"""What a guest may change: TSD, DE, FSGSBASE."""
 
 Leaf = tuple[int, int | None, int, int, int, int]
 

@@ -16,8 +16,6 @@ VECTOR_UD = 6
 VECTOR_GP = 13
 PAGE_MASK = 0xFFF
 CR0_TS = 1 << 3
-CR4_GUEST_MASK = 1 << 2 | 1 << 3 | 1 << 16
-"""What a guest may change: TSD, DE, FSGSBASE."""
 
 REGISTERS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
@@ -105,7 +103,7 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Vector:
                 return VECTOR_GP
         case 4:
             # As on Xen, what a guest may not change keeps its value.
-            vcpu.hw.set_cr4(cpuid.CR4_INITIAL | value & CR4_GUEST_MASK)
+            vcpu.hw.set_cr4(cpuid.CR4_INITIAL | value & cpuid.CR4_GUEST_MASK)
         case _:
             return VECTOR_UD if insn.a != 8 else VECTOR_GP
     return None

@@ -226,7 +226,7 @@ def test_is_up_tells_online_vcpus_from_others(vcpu: Any) -> None:
     assert vcpu_op(vcpu, VcpuOp.VCPUOP_is_up, 1) == 0
 
 
-def context(**fields: int) -> bytes:
+def context(**fields: int | list[int]) -> bytes:
     c = vcpu_guest_context()
     c.flags = Vgcf.VGCF_in_kernel
     c.user_regs.rip, c.user_regs.rsp, c.user_regs.cs, c.user_regs.ss = 0xFFFFFFFF81000000, 0x7000, 0xE030, 0xE02B
@@ -236,7 +236,10 @@ def context(**fields: int) -> bytes:
     c.event_callback_eip = 0xFFFFFFFF81000100
     c.kernel_ss, c.kernel_sp = 0xE02B, 0x8000
     for name, value in fields.items():
-        setattr(c, name, value)
+        if isinstance(value, list):
+            getattr(c, name)[:] = value
+        else:
+            setattr(c, name, value)
     return bytes(c)
 
 
@@ -272,9 +275,11 @@ def test_initialise_loads_registers_tables_and_callbacks_once(domain: Any, vcpu:
         {"ldt_ents": 8193},
         {"ldt_base": 0x1008},
         {"flags": 0},
+        {"debugreg": [0, 0, 1 << 47, 0, 0, 0, 0, 0]},
+        {"debugreg": [0, 0, 0, 0, 0, 0, 0, 1 << 32]},
     ],
 )
-def test_initialise_refuses_contexts_that_cannot_be(domain: Any, vcpu: Any, bad: dict[str, int]) -> None:
+def test_initialise_refuses_contexts_that_cannot_be(domain: Any, vcpu: Any, bad: dict[str, int | list[int]]) -> None:
     assert initialise(vcpu, 1, context(**bad)) == -Errno.EINVAL
     assert not domain.vcpus[1].is_initialised
 
