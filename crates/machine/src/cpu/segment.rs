@@ -202,14 +202,18 @@ impl Cpu {
         Segment::new(selector, marked)
     }
 
-    /// The descriptor that lar, lsl, verr and verw may see: privileged enough, and not null.
-    pub fn visible_descriptor(&self, selector: u16) -> Option<Descriptor> {
+    /// The descriptor that lar, lsl, verr and verw may see: privileged enough, and not null. An LDT page that was not used
+    /// yet is a fault, which names the selector to the layer above.
+    pub fn visible_descriptor(&self, selector: u16) -> Result<Option<Descriptor>, Trap> {
         if selector & 0xfffc == 0 {
-            return None;
+            return Ok(None);
         }
-        let d = self.descriptor(selector)?;
+        let Some(d) = self.descriptor(selector) else {
+            let in_ldt = selector & 4 != 0 && u32::from(selector >> 3) < self.desc.ldt.entries;
+            return if in_ldt { Err(gp(selector)) } else { Ok(None) };
+        };
         let privilege = self.cpl.max(selector as u8 & 3);
-        (d.is_conforming() || d.dpl() >= privilege).then_some(d)
+        Ok((d.is_conforming() || d.dpl() >= privilege).then_some(d))
     }
 
     /// Loads es, ss, ds, fs or gs (`seg` as in [`Cpu::sel`]) as `mov` and `pop` do. True if code runs in another way now.

@@ -59,14 +59,14 @@ fn set_zf(cpu: &mut Cpu, on: bool) {
 fn verify<const WRITE: bool>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let sel = read_op::<16>(cpu, i, 0)? as u16;
     let wanted = if WRITE { Access::Write } else { Access::Read };
-    let ok = cpu.visible_descriptor(sel).is_some_and(|d| d.allows(wanted));
+    let ok = cpu.visible_descriptor(sel)?.is_some_and(|d| d.allows(wanted));
     set_zf(cpu, ok);
     Ok(())
 }
 
 fn lar(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let sel = read_op::<16>(cpu, i, 1)? as u16;
-    let found = cpu.visible_descriptor(sel).filter(|d| d.has_access_rights());
+    let found = cpu.visible_descriptor(sel)?.filter(|d| d.has_access_rights());
     if let Some(d) = found {
         set_gpr(cpu, i.op0_register(), d.access_rights() as u64);
     }
@@ -76,7 +76,7 @@ fn lar(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn lsl(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let sel = read_op::<16>(cpu, i, 1)? as u16;
-    let found = cpu.visible_descriptor(sel).filter(|d| d.has_limit());
+    let found = cpu.visible_descriptor(sel)?.filter(|d| d.has_limit());
     if let Some(d) = found {
         set_gpr(cpu, i.op0_register(), d.limit() as u64);
     }
