@@ -428,3 +428,28 @@ fn the_gs_selector_of_applications_is_loaded_or_null() {
     assert_eq!(v.set_segment_base(3, 0x1000), 0, "errors are not told");
     assert_eq!((v.cpu.sel[5], v.gs_base(false), v.gs_base(true)), (0, 0, 0x1234));
 }
+
+#[test]
+fn a_breakpoint_hit_by_a_load_of_ss_waits_for_the_next_instruction() {
+    // mov ss, [rdi]; nop
+    let (mut v, _) = vcpu(&[0x8e, 0x17, 0x90, 0x90]);
+    v.cpu.write(DATA, 0xe02bu16).expect("data");
+    v.cpu.regs[7] = DATA;
+    breakpoint(&mut v, 0, DATA, 3, 3);
+    let (n, frame, _) = trapped(&mut v);
+    assert_eq!((n, frame[0], v.debug_reg(6)), (1, CODE + 3, Some(0xffff_0ff1)));
+}
+
+#[test]
+fn a_breakpoint_hit_before_a_system_call_is_lost_with_it() {
+    // mov ss, [rdi]; syscall
+    let (mut v, _) = vcpu(&[0x8e, 0x17, 0x0f, 0x05]);
+    v.set_callback(CallbackKind::Syscall, callback(100));
+    v.cpu.write(DATA, 0xe02bu16).expect("data");
+    v.cpu.regs[7] = DATA;
+    breakpoint(&mut v, 0, DATA, 3, 3);
+    assert!(v.set_guest_kernel(false));
+    let (n, frame, _) = trapped(&mut v);
+    assert_eq!((n, frame[0]), (100, CODE + 4));
+    assert_eq!(v.debug_reg(6), Some(0xffff_0ff0));
+}
