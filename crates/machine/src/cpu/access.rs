@@ -97,6 +97,14 @@ impl Cpu {
         Err(fault.into())
     }
 
+    /// An access of the hypervisor's own: to any address, whatever code the guest runs at the moment.
+    pub(crate) fn flat<R>(&mut self, access: impl FnOnce(&mut Cpu) -> R) -> R {
+        let code32 = std::mem::take(&mut self.code32);
+        let result = access(self);
+        self.code32 = code32;
+        result
+    }
+
     /// An access whose last byte is not canonical faults as such, before the page of its first byte is looked at.
     fn check_span(&mut self, va: u64, len: usize) -> Exec {
         if !canonical(va.wrapping_add(len as u64 - 1)) {

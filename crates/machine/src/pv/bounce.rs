@@ -118,7 +118,7 @@ impl Vcpu {
             return Err("kernel stack inside the hypervisor's address range");
         }
         self.cpu
-            .write_bytes(sp, &frame[..len])
+            .flat(|cpu| cpu.write_bytes(sp, &frame[..len]))
             .map_err(|_| "kernel stack not mapped writable")?;
         Ok(sp)
     }

@@ -36,7 +36,7 @@ impl Vcpu {
         if !access_ok(va, buf.len() as u64, self.is_32bit()) {
             return Err(Efault);
         }
-        self.as_in_guest(|v| v.cpu.read_bytes(va, buf).map_err(|_| Efault))
+        self.as_in_guest(|v| v.cpu.flat(|cpu| cpu.read_bytes(va, buf)).map_err(|_| Efault))
     }
 
     /// copy_to_guest. `Err`: -EFAULT; a copy over more than two pages may then be partly done.
@@ -48,7 +48,7 @@ impl Vcpu {
         if !access_ok(va, data.len() as u64, self.is_32bit()) {
             return Err(Efault);
         }
-        self.as_in_guest(|v| v.cpu.write_bytes(va, data).map_err(|_| Efault))
+        self.as_in_guest(|v| v.cpu.flat(|cpu| cpu.write_bytes(va, data)).map_err(|_| Efault))
     }
 
     /// Does something through the software TLB: first forgets what others asked to forget, and counts as running the
