@@ -210,8 +210,10 @@ class Vcpu:
     def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> int:
         """Maps a frame of domain `owner` at a guest address (or with the entry at a machine address), with entry bits
         `bits`: 0, -EINVAL for the address, -EBUSY for the frame. The grant's own reference is `Domain.get_ref`'s."""
-    def grant_unmap(self, address: int, mfn: int, *, contains_pte: bool = False, replace: int | None = None) -> int:
-        """Undoes it, if the entry still maps `mfn` (else -EINVAL); the entry that maps `replace` takes its place."""
+    def grant_unmap(
+        self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
+    ) -> int:
+        """Undoes it, if the entry still maps `mfn`, `writable` or not (else -EINVAL); the entry that maps `replace` takes its place."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
         without an

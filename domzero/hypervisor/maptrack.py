@@ -100,7 +100,8 @@ class MapTrack:
                 raise GrantError(GntStatus.GNTST_bad_dev_addr)
             mapping.flags &= ~GntMap.GNTMAP_device_map
         if host_addr and mapping.flags & GntMap.GNTMAP_host_map:
-            if vcpu.hw.grant_unmap(host_addr, mapping.mfn, contains_pte=is_pte, replace=replace):
+            writable = mapping.writable
+            if vcpu.hw.grant_unmap(host_addr, mapping.mfn, writable=writable, contains_pte=is_pte, replace=replace):
                 raise GrantError(GntStatus.GNTST_general_error)
             mapping.flags &= ~GntMap.GNTMAP_host_map
         if not mapping.flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):

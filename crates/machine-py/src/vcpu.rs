@@ -319,11 +319,18 @@ impl Vcpu {
             .grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
     }
 
-    #[pyo3(signature = (address, mfn, *, contains_pte=false, replace=None))]
-    fn grant_unmap(&self, address: u64, mfn: u64, contains_pte: bool, replace: Option<u64>) -> PyResult<i64> {
+    #[pyo3(signature = (address, mfn, *, writable, contains_pte=false, replace=None))]
+    fn grant_unmap(
+        &self,
+        address: u64,
+        mfn: u64,
+        writable: bool,
+        contains_pte: bool,
+        replace: Option<u64>,
+    ) -> PyResult<i64> {
         Ok(self
             .lock()?
-            .grant_unmap(grant_address(address, contains_pte), Mfn(mfn), replace))
+            .grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
     }
 
     // --- guest memory

@@ -39,20 +39,21 @@ impl Domain {
         }))
     }
 
-    /// Undoes a mapping: the entry must still map `mfn`, else -EINVAL. With `replace` (GNTTABOP_unmap_and_replace) the entry
+    /// Undoes a mapping: the entry must still map `mfn`, writable or not as the grant was, else -EINVAL. With `replace` (GNTTABOP_unmap_and_replace) the entry
     /// that maps that address takes its place, and is cleared there.
     pub fn grant_unmap(
         &self,
         vcpu: u32,
         at: GrantAddress,
         mfn: Mfn,
+        writable: bool,
         replace: Option<u64>,
         me: Option<&VcpuShared>,
     ) -> i64 {
         rc(self.blocking(me, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let old = op.entry(table, index);
-            if !pte::present(old) || Mfn(pte::mfn(old)) != mfn {
+            if !pte::present(old) || Mfn(pte::mfn(old)) != mfn || pte::writable(old) != writable {
                 return Err(EINVAL);
             }
             let domid = op.domid;

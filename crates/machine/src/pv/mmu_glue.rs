@@ -161,9 +161,9 @@ impl Vcpu {
     }
 
     /// Unmaps a granted frame, and flushes its address here: 0 or `-errno`.
-    pub fn grant_unmap(&mut self, at: GrantAddress, mfn: Mfn, replace: Option<u64>) -> i64 {
+    pub fn grant_unmap(&mut self, at: GrantAddress, mfn: Mfn, writable: bool, replace: Option<u64>) -> i64 {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        let rc = domain.grant_unmap(self.id, at, mfn, replace, Some(&shared));
+        let rc = domain.grant_unmap(self.id, at, mfn, writable, replace, Some(&shared));
         for va in [GrantAddress::Linear(replace.unwrap_or(0)), at] {
             if let GrantAddress::Linear(va) = va {
                 self.cpu.invlpg(va);

@@ -20,13 +20,17 @@ fn a_granted_frame_is_mapped_and_unmapped_with_its_own_references() {
     assert_eq!(g.domain.grant_map(0, at, f, 2, RW, None), 0);
     assert_eq!((g.refs(f), g.count(f), pte::mfn(g.read(l1, 5))), (2, 1, f.0));
     g.audit();
-    assert_eq!(g.domain.grant_unmap(0, at, Mfn(f.0 + 1), None, None), EINVAL);
-    assert_eq!(g.domain.grant_unmap(0, at, f, None, None), 0);
+    assert_eq!(
+        g.domain.grant_unmap(0, at, Mfn(f.0 + 1), true, None, None),
+        EINVAL
+    );
+    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, None), 0);
     assert_eq!((g.refs(f), g.count(f), g.read(l1, 5)), (1, 0, 0));
-    assert_eq!(g.domain.grant_unmap(0, at, f, None, None), EINVAL);
+    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, None), EINVAL);
     let entry_at = GrantAddress::Entry(l1.maddr() + 8);
     assert_eq!(g.domain.grant_map(0, entry_at, f, 2, RO, None), 0);
     assert_eq!((g.refs(f), g.count(f)), (2, 0));
+    assert_eq!(g.domain.grant_unmap(0, entry_at, f, true, None, None), EINVAL);
     g.audit();
 }
 
@@ -98,7 +102,11 @@ fn the_granters_frame_cannot_become_a_table_or_be_freed_under_a_mapping() {
     assert_eq!(owner.domain.machine.free_frames(), free);
     assert_eq!(owner.domain.destroy(), 1);
     owner.audit();
-    assert_eq!(g.domain.grant_unmap(0, GrantAddress::Linear(0), f, None, None), 0);
+    assert_eq!(
+        g.domain
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, None),
+        0
+    );
     assert_eq!(owner.domain.machine.free_frames(), free + 1);
     owner.audit();
 }
@@ -128,7 +136,11 @@ fn translations_of_a_granted_frame_are_purged_when_it_is_unmapped() {
     let f = owner.one();
     assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RW, None), 0);
     m.frames.set_flags(f, flag::TLB_R | flag::TLB_W);
-    assert_eq!(g.domain.grant_unmap(0, GrantAddress::Linear(0), f, None, None), 0);
+    assert_eq!(
+        g.domain
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, None),
+        0
+    );
     assert_eq!(other.take_purges(), Some(vec![Purge::Frame(f)]));
 }
 
@@ -139,12 +151,13 @@ fn unmap_and_replace_moves_the_other_entry() {
     assert_eq!(g.update(l1, 7, entry(mine, RW)), 0);
     assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RW, None), 0);
     assert_eq!(
-        g.domain.grant_unmap(0, GrantAddress::Linear(0), f, Some(0), None),
+        g.domain
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0), None),
         EINVAL
     );
     assert_eq!(
         g.domain
-            .grant_unmap(0, GrantAddress::Linear(0), f, Some(0x7000), None),
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0x7000), None),
         0
     );
     assert_eq!((pte::mfn(g.read(l1, 0)), g.read(l1, 7)), (mine.0, 0));

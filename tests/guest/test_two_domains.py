@@ -1,0 +1,96 @@
+"""Two guests in one host that share memory by grants and send each other events, in both widths."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from domzero.abi.sched import ShutdownReason
+from domzero.builder.image import load_kernel
+from domzero.builder.pv import Start, build_pv
+from domzero.dom0.console import Console, ConsoleRing
+from domzero.hypervisor.domain import Domain, DomainSpec
+from domzero.hypervisor.evtchn import alloc_unbound, bind_backend
+from domzero.hypervisor.host import Host
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+PAGES = 16 << 8
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the guest in both widths."""
+    if shutil.which("gcc") is None or not Path("/usr/include/xen/xen.h").exists():
+        pytest.skip("no C compiler or no Xen headers (libxen-dev)")
+    out = tmp_path_factory.mktemp("pair")
+    subprocess.run(["make", "-s", "-C", ROOT / "guests", f"OUT={out}", "pair"], check=True)
+    return out
+
+
+def start(host: Host, kernel: Path, role: str, peer: int) -> tuple[Domain, Console]:
+    """A domain with a console; it does not run yet."""
+    image = load_kernel(str(kernel))
+    domain = host.create_domain(DomainSpec(name=role, max_pages=PAGES, is_32bit=image.is_32bit))
+    store_port, console_port = alloc_unbound(domain), alloc_unbound(domain)
+    what = Start(
+        nr_pages=PAGES,
+        shared_info=domain.shared_info_maddr,
+        store_port=store_port,
+        console_port=console_port,
+        cmdline=f"{role} {peer}",
+    )
+    built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, what, host.memory)
+    console = Console()
+    rings: list[ConsoleRing] = []
+    port = bind_backend(domain, console_port, lambda: rings[0].pump())
+    rings.append(ConsoleRing(host.frame_view(built.console_mfn), console, port.notify))
+    with host.lock:
+        domain.vcpus[0].bring_up()
+    return domain, console
+
+
+@pytest.mark.parametrize("granter", ["64", "32"])
+@pytest.mark.parametrize("mapper", ["64", "32"])
+def test_a_guest_maps_what_another_grants_and_both_send_events(peers: Path, granter: str, mapper: str) -> None:
+    host = Host(40)
+    try:
+        frames = host.machine.free_frames
+        one, its_console = start(host, peers / granter / "pair_peers", "granter", 2)
+        two, other_console = start(host, peers / mapper / "pair_peers", "mapper", 1)
+        one.unpause()
+        two.unpause()
+        ends = [domain.wait(120) for domain in (one, two)]
+        said = its_console.history.decode() + other_console.history.decode()
+        assert ends == [ShutdownReason.SHUTDOWN_poweroff] * 2, said
+        assert said.count("PASS peers") == 2
+        assert host.audit() == []
+        assert host.destroy_domain(two) == host.destroy_domain(one) == 0
+        assert host.audit() == []
+        assert host.machine.free_frames == frames
+    finally:
+        host.close()
+
+
+def test_a_domain_may_end_while_another_maps_its_frames(peers: Path) -> None:
+    host = Host(40)
+    try:
+        frames = host.machine.free_frames
+        one, _ = start(host, peers / "64" / "pair_peers", "granter", 2)
+        two, _ = start(host, peers / "64" / "pair_peers", "mapper", 1)
+        two.unpause()
+        one.unpause()
+        with host.lock:
+            while not two.maptrack.mappings:
+                host.quiet.wait(0.01)
+        two.pause()
+        host.destroy_domain(one)
+        assert host.audit() == []
+        assert host.destroy_domain(two) == 0
+        assert host.audit() == []
+        assert host.machine.free_frames == frames
+    finally:
+        host.close()
