@@ -245,6 +245,7 @@ impl Bare {
             Trap::Priv { insn, .. } => self.privileged(insn),
             Trap::Syscall => self.syscall(),
             Trap::Sysenter => self.raise(Fault::gp(), None),
+            Trap::CallGate { .. } => self.raise(Fault::gp(), None),
             Trap::Unsupported(why) => Outcome::Unsupported(why),
         }
     }

@@ -151,6 +151,8 @@ pub enum Trap {
     Syscall,
     /// `sysenter` executed; `rip` is after it.
     Sysenter,
+    /// A far call or jump to a call gate of a 32-bit guest; `rip` is at it, `ret` the address after it.
+    CallGate { selector: u16, call: bool, ret: u32 },
     /// `int n` / `int3` / `into`; `rip` is after it, `len` bytes long.
     SoftInt { vector: u8, len: u8 },
     /// Something this engine cannot do yet: the domain is crashed with this text.

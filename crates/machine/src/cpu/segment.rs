@@ -105,6 +105,9 @@ impl Descriptor {
     pub fn is_wide(self) -> bool {
         self.bit(54)
     }
+    pub fn is_call_gate(self) -> bool {
+        self.present() && !self.is_segment() && self.system_type() == 12
+    }
     fn system_type(self) -> u8 {
         (self.0 >> 40 & 15) as u8
     }

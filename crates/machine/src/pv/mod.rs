@@ -4,6 +4,7 @@
 
 mod bounce;
 mod debugreg;
+mod gate;
 mod guest_access;
 pub use guest_access::Efault;
 mod hypercall;

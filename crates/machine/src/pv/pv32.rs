@@ -113,7 +113,7 @@ impl Vcpu {
         cpl > 0 && d.is_some_and(|d| d.is_code() && !d.is_long() && d.present() && level(d))
     }
 
-    fn is_stack_of(&mut self, selector: u16, cpl: u8) -> bool {
+    pub(super) fn is_stack_of(&mut self, selector: u16, cpl: u8) -> bool {
         let d = self.descriptor(selector);
         selector as u8 & 3 == cpl && d.is_some_and(|d| d.is_writable() && d.present() && d.dpl() == cpl)
     }

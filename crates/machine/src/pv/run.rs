@@ -85,7 +85,9 @@ impl Vcpu {
                     // A trap costs one instruction of budget, so that a guest which only faults is still stopped.
                     if matches!(
                         trap,
-                        crate::cpu::fault::Trap::Fault(_) | crate::cpu::fault::Trap::Priv { .. }
+                        crate::cpu::fault::Trap::Fault(_)
+                            | crate::cpu::fault::Trap::Priv { .. }
+                            | crate::cpu::fault::Trap::CallGate { .. }
                     ) {
                         self.cpu.budget -= 1;
                     }

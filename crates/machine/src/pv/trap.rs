@@ -27,6 +27,7 @@ impl Vcpu {
                 let f = self.ldt_fault(f)?;
                 self.fault(f)
             }
+            Trap::CallGate { selector, call, ret } => self.call_gate(selector, call, ret),
             Trap::SoftInt { vector, len } => self.soft_int(vector, len),
             Trap::Priv { insn, len } => self.privileged(insn, len),
             Trap::Unsupported(why) => Some(Exit::Unsupported(why)),

@@ -4,6 +4,7 @@ use super::operand::*;
 use super::stack::{peek, push};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::hidden::{CS, SS};
+use crate::cpu::segment::Descriptor;
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -126,8 +127,19 @@ fn far_pointer<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Result<(u16, u64
     Ok((sel as u16, off))
 }
 
+/// Call gates of 32-bit guests are the layer above's.
+fn check_gate(cpu: &Cpu, selector: u16, call: bool) -> Exec {
+    let is_gate = |d: Descriptor| d.is_call_gate();
+    if cpu.domain.is_32bit && selector & 0xfffc != 0 && cpu.descriptor(selector).is_some_and(is_gate) {
+        let ret = cpu.next_rip as u32;
+        return Err(Trap::CallGate { selector, call, ret });
+    }
+    Ok(())
+}
+
 fn far_jmp<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (sel, off) = far_pointer::<B>(cpu, i)?;
+    check_gate(cpu, sel, false)?;
     let cs = cpu.check_code_segment(sel, false)?;
     cs.check_target(off)?;
     cpu.next_rip = off;
@@ -137,6 +149,7 @@ fn far_jmp<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (sel, off) = far_pointer::<B>(cpu, i)?;
+    check_gate(cpu, sel, true)?;
     let cs = cpu.check_code_segment(sel, false)?;
     cs.check_target(off)?;
     let old_cs = cpu.sel[1] as u64;
