@@ -213,7 +213,8 @@ class Vcpu:
     def grant_unmap(
         self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
     ) -> int:
-        """Undoes it, if the entry still maps `mfn`, `writable` or not (else -EINVAL); the entry that maps `replace` takes its place."""
+        """Undoes it, if the entry still maps `mfn`, `writable` or not (else -EINVAL); the entry that maps `replace`
+        takes its place."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
         without an
