@@ -23,12 +23,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = """
-    xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils libxenmisc4.17 libxencall1 libxenevtchn1
-    libxenforeignmemory1 libxengnttab1 libxenstore4 libxentoollog1 libxentoolcore1 libxendevicemodel1 libxenhypfs1
-    libyajl2 libc6 libncurses6 libtinfo6 zlib1g liblzma5 libuuid1 libnl-3-200 libnl-route-3-200 libbz2-1.0 libfdt1
-    libgcc-s1 liblzo2-2 libzstd1 busybox-static
-""".split()
+PACKAGES = [
+    "xen-hypervisor-4.17-amd64",
+    "xen-utils-4.17",
+    "xen-utils-common",
+    "xenstore-utils",
+    "libxenmisc4.17",
+    "libxencall1",
+    "libxenevtchn1",
+    "libxenforeignmemory1",
+    "libxengnttab1",
+    "libxenstore4",
+    "libxentoollog1",
+    "libxentoolcore1",
+    "libxendevicemodel1",
+    "libxenhypfs1",
+    "libyajl2",
+    "libc6",
+    "libncurses6",
+    "libtinfo6",
+    "zlib1g",
+    "liblzma5",
+    "libuuid1",
+    "libnl-3-200",
+    "libnl-route-3-200",
+    "libbz2-1.0",
+    "libfdt1",
+    "libgcc-s1",
+    "liblzo2-2",
+    "libzstd1",
+    "busybox-static",
+]
 PROGRAMS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "xenstore-control", "xenctx")
 MODULES = ("xen-privcmd", "xen-evtchn", "xen-gntdev", "xenfs")
 CONSOLE_END = "@@end"

@@ -13,7 +13,9 @@ char pages[32][PAGE] ALIGNED;
 char buf[PAGE] ALIGNED;
 static char shared_page[PAGE] ALIGNED;
 static char user_stack[PAGE] ALIGNED;
+#ifdef __x86_64__
 static char user_l4[PAGE] ALIGNED;
+#endif
 char trap_stack[2 * PAGE] ALIGNED;
 ulong jump_sp;   /* where an attempt goes back to */
 ulong saved[7];  /* registers at an exception */
@@ -399,6 +401,10 @@ void setup(void)
     HC4(set_callbacks, KERNEL_CS, entries + 16 * 256, KERNEL_CS, entries + 16 * 257);
 #endif
     HC2(stack_switch, KERNEL_SS, trap_stack + 2 * PAGE);
+#ifdef __x86_64__
+    struct mmuext_op op = {.cmd = MMUEXT_NEW_USER_BASEPTR, .arg1.mfn = mfn_of(user_l4)};
+    HC4(mmuext_op, &op, 1, 0, DOMID_SELF);
+#endif
 }
 
 static void setup_user(void)
@@ -413,9 +419,6 @@ static void setup_user(void)
     op.arg1.mfn = mfn_of(user_l4);
     if (HC4(mmuext_op, &op, 1, 0, DOMID_SELF))
         say("user table: not pinned\n");
-    op.cmd = MMUEXT_NEW_USER_BASEPTR;
-    if (HC4(mmuext_op, &op, 1, 0, DOMID_SELF))
-        say("user table: not installed\n");
 #else
     extern const char snippets_start[], snippets_end[];
     for (const char *page = (const char *)((ulong)snippets_start & -PAGE); page < snippets_end; page += PAGE)
@@ -439,8 +442,8 @@ void probe_main(struct start_info *start)
     map_page(shared_page, (u64)info->shared_info | 0x67, UVMF_INVLPG);
     shared = (struct shared_info *)shared_page;
     cons = va_of_mfn(info->console.domU.mfn);
-    setup();
     setup_user();
+    setup();
     if (words[0] == 'e' && words[1] == 'n' && words[2] == 'd')
         probe_end(words + 4);
     if (words[0] == '!') {
