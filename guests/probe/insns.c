@@ -153,7 +153,7 @@ void probe_insns(void)
                 say("... %lx\n", seen.vector < 0 ? seen.regs[0] : 0ul);
             if (word_is(insns[i].name, "smsw") || word_is(insns[i].name, "sldt") || word_is(insns[i].name, "str"))
                 say("... %lx\n", seen.vector < 0 ? seen.regs[2] : 0ul);
-            say("... frame cs %lx flags %lx\n", seen.cs, seen.flags & ~0x8d5ul);
+            say("... frame cs %lx flags %lx\n", seen.cs, seen.flags & ~0x108d5ul);
             HC2(set_debugreg, 6, 0);
             HC2(set_debugreg, 7, 0);
             HC1(fpu_taskswitch, 0);
@@ -162,7 +162,7 @@ void probe_insns(void)
     attempt(USER, user_hypercall, 0, 0, 0, 0);
     say("hypercall instruction in user mode ");
     what_happened();
-    say("... frame cs %lx ss %lx flags %lx\n", seen.cs, seen.ss, seen.flags & ~0x8d5ul);
+    say("... frame cs %lx ss %lx flags %lx\n", seen.cs, seen.ss, seen.flags & ~0x108d5ul);
     HC1(fpu_taskswitch, 1);
     for (enum mode mode = KERNEL; mode <= USER; mode++)
         for (size_t i = 0; i < sizeof(insns) / sizeof(insns[0]); i++)

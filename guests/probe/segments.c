@@ -51,7 +51,7 @@ static void one(enum mode mode, const char *mode_name, u16 selector)
             say("%s %s %lx ", mode_name, asks[i].name, (ulong)selector);
             what_happened();
         } else {
-            say("%s %s %lx zf %ld value %lx\n", mode_name, asks[i].name, (ulong)selector, (long)zf, zf && i < 2 ? seen.regs[2] : 0);
+            say("%s %s %lx zf %ld value %lx\n", mode_name, asks[i].name, (ulong)selector, (long)zf, zf ? (i == 0 ? seen.regs[2] & 0xf0ff00 : i == 1 ? seen.regs[2] : 0) : 0);
         }
     }
 }
