@@ -130,7 +130,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
 
     if init_p2m is None:
         p2m_va = base + (p2m_pfn << PAGE_SHIFT)
-        first_p2m, nr_p2m = p2m_pfn, p2m_pages
+        first_p2m, nr_p2m = 0, 0  # only a list outside the initial mapping is told
     else:
         p2m_va = init_p2m
         if init_p2m % PAGE_SIZE:

@@ -117,6 +117,8 @@ class Domain:
             max_event_channels=spec.max_event_channels,
         )
         hw.host_mapped(shared_info_mfn)
+        for index in range(XEN_LEGACY_MAX_VCPUS):  # Xen's builder masks the events of all, present or not
+            domain.shared_info[index * timekeeping.VCPU_INFO_SIZE + 1] = 1
         domain.stopped = threading.Condition(host.lock)
         domain.evtchn = EventChannels(domain)
         domain.grants = GrantTable(domain)

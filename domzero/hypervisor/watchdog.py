@@ -24,14 +24,12 @@ class Watchdogs:
     def set(self, watchdog_id: int, timeout_s: int) -> int:
         """SCHEDOP_watchdog: id 0 makes one and returns its id (from 1); timeout 0 removes one.
 
-        :raises XenError: EINVAL for a wrong id or a new one without time, ENOSPC when both are in use.
+        :raises XenError: EINVAL for a wrong id, ENOSPC when both are in use. A new one without time fires at once.
         """
         if watchdog_id > NR_DOMAIN_WATCHDOG_TIMERS:
             raise XenError(Errno.EINVAL)
         deadline = self.domain.host.now_ns() + timeout_s * 10**9
         if watchdog_id == 0:
-            if timeout_s == 0:
-                raise XenError(Errno.EINVAL)
             for index, used in enumerate(self.deadlines):
                 if used is None:
                     self.deadlines[index] = deadline

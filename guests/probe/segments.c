@@ -33,9 +33,18 @@ static const u16 selectors[] = {0, 1, 2, 3, 4, 7, 8, 0xb, 0x10, 0x13, 0x20, 0x23
                                 0xe02e, 0xe030, 0xe031, 0xe033, 0xe038, 0xe03b, 0xe040, 0xe043, 0xe048, 0xe04b, 0xe058, 0xe060,
                                 0xfff8, 0xffff};
 
+/* A 64-bit kernel that goes to compatibility mode keeps but half of its stack pointer, perhaps. */
+static int is_narrow_code(u16 selector)
+{
+    attempt(KERNEL, do_lar, selector, 0, 0, 0);
+    return WIDTH == 64 && seen.vector < 0 && (seen.regs[0] >> 6 & 1) && (seen.regs[2] & 0x201800) == 0x1800;
+}
+
 static void one(enum mode mode, const char *mode_name, u16 selector)
 {
     for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
+        if (loads[i].code == far_return && mode == KERNEL && is_narrow_code(selector))
+            continue;
         attempt(mode, loads[i].code, selector, 0, 0, 0);
         say("%s %s %lx ", mode_name, loads[i].name, (ulong)selector);
         what_happened();

@@ -280,5 +280,5 @@ def sharing_pages(_vcpu: "Vcpu", _arg: int) -> int:
 
 memory_op.refuse(Errno.EPERM, MemoryOp.XENMEM_machine_memory_map, note="privileged domains only")
 memory_op.refuse(
-    Errno.EOPNOTSUPP, MemoryOp.XENMEM_paging_op, MemoryOp.XENMEM_sharing_op, note="not configured, as in Xen by default"
+    Errno.ENOSYS, MemoryOp.XENMEM_paging_op, MemoryOp.XENMEM_sharing_op, note="not configured, as in Xen by default"
 )

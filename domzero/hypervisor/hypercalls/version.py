@@ -16,7 +16,7 @@ from domzero.abi.version import (
     xen_compile_info,
     xen_feature_info,
 )
-from domzero.abi.xen import PAGE_SIZE, Hypercall
+from domzero.abi.xen import PAGE_SIZE, Hypercall, VmAssistType
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.emulate.cpuid import XEN_MAJOR, XEN_MINOR
 from domzero.hypervisor.hypercalls.table import operation
@@ -29,12 +29,11 @@ CAPABILITIES = b"xen-3.0-x86_64 xen-3.0-x86_32p "
 DENIED = b"<denied>"
 
 PV_FEATURES = (
-    XenFeature.pae_pgdir_above_4gb,
     XenFeature.mmu_pt_update_preserve_ad,
     XenFeature.highmem_assist,
     XenFeature.gnttab_map_avail_bits,
     XenFeature.memory_op_vnode_supported,
-    XenFeature.not_direct_mapped,
+    XenFeature.direct_mapped,  # what Xen says of every domain that is not translated
 )
 
 xen_version = operation(Hypercall.HYPERVISOR_xen_version, "ip", XenVer)
@@ -85,11 +84,13 @@ def platform_parameters(vcpu: "Vcpu", arg: int) -> None:
 
 
 @xen_version.sub(XenVer.XENVER_get_features, xen_feature_info, copy_out=True)
-def get_features(_vcpu: "Vcpu", arg: xen_feature_info) -> int:
+def get_features(vcpu: "Vcpu", arg: xen_feature_info) -> int:
     """Feature bits."""
     if arg.submap_idx >= XENFEAT_NR_SUBMAPS:
         return -Errno.EINVAL
     arg.submap = sum(1 << feature for feature in PV_FEATURES)
+    if vcpu.domain.is_32bit or vcpu.domain.vm_assist >> VmAssistType.VMASST_TYPE_pae_extended_cr3 & 1:
+        arg.submap |= 1 << XenFeature.pae_pgdir_above_4gb
     return 0
 
 

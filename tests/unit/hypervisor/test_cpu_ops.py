@@ -153,7 +153,7 @@ def test_xen_version_answers_what_every_guest_may_ask(domain: Any, vcpu: Any) ->
 
 def test_features_are_those_of_a_pv_guest(vcpu: Any) -> None:
     rc, data = version(vcpu, 6, struct.pack("<I", 0))
-    assert (rc, data[:8]) == (0, struct.pack("<II", 0, 0x120F0))
+    assert (rc, data[:8]) == (0, struct.pack("<II", 0, 0x220E0))
     assert version(vcpu, 6, struct.pack("<I", 1))[0] == -Errno.EINVAL
 
 

@@ -236,7 +236,7 @@ def test_what_does_not_exist_here_is_told_as_xen_tells_it(vcpu: Any) -> None:
     assert struct.unpack("<II", vcpu.hw.peek(va, 8)) == (1, 0)
     assert memory_op(vcpu, 27, struct.pack("<IIQI", 2, 9, 0, 0)) == -Errno.EINVAL
     assert [memory_op(vcpu, command, 0) for command in (18, 19)] == [0, 0]
-    assert [memory_op(vcpu, command, 0) for command in (20, 22)] == [-Errno.EOPNOTSUPP] * 2
+    assert [memory_op(vcpu, command, 0) for command in (20, 22)] == [-Errno.ENOSYS] * 2
 
 
 def test_extents_of_several_frames_are_contiguous_and_aligned(domain: Any, vcpu: Any) -> None:

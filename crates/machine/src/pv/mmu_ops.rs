@@ -64,12 +64,17 @@ pub(super) enum Owner {
     Other,
 }
 
+/// Domain 0 exists for every guest, whoever plays it.
+fn known(d: &Domain, domid: DomId) -> bool {
+    domid == 0 || d.machine.domain_exists(domid)
+}
+
 pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, i64> {
     match domid {
         DOMID_SELF => Ok(Owner::Own),
         DOMID_IO => Ok(Owner::Io),
         DOMID_XEN => Ok(Owner::Other),
-        id if id == d.domid || !d.machine.domain_exists(id) => Err(-i64::from(errno::ESRCH)),
+        id if id == d.domid || !known(d, id) => Err(-i64::from(errno::ESRCH)),
         _ => Ok(Owner::Other),
     }
 }
@@ -156,7 +161,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
     let table_owner = match (foreigndom >> 16) as u16 {
         0 => Owner::Own,
         n if n - 1 == d.domid => Owner::Own,
-        n if d.machine.domain_exists(n - 1) => Owner::Other,
+        n if known(&d, n - 1) => Owner::Other,
         _ => return Batch::failed(-i64::from(errno::ESRCH)),
     };
     let owner = match page_owner(&d, foreigndom as u16) {
