@@ -135,7 +135,7 @@ impl Vcpu {
             return None;
         }
         let va = self.ldt_base.wrapping_add(u64::from(selector & 0xfff8));
-        Some(Fault::pf(self.cpu.linear(va), 0))
+        Some(Fault::pf(va, 0))
     }
 
     /// The descriptor of a selector, for the hypervisor's own checks: takes LDT pages into use.
