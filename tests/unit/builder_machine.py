@@ -18,7 +18,8 @@ class BuilderMachine:
         self.ram = mmap.mmap(self.fd, frames * PAGE)
         m2p_frames = -(-frames * 8 // PAGE)
         self.m2p = (0, m2p_frames)
-        self.free = list(range(m2p_frames, frames))
+        # The table of 32-bit guests lies behind it.
+        self.free = list(range(m2p_frames + -(-frames * 4 // PAGE), frames))
         random.Random(seed).shuffle(self.free)
 
     def fileno(self) -> int:

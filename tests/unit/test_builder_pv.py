@@ -42,7 +42,7 @@ class Domain:
 
 @pytest.fixture
 def machine() -> Iterator[BuilderMachine]:
-    machine = BuilderMachine(PAGES + 512)
+    machine = BuilderMachine(PAGES + 768)
     yield machine
     machine.close()
 
