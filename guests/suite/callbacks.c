@@ -24,7 +24,7 @@ void guest(void)
     RC(set_callback(CALLBACKTYPE_syscall32, syscall32_entry, 0), 0, "syscall32");
 #endif
     RC(HC_2(__HYPERVISOR_callback_op, CALLBACKOP_register, &op), -ENOSYS, "an unknown type");
-    RC(HC_2(__HYPERVISOR_callback_op, 99, &op), -ENOSYS, "an unknown operation");
+    RC(HC_2(__HYPERVISOR_callback_op, 99, &op), BITS == 64 ? -ENOSYS : -EINVAL, "an unknown operation");
     RC(HC_2(__HYPERVISOR_callback_op, CALLBACKOP_register, 8), -EFAULT, "no structure");
     RC(unregister(CALLBACKTYPE_event), -EINVAL, "event cannot be unregistered");
     RC(unregister(CALLBACKTYPE_failsafe), -EINVAL, "failsafe cannot be unregistered");
