@@ -6,6 +6,7 @@ use super::types::{is_xen_slot, used_entries};
 use crate::machine::{DomId, Domain};
 use crate::mem::Mfn;
 use crate::mmu::pte;
+use crate::mmu::walk::canonical;
 use crate::shared::VcpuShared;
 
 /// What became of a guest store to a PROTECTED frame.
@@ -178,6 +179,14 @@ impl Op<'_> {
 
     /// Walks from the base `root` to the L1 table that maps `va`: (table, index).
     pub fn find_l1(&self, root: Mfn, va: u64) -> Option<(Mfn, usize)> {
+        let in_range = if self.is_32bit {
+            va >> 32 == 0
+        } else {
+            canonical(va)
+        };
+        if !in_range {
+            return None;
+        }
         let mut table = root;
         let top = if self.is_32bit { 3 } else { 4 };
         for level in (2..=top).rev() {

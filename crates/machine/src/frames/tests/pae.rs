@@ -1,7 +1,7 @@
 //! 32-bit guests: three levels, an L3 of four entries, Xen's area behind the fourth.
 
 use super::*;
-use crate::frames::{ptwr, PtwrResult};
+use crate::frames::{ptwr, GrantAddress, PtwrResult};
 
 fn pae() -> Guest {
     Guest::of(Domain::new_with(machine(1024), 1, true))
@@ -154,4 +154,25 @@ fn a_flat_segment_is_made_to_reach_the_machine_to_phys_table() {
         0xe01b << 16 | 0x0000_8c00 << 32 | 0x1234,
         "DPL 3 is kept in the selector"
     );
+}
+
+#[test]
+fn no_grant_is_mapped_at_an_address_beyond_the_guests() {
+    let mut g = pae();
+    let [l3, _, l1, _] = tree(&g);
+    assert_eq!(g.base(l3), 0);
+    let f = g.one();
+    for va in [1 << 32, 0x5000 | 1 << 32, 0x5000 | 1 << 63] {
+        assert_eq!(
+            g.domain.grant_map(0, GrantAddress::Linear(va), f, 1, RW, None),
+            EINVAL
+        );
+    }
+    assert_eq!(
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0x5000), f, 1, RW, None),
+        0
+    );
+    assert_eq!(pte::mfn(g.read(l1, 5)), f.0);
+    g.audit();
 }
