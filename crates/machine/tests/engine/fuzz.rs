@@ -6,6 +6,7 @@
 use crate::rng::Rng;
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::Trap;
+use domzero_machine::cpu::segment::DescTable;
 use domzero_machine::cpu::{Cpu, Stop};
 use domzero_machine::shared::{attention, Purge, VcpuShared};
 use domzero_machine::{Domain, Machine, Mfn};
@@ -26,6 +27,11 @@ const PATTERN: u64 = 0x5a5a_1234_dead_beef;
 const BASE: u64 = 0x4000_0000;
 /// In half of all inputs page tables lead anywhere, themselves included.
 const WILD: u64 = 1;
+/// In half of them code and data lie in segments of any kind, of a GDT and an LDT in these frames.
+const SEGMENTS: u64 = 2;
+const DESCRIPTORS: [Mfn; 2] = [Mfn(8), Mfn(9)];
+/// In a quarter misaligned accesses fault.
+const ALIGNED: u64 = 12;
 
 struct Box96 {
     machine: Arc<Machine>,
@@ -168,6 +174,50 @@ pub fn code(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
+/// Descriptors that mostly make sense, and selectors of them.
+fn segments(machine: &Machine, cpu: &mut Cpu, rng: &mut Rng) {
+    for table in DESCRIPTORS {
+        for i in 0..16 {
+            let (anywhere, short, any) = (rng.below(1 << 32), rng.below(0x2000), rng.below(1 << 20));
+            let base = rng.pick(&[0, 0, BASE, BASE + 0x800, anywhere]);
+            let limit = rng.pick(&[0xf_ffff, 0xffff, short, any]);
+            let access = if rng.chance(80) {
+                0xf0 | rng.below(16)
+            } else {
+                rng.below(256)
+            };
+            let high = rng.below(16);
+            let sensible = limit & 0xffff
+                | (base & 0xff_ffff) << 16
+                | access << 40
+                | (limit >> 16) << 48
+                | high << 52
+                | (base >> 24) << 56;
+            let d = if rng.chance(95) { sensible } else { rng.next() };
+            machine.mem.write_u64(table.maddr() + i * 8, d);
+        }
+    }
+    let table = |frame: Mfn| DescTable {
+        frames: std::array::from_fn(|n| (n == 0).then_some(frame)),
+        entries: 16,
+    };
+    cpu.desc.gdt = table(DESCRIPTORS[0]);
+    cpu.desc.ldt = table(DESCRIPTORS[1]);
+    let any = |rng: &mut Rng| (rng.below(16) << 3 | rng.below(8)) as u16;
+    for n in 0..6 {
+        let flat = if n == 1 { 0xe023 } else { 0xe02b };
+        cpu.sel[n] = if rng.chance(50) { flat } else { any(rng) };
+    }
+    for r in &mut cpu.regs[..8] {
+        if rng.chance(90) {
+            *r &= 0xffff_ffff;
+        }
+        if rng.chance(20) {
+            *r = u64::from(any(rng));
+        }
+    }
+}
+
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
 static CURRENT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -209,6 +259,12 @@ fn run_input(data: &[u8]) {
     cpu.set_rflags(2 | rng.next() & 0xcd5);
     cpu.set_slow_only(rng.chance(20));
     cpu.rip = address(&mut rng);
+    if seed & ALIGNED == 0 {
+        cpu.set_rflags(cpu.rflags() | 1 << 18);
+    }
+    if seed & SEGMENTS != 0 {
+        segments(&vm.machine, &mut cpu, &mut rng);
+    }
     let mut total = 0i64;
     while total < 800 {
         let slice = [1, 3, 50, 1000][rng.below(4) as usize];
