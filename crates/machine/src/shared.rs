@@ -101,3 +101,39 @@ impl VcpuShared {
         self.attention.load(Ordering::SeqCst) & attention::PURGE != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(purges: impl IntoIterator<Item = Purge>) -> Option<Vec<Purge>> {
+        let shared = VcpuShared::default();
+        purges.into_iter().for_each(|p| shared.push_purge(p));
+        assert!(shared.purge_pending());
+        shared.take_purges()
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_is_queued_once() {
+        let page = Purge::Page(0x1000);
+        assert_eq!(
+            taken([page, page, Purge::AllTlb, page]),
+            Some(vec![page, Purge::AllTlb])
+        );
+    }
+
+    #[test]
+    fn many_pages_become_one_flush_and_no_code_is_forgotten_for_them() {
+        let frame = Purge::Frame(Mfn(7));
+        let pages = (0..10_000).map(|n| Purge::Page(n << 12));
+        assert_eq!(
+            taken([frame].into_iter().chain(pages)),
+            Some(vec![frame, Purge::Stale])
+        );
+    }
+
+    #[test]
+    fn more_than_the_queue_holds_is_everything() {
+        assert_eq!(taken((0..1000).map(|n| Purge::Frame(Mfn(n)))), None);
+    }
+}

@@ -51,8 +51,6 @@ pub struct Op<'a> {
     pub(super) me: Option<&'a VcpuShared>,
     pub(super) generation: &'a AtomicU64,
     pub(super) budget: u32,
-    /// The frame whose retirement is going on may not be taken for a mapping of another domain's.
-    pub(super) bumped: bool,
 }
 
 impl Domain {
@@ -66,7 +64,6 @@ impl Domain {
             me,
             generation: &self.pt_generation,
             budget: BUDGET,
-            bumped: false,
         }
     }
 }
@@ -108,13 +105,10 @@ impl Op<'_> {
             .write_u64(table.maddr() + index as u64 * 8, value);
     }
 
-    /// A present entry has changed: views of this domain loaded again are to be flushed. Once per operation is enough,
-    /// because nobody else runs between.
+    /// A present entry has changed: views of this domain that were filled before are to be flushed when the guest next asks
+    /// for it. After each single change, because other vCPUs look at the count without the lock.
     pub(super) fn bump_generation(&mut self) {
-        if !self.bumped {
-            self.bumped = true;
-            self.generation.fetch_add(1, Ordering::SeqCst);
-        }
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// A reference on a frame that `owner` owns.
