@@ -33,6 +33,9 @@ from domzero.hypervisor.host import Host
 
 _MIN_LIFE_S = 1.0
 """A domain that crashes sooner than this is not restarted: it would crash for ever."""
+SLACK_PAGES = 256
+"""What xl's domains may own beyond their memory: 1 MiB."""
+E820_RAM = 1
 
 
 class EndKind(str, Enum):
@@ -275,7 +278,8 @@ class DomainSession:
         domid = self._new_domid() if self._new_domid is not None else None
         spec = DomainSpec(
             name=self.config.name,
-            max_pages=self._pages,
+            max_pages=self._pages + SLACK_PAGES,
+            e820=[(0, self._pages << PAGE_SHIFT, E820_RAM)],
             vcpus=self.config.vcpus,
             uuid=self.config.uuid,
             domid=domid,

@@ -4,7 +4,7 @@ import struct
 from typing import TYPE_CHECKING, TypeVar
 
 from domzero._machine import GuestFault
-from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, HYPERVISOR_VIRT_START_PAE
+from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START_PAE
 from domzero.abi.layout import Wire, layout_for, sizeof
 
 if TYPE_CHECKING:
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Wire)
 
 _LOW_END = 1 << 47
-_TOP = 1 << 64
 
 
 def check_range(vcpu: "Vcpu", va: int, length: int) -> None:
     """What a guest may name as an argument: its own half and above the hypervisor, not the hypervisor's own range.
 
-    :raises GuestFault: the range touches the hypervisor, is not canonical, or wraps around.
+    As Xen does, only the beginning of a 64-bit guest's range is looked at; the copy itself stops where memory ends.
+
+    :raises GuestFault: the range begins in the hypervisor, or is not canonical.
     """
-    end = va + length
     if vcpu.domain.is_32bit:
-        if end > HYPERVISOR_VIRT_START_PAE:
+        if va + length > HYPERVISOR_VIRT_START_PAE:
             raise GuestFault(va)
-    elif end > _TOP or not (end <= _LOW_END or va >= HYPERVISOR_VIRT_END):
-        raise GuestFault(va if va >= HYPERVISOR_VIRT_START else _LOW_END)
+    elif _LOW_END <= va < HYPERVISOR_VIRT_END:
+        raise GuestFault(va)
 
 
 def read(vcpu: "Vcpu", va: int, length: int) -> bytes:

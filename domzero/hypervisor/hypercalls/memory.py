@@ -208,13 +208,13 @@ def remove_from_physmap(vcpu: "Vcpu", arg: int) -> int:
     return -Errno.EACCES
 
 
-@memory_op.sub(MemoryOp.XENMEM_set_pod_target, note="EPERM: privileged domains only")
-@memory_op.sub(MemoryOp.XENMEM_get_pod_target, note="EPERM: privileged domains only")
+@memory_op.sub(MemoryOp.XENMEM_set_pod_target, note="EINVAL: not an HVM domain")
+@memory_op.sub(MemoryOp.XENMEM_get_pod_target, note="EINVAL: not an HVM domain")
 @whole(Errno.ENOSYS)
 def pod_target(vcpu: "Vcpu", arg: int) -> int:
-    """Populate on demand is the toolstack's."""
+    """PV domains are not populated on demand."""
     known_domain(vcpu, guest_memory.copy_in(vcpu, abi.xen_pod_target, arg).domid)
-    return -Errno.EPERM
+    return -Errno.EINVAL
 
 
 @memory_op.sub(MemoryOp.XENMEM_claim_pages, note="EPERM: privileged domains only")

@@ -117,18 +117,28 @@ def manage_pci_add_ext(_vcpu: "Vcpu", arg: abi.physdev_manage_pci_ext) -> int:
     return -Errno.EINVAL if arg.is_extfn > 1 or arg.is_virtfn > 1 else -Errno.EPERM
 
 
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_restore_msi, abi.physdev_restore_msi, note="ENODEV, EPERM: hardware domain only")
+def restore_msi(_vcpu: "Vcpu", arg: abi.physdev_restore_msi) -> int:
+    """PCI devices are the hardware domain's; a host bridge is all there is."""
+    return -Errno.ENODEV if arg.bus or arg.devfn else -Errno.EPERM
+
+
+@physdev_op.sub(PhysdevOp.PHYSDEVOP_restore_msi_ext, abi.physdev_pci_device, note="ENODEV, EPERM: hardware domain only")
+def restore_msi_ext(_vcpu: "Vcpu", arg: abi.physdev_pci_device) -> int:
+    """The same with a segment."""
+    return -Errno.ENODEV if arg.seg or arg.bus or arg.devfn else -Errno.EPERM
+
+
 _HARDWARE = "hardware domain only"
 for _struct, _commands in (
     (abi.physdev_apic, (PhysdevOp.PHYSDEVOP_apic_read, PhysdevOp.PHYSDEVOP_apic_write)),
     (abi.physdev_irq, (PhysdevOp.PHYSDEVOP_alloc_irq_vector,)),
     (abi.physdev_manage_pci, (PhysdevOp.PHYSDEVOP_manage_pci_add, PhysdevOp.PHYSDEVOP_manage_pci_remove)),
-    (abi.physdev_restore_msi, (PhysdevOp.PHYSDEVOP_restore_msi,)),
     (abi.physdev_pci_device_add, (PhysdevOp.PHYSDEVOP_pci_device_add,)),
     (
         abi.physdev_pci_device,
         (
             PhysdevOp.PHYSDEVOP_pci_device_remove,
-            PhysdevOp.PHYSDEVOP_restore_msi_ext,
             PhysdevOp.PHYSDEVOP_prepare_msix,
             PhysdevOp.PHYSDEVOP_release_msix,
         ),

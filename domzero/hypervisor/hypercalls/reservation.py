@@ -180,6 +180,8 @@ def exchange(vcpu: "Vcpu", start: int, arg: int) -> int:
         guest_memory.write_ulong(vcpu, counted_at, exch.nr_exchanged)
         raise
     old, new = exch.in_, exch.out
+    if exch.nr_exchanged == old.nr_extents:
+        return 0
     order = max(old.extent_order, new.extent_order)
     extents = 1 << order - old.extent_order
     # Extents of the old list that make one step.
@@ -207,7 +209,8 @@ def _check_exchange(vcpu: "Vcpu", exch: xen_memory_exchange) -> None:
     done = exch.nr_exchanged << old.extent_order >> new.extent_order
     if not _list_is_possible(vcpu, old, exch.nr_exchanged) or not _list_is_possible(vcpu, new, done):
         raise XenError(Errno.EFAULT)
-    check_self(vcpu, old.domid)
+    if old.nr_extents:
+        check_self(vcpu, old.domid)
 
 
 def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: int) -> int:

@@ -184,7 +184,7 @@ def test_iopl_and_the_io_bitmap_can_be_set(vcpu: Any) -> None:
     assert physdev(vcpu, 7, struct.pack("<QI", bitmap, 16)) == 0
     assert ("set_io_bitmap", bitmap, 16) in vcpu.hw.calls
     assert physdev(vcpu, 7, struct.pack("<QI", bitmap, 65537)) == -Errno.EINVAL
-    assert physdev(vcpu, 7, struct.pack("<QI", 0x7FFFFFFFF000, 16)) == -Errno.EINVAL
+    assert physdev(vcpu, 7, struct.pack("<QI", 0x800000000000, 16)) == -Errno.EINVAL
 
 
 def test_interrupts_and_devices_are_not_for_guests(vcpu: Any) -> None:
