@@ -46,6 +46,9 @@ void guest(void)
     RC(reservation(XENMEM_increase_reservation, list, 1, 0, DOMID_SELF), 1, "increase_reservation");
     RC(mmu_update((u64)list[0] * PAGE | MMU_MACHPHYS_UPDATE, pfn), 0, "its m2p entry");
     RC(memory_op(XENMEM_current_reservation, &self), pages, "as many as before");
+    long slack = memory_op(XENMEM_maximum_reservation, &self) - pages;
+    CHECK(slack < 100000, "so much more? %ld", slack);
+    RC(reservation(XENMEM_increase_reservation, NULL, slack, 0, DOMID_SELF), slack, "up to the maximum");
     list[0] = pfn;
     RC(reservation(XENMEM_populate_physmap, list, 1, 0, DOMID_SELF), 0, "more than the maximum");
 
