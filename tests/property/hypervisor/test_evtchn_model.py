@@ -1,5 +1,6 @@
 """2-level event channels against a small model: random operations of three domains, then everything compared."""
 
+import os
 import struct
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from domzero.hypervisor.errors import XenError
 DOMAINS = st.integers(0, 2)
 PORTS = st.integers(0, 8)
 PENDING_AT, MASK_AT = 2048, 2048 + 512
+EXAMPLES = int(os.environ.get("DOMZERO_MODEL_EXAMPLES", "0"))
 
 
 class EventChannelMachine(RuleBasedStateMachine):
@@ -156,4 +158,4 @@ class EventChannelMachine(RuleBasedStateMachine):
 
 
 TestEventChannels = EventChannelMachine.TestCase
-TestEventChannels.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestEventChannels.settings = settings(max_examples=EXAMPLES or 60, stateful_step_count=40, deadline=None)

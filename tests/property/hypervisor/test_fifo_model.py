@@ -1,5 +1,6 @@
 """FIFO event channels against a small model: a guest that follows the rules loses no event, whatever happens."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from domzero.hypervisor.errors import XenError
 
 PORTS = st.integers(1, 10)
 VCPUS = st.integers(0, 1)
+EXAMPLES = int(os.environ.get("DOMZERO_MODEL_EXAMPLES", "0"))
 
 
 class FifoMachine(RuleBasedStateMachine):
@@ -154,4 +156,4 @@ class FifoMachine(RuleBasedStateMachine):
 
 
 TestFifo = FifoMachine.TestCase
-TestFifo.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestFifo.settings = settings(max_examples=EXAMPLES or 40, stateful_step_count=40, deadline=None)

@@ -1,6 +1,7 @@
 """Grants of three domains, both versions: whatever they write, map, copy and destroy, nobody gets more than was granted
 and the books are right."""
 
+import os
 import struct
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ REFS = st.sampled_from([1, 8, 9, 255, 256])
 STARTS = st.sampled_from([0, 100, 0xFFFF])
 FLAGS = st.sampled_from([0, 1, 1, 1, 2, 3, 5, 0x101])
 MAPS = st.sampled_from([1, 2, 3, 2 | 4, 3 | 4])
+EXAMPLES = int(os.environ.get("DOMZERO_MODEL_EXAMPLES", "0"))
 
 
 class GrantMachine(RuleBasedStateMachine):
@@ -182,4 +184,4 @@ class GrantMachine(RuleBasedStateMachine):
 
 
 TestGrants = GrantMachine.TestCase
-TestGrants.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestGrants.settings = settings(max_examples=EXAMPLES or 40, stateful_step_count=40, deadline=None)
