@@ -453,3 +453,27 @@ fn a_breakpoint_hit_before_a_system_call_is_lost_with_it() {
     assert_eq!((n, frame[0]), (100, CODE + 4));
     assert_eq!(v.debug_reg(6), Some(0xffff_0ff0));
 }
+
+#[test]
+fn a_hypercall_can_be_single_stepped_wherever_it_is_answered() {
+    const FPU_TASKSWITCH: u64 = 5;
+    for fast in [true, false] {
+        let (mut v, _) = vcpu(&[0x0f, 0x05, 0x90]);
+        v.set_fast_hypercalls(fast);
+        v.cpu.regs[0] = FPU_TASKSWITCH;
+        v.cpu.set_rflags(TF | 0x202);
+        if !fast {
+            assert!(matches!(
+                v.run(10, u64::MAX),
+                Exit::Hypercall {
+                    nr: FPU_TASKSWITCH,
+                    ..
+                }
+            ));
+            v.hypercall_return(0);
+        }
+        let (n, frame, _) = trapped(&mut v);
+        assert_eq!((n, frame[0], frame[2] & TF), (1, CODE + 2, TF), "fast: {fast}");
+        assert_eq!(v.debug_reg(6), Some(0xffff_0ff0 | DR6_BS));
+    }
+}

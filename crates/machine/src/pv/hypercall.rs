@@ -1,6 +1,6 @@
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
-use super::Vcpu;
+use super::{rflags, Vcpu};
 use crate::exit::Exit;
 use crate::mmu::walk::canonical;
 
@@ -44,13 +44,13 @@ impl Vcpu {
             if let Some(rc) = self.mmu_hypercall(nr == nr::MMUEXT_OP, args) {
                 self.hypercall_return(rc);
             }
-            return self.event();
+            return self.after_hypercall();
         }
         if self.fast_hypercalls {
             if let Some(rc) = self.fast_hypercall(nr, args) {
                 self.fast_counts[(nr & 63) as usize] += 1;
                 self.hypercall_return(rc);
-                return self.event();
+                return self.after_hypercall();
             }
         }
         Some(Exit::Hypercall { nr, args })
@@ -79,6 +79,18 @@ impl Vcpu {
         } else {
             rc as u64
         };
+        if self.cpu.rflags() & rflags::TF != 0 && !self.is_32bit() {
+            // sysret, unlike iret, takes the single step at once.
+            self.injected = self.cpu.retired(0);
+        }
+    }
+
+    /// Before the guest goes on: the single step, then events.
+    fn after_hypercall(&mut self) -> Option<Exit> {
+        match self.injected.take().and_then(|f| self.fault(f)) {
+            None => self.event(),
+            exit => exit,
+        }
     }
 
     /// Moves rip back onto the two-byte `syscall` or `int $0x82`: the hypercall is made again.
