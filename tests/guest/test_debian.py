@@ -130,3 +130,35 @@ def test_several_vcpus_come_up(debian: Image, domzero_run: Run) -> None:
     result = domzero_run(*options(debian, "--vcpus", "4"), stdin=script, limit=400)
     assert result.returncode == 0, result.stdout[-2000:]
     assert b"cpus 4\n" in result.stdout
+
+
+LOAD = b"""work() {
+ i=0
+ while [ $i -lt 6 ]; do
+  s=$(seq 1 300 | awk '{s+=$1} END {print s}'); [ "$s" = 45150 ] || echo WRONG sum
+  x=$(yes | head -c 100000 | md5sum | cut -c1-32); [ "$x" = "$REF" ] || echo WRONG md5
+  (exit 7); [ $? = 7 ] || echo WRONG exit
+  echo $i > /tmp/f$1; [ "$(cat /tmp/f$1)" = $i ] || echo WRONG file
+  i=$((i+1))
+ done
+ echo worker $1 done
+}
+mkdir -p /tmp
+REF=$(yes | head -c 100000 | md5sum | cut -c1-32)
+for w in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do work $w & done
+wait
+dmesg | grep -E 'BUG:|Oops|lockup|stall'
+poweroff -f
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vcpus", [4, 8])
+def test_a_parallel_load_on_several_vcpus_computes_no_wrong_answer(debian: Image, domzero_run: Run, vcpus: int) -> None:
+    result = domzero_run(*options(debian, "--vcpus", str(vcpus)), stdin=LOAD, limit=560)
+    assert result.returncode == 0, result.stdout[-2000:]
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert sum(line.endswith(b"done") and line.startswith(b"worker") for line in lines) == 16
+    for bad in (b"BUG:", b"Oops", b"lockup", b"stall"):
+        assert not any(bad in line and not line.startswith(b"dmesg") and b"grep" not in line for line in lines)
+    assert not any(line.startswith(b"WRONG") for line in lines)

@@ -1,0 +1,93 @@
+"""Domains with several vCPUs that are destroyed at any moment: everything comes back."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from domzero.builder.image import load_kernel
+from domzero.builder.pv import Start, build_pv
+from domzero.hypervisor.domain import Domain, DomainSpec
+from domzero.hypervisor.evtchn import alloc_unbound
+from domzero.hypervisor.host import Host
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+ROOT = Path(__file__).parents[2]
+PAGES = 16 << 8
+VCPUS = 4
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with a guest whose vCPUs come and go, in both widths."""
+    if shutil.which("gcc") is None or not Path("/usr/include/xen/xen.h").exists():
+        pytest.skip("no C compiler or no Xen headers (libxen-dev)")
+    out = tmp_path_factory.mktemp("lifetime")
+    targets = [str(out / width / "vcpu_ops") for width in ("64", "32")]
+    subprocess.run(["make", "-s", "-C", ROOT / "guests", f"OUT={out}", *targets], check=True)
+    return out
+
+
+def start(host: Host, kernel: Path) -> Domain:
+    image = load_kernel(str(kernel))
+    domain = host.create_domain(DomainSpec(max_pages=PAGES, vcpus=VCPUS, is_32bit=image.is_32bit))
+    what = Start(
+        nr_pages=PAGES,
+        shared_info=domain.shared_info_maddr,
+        store_port=alloc_unbound(domain),
+        console_port=alloc_unbound(domain),
+        cmdline="",
+    )
+    build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, what, host.memory)
+    with host.lock:
+        domain.vcpus[0].bring_up()
+    domain.unpause()
+    return domain
+
+
+@pytest.mark.parametrize("width", ["64", "32"])
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_domains_destroyed_at_any_moment_give_everything_back(kernels: Path, width: str, count: int) -> None:
+    choose = random.Random(7)
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    host = Host(32)
+    frames = host.machine.free_frames
+    try:
+        for _ in range(count):
+            domain = start(host, kernels / width / "vcpu_ops")
+            time.sleep(choose.random() * 0.1)
+            assert host.destroy_domain(domain) == 0
+            assert domain.bug is None
+            assert host.machine.free_frames == frames
+        assert host.domains == {}
+        assert host.audit() == []
+    finally:
+        host.close()
+    assert threading.active_count() <= threads
+    del host, domain
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files
+
+
+def test_a_domain_is_paused_and_shut_down_while_its_vcpus_run(kernels: Path) -> None:
+    host = Host(32)
+    try:
+        domain = start(host, kernels / "64" / "vcpu_ops")
+        for _ in range(20):
+            domain.pause()
+            assert not any(vcpu.in_guest for vcpu in domain.vcpus)
+            domain.unpause()
+        domain.crash("the test says so")
+        before = [vcpu.hw.instructions for vcpu in domain.vcpus if not vcpu.in_guest]
+        assert before
+        assert host.destroy_domain(domain) == 0
+    finally:
+        host.close()
