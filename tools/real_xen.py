@@ -3,6 +3,7 @@
 
     tools/real_xen.py KERNEL [--vcpus N] [--memory MB] [--cmdline TEXT] [--ramdisk FILE]
     tools/real_xen.py --batch KERNEL KERNEL ...
+    tools/real_xen.py --suite [NAME ...]
 
 Each guest becomes an unprivileged PV domain; its console is printed, then how it ended. Debian's packages of Xen, its
 tools and a dom0 kernel are fetched with `apt-get download` and unpacked under --cache (once); `qemu-system-x86_64` must
@@ -300,10 +301,28 @@ def run(
                 shutil.copy(work / "xen.log", cache / "xen.log")
 
 
+def suite(names: list[str], widths: tuple[str, ...]) -> list[Guest]:
+    """The guests of guests/suite (all, or these), built, as the `domain:` lines of their comments want them."""
+    root = Path(__file__).parents[1] / "guests"
+    subprocess.run(["make", "-s", "-C", str(root)], check=True, stdout=sys.stderr)
+    guests = []
+    for source in sorted((root / "suite").glob("*.c")):
+        found = re.search(r"domain: *(.*)", source.read_text())
+        words = dict(word.split("=", 1) for word in found[1].split() if "=" in word) if found else {}
+        for width in widths:
+            if words.get("widths", width) != width or (names and source.stem not in names):
+                continue
+            kernel = root / "build" / width / source.stem
+            memory, vcpus = int(words.get("memory", 16)), int(words.get("vcpus", 1))
+            guests.append(Guest(f"{source.stem}-{width}", kernel, memory, vcpus, timeout=30))
+    return guests
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kernel", nargs="+", type=Path, help="kernel images of the guests")
+    parser.add_argument("kernel", nargs="*", type=Path, help="kernel images of the guests")
+    parser.add_argument("--suite", action="store_true", help="guests of guests/suite: those named, or all")
     parser.add_argument("--batch", action="store_true", help="several guests; a summary follows their consoles")
     parser.add_argument("--vcpus", type=int, default=1)
     parser.add_argument("--memory", type=int, default=64, help="MB")
@@ -315,8 +334,8 @@ def main() -> int:
     parser.add_argument("--log", action="store_true", help="also print Xen's log of each guest")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/domzero-real-xen")
     args = parser.parse_args()
-    if len(args.kernel) > 1 and not args.batch:
-        parser.error("several guests need --batch")
+    if len(args.kernel) != 1 and not (args.batch or args.suite):
+        parser.error("one guest, or --batch, or --suite")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     args.cache.mkdir(parents=True, exist_ok=True)
     guests = [
@@ -331,9 +350,11 @@ def main() -> int:
         )
         for path in args.kernel
     ]
+    if args.suite:
+        guests = suite([str(name) for name in args.kernel], ("64", "32") if args.xen else ("64",))
     ended: list[Outcome] = []
     for outcome in run(guests, args.cache, args.xen, args.xen_args):
-        if args.batch:
+        if args.batch or args.suite:
             print(f"==== {outcome.name}")
         print(outcome.console, end="")
         if args.log or outcome.end in ("crash", "refused", "timeout"):
