@@ -284,12 +284,19 @@ class Vcpu:
         now_ns = self.domain.host.now_ns()
         self.runstates.enter(RunState.RUNSTATE_running, now_ns)
         timekeeping.write_runstate(self, now_ns)
+        self._refresh_time(now_ns)
+
+    def _refresh_time(self, now_ns: int) -> None:
         if now_ns - self.time_stamp_ns >= timekeeping.REFRESH_NS:
             timekeeping.update_time(self, now_ns)
 
     def _run_once(self) -> None:
         lock = self.domain.host.lock
-        deadline_ns = NEVER_NS if self._next_ns is None else self._next_ns
+        # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what it has
+        # overwritten of the last one (an odd version, for which it waits) does not stay.
+        deadline_ns = self.time_stamp_ns + timekeeping.REFRESH_NS
+        if self._next_ns is not None:
+            deadline_ns = min(deadline_ns, self._next_ns)
         self.in_guest = True
         lock.release()
         try:
@@ -314,7 +321,9 @@ class Vcpu:
             case _machine.ExitUnsupported(reason):
                 crash.report(self, f"not supported: {reason}")
                 self.domain.crash(f"not supported: {reason}")
-            case _machine.ExitBudget() | _machine.ExitDeadline() | _machine.ExitInterrupted():
+            case _machine.ExitDeadline():
+                self._refresh_time(self.domain.host.now_ns())
+            case _machine.ExitBudget() | _machine.ExitInterrupted():
                 pass
 
     def _sleep(self) -> None:
