@@ -316,6 +316,18 @@ fn a_descriptor_that_is_loaded_becomes_accessed_in_its_table() {
 }
 
 #[test]
+fn a_64_bit_kernel_that_goes_to_32_bit_code_takes_its_stack_along() {
+    // retfq to push eax; int3
+    let mut vm = TestVm::new(&[0x48, 0xcb]);
+    vm.poke(TARGET, &[0x50, 0xcc]);
+    vm.poke(STACK_TOP - 16, &TARGET.to_le_bytes());
+    vm.poke(STACK_TOP - 8, &0xe023u64.to_le_bytes());
+    vm.cpu.regs[ESP] = STACK_TOP - 16;
+    assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
+    assert_eq!(vm.cpu.regs[ESP], STACK_TOP - 4);
+}
+
+#[test]
 fn a_descriptor_that_changes_counts_from_its_next_load_on() {
     let mut vm = code_at(3, |a| {
         a.mov(dword_ptr(DATA as u32), 1)?;

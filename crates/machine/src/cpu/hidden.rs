@@ -209,13 +209,19 @@ impl Cpu {
             self.set_long_mode();
             return;
         }
-        for seg in [ES, CS, SS, DS, FS, GS] {
-            let fresh = self.hidden[seg].selector == self.sel[seg];
-            if seg == CS || seg == SS || !fresh {
+        self.reload(CS);
+        self.reload(SS);
+        self.reload_changed();
+        self.update_mode();
+    }
+
+    /// Loads the hidden parts of selectors that were set from outside while 64-bit code, which does not look, ran.
+    pub(crate) fn reload_changed(&mut self) {
+        for seg in [ES, SS, DS, FS, GS] {
+            if self.hidden[seg].selector != self.sel[seg] {
                 self.reload(seg);
             }
         }
-        self.update_mode();
     }
 
     fn set_long_mode(&mut self) {

@@ -304,6 +304,9 @@ impl Cpu {
     /// Makes a checked code segment the current one.
     pub fn enter_code_segment(&mut self, cs: CodeSegment) {
         self.set_hidden(CS, cs.segment);
+        if !cs.segment.is_long() {
+            self.reload_changed();
+        }
         self.update_mode();
     }
 
