@@ -258,11 +258,13 @@ enter_user:
 #endif
     ud2
 
-/* Where user code returns to. */
+/* Where user code returns to. Not int n: QEMU's software CPU has a wrong error code for those that Xen is to emulate. */
     .globl user_leave
 user_leave:
-    int $0x81
     ud2
+    nop
+    nop
+    nop
 
     .globl cpu_start
 cpu_start:

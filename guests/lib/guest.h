@@ -180,7 +180,6 @@ struct regs {
 enum { DE, DB, NMI, BP_, OF, BR, UD, NM, DF, CSO, TS, NP, SS_, GP, PF, SPV, MF, AC, MC, XM };
 /* Entries that are no vectors. */
 enum { EVENT = 256, FAILSAFE, SYSCALL, SYSCALL32, SYSENTER, NMI_CALLBACK };
-#define VECTOR_LEAVE 0x81 /* user code that returns comes back by this */
 #define NO_TRAP (-1)
 
 struct trap {

@@ -73,7 +73,7 @@ void on_trap(struct regs *regs)
         attempt->seen->sp = regs->sp;
         attempt->seen->ss = regs->ss;
     }
-    if (regs->vector == VECTOR_LEAVE && regs->ip == (ulong)user_leave + 2)
+    if (regs->vector == UD && regs->ip == (ulong)user_leave)
         attempt->seen->vector = NO_TRAP;
     resume_context(attempt->room);
 }

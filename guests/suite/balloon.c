@@ -50,13 +50,15 @@ void guest(void)
     CHECK(slack < 100000, "so much more? %ld", slack);
     RC(reservation(XENMEM_increase_reservation, NULL, slack, 0, DOMID_SELF), slack, "up to the maximum");
     list[0] = pfn;
-    RC(reservation(XENMEM_populate_physmap, list, 1, 0, DOMID_SELF), 0, "more than the maximum");
+    list[0] = pfn; /* a toolstack may allow some more than the domain has */
+    CHECK(reservation(XENMEM_populate_physmap, list, 1, 0, DOMID_SELF) <= 1, "more than the maximum");
 
     RC(reservation(XENMEM_decrease_reservation, (void *)8, 1, 0, DOMID_SELF), 0, "a list that is not there");
     list[0] = 0xfffffff;
     RC(reservation(XENMEM_decrease_reservation, list, 1, 0, DOMID_SELF), 0, "a frame that is not there");
     list[0] = info->shared_info / PAGE;
-    RC(reservation(XENMEM_decrease_reservation, list, 1, 0, DOMID_SELF), 0, "shared_info");
+    CHECK(reservation(XENMEM_decrease_reservation, list, 1, 0, DOMID_SELF) <= 1, "shared_info");
+    CHECK(shared->wc_sec, "shared_info is still there");
     RC(reservation(XENMEM_decrease_reservation, list, 0, 0, DOMID_SELF), 0, "nothing");
     CHECK(reservation(XENMEM_decrease_reservation, list, 1, 60, DOMID_SELF) <= 0, "an absurd order");
     CHECK(reservation(XENMEM_populate_physmap, list, 1, 30, DOMID_SELF) <= 0, "a huge order");

@@ -25,7 +25,7 @@ static int hook(struct regs *regs)
     return 1;
 }
 
-asm("in_syscall_target: mov %rax, in_ax; mov %rcx, in_cx; mov %r11, in_r11; int $0x81");
+asm("in_syscall_target: mov %rax, in_ax; mov %rcx, in_cx; mov %r11, in_r11; ud2");
 static volatile ulong in_ax asm("in_ax") USED, in_cx asm("in_cx") USED, in_r11 asm("in_r11") USED;
 
 void guest(void)
