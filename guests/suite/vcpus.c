@@ -66,6 +66,7 @@ void guest(void)
     CHECK(runstate.state <= RUNSTATE_offline && runstate.state_entry_time, "state %d", (int)runstate.state);
     RC(vcpu_op(VCPUOP_get_runstate_info, 0, &runstate), 0, "runstate of oneself");
     EQ(runstate.state, RUNSTATE_running, "running");
+    on_event = NULL; /* from here on a vCPU may find the ports of others in the word it looks at */
     stop = 1;
     for (uint cpu = 1; cpu < 4; cpu++) {
         struct evtchn_send send = {.port = ports[cpu]};

@@ -339,7 +339,31 @@ fn iret(v: &mut Vcpu, cs: u64) -> Exit {
 }
 
 #[test]
-fn iret_to_a_bad_code_selector_enters_the_failsafe_callback() {
+fn iret_to_a_bad_code_selector_is_a_general_protection_fault_at_its_target() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    let gate = TrapGate {
+        cs: 0xe033,
+        address: HANDLER,
+        flags: 0,
+    };
+    v.set_trap(13, gate);
+    assert!(matches!(iret(&mut v, 0x53), Exit::Hypercall { .. }));
+    assert!(v.guest_kernel());
+    let f = frame(&mut v, 8);
+    assert_eq!((f[0], f[1]), (9, 8), "rcx, r11");
+    assert_eq!((f[2], f[3]), (0x50, RWX), "error code, rip");
+    assert_eq!((f[4] & 0xffff, f[6]), (0x53, STACK_TOP - 0x100));
+}
+
+#[test]
+fn iret_to_a_bad_code_selector_crashes_a_domain_without_a_handler() {
+    let (mut v, _) = vcpu(&SYSCALL);
+    v.set_trap(13, TrapGate::default());
+    assert!(matches!(iret(&mut v, 0x53), Exit::Fault { .. }));
+}
+
+#[test]
+fn a_data_selector_from_outside_that_cannot_be_loaded_enters_the_failsafe_callback() {
     let (mut v, _) = vcpu(&SYSCALL);
     let cb = Callback {
         cs: 0xe033,
@@ -347,18 +371,12 @@ fn iret_to_a_bad_code_selector_enters_the_failsafe_callback() {
         mask_events: false,
     };
     v.set_callback(CallbackKind::Failsafe, cb);
-    assert!(matches!(iret(&mut v, 0x53), Exit::Hypercall { .. }));
-    assert!(v.guest_kernel());
+    v.set_selector(3, 0x53);
+    v.set_selector(0, 0xe02b);
+    assert!(matches!(v.run(1, u64::MAX), Exit::Hypercall { .. }));
     let f = frame(&mut v, 11);
-    assert_eq!((f[0], f[1]), (9, 8), "rcx, r11");
-    assert_eq!(f[2..6], [0; 4], "ds es fs gs");
-    assert_eq!((f[6], f[7] & 0xffff, f[9]), (RWX, 0x53, STACK_TOP - 0x100));
-}
-
-#[test]
-fn iret_to_a_bad_code_selector_crashes_a_domain_without_failsafe_callback() {
-    let (mut v, _) = vcpu(&SYSCALL);
-    assert!(matches!(iret(&mut v, 0x53), Exit::Fault { .. }));
+    assert_eq!(f[2..6], [0x53, 0xe02b, 0, 0], "ds es fs gs");
+    assert_eq!((v.cpu.sel[3], v.cpu.sel[0]), (0, 0xe02b));
 }
 
 #[test]

@@ -255,22 +255,18 @@ fn iret(v: &mut Vcpu, rip: u64, cs: u64, ss: u64, rflags: u64) -> u64 {
 }
 
 #[test]
-fn iret_to_what_the_hardware_refuses_enters_the_failsafe_callback() {
-    const FAILSAFE: u64 = 199;
-    for (rip, cs, ss) in [
-        (0x8000_0000_0000, 0xe033, 0xe02b),
-        (RWX, 0xe033, 0),
-        (RWX, 0xe033, 0xe033),
-        (RWX, 0xe02b, 0xe02b),
-        (RWX, 0xe010, 0xe02b),
+fn iret_to_what_the_hardware_refuses_is_a_fault_at_its_target() {
+    for (rip, cs, ss, code) in [
+        (0x8000_0000_0000, 0xe033, 0xe02b, 0),
+        (RWX, 0xe033, 0, 0),
+        (RWX, 0xe033, 0xe033, 0xe030),
+        (RWX, 0xe02b, 0xe02b, 0xe028),
+        (RWX, 0xe010, 0xe02b, 0xe010),
     ] {
         let (mut v, _) = vcpu(&[]);
-        v.set_callback(CallbackKind::Failsafe, callback(FAILSAFE));
-        assert_eq!(
-            iret(&mut v, rip, cs, ss, 0x202),
-            FAILSAFE,
-            "{rip:#x} {cs:#x} {ss:#x}"
-        );
+        assert_eq!(iret(&mut v, rip, cs, ss, 0x202), 13, "{rip:#x} {cs:#x} {ss:#x}");
+        let error = v.cpu.read::<u64>(v.cpu.regs[4] + 16).expect("stack");
+        assert_eq!(error, code, "{rip:#x} {cs:#x} {ss:#x}");
     }
 }
 

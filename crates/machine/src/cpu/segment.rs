@@ -233,6 +233,11 @@ impl Cpu {
         Ok(self.code32 && self.update_mode())
     }
 
+    /// Whether `mov` to ds, es, fs or gs would succeed, at the current privilege.
+    pub(crate) fn can_load_data_segment(&self, selector: u16) -> bool {
+        self.check_data_segment(selector).is_ok()
+    }
+
     fn check_data_segment(&self, selector: u16) -> Result<Segment, Trap> {
         if selector & 0xfffc == 0 {
             return Ok(Segment {

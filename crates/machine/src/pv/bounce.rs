@@ -18,10 +18,28 @@ impl Vcpu {
         self.bounce_with(to, error_code, mask, false)
     }
 
-    /// Enters the failsafe callback: its frame has ds es fs gs above r11.
-    pub(super) fn bounce_failsafe(&mut self) -> Result<(), BounceError> {
+    /// Before the guest is entered with data segments that were set from outside: those that cannot be loaded become
+    /// null, and the failsafe callback is told. Its frame has ds es fs gs, as they were to be, above r11.
+    pub(super) fn load_new_segments(&mut self) -> Result<(), BounceError> {
+        const DATA: [usize; 4] = [0, 3, 4, 5];
+        if !std::mem::take(&mut self.segments_are_new) {
+            return Ok(());
+        }
+        let mut bad = [false; 6];
+        for n in DATA {
+            let selector = self.cpu.sel[n];
+            self.descriptor(selector); // takes an LDT page into use
+            bad[n] = !self.cpu.can_load_data_segment(selector);
+        }
+        if !bad.contains(&true) {
+            return Ok(());
+        }
         let cb = self.callback(CallbackKind::Failsafe);
-        self.bounce_with(cb.entry(), None, cb.mask_events, true)
+        self.bounce_with(cb.entry(), None, cb.mask_events, true)?;
+        for n in DATA.into_iter().filter(|&n| bad[n]) {
+            self.cpu.sel[n] = 0;
+        }
+        Ok(())
     }
 
     fn bounce_with(

@@ -129,15 +129,4 @@ impl Vcpu {
         self.set_gs_base(false, user_base);
         0
     }
-
-    /// Checks a code selector that the guest returns to.
-    pub(super) fn check_return_cs(&mut self, cs: u16) -> Result<(), &'static str> {
-        let Some(d) = self.descriptor(cs) else {
-            return Err("return to a code selector outside the descriptor tables");
-        };
-        if !d.is_code() || !d.present() || d.dpl() != 3 {
-            return Err("return to a selector that is not ring 3 code");
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,7 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
-use super::{rflags, selector, CallbackKind, Vcpu};
+use super::{rflags, selector, Vcpu};
+use crate::cpu::fault::{vector, Fault};
 use crate::mmu::walk::canonical;
 
 /// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
@@ -23,16 +24,12 @@ impl Vcpu {
         let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
         let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
 
-        // Without a failsafe callback what the hardware's iret would refuse crashes the domain.
         let by_sysret = flags & VGCF_IN_SYSCALL != 0 && canonical(rip);
         let refused = if by_sysret {
-            Ok(())
+            None
         } else {
-            self.check_return(cs | 3, ss | 3, rip)
+            self.check_return(cs | 3, ss | 3, rip).err()
         };
-        if refused.is_err() && self.callback(CallbackKind::Failsafe).address == 0 {
-            return refused;
-        }
         if cs & 3 == 3 && !self.toggle_guest_mode() {
             return Err("return to user mode without user page tables");
         }
@@ -64,26 +61,42 @@ impl Vcpu {
         }
         self.cpu.regs[0] = rax;
         self.set_upcall_mask(eflags & rflags::IF == 0);
-        if refused.is_err() {
-            // Where the hardware's iret would fault, the guest kernel is told and kills its application.
-            return self.bounce_failsafe();
-        }
-        Ok(())
+        // Where the hardware's iret would fault, it is as if the first instruction there did.
+        refused.map_or(Ok(()), |fault| self.deliver(fault))
     }
+
     /// What the hardware's iret to ring 3 checks.
-    fn check_return(&mut self, cs: u16, ss: u16, rip: u64) -> Result<(), &'static str> {
-        self.check_return_cs(cs)?;
-        let long = self.cpu.descriptor(cs).is_some_and(|d| d.is_long());
+    fn check_return(&mut self, cs: u16, ss: u16, rip: u64) -> Result<(), Fault> {
+        let long = self.check_return_cs(cs, 3)?;
         if long && !canonical(rip) {
-            return Err("return to an address that is not canonical");
+            return Err(Fault::gp());
         }
-        let usable = |ss| {
-            self.cpu
-                .descriptor(ss)
-                .is_some_and(|d| d.is_writable() && d.present() && d.dpl() == 3)
-        };
-        if ss & !3 == 0 || !usable(ss) {
-            return Err("return with a selector that is not a ring 3 stack");
+        self.check_return_ss(ss, 3)
+    }
+
+    /// Checks a code selector that the guest returns to in ring `cpl`; tells whether it is 64-bit code.
+    pub(super) fn check_return_cs(&mut self, cs: u16, cpl: u8) -> Result<bool, Fault> {
+        let gp = Fault::with_code(vector::GP, u32::from(cs & 0xfffc));
+        let d = self.descriptor(cs).filter(|_| cs & 0xfffc != 0).ok_or(gp)?;
+        let level = d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl;
+        if !d.is_code() || !level || d.is_long() && self.is_32bit() {
+            return Err(gp);
+        }
+        if !d.present() {
+            return Err(Fault::with_code(vector::NP, u32::from(cs & 0xfffc)));
+        }
+        Ok(d.is_long())
+    }
+
+    /// The same of the stack.
+    pub(super) fn check_return_ss(&mut self, ss: u16, cpl: u8) -> Result<(), Fault> {
+        let gp = Fault::with_code(vector::GP, u32::from(ss & 0xfffc));
+        let d = self.descriptor(ss).filter(|_| ss & 0xfffc != 0).ok_or(gp)?;
+        if ss as u8 & 3 != cpl || !d.is_writable() || d.dpl() != cpl {
+            return Err(gp);
+        }
+        if !d.present() {
+            return Err(Fault::with_code(vector::SS, u32::from(ss & 0xfffc)));
         }
         Ok(())
     }

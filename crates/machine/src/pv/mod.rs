@@ -140,6 +140,8 @@ pub struct Vcpu {
     cr2: u64,
     /// An exception to deliver before the next instruction.
     injected: Option<Fault>,
+    /// ds, es, fs or gs were set from outside: whether they can be loaded shows when the guest is entered.
+    segments_are_new: bool,
     fast_hypercalls: bool,
     /// The guest's own I/O permission bitmap: address and number of ports.
     io_bitmap: (u64, u32),
@@ -183,6 +185,7 @@ impl Vcpu {
             ldt_base: 0,
             cr2: 0,
             injected: None,
+            segments_are_new: false,
             fast_hypercalls: true,
             io_bitmap: (0, 0),
             nmi_pending: false,
@@ -269,8 +272,10 @@ impl Vcpu {
         if let Some(s) = self.cpu.sel.get_mut(seg) {
             *s = selector;
         }
-        if seg == 1 {
-            self.cpu.set_cpl((selector as u8 & 3).max(1));
+        match seg {
+            1 => self.cpu.set_cpl((selector as u8 & 3).max(1)),
+            2 => {}
+            _ => self.segments_are_new = true,
         }
     }
 

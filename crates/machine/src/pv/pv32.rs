@@ -2,7 +2,7 @@
 //! (`arch-x86/xen-x86_32.h`).
 
 use super::guest_access::access_ok;
-use super::{rflags, BounceError, CallbackKind, Entry, Vcpu};
+use super::{rflags, BounceError, Entry, Vcpu};
 
 /// Longest frame: ds es fs gs error eip cs eflags esp ss.
 const WORDS_MAX: usize = 10;
@@ -107,15 +107,11 @@ impl Vcpu {
     }
 
     fn is_code_of(&mut self, selector: u16, cpl: u8) -> bool {
-        let d = self.descriptor(selector);
-        let level =
-            |d: crate::cpu::segment::Descriptor| d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl;
-        cpl > 0 && d.is_some_and(|d| d.is_code() && !d.is_long() && d.present() && level(d))
+        cpl > 0 && self.check_return_cs(selector, cpl).is_ok()
     }
 
     pub(super) fn is_stack_of(&mut self, selector: u16, cpl: u8) -> bool {
-        let d = self.descriptor(selector);
-        selector as u8 & 3 == cpl && d.is_some_and(|d| d.is_writable() && d.present() && d.dpl() == cpl)
+        self.check_return_ss(selector, cpl).is_ok()
     }
 
     /// HYPERVISOR_iret of a 32-bit guest: eax, which the stub has pushed, below the hardware's frame.
@@ -147,15 +143,14 @@ impl Vcpu {
         self.cpu.load_resume_flag(eflags);
         self.nmi_masked = false;
         self.set_upcall_mask(eflags & rflags::IF == 0);
-        let good = self.is_code_of(cs, cpl) && self.is_stack_of(ss, cpl);
+        let refused = self
+            .check_return_cs(cs, cpl)
+            .and_then(|_| self.check_return_ss(ss, cpl))
+            .err();
         self.cpu.set_cpl(cpl);
-        if !good {
-            // Where the hardware's iret would fault, the guest kernel is told.
-            let cb = self.callback(CallbackKind::Failsafe);
-            if self.is_null(cb.entry()) {
-                return Err("return to a bad code or stack selector, and no failsafe callback");
-            }
-            return self.bounce_failsafe();
+        if let Some(fault) = refused {
+            // Where the hardware's iret would fault, it is as if the first instruction there did.
+            return self.deliver(fault);
         }
         if cpl > 1 {
             self.drop_inner_segments(cpl);

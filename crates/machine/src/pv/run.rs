@@ -30,6 +30,14 @@ impl Vcpu {
     }
 
     fn run_guest(&mut self, budget: u64, deadline_ns: u64) -> Exit {
+        if let Err(reason) = self.load_new_segments() {
+            return Exit::Fault {
+                vector: vector::DF,
+                error_code: None,
+                cr2: 0,
+                reason,
+            };
+        }
         if let Some(fault) = self.injected.take() {
             if let Some(exit) = self.fault(fault) {
                 return exit;
