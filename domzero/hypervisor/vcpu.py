@@ -292,8 +292,8 @@ class Vcpu:
 
     def _run_once(self) -> None:
         lock = self.domain.host.lock
-        # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what it
-        # has overwritten of the last one (an odd version, for which it waits) does not stay.
+        # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what
+        # it has overwritten of the last one (an odd version, for which it waits) does not stay.
         deadline_ns = self.time_stamp_ns + timekeeping.REFRESH_NS
         if self._next_ns is not None:
             deadline_ns = min(deadline_ns, self._next_ns)
