@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from domzero import _machine
-from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall
+from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall, VmAssistType
 from domzero.builder.image import KernelImage, parse_kernel
 from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.clock import VirtualClock
@@ -61,6 +61,7 @@ class PvGuest:
         kernel = image or parse_kernel(program.elf(), program.name)
         self.built = build_pv(self.host.machine, self.domain.hw, self.hw, kernel, start, self.host.memory)
         self.hw.set_fast_hypercalls(False)
+        self.hw.set_vm_assist(1 << VmAssistType.VMASST_TYPE_writable_pagetables)  # as Linux asks at its start
         self._last_fault: _machine.ExitFault | None = None
         if traps:
             for vector in range(VECTORS):

@@ -203,6 +203,8 @@ void __attribute__((noreturn)) guest_main(struct start_info *start)
         if (va != shared_page)
             protect(va, RWP);
 #endif
+    /* As Linux does at its start. */
+    HC_2(__HYPERVISOR_vm_assist, VMASST_CMD_enable, VMASST_TYPE_writable_pagetables);
     guest();
     finish();
 }

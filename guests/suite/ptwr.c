@@ -1,6 +1,6 @@
 /*
- * Stores to a live L1 table from the guest kernel are emulated and validated, whatever instruction makes them; from user
- * mode, unaligned, across entries, to higher tables, or of an entry that is not allowed, they are page faults.
+ * Stores to a live L1 table from the guest kernel are emulated and validated, whatever instruction makes them, if it has
+ * asked for that (VMASST_TYPE_writable_pagetables, which the framework asks for); without the assist, from user mode, unaligned, across entries, to higher tables, or of an entry that is not allowed, they are page faults.
  * Documented: Linux relies on it (vunmap writes plainly); VMASST_TYPE_writable_pagetables in xen/xen.h.
  */
 #include "guest.h"
@@ -118,6 +118,11 @@ void guest(void)
         expect(t, PF, P | RW, bad[i].what);
         EQ(l1[0] & P, 0, "no entry");
     }
+    update_va(SCRATCH_VA, wanted, UVMF_INVLPG);
+    RC(HC_2(__HYPERVISOR_vm_assist, VMASST_CMD_disable, VMASST_TYPE_writable_pagetables), 0, "the assist off");
+    expect(try_kernel(w_plain, (ulong)l1), PF, P | RW, "without the assist");
+    EQ(l1[0] & PTE_ADDR, wanted & PTE_ADDR, "the entry is as before");
+    RC(HC_2(__HYPERVISOR_vm_assist, VMASST_CMD_enable, VMASST_TYPE_writable_pagetables), 0, "the assist on");
     /* Not-present entries hold anything. */
     value = 0x123456789abcdef0ull & ~1ull;
     update_va(SCRATCH_VA, 0, UVMF_INVLPG);

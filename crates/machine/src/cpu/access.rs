@@ -87,7 +87,8 @@ impl Cpu {
             Ok(p) => return Ok(Dest::Plain(p.host)),
             Err(f) => f,
         };
-        if self.table_stores && fault.error_code.is_some_and(|c| c & (pf::P | pf::RSVD) == pf::P) {
+        let emulated = self.table_stores && self.writable_tables;
+        if emulated && fault.error_code.is_some_and(|c| c & (pf::P | pf::RSVD) == pf::P) {
             if let Ok(p) = self.translate(va, Access::Read) {
                 if p.flags & flag::PROTECTED != 0 {
                     return Ok(Dest::Table(p.mfn.maddr() | (va & 0xfff), fault));

@@ -101,6 +101,8 @@ pub struct Cpu {
     pub(crate) last_miss: (usize, u64),
     /// Whose stores to live page tables are emulated: the guest kernel's, not its applications' nor the hypervisor's.
     pub table_stores: bool,
+    /// The guest has asked for that emulation (VMASST_TYPE_writable_pagetables); without it such stores are page faults.
+    pub writable_tables: bool,
     /// Only slow handlers are used: the oracle of the fast ones.
     pub(crate) slow_only: bool,
     pub fpu: x87state::X87,
@@ -238,6 +240,7 @@ impl Cpu {
             noncanonical: false,
             last_miss: (0, 0),
             table_stores: true,
+            writable_tables: true,
             slow_only: false,
             fpu: x87state::X87::default(),
             sel: [0; 6],

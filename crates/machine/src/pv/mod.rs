@@ -156,7 +156,9 @@ pub struct Vcpu {
 impl Vcpu {
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
-        Vcpu::with_cpu(Cpu::new(domain.clone(), shared), id)
+        let mut vcpu = Vcpu::with_cpu(Cpu::new(domain.clone(), shared), id);
+        vcpu.set_vm_assist(0);
+        vcpu
     }
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
@@ -284,7 +286,9 @@ impl Vcpu {
     }
 
     pub fn set_vm_assist(&mut self, bits: u64) {
+        const WRITABLE_PAGETABLES: u64 = 1 << 2;
         self.vm_assist = bits;
+        self.cpu.writable_tables = bits & WRITABLE_PAGETABLES != 0;
     }
 
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
