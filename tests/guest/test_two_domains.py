@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from domzero.dom0.console import Console, ConsoleRing
 from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.evtchn import alloc_unbound, bind_backend
 from domzero.hypervisor.host import Host
+from domzero.hypervisor.vcpu import Vcpu
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 PAGES = 16 << 8
@@ -81,12 +83,17 @@ def test_a_domain_may_end_while_another_maps_its_frames(peers: Path) -> None:
         frames = host.machine.free_frames
         one, _ = start(host, peers / "64" / "pair_peers", "granter", 2)
         two, _ = start(host, peers / "64" / "pair_peers", "mapper", 1)
+        mapped = threading.Event()
+
+        def stop_when_mapped(_vcpu: Vcpu, _name: str, _args: tuple[int, ...], _rc: int) -> None:
+            if two.maptrack.mappings and not mapped.is_set():
+                two.pause()  # in its own thread: it goes no further
+                mapped.set()
+
+        two.set_trace(stop_when_mapped)
         two.unpause()
         one.unpause()
-        with host.lock:
-            while not two.maptrack.mappings:
-                host.quiet.wait(0.01)
-        two.pause()
+        assert mapped.wait(60)
         host.destroy_domain(one)
         assert host.audit() == []
         assert host.destroy_domain(two) == 0
