@@ -17,6 +17,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from domzero.dom0.images import Image, fetch_debian
+from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
+
 # Console lines by which a boot is followed.
 MILESTONES = {
     "linux": "Linux version",
@@ -40,11 +43,9 @@ class Boot:
     cpu_seconds: float = 0.0
 
 
-def build_ramdisk(path: Path) -> None:
-    """An initramfs whose /init says that it was reached and powers off."""
-    from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
-
-    busybox = Path("/bin/busybox").read_bytes()
+def build_ramdisk(path: Path, image: Image) -> None:
+    """An initramfs whose /init says that it was reached and powers off; its busybox is the image's."""
+    busybox = next(entry.data for entry in read_cpio(Path(image.ramdisk).read_bytes()) if entry.name == "bin/busybox")
     entries = [
         *(directory(name) for name in ("bin", "dev", "proc", "sys")),
         char_device("dev/console", 5, 1),
@@ -52,14 +53,6 @@ def build_ramdisk(path: Path) -> None:
         file("init", _INIT, 0o755),
     ]
     path.write_bytes(write_cpio(entries))
-
-
-def find_kernel() -> str:
-    """The kernel of the newest fetched image; fetched if there is none."""
-    from domzero.dom0.images import fetch_debian
-
-    image, _ = fetch_debian(lambda text: print(f"boot: {text}", file=sys.stderr))
-    return str(image.kernel)
 
 
 def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float) -> Boot:
@@ -93,10 +86,11 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=120, help="seconds per boot (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    kernel = args.kernel or find_kernel()
+    image, _ = fetch_debian(lambda text: print(f"boot: {text}", file=sys.stderr))
+    kernel = args.kernel or image.kernel
     with tempfile.TemporaryDirectory() as directory:
         ramdisk = Path(directory) / "initramfs"
-        build_ramdisk(ramdisk)
+        build_ramdisk(ramdisk, image)
         boots = [boot(kernel, str(ramdisk), args.memory, args.timeout) for _ in range(args.runs)]
     reached = [b for b in boots if "shell" in b.seconds]
     names = [name for name in (*MILESTONES, "exit") if reached and all(name in b.seconds for b in reached)]

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
+from domzero.dom0.images import Image, ImageCache
+from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
 
 NUMBERS = 3000
 ZEROS_KIB = 4096
@@ -109,9 +110,9 @@ def _worker() -> str:
     )
 
 
-def build(path: Path) -> None:
-    """Writes the initramfs."""
-    busybox = Path("/bin/busybox").read_bytes()
+def build(path: Path, image: Image) -> None:
+    """Writes the initramfs; its busybox is the image's."""
+    busybox = next(entry.data for entry in read_cpio(Path(image.ramdisk).read_bytes()) if entry.name == "bin/busybox")
     names = ("bin", "dev", "proc", "sys", "tmp")
     entries = [
         *(directory(name) for name in names),
@@ -140,13 +141,16 @@ def run(kernel: str, ramdisk: Path, *, vcpus: int, seconds: int, limit: float) -
 def main() -> int:
     """By hand."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--kernel", help="another kernel than the image's")
     parser.add_argument("--vcpus", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--ramdisk", type=Path, default=Path("/tmp/parallel-load.cpio.gz"))
     args = parser.parse_args()
-    build(args.ramdisk)
-    result = run(args.kernel, args.ramdisk, vcpus=args.vcpus, seconds=args.seconds, limit=args.seconds * 3 + 120)
+    image = ImageCache().find("debian")
+    build(args.ramdisk, image)
+    result = run(
+        args.kernel or image.kernel, args.ramdisk, vcpus=args.vcpus, seconds=args.seconds, limit=args.seconds * 3 + 120
+    )
     lines = result.stdout.splitlines()
     first = next((n for n, line in enumerate(lines) if "LOAD-" in line), 0)
     sys.stdout.write("\n".join(lines[first:]) + "\n")

@@ -20,7 +20,7 @@ def test_shells_on_all_vcpus_get_right_answers_for_as_long_as_they_run(
     debian: Image, tmp_path: Path, vcpus: int
 ) -> None:
     ramdisk = tmp_path / "load.cpio.gz"
-    parallel_load.build(ramdisk)
+    parallel_load.build(ramdisk, debian)
     result = parallel_load.run(debian.kernel, ramdisk, vcpus=vcpus, seconds=SECONDS, limit=3 * SECONDS + 200)
     assert result.returncode == 0, (result.stdout[-3000:], result.stderr[-2000:])
     assert f"LOAD-CPUS {vcpus}" in result.stdout
