@@ -13,29 +13,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from domzero.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
+from domzero.builder.domain import build_domain
 from domzero.builder.image import KernelImage, load_kernel, read_file
 from domzero.builder.layout import plan
-from domzero.builder.pv import Built, Start, build_pv
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.linelimit import LineLimit
-from domzero.dom0.nodes import Ring, forget_nodes, home, write_nodes
+from domzero.dom0.nodes import forget_nodes, home, write_nodes
 from domzero.dom0.xenstore import RingBackend, Store, XenstoreError
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ResourceError
 from domzero.hypervisor.clock import Clock
-from domzero.hypervisor.domain import Domain, DomainSpec
-from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
+from domzero.hypervisor.domain import Domain
+from domzero.hypervisor.evtchn import BackendPort
 from domzero.hypervisor.host import Host
 
 _MIN_LIFE_S = 1.0
 """A domain that crashes sooner than this is not restarted: it would crash for ever."""
-SLACK_PAGES = 256
-"""What xl's domains may own beyond their memory: 1 MiB."""
-E820_RAM = 1
 
 
 class EndKind(str, Enum):
@@ -92,7 +88,6 @@ class _Incarnation:
     """What one start of the domain has."""
 
     domain: Domain
-    built: Built
     xenstore: RingBackend
     console: ConsoleRing
     ports: list[BackendPort] = field(default_factory=list)
@@ -275,26 +270,10 @@ class DomainSession:
         host = self._host
         if host is None:
             raise ResourceError("the domain has no host any more")
-        domid = self._new_domid() if self._new_domid is not None else None
-        spec = DomainSpec(
-            name=self.config.name,
-            max_pages=self._pages + SLACK_PAGES,
-            e820=[(0, self._pages << PAGE_SHIFT, E820_RAM)],
-            vcpus=self.config.vcpus,
-            uuid=self.config.uuid,
-            domid=domid,
-            is_32bit=image.is_32bit,
-        )
-        domain = host.create_domain(spec)
-        try:
-            self._current = self._build(host, domain, image, ramdisk)
-        except BaseException:
-            host.destroy_domain(domain)
-            raise
+        self._current = current = self._build(host, image, ramdisk)
+        domain = current.domain
         self._last_domid = domain.domid
         self._boots += 1
-        with host.lock:
-            domain.vcpus[0].bring_up()
         self._user_paused = self.config.paused and self._boots == 1
         if not self._user_paused:
             domain.unpause()
@@ -302,35 +281,32 @@ class DomainSession:
             domain.shutdown(ShutdownReason.SHUTDOWN_poweroff)
         self._changed()
 
-    def _build(self, host: Host, domain: Domain, image: KernelImage, ramdisk: bytes) -> _Incarnation:
-        store_port, console_port = alloc_unbound(domain), alloc_unbound(domain)
-        start = Start(
-            nr_pages=self._pages,
-            shared_info=domain.shared_info_maddr,
-            store_port=store_port,
-            console_port=console_port,
-            cmdline=self.config.cmdline,
+    def _build(self, host: Host, image: KernelImage, ramdisk: bytes) -> _Incarnation:
+        config = self.config
+        built = build_domain(
+            host,
+            image,
+            pages=self._pages,
+            vcpus=config.vcpus,
+            cmdline=config.cmdline,
             ramdisk=ramdisk,
+            name=config.name,
+            uuid=config.uuid,
+            domid=self._new_domid() if self._new_domid is not None else None,
         )
-        built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, start, host.memory)
-        domid = domain.domid
-        store_ring, console_ring = Ring(built.store_mfn, store_port), Ring(built.console_mfn, console_port)
-        domain.grants.seed(GNTTAB_RESERVED_CONSOLE, built.console_mfn)
-        domain.grants.seed(GNTTAB_RESERVED_XENSTORE, built.store_mfn)
-        write_nodes(self.store, self.config, domid, store_ring, console_ring)
-
-        pumps: list[Callable[[], None]] = []
-        ports = [
-            bind_backend(domain, store_port, lambda: pumps[0]()),
-            bind_backend(domain, console_port, lambda: pumps[1]()),
-        ]
-        xenstore = RingBackend(host.frame_view(built.store_mfn), self.store.connect(domid), ports[0].notify)
-        console = ConsoleRing(host.frame_view(built.console_mfn), self.console, ports[1].notify)
-        pumps += [xenstore.pump, console.pump]
-        domain.console_sink = self._emergency_output(domid, console)
-        self.console.attach(console)
-        self.store.introduce(domid)
-        return _Incarnation(domain, built, xenstore, console, ports)
+        domain, domid = built.domain, built.domain.domid
+        try:
+            write_nodes(self.store, config, domid, built.store, built.console)
+            connection = self.store.connect(domid)
+            xenstore, store_port = built.store.connect(lambda page, notify: RingBackend(page, connection, notify))
+            console, console_port = built.console.connect(lambda page, notify: ConsoleRing(page, self.console, notify))
+            domain.console_sink = self._emergency_output(domid, console)
+            self.console.attach(console)
+            self.store.introduce(domid)
+        except BaseException:
+            host.destroy_domain(domain)
+            raise
+        return _Incarnation(domain, xenstore, console, [store_port, console_port])
 
     def _emergency_output(self, domid: int, ring: ConsoleRing) -> Callable[[bytes], None]:
         """console_io goes to the hypervisor's log, line by line, as with Xen; but to the console itself as long as the

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
+from domzero.builder.domain import RingPage
 from domzero.dom0.config import DomainConfig
 
 CONSOLE_LIMIT = 1 << 20
-
-
-@dataclass(slots=True, frozen=True)
-class Ring:
-    """A ring shared with the guest: its frame, and the guest's event channel."""
-
-    mfn: int
-    port: int
 
 
 class Writer(Protocol):
@@ -33,7 +25,7 @@ def home(domid: int) -> str:
     return f"/local/domain/{domid}"
 
 
-def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: Ring, console: Ring) -> None:
+def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingPage, console: RingPage) -> None:
     """Writes everything; the domain is introduced afterwards."""
     path, vm = home(domid), f"/vm/{config.uuid}"
     shown = ("n0", f"r{domid}")

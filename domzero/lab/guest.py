@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from domzero import _machine
 from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall, VmAssistType
+from domzero.builder.domain import build_domain
 from domzero.builder.image import KernelImage, parse_kernel
-from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.crash import report_fault
-from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.host import Host
 from domzero.hypervisor.vcpu import NEVER_NS
 from domzero.lab.listing import Listing
@@ -54,12 +53,10 @@ class PvGuest:
         self.log: list[str] = []
         pages = PAGES if image is None else 24576
         self.host = Host(pages * PAGE_SIZE >> 20, clock=VirtualClock(), seed=1, log=self.log.append)
-        self.domain: Domain = self.host.create_domain(DomainSpec(max_pages=pages, vcpus=1, is_32bit=not wide))
+        self.built = build_domain(self.host, image or parse_kernel(program.elf(), program.name), pages=pages)
+        self.domain = self.built.domain
         self.vcpu = self.domain.vcpus[0]
         self.hw = self.vcpu.hw
-        start = Start(nr_pages=pages, shared_info=self.domain.shared_info_maddr, store_port=0, console_port=0)
-        kernel = image or parse_kernel(program.elf(), program.name)
-        self.built = build_pv(self.host.machine, self.domain.hw, self.hw, kernel, start, self.host.memory)
         self.hw.set_fast_hypercalls(False)
         self.hw.set_vm_assist(1 << VmAssistType.VMASST_TYPE_writable_pagetables)  # as Linux asks at its start
         self._last_fault: _machine.ExitFault | None = None

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from domzero.builder.domain import build_domain
 from domzero.builder.image import load_kernel
-from domzero.builder.pv import Start, build_pv
-from domzero.hypervisor.domain import Domain, DomainSpec
-from domzero.hypervisor.evtchn import alloc_unbound
+from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.host import Host
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
@@ -37,18 +36,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(host: Host, kernel: Path) -> Domain:
-    image = load_kernel(str(kernel))
-    domain = host.create_domain(DomainSpec(max_pages=PAGES, vcpus=VCPUS, is_32bit=image.is_32bit))
-    what = Start(
-        nr_pages=PAGES,
-        shared_info=domain.shared_info_maddr,
-        store_port=alloc_unbound(domain),
-        console_port=alloc_unbound(domain),
-        cmdline="",
-    )
-    build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, what, host.memory)
-    with host.lock:
-        domain.vcpus[0].bring_up()
+    domain = build_domain(host, load_kernel(str(kernel)), pages=PAGES, vcpus=VCPUS).domain
     domain.unpause()
     return domain
 

@@ -11,11 +11,10 @@ import pytest
 from conftest import ROOT
 
 from domzero.abi.sched import ShutdownReason
+from domzero.builder.domain import build_domain
 from domzero.builder.image import load_kernel
-from domzero.builder.pv import Start, build_pv
 from domzero.dom0.console import Console, ConsoleRing
-from domzero.hypervisor.domain import Domain, DomainSpec
-from domzero.hypervisor.evtchn import alloc_unbound, bind_backend
+from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.host import Host
 from domzero.hypervisor.vcpu import Vcpu
 
@@ -35,24 +34,10 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(host: Host, kernel: Path, role: str, peer: int) -> tuple[Domain, Console]:
     """A domain with a console; it does not run yet."""
-    image = load_kernel(str(kernel))
-    domain = host.create_domain(DomainSpec(name=role, max_pages=PAGES, is_32bit=image.is_32bit))
-    store_port, console_port = alloc_unbound(domain), alloc_unbound(domain)
-    what = Start(
-        nr_pages=PAGES,
-        shared_info=domain.shared_info_maddr,
-        store_port=store_port,
-        console_port=console_port,
-        cmdline=f"{role} {peer}",
-    )
-    built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, what, host.memory)
+    built = build_domain(host, load_kernel(str(kernel)), pages=PAGES, name=role, cmdline=f"{role} {peer}")
     console = Console()
-    rings: list[ConsoleRing] = []
-    port = bind_backend(domain, console_port, lambda: rings[0].pump())
-    rings.append(ConsoleRing(host.frame_view(built.console_mfn), console, port.notify))
-    with host.lock:
-        domain.vcpus[0].bring_up()
-    return domain, console
+    built.console.connect(lambda page, notify: ConsoleRing(page, console, notify))
+    return built.domain, console
 
 
 @pytest.mark.parametrize("granter", ["64", "32"])
