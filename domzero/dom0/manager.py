@@ -47,7 +47,7 @@ class Manager:
     """All domains of this host. Methods are called in the event loop."""
 
     def __init__(self) -> None:
-        self.store = Store()
+        self.store = Store(schedule=lambda turn: asyncio.get_running_loop().call_soon(turn))
         self.log = DomainLog()
         self.started_at = time.time()
         self.closing = asyncio.Event()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from domzero.dom0.xenstore.store import Store, Transaction
-from domzero.dom0.xenstore.tree import Access, Caller, Node, Perm, canonical
+from domzero.dom0.xenstore.tree import Access, Caller, Node, Perm, canonical, split
 from domzero.dom0.xenstore.watches import Watch
 from domzero.dom0.xenstore.wire import (
     PAYLOAD_MAX,
@@ -23,7 +23,13 @@ from domzero.dom0.xenstore.wire import (
 OUTPUT_HIGH_WATER = 16 * 1024
 OK = b"OK\0"
 
-Handler = Callable[["Connection", bytes, Transaction | None], bytes]
+Work = Generator[None, None, bytes]
+"""A request that takes turns; it returns the payload of its reply."""
+Handler = Callable[["Connection", bytes, Transaction | None], "bytes | Work"]
+MESSAGE_STEPS = 8
+"""What any message costs beside what it does (see `Meter`)."""
+NAMES_PER_STEP = 4
+"""Names of a directory that are listed in a step."""
 
 
 class Connection:
@@ -53,12 +59,24 @@ class Connection:
         self._watches: dict[tuple[str, str], Watch] = {}
         self._transactions: dict[int, Transaction] = {}
         self._tx_ids = itertools.count(1)
+        self._work: tuple[Message, Work] | None = None
         self._closed = False
 
     @property
     def wants_input(self) -> bool:
-        """False while the client has to read its replies first, and after an error."""
-        return not self._closed and self.error == RingError.NONE and len(self._output) < OUTPUT_HIGH_WATER
+        """False while earlier requests wait for a turn, or the client has to read its replies first, and after an
+        error."""
+        return (
+            not self._closed
+            and self.error == RingError.NONE
+            and len(self._output) < OUTPUT_HIGH_WATER
+            and not self.has_work
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `turn` would do something without further input."""
+        return self._work is not None or (self._input.has_message and len(self._output) < OUTPUT_HIGH_WATER)
 
     @property
     def has_output(self) -> bool:
@@ -66,7 +84,7 @@ class Connection:
         return bool(self._output or self._events)
 
     def receive(self, data: bytes) -> None:
-        """Takes bytes from the client and answers what is whole.
+        """Takes bytes from the client and answers what is whole, as far as one turn goes (see `has_work`).
 
         A message that breaks the protocol sets `error` and ends the connection (until `reset`).
         """
@@ -76,8 +94,17 @@ class Connection:
             self._input.feed(data)
             self._process()
 
+    def turn(self) -> None:
+        """Goes on with requests that were received, as far as one turn goes."""
+        with self.store.section():
+            if not self._closed and self.error == RingError.NONE:
+                self._process()
+
     def take_output(self, limit: int | None = None) -> bytes:
-        """Bytes for the client, at most `limit` of them: replies first, then watch events."""
+        """Bytes for the client, at most `limit` of them: replies first, then watch events.
+
+        There may be work for a `turn` afterwards, if the client was behind.
+        """
         with self.store.section():
             wanted = len(self._output) if limit is None else limit
             while self._events and (limit is None or len(self._output) < wanted):
@@ -87,8 +114,6 @@ class Connection:
             count = len(self._output) if limit is None else min(limit, len(self._output))
             data = bytes(self._output[:count])
             del self._output[:count]
-            if data and len(self._input):
-                self._process()
             return data
 
     def reset(self) -> None:
@@ -106,6 +131,9 @@ class Connection:
             self._closed = True
 
     def _drop(self) -> None:
+        if self._work is not None:
+            self._work[1].close()
+            self._work = None
         for watch in self._watches.values():
             self.store.remove_watch(watch)
         self._watches.clear()
@@ -113,9 +141,17 @@ class Connection:
         self._transactions.clear()
 
     def _process(self) -> None:
+        meter = self.store.meter
+        meter.start()
         try:
-            while len(self._output) < OUTPUT_HIGH_WATER and (message := self._input.next()) is not None:
-                self._answer(message)
+            while len(self._output) < OUTPUT_HIGH_WATER and not meter.spent:
+                if self._work is not None:
+                    self._go_on(*self._work)
+                elif (message := self._input.next()) is not None:
+                    meter.steps += MESSAGE_STEPS
+                    self._answer(message)
+                else:
+                    break
         except ProtocolError:
             self.reset()
             self.error = RingError.PROTO
@@ -134,10 +170,26 @@ class Connection:
                 privileged_only = kind in (Op.CONTROL, Op.INTRODUCE, Op.RELEASE, Op.RESUME, Op.SET_TARGET)
                 raise XenstoreError("EACCES" if privileged_only and not self.caller.privileged else "ENOSYS")
             payload = handler(self, message.payload, self._transaction(message))
+            if not isinstance(payload, bytes):
+                self._work = (message, payload)
+                return
             if len(payload) > PAYLOAD_MAX:
                 raise XenstoreError("E2BIG")
         except XenstoreError as error:
             kind, payload = Op.ERROR, error.name.encode() + b"\0"
+        self._reply(message, kind, payload)
+
+    def _go_on(self, message: Message, work: Work) -> None:
+        try:
+            next(work)
+        except StopIteration as end:
+            self._work = None
+            self._reply(message, message.type, end.value)
+        except XenstoreError as error:
+            self._work = None
+            self._reply(message, Op.ERROR, error.name.encode() + b"\0")
+
+    def _reply(self, message: Message, kind: int, payload: bytes) -> None:
         self._output += Message(kind, message.req_id, message.tx_id, payload).encode()
 
     def _transaction(self, message: Message) -> Transaction | None:
@@ -156,12 +208,16 @@ class Connection:
         return self._node(_one(payload), tx).value
 
     def _directory(self, payload: bytes, tx: Transaction | None) -> bytes:
-        return _listing(self._node(_one(payload), tx))
+        return self._listing(self._node(_one(payload), tx))
+
+    def _listing(self, node: Node) -> bytes:
+        self.store.meter.steps += len(node.children) // NAMES_PER_STEP
+        return b"".join(name.encode("latin-1") + b"\0" for name in node.children)
 
     def _directory_part(self, payload: bytes, tx: Transaction | None) -> bytes:
         path, offset_text = _strings(payload, 2)
         node = self._node(path, tx)
-        listing = _listing(node)
+        listing = self._listing(node)
         offset = _number(offset_text)
         head = f"{node.generation}\0".encode()
         if offset >= len(listing):
@@ -209,6 +265,9 @@ class Connection:
             raise XenstoreError("EINVAL")
         depth = _number(rest[0]) if rest and rest[0] else None
         watch = Watch.create(self.caller, path, token, depth, self._queue_event)
+        max_depth = self.store.quotas.depth
+        if not self.caller.privileged and max_depth and len(split(watch.path)) > max_depth:
+            raise XenstoreError("ENOSPC")  # there can be no such node
         if (watch.path, token) in self._watches:
             raise XenstoreError("EEXIST")
         quota = self.store.quotas.watches
@@ -245,15 +304,17 @@ class Connection:
         self._transactions[tx_id] = self.store.begin()
         return f"{tx_id}\0".encode()
 
-    def _transaction_end(self, payload: bytes, tx: Transaction | None) -> bytes:
+    def _transaction_end(self, payload: bytes, tx: Transaction | None) -> bytes | Work:
         answer = _one(payload)
         if answer not in ("T", "F"):
             raise XenstoreError("EINVAL")
         if tx is None:
             raise XenstoreError("ENOENT")
         self._transactions = {tx_id: other for tx_id, other in self._transactions.items() if other is not tx}
-        if answer == "T":
-            self.store.commit(tx)
+        return self._commit(tx) if answer == "T" else OK
+
+    def _commit(self, tx: Transaction) -> Work:
+        yield from self.store.commit_in_turns(tx)
         return OK
 
     def _get_domain_path(self, payload: bytes, _tx: Transaction | None) -> bytes:
@@ -275,10 +336,6 @@ class Connection:
 def _event(path: str, token: str) -> bytes:
     payload = path.encode("latin-1") + b"\0" + token.encode("latin-1") + b"\0"
     return Message(Op.WATCH_EVENT, 0, 0, payload).encode()
-
-
-def _listing(node: Node) -> bytes:
-    return b"".join(name.encode("latin-1") + b"\0" for name in node.children)
 
 
 def _text(data: bytes) -> str:

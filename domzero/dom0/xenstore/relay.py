@@ -11,6 +11,7 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -55,6 +56,14 @@ class RelayConnection:
     def wants_input(self) -> bool:
         """False while the other end is behind."""
         return not self._closed and self.error == RingError.NONE and len(self._to_store) < _HIGH_WATER
+
+    @property
+    def has_work(self) -> bool:
+        """Never: requests are answered at the other end."""
+        return False
+
+    def turn(self) -> None:
+        """Nothing: requests are answered at the other end."""
 
     def receive(self, data: bytes) -> None:
         """Sends the guest's bytes on."""
@@ -180,7 +189,8 @@ class RelayServer(asyncio.Protocol):
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self._may_write = True
-        self._pending: list[tuple[int, bytes]] = []
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._turn_due = False
         connection.on_output = self._output_ready
 
     @classmethod
@@ -228,26 +238,50 @@ class RelayServer(asyncio.Protocol):
         with contextlib.suppress(RuntimeError):  # the loop is closed: Domain 0 is going down
             self._loop.call_soon_threadsafe(self._pump)
 
+    def _next_turn(self) -> None:
+        self._turn_due = False
+        self._pump()
+
     def _pump(self) -> None:
+        """Gives the worker its replies and does one turn of its requests; what is left waits for the loop's next round,
+        in which all others have theirs."""
         if self._transport is None or self._transport.is_closing():
             return
         connection = self._connection
-        while True:
-            while self._may_write and (data := connection.take_output(_HIGH_WATER)):
-                self._transport.write(encode_frame(Frame.DATA, data))
-            if not self._pending or not (connection.wants_input or self._pending[0][0] == Frame.RESET):
-                break
-            kind, payload = self._pending.pop(0)
-            if kind == Frame.DATA:
-                connection.receive(payload)
-                if connection.error != RingError.NONE:
-                    self._transport.write(encode_frame(Frame.ERROR, bytes([connection.error])))
-                    self._pending = [frame for frame in self._pending if frame[0] == Frame.RESET]
-            elif kind == Frame.RESET:
-                connection.reset()
-                self._transport.write(encode_frame(Frame.RESET))
+        if not self._turn_due:
+            self._take_turn()
+        while self._may_write and (data := connection.take_output(_HIGH_WATER)):
+            self._transport.write(encode_frame(Frame.DATA, data))
+        if not self._turn_due and self._has_turn:
+            self._turn_due = True
+            self._loop.call_soon(self._next_turn)
         # Backpressure: what the connection does not take stays in the socket, and so in the guest's ring.
         if self._pending:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    @property
+    def _has_turn(self) -> bool:
+        connection = self._connection
+        if self._pending and (connection.wants_input or self._pending[0][0] == Frame.RESET):
+            return True
+        return connection.has_work
+
+    def _take_turn(self) -> None:
+        connection = self._connection
+        if not self._has_turn or self._transport is None:
+            return
+        if self._pending and self._pending[0][0] == Frame.RESET:
+            self._pending.popleft()
+            connection.reset()
+            self._transport.write(encode_frame(Frame.RESET))
+        elif connection.has_work:
+            connection.turn()
+        else:
+            kind, payload = self._pending.popleft()
+            if kind == Frame.DATA:
+                connection.receive(payload)
+        if connection.error != RingError.NONE:
+            self._transport.write(encode_frame(Frame.ERROR, bytes([connection.error])))
+            self._pending = deque(frame for frame in self._pending if frame[0] == Frame.RESET)

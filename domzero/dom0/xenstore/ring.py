@@ -29,7 +29,10 @@ class Transport(Protocol):
 
     @property
     def wants_input(self) -> bool: ...
+    @property
+    def has_work(self) -> bool: ...
     def receive(self, data: bytes) -> None: ...
+    def turn(self) -> None: ...
     def take_output(self, limit: int | None = None) -> bytes: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
@@ -85,13 +88,18 @@ class RingBackend(SharedRing):
         self.connection.error = error
 
     def _take_requests(self) -> bool:
+        # A ring full of requests has an end; the store is free for others between the turns.
+        worked = False
+        while self.connection.has_work and not self._closed:
+            self.connection.turn()
+            worked = True
         if not self.connection.wants_input:
-            return False
+            return worked
         data = self._read(0, RING_SIZE, _REQ_CONS, _REQ_PROD)
         if data is None:
             self._fail(RingError.RINGIDX)
         if not data:
-            return False
+            return worked
         self.connection.receive(data)
         return True
 

@@ -2,6 +2,9 @@
 
 Operations may come from any thread. What they make others see (watch events, output on a connection) is queued under
 the store's lock and delivered by the same thread once the lock is free, so that a receiver may take locks of its own.
+
+What a domain can make long (a commit, its release) is done in turns of a bounded number of steps (`Meter`), between
+which the lock is free and others are served.
 """
 
 from __future__ import annotations
@@ -9,12 +12,26 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from domzero.dom0.xenstore.tree import Access, Caller, Change, Node, Perm, Perms, Tree, check_path
+from domzero.dom0.xenstore.tree import (
+    Access,
+    Caller,
+    Change,
+    Meter,
+    Node,
+    Perm,
+    Perms,
+    Tree,
+    check_path,
+    merge,
+    paths_naming,
+    subtree,
+)
 from domzero.dom0.xenstore.watches import SPECIALS, Watch, WatchIndex
 from domzero.dom0.xenstore.wire import XenstoreError
 
@@ -24,13 +41,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DOM0 = Caller(0)
+TURN_STEPS = 400
+"""Steps of one turn, about half a millisecond: what one client may take of the others' time."""
+COMMIT_TRIES = 4
+"""How often a commit that takes several turns begins again because others changed the store meanwhile."""
 
 
 @dataclass(slots=True)
 class Quotas:
-    """What one unprivileged domain may have; 0 means no limit."""
+    """What one unprivileged domain may have; 0 means no limit.
+
+    :param depth: components of the path of a node that it creates; Xen's own nodes have up to a dozen.
+    """
 
     nodes: int = 1000
+    depth: int = 64
     watches: int = 128
     transactions: int = 10
     transaction_operations: int = 1024
@@ -47,16 +72,13 @@ class Transaction:
     tree: Tree
     seen: set[str] = field(default_factory=set)
     log: list[Callable[[Tree], Change | None]] = field(default_factory=list)
+    changes: dict[str, Change] = field(default_factory=dict)
 
     def touch(self, path: str, limit: int) -> None:
         """Remembers that the outcome depends on this path; ENOSPC when it depends on too many."""
         if limit and ((len(self.seen) >= limit and path not in self.seen) or len(self.log) >= limit):
             raise XenstoreError("ENOSPC", path)
         self.seen.add(path)
-
-    def conflicts(self, current: Tree) -> bool:
-        """Whether somebody changed what this transaction saw or wrote."""
-        return any(_generation(self.base, path) != _generation(current, path) for path in self.seen)
 
 
 def _generation(tree: Tree, path: str) -> int | None:
@@ -65,14 +87,21 @@ def _generation(tree: Tree, path: str) -> int | None:
 
 
 class Store:
-    """Xenstore's database. Methods without a `caller` act for Domain 0."""
+    """Xenstore's database. Methods without a `caller` act for Domain 0.
 
-    def __init__(self, quotas: Quotas | None = None) -> None:
+    :param schedule: calls back soon, in a turn of its own: an event loop's `call_soon_threadsafe`. Without it long work
+        of Domain 0's own is done at once.
+    """
+
+    def __init__(
+        self, quotas: Quotas | None = None, *, schedule: Callable[[Callable[[], None]], object] | None = None
+    ) -> None:
         self.quotas = quotas or Quotas()
+        self.meter = Meter(TURN_STEPS)
+        self._schedule = schedule
         self._counter = itertools.count(1)
-        root = Node(b"", (Perm(0, Access.NONE),), self._next())
-        self._tree = Tree(root, {0: 1}, self._next)
-        self._watches = WatchIndex()
+        self._tree = Tree(None, {}, {}, self._next, self.meter)
+        self._watches = WatchIndex(self.meter)
         self._special_perms: dict[str, Perms] = {name: (Perm(0, Access.NONE),) for name in SPECIALS}
         self._introduced: set[int] = set()
         self._lock = threading.RLock()
@@ -125,7 +154,8 @@ class Store:
         if value is not None and limit and len(value) > limit:
             raise XenstoreError("ENOSPC", path)
         max_nodes = self._limit(caller, self.quotas.nodes)
-        self._change(caller, path, tx, lambda tree: tree.write(caller, path, value, max_nodes))
+        max_depth = self._limit(caller, self.quotas.depth)
+        self._change(caller, path, tx, lambda tree: tree.write(caller, path, value, max_nodes, max_depth))
 
     def remove(self, caller: Caller, path: str, tx: Transaction | None = None) -> None:
         """RM."""
@@ -153,7 +183,7 @@ class Store:
         with self.section():
             if tx is not None:
                 tx.touch(path, self._limit(caller, self.quotas.transaction_operations))
-                operation(tx.tree)
+                merge(tx.changes, operation(tx.tree))
                 tx.log.append(operation)
                 return
             change = operation(self._tree)
@@ -168,19 +198,48 @@ class Store:
     def commit(self, tx: Transaction) -> None:
         """Makes a transaction's changes visible, all or none; EAGAIN if others changed what it depends on."""
         with self.section():
-            if tx.conflicts(self._tree):
-                raise XenstoreError("EAGAIN")
-            tree = self._tree.snapshot()
-            changes = []
+            for _ in self.commit_in_turns(tx):
+                pass
+
+    def commit_in_turns(self, tx: Transaction) -> Generator[None]:
+        """`commit`, in a `section` of each turn's own; gives up its turn whenever that is spent."""
+        for _ in range(COMMIT_TRIES):
+            if tx.base.state == self._tree.state:
+                tree, changes = tx.tree, tx.changes
+                break
+            now = self._tree.state
+            for path in tx.seen:
+                if _generation(tx.base, path) != _generation(self._tree, path):
+                    raise XenstoreError("EAGAIN")
+                if self.meter.spent:
+                    yield
+            tree, changes = self._tree.snapshot(), {}
+            if self._tree.state != now:
+                continue
             for operation in tx.log:
                 try:
-                    changes.append(operation(tree))
+                    merge(changes, operation(tree))
                 except XenstoreError as error:
                     raise XenstoreError("ENOSPC" if error.name == "ENOSPC" else "EAGAIN") from error
-            self._tree = tree
-            for change in changes:
-                if change is not None:
-                    self._watches.fire(change)
+                if self.meter.spent:
+                    yield
+            if self._tree.state == now:
+                break
+        else:
+            raise XenstoreError("EAGAIN")
+        self._tree = tree
+        untold = iter(changes.values())
+        try:
+            yield from self._tell(untold)
+        except GeneratorExit:  # the client is gone; whoever watches hears of the rest all the same
+            self._in_turns(self._tell(untold))
+            raise
+
+    def _tell(self, changes: Iterator[Change]) -> Generator[None]:
+        for change in changes:
+            self._watches.fire(change)
+            if self.meter.spent:
+                yield
 
     def add_watch(self, watch: Watch) -> None:
         """Registers a watch and triggers it once."""
@@ -233,7 +292,8 @@ class Store:
 
     def ls(self, path: str) -> list[str]:
         """Names of the children; XenstoreError ENOENT."""
-        return list(self.node(DOM0, check_path(path)).children)
+        with self.section():
+            return list(self.node(DOM0, check_path(path)).children)
 
     def write(self, path: str, value: str | bytes | int, perms: tuple[str, ...] | None = None) -> None:
         """Sets a value, creating the node and its parents.
@@ -302,12 +362,7 @@ class Store:
         Its connection must be closed by whoever made it.
         """
         with self.section():
-            tree = self._tree.snapshot()
-            changes = tree.forget_domain(domid)
-            if (change := tree.remove(DOM0, f"/local/domain/{domid}")) is not None:
-                changes.append(change)
-            self._tree = tree
-            for change in changes:
+            if (change := self._tree.remove(DOM0, f"/local/domain/{domid}")) is not None:
                 self._watches.fire(change)
             for name, perms in self._special_perms.items():
                 kept = tuple(perm for perm in perms[1:] if perm.domid != domid)
@@ -315,6 +370,35 @@ class Store:
                 self._special_perms[name] = (owner, *kept)
             self._introduced.discard(domid)
             self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
+            if domid in self._tree.named:
+                self._in_turns(self._forget(domid))
+
+    def _forget(self, domid: int) -> Generator[None]:
+        """Removes what a domain owns outside of its home, and its name from permissions. It looks at every node of the
+        store, so it takes turns; the domain is gone and adds nothing meanwhile."""
+        for path in paths_naming(self._tree.snapshot().root, domid):
+            self.meter.steps += 1
+            if path is not None and (change := self._tree.forget(domid, path)) is not None:
+                self._watches.fire(change)
+            if self.meter.spent:
+                yield
+            if domid not in self._tree.named:
+                return
+
+    def _in_turns(self, work: Generator[None]) -> None:
+        if self._schedule is None:
+            for _ in work:
+                pass
+            return
+        schedule = self._schedule
+
+        def turn() -> None:
+            with self.section():
+                self.meter.start()
+                if next(work, work) is None:
+                    schedule(turn)
+
+        schedule(turn)
 
     def owned_nodes(self, domid: int) -> int:
         """How many nodes a domain owns."""
@@ -323,16 +407,16 @@ class Store:
     def check(self) -> list[str]:
         """Recounts what is accounted; says where it differs."""
         with self.section():
-            counts: dict[int, int] = {}
-            stack = [self._tree.root]
-            while stack:
-                node = stack.pop()
-                counts[node.perms[0].domid] = counts.get(node.perms[0].domid, 0) + 1
-                stack.extend(node.children.values())
+            owned: Counter[int] = Counter()
+            named: Counter[int] = Counter()
+            for node in subtree(self._tree.root):
+                owned[node.perms[0].domid] += 1
+                named.update(perm.domid for perm in node.perms)
             return [
-                f"domain {domid} owns {counts.get(domid, 0)} nodes, accounted are {self._tree.owned.get(domid, 0)}"
-                for domid in sorted(counts.keys() | self._tree.owned.keys())
-                if counts.get(domid, 0) != self._tree.owned.get(domid, 0)
+                f"domain {domid} {what} {counted[domid]} nodes, accounted are {kept.get(domid, 0)}"
+                for what, counted, kept in (("owns", owned, self._tree.owned), ("is named by", named, self._tree.named))
+                for domid in sorted(counted.keys() | kept.keys())
+                if counted[domid] != kept.get(domid, 0)
             ]
 
 

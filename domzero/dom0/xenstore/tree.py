@@ -1,13 +1,15 @@
-"""Xenstore's tree: immutable nodes, so that a snapshot for a transaction costs nothing.
+"""Xenstore's tree, of which a snapshot for a transaction costs nothing.
 
-Every change makes new nodes along the path to the root. Nothing here recurses: a hostile path is 1,500 levels deep.
+A tree changes its own nodes in place and copies those that a snapshot also has, once, along the path to the root. So a
+write costs the length of its path, not the width of its directories. Nothing here recurses: a path may have 1,500
+components. Each operation adds what it cost to the store's `Meter`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import IntFlag
 
 from domzero.dom0.xenstore.wire import ABS_PATH_MAX, REL_PATH_MAX, XenstoreError
@@ -51,14 +53,45 @@ class Perm:
 Perms = tuple[Perm, ...]
 
 
-@dataclass(slots=True, frozen=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
-    """A node; `generation` changes with its value, permissions or list of children (not with theirs)."""
+    """A node; `generation` changes with its value, permissions or list of children (not with theirs).
+
+    :param version: the version of a tree that may change `children` and `generation` in place; for all others the
+        node is as it is.
+    """
 
     value: bytes
     perms: Perms
     generation: int
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, Node]
+    version: Version
+
+
+class Version:
+    """Identity of what one tree has written since its last snapshot."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Meter:
+    """What has been done in the turn under way, in steps of roughly a microsecond.
+
+    :param limit: after so many steps it is others' turn.
+    """
+
+    limit: int
+    steps: int = 0
+
+    def start(self) -> None:
+        """A turn begins."""
+        self.steps = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether the turn is over."""
+        return self.steps >= self.limit
 
 
 @dataclass(slots=True, frozen=True)
@@ -136,87 +169,125 @@ def subtree(node: Node) -> Iterator[Node]:
         stack.extend(current.children.values())
 
 
-def find(node: Node | None, parts: list[str]) -> Node | None:
-    """The node below another one."""
-    for part in parts:
-        if node is None:
-            return None
-        node = node.children.get(part)
-    return node
-
-
 @dataclass(slots=True)
 class Change:
-    """What an operation did to one path: what watches are told."""
+    """What an operation, or a whole transaction, did to one path: what watches are told.
+
+    :param removed: the node was removed (and may be there again): watches below it are told.
+    """
 
     path: str
     old: Node | None
     new: Node | None
+    removed: bool = False
+
+
+def merge(changes: dict[str, Change], change: Change | None) -> None:
+    """Adds a change to those of a transaction: one for each path."""
+    if change is None:
+        return
+    earlier = changes.get(change.path)
+    if earlier is None:
+        changes[change.path] = change
+    else:
+        changes[change.path] = Change(change.path, earlier.old, change.new, earlier.removed or change.removed)
+
+
+COPIES_PER_STEP = 64
+"""Entries of a directory that are copied in a step."""
 
 
 class Tree:
-    """One version of the tree, with the number of nodes that each domain owns."""
+    """One version of the tree, with the number of nodes that each domain owns, and that name it in their permissions.
 
-    def __init__(self, root: Node, owned: dict[int, int], generation: Callable[[], int]) -> None:
-        self.root = root
+    :param meter: told what each operation costs.
+    """
+
+    def __init__(
+        self, root: Node | None, owned: dict[int, int], named: dict[int, int], counter: Callable[[], int], meter: Meter
+    ) -> None:
         self.owned = owned
-        self._generation = generation
+        self.named = named
+        self.meter = meter
+        self._counter = counter
+        self._version = Version()
+        self.root = root or self._new((Perm(0, Access.NONE),))
+        self.state = counter()
+        """Changes with every change: two trees with the same one are equal."""
+
+    def _new(self, perms: Perms, value: bytes = b"", children: dict[str, Node] | None = None) -> Node:
+        for perm in perms:
+            _count(self.named, perm.domid, 1)
+        _count(self.owned, perms[0].domid, 1)
+        return Node(value, perms, self._counter(), children if children is not None else {}, self._version)
 
     def snapshot(self) -> Tree:
-        """A copy that later changes of this one do not touch."""
-        return Tree(self.root, dict(self.owned), self._generation)
+        """A copy that later changes of this one do not touch, nor the other way round."""
+        self._version = Version()
+        other = Tree(self.root, dict(self.owned), dict(self.named), self._counter, self.meter)
+        other.state = self.state
+        self.meter.steps += 1 + 2 * len(self.owned) // COPIES_PER_STEP
+        return other
 
     def lookup(self, path: str) -> Node | None:
         """The node at a legal path."""
-        return find(self.root, split(path))
+        parts = split(path)
+        depth, node = self._descend(parts)
+        return node if depth == len(parts) else None
+
+    def _descend(self, parts: list[str]) -> tuple[int, Node]:
+        """How many of the components exist, and the node of the last one that does."""
+        node = self.root
+        depth = 0
+        for part in parts:
+            below = node.children.get(part)
+            if below is None:
+                break
+            node = below
+            depth += 1
+        self.meter.steps += 1 + depth // 8
+        return depth, node
 
     def get(self, caller: Caller, path: str, access: Access) -> Node:
         """The node, if the caller has this access; ENOENT and EACCES as Xen tells them apart."""
-        node: Node | None = self.root
-        nearest = self.root
-        for part in split(path):
-            node = node.children.get(part) if node else None
-            if node is not None:
-                nearest = node
+        parts = split(path)
+        depth, nearest = self._descend(parts)
         if access & ~caller.access(nearest.perms):
             raise XenstoreError("EACCES", path)
-        if node is None:
+        if depth < len(parts):
             raise XenstoreError("ENOENT", path)
-        return node
+        return nearest
 
-    def write(self, caller: Caller, path: str, value: bytes | None, max_nodes: int) -> Change | None:
+    def write(
+        self, caller: Caller, path: str, value: bytes | None, max_nodes: int = 0, max_depth: int = 0
+    ) -> Change | None:
         """Sets a value, creating what is missing; `None` only creates (MKDIR).
 
         :param max_nodes: how many nodes the caller may own, 0 for no limit.
+        :param max_depth: how many components the path of a new node may have, 0 for no limit.
         """
         parts = split(path)
-        nodes = [self.root]
-        for part in parts:
-            below = nodes[-1].children.get(part)
-            if below is None:
-                break
-            nodes.append(below)
-        missing = parts[len(nodes) - 1 :]
-        nearest = nodes[-1]
+        depth, nearest = self._descend(parts)
+        missing = parts[depth:]
         if Access.WRITE & ~caller.access(nearest.perms):
             raise XenstoreError("EACCES", path)
         if not missing:
             if value is None:
                 return None
-            new = replace(nearest, value=value, generation=self._generation())
-            self._publish(parts, nodes[:-1], new)
+            new = self._put(parts, nearest, value, nearest.perms)
             return Change(path, nearest, new)
         perms = nearest.perms
         if not caller.privileged:
             perms = (Perm(caller.domid, perms[0].access), *perms[1:])
             if max_nodes and self.owned.get(caller.domid, 0) + len(missing) > max_nodes:
                 raise XenstoreError("ENOSPC", path)
-        owner = perms[0].domid
-        self.owned[owner] = self.owned.get(owner, 0) + len(missing)
-        created = leaf = Node(value or b"", perms, self._generation())
+            if max_depth and len(parts) > max_depth:
+                raise XenstoreError("ENOSPC", path)
+        created = leaf = self._new(perms, value or b"")
         for part in reversed(missing[1:]):
-            created = Node(b"", perms, self._generation(), {part: created})
-        self._publish(parts[: len(nodes)], nodes, created)
+            created = self._new(perms, children={part: created})
+        self.meter.steps += 2 * len(missing)
+        self._link(parts[:depth], missing[0], created)
         return Change(path, None, leaf)
 
     def remove(self, caller: Caller, path: str) -> Change | None:
@@ -227,12 +298,14 @@ class Tree:
         try:
             node = self.get(caller, path, Access.WRITE)
         except XenstoreError as error:
-            if error.name == "ENOENT" and find(self.root, parts[:-1]) is not None:
+            if error.name == "ENOENT" and self._descend(parts)[0] == len(parts) - 1:
                 return None
             raise
-        self._account(node)
-        self._replace(parts, None)
-        return Change(path, node, None)
+        for below in subtree(node):
+            self._uncount(below.perms)
+            self.meter.steps += 1
+        self._link(parts[:-1], parts[-1], None)
+        return Change(path, node, None, removed=True)
 
     def set_perms(self, caller: Caller, path: str, perms: Perms) -> Change:
         """Changes permissions; only Domain 0 may give a node to another domain."""
@@ -241,65 +314,81 @@ class Tree:
             raise XenstoreError("EACCES", path)
         if not caller.privileged and perms[0].domid != node.perms[0].domid:
             raise XenstoreError("EPERM", path)
-        self._count(node.perms[0].domid, -1)
-        self._count(perms[0].domid, 1)
-        new = replace(node, perms=perms, generation=self._generation())
-        self._replace(split(path), new)
-        return Change(path, node, new)
+        return Change(path, node, self._put(split(path), node, node.value, perms))
 
-    def forget_domain(self, domid: int) -> list[Change]:
-        """Removes all nodes that a domain owns, and its name from the permissions of all others."""
-        doomed: list[str] = []
-        named: list[tuple[str, Perms]] = []
-        stack: list[tuple[str, Node]] = [("/", self.root)]
-        while stack:
-            path, node = stack.pop()
-            if path != "/" and node.perms[0].domid == domid:
-                doomed.append(path)
-                continue
-            if any(perm.domid == domid for perm in node.perms[1:]):
-                named.append((path, (node.perms[0], *(p for p in node.perms[1:] if p.domid != domid))))
-            prefix = "" if path == "/" else path
-            stack.extend((f"{prefix}/{name}", child) for name, child in node.children.items())
-        dom0 = Caller(0)
-        changes = [self.set_perms(dom0, path, perms) for path, perms in named]
-        changes += [change for path in doomed if (change := self.remove(dom0, path)) is not None]
-        self.owned.pop(domid, None)
-        return changes
+    def forget(self, domid: int, path: str) -> Change | None:
+        """Removes the node at a path if the domain owns it; else takes the domain out of its permissions."""
+        node = self.lookup(path)
+        if node is None:
+            return None
+        if node.perms[0].domid == domid and path != "/":
+            return self.remove(Caller(0), path)
+        others = tuple(perm for perm in node.perms[1:] if perm.domid != domid)
+        return self.set_perms(Caller(0), path, (node.perms[0], *others))
 
-    def _account(self, removed: Node) -> None:
-        for node in subtree(removed):
-            self._count(node.perms[0].domid, -1)
-
-    def _count(self, domid: int, delta: int) -> None:
-        count = self.owned.get(domid, 0) + delta
-        if count > 0:
-            self.owned[domid] = count
+    def _put(self, parts: list[str], node: Node, value: bytes, perms: Perms) -> Node:
+        """Another node in the place of one that is there, with the same children."""
+        children = node.children if node.version is self._version else self._copy(node.children)
+        new = self._new(perms, value, children)
+        self._uncount(node.perms)
+        if parts:
+            self._own(parts[:-1]).children[parts[-1]] = new
         else:
-            self.owned.pop(domid, None)
+            self.root = new
+        self.state = new.generation
+        return new
 
-    def _replace(self, parts: list[str], new: Node | None) -> None:
-        nodes = [self.root]
-        for part in parts[:-1]:
-            nodes.append(nodes[-1].children[part])
-        self._publish(parts, nodes, new)
+    def _link(self, parent: list[str], name: str, node: Node | None) -> None:
+        """Adds or removes a child."""
+        directory = self._own(parent)
+        if node is None:
+            del directory.children[name]
+        else:
+            directory.children[name] = node
+        directory.generation = self.state = self._counter()
 
-    def _publish(self, parts: list[str], ancestors: list[Node], new: Node | None) -> None:
-        """Puts a node at `parts`, given the nodes from the root to its parent, and makes that the current version."""
-        if not parts:
-            if new is not None:
-                self.root = new
-            return
-        current = new
-        for part, parent in zip(reversed(parts), reversed(ancestors), strict=True):
-            children = dict(parent.children)
-            listed = part in children
-            if current is None:
-                children.pop(part, None)
-            else:
-                children[part] = current
-            changed = listed != (current is not None)
-            generation = self._generation() if changed else parent.generation
-            current = Node(parent.value, parent.perms, generation, children)
-        if current is not None:
-            self.root = current
+    def _own(self, parts: list[str]) -> Node:
+        """The node at a path that exists, which may be changed in place, and so may all above it."""
+        if self.root.version is not self._version:
+            self.root = self._copy_of(self.root)
+        node = self.root
+        for part in parts:
+            below = node.children[part]
+            if below.version is not self._version:
+                below = node.children[part] = self._copy_of(below)
+            node = below
+        self.meter.steps += 1 + len(parts) // 8
+        return node
+
+    def _copy_of(self, node: Node) -> Node:
+        return Node(node.value, node.perms, node.generation, self._copy(node.children), self._version)
+
+    def _copy(self, children: dict[str, Node]) -> dict[str, Node]:
+        self.meter.steps += 1 + len(children) // COPIES_PER_STEP
+        return dict(children)
+
+    def _uncount(self, perms: Perms) -> None:
+        for perm in perms:
+            _count(self.named, perm.domid, -1)
+        _count(self.owned, perms[0].domid, -1)
+
+
+def _count(counts: dict[int, int], domid: int, delta: int) -> None:
+    count = counts.get(domid, 0) + delta
+    if count > 0:
+        counts[domid] = count
+    else:
+        counts.pop(domid, None)
+
+
+def paths_naming(root: Node, domid: int) -> Iterator[str | None]:
+    """Paths of the nodes whose permissions name a domain, parents first; None for each other one that was looked at."""
+    stack: list[tuple[str, Node]] = [("/", root)]
+    while stack:
+        path, node = stack.pop()
+        named = any(perm.domid == domid for perm in node.perms)
+        yield path if named else None
+        if named and node.perms[0].domid == domid and path != "/":
+            continue
+        prefix = "" if path == "/" else path
+        stack.extend((f"{prefix}/{name}", child) for name, child in node.children.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from domzero.dom0.xenstore.tree import Access, Caller, Change, Perms, canonical, find, is_child, split
+from domzero.dom0.xenstore.tree import Access, Caller, Change, Meter, Node, Perms, canonical, split
 from domzero.dom0.xenstore.wire import REL_PATH_MAX, XenstoreError
 
 SPECIALS = ("@introduceDomain", "@releaseDomain")
@@ -42,74 +42,139 @@ class Watch:
         base = "" if given.startswith("/") else f"/local/domain/{caller.domid}/"
         return cls(caller, path, given, token, depth, deliver, base)
 
+    @property
+    def special(self) -> bool:
+        """Whether it watches @introduceDomain, @releaseDomain or one domain's."""
+        return self.path.startswith("@")
+
     def fire(self, path: str) -> None:
         """Queues an event for an absolute path."""
         self.deliver(self, path[len(self.base) :] if self.base else path)
 
-    def within_depth(self, path: str) -> bool:
-        """Whether a path below the watched one is near enough."""
-        return self.depth is None or len(split(path)) - len(split(self.path)) <= self.depth
+
+_ByCaller = dict[Caller, list[Watch]]
+
+
+@dataclass(slots=True, eq=False)
+class _Branch:
+    """The watches on one path, and those below it, by the next component. Whether a caller may know of a change is
+    looked at once for all of its watches."""
+
+    watches: _ByCaller = field(default_factory=dict)
+    below: dict[str, _Branch] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is watched here or below."""
+        return not self.watches and not self.below
 
 
 class WatchIndex:
-    """All watches of a store, by path."""
+    """All watches of a store, by path.
 
-    def __init__(self) -> None:
-        self._by_path: dict[str, list[Watch]] = {}
+    :param meter: told what it costs to find those that a change concerns.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._root = _Branch()
+        self._special: dict[str, _ByCaller] = {}
 
     def add(self, watch: Watch) -> None:
         """Registers a watch."""
-        self._by_path.setdefault(watch.path, []).append(watch)
+        if watch.special:
+            watches = self._special.setdefault(watch.path, {})
+        else:
+            branch = self._root
+            for part in split(watch.path):
+                branch = branch.below.setdefault(part, _Branch())
+            watches = branch.watches
+        watches.setdefault(watch.caller, []).append(watch)
 
     def remove(self, watch: Watch) -> None:
-        """Forgets a watch."""
-        watches = self._by_path.get(watch.path, [])
-        if watch in watches:
-            watches.remove(watch)
-        if not watches:
-            self._by_path.pop(watch.path, None)
-
-    def __iter__(self) -> Iterator[Watch]:
-        for watches in self._by_path.values():
-            yield from watches
+        """Forgets a watch; nothing happens if it is not there."""
+        if watch.special:
+            watches = self._special.get(watch.path)
+            if watches is not None:
+                _drop(watches, watch)
+                if not watches:
+                    del self._special[watch.path]
+            return
+        parts = split(watch.path)
+        branches = [self._root]
+        for part in parts:
+            below = branches[-1].below.get(part)
+            if below is None:
+                return
+            branches.append(below)
+        _drop(branches[-1].watches, watch)
+        for part, parent in zip(reversed(parts), reversed(branches[:-1]), strict=True):
+            if not parent.below[part].empty:
+                break
+            del parent.below[part]
 
     def fire(self, change: Change) -> None:
         """Tells every watch that a change concerns and whose caller may read what changed."""
-        path = change.path
+        parts = split(change.path)
         permitted: dict[Caller, bool] = {}
-        for prefix in _prefixes(path):
-            for watch in self._by_path.get(prefix, ()):
-                if not watch.within_depth(path):
+        branch: _Branch | None = self._root
+        depth = 0
+        while branch is not None:
+            for caller, watches in branch.watches.items():
+                self._meter.steps += 1
+                if caller not in permitted:
+                    permitted[caller] = _may_read(caller, change.old) or _may_read(caller, change.new)
+                if permitted[caller]:
+                    self._meter.steps += len(watches)
+                    for watch in watches:
+                        if watch.depth is None or len(parts) - depth <= watch.depth:
+                            watch.fire(change.path)
+            if depth == len(parts):
+                break
+            branch = branch.below.get(parts[depth])
+            depth += 1
+        self._meter.steps += 1 + depth // 8
+        if branch is not None and change.removed and change.old is not None:
+            self._fire_below(branch, change.path, change.old)
+
+    def _fire_below(self, branch: _Branch, path: str, removed: Node) -> None:
+        """Tells the watches on nodes that went with one above them."""
+        stack = [(branch, path, removed)]
+        while stack:
+            branch, path, node = stack.pop()
+            self._meter.steps += 1
+            for name, below in branch.below.items():
+                child = node.children.get(name)
+                if child is None:
                     continue
-                if watch.caller not in permitted:
-                    permitted[watch.caller] = any(
-                        node is not None and watch.caller.access(node.perms) & Access.READ
-                        for node in (change.old, change.new)
-                    )
-                if permitted[watch.caller]:
-                    watch.fire(path)
-        if change.old is not None and change.new is None and change.old.children:
-            for watched, watches in self._by_path.items():
-                if watched == path or not watched.startswith("/") or not is_child(watched, path):
-                    continue
-                node = find(change.old, split(watched)[len(split(path)) :])
-                for watch in watches:
-                    if node is not None and watch.caller.access(node.perms) & Access.READ:
-                        watch.fire(watched)
+                where = f"{path}/{name}"
+                stack.append((below, where, child))
+                for caller, watches in below.watches.items():
+                    self._meter.steps += 1
+                    if _may_read(caller, child):
+                        self._meter.steps += len(watches)
+                        for watch in watches:
+                            watch.fire(where)
 
     def fire_special(self, name: str, domid: int, perms: Perms) -> None:
         """Tells the watches on @introduceDomain or @releaseDomain, as far as they are allowed to know."""
         specific = f"{name}/{domid}"
-        for watch in [*self._by_path.get(name, ()), *self._by_path.get(specific, ())]:
+        for watch in [*self._watches_of(name), *self._watches_of(specific)]:
             if watch.caller.scope is None and watch.caller.access(perms) & Access.READ:
                 watch.fire(specific if watch.depth == 1 else watch.path)
 
+    def _watches_of(self, name: str) -> Iterator[Watch]:
+        for watches in self._special.get(name, {}).values():
+            yield from watches
 
-def _prefixes(path: str) -> Iterator[str]:
-    yield "/"
-    at = path.find("/", 1)
-    while at != -1:
-        yield path[:at]
-        at = path.find("/", at + 1)
-    if path != "/":
-        yield path
+
+def _may_read(caller: Caller, node: Node | None) -> bool:
+    return node is not None and bool(caller.access(node.perms) & Access.READ)
+
+
+def _drop(by_caller: _ByCaller, watch: Watch) -> None:
+    watches = by_caller.get(watch.caller, [])
+    if watch in watches:
+        watches.remove(watch)
+    if not watches:
+        by_caller.pop(watch.caller, None)

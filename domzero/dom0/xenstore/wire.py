@@ -104,6 +104,14 @@ class Decoder:
     def __len__(self) -> int:
         return len(self._buffer)
 
+    @property
+    def has_message(self) -> bool:
+        """Whether `next` would give a message, or an error."""
+        if len(self._buffer) < HEADER.size:
+            return False
+        length: int = HEADER.unpack_from(self._buffer)[3]
+        return length > PAYLOAD_MAX or len(self._buffer) >= HEADER.size + length
+
     def feed(self, data: bytes) -> None:
         """Adds bytes as they arrive."""
         self._buffer += data

@@ -144,3 +144,32 @@ def test_no_indices_of_a_guest_hurt_the_ring(fields: list[tuple[int, int]], requ
         words[field] = value
         backend.pump()
         assert bytes(page[2076:]) == bytes(4096 - 2076)
+
+
+def contents(store: Store) -> list[tuple[str, bytes, list[str]]]:
+    found = []
+    stack = ["/"]
+    while stack:
+        path = stack.pop()
+        found.append((path, store.read_bytes(path), store.get_perms(path)))
+        stack += sorted(f"{path.rstrip('/')}/{name}" for name in store.ls(path))
+    return found
+
+
+@given(st.lists(MESSAGES, max_size=40))
+def test_a_client_is_answered_the_same_however_short_its_turns_are(stream: list[bytes]) -> None:
+    answers = []
+    for limit in (1, 1_000_000):
+        store = Store()
+        store.meter.limit = limit
+        store.mkdir("/local/domain/1", perms=("n1",))
+        connection = Connection(store, 1)
+        connection.receive(b"".join(stream))
+        output = connection.take_output()
+        while connection.has_work:
+            connection.turn()
+            output += connection.take_output()
+        connection.close()
+        assert store.check() == []
+        answers.append((len(output), contents(store)))
+    assert answers[0] == answers[1]
