@@ -14,6 +14,7 @@ from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
 from domzero.hypervisor.grant import GrantError, GrantTable
+from domzero.hypervisor.hypercalls.table import Operation
 from domzero.hypervisor.maptrack import MapTrack
 from domzero.hypervisor.vcpu import Vcpu
 from domzero.hypervisor.watchdog import Watchdogs
@@ -78,6 +79,8 @@ class Domain:
     """Receives what the guest writes with console_io (its emergency console)."""
     trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None = None
     """Called after each hypercall that came up here with name, arguments and result."""
+    intercept: Callable[[Vcpu, Operation, list[int]], int] | None = None
+    """Answers in place of the hypercalls that come up here; `hypercalls.table.answer` is how they are answered."""
     hypercall_counts: Counter[str] = field(default_factory=Counter)
     logged_once: set[str] = field(default_factory=set)
     pirqs_taken: set[int] = field(default_factory=set)
@@ -166,12 +169,37 @@ class Domain:
                     vcpu.start_thread()
                     vcpu.poke()
 
-    def pause(self) -> None:
-        """Stops all vCPUs; returns when none runs guest code. Nests."""
+    def pause(self, *, wait: bool = True) -> None:
+        """Stops all vCPUs, also one that `step` lets go. Nests.
+
+        :param wait: return when none of them, but the caller's own, runs guest code or answers its hypercall.
+        """
         with self.host.lock:
             self.pause_count += 1
+            for vcpu in self.vcpus:
+                vcpu.step_end = None
             self._kick_all()
+            if wait:
+                self._wait_until_quiet()
+
+    def step(self, vcpu: Vcpu, count: int, timeout: float | None = None) -> int:
+        """Lets one vCPU of the paused domain go on for `count` instructions, whatever comes of them; not from a vCPU's
+        thread.
+
+        :returns: how many were executed: fewer when the domain stopped, or `timeout` seconds have passed.
+        """
+        with self.host.lock:
             self._wait_until_quiet()
+            begin = vcpu.hw.instructions
+            vcpu.step_end = begin + count
+            vcpu.start_thread()
+            vcpu.poke()
+            self.host.quiet.wait_for(lambda: vcpu.step_end is None or self.shutdown_code is not None, timeout)
+            if vcpu.step_end is not None:
+                vcpu.step_end = None
+                vcpu.hw.kick()
+            self._wait_until_quiet()
+            return vcpu.hw.instructions - begin
 
     def _kick_all(self) -> None:
         for vcpu in self.vcpus:

@@ -34,6 +34,8 @@ class Vcpu:
         self.thread: threading.Thread | None = None
         self.in_guest = False
         self.stopping = False
+        self.step_end: int | None = None
+        """While the domain is paused, this vCPU alone goes on until it has executed so many instructions."""
         self.is_initialised = False
         self.is_down = True
         self.is_blocked = False
@@ -174,9 +176,14 @@ class Vcpu:
 
     def start_thread(self) -> None:
         """Gives the vCPU its thread, once it may run."""
-        if self.thread is None and self.is_initialised and self.domain.pause_count == 0 and not self.stopping:
+        if self.thread is None and self.is_initialised and self.is_let_go and not self.stopping:
             self.thread = threading.Thread(target=self._main, name=repr(self), daemon=True)
             self.thread.start()
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether nobody outside has stopped it."""
+        return self.domain.pause_count == 0 or self.step_end is not None
 
     @property
     def may_run(self) -> bool:
@@ -185,7 +192,7 @@ class Vcpu:
             not self.is_blocked
             and not self.is_down
             and self.is_initialised
-            and self.domain.pause_count == 0
+            and (self.domain.pause_count == 0 or self.step_end is not None)
             and self.domain.shutdown_code is None
         )
 
@@ -262,6 +269,9 @@ class Vcpu:
 
     def _step(self) -> None:
         """Runs guest code until its next exit, or sleeps once."""
+        if self.step_end is not None and self.hw.instructions >= self.step_end:
+            self.step_end = None
+            self.domain.host.quiet.notify_all()
         if self._next_ns is not None:
             now_ns = self.domain.host.now_ns()
             if self._next_ns <= now_ns:
@@ -297,10 +307,11 @@ class Vcpu:
         deadline_ns = self.time_stamp_ns + timekeeping.REFRESH_NS
         if self._next_ns is not None:
             deadline_ns = min(deadline_ns, self._next_ns)
+        budget = BUDGET if self.step_end is None else self.step_end - self.hw.instructions
         self.in_guest = True
         lock.release()
         try:
-            exit_ = self.hw.run(BUDGET, deadline_ns)
+            exit_ = self.hw.run(budget, deadline_ns)
         finally:
             lock.acquire()
             self.in_guest = False
@@ -342,10 +353,10 @@ class Vcpu:
             self.wake.wait(min((self._next_ns - now_ns) / 1e9, LONGEST_SLEEP_S))
 
     def _sleep_virtual(self) -> None:
-        """With virtual time: when nothing can run, time jumps to the next timer."""
+        """With virtual time: when nothing can run, time jumps to the next timer of what is not paused."""
         host = self.domain.host
-        vcpus = [vcpu for domain in host.domains.values() for vcpu in domain.vcpus]
-        if any(vcpu.may_run for vcpu in vcpus):
+        vcpus = [vcpu for domain in host.domains.values() for vcpu in domain.vcpus if vcpu.is_let_go]
+        if self not in vcpus or any(vcpu.may_run for vcpu in vcpus):
             self.wake.wait()
             return
         times = [v.next_timer_ns for v in vcpus if v.next_timer_ns is not None and v.domain.shutdown_code is None]

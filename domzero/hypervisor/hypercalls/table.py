@@ -215,6 +215,16 @@ def refused(nr: Hypercall, errno: Errno, *, note: str = "") -> None:
     row.errno = errno
 
 
+def answer(vcpu: "Vcpu", row: Operation, args: list[int]) -> int:
+    """Answers a call of `row` as if nobody intercepted it; for those who do. Continuations go through."""
+    try:
+        return row.call(vcpu, args)
+    except XenError as error:
+        return -error.errno
+    except GuestFault:
+        return -Errno.EFAULT
+
+
 def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
     """Answers one hypercall: its result, or -errno. Continuations go through."""
     row = TABLE.get(nr)
@@ -224,7 +234,8 @@ def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
     name = row.name
     vcpu.domain.hypercall_counts[name] += 1
     try:
-        rc = row.call(vcpu, row.truncate(args, vcpu.domain.is_32bit))
+        cut = row.truncate(args, vcpu.domain.is_32bit)
+        rc = row.call(vcpu, cut) if vcpu.domain.intercept is None else vcpu.domain.intercept(vcpu, row, cut)
     except XenError as error:
         rc = -error.errno
     except GuestFault:
