@@ -16,6 +16,10 @@ class GuestFault(Exception):
 class VcpuRunning(Exception):
     """Registers were asked for while the vCPU runs in another thread."""
 
+class MachineBug(Exception):
+    """The machine panicked: a bug of ours, told by its text. The domain that met it is to be crashed: its vCPU refuses
+    to run, and to do anything else for the guest."""
+
 @final
 class Machine:
     """All machine frames of one host: one memfd. `fileno()` can be mapped with mmap: guest RAM without copying."""

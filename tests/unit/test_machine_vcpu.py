@@ -26,3 +26,8 @@ def test_segment_bases_are_set_one_by_one_and_must_be_canonical(vcpu: Any) -> No
         assert vcpu.set_segment_base(which, 0xFFFF_8000_0000_0000) == 0
     assert vcpu.set_segment_base(GS_USER_SEL, 0) == 0
     assert vcpu.set_segment_base(4, 0) == EINVAL
+
+
+def test_a_panic_of_the_machine_is_an_exception_that_ends_one_domain() -> None:
+    machine = pytest.importorskip("domzero._machine")
+    assert issubclass(machine.MachineBug, Exception), "the vCPU's thread catches it, and crashes the domain"

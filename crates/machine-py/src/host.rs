@@ -2,7 +2,9 @@
 
 use crate::vcpu::Vcpu;
 use domzero_machine as dm;
+use domzero_machine::bug::{caught, Bug};
 use domzero_machine::clock::Clock;
+use domzero_machine::shared::Caller;
 use domzero_machine::Mfn;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -28,6 +30,23 @@ pyo3::create_exception!(
     PyException,
     "The vCPU runs in another thread."
 );
+
+pyo3::create_exception!(
+    _machine,
+    MachineBug,
+    PyException,
+    "The machine panicked: a bug of ours. The domain that met it must not go on."
+);
+
+/// The exception for a panic.
+pub fn bug(b: Bug) -> PyErr {
+    MachineBug::new_err(b.to_string())
+}
+
+/// Does what a guest or a back end asked for; a panic in it is a bug of ours.
+fn work<R>(f: impl FnOnce() -> R) -> PyResult<R> {
+    caught(f).map_err(bug)
+}
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Machine(pub Arc<dm::Machine>);
@@ -89,7 +108,7 @@ impl Machine {
     }
 
     fn write(&self, maddr: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
-        match self.0.host_write(maddr, &data) {
+        match work(|| self.0.host_write(maddr, &data))? {
             true => Ok(()),
             false => Err(PyValueError::new_err("outside machine memory")),
         }
@@ -176,38 +195,39 @@ impl Domain {
     }
 
     fn alloc(&self, py: Python<'_>, count: u64) -> PyResult<Vec<u64>> {
-        let got = py.detach(|| self.0.alloc(count));
+        let got = work(|| py.detach(|| self.0.alloc(count)))?;
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
     #[pyo3(signature = (order, *, below=u64::MAX))]
-    fn alloc_extent(&self, py: Python<'_>, order: u32, below: u64) -> Option<u64> {
-        py.detach(|| self.0.alloc_extent(order, Mfn(below))).map(|m| m.0)
+    fn alloc_extent(&self, py: Python<'_>, order: u32, below: u64) -> PyResult<Option<u64>> {
+        let got = work(|| py.detach(|| self.0.alloc_extent(order, Mfn(below))))?;
+        Ok(got.map(|m| m.0))
     }
 
-    fn release(&self, mfn: u64) -> i64 {
-        self.0.release(Mfn(mfn), None)
+    fn release(&self, mfn: u64) -> PyResult<i64> {
+        work(|| self.0.release(Mfn(mfn), Caller::Host))
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
-        let got = self.0.share_hypervisor_frames(count);
+        let got = work(|| self.0.share_hypervisor_frames(count))?;
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
-    fn m2p_set(&self, mfn: u64, pfn: u64) -> i64 {
-        self.0.m2p_set(Mfn(mfn), pfn)
+    fn m2p_set(&self, mfn: u64, pfn: u64) -> PyResult<i64> {
+        work(|| self.0.m2p_set(Mfn(mfn), pfn))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
-    fn get_ref(&self, mfn: u64, writable: bool) -> i64 {
-        self.0.get_ref(Mfn(mfn), writable)
+    fn get_ref(&self, mfn: u64, writable: bool) -> PyResult<i64> {
+        work(|| self.0.get_ref(Mfn(mfn), writable))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
-    fn put_ref(&self, mfn: u64, writable: bool) {
-        self.0.put_ref(Mfn(mfn), writable);
+    fn put_ref(&self, mfn: u64, writable: bool) -> PyResult<()> {
+        work(|| self.0.put_ref(Mfn(mfn), writable))
     }
 
     fn outside_refs(&self, py: Python<'_>) -> Vec<(u64, u32, u32)> {
@@ -217,19 +237,19 @@ impl Domain {
             .collect()
     }
 
-    fn host_mapped(&self, mfn: u64) {
-        self.0.host_mapped(Mfn(mfn));
+    fn host_mapped(&self, mfn: u64) -> PyResult<()> {
+        work(|| self.0.host_mapped(Mfn(mfn)))
     }
 
-    fn hold(&self, mfn: u64) -> i64 {
-        self.0.hold(Mfn(mfn))
+    fn hold(&self, mfn: u64) -> PyResult<i64> {
+        work(|| self.0.hold(Mfn(mfn)))
     }
 
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {
         Vcpu::new(&self.0, vcpu_id)
     }
 
-    fn destroy(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.0.destroy())
+    fn destroy(&self, py: Python<'_>) -> PyResult<u64> {
+        work(|| py.detach(|| self.0.destroy()))
     }
 }

@@ -18,7 +18,7 @@ mod _machine {
         ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitUnsupported,
     };
     #[pymodule_export]
-    use super::host::{Domain, FrameInfo, GuestFault, Machine, MachineError, VcpuRunning};
+    use super::host::{Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, VcpuRunning};
     #[pymodule_export]
     use super::vcpu::Vcpu;
 

@@ -1,8 +1,9 @@
 //! `Vcpu`.
 
 use crate::exit::to_python;
-use crate::host::{GuestFault, VcpuRunning};
+use crate::host::{bug, GuestFault, MachineBug, VcpuRunning};
 use domzero_machine as dm;
+use domzero_machine::bug::caught;
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
 use domzero_machine::frames::GrantAddress;
@@ -51,6 +52,21 @@ impl Vcpu {
         }
     }
 
+    /// Does what a guest asked for. A panic in it is a bug of ours: `MachineBug`, and the vCPU, whose state may be half
+    /// changed, does nothing more. Its registers can still be read.
+    fn work<R>(&self, f: impl FnOnce(&mut pv::Vcpu) -> R) -> PyResult<R> {
+        if self.inner.is_poisoned() {
+            return Err(MachineBug::new_err("this vCPU has met a bug before"));
+        }
+        let guard = self.lock()?;
+        // The guard is dropped by the panic, if there is one, and poisons the lock.
+        caught(move || {
+            let mut guard = guard;
+            f(&mut guard)
+        })
+        .map_err(bug)
+    }
+
     fn read_register(v: &pv::Vcpu, name: &str) -> Option<u64> {
         if let Some(i) = GPRS.iter().position(|&g| g == name) {
             return Some(v.cpu.regs[i]);
@@ -81,10 +97,7 @@ impl Vcpu {
 
     #[pyo3(signature = (budget, deadline_ns=u64::MAX))]
     fn run(&self, py: Python<'_>, budget: u64, deadline_ns: u64) -> PyResult<Py<PyAny>> {
-        let mut v = self.lock()?;
-        let inner = &mut *v;
-        let exit = py.detach(|| inner.run(budget, deadline_ns));
-        drop(v);
+        let exit = self.work(|v| py.detach(|| v.run(budget, deadline_ns)))?;
         to_python(py, exit)
     }
 
@@ -97,18 +110,15 @@ impl Vcpu {
     }
 
     fn hypercall_return(&self, rc: i64) -> PyResult<()> {
-        self.lock()?.hypercall_return(rc);
-        Ok(())
+        self.work(|v| v.hypercall_return(rc))
     }
 
     fn hypercall_restart(&self) -> PyResult<()> {
-        self.lock()?.hypercall_restart();
-        Ok(())
+        self.work(|v| v.hypercall_restart())
     }
 
     fn skip(&self, length: u64) -> PyResult<()> {
-        self.lock()?.skip(length as u8);
-        Ok(())
+        self.work(|v| v.skip(length as u8))
     }
 
     #[pyo3(signature = (vector, error_code=None, cr2=0))]
@@ -231,7 +241,7 @@ impl Vcpu {
     }
 
     fn set_base(&self, kind: &str, mfn: u64) -> PyResult<i64> {
-        Ok(self.lock()?.new_base(kind == "kernel", Mfn(mfn)))
+        self.work(|v| v.new_base(kind == "kernel", Mfn(mfn)))
     }
 
     fn get_base(&self, kind: &str) -> PyResult<u64> {
@@ -239,16 +249,16 @@ impl Vcpu {
     }
 
     fn set_segment_base(&self, which: u32, base: u64) -> PyResult<i64> {
-        Ok(self.lock()?.set_segment_base(which, base))
+        self.work(|v| v.set_segment_base(which, base))
     }
 
     fn set_gdt(&self, mfns: Vec<u64>, entries: u32) -> PyResult<i64> {
         let mfns: Vec<Mfn> = mfns.into_iter().map(Mfn).collect();
-        Ok(self.lock()?.set_gdt(&mfns, entries))
+        self.work(|v| v.set_gdt(&mfns, entries))
     }
 
     fn set_ldt(&self, va: u64, entries: u32) -> PyResult<i64> {
-        Ok(self.lock()?.set_ldt(va, entries))
+        self.work(|v| v.set_ldt(va, entries))
     }
 
     fn set_cr0_ts(&self, ts: bool) -> PyResult<()> {
@@ -314,9 +324,7 @@ impl Vcpu {
 
     #[pyo3(signature = (address, mfn, owner, bits, *, contains_pte=false))]
     fn grant_map(&self, address: u64, mfn: u64, owner: u16, bits: u64, contains_pte: bool) -> PyResult<i64> {
-        Ok(self
-            .lock()?
-            .grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
+        self.work(|v| v.grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
     }
 
     #[pyo3(signature = (address, mfn, *, writable, contains_pte=false, replace=None))]
@@ -328,24 +336,20 @@ impl Vcpu {
         contains_pte: bool,
         replace: Option<u64>,
     ) -> PyResult<i64> {
-        Ok(self
-            .lock()?
-            .grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
+        self.work(|v| v.grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
     }
 
     // --- guest memory
 
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let mut v = self.lock()?;
         PyBytes::new_with(py, length, |buf| {
-            v.copy_in(va, buf).map_err(|_| GuestFault::new_err(va))?;
-            Ok(())
+            self.work(|v| v.copy_in(va, buf))?
+                .map_err(|_| GuestFault::new_err(va))
         })
     }
 
     fn write_va(&self, va: u64, data: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
-        self.lock()?
-            .copy_out(va, &data)
+        self.work(|v| v.copy_out(va, &data))?
             .map_err(|_| GuestFault::new_err(va))
     }
 
@@ -375,9 +379,7 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<i64> {
-        let mut v = self.lock()?;
-        let v = &mut *v;
-        Ok(py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
+        self.work(|v| py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
     }
 
     fn mmu_update_part(
@@ -388,11 +390,7 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<Progress> {
-        let mut v = self.lock()?;
-        let v = &mut *v;
-        Ok(progress(py.detach(|| {
-            v.mmu_update_part(req_va, count, done_va, foreigndom)
-        })))
+        self.work(|v| progress(py.detach(|| v.mmu_update_part(req_va, count, done_va, foreigndom))))
     }
 
     fn mmuext_op(
@@ -403,9 +401,7 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<i64> {
-        let mut v = self.lock()?;
-        let v = &mut *v;
-        Ok(py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
+        self.work(|v| py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
     }
 
     fn mmuext_op_part(
@@ -416,35 +412,30 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<Progress> {
-        let mut v = self.lock()?;
-        let v = &mut *v;
-        Ok(progress(
-            py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom)),
-        ))
+        self.work(|v| progress(py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom))))
     }
 
     /// The iret hypercall, from within a multicall: None, or why the domain crashes.
     fn iret(&self) -> PyResult<Option<&'static str>> {
-        Ok(self.lock()?.iret().err())
+        self.work(|v| v.iret().err())
     }
 
     fn load_fpu(&self, image: std::borrow::Cow<'_, [u8]>) -> PyResult<()> {
         let image = <&[u8; 512]>::try_from(image.as_ref())
             .map_err(|_| PyValueError::new_err("an fxsave image has 512 bytes"))?;
-        self.lock()?.load_fpu(image);
-        Ok(())
+        self.work(|v| v.load_fpu(image))
     }
 
     fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<i64> {
-        Ok(self.lock()?.update_va_mapping(va, value, flags, None))
+        self.work(|v| v.update_va_mapping(va, value, flags, None))
     }
 
     fn update_va_mapping_otherdomain(&self, va: u64, value: u64, flags: u64, domid: u16) -> PyResult<i64> {
-        Ok(self.lock()?.update_va_mapping(va, value, flags, Some(domid)))
+        self.work(|v| v.update_va_mapping(va, value, flags, Some(domid)))
     }
 
     fn update_descriptor(&self, maddr: u64, descriptor: u64) -> PyResult<i64> {
-        Ok(self.lock()?.update_descriptor(maddr, descriptor))
+        self.work(|v| v.update_descriptor(maddr, descriptor))
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {

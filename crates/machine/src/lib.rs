@@ -4,6 +4,7 @@
 
 pub mod atomics;
 pub mod bare;
+pub mod bug;
 pub mod clock;
 pub mod cpu;
 pub mod exit;

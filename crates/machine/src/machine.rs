@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::cpu::code::CodeMap;
 use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
-use crate::shared::{attention, Purge, VcpuShared};
+use crate::shared::{attention, Caller, Purge, VcpuShared};
 use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
@@ -64,48 +64,44 @@ impl Machine {
         list.push(Arc::downgrade(shared));
     }
 
-    /// Takes the memory lock. A vCPU's thread passes its own `shared`: while it waits it does not count as running
-    /// guest code, so the holder may wait for it in [`Machine::purge`].
-    pub fn lock_mm(&self, me: Option<&VcpuShared>) -> MmGuard<'_> {
+    /// Takes the memory lock. While a vCPU's thread waits for it, it counts as outside the guest: the holder may wait for
+    /// that in [`Machine::purge`].
+    pub fn lock_mm(&self, caller: Caller<'_>) -> MmGuard<'_> {
         if let Ok(guard) = self.mm.try_lock() {
             return guard;
         }
-        let was = me.map(|s| s.in_guest.swap(false, Ordering::SeqCst));
-        let guard = self.mm.lock().unwrap_or_else(|e| e.into_inner());
-        if let (Some(s), Some(was)) = (me, was) {
-            s.in_guest.store(was, Ordering::SeqCst);
-        }
-        guard
+        let _outside = caller.leave_guest();
+        self.mm.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Queues `p` on every vCPU and waits until each one that runs guest code has applied it. The caller's own vCPU
-    /// (`me`) is not waited for: it must call `Cpu::apply_purges` before it touches guest memory again.
-    pub fn purge(&self, p: Purge, me: Option<&VcpuShared>) {
-        self.purge_many(&[p], me);
+    /// is not waited for: it must call `Cpu::apply_purges` before it touches guest memory again.
+    pub fn purge(&self, p: Purge, caller: Caller<'_>) {
+        self.purge_many(&[p], caller);
     }
 
     /// [`Machine::purge`] of several things, waiting once.
-    pub fn purge_many(&self, purges: &[Purge], me: Option<&VcpuShared>) {
+    pub fn purge_many(&self, purges: &[Purge], caller: Caller<'_>) {
         let list = self.vcpu_list();
         for v in &list {
             for p in purges {
                 v.push_purge(*p);
             }
         }
-        wait_for(&list, me);
+        wait_for(&list, caller);
     }
 
-    /// Returns when no vCPU but `me` is still in the middle of a page walk that began before the call.
-    pub fn walk_barrier(&self, me: Option<&VcpuShared>) {
+    /// Returns when no vCPU but the caller's is still in the middle of a page walk that began before the call.
+    pub fn walk_barrier(&self, caller: Caller<'_>) {
         // The page-table stores before this must be seen by whoever enters the guest after the look at `in_guest`.
         fence(Ordering::SeqCst);
         let mut list = self.vcpu_list();
-        list.retain(|v| !is_me(v, me) && v.in_guest.load(Ordering::SeqCst));
+        list.retain(|v| !caller.is(v) && v.in_guest());
         for v in &list {
             // Frame 0 is never mapped: a purge that forgets nothing, applied between two blocks, so between walks.
             v.push_purge(Purge::Frame(Mfn(0)));
         }
-        wait_for(&list, me);
+        wait_for(&list, caller);
     }
 
     fn vcpu_list(&self) -> Vec<Arc<VcpuShared>> {
@@ -126,19 +122,19 @@ impl Machine {
         if last >> PAGE_SHIFT >= self.mem.frames() {
             return false;
         }
-        let _lock = self.lock_mm(None);
+        let _lock = self.lock_mm(Caller::Host);
         if (maddr >> PAGE_SHIFT..=last >> PAGE_SHIFT)
             .any(|m| self.frames.flags(Mfn(m)) & flag::PROTECTED != 0)
         {
             return false;
         }
-        self.store_and_forget_code(maddr, data, None);
+        self.store_and_forget_code(maddr, data, Caller::Host);
         true
     }
 
     /// Stores, and then makes every vCPU forget what it decoded from these bytes: nothing old is executed after this
     /// returns.
-    pub(crate) fn store_and_forget_code(&self, maddr: u64, data: &[u8], me: Option<&VcpuShared>) {
+    pub(crate) fn store_and_forget_code(&self, maddr: u64, data: &[u8], caller: Caller<'_>) {
         match <[u8; 8]>::try_from(data) {
             Ok(b) if maddr & 7 == 0 => {
                 self.mem.write_u64(maddr, u64::from_le_bytes(b));
@@ -164,7 +160,7 @@ impl Machine {
             at += n;
         }
         if !purges.is_empty() {
-            self.purge_many(&purges, me);
+            self.purge_many(&purges, caller);
         }
     }
 
@@ -184,38 +180,31 @@ impl Machine {
     }
 
     pub fn domain_exists(&self, domid: DomId) -> bool {
-        self.lock_mm(None).domain_exists(domid)
+        self.lock_mm(Caller::Host).domain_exists(domid)
     }
 
     pub fn free_frames(&self) -> u64 {
-        self.lock_mm(None).free_frames()
+        self.lock_mm(Caller::Host).free_frames()
     }
 
     /// A frame-table entry, as it is now.
     pub fn frame_info(&self, mfn: Mfn) -> Option<FrameInfo> {
-        self.lock_mm(None).info(mfn).copied()
+        self.lock_mm(Caller::Host).info(mfn).copied()
     }
 
     /// Recomputes all types and counts; says where the frame table differs.
     pub fn audit(&self) -> Vec<String> {
-        self.lock_mm(None).audit(self)
+        self.lock_mm(Caller::Host).audit(self)
     }
 }
 
-fn is_me(v: &Arc<VcpuShared>, me: Option<&VcpuShared>) -> bool {
-    me.is_some_and(|m| std::ptr::eq(m, Arc::as_ptr(v)))
-}
-
-fn wait_for(list: &[Arc<VcpuShared>], me: Option<&VcpuShared>) {
+fn wait_for(list: &[Arc<VcpuShared>], caller: Caller<'_>) {
     // Two vCPUs that purge at once must not wait for each other.
-    let was = me.map(|s| s.in_guest.swap(false, Ordering::SeqCst));
-    for v in list.iter().filter(|v| !is_me(v, me)) {
-        while v.in_guest.load(Ordering::SeqCst) && v.purge_pending() {
+    let _outside = caller.leave_guest();
+    for v in list.iter().filter(|v| !caller.is(v)) {
+        while v.in_guest() && v.purge_pending() {
             std::thread::yield_now();
         }
-    }
-    if let (Some(s), Some(was)) = (me, was) {
-        s.in_guest.store(was, Ordering::SeqCst);
     }
 }
 
@@ -244,7 +233,7 @@ impl Domain {
     }
 
     pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
-        let fresh = machine.lock_mm(None).add_domain(domid, is_32bit);
+        let fresh = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
         Arc::new(Domain {
             machine,
             domid,
@@ -265,21 +254,21 @@ impl Domain {
         list.push(Arc::downgrade(shared));
     }
 
-    /// Queues `p` on this domain's vCPUs whose bit in `mask` is set, but not on `me`, and waits until each one that runs
-    /// guest code has applied it. The caller applies what was queued for it meanwhile.
-    pub(crate) fn purge_vcpus(&self, mask: u64, p: Purge, me: &VcpuShared) {
+    /// Queues `p` on this domain's vCPUs whose bit in `mask` is set, but not on the caller's, and waits until each one that
+    /// runs guest code has applied it. The caller applies what was queued for it meanwhile.
+    pub(crate) fn purge_vcpus(&self, mask: u64, p: Purge, caller: Caller<'_>) {
         let mut list: Vec<_> = {
             let list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
             list.iter().filter_map(Weak::upgrade).collect()
         };
         list.retain(|v| {
             let bit = 1u64.checked_shl(v.vcpu_id.load(Ordering::Relaxed)).unwrap_or(0);
-            mask & bit != 0 && !is_me(v, Some(me))
+            mask & bit != 0 && !caller.is(v)
         });
         for v in &list {
             v.push_purge(p);
         }
-        wait_for(&list, Some(me));
+        wait_for(&list, caller);
     }
 
     /// Marks the domain as dying and returns when none of its vCPUs runs guest code any more, nor will again. False if it
@@ -294,7 +283,7 @@ impl Domain {
         };
         for v in &list {
             v.request(attention::STOP);
-            while v.in_guest.load(Ordering::SeqCst) {
+            while v.in_guest() {
                 std::thread::yield_now();
             }
         }

@@ -1,4 +1,5 @@
-//! The part of a vCPU that other threads may touch: requests for attention and TLB/code purges.
+//! The part of a vCPU that other threads may touch: requests for attention, TLB and code purges, and whether it is in the
+//! guest, which only the two guards here change.
 
 use crate::mem::Mfn;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -44,15 +45,90 @@ struct Queue {
 #[derive(Debug, Default)]
 pub struct VcpuShared {
     pub attention: AtomicU32,
-    /// True while the vCPU's thread runs guest code or the engine's slow paths. It is cleared around waiting for the
-    /// machine's memory lock, so that a holder of the lock may wait for purges (see `Machine::purge`).
-    pub in_guest: AtomicBool,
+    /// See [`VcpuShared::enter`] and [`VcpuShared::leave`].
+    in_guest: AtomicBool,
     /// The vCPU's number in its domain.
     pub vcpu_id: AtomicU32,
     purges: Mutex<Queue>,
 }
 
+/// The vCPU's thread runs guest code, or the engine's slow paths, or copies through the software TLB, as long as this
+/// lives: [`VcpuShared::enter`].
+#[must_use = "the vCPU counts as in the guest only as long as this lives"]
+pub struct InGuest<'a> {
+    _restore: Restore<'a>,
+}
+
+/// The vCPU's thread holds on to no translation as long as this lives, so nobody waits for it: [`VcpuShared::leave`].
+#[must_use = "the vCPU counts as outside the guest only as long as this lives"]
+pub struct OutsideGuest<'a> {
+    _restore: Restore<'a>,
+}
+
+/// Puts `in_guest` back when it is dropped, which is also when a panic unwinds: whoever waited for this vCPU goes on.
+struct Restore<'a> {
+    shared: &'a VcpuShared,
+    was: bool,
+}
+
+impl<'a> Restore<'a> {
+    fn after_setting(shared: &'a VcpuShared, in_guest: bool) -> Self {
+        let was = shared.in_guest.swap(in_guest, Ordering::SeqCst);
+        Restore { shared, was }
+    }
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        self.shared.in_guest.store(self.was, Ordering::SeqCst);
+    }
+}
+
+/// On whose behalf the machine is asked for something: who is not waited for in [`Machine::purge`](crate::Machine::purge).
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// A thread that is no vCPU's, or a vCPU's that is outside the guest anyway.
+    Host,
+    /// The thread of this vCPU: while it waits it counts as outside the guest, and it must call `Cpu::apply_purges` before
+    /// it touches guest memory through the TLB again.
+    Vcpu(&'a VcpuShared),
+}
+
+impl<'a> Caller<'a> {
+    /// Whether this is the thread of `vcpu`.
+    pub fn is(self, vcpu: &VcpuShared) -> bool {
+        matches!(self, Caller::Vcpu(me) if std::ptr::eq(me, vcpu))
+    }
+
+    /// Before waiting for others: they may be waiting for this vCPU.
+    pub fn leave_guest(self) -> Option<OutsideGuest<'a>> {
+        match self {
+            Caller::Host => None,
+            Caller::Vcpu(me) => Some(me.leave()),
+        }
+    }
+}
+
 impl VcpuShared {
+    /// True while the vCPU's thread may use translations: a holder of the memory lock waits for it in `Machine::purge`.
+    pub fn in_guest(&self) -> bool {
+        self.in_guest.load(Ordering::SeqCst)
+    }
+
+    /// The vCPU's own thread is about to use translations. It must apply what is queued for it after this.
+    pub fn enter(&self) -> InGuest<'_> {
+        InGuest {
+            _restore: Restore::after_setting(self, true),
+        }
+    }
+
+    /// The vCPU's own thread is about to wait: until this is dropped it uses no translation.
+    pub fn leave(&self) -> OutsideGuest<'_> {
+        OutsideGuest {
+            _restore: Restore::after_setting(self, false),
+        }
+    }
+
     pub fn request(&self, bits: u32) {
         self.attention.fetch_or(bits, Ordering::SeqCst);
     }
@@ -111,6 +187,25 @@ mod tests {
         purges.into_iter().for_each(|p| shared.push_purge(p));
         assert!(shared.purge_pending());
         shared.take_purges()
+    }
+
+    #[test]
+    fn the_guards_nest_and_are_released_by_a_panic_too() {
+        let shared = VcpuShared::default();
+        let inside = shared.enter();
+        {
+            let _outside = Caller::Vcpu(&shared).leave_guest();
+            assert!(!shared.in_guest());
+        }
+        assert!(shared.in_guest());
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _outside = shared.leave();
+            let _inside = shared.enter();
+            panic!("planted");
+        }));
+        assert!(panic.is_err() && shared.in_guest());
+        drop(inside);
+        assert!(!shared.in_guest());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::frames::{flag, ptwr, PtwrResult};
 use crate::mem::Mfn;
 use crate::mmu::tlb::tlb_index;
 use crate::mmu::walk::{canonical, Access, Walker};
+use crate::shared::Caller;
 use std::sync::atomic::{fence, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::Mutex;
 
@@ -401,9 +402,13 @@ impl Cpu {
         // Only naturally aligned ones are emulated.
         let result = if matches!(size, 1 | 2 | 4 | 8) && maddr & (size as u64 - 1) == 0 {
             let upper = plain && (shift, size) == (32, 4);
-            ptwr(&self.domain, &self.shared, maddr & !7, upper, &mut |old| {
-                f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift)
-            })
+            ptwr(
+                &self.domain,
+                Caller::Vcpu(&self.shared),
+                maddr & !7,
+                upper,
+                &mut |old| f(old >> shift & low).map(|new| (old & !(low << shift)) | (new & low) << shift),
+            )
         } else {
             PtwrResult::Fault
         };

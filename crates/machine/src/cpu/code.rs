@@ -4,7 +4,7 @@ use super::Cpu;
 use crate::frames::flag;
 use crate::machine::Machine;
 use crate::mem::Mfn;
-use crate::shared::{Purge, VcpuShared};
+use crate::shared::{Caller, Purge};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// For each frame, one bit per 64 bytes that may have decoded instructions.
@@ -51,15 +51,14 @@ impl CodeMap {
 
 impl Machine {
     /// Bytes `start..end` of `mfn` were written by the host: every vCPU forgets instructions decoded from them.
-    /// `me`: the calling vCPU's thread, which must `Cpu::apply_purges` afterwards.
-    pub fn code_changed(&self, mfn: Mfn, start: u16, end: u16, me: Option<&VcpuShared>) {
+    pub fn code_changed(&self, mfn: Mfn, start: u16, end: u16, caller: Caller<'_>) {
         if self.frames.flags(mfn) & flag::CODE != 0 && self.code.hit(mfn, start, end) {
-            self.purge(Purge::Code { mfn, start, end }, me);
+            self.purge(Purge::Code { mfn, start, end }, caller);
         }
     }
 
     /// Forgets all instructions decoded from `mfn`, and lets it be written at full speed again. As `code_changed`.
-    pub fn drop_code(&self, mfn: Mfn, me: Option<&VcpuShared>) {
+    pub fn drop_code(&self, mfn: Mfn, caller: Caller<'_>) {
         // A vCPU that decodes from now on sets these again; what was decoded before is purged.
         self.code.clear(mfn);
         if self.frames.clear_flags(mfn, flag::CODE) & flag::CODE != 0 {
@@ -69,7 +68,7 @@ impl Machine {
                     start: 0,
                     end: 4096,
                 },
-                me,
+                caller,
             );
         }
     }
@@ -92,17 +91,22 @@ impl Cpu {
         self.code_stores += 1;
         if len >= BIG_STORE || self.code_stores >= STORES_BEFORE_DROP {
             self.code_stores = 0;
-            self.without_guest(|c| c.domain.machine.drop_code(mfn, Some(&c.shared)));
+            self.without_guest(|c| c.domain.machine.drop_code(mfn, Caller::Vcpu(&c.shared)));
         } else if self.domain.machine.code.hit(mfn, offset, end) {
-            self.without_guest(|c| c.domain.machine.code_changed(mfn, offset, end, Some(&c.shared)));
+            self.without_guest(|c| {
+                c.domain
+                    .machine
+                    .code_changed(mfn, offset, end, Caller::Vcpu(&c.shared))
+            });
         }
     }
 
     /// Does something that may wait for other vCPUs, which may in turn wait for this one.
     pub(crate) fn without_guest(&mut self, f: impl FnOnce(&mut Cpu)) {
-        let was = self.shared.in_guest.swap(false, Ordering::SeqCst);
+        let shared = self.shared.clone();
+        let outside = shared.leave();
         f(self);
-        self.shared.in_guest.store(was, Ordering::SeqCst);
+        drop(outside);
         self.apply_purges();
     }
 
@@ -132,7 +136,11 @@ impl Cpu {
         if before & flag::TLB_W == 0 {
             return false;
         }
-        self.without_guest(|c| c.domain.machine.purge(Purge::Writable(mfn), Some(&c.shared)));
+        self.without_guest(|c| {
+            c.domain
+                .machine
+                .purge(Purge::Writable(mfn), Caller::Vcpu(&c.shared))
+        });
         self.domain.machine.frames.clear_flags(mfn, flag::TLB_W);
         true
     }

@@ -149,6 +149,9 @@ pub struct Cpu {
     /// Slow stores to one frame with decoded code.
     pub(crate) code_frame: Mfn,
     pub(crate) code_stores: u32,
+    /// The next `run` panics, as if there were a bug in the engine.
+    #[cfg(test)]
+    pub(crate) planted_bug: bool,
     pub domain: Arc<Domain>,
     pub shared: Arc<VcpuShared>,
 }
@@ -269,6 +272,8 @@ impl Cpu {
             step_ops: Vec::new(),
             code_frame: Mfn(0),
             code_stores: 0,
+            #[cfg(test)]
+            planted_bug: false,
             shared,
             domain,
         });

@@ -24,16 +24,17 @@ pub(crate) struct PendingLink {
 impl Cpu {
     /// Runs guest code until something needs the layer above. Never panics on guest input.
     pub fn run(&mut self) -> Stop {
-        let was = self.shared.in_guest.swap(true, Ordering::SeqCst);
+        let shared = self.shared.clone();
+        let _in_guest = shared.enter();
         self.leave = None;
         self.pending = None;
         self.refresh_mode();
-        let stop = self.run_blocks();
-        self.shared.in_guest.store(was, Ordering::SeqCst);
-        stop
+        self.run_blocks()
     }
 
     fn run_blocks(&mut self) -> Stop {
+        #[cfg(test)]
+        assert!(!self.planted_bug, "planted");
         loop {
             self.budget += self.slice;
             self.slice = 0;

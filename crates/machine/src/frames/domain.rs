@@ -6,7 +6,7 @@ use super::types::FREES;
 use super::{flag, segdesc};
 use crate::machine::Domain;
 use crate::mem::Mfn;
-use crate::shared::{Purge, VcpuShared};
+use crate::shared::{Caller, Purge};
 use std::sync::atomic::Ordering;
 
 /// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
@@ -25,16 +25,16 @@ impl Domain {
     /// Runs an operation to its end, in as many holdings of the lock as that takes.
     pub(crate) fn blocking(
         &self,
-        me: Option<&VcpuShared>,
+        caller: Caller<'_>,
         mut f: impl FnMut(&mut Op<'_>) -> MmResult,
     ) -> MmResult {
         let r = loop {
-            match f(&mut self.op(me)) {
+            match f(&mut self.op(caller)) {
                 Err(MmError::Preempted) => continue,
                 r => break r,
             }
         };
-        while self.op(me).tail().is_err() {}
+        while self.op(caller).tail().is_err() {}
         r
     }
 
@@ -56,7 +56,7 @@ impl Domain {
     pub fn alloc_extent(&self, order: u32, below: Mfn) -> Option<Mfn> {
         let size = 1usize.checked_shl(order).filter(|_| order <= MAX_EXTENT_ORDER)?;
         let below = usize::try_from(below.0).unwrap_or(usize::MAX);
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         op.dom_mut().filter(|d| !d.dying)?;
         let frames = op.mm.info.get(..below.min(op.mm.info.len()))?;
         let start = frames
@@ -100,7 +100,7 @@ impl Domain {
         if self.dying.load(Ordering::SeqCst) {
             return None;
         }
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         let left = op.mm.free.len().checked_sub(usize::try_from(count).ok()?)?;
         let counted = if info.allocated() { count } else { 0 };
         op.dom_mut().filter(|d| !d.dying)?.owned += counted;
@@ -114,12 +114,12 @@ impl Domain {
     }
 
     pub fn frames_owned(&self) -> u64 {
-        self.op(None).dom_mut().map_or(0, |d| d.owned)
+        self.op(Caller::Host).dom_mut().map_or(0, |d| d.owned)
     }
 
     /// Drops the allocation reference (decrease_reservation), and the pin if there is one: 0 or -EINVAL.
-    pub fn release(&self, mfn: Mfn, me: Option<&VcpuShared>) -> i64 {
-        let mut op = self.op(me);
+    pub fn release(&self, mfn: Mfn, caller: Caller<'_>) -> i64 {
+        let mut op = self.op(caller);
         if !op.is_allocated_to(mfn, self.domid) {
             return rc(Err(EINVAL));
         }
@@ -129,12 +129,12 @@ impl Domain {
         }
         op.put_page(mfn);
         drop(op);
-        rc(self.blocking(me, |_| Ok(())))
+        rc(self.blocking(caller, |_| Ok(())))
     }
 
     /// Takes a reference (and a writable type reference) for a grant, a backend, or a structure the hypervisor writes.
     pub fn get_ref(&self, mfn: Mfn, writable: bool) -> i64 {
-        rc(self.blocking(None, |op| {
+        rc(self.blocking(Caller::Host, |op| {
             let domid = op.domid;
             if op.dom_mut().is_none_or(|d| d.dying) {
                 return Err(EINVAL);
@@ -155,7 +155,7 @@ impl Domain {
 
     /// Gives back a reference of `get_ref`; one that was never taken is ignored.
     pub fn put_ref(&self, mfn: Mfn, writable: bool) {
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         let Some(d) = op.dom_mut() else { return };
         let Some(e) = d.ext.get_mut(&mfn.0) else { return };
         let n = if writable { &mut e.1 } else { &mut e.0 };
@@ -178,7 +178,7 @@ impl Domain {
 
     /// The references of `get_ref` that are not given back yet: (frame, plain ones, writable ones), in order.
     pub fn outside_refs(&self) -> Vec<(Mfn, u32, u32)> {
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         let Some(d) = op.dom_mut() else { return Vec::new() };
         let mut refs: Vec<_> = d
             .ext
@@ -191,7 +191,7 @@ impl Domain {
 
     /// Sets the machine-to-phys entry of a frame of this domain.
     pub fn m2p_set(&self, mfn: Mfn, pfn: u64) -> i64 {
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         let domid = op.domid;
         rc(op.m2p_update(mfn, pfn, domid))
     }
@@ -199,14 +199,14 @@ impl Domain {
     /// The host writes this frame through its own mapping from now on: decoded code from it is never kept.
     pub fn host_mapped(&self, mfn: Mfn) {
         if self.machine.frames.set_flags(mfn, flag::NO_CODE) & flag::CODE != 0 {
-            let _lock = self.machine.lock_mm(None);
+            let _lock = self.machine.lock_mm(Caller::Host);
             self.machine.purge(
                 Purge::Code {
                     mfn,
                     start: 0,
                     end: 4096,
                 },
-                None,
+                Caller::Host,
             );
         }
     }
@@ -215,7 +215,7 @@ impl Domain {
     /// guest must not turn into page tables while a backend writes them. 0 or -errno.
     pub fn hold(&self, mfn: Mfn) -> i64 {
         self.host_mapped(mfn);
-        rc(self.blocking(None, |op| {
+        rc(self.blocking(Caller::Host, |op| {
             let domid = op.domid;
             let d = op.dom_mut().filter(|d| !d.dying).ok_or(EINVAL)?;
             if d.holds.contains(&mfn) {
@@ -236,24 +236,24 @@ impl Domain {
         vcpu: u32,
         kind: BaseKind,
         mfn: Option<Mfn>,
-        me: Option<&VcpuShared>,
+        caller: Caller<'_>,
         mut loaded: impl FnMut(),
     ) -> i64 {
-        rc(self.blocking(me, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
+        rc(self.blocking(caller, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
     }
 
     /// The base pointer a vCPU has loaded.
     pub fn get_base(&self, vcpu: u32, kind: BaseKind) -> Option<Mfn> {
-        self.op(None).base(vcpu, kind)
+        self.op(Caller::Host).base(vcpu, kind)
     }
 
     /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT. 0 or -errno.
-    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, me: Option<&VcpuShared>) -> i64 {
+    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> i64 {
         if entries > segdesc::FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(512) as usize {
             return rc(Err(EINVAL));
         }
         let mfns = mfns.get(..entries.div_ceil(512) as usize).unwrap_or(&[]);
-        rc(self.blocking(me, |op| {
+        rc(self.blocking(caller, |op| {
             let domid = op.domid;
             for (n, m) in mfns.iter().enumerate() {
                 if let Err(e) = op.get_page_and_type(*m, domid, Ty::SegDesc) {
@@ -273,11 +273,11 @@ impl Domain {
     }
 
     /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`. 0 or -errno.
-    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, me: Option<&VcpuShared>) -> i64 {
+    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> i64 {
         if page >= GDT_SLOTS {
             return rc(Err(EINVAL));
         }
-        rc(self.blocking(me, |op| {
+        rc(self.blocking(caller, |op| {
             let domid = op.domid;
             op.get_page_and_type(mfn, domid, Ty::SegDesc)?;
             op.drop_descs(vcpu, GDT_SLOTS + page..GDT_SLOTS + page + 1);
@@ -289,8 +289,8 @@ impl Domain {
     }
 
     /// The descriptor pages of a vCPU's LDT are not in use any more (MMUEXT_SET_LDT).
-    pub fn ldt_clear(&self, vcpu: u32, me: Option<&VcpuShared>) {
-        self.op(me).drop_descs(vcpu, GDT_SLOTS..2 * GDT_SLOTS);
+    pub fn ldt_clear(&self, vcpu: u32, caller: Caller<'_>) {
+        self.op(caller).drop_descs(vcpu, GDT_SLOTS..2 * GDT_SLOTS);
     }
 
     /// The end of the domain: drops every pin, base, descriptor table and table, and gives all frames back. Its vCPUs
@@ -301,10 +301,13 @@ impl Domain {
             return 0;
         }
         let mut next = 0;
-        if self.blocking(None, |op| op.relinquish(&mut next)).is_err() {
+        if self
+            .blocking(Caller::Host, |op| op.relinquish(&mut next))
+            .is_err()
+        {
             return 0;
         }
-        let mut op = self.op(None);
+        let mut op = self.op(Caller::Host);
         let domid = self.domid;
         let mut left = 0;
         for f in op.mm.info.iter_mut().filter(|f| f.owner == domid && f.refs > 0) {

@@ -7,7 +7,7 @@ use crate::machine::{DomId, Domain};
 use crate::mem::Mfn;
 use crate::mmu::pte;
 use crate::mmu::walk::canonical;
-use crate::shared::VcpuShared;
+use crate::shared::Caller;
 
 /// What became of a guest store to a PROTECTED frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum PtwrResult {
 /// Takes the memory lock.
 pub fn ptwr(
     domain: &Domain,
-    me: &VcpuShared,
+    caller: Caller<'_>,
     maddr: u64,
     upper_half: bool,
     op: &mut dyn FnMut(u64) -> Option<u64>,
@@ -36,7 +36,7 @@ pub fn ptwr(
     }
     let (mfn, index) = (Mfn(maddr >> 12), (maddr & 0xfff) as usize / 8);
     loop {
-        let mut mm = domain.op(Some(me));
+        let mut mm = domain.op(caller);
         match mm.frame(mfn) {
             Some(f) if f.owner == domain.domid && f.ty == Ty::L1 => {}
             Some(f) if f.ty == Ty::None || f.ty == Ty::Writable => return PtwrResult::NotPageTable,

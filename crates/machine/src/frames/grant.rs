@@ -9,7 +9,7 @@ use super::op::{MmError, MmResult, Op, EINVAL};
 use crate::machine::{DomId, Domain};
 use crate::mem::Mfn;
 use crate::mmu::pte;
-use crate::shared::VcpuShared;
+use crate::shared::Caller;
 
 /// Where a granted frame is mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,9 @@ impl Domain {
         mfn: Mfn,
         owner: DomId,
         bits: u64,
-        me: Option<&VcpuShared>,
+        caller: Caller<'_>,
     ) -> i64 {
-        rc(self.blocking(me, |op| {
+        rc(self.blocking(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let entry = (mfn.maddr() & pte::ADDR) | (bits & !pte::ADDR) | pte::P | pte::A;
             op.mod_entry(table, index, entry, false, owner)
@@ -48,9 +48,9 @@ impl Domain {
         mfn: Mfn,
         writable: bool,
         replace: Option<u64>,
-        me: Option<&VcpuShared>,
+        caller: Caller<'_>,
     ) -> i64 {
-        rc(self.blocking(me, |op| {
+        rc(self.blocking(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let old = op.entry(table, index);
             if !pte::present(old) || Mfn(pte::mfn(old)) != mfn || pte::writable(old) != writable {

@@ -4,7 +4,7 @@ use super::flag;
 use super::info::{state, DomMm, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
 use crate::machine::{DomId, Domain, Machine, MmGuard};
 use crate::mem::Mfn;
-use crate::shared::{Purge, VcpuShared};
+use crate::shared::{Caller, Purge};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Xen's error numbers, as positive values.
@@ -48,20 +48,20 @@ pub struct Op<'a> {
     pub domid: DomId,
     pub is_32bit: bool,
     pub(super) mm: MmGuard<'a>,
-    pub(super) me: Option<&'a VcpuShared>,
+    pub(super) caller: Caller<'a>,
     pub(super) generation: &'a AtomicU64,
     pub(super) budget: u32,
 }
 
 impl Domain {
-    /// Takes the memory lock for an operation of this domain; `me` is the vCPU whose thread asks, if it is one.
-    pub fn op<'a>(&'a self, me: Option<&'a VcpuShared>) -> Op<'a> {
+    /// Takes the memory lock for an operation of this domain; `caller` says whose thread asks.
+    pub fn op<'a>(&'a self, caller: Caller<'a>) -> Op<'a> {
         Op {
             machine: &self.machine,
             domid: self.domid,
             is_32bit: self.is_32bit,
-            mm: self.machine.lock_mm(me),
-            me,
+            mm: self.machine.lock_mm(caller),
+            caller,
             generation: &self.pt_generation,
             budget: BUDGET,
         }
@@ -70,7 +70,10 @@ impl Domain {
 
 impl Drop for Op<'_> {
     fn drop(&mut self) {
-        self.finish();
+        // After a bug of ours nothing is decided here: what was set free waits for the next operation.
+        if !std::thread::panicking() {
+            self.finish();
+        }
     }
 }
 
@@ -146,7 +149,7 @@ impl Op<'_> {
     pub(super) fn settle(&mut self) {
         if !self.mm.retired.is_empty() {
             self.mm.retired.clear();
-            self.machine.walk_barrier(self.me);
+            self.machine.walk_barrier(self.caller);
         }
     }
 
@@ -155,14 +158,14 @@ impl Op<'_> {
         self.settle();
         let frames = &self.machine.frames;
         if frames.set_flags(mfn, flag::PROTECTED) & flag::TLB_W != 0 {
-            self.machine.purge(Purge::Writable(mfn), self.me);
+            self.machine.purge(Purge::Writable(mfn), self.caller);
             frames.clear_flags(mfn, flag::TLB_W);
         }
     }
 
     /// Stores into a frame on the guest's behalf. The caller holds a writable (or descriptor) type reference.
     pub(crate) fn store(&mut self, maddr: u64, data: &[u8]) {
-        self.machine.store_and_forget_code(maddr, data, self.me);
+        self.machine.store_and_forget_code(maddr, data, self.caller);
     }
 
     /// Gives back what the operation has set free.
@@ -193,7 +196,7 @@ impl Op<'_> {
             }
         }
         if !purges.is_empty() {
-            self.machine.purge_many(&purges, self.me);
+            self.machine.purge_many(&purges, self.caller);
         }
         for &m in &gone {
             frames.clear_flags(m, !0);

@@ -5,6 +5,7 @@ use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
 use crate::mem::Mfn;
 use crate::mmu::walk::M2P_COMPAT_VA;
+use crate::shared::Caller;
 use std::sync::atomic::Ordering;
 
 /// End of the lower canonical half.
@@ -53,9 +54,12 @@ impl Vcpu {
 
     /// Does something through the software TLB: first forgets what others asked to forget, and counts as running the
     /// guest meanwhile, so that nobody frees a frame or makes it a page table under it.
-    fn as_in_guest(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Efault>) -> Result<(), Efault> {
+    pub(super) fn as_in_guest(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> Result<(), Efault>,
+    ) -> Result<(), Efault> {
         let shared = self.cpu.shared.clone();
-        let was = shared.in_guest.swap(true, Ordering::SeqCst);
+        let _in_guest = shared.enter();
         self.cpu.apply_purges();
         let table_stores = std::mem::replace(&mut self.cpu.table_stores, false);
         let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
@@ -70,7 +74,6 @@ impl Vcpu {
             r
         };
         self.cpu.table_stores = table_stores;
-        shared.in_guest.store(was, Ordering::SeqCst);
         r
     }
 
@@ -115,7 +118,7 @@ impl Vcpu {
             ..DescTable::default()
         };
         self.ldt_base = va;
-        domain.ldt_clear(self.id, Some(&shared));
+        domain.ldt_clear(self.id, Caller::Vcpu(&shared));
         self.cpu.apply_purges();
         0
     }
@@ -161,7 +164,7 @@ impl Vcpu {
         };
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         let mfn = Mfn(maddr >> 12);
-        let mapped = domain.ldt_map(self.id, page as u8, mfn, Some(&shared)) == 0;
+        let mapped = domain.ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared)) == 0;
         self.cpu.apply_purges();
         if let Some(slot) = self.cpu.desc.ldt.frames.get_mut(usize::from(page)) {
             *slot = mapped.then_some(mfn);

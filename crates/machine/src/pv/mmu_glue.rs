@@ -6,7 +6,7 @@ use crate::cpu::segment::DescTable;
 use crate::frames::{BaseKind, GrantAddress};
 use crate::machine::Domain;
 use crate::mem::Mfn;
-use crate::shared::{Purge, VcpuShared};
+use crate::shared::{Caller, Purge, VcpuShared};
 use std::sync::Arc;
 
 impl PvCpu for Vcpu {
@@ -75,7 +75,7 @@ impl Vcpu {
             Who::All => u64::MAX,
         };
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        domain.purge_vcpus(mask, p, &shared);
+        domain.purge_vcpus(mask, p, Caller::Vcpu(&shared));
         self.cpu.apply_purges();
     }
 
@@ -157,13 +157,13 @@ impl Vcpu {
     /// Maps a granted frame: 0 or `-errno`.
     pub fn grant_map(&mut self, at: GrantAddress, mfn: Mfn, owner: u16, bits: u64) -> i64 {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        domain.grant_map(self.id, at, mfn, owner, bits, Some(&shared))
+        domain.grant_map(self.id, at, mfn, owner, bits, Caller::Vcpu(&shared))
     }
 
     /// Unmaps a granted frame, and flushes its address here: 0 or `-errno`.
     pub fn grant_unmap(&mut self, at: GrantAddress, mfn: Mfn, writable: bool, replace: Option<u64>) -> i64 {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        let rc = domain.grant_unmap(self.id, at, mfn, writable, replace, Some(&shared));
+        let rc = domain.grant_unmap(self.id, at, mfn, writable, replace, Caller::Vcpu(&shared));
         for va in [GrantAddress::Linear(replace.unwrap_or(0)), at] {
             if let GrantAddress::Linear(va) = va {
                 self.cpu.invlpg(va);
@@ -177,13 +177,15 @@ impl Vcpu {
         let kind = if kernel { BaseKind::Kernel } else { BaseKind::User };
         let mfn = (kernel || mfn.0 != 0).then_some(mfn);
         let (domain, shared, id) = (self.cpu.domain.clone(), self.cpu.shared.clone(), self.id);
-        domain.set_base(id, kind, mfn, Some(&shared), || PvCpu::load_base(self, kind, mfn))
+        domain.set_base(id, kind, mfn, Caller::Vcpu(&shared), || {
+            PvCpu::load_base(self, kind, mfn)
+        })
     }
 
     /// HYPERVISOR_set_gdt, with the frame list copied in: 0 or `-errno`.
     pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> i64 {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        let rc = domain.set_gdt(self.id, mfns, entries, Some(&shared));
+        let rc = domain.set_gdt(self.id, mfns, entries, Caller::Vcpu(&shared));
         if rc == 0 {
             let mut table = DescTable {
                 entries,

@@ -7,7 +7,7 @@ use crate::frames::{errno, segdesc, BaseKind, MmError, MmResult, Op, Ty};
 use crate::machine::{DomId, Domain};
 use crate::mem::Mfn;
 use crate::mmu::walk::M2P_COMPAT_VA;
-use crate::shared::{attention, VcpuShared};
+use crate::shared::{attention, Caller, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -190,7 +190,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
             break;
         }
         let me = c.shared().clone();
-        let mut op = d.op(Some(&me));
+        let mut op = d.op(Caller::Vcpu(&me));
         for r in reqs.chunks_exact(16).take(n) {
             let word = |at: usize| {
                 r.get(at..at + 8)
@@ -227,7 +227,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
 pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
     let me = c.shared().clone();
     loop {
-        match d.op(Some(&me)).tail() {
+        match d.op(Caller::Vcpu(&me)).tail() {
             Err(MmError::Preempted) if !preempt_wanted(&me) => continue,
             r => return r,
         }
@@ -286,7 +286,7 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
         Err(rc) => return rc,
     }
     let (me, id) = (c.shared().clone(), c.vcpu_id());
-    let r = d.blocking(Some(&me), |op| {
+    let r = d.blocking(Caller::Vcpu(&me), |op| {
         let (table, index) = op
             .base(id, BaseKind::Kernel)
             .and_then(|root| op.find_l1(root, va))
@@ -327,7 +327,7 @@ pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
 pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i64 {
     let d = c.domain().clone();
     let me = c.shared().clone();
-    let r = d.blocking(Some(&me), |op| {
+    let r = d.blocking(Caller::Vcpu(&me), |op| {
         let mfn = Mfn(maddr >> 12);
         let checked = segdesc::check(descriptor, op.is_32bit).filter(|_| maddr & 7 == 0);
         let checked = checked.ok_or(err(errno::EINVAL))?;

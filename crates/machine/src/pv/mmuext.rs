@@ -7,6 +7,7 @@ use super::mmu_ops::{
 use crate::frames::{errno, BaseKind, MmError, MmResult, Ty};
 use crate::machine::Domain;
 use crate::mem::{Mfn, PAGE_SIZE};
+use crate::shared::Caller;
 
 /// `struct mmuext_op` is 24 bytes in a 64-bit guest, 12 in a 32-bit one.
 #[derive(Debug, Clone, Copy)]
@@ -128,9 +129,10 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
                 // A level that it does not have.
                 return Ok(());
             }
-            d.op(Some(&me)).pin(Mfn(op.arg1), Ty::table(op.cmd as u8 + 1))
+            d.op(Caller::Vcpu(&me))
+                .pin(Mfn(op.arg1), Ty::table(op.cmd as u8 + 1))
         }
-        UNPIN_TABLE => d.op(Some(&me)).unpin(Mfn(op.arg1)),
+        UNPIN_TABLE => d.op(Caller::Vcpu(&me)).unpin(Mfn(op.arg1)),
         NEW_BASEPTR => new_base(c, d, BaseKind::Kernel, Some(Mfn(op.arg1))),
         NEW_USER_BASEPTR if d.is_32bit => Err(err(errno::EINVAL)),
         NEW_USER_BASEPTR => new_base(c, d, BaseKind::User, (op.arg1 != 0).then_some(Mfn(op.arg1))),
@@ -164,14 +166,14 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
         FLUSH_CACHE_GLOBAL => Err(err(errno::EINVAL)),
         SET_LDT => set_ldt(c, d, op),
         CLEAR_PAGE => {
-            let mut mm = d.op(Some(&me));
+            let mut mm = d.op(Caller::Vcpu(&me));
             let to = Mfn(op.arg1);
             mm.with_type(to, Ty::Writable, |mm| {
                 mm.store(to.maddr(), &[0; PAGE_SIZE as usize])
             })
         }
         COPY_PAGE => {
-            let mut mm = d.op(Some(&me));
+            let mut mm = d.op(Caller::Vcpu(&me));
             let (to, from) = (Mfn(op.arg1), Mfn(op.arg2));
             let own = |f: &&crate::frames::FrameInfo| f.owner == d.domid && f.refs > 0;
             mm.mm().info(from).filter(own).ok_or(err(errno::EINVAL))?;
@@ -186,7 +188,7 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
 
 fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -> MmResult {
     let (me, id) = (c.shared().clone(), c.vcpu_id());
-    let mut op = d.op(Some(&me));
+    let mut op = d.op(Caller::Vcpu(&me));
     op.set_base(id, kind, mfn, &mut || c.load_base(kind, mfn))
 }
 

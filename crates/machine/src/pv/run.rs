@@ -14,9 +14,9 @@ impl Vcpu {
     /// Runs the guest for at most `budget` instructions or until system time `deadline_ns`.
     pub fn run(&mut self, budget: u64, deadline_ns: u64) -> Exit {
         let shared = self.cpu.shared.clone();
-        shared.in_guest.store(true, Ordering::SeqCst);
+        let _in_guest = shared.enter();
         self.cpu.apply_purges();
-        let exit = if self.cpu.domain.dying.load(Ordering::SeqCst) {
+        if self.cpu.domain.dying.load(Ordering::SeqCst) {
             // Its page tables are no tables any more.
             Exit::Interrupted
         } else if self.cpu.cpl == 0 {
@@ -24,9 +24,7 @@ impl Vcpu {
             Exit::Unsupported("a PV guest in ring 0")
         } else {
             self.run_guest(budget, deadline_ns)
-        };
-        shared.in_guest.store(false, Ordering::SeqCst);
-        exit
+        }
     }
 
     fn run_guest(&mut self, budget: u64, deadline_ns: u64) -> Exit {
@@ -145,5 +143,40 @@ impl Vcpu {
         }
         self.nmi_masked = true;
         self.fault(Fault::new(vector::NMI))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bug::{caught, Bug};
+    use crate::shared::{Caller, Purge};
+    use crate::testing::TestVm;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn nobody_waits_for_a_vcpu_that_met_a_bug() {
+        let vm = TestVm::new(&[0x90]);
+        let machine = vm.machine.clone();
+        let mut vcpu = Vcpu::with_cpu(vm.cpu, 0);
+        let shared = vcpu.shared().clone();
+        vcpu.cpu.planted_bug = true;
+        assert_eq!(caught(|| vcpu.run(10, u64::MAX)), Err(Bug("planted".into())));
+        assert!(!shared.in_guest());
+        let copy = caught(|| vcpu.as_in_guest(|_| panic!("planted")));
+        assert_eq!(copy, Err(Bug("planted".into())));
+        assert!(!shared.in_guest());
+
+        let (done, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _lock = machine.lock_mm(Caller::Host);
+            machine.purge(Purge::AllTlb, Caller::Host);
+            machine.walk_barrier(Caller::Host);
+            done.send(()).ok();
+        });
+        assert_eq!(wait.recv_timeout(Duration::from_secs(60)), Ok(()));
+        // Its queue was not served: nobody runs it.
+        assert!(shared.purge_pending());
     }
 }

@@ -238,7 +238,10 @@ impl Prey {
             17 => {
                 let mfn = self.frame(rng);
                 if rng.chance(50) {
-                    let _ = self.domain.release(mfn, Some(&self.vcpu.shared().clone()));
+                    let _ = self.domain.release(
+                        mfn,
+                        domzero_machine::shared::Caller::Vcpu(&self.vcpu.shared().clone()),
+                    );
                 } else if let Some(new) = self.domain.alloc(1) {
                     let slot = 6 + rng.below(OWNED as u64 - 6) as usize;
                     self.owned[slot] = new[0];

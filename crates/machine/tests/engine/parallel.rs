@@ -193,7 +193,7 @@ fn a_stop_request_ends_a_loop_without_branches_to_elsewhere() {
         vm.cpu.budget = i64::MAX / 4;
         vm.cpu.run()
     });
-    while !shared.in_guest.load(std::sync::atomic::Ordering::SeqCst) {
+    while !shared.in_guest() {
         std::thread::yield_now();
     }
     shared.request(attention::STOP);

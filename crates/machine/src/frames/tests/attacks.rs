@@ -165,7 +165,7 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
     let [l4, _, l2, l1] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
     let gone = g.one();
-    assert_eq!(g.domain.release(gone, None), 0);
+    assert_eq!(g.domain.release(gone, Caller::Host), 0);
     for f in [theirs, gone, Mfn(0), m.m2p().0] {
         for bits in [RO, RW] {
             assert_eq!(g.update(l1, 0, entry(f, bits)), EBUSY);
@@ -174,7 +174,7 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
         assert_eq!(g.pin(1, f), EINVAL);
         assert_eq!(g.ext(16, f.0, 0), EINVAL);
         assert_eq!(g.update(f, 0, 1), EINVAL);
-        assert_eq!(g.domain.release(f, None), EINVAL);
+        assert_eq!(g.domain.release(f, Caller::Host), EINVAL);
     }
     const ALL_ONES: u64 = pte::ADDR >> 12;
     for absent in [512, 1 << 39, ALL_ONES] {
@@ -216,13 +216,13 @@ fn a_released_frame_stays_until_its_last_mapping_goes() {
     let [l4, .., l1] = g.tree(&[(0, entry(data, RW))]);
     assert_eq!(g.pin(4, l4), 0);
     let m = g.domain.machine.clone();
-    assert_eq!(g.domain.release(data, None), 0);
-    assert_eq!(g.domain.release(data, None), EINVAL, "not twice");
+    assert_eq!(g.domain.release(data, Caller::Host), 0);
+    assert_eq!(g.domain.release(data, Caller::Host), EINVAL, "not twice");
     assert_eq!((m.free_frames(), g.refs(data)), (free - 5, 1));
-    assert_eq!(g.domain.release(l1, None), 0);
+    assert_eq!(g.domain.release(l1, Caller::Host), 0);
     assert_eq!(g.ty(l1), "l1", "still linked");
     g.audit();
-    assert_eq!(g.domain.release(l4, None), 0);
+    assert_eq!(g.domain.release(l4, Caller::Host), 0);
     assert_eq!(m.free_frames(), free - 2, "l2 and l3 are left");
     g.audit();
 }
@@ -232,7 +232,7 @@ fn a_pinned_and_loaded_table_survives_its_release() {
     let mut g = guest();
     let [l4, ..] = g.tree(&[]);
     assert_eq!((g.pin(4, l4), g.base(l4)), (0, 0));
-    assert_eq!(g.domain.release(l4, None), 0);
+    assert_eq!(g.domain.release(l4, Caller::Host), 0);
     assert_eq!(g.ty(l4), "l4");
     assert_eq!(g.unpin(l4), EINVAL, "the release has unpinned it");
     g.audit();
@@ -254,8 +254,8 @@ fn shared_hypervisor_frames_are_never_tables_and_never_released() {
         assert_eq!(g.pin(level, shared), EINVAL);
     }
     assert_eq!(g.update(l2, 1, entry(shared, RW)), EINVAL);
-    assert_eq!(g.domain.set_gdt(0, &[shared], 1, None), EINVAL);
-    assert_eq!(g.domain.release(shared, None), EINVAL);
+    assert_eq!(g.domain.set_gdt(0, &[shared], 1, Caller::Host), EINVAL);
+    assert_eq!(g.domain.release(shared, Caller::Host), EINVAL);
     g.audit();
 }
 
@@ -353,7 +353,7 @@ fn a_ring_that_a_backend_writes_never_becomes_a_table() {
     for level in 1..=4 {
         assert_eq!(g.pin(level, ring), EINVAL);
     }
-    assert_eq!(g.domain.release(ring, None), 0);
+    assert_eq!(g.domain.release(ring, Caller::Host), 0);
     assert_eq!(g.refs(ring), 1, "kept for the backend");
     g.audit();
     let table = g.one();

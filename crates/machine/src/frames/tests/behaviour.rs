@@ -26,7 +26,7 @@ fn a_freed_frame_is_zero_when_it_is_handed_out_again() {
     let all = g.alloc(n);
     for f in &all {
         m.host_write(f.maddr() + 8, &[1; 16]);
-        assert_eq!(g.domain.release(*f, None), 0);
+        assert_eq!(g.domain.release(*f, Caller::Host), 0);
     }
     assert_eq!(m.free_frames(), n);
     assert!(g
@@ -289,8 +289,15 @@ fn an_emulated_store_to_a_live_l1_is_validated() {
     let (a, foreign) = (g.one(), Mfn(3));
     let [l4, _, l2, l1] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
-    let store =
-        |m: Mfn, i: u64, v: u64| ptwr(&g.domain, &g.shared, m.maddr() + i * 8, false, &mut |_| Some(v));
+    let store = |m: Mfn, i: u64, v: u64| {
+        ptwr(
+            &g.domain,
+            Caller::Vcpu(&g.shared),
+            m.maddr() + i * 8,
+            false,
+            &mut |_| Some(v),
+        )
+    };
     assert_eq!(store(l1, 4, entry(a, RW)), PtwrResult::Done { old: 0 });
     assert_eq!(store(l1, 5, entry(foreign, RO)), PtwrResult::Fault);
     assert_eq!(store(l1, 5, entry(l1, RW)), PtwrResult::Fault);
@@ -298,13 +305,25 @@ fn an_emulated_store_to_a_live_l1_is_validated() {
     assert_eq!(store(a, 5, 0), PtwrResult::NotPageTable);
     let seen = g.read(l1, 4);
     assert_eq!(
-        ptwr(&g.domain, &g.shared, l1.maddr() + 32, false, &mut |_| None),
+        ptwr(
+            &g.domain,
+            Caller::Vcpu(&g.shared),
+            l1.maddr() + 32,
+            false,
+            &mut |_| None
+        ),
         PtwrResult::Done { old: seen }
     );
     assert_eq!(g.count(a), 1);
     let mut swap = |e: u64| (e == seen).then_some(0);
     assert_eq!(
-        ptwr(&g.domain, &g.shared, l1.maddr() + 32, false, &mut swap),
+        ptwr(
+            &g.domain,
+            Caller::Vcpu(&g.shared),
+            l1.maddr() + 32,
+            false,
+            &mut swap
+        ),
         PtwrResult::Done { old: seen }
     );
     assert_eq!((g.read(l1, 4), g.count(a)), (0, 0));
@@ -320,7 +339,7 @@ fn machine_to_phys_entries_can_be_set_for_own_frames_only() {
     assert_eq!(m.m2p_get(a), 77);
     assert_eq!(g.updates(&[(theirs.maddr() | 1, 77)], 0x7ff0), EINVAL);
     assert_eq!(m.m2p_get(theirs), super::super::INVALID_M2P_ENTRY);
-    assert_eq!(g.domain.release(a, None), 0);
+    assert_eq!(g.domain.release(a, Caller::Host), 0);
     assert_eq!(m.m2p_get(a), super::super::INVALID_M2P_ENTRY);
 }
 
@@ -366,8 +385,8 @@ fn a_destroyed_domain_gives_everything_back() {
     let leaves: Vec<_> = data.iter().enumerate().map(|(i, d)| (i, entry(*d, RW))).collect();
     let [l4, .., l1] = g.tree(&leaves);
     assert_eq!((g.pin(4, l4), g.base(l4), g.pin(1, l1)), (0, 0, 0));
-    assert_eq!(g.domain.set_gdt(0, &[g.one()], 300, None), 0);
-    assert_eq!(g.domain.release(data[3], None), 0);
+    assert_eq!(g.domain.set_gdt(0, &[g.one()], 300, Caller::Host), 0);
+    assert_eq!(g.domain.release(data[3], Caller::Host), 0);
     g.audit();
     assert_eq!(g.domain.destroy(), 0);
     assert_eq!(m.free_frames(), free);
@@ -414,7 +433,7 @@ fn a_frame_that_engines_may_write_is_purged_before_it_becomes_a_table() {
     m.frames.set_flags(l4, crate::frames::flag::TLB_R);
     assert_eq!(g.unpin(l4), 0);
     assert_eq!(m.frames.flags(l1), crate::frames::flag::TLB_R);
-    assert_eq!(g.domain.release(l1, None), 0);
+    assert_eq!(g.domain.release(l1, Caller::Host), 0);
     assert!(other.take_purges().expect("a list").contains(&Purge::Frame(l1)));
     assert_eq!(m.frames.flags(l1), 0);
 }
@@ -441,9 +460,13 @@ fn descriptor_pages_are_checked_and_protected() {
     let gdt = g.table(&[(1, CODE0), (2, CODE3)]);
     let [l4, .., l1] = g.tree(&[(0, entry(gdt, RW))]);
     assert_eq!(g.pin(4, l4), 0);
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, None), EINVAL, "mapped writable");
+    assert_eq!(
+        g.domain.set_gdt(0, &[gdt], 8, Caller::Host),
+        EINVAL,
+        "mapped writable"
+    );
     assert_eq!(g.update(l1, 0, entry(gdt, RO)), 0);
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, None), 0);
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), 0);
     assert_eq!(
         (g.ty(gdt), g.read(gdt, 1)),
         ("segdesc", CODE3),
@@ -463,11 +486,11 @@ fn descriptor_pages_are_checked_and_protected() {
         "a page table"
     );
     let bad = g.table(&[(7, TSS)]);
-    assert_eq!(g.domain.set_gdt(0, &[bad], 8, None), EINVAL);
+    assert_eq!(g.domain.set_gdt(0, &[bad], 8, Caller::Host), EINVAL);
     assert_eq!(g.ty(gdt), "segdesc", "the old one stays");
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 7169, None), EINVAL);
-    assert_eq!(g.domain.ldt_map(0, 0, gdt, None), 0);
-    assert_eq!(g.domain.set_gdt(0, &[], 0, None), 0);
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 7169, Caller::Host), EINVAL);
+    assert_eq!(g.domain.ldt_map(0, 0, gdt, Caller::Host), 0);
+    assert_eq!(g.domain.set_gdt(0, &[], 0, Caller::Host), 0);
     assert_eq!(g.ty(gdt), "segdesc", "still an LDT page");
     g.audit();
     assert_eq!(g.ext(13, 0, 0), 0);

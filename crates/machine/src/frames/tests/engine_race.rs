@@ -56,7 +56,7 @@ fn race(mut attack: impl FnMut(&mut Race)) {
         cpu.cpl = 3;
         let mut stores = 0u64;
         while !quit.load(Ordering::SeqCst) {
-            shared.in_guest.store(true, Ordering::SeqCst);
+            let _in_guest = shared.enter();
             cpu.apply_purges();
             cpu.set_base(l4, true);
             cpu.budget = 5000;
@@ -64,7 +64,6 @@ fn race(mut attack: impl FnMut(&mut Race)) {
             if cpu.run() == Stop::Budget {
                 stores += 1;
             }
-            shared.in_guest.store(false, Ordering::SeqCst);
         }
         stores
     });
@@ -101,7 +100,7 @@ fn untouched(r: &mut Race, freed: &[Mfn]) {
         std::thread::yield_now();
     }
     for m in got {
-        r.victim.domain.release(m, None);
+        r.victim.domain.release(m, Caller::Host);
     }
 }
 
@@ -113,7 +112,7 @@ fn a_frame_is_not_written_after_it_was_unmapped_and_freed() {
         let fresh = r.guest.one();
         assert_eq!(r.guest.update(r.l1, i, entry(fresh, RW)), 0);
         let old = std::mem::replace(&mut r.frames[i], fresh);
-        assert_eq!(r.guest.domain.release(old, None), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
         untouched(r, &[old]);
     });
 }
@@ -128,7 +127,7 @@ fn neither_a_table_nor_what_it_mapped_is_written_after_the_table_was_taken_away(
         let mut freed = std::mem::replace(&mut r.frames, fresh);
         freed.push(old);
         for m in &freed {
-            assert_eq!(r.guest.domain.release(*m, None), 0);
+            assert_eq!(r.guest.domain.release(*m, Caller::Host), 0);
         }
         untouched(r, &freed);
     });
@@ -148,7 +147,7 @@ fn entries_forged_in_a_former_table_are_never_followed() {
         std::thread::yield_now();
         assert_eq!(r.victim.read(target, 0), 0, "a forged entry was used");
         assert_eq!(r.guest.update(table, 100, 0), 0);
-        assert_eq!(r.guest.domain.release(old, None), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
     });
 }
 
@@ -168,7 +167,7 @@ fn a_page_is_not_written_after_it_became_a_table() {
             }
             assert_eq!(r.guest.unpin(old), 0);
         }
-        assert_eq!(r.guest.domain.release(old, None), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
     });
 }
 
@@ -231,7 +230,9 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
     let l1 = guest.table(&[(0, entry(table, RO))]);
     guest.fill(l2, &[(1, entry(l1, RW)), (2, entry(table, RW))]);
     assert_eq!(
-        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        guest
+            .domain
+            .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
         0
     );
     assert_eq!(guest.ty(table), "l1");
@@ -279,7 +280,9 @@ fn an_op_with_two_operands_in_one_tlb_entry_completes() {
     );
     guest.fill(l2, &[(1, entry(low, RW)), (9, entry(high, RW))]);
     assert_eq!(
-        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        guest
+            .domain
+            .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
         0
     );
     let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
@@ -303,7 +306,9 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
     m.host_write(code[1].maddr() + 0x100, &program);
     let [l4, ..] = guest.tree(&[(0, entry(code[0], RW)), (1, entry(code[1], RW))]);
     assert_eq!(
-        guest.domain.set_base(0, BaseKind::Kernel, Some(l4), None, || ()),
+        guest
+            .domain
+            .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
         0
     );
     let each = 2000;
@@ -317,14 +322,13 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
                 cpu.set_base(l4, true);
                 cpu.rip = start;
                 for _ in 0..each / 10 {
-                    shared.in_guest.store(true, Ordering::SeqCst);
+                    let _in_guest = shared.enter();
                     cpu.apply_purges();
                     cpu.budget = 20;
                     while cpu.budget > 0 {
                         cpu.run();
                         cpu.apply_purges();
                     }
-                    shared.in_guest.store(false, Ordering::SeqCst);
                 }
             });
         }

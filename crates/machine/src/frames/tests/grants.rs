@@ -17,20 +17,24 @@ fn a_granted_frame_is_mapped_and_unmapped_with_its_own_references() {
     let (g, owner, [.., l1]) = pair();
     let f = owner.one();
     let at = GrantAddress::Linear(0x5000);
-    assert_eq!(g.domain.grant_map(0, at, f, 2, RW, None), 0);
+    assert_eq!(g.domain.grant_map(0, at, f, 2, RW, Caller::Host), 0);
     assert_eq!((g.refs(f), g.count(f), pte::mfn(g.read(l1, 5))), (2, 1, f.0));
     g.audit();
     assert_eq!(
-        g.domain.grant_unmap(0, at, Mfn(f.0 + 1), true, None, None),
+        g.domain
+            .grant_unmap(0, at, Mfn(f.0 + 1), true, None, Caller::Host),
         EINVAL
     );
-    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, None), 0);
+    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, Caller::Host), 0);
     assert_eq!((g.refs(f), g.count(f), g.read(l1, 5)), (1, 0, 0));
-    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, None), EINVAL);
+    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, Caller::Host), EINVAL);
     let entry_at = GrantAddress::Entry(l1.maddr() + 8);
-    assert_eq!(g.domain.grant_map(0, entry_at, f, 2, RO, None), 0);
+    assert_eq!(g.domain.grant_map(0, entry_at, f, 2, RO, Caller::Host), 0);
     assert_eq!((g.refs(f), g.count(f)), (2, 0));
-    assert_eq!(g.domain.grant_unmap(0, entry_at, f, true, None, None), EINVAL);
+    assert_eq!(
+        g.domain.grant_unmap(0, entry_at, f, true, None, Caller::Host),
+        EINVAL
+    );
     g.audit();
 }
 
@@ -48,18 +52,21 @@ fn only_live_tables_of_ones_own_take_grant_mappings() {
         u64::MAX - 7,
     ] {
         assert_eq!(
-            g.domain.grant_map(0, GrantAddress::Entry(maddr), f, 2, RO, None),
+            g.domain
+                .grant_map(0, GrantAddress::Entry(maddr), f, 2, RO, Caller::Host),
             EINVAL
         );
     }
     for va in [0x4000_0000, 0xffff_8000_0000_0000] {
         assert_eq!(
-            g.domain.grant_map(0, GrantAddress::Linear(va), f, 2, RO, None),
+            g.domain
+                .grant_map(0, GrantAddress::Linear(va), f, 2, RO, Caller::Host),
             EINVAL
         );
     }
     assert_eq!(
-        g.domain.grant_map(9, GrantAddress::Linear(0), f, 2, RO, None),
+        g.domain
+            .grant_map(9, GrantAddress::Linear(0), f, 2, RO, Caller::Host),
         EINVAL,
         "no such vCPU"
     );
@@ -71,7 +78,11 @@ fn only_live_tables_of_ones_own_take_grant_mappings() {
 fn a_mapper_cannot_widen_copy_or_keep_its_mapping() {
     let (mut g, owner, [_, _, l2, l1]) = pair();
     let f = owner.one();
-    assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RO, None), 0);
+    assert_eq!(
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0), f, 2, RO, Caller::Host),
+        0
+    );
     let e = g.read(l1, 0);
     assert_eq!(g.update(l1, 0, e | pte::RW), EBUSY);
     assert_eq!(g.update(l1, 1, e), EBUSY);
@@ -96,15 +107,19 @@ fn the_granters_frame_cannot_become_a_table_or_be_freed_under_a_mapping() {
     let (g, mut owner, _) = pair();
     let f = owner.one();
     let free = owner.domain.machine.free_frames();
-    assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RW, None), 0);
+    assert_eq!(
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
+        0
+    );
     assert_eq!(owner.pin(1, f), EINVAL);
-    assert_eq!(owner.domain.release(f, None), 0);
+    assert_eq!(owner.domain.release(f, Caller::Host), 0);
     assert_eq!(owner.domain.machine.free_frames(), free);
     assert_eq!(owner.domain.destroy(), 1);
     owner.audit();
     assert_eq!(
         g.domain
-            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, None),
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, Caller::Host),
         0
     );
     assert_eq!(owner.domain.machine.free_frames(), free + 1);
@@ -117,11 +132,13 @@ fn a_frame_with_a_table_type_cannot_be_granted_writable() {
     let table = owner.one();
     assert_eq!(owner.pin(1, table), 0);
     assert_eq!(
-        g.domain.grant_map(0, GrantAddress::Linear(0), table, 2, RW, None),
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0), table, 2, RW, Caller::Host),
         EBUSY
     );
     assert_eq!(
-        g.domain.grant_map(0, GrantAddress::Linear(0), table, 2, RO, None),
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0), table, 2, RO, Caller::Host),
         0
     );
     g.audit();
@@ -134,11 +151,15 @@ fn translations_of_a_granted_frame_are_purged_when_it_is_unmapped() {
     let other = Arc::new(VcpuShared::default());
     m.register_vcpu(&other);
     let f = owner.one();
-    assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RW, None), 0);
+    assert_eq!(
+        g.domain
+            .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
+        0
+    );
     m.frames.set_flags(f, flag::TLB_R | flag::TLB_W);
     assert_eq!(
         g.domain
-            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, None),
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, None, Caller::Host),
         0
     );
     assert_eq!(other.take_purges(), Some(vec![Purge::Frame(f)]));
@@ -149,15 +170,19 @@ fn unmap_and_replace_moves_the_other_entry() {
     let (mut g, owner, [.., l1]) = pair();
     let (f, mine) = (owner.one(), g.one());
     assert_eq!(g.update(l1, 7, entry(mine, RW)), 0);
-    assert_eq!(g.domain.grant_map(0, GrantAddress::Linear(0), f, 2, RW, None), 0);
     assert_eq!(
         g.domain
-            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0), None),
+            .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
+        0
+    );
+    assert_eq!(
+        g.domain
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0), Caller::Host),
         EINVAL
     );
     assert_eq!(
         g.domain
-            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0x7000), None),
+            .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0x7000), Caller::Host),
         0
     );
     assert_eq!((pte::mfn(g.read(l1, 0)), g.read(l1, 7)), (mine.0, 0));

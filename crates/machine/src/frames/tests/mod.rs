@@ -14,7 +14,7 @@ use crate::mem::Mfn;
 use crate::mmu::pte;
 use crate::pv::mmu_ops::{self, Outcome, PvCpu, Who};
 use crate::pv::mmuext;
-use crate::shared::VcpuShared;
+pub(super) use crate::shared::{Caller, VcpuShared};
 use std::sync::Arc;
 
 pub const EPERM: i64 = -1;
@@ -89,7 +89,7 @@ impl PvCpu for Guest {
         self.flushes.push(who);
     }
     fn set_ldt(&mut self, va: u64, entries: u32) {
-        self.domain.ldt_clear(self.id, None);
+        self.domain.ldt_clear(self.id, Caller::Host);
         self.ldt = (va, entries);
     }
 }

@@ -160,7 +160,7 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
                 bits,
             } => {
                 let at = frame(table).maddr() + index as u64 * 8;
-                ptwr(&g.domain, &g.shared, at, false, &mut |_| {
+                ptwr(&g.domain, Caller::Vcpu(&g.shared), at, false, &mut |_| {
                     Some(entry(frame(to), bits))
                 });
             }
@@ -177,7 +177,7 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
                 }
             }
             Step::Release { frame: f } => {
-                g.domain.release(frame(f), None);
+                g.domain.release(frame(f), Caller::Host);
             }
             Step::GetRef { frame: f, writable } => {
                 if g.domain.get_ref(frame(f), writable) == 0 {
@@ -186,7 +186,7 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
             }
             Step::PutRef { frame: f, writable } => g.domain.put_ref(frame(f), writable),
             Step::Gdt { frame: f, entries } => {
-                g.domain.set_gdt(0, &[frame(f), frame(f)], entries, None);
+                g.domain.set_gdt(0, &[frame(f), frame(f)], entries, Caller::Host);
             }
             Step::Tree { first, linear } => plant(
                 g,

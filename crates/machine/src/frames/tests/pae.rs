@@ -128,7 +128,7 @@ fn halves_of_an_entry_may_be_written_in_either_order() {
     // The upper half first: it makes the entry name no memory, so it is taken and the entry is not present.
     let at = l1.maddr() + 24;
     let upper = |g: &Guest, value: u64, half: bool| {
-        ptwr(&g.domain, &g.shared, at, half, &mut |old| {
+        ptwr(&g.domain, Caller::Vcpu(&g.shared), at, half, &mut |old| {
             Some(old & 0xffff_ffff | value << 32)
         })
     };
@@ -142,7 +142,7 @@ fn halves_of_an_entry_may_be_written_in_either_order() {
 fn a_flat_segment_is_made_to_reach_the_machine_to_phys_table() {
     let mut g = pae();
     let gdt = g.table(&[(1, 0x00cf_b200_0000_67ff | 0xf << 48), (2, 0x00c0_b200_0000_0fff)]);
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, None), 0);
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), 0);
     assert_eq!(g.read(gdt, 1) & 0xffff, 0xffff);
     assert_eq!(g.read(gdt, 2) & 0xffff, 0x0fff, "a small one stays");
     let gate = |sel: u64| sel << 16 | 0x0000_ec00 << 32 | 0x1234;
@@ -164,13 +164,14 @@ fn no_grant_is_mapped_at_an_address_beyond_the_guests() {
     let f = g.one();
     for va in [1 << 32, 0x5000 | 1 << 32, 0x5000 | 1 << 63] {
         assert_eq!(
-            g.domain.grant_map(0, GrantAddress::Linear(va), f, 1, RW, None),
+            g.domain
+                .grant_map(0, GrantAddress::Linear(va), f, 1, RW, Caller::Host),
             EINVAL
         );
     }
     assert_eq!(
         g.domain
-            .grant_map(0, GrantAddress::Linear(0x5000), f, 1, RW, None),
+            .grant_map(0, GrantAddress::Linear(0x5000), f, 1, RW, Caller::Host),
         0
     );
     assert_eq!(pte::mfn(g.read(l1, 5)), f.0);
