@@ -1,13 +1,9 @@
 """`domzero.abi` says what Xen's public headers say."""
 
 import json
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import probe
+import pytest
 
 GOLDEN: dict[str, dict[str, int]] = json.loads(probe.GOLDEN.read_text())
 

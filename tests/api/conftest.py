@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from dom0_server import ROOT, Server
+from building import build_shell
+from dom0_server import Server
 from openapi_check import OpenApi
 
 
@@ -53,14 +51,9 @@ def machine() -> None:
 
 
 @pytest.fixture(scope="session")
-def shell(machine: None) -> str:
+def shell(machine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The kernel of guests/shell."""
-    if shutil.which("gcc") is None or shutil.which("make") is None:
-        pytest.skip("needs gcc and make")
-    if not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("needs Xen's headers (libxen-dev)")
-    subprocess.run(["make", "-s", "-C", str(ROOT / "guests" / "shell")], check=True)
-    return str(ROOT / "guests" / "shell" / "shell")
+    return build_shell(tmp_path_factory.mktemp("shell"))
 
 
 @pytest.fixture

@@ -116,7 +116,12 @@ def test_more_input_than_any_queue_holds_is_read_whole_by_a_slow_guest(server: S
     domain = create("slow", paused=True)
     lines = [f"echo line {n} of many" for n in range(12_000)]
     with stream(server, domain["uuid"]) as websocket:
-        typist = threading.Thread(target=lambda: [websocket.send(line.encode() + b"\n") for line in lines])
+
+        def type_lines() -> None:
+            for line in lines:
+                websocket.send(line.encode() + b"\n")
+
+        typist = threading.Thread(target=type_lines)
         typist.start()
         assert server.cli("unpause", "slow").returncode == 0
         data = read_until(websocket, b"line 11999 of many\r\n")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from dom0_server import Server, until
+from dom0_server import Server
+from waiting import unchanged, until
 
 Create = Callable[..., dict[str, object]]
 
@@ -85,14 +85,12 @@ def test_desired_states_are_reached_by_patch(api: httpx.Client, create: Create) 
 
 def test_a_paused_domain_does_nothing_until_it_is_unpaused(api: httpx.Client, create: Create) -> None:
     assert create("asleep", paused=True)["state"] == "paused"
-    time.sleep(0.3)
-    assert console(api, "asleep") == ""
+    assert unchanged(lambda: console(api, "asleep")) == ""
     assert api.post("/domains/asleep/unpause").json()["state"] in ("running", "blocked")
     booted(api, "asleep")
     assert api.post("/domains/asleep/pause").json()["state"] == "paused"
     type_line(api, "asleep", "echo awake")
-    time.sleep(0.3)
-    assert "awake" not in console(api, "asleep")
+    assert "awake" not in unchanged(lambda: console(api, "asleep"))
     api.post("/domains/asleep/unpause")
     until(lambda: "awake" in console(api, "asleep"))
 

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("domzero._machine", reason="the machine is not built")
 
+from building import COMMAND, Run, build_shell
+
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.errors import DomzeroError
-
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "domzero"]
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The kernel of guests/shell: a guest that does what it is told on its console."""
-    if shutil.which("cc") is None or shutil.which("make") is None:
-        pytest.skip("no C compiler")
-    if not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("no Xen headers (libxen-dev)")
-    directory = tmp_path_factory.mktemp("shell")
-    shutil.copytree(ROOT / "guests" / "shell", directory, dirs_exist_ok=True)
-    (directory / "shell").unlink(missing_ok=True)
-    subprocess.run(["make", "-s", "-C", directory, "shell"], check=True)
-    return str(directory / "shell")
+    return build_shell(tmp_path_factory.mktemp("shell"))
 
 
 @pytest.fixture(scope="session")

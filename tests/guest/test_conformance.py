@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from building import ROOT, Run, build_guests
 
 pytestmark = pytest.mark.guest
 SUITE = ROOT / "guests" / "suite"
 NAMES = sorted(path.stem for path in SUITE.glob("*.c"))
-
-UNFINISHED: dict[str, str] = {}  # guest -> what is missing; whoever adds it takes the line away
 
 
 def options_of(name: str) -> dict[str, str]:
@@ -24,11 +20,7 @@ def options_of(name: str) -> dict[str, str]:
 
 
 CASES = [
-    pytest.param(
-        *(name, width),
-        id=f"{name}-{width}",
-        marks=[pytest.mark.xfail(reason=UNFINISHED[name], strict=False)] if name in UNFINISHED else [],
-    )
+    pytest.param(name, width, id=f"{name}-{width}")
     for name in NAMES
     for width in ("64", "32")
     if options_of(name).get("widths", width) == width
@@ -38,13 +30,7 @@ CASES = [
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with all guests, built."""
-    if shutil.which("gcc") is None or shutil.which("make") is None:
-        pytest.skip("no C compiler")
-    if not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("no Xen headers (libxen-dev)")
-    out = tmp_path_factory.mktemp("suite")
-    subprocess.run(["make", "-s", "-j2", "-C", ROOT / "guests", f"OUT={out}"], check=True)
-    return out
+    return build_guests(tmp_path_factory.mktemp("suite"))
 
 
 @pytest.mark.parametrize(("name", "width"), CASES)
@@ -56,8 +42,6 @@ def test_a_guest_of_the_suite_passes(suite: Path, domzero_run: Run, name: str, w
         *("--timeout", options.get("seconds", "60"), "--audit"),
         limit=240,
     )
-    if b"32-bit kernels cannot be run yet" in result.stderr:
-        pytest.skip("no 32-bit domains yet")
     output = result.stdout.decode(errors="replace")
     assert "  FAIL" not in output, output
     if options.get("ends") == "crash":

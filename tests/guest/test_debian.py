@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Run
+from building import COMMAND, Run, busybox_of
+from waiting import until
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
-from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
+from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
 from domzero.dom0.lifecycle import DomainSession, EndKind
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
-
-
-def until(condition: Callable[[], bool], limit: float = 240) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def options(image: Image, *more: str) -> tuple[str, ...]:
@@ -72,13 +65,12 @@ def test_domain_0_asks_and_it_shuts_down(debian: Image) -> None:
 def test_a_compressed_initramfs_of_somebody_else_runs_its_binary(
     debian: Image, domzero_run: Run, tmp_path: Path
 ) -> None:
-    busybox = next(entry.data for entry in read_cpio(Path(debian.ramdisk).read_bytes()) if entry.name == "bin/busybox")
     init = "#!/bin/busybox sh\n/bin/busybox echo the sum is $((40 + 2))\n/bin/busybox poweroff -f\n"
     entries = [
         directory("bin"),
         directory("dev"),
         char_device("dev/console", 5, 1),
-        file("bin/busybox", busybox, 0o755),
+        file("bin/busybox", busybox_of(debian), 0o755),
         file("init", init, 0o755),
     ]
     ramdisk = tmp_path / "initramfs.gz"
@@ -100,9 +92,10 @@ def test_a_reboot_from_inside_boots_it_again(debian: Image) -> None:
     )
     assert process.stdin is not None and process.stdout is not None
     for command in (b"reboot -f\n", b"poweroff -f\n"):
-        while b"A busybox shell follows" not in process.stdout.readline():
-            assert process.poll() is None
-        time.sleep(1)  # what is typed before the shell reads is kept by the tty, but not by a reboot
+        seen = b""
+        while not re.search(rb"A busybox shell follows.*:[~/]\S*# ", seen, re.DOTALL):  # its prompt: it reads
+            seen += os.read(process.stdout.fileno(), 4096)
+            assert process.poll() is None, seen[-2000:]
         process.stdin.write(command)
         process.stdin.flush()
     _, error = process.communicate(timeout=300)

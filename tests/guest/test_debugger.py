@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from building import ROOT, Run, need_compiler
 
 from domzero.dom0.images.cache import Image
 from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
@@ -16,8 +15,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
 
 def test_a_debugger_stops_its_child_where_it_asked(debian: Image, domzero_run: Run, tmp_path: Path) -> None:
-    if shutil.which("gcc") is None:
-        pytest.skip("no C compiler")
+    need_compiler(headers=False)
     program, ramdisk = tmp_path / "init", tmp_path / "ramdisk"
     source = ROOT / "tests" / "guest" / "debugger.c"
     subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from building import ROOT, build_guests
 
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.lifecycle import DomainSession, EndKind
@@ -28,13 +26,7 @@ ROUNDS = 2000
 @pytest.fixture(scope="session")
 def fuzzers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the fuzzing guests, built."""
-    if shutil.which("gcc") is None or shutil.which("make") is None:
-        pytest.skip("no C compiler")
-    if not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("no Xen headers (libxen-dev)")
-    out = tmp_path_factory.mktemp("fuzz")
-    subprocess.run(["make", "-s", "-C", ROOT / "guests", f"OUT={out}", "fuzz"], check=True)
-    return out
+    return build_guests(tmp_path_factory.mktemp("fuzz"), "fuzz")
 
 
 def run_one(fuzzers: Path, width: str, seed: int, vcpus: int) -> list[str]:

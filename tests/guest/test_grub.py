@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from building import Run
+from waiting import until
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.lifecycle import DomainSession, EndKind
 
 pytestmark = pytest.mark.guest
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kernel", ["grub-x86_64-xen.bin", "grub-i386-xen.bin"])

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from building import ROOT, Run, need_compiler
 
 pytestmark = pytest.mark.guest
 
@@ -58,10 +58,7 @@ def answers(text: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the probe, built."""
-    if shutil.which("gcc") is None or shutil.which("make") is None:
-        pytest.skip("no C compiler")
-    if not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("no Xen headers (libxen-dev)")
+    need_compiler()
     out = tmp_path_factory.mktemp("probe")
     shutil.copytree(ROOT / "guests" / "probe", out, dirs_exist_ok=True)
     subprocess.run(["make", "-s", "-B", "-C", out], check=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import kernels
 import pytest
-from conftest import COMMAND, Run
+from building import COMMAND, Run
 
 pytestmark = pytest.mark.guest
 SMALL = ("--memory", "16")
@@ -145,9 +145,10 @@ def running(shell: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_signal_ends_everything(running: subprocess.Popen[bytes], number: int, status: int, busy: bool) -> None:
     assert running.stdin is not None
     if busy:
-        running.stdin.write(b"spin\n")
+        running.stdin.write(b"echo busy\nspin\n")
         running.stdin.flush()
-        time.sleep(0.3)
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"busy\n"
     running.send_signal(number)
     assert running.wait(10) == status
 

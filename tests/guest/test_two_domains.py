@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from building import build_guests
 
 from domzero.abi.sched import ShutdownReason
 from domzero.builder.domain import build_domain
@@ -25,11 +23,7 @@ PAGES = 16 << 8
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the guest in both widths."""
-    if shutil.which("gcc") is None or not Path("/usr/include/xen/xen.h").exists():
-        pytest.skip("no C compiler or no Xen headers (libxen-dev)")
-    out = tmp_path_factory.mktemp("pair")
-    subprocess.run(["make", "-s", "-C", ROOT / "guests", f"OUT={out}", "pair"], check=True)
-    return out
+    return build_guests(tmp_path_factory.mktemp("pair"), "pair")
 
 
 def start(host: Host, kernel: Path, role: str, peer: int) -> tuple[Domain, Console]:

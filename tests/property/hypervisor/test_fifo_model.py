@@ -1,11 +1,8 @@
 """FIFO event channels against a small model: a guest that follows the rules loses no event, whatever happens."""
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 import fakes
 from fifo_guest import MASKED, FifoGuest
 from hypothesis import settings

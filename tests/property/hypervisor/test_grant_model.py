@@ -3,11 +3,8 @@ and the books are right."""
 
 import os
 import struct
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 import fakes
 from hypothesis import settings
 from hypothesis import strategies as st

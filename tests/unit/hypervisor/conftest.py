@@ -1,14 +1,10 @@
 """Fixtures on the fake machine."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 import fakes
+import pytest
 
 
 @pytest.fixture

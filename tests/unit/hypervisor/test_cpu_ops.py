@@ -10,7 +10,7 @@ from domzero.abi.arch_x86 import trap_info
 from domzero.abi.errno import Errno
 from domzero.abi.xen import Hypercall, multicall_entry
 from domzero.hypervisor import hypercalls
-from domzero.hypervisor.hypercalls import TABLE, State, compat
+from domzero.hypervisor.hypercalls import TABLE, State
 
 H = Hypercall
 
@@ -348,17 +348,6 @@ def test_no_bad_pointer_gets_past_any_hypercall(domain: Any, vcpu: Any) -> None:
             for command in range(40):
                 domain.shutdown_code = domain.latched_code = None
                 assert isinstance(hypercall(vcpu, nr, command, value, value, value, value, value), int)
-
-
-def test_docs_compat_md_is_up_to_date() -> None:
-    assert compat.main(["--check"]) == 0
-
-
-def test_the_compat_check_fails_for_a_document_that_differs(tmp_path: Any) -> None:
-    document = tmp_path / "compat.md"
-    assert compat.main(["--check", "--output", str(document)]) == 1
-    assert compat.main(["--output", str(document)]) == 0
-    assert compat.main(["--check", "--output", str(document)]) == 0
 
 
 def test_registering_a_command_twice_is_an_error() -> None:

@@ -1,16 +1,16 @@
 """Domains: time pages, crashes, our own bugs, the threads of vCPUs, and the end."""
 
 import struct
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import fakes
 import pytest
+from waiting import unchanged, until
 
+from domzero import _machine
 from domzero.abi.sched import ShutdownReason
 from domzero.errors import ConfigError, ResourceError
-from domzero.hypervisor import vcpu as vcpu_module
 from domzero.hypervisor.domain import DomainSpec
 
 WAIT_S = 20
@@ -20,14 +20,13 @@ WAIT_S = 20
 def threaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A host whose vCPUs run in threads; exits come from `hw.exits`, then guest code that never stops."""
     for exit_ in fakes.EXITS:
-        monkeypatch.setattr(vcpu_module._machine, exit_.__name__, exit_)
+        monkeypatch.setattr(_machine, exit_.__name__, exit_)
 
     def run(self: Any, budget: int, deadline_ns: int = 0) -> Any:
         if self.exits:
             return self.exits.pop(0)
         kicks = self.kicked
-        while self.kicked == kicks:
-            time.sleep(0.001)
+        until(lambda: bool(self.kicked != kicks), WAIT_S)
         return fakes.ExitInterrupted()
 
     monkeypatch.setattr(fakes.FakeVcpu, "run", run)
@@ -151,7 +150,7 @@ def test_a_paused_domain_runs_no_guest_code_until_it_is_unpaused(threaded: Any) 
     assert not domain.vcpus[0].in_guest
     with threaded.lock:
         domain.vcpus[0].hw.exits.append(fakes.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
-    assert domain.wait(0.05) is None
+    assert unchanged(lambda: (domain.wait(0.001), len(domain.vcpus[0].hw.exits))) == (None, 1)
     domain.unpause()
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_poweroff
 
@@ -159,9 +158,7 @@ def test_a_paused_domain_runs_no_guest_code_until_it_is_unpaused(threaded: Any) 
 def test_a_blocked_vcpu_wakes_for_an_event_from_another_thread(threaded: Any) -> None:
     domain = start(threaded, fakes.ExitHypercall(29, (1, 0, 0, 0, 0, 0)))
     vcpu = domain.vcpus[0]
-    deadline = time.monotonic() + WAIT_S
-    while not vcpu.is_blocked and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(lambda: bool(vcpu.is_blocked), WAIT_S)
     with threaded.lock:
         vcpu.hw.exits.append(fakes.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
         domain.evtchn.set_pending(domain.evtchn.alloc_unbound(0))

@@ -5,22 +5,13 @@ from typing import Any
 
 import pytest
 from fakes import hypercall, make_domain
+from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
 
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
-from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.abi.xen import Hypercall
 from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
-
-SELF = DOMID_SELF
-
-
-def gnttab(v: Any, command: int, *args: Any) -> tuple[int, list[Any]]:
-    data = b"".join(bytes(arg) for arg in args)
-    va = v.hw.place(data)
-    rc = hypercall(v, Hypercall.HYPERVISOR_grant_table_op, command, va, len(args))
-    size = len(data) // max(len(args), 1)
-    return rc, [type(a).from_buffer_copy(v.hw.peek(va + i * size, size)) for i, a in enumerate(args)]
 
 
 def grant(domain: Any, ref: int, domid: int, mfn: int, flags: int = Gtf.GTF_permit_access) -> None:
@@ -154,14 +145,6 @@ def test_flags_stay_while_somebody_else_still_uses_the_grant(domain: Any, mfn: i
     assert flags_of(domain, 9) & (Gtf.GTF_reading | Gtf.GTF_writing) == Gtf.GTF_reading
 
 
-def copy_arg(source: tuple[int, int, int], dest: tuple[int, int, int], length: int, flags: int) -> abi.gnttab_copy:
-    arg = abi.gnttab_copy()
-    arg.source.u.gmfn, arg.source.domid, arg.source.offset = source
-    arg.dest.u.gmfn, arg.dest.domid, arg.dest.offset = dest
-    arg.len, arg.flags = length, flags
-    return arg
-
-
 def test_copy_moves_bytes_between_own_and_granted_frames(host: Any, domain: Any, vcpu: Any, mfn: int) -> None:
     other = make_domain(host)
     (theirs,) = other.hw.alloc(1)
@@ -226,19 +209,6 @@ def granter(host: Any, domain: Any) -> Any:
     grant(other, 20, domain.domid, other.hw.alloc(1)[0])
     grant(other, 21, domain.domid, other.hw.alloc(1)[0], Gtf.GTF_permit_access | Gtf.GTF_readonly)
     return other
-
-
-def map_ref(v: Any, dom: int, ref: int, flags: int = 2, address: int = 0x5000) -> Any:
-    arg = abi.gnttab_map_grant_ref(address, flags, ref, dom)
-    rc, [result] = gnttab(v, GrantTableOp.GNTTABOP_map_grant_ref, arg)
-    assert rc == 0
-    return result
-
-
-def unmap_ref(v: Any, handle: int, address: int = 0x5000, bus: int = 0) -> int:
-    arg = abi.gnttab_unmap_grant_ref(address, bus, handle)
-    _, [result] = gnttab(v, GrantTableOp.GNTTABOP_unmap_grant_ref, arg)
-    return int(result.status)
 
 
 def test_a_guest_maps_and_unmaps_what_another_has_granted(granter: Any, vcpu: Any) -> None:
@@ -374,8 +344,13 @@ def test_an_entry_that_changes_under_every_try_is_given_up(host: Any, domain: An
 
 def test_unmap_and_replace_without_a_new_address_only_unmaps(granter: Any, vcpu: Any) -> None:
     result = map_ref(vcpu, granter.domid, 20)
-    seen = []
-    vcpu.hw.grant_unmap = lambda *_args, **kwargs: seen.append(kwargs["replace"]) or 0
+    seen: list[int | None] = []
+
+    def grant_unmap(*_args: Any, **kwargs: Any) -> int:
+        seen.append(kwargs["replace"])
+        return 0
+
+    vcpu.hw.grant_unmap = grant_unmap
     arg = abi.gnttab_unmap_and_replace(0x5000, 0, result.handle)
     assert gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_and_replace, arg)[1][0].status == 0
     assert seen == [None]

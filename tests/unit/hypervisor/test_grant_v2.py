@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fakes import make_domain
-from test_grant import SELF, copy_arg, gnttab, map_ref, unmap_ref
+from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
 
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno

@@ -52,7 +52,7 @@ class FifoGuest:
 
     def take(self, vcpu: int) -> list[int]:
         """Handles all events of a vCPU, as an upcall does: ports in the order of their delivery."""
-        handled = []
+        handled: list[int] = []
         ready = 0
         while True:
             for bit in range(32):

@@ -13,8 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from building import busybox_of
+
 from domzero.dom0.images import Image, ImageCache
-from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
+from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
 
 NUMBERS = 3000
 ZEROS_KIB = 4096
@@ -112,12 +114,11 @@ def _worker() -> str:
 
 def build(path: Path, image: Image) -> None:
     """Writes the initramfs; its busybox is the image's."""
-    busybox = next(entry.data for entry in read_cpio(Path(image.ramdisk).read_bytes()) if entry.name == "bin/busybox")
     names = ("bin", "dev", "proc", "sys", "tmp")
     entries = [
         *(directory(name) for name in names),
         char_device("dev/console", 5, 1),
-        file("bin/busybox", busybox, 0o755),
+        file("bin/busybox", busybox_of(image), 0o755),
         file("init", _INIT, 0o755),
         file("worker", _worker(), 0o644),
     ]

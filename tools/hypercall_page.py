@@ -1,23 +1,24 @@
-"""Which hypercalls are there: `docs/compat.md`, made from the table.
+"""docs/compat.md, which says what of Xen's hypercall interface is here: made from the hypervisor's dispatch tables.
 
-`python -m domzero.hypervisor.hypercalls.compat` writes the file; with `--check` it only says whether it is up to date
-(exit status 1 when not).
+`python tools/hypercall_page.py` writes the file; with `--check` it only says whether it is up to date (exit status 1
+when not).
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from hypercall_tests import IN_MACHINE_COMMANDS, REFUSED_IN_MACHINE, TESTS
+
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor.hypercalls import TABLE, Operation, State, SubOperation
-from domzero.hypervisor.hypercalls.evidence import IN_MACHINE_COMMANDS, REFUSED_IN_MACHINE, TESTS
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "compat.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "compat.md"
 
 _HEAD = """\
 # What of Xen's hypercall interface is here
 
-Made by `python -m domzero.hypervisor.hypercalls.compat` from the dispatch tables; `make check` fails when they differ.
+Made by `python tools/hypercall_page.py` from the dispatch tables; `make check` fails when they differ.
 
 | state | meaning |
 | --- | --- |
@@ -48,12 +49,12 @@ def _operation_state(row: Operation) -> State:
 
 
 def key_of(hypercall: str, command: str) -> str:
-    """The key of `evidence.TESTS`."""
+    """The key of `hypercall_tests.TESTS`."""
     return f"{hypercall} {command}".rstrip()
 
 
 def keys() -> list[str]:
-    """Every operation there is, as `evidence.TESTS` names them."""
+    """Every operation there is, as `hypercall_tests.TESTS` names them."""
     found = []
     for row in TABLE.values():
         commands = IN_MACHINE_COMMANDS.get(row.name) or [sub.name for sub in row.subs.values()] or [""]
@@ -98,7 +99,7 @@ def render() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Writes or checks the document."""
-    parser = argparse.ArgumentParser(prog="compat", description=__doc__)
+    parser = argparse.ArgumentParser(prog="hypercall_page", description=__doc__)
     parser.add_argument("--check", action="store_true", help="say whether the document is up to date")
     parser.add_argument("--output", type=Path, default=DOCUMENT)
     options = parser.parse_args(argv)
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if options.output.exists() and options.output.read_text() == text:
         return 0
-    print(f"{options.output} is out of date: python -m domzero.hypervisor.hypercalls.compat", file=sys.stderr)
+    print(f"{options.output} is out of date: python tools/hypercall_page.py", file=sys.stderr)
     return 1
 
 

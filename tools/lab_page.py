@@ -1,4 +1,4 @@
-"""docs/guide/lab.md, from a real run: `python -m domzero.lab.page > docs/guide/lab.md`."""
+"""docs/guide/lab.md, from a real run: `python tools/lab_page.py > docs/guide/lab.md`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from domzero.lab.lessons import LESSONS
 
 _HEAD = """# The lab: x86 and Xen's PV architecture, seen
 
-Made by `python -m domzero.lab.page` from a real run; a test fails when it is not current. The same in a terminal:
+Made by `python tools/lab_page.py` from a real run; a test fails when it is not current. The same in a terminal:
 `domzero lab TOPIC`, with `--json` for programs; `domzero lab instructions popfq cli` says everything about single
 instructions, `domzero lab unported --kernel vmlinuz` starts a kernel of yours at its native entry.
 

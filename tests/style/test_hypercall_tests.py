@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from domzero.hypervisor.hypercalls import compat
-from domzero.hypervisor.hypercalls.evidence import TESTS
+import hypercall_page
+from hypercall_tests import TESTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,8 +19,8 @@ def functions(pattern: str, *places: tuple[str, str]) -> set[str]:
 
 
 def test_every_operation_names_the_test_that_shows_it() -> None:
-    assert sorted(set(compat.keys()) - TESTS.keys()) == [], "add them to domzero/hypervisor/hypercalls/evidence.py"
-    assert sorted(TESTS.keys() - set(compat.keys())) == []
+    assert sorted(set(hypercall_page.keys()) - TESTS.keys()) == [], "add them to tools/hypercall_tests.py"
+    assert sorted(TESTS.keys() - set(hypercall_page.keys())) == []
 
 
 def test_the_tests_that_are_named_exist() -> None:
@@ -31,4 +31,11 @@ def test_the_tests_that_are_named_exist() -> None:
 
 
 def test_the_document_is_what_the_tables_say() -> None:
-    assert compat.main(["--check"]) == 0, "python -m domzero.hypervisor.hypercalls.compat"
+    assert hypercall_page.main(["--check"]) == 0, "python tools/hypercall_page.py"
+
+
+def test_a_document_that_differs_is_noticed(tmp_path: Path) -> None:
+    document = tmp_path / "compat.md"
+    assert hypercall_page.main(["--check", "--output", str(document)]) == 1
+    assert hypercall_page.main(["--output", str(document)]) == 0
+    assert hypercall_page.main(["--check", "--output", str(document)]) == 0

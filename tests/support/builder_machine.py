@@ -52,7 +52,7 @@ class BuilderVcpu:
         self.kernel_stack = (0, 0)
 
     def entry(self, mfn: int, index: int) -> int:
-        return struct.unpack_from("<Q", self.machine.ram, mfn * PAGE + index * 8)[0]
+        return int(struct.unpack_from("<Q", self.machine.ram, mfn * PAGE + index * 8)[0])
 
     def leaf(self, va: int) -> int:
         mfn = self.base
