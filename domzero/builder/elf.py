@@ -16,6 +16,10 @@ SHT_NOTE = 7
 SHT_NOBITS = 8
 _PN_MAX = 1024
 _SHN_MAX = 65535
+_NAME_MAX = 64
+"""Bytes of a section's name that are looked at."""
+_NAMES_MAX = 1 << 20
+"""Bytes of the table of section names that are looked at."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,8 +129,9 @@ def _sections(data: memoryview, wide: bool, shoff: int, shentsize: int, shnum: i
         raw.append((name, kind, address, offset, length))
     names = b""
     if strndx < len(raw) and raw[strndx][1] != SHT_NOBITS:
-        names = bytes(data[raw[strndx][3] : raw[strndx][3] + raw[strndx][4]])
+        start, length = raw[strndx][3], min(raw[strndx][4], _NAMES_MAX)
+        names = bytes(data[start : start + length])
     return tuple(
-        Section(names[name : names.find(b"\0", name)].decode("latin-1"), kind, address, offset, length)
+        Section(names[name : name + _NAME_MAX].split(b"\0")[0].decode("latin-1"), kind, address, offset, length)
         for name, kind, address, offset, length in raw
     )

@@ -12,10 +12,12 @@ from domzero.abi.features import XenFeature
 from domzero.builder import bzimage
 from domzero.builder.decompress import compression_of, decompress
 from domzero.builder.elf import EM_X86_64, ElfFile, is_elf, parse_elf
+from domzero.builder.files import read_file
 from domzero.builder.notes import XenNotes, find_notes
 from domzero.errors import ImageError
 
-FILE_MAX = 1 << 30
+KERNEL_MAX = 256 << 20
+"""Bytes that a kernel may have in its file: with its symbols, but not with all that a debugger wants."""
 _CACHED_KERNELS = 2
 _NESTING_MAX = 3
 
@@ -53,24 +55,6 @@ class KernelImage:
         return self.elf.entry if note is None else note
 
 
-def read_file(path: str | PathLike[str], what: str) -> bytes:
-    """Reads a kernel or ramdisk whole.
-
-    :param what: "kernel" or "ramdisk": the key of the error.
-    :raises ImageError: missing, unreadable, a directory, empty, or larger than FILE_MAX.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_MAX + 1)
-    except OSError as error:
-        raise ImageError(f"{fspath(path)}: {error.strerror or error}", key=what) from error
-    if not data:
-        raise ImageError(f"{fspath(path)}: the file is empty", key=what)
-    if len(data) > FILE_MAX:
-        raise ImageError(f"{fspath(path)}: larger than {FILE_MAX >> 20} MiB", key=what)
-    return data
-
-
 _cache: OrderedDict[tuple[str, int, int], KernelImage] = OrderedDict()
 
 
@@ -89,7 +73,7 @@ def load_kernel(path: str | PathLike[str]) -> KernelImage:
     if key in _cache:
         _cache.move_to_end(key)
         return _cache[key]
-    data = read_file(_unpacked_beside(name) or name, "kernel")
+    data = read_file(_unpacked_beside(name) or name, "kernel", KERNEL_MAX)
     image = parse_kernel(data, name)
     if is_elf(data):
         return image  # read again in a moment, and tens of megabytes that need not be kept

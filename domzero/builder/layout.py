@@ -47,6 +47,14 @@ def tables_for(start: int, end: int, *, is_32bit: bool = False) -> list[TableKey
     return keys
 
 
+def table_count(start: int, end: int, *, is_32bit: bool = False) -> int:
+    """How many `tables_for` gives, without making the list."""
+    root = 3 if is_32bit else 4
+    extra = 1 if is_32bit and end <= 3 << table_shift(2) else 0
+    levels = (table_shift(level) for level in range(1, root))
+    return 1 + extra + sum((end - 1 >> shift) - (start >> shift) + 1 for shift in levels)
+
+
 @dataclass(slots=True, frozen=True)
 class Layout:
     """Where everything is: pseudo-physical frame numbers, and virtual addresses `*_va`."""
@@ -106,7 +114,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     if base % PAGE_SIZE:
         raise ImageError(f"its VIRT_BASE {base:#x} is not page-aligned", key="kernel")
 
-    cursor = _kernel_end(image)
+    cursor = _kernel_end(image, nr_pages)
     ramdisk_pfn = p2m_pfn = 0
     if ramdisk_mapped:
         ramdisk_pfn, cursor = cursor, cursor + pages(ramdisk_size)
@@ -115,16 +123,20 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         p2m_pfn, cursor = cursor, cursor + p2m_pages
     start_info, store, console, pt_pfn = cursor, cursor + 1, cursor + 2, cursor + 3
 
-    keys: list[TableKey] = []
+    nr_pt_frames = 0
     while True:
-        stack = pt_pfn + len(keys)
+        stack = pt_pfn + nr_pt_frames
         end_va = base + ((stack + 1) << PAGE_SHIFT) + PADDING_MIN
         end_va = (end_va + END_ALIGN - 1) & ~(END_ALIGN - 1)
         _check_range(base, end_va, "initial mapping", is_32bit)
-        needed = tables_for(base, end_va, is_32bit=is_32bit)
-        if len(needed) <= len(keys):
+        needed = table_count(base, end_va, is_32bit=is_32bit)
+        if needed <= nr_pt_frames:
             break
-        keys = needed
+        nr_pt_frames = needed
+    unmapped = p2m_pages * (init_p2m is not None) + pages(ramdisk_size) * (not ramdisk_mapped)
+    if (end_va - base >> PAGE_SHIFT) + unmapped > nr_pages:  # before anything of that size is made
+        _does_not_fit((end_va - base >> PAGE_SHIFT) + unmapped, nr_pages, ramdisk_size)
+    keys = tables_for(base, end_va, is_32bit=is_32bit)
     tables = {key: pt_pfn + index for index, key in enumerate(keys)}
     cursor = end_pfn = (end_va - base) >> PAGE_SHIFT
 
@@ -163,7 +175,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         store_pfn=store,
         console_pfn=console,
         pt_pfn=pt_pfn,
-        nr_pt_frames=len(keys),
+        nr_pt_frames=nr_pt_frames,
         stack_pfn=stack,
         end_pfn=end_pfn,
         used_pfns=cursor,
@@ -172,16 +184,19 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     )
 
 
-def _kernel_end(image: KernelImage) -> int:
+def _kernel_end(image: KernelImage, nr_pages: int) -> int:
     """First frame behind the kernel's segments."""
     offset = image.notes.paddr_offset
-    end = 0
+    end = loaded = 0
     for segment in image.elf.loads():
         if segment.paddr < offset:
             raise ImageError(f"a segment at {segment.paddr:#x} lies below its PADDR_OFFSET {offset:#x}", key="kernel")
         end = max(end, segment.paddr - offset + segment.memsz)
+        loaded += segment.filesz
     if end >= 1 << 46:
         raise ImageError(f"a segment ends at the impossible physical address {end:#x}", key="kernel")
+    if pages(end) <= nr_pages and loaded > end:  # each byte would be written again and again
+        raise ImageError("its segments overlap: more is loaded than there is room between them", key="kernel")
     return pages(end)
 
 

@@ -12,6 +12,10 @@ from domzero.builder.elf import PT_NOTE, SHT_NOTE, ElfFile
 from domzero.errors import ImageError
 
 _PAGE_SIZE = 4096
+AREAS_MAX = 1 << 20
+"""Bytes of notes that are read, in all segments or sections together: kernels have a few hundred."""
+DESC_MAX = 4096
+"""Bytes of one note, or of a `__xen_guest` string, that are read."""
 _STRINGS = {
     ElfNote.INFO,
     ElfNote.XEN_VERSION,
@@ -77,20 +81,23 @@ class XenNotes:
 
 
 def find_notes(elf: ElfFile) -> XenNotes | None:
-    """Xen's notes in note segments, else in note sections, else the `__xen_guest` section; None without any."""
-    for segment in elf.segments:
-        if segment.type == PT_NOTE:
-            notes = _from_area(elf.data, segment.offset, segment.filesz)
-            if notes:
-                return notes
-    for section in elf.sections:
-        if section.type == SHT_NOTE:
-            notes = _from_area(elf.data, section.offset, section.size)
-            if notes:
-                return notes
+    """Xen's notes in note segments, else in note sections, else the `__xen_guest` section; None without any.
+
+    :raises ImageError: more notes than any kernel has.
+    """
+    segments = [(part.offset, part.filesz) for part in elf.segments if part.type == PT_NOTE]
+    sections = [(part.offset, part.size) for part in elf.sections if part.type == SHT_NOTE]
+    left = AREAS_MAX
+    for offset, size in (*segments, *sections):
+        if size > left:
+            raise ImageError(f"damaged ELF file: more than {AREAS_MAX >> 10} KiB of notes")
+        left -= size
+        notes = _from_area(elf.data, offset, size)
+        if notes:
+            return notes
     for section in elf.sections:
         if section.name == "__xen_guest" and section.size:
-            return _from_legacy(bytes(elf.data[section.offset : section.offset + section.size]))
+            return _from_legacy(bytes(elf.data[section.offset : section.offset + min(section.size, DESC_MAX)]))
     return None
 
 
@@ -102,7 +109,8 @@ def _entries(area: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, 
         name_at = offset + 12
         desc_at = name_at + (namesz + 3 & ~3)
         offset = desc_at + (descsz + 3 & ~3)
-        yield bytes(area[name_at : name_at + namesz]).rstrip(b"\0"), kind, area[desc_at : desc_at + descsz]
+        name = bytes(area[name_at : name_at + min(namesz, 8)]).rstrip(b"\0")
+        yield name, kind, area[desc_at : desc_at + min(descsz, DESC_MAX)]
 
 
 def _from_area(area: memoryview, offset: int, size: int) -> XenNotes | None:

@@ -16,7 +16,8 @@ from enum import Enum
 from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
 from domzero.builder.domain import build_domain
-from domzero.builder.image import KernelImage, load_kernel, read_file
+from domzero.builder.files import FILE_MAX, read_file
+from domzero.builder.image import KernelImage, load_kernel
 from domzero.builder.layout import plan
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
@@ -257,7 +258,8 @@ class DomainSession:
 
     def _load(self) -> tuple[KernelImage, bytes]:
         """Reads the images and checks that they fit, before anything is made."""
-        ramdisk = read_file(self.config.ramdisk, "ramdisk") if self.config.ramdisk else b""
+        limit = min(FILE_MAX, self.config.memory_mib << 20)
+        ramdisk = read_file(self.config.ramdisk, "ramdisk", limit) if self.config.ramdisk else b""
         image = load_kernel(self.config.kernel)
         plan(image, self._pages, len(ramdisk))
         return image, ramdisk

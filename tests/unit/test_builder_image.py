@@ -8,6 +8,7 @@ import gzip
 import lzma
 import os
 import random
+import socket
 import struct
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from kernels import INFO, PADDR, VIRT_BASE, bzimage, elf, note, notes
 from domzero.abi.elfnote import ElfNote
 from domzero.abi.features import XenFeature
 from domzero.builder.decompress import decompress
-from domzero.builder.image import load_kernel, parse_kernel, read_file, unpack
+from domzero.builder.files import read_file
+from domzero.builder.image import load_kernel, parse_kernel, unpack
 from domzero.errors import ImageError
 
 
@@ -85,10 +87,10 @@ def test_lz4_kernels_of_several_blocks_are_unpacked_whole() -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_a_bomb_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("domzero.builder.decompress.OUTPUT_MAX", 1 << 20)
-    with pytest.raises(ImageError, match="more than 1 GiB"):
-        decompress(COMPRESSORS[name](bytes(2 << 20)))
+def test_a_bomb_is_refused(name: str) -> None:
+    with pytest.raises(ImageError, match="more than 1 MiB"):
+        decompress(COMPRESSORS[name](bytes(20 << 20)), limit=1 << 20)
+    assert len(decompress(COMPRESSORS[name](bytes(1 << 20)), limit=1 << 20)) == 1 << 20
 
 
 def test_the_notes_of_a_kernel_are_read() -> None:
@@ -209,6 +211,29 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(what: str, tmp_path
         assert caught.value.key == what
         assert str(path) in str(caught.value)
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["kernel", "ramdisk"])
+def test_only_regular_files_are_read_and_none_waits(what: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    for path in (tmp_path / "fifo", Path("/dev/zero"), Path("/dev/tty"), tmp_path / "socket"):
+        with pytest.raises(ImageError) as caught:
+            read_file(path, what)
+        assert caught.value.key == what
+        assert str(path) in str(caught.value)
+    listener.close()
+    with pytest.raises(ImageError, match="embedded null"):
+        read_file("a\0b", what)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(1 << 43)
+    with pytest.raises(ImageError, match=r"8388608 MiB: larger than 64 MiB"):
+        read_file(path, "ramdisk", 64 << 20)
 
 
 def test_a_compressed_kernel_is_unpacked_once_until_its_file_changes(tmp_path: Path) -> None:
