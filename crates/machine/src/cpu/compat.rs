@@ -1,8 +1,7 @@
 //! One instruction at a time, by the slow handlers: 16- and 32-bit code whose segments matter, and any code whose accesses
 //! must be aligned.
 
-use super::exec::fast::stack_segment;
-use super::fault::{vector, Fault, Trap};
+use super::fault::{Fault, Trap};
 use super::hidden::CS;
 use super::{exec, flags, Cpu};
 use crate::mmu::tlb::{empty_tlb, tlb_index, TlbEntry};
@@ -47,14 +46,7 @@ impl Cpu {
                 self.rip = self.next_rip;
                 return Err(t);
             }
-            Err(t) => {
-                let stack = std::mem::take(&mut self.noncanonical) && !self.code32 && stack_segment(&insn);
-                return Err(if stack && t == Trap::Fault(Fault::gp()) {
-                    Fault::with_code(vector::SS, 0).into()
-                } else {
-                    t
-                });
-            }
+            Err(t) => return Err(self.noncanonical_fault(t, &insn)),
         }
         self.budget -= 1;
         self.rip = self.next_rip;

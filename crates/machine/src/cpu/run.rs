@@ -28,6 +28,8 @@ impl Cpu {
         let _in_guest = shared.enter();
         self.leave = None;
         self.pending = None;
+        // What the hypervisor accessed meanwhile is not the cause of a fault of the guest's.
+        self.noncanonical = false;
         self.refresh_mode();
         self.run_blocks()
     }

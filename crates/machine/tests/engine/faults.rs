@@ -203,6 +203,49 @@ fn noncanonical_addresses_are_general_protection_or_stack_faults() {
 }
 
 #[test]
+fn a_segment_override_of_fs_or_gs_makes_a_noncanonical_stack_address_a_general_protection_fault() {
+    let gp = Fault::with_code(vector::GP, 0);
+    let bodies: [Body; 14] = [
+        |a| a.add(rax, qword_ptr(rsp).gs()),
+        |a| a.add(qword_ptr(rbp).fs(), rax),
+        |a| a.lock().add(qword_ptr(rsp).gs(), rax),
+        |a| a.lock().xadd(qword_ptr(rsp).fs(), rax),
+        |a| a.cmpxchg(qword_ptr(rsp).gs(), rcx),
+        |a| a.mov(rax, qword_ptr(rbp).gs()),
+        |a| a.mov(qword_ptr(rsp).fs(), rax),
+        |a| a.movups(xmm0, xmmword_ptr(rsp).gs()),
+        |a| a.movaps(xmmword_ptr(rbp).fs(), xmm0),
+        |a| a.paddd(xmm0, xmmword_ptr(rbp).gs()),
+        |a| a.cmp(qword_ptr(rsp).gs(), 1),
+        |a| a.push(qword_ptr(rbp).gs()),
+        |a| a.call(qword_ptr(rbp).fs()),
+        |a| a.jmp(qword_ptr(rsp).gs()),
+    ];
+    for body in bodies {
+        for r in [RSP, RBP] {
+            let other = RSP + RBP - r;
+            let f = || fault(body, &[(r, NONCANONICAL), (other, NONCANONICAL)]);
+            assert_eq!(f(), gp);
+        }
+    }
+    // What the instruction pushes is in the stack segment all the same.
+    assert_eq!(
+        fault(
+            |a| a.push(qword_ptr(rcx).gs()),
+            &[(RCX, DATA), (RSP, NONCANONICAL + 64)]
+        ),
+        Fault::with_code(vector::SS, 0)
+    );
+    assert_eq!(
+        fault(
+            |a| a.push(qword_ptr(rcx)),
+            &[(RCX, DATA), (RSP, NONCANONICAL + 4)]
+        ),
+        Fault::with_code(vector::SS, 0)
+    );
+}
+
+#[test]
 fn misaligned_vector_operands_are_general_protection_faults() {
     let protection = Fault::with_code(vector::GP, 0);
     assert_eq!(

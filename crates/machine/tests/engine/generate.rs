@@ -32,6 +32,8 @@ pub struct Generator<'a> {
     pub fixed_addresses: bool,
     /// Registers that a sequence must leave alone.
     pub reserved: u16,
+    /// Memory operands have rsp or rbp as their base, mostly the segment gs, and addresses that are not canonical.
+    pub far_stack: bool,
 }
 
 impl<'a> Generator<'a> {
@@ -70,6 +72,7 @@ impl<'a> Generator<'a> {
             used: 0,
             fixed_addresses: false,
             reserved: 0,
+            far_stack: false,
         }
     }
 
@@ -461,6 +464,23 @@ impl<'a> Generator<'a> {
         if insn.segment_prefix() == Register::None && g.rng.chance(10) {
             g.state.rflags |= AC;
         }
+        let undefined = undefined_flags(&insn, &g.state);
+        Some(Case {
+            insns: vec![insn],
+            bytes,
+            start,
+            state: g.state,
+            memory: g.memory,
+            undefined,
+        })
+    }
+
+    /// One instruction whose memory operand is not canonical and has a register of the stack as its base.
+    pub fn far_stack(rng: &'a mut Rng, code: Code) -> Option<Case> {
+        let mut g = Generator::new(rng, 64);
+        g.far_stack = true;
+        let start = CODE_VA + 64 + g.rng.below(3000);
+        let (insn, bytes) = g.instruction(code, start)?;
         let undefined = undefined_flags(&insn, &g.state);
         Some(Case {
             insns: vec![insn],

@@ -24,6 +24,8 @@ mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tables;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod vendor;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x87;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

@@ -9,6 +9,15 @@ impl Generator<'_> {
     /// An address at which `size` bytes are there, or not, or cross into something else.
     pub fn target(&mut self, size: u64) -> u64 {
         let size = size.max(1);
+        if self.far_stack {
+            // Around the edges of the hole, and in it.
+            let edge = self.rng.pick(&[1u64 << 47, (1u64 << 47).wrapping_neg()]);
+            return match self.rng.below(4) {
+                0 => edge - 1 - self.rng.below(size + 8),
+                1 => (1 << 47) + self.rng.below(64),
+                _ => (1 << 47) + (self.rng.next() >> 18 & !15),
+            };
+        }
         let page = page_va(self.rng.pick(&[1, 1, 2, 5, 8, 8, 9]));
         match self.rng.below(100) {
             0..=49 => page + (self.rng.below(4096 - size.min(1024)) & !15),
@@ -96,6 +105,14 @@ impl Generator<'_> {
     /// A memory operand that points at `va`.
     pub fn memory_operand(&mut self, va: u64) -> MemoryOperand {
         let low = va < 0x7000_0000;
+        if self.far_stack {
+            let base = self.rng.pick(&[RSP, RBP]);
+            let gs = self.rng.chance(60);
+            let at = va.wrapping_sub(if gs { GS_BASE } else { 0 });
+            self.set(base, at.wrapping_sub(64));
+            let prefix = if gs { Register::GS } else { Register::None };
+            return MemoryOperand::new(GPR64[base], Register::None, 1, 64, 1, false, prefix);
+        }
         if low && (self.fixed_addresses || self.rng.chance(4)) {
             return MemoryOperand::with_displ(va, 8);
         }

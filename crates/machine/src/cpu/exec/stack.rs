@@ -47,6 +47,7 @@ impl Cpu {
             return Ok(self.segment_va(SS, sp & self.stack_mask(), len, write)?);
         }
         self.check_stack(sp)?;
+        self.check_stack(sp.wrapping_add(len.wrapping_sub(1)))?;
         Ok(sp)
     }
 

@@ -7,7 +7,7 @@ use crate::cpu::decode::{decode_one, ends_block};
 use crate::cpu::exec;
 use crate::cpu::fault::pf;
 use crate::mmu::tlb::tlb_index;
-use crate::mmu::walk::Access;
+use crate::mmu::walk::{canonical, Access};
 use iced_x86::DecoderError;
 
 /// How to go on.
@@ -46,6 +46,10 @@ unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Acces
     let c = &mut *cpu;
     c.rip = c.page_va.wrapping_add((*op).off as u64);
     if (va & 0xfff) + size > 4096 {
+        return Then::Slow;
+    }
+    // Which fault that is depends on the operand; of two operands only the slow handler knows which one it was.
+    if !canonical(va) {
         return Then::Slow;
     }
     // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
@@ -114,7 +118,7 @@ unsafe fn redo_instructions(cpu: *mut Cpu, op: *const Op) -> Then {
 }
 
 /// Decodes the instruction at `rip`, which lies in one page or is alone in its block.
-fn fetch(c: &mut Cpu) -> Result<Instruction, Trap> {
+pub(super) fn fetch(c: &mut Cpu) -> Result<Instruction, Trap> {
     let offset = c.rip & 0xfff;
     let first = (4096 - offset).min(15) as usize;
     let mut buf = [0u8; 15];

@@ -240,26 +240,31 @@ const RBP: u8 = 5 * 8;
 #[inline(never)]
 pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
     let c = &mut *cpu;
-    let mut t = t;
-    if std::mem::take(&mut c.noncanonical) && !c.code32 && t == Trap::Fault(Fault::gp()) {
-        let stack = if (*op).h as usize == op_slow as Handler as usize
-            || (*op).h as usize == op_slow_end as Handler as usize
-        {
-            stack_segment(&*op.add(1).cast::<Instruction>())
-        } else {
-            matches!((*op).base, RSP | RBP)
-        };
-        if stack {
-            t = Fault::with_code(vec_no::SS, 0).into();
-        }
-    }
     c.rip = c.page_va.wrapping_add((*op).off as u64);
     c.slice += (*op).left as i64;
+    let t = if c.noncanonical {
+        let insn = miss::fetch(c).ok();
+        insn.map_or(t, |i| c.noncanonical_fault(t, &i))
+    } else {
+        t
+    };
     c.leave = Some(t);
 }
 
+impl Cpu {
+    /// The fault of `i`, which raised `t`: #SS instead of #GP if an operand in the stack segment was not canonical. The only
+    /// place that decides: an op does not say whether its base register was used with another segment.
+    pub(crate) fn noncanonical_fault(&mut self, t: Trap, i: &Instruction) -> Trap {
+        let noncanonical = std::mem::take(&mut self.noncanonical) && !self.code32;
+        if noncanonical && t == Trap::Fault(Fault::gp()) && stack_segment(i) {
+            return Fault::with_code(vec_no::SS, 0).into();
+        }
+        t
+    }
+}
+
 /// True if a non-canonical operand of `i` raises #SS instead of #GP.
-pub(crate) fn stack_segment(i: &Instruction) -> bool {
+fn stack_segment(i: &Instruction) -> bool {
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == iced_x86::OpKind::Memory);
     if memory {
         // In 64-bit mode the other prefixes are ignored.
@@ -339,6 +344,7 @@ pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
 #[cold]
 #[inline(never)]
 pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    (*cpu).noncanonical = false;
     trap(cpu, op, Trap::Fault(Fault::gp()));
     null()
 }

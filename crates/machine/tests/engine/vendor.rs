@@ -1,0 +1,120 @@
+//! What the makers of processors do differently where their manuals leave it open. The engine does what AMD's do: on
+//! another maker's processor these outcomes are not compared.
+
+use crate::generate::Case;
+use crate::state::*;
+use iced_x86::{Code, Mnemonic, OpKind, Register};
+
+/// Whether the host's processor is AMD's (or Hygon's, which is the same).
+pub fn host_is_amd() -> bool {
+    // SAFETY: every x86-64 processor has this leaf.
+    #[allow(unused_unsafe)]
+    let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
+    matches!(&leaf.ebx.to_le_bytes(), b"Auth" | b"Hygo")
+}
+
+/// Stores of MMX registers: whether they make the transition from x87 to MMX.
+fn stores_mmx(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Movd_rm32_mm | Code::Movq_rm64_mm | Code::Movq_mmm64_mm | Code::Movntq_m64_mm
+    )
+}
+
+/// 16-bit double shifts by more than 16 bits: the result is undefined.
+fn shifts_too_far(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Shld_rm16_r16_CL | Code::Shld_rm16_r16_imm8 | Code::Shrd_rm16_r16_CL | Code::Shrd_rm16_r16_imm8
+    )
+}
+
+/// Forms that leave something behind which later instructions of a sequence could see.
+pub fn open_in_sequences(code: Code) -> bool {
+    let rotates = |c: Code| matches!(c.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    !host_is_amd() && (stores_mmx(code) || shifts_too_far(code) || rotates(code))
+}
+
+/// Cases of which nothing can be compared.
+pub fn open(case: &Case) -> bool {
+    if host_is_amd() {
+        return false;
+    }
+    case.insns.iter().any(|i| {
+        let count = match i.op_count() {
+            3 if i.op2_kind() == OpKind::Immediate8 => u64::from(i.immediate8()),
+            _ => case.state.regs[1],
+        };
+        // Whether what need not be aligned raises #AC.
+        let aligning = case.state.rflags & AC != 0 && i.memory_size().size() >= 16;
+        // Whether an unmasked exception keeps a store from looking at its operand.
+        let store = format!("{:?}", i.mnemonic()).starts_with("Fst")
+            || format!("{:?}", i.mnemonic()).starts_with("Fist");
+        let unmasked = store && case.state.fx[0] & 0x3f != 0x3f;
+        // Whether bounds are compared before all of them are read.
+        let bounds = i.mnemonic() == Mnemonic::Bound;
+        aligning || unmasked || bounds || shifts_too_far(i.code()) && count & 31 > 16
+    })
+}
+
+pub fn mmx_transition_open(case: &Case) -> bool {
+    !host_is_amd() && case.insns.iter().any(|i| stores_mmx(i.code()))
+}
+
+/// Arithmetic flags that are open besides those of [`Case::undefined`].
+pub fn open_flags(case: &Case, native: &End) -> u64 {
+    use Mnemonic::*;
+    if host_is_amd() {
+        return 0;
+    }
+    let of = |i: &iced_x86::Instruction| match i.mnemonic() {
+        // Flags of the iterations before the one that faulted.
+        Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq if *native != End::Breakpoint => ARITH,
+        Rcl | Rcr => {
+            let count = match i.op1_kind() {
+                OpKind::Immediate8 => u64::from(i.immediate8()),
+                _ if i.op1_register() == Register::CL => case.state.regs[1],
+                _ => 1,
+            };
+            let mask = if i.op0_register().size() == 8 || i.memory_size().size() == 8 {
+                63
+            } else {
+                31
+            };
+            if count & mask > 1 {
+                OF
+            } else {
+                0
+            }
+        }
+        _ => 0,
+    };
+    case.insns.iter().map(of).fold(0, |a, b| a | b)
+}
+
+/// A call that faults because of its target may have pushed, and a store of ten bytes may have stored a part.
+pub fn stored_in_vain(case: &Case, native: &End) -> bool {
+    !host_is_amd()
+        && matches!(native, End::Fault { .. })
+        && case
+            .insns
+            .iter()
+            .any(|i| i.mnemonic() == Mnemonic::Call || i.memory_size().size() == 10)
+}
+
+/// Misalignment, the limit of 4 GiB and what is not mapped beyond it: which comes first, or is looked at at all.
+pub fn ends_agree(case: &Case, native: &End, guest: &End) -> bool {
+    let fault = |e: &End| {
+        matches!(
+            e,
+            End::Fault {
+                vector: 12..=14 | 17,
+                ..
+            }
+        )
+    };
+    !host_is_amd()
+        && case.state.bits == 32
+        && fault(native)
+        && matches!(guest, End::Fault { vector: 12 | 13, .. })
+}
