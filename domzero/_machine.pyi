@@ -24,7 +24,11 @@ class MachineBug(Exception):
 class Machine:
     """All machine frames of one host: one memfd. `fileno()` can be mapped with mmap: guest RAM without copying."""
 
-    def __new__(cls, frames: int, *, seed: int = 0, virtual_time_ns: int | None = None) -> Machine: ...
+    def __new__(
+        cls, frames: int, *, seed: int = 0, random_key: bytes | None = None, virtual_time_ns: int | None = None
+    ) -> Machine:
+        """`seed`: order of the frames. `random_key`: 32 bytes, on which the guests' rdrand and rdseed depend; without
+        it they depend on `seed` alone."""
     @property
     def frames(self) -> int: ...
     @property

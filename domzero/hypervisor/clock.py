@@ -1,7 +1,7 @@
 """The only reader of the host's clock and of the host's randomness."""
 
+import hashlib
 import os
-import random
 import time
 
 
@@ -37,9 +37,12 @@ class Entropy:
     """Where the hypervisor takes random numbers from: reproducible with a seed, the host's without."""
 
     def __init__(self, seed: int | None) -> None:
+        self._seeded = seed is not None
         self.seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed & (2**64 - 1)
-        self._random = random.Random(self.seed)
+        """For orders that need not be secret, such as that of the machine frames."""
 
-    def bytes(self, count: int) -> bytes:
-        """`count` random bytes."""
-        return self._random.randbytes(count)
+    def key(self, purpose: str) -> bytes:
+        """32 bytes that no guest can know; with a seed they depend on it and on `purpose` (at most 16 bytes) alone."""
+        if not self._seeded:
+            return os.urandom(32)
+        return hashlib.blake2b(self.seed.to_bytes(8, "little"), digest_size=32, person=purpose.encode()).digest()

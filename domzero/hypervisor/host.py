@@ -40,7 +40,12 @@ class Host:
         self._log = log
         guest_frames = memory_mib << (20 - PAGE_SHIFT)
         frames = guest_frames + OVERHEAD_FRAMES + (guest_frames + OVERHEAD_FRAMES) // 500
-        self.machine = machine or Machine(frames, seed=self.entropy.seed, virtual_time_ns=self.clock.virtual_start_ns)
+        self.machine = machine or Machine(
+            frames,
+            seed=self.entropy.seed,
+            random_key=self.entropy.key("rdrand"),
+            virtual_time_ns=self.clock.virtual_start_ns,
+        )
         self._mmap = mmap.mmap(self.machine.fileno(), self.machine.frames * PAGE_SIZE)
         self.memory = memoryview(self._mmap)
         """All of machine memory, writable. For frames that are in use by a running guest take `frame_view`."""

@@ -4,6 +4,7 @@ use crate::vcpu::Vcpu;
 use domzero_machine as dm;
 use domzero_machine::bug::{caught, Bug};
 use domzero_machine::clock::Clock;
+use domzero_machine::random::RandomSource;
 use domzero_machine::shared::Caller;
 use domzero_machine::Mfn;
 use pyo3::exceptions::{PyException, PyValueError};
@@ -54,10 +55,16 @@ pub struct Machine(pub Arc<dm::Machine>);
 #[pymethods]
 impl Machine {
     #[new]
-    #[pyo3(signature = (frames, *, seed=0, virtual_time_ns=None))]
-    fn new(frames: u64, seed: u64, virtual_time_ns: Option<u64>) -> PyResult<Self> {
+    #[pyo3(signature = (frames, *, seed=0, random_key=None, virtual_time_ns=None))]
+    fn new(
+        frames: u64,
+        seed: u64,
+        random_key: Option<[u8; 32]>,
+        virtual_time_ns: Option<u64>,
+    ) -> PyResult<Self> {
         let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
-        dm::Machine::new(frames, seed, clock)
+        let key = random_key.unwrap_or_else(|| RandomSource::key_from_seed(seed));
+        dm::Machine::with_random_key(frames, seed, key, clock)
             .map(Machine)
             .map_err(|e| MachineError::new_err(e.to_string()))
     }

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod mem;
 pub mod mmu;
 pub mod pv;
+pub mod random;
 pub mod shared;
 pub mod testing;
 

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::cpu::code::CodeMap;
 use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
+use crate::random::{RandomSource, RandomStream};
 use crate::shared::{attention, Caller, Purge, VcpuShared};
 use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
@@ -17,6 +18,7 @@ pub struct Machine {
     pub frames: FrameTable,
     pub code: CodeMap,
     pub clock: Arc<Clock>,
+    pub(crate) random: RandomSource,
     /// Serialises every change of frame types, counts, owners and page tables. See [`Machine::lock_mm`].
     mm: Mutex<Mm>,
     m2p: (Mfn, u64),
@@ -28,8 +30,19 @@ pub struct Machine {
 pub type MmGuard<'a> = MutexGuard<'a, Mm>;
 
 impl Machine {
-    /// `frames` 4 KiB machine frames; `seed` shuffles the order in which they are handed out.
+    /// `frames` 4 KiB machine frames; `seed` shuffles the order in which they are handed out, and is all that the guests'
+    /// random numbers depend on: see [`Machine::with_random_key`].
     pub fn new(frames: u64, seed: u64, clock: Clock) -> Result<Arc<Machine>, MemError> {
+        Machine::with_random_key(frames, seed, RandomSource::key_from_seed(seed), clock)
+    }
+
+    /// The same with a key of its own for what rdrand and rdseed give.
+    pub fn with_random_key(
+        frames: u64,
+        seed: u64,
+        key: [u8; 32],
+        clock: Clock,
+    ) -> Result<Arc<Machine>, MemError> {
         let mem = PhysMem::new(frames)?;
         let frames = FrameTable::new(&mem, seed);
         let mm = Mm::new(&mem, seed);
@@ -41,6 +54,7 @@ impl Machine {
             frames,
             code,
             clock,
+            random: RandomSource::new(key),
             mm: Mutex::new(mm),
             m2p,
             m2p_compat,
@@ -223,6 +237,8 @@ pub struct Domain {
     /// can do with ports.
     pub pci_config_address: AtomicU32,
     pub rtc_index: AtomicU8,
+    /// Domains of this number before this one.
+    predecessors: u32,
     vcpus: Mutex<Vec<Weak<VcpuShared>>>,
 }
 
@@ -234,6 +250,7 @@ impl Domain {
 
     pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
         let fresh = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
+        let predecessors = machine.random.add_domain(domid);
         Arc::new(Domain {
             machine,
             domid,
@@ -242,8 +259,14 @@ impl Domain {
             dying: AtomicBool::new(!fresh),
             pci_config_address: AtomicU32::new(0),
             rtc_index: AtomicU8::new(0),
+            predecessors,
             vcpus: Mutex::default(),
         })
+    }
+
+    /// What rdrand and rdseed give on one vCPU.
+    pub(crate) fn random_stream(&self, vcpu_id: u32) -> RandomStream {
+        self.machine.random.stream(self.domid, self.predecessors, vcpu_id)
     }
 
     /// A vCPU of this domain: purges reach it from now on, and `destroy` waits for it.

@@ -43,15 +43,19 @@ impl TestVm {
     /// Panics when there is no memory: for tests only.
     pub fn new(code: &[u8]) -> TestVm {
         let machine = Machine::new(4096, 1, Clock::virtual_at(0)).expect("machine memory");
-        let domain = Domain::new(machine.clone(), 1);
+        TestVm::in_domain(Domain::new(machine, 1), code, 2048)
+    }
+
+    /// The same with another CPU of `domain`, in frames from `first_frame` on.
+    pub fn in_domain(domain: Arc<Domain>, code: &[u8], first_frame: u64) -> TestVm {
         let shared = Arc::new(VcpuShared::default());
         let cpu = Cpu::new(domain.clone(), shared);
         let mut vm = TestVm {
-            machine,
+            machine: domain.machine.clone(),
             domain,
             cpu,
-            l4: Mfn(2048),
-            next_frame: 2049,
+            l4: Mfn(first_frame),
+            next_frame: first_frame + 1,
         };
         vm.map(CODE, CODE_PAGES, pte::P | pte::US);
         vm.map(DATA, 4, pte::P | pte::US | pte::RW | pte::NX);

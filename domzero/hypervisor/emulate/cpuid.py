@@ -48,12 +48,12 @@ def _bits(*bits: int) -> int:
 
 _SIGNATURE = STEPPING | (MODEL & 0xF) << 4 | 0xF << 8 | (MODEL >> 4) << 16 | (FAMILY - 0xF) << 20
 
-# Leaf 1. ECX: sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes hypervisor
-LEAF1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 31)
+# Leaf 1. ECX: sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes rdrand hypervisor
+LEAF1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 30, 31)
 # EDX: fpu de tsc msr pae mce cx8 apic mca cmov pat clflush acpi mmx fxsr sse sse2
 LEAF1_EDX = _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 19, 22, 23, 24, 25, 26)
-# Leaf 7. EBX: fsgsbase bmi1 bmi2 erms adx clflushopt clwb sha; EDX: fsrm
-LEAF7_EBX = _bits(0, 3, 8, 9, 19, 23, 24, 29)
+# Leaf 7. EBX: fsgsbase bmi1 bmi2 erms rdseed adx clflushopt clwb sha; EDX: fsrm
+LEAF7_EBX = _bits(0, 3, 8, 9, 18, 19, 23, 24, 29)
 LEAF7_EDX = _bits(4)
 # Leaf 80000001. ECX: lahf_lm abm
 EXT1_ECX = _bits(0, 5)

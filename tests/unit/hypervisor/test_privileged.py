@@ -154,6 +154,7 @@ def test_cpuid_shows_xen_and_hides_what_xen_hides_from_pv(domain: Any) -> None:
     for hidden in (17, 21, 24, 26, 27, 28):  # pcid x2apic tsc-deadline xsave osxsave avx
         assert not ecx >> hidden & 1
     assert ecx >> 31 & 1
+    assert ecx >> 30 & 1 and table[7, 0][1] >> 18 & 1  # rdrand, rdseed
 
 
 def test_hypercall_stubs_are_thirty_two_bytes_each(host: Any) -> None:

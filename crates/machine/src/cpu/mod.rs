@@ -26,6 +26,7 @@ use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::machine::Domain;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{Jump, TlbEntry, Views};
+use crate::random::RandomStream;
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
 use std::sync::Arc;
@@ -131,6 +132,8 @@ pub struct Cpu {
     pub cr4: u64,
     /// cpuid is left to the layer above: CPUID faulting.
     pub cpuid_traps: bool,
+    /// What rdrand and rdseed give.
+    pub(crate) random: RandomStream,
     pub debug: debug::DebugRegs,
     pub(crate) mem_base: *mut u8,
     pub(crate) mem_frames: u64,
@@ -259,6 +262,7 @@ impl Cpu {
             tsc_aux: 0,
             cr4: cr4::INITIAL | cr4::FSGSBASE,
             cpuid_traps: false,
+            random: domain.random_stream(0),
             debug: debug::DebugRegs::default(),
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),

@@ -170,6 +170,7 @@ impl Vcpu {
             selector::FLAT_KERNEL_SS
         };
         cpu.shared.vcpu_id.store(id, Ordering::Relaxed);
+        cpu.random = cpu.domain.random_stream(id);
         Vcpu {
             base_kernel: cpu.base(),
             cpu,

@@ -1,5 +1,7 @@
 //! The CPU engine against the host's own CPU, and against hostile bytes.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod cases;
 mod faults;
 mod fuzz;
 mod fuzz_pv;

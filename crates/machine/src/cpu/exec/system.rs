@@ -80,6 +80,14 @@ fn rdpid(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
+/// rdrand and rdseed: always a number, so CF is set; the other arithmetic flags are clear.
+fn random<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    let v = cpu.random.number();
+    set_gpr(cpu, i.op0_register(), v & mask(B));
+    cpu.set_arith_flags(CF);
+    Ok(())
+}
+
 fn syscall(cpu: &mut Cpu, _: &Instruction) -> Exec {
     cpu.regs[RCX] = cpu.next_rip;
     cpu.regs[11] = cpu.rflags() & !RF;
@@ -357,6 +365,9 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Rdtsc => rdtsc::<false>,
         Rdtscp => rdtsc::<true>,
         Rdpid_r32 | Rdpid_r64 => rdpid,
+        Rdrand_r16 | Rdseed_r16 => random::<16>,
+        Rdrand_r32 | Rdseed_r32 => random::<32>,
+        Rdrand_r64 | Rdseed_r64 => random::<64>,
         Syscall => syscall,
         Sysenter => sysenter,
         Int3 => int3,
