@@ -205,7 +205,7 @@ impl Bare {
             subleaf,
             regs: [a, b, c, d],
         };
-        self.lock().cpu.cpuid_table = leaves.into_iter().map(row).collect();
+        self.lock().cpu.set_cpuid(leaves.into_iter().map(row).collect());
     }
 
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {

@@ -308,7 +308,7 @@ impl Vcpu {
             subleaf,
             regs: [a, b, c, d],
         };
-        self.lock()?.cpu.cpuid_table = leaves.into_iter().map(row).collect();
+        self.lock()?.cpu.set_cpuid(leaves.into_iter().map(row).collect());
         Ok(())
     }
 

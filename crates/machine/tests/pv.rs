@@ -229,11 +229,11 @@ fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
 #[test]
 fn the_forced_emulation_prefix_asks_the_hypervisors_cpuid() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b, b'x', b'e', b'n', 0x0f, 0xa2, 0x90]);
-    v.cpu.cpuid_table.push(domzero_machine::cpu::CpuidRow {
+    v.cpu.set_cpuid(vec![domzero_machine::cpu::CpuidRow {
         leaf: 0x4000_0000,
         subleaf: None,
         regs: [1, 2, 3, 4],
-    });
+    }]);
     v.cpu.regs[0] = 0x4000_0000;
     assert_eq!(v.run(2, u64::MAX), Exit::Budget);
     assert_eq!(

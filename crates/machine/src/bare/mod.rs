@@ -8,14 +8,13 @@
 mod deliver;
 mod insn;
 
-use crate::cpu::decode::decode_one;
 use crate::cpu::fault::{Fault, PrivInsn, Trap};
 use crate::cpu::segment::DescTable;
 use crate::cpu::{Cpu, Stop};
 use crate::machine::{Domain, Machine};
 use crate::mem::Mfn;
 use crate::shared::VcpuShared;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::Instruction;
 use std::sync::Arc;
 
 /// What the serial port keeps.
@@ -205,11 +204,7 @@ impl Bare {
             len = 15;
         }
         let bytes = bytes.get(..len)?;
-        if self.cpu.is_32bit_code() {
-            let insn = Decoder::with_ip(32, bytes, rip & 0xfff, DecoderOptions::NONE).decode();
-            return (!insn.is_invalid()).then_some(insn);
-        }
-        decode_one(64, bytes, rip & 0xfff).ok()
+        self.cpu.decode(bytes, rip & 0xfff).ok()
     }
 
     /// Runs one instruction.

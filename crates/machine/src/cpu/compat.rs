@@ -6,7 +6,7 @@ use super::hidden::CS;
 use super::{exec, flags, Cpu};
 use crate::mmu::tlb::{empty_tlb, tlb_index, TlbEntry};
 use crate::mmu::walk::Access;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{DecoderError, Instruction};
 use std::sync::LazyLock;
 
 /// Longest instruction.
@@ -82,15 +82,14 @@ impl Cpu {
         if first == 0 {
             return Err(Fault::gp().into());
         }
-        let bitness = self.bits();
         let ip = self.rip & 0xfff;
         let mut buf = [0u8; MAX_LEN];
         self.fetch_bytes(va, &mut buf[..first])?;
-        match decode(bitness, &buf[..first], ip) {
+        match self.decode(&buf[..first], ip) {
             Err(DecoderError::NoMoreBytes) if first < have => {
                 let next = self.linear(va.wrapping_add(first as u64));
                 self.fetch_bytes(next, &mut buf[first..have])?;
-                decode(bitness, &buf[..have], ip).map_err(invalid)
+                self.decode(&buf[..have], ip).map_err(invalid)
             }
             r => r.map_err(invalid),
         }
@@ -102,15 +101,5 @@ fn invalid(e: DecoderError) -> Trap {
     match e {
         DecoderError::NoMoreBytes => Fault::gp().into(),
         _ => Fault::ud().into(),
-    }
-}
-
-fn decode(bitness: u32, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
-    let mut d = Decoder::with_ip(bitness, bytes, ip, DecoderOptions::NONE);
-    let i = d.decode();
-    match d.last_error() {
-        DecoderError::None if i.code() == Code::INVALID => Err(DecoderError::InvalidInstruction),
-        DecoderError::None => Ok(i),
-        e => Err(e),
     }
 }

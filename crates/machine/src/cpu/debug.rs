@@ -7,10 +7,7 @@ use super::fault::{vector, Fault, Trap};
 use super::regs::gpr_index;
 use super::{flags, Cpu};
 use crate::mmu::walk::Access;
-use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
-    Register,
-};
+use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
 
 /// DR6.BS: a single step.
 const DR6_BS: u64 = 1 << 14;
@@ -247,13 +244,7 @@ impl Cpu {
                 have = 15;
             }
         }
-        let bits = match (self.code32, self.code16) {
-            (false, _) => 64,
-            (true, false) => 32,
-            (true, true) => 16,
-        };
-        let i = Decoder::with_ip(bits, &buf[..have], rip, DecoderOptions::NONE).decode();
-        (!i.is_invalid()).then_some(i)
+        self.decode(&buf[..have], rip).ok()
     }
 
     /// The memory operands of `i`, of one iteration.

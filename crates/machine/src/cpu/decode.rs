@@ -4,7 +4,7 @@ use super::block::{Ext, Op, Slot};
 use super::exec::fast::lower::LowExt;
 use super::exec::{self, fast};
 use super::fault::{Fault, Trap};
-use super::{Cpu, SlowFn};
+use super::{Cpu, CpuidRow, SlowFn};
 use crate::mem::Mfn;
 use crate::mmu::walk::Access;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -44,11 +44,12 @@ impl Cpu {
             let have = room.min(WINDOW);
             copy_bytes(page.host, &mut buf[..have]);
             let bits = self.bits();
-            let (mut insns, mut end) = decode_all(bits, &buf[..have], offset as u64, max.min(MAX_INSNS));
+            let (mut insns, mut end) =
+                decode_all(bits, self.vendor, &buf[..have], offset as u64, max.min(MAX_INSNS));
             let mut second = None;
             if insns.is_empty()
                 && room < 15
-                && decode_one(bits, &buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes)
+                && self.decode(&buf[..have], offset as u64) == Err(DecoderError::NoMoreBytes)
             {
                 let next = self.linear(rip.wrapping_add(room as u64));
                 let next = self.translate(next, Access::Fetch)?;
@@ -56,7 +57,7 @@ impl Cpu {
                     continue;
                 }
                 copy_bytes(next.host, &mut buf[room..15]);
-                (insns, end) = decode_all(bits, &buf[..15], offset as u64, 1);
+                (insns, end) = decode_all(bits, self.vendor, &buf[..15], offset as u64, 1);
                 if end > room {
                     second = Some((next.mfn, (end - room) as u16, next.host));
                 }
@@ -158,7 +159,7 @@ impl Cpu {
             }
         }
         if insns.is_empty() {
-            let mut op = Op::new(if too_long(self.bits(), &buf[..end.max(15)]) {
+            let mut op = Op::new(if too_long(self.bits(), self.vendor, &buf[..end.max(15)]) {
                 fast::op_gp
             } else {
                 fast::op_ud
@@ -249,8 +250,57 @@ fn push_slow(ops: &mut Vec<Slot>, insn: &Instruction, f: SlowFn, off: usize, lef
     ops.extend_from_slice(&payload);
 }
 
-pub fn decode_one(bits: u32, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
-    let mut d = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
+/// The maker of a processor, which decides how some encodings of 64-bit code are decoded: AMD's do not know far pointers
+/// with 64-bit offsets, and cut the targets of near branches with a 66 prefix to 16 bits; Intel's ignore that prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    Amd,
+    Intel,
+}
+
+impl Vendor {
+    /// By the registers of CPUID leaf 0.
+    fn from_leaf_0([_, b, c, d]: [u32; 4]) -> Vendor {
+        let mut name = [0u8; 12];
+        for (to, from) in name.chunks_exact_mut(4).zip([b, d, c]) {
+            to.copy_from_slice(&from.to_le_bytes());
+        }
+        match &name {
+            b"GenuineIntel" => Vendor::Intel,
+            _ => Vendor::Amd,
+        }
+    }
+
+    fn options(self) -> u32 {
+        match self {
+            Vendor::Amd => DecoderOptions::AMD,
+            Vendor::Intel => DecoderOptions::NONE,
+        }
+    }
+}
+
+impl Cpu {
+    /// What `cpuid` shows from now on. Its vendor decides how code is decoded.
+    pub fn set_cpuid(&mut self, table: Vec<CpuidRow>) {
+        self.cpuid_table = table;
+        self.set_vendor(Vendor::from_leaf_0(self.cpuid(0, 0)));
+    }
+
+    /// Decodes as this maker's processors do from now on.
+    pub fn set_vendor(&mut self, vendor: Vendor) {
+        if std::mem::replace(&mut self.vendor, vendor) != vendor {
+            self.forget_all_code();
+        }
+    }
+
+    /// The first instruction of `bytes`, as the current mode and the vendor have it.
+    pub(crate) fn decode(&self, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
+        decode_one(self.bits(), self.vendor, bytes, ip)
+    }
+}
+
+fn decode_one(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
+    let mut d = Decoder::with_ip(bits, bytes, ip, vendor.options());
     let i = d.decode();
     match d.last_error() {
         DecoderError::None => Ok(i),
@@ -259,8 +309,8 @@ pub fn decode_one(bits: u32, bytes: &[u8], ip: u64) -> Result<Instruction, Decod
 }
 
 /// Decodes until the block ends; gives the instructions and the number of bytes they take.
-fn decode_all(bits: u32, bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
-    let mut d = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
+fn decode_all(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
+    let mut d = Decoder::with_ip(bits, bytes, ip, vendor.options());
     let mut out = Vec::with_capacity(16);
     let mut end = 0;
     while out.len() < max && d.can_decode() {
@@ -278,7 +328,7 @@ fn decode_all(bits: u32, bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>
 }
 
 /// An instruction of more than 15 bytes raises #GP instead of #UD: only prefixes make it that long.
-fn too_long(bits: u32, bytes: &[u8]) -> bool {
+fn too_long(bits: u32, vendor: Vendor, bytes: &[u8]) -> bool {
     let prefix = |b: &u8| match b {
         0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
         0x40..=0x4f => bits == 64,
@@ -294,7 +344,8 @@ fn too_long(bits: u32, bytes: &[u8]) -> bool {
         .collect();
     padded[..rest.len()].copy_from_slice(&rest);
     prefixes >= 15
-        || (prefixes > 8 && decode_one(bits, &padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
+        || (prefixes > 8
+            && decode_one(bits, vendor, &padded[..15], 0).is_ok_and(|i| prefixes - 1 + i.len() > 15))
 }
 
 /// True if `insn` must be the last of its block: it branches, may leave the engine, or changes what later

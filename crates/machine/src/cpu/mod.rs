@@ -125,7 +125,8 @@ pub struct Cpu {
     pub budget: i64,
     /// `run` stops at the first block boundary where no more than this is left of the budget: cheaper than an exact stop.
     pub yield_at: i64,
-    pub cpuid_table: Vec<CpuidRow>,
+    pub(crate) cpuid_table: Vec<CpuidRow>,
+    pub(crate) vendor: decode::Vendor,
     /// TSC_AUX, for rdtscp and rdpid.
     pub tsc_aux: u32,
     /// CR4 as the guest sees it: TSD and FSGSBASE decide what instructions do.
@@ -259,6 +260,7 @@ impl Cpu {
             budget: 0,
             yield_at: 0,
             cpuid_table: Vec::new(),
+            vendor: decode::Vendor::Amd,
             tsc_aux: 0,
             cr4: cr4::INITIAL | cr4::FSGSBASE,
             cpuid_traps: false,

@@ -4,7 +4,7 @@ use crate::generate::{Case, Generator};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::*;
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{Code, Decoder, InstructionInfoFactory, Mnemonic, Register};
 
 impl<'a> Generator<'a> {
     /// One instruction alone: the case the oracle sweeps all forms with.
@@ -89,7 +89,7 @@ impl<'a> Generator<'a> {
             // Sometimes a conditional jump over it, if the flags of the jump are known.
             let skip = [0x70 | g.rng.below(16) as u8, b.len() as u8];
             let at = start + bytes.len() as u64;
-            let jump = Decoder::with_ip(bits, &skip, at, DecoderOptions::NONE).decode();
+            let jump = Decoder::with_ip(bits, &skip, at, crate::vendor::decoder_options()).decode();
             let skipped =
                 !insns.is_empty() && g.rng.chance(25) && flag_bits(jump.rflags_read()) & undefined == 0;
             if skipped {
@@ -120,7 +120,7 @@ impl<'a> Generator<'a> {
                 bits,
                 &bytes[from..],
                 ip,
-                DecoderOptions::NONE,
+                crate::vendor::decoder_options(),
             ));
         }
         (!insns.is_empty()).then_some(Case {

@@ -3,10 +3,7 @@
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::*;
-use iced_x86::{
-    Code, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind as Kind, OpKind,
-    Register,
-};
+use iced_x86::{Code, Decoder, Encoder, Instruction, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register};
 
 /// A run of instructions with everything that must be loaded before it.
 #[derive(Clone)]
@@ -432,17 +429,19 @@ impl<'a> Generator<'a> {
                 insn.set_has_repne_prefix(true);
             }
         }
-        // Sometimes prefixes that change nothing: ignored segments, widths and repeats. (Before a branch 66,
-        // and before loopne a repeat, mean something to AMD.)
+        // Sometimes prefixes that change nothing: ignored segments, widths and repeats. (Before a branch
+        // a 66 makes another instruction of it on AMD's processors, which far.rs has.)
         let mut bytes = Vec::new();
         while self.rng.chance(6) && bytes.len() < 3 {
             let all = [0x66, 0x2e, 0x3e, 0x26, 0xf2, 0xf3];
-            bytes.push(self.rng.pick(if is_branch(code) { &all[1..4] } else { &all }));
+            let fixed = is_branch(code);
+            let from = usize::from(fixed && crate::vendor::host_is_amd());
+            bytes.push(self.rng.pick(if fixed { &all[from..4] } else { &all }));
         }
         let mut encoder = Encoder::new(self.bits);
         encoder.encode(&insn, ip + bytes.len() as u64).ok()?;
         bytes.extend(encoder.take_buffer());
-        let mut decoder = Decoder::with_ip(self.bits, &bytes, ip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(self.bits, &bytes, ip, crate::vendor::decoder_options());
         let decoded = decoder.decode();
         (decoded.code() == code && decoded.len() == bytes.len()).then_some((decoded, bytes))
     }

@@ -21,6 +21,8 @@ pub struct Guest {
     pub cpu: Box<Cpu>,
     /// What must make no difference is done between slices: flushes, slow handlers only, purges from elsewhere.
     pub disturb: Option<Rng>,
+    /// 64-bit code has the selectors that it has on the host; the GDT must have them.
+    pub linux_selectors: bool,
 }
 
 /// Most instructions a case may take before it counts as hanging.
@@ -56,9 +58,11 @@ impl Guest {
         cpu.set_base(Mfn(TABLES), true);
         cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
         cpu.gs_base = GS_BASE;
+        cpu.set_vendor(crate::vendor::host_vendor());
         Guest {
             machine,
             cpu,
+            linux_selectors: false,
             disturb: None,
         }
     }
@@ -115,6 +119,7 @@ impl Guest {
         cpu.rip = state.rip;
         cpu.sel = match state.bits {
             32 => [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0],
+            _ if self.linux_selectors => [0, 0x33, 0x2b, 0, 0, 0],
             _ => [0, 0xe033, 0xe02b, 0, 0, 0],
         };
         cpu.set_rflags(state.rflags);

@@ -2,6 +2,8 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cases;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod far;
 mod faults;
 mod fuzz;
 mod fuzz_pv;

@@ -167,6 +167,16 @@ impl Native {
         }
     }
 
+    /// The base of gs, which loads of its selector have changed.
+    pub fn reset_gs(&mut self) {
+        const ARCH_SET_GS: i32 = 0x1001;
+        // SAFETY: nothing but the cases uses gs.
+        assert_eq!(
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE) },
+            0
+        );
+    }
+
     /// Read-only pages get their contents before this, and are read-only after it.
     pub fn seal(&mut self) {
         for (i, page) in PAGES.iter().enumerate() {

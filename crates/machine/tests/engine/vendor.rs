@@ -3,7 +3,8 @@
 
 use crate::generate::Case;
 use crate::state::*;
-use iced_x86::{Code, Mnemonic, OpKind, Register};
+use domzero_machine::cpu::decode::Vendor;
+use iced_x86::{Code, DecoderOptions, Mnemonic, OpKind, Register};
 
 /// Whether the host's processor is AMD's (or Hygon's, which is the same).
 pub fn host_is_amd() -> bool {
@@ -11,6 +12,24 @@ pub fn host_is_amd() -> bool {
     #[allow(unused_unsafe)]
     let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
     matches!(&leaf.ebx.to_le_bytes(), b"Auth" | b"Hygo")
+}
+
+/// What the host decodes.
+pub fn host_vendor() -> Vendor {
+    if host_is_amd() {
+        Vendor::Amd
+    } else {
+        Vendor::Intel
+    }
+}
+
+/// The same for this side's decoder.
+pub fn decoder_options() -> u32 {
+    if host_is_amd() {
+        DecoderOptions::AMD
+    } else {
+        DecoderOptions::NONE
+    }
 }
 
 /// Stores of MMX registers: whether they make the transition from x87 to MMX.

@@ -3,7 +3,7 @@
 //! by the slow handler of the instruction, which is decoded afresh.
 
 use super::*;
-use crate::cpu::decode::{decode_one, ends_block};
+use crate::cpu::decode::ends_block;
 use crate::cpu::exec;
 use crate::cpu::fault::pf;
 use crate::mmu::tlb::tlb_index;
@@ -125,12 +125,12 @@ pub(super) fn fetch(c: &mut Cpu) -> Result<Instruction, Trap> {
     let page = c.translate(c.rip, Access::Fetch)?;
     // SAFETY: `first` bytes are left in the page.
     unsafe { std::ptr::copy(page.host, buf.as_mut_ptr(), first) };
-    match decode_one(c.bits(), &buf[..first], offset) {
+    match c.decode(&buf[..first], offset) {
         Err(DecoderError::NoMoreBytes) if first < 15 => {
             let page = c.translate(c.linear(c.rip.wrapping_add(first as u64)), Access::Fetch)?;
             // SAFETY: 15 - first < 4096 bytes from the start of a page.
             unsafe { std::ptr::copy(page.host, buf.as_mut_ptr().add(first), 15 - first) };
-            decode_one(c.bits(), &buf, offset).map_err(|_| Fault::ud().into())
+            c.decode(&buf, offset).map_err(|_| Fault::ud().into())
         }
         r => r.map_err(|_| Fault::ud().into()),
     }

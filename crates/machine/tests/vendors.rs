@@ -1,0 +1,165 @@
+//! Encodings of 64-bit code that processors of AMD and of Intel decode differently, each as its manual has it (AMD64
+//! Architecture Programmer's Manual volume 3: CALL, JMP, RET, Jcc, LOOP, LSS; Intel SDM volume 2, the same), on any host.
+
+use domzero_machine::cpu::decode::Vendor::{self, Amd, Intel};
+use domzero_machine::cpu::fault::{Fault, Trap};
+use domzero_machine::cpu::{CpuidRow, Stop};
+use domzero_machine::testing::{TestVm, CODE, DATA, STACK_TOP};
+
+const RAX: usize = 0;
+const RCX: usize = 1;
+const RSP: usize = 4;
+const SP: u64 = STACK_TOP - 64;
+const CS64: u16 = 0xe033;
+const SS: u16 = 0xe02b;
+
+fn vm(vendor: Vendor, slow: bool, code: &[u8]) -> TestVm {
+    let mut vm = TestVm::new(code);
+    vm.cpu.set_vendor(vendor);
+    vm.cpu.set_slow_only(slow);
+    vm.cpu.regs[RSP] = SP;
+    vm
+}
+
+/// Runs `code` as one instruction in all ways; gives what `f` makes of it.
+fn each(vendor: Vendor, code: &[u8], prepare: impl Fn(&mut TestVm), check: impl Fn(&mut TestVm)) {
+    for slow in [false, true] {
+        for single in [false, true] {
+            let mut vm = vm(vendor, slow, code);
+            prepare(&mut vm);
+            if single {
+                vm.cpu.set_rflags(vm.cpu.rflags() | 0x100);
+                assert!(
+                    matches!(vm.run(1), Stop::Trap(Trap::Fault(f)) if f.vector == 1),
+                    "{code:x?}"
+                );
+            } else {
+                vm.run_ok(1);
+            }
+            check(&mut vm);
+        }
+    }
+}
+
+fn goes_to(vendor: Vendor, code: &[u8], prepare: impl Fn(&mut TestVm), rip: u64, rsp: u64) {
+    each(vendor, code, prepare, |vm| {
+        assert_eq!((vm.cpu.rip, vm.cpu.regs[RSP]), (rip, rsp), "{vendor:?} {code:x?}");
+    });
+}
+
+const NOTHING: fn(&mut TestVm) = |_| {};
+
+#[test]
+fn a_66_prefix_cuts_the_target_of_a_direct_branch_on_amd_and_is_ignored_on_intel() {
+    let low = |rip: u64| rip & 0xffff;
+    goes_to(Amd, &[0x66, 0xe9, 0x10, 0x00], NOTHING, low(CODE + 0x14), SP);
+    goes_to(Intel, &[0x66, 0xe9, 0x10, 0, 0, 0], NOTHING, CODE + 0x16, SP);
+    goes_to(Amd, &[0x66, 0xeb, 0x10], NOTHING, low(CODE + 0x13), SP);
+    goes_to(Intel, &[0x66, 0xeb, 0x10], NOTHING, CODE + 0x13, SP);
+    goes_to(Amd, &[0x66, 0xe8, 0x10, 0x00], NOTHING, low(CODE + 0x14), SP - 2);
+    goes_to(Intel, &[0x66, 0xe8, 0x10, 0, 0, 0], NOTHING, CODE + 0x16, SP - 8);
+    // REX.W is stronger than the prefix.
+    goes_to(Amd, &[0x66, 0x48, 0xeb, 0x10], NOTHING, CODE + 0x14, SP);
+    let zero: fn(&mut TestVm) = |vm| vm.cpu.set_rflags(0x242);
+    for (vendor, rip) in [(Amd, low(CODE + 0x13)), (Intel, CODE + 0x13)] {
+        goes_to(vendor, &[0x66, 0x74, 0x10], zero, rip, SP);
+        goes_to(vendor, &[0x66, 0x75, 0x10], zero, CODE + 3, SP);
+        let two: fn(&mut TestVm) = |vm| vm.cpu.regs[RCX] = 2;
+        goes_to(vendor, &[0x66, 0xe2, 0x10], two, rip, SP);
+        goes_to(vendor, &[0x66, 0xe3, 0x10], |vm| vm.cpu.regs[RCX] = 0, rip, SP);
+        // 32 bits of the counter, with the upper ones set.
+        let upper: fn(&mut TestVm) = |vm| vm.cpu.regs[RCX] = 1 << 32;
+        let rip = if vendor == Amd {
+            low(CODE + 0x14)
+        } else {
+            CODE + 0x14
+        };
+        goes_to(vendor, &[0x66, 0x67, 0xe3, 0x10], upper, rip, SP);
+    }
+}
+
+#[test]
+fn a_66_prefix_makes_the_operand_of_an_indirect_branch_16_bits_wide_on_amd_only() {
+    let rax: fn(&mut TestVm) = |vm| vm.cpu.regs[RAX] = CODE + 0x20;
+    let low = (CODE + 0x20) & 0xffff;
+    goes_to(Amd, &[0x66, 0xff, 0xe0], rax, low, SP);
+    goes_to(Intel, &[0x66, 0xff, 0xe0], rax, CODE + 0x20, SP);
+    goes_to(Amd, &[0x66, 0xff, 0xd0], rax, low, SP - 2);
+    goes_to(Intel, &[0x66, 0xff, 0xd0], rax, CODE + 0x20, SP - 8);
+    let stack: fn(&mut TestVm) = |vm| vm.poke(SP, &(CODE + 0x20).to_le_bytes());
+    goes_to(Amd, &[0x66, 0xc3], stack, low, SP + 2);
+    goes_to(Intel, &[0x66, 0xc3], stack, CODE + 0x20, SP + 8);
+}
+
+#[test]
+fn a_pushed_return_address_has_16_bits_on_amd() {
+    each(
+        Amd,
+        &[0x66, 0xe8, 0x10, 0x00],
+        |vm| vm.poke(SP - 8, &[0xee; 8]),
+        |vm| {
+            let mut want = vec![0xee; 6];
+            want.extend(((CODE + 4) as u16).to_le_bytes());
+            assert_eq!(vm.peek(SP - 8, 8), want);
+        },
+    );
+}
+
+/// A far pointer at DATA: an offset of `width` bytes and a selector.
+fn pointer(vm: &mut TestVm, offset: u64, width: usize, selector: u16) {
+    vm.poke(DATA, &[0; 16]);
+    vm.poke(DATA, &offset.to_le_bytes()[..width]);
+    vm.poke(DATA + width as u64, &selector.to_le_bytes());
+    vm.cpu.regs[RCX] = DATA;
+}
+
+#[test]
+fn far_pointers_have_64_bit_offsets_on_intel_only() {
+    let to = CODE + 0x40;
+    for (vendor, width, other) in [(Amd, 4usize, 8usize), (Intel, 8, 4)] {
+        let prepare = |vm: &mut TestVm| pointer(vm, to, width, CS64);
+        goes_to(vendor, &[0x48, 0xff, 0x29], prepare, to, SP);
+        goes_to(vendor, &[0x48, 0xff, 0x19], prepare, to, SP - 2 * width as u64);
+        // The other maker's layout: what is taken for the selector is null.
+        for slow in [false, true] {
+            let mut vm = vm(vendor, slow, &[0x48, 0xff, 0x29]);
+            pointer(&mut vm, to, other, CS64);
+            assert_eq!(vm.run(1), Stop::Trap(Trap::Fault(Fault::gp())));
+        }
+        let offset = if width == 8 {
+            0x1122_3344_5566_7788
+        } else {
+            0x5566_7788
+        };
+        for slow in [false, true] {
+            let mut vm = vm(vendor, slow, &[0x48, 0x0f, 0xb2, 0x01]);
+            pointer(&mut vm, 0x1122_3344_5566_7788, width, SS);
+            vm.cpu.regs[RAX] = u64::MAX;
+            vm.run_ok(1);
+            assert_eq!((vm.cpu.regs[RAX], vm.cpu.sel[2]), (offset, SS));
+        }
+    }
+}
+
+#[test]
+fn the_vendor_is_that_of_the_cpuid_table_and_code_is_decoded_afresh_when_it_changes() {
+    let row = |b: &[u8; 12]| {
+        let word = |n: usize| u32::from_le_bytes([b[n], b[n + 1], b[n + 2], b[n + 3]]);
+        vec![CpuidRow {
+            leaf: 0,
+            subleaf: None,
+            regs: [1, word(0), word(8), word(4)],
+        }]
+    };
+    let mut vm = vm(Amd, false, &[0x66, 0xeb, 0x10]);
+    for (name, rip) in [
+        (b"AuthenticAMD", (CODE + 0x13) & 0xffff),
+        (b"GenuineIntel", CODE + 0x13),
+        (b"HygonGenuine", (CODE + 0x13) & 0xffff),
+    ] {
+        vm.cpu.set_cpuid(row(name));
+        vm.cpu.rip = CODE;
+        vm.run_ok(1);
+        assert_eq!(vm.cpu.rip, rip);
+    }
+}
