@@ -33,6 +33,13 @@ const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 /// (leaf, subleaf or None for any, eax, ebx, ecx, edx)
 type CpuidLeaf = (u32, Option<u32>, u32, u32, u32, u32);
 
+/// The number of a debug register whose address mask this is.
+fn address_mask(name: &str) -> Option<usize> {
+    ["dr0_mask", "dr1_mask", "dr2_mask", "dr3_mask"]
+        .iter()
+        .position(|&m| m == name)
+}
+
 impl Vcpu {
     pub fn new(domain: &Arc<dm::Domain>, id: u32) -> Vcpu {
         let inner = pv::Vcpu::new(domain, id);
@@ -83,7 +90,7 @@ impl Vcpu {
             "cr2" => v.cr2(),
             "mxcsr" => u64::from(v.cpu.mxcsr),
             "tsc_aux" => u64::from(v.cpu.tsc_aux),
-            _ => return None,
+            _ => return address_mask(name).map(|n| v.cpu.breakpoint_mask(n)),
         })
     }
 }
@@ -179,7 +186,10 @@ impl Vcpu {
             "cr2" => v.set_cr2(value),
             "tsc_aux" => v.cpu.tsc_aux = value as u32,
             "mxcsr" => v.cpu.mxcsr = value as u32 & 0xffff,
-            _ => return Err(PyKeyError::new_err(name.to_owned())),
+            _ => match address_mask(name) {
+                Some(n) => v.cpu.set_breakpoint_mask(n, value),
+                None => return Err(PyKeyError::new_err(name.to_owned())),
+            },
         }
         Ok(())
     }

@@ -55,8 +55,8 @@ LEAF1_EDX = _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 19, 22, 23, 24, 25, 26)
 # Leaf 7. EBX: fsgsbase bmi1 bmi2 erms rdseed adx clflushopt clwb sha; EDX: fsrm
 LEAF7_EBX = _bits(0, 3, 8, 9, 18, 19, 23, 24, 29)
 LEAF7_EDX = _bits(4)
-# Leaf 80000001. ECX: lahf_lm abm
-EXT1_ECX = _bits(0, 5)
+# Leaf 80000001. ECX: lahf_lm abm dbext
+EXT1_ECX = _bits(0, 5, 26)
 # EDX: those of leaf 1 that AMD repeats, and syscall nx rdtscp lm
 EXT1_EDX = (LEAF1_EDX & _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 23, 24)) | _bits(11, 20, 27, 29)
 # Leaf 80000008. EBX: not subject to speculative store bypass

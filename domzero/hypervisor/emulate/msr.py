@@ -28,6 +28,10 @@ XEN_PAT = 0x050100070406
 HWCR_TSC_FREQ_SEL = 1 << 24
 DE_CFG_LFENCE_SERIALISE = 1 << 1
 
+ADDRESS_MASKS = {0xC0011027: "dr0_mask", 0xC0011019: "dr1_mask", 0xC001101A: "dr2_mask", 0xC001101B: "dr3_mask"}
+"""DR0_ADDR_MASK to DR3_ADDR_MASK of AMD's breakpoint extension, which Xen gives PV guests: bits of the address of a
+breakpoint that are not compared."""
+
 _SEGMENT_BASES = {
     MSR_FS_BASE: "fs_base",
     MSR_GS_BASE: "gs_base_kernel",
@@ -76,6 +80,8 @@ def read(vcpu: "Vcpu", index: int) -> int | None:
             return (EFER_SCE | EFER_NXE if vcpu.domain.is_32bit else EFER_FIXED) | vcpu.efer_bits
         case 0xC0000103:
             return vcpu.hw.get_reg("tsc_aux")
+        case 0xC0011027 | 0xC0011019 | 0xC001101A | 0xC001101B:
+            return vcpu.hw.get_reg(ADDRESS_MASKS[index])
         case 0xC0010015:
             return HWCR_TSC_FREQ_SEL
         case 0xC0011029:
@@ -117,6 +123,11 @@ def write(vcpu: "Vcpu", index: int, value: int) -> bool:
             if value >> 32:
                 return False
             vcpu.hw.set_reg("tsc_aux", value)
+            return True
+        case 0xC0011027 | 0xC0011019 | 0xC001101A | 0xC001101B:
+            if value >> 32:
+                return False
+            vcpu.hw.set_reg(ADDRESS_MASKS[index], value)
             return True
         case _:
             return index in _WRITES_IGNORED or _read_machine_check(index) is not None

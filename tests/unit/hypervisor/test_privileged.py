@@ -134,6 +134,15 @@ def test_of_efer_only_automatic_ibrs_can_be_written(vcpu: Any) -> None:
     assert not wrmsr(vcpu, msr.MSR_EFER, 0xD00)
 
 
+def test_each_breakpoint_has_an_address_mask_of_32_bits(vcpu: Any) -> None:
+    assert {leaf[0]: leaf[4] for leaf in cpuid.leaves(vcpu.domain, 0)}[0x80000001] >> 26 & 1  # dbext
+    for number, index in enumerate(msr.ADDRESS_MASKS):
+        assert rdmsr(vcpu, index) == 0
+        assert wrmsr(vcpu, index, 0xFFF0 + number)
+        assert not wrmsr(vcpu, index, 1 << 32)
+    assert [rdmsr(vcpu, index) for index in msr.ADDRESS_MASKS] == [0xFFF0, 0xFFF1, 0xFFF2, 0xFFF3]
+
+
 def test_the_hypercall_page_can_be_had_through_its_msr(domain: Any, vcpu: Any) -> None:
     (mfn,) = domain.hw.alloc(1)
     assert wrmsr(vcpu, msr.MSR_HYPERCALL_PAGE, mfn << 12)

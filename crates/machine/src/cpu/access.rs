@@ -1,6 +1,7 @@
 //! Guest memory as instructions see it: software TLB first, then page walk, page-crossing accesses, stores into decoded
 //! code and into live page tables.
 
+use super::debug::WATCHED;
 use super::fault::{pf, vector, Exec, Fault, Trap};
 use super::{Cpu, Scalar};
 use crate::frames::{flag, ptwr, PtwrResult};
@@ -38,6 +39,10 @@ impl Cpu {
         if !canonical(va) {
             return Err(self.not_canonical(va));
         }
+        let watched = self.debug.armed() && self.debug.watches(va, access);
+        if watched && self.debug.refuses && access != Access::Fetch {
+            return Err(WATCHED);
+        }
         let Some(key) = self.views.key() else {
             return Err(Fault::pf(va, 0));
         };
@@ -69,7 +74,11 @@ impl Cpu {
                 continue;
             }
             let write = access == Access::Write && flags & (flag::CODE | flag::PROTECTED) == 0;
-            self.views.fill(va, frame, write, access == Access::Fetch);
+            // A page with a breakpoint on all accesses has no entry at all; one on writes is not writable.
+            if !self.debug.armed() || !self.debug.watches(va, Access::Read) {
+                self.views
+                    .fill(va, frame, write && !watched, access == Access::Fetch);
+            }
             return Ok(Page {
                 host,
                 mfn: leaf.mfn,

@@ -1,13 +1,25 @@
 //! Single steps and hardware breakpoints: RFLAGS.TF, DR0..DR7 and what raises #DB.
 //!
-//! While neither is in use they cost one test per chain of blocks. In use, instructions run one by one: their operands
-//! are worked out before, and compared with the breakpoints after they have completed.
+//! While neither is in use they cost one test per chain of blocks. An instruction that may hit something runs alone
+//! ([`Cpu::debug_step`]): its operands are worked out before, and compared with the breakpoints after it has completed.
+//! With RFLAGS.TF set these are all instructions. With breakpoints armed they are those on a page with a breakpoint on
+//! execution, which is not entered by a jump cache, and those that touch a page with a breakpoint on data in the way that
+//! it asks for: the translations of such pages are withheld, and [`Cpu::translate`] refuses the access with [`WATCHED`].
 
 use super::fault::{vector, Fault, Trap};
+use super::hidden::MODE_STEPS;
 use super::regs::gpr_index;
 use super::{flags, Cpu};
 use crate::mmu::walk::Access;
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
+
+/// No exception: the access is to a page with a breakpoint on data. Handlers leave the instruction undone, as for any fault,
+/// and the run loop does it again alone.
+pub(crate) const WATCHED: Fault = Fault::new(0xff);
+/// Bytes of the longest instruction.
+const MAX_LEN: u64 = 15;
+/// Bits of an address mask (AMD's breakpoint extension).
+const MASK_BITS: u64 = 0xffff_ffff;
 
 /// DR6.BS: a single step.
 const DR6_BS: u64 = 1 << 14;
@@ -26,13 +38,16 @@ pub const DR7_GD: u64 = 1 << 13;
 const ON_EXECUTION: u64 = 0;
 const ON_WRITE: u64 = 1;
 const ON_IO: u64 = 2;
+const ON_ACCESS: u64 = 3;
 
 /// The debug registers of one vCPU, as the guest set them.
 #[derive(Debug, Clone)]
 pub struct DebugRegs {
-    pub addr: [u64; 4],
+    pub(crate) addr: [u64; 4],
+    /// Bits of each address that are not compared.
+    pub(crate) mask: [u64; 4],
     pub dr6: u64,
-    pub dr7: u64,
+    pub(crate) dr7: u64,
     /// RFLAGS.RF: the next instruction ignores breakpoints on its execution. Kept only while some are armed.
     pub resume: bool,
     /// DR6 bits that belong to the #DB just raised.
@@ -45,12 +60,19 @@ pub struct DebugRegs {
     shadow: bool,
     /// Data breakpoints that the load of SS hit.
     held_back: u64,
+    /// Accesses to watched pages are refused: guest code runs, and not alone.
+    pub(crate) refuses: bool,
+    /// Instructions that ran alone: for tests.
+    pub steps: u64,
+    /// With breakpoints armed all instructions run alone: the oracle of tests.
+    pub all_alone: bool,
 }
 
 impl Default for DebugRegs {
     fn default() -> Self {
         DebugRegs {
             addr: [0; 4],
+            mask: [0; 4],
             dr6: DR6_ONES,
             dr7: DR7_ONES,
             resume: false,
@@ -59,6 +81,9 @@ impl Default for DebugRegs {
             one_by_one: false,
             shadow: false,
             held_back: 0,
+            refuses: false,
+            steps: 0,
+            all_alone: false,
         }
     }
 }
@@ -72,7 +97,7 @@ struct Touched {
 }
 
 impl DebugRegs {
-    pub fn set_dr7(&mut self, value: u64) {
+    fn set_dr7(&mut self, value: u64) {
         self.dr7 = value;
         self.armed = (0..4).any(|n| self.enabled(n) && self.kind(n) != ON_IO);
         if !self.armed {
@@ -116,8 +141,45 @@ impl DebugRegs {
             .fold(0, |bits, n| bits | 1 << n)
     }
 
+    /// Whether breakpoint `n` is at `va`, but for the bits that are not compared, and `ignored`.
+    fn is_at(&self, n: u32, va: u64, ignored: u64) -> bool {
+        let mask = self.mask.get(n as usize).copied().unwrap_or(0);
+        (self.range(n).0 ^ va) & !(mask | ignored) == 0
+    }
+
     fn on_execution(&self, va: u64) -> u64 {
-        self.bits(|n| self.kind(n) == ON_EXECUTION && self.range(n).0 == va)
+        self.bits(|n| self.kind(n) == ON_EXECUTION && self.is_at(n, va, 0))
+    }
+
+    /// Whether code at `va` runs one by one.
+    #[cold]
+    fn steps_at(&self, va: u64) -> bool {
+        self.resume
+            || self.all_alone
+            || self.shadow
+            || self.held_back != 0
+            || self.bits(|n| {
+                // A load of SS that ends at the breakpoint, and holds it back, is in the page before.
+                let early =
+                    self.range(n).0 & 0xfff < MAX_LEN || self.mask.get(n as usize).is_some_and(|&m| m != 0);
+                let next = va.wrapping_add(4096);
+                self.kind(n) == ON_EXECUTION
+                    && (self.is_at(n, va, 0xfff) || early && self.is_at(n, next, 0xfff))
+            }) != 0
+    }
+
+    /// Whether the page at `va` has a breakpoint on such accesses.
+    pub(crate) fn watches(&self, va: u64, access: Access) -> bool {
+        self.armed
+            && self.bits(|n| {
+                let kind = self.kind(n);
+                let asked = kind == ON_ACCESS || kind == ON_WRITE && access == Access::Write;
+                asked && self.is_at(n, va, 0xfff)
+            }) != 0
+    }
+
+    fn watches_any(&self) -> bool {
+        self.bits(|n| matches!(self.kind(n), ON_WRITE | ON_ACCESS)) != 0
     }
 
     /// DR6 bits of the breakpoints on I/O that an access to `len` ports from `port` hits.
@@ -133,26 +195,102 @@ impl DebugRegs {
         self.bits(|n| {
             let kind = self.kind(n);
             let (at, len) = self.range(n);
+            let masked = self.mask.get(n as usize).is_some_and(|&m| m != 0);
             !matches!(kind, ON_EXECUTION | ON_IO)
                 && touched.iter().any(|t| {
-                    (t.write || kind != ON_WRITE)
-                        && (t.va.wrapping_sub(at) < len || at.wrapping_sub(t.va) < t.len)
+                    let overlap = if masked {
+                        (0..t.len).any(|i| self.is_at(n, t.va.wrapping_add(i), len - 1))
+                    } else {
+                        t.va.wrapping_sub(at) < len || at.wrapping_sub(t.va) < t.len
+                    };
+                    (t.write || kind != ON_WRITE) && overlap
                 })
         })
     }
 }
 
 impl Cpu {
-    /// Whether instructions must run one by one.
+    /// Whether the next instruction must run alone.
     #[inline(always)]
     pub(crate) fn debugging(&self) -> bool {
-        self.fl_other & flags::TF != 0 || self.debug.armed
+        self.fl_other & flags::TF != 0 || self.debug.armed && self.steps_here()
+    }
+
+    #[cold]
+    fn steps_here(&self) -> bool {
+        self.mode == MODE_STEPS || self.checks_alignment() || self.debug.steps_at(self.code_va(self.rip))
+    }
+
+    /// Guest code begins to run, or ends: from here on accesses to watched pages are refused, or no more.
+    pub(crate) fn refuse_watched(&mut self, on: bool) {
+        self.debug.refuses = on && self.debug.armed && self.debug.watches_any();
+    }
+
+    /// DR7.
+    pub fn set_dr7(&mut self, value: u64) {
+        self.change_breakpoints(|d| d.set_dr7(value));
+    }
+
+    /// DR0 to DR3.
+    pub fn set_breakpoint(&mut self, n: usize, va: u64) {
+        self.change_breakpoints(|d| {
+            if let Some(slot) = d.addr.get_mut(n) {
+                *slot = va;
+            }
+        });
+    }
+
+    /// The address mask of a breakpoint.
+    pub fn set_breakpoint_mask(&mut self, n: usize, mask: u64) {
+        self.change_breakpoints(|d| {
+            if let Some(slot) = d.mask.get_mut(n) {
+                *slot = mask & MASK_BITS;
+            }
+        });
+    }
+
+    pub fn dr7(&self) -> u64 {
+        self.debug.dr7
+    }
+
+    pub fn breakpoint_mask(&self, n: usize) -> u64 {
+        self.debug.mask.get(n).copied().unwrap_or(0)
+    }
+
+    /// Translations and jumps of pages whose breakpoints change are forgotten.
+    fn change_breakpoints(&mut self, change: impl FnOnce(&mut DebugRegs)) {
+        let before = self.debug.clone();
+        change(&mut self.debug);
+        for d in [before, self.debug.clone()] {
+            for n in 0..4u32 {
+                if !d.armed || !d.enabled(n) {
+                    continue;
+                }
+                if d.mask.get(n as usize).is_some_and(|&m| m > 0xfff) {
+                    self.flush_tlb_all_views();
+                    return;
+                }
+                let at = d.range(n).0;
+                self.invlpg(at);
+                if d.kind(n) == ON_EXECUTION {
+                    self.invlpg(at.wrapping_sub(4096));
+                }
+            }
+        }
     }
 
     /// One instruction with RFLAGS.TF set or breakpoints armed. `Some`: what stopped it, or the #DB that it raised.
     pub(crate) fn debug_step(&mut self) -> Option<Trap> {
         let single = self.fl_other & flags::TF != 0;
         let start = self.rip;
+        self.debug.steps += 1;
+        let refuses = std::mem::take(&mut self.debug.refuses);
+        let stopped = self.step_alone(start, single);
+        self.debug.refuses = refuses;
+        stopped
+    }
+
+    fn step_alone(&mut self, start: u64, single: bool) -> Option<Trap> {
         let shadowed = std::mem::take(&mut self.debug.shadow);
         let resume = self.debug.resume;
         if self.debug.armed && !resume && !shadowed {

@@ -1,6 +1,7 @@
 //! The run loop: finds blocks, keeps the budget, looks at attention.
 
 use super::block::{key, Op};
+use super::debug::WATCHED;
 use super::fault::Trap;
 use super::hidden::MODE_STEPS;
 use super::{Cpu, Stop};
@@ -31,7 +32,10 @@ impl Cpu {
         // What the hypervisor accessed meanwhile is not the cause of a fault of the guest's.
         self.noncanonical = false;
         self.refresh_mode();
-        self.run_blocks()
+        self.refuse_watched(true);
+        let stop = self.run_blocks();
+        self.refuse_watched(false);
+        stop
     }
 
     fn run_blocks(&mut self) -> Stop {
@@ -40,8 +44,11 @@ impl Cpu {
         loop {
             self.budget += self.slice;
             self.slice = 0;
-            if let Some(trap) = self.leave.take() {
-                return Stop::Trap(trap);
+            let mut alone = false;
+            match self.leave.take() {
+                Some(Trap::Fault(WATCHED)) => alone = true,
+                Some(trap) => return Stop::Trap(trap),
+                None => {}
             }
             let bits = self.shared.attention.load(Ordering::SeqCst);
             if bits != 0 {
@@ -62,7 +69,7 @@ impl Cpu {
             if self.budget <= self.yield_at.max(0) {
                 return Stop::Budget;
             }
-            if self.debugging() {
+            if alone || self.debugging() {
                 match self.debug_step() {
                     None => continue,
                     Some(t) => return Stop::Trap(t),

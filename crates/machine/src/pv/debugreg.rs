@@ -15,26 +15,23 @@ impl Vcpu {
     /// exist; something that is not the guest's).
     pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
         let de = self.cpu.cr4 & cr4::DE != 0;
-        let debug = &mut self.cpu.debug;
         match index {
             0..=3 => {
                 if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
                     return EPERM;
                 }
-                if let Some(slot) = debug.addr.get_mut(index as usize) {
-                    *slot = value;
-                }
+                self.cpu.set_breakpoint(index as usize, value);
             }
             4 | 5 if de => return ENODEV,
             4..=7 if value >> 32 != 0 => return EINVAL,
-            4 | 6 => debug.dr6 = value & DR6_GUEST | DR6_ONES,
+            4 | 6 => self.cpu.debug.dr6 = value & DR6_GUEST | DR6_ONES,
             5 | 7 => {
                 let value = value & DR7_GUEST | DR7_ONES;
                 let io_without_de = value & DR7_ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
                 if value & DR7_GD != 0 || io_without_de {
                     return EPERM;
                 }
-                debug.set_dr7(value);
+                self.cpu.set_dr7(value);
             }
             _ => return ENODEV,
         }
