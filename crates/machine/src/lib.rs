@@ -2,14 +2,13 @@
 //!
 //! No Python here; `crates/machine-py` binds it. A guest fault is a value, never an error; no guest input may panic.
 
-pub mod atomics;
+pub mod abi;
 pub mod bare;
 pub mod bug;
 pub mod clock;
 pub mod cpu;
-pub mod exit;
+pub mod fault;
 pub mod frames;
-pub mod machine;
 pub mod mem;
 pub mod mmu;
 pub mod pv;
@@ -17,6 +16,6 @@ pub mod random;
 pub mod shared;
 pub mod testing;
 
-pub use exit::Exit;
-pub use machine::{DomId, Domain, Machine};
+pub use frames::{DomId, Domain, Machine};
 pub use mem::{Mfn, PhysMem};
+pub use pv::Exit;

@@ -1,6 +1,6 @@
 //! What rdrand and rdseed give: a stream of ChaCha20 for each vCPU, under a key that no guest knows.
 
-use crate::machine::DomId;
+use crate::abi::DomId;
 use chacha20::rand_core::{Rng, SeedableRng};
 use chacha20::ChaCha20Rng;
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::cpu::fault::Trap;
 use crate::cpu::{Cpu, Stop};
-use crate::machine::{Domain, Machine};
+use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
 use crate::shared::VcpuShared;
 use std::sync::Arc;

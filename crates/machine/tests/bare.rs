@@ -3,7 +3,7 @@
 use domzero_machine::bare::{Bare, Outcome, Table};
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::Fault;
-use domzero_machine::exit::Exit;
+use domzero_machine::pv::Exit;
 use domzero_machine::pv::Vcpu;
 use domzero_machine::testing::TestVm;
 use domzero_machine::{Machine, Mfn};

@@ -1,7 +1,7 @@
 //! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
 
 use domzero_machine::cpu::fault::{vector, PrivInsn};
-use domzero_machine::exit::Exit;
+use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::shared::attention;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};

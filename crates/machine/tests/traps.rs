@@ -2,7 +2,7 @@
 
 use domzero_machine::cpu::cr4;
 use domzero_machine::cpu::fault::vector;
-use domzero_machine::exit::Exit;
+use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 

@@ -1,6 +1,6 @@
 //! What paravirtualization costs: a system call of an application there and back, a hypercall that leaves the engine.
 
-use domzero_machine::exit::Exit;
+use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, STACK_TOP};
 use iced_x86::code_asm::*;

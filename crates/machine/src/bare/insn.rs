@@ -1,12 +1,12 @@
 //! Instructions that mean something else in ring 0, or that show the processor's own tables.
 
 use super::{Bare, Outcome, Table, CR0_TS, IF, IOPL};
+use crate::abi::layout::canonical;
 use crate::cpu::exec::operand::{read_op, set_gpr};
 use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::regs::gpr_index;
 use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
-use crate::mmu::walk::canonical;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 type Native = Result<Outcome, Trap>;

@@ -11,7 +11,7 @@ mod insn;
 use crate::cpu::fault::{Fault, PrivInsn, Trap};
 use crate::cpu::segment::DescTable;
 use crate::cpu::{Cpu, Stop};
-use crate::machine::{Domain, Machine};
+use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;

@@ -4,10 +4,11 @@
 use super::debug::WATCHED;
 use super::fault::{pf, vector, Exec, Fault, Trap};
 use super::{Cpu, Scalar};
+use crate::abi::layout::canonical;
 use crate::frames::{flag, ptwr, PtwrResult};
 use crate::mem::Mfn;
 use crate::mmu::tlb::tlb_index;
-use crate::mmu::walk::{canonical, Access, Walker};
+use crate::mmu::walk::{Access, Walker};
 use crate::shared::Caller;
 use std::sync::atomic::{fence, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::Mutex;

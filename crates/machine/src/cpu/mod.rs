@@ -13,6 +13,7 @@ pub mod exec;
 pub mod fault;
 pub mod flags;
 pub mod hidden;
+pub(crate) mod jumps;
 pub mod regs;
 pub mod run;
 pub mod segment;
@@ -23,9 +24,10 @@ pub mod x87state;
 
 use crate::cpu::block::{BlockCache, Slot};
 use crate::cpu::fault::{Exec, Fault, Trap};
-use crate::machine::Domain;
+use crate::cpu::jumps::{Jump, Jumps};
+use crate::frames::Domain;
 use crate::mem::Mfn;
-use crate::mmu::tlb::{Jump, TlbEntry, Views};
+use crate::mmu::tlb::{TlbEntry, Views};
 use crate::random::RandomStream;
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
@@ -142,7 +144,7 @@ pub struct Cpu {
     pub m2p: (u64, u64),
     /// It is not mapped now: an application runs.
     pub m2p_hidden: bool,
-    pub(crate) views: Views,
+    pub(crate) views: Views<Jumps>,
     pub(crate) blocks: BlockCache,
     /// Forget all blocks before the next one is run.
     pub(crate) forget_all: bool,
@@ -221,7 +223,7 @@ impl Cpu {
         } else {
             machine.m2p()
         };
-        let mut views = Views::new();
+        let mut views = Views::<Jumps>::new();
         let mut cpu = Box::new(Cpu {
             regs: [0; 16],
             zero: 0,
@@ -232,7 +234,7 @@ impl Cpu {
             addr_mask: !0,
             slice: 0,
             tlb: views.current_tlb(),
-            jumps: views.current_jumps(),
+            jumps: views.beside().entries(),
             fl_res: 1,
             fl_aux: 0,
             fl_other: flags::FIXED,

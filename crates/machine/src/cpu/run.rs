@@ -4,10 +4,11 @@ use super::block::{key, Op};
 use super::debug::WATCHED;
 use super::fault::Trap;
 use super::hidden::MODE_STEPS;
+use super::jumps::jump_index;
 use super::{Cpu, Stop};
 use crate::frames::flag;
 use crate::mem::Mfn;
-use crate::mmu::tlb::{jump_index, tlb_index};
+use crate::mmu::tlb::{tlb_index, PerView};
 use crate::mmu::walk::Access;
 use crate::shared::attention;
 use std::sync::atomic::Ordering;
@@ -64,7 +65,7 @@ impl Cpu {
                 self.pending = None;
                 self.forget_all = false;
                 self.blocks.clear();
-                self.views.clear_jumps_all();
+                self.views.all_beside().for_each(PerView::flush);
             }
             if self.budget <= self.yield_at.max(0) {
                 return Stop::Budget;
@@ -138,7 +139,7 @@ impl Cpu {
     /// The block at `rip`; `None` if its instructions must be decoded each time.
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
         self.rip &= self.addr_mask;
-        self.views.set_mode(self.mode);
+        self.views.beside().set_mode(self.mode);
         let rip = self.rip;
         // SAFETY: `jumps` points to the current view's table, the index is in range.
         let slot = unsafe { *self.jumps.add(jump_index(rip)) };
@@ -169,7 +170,7 @@ impl Cpu {
                     .insert(k, &draft.ops, mfn, start, draft.end, draft.second)
             }
         };
-        self.views.set_jump(rip, op);
+        self.views.beside().set(rip, op);
         Ok(Some(op))
     }
 }

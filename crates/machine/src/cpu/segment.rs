@@ -1,10 +1,10 @@
 //! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
 
+use crate::abi::layout::canonical;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
 use crate::cpu::hidden::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
-use crate::mmu::walk::canonical;
 
 /// Entries of a descriptor table per frame.
 const PER_FRAME: u32 = 512;

@@ -64,7 +64,7 @@ impl Cpu {
 
     fn view_changed(&mut self) {
         self.tlb = self.views.current_tlb();
-        self.jumps = self.views.current_jumps();
+        self.jumps = self.views.beside().entries();
     }
 
     /// Does what other threads queued with `Machine::purge`. Called at block boundaries, and by whoever has waited

@@ -2,10 +2,10 @@
 
 use super::flag;
 use super::info::{state, FrameInfo, Mm, Ty, NO_OWNER};
+use super::machine::Machine;
 use super::types::{is_xen_slot, used_entries};
-use crate::machine::Machine;
+use crate::abi::pte;
 use crate::mem::Mfn;
-use crate::mmu::pte;
 
 #[derive(Default, Clone, Copy)]
 struct Expect {

@@ -1,12 +1,13 @@
 //! Changing one entry of a live table: by hypercall, or by a guest store that is emulated.
 
+use super::domain::Domain;
 use super::info::Ty;
 use super::op::{MmError, MmResult, Op, EINVAL};
 use super::types::{is_xen_slot, used_entries};
-use crate::machine::{DomId, Domain};
+use crate::abi::layout::canonical;
+use crate::abi::pte;
+use crate::abi::DomId;
 use crate::mem::Mfn;
-use crate::mmu::pte;
-use crate::mmu::walk::canonical;
 use crate::shared::Caller;
 
 /// What became of a guest store to a PROTECTED frame.

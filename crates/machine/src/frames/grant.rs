@@ -3,12 +3,13 @@
 //! The entry holds references of its own on the frame, beside the one of the grant (`Domain::get_ref` of the granter). So a
 //! guest that clears the entry itself harms nobody: the grant stays mapped for the books until it is unmapped by handle.
 
-use super::domain::rc;
+use super::domain::Domain;
 use super::info::{BaseKind, Ty};
+use super::memory::rc;
 use super::op::{MmError, MmResult, Op, EINVAL};
-use crate::machine::{DomId, Domain};
+use crate::abi::pte;
+use crate::abi::DomId;
 use crate::mem::Mfn;
-use crate::mmu::pte;
 use crate::shared::Caller;
 
 /// Where a granted frame is mapped.

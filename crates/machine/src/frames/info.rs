@@ -1,6 +1,6 @@
 //! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
 
-use crate::machine::DomId;
+use crate::abi::DomId;
 use crate::mem::{Mfn, PhysMem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

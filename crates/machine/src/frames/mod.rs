@@ -1,21 +1,29 @@
-//! The frame table: who owns each machine frame, as what it is used, and how often.
+//! The machine's memory: who owns each frame, as what it is used, and how often; domains; which bytes are decoded.
 //!
 //! What engines need without the lock is in [`FrameTable`]; everything else is [`Mm`], behind `Machine::lock_mm`.
 
+mod atomics;
 mod audit;
+mod code;
 mod domain;
 mod entries;
 mod grant;
 mod info;
+mod machine;
+mod memory;
 mod op;
 pub mod segdesc;
 #[cfg(test)]
 mod tests;
 mod types;
 
+pub use crate::abi::DomId;
+pub use code::CodeMap;
+pub use domain::Domain;
 pub use entries::{ptwr, PtwrResult};
 pub use grant::GrantAddress;
 pub use info::{state, BaseKind, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
+pub use machine::{Machine, MmGuard};
 pub use op::{errno, MmError, MmResult, Op};
 
 use crate::mem::{Mfn, PhysMem};

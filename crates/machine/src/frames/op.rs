@@ -1,8 +1,10 @@
 //! One operation on the frame table, with the memory lock held: references, walk barriers, freeing.
 
+use super::domain::Domain;
 use super::flag;
 use super::info::{state, DomMm, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
-use crate::machine::{DomId, Domain, Machine, MmGuard};
+use super::machine::{Machine, MmGuard};
+use crate::abi::DomId;
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
 //! Descriptor tables (GDT and LDT pages): which descriptors a guest may have.
 
+use super::machine::Machine;
 use super::op::{MmResult, EINVAL};
-use crate::machine::Machine;
+use crate::abi::layout::M2P_COMPAT_VA;
 use crate::mem::Mfn;
-use crate::mmu::walk::M2P_COMPAT_VA;
 
 /// First GDT entry of Xen's own (FIRST_RESERVED_GDT_ENTRY).
 pub const FIRST_RESERVED_GDT_ENTRY: u32 = 14 * 4096 / 8;

@@ -7,9 +7,9 @@
 use super::info::{state, Ty};
 use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
 use super::{flag, segdesc};
-use crate::machine::DomId;
+use crate::abi::pte;
+use crate::abi::DomId;
 use crate::mem::Mfn;
-use crate::mmu::pte;
 use std::sync::atomic::Ordering;
 
 /// Frames one holding of the lock may free, and held tables it may let go.

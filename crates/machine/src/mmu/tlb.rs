@@ -1,7 +1,6 @@
 //! The software TLB: one set of translations per address space ("view"), so that the kernel/user switch of every
 //! system call of a 64-bit PV guest flushes nothing.
 
-use crate::cpu::block::Op;
 use crate::mem::Mfn;
 
 /// Entries of one view, direct mapped.
@@ -46,27 +45,14 @@ pub fn empty_tlb() -> Vec<TlbEntry> {
         .collect()
 }
 
-/// Entries of a view's jump cache.
-const JUMPS: usize = 1 << 13;
-
-/// Where the block at `rip` is.
-#[derive(Clone, Copy)]
-pub struct Jump {
-    pub rip: u64,
-    pub op: *const Op,
-}
-
-#[inline(always)]
-pub fn jump_index(rip: u64) -> usize {
-    (rip ^ rip >> 11) as usize & (JUMPS - 1)
-}
-
-/// An entry that no address with this index matches.
-fn no_jump(index: usize) -> Jump {
-    Jump {
-        rip: u64::from(index == 0),
-        op: std::ptr::null(),
-    }
+/// What an engine keeps for each address space beside the translations, and forgets with them.
+pub trait PerView {
+    /// Nothing is kept yet.
+    fn new() -> Self;
+    /// All translations of the view are forgotten.
+    fn flush(&mut self);
+    /// The translation of the page with TLB index `index` is forgotten.
+    fn invalidate(&mut self, index: usize);
 }
 
 /// Which address space a view shows.
@@ -76,7 +62,7 @@ pub struct ViewKey {
     pub user: bool,
 }
 
-pub struct View {
+struct View<P> {
     key: Option<ViewKey>,
     /// Must be flushed before it is used again.
     stale: bool,
@@ -85,11 +71,7 @@ pub struct View {
     used: u64,
     entries: Box<[TlbEntry]>,
     touched: Vec<u16>,
-    jumps: Box<[Jump]>,
-    /// Bit n: there may be jumps to a page with TLB index n.
-    jump_pages: [u64; TLB_SIZE / 64],
-    /// What the blocks in `jumps` were decoded for.
-    jump_mode: u8,
+    beside: P,
 }
 
 /// No node, in the lists of translations by frame.
@@ -107,8 +89,8 @@ struct Node {
     prev: u32,
 }
 
-impl View {
-    fn new() -> View {
+impl<P: PerView> View<P> {
+    fn new() -> View<P> {
         let entries = empty_tlb().into_boxed_slice();
         View {
             key: None,
@@ -117,9 +99,7 @@ impl View {
             used: 0,
             entries,
             touched: Vec::new(),
-            jumps: (0..JUMPS).map(no_jump).collect(),
-            jump_pages: [0; TLB_SIZE / 64],
-            jump_mode: 0,
+            beside: P::new(),
         }
     }
 
@@ -135,18 +115,8 @@ impl View {
         }
     }
 
-    fn clear_jumps(&mut self) {
-        if self.jump_pages.iter().any(|&w| w != 0) {
-            self.jumps
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, j)| *j = no_jump(i));
-            self.jump_pages = [0; TLB_SIZE / 64];
-        }
-    }
-
     fn flush(&mut self) {
-        self.clear_jumps();
+        self.beside.flush();
         if self.touched.len() > TOUCHED_MAX {
             (0..TLB_SIZE).for_each(|i| self.clear(i));
             self.touched.clear();
@@ -161,16 +131,16 @@ impl View {
 }
 
 /// All views of a vCPU.
-pub struct Views {
-    list: Vec<View>,
+pub struct Views<P> {
+    list: Vec<View<P>>,
     current: usize,
     tick: u64,
     nodes: Vec<Node>,
     lists: Box<[u32]>,
 }
 
-impl Views {
-    pub fn new() -> Views {
+impl<P: PerView> Views<P> {
+    pub fn new() -> Self {
         Views {
             list: vec![View::new()],
             current: 0,
@@ -191,23 +161,14 @@ impl Views {
         self.list[self.current].entries.as_mut_ptr()
     }
 
-    /// The jump cache of the current view; valid as long as `current_tlb`.
-    pub fn current_jumps(&mut self) -> *mut Jump {
-        self.list[self.current].jumps.as_mut_ptr()
+    /// What is kept beside the current view; it stays where it is as long as `current_tlb`.
+    pub fn beside(&mut self) -> &mut P {
+        &mut self.list[self.current].beside
     }
 
-    /// From now on jumps of the current view lead to blocks of this mode.
-    pub fn set_mode(&mut self, mode: u8) {
-        let v = &mut self.list[self.current];
-        if v.jump_mode != mode {
-            v.jump_mode = mode;
-            v.clear_jumps();
-        }
-    }
-
-    /// Empties every jump cache.
-    pub fn clear_jumps_all(&mut self) {
-        self.list.iter_mut().for_each(View::clear_jumps);
+    /// What is kept beside each view.
+    pub fn all_beside(&mut self) -> impl Iterator<Item = &mut P> {
+        self.list.iter_mut().map(|v| &mut v.beside)
     }
 
     pub fn current_index(&self) -> usize {
@@ -334,14 +295,6 @@ impl Views {
         }
     }
 
-    /// There is a jump to the block at `rip` in the current view from now on.
-    pub fn set_jump(&mut self, rip: u64, op: *const Op) {
-        let v = &mut self.list[self.current];
-        v.jumps[jump_index(rip)] = Jump { rip, op };
-        let i = tlb_index(rip);
-        v.jump_pages[i / 64] |= 1 << (i % 64);
-    }
-
     /// Flushes every view.
     pub fn flush_all(&mut self) {
         for (i, v) in self.list.iter_mut().enumerate() {
@@ -366,15 +319,13 @@ impl Views {
             if v.entries[i].neg_r == tag {
                 v.clear(i);
             }
-            // Jumps may outlive the entry.
-            if v.jump_pages[i / 64] & 1 << (i % 64) != 0 {
-                v.clear_jumps();
-            }
+            // It may outlive the entry.
+            v.beside.invalidate(i);
         }
     }
 
-    /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). Jumps
-    /// to blocks in the frame stay: the caller forgets the blocks.
+    /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). What
+    /// is kept beside the views stays: the caller forgets it.
     pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
         let mut id = self.lists[list_of(host)];
         while id != NONE {
@@ -400,7 +351,7 @@ fn list_of(host: *const u8) -> usize {
     (page ^ page >> 13) & (LISTS - 1)
 }
 
-impl Default for Views {
+impl<P: PerView> Default for Views<P> {
     fn default() -> Self {
         Self::new()
     }

@@ -1,27 +1,10 @@
 //! The page walk (four levels, or three of a 32-bit guest), as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
 //! set by compare-and-exchange, without any lock.
 
-use crate::cpu::fault::{pf, Fault};
+use crate::abi::layout::{M2P_COMPAT_VA, M2P_VA, XEN_DIRECT_MAP, XEN_SLOTS};
+use crate::abi::pte::{self, A, D, NX, P, PSE, RW, USER};
+use crate::fault::{pf, Fault};
 use crate::mem::{Mfn, PhysMem};
-
-const P: u64 = 1;
-const RW: u64 = 1 << 1;
-const US: u64 = 1 << 2;
-const A: u64 = 1 << 5;
-const D: u64 = 1 << 6;
-const PS: u64 = 1 << 7;
-const NX: u64 = 1 << 63;
-/// Frame number bits of an entry.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
-
-/// L4 slots that belong to Xen. Slot 256 shows the machine-to-phys table; the others are not present for a guest.
-pub const XEN_SLOTS: std::ops::Range<u64> = 256..272;
-/// Where Xen maps all memory for itself: a guest's access there is a violation, not a miss.
-const XEN_DIRECT_MAP: u64 = 0xffff_8300_0000_0000;
-/// Where guests read the machine-to-phys table.
-pub const M2P_VA: u64 = 0xffff_8000_0000_0000;
-/// Where 32-bit guests read theirs: the hypervisor has everything from here to 4 GiB.
-pub const M2P_COMPAT_VA: u64 = 0xf580_0000;
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +36,6 @@ pub struct Leaf {
     pub m2p: bool,
     /// Machine addresses and values of the entries used, L4 first. Address 0: no such level.
     path: [(u64, u64); 4],
-}
-
-/// True for addresses whose bits 47..63 are all equal.
-#[inline(always)]
-pub fn canonical(va: u64) -> bool {
-    ((va as i64) << 16 >> 16) as u64 == va
 }
 
 impl Walker {
@@ -96,12 +73,12 @@ impl Walker {
                 if e & P == 0 {
                     return Err(Fault::pf(va, code));
                 }
-                let next = (e & FRAME) >> 12;
-                if next >= mem.frames() || (depth < 3 && e & PS != 0) {
+                let next = pte::mfn(e);
+                if next >= mem.frames() || (depth < 3 && e & PSE != 0) {
                     return Err(Fault::pf(va, code | pf::P | pf::RSVD));
                 }
                 all_rw &= e & RW != 0;
-                all_us &= e & US != 0;
+                all_us &= e & USER != 0;
                 any_nx |= e & NX != 0;
                 *slot = (at, e);
                 table = Mfn(next);
@@ -178,10 +155,10 @@ pub fn inspect(mem: &PhysMem, root: Mfn, va: u64, pae: bool) -> Vec<(u8, Mfn, u1
             break;
         };
         out.push((4 - depth as u8, table, index as u16, e));
-        if e & P == 0 || e & PS != 0 && depth < 3 {
+        if e & P == 0 || e & PSE != 0 && depth < 3 {
             break;
         }
-        table = Mfn((e & FRAME) >> 12);
+        table = Mfn(pte::mfn(e));
     }
     out
 }

@@ -2,9 +2,9 @@
 //! Xen, which then does what the gate asks for.
 
 use super::guest_access::access_ok;
+use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{vector, Fault};
-use crate::exit::Exit;
 
 /// Why a call gate was not gone through.
 type GateResult = Result<(), Fault>;

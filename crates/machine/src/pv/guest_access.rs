@@ -1,10 +1,10 @@
 //! Copies between the hypervisor and the guest's address space, descriptor tables.
 
 use super::{Vcpu, HYPERVISOR_VIRT_END};
+use crate::abi::layout::M2P_COMPAT_VA;
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
 use crate::mem::Mfn;
-use crate::mmu::walk::M2P_COMPAT_VA;
 use crate::shared::Caller;
 use std::sync::atomic::Ordering;
 

@@ -1,8 +1,8 @@
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
+use super::Exit;
 use super::{rflags, Vcpu};
-use crate::exit::Exit;
-use crate::mmu::walk::canonical;
+use crate::abi::layout::canonical;
 
 /// Hypercall numbers (`xen.h`) that the machine itself knows.
 pub mod nr {

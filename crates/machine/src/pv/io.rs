@@ -1,9 +1,9 @@
 //! I/O instructions of a domain to which no port belongs: they are allowed by the virtual IOPL or the guest's own
 //! bitmap, read ones, and write nowhere.
 
+use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{Fault, Trap};
-use crate::exit::Exit;
 use std::sync::atomic::Ordering;
 
 /// Index port of the clock, whose last written value can be read back.

@@ -1,8 +1,8 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
 use super::{rflags, selector, Vcpu};
+use crate::abi::layout::canonical;
 use crate::cpu::fault::{vector, Fault};
-use crate::mmu::walk::canonical;
 
 /// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
 const FRAME_WORDS: usize = 9;

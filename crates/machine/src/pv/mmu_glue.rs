@@ -3,8 +3,8 @@
 use super::mmu_ops::{self, Outcome, PvCpu, Who, MMU_UPDATE_PREEMPTED};
 use super::{mmuext, Vcpu};
 use crate::cpu::segment::DescTable;
+use crate::frames::Domain;
 use crate::frames::{BaseKind, GrantAddress};
-use crate::machine::Domain;
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge, VcpuShared};
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 //! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between
 //! pieces pending events and stop requests are looked at, and the call may ask to be continued.
 
+use crate::abi::layout::M2P_COMPAT_VA;
 use crate::frames::{errno, segdesc, BaseKind, MmError, MmResult, Op, Ty};
-use crate::machine::{DomId, Domain};
+use crate::frames::{DomId, Domain};
 use crate::mem::Mfn;
-use crate::mmu::walk::M2P_COMPAT_VA;
 use crate::shared::{attention, Caller, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;

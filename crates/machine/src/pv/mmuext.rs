@@ -4,8 +4,8 @@ use super::mmu_ops::{
     array_ok, finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu,
     Who,
 };
+use crate::frames::Domain;
 use crate::frames::{errno, BaseKind, MmError, MmResult, Ty};
-use crate::machine::Domain;
 use crate::mem::{Mfn, PAGE_SIZE};
 use crate::shared::Caller;
 
@@ -205,7 +205,7 @@ fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
 /// Not in the hypervisor's part of the address space, and canonical.
 fn address_ok(va: u64, is_32bit: bool) -> bool {
     if is_32bit {
-        return va < crate::mmu::walk::M2P_COMPAT_VA;
+        return va < crate::abi::layout::M2P_COMPAT_VA;
     }
     !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
 }

@@ -4,6 +4,7 @@
 
 mod bounce;
 mod debugreg;
+mod exit;
 mod gate;
 mod guest_access;
 pub use guest_access::Efault;
@@ -18,10 +19,11 @@ mod run;
 mod trap;
 
 pub use bounce::BounceError;
+pub use exit::Exit;
 
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
-use crate::machine::Domain;
+use crate::frames::Domain;
 use crate::mem::Mfn;
 use crate::shared::{attention, VcpuShared};
 use std::sync::atomic::Ordering;

@@ -1,9 +1,9 @@
 //! The run loop: slices of the budget, events, deadlines.
 
+use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::Stop;
-use crate::exit::Exit;
 use crate::shared::attention;
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,9 @@
 //! What the PV rules make of each thing that stops the engine.
 
 use super::io::StringIo;
+use super::Exit;
 use super::{selector, CallbackKind, Entry, Vcpu};
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
-use crate::exit::Exit;
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
 const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];

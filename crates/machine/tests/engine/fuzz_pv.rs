@@ -4,7 +4,7 @@
 use crate::fuzz::code;
 use crate::rng::Rng;
 use domzero_machine::clock::Clock;
-use domzero_machine::exit::Exit;
+use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::{Domain, Machine, Mfn};
 use std::sync::Arc;

@@ -173,7 +173,7 @@ fn a_page_is_not_written_after_it_became_a_table() {
 
 #[test]
 fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
-    use crate::exit::Exit;
+    use crate::pv::Exit;
     use crate::pv::Vcpu;
     for delay_us in [0, 50, 300, 1000] {
         let m = machine(1024);

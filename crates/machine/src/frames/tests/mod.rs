@@ -8,10 +8,10 @@ mod model;
 mod pae;
 
 use super::BaseKind;
+use crate::abi::pte;
 use crate::clock::Clock;
-use crate::machine::{Domain, Machine};
+use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
-use crate::mmu::pte;
 use crate::pv::mmu_ops::{self, Outcome, PvCpu, Who};
 use crate::pv::mmuext;
 pub(super) use crate::shared::{Caller, VcpuShared};

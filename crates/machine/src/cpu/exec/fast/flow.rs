@@ -101,8 +101,8 @@ macro_rules! push_return {
 /// An indirect branch to a non-canonical address faults itself. The jump cache has canonical addresses only.
 macro_rules! check_target {
     ($cpu:expr, $op:expr, $rip:expr) => {{
-        let j = (*$cpu).jumps.add(crate::mmu::tlb::jump_index($rip));
-        if (*j).rip != $rip && !crate::mmu::walk::canonical($rip) {
+        let j = (*$cpu).jumps.add(crate::cpu::jumps::jump_index($rip));
+        if (*j).rip != $rip && !crate::abi::layout::canonical($rip) {
             return op_gp($cpu, $op);
         }
     }};

@@ -3,11 +3,12 @@
 //! by the slow handler of the instruction, which is decoded afresh.
 
 use super::*;
+use crate::abi::layout::canonical;
 use crate::cpu::decode::ends_block;
 use crate::cpu::exec;
 use crate::cpu::fault::pf;
 use crate::mmu::tlb::tlb_index;
-use crate::mmu::walk::{canonical, Access};
+use crate::mmu::walk::Access;
 use iced_x86::DecoderError;
 
 /// How to go on.

@@ -61,7 +61,7 @@ macro_rules! enter {
 macro_rules! jump {
     ($cpu:expr, $rip:expr) => {{
         let rip: u64 = $rip;
-        let j = (*$cpu).jumps.add($crate::mmu::tlb::jump_index(rip));
+        let j = (*$cpu).jumps.add($crate::cpu::jumps::jump_index(rip));
         if (*j).rip != rip {
             (*$cpu).rip = rip;
             return std::ptr::null();

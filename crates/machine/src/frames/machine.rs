@@ -1,16 +1,14 @@
-//! The machine: physical memory, frame table, domains, and the vCPUs that may have to forget things.
+//! The machine: physical memory, frame table, and the vCPUs that may have to forget things.
 
+use super::code::CodeMap;
+use super::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
+use crate::abi::DomId;
 use crate::clock::Clock;
-use crate::cpu::code::CodeMap;
-use crate::frames::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};
-use crate::random::{RandomSource, RandomStream};
-use crate::shared::{attention, Caller, Purge, VcpuShared};
-use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use crate::random::RandomSource;
+use crate::shared::{Caller, Purge, VcpuShared};
+use std::sync::atomic::{fence, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
-
-/// Domain identifier (`domid_t`).
-pub type DomId = u16;
 
 /// One host's machine. Everything in it may be used from several threads.
 pub struct Machine {
@@ -212,104 +210,12 @@ impl Machine {
     }
 }
 
-fn wait_for(list: &[Arc<VcpuShared>], caller: Caller<'_>) {
+pub(super) fn wait_for(list: &[Arc<VcpuShared>], caller: Caller<'_>) {
     // Two vCPUs that purge at once must not wait for each other.
     let _outside = caller.leave_guest();
     for v in list.iter().filter(|v| !caller.is(v)) {
         while v.in_guest() && v.purge_pending() {
             std::thread::yield_now();
         }
-    }
-}
-
-/// What the machine keeps for one domain.
-pub struct Domain {
-    pub machine: Arc<Machine>,
-    pub domid: DomId,
-    /// A PAE guest with 3-level page tables.
-    pub is_32bit: bool,
-    /// Counts changes of present page-table entries: a view whose last count differs is flushed when it becomes the
-    /// base pointer again (loading CR3 flushes the TLB on real hardware).
-    pub pt_generation: AtomicU64,
-    /// Set by `destroy`: its vCPUs do not run any more (see `pv::Vcpu::run`).
-    pub dying: AtomicBool,
-    /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
-    /// can do with ports.
-    pub pci_config_address: AtomicU32,
-    pub rtc_index: AtomicU8,
-    /// Domains of this number before this one.
-    predecessors: u32,
-    vcpus: Mutex<Vec<Weak<VcpuShared>>>,
-}
-
-impl Domain {
-    /// A 64-bit domain. If there is one of that number already, it gets no memory.
-    pub fn new(machine: Arc<Machine>, domid: DomId) -> Arc<Domain> {
-        Domain::new_with(machine, domid, false)
-    }
-
-    pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
-        let fresh = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
-        let predecessors = machine.random.add_domain(domid);
-        Arc::new(Domain {
-            machine,
-            domid,
-            is_32bit,
-            pt_generation: AtomicU64::new(0),
-            dying: AtomicBool::new(!fresh),
-            pci_config_address: AtomicU32::new(0),
-            rtc_index: AtomicU8::new(0),
-            predecessors,
-            vcpus: Mutex::default(),
-        })
-    }
-
-    /// What rdrand and rdseed give on one vCPU.
-    pub(crate) fn random_stream(&self, vcpu_id: u32) -> RandomStream {
-        self.machine.random.stream(self.domid, self.predecessors, vcpu_id)
-    }
-
-    /// A vCPU of this domain: purges reach it from now on, and `destroy` waits for it.
-    pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
-        self.machine.register_vcpu(shared);
-        let mut list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
-        list.retain(|w| w.strong_count() > 0 && !std::ptr::eq(w.as_ptr(), Arc::as_ptr(shared)));
-        list.push(Arc::downgrade(shared));
-    }
-
-    /// Queues `p` on this domain's vCPUs whose bit in `mask` is set, but not on the caller's, and waits until each one that
-    /// runs guest code has applied it. The caller applies what was queued for it meanwhile.
-    pub(crate) fn purge_vcpus(&self, mask: u64, p: Purge, caller: Caller<'_>) {
-        let mut list: Vec<_> = {
-            let list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
-            list.iter().filter_map(Weak::upgrade).collect()
-        };
-        list.retain(|v| {
-            let bit = 1u64.checked_shl(v.vcpu_id.load(Ordering::Relaxed)).unwrap_or(0);
-            mask & bit != 0 && !caller.is(v)
-        });
-        for v in &list {
-            v.push_purge(p);
-        }
-        wait_for(&list, caller);
-    }
-
-    /// Marks the domain as dying and returns when none of its vCPUs runs guest code any more, nor will again. False if it
-    /// was marked before.
-    pub(crate) fn stop_for_good(&self) -> bool {
-        if self.dying.swap(true, Ordering::SeqCst) {
-            return false;
-        }
-        let list: Vec<_> = {
-            let list = self.vcpus.lock().unwrap_or_else(|e| e.into_inner());
-            list.iter().filter_map(Weak::upgrade).collect()
-        };
-        for v in &list {
-            v.request(attention::STOP);
-            while v.in_guest() {
-                std::thread::yield_now();
-            }
-        }
-        true
     }
 }

@@ -1,6 +1,6 @@
 //! Atomic changes of machine memory that guests change at the same time: event-channel bits, grant flags.
 
-use crate::machine::Machine;
+use super::machine::Machine;
 
 impl Machine {
     /// Replaces the 64-bit word around `maddr` by `f(word)`; returns the old word, or `None` outside memory.
@@ -43,8 +43,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Machine;
     use crate::clock::Clock;
-    use crate::machine::Machine;
 
     #[test]
     fn bits_and_words_change_alone_and_return_what_they_were() {

@@ -1,0 +1,448 @@
+//! A domain's memory, seen from the hypervisor: allocation, references from outside, bases, the end.
+
+use super::domain::Domain;
+use super::info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
+use super::op::{errno, MmError, MmResult, Op, EINVAL};
+use super::types::FREES;
+use super::{flag, segdesc};
+use crate::mem::Mfn;
+use crate::shared::{Caller, Purge};
+use std::sync::atomic::Ordering;
+
+/// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
+const MAX_EXTENT_ORDER: u32 = 9;
+
+/// 0 or `-errno`, as guests see it.
+pub(crate) fn rc(r: MmResult) -> i64 {
+    match r {
+        Ok(()) => 0,
+        Err(MmError::Errno(e)) => -i64::from(e),
+        Err(MmError::Preempted) => -i64::from(errno::EBUSY),
+    }
+}
+
+impl Domain {
+    /// Runs an operation to its end, in as many holdings of the lock as that takes.
+    pub(crate) fn blocking(
+        &self,
+        caller: Caller<'_>,
+        mut f: impl FnMut(&mut Op<'_>) -> MmResult,
+    ) -> MmResult {
+        let r = loop {
+            match f(&mut self.op(caller)) {
+                Err(MmError::Preempted) => continue,
+                r => break r,
+            }
+        };
+        while self.op(caller).tail().is_err() {}
+        r
+    }
+
+    /// `count` zeroed frames with the allocation reference; `None`, and no frame, when there are not so many.
+    pub fn alloc(&self, count: u64) -> Option<Vec<Mfn>> {
+        self.take(
+            count,
+            FrameInfo {
+                owner: self.domid,
+                ty: Ty::None,
+                state: state::ALLOCATED | state::IN_USE,
+                type_count: 0,
+                refs: 1,
+            },
+        )
+    }
+
+    /// 2^`order` zeroed frames in a row, aligned to their size and all below frame `below`: the first of them.
+    pub fn alloc_extent(&self, order: u32, below: Mfn) -> Option<Mfn> {
+        let size = 1usize.checked_shl(order).filter(|_| order <= MAX_EXTENT_ORDER)?;
+        let below = usize::try_from(below.0).unwrap_or(usize::MAX);
+        let mut op = self.op(Caller::Host);
+        op.dom_mut().filter(|d| !d.dying)?;
+        let frames = op.mm.info.get(..below.min(op.mm.info.len()))?;
+        let start = frames
+            .chunks_exact(size)
+            .position(|chunk| chunk.iter().all(|f| *f == FrameInfo::FREE))?
+            * size;
+        for f in op.mm.info.iter_mut().skip(start).take(size) {
+            *f = FrameInfo {
+                owner: self.domid,
+                ty: Ty::None,
+                state: state::ALLOCATED | state::IN_USE,
+                type_count: 0,
+                refs: 1,
+            };
+        }
+        let taken = start as u64..(start + size) as u64;
+        op.mm.free.retain(|m| !taken.contains(m));
+        op.dom_mut()?.owned += size as u64;
+        Some(Mfn(taken.start))
+    }
+
+    /// `count` zeroed hypervisor frames that the domain may map, also writable, but neither release nor use as tables.
+    pub fn share_hypervisor_frames(&self, count: u64) -> Option<Vec<Mfn>> {
+        let frames = self.take(
+            count,
+            FrameInfo {
+                owner: self.domid,
+                ty: Ty::Writable,
+                state: state::XEN | state::IN_USE,
+                type_count: 1,
+                refs: 1,
+            },
+        )?;
+        for m in &frames {
+            self.machine.frames.set_flags(*m, flag::NO_CODE);
+        }
+        Some(frames)
+    }
+
+    fn take(&self, count: u64, info: FrameInfo) -> Option<Vec<Mfn>> {
+        if self.dying.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut op = self.op(Caller::Host);
+        let left = op.mm.free.len().checked_sub(usize::try_from(count).ok()?)?;
+        let counted = if info.allocated() { count } else { 0 };
+        op.dom_mut().filter(|d| !d.dying)?.owned += counted;
+        let frames: Vec<Mfn> = op.mm.free.split_off(left).into_iter().rev().map(Mfn).collect();
+        for m in &frames {
+            if let Some(f) = op.frame_mut(*m) {
+                *f = info;
+            }
+        }
+        Some(frames)
+    }
+
+    pub fn frames_owned(&self) -> u64 {
+        self.op(Caller::Host).dom_mut().map_or(0, |d| d.owned)
+    }
+
+    /// Drops the allocation reference (decrease_reservation), and the pin if there is one: 0 or -EINVAL.
+    pub fn release(&self, mfn: Mfn, caller: Caller<'_>) -> i64 {
+        let mut op = self.op(caller);
+        if !op.is_allocated_to(mfn, self.domid) {
+            return rc(Err(EINVAL));
+        }
+        op.unpin(mfn).ok();
+        if let Some(f) = op.frame_mut(mfn) {
+            f.state &= !state::ALLOCATED;
+        }
+        op.put_page(mfn);
+        drop(op);
+        rc(self.blocking(caller, |_| Ok(())))
+    }
+
+    /// Takes a reference (and a writable type reference) for a grant, a backend, or a structure the hypervisor writes.
+    pub fn get_ref(&self, mfn: Mfn, writable: bool) -> i64 {
+        rc(self.blocking(Caller::Host, |op| {
+            let domid = op.domid;
+            if op.dom_mut().is_none_or(|d| d.dying) {
+                return Err(EINVAL);
+            }
+            if writable {
+                op.get_page_and_type(mfn, domid, Ty::Writable)?;
+            } else {
+                op.get_page(mfn, domid)?;
+            }
+            if let Some(d) = op.dom_mut() {
+                let e = d.ext.entry(mfn.0).or_default();
+                let n = if writable { &mut e.1 } else { &mut e.0 };
+                *n = n.saturating_add(1);
+            }
+            Ok(())
+        }))
+    }
+
+    /// Gives back a reference of `get_ref`; one that was never taken is ignored.
+    pub fn put_ref(&self, mfn: Mfn, writable: bool) {
+        let mut op = self.op(Caller::Host);
+        let Some(d) = op.dom_mut() else { return };
+        let Some(e) = d.ext.get_mut(&mfn.0) else { return };
+        let n = if writable { &mut e.1 } else { &mut e.0 };
+        if *n == 0 {
+            return;
+        }
+        *n -= 1;
+        if *e == (0, 0) {
+            d.ext.remove(&mfn.0);
+        }
+        let gone = d.dying && d.ext.is_empty();
+        if writable {
+            op.put_type(mfn);
+        }
+        op.put_page(mfn);
+        if gone {
+            op.forget_domain();
+        }
+    }
+
+    /// The references of `get_ref` that are not given back yet: (frame, plain ones, writable ones), in order.
+    pub fn outside_refs(&self) -> Vec<(Mfn, u32, u32)> {
+        let mut op = self.op(Caller::Host);
+        let Some(d) = op.dom_mut() else { return Vec::new() };
+        let mut refs: Vec<_> = d
+            .ext
+            .iter()
+            .map(|(m, (plain, writable))| (Mfn(*m), *plain, *writable))
+            .collect();
+        refs.sort_unstable_by_key(|r| r.0 .0);
+        refs
+    }
+
+    /// Sets the machine-to-phys entry of a frame of this domain.
+    pub fn m2p_set(&self, mfn: Mfn, pfn: u64) -> i64 {
+        let mut op = self.op(Caller::Host);
+        let domid = op.domid;
+        rc(op.m2p_update(mfn, pfn, domid))
+    }
+
+    /// The host writes this frame through its own mapping from now on: decoded code from it is never kept.
+    pub fn host_mapped(&self, mfn: Mfn) {
+        if self.machine.frames.set_flags(mfn, flag::NO_CODE) & flag::CODE != 0 {
+            let _lock = self.machine.lock_mm(Caller::Host);
+            self.machine.purge(
+                Purge::Code {
+                    mfn,
+                    start: 0,
+                    end: 4096,
+                },
+                Caller::Host,
+            );
+        }
+    }
+
+    /// As `host_mapped`, and keeps the frame an ordinary writable one until the domain is destroyed: for rings, which a
+    /// guest must not turn into page tables while a backend writes them. 0 or -errno.
+    pub fn hold(&self, mfn: Mfn) -> i64 {
+        self.host_mapped(mfn);
+        rc(self.blocking(Caller::Host, |op| {
+            let domid = op.domid;
+            let d = op.dom_mut().filter(|d| !d.dying).ok_or(EINVAL)?;
+            if d.holds.contains(&mfn) {
+                return Ok(());
+            }
+            op.get_page_and_type(mfn, domid, Ty::Writable)?;
+            if let Some(d) = op.dom_mut() {
+                d.holds.insert(mfn);
+            }
+            Ok(())
+        }))
+    }
+
+    /// Loads a base pointer, validating the table; `None` for no user base. 0 or -errno. The engine's own base is the
+    /// caller's business, and must be changed in `loaded`, before the old table may die.
+    pub fn set_base(
+        &self,
+        vcpu: u32,
+        kind: BaseKind,
+        mfn: Option<Mfn>,
+        caller: Caller<'_>,
+        mut loaded: impl FnMut(),
+    ) -> i64 {
+        rc(self.blocking(caller, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
+    }
+
+    /// The base pointer a vCPU has loaded.
+    pub fn get_base(&self, vcpu: u32, kind: BaseKind) -> Option<Mfn> {
+        self.op(Caller::Host).base(vcpu, kind)
+    }
+
+    /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT. 0 or -errno.
+    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> i64 {
+        if entries > segdesc::FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(512) as usize {
+            return rc(Err(EINVAL));
+        }
+        let mfns = mfns.get(..entries.div_ceil(512) as usize).unwrap_or(&[]);
+        rc(self.blocking(caller, |op| {
+            let domid = op.domid;
+            for (n, m) in mfns.iter().enumerate() {
+                if let Err(e) = op.get_page_and_type(*m, domid, Ty::SegDesc) {
+                    for m in mfns.iter().take(n) {
+                        op.put_page_and_type(*m);
+                    }
+                    return Err(e);
+                }
+            }
+            op.drop_descs(vcpu, 0..GDT_SLOTS);
+            if let Some(d) = op.dom_mut() {
+                d.descs
+                    .extend(mfns.iter().enumerate().map(|(n, m)| ((vcpu, n as u8), *m)));
+            }
+            Ok(())
+        }))
+    }
+
+    /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`. 0 or -errno.
+    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> i64 {
+        if page >= GDT_SLOTS {
+            return rc(Err(EINVAL));
+        }
+        rc(self.blocking(caller, |op| {
+            let domid = op.domid;
+            op.get_page_and_type(mfn, domid, Ty::SegDesc)?;
+            op.drop_descs(vcpu, GDT_SLOTS + page..GDT_SLOTS + page + 1);
+            if let Some(d) = op.dom_mut() {
+                d.descs.insert((vcpu, GDT_SLOTS + page), mfn);
+            }
+            Ok(())
+        }))
+    }
+
+    /// The descriptor pages of a vCPU's LDT are not in use any more (MMUEXT_SET_LDT).
+    pub fn ldt_clear(&self, vcpu: u32, caller: Caller<'_>) {
+        self.op(caller).drop_descs(vcpu, GDT_SLOTS..2 * GDT_SLOTS);
+    }
+
+    /// The end of the domain: drops every pin, base, descriptor table and table, and gives all frames back. Its vCPUs
+    /// are stopped, and waited for. Frames that others still refer to stay, owned by nobody, until their last reference goes;
+    /// returns how many.
+    pub fn destroy(&self) -> u64 {
+        if !self.stop_for_good() {
+            return 0;
+        }
+        let mut next = 0;
+        if self
+            .blocking(Caller::Host, |op| op.relinquish(&mut next))
+            .is_err()
+        {
+            return 0;
+        }
+        let mut op = self.op(Caller::Host);
+        let domid = self.domid;
+        let mut left = 0;
+        for f in op.mm.info.iter_mut().filter(|f| f.owner == domid && f.refs > 0) {
+            f.owner = NO_OWNER;
+            left += 1;
+        }
+        // What `get_ref` gave out is still counted: the domain's number stays taken until all of it is back.
+        if let Some(d) = op.dom_mut() {
+            d.owned = 0;
+            if d.ext.is_empty() {
+                op.forget_domain();
+            }
+        }
+        left
+    }
+}
+
+/// GDT frames of a vCPU are descriptor slots 0..16, LDT pages 16..32.
+const GDT_SLOTS: u8 = 16;
+
+impl Op<'_> {
+    pub(crate) fn base(&mut self, vcpu: u32, kind: BaseKind) -> Option<Mfn> {
+        self.dom_mut()?.bases.get(&(vcpu, kind)).copied()
+    }
+
+    pub(crate) fn set_base(
+        &mut self,
+        vcpu: u32,
+        kind: BaseKind,
+        mfn: Option<Mfn>,
+        loaded: &mut dyn FnMut(),
+    ) -> MmResult {
+        let root = if self.is_32bit { Ty::L3 } else { Ty::L4 };
+        let domid = self.domid;
+        if self.dom_mut().is_none_or(|d| d.dying) {
+            return Err(EINVAL);
+        }
+        if let Some(m) = mfn {
+            self.get_page_and_type(m, domid, root)?;
+        }
+        let old = self.dom_mut().and_then(|d| match mfn {
+            Some(m) => d.bases.insert((vcpu, kind), m),
+            None => d.bases.remove(&(vcpu, kind)),
+        });
+        loaded();
+        if let Some(m) = old {
+            self.put_page_and_type(m);
+        }
+        Ok(())
+    }
+
+    fn forget_domain(&mut self) {
+        let domid = usize::from(self.domid);
+        if let Some(slot) = self.mm.domains.get_mut(domid) {
+            *slot = None;
+        }
+    }
+
+    fn drop_descs(&mut self, vcpu: u32, slots: std::ops::Range<u8>) {
+        for slot in slots {
+            if let Some(m) = self.dom_mut().and_then(|d| d.descs.remove(&(vcpu, slot))) {
+                self.put_page_and_type(m);
+            }
+        }
+    }
+
+    pub(crate) fn pin(&mut self, mfn: Mfn, ty: Ty) -> MmResult {
+        let domid = self.domid;
+        self.get_page_and_type(mfn, domid, ty)?;
+        match self.frame_mut(mfn) {
+            Some(f) if !f.pinned() => {
+                f.state |= state::PINNED;
+                Ok(())
+            }
+            _ => {
+                self.put_page_and_type(mfn);
+                Err(EINVAL)
+            }
+        }
+    }
+
+    pub(crate) fn unpin(&mut self, mfn: Mfn) -> MmResult {
+        let domid = self.domid;
+        match self.frame_mut(mfn) {
+            Some(f) if f.owner == domid && f.pinned() => f.state &= !state::PINNED,
+            _ => return Err(EINVAL),
+        }
+        self.put_page_and_type(mfn);
+        Ok(())
+    }
+
+    pub(crate) fn m2p_update(&mut self, mfn: Mfn, pfn: u64, owner: u16) -> MmResult {
+        self.get_page(mfn, owner)?;
+        self.machine.m2p_store(mfn, pfn);
+        self.put_page(mfn);
+        Ok(())
+    }
+
+    /// Everything a dying domain holds, in steps: bases and descriptor tables, then frame by frame from `*next` on.
+    fn relinquish(&mut self, next: &mut usize) -> MmResult {
+        let d = self.dom_mut().ok_or(EINVAL)?;
+        d.dying = true;
+        let bases = std::mem::take(&mut d.bases);
+        let descs = std::mem::take(&mut d.descs);
+        let holds = std::mem::take(&mut d.holds);
+        for m in bases.into_values().chain(descs.into_values()).chain(holds) {
+            self.put_page_and_type(m);
+        }
+        self.tail()?;
+        while *next < self.mm.info.len() {
+            if self.mm.to_free.len() >= FREES {
+                return Err(MmError::Preempted);
+            }
+            let mfn = Mfn(*next as u64);
+            let Some(f) = self.mm.info.get_mut(*next).filter(|f| f.owner == self.domid) else {
+                *next += 1;
+                continue;
+            };
+            let was = f.state;
+            f.state &= !(state::ALLOCATED | state::PINNED | state::XEN);
+            *next += 1;
+            if was & state::PINNED != 0 {
+                self.put_page_and_type(mfn);
+            }
+            if was & state::XEN != 0 {
+                // It is an ordinary frame for the rest of its life, and counts as one.
+                if let Some(d) = self.dom_mut() {
+                    d.owned += 1;
+                }
+                self.put_page_and_type(mfn);
+            }
+            if was & state::ALLOCATED != 0 {
+                self.put_page(mfn);
+            }
+        }
+        self.tail()
+    }
+}
