@@ -15,7 +15,7 @@ from domzero.abi.xen import PAGE_SHIFT
 from domzero.builder.image import KernelImage
 from domzero.builder.layout import Layout
 from domzero.builder.pv import Start, build_pv
-from domzero.hypervisor.domain import Domain, DomainSpec
+from domzero.hypervisor.domain import Domain, DomainSpec, Limits
 from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
 from domzero.hypervisor.host import Host
 
@@ -82,6 +82,7 @@ def build_domain(
     name: str = "",
     uuid: uuid_module.UUID | None = None,
     domid: int | None = None,
+    limits: Limits | None = None,
 ) -> BuiltDomain:
     """Makes a domain, fills its memory, gives it its rings, their ports and grants, and brings vCPU 0 up.
 
@@ -89,6 +90,7 @@ def build_domain(
     :param max_pages: memory it may grow to, which its memory map ends at (xl's `maxmem`); `pages` when not given.
     :param cmdline: of the kernel, at most MAX_GUEST_CMDLINE - 1 bytes.
     :param domid: chosen by the host when not given.
+    :param limits: of event channels and grants; Xen's defaults when not given.
     :raises DomzeroError: the kernel does not fit, or something is used up; nothing is left of the domain then.
     """
     limit = pages if max_pages is None else max(pages, max_pages)
@@ -100,6 +102,7 @@ def build_domain(
         uuid=uuid or uuid_module.uuid4(),
         is_32bit=image.is_32bit,
         domid=domid,
+        limits=limits or Limits(),
     )
     domain = host.create_domain(spec)
     try:

@@ -27,7 +27,7 @@ from domzero.dom0.xenstore import RingBackend, Store, XenstoreError
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ResourceError
 from domzero.hypervisor.clock import Clock
-from domzero.hypervisor.domain import Domain
+from domzero.hypervisor.domain import Domain, Limits
 from domzero.hypervisor.evtchn import BackendPort
 from domzero.hypervisor.host import Host
 
@@ -190,9 +190,9 @@ class DomainSession:
         """
         image, ramdisk = self._load()
         try:
-            host = Host(self.config.memory_mib, clock=self._clock, seed=self.config.seed, log=self._log)
+            host = Host(self.config.static_max_mib, clock=self._clock, seed=self.config.seed, log=self._log)
         except (MemoryError, OverflowError, OSError) as error:
-            raise ResourceError(f"no room for {self.config.memory_mib} MiB: {error}", key="memory") from error
+            raise ResourceError(f"no room for {self.config.static_max_mib} MiB: {error}", key="memory") from error
         self._host = host
         try:
             self._boot(image, ramdisk)
@@ -289,12 +289,19 @@ class DomainSession:
             host,
             image,
             pages=self._pages,
+            max_pages=config.static_max_mib << (20 - PAGE_SHIFT),
             vcpus=config.vcpus,
             cmdline=config.cmdline,
             ramdisk=ramdisk,
             name=config.name,
             uuid=config.uuid,
             domid=self._new_domid() if self._new_domid is not None else None,
+            limits=Limits(
+                event_channels=config.max_event_channels,
+                grant_frames=config.max_grant_frames,
+                maptrack_frames=config.max_maptrack_frames,
+                grant_version=config.max_grant_version,
+            ),
         )
         domain, domid = built.domain, built.domain.domid
         try:

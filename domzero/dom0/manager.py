@@ -84,7 +84,7 @@ class Manager:
         self._check_unique(config.name, config.uuid)
         if len(self._live) >= DOMAINS_MAX:
             raise ResourceError(f"there are {DOMAINS_MAX} domains already")
-        self._check_memory(config.memory_mib)
+        self._check_memory(config.static_max_mib)
         record = Record(config, memory_target_mib=config.memory_mib)
         self._live[record.uuid] = record
         self._ended.pop(record.uuid, None)
@@ -111,7 +111,7 @@ class Manager:
 
     def _check_memory(self, wanted_mib: int) -> None:
         total, _ = memory_mib()
-        used = sum(record.config.memory_mib for record in self._live.values())
+        used = sum(record.config.static_max_mib for record in self._live.values())
         if total and used + wanted_mib > total:
             raise ResourceError(
                 f"{wanted_mib} MiB are not there: the host has {total} MiB, other domains have {used} of them",
@@ -209,9 +209,10 @@ class Manager:
     async def set_memory_target(self, record: Record, mib: int) -> None:
         """Asks the guest's balloon driver for this amount of memory."""
         self._check_runs(record)
-        if not MEMORY_MIN_MIB <= mib <= record.config.memory_mib:
+        most = record.config.static_max_mib
+        if not MEMORY_MIN_MIB <= mib <= most:
             raise ConfigError(
-                f"{mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {record.config.memory_mib}",
+                f"{mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
                 key="memory_target_mib",
             )
         record.memory_target_mib = mib

@@ -30,7 +30,6 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
     path, vm = home(domid), f"/vm/{config.uuid}"
     shown = ("n0", f"r{domid}")
     own = (f"n{domid}",)
-    memory_kib = config.memory_mib << 10
 
     store.mkdir(vm, shown)
     _write(store, shown, ((f"{vm}/uuid", config.uuid), (f"{vm}/name", config.name), (f"{vm}/start_time", _now())))
@@ -43,8 +42,8 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
             (f"{path}/name", config.name),
             (f"{path}/domid", domid),
             *((f"{path}/cpu/{cpu}/availability", "online") for cpu in range(config.vcpus)),
-            (f"{path}/memory/static-max", memory_kib),
-            (f"{path}/memory/target", memory_kib),
+            (f"{path}/memory/static-max", config.static_max_mib << 10),
+            (f"{path}/memory/target", config.memory_mib << 10),
             (f"{path}/memory/videoram", -1),
             (f"{path}/control/platform-feature-multiprocessor-suspend", 1),
             (f"{path}/control/platform-feature-xs_reset_watches", 1),

@@ -13,16 +13,32 @@ from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
-from domzero.hypervisor.grant import GrantError, GrantTable
+from domzero.hypervisor.grant import MAX_GRANT_FRAMES, GrantError, GrantTable
 from domzero.hypervisor.hypercalls.table import Operation
-from domzero.hypervisor.maptrack import MapTrack
+from domzero.hypervisor.maptrack import MAX_MAPTRACK_FRAMES, MapTrack
 from domzero.hypervisor.vcpu import Vcpu
 from domzero.hypervisor.watchdog import Watchdogs
 
 if TYPE_CHECKING:
     from domzero.hypervisor.host import Host
 
-__all__ = ["Domain", "DomainSpec", "ShutdownReason"]
+__all__ = ["Domain", "DomainSpec", "Limits", "ShutdownReason"]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Limits:
+    """What a domain may use of the hypervisor's own memory; Xen's defaults (struct xen_domctl_createdomain).
+
+    :param event_channels: the highest port (xl's `max_event_channels`).
+    :param grant_frames: pages of the grant table (`max_grant_frames`).
+    :param maptrack_frames: pages in which Xen would track the grants it maps (`max_maptrack_frames`).
+    :param grant_version: the newest layout of the grant table, 1 or 2 (`max_grant_version`).
+    """
+
+    event_channels: int = MAX_PORT
+    grant_frames: int = MAX_GRANT_FRAMES
+    maptrack_frames: int = MAX_MAPTRACK_FRAMES
+    grant_version: int = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +46,6 @@ class DomainSpec:
     """What the hypervisor has to know to make a domain (the rest is the builder's and the toolstack's).
 
     :param max_pages: how many frames the domain may own.
-    :param max_event_channels: the highest port (xl's `max_event_channels`).
     :param e820: pseudo-physical memory map as (address, size, type), for XENMEM_memory_map; Xen has none by default.
     """
 
@@ -41,7 +56,7 @@ class DomainSpec:
     is_32bit: bool = False
     domid: int | None = None
     e820: list[tuple[int, int, int]] = field(default_factory=list)
-    max_event_channels: int = MAX_PORT
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -57,7 +72,7 @@ class Domain:
     max_pages: int
     e820: list[tuple[int, int, int]]
     shared_info_mfn: int
-    max_event_channels: int = MAX_PORT
+    limits: Limits = field(default_factory=Limits)
     vcpus: list[Vcpu] = field(default_factory=list)
     evtchn: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
@@ -117,7 +132,7 @@ class Domain:
             max_pages=spec.max_pages,
             e820=list(spec.e820),
             shared_info_mfn=shared_info_mfn,
-            max_event_channels=spec.max_event_channels,
+            limits=spec.limits,
         )
         hw.host_mapped(shared_info_mfn)
         for index in range(XEN_LEGACY_MAX_VCPUS):  # Xen's builder masks the events of all, present or not

@@ -115,7 +115,7 @@ class EventChannels:
         """The lowest port that may be used; the caller gives it a state, which takes it off the heap."""
         if self.domain.is_dying:
             raise XenError(Errno.EINVAL)
-        limit = min(self.domain.max_event_channels + 1, self.ops.max_ports)
+        limit = min(self.domain.limits.event_channels + 1, self.ops.max_ports)
         busy: list[int] = []
         try:
             while True:

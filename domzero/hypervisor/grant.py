@@ -70,7 +70,7 @@ class GrantTable:
     def __init__(self, domain: "Domain") -> None:
         self.domain = domain
         self.version = 1
-        self.max_frames = MAX_GRANT_FRAMES
+        self.max_frames = domain.limits.grant_frames
         self.frames: list[int] = []
         self.status_frames: list[int] = []
         """With version 2: where GTF_reading and GTF_writing are shown."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 MAX_MAPPINGS = 8192
 """Mappings a domain may have at a time."""
+MAX_MAPTRACK_FRAMES = 1024
+MAPPINGS_PER_FRAME = 256
+"""Xen's struct grant_mapping has 16 bytes."""
 
 PTE_RW, PTE_USER, PTE_ACCESSED, PTE_DIRTY = 1 << 1, 1 << 2, 1 << 5, 1 << 6
 PTE_AVAIL_LOW, PTE_AVAIL_HIGH = 9, 52
@@ -41,9 +44,10 @@ class MapTrack:
         self.domain = domain
         self.mappings: dict[int, Mapping] = {}
         self._next = 0
+        self._most = min(MAX_MAPPINGS, domain.limits.maptrack_frames * MAPPINGS_PER_FRAME)
 
     def _new_handle(self) -> int:
-        if len(self.mappings) >= MAX_MAPPINGS:
+        if len(self.mappings) >= self._most:
             raise GrantError(GntStatus.GNTST_no_space)
         while self._next in self.mappings:
             self._next = (self._next + 1) % MAX_MAPPINGS

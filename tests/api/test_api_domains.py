@@ -197,6 +197,17 @@ def test_a_memory_target_reaches_the_guest_and_has_bounds(api: httpx.Client, cre
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "memory_target_mib")
 
 
+def test_a_memory_target_may_go_up_to_maxmem(api: httpx.Client, create: Create) -> None:
+    assert create("larger", maxmem_mib=24)["maxmem_mib"] == 24
+    booted(api, "larger")
+    assert api.patch("/domains/larger", json={"memory_target_mib": 24}).json()["memory_target_mib"] == 24
+    type_line(api, "larger", "store memory/static-max")
+    until(lambda: "value 24576" in console(api, "larger"))
+    assert api.patch("/domains/larger", json={"memory_target_mib": 25}).status_code == 422
+    refused = api.post("/domains", json={"name": "less", "kernel": "/k", "memory_mib": 16, "maxmem_mib": 15})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "maxmem_mib")
+
+
 def test_a_guest_sees_only_its_own_home(api: httpx.Client, create: Create) -> None:
     first, second = create("first"), create("second")
     booted(api, "first")

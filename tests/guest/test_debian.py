@@ -62,6 +62,26 @@ def test_domain_0_asks_and_it_shuts_down(debian: Image) -> None:
         session.destroy()
 
 
+def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with(debian: Image) -> None:
+    config = DomainConfig(
+        kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, memory_mib=128, maxmem_mib=256
+    )
+    session = DomainSession(config)
+    session.start()
+    try:
+        until(lambda: b"A busybox shell follows" in session.console.history)
+        domain, host = session.domain, session.host
+        assert domain is not None and host is not None
+        until(lambda: domain.hw.frames_owned <= 128 << 8)
+        session.store.write(f"/local/domain/{session.domid}/memory/target", 250 << 10)
+        until(lambda: domain.hw.frames_owned >= 249 << 8)
+        session.console.send(b"dd if=/dev/zero of=/tmp/full bs=1M count=100 && echo filled $((1 + 1))\n")
+        until(lambda: b"filled 2" in session.console.history)
+        assert host.audit() == []
+    finally:
+        session.destroy()
+
+
 def test_a_compressed_initramfs_of_somebody_else_runs_its_binary(
     debian: Image, domzero_run: Run, tmp_path: Path
 ) -> None:

@@ -9,7 +9,17 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from domzero.dom0.config import MEMORY_MAX_MIB, MEMORY_MIN_MIB, NAME_MAX, VCPUS_MAX, Action, DomainConfig
+from domzero.dom0.config import (
+    EVENT_CHANNELS_MAX,
+    GRANT_FRAMES_MAX,
+    MAPTRACK_FRAMES_MAX,
+    MEMORY_MAX_MIB,
+    MEMORY_MIN_MIB,
+    NAME_MAX,
+    VCPUS_MAX,
+    Action,
+    DomainConfig,
+)
 from domzero.dom0.records import DomainState, Exit, ExitReason, Record
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
@@ -29,12 +39,22 @@ class DomainCreate(Model):
     ramdisk: Annotated[str | None, Field(description="Path of an initramfs on the host.")] = None
     cmdline: Annotated[str, Field(description="Kernel command line.")] = ""
     memory_mib: Annotated[int, Field(ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB)] = 256
+    maxmem_mib: Annotated[
+        int | None,
+        Field(
+            ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="What its balloon may grow it to; `memory_mib` if absent."
+        ),
+    ] = None
     vcpus: Annotated[int, Field(ge=1, le=VCPUS_MAX)] = 1
     uuid: Annotated[UUID | None, Field(description="Drawn at random if not given.")] = None
     on_poweroff: Action = Action.DESTROY
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
     on_watchdog: Action = Action.DESTROY
+    max_event_channels: Annotated[int, Field(ge=1, le=EVENT_CHANNELS_MAX, description="The highest port.")] = 1023
+    max_grant_frames: Annotated[int, Field(ge=1, le=GRANT_FRAMES_MAX)] = 64
+    max_maptrack_frames: Annotated[int, Field(ge=0, le=MAPTRACK_FRAMES_MAX)] = 1024
+    max_grant_version: Annotated[int, Field(ge=1, le=2)] = 2
     seed: Annotated[int | None, Field(description="Seed of all that is random in the domain's machine.")] = None
     paused: Annotated[bool, Field(description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
@@ -88,7 +108,8 @@ class DomainInfo(Model):
     name: str
     state: DomainState
     exists: Annotated[bool, Field(description="False once it has ended and given everything back.")]
-    memory_mib: int
+    memory_mib: Annotated[int, Field(description="What it was started with.")]
+    maxmem_mib: Annotated[int, Field(description="What its balloon may grow it to.")]
     memory_target_mib: int
     vcpus: int
     cpu_time_seconds: float
@@ -116,6 +137,7 @@ class DomainInfo(Model):
             state=record.state,
             exists=not record.gone,
             memory_mib=config.memory_mib,
+            maxmem_mib=config.static_max_mib,
             memory_target_mib=record.memory_target_mib,
             vcpus=config.vcpus,
             cpu_time_seconds=round(record.cpu_ns / 1e9, 3),

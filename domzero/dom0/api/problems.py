@@ -18,7 +18,7 @@ from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 MEDIA_TYPE = "application/problem+json"
 
 # DomainConfig's keys and fields have xl's names, the API its own.
-_FIELD_OF_KEY = {"memory": "memory_mib", "disk": "disks", "vif": "vifs"}
+_FIELD_OF_KEY = {"memory": "memory_mib", "maxmem": "maxmem_mib", "disk": "disks", "vif": "vifs"}
 
 _STATUS: list[tuple[type[DomzeroError], int, str]] = [
     (NotFound, 404, "HANDLE_INVALID"),

@@ -249,6 +249,8 @@ def set_version(vcpu: "Vcpu", uop: int, _count: int) -> int:
     arg = guest_memory.copy_in(vcpu, abi.gnttab_set_version, uop)
     table = vcpu.domain.grants
     rc = 0 if arg.version in (1, 2) else -Errno.EINVAL
+    if rc == 0 and arg.version > vcpu.domain.limits.grant_version:
+        rc = -Errno.ENOSYS  # as before there were versions
     try:
         if rc == 0:
             table.set_version(arg.version)

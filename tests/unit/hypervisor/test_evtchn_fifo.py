@@ -10,6 +10,7 @@ from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
 from domzero.abi.event_channel import EvtchnOp
 from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
+from domzero.hypervisor.domain import Limits
 from domzero.hypervisor.errors import XenError
 
 
@@ -214,7 +215,7 @@ def test_a_polling_vcpu_wakes_for_its_port(guest: FifoGuest, domain: Any, vcpu: 
 
 
 def test_many_ports_need_a_domain_that_may_have_them(host: Any) -> None:
-    domain = make_domain(host, vcpus=1, max_event_channels=131071)
+    domain = make_domain(host, vcpus=1, limits=Limits(event_channels=131071))
     control, page = domain.hw.alloc(2)
     domain.evtchn.init_control(0, control, 0)
     for _ in range(128):
@@ -229,7 +230,7 @@ def test_many_ports_need_a_domain_that_may_have_them(host: Any) -> None:
 
 @pytest.mark.parametrize("is_32bit", [False, True])
 def test_the_two_level_abi_has_as_many_ports_as_the_guests_word_squared(host: Any, is_32bit: bool) -> None:
-    domain = make_domain(host, is_32bit=is_32bit, max_event_channels=131071)
+    domain = make_domain(host, is_32bit=is_32bit, limits=Limits(event_channels=131071))
     for _ in range(1023 if is_32bit else 4095):
         domain.evtchn.bind_ipi(0)
     with pytest.raises(XenError) as error:

@@ -11,6 +11,7 @@ from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
 from domzero.abi.xen import Hypercall
+from domzero.hypervisor.domain import Limits
 from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
 
 
@@ -221,6 +222,14 @@ def test_a_guest_maps_and_unmaps_what_another_has_granted(granter: Any, vcpu: An
     assert flags_of(granter, 20) == Gtf.GTF_permit_access
     assert granter.hw.refs == {}
     assert unmap_ref(vcpu, result.handle) == GntStatus.GNTST_bad_handle
+
+
+def test_the_table_and_the_mappings_of_a_domain_end_at_its_limits(host: Any, granter: Any) -> None:
+    vcpu = make_domain(host, limits=Limits(grant_frames=2, maptrack_frames=0)).vcpus[0]
+    arg = abi.gnttab_setup_table(SELF, 3, 0, vcpu.hw.place(b""))
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_setup_table, arg)[1][0].status == GntStatus.GNTST_general_error
+    assert gnttab(vcpu, GrantTableOp.GNTTABOP_query_size, abi.gnttab_query_size(SELF))[1][0].max_nr_frames == 2
+    assert map_ref(vcpu, granter.domid, 20).status == GntStatus.GNTST_no_space
 
 
 def test_a_read_only_grant_is_mapped_only_read_only(granter: Any, vcpu: Any) -> None:

@@ -10,6 +10,7 @@ from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
+from domzero.hypervisor.domain import Limits
 from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
 
 READ, WRITE = int(Gtf.GTF_reading), int(Gtf.GTF_writing)
@@ -65,6 +66,13 @@ def test_the_version_is_told_whether_or_not_it_could_be_changed(vcpu: Any) -> No
     assert (rc, arg.version) == (0, 2)
     assert set_version(vcpu, 1) == (0, 1)
     assert gnttab(vcpu, GrantTableOp.GNTTABOP_get_version, abi.gnttab_get_version(999))[0] == -Errno.ESRCH
+
+
+def test_a_domain_that_is_limited_to_version_one_is_as_before_there_were_versions(host: Any) -> None:
+    vcpu = make_domain(host, limits=Limits(grant_version=1)).vcpus[0]
+    assert set_version(vcpu, 2) == (-Errno.ENOSYS, 1)
+    assert set_version(vcpu, 3) == (-Errno.EINVAL, 1)
+    assert set_version(vcpu, 1) == (0, 1)
 
 
 def test_only_version_two_has_status_frames(domain: Any, vcpu: Any) -> None:
