@@ -35,6 +35,11 @@ MACH2PHYS_VIRT_START_PAE = 0xF5800000
 MACH2PHYS_VIRT_END_PAE = 0xF6800000
 MACH2PHYS_NR_ENTRIES_PAE = (MACH2PHYS_VIRT_END_PAE - MACH2PHYS_VIRT_START_PAE) >> 2
 
+MACH2PHYS_COMPAT_VIRT_END = 0xFFE00000
+"""Where the window of 32-bit guests ends on a 64-bit Xen; their own header ends it earlier."""
+
+MSR_HYPERCALL_PAGE = 0x40000000
+"""Writing it is the way of HVM guests to the hypercall page; Xen's CPUID leaf 2 tells its number."""
 VGCF_in_syscall = 1 << 8
 XEN_CPUID_NO_SUBLEAF = 0xFFFFFFFF
 XEN_EMULATE_PREFIX = b"\x0f\x0bxen"

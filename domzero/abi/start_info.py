@@ -5,6 +5,8 @@ from enum import IntFlag
 from domzero.abi.layout import Annotated, Wire, WireUnion, chars, u32, ulong, wire, xen_pfn_t
 
 MAX_GUEST_CMDLINE = 1024
+MAGIC_64, MAGIC_32 = b"xen-3.0-x86_64", b"xen-3.0-x86_32p"
+"""`magic`, of a 64-bit and of a 32-bit (PAE) guest; also the capabilities that Xen tells of."""
 
 
 class StartInfoFlags(IntFlag):

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, HYPERVISOR_VIRT_START_PAE
 from domzero.abi.elfnote import ElfNote
+from domzero.abi.x86 import HIGH_CANONICAL_START, LOW_CANONICAL_END, PHYSICAL_BITS, TABLE_BITS, VA_END
+from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
 from domzero.builder.image import KernelImage
 from domzero.errors import ImageError
 
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
 PADDING_MIN = 512 << 10
 END_ALIGN = 4 << 20
-HOLE_START = 0xFFFF_8000_0000_0000
-HOLE_END = 0xFFFF_8800_0000_0000
-HYPERVISOR_START_32 = 0xF580_0000
-"""A 32-bit guest's addresses end here."""
-_CANONICAL_LOW = 1 << 47
-_CANONICAL_HIGH = 0xFFFF_8000_0000_0000
-_VA_END = 1 << 64
 
 TableKey = tuple[int, int]
 """A page table: its level, and what its addresses have in common (va >> shift of one entry of the level above)."""
@@ -31,7 +25,7 @@ TableKey = tuple[int, int]
 
 def table_shift(level: int) -> int:
     """log2 of what one table of this level maps: 21 for an L1, 48 for an L4."""
-    return PAGE_SHIFT + 9 * level
+    return PAGE_SHIFT + TABLE_BITS * level
 
 
 def tables_for(start: int, end: int, *, is_32bit: bool = False) -> list[TableKey]:
@@ -193,7 +187,7 @@ def _kernel_end(image: KernelImage, nr_pages: int) -> int:
             raise ImageError(f"a segment at {segment.paddr:#x} lies below its PADDR_OFFSET {offset:#x}", key="kernel")
         end = max(end, segment.paddr - offset + segment.memsz)
         loaded += segment.filesz
-    if end >= 1 << 46:
+    if end >= 1 << PHYSICAL_BITS:
         raise ImageError(f"a segment ends at the impossible physical address {end:#x}", key="kernel")
     if pages(end) <= nr_pages and loaded > end:  # each byte would be written again and again
         raise ImageError("its segments overlap: more is loaded than there is room between them", key="kernel")
@@ -201,9 +195,9 @@ def _kernel_end(image: KernelImage, nr_pages: int) -> int:
 
 
 def _check_range(start: int, end: int, what: str, is_32bit: bool) -> None:
-    low = end <= (HYPERVISOR_START_32 if is_32bit else _CANONICAL_LOW)
-    high = not is_32bit and start >= _CANONICAL_HIGH and end <= _VA_END
-    if not (low or high) or (start < HOLE_END and end > HOLE_START):
+    low = end <= (HYPERVISOR_VIRT_START_PAE if is_32bit else LOW_CANONICAL_END)
+    high = not is_32bit and start >= HIGH_CANONICAL_START and end <= VA_END
+    if not (low or high) or (start < HYPERVISOR_VIRT_END and end > HYPERVISOR_VIRT_START):
         raise ImageError(f"its {what} {start:#x}..{end:#x} is where no guest can be mapped", key="kernel")
 
 

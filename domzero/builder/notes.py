@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from domzero.abi.elfnote import ElfNote
 from domzero.abi.features import XenFeature
+from domzero.abi.xen import PAGE_SIZE
 from domzero.builder.elf import PT_NOTE, SHT_NOTE, ElfFile
 from domzero.errors import ImageError
 
-_PAGE_SIZE = 4096
 AREAS_MAX = 1 << 20
 """Bytes of notes that are read, in all segments or sections together: kernels have a few hundred."""
 DESC_MAX = 4096
@@ -76,7 +76,7 @@ class XenNotes:
         """Virtual address of the hypercall page."""
         value = self.numbers.get(ElfNote.HYPERCALL_PAGE)
         if value is not None and self.legacy:
-            return self.virt_base + value * _PAGE_SIZE  # the old string gives a page number
+            return self.virt_base + value * PAGE_SIZE  # the old string gives a page number
         return value
 
 

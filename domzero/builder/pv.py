@@ -6,25 +6,40 @@ Works on the machine alone (`_machine.Machine`, `Domain`, `Vcpu`): nothing runs 
 from __future__ import annotations
 
 import mmap
-import struct
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from domzero.abi.arch_x86 import (
+    FLAT_COMPAT_RING1_CS,
+    FLAT_COMPAT_RING1_DS,
+    FLAT_KERNEL_CS64,
+    FLAT_KERNEL_DS64,
+    FLAT_KERNEL_SS64,
+)
 from domzero.abi.layout import layout_for
-from domzero.abi.start_info import MAX_GUEST_CMDLINE, StartInfoFlags, start_info
+from domzero.abi.start_info import MAGIC_32, MAGIC_64, MAX_GUEST_CMDLINE, StartInfoFlags, start_info
+from domzero.abi.x86 import (
+    PTE_ACCESSED,
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_RW,
+    PTE_USER,
+    TABLE_BITS,
+    TABLE_ENTRIES,
+    X86_EFLAGS_FIXED,
+    X86_EFLAGS_IF,
+)
+from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, MmuExt, mmuext_op
 from domzero.builder.image import KernelImage
-from domzero.builder.layout import PAGE_SHIFT, PAGE_SIZE, Layout, pages, plan
+from domzero.builder.layout import Layout, pages, plan
 from domzero.errors import ConfigError, DomzeroError
 from domzero.hypervisor.hypercall_page import hypercall_page
 
 if TYPE_CHECKING:
     from domzero._machine import Domain, Machine, Vcpu
 
-_RFLAGS = 0x202  # IF, and the bit that is always set
-_PRESENT, _RW, _USER, _ACCESSED, _DIRTY = 0x01, 0x02, 0x04, 0x20, 0x40
-_TABLE_PROT = _PRESENT | _RW | _USER | _ACCESSED | _DIRTY
-_DOMID_SELF = 0x7FF0
+_TABLE_PROT = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
 
@@ -68,8 +83,6 @@ class Width:
     """The selector in ds, es, fs and gs."""
     leaf: int
     """Bits of an entry that maps a page writable."""
-    mmuext_op: str
-    """Layout of struct mmuext_op."""
 
     @property
     def word_size(self) -> int:
@@ -77,9 +90,10 @@ class Width:
         return 4 if self.is_32bit else 8
 
 
-_WIDTH_64 = Width(False, b"xen-3.0-x86_64", "Q", 4, 0xE033, 0xE02B, 0, _TABLE_PROT, "<IxxxxQQ")
+_WIDTH_64 = Width(False, MAGIC_64, "Q", 4, FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_KERNEL_DS64, _TABLE_PROT)
 # Ring 1 is the supervisor of its own pages: they have no U bit.
-_WIDTH_32 = Width(True, b"xen-3.0-x86_32p", "I", 3, 0xE019, 0xE021, 0xE021, _PRESENT | _RW | _ACCESSED, "<III")
+_LEAF_32 = PTE_PRESENT | PTE_RW | PTE_ACCESSED
+_WIDTH_32 = Width(True, MAGIC_32, "I", 3, FLAT_COMPAT_RING1_CS, FLAT_COMPAT_RING1_DS, FLAT_COMPAT_RING1_DS, _LEAF_32)
 
 
 class BuildError(DomzeroError):
@@ -204,9 +218,9 @@ def _write_tables(width: Width, memory: _Memory, layout: Layout) -> None:
     for (level, prefix), pfn in layout.tables.items():
         if level == width.root_level:
             continue
-        parent = (level + 1, prefix >> 9) if level + 1 < width.root_level else (width.root_level, 0)
-        index = prefix & 511
-        protection = _PRESENT if width.is_32bit and level == 2 else _TABLE_PROT
+        parent = (level + 1, prefix >> TABLE_BITS) if level + 1 < width.root_level else (width.root_level, 0)
+        index = prefix % TABLE_ENTRIES
+        protection = PTE_PRESENT if width.is_32bit and level == 2 else _TABLE_PROT
         contents[layout.tables[parent]][index] = mfns[pfn] << PAGE_SHIFT | protection
     ranges = [(layout.virt_base, 0, layout.end_pfn)]
     if layout.p2m_va != layout.va(layout.p2m_pfn):
@@ -215,8 +229,10 @@ def _write_tables(width: Width, memory: _Memory, layout: Layout) -> None:
     for va, first, count in ranges:
         for pfn in range(first, first + count):
             page = (va >> PAGE_SHIFT) + pfn - first
-            protection = width.leaf & ~_RW if pfn in table_pfns else width.leaf
-            contents[layout.tables[(1, page >> 9)]][page & 511] = mfns[pfn] << PAGE_SHIFT | protection
+            protection = width.leaf & ~PTE_RW if pfn in table_pfns else width.leaf
+            contents[layout.tables[(1, page >> TABLE_BITS)]][page % TABLE_ENTRIES] = (
+                mfns[pfn] << PAGE_SHIFT | protection
+            )
     for pfn, table in contents.items():
         memory.write(pfn << PAGE_SHIFT, table.tobytes())
 
@@ -226,11 +242,12 @@ def _start_vcpu(width: Width, vcpu: Vcpu, layout: Layout, entry: int, root_mfn: 
     if rc:
         raise BuildError(f"the machine refused the initial page tables: {rc}")
     # Linux unpins the page tables it was given, so they have to be pinned, as Xen's own tools do. The boot stack, still
-    # unused, carries the argument: struct mmuext_op. MMUEXT_PIN_L1_TABLE is 0, and so on.
+    # unused, carries the argument: struct mmuext_op. The commands that pin are in the order of the levels.
     stack = layout.va(layout.stack_pfn)
-    argument = struct.pack(width.mmuext_op, width.root_level - 1, root_mfn, 0)
+    command = MmuExt.MMUEXT_PIN_L1_TABLE + width.root_level - 1
+    argument = bytes(layout_for(mmuext_op, width.is_32bit)(command, root_mfn))
     vcpu.write_va(stack, argument)
-    rc = vcpu.mmuext_op(stack, 1, 0, _DOMID_SELF)
+    rc = vcpu.mmuext_op(stack, 1, 0, DOMID_SELF)
     vcpu.write_va(stack, bytes(len(argument)))
     if rc:
         raise BuildError(f"the machine refused to pin the initial page tables: {rc}")
@@ -241,7 +258,7 @@ def _start_vcpu(width: Width, vcpu: Vcpu, layout: Layout, entry: int, root_mfn: 
         "rip": entry,
         "rsp": stack_top,
         "rsi": layout.va(layout.start_info_pfn),
-        "rflags": _RFLAGS,
+        "rflags": X86_EFLAGS_FIXED | X86_EFLAGS_IF,
         "cs": width.cs,
         "ss": width.ss,
         **dict.fromkeys(("ds", "es", "fs", "gs"), width.data_segments),

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from domzero.abi.io_console import xencons_interface
+from domzero.abi.layout import offset_of
 from domzero.dom0.ring import SharedRing
 
-IN_SIZE = 1024
-OUT_SIZE = 2048
-_OUT = IN_SIZE
-_FIELDS = IN_SIZE + OUT_SIZE
+_OUT, _FIELDS = offset_of(xencons_interface, "out"), offset_of(xencons_interface, "in_cons")
+IN_SIZE, OUT_SIZE = _OUT, _FIELDS - _OUT
 _IN_CONS, _IN_PROD, _OUT_CONS, _OUT_PROD = range(4)
 HISTORY_SIZE = 256 << 10
 INPUT_SIZE = 64 << 10

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domzero import __version__
+from domzero.abi.arch_x86 import HYPERVISOR_VIRT_START
+from domzero.abi.start_info import MAGIC_32, MAGIC_64
+from domzero.abi.xen import PAGE_SIZE
 
 if TYPE_CHECKING:
     from domzero.dom0.manager import Manager
@@ -44,10 +47,10 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "xen_minor": minor,
         "xen_extra": extra,
         "xen_version": f"{major}.{minor}{extra}",
-        "xen_caps": "xen-3.0-x86_64",
+        "xen_caps": f"{MAGIC_64.decode()} {MAGIC_32.decode()}",
         "xen_scheduler": "host",
-        "xen_pagesize": 4096,
-        "platform_params": "virt_start=0xffff800000000000",
+        "xen_pagesize": PAGE_SIZE,
+        "platform_params": f"virt_start={HYPERVISOR_VIRT_START:#x}",
         "xen_changeset": f"domzero {__version__}",
         "xen_commandline": "",
         "cc_compiler": f"Python {platform.python_version()}",

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from contextlib import suppress
 
+from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.config import MEMORY_MIN_MIB, NAME_MAX, Action, DomainConfig
 from domzero.dom0.control import Json
 from domzero.dom0.hostinfo import memory_mib
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 ENDED_KEPT = 64
 MESSAGE_MAX = 1000
 DOMAINS_MAX = 1024
-DOMID_FIRST_RESERVED = 0x7FF0
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 RESTART_PAUSE_SECONDS = 1.0

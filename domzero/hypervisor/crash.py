@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from domzero import _machine
 from domzero.abi.arch_x86 import xen_pfn_to_cr3
+from domzero.abi.x86 import Vector
 from domzero.hypervisor.emulate.cpuid import XEN_MAJOR, XEN_MINOR
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 STACK_WORDS = 32
 BYTES_PER_LINE = 32
 CODE_BEFORE, CODE_AFTER = 16, 16
-VECTOR_PAGE_FAULT = 14
 
 _NAMES = {
     0: "divide error",
@@ -41,13 +41,13 @@ def describe_fault(fault: _machine.ExitFault) -> str:
     """One line about an exception that the guest could not take."""
     name = _NAMES.get(fault.vector, "exception")
     code = "" if fault.error_code is None else f", ec={fault.error_code:04x}"
-    where = f", cr2={fault.cr2:016x}" if fault.vector == VECTOR_PAGE_FAULT else ""
+    where = f", cr2={fault.cr2:016x}" if fault.vector == Vector.PF else ""
     return f"{name} [#{fault.vector}{code}{where}]: {fault.reason}"
 
 
 def report_fault(vcpu: "Vcpu", fault: _machine.ExitFault) -> None:
     """Prints a crash because of an exception."""
-    report(vcpu, f"Unhandled {describe_fault(fault)}", walk=fault.cr2 if fault.vector == VECTOR_PAGE_FAULT else None)
+    report(vcpu, f"Unhandled {describe_fault(fault)}", walk=fault.cr2 if fault.vector == Vector.PF else None)
 
 
 def report(vcpu: "Vcpu", why: str, *, walk: int | None = None) -> None:

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 
 from domzero._machine import Machine
-from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
+from domzero.abi.xen import DOMID_FIRST_RESERVED, PAGE_SHIFT, PAGE_SIZE
 from domzero.errors import ResourceError
 from domzero.hypervisor import audit
 from domzero.hypervisor.clock import Clock, Entropy, HostClock
 from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.shared_memory import SharedMemory
 
-DOMID_MAX = 0x7FEF
+DOMID_MAX = DOMID_FIRST_RESERVED - 1
 OVERHEAD_FRAMES = 4096
 """Frames beside the guests' memory: machine-to-phys table, shared_info pages, grant tables."""
 

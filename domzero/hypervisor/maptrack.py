@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from domzero.abi.grant_table import GntMap, GNTMAP_guest_avail0_shift, GntStatus, gnttab_map_grant_ref
+from domzero.abi.x86 import PTE_ACCESSED, PTE_AVAIL_HIGH, PTE_AVAIL_LOW, PTE_DIRTY, PTE_RW, PTE_USER
 from domzero.abi.xen import PAGE_SHIFT
 from domzero.hypervisor.grant import GrantError, granter
 
@@ -16,9 +17,6 @@ MAX_MAPPINGS = 8192
 MAX_MAPTRACK_FRAMES = 1024
 MAPPINGS_PER_FRAME = 256
 """Xen's struct grant_mapping has 16 bytes."""
-
-PTE_RW, PTE_USER, PTE_ACCESSED, PTE_DIRTY = 1 << 1, 1 << 2, 1 << 5, 1 << 6
-PTE_AVAIL_LOW, PTE_AVAIL_HIGH = 9, 52
 
 
 @dataclass(slots=True)

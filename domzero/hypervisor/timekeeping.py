@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from domzero import _machine
-from domzero.abi.layout import layout_for, offset_of
+from domzero.abi.layout import layout_for, offset_of, sizeof
 from domzero.abi.vcpu import XEN_RUNSTATE_UPDATE, RunState, vcpu_runstate_info
-from domzero.abi.xen import XEN_PVCLOCK_TSC_STABLE_BIT, VmAssistType, shared_info
+from domzero.abi.xen import XEN_PVCLOCK_TSC_STABLE_BIT, VmAssistType, shared_info, vcpu_info
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -18,9 +18,9 @@ TSC_KHZ = 1_000_000
 TSC_TO_SYSTEM_MUL = 0x80000000
 TSC_SHIFT = 1
 
-VCPU_INFO_SIZE = 64
-VCPU_INFO_TIME = 32
-"""Offset of vcpu_time_info in vcpu_info, in both layouts."""
+VCPU_INFO_SIZE = sizeof(vcpu_info)
+VCPU_INFO_TIME = offset_of(vcpu_info, "time")
+"""The same in both layouts."""
 
 REFRESH_NS = 10**9
 """A running guest's time record is never older than this by much."""

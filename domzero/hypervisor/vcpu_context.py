@@ -4,9 +4,25 @@ from typing import TYPE_CHECKING
 
 from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
 from domzero.abi.errno import Errno
+from domzero.abi.x86 import (
+    X86_CR0_TS,
+    X86_EFLAGS_AC,
+    X86_EFLAGS_AF,
+    X86_EFLAGS_CF,
+    X86_EFLAGS_DF,
+    X86_EFLAGS_FIXED,
+    X86_EFLAGS_ID,
+    X86_EFLAGS_IF,
+    X86_EFLAGS_NT,
+    X86_EFLAGS_OF,
+    X86_EFLAGS_PF,
+    X86_EFLAGS_SF,
+    X86_EFLAGS_TF,
+    X86_EFLAGS_ZF,
+    is_canonical,
+)
 from domzero.abi.xen import PAGE_SIZE
 from domzero.hypervisor.emulate import cpuid
-from domzero.hypervisor.emulate.msr import is_canonical
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.selectors import fixup_selector
 
@@ -14,10 +30,20 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 LDT_MAX_ENTRIES = 8192
-CR0_TS = 1 << 3
-RFLAGS_FIXED, RFLAGS_IF = 0x2, 0x200
-RFLAGS_GUEST = 0x244DD5
-"""ID AC RF NT OF DF TF SF ZF AF PF CF: what a context may set. IF follows the upcall mask, IOPL is kept beside."""
+RFLAGS_GUEST = (
+    X86_EFLAGS_CF
+    | X86_EFLAGS_PF
+    | X86_EFLAGS_AF
+    | X86_EFLAGS_ZF
+    | X86_EFLAGS_SF
+    | X86_EFLAGS_TF
+    | X86_EFLAGS_DF
+    | X86_EFLAGS_OF
+    | X86_EFLAGS_NT
+    | X86_EFLAGS_AC
+    | X86_EFLAGS_ID
+)
+"""What a context may set. IF follows the upcall mask, IOPL is kept beside."""
 FPU_SIZE = 512
 
 _REGISTERS_64 = (
@@ -53,7 +79,7 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     _install(vcpu.hw.set_base("kernel", xen_cr3_to_pfn(context.ctrlreg[3], is_32bit=is_32bit)))
     if not is_32bit and context.ctrlreg[1]:
         _install(vcpu.hw.set_base("user", xen_cr3_to_pfn(context.ctrlreg[1])))
-    vcpu.hw.set_cr0_ts(bool(context.ctrlreg[0] & CR0_TS))
+    vcpu.hw.set_cr0_ts(bool(context.ctrlreg[0] & X86_CR0_TS))
     vcpu.is_initialised = True
     if context.flags & Vgcf.VGCF_online:
         vcpu.bring_up()
@@ -89,7 +115,7 @@ def _load_registers(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
     for name in _REGISTERS_32 if is_32bit else _REGISTERS_64:
         hw.set_reg(name.replace("e", "r", 1) if is_32bit else name, getattr(regs, name))
     flags = regs.eflags if is_32bit else regs.rflags
-    hw.set_reg("rflags", flags & RFLAGS_GUEST | RFLAGS_FIXED | RFLAGS_IF)
+    hw.set_reg("rflags", flags & RFLAGS_GUEST | X86_EFLAGS_FIXED | X86_EFLAGS_IF)
     vcpu.iopl = flags >> 12 & 3
     hw.set_iopl(vcpu.iopl)
     in_kernel = bool(c.flags & Vgcf.VGCF_in_kernel) or is_32bit

@@ -6,7 +6,10 @@ import struct
 from dataclasses import dataclass
 
 from domzero import _machine
-from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall, VmAssistType
+from domzero.abi.arch_x86 import FLAT_COMPAT_RING1_CS, FLAT_COMPAT_RING1_DS, FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
+from domzero.abi.layout import layout_for
+from domzero.abi.x86 import Vector
+from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall, VmAssistType, mmu_update, mmuext_op
 from domzero.builder.domain import build_domain
 from domzero.builder.image import KernelImage, parse_kernel
 from domzero.hypervisor.clock import VirtualClock
@@ -16,14 +19,14 @@ from domzero.hypervisor.vcpu import NEVER_NS
 from domzero.lab.listing import Listing
 
 PAGES = 2048
-KERNEL_CS, KERNEL_SS = 0xE033, 0xE02B
-KERNEL_CS_32, KERNEL_SS_32 = 0xE019, 0xE021
+KERNEL_CS, KERNEL_SS = FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
+KERNEL_CS_32, KERNEL_SS_32 = FLAT_COMPAT_RING1_CS, FLAT_COMPAT_RING1_DS
 _TRAPS = 0x40_0000
 """Handlers that only tell their vector by where they are: 16 bytes each. Never run."""
 _ARGUMENTS = {64: ("rdi", "rsi", "rdx", "r10", "r8", "r9"), 32: ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")}
 _TRAP_SIZE = 16
 VECTORS = 256
-FREE_VECTORS = (3, 4, 0x80)
+FREE_VECTORS = (Vector.BP, Vector.OF, 0x80)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +139,13 @@ class PvGuest:
     def mmuext(self, command: int, mfn: int) -> int:
         """MMUEXT_* on one frame."""
         at = self.program.address("arguments")
-        self.hw.write_va(at, struct.pack("<IxxxxQQ" if self.bits == 64 else "<III", command, mfn, 0))
+        self.hw.write_va(at, bytes(layout_for(mmuext_op, self.bits == 32)(command, mfn)))
         return self.hypercall(Hypercall.HYPERVISOR_mmuext_op, at, 1, 0, DOMID_SELF)
 
     def mmu_update(self, pointer: int, value: int) -> int:
         """One page-table entry."""
         at = self.program.address("arguments")
-        self.hw.write_va(at, struct.pack("<QQ", pointer, value))
+        self.hw.write_va(at, bytes(mmu_update(pointer, value)))
         return self.hypercall(Hypercall.HYPERVISOR_mmu_update, at, 1, 0, DOMID_SELF)
 
     def _result(self) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from domzero.abi.x86 import X86_EFLAGS_IF
 from domzero.abi.xen import PAGE_SIZE
 from domzero.lab.listing import Listing
 
 FAULT_VA = 0x50_0000
 STACK_VA = 0x50_1000
 STACK_TOP = STACK_VA + PAGE_SIZE
-IF = 1 << 9
+IF = X86_EFLAGS_IF
 
 
 @dataclass(slots=True)

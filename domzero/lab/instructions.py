@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domzero.abi.arch_x86 import xen_pfn_to_cr3
+from domzero.abi.x86 import X86_CR4_UMIP, X86_EFLAGS_ZF
+from domzero.abi.xen import PAGE_SIZE
 from domzero.hypervisor.emulate.cpuid import CR0_VALUE
 from domzero.lab.document import Document
 from domzero.lab.guest import PvGuest
-from domzero.lab.listing import PAGE_SIZE, VIRT_BASE, listing
+from domzero.lab.listing import VIRT_BASE, listing
 from domzero.lab.native import CODE, GDT_VA, SCRATCH_VA, STACK, USER, WRITABLE, NativeMachine
 from domzero.lab.probes import IF, PROBES, Place, Probe, Setup
 
 RINGS = (0, 1, 3)
-UMIP = 1 << 11
-ZF = 1 << 6
+UMIP, ZF = X86_CR4_UMIP, X86_EFLAGS_ZF
 HANDLER_VA = VIRT_BASE + 0x80_0000
 RING0_DATA_PV = 0xE010
 CR2, FS_BASE, NOW_NS = 0x123000, 0x5000, 1_000_000

@@ -9,10 +9,10 @@ from functools import cache
 from importlib.resources import files
 
 from domzero.abi.elfnote import ElfNote
+from domzero.abi.xen import PAGE_SIZE
 
 VIRT_BASE = 0xFFFF_FFFF_8000_0000
 VIRT_BASE_32 = 0xC000_0000
-PAGE_SIZE = 4096
 _EM_386, _EM_X86_64 = 3, 62
 
 

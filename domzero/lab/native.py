@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 
 from domzero._machine import Bare, Machine
-from domzero.lab.listing import PAGE_SIZE, Listing
+from domzero.abi.x86 import PTE_FRAME_MASK, PTE_NX, PTE_PRESENT, PTE_RW, PTE_USER, Vector, table_index
+from domzero.abi.xen import PAGE_SIZE
+from domzero.lab.listing import Listing
 
-PRESENT, WRITABLE, USER, NO_EXECUTE = 1, 2, 4, 1 << 63
+PRESENT, WRITABLE, USER, NO_EXECUTE = PTE_PRESENT, PTE_RW, PTE_USER, PTE_NX
 FRAMES = 512
 _DOMID = 1
 
@@ -42,7 +44,7 @@ _GDT = (
     0x00CF_B300_0000_FFFF,  # 0x40 ring 1 data
 )
 GDT_LIMIT = 8 * (len(_GDT) + 2) - 1
-VECTOR_BREAKPOINT, VECTOR_OVERFLOW, VECTOR_LINUX = 3, 4, 0x80
+VECTOR_BREAKPOINT, VECTOR_OVERFLOW, VECTOR_LINUX = Vector.BP, Vector.OF, 0x80
 FREE_GATES = {VECTOR_BREAKPOINT, VECTOR_OVERFLOW, VECTOR_LINUX}
 
 
@@ -116,18 +118,18 @@ class NativeMachine:
     def entry_address(self, va: int) -> int:
         """Machine address of the entry that maps `va`; tables are made as needed."""
         table = self.root
-        for shift in (39, 30, 21):
-            at = table * PAGE_SIZE + (va >> shift & 511) * 8
+        for level in (4, 3, 2):
+            at = table * PAGE_SIZE + table_index(va, level) * 8
             (entry,) = struct.unpack("<Q", self.machine.read(at, 8))
             if not entry & PRESENT:
                 entry = next(self._free) * PAGE_SIZE | PRESENT | WRITABLE | USER
                 self.machine.write(at, struct.pack("<Q", entry))
-            table = (entry & 0x000F_FFFF_FFFF_F000) // PAGE_SIZE
-        return table * PAGE_SIZE + (va >> 12 & 511) * 8
+            table = (entry & PTE_FRAME_MASK) // PAGE_SIZE
+        return table * PAGE_SIZE + table_index(va, 1) * 8
 
     def entry_va(self, va: int) -> int:
         """Virtual address where the kernel can write the entry that maps `va`."""
         maddr = self.entry_address(va)
-        window = PAGE_TABLES_VA + (va >> 21 & 511) * PAGE_SIZE
+        window = PAGE_TABLES_VA + table_index(va, 2) * PAGE_SIZE
         self.map_frame(window, maddr // PAGE_SIZE, WRITABLE)
         return window | maddr % PAGE_SIZE

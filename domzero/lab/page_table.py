@@ -6,18 +6,17 @@ import struct
 from dataclasses import dataclass
 
 from domzero.abi.errno import Errno
-from domzero.abi.xen import Hypercall, MmuExt
+from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_FRAME_MASK, PTE_PRESENT, PTE_RW, PTE_USER
+from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt, UvmFlags
 from domzero.lab.document import Document
 from domzero.lab.guest import Event, PvGuest
 from domzero.lab.instructions import exception
-from domzero.lab.listing import PAGE_SIZE, listing
+from domzero.lab.listing import listing
 from domzero.lab.native import PRESENT, WRITABLE, NativeMachine
 
-RW_ENTRY = 0x67
+RW_ENTRY = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY
 """Present, writable, user, accessed, dirty: what the initial mapping has."""
-RO_ENTRY = 0x65
-FRAME = 0x000F_FFFF_FFFF_F000
-UVMF_INVLPG = 2
+RO_ENTRY = RW_ENTRY & ~PTE_RW
 _NATIVE_PAGE = 0xFFFF_FFFF_E000_0000
 
 
@@ -92,7 +91,7 @@ def _native() -> list[Step]:
         (value,) = struct.unpack("<Q", cpu.read_va(entry, 8))
         shown = cpu.read_va(_NATIVE_PAGE, 1).decode("latin-1")
         shown = shown if shown in "AB" else "T's entries"
-        name = letters[(value & FRAME) // PAGE_SIZE]
+        name = letters[(value & PTE_FRAME_MASK) // PAGE_SIZE]
         return {"entry": f"{name} {'writable' if value & WRITABLE else 'read-only'}", "a read sees": shown}
 
     def store(what: str, frame: int, bits: int) -> None:
@@ -196,4 +195,4 @@ def _run_pv(guest: PvGuest) -> list[Step]:
 
 def _remap(guest: PvGuest, lesson: _Lesson, bits: int) -> int:
     value = lesson.value("P", bits)
-    return guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, lesson.p_va, value, UVMF_INVLPG)
+    return guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, lesson.p_va, value, UvmFlags.UVMF_INVLPG)

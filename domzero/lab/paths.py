@@ -6,7 +6,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt
+from domzero.abi.arch_x86 import trap_info
+from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_RW, PTE_USER, TABLE_ENTRIES, Vector, table_index
+from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt, UvmFlags
 from domzero.lab import paths32
 from domzero.lab.document import Document
 from domzero.lab.guest import KERNEL_CS, KERNEL_SS, PvGuest
@@ -17,9 +19,8 @@ from domzero.lab.native import APP_VA, USER, WRITABLE, NativeMachine
 _GS_VA = 0xFFFF_FFFF_C000_8000
 _TABLE_PFN = 0x300
 """Pages of the PV kernel that become its application's page tables, and what they map."""
-_ENTRY_RW, _ENTRY_RO = 0x67, 0x65
-_UVMF_INVLPG = 2
-_VECTOR_PF = 14
+_ENTRY_RO = PTE_PRESENT | PTE_USER | PTE_ACCESSED | PTE_DIRTY
+_ENTRY_RW = _ENTRY_RO | PTE_RW
 _LIMIT = 100
 
 
@@ -115,7 +116,7 @@ def _native(first: str, last: str) -> tuple[list[Hop], int]:
     machine.map_bytes(_GS_VA, struct.pack("<Q", kernel_stack_top()), WRITABLE)
     machine.map_frame(FAULT_VA, 0, 0)
     entry = machine.entry_va(FAULT_VA)
-    machine.set_gate(_VECTOR_PF, kernel.address("page_fault"))
+    machine.set_gate(Vector.PF, kernel.address("page_fault"))
     cpu.set_reg("lstar", kernel.address("syscall_entry"))
     cpu.set_reg("fmask", IF)
     cpu.set_reg("kernel_gs_base", _GS_VA)
@@ -185,9 +186,11 @@ class _Application:
         self.guest = guest
         self._next = VIRT_BASE + _TABLE_PFN * PAGE_SIZE
         code, stack, self.spare = self._page(listing("app").image()), self._page(b""), self._page(b"")
-        l1 = self._table({APP_VA >> 12 & 511: code | 5, STACK_VA >> 12 & 511: stack | _ENTRY_RW})
+        l1 = self._table(
+            {table_index(APP_VA, 1): code | PTE_PRESENT | PTE_USER, table_index(STACK_VA, 1): stack | _ENTRY_RW}
+        )
         self.l1 = l1
-        l2 = self._table({APP_VA >> 21 & 511: l1 | _ENTRY_RW})
+        l2 = self._table({table_index(APP_VA, 2): l1 | _ENTRY_RW})
         l3 = self._table({0: l2 | _ENTRY_RW})
         self.root = self._table({0: l3 | _ENTRY_RW}) // PAGE_SIZE
         for command in (MmuExt.MMUEXT_PIN_L4_TABLE, MmuExt.MMUEXT_NEW_USER_BASEPTR):
@@ -201,10 +204,10 @@ class _Application:
         return self.guest.frame_of(va) * PAGE_SIZE
 
     def _table(self, entries: dict[int, int]) -> int:
-        words = [entries.get(index, 0) for index in range(512)]
+        words = [entries.get(index, 0) for index in range(TABLE_ENTRIES)]
         va = self._next
-        maddr = self._page(struct.pack("<512Q", *words))
-        rc = self.guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, va, maddr | _ENTRY_RO, _UVMF_INVLPG)
+        maddr = self._page(struct.pack(f"<{TABLE_ENTRIES}Q", *words))
+        rc = self.guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, va, maddr | _ENTRY_RO, UvmFlags.UVMF_INVLPG)
         _check(rc, "update_va_mapping")
         return maddr
 
@@ -219,8 +222,10 @@ def _set_up(guest: PvGuest) -> _Application:
     kernel, hw = guest.program, guest.hw
     rw = guest.domain.shared_info_maddr | _ENTRY_RW
     shared = kernel.address("shared_info")
-    _check(guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, shared, rw, _UVMF_INVLPG), "update_va_mapping")
-    traps = struct.pack("<BBHIQ", _VECTOR_PF, 0, KERNEL_CS, 0, kernel.address("page_fault"))
+    _check(
+        guest.hypercall(Hypercall.HYPERVISOR_update_va_mapping, shared, rw, UvmFlags.UVMF_INVLPG), "update_va_mapping"
+    )
+    traps = bytes(trap_info(Vector.PF, 0, KERNEL_CS, kernel.address("page_fault")))
     hw.write_va(kernel.address("arguments"), traps + bytes(16))
     _check(guest.hypercall(Hypercall.HYPERVISOR_set_trap_table, kernel.address("arguments")), "set_trap_table")
     entry = kernel.address("syscall_entry")
@@ -235,7 +240,7 @@ def _run_pv(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     application = _set_up(guest)
     guest.vcpu.upcall_mask = False
     hw.guest_kernel = False
-    entry = application.l1 + (FAULT_VA >> 12 & 511) * 8
+    entry = application.l1 + table_index(FAULT_VA, 1) * 8
     start = {"rip": app.address(first), "rsp": STACK_TOP, "cs": KERNEL_CS, "ss": KERNEL_SS, "rflags": 2 | IF}
     for name, value in {**start, "r12": entry, "r13": application.spare | _ENTRY_RW}.items():
         hw.set_reg(name, value)

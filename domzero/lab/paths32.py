@@ -5,17 +5,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from domzero.abi.xen import PAGE_SIZE, Hypercall
+from domzero.abi.arch_x86 import FLAT_COMPAT_RING3_CS, FLAT_COMPAT_RING3_DS, trap_info
+from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_RW, PTE_USER, TABLE_ENTRIES, Vector, table_index
+from domzero.abi.xen import PAGE_SIZE, Hypercall, UvmFlags
 from domzero.lab.guest import KERNEL_CS_32, KERNEL_SS_32, PvGuest
 from domzero.lab.hops import FAULT_VA, IF, STACK_TOP, STACK_VA, Hop, State, text_at, trace
 from domzero.lab.listing import VIRT_BASE_32, listing
 from domzero.lab.native import APP_VA
 
-USER_CS, USER_SS = 0xE02B, 0xE033
+USER_CS, USER_SS = FLAT_COMPAT_RING3_CS, FLAT_COMPAT_RING3_DS
 _TABLE_PFN = 0x300
-_PRESENT, _TABLE, _PAGE_RW, _PAGE_RO, _KERNEL_RO = 1, 0x67, 0x67, 0x25, 0x21
-_UVMF_INVLPG = 2
-_VECTOR_PF, _VECTOR_LINUX = 14, 0x80
+_KERNEL_RO = PTE_PRESENT | PTE_ACCESSED
+_PAGE_RO = _KERNEL_RO | PTE_USER
+_PAGE_RW = _TABLE = _PAGE_RO | PTE_RW | PTE_DIRTY
+_VECTOR_LINUX = 0x80
 _LIMIT = 100
 
 
@@ -40,11 +43,11 @@ class _Application:
         self.guest = guest
         self._next = VIRT_BASE_32 + _TABLE_PFN * PAGE_SIZE
         code, stack, self.spare = self._page(listing("app32").image()), self._page(b""), self._page(b"")
-        entries = {APP_VA >> 12 & 511: code | _PAGE_RO, STACK_VA >> 12 & 511: stack | _PAGE_RW}
+        entries = {table_index(APP_VA, 1): code | _PAGE_RO, table_index(STACK_VA, 1): stack | _PAGE_RW}
         self.l1 = self._table(entries)
-        l2 = self._table({APP_VA >> 21 & 511: self.l1 | _TABLE})
+        l2 = self._table({table_index(APP_VA, 2): self.l1 | _TABLE})
         slot = guest.hw.get_base("kernel") * PAGE_SIZE + (APP_VA >> 30) * 8
-        _check(guest.mmu_update(slot, l2 | _PRESENT), "mmu_update of the L3")
+        _check(guest.mmu_update(slot, l2 | PTE_PRESENT), "mmu_update of the L3")
 
     def _page(self, data: bytes) -> int:
         va = self._next
@@ -53,12 +56,12 @@ class _Application:
         return self.guest.frame_of(va) * PAGE_SIZE
 
     def _table(self, entries: dict[int, int]) -> int:
-        words = [entries.get(index, 0) for index in range(512)]
+        words = [entries.get(index, 0) for index in range(TABLE_ENTRIES)]
         va = self._next
-        maddr = self._page(struct.pack("<512Q", *words))
+        maddr = self._page(struct.pack(f"<{TABLE_ENTRIES}Q", *words))
         value = maddr | _KERNEL_RO
         nr = Hypercall.HYPERVISOR_update_va_mapping
-        _check(self.guest.hypercall(nr, va, value & 0xFFFFFFFF, value >> 32, _UVMF_INVLPG), "update_va_mapping")
+        _check(self.guest.hypercall(nr, va, value & 0xFFFFFFFF, value >> 32, UvmFlags.UVMF_INVLPG), "update_va_mapping")
         return maddr
 
 
@@ -66,10 +69,10 @@ def _set_up(guest: PvGuest) -> _Application:
     kernel, hw = guest.program, guest.hw
     shared = guest.domain.shared_info_maddr | 0x63
     nr = Hypercall.HYPERVISOR_update_va_mapping
-    rc = guest.hypercall(nr, kernel.address("shared_info"), shared & 0xFFFFFFFF, shared >> 32, _UVMF_INVLPG)
+    rc = guest.hypercall(nr, kernel.address("shared_info"), shared & 0xFFFFFFFF, shared >> 32, UvmFlags.UVMF_INVLPG)
     _check(rc, "update_va_mapping of shared_info")
-    traps = struct.pack("<BBHI", _VECTOR_LINUX, 3, KERNEL_CS_32, kernel.address("syscall_entry"))
-    traps += struct.pack("<BBHI", _VECTOR_PF, 0, KERNEL_CS_32, kernel.address("page_fault"))
+    traps = bytes(trap_info.compat(_VECTOR_LINUX, 3, KERNEL_CS_32, kernel.address("syscall_entry")))
+    traps += bytes(trap_info.compat(Vector.PF, 0, KERNEL_CS_32, kernel.address("page_fault")))
     hw.write_va(kernel.address("arguments"), traps + bytes(8))
     _check(guest.hypercall(Hypercall.HYPERVISOR_set_trap_table, kernel.address("arguments")), "set_trap_table")
     top = kernel.address("kernel_stack_top")
@@ -97,7 +100,7 @@ def _run(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     application = _set_up(guest)
     guest.vcpu.upcall_mask = False
     _enter_application(guest, app.address(first))
-    hw.set_reg("rdi", application.l1 + (FAULT_VA >> 12 & 511) * 8)
+    hw.set_reg("rdi", application.l1 + table_index(FAULT_VA, 1) * 8)
     hw.set_reg("rbx", application.spare | _PAGE_RW)
 
     def look() -> State:

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from domzero.abi.x86 import MSR_EFER, MSR_FS_BASE, X86_CR0_TS, X86_CR4_TSD, X86_EFLAGS_IF
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -63,11 +65,8 @@ def _registers(**values: int) -> Callable[[Place], Setup]:
     return lambda _: Setup(values)
 
 
-IF = 1 << 9
-TS = 1 << 3
+IF, TS = X86_EFLAGS_IF, X86_CR0_TS
 ONES = (1 << 64) - 1
-CR4_TSD = 1 << 2
-MSR_EFER, MSR_FS_BASE = 0xC000_0080, 0xC000_0100
 GDT_LIMIT = 0x4F
 CMD_VERSION = 0
 
@@ -126,7 +125,7 @@ PROBES: tuple[Probe, ...] = (
         setup=lambda p: Setup({"rax": p.root}),
     ),
     Probe("read_cr4", CONTROL, "nothing: it is Xen's"),
-    Probe("write_cr4", CONTROL, "vm_assist, for what can be chosen", setup=_registers(rax=0x10620 | CR4_TSD)),
+    Probe("write_cr4", CONTROL, "vm_assist, for what can be chosen", setup=_registers(rax=0x10620 | X86_CR4_TSD)),
     Probe("read_cr8", CONTROL, "nothing: there is no APIC"),
     Probe("read_dr7", CONTROL, "get_debugreg"),
     Probe("write_dr7", CONTROL, "set_debugreg", setup=_registers(rax=0x400)),

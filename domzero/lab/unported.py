@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from domzero.abi.elfnote import ElfNote
+from domzero.abi.x86 import X86_EFLAGS_IF, X86_EFLAGS_ZF
 from domzero.builder.image import KernelImage, load_kernel
 from domzero.builder.notes import XenNotes
 from domzero.lab.document import Document
@@ -17,7 +18,7 @@ from domzero.lab.native import NativeMachine, tss_descriptor
 
 _LIMIT = 400
 _COMPARED = ("rax", "rcx", "rdx", "rsp", "ds", "IF", "ZF")
-IF, ZF = 1 << 9, 1 << 6
+IF, ZF = X86_EFLAGS_IF, X86_EFLAGS_ZF
 _CRASH_LINES = 6
 _KERNEL_STEPS = 100_000
 _KERNEL_TRAPS = 24

@@ -63,11 +63,21 @@ PREFIXES = {
     "Errno": "XEN_", "Hypercall": "__", "ElfNote": "XEN_ELFNOTE_", "XenFeature": "XENFEAT_",
 }  # fmt: skip
 NOT_C = {"XenFeature.grant_map_identity"}
+# Enums of the processor's own facts, which have no C names.
+OWN_ENUMS = {"Pte", "Vector"}
+# Names of the 32-bit headers, where these have no name of their own.
+NARROW_NAMES = {
+    "FLAT_COMPAT_RING1_CS": "FLAT_RING1_CS", "FLAT_COMPAT_RING1_DS": "FLAT_RING1_DS",
+    "FLAT_COMPAT_RING3_CS": "FLAT_RING3_CS", "FLAT_COMPAT_RING3_DS": "FLAT_RING3_DS",
+    "HYPERVISOR_VIRT_START_PAE": "__HYPERVISOR_VIRT_START_PAE",
+    "MACH2PHYS_VIRT_START_PAE": "__MACH2PHYS_VIRT_START_PAE",
+    "MACH2PHYS_VIRT_END_PAE": "__MACH2PHYS_VIRT_END_PAE",
+    "MACH2PHYS_NR_ENTRIES_PAE": "MACH2PHYS_NR_ENTRIES",
+}  # fmt: skip
 # Module constants that are ours, or that the headers spell differently.
 OWN_CONSTANTS = {
     "PAGE_SHIFT", "PAGE_SIZE", "GOLDEN", "MEMOP_EXTENT_SHIFT", "MEMOP_CMD_MASK", "XEN_CPUID_FIRST_LEAF",
-    "HYPERVISOR_VIRT_START_PAE", "MACH2PHYS_VIRT_START_PAE", "MACH2PHYS_VIRT_END_PAE", "MACH2PHYS_NR_ENTRIES_PAE",
-    "FLAT_COMPAT_RING1_CS", "FLAT_COMPAT_RING1_DS", "FLAT_COMPAT_RING3_CS", "FLAT_COMPAT_RING3_DS",
+    "MACH2PHYS_COMPAT_VIRT_END", "MSR_HYPERCALL_PAGE",
     "XEN_DOMCTL_INTERFACE_VERSION", "XEN_SYSCTL_INTERFACE_VERSION", "XENPF_INTERFACE_VERSION", "XEN_COMMANDLINE_LEN",
     "XEN_DOMCTL_createdomain", "XEN_DOMCTL_getdomaininfo", "XEN_DOMCTL_shadow_op", "XENOPROF_init",
     "XENOPROF_get_buffer", "XENOPROF_last_op",
@@ -113,12 +123,20 @@ def declared() -> dict[str, dict[str, int]]:
                 if (layout.__name__, field[0]) not in SKIPPED_FIELDS:
                     result[width][f"offsetof {name} {field[0]}"] = getattr(layout, field[0]).offset
     for name, cls in enums().items():
+        if name in OWN_ENUMS:
+            continue
         for member, value in cls.__members__.items():
             if f"{name}.{member}" not in NOT_C:
                 result["64"][f"value {PREFIXES.get(name, '')}{member}"] = int(value)
     for module in modules():
         for name, value in vars(module).items():
-            if type(value) is int and name[0].isupper() and name not in OWN_CONSTANTS:
+            if type(value) is not int or not name[0].isupper() or name in OWN_CONSTANTS:
+                continue
+            if module.__name__ == "domzero.abi.x86" and not name.startswith("X86_"):
+                continue
+            if name in NARROW_NAMES:
+                result["32"][f"value {NARROW_NAMES[name]}"] = value
+            else:
                 result["64"][f"value {name}"] = value - (1 << 64) if value >> 63 else value
     return result
 
@@ -158,6 +176,7 @@ def ask(keys: list[str], width: str, *, compiler: str = "cc") -> dict[str, int]:
         "typedef long long int64_t; typedef __SIZE_TYPE__ size_t;",
         "#define __XEN_TOOLS__ 1",
         *(f"#include <{header}>" for header in HEADERS),
+        *(["#include <asm/processor-flags.h>"] if width == "64" else []),
         'const long long probe[] __attribute__((section(".probe"), used)) = {',
         *(f"  (long long)({c_expression(key)})," for key in keys),
         "};",

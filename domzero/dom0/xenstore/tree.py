@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntFlag
 
+from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.xenstore.wire import ABS_PATH_MAX, REL_PATH_MAX, XenstoreError
 
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-_@]+(?:/[A-Za-z0-9\-_@]+)*)?\Z")
 _PERM = re.compile(r"([nrwb])(\d{1,5})\Z")
-FIRST_RESERVED_DOMID = 0x7FF0
 
 
 class Access(IntFlag):
@@ -45,7 +45,7 @@ class Perm:
     def parse(cls, text: str) -> Perm:
         """`r3`, `b0`, …; EINVAL for anything else."""
         match = _PERM.match(text)
-        if match is None or int(match[2]) >= FIRST_RESERVED_DOMID:
+        if match is None or int(match[2]) >= DOMID_FIRST_RESERVED:
             raise XenstoreError("EINVAL")
         return cls(int(match[2]), _LETTERS[match[1]])
 

@@ -6,57 +6,67 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+from domzero.abi.io_xs_wire import (
+    XENSTORE_ABS_PATH_MAX,
+    XENSTORE_PAYLOAD_MAX,
+    XENSTORE_REL_PATH_MAX,
+    XENSTORE_RING_SIZE,
+    XENSTORE_SERVER_FEATURE_ERROR,
+    XENSTORE_SERVER_FEATURE_RECONNECTION,
+    XenstoreRingError,
+    XsMessage,
+)
 from domzero.errors import DomzeroError
 
 HEADER = struct.Struct("<IIII")
-PAYLOAD_MAX = 4096
-ABS_PATH_MAX = 3072
-REL_PATH_MAX = 2048
-RING_SIZE = 1024
+PAYLOAD_MAX = XENSTORE_PAYLOAD_MAX
+ABS_PATH_MAX = XENSTORE_ABS_PATH_MAX
+REL_PATH_MAX = XENSTORE_REL_PATH_MAX
+RING_SIZE = XENSTORE_RING_SIZE
 
 
 class Op(IntEnum):
     """enum xsd_sockmsg_type."""
 
-    CONTROL = 0
-    DIRECTORY = 1
-    READ = 2
-    GET_PERMS = 3
-    WATCH = 4
-    UNWATCH = 5
-    TRANSACTION_START = 6
-    TRANSACTION_END = 7
-    INTRODUCE = 8
-    RELEASE = 9
-    GET_DOMAIN_PATH = 10
-    WRITE = 11
-    MKDIR = 12
-    RM = 13
-    SET_PERMS = 14
-    WATCH_EVENT = 15
-    ERROR = 16
-    IS_DOMAIN_INTRODUCED = 17
-    RESUME = 18
-    SET_TARGET = 19
-    RESET_WATCHES = 21
-    DIRECTORY_PART = 22
+    CONTROL = XsMessage.XS_CONTROL
+    DIRECTORY = XsMessage.XS_DIRECTORY
+    READ = XsMessage.XS_READ
+    GET_PERMS = XsMessage.XS_GET_PERMS
+    WATCH = XsMessage.XS_WATCH
+    UNWATCH = XsMessage.XS_UNWATCH
+    TRANSACTION_START = XsMessage.XS_TRANSACTION_START
+    TRANSACTION_END = XsMessage.XS_TRANSACTION_END
+    INTRODUCE = XsMessage.XS_INTRODUCE
+    RELEASE = XsMessage.XS_RELEASE
+    GET_DOMAIN_PATH = XsMessage.XS_GET_DOMAIN_PATH
+    WRITE = XsMessage.XS_WRITE
+    MKDIR = XsMessage.XS_MKDIR
+    RM = XsMessage.XS_RM
+    SET_PERMS = XsMessage.XS_SET_PERMS
+    WATCH_EVENT = XsMessage.XS_WATCH_EVENT
+    ERROR = XsMessage.XS_ERROR
+    IS_DOMAIN_INTRODUCED = XsMessage.XS_IS_DOMAIN_INTRODUCED
+    RESUME = XsMessage.XS_RESUME
+    SET_TARGET = XsMessage.XS_SET_TARGET
+    RESET_WATCHES = XsMessage.XS_RESET_WATCHES
+    DIRECTORY_PART = XsMessage.XS_DIRECTORY_PART
 
 
 class ServerFeature(IntFlag):
     """XENSTORE_SERVER_FEATURE_*."""
 
-    RECONNECTION = 1
-    ERROR = 2
+    RECONNECTION = XENSTORE_SERVER_FEATURE_RECONNECTION
+    ERROR = XENSTORE_SERVER_FEATURE_ERROR
     WATCH_DEPTH = 4
 
 
 class RingError(IntEnum):
     """XENSTORE_ERROR_*: the ring's error field."""
 
-    NONE = 0
-    COMM = 1
-    RINGIDX = 2
-    PROTO = 3
+    NONE = XenstoreRingError.XENSTORE_ERROR_NONE
+    COMM = XenstoreRingError.XENSTORE_ERROR_COMM
+    RINGIDX = XenstoreRingError.XENSTORE_ERROR_RINGIDX
+    PROTO = XenstoreRingError.XENSTORE_ERROR_PROTO
 
 
 # struct xsd_errors: the only names that a client can decode.

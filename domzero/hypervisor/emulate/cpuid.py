@@ -9,6 +9,7 @@ so on) is hidden, and so is what needs XSAVE.
 import struct
 from typing import TYPE_CHECKING
 
+from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE
 from domzero.abi.cpuid import (
     XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD,
     XEN_CPUID_FIRST_LEAF,
@@ -17,6 +18,24 @@ from domzero.abi.cpuid import (
     XEN_CPUID_SIGNATURE_ECX,
     XEN_CPUID_SIGNATURE_EDX,
 )
+from domzero.abi.x86 import (
+    PHYSICAL_BITS,
+    X86_CR0_AM,
+    X86_CR0_ET,
+    X86_CR0_MP,
+    X86_CR0_NE,
+    X86_CR0_PE,
+    X86_CR0_PG,
+    X86_CR0_WP,
+    X86_CR4_DE,
+    X86_CR4_FSGSBASE,
+    X86_CR4_MCE,
+    X86_CR4_OSFXSR,
+    X86_CR4_OSXMMEXCPT,
+    X86_CR4_PAE,
+    X86_CR4_TSD,
+)
+from domzero.abi.xen import PAGE_SHIFT
 from domzero.hypervisor.timekeeping import TSC_KHZ, TSC_SHIFT, TSC_TO_SYSTEM_MUL
 
 if TYPE_CHECKING:
@@ -25,17 +44,14 @@ if TYPE_CHECKING:
 XEN_MAJOR = 4
 XEN_MINOR = 17
 
-MSR_HYPERCALL_PAGE = 0x40000000
-ADDRESS_BITS = 46
-PAGE_SHIFT = 12
 LINEAR_BITS = 48
 
-CR0_VALUE = 0x80050033
-"""PG AM WP NE ET MP PE: what a PV guest reads; TS comes on top."""
-CR4_INITIAL = 0x660
-"""PAE MCE OSFXSR OSXMMEXCPT: what a PV guest sees of Xen's own."""
-CR4_GUEST_MASK = 1 << 2 | 1 << 3 | 1 << 16
-"""What a guest may change: TSD, DE, FSGSBASE."""
+CR0_VALUE = X86_CR0_PG | X86_CR0_AM | X86_CR0_WP | X86_CR0_NE | X86_CR0_ET | X86_CR0_MP | X86_CR0_PE
+"""What a PV guest reads; TS comes on top."""
+CR4_INITIAL = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
+"""What a PV guest sees of Xen's own."""
+CR4_GUEST_MASK = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
+"""What a guest may change."""
 
 Leaf = tuple[int, int | None, int, int, int, int]
 
@@ -104,6 +120,6 @@ def leaves(domain: "Domain", vcpu_id: int) -> list[Leaf]:
         # caches: 64 byte lines, 32 KiB L1 each, 512 KiB L2, 8 MiB L3
         (0x80000005, None, 0, 0, 0x20080140, 0x20080140),
         (0x80000006, None, 0, 0, 0x02006140, 0x00408140),
-        (0x80000008, None, ADDRESS_BITS | LINEAR_BITS << 8, EXT8_EBX, 0, 0),
+        (0x80000008, None, PHYSICAL_BITS | LINEAR_BITS << 8, EXT8_EBX, 0, 0),
         (0x80000021, None, EXT21_EAX, 0, 0, 0),
     ]

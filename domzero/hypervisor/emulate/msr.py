@@ -2,89 +2,90 @@
 
 from typing import TYPE_CHECKING
 
+from domzero.abi import x86
+from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE
+from domzero.abi.x86 import is_canonical
+
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-MSR_TSC = 0x10
-MSR_APIC_BASE = 0x1B
-MSR_PATCH_LEVEL = 0x8B
-MSR_PAT = 0x277
-MSR_HYPERCALL_PAGE = 0x40000000
-MSR_EFER = 0xC0000080
-MSR_FS_BASE = 0xC0000100
-MSR_GS_BASE = 0xC0000101
-MSR_SHADOW_GS_BASE = 0xC0000102
-MSR_HWCR = 0xC0010015
-MSR_DE_CFG = 0xC0011029
-
-EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE, EFER_AUTOIBRS = 1 << 0, 1 << 8, 1 << 10, 1 << 11, 1 << 21
-EFER_FIXED = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE
-
-APIC_DEFAULT_BASE = 0xFEE00000
-APIC_BASE_ENABLE, APIC_BASE_BSP = 1 << 11, 1 << 8
+EFER_FIXED = x86.EFER_SCE | x86.EFER_LME | x86.EFER_LMA | x86.EFER_NXE
 PATCH_LEVEL = 0x0B00215A
 XEN_PAT = 0x050100070406
 """Xen's page attribute table: see the comment on mmu_update in xen.h."""
 HWCR_TSC_FREQ_SEL = 1 << 24
 DE_CFG_LFENCE_SERIALISE = 1 << 1
 
-ADDRESS_MASKS = {0xC0011027: "dr0_mask", 0xC0011019: "dr1_mask", 0xC001101A: "dr2_mask", 0xC001101B: "dr3_mask"}
+ADDRESS_MASKS = {
+    x86.MSR_DR0_ADDR_MASK: "dr0_mask",
+    x86.MSR_DR1_ADDR_MASK: "dr1_mask",
+    x86.MSR_DR2_ADDR_MASK: "dr2_mask",
+    x86.MSR_DR3_ADDR_MASK: "dr3_mask",
+}
 """DR0_ADDR_MASK to DR3_ADDR_MASK of AMD's breakpoint extension, which Xen gives PV guests: bits of the address of a
 breakpoint that are not compared."""
 
 _SEGMENT_BASES = {
-    MSR_FS_BASE: "fs_base",
-    MSR_GS_BASE: "gs_base_kernel",
-    MSR_SHADOW_GS_BASE: "gs_base_user",
+    x86.MSR_FS_BASE: "fs_base",
+    x86.MSR_GS_BASE: "gs_base_kernel",
+    x86.MSR_SHADOW_GS_BASE: "gs_base_user",
 }
 MASK64 = 2**64 - 1
 
 PLATFORM_INFO_CPUID_FAULTING = 1 << 31
 MISC_FEATURES_CPUID_FAULTING = 1 << 0
-MSR_MCG_CAP = 0x179
-MSR_MC0_CTL = 0x400
 MACHINE_CHECK_BANKS = 2
 
-_PERFORMANCE = (*range(0xC0010000, 0xC0010008), *range(0xC0010200, 0xC001020C))
-_PSTATES = (0xC0010041, 0xC0010042, *range(0xC0010061, 0xC001006C))
-_READ_AS_ZERO = frozenset((0x17A, 0x345, MSR_HYPERCALL_PAGE, 0xC001001F, *_PERFORMANCE, *_PSTATES))
-"""MCG_STATUS, PERF_CAPABILITIES, NB_CFG; counters without a virtual PMU; frequencies, which are not the guest's."""
-_WRITES_IGNORED = frozenset((0xE7, 0xE8, 0x17A, 0xC001001F, MSR_HWCR, MSR_DE_CFG, *_PERFORMANCE, *_PSTATES))
-"""MPERF, APERF, MCG_STATUS, NB_CFG, HWCR, DE_CFG and the same."""
-
-
-def is_canonical(address: int) -> bool:
-    """Whether bits 63..47 of a 64-bit address are equal."""
-    return address >> 47 in (0, 0x1FFFF)
+_PERFORMANCE = (
+    *range(x86.MSR_K7_EVNTSEL0, x86.MSR_K7_EVNTSEL0 + 8),
+    *range(x86.MSR_F15H_PERF_CTL0, x86.MSR_F15H_PERF_CTL0 + 12),
+)
+_PSTATES = (x86.MSR_FIDVID_CTL, x86.MSR_FIDVID_STATUS, *range(x86.MSR_PSTATE_CUR_LIMIT, x86.MSR_PSTATE_CUR_LIMIT + 11))
+_READ_AS_ZERO = frozenset(
+    (x86.MSR_MCG_STATUS, x86.MSR_PERF_CAPABILITIES, MSR_HYPERCALL_PAGE, x86.MSR_NB_CFG, *_PERFORMANCE, *_PSTATES)
+)
+"""Counters without a virtual PMU; frequencies, which are not the guest's."""
+_WRITES_IGNORED = frozenset(
+    (
+        x86.MSR_MPERF,
+        x86.MSR_APERF,
+        x86.MSR_MCG_STATUS,
+        x86.MSR_NB_CFG,
+        x86.MSR_HWCR,
+        x86.MSR_DE_CFG,
+        *_PERFORMANCE,
+        *_PSTATES,
+    )
+)
 
 
 def read(vcpu: "Vcpu", index: int) -> int | None:
     """The value of an MSR, or None for #GP."""
     match index:
-        case 0xC0000100 | 0xC0000101 | 0xC0000102:
+        case x86.MSR_FS_BASE | x86.MSR_GS_BASE | x86.MSR_SHADOW_GS_BASE:
             return None if vcpu.domain.is_32bit else vcpu.hw.get_reg(_SEGMENT_BASES[index]) & MASK64
-        case 0x10:
+        case x86.MSR_TSC:
             return vcpu.domain.host.now_ns()
-        case 0x1B:
-            bsp = APIC_BASE_BSP if vcpu.vcpu_id == 0 else 0
-            return APIC_DEFAULT_BASE | APIC_BASE_ENABLE | bsp
-        case 0x8B:
+        case x86.MSR_APIC_BASE:
+            bsp = x86.APIC_BASE_BSP if vcpu.vcpu_id == 0 else 0
+            return x86.APIC_DEFAULT_BASE | x86.APIC_BASE_ENABLE | bsp
+        case x86.MSR_PATCH_LEVEL:
             return PATCH_LEVEL
-        case 0xCE:
+        case x86.MSR_PLATFORM_INFO:
             return PLATFORM_INFO_CPUID_FAULTING
-        case 0x140:
+        case x86.MSR_MISC_FEATURES_ENABLES:
             return MISC_FEATURES_CPUID_FAULTING if vcpu.cpuid_faulting else 0
-        case 0x277:
+        case x86.MSR_PAT:
             return XEN_PAT
-        case 0xC0000080:
-            return (EFER_SCE | EFER_NXE if vcpu.domain.is_32bit else EFER_FIXED) | vcpu.efer_bits
-        case 0xC0000103:
+        case x86.MSR_EFER:
+            return (x86.EFER_SCE | x86.EFER_NXE if vcpu.domain.is_32bit else EFER_FIXED) | vcpu.efer_bits
+        case x86.MSR_TSC_AUX:
             return vcpu.hw.get_reg("tsc_aux")
-        case 0xC0011027 | 0xC0011019 | 0xC001101A | 0xC001101B:
+        case x86.MSR_DR0_ADDR_MASK | x86.MSR_DR1_ADDR_MASK | x86.MSR_DR2_ADDR_MASK | x86.MSR_DR3_ADDR_MASK:
             return vcpu.hw.get_reg(ADDRESS_MASKS[index])
-        case 0xC0010015:
+        case x86.MSR_HWCR:
             return HWCR_TSC_FREQ_SEL
-        case 0xC0011029:
+        case x86.MSR_DE_CFG:
             return DE_CFG_LFENCE_SERIALISE
         case _:
             return 0 if index in _READ_AS_ZERO else _read_machine_check(index)
@@ -92,9 +93,9 @@ def read(vcpu: "Vcpu", index: int) -> int | None:
 
 def _read_machine_check(index: int) -> int | None:
     """The virtual machine check: two banks that never report anything."""
-    if index == MSR_MCG_CAP:
+    if index == x86.MSR_MCG_CAP:
         return MACHINE_CHECK_BANKS
-    if MSR_MC0_CTL <= index < MSR_MC0_CTL + 4 * MACHINE_CHECK_BANKS:
+    if x86.MSR_MC0_CTL <= index < x86.MSR_MC0_CTL + 4 * MACHINE_CHECK_BANKS:
         return MASK64 if index & 3 == 0 else 0
     return None
 
@@ -102,29 +103,29 @@ def _read_machine_check(index: int) -> int | None:
 def write(vcpu: "Vcpu", index: int, value: int) -> bool:
     """Writes an MSR; False for #GP."""
     match index:
-        case 0xC0000100 | 0xC0000101 | 0xC0000102:
+        case x86.MSR_FS_BASE | x86.MSR_GS_BASE | x86.MSR_SHADOW_GS_BASE:
             if vcpu.domain.is_32bit or not is_canonical(value):
                 return False
             vcpu.hw.set_reg(_SEGMENT_BASES[index], value)
             return True
-        case 0x140:
+        case x86.MSR_MISC_FEATURES_ENABLES:
             if value & ~MISC_FEATURES_CPUID_FAULTING:
                 return False
             vcpu.cpuid_faulting = bool(value)
             vcpu.hw.set_cpuid_faulting(vcpu.cpuid_faulting)
             return True
-        case 0xC0000080:
+        case x86.MSR_EFER:
             # A hint to a processor that speculates. The other bits belong to Xen.
-            if value & ~EFER_AUTOIBRS != EFER_FIXED or vcpu.domain.is_32bit:
+            if value & ~x86.EFER_AUTOIBRS != EFER_FIXED or vcpu.domain.is_32bit:
                 return False
-            vcpu.efer_bits = value & EFER_AUTOIBRS
+            vcpu.efer_bits = value & x86.EFER_AUTOIBRS
             return True
-        case 0xC0000103:
+        case x86.MSR_TSC_AUX:
             if value >> 32:
                 return False
             vcpu.hw.set_reg("tsc_aux", value)
             return True
-        case 0xC0011027 | 0xC0011019 | 0xC001101A | 0xC001101B:
+        case x86.MSR_DR0_ADDR_MASK | x86.MSR_DR1_ADDR_MASK | x86.MSR_DR2_ADDR_MASK | x86.MSR_DR3_ADDR_MASK:
             if value >> 32:
                 return False
             vcpu.hw.set_reg(ADDRESS_MASKS[index], value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from domzero.abi import memory as abi
 from domzero.abi.arch_x86 import (
+    MACH2PHYS_COMPAT_VIRT_END,
     MACH2PHYS_NR_ENTRIES,
     MACH2PHYS_VIRT_END,
     MACH2PHYS_VIRT_START,
@@ -31,10 +32,6 @@ E820_ENTRY = struct.Struct("<QQI")
 E820_MAX = 1024
 M2P_EXTENT_FRAMES = 512
 """2 MiB of machine-to-phys table."""
-
-
-MACH2PHYS_COMPAT_VIRT_END = 0xFFE00000
-"""Where the window of 32-bit guests ends on a 64-bit Xen; their own header ends it earlier."""
 
 
 def whole(errno: Errno) -> Callable[[Handler], Handler]:

@@ -13,9 +13,9 @@ from domzero.abi.callback import (
 from domzero.abi.errno import Errno
 from domzero.abi.layout import layout_for, sizeof
 from domzero.abi.nmi import NmiOp, xennmi_callback
+from domzero.abi.x86 import Vector, is_canonical
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.emulate.msr import is_canonical
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.hypercalls.table import Continuation, hypercall, operation
 from domzero.hypervisor.selectors import fixup_selector
@@ -41,7 +41,6 @@ callback_op.check = _check_callback_op
 nmi_op = operation(Hypercall.HYPERVISOR_nmi_op, "up", NmiOp)
 
 
-VECTOR_NMI = 2
 TI_IF = 1 << 2
 """trap_info.flags: events are masked on entry."""
 
@@ -98,7 +97,7 @@ def _register(vcpu: "Vcpu", kind: str, cs: int, address: int, *, mask_events: bo
 def _register_nmi(vcpu: "Vcpu", address: int) -> None:
     """The NMI callback is entry 2 of the trap table."""
     cs = FLAT_COMPAT_RING1_CS if vcpu.domain.is_32bit else FLAT_KERNEL_CS64
-    vcpu.hw.set_trap(VECTOR_NMI, cs, address, TI_IF)
+    vcpu.hw.set_trap(Vector.NMI, cs, address, TI_IF)
 
 
 _KINDS: dict[int, Kind] = {
@@ -129,7 +128,7 @@ def unregister(vcpu: "Vcpu", arg: callback_unregister) -> int:
     """Only the NMI callback can be given up."""
     match arg.type:
         case CallbackType.CALLBACKTYPE_nmi:
-            vcpu.hw.set_trap(VECTOR_NMI, 0, 0, 0)
+            vcpu.hw.set_trap(Vector.NMI, 0, 0, 0)
             return 0
         case CallbackType.CALLBACKTYPE_syscall if vcpu.domain.is_32bit:
             return -Errno.ENOSYS
@@ -156,4 +155,4 @@ def register_nmi(vcpu: "Vcpu", arg: xennmi_callback) -> None:
 @nmi_op.sub(NmiOp.XENNMI_unregister_callback)
 def unregister_nmi(vcpu: "Vcpu", _arg: int) -> None:
     """Gives it up."""
-    vcpu.hw.set_trap(VECTOR_NMI, 0, 0, 0)
+    vcpu.hw.set_trap(Vector.NMI, 0, 0, 0)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from fakes import ExitPrivileged, make_domain
 
+from domzero.abi import x86
+from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE
 from domzero.hypervisor.emulate import cpuid, msr, privileged
 from domzero.hypervisor.hypercall_page import hypercall_page
 
@@ -87,11 +89,11 @@ def test_control_and_debug_registers_that_do_not_exist_are_undefined(vcpu: Any) 
 def test_msrs_have_the_values_a_pv_guest_sees(host: Any, vcpu: Any) -> None:
     vcpu.hw.traps[GP] = (0xE033, 0x1000, 0)
     vcpu.hw.regs["fs_base"] = 0x7000
-    assert rdmsr(vcpu, msr.MSR_FS_BASE) == 0x7000
-    assert rdmsr(vcpu, msr.MSR_EFER) == 0xD01
-    assert rdmsr(vcpu, msr.MSR_TSC) == host.machine.now
-    assert rdmsr(vcpu, msr.MSR_APIC_BASE) == 0xFEE00900
-    assert rdmsr(vcpu, msr.MSR_PAT) == 0x050100070406
+    assert rdmsr(vcpu, x86.MSR_FS_BASE) == 0x7000
+    assert rdmsr(vcpu, x86.MSR_EFER) == 0xD01
+    assert rdmsr(vcpu, x86.MSR_TSC) == host.machine.now
+    assert rdmsr(vcpu, x86.MSR_APIC_BASE) == 0xFEE00900
+    assert rdmsr(vcpu, x86.MSR_PAT) == 0x050100070406
     assert rdmsr(vcpu, 0x12345) is None
 
 
@@ -123,15 +125,15 @@ def test_tsc_aux_has_thirty_two_bits(vcpu: Any) -> None:
 
 
 def test_segment_bases_must_be_canonical(vcpu: Any) -> None:
-    assert wrmsr(vcpu, msr.MSR_GS_BASE, 0xFFFF888000000000)
+    assert wrmsr(vcpu, x86.MSR_GS_BASE, 0xFFFF888000000000)
     assert vcpu.hw.regs["gs_base_kernel"] == 0xFFFF888000000000
-    assert not wrmsr(vcpu, msr.MSR_FS_BASE, 1 << 47)
+    assert not wrmsr(vcpu, x86.MSR_FS_BASE, 1 << 47)
 
 
 def test_of_efer_only_automatic_ibrs_can_be_written(vcpu: Any) -> None:
-    assert wrmsr(vcpu, msr.MSR_EFER, 0xD01 | 1 << 21)
-    assert rdmsr(vcpu, msr.MSR_EFER) == 0xD01 | 1 << 21
-    assert not wrmsr(vcpu, msr.MSR_EFER, 0xD00)
+    assert wrmsr(vcpu, x86.MSR_EFER, 0xD01 | 1 << 21)
+    assert rdmsr(vcpu, x86.MSR_EFER) == 0xD01 | 1 << 21
+    assert not wrmsr(vcpu, x86.MSR_EFER, 0xD00)
 
 
 def test_each_breakpoint_has_an_address_mask_of_32_bits(vcpu: Any) -> None:
@@ -145,9 +147,9 @@ def test_each_breakpoint_has_an_address_mask_of_32_bits(vcpu: Any) -> None:
 
 def test_the_hypercall_page_can_be_had_through_its_msr(domain: Any, vcpu: Any) -> None:
     (mfn,) = domain.hw.alloc(1)
-    assert wrmsr(vcpu, msr.MSR_HYPERCALL_PAGE, mfn << 12)
+    assert wrmsr(vcpu, MSR_HYPERCALL_PAGE, mfn << 12)
     assert domain.host.machine.read(mfn * 4096, 4096) == hypercall_page(False)
-    assert not wrmsr(vcpu, msr.MSR_HYPERCALL_PAGE, domain.shared_info_mfn << 12)
+    assert not wrmsr(vcpu, MSR_HYPERCALL_PAGE, domain.shared_info_mfn << 12)
     assert domain.hw.refs == {}
 
 
@@ -173,4 +175,4 @@ def test_hypercall_stubs_are_thirty_two_bytes_each(host: Any) -> None:
     assert page[23 * 32 :].startswith(b"\x51\x41\x53\x50\xb8\x17\0\0\0\x0f\x05")
     assert hypercall_page(True)[17 * 32 :].startswith(b"\xb8\x11\0\0\0\xcd\x82\xc3")
     v = make_domain(host, is_32bit=True).vcpus[0]
-    assert rdmsr(v, msr.MSR_FS_BASE) == 0
+    assert rdmsr(v, x86.MSR_FS_BASE) == 0
