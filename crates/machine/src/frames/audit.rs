@@ -12,6 +12,9 @@ struct Expect {
     refs: u64,
     types: u64,
     writable: u64,
+    /// Linear entries that name this table, and that it has.
+    linear_uses: i32,
+    linear_entries: i32,
 }
 
 impl Mm {
@@ -69,6 +72,12 @@ impl Mm {
                     f.ty, f.owner, f.refs, w.refs, f.type_count, w.types
                 ));
             }
+            if f.linear != w.linear_uses - w.linear_entries || (w.linear_uses > 0 && w.linear_entries > 0) {
+                out.push(format!(
+                    "mfn {i:#x} ({:?}): linear {} with {} uses and {} entries",
+                    f.ty, f.linear, w.linear_uses, w.linear_entries
+                ));
+            }
             if w.writable > 0 && f.ty != Ty::Writable {
                 out.push(format!(
                     "mfn {i:#x} is {:?} and mapped writable {} times",
@@ -122,9 +131,21 @@ impl Mm {
             } else if level == 1 {
                 let w = u64::from(pte::writable(e));
                 add(want, child, 1, w, w);
-            } else if child == mfn {
+            } else if child == mfn || self.info(child).is_some_and(|c| c.ty.level() == level) {
                 if e & pte::RW != 0 || is_32bit && f.ty == Ty::L3 {
                     out.push(say("a linear entry that may not be"));
+                }
+                if child != mfn {
+                    add(want, child, 1, 1, 0);
+                    if let Some(w) = want.get_mut(mfn.0 as usize) {
+                        w.linear_entries += 1;
+                    }
+                    if let Some(w) = want.get_mut(child.0 as usize) {
+                        w.linear_uses += 1;
+                    }
+                    if self.info(child).is_none_or(|c| c.owner != f.owner) {
+                        out.push(say("a linear entry that names another domain's table"));
+                    }
                 }
             } else {
                 add(want, child, 1, 1, 0);

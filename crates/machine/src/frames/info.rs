@@ -87,6 +87,10 @@ pub struct FrameInfo {
     pub type_count: u32,
     /// All references. A type reference comes with one of these.
     pub refs: u32,
+    /// Linear page tables: how many tables of the same level name this one (above zero), or how many such entries this one
+    /// has (below). Never both, so that a walk passes one at most and there are no loops. Entries that name their own table
+    /// do not count.
+    pub(super) linear: i32,
 }
 
 impl FrameInfo {
@@ -96,6 +100,7 @@ impl FrameInfo {
         state: 0,
         type_count: 0,
         refs: 0,
+        linear: 0,
     };
 
     pub fn owner(&self) -> Option<DomId> {

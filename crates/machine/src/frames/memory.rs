@@ -48,6 +48,7 @@ impl Domain {
                 state: state::ALLOCATED | state::IN_USE,
                 type_count: 0,
                 refs: 1,
+                linear: 0,
             },
         )
     }
@@ -70,6 +71,7 @@ impl Domain {
                 state: state::ALLOCATED | state::IN_USE,
                 type_count: 0,
                 refs: 1,
+                linear: 0,
             };
         }
         let taken = start as u64..(start + size) as u64;
@@ -88,6 +90,7 @@ impl Domain {
                 state: state::XEN | state::IN_USE,
                 type_count: 1,
                 refs: 1,
+                linear: 0,
             },
         )?;
         for m in &frames {

@@ -4,7 +4,7 @@
 //! that outlives one holding of the lock. Long operations are cut into steps by keeping whole validated children
 //! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames.
 
-use super::info::{state, Ty};
+use super::info::{state, FrameInfo, Ty};
 use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
 use super::{flag, segdesc};
 use crate::abi::pte;
@@ -21,6 +21,8 @@ enum Child {
     /// Nothing that holds a reference: not present, or the table itself, read-only.
     Nothing,
     Table(Mfn, Ty),
+    /// Another table of the same level: a linear page table.
+    Linear(Mfn),
 }
 
 impl Op<'_> {
@@ -314,12 +316,15 @@ impl Op<'_> {
             return Err(EINVAL);
         }
         let child = Mfn(pte::mfn(e));
-        if child == mfn && !(self.is_32bit && ty == Ty::L3) {
-            // A linear page table: the table seen as its own child. Safe read-only, for then every mapping through it is.
-            return if e & pte::RW == 0 {
-                Ok(Child::Nothing)
-            } else {
-                Err(EINVAL)
+        // A linear page table: a table of this level seen as a child. Safe read-only, for then every mapping through it is.
+        let peer = self
+            .frame(child)
+            .is_some_and(|c| c.ty.level() == level && c.type_count > 0);
+        if (child == mfn || peer) && !(self.is_32bit && ty == Ty::L3) {
+            return match e & pte::RW {
+                0 if child == mfn => Ok(Child::Nothing),
+                0 => Ok(Child::Linear(child)),
+                _ => Err(EINVAL),
             };
         }
         let want = match (ty, i) {
@@ -334,16 +339,54 @@ impl Op<'_> {
         match self.child(mfn, ty, i, e)? {
             Child::Nothing => Ok(()),
             Child::Table(child, want) => self.get_page_and_type(child, self.domid, want),
+            Child::Linear(child) => self.get_linear(mfn, child),
+        }
+    }
+
+    /// Takes the references of a linear entry of `table` that names `child`, which is validated and stays so. Neither may be
+    /// on the other side of such an entry elsewhere.
+    fn get_linear(&mut self, table: Mfn, child: Mfn) -> MmResult {
+        let own = self
+            .frame(table)
+            .is_some_and(|t| t.owner == self.domid && t.linear <= 0);
+        let free = self.frame(child).is_some_and(|c| c.linear >= 0);
+        if !own || !free {
+            return Err(EINVAL);
+        }
+        self.get_page(child, self.domid)?;
+        let counted = self.frame_mut(child).and_then(|c| {
+            c.type_count = c.type_count.checked_add(1)?;
+            c.linear = c.linear.saturating_add(1);
+            Some(())
+        });
+        if counted.is_none() {
+            self.put_page(child);
+            return Err(EINVAL);
+        }
+        self.add_linear(table, -1);
+        Ok(())
+    }
+
+    fn add_linear(&mut self, mfn: Mfn, n: i32) {
+        if let Some(f) = self.frame_mut(mfn) {
+            f.linear = f.linear.saturating_add(n);
         }
     }
 
     /// Drops the references of one installed entry of an L2 or above.
     pub(super) fn put_child(&mut self, mfn: Mfn, e: u64) {
         let child = Mfn(pte::mfn(e));
-        // An installed entry that names its own table is a linear one: it holds nothing.
-        if pte::present(e) && child != mfn {
-            self.put_page_and_type(child);
+        // An installed entry that names its own table is a linear one that holds nothing.
+        if !pte::present(e) || child == mfn {
+            return;
         }
+        // While the entry holds them, neither table changes its type.
+        let level = |f: Option<&FrameInfo>| f.map(|f| f.ty.level());
+        if level(self.frame(child)) == level(self.frame(mfn)) {
+            self.add_linear(child, -1);
+            self.add_linear(mfn, 1);
+        }
+        self.put_page_and_type(child);
     }
 
     /// Takes the references of a present L1 entry that maps a frame of `owner`.

@@ -98,7 +98,11 @@ fn a_table_may_show_itself_read_only() {
     g.audit();
     let [other, ..] = g.tree(&[]);
     assert_eq!(g.pin(4, other), 0);
-    assert_eq!(g.update(l4, 302, entry(other, RO)), EINVAL, "another L4");
+    assert_eq!(
+        g.update(l4, 302, entry(other, RW)),
+        EINVAL,
+        "another L4, writable"
+    );
     assert_eq!(g.update(l4, 301, 0), 0);
     assert_eq!((g.refs(l4), g.count(l4)), (2, 1));
     assert_eq!(g.unpin(l4), 0);

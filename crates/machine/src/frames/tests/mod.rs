@@ -4,6 +4,7 @@ mod attacks;
 mod behaviour;
 mod engine_race;
 mod grants;
+mod linear;
 mod model;
 mod pae;
 

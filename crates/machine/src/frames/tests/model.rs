@@ -212,6 +212,29 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
     assert!(m.audit().is_empty());
 }
 
+/// Two trees that the steps then link: without them hardly any step comes as far as an entry of the same level.
+fn two_trees() -> Vec<(bool, Step)> {
+    [0, 5]
+        .map(|first| (false, Step::Tree { first, linear: false }))
+        .to_vec()
+}
+
+/// Entries of one table that name another, mostly read-only.
+fn link() -> impl Strategy<Value = Step> {
+    let (table, index, to) = (
+        0..FRAMES,
+        prop_oneof![Just(5usize), Just(6), Just(256)],
+        0..FRAMES,
+    );
+    let bits = prop_oneof![6 => Just(RO), 1 => Just(RW), 2 => Just(0)];
+    (table, index, to, bits).prop_map(|(table, index, to, bits)| Step::Update {
+        table,
+        index,
+        to,
+        bits,
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -221,5 +244,15 @@ proptest! {
         steps in prop::collection::vec((prop::bool::weighted(0.2), step()), 1..120),
     ) {
         run(is_32bit, steps);
+    }
+
+    #[test]
+    fn counts_are_right_whatever_tables_name_each_other(
+        is_32bit in prop::bool::weighted(0.3),
+        steps in prop::collection::vec(prop_oneof![8 => link(), 2 => step()], 1..120),
+    ) {
+        let mut all = two_trees();
+        all.extend(steps.into_iter().map(|s| (false, s)));
+        run(is_32bit, all);
     }
 }
