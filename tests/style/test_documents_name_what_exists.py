@@ -1,4 +1,4 @@
-"""Tests and guests that the security and limits pages name exist."""
+"""Tests, guests and files that documents name exist."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ def test_every_test_that_a_page_names_exists(page: str) -> None:
     words = re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){4,})`", (ROOT / page).read_text())
     assert words
     assert [word for word in words if word not in known()] == []
+
+
+DOCUMENTS = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+PLACES = "crates|domzero|tests|tools|docs|guests|benchmarks|fuzz|examples"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(page: Path) -> None:
+    text = page.read_text()
+    names = re.findall(rf"`((?:{PLACES})/[\w./-]+)`", text)
+    links = re.findall(r"\]\(([^)#:\s]+)\)", text)
+    missing = [
+        name for name in names if not any((base / name).exists() for base in (ROOT, ROOT / "crates" / "machine"))
+    ]
+    assert missing + [link for link in links if not (page.parent / link).exists()] == []
