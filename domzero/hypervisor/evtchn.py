@@ -13,7 +13,7 @@ from domzero.abi.event_channel import EVTCHN_FIFO_PRIORITY_DEFAULT, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, NR_VIRQS, Virq
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn_2l import TwoLevel
-from domzero.hypervisor.evtchn_fifo import MAX_OFFSET, Fifo
+from domzero.hypervisor.evtchn_fifo import MAX_OFFSET, WORDS_PER_PAGE, Fifo
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -93,6 +93,8 @@ class EventChannels:
         self.virqs: dict[tuple[int, int], int] = {}
         """(vcpu, virq) to port; global ones under vCPU 0's number whatever vCPU they notify."""
         self._reset_at = 0
+        self._expanding: dict[int, int] = {}
+        """vCPUs in a long EVTCHNOP_expand_array, and the frame that they have given."""
 
     # --- ports
 
@@ -262,6 +264,7 @@ class EventChannels:
             self._reset_at = end
             return False
         self._reset_at = 0
+        self._expanding.clear()
         if isinstance(self.ops, Fifo):
             self.ops.release()
             self.ops = TwoLevel(self.domain)
@@ -298,14 +301,23 @@ class EventChannels:
                 self.ops.clear_pending(channel)
         self.ops = fifo
 
-    def expand_array(self, gfn: int) -> None:
-        """EVTCHNOP_expand_array: one more page of event words.
+    def expand_array(self, gfn: int, *, vcpu_id: int = 0, ports_at_once: int = WORDS_PER_PAGE) -> bool:
+        """EVTCHNOP_expand_array: one more page of event words; what was pending without one is raised.
 
+        :param vcpu_id: who asks: the same vCPU with the same frame goes on with what it has begun.
+        :param ports_at_once: how many ports to look at in this call.
+        :returns: whether it is done.
         :raises XenError: EOPNOTSUPP, ENOSPC, EINVAL.
         """
         if not isinstance(self.ops, Fifo):
             raise XenError(Errno.EOPNOTSUPP)
-        self.ops.add_page(gfn)
+        if self._expanding.get(vcpu_id) != gfn:
+            self.ops.add_page(gfn)
+        if not self.ops.raise_latched(ports_at_once):
+            self._expanding[vcpu_id] = gfn
+            return False
+        self._expanding.pop(vcpu_id, None)
+        return True
 
     def set_priority(self, port: int, priority: int) -> None:
         """EVTCHNOP_set_priority.

@@ -42,6 +42,8 @@ class Fifo:
         """Frames with the words of 1024 ports each, in the guest's hands."""
         self.blocks: dict[int, int] = {}
         """Machine address of each vCPU's control block."""
+        self._raised = 0
+        """Ports below this have a word, and what was latched for want of one has been raised."""
         self.tails: dict[tuple[int, int], int] = {}
         """Last port of each queue, by vCPU and priority. The queue is empty if that word is not LINKED any more."""
 
@@ -63,18 +65,26 @@ class Fifo:
         self.blocks[vcpu.vcpu_id] = self._take(gfn) * PAGE_SIZE + offset
 
     def add_page(self, gfn: int) -> None:
-        """EVTCHNOP_expand_array: words for the next 1024 ports; what became pending without them is raised now.
+        """EVTCHNOP_expand_array: words for the next 1024 ports. `raise_latched` is to follow.
 
         :raises XenError: ENOSPC, EINVAL.
         """
         if len(self.array) >= MAX_PAGES:
             raise XenError(Errno.ENOSPC)
-        first = len(self.array) * WORDS_PER_PAGE
         self.array.append(self._take(gfn))
-        for channel in self._domain.evtchn.channels[first : first + WORDS_PER_PAGE]:
+
+    def raise_latched(self, at_once: int) -> bool:
+        """Raises what became pending before its word was there, for up to `at_once` ports. True when all is done."""
+        channels = self._domain.evtchn.channels
+        end = min(len(self.array) * WORDS_PER_PAGE, len(channels))
+        stop = min(self._raised + at_once, end)
+        for channel in channels[self._raised : stop]:
             if channel.latched:
                 channel.latched = False
                 self._domain.evtchn.set_pending(channel.port)
+        # Ports that are yet to become valid have their word from the beginning.
+        self._raised = stop if stop < end else len(self.array) * WORDS_PER_PAGE
+        return stop == end
 
     @property
     def frames(self) -> list[int]:
@@ -195,6 +205,6 @@ class Fifo:
             if info.owner != self._domain.domid or info.type != "writable":
                 out.append(f"frame {mfn:#x} of the event array or a control block is {info.type} of {info.owner}")
         for channel in channels:
-            if channel.latched and self.word(channel.port) is not None:
+            if channel.latched and channel.port < self._raised:
                 out.append(f"port {channel.port}: latched although it has a word")
         return out

@@ -13,8 +13,20 @@ from domzero.hypervisor.domain import Domain, DomainSpec
 from domzero.hypervisor.shared_memory import SharedMemory
 
 DOMID_MAX = DOMID_FIRST_RESERVED - 1
-OVERHEAD_FRAMES = 4096
-"""Frames beside the guests' memory: machine-to-phys table, shared_info pages, grant tables."""
+DOMAIN_FRAMES = 4096
+"""Frames that domains need beside their memory: shared_info pages, grant tables (73 each at most)."""
+
+
+def machine_frames(guest_frames: int) -> int:
+    """How many frames a machine needs so that guests have `guest_frames`, and the domains theirs.
+
+    The machine keeps frame 0 and both machine-to-phys tables, of 8 and of 4 bytes for each of its frames.
+    """
+    wanted = guest_frames + DOMAIN_FRAMES
+    frames = wanted
+    while (usable := frames - 1 - -(-frames * 8 // PAGE_SIZE) - -(-frames * 4 // PAGE_SIZE)) < wanted:
+        frames += wanted - usable
+    return frames
 
 
 class Host:
@@ -38,10 +50,8 @@ class Host:
         self.clock: Clock = clock or HostClock()
         self.entropy = Entropy(seed)
         self._log = log
-        guest_frames = memory_mib << (20 - PAGE_SHIFT)
-        frames = guest_frames + OVERHEAD_FRAMES + (guest_frames + OVERHEAD_FRAMES) // 500
         self.machine = machine or Machine(
-            frames,
+            machine_frames(memory_mib << (20 - PAGE_SHIFT)),
             seed=self.entropy.seed,
             random_key=self.entropy.key("rdrand"),
             virtual_time_ns=self.clock.virtual_start_ns,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 BUDGET = 1 << 40
 """Instructions per `run` when nothing else bounds it."""
-NEVER_NS = (1 << 63) - 1
 LONGEST_SLEEP_S = 3600.0
 """A guest may ask for longer than the host can count."""
 
@@ -142,7 +141,7 @@ class Vcpu:
             return
         self.is_blocked = True
         self.poll_ports = ports
-        self.poll_deadline_ns = deadline_ns
+        self.poll_deadline_ns = None if deadline_ns is None else timekeeping.deadline(deadline_ns)
         self.timers_changed()
 
     def poke(self) -> None:
@@ -227,11 +226,11 @@ class Vcpu:
         if self.periodic_last_ns + self.period_ns <= now_ns:
             self.periodic_last_ns = now_ns
             self.domain.evtchn.send_virq(self.vcpu_id, Virq.VIRQ_TIMER)
-        self.periodic_ns = self.periodic_last_ns + self.period_ns
+        self.periodic_ns = timekeeping.deadline(self.periodic_last_ns + self.period_ns)
 
     def set_singleshot(self, when_ns: int | None) -> None:
         """VCPUOP_set_singleshot_timer, set_timer_op; None stops it."""
-        self.singleshot_ns = when_ns
+        self.singleshot_ns = None if when_ns is None else timekeeping.deadline(when_ns)
         self.timers_changed()
 
     @property

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from domzero.abi.errno import Errno
 from domzero.abi.sched import ShutdownReason
 from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -28,7 +29,7 @@ class Watchdogs:
         """
         if watchdog_id > NR_DOMAIN_WATCHDOG_TIMERS:
             raise XenError(Errno.EINVAL)
-        deadline = self.domain.host.now_ns() + timeout_s * 10**9
+        deadline = min(self.domain.host.now_ns() + timeout_s * 10**9, LAST_DEADLINE_NS)
         if watchdog_id == 0:
             for index, used in enumerate(self.deadlines):
                 if used is None:
@@ -48,7 +49,7 @@ class Watchdogs:
 
     def next_ns(self) -> int | None:
         """When the next one expires."""
-        return min((d for d in self.deadlines if d is not None), default=None)
+        return min((d for d in self.deadlines if d is not None and d < LAST_DEADLINE_NS), default=None)
 
     def fire(self, now_ns: int) -> None:
         """Shuts the domain down if one has expired."""

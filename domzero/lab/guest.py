@@ -15,7 +15,7 @@ from domzero.builder.image import KernelImage, parse_kernel
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.crash import report_fault
 from domzero.hypervisor.host import Host
-from domzero.hypervisor.vcpu import NEVER_NS
+from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
 from domzero.lab.listing import Listing
 
 PAGES = 2048
@@ -77,7 +77,7 @@ class PvGuest:
     def step(self) -> Event:
         """Runs one instruction, with whatever the hypervisor does about it."""
         with self.host.lock:
-            exit_ = self.hw.run(1, NEVER_NS)
+            exit_ = self.hw.run(1, LAST_DEADLINE_NS)
             match exit_:
                 case _machine.ExitBudget() | _machine.ExitDeadline() | _machine.ExitInterrupted():
                     return self._delivered() or Event("executed")
@@ -89,7 +89,7 @@ class PvGuest:
                     self.vcpu.handle_exit(exit_)
                     if not self.vcpu.has_injected:
                         return Event("emulated", kind)
-                    crash = self.hw.run(0, NEVER_NS)
+                    crash = self.hw.run(0, LAST_DEADLINE_NS)
                     if isinstance(crash, _machine.ExitFault):
                         self._last_fault = crash
                         return Event("crash", crash.reason, crash.vector, crash.error_code)

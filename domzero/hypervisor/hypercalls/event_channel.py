@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 event_channel_op = operation(Hypercall.HYPERVISOR_event_channel_op, "ip", EvtchnOp)
 NR_PIRQS = 272
 PORTS_AT_ONCE = 128
-"""After closing so many ports a reset lets others have their turn."""
+"""After so many ports a reset, or a new page of event words, lets others have their turn."""
 COMPAT_OP_SIZE = 28
 """struct evtchn_op."""
 
@@ -152,10 +152,12 @@ def init_control(vcpu: "Vcpu", arg: abi.evtchn_init_control) -> None:
     arg.link_bits = EVTCHN_FIFO_LINK_BITS
 
 
-@event_channel_op.sub(EvtchnOp.EVTCHNOP_expand_array, abi.evtchn_expand_array)
-def expand_array(vcpu: "Vcpu", arg: abi.evtchn_expand_array) -> None:
+@event_channel_op.sub(EvtchnOp.EVTCHNOP_expand_array)
+def expand_array(vcpu: "Vcpu", va: int) -> None:
     """One more page of event words (FIFO)."""
-    vcpu.domain.evtchn.expand_array(arg.array_gfn)
+    gfn = guest_memory.copy_in(vcpu, abi.evtchn_expand_array, va).array_gfn
+    if not vcpu.domain.evtchn.expand_array(gfn, vcpu_id=vcpu.vcpu_id, ports_at_once=PORTS_AT_ONCE):
+        raise Continuation(EvtchnOp.EVTCHNOP_expand_array, va)
 
 
 @event_channel_op.sub(EvtchnOp.EVTCHNOP_set_priority, abi.evtchn_set_priority)

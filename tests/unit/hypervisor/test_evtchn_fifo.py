@@ -12,6 +12,7 @@ from domzero.abi.event_channel import EvtchnOp
 from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
 from domzero.hypervisor.domain import Limits
 from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.hypercalls import dispatch
 
 
 def op(vcpu: Any, command: EvtchnOp, arg: Any) -> int:
@@ -282,3 +283,26 @@ def test_what_was_pending_in_the_two_level_tables_does_not_come_back(host: Any, 
         domain.evtchn.reset()
         assert domain.shared_info[2048:2056] == bytes(8)
         assert not domain.evtchn.is_pending(ipi(domain))
+
+
+def test_many_latched_events_are_raised_in_turns_of_one_hypercall(host: Any, domain: Any, vcpu: Any) -> None:
+    control, page = domain.hw.alloc(2)
+    ports = [ipi(domain) for _ in range(1000)]
+    assert init(vcpu, control) == 0
+    for port in ports:
+        domain.evtchn.send(port)
+    va = vcpu.hw.place(bytes(abi.evtchn_expand_array(page)))
+    turns = 0
+    vcpu.hw.restarted = True
+    while vcpu.hw.restarted:
+        vcpu.hw.restarted = False
+        dispatch(vcpu, Hypercall.HYPERVISOR_event_channel_op, (EvtchnOp.EVTCHNOP_expand_array, va, 0, 0, 0, 0))
+        turns += 1
+        assert host.audit() == []
+    assert vcpu.hw.result == 0
+    assert turns == 8
+    assert domain.evtchn.ops.array == [page]
+    guest = FifoGuest(host.machine, [control * PAGE], [page])
+    assert guest.take(0) == ports
+    assert expand(vcpu, page) == 0  # another page: the first is done with
+    assert domain.evtchn.ops.array == [page, page]

@@ -131,6 +131,32 @@ def test_poll_ends_with_its_timeout(host: Any, vcpu: Any, timer_port: int) -> No
     assert not vcpu.is_blocked
 
 
+FOREVER, NEGATIVE = 2**63 - 1, 2**64 - 1
+
+
+@pytest.mark.parametrize(("when", "expires"), [(FOREVER, None), (1 << 62, None), (NEGATIVE, 0), (1 << 63, 0)])
+def test_times_beyond_the_clock_never_come_and_negative_ones_have_passed(
+    host: Any, vcpu: Any, timer_port: int, when: int, expires: int | None
+) -> None:
+    assert poll(vcpu, [timer_port], when) == 0
+    assert vcpu.next_timer_ns == expires
+    vcpu.unblock()
+    timer = struct.pack("<QII", when, 0, 0)
+    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_singleshot_timer, 0, timer) == 0
+    assert vcpu.next_timer_ns == expires
+
+
+def test_at_the_end_of_virtual_time_no_timer_comes_any_more(host: Any, domain: Any, vcpu: Any) -> None:
+    host.machine.now = (1 << 62) - 1
+    assert poll(vcpu, [], FOREVER) == 0
+    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_periodic_timer, 0, struct.pack("<Q", 2**62 - 1)) == 0
+    assert sched_op(vcpu, SchedOp.SCHEDOP_watchdog, sched.sched_watchdog(0, 2**32 - 1)) == 1
+    assert vcpu.next_timer_ns is None
+    assert domain.watchdogs.deadlines[0] is not None
+    vcpu.unblock()
+    vcpu._step()
+
+
 def test_poll_checks_its_ports(vcpu: Any, timer_port: int) -> None:
     assert poll(vcpu, [timer_port] * 129) == -Errno.EINVAL
     assert poll(vcpu, [5000]) == -Errno.EINVAL
