@@ -12,8 +12,10 @@ from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
+from domzero.hypervisor.domids import Domids
+from domzero.hypervisor.errors import GrantError
 from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
-from domzero.hypervisor.grant import MAX_GRANT_FRAMES, GrantError, GrantTable
+from domzero.hypervisor.grant import MAX_GRANT_FRAMES, GrantTable
 from domzero.hypervisor.hypercalls.table import Operation
 from domzero.hypervisor.maptrack import MAX_MAPTRACK_FRAMES, MapTrack
 from domzero.hypervisor.vcpu import Vcpu
@@ -74,6 +76,7 @@ class Domain:
     shared_info_mfn: int
     limits: Limits = field(default_factory=Limits)
     vcpus: list[Vcpu] = field(default_factory=list)
+    domids: "Domids[Domain]" = field(init=False)
     evtchn: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
     maptrack: MapTrack = field(init=False)
@@ -138,6 +141,7 @@ class Domain:
         for index in range(XEN_LEGACY_MAX_VCPUS):  # Xen's builder masks the events of all, present or not
             domain.shared_info[index * timekeeping.VCPU_INFO_SIZE + 1] = 1
         domain.stopped = threading.Condition(host.lock)
+        domain.domids = Domids(domain, domid, host.domains)
         domain.evtchn = EventChannels(domain)
         domain.grants = GrantTable(domain)
         domain.maptrack = MapTrack(domain)

@@ -1,6 +1,7 @@
 """Failures of a hypercall or an instruction, never mixed: a Xen error goes to the guest, a crash ends its domain."""
 
 from domzero.abi.errno import Errno
+from domzero.abi.grant_table import GntStatus
 
 
 class XenError(Exception):
@@ -9,6 +10,14 @@ class XenError(Exception):
     def __init__(self, errno: Errno, why: str = "") -> None:
         super().__init__(f"{errno.name}{': ' + why if why else ''}")
         self.errno = errno
+
+
+class GrantError(Exception):
+    """A grant cannot be used; the status goes into the operation's `status` field."""
+
+    def __init__(self, status: GntStatus) -> None:
+        super().__init__(status.name)
+        self.status = status
 
 
 class DomainCrash(Exception):

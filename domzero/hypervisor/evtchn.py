@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from domzero.abi.errno import Errno
 from domzero.abi.event_channel import EVTCHN_FIFO_PRIORITY_DEFAULT, EvtchnStat
-from domzero.abi.xen import DOMID_SELF, NR_VIRQS, Virq
+from domzero.abi.xen import NR_VIRQS, Virq
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn_2l import TwoLevel
 from domzero.hypervisor.evtchn_fifo import MAX_OFFSET, WORDS_PER_PAGE, Fifo
@@ -148,29 +148,22 @@ class EventChannels:
             raise XenError(Errno.ENOENT, f"vcpu {vcpu_id}")
         return vcpu
 
-    def _other(self, domid: int) -> "Domain":
-        if domid == DOMID_SELF:
-            return self.domain
-        domain = self.domain.host.domains.get(domid)
-        if domain is None:
-            raise XenError(Errno.ESRCH, f"domain {domid}")
-        return domain
-
     # --- binding
 
     def alloc_unbound(self, remote_domid: int) -> int:
         """A port that waits for `remote_domid` to bind to it."""
         channel = self._free_port()
-        channel.remote_domid = self.domain.domid if remote_domid == DOMID_SELF else remote_domid
+        channel.remote_domid = self.domain.domids.number(remote_domid)
         channel.state = EvtchnStat.EVTCHNSTAT_unbound
         return channel.port
 
     def bind_interdomain(self, remote_domid: int, remote_port: int) -> int:
         """Connects a new port to a port of another domain that waits for this one."""
-        if remote_domid == 0:
+        self.domain.domids.check_any(remote_domid)
+        remote = self.domain.domids.find_any(remote_domid)
+        if remote is None:
             # Domain 0 exists, and has no port that waits for a guest: its backends bind to the guest's.
             raise XenError(Errno.EINVAL)
-        remote = self._other(remote_domid)
         local = self._free_port()
         peer = remote.evtchn.channel(remote_port)
         if peer.state is not EvtchnStat.EVTCHNSTAT_unbound or peer.remote_domid != self.domain.domid:
@@ -230,7 +223,7 @@ class EventChannels:
             case EvtchnStat.EVTCHNSTAT_interdomain if channel.backend is not None:
                 channel.backend.is_open = False
             case EvtchnStat.EVTCHNSTAT_interdomain:
-                remote = self.domain.host.domains.get(channel.remote_domid)
+                remote = self.domain.domids.find(channel.remote_domid)
                 if remote is not None:
                     remote.evtchn.peer_closed(channel.remote_port)
             case _:
@@ -338,7 +331,7 @@ class EventChannels:
             case EvtchnStat.EVTCHNSTAT_interdomain if channel.backend is not None:
                 channel.backend.callback()
             case EvtchnStat.EVTCHNSTAT_interdomain:
-                remote = self.domain.host.domains.get(channel.remote_domid)
+                remote = self.domain.domids.find(channel.remote_domid)
                 if remote is not None:
                     remote.evtchn.set_pending(channel.remote_port)
             case EvtchnStat.EVTCHNSTAT_ipi:
@@ -409,7 +402,7 @@ class EventChannels:
                     "" if channel.backend.is_open and channel.backend.port == channel.port else "its backend has gone"
                 )
             case EvtchnStat.EVTCHNSTAT_interdomain:
-                remote = self.domain.host.domains.get(channel.remote_domid)
+                remote = self.domain.domids.find(channel.remote_domid)
                 if remote is None or channel.remote_port >= len(remote.evtchn.channels):
                     return f"its peer d{channel.remote_domid} {channel.remote_port} is not there"
                 peer = remote.evtchn.channels[channel.remote_port]

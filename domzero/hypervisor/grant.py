@@ -21,8 +21,8 @@ from domzero.abi.grant_table import (
     grant_entry_v2,
 )
 from domzero.abi.layout import sizeof
-from domzero.abi.xen import DOMID_SELF, PAGE_SIZE
-from domzero.hypervisor.errors import XenError
+from domzero.abi.xen import PAGE_SIZE
+from domzero.hypervisor.errors import GrantError, XenError
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -36,16 +36,6 @@ MAX_USES = (1 << 15) - 1
 """Uses of one grant at a time."""
 _IN_USE = Gtf.GTF_reading | Gtf.GTF_writing
 READING_BIT, WRITING_BIT = 3, 4
-DOM0_ENTRIES = 512
-"""Domain 0's own grant table, of which it grants nothing to anybody."""
-
-
-class GrantError(Exception):
-    """A grant cannot be used; the status goes into the operation's `status` field."""
-
-    def __init__(self, status: GntStatus) -> None:
-        super().__init__(status.name)
-        self.status = status
 
 
 @dataclass(slots=True)
@@ -225,9 +215,9 @@ class GrantTable:
 
     def _follow(self, entry: grant_entry_v2, domid: int, *, writable: bool, transitive: bool) -> Active:
         """The grant that a transitive one stands for; one step only."""
-        other = self.domain.host.domains.get(entry.transitive.trans_domid)
-        if not transitive or other is None or other is self.domain:
+        if not transitive:
             raise GrantError(GntStatus.GNTST_general_error)
+        other = self.domain.domids.third(entry.transitive.trans_domid)
         ref = entry.transitive.gref
         theirs = other.grants.acquire(ref, self.domain.domid, writable=writable, copy=True, transitive=False)
         # `_take` uses it once more: this use was to learn what it is.
@@ -371,30 +361,6 @@ def take_frame(domain: "Domain", mfn: int, *, writable: bool) -> None:
         domain.hw.put_ref(mfn, writable=False)
         raise GrantError(GntStatus.GNTST_general_error)
     raise GrantError(GntStatus.GNTST_bad_page)
-
-
-def granter(domain: "Domain", domid: int, ref: int) -> "Domain":
-    """The domain whose grant `ref` is meant.
-
-    :raises GrantError: bad_domain; for domain 0, which has granted nothing, bad_gntref or general_error.
-    """
-    found = domain.host.domains.get(domid)
-    if found is None:
-        if domid == 0:
-            raise GrantError(GntStatus.GNTST_general_error if ref < DOM0_ENTRIES else GntStatus.GNTST_bad_gntref)
-        raise GrantError(GntStatus.GNTST_bad_domain)
-    return found
-
-
-def domain_by_id(domain: "Domain", domid: int) -> "Domain":
-    """The domain `domid` means for `domain`, DOMID_SELF included.
-
-    :raises GrantError: bad_domain.
-    """
-    found = domain if domid == DOMID_SELF else domain.host.domains.get(domid)
-    if found is None:
-        raise GrantError(GntStatus.GNTST_bad_domain)
-    return found
 
 
 def map_backend(domain: "Domain", ref: int, *, writable: bool, domid: int = 0) -> memoryview:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from domzero.abi.grant_table import GntMap, GNTMAP_guest_avail0_shift, GntStatus, gnttab_map_grant_ref
 from domzero.abi.x86 import PTE_ACCESSED, PTE_AVAIL_HIGH, PTE_AVAIL_LOW, PTE_DIRTY, PTE_RW, PTE_USER
 from domzero.abi.xen import PAGE_SHIFT
-from domzero.hypervisor.grant import GrantError, granter
+from domzero.hypervisor.errors import GrantError
 
 if TYPE_CHECKING:
     from domzero.hypervisor.domain import Domain
@@ -59,7 +59,7 @@ class MapTrack:
         flags = arg.flags
         if not flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):
             raise GrantError(GntStatus.GNTST_bad_gntref)
-        owner = granter(self.domain, arg.dom, arg.ref)
+        owner = self.domain.domids.granter(arg.dom, arg.ref)
         handle = self._new_handle()
         writable = not flags & GntMap.GNTMAP_readonly
         active = owner.grants.acquire(arg.ref, self.domain.domid, writable=writable)

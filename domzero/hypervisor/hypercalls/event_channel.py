@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
 from domzero.abi.event_channel import EVTCHN_FIFO_LINK_BITS, EvtchnOp, EvtchnStat
-from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn import MAX_PORT
@@ -29,33 +29,25 @@ class EvtchnOpInternal(IntEnum):
     EVTCHNOP_reset_cont = 14
 
 
-def check_self(vcpu: "Vcpu", domid: int) -> None:
-    """An unprivileged domain may name only itself.
-
-    :raises XenError: ESRCH for a domain that does not exist, EPERM for another one.
-    """
-    if domid in (DOMID_SELF, vcpu.domain.domid):
-        return
-    raise XenError(Errno.EPERM if domid == 0 or domid in vcpu.domain.host.domains else Errno.ESRCH)
-
-
 def check_port(vcpu: "Vcpu", domid: int, port: int) -> None:
-    """The same where Xen looks whether the port exists before it looks at permissions.
+    """Xen looks whether the port exists before it looks at permissions.
 
     :raises XenError: ESRCH, EINVAL, EPERM.
     """
-    other = vcpu.domain.host.domains.get(domid)
+    domids = vcpu.domain.domids
+    domids.check_any(domid)
+    other = domids.find_any(domid)
     if other is not None:
         other.evtchn.channel(port)
-    elif domid == 0 and port > MAX_PORT:
+    elif port > MAX_PORT:
         raise XenError(Errno.EINVAL)
-    check_self(vcpu, domid)
+    domids.check_own(domid)
 
 
 @event_channel_op.sub(EvtchnOp.EVTCHNOP_alloc_unbound, abi.evtchn_alloc_unbound, copy_out=True)
 def alloc_unbound(vcpu: "Vcpu", arg: abi.evtchn_alloc_unbound) -> None:
     """A port that waits for a peer."""
-    check_self(vcpu, arg.dom)
+    vcpu.domain.domids.check_own(arg.dom)
     arg.port = vcpu.domain.evtchn.alloc_unbound(arg.remote_dom)
 
 
@@ -128,7 +120,7 @@ def unmask(vcpu: "Vcpu", arg: abi.evtchn_unmask) -> None:
 
 def _reset(vcpu: "Vcpu", va: int, *, resume: bool) -> None:
     arg = guest_memory.copy_in(vcpu, abi.evtchn_reset, va)
-    check_self(vcpu, arg.dom)
+    vcpu.domain.domids.check_own(arg.dom)
     if not vcpu.domain.evtchn.reset(PORTS_AT_ONCE, resume=resume):
         raise Continuation(EvtchnOpInternal.EVTCHNOP_reset_cont, va)
 

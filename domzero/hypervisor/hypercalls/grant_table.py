@@ -8,10 +8,10 @@ from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp
 from domzero.abi.layout import Wire, layout_for, offset_of, sizeof
-from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, Hypercall
+from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE, Hypercall
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.grant import GrantError, GrantTable, domain_by_id, granter, take_frame
+from domzero.hypervisor.errors import GrantError, XenError
+from domzero.hypervisor.grant import GrantTable, take_frame
 from domzero.hypervisor.hypercalls.table import Continuation, operation
 
 if TYPE_CHECKING:
@@ -102,13 +102,7 @@ def _check_array(vcpu: "Vcpu", va: int, size: int) -> None:
 
 
 def _own_table(vcpu: "Vcpu", domid: int) -> GrantTable:
-    """An unprivileged domain may look only at its own table.
-
-    :raises GrantError: bad_domain, permission_denied.
-    """
-    if domid == 0 or domain_by_id(vcpu.domain, domid) is not vcpu.domain:
-        raise GrantError(GntStatus.GNTST_permission_denied)
-    return vcpu.domain.grants
+    return vcpu.domain.domids.own_table(domid).grants
 
 
 def _tell_frames(vcpu: "Vcpu", frames: list[int], va: int, size: int) -> None:
@@ -181,12 +175,7 @@ class _End:
         self._writable = writable
         self._domid = vcpu.domain.domid
         self.ptr = ptr
-        if not is_gref and ptr.domid != DOMID_SELF:
-            raise GrantError(GntStatus.GNTST_permission_denied)
-        if ptr.domid == DOMID_SELF:
-            self.domain = vcpu.domain
-        else:
-            self.domain = granter(vcpu.domain, ptr.domid, ptr.u.ref)
+        self.domain = vcpu.domain.domids.end_of_copy(ptr.domid, ptr.u.ref if is_gref else None)
         self.mfn = self.start = 0
         self.length = PAGE_SIZE
 

@@ -16,10 +16,8 @@ from domzero.abi.arch_x86 import (
 from domzero.abi.errno import Errno
 from domzero.abi.layout import layout_for, offset_of
 from domzero.abi.memory import MEMOP_EXTENT_SHIFT, XENMEM_RDM_ALL, MapSpace, MemoryOp
-from domzero.abi.xen import DOMID_SELF, Hypercall, arch_shared_info, shared_info
+from domzero.abi.xen import Hypercall, arch_shared_info, shared_info
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.hypercalls.event_channel import check_self
 from domzero.hypervisor.hypercalls.table import Handler, operation
 
 if TYPE_CHECKING:
@@ -47,28 +45,8 @@ def whole(errno: Errno) -> Callable[[Handler], Handler]:
     return decorate
 
 
-def known_domain(vcpu: "Vcpu", domid: int) -> None:
-    """The domain must exist; which one does not matter yet.
-
-    :raises XenError: ESRCH.
-    """
-    if domid not in (DOMID_SELF, vcpu.domain.domid, 0) and domid not in vcpu.domain.host.domains:
-        raise XenError(Errno.ESRCH)
-
-
-def remote_domain(vcpu: "Vcpu", domid: int) -> None:
-    """The domain must exist, by its own number, and be another one.
-
-    :raises XenError: ESRCH, EPERM.
-    """
-    if domid == vcpu.domain.domid:
-        raise XenError(Errno.EPERM)
-    if domid != 0 and domid not in vcpu.domain.host.domains:
-        raise XenError(Errno.ESRCH)
-
-
 def _own_reservation(vcpu: "Vcpu", arg: int) -> None:
-    check_self(vcpu, guest_memory.copy_in(vcpu, abi.xen_memory_domain, arg).domid)
+    vcpu.domain.domids.check_own(guest_memory.copy_in(vcpu, abi.xen_memory_domain, arg).domid)
 
 
 @memory_op.sub(MemoryOp.XENMEM_maximum_ram_page)
@@ -167,7 +145,7 @@ def set_memory_map(vcpu: "Vcpu", arg: int) -> int:
     new = guest_memory.copy_in(vcpu, abi.xen_foreign_memory_map, arg)
     if new.map.nr_entries > E820_MAX:
         return -Errno.EINVAL
-    check_self(vcpu, new.domid)
+    vcpu.domain.domids.check_own(new.domid)
     data = guest_memory.read(vcpu, new.map.buffer, new.map.nr_entries * E820_ENTRY.size)
     vcpu.domain.e820 = [(address, size, kind) for address, size, kind in E820_ENTRY.iter_unpack(data)]
     return 0
@@ -181,7 +159,7 @@ def add_to_physmap(vcpu: "Vcpu", start: int, arg: int) -> int:
     request = guest_memory.copy_in(vcpu, abi.xen_add_to_physmap, arg)
     if request.space == MapSpace.XENMAPSPACE_gmfn_foreign:
         return -Errno.ENOSYS
-    known_domain(vcpu, request.domid)
+    vcpu.domain.domids.check_any(request.domid)
     return -Errno.EACCES
 
 
@@ -193,7 +171,7 @@ def add_to_physmap_batch(vcpu: "Vcpu", start: int, arg: int) -> int:
     request = guest_memory.copy_in(vcpu, abi.xen_add_to_physmap_batch, arg)
     if request.space == MapSpace.XENMAPSPACE_gmfn_range:
         return -Errno.EOPNOTSUPP
-    known_domain(vcpu, request.domid)
+    vcpu.domain.domids.check_any(request.domid)
     return -Errno.EACCES
 
 
@@ -201,7 +179,7 @@ def add_to_physmap_batch(vcpu: "Vcpu", start: int, arg: int) -> int:
 @whole(Errno.EINVAL)
 def remove_from_physmap(vcpu: "Vcpu", arg: int) -> int:
     """PV domains have no physmap."""
-    known_domain(vcpu, guest_memory.copy_in(vcpu, abi.xen_remove_from_physmap, arg).domid)
+    vcpu.domain.domids.check_any(guest_memory.copy_in(vcpu, abi.xen_remove_from_physmap, arg).domid)
     return -Errno.EACCES
 
 
@@ -210,7 +188,7 @@ def remove_from_physmap(vcpu: "Vcpu", arg: int) -> int:
 @whole(Errno.ENOSYS)
 def pod_target(vcpu: "Vcpu", arg: int) -> int:
     """PV domains are not populated on demand."""
-    known_domain(vcpu, guest_memory.copy_in(vcpu, abi.xen_pod_target, arg).domid)
+    vcpu.domain.domids.check_any(guest_memory.copy_in(vcpu, abi.xen_pod_target, arg).domid)
     return -Errno.EINVAL
 
 
@@ -221,7 +199,7 @@ def claim_pages(vcpu: "Vcpu", arg: int) -> int:
     claim = guest_memory.copy_in(vcpu, abi.xen_memory_reservation, arg)
     if claim.extent_start or claim.extent_order or claim.mem_flags:
         return -Errno.EINVAL
-    if claim.domid not in (0, vcpu.domain.domid) and claim.domid not in vcpu.domain.host.domains:
+    if not vcpu.domain.domids.exists(claim.domid):
         return -Errno.EINVAL
     return -Errno.EPERM
 
@@ -233,7 +211,7 @@ def get_vnumainfo(vcpu: "Vcpu", arg: int) -> int:
     topology = guest_memory.copy_in(vcpu, abi.xen_vnuma_topology_info, arg)
     if topology.pad:
         return -Errno.EINVAL
-    check_self(vcpu, topology.domid)
+    vcpu.domain.domids.check_own(topology.domid)
     return -Errno.EOPNOTSUPP
 
 
@@ -256,14 +234,14 @@ def acquire_resource(vcpu: "Vcpu", _start: int, arg: int) -> int:
     request = guest_memory.copy_in(vcpu, abi.xen_mem_acquire_resource, arg)
     if request.pad or (request.frame + request.nr_frames) >> 32:
         return -Errno.EINVAL
-    remote_domain(vcpu, request.domid)
+    vcpu.domain.domids.check_remote(request.domid)
     return -Errno.EPERM
 
 
 @memory_op.sub(MemoryOp.XENMEM_access_op, note="EINVAL: for translated domains")
 def access_op(vcpu: "Vcpu", _start: int, arg: int) -> int:
     """Access rights of a physmap, which PV domains do not have."""
-    remote_domain(vcpu, guest_memory.copy_in(vcpu, abi.xen_mem_access_op, arg).domid)
+    vcpu.domain.domids.check_remote(guest_memory.copy_in(vcpu, abi.xen_mem_access_op, arg).domid)
     return -Errno.EINVAL
 
 

@@ -6,7 +6,7 @@ from domzero._machine import GuestFault
 from domzero.abi import physdev as abi
 from domzero.abi.errno import Errno
 from domzero.abi.physdev import PhysdevOp
-from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.hypercalls.event_channel import NR_PIRQS
 from domzero.hypervisor.hypercalls.table import hypercall, operation
@@ -100,8 +100,7 @@ def get_free_pirq(vcpu: "Vcpu", arg: abi.physdev_get_free_pirq) -> int:
 @physdev_op.sub(PhysdevOp.PHYSDEVOP_unmap_pirq, abi.physdev_unmap_pirq, note="EPERM: hardware domain only")
 def map_pirq(vcpu: "Vcpu", arg: abi.physdev_unmap_pirq) -> int:
     """Physical interrupts are the hardware domain's."""
-    if arg.domid != DOMID_SELF and arg.domid != 0 and arg.domid not in vcpu.domain.host.domains:
-        return -Errno.ESRCH
+    vcpu.domain.domids.check_any(arg.domid)
     return -Errno.EPERM
 
 

@@ -26,10 +26,9 @@ from domzero.abi.hvm_params import (
     xen_hvm_param,
     xen_hvm_xentrace,
 )
-from domzero.abi.xen import DOMID_SELF, Hypercall
+from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.hypercalls.event_channel import check_self
 from domzero.hypervisor.hypercalls.table import TABLE, State, hypercall, operation, refused
 
 if TYPE_CHECKING:
@@ -50,11 +49,6 @@ def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
-def _exists(vcpu: "Vcpu", domid: int) -> bool:
-    """Whether there is a domain of this number; DOMID_SELF is none."""
-    return domid == 0 or domid in vcpu.domain.host.domains
-
-
 @hypercall(Hypercall.HYPERVISOR_domctl, "p", note=PRIVILEGED)
 def domctl(vcpu: "Vcpu", op: int) -> int:
     """Control of domains; the domain must exist before permission is looked at."""
@@ -62,7 +56,7 @@ def domctl(vcpu: "Vcpu", op: int) -> int:
     if _u32(data, 4) != XEN_DOMCTL_INTERFACE_VERSION:
         return -Errno.EACCES
     cmd, domid = _u32(data, 0), _u32(data, 8) & 0xFFFF
-    if cmd not in (XEN_DOMCTL_createdomain, XEN_DOMCTL_getdomaininfo) and not _exists(vcpu, domid):
+    if cmd not in (XEN_DOMCTL_createdomain, XEN_DOMCTL_getdomaininfo) and not vcpu.domain.domids.exists(domid):
         return -Errno.ESRCH
     return -Errno.EPERM
 
@@ -73,7 +67,7 @@ def paging_domctl_cont(vcpu: "Vcpu", op: int) -> int:
     data = guest_memory.read(vcpu, op, XEN_DOMCTL_SIZE)
     if (_u32(data, 0), _u32(data, 4)) != (XEN_DOMCTL_shadow_op, XEN_DOMCTL_INTERFACE_VERSION):
         return -Errno.EOPNOTSUPP
-    return -Errno.EPERM if _exists(vcpu, _u32(data, 8) & 0xFFFF) else -Errno.ESRCH
+    return -Errno.EPERM if vcpu.domain.domids.exists(_u32(data, 8) & 0xFFFF) else -Errno.ESRCH
 
 
 @hypercall(Hypercall.HYPERVISOR_sysctl, "p", note=PRIVILEGED)
@@ -96,9 +90,8 @@ def dm_op(vcpu: "Vcpu", domid: int, nr_bufs: int, bufs: int) -> int:
     if nr_bufs > DM_OP_BUFFERS:
         return -Errno.E2BIG
     guest_memory.read(vcpu, bufs, nr_bufs * 2 * guest_memory.ulong_size(vcpu))
-    if not _exists(vcpu, domid & 0xFFFF):
-        return -Errno.ESRCH
-    return -Errno.EPERM if domid & 0xFFFF == vcpu.domain.domid else -Errno.EINVAL  # no HVM domain
+    vcpu.domain.domids.check_remote(domid & 0xFFFF)
+    return -Errno.EINVAL  # no HVM domain
 
 
 @hypercall(Hypercall.HYPERVISOR_xenoprof_op, "ip", note="ENODEV for what is open to all: no profiling hardware")
@@ -123,15 +116,15 @@ NOT_HVM = "EINVAL: not an HVM domain"
 @hvm_op.sub(HvmOp.HVMOP_get_param, xen_hvm_param, note=NOT_HVM)
 def hvm_param(vcpu: "Vcpu", arg: xen_hvm_param) -> int:
     """Parameters of HVM domains."""
-    if arg.index < HVM_NR_PARAMS and arg.domid != DOMID_SELF and not _exists(vcpu, arg.domid):
-        return -Errno.ESRCH
+    if arg.index < HVM_NR_PARAMS:
+        vcpu.domain.domids.check_any(arg.domid)
     return -Errno.EINVAL
 
 
 @hvm_op.sub(HvmOp.HVMOP_get_mem_type, xen_hvm_get_mem_type, note=NOT_HVM)
 def hvm_get_mem_type(vcpu: "Vcpu", arg: xen_hvm_get_mem_type) -> int:
     """How a frame of an HVM domain is used; here permission comes before the kind of domain."""
-    check_self(vcpu, arg.domid)
+    vcpu.domain.domids.check_own(arg.domid)
     return -Errno.EINVAL
 
 
@@ -139,7 +132,7 @@ def hvm_get_mem_type(vcpu: "Vcpu", arg: xen_hvm_get_mem_type) -> int:
 def hvm_pagetable_dying(vcpu: "Vcpu", arg: xen_hvm_pagetable_dying) -> int:
     """A hint for shadow paging."""
     try:
-        check_self(vcpu, arg.domid)
+        vcpu.domain.domids.check_own(arg.domid)
     except XenError as error:
         return -(Errno.EOPNOTSUPP if error.errno is Errno.EPERM else error.errno)
     return -Errno.EINVAL

@@ -6,10 +6,9 @@ from domzero import _machine
 from domzero.abi.errno import Errno
 from domzero.abi.layout import offset_of
 from domzero.abi.memory import MEMOP_EXTENT_SHIFT, MemoryOp, xen_memory_exchange, xen_memory_reservation
-from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT
+from domzero.abi.xen import PAGE_SHIFT
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.hypercalls.event_channel import check_self
 from domzero.hypervisor.hypercalls.memory import memory_op
 from domzero.hypervisor.hypercalls.table import Continuation
 
@@ -39,7 +38,7 @@ def _extents(vcpu: "Vcpu", start: int, arg: int) -> tuple[xen_memory_reservation
         return None
     if reservation.nr_extents > MAX_EXTENTS or start >= reservation.nr_extents:
         return None
-    if reservation.domid not in (DOMID_SELF, vcpu.domain.domid):
+    if not vcpu.domain.domids.is_own(reservation.domid):
         return None
     if reservation.extent_order > MAX_ORDER or 0 < reservation.mem_flags & ADDRESS_BITS <= PAGE_SHIFT:
         return None
@@ -210,7 +209,7 @@ def _check_exchange(vcpu: "Vcpu", exch: xen_memory_exchange) -> None:
     if not _list_is_possible(vcpu, old, exch.nr_exchanged) or not _list_is_possible(vcpu, new, done):
         raise XenError(Errno.EFAULT)
     if old.nr_extents:
-        check_self(vcpu, old.domid)
+        vcpu.domain.domids.check_own(old.domid)
 
 
 def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: int) -> int:

@@ -86,8 +86,8 @@ def watchdog(vcpu: "Vcpu", arg: sched_watchdog) -> int:
 @sched_op.sub(SchedOp.SCHEDOP_remote_shutdown, remote_shutdown_arg, note="only of domains one controls: none")
 def remote_shutdown(vcpu: "Vcpu", arg: remote_shutdown_arg) -> int:
     """Shuts another domain down: not for an unprivileged one."""
-    known = arg.domain_id in vcpu.domain.host.domains or arg.domain_id == 0
-    return -Errno.EPERM if known else -Errno.ESRCH
+    vcpu.domain.domids.check_remote(arg.domain_id)
+    return -Errno.EPERM
 
 
 sched_op.refuse(Errno.EPERM, SchedOp.SCHEDOP_pin_override, note="hardware domain only")

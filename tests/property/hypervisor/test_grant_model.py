@@ -12,8 +12,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from domzero.abi import grant_table as abi
 from domzero.abi.grant_table import GntMap, Gtf
-from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
+from domzero.hypervisor.errors import GrantError, XenError
+from domzero.hypervisor.grant import map_backend, unmap_backend
 
 DOMAINS = st.integers(0, 2)
 REFS = st.sampled_from([1, 8, 9, 255, 256])

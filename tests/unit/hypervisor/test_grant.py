@@ -12,7 +12,8 @@ from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor.domain import Limits
-from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
+from domzero.hypervisor.errors import GrantError
+from domzero.hypervisor.grant import map_backend, unmap_backend
 
 
 def grant(domain: Any, ref: int, domid: int, mfn: int, flags: int = Gtf.GTF_permit_access) -> None:

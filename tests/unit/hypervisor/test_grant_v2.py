@@ -11,7 +11,8 @@ from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp, Gtf
 from domzero.hypervisor.domain import Limits
-from domzero.hypervisor.grant import GrantError, map_backend, unmap_backend
+from domzero.hypervisor.errors import GrantError
+from domzero.hypervisor.grant import map_backend, unmap_backend
 
 READ, WRITE = int(Gtf.GTF_reading), int(Gtf.GTF_writing)
 

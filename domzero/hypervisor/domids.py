@@ -1,0 +1,137 @@
+"""Which domain a domid means, and to whom: every rule of it.
+
+Xen knows three ways to look a domain up. By its number alone (`find`): DOMID_SELF is none there. By any name
+(`find_any`): DOMID_SELF is the caller. As another one (`check_remote`): the caller's own number is not permitted, and
+DOMID_SELF is none. Whoever exists may still be forbidden: an unprivileged domain may act on itself only (`check_own`).
+
+Domain 0 exists, and is host code: it has a number and no `Domain`, no port that waits for a guest, and has granted
+nothing. DOMID_IO and DOMID_XEN are owners of frames, not domains; the machine's page-table operations know them
+(`page_owner` in crates/machine), every other hypercall answers that there is no such domain.
+"""
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from domzero.abi.errno import Errno
+from domzero.abi.grant_table import GntStatus
+from domzero.abi.xen import DOMID_SELF
+from domzero.hypervisor.errors import GrantError, XenError
+
+HARDWARE_DOMAIN = 0
+HARDWARE_DOMAIN_ENTRIES = 512
+"""Domain 0's own grant table, of which it grants nothing to anybody."""
+
+D = TypeVar("D", covariant=True)
+
+
+class Domids(Generic[D]):
+    """Domain numbers as one domain means them.
+
+    :param own: that domain.
+    :param domid: its number.
+    :param domains: all of its host.
+    """
+
+    __slots__ = ("_domains", "_domid", "_own")
+
+    def __init__(self, own: D, domid: int, domains: Mapping[int, D]) -> None:
+        self._own = own
+        self._domid = domid
+        self._domains = domains
+
+    def find(self, domid: int) -> D | None:
+        """The domain of this number. None: there is none, or it is Domain 0."""
+        return self._domains.get(domid)
+
+    def find_any(self, domid: int) -> D | None:
+        """The same; DOMID_SELF is the caller."""
+        return self._own if domid == DOMID_SELF else self._domains.get(domid)
+
+    def exists(self, domid: int) -> bool:
+        """Whether there is a domain of this number."""
+        return domid == HARDWARE_DOMAIN or domid in self._domains
+
+    def is_own(self, domid: int) -> bool:
+        """Whether the caller is meant, by its number or as DOMID_SELF."""
+        return domid in (DOMID_SELF, self._domid)
+
+    def number(self, domid: int) -> int:
+        """The number that is kept of a domain, which need not exist: DOMID_SELF becomes the caller's."""
+        return self._domid if domid == DOMID_SELF else domid
+
+    def check_any(self, domid: int) -> None:
+        """The domain must exist; which one does not matter yet.
+
+        :raises XenError: ESRCH.
+        """
+        if domid != DOMID_SELF and not self.exists(domid):
+            raise XenError(Errno.ESRCH, f"domain {domid}")
+
+    def check_own(self, domid: int) -> None:
+        """The domain must be the caller: an unprivileged one acts on no other.
+
+        :raises XenError: ESRCH for a domain that does not exist, EPERM for another one.
+        """
+        self.check_any(domid)
+        if not self.is_own(domid):
+            raise XenError(Errno.EPERM)
+
+    def check_remote(self, domid: int) -> None:
+        """The domain must exist, by its own number, and be another one.
+
+        :raises XenError: EPERM for the caller's number, ESRCH.
+        """
+        if domid == self._domid:
+            raise XenError(Errno.EPERM)
+        if not self.exists(domid):
+            raise XenError(Errno.ESRCH, f"domain {domid}")
+
+    # --- grants: the answer is a status
+
+    def own_table(self, domid: int) -> D:
+        """The domain whose grant table an operation is about: an unprivileged one may look only at its own.
+
+        :raises GrantError: bad_domain, permission_denied.
+        """
+        try:
+            self.check_own(domid)
+        except XenError as error:
+            unknown = error.errno is Errno.ESRCH
+            status = GntStatus.GNTST_bad_domain if unknown else GntStatus.GNTST_permission_denied
+            raise GrantError(status) from None
+        return self._own
+
+    def granter(self, domid: int, ref: int) -> D:
+        """The domain whose grant `ref` is meant.
+
+        :raises GrantError: bad_domain; for Domain 0, which has granted nothing, bad_gntref or general_error.
+        """
+        found = self._domains.get(domid)
+        if found is not None:
+            return found
+        if domid != HARDWARE_DOMAIN:
+            raise GrantError(GntStatus.GNTST_bad_domain)
+        beyond = ref >= HARDWARE_DOMAIN_ENTRIES
+        raise GrantError(GntStatus.GNTST_bad_gntref if beyond else GntStatus.GNTST_general_error)
+
+    def end_of_copy(self, domid: int, ref: int | None) -> D:
+        """The domain that one end of GNTTABOP_copy is in.
+
+        :param ref: the grant; None for a frame that is named itself, which only DOMID_SELF's can be.
+        :raises GrantError: permission_denied, and as `granter`.
+        """
+        if domid == DOMID_SELF:
+            return self._own
+        if ref is None:
+            raise GrantError(GntStatus.GNTST_permission_denied)
+        return self.granter(domid, ref)
+
+    def third(self, domid: int) -> D:
+        """The domain that a transitive grant passes on from: neither the one that grants nor Domain 0.
+
+        :raises GrantError: general_error.
+        """
+        found = self._domains.get(domid)
+        if found is None or found is self._own:
+            raise GrantError(GntStatus.GNTST_general_error)
+        return found
