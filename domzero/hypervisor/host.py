@@ -14,7 +14,7 @@ from domzero.hypervisor.shared_memory import SharedMemory
 
 DOMID_MAX = DOMID_FIRST_RESERVED - 1
 DOMAIN_FRAMES = 4096
-"""Frames that domains need beside their memory: shared_info, grant table and status frames, 73 each unless it is larger."""
+"""Frames that domains need beside their memory: shared_info, grant table, its status; 73 each by default."""
 
 
 def machine_frames(guest_frames: int) -> int:
