@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domzero.cli.connect import Dom0, Json
+from domzero.cli.api_client import Dom0, Json
 from domzero.cli.status import ExitStatus
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.errors import DomzeroError

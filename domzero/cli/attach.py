@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from domzero.cli.connect import Dom0
+from domzero.cli.api_client import Dom0
 from domzero.cli.status import ExitStatus
 from domzero.cli.terminal import InputReader, RawMode, is_terminal, say
 from domzero.errors import DomzeroError

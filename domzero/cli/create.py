@@ -8,7 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from domzero.cli.connect import Dom0, Json, add_connection_options
+from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.control import config_to_json

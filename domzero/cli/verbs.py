@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from domzero.cli.connect import Dom0, add_connection_options
+from domzero.cli.api_client import Dom0, add_connection_options
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
 from domzero.errors import ConfigError, DomzeroError

@@ -1,4 +1,4 @@
-"""How the verbs talk to Domain 0."""
+"""The client of Domain 0's HTTP API that the verbs use."""
 
 from __future__ import annotations
 
