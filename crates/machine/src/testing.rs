@@ -49,7 +49,7 @@ impl TestVm {
     /// The same with another CPU of `domain`, in frames from `first_frame` on.
     pub fn in_domain(domain: Arc<Domain>, code: &[u8], first_frame: u64) -> TestVm {
         let shared = Arc::new(VcpuShared::default());
-        let cpu = Cpu::new(domain.clone(), shared);
+        let cpu = Cpu::new(domain.clone(), shared, crate::pv::platform(&domain));
         let mut vm = TestVm {
             machine: domain.machine.clone(),
             domain,

@@ -180,3 +180,16 @@ fn no_far_transfer_of_a_pv_guest_reaches_ring_0() {
         }
     }
 }
+
+#[test]
+fn all_of_the_address_space_is_the_kernels() {
+    // A PV guest finds the machine-to-phys table here, and can map nothing.
+    const HIGH: u64 = 0xffff_8000_0000_0000;
+    let mut b = bare(&[0x90, 0xf4]);
+    let l4 = b.cpu.base().expect("a base").maddr();
+    let mem = &b.domain().machine.mem;
+    mem.write_u64(l4 + 256 * 8, mem.read_u64(l4).expect("an entry"));
+    let mut code = [0; 2];
+    assert_eq!(b.read(HIGH + CODE, &mut code), Ok(()));
+    assert_eq!(code, [0x90, 0xf4]);
+}

@@ -9,13 +9,32 @@ mod deliver;
 mod insn;
 
 use crate::cpu::fault::{Fault, PrivInsn, Trap};
+use crate::cpu::platform::{Platform, SystemRegisters};
 use crate::cpu::segment::DescTable;
 use crate::cpu::{Cpu, Stop};
+use crate::frames::PtwrResult;
 use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
 use std::sync::Arc;
+
+/// Nothing around the processor: all descriptors and addresses are the guest's, and stores to page tables are stores.
+/// What sgdt and the like tell is in `insn`, which knows what was loaded.
+const PLATFORM: Platform = Platform {
+    reserved_descriptor: |_, _| None,
+    reserved_gdt: u32::MAX,
+    flat_cs: None,
+    registers: SystemRegisters {
+        gdtr: (0, 0),
+        idtr: (0, 0),
+        ldtr: 0,
+        tr: 0,
+        cr0: 0,
+    },
+    window: None,
+    table_store: |_, _, _, _, _| PtwrResult::Fault,
+};
 
 /// What the serial port keeps.
 const OUTPUT_MAX: usize = 1 << 16;
@@ -80,7 +99,7 @@ impl Bare {
     /// A processor in 64-bit mode in ring 0, with the page table `l4` of `domain`'s memory once `load_base` names one.
     pub fn new(machine: &Arc<Machine>, domid: u16) -> Bare {
         let domain = Domain::new(machine.clone(), domid);
-        let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()));
+        let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), PLATFORM);
         cpu.cpl = 0;
         cpu.table_stores = false;
         cpu.set_rflags(2);

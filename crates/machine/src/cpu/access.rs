@@ -5,7 +5,7 @@ use super::debug::WATCHED;
 use super::fault::{pf, vector, Exec, Fault, Trap};
 use super::{Cpu, Scalar};
 use crate::abi::layout::canonical;
-use crate::frames::{flag, ptwr, PtwrResult};
+use crate::frames::{flag, PtwrResult};
 use crate::mem::Mfn;
 use crate::mmu::tlb::tlb_index;
 use crate::mmu::walk::{Access, Walker};
@@ -51,7 +51,8 @@ impl Cpu {
             l4: key.l4,
             pae: self.domain.is_32bit,
             user: key.user,
-            m2p: if self.m2p_hidden { (0, 0) } else { self.m2p },
+            window: self.platform.window.as_ref(),
+            window_hidden: self.window_hidden,
         };
         let machine = &self.domain.machine;
         loop {
@@ -66,7 +67,7 @@ impl Cpu {
                 flag::TLB_R
             };
             let mut flags = machine.frames.flags(leaf.mfn);
-            if flags & bits != bits && !leaf.m2p {
+            if flags & bits != bits && !leaf.window {
                 flags = machine.frames.set_flags(leaf.mfn, bits) | bits;
             }
             // The flags must be seen by whoever changes the entries before the entries are read again.
@@ -403,7 +404,7 @@ impl Cpu {
         plain: bool,
         f: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Result<Option<u64>, Trap> {
-        // A smaller store than a whole entry changes its part of it, as Xen has it.
+        // A smaller store than a whole entry changes its part of it.
         let shift = (maddr & 7) * 8;
         let bits = size as u64 * 8;
         let low = u64::MAX
@@ -412,7 +413,7 @@ impl Cpu {
         // Only naturally aligned ones are emulated.
         let result = if matches!(size, 1 | 2 | 4 | 8) && maddr & (size as u64 - 1) == 0 {
             let upper = plain && (shift, size) == (32, 4);
-            ptwr(
+            (self.platform.table_store)(
                 &self.domain,
                 Caller::Vcpu(&self.shared),
                 maddr & !7,

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 const MAX_LEN: usize = 15;
 
 impl Cpu {
-    /// Whether misaligned accesses raise #AC: RFLAGS.AC in ring 3. CR0.AM is set in Xen's.
+    /// Whether misaligned accesses raise #AC: RFLAGS.AC in ring 3. CR0.AM is taken as set.
     #[inline(always)]
     pub(crate) fn checks_alignment(&self) -> bool {
         self.fl_other & flags::AC != 0 && self.cpl == 3

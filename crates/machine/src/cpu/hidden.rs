@@ -202,10 +202,10 @@ impl Cpu {
         self.set_hidden(seg, segment);
     }
 
-    /// Before guest code runs: CS and SS are read again, as every return of Xen to its guest does with `iret`; the others
+    /// Before guest code runs: CS and SS are read again, as a return to the guest does with `iret`; the others
     /// only if they have another selector than the one that was loaded.
     pub(crate) fn refresh_mode(&mut self) {
-        if self.sel[CS] == super::segment::FLAT_RING3_CS64 && !self.domain.is_32bit {
+        if Some(self.sel[CS]) == self.platform.flat_cs && !self.domain.is_32bit {
             self.set_long_mode();
             return;
         }

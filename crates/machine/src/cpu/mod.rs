@@ -14,6 +14,7 @@ pub mod fault;
 pub mod flags;
 pub mod hidden;
 pub(crate) mod jumps;
+pub mod platform;
 pub mod regs;
 pub mod run;
 pub mod segment;
@@ -25,6 +26,7 @@ pub mod x87state;
 use crate::cpu::block::{BlockCache, Slot};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::jumps::{Jump, Jumps};
+use crate::cpu::platform::Platform;
 use crate::frames::Domain;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{TlbEntry, Views};
@@ -102,9 +104,9 @@ pub struct Cpu {
     pub(crate) noncanonical: bool,
     /// The op that last began again because of a TLB miss, and the page it missed.
     pub(crate) last_miss: (usize, u64),
-    /// Whose stores to live page tables are emulated: the guest kernel's, not its applications' nor the hypervisor's.
+    /// The code that runs may have its stores to live page tables emulated: a kernel's, not its applications'.
     pub table_stores: bool,
-    /// The guest has asked for that emulation (VMASST_TYPE_writable_pagetables); without it such stores are page faults.
+    /// The guest has asked for that emulation; without it such stores are page faults.
     pub writable_tables: bool,
     /// Only slow handlers are used: the oracle of the fast ones.
     pub(crate) slow_only: bool,
@@ -140,10 +142,9 @@ pub struct Cpu {
     pub debug: debug::DebugRegs,
     pub(crate) mem_base: *mut u8,
     pub(crate) mem_frames: u64,
-    /// First frame and number of frames of the machine-to-phys table.
-    pub m2p: (u64, u64),
-    /// It is not mapped now: an application runs.
-    pub m2p_hidden: bool,
+    pub platform: Platform,
+    /// What the platform's window shows is not mapped now: an application runs.
+    pub window_hidden: bool,
     pub(crate) views: Views<Jumps>,
     pub(crate) blocks: BlockCache,
     /// Forget all blocks before the next one is run.
@@ -215,14 +216,9 @@ pub enum Stop {
 
 impl Cpu {
     /// A CPU with all registers zero and no address space: call [`Cpu::set_base`] before [`Cpu::run`].
-    pub fn new(domain: Arc<Domain>, shared: Arc<VcpuShared>) -> Box<Cpu> {
+    pub fn new(domain: Arc<Domain>, shared: Arc<VcpuShared>, platform: Platform) -> Box<Cpu> {
         let machine = &domain.machine;
         domain.register_vcpu(&shared);
-        let m2p = if domain.is_32bit {
-            machine.m2p_compat()
-        } else {
-            machine.m2p()
-        };
         let mut views = Views::<Jumps>::new();
         let mut cpu = Box::new(Cpu {
             regs: [0; 16],
@@ -270,8 +266,8 @@ impl Cpu {
             debug: debug::DebugRegs::default(),
             mem_base: machine.mem.base(),
             mem_frames: machine.mem.frames(),
-            m2p: (m2p.0 .0, m2p.1),
-            m2p_hidden: false,
+            platform,
+            window_hidden: false,
             views,
             blocks: BlockCache::default(),
             forget_all: false,

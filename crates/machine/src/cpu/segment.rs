@@ -17,7 +17,7 @@ pub struct DescTable {
     pub entries: u32,
 }
 
-/// Both tables of a vCPU, set by MMUEXT_SET_LDT and set_gdt. Xen's own entries are known to [`Cpu`] itself.
+/// Both tables of a vCPU, the guest's part of them; [`Platform`](super::platform::Platform) has the rest.
 #[derive(Debug, Clone, Default)]
 pub struct DescTables {
     pub gdt: DescTable,
@@ -131,31 +131,8 @@ impl Descriptor {
     }
 }
 
-/// The selector that nearly all 64-bit code runs under.
-pub(super) const FLAT_RING3_CS64: u16 = 0xe033;
-
-/// First GDT entry that belongs to Xen.
-const FIRST_RESERVED_ENTRY: u32 = 14 * PER_FRAME;
-
 /// The accessed bit of a descriptor.
 const ACCESSED: u64 = 1 << 40;
-
-/// Descriptors in Xen's part of the GDT that a guest may use: the selectors of the public headers, which mean other
-/// things to 32-bit guests.
-fn xen_descriptor(index: u32, is_32bit: bool) -> Option<u64> {
-    Some(match (index << 3, is_32bit) {
-        (0xe008, _) => 0x00af_9b00_0000_ffff,     // ring 0 code, 64-bit
-        (0xe010, _) => 0x00cf_9300_0000_ffff,     // ring 0 data
-        (0xe018, true) => 0x00cf_bb00_0000_ffff,  // ring 1 code (FLAT_RING1_CS)
-        (0xe020, true) => 0x00cf_b300_0000_ffff,  // ring 1 data (FLAT_RING1_DS, SS)
-        (0xe028, true) => 0x00cf_fb00_0000_ffff,  // ring 3 code (FLAT_RING3_CS)
-        (0xe030, true) => 0x00cf_f300_0000_ffff,  // ring 3 data (FLAT_RING3_DS, SS)
-        (0xe020, false) => 0x00cf_fb00_0000_ffff, // ring 3 code, 32-bit (FLAT_RING3_CS32)
-        (0xe028, false) => 0x00cf_f300_0000_ffff, // ring 3 data (FLAT_RING3_DS32, SS64)
-        (0xe030, false) => 0x00af_fb00_0000_ffff, // ring 3 code, 64-bit (FLAT_RING3_CS64)
-        _ => return None,
-    })
-}
 
 /// Selector without RPL, as an error code.
 fn code_of(selector: u16) -> u32 {
@@ -167,7 +144,7 @@ fn gp(selector: u16) -> Trap {
 }
 
 impl Cpu {
-    /// Where the descriptor of a selector lies, if it is not one of Xen's own.
+    /// Where the descriptor of a selector lies, if it is the guest's.
     fn descriptor_maddr(&self, selector: u16) -> Option<u64> {
         let index = u32::from(selector >> 3);
         let table = if selector & 4 != 0 {
@@ -185,8 +162,8 @@ impl Cpu {
     /// The raw descriptor of a selector that is not null; `None` beyond its table.
     pub fn descriptor(&self, selector: u16) -> Option<Descriptor> {
         let index = u32::from(selector >> 3);
-        if selector & 4 == 0 && index >= FIRST_RESERVED_ENTRY {
-            return xen_descriptor(index, self.domain.is_32bit).map(Descriptor);
+        if selector & 4 == 0 && index >= self.platform.reserved_gdt {
+            return (self.platform.reserved_descriptor)(index, self.domain.is_32bit).map(Descriptor);
         }
         let maddr = self.descriptor_maddr(selector)?;
         self.domain.machine.mem.read_u64(maddr).map(Descriptor)

@@ -1,10 +1,10 @@
 //! The page walk (four levels, or three of a 32-bit guest), as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
 //! set by compare-and-exchange, without any lock.
 
-use crate::abi::layout::{M2P_COMPAT_VA, M2P_VA, XEN_DIRECT_MAP, XEN_SLOTS};
 use crate::abi::pte::{self, A, D, NX, P, PSE, RW, USER};
 use crate::fault::{pf, Fault};
 use crate::mem::{Mfn, PhysMem};
+use std::ops::{Range, RangeInclusive};
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,17 +14,30 @@ pub enum Access {
     Fetch,
 }
 
+/// A part of every address space that is not the guest's: its page tables are not looked at there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    pub addresses: RangeInclusive<u64>,
+    /// What the guest may read from the beginning of `addresses` on: first frame, number of frames.
+    pub shown: (Mfn, u64),
+    /// Supervisor code alone reads it.
+    pub supervisor_only: bool,
+    /// Addresses at which something is mapped that is not for the guest: an access violates, where elsewhere it misses.
+    pub forbidden: Range<u64>,
+}
+
 /// What a walk needs to know beside the address.
 #[derive(Debug, Clone, Copy)]
-pub struct Walker {
+pub struct Walker<'a> {
     /// The root table: an L4, or the L3 of a 32-bit guest.
     pub l4: Mfn,
     /// The root is an L3 of four entries.
     pub pae: bool,
     /// CPL 3: every level must have U set.
     pub user: bool,
-    /// First frame and number of frames of the machine-to-phys table.
-    pub m2p: (u64, u64),
+    pub window: Option<&'a Window>,
+    /// What the window shows is not mapped at present.
+    pub window_hidden: bool,
 }
 
 /// A translation, with the path that led to it.
@@ -32,13 +45,13 @@ pub struct Walker {
 pub struct Leaf {
     pub mfn: Mfn,
     pub nx: bool,
-    /// Part of the machine-to-phys table: there are no entries behind it.
-    pub m2p: bool,
+    /// From the window: there are no entries behind it.
+    pub window: bool,
     /// Machine addresses and values of the entries used, L4 first. Address 0: no such level.
     path: [(u64, u64); 4],
 }
 
-impl Walker {
+impl Walker<'_> {
     fn code(&self, access: Access) -> u32 {
         let u = if self.user { pf::U } else { 0 };
         u | match access {
@@ -51,13 +64,8 @@ impl Walker {
     /// Translates the canonical address `va`; sets A on every level, and D on the leaf of a write, when it succeeds.
     pub fn walk(&self, mem: &PhysMem, va: u64, access: Access) -> Result<Leaf, Fault> {
         let code = self.code(access);
-        let xen = if self.pae {
-            va >= M2P_COMPAT_VA
-        } else {
-            XEN_SLOTS.contains(&(va >> 39 & 511))
-        };
-        if xen {
-            return self.walk_m2p(va, access, mem.frames());
+        if let Some(window) = self.window.filter(|w| w.addresses.contains(&va)) {
+            return self.walk_window(window, va, access);
         }
         let first = usize::from(self.pae);
         'again: loop {
@@ -105,29 +113,26 @@ impl Walker {
             return Ok(Leaf {
                 mfn: table,
                 nx: any_nx,
-                m2p: false,
+                window: false,
                 path,
             });
         }
     }
 
-    fn walk_m2p(&self, va: u64, access: Access, frames: u64) -> Result<Leaf, Fault> {
-        let base = if self.pae { M2P_COMPAT_VA } else { M2P_VA };
-        let page = va.wrapping_sub(base) >> 12;
+    fn walk_window(&self, window: &Window, va: u64, access: Access) -> Result<Leaf, Fault> {
         let code = self.code(access);
-        if va < base || page >= self.m2p.1 {
-            // Xen's map of all memory is there, but not the guest's.
-            let mapped = !self.pae && va.wrapping_sub(XEN_DIRECT_MAP) >> 12 < frames;
+        let page = va.wrapping_sub(*window.addresses.start()) >> 12;
+        if self.window_hidden || page >= window.shown.1 {
+            let mapped = window.forbidden.contains(&va);
             return Err(Fault::pf(va, code | if mapped { pf::P } else { 0 }));
         }
-        // The applications of a 32-bit guest are another privilege level than its kernel, and see nothing of Xen.
-        if access != Access::Read || self.pae && self.user {
+        if access != Access::Read || window.supervisor_only && self.user {
             return Err(Fault::pf(va, code | pf::P));
         }
         Ok(Leaf {
-            mfn: Mfn(self.m2p.0 + page),
+            mfn: Mfn(window.shown.0 .0 + page),
             nx: true,
-            m2p: true,
+            window: true,
             path: [(0, 0); 4],
         })
     }
@@ -136,7 +141,7 @@ impl Walker {
 impl Leaf {
     /// True if the entries that gave this translation are still what they were.
     pub fn still_valid(&self, mem: &PhysMem) -> bool {
-        self.m2p
+        self.window
             || self
                 .path
                 .iter()

@@ -14,12 +14,14 @@ mod iret;
 mod mmu_glue;
 pub mod mmu_ops;
 pub mod mmuext;
+mod platform;
 mod pv32;
 mod run;
 mod trap;
 
 pub use bounce::BounceError;
 pub use exit::Exit;
+pub use platform::platform;
 
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
@@ -158,7 +160,7 @@ pub struct Vcpu {
 impl Vcpu {
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
-        let mut vcpu = Vcpu::with_cpu(Cpu::new(domain.clone(), shared), id);
+        let mut vcpu = Vcpu::with_cpu(Cpu::new(domain.clone(), shared, platform(domain)), id);
         vcpu.set_vm_assist(0);
         vcpu
     }
@@ -353,7 +355,7 @@ impl Vcpu {
         const M2P_STRICT: u64 = 1 << 32;
         let shared = self.base_user == self.base_kernel;
         let strict = self.vm_assist & M2P_STRICT != 0;
-        self.cpu.m2p_hidden = !self.guest_kernel && (strict || !shared);
+        self.cpu.window_hidden = !self.guest_kernel && (strict || !shared);
         self.cpu.set_base(base, false);
         if strict && shared {
             self.cpu.flush_tlb_view();

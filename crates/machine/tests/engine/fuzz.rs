@@ -232,7 +232,11 @@ fn run_input(data: &[u8]) {
     let mut rng = Rng::new(seed);
     let vm = Box96::new(&mut rng, seed & WILD != 0);
     let body = &data[n..];
-    let mut cpu = Cpu::new(vm.domain.clone(), vm.shared.clone());
+    let mut cpu = Cpu::new(
+        vm.domain.clone(),
+        vm.shared.clone(),
+        domzero_machine::pv::platform(&vm.domain),
+    );
     for f in MINE..MINE + MINE_FRAMES {
         // The same code begins in every frame, at different places; the rest is data.
         let at = Mfn(f).maddr() + rng.below(3600);

@@ -54,7 +54,7 @@ impl Guest {
             }
         }
         let shared = Arc::new(domzero_machine::shared::VcpuShared::default());
-        let mut cpu = Cpu::new(domain, shared);
+        let mut cpu = Cpu::new(domain.clone(), shared, domzero_machine::pv::platform(&domain));
         cpu.set_base(Mfn(TABLES), true);
         cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
         cpu.gs_base = GS_BASE;

@@ -20,7 +20,11 @@ fn assemble(at: u64, body: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>)
 
 /// Another CPU in the same address space.
 fn second(vm: &TestVm) -> Box<Cpu> {
-    let mut cpu = Cpu::new(vm.domain.clone(), Arc::new(VcpuShared::default()));
+    let mut cpu = Cpu::new(
+        vm.domain.clone(),
+        Arc::new(VcpuShared::default()),
+        domzero_machine::pv::platform(&vm.domain),
+    );
     cpu.set_base(vm.l4, true);
     cpu.regs[4] = STACK_TOP - 0x2000;
     cpu.set_rflags(0x202);

@@ -145,20 +145,13 @@ fn wr_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-/// What a guest sees of ring 0's own tables: Xen's, somewhere it cannot read. Only plausible.
-const XEN_GDT: (u16, u64) = (0xefff, 0xffff_82d0_ffff_8000);
-const XEN_IDT: (u16, u64) = (0x0fff, 0xffff_82d0_fffe_0000);
-/// LDT_SELECTOR and TSS_SELECTOR of Xen's descriptor table.
-const XEN_LDT_SELECTOR: u64 = 0xe048;
-const XEN_TSS_SELECTOR: u64 = 0xe040;
-/// CR0 without TS: PG AM WP NE ET MP PE.
-const XEN_CR0: u64 = 0x8005_0033;
 const CR0_TS: u64 = 8;
 
 fn store_table(cpu: &mut Cpu, i: &Instruction) -> Exec {
     use Code::*;
     let gdt = matches!(i.code(), Sgdt_m1664 | Sgdt_m1632 | Sgdt_m1632_16);
-    let (limit, base) = if gdt { XEN_GDT } else { XEN_IDT };
+    let registers = &cpu.platform.registers;
+    let (limit, base) = if gdt { registers.gdtr } else { registers.idtr };
     let mut b = [0u8; 10];
     b[..2].copy_from_slice(&limit.to_le_bytes());
     b[2..].copy_from_slice(&base.to_le_bytes());
@@ -181,15 +174,15 @@ fn sldt(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let v = if cpu.desc.ldt.entries == 0 {
         0
     } else {
-        XEN_LDT_SELECTOR
+        u64::from(cpu.platform.registers.ldtr)
     };
     store_word(cpu, i, v)
 }
 fn str_(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    store_word(cpu, i, XEN_TSS_SELECTOR)
+    store_word(cpu, i, u64::from(cpu.platform.registers.tr))
 }
 fn smsw(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = XEN_CR0 | flag(CR0_TS, cpu.ts);
+    let v = cpu.platform.registers.cr0 | flag(CR0_TS, cpu.ts);
     store_word(cpu, i, v)
 }
 

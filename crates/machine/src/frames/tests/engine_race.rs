@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cpu::{Cpu, Stop};
-use crate::pv::Efault;
+use crate::pv::{platform, Efault};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn race(mut attack: impl FnMut(&mut Race)) {
     let (domain, quit) = (guest.domain.clone(), stop.clone());
     let engine = std::thread::spawn(move || {
         let shared = Arc::new(VcpuShared::default());
-        let mut cpu = Cpu::new(domain, shared.clone());
+        let mut cpu = Cpu::new(domain.clone(), shared.clone(), platform(&domain));
         cpu.cpl = 3;
         let mut stores = 0u64;
         while !quit.load(Ordering::SeqCst) {
@@ -237,7 +237,11 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
     );
     assert_eq!(guest.ty(table), "l1");
     let run = |table_stores| {
-        let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+        let mut cpu = Cpu::new(
+            guest.domain.clone(),
+            Arc::new(VcpuShared::default()),
+            platform(&guest.domain),
+        );
         cpu.cpl = 3;
         cpu.table_stores = table_stores;
         cpu.set_base(l4, true);
@@ -253,7 +257,11 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
         0x48, 0xc7, 0x04, 0x25, 0x00, 0x00, 0x20, 0x00, 0x40, 0x41, 0x41, 0x41,
     ];
     m.host_write(code.maddr(), &good);
-    let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+    let mut cpu = Cpu::new(
+        guest.domain.clone(),
+        Arc::new(VcpuShared::default()),
+        platform(&guest.domain),
+    );
     cpu.cpl = 3;
     cpu.set_base(l4, true);
     cpu.budget = 1;
@@ -285,7 +293,11 @@ fn an_op_with_two_operands_in_one_tlb_entry_completes() {
             .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
         0
     );
-    let mut cpu = Cpu::new(guest.domain.clone(), Arc::new(VcpuShared::default()));
+    let mut cpu = Cpu::new(
+        guest.domain.clone(),
+        Arc::new(VcpuShared::default()),
+        platform(&guest.domain),
+    );
     cpu.cpl = 3;
     cpu.set_base(l4, true);
     cpu.regs[4] = DATA + (16 << 20) + 0x800;
@@ -317,7 +329,7 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
             let domain = guest.domain.clone();
             s.spawn(move || {
                 let shared = Arc::new(VcpuShared::default());
-                let mut cpu = Cpu::new(domain, shared.clone());
+                let mut cpu = Cpu::new(domain.clone(), shared.clone(), platform(&domain));
                 cpu.cpl = 3;
                 cpu.set_base(l4, true);
                 cpu.rip = start;

@@ -1,0 +1,40 @@
+//! What surrounds a processor and is not x86: given to it once, by the layer that runs guests on it.
+
+use crate::frames::{Domain, PtwrResult};
+use crate::mmu::walk::Window;
+use crate::shared::Caller;
+
+/// The answer of sgdt and sidt: limit, linear address.
+pub type TableRegister = (u16, u64);
+
+/// What the instructions tell that show ring 0's own state to any code: sgdt, sidt, sldt, str, smsw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemRegisters {
+    pub gdtr: TableRegister,
+    pub idtr: TableRegister,
+    /// The selector of a guest's LDT, when it has one.
+    pub ldtr: u16,
+    pub tr: u16,
+    /// CR0 without TS.
+    pub cr0: u64,
+}
+
+/// A store to a live page table that is mapped read-only: as [`crate::frames::ptwr`].
+pub type TableStore =
+    fn(&Domain, Caller<'_>, maddr: u64, upper_half: bool, &mut dyn FnMut(u64) -> Option<u64>) -> PtwrResult;
+
+/// One value for all that the processor must know of the layer above.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    /// Descriptors that are not in the guest's own GDT, from `reserved_gdt` on.
+    pub reserved_descriptor: fn(index: u32, is_32bit: bool) -> Option<u64>,
+    /// The first GDT entry that is not the guest's.
+    pub reserved_gdt: u32,
+    /// The selector of flat 64-bit ring-3 code that 64-bit guests nearly always run under: it needs no look at a table.
+    pub flat_cs: Option<u16>,
+    pub registers: SystemRegisters,
+    /// The part of each address space that is not the guest's.
+    pub window: Option<Window>,
+    /// How stores to live page tables are emulated, if code that may do so asks for it (`Cpu::table_stores`).
+    pub table_store: TableStore,
+}
