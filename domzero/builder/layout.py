@@ -68,7 +68,6 @@ class Layout:
     nr_pt_frames: int
     stack_pfn: int
     end_pfn: int
-    used_pfns: int
     tables: dict[TableKey, int]
     is_32bit: bool = False
 
@@ -172,7 +171,6 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         nr_pt_frames=nr_pt_frames,
         stack_pfn=stack,
         end_pfn=end_pfn,
-        used_pfns=cursor,
         tables=tables,
         is_32bit=is_32bit,
     )

@@ -129,11 +129,6 @@ class Console:
             self._room.notify_all()
             return data
 
-    @property
-    def has_input(self) -> bool:
-        """True while input is queued."""
-        return bool(self._input)
-
     def attach(self, ring: _Ring | None) -> None:
         """Connects the ring of a new incarnation, or none."""
         with self._lock:

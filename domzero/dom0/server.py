@@ -22,7 +22,6 @@ from domzero.errors import ConfigError, DomzeroError
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 0.5
 BACKLOG = 128
 
 
