@@ -345,6 +345,7 @@ class DomainSession:
             reason = current.domain.wait()
             with self._lock:
                 current.domain.pause()  # returns when no vCPU is in the guest any more
+                current.domain.back_ends.settle()
                 current.console.drain()
                 self.store.domain_stopped(current.domain.domid)
                 kind = EndKind.DESTROYED if self._destroying or reason is None else _KINDS[reason]

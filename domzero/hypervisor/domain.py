@@ -1,6 +1,7 @@
 """A domain: its state, and the verbs every part of the hypervisor needs."""
 
 import threading
+import traceback
 import uuid as uuid_module
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
+from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.domids import Domids
 from domzero.hypervisor.errors import GrantError
 from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
@@ -78,6 +80,7 @@ class Domain:
     vcpus: list[Vcpu] = field(default_factory=list)
     domids: "Domids[Domain]" = field(init=False)
     evtchn: EventChannels = field(init=False)
+    back_ends: BackEnds = field(init=False)
     grants: GrantTable = field(init=False)
     maptrack: MapTrack = field(init=False)
     watchdogs: Watchdogs = field(init=False)
@@ -143,6 +146,12 @@ class Domain:
         domain.stopped = threading.Condition(host.lock)
         domain.domids = Domids(domain, domid, host.domains)
         domain.evtchn = EventChannels(domain)
+        domain.back_ends = BackEnds(
+            f"d{domid}-back-ends",
+            virtual_now=None if host.clock.virtual_start_ns is None else host.now_ns,
+            schedule=lambda: domain.vcpus[0].timers_changed(),
+            failed=domain.our_bug,
+        )
         domain.grants = GrantTable(domain)
         domain.maptrack = MapTrack(domain)
         domain.watchdogs = Watchdogs(domain)
@@ -264,6 +273,15 @@ class Domain:
             self.latched_code = None
             self.shutdown(ShutdownReason.SHUTDOWN_crash)
 
+    def our_bug(self, error: BaseException) -> None:
+        """An exception that is no guest's doing: it is logged, and this domain ends, not the host."""
+        with self.host.lock:
+            self.bug = error
+            for line in traceback.format_exception(error):
+                for part in line.splitlines():
+                    self.log(part)
+            self.crash(f"hypervisor bug: {type(error).__name__}: {error}")
+
     def resume(self) -> None:
         """Takes a shutdown back (suspend was cancelled, or a checkpoint was taken)."""
         with self.host.lock:
@@ -292,6 +310,7 @@ class Domain:
             if vcpu.thread is not None:
                 vcpu.thread.join()
                 vcpu.thread = None
+        self.back_ends.stop()
 
     def teardown(self) -> int:
         """Gives everything back; used by `Host.destroy_domain`. Returns frames that others still refer to."""

@@ -57,13 +57,15 @@ class Channel:
 class BackendPort:
     """The host's end of an event channel."""
 
-    __slots__ = ("_domain", "callback", "is_open", "port")
+    __slots__ = ("_domain", "callback", "is_due", "is_open", "port")
 
     def __init__(self, domain: "Domain", port: int, callback: Callable[[], None]) -> None:
         self._domain = domain
         self.port = port
         self.callback = callback
         self.is_open = True
+        self.is_due = False
+        """The guest has sent an event that waits for its answer (see `back_ends`)."""
 
     def notify(self) -> None:
         """Sends an event to the guest. Callable from any thread; does nothing once the channel is closed."""
@@ -329,7 +331,7 @@ class EventChannels:
         channel = self.channel(port)
         match channel.state:
             case EvtchnStat.EVTCHNSTAT_interdomain if channel.backend is not None:
-                channel.backend.callback()
+                self.domain.back_ends.ring(channel.backend)
             case EvtchnStat.EVTCHNSTAT_interdomain:
                 remote = self.domain.domids.find(channel.remote_domid)
                 if remote is not None:
@@ -439,7 +441,8 @@ def alloc_unbound(domain: "Domain", remote_domid: int = 0) -> int:
 def bind_backend(domain: "Domain", port: int, callback: Callable[[], None], domid: int = 0) -> BackendPort:
     """Connects host code to a port of `domain` that waits for `domid`.
 
-    :param callback: runs with `host.lock` held, in the hypercall in which the guest sends; must not wait.
+    :param callback: answers the guest's events: on the back ends' own thread without `host.lock`, never in the call
+        that sends; in a deterministic run in a vCPU's thread, with it. Called once for all events since the last call.
     :raises XenError: EINVAL when the port does not wait for that domain.
     """
     with domain.host.lock:

@@ -1,7 +1,6 @@
 """A virtual CPU: its thread, what makes it run, sleep and wake, and its timers."""
 
 import threading
-import traceback
 from typing import TYPE_CHECKING
 
 from domzero import _machine
@@ -209,8 +208,9 @@ class Vcpu:
     def timers_changed(self) -> None:
         """A timer was set or stopped: the vCPU's thread must see it."""
         times = [t for t in (self.singleshot_ns, self.periodic_ns, self.poll_deadline_ns) if t is not None]
-        if self.vcpu_id == 0 and (watchdog := self.domain.watchdogs.next_ns()) is not None:
-            times.append(watchdog)
+        if self.vcpu_id == 0:
+            of_domain = (self.domain.watchdogs.next_ns(), self.domain.back_ends.next_ns())
+            times += [t for t in of_domain if t is not None]
         self._next_ns = min(times, default=None)
         self.interrupt()
 
@@ -248,6 +248,7 @@ class Vcpu:
             self.unblock()
         if self.vcpu_id == 0:
             self.domain.watchdogs.fire(now_ns)
+            self.domain.back_ends.fire(now_ns)
         self.timers_changed()
 
     # --- the thread
@@ -261,10 +262,7 @@ class Vcpu:
                     crash.report(self, str(error))
                     self.domain.crash(str(error))
                 except Exception as error:  # noqa: BLE001 - a bug of ours ends this domain, not the host
-                    self.domain.bug = error
-                    for line in traceback.format_exc().splitlines():
-                        self.log(line)
-                    self.domain.crash(f"hypervisor bug: {type(error).__name__}: {error}")
+                    self.domain.our_bug(error)
 
     def _step(self) -> None:
         """Runs guest code until its next exit, or sleeps once."""

@@ -105,6 +105,8 @@ class EventChannelMachine(RuleBasedStateMachine):
         self.called.clear()
         result = self.attempt(self.domains[d].evtchn.send, port)
         assert isinstance(result, XenError) is (what is None or what[0] == "virq")
+        assert self.called == []
+        self.domains[d].back_ends.settle()
         assert self.called == ([port] if what and what[0] == "backend" else [])
         if what and what[0] == "inter":
             self.pending.add((what[1], what[2]))

@@ -6,6 +6,10 @@ use crate::cpu::fault::{vector, Fault};
 /// Why the guest kernel could not be entered: the domain crashes.
 pub type BounceError = &'static str;
 
+/// No handler of an honest guest sends its own vCPU an event so often before it lets what it interrupted go on.
+const UPCALLS_IN_A_ROW: u32 = 16;
+const PROGRESS: i64 = 1000;
+
 impl Vcpu {
     /// Enters the guest kernel at `to`, with `ss rsp rflags cs rip [error] r11 rcx` on its stack.
     /// The saved upcall mask is in bits 32.. of the cs slot, and rflags.IF is its inverse. Nothing changes on failure.
@@ -166,11 +170,20 @@ impl Vcpu {
         self.bounce(gate.entry(), error_code, gate.masks_events())
     }
 
-    /// Delivers the event upcall if events are pending and not masked. True if it did.
+    /// Delivers the event upcall if events are pending and not masked. True if it did. After `UPCALLS_IN_A_ROW` of them
+    /// what was interrupted goes on for `PROGRESS` instructions first.
     pub(super) fn deliver_event(&mut self) -> Result<bool, BounceError> {
         let cb = self.callback(CallbackKind::Event);
         if self.is_null(cb.entry()) || !self.event_deliverable() {
             return Ok(false);
+        }
+        if !self.returns.fresh {
+            self.returns.in_a_row = 0;
+        } else if self.returns.in_a_row >= UPCALLS_IN_A_ROW {
+            self.cpu.yield_at = self.cpu.yield_at.max(self.cpu.budget - PROGRESS);
+            return Ok(false);
+        } else {
+            self.returns.in_a_row += 1;
         }
         self.bounce(cb.entry(), None, true).map(|()| true)
     }

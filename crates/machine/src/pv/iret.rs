@@ -12,6 +12,7 @@ const VGCF_IN_SYSCALL: u64 = 1 << 8;
 impl Vcpu {
     /// Carries out the hypercall: registers, mode, upcall mask. An error crashes the domain, as on Xen.
     pub fn iret(&mut self) -> Result<(), &'static str> {
+        self.returns.fresh = true;
         if self.is_32bit() {
             return self.iret_32();
         }

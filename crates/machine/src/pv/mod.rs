@@ -119,6 +119,17 @@ pub enum CallbackKind {
     Nmi,
 }
 
+/// Upcalls in a row that a return from the one before leads to at once, with nothing executed in between.
+///
+/// A handler that sends its own vCPU an event each time would let what it interrupted never go on, and that may be what
+/// ends the sending: Linux with PREEMPT_RT hangs so when RCU waits for code that has preemption disabled.
+#[derive(Debug, Default)]
+struct Returns {
+    /// An iret has been carried out, and no instruction since.
+    fresh: bool,
+    in_a_row: u32,
+}
+
 /// One virtual CPU of a PV domain: the engine's state and what the guest registered with the hypervisor.
 pub struct Vcpu {
     pub cpu: Box<Cpu>,
@@ -135,6 +146,8 @@ pub struct Vcpu {
     guest_kernel: bool,
     /// GS base of the mode that is not running: `swapgs` exchanges it with `cpu.gs_base`.
     gs_base_other: u64,
+    /// What keeps a guest going that is only ever interrupted (see `Returns`).
+    returns: Returns,
     /// Virtual IOPL (PHYSDEVOP_set_iopl).
     iopl: u8,
     vm_assist: u64,
@@ -187,6 +200,7 @@ impl Vcpu {
             base_user: None,
             guest_kernel: true,
             gs_base_other: 0,
+            returns: Returns::default(),
             iopl: 0,
             vm_assist: 0,
             ldt_base: 0,

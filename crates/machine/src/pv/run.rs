@@ -76,7 +76,9 @@ impl Vcpu {
         self.cpu.budget = start;
         self.cpu.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
-            match self.cpu.run() {
+            let stop = self.cpu.run();
+            self.returns.fresh = false;
+            match stop {
                 Stop::Budget => break None,
                 Stop::Attention => {
                     self.cpu.apply_purges();
