@@ -227,6 +227,8 @@ class Vcpu:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
         without an
         exit. Off for tracing."""
+    def watch_traps(self, vectors: list[int]) -> None:
+        """Makes `run` end with ExitTrap after each delivery of one of these exceptions (0 to 255); [] for none."""
 
 Step: TypeAlias = tuple[str, int | None, int | None, int]
 """What became of one instruction: "executed", "entered" (an exception, its handler reached through the IDT), "shutdown"
@@ -265,7 +267,8 @@ class Bare:
     def page_walk(self, va: int) -> list[tuple[int, int, int, int]]: ...
 
 Exit: TypeAlias = (
-    "ExitHypercall | ExitPrivileged | ExitFault | ExitBudget | ExitDeadline | ExitInterrupted | ExitUnsupported"
+    "ExitHypercall | ExitPrivileged | ExitFault | ExitTrap | ExitBudget | ExitDeadline | ExitInterrupted"
+    " | ExitUnsupported"
 )
 
 @final
@@ -309,6 +312,25 @@ class ExitFault:
     def cr2(self) -> int: ...
     @property
     def reason(self) -> str: ...
+
+@final
+class ExitTrap:
+    """An exception that is watched (`Vcpu.watch_traps`) was delivered to the guest kernel: the vCPU is at its handler.
+
+    rip: where it was, as the guest is told; cr2: of a page fault; in_kernel: whether its kernel was running.
+    """
+
+    __match_args__ = ("vector", "error_code", "cr2", "rip", "in_kernel")
+    @property
+    def vector(self) -> int: ...
+    @property
+    def error_code(self) -> int | None: ...
+    @property
+    def cr2(self) -> int: ...
+    @property
+    def rip(self) -> int: ...
+    @property
+    def in_kernel(self) -> bool: ...
 
 @final
 class ExitBudget:

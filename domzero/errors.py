@@ -30,3 +30,23 @@ class ConfigError(DomzeroError):
 
 class ResourceError(DomzeroError):
     """Out of memory, ports, domains or the like."""
+
+
+class GuestError(DomzeroError):
+    """Something was asked of a guest (`domzero.Guest`) that cannot be done as it is now."""
+
+
+class GuestRunning(GuestError):
+    """Registers, memory and steps need a guest that is paused."""
+
+
+class GuestEnded(GuestError):
+    """The guest ended before that for which a program waited. The message says how, and what it printed last."""
+
+
+class WaitTimeout(GuestError, TimeoutError):
+    """The deadline passed before that for which a program waited. The message says what the guest printed last."""
+
+
+class NotMapped(GuestError, LookupError):
+    """There is nothing at that guest address."""

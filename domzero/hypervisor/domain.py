@@ -102,6 +102,8 @@ class Domain:
     """Called after each hypercall that came up here with name, arguments and result."""
     intercept: Callable[[Vcpu, Operation, list[int]], int] | None = None
     """Answers in place of the hypercalls that come up here; `hypercalls.table.answer` is how they are answered."""
+    on_trap: Callable[[Vcpu, _machine.ExitTrap], None] | None = None
+    """Called after an exception that the machine watches was delivered (`_machine.Vcpu.watch_traps`)."""
     hypercall_counts: Counter[str] = field(default_factory=Counter)
     logged_once: set[str] = field(default_factory=set)
     pirqs_taken: set[int] = field(default_factory=set)

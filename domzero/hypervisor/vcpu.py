@@ -331,6 +331,9 @@ class Vcpu:
                 self.domain.crash(f"not supported: {reason}")
             case _machine.ExitDeadline():
                 self._refresh_time(self.domain.host.now_ns())
+            case _machine.ExitTrap():
+                if self.domain.on_trap is not None:
+                    self.domain.on_trap(self, exit_)
             case _machine.ExitBudget() | _machine.ExitInterrupted():
                 pass
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = {"errors": 0, "abi": 0, "hypervisor": 1, "builder": 2, "dom0": 3, "debug": 3, "lab": 3, "cli": 4}
+LAYERS = {"errors": 0, "abi": 0, "hypervisor": 1, "builder": 2, "dom0": 3, "debug": 3, "guest": 4, "lab": 5, "cli": 6}
 MAX_LINES = 600
 
 

@@ -1,6 +1,7 @@
 //! `Exit` as Python classes.
 
 use domzero_machine::cpu::fault::PrivInsn;
+use domzero_machine::pv::SeenTrap;
 use domzero_machine::Exit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -53,6 +54,29 @@ impl ExitFault {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str, &'static str, &'static str) {
         ("vector", "error_code", "cr2", "reason")
+    }
+}
+
+#[pyclass(frozen, get_all, module = "domzero._machine")]
+pub struct ExitTrap {
+    vector: u8,
+    error_code: Option<u32>,
+    cr2: u64,
+    rip: u64,
+    in_kernel: bool,
+}
+
+#[pymethods]
+impl ExitTrap {
+    #[classattr]
+    fn __match_args__() -> (
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    ) {
+        ("vector", "error_code", "cr2", "rip", "in_kernel")
     }
 }
 
@@ -137,6 +161,23 @@ pub fn to_python(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
                 error_code,
                 cr2,
                 reason,
+            },
+        )?
+        .into_any(),
+        Exit::Trap(SeenTrap {
+            vector,
+            error_code,
+            cr2,
+            rip,
+            in_kernel,
+        }) => Py::new(
+            py,
+            ExitTrap {
+                vector,
+                error_code,
+                cr2,
+                rip,
+                in_kernel,
             },
         )?
         .into_any(),

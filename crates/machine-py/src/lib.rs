@@ -15,7 +15,8 @@ mod _machine {
     use super::bare::Bare;
     #[pymodule_export]
     use super::exit::{
-        ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitUnsupported,
+        ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitTrap,
+        ExitUnsupported,
     };
     #[pymodule_export]
     use super::host::{Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, VcpuRunning};

@@ -452,6 +452,11 @@ impl Vcpu {
         self.lock()?.set_fast_hypercalls(enabled);
         Ok(())
     }
+
+    fn watch_traps(&self, vectors: Vec<u8>) -> PyResult<()> {
+        self.lock()?.watch_traps(&vectors);
+        Ok(())
+    }
 }
 
 /// The result of a page-table batch, and where it goes on: (first argument, second argument).

@@ -1,8 +1,9 @@
 //! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
 
+use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::fault::{vector, PrivInsn};
-use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
+use domzero_machine::pv::{Exit, SeenTrap};
 use domzero_machine::shared::attention;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use std::sync::atomic::Ordering;
@@ -394,4 +395,52 @@ fn syscall_in_32_bit_code_enters_the_callback_for_it() {
     assert!(v.guest_kernel());
     let f = frame(&mut v, 7);
     assert_eq!((f[0], f[2], f[3] & 0xffff), (RWX + 2, RWX + 2, 0xe023));
+}
+
+#[test]
+fn a_watched_exception_ends_the_run_at_its_handler_and_others_do_not() {
+    let seen = |vector, error_code, cr2, rip| {
+        Exit::Trap(SeenTrap {
+            vector,
+            error_code,
+            cr2,
+            rip,
+            in_kernel: true,
+        })
+    };
+    // mov rax, [0x10]
+    let load = [0x48, 0x8b, 0x04, 0x25, 0x10, 0, 0, 0];
+    let (mut v, _) = vcpu(&load);
+    v.watch_traps(&[13, 14, 255]);
+    assert_eq!(v.run(10, u64::MAX), seen(14, Some(0), 0x10, CODE));
+    assert_eq!(v.cpu.rip, HANDLER);
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }), "once only");
+    v.inject(Fault::gp());
+    let at = v.cpu.rip;
+    assert_eq!(v.run(0, u64::MAX), seen(13, Some(0), 0, at));
+
+    let (mut v, _) = vcpu(&[0xcd, 0xff]);
+    v.watch_traps(&[255]);
+    v.set_guest_kernel(true);
+    let gate = TrapGate {
+        cs: 0xe033,
+        address: HANDLER,
+        flags: 3,
+    };
+    v.set_trap(255, gate);
+    assert_eq!(v.run(10, u64::MAX), seen(255, None, 0, CODE + 2));
+
+    let (mut v, _) = vcpu(&SYSCALL);
+    v.watch_traps(&[13]);
+    let Exit::Trap(trap) = iret(&mut v, 0x53) else {
+        panic!("a #GP at the target of iret");
+    };
+    assert_eq!(
+        (trap.vector, trap.error_code, trap.rip, trap.in_kernel),
+        (13, Some(0x50), RWX, false)
+    );
+
+    let (mut v, _) = vcpu(&load);
+    v.watch_traps(&[13]);
+    assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
 }

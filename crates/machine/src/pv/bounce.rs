@@ -1,6 +1,8 @@
 //! Bounce frames: how the hypervisor enters the guest kernel for an exception, an event or a system call.
 
-use super::{rflags, selector, CallbackKind, Entry, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
+use super::{
+    rflags, selector, CallbackKind, Entry, Exit, SeenTrap, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START,
+};
 use crate::cpu::fault::{vector, Fault};
 
 /// Why the guest kernel could not be entered: the domain crashes.
@@ -167,7 +169,27 @@ impl Vcpu {
             // Faults push RF, so that the instruction does not hit its breakpoint again.
             self.cpu.debug.resume = true;
         }
-        self.bounce(gate.entry(), error_code, gate.masks_events())
+        let seen = self.look_at_trap(fault.vector, error_code, fault.cr2);
+        self.bounce(gate.entry(), error_code, gate.masks_events())?;
+        self.seen = seen.or(self.seen);
+        Ok(())
+    }
+
+    /// What is told of an exception that is about to be delivered; `None` unless it is watched.
+    pub(super) fn look_at_trap(&self, vector: u8, error_code: Option<u32>, cr2: u64) -> Option<SeenTrap> {
+        let watched = self.watched[usize::from(vector >> 6)] >> (vector & 63) & 1 != 0;
+        watched.then(|| SeenTrap {
+            vector,
+            error_code,
+            cr2: if vector == vector::PF { cr2 } else { 0 },
+            rip: self.cpu.rip,
+            in_kernel: self.guest_kernel(),
+        })
+    }
+
+    /// The exit for a watched exception that was delivered.
+    pub(super) fn seen_trap(&mut self) -> Option<Exit> {
+        self.seen.take().map(Exit::Trap)
     }
 
     /// Delivers the event upcall if events are pending and not masked. True if it did. After `UPCALLS_IN_A_ROW` of them

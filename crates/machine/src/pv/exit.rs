@@ -2,6 +2,18 @@
 
 use crate::cpu::fault::PrivInsn;
 
+/// An exception that was delivered to the guest kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenTrap {
+    pub vector: u8,
+    pub error_code: Option<u32>,
+    pub cr2: u64,
+    /// Where the guest was, as it is told.
+    pub rip: u64,
+    /// Whether its kernel was running, not one of its applications.
+    pub in_kernel: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// Hypercall `nr` with up to six arguments. Finish it with `hypercall_return`.
@@ -15,6 +27,8 @@ pub enum Exit {
         cr2: u64,
         reason: &'static str,
     },
+    /// An exception that is watched (`Vcpu::watch_traps`) was delivered; the vCPU is at its handler.
+    Trap(SeenTrap),
     /// The instruction budget is spent, exactly.
     Budget,
     /// The deadline (system time) given to `run` has passed.

@@ -30,7 +30,7 @@ impl Vcpu {
         if nr == nr::IRET {
             self.fast_counts[nr as usize] += 1;
             return match self.iret() {
-                Ok(()) => self.event(),
+                Ok(()) => self.seen_trap().or_else(|| self.event()),
                 Err(reason) => Some(Exit::Fault {
                     vector: 8,
                     error_code: None,

@@ -20,7 +20,7 @@ mod run;
 mod trap;
 
 pub use bounce::BounceError;
-pub use exit::Exit;
+pub use exit::{Exit, SeenTrap};
 pub use platform::platform;
 
 use crate::cpu::fault::Fault;
@@ -160,6 +160,10 @@ pub struct Vcpu {
     /// ds, es, fs or gs were set from outside: whether they can be loaded shows when the guest is entered.
     segments_are_new: bool,
     fast_hypercalls: bool,
+    /// Which exceptions end `run` once they are delivered: a bit per vector.
+    watched: [u64; 4],
+    /// One of them was delivered, and `run` has not ended yet.
+    seen: Option<SeenTrap>,
     /// The guest's own I/O permission bitmap: address and number of ports.
     io_bitmap: (u64, u32),
     /// An NMI waits for delivery; and none is delivered until the handler of the last one has done its iret.
@@ -208,6 +212,8 @@ impl Vcpu {
             injected: None,
             segments_are_new: false,
             fast_hypercalls: true,
+            watched: [0; 4],
+            seen: None,
             io_bitmap: (0, 0),
             nmi_pending: false,
             nmi_masked: false,
@@ -312,6 +318,15 @@ impl Vcpu {
 
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
         self.fast_hypercalls = enabled;
+    }
+
+    /// Makes `run` end with `Exit::Trap` after each delivery of one of these exceptions to the guest kernel.
+    pub fn watch_traps(&mut self, vectors: &[u8]) {
+        self.watched = [0; 4];
+        for &v in vectors {
+            self.watched[usize::from(v >> 6)] |= 1 << (v & 63);
+        }
+        self.seen = None;
     }
 
     pub fn set_ts(&mut self, ts: bool) {

@@ -41,6 +41,9 @@ impl Vcpu {
                 return exit;
             }
         }
+        if let Some(exit) = self.seen_trap() {
+            return exit;
+        }
         let clock = self.cpu.domain.machine.clock.clone();
         let mut left = budget;
         loop {

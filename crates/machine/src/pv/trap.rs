@@ -37,7 +37,7 @@ impl Vcpu {
     /// Delivers `f`, or ends in the exit that crashes the domain.
     pub(super) fn fault(&mut self, f: Fault) -> Option<Exit> {
         match self.deliver(f) {
-            Ok(()) => None,
+            Ok(()) => self.seen_trap(),
             Err(reason) => Some(Exit::Fault {
                 vector: f.vector,
                 error_code: f.error_code,
@@ -142,7 +142,9 @@ impl Vcpu {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
             return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
         }
-        self.bounced(gate.entry(), gate.masks_events(), "software interrupt")
+        let seen = self.look_at_trap(v, None, 0);
+        let exit = self.bounced(gate.entry(), gate.masks_events(), "software interrupt");
+        exit.or(seen.map(Exit::Trap))
     }
 
     fn privileged(&mut self, insn: PrivInsn, len: u8) -> Option<Exit> {
