@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,8 +21,6 @@ from domzero.guest.registers import GuestVcpu
 from domzero.guest.start import Start
 from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.vcpu import Vcpu
-
-_LOG_LINES = 1000
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,7 +49,7 @@ class Guest:
     from any thread but, other than where it says so, not from hooks.
     """
 
-    def __init__(self, start: Start, log: deque[str]) -> None:
+    def __init__(self, start: Start, log: Sequence[str]) -> None:
         self._start: Start | None = start
         self._domain = start.domain
         self._lock = start.host.lock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from domzero import _machine
@@ -10,11 +9,11 @@ from domzero.abi.arch_x86 import FLAT_COMPAT_RING1_CS, FLAT_COMPAT_RING1_DS, FLA
 from domzero.abi.layout import layout_for
 from domzero.abi.x86 import Vector
 from domzero.abi.xen import DOMID_SELF, PAGE_SIZE, Hypercall, VmAssistType, mmu_update, mmuext_op
-from domzero.builder.domain import build_domain
 from domzero.builder.image import KernelImage, parse_kernel
-from domzero.hypervisor.clock import VirtualClock
+from domzero.dom0.config import DomainConfig
+from domzero.guest.guest import Guest
+from domzero.guest.start import Start
 from domzero.hypervisor.crash import report_fault
-from domzero.hypervisor.host import Host
 from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
 from domzero.lab.listing import Listing
 
@@ -45,7 +44,8 @@ class Event:
 
 
 class PvGuest:
-    """A domain with one vCPU and a lab program as its kernel. Its thread is never started: `step` runs it."""
+    """A guest with one vCPU and a lab program as its kernel. Its thread is never started: `step` runs it here, as the
+    lessons are about each way out of the processor, which `Guest.step` deals with by itself."""
 
     def __init__(self, program: Listing, *, traps: bool = True, image: KernelImage | None = None) -> None:
         self.program = program
@@ -55,9 +55,11 @@ class PvGuest:
         self._traps_va = program.virt_base + _TRAPS
         self.log: list[str] = []
         pages = PAGES if image is None else 24576
-        self.host = Host(pages * PAGE_SIZE >> 20, clock=VirtualClock(), seed=1, log=self.log.append)
-        self.built = build_domain(self.host, image or parse_kernel(program.elf(), program.name), pages=pages)
-        self.domain = self.built.domain
+        kernel = image or parse_kernel(program.elf(), program.name)
+        config = DomainConfig(kernel=program.name, name=program.name, memory_mib=pages * PAGE_SIZE >> 20, seed=1)
+        self.guest = Guest(Start(config, kernel, b"", self.log.append, virtual_time=True), self.log)
+        self.domain = self.guest.domain
+        self.host = self.domain.host
         self.vcpu = self.domain.vcpus[0]
         self.hw = self.vcpu.hw
         self.hw.set_fast_hypercalls(False)
@@ -70,7 +72,7 @@ class PvGuest:
 
     def close(self) -> None:
         """Gives everything back."""
-        self.host.close()
+        self.guest.close()
 
     # --- running
 
@@ -156,23 +158,18 @@ class PvGuest:
 
     def frame_of(self, va: int) -> int:
         """Machine frame behind an address of the kernel."""
-        maddr = self.hw.translate(va)
-        if maddr is None:
-            raise ValueError(f"{va:#x} is not mapped")
-        return maddr // PAGE_SIZE
+        return self.guest.virtual.to_machine(va) // PAGE_SIZE
 
     def entry_address(self, va: int) -> int:
         """Machine address of the L1 entry of `va`."""
-        level, table, index, _ = self.hw.page_walk(va)[-1]
-        if level != 1:
+        entry = self.guest.page_walk(va).entries[-1]
+        if entry.level != 1:
             raise ValueError(f"{va:#x} has no L1 entry")
-        return table * PAGE_SIZE + index * 8
+        return entry.table_mfn * PAGE_SIZE + entry.index * 8
 
     def va_of(self, mfn: int) -> int:
         """Where the kernel's initial mapping shows a frame."""
-        first, _ = self.host.machine.m2p
-        (pfn,) = struct.unpack("<Q", self.host.machine.read(first * PAGE_SIZE + 8 * mfn, 8))
-        return self.program.virt_base + int(pfn) * PAGE_SIZE
+        return self.program.virt_base + self.guest.machine.to_physical(mfn * PAGE_SIZE)
 
 
 def _hypercall_name(nr: int) -> str:
