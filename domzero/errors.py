@@ -1,5 +1,9 @@
 """Errors that a person sees: one line that says what is wrong and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class DomzeroError(Exception):
     """Something the user can do something about.
@@ -26,6 +30,21 @@ class ImageError(DomzeroError):
 
 class ConfigError(DomzeroError):
     """A configuration value that cannot be used (exit status 2)."""
+
+
+class ConfigErrors(ConfigError):
+    """Several of them at once, such as all problems of a file; as one error it is the first of them.
+
+    :param errors: at least one.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        first = errors[0]
+        super().__init__(first.message, key=first.key, hint=first.hint)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
 
 
 class ResourceError(DomzeroError):

@@ -12,7 +12,7 @@ from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.control import config_to_json
-from domzero.errors import ConfigError
+from domzero.errors import ConfigError, ImageError
 
 DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
 xl.cfg's syntax (which come after the file's), or from the options; options win."""
@@ -22,6 +22,7 @@ EPILOG = """examples:
   domzero create --kernel vmlinuz --ramdisk initrd.img --cmdline console=hvc0 --memory 256 --name guest
   domzero create --image debian --name guest -c"""
 
+_FILE_MAX = 1 << 20
 _EXIT = {"poweroff": 0, "crash": 3, "reboot": 4, "suspend": 5, "watchdog": 6}
 
 
@@ -92,34 +93,42 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     path = args.defconfig
     if path is None and words and "=" not in words[0]:
         path = words.pop(0)
-    values: dict[str, xlcfg.Value] = {}
+    settings: xlcfg.Settings = {}
     if path is not None:
-        try:
-            values = xlcfg.parse_values(Path(path).read_text(), path)
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path}: not a text file") from None
+        settings = xlcfg.parse(read_text(path), path)
     elif not words and args.kernel is None and args.image is None:
         raise ConfigError("nothing to create: give a configuration file, --kernel FILE or --image NAME")
-    values |= xlcfg.parse_extra(words)
+    settings = xlcfg.parse_words(words, settings)
     if args.image is not None:
         from domzero.dom0.images.cache import ImageCache
 
         image = ImageCache().find(args.image)
-        values |= {"kernel": str(image.kernel), "ramdisk": str(image.ramdisk), "cmdline": image.cmdline}
+        found = {"kernel": str(image.kernel), "ramdisk": str(image.ramdisk), "cmdline": image.cmdline}
+        settings |= {key: xlcfg.Setting(value, "--image") for key, value in found.items()}
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
-            values[key] = value
+            settings[key] = xlcfg.Setting(str(value), f"--{key}")
     if path is None:
-        values.setdefault("name", f"guest-{uuid.uuid4().hex[:6]}")
-    parsed = xlcfg.from_values(values)
+        settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", "default"))
+    parsed = xlcfg.from_settings(settings)
     config = parsed.config
     config.paused = args.paused
     config.kernel = str(Path(config.kernel).absolute())
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     return config, parsed.warnings
+
+
+def read_text(path: str) -> str:
+    """A configuration file's text. ConfigError."""
+    from domzero.builder.files import read_file
+
+    try:
+        return read_file(path, "file", _FILE_MAX).decode()
+    except ImageError as error:
+        raise ConfigError(error.message) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
 
 
 def request_body(config: DomainConfig) -> Json:

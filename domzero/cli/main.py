@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parse(arguments)
         return int(args.handler(args))
     except (ConfigError, ImageError) as error:
-        print(f"domzero: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"domzero: {line}", file=sys.stderr)
         return ExitStatus.USAGE
     except DomzeroError as error:
         print(f"domzero: {error}", file=sys.stderr)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid as uuid_module
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from domzero.errors import ConfigError
+from domzero.dom0.names import NAME_MAX, is_text, name_fault
+from domzero.errors import ConfigError, ConfigErrors
 
 MEMORY_MIN_MIB = 4
 MEMORY_MAX_MIB = 512 * 1024
@@ -17,7 +19,6 @@ EVENT_CHANNELS_MAX = (1 << 17) - 1
 GRANT_FRAMES_MAX = 1024
 MAPTRACK_FRAMES_MAX = 1 << 20
 CMDLINE_MAX = 1023  # MAX_GUEST_CMDLINE with its terminator
-NAME_MAX = 128
 
 
 class Action(str, Enum):
@@ -71,27 +72,34 @@ class DomainConfig:
         return self.memory_mib if self.maxmem_mib is None else self.maxmem_mib
 
     def check(self) -> None:
-        """Raises ConfigError, with the key at fault, for what cannot be a domain. Does not open files."""
+        """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
+        if not self.name:
+            name = Path(self.kernel).name[:NAME_MAX]
+            self.name = name if name_fault(name) is None else "domain"
+        if errors := list(self._errors()):
+            raise ConfigErrors(errors)
+
+    def _errors(self) -> Iterator[ConfigError]:
         if not self.kernel:
-            raise ConfigError("no kernel given", key="kernel")
+            yield ConfigError("no kernel given", key="kernel")
+        for key, path in (("kernel", self.kernel), ("ramdisk", self.ramdisk or "")):
+            if not is_text(path):
+                yield ConfigError("a path is UTF-8 text without NUL", key=key)
         if not MEMORY_MIN_MIB <= self.memory_mib <= MEMORY_MAX_MIB:
-            raise ConfigError(
-                f"{self.memory_mib} MiB is not possible: {MEMORY_MIN_MIB} to {MEMORY_MAX_MIB} MiB", key="memory"
-            )
-        if not self.memory_mib <= self.static_max_mib <= MEMORY_MAX_MIB:
-            raise ConfigError(
+            what = f"{self.memory_mib} MiB is not possible: {MEMORY_MIN_MIB} to {MEMORY_MAX_MIB} MiB"
+            yield ConfigError(what, key="memory")
+        elif not self.memory_mib <= self.static_max_mib <= MEMORY_MAX_MIB:
+            yield ConfigError(
                 f"{self.static_max_mib} MiB is not possible: from the {self.memory_mib} MiB that the domain starts "
                 f"with to {MEMORY_MAX_MIB} MiB",
                 key="maxmem",
             )
         if not 1 <= self.vcpus <= VCPUS_MAX:
-            raise ConfigError(f"{self.vcpus} is not possible: 1 to {VCPUS_MAX}", key="vcpus")
-        if len(self.cmdline.encode()) > CMDLINE_MAX or "\0" in self.cmdline:
-            raise ConfigError(f"at most {CMDLINE_MAX} bytes, without NUL", key="cmdline")
-        if not self.name:
-            self.name = Path(self.kernel).name[:NAME_MAX] or "domain"
-        if len(self.name) > NAME_MAX or any(c in "/\0\n" for c in self.name):
-            raise ConfigError(f"at most {NAME_MAX} characters, without '/'", key="name")
+            yield ConfigError(f"{self.vcpus} is not possible: 1 to {VCPUS_MAX}", key="vcpus")
+        if not is_text(self.cmdline) or len(self.cmdline.encode()) > CMDLINE_MAX:
+            yield ConfigError(f"at most {CMDLINE_MAX} bytes of UTF-8 text, without NUL", key="cmdline")
+        if fault := name_fault(self.name):
+            yield ConfigError(fault, key="name")
         for key, least, most in (
             ("max_event_channels", 1, EVENT_CHANNELS_MAX),
             ("max_grant_frames", 1, GRANT_FRAMES_MAX),
@@ -99,14 +107,14 @@ class DomainConfig:
             ("max_grant_version", 1, 2),
         ):
             if not least <= getattr(self, key) <= most:
-                raise ConfigError(f"{getattr(self, key)} is not possible: {least} to {most}", key=key)
+                yield ConfigError(f"{getattr(self, key)} is not possible: {least} to {most}", key=key)
         if self.engine in ("translator", "kvm"):
-            raise ConfigError(
+            yield ConfigError(
                 f"the {self.engine} engine is not here yet", key="engine", hint="use 'interpreter' or 'auto'"
             )
-        if self.engine not in ("auto", "interpreter"):
-            raise ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
+        elif self.engine not in ("auto", "interpreter"):
+            yield ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
         if self.disks:
-            raise ConfigError("block devices are not here yet", key="disk")
+            yield ConfigError("block devices are not here yet", key="disk")
         if self.vifs:
-            raise ConfigError("network interfaces are not here yet", key="vif")
+            yield ConfigError("network interfaces are not here yet", key="vif")

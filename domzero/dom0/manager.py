@@ -12,9 +12,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
-from domzero.dom0.config import MEMORY_MIN_MIB, NAME_MAX, Action, DomainConfig
+from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
 from domzero.dom0.control import Json
 from domzero.dom0.hostinfo import memory_mib
+from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
 from domzero.dom0.records import DomainLog, DomainState, Exit, ExitReason, Record
 from domzero.dom0.workers import Worker, WorkerGone
 from domzero.dom0.xenstore import Store
@@ -67,12 +68,17 @@ class Manager:
         return [*self._ended.values(), *records] if ended else records
 
     def find(self, key: str) -> Record:
-        """The domain of this name, domid or uuid; one that ended if none lives. NotFound."""
+        """The domain of this domid, uuid or name, tried in this order; one that ended if none lives. NotFound."""
+        identity = as_uuid(key)
         for records in (self._live.values(), reversed(self._ended.values())):
             for record in records:
-                if key in (record.name, str(record.uuid)) or (record.domid is not None and key == str(record.domid)):
+                if is_domid(key):
+                    found = str(record.domid) == (key.lstrip("0") or "0")
+                else:
+                    found = record.name == key if identity is None else record.uuid == identity
+                if found:
                     return record
-        raise NotFound(f"no such domain: {key}", hint="`domzero list` shows what there is")
+        raise NotFound(f"no such domain: {shown(key[:NAME_MAX])}", hint="`domzero list` shows what there is")
 
     # --- creating
 
@@ -106,7 +112,7 @@ class Manager:
                 raise NameInUse(f"domain {record.domid} has the name {name!r} already", key="name")
             if record.uuid == identity:
                 raise NameInUse(f"domain {record.domid} has this uuid already", key="uuid")
-        if name == "Domain-0":
+        if name == DOMAIN_0:
             raise NameInUse("Domain-0 is the name of Domain 0", key="name")
 
     def _check_memory(self, wanted_mib: int) -> None:
@@ -196,8 +202,7 @@ class Manager:
 
     async def rename(self, record: Record, name: str) -> None:
         """Gives a domain another name; NameInUse."""
-        if not name or len(name) > NAME_MAX or any(c in "/\0\n" for c in name):
-            raise ConfigError(f"1 to {NAME_MAX} characters, without '/'", key="name")
+        check_name(name)
         self._check_unique(name, None, besides=record)
         record.config.name = name
         if not record.ending:

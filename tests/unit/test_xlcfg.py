@@ -4,7 +4,7 @@ import pytest
 
 from domzero.dom0 import xlcfg
 from domzero.dom0.config import Action
-from domzero.errors import ConfigError
+from domzero.errors import ConfigError, ConfigErrors
 
 MINIMAL = 'name="a"; kernel="/k"\n'
 
@@ -44,16 +44,6 @@ def test_cmdline_wins_over_root_and_extra_with_a_warning() -> None:
     assert parsed.warnings == ["root ignored, as cmdline is given"]
 
 
-def test_values_of_all_kinds_are_read() -> None:
-    text = """a=010;b=0x1F;c='it"s'; d="tab\\tquote\\"" ;e=[1,"two",[3],]
-f=[ # comment
- 'x',
- 'y'
-]"""
-    values = xlcfg.parse_values(text)
-    assert values == {"a": 8, "b": 31, "c": 'it"s', "d": 'tab\tquote"', "e": [1, "two", [3]], "f": ["x", "y"]}
-
-
 def test_words_of_the_command_line_come_last_and_may_lack_their_quotes() -> None:
     config = xlcfg.load(MINIMAL + "memory=64", extra=["memory=128", "name=other", "vcpus='3'; extra='a b'"]).config
     assert (config.memory_mib, config.name, config.vcpus, config.cmdline) == (128, "other", 3, "a b")
@@ -67,11 +57,12 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("memory='lots'", "memory", "expected a number"),
         ("memory=0", "memory", "0 MiB"),
-        ("vcpus=[1]", "vcpus", "expected a number"),
-        ("kernel=5", "kernel", "quoted string"),
+        ("memory='-1'", "memory", "-1 MiB"),
         ("name=''", "name", "missing"),
+        ("name=['x']", "name", "missing"),
+        ("name=27", "name", "domid"),
+        ("name='..'", "name", "not '.' or '..'"),
         ("type='hvm'", "type", "not supported yet"),
         ("type='vm'", "type", "no such type"),
         ("builder='hvm'", "builder", "not supported yet"),
@@ -82,18 +73,20 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("pci=['01:00.0']", "pci", "not supported yet"),
         ("cpus='0-3'", "cpus", "not supported yet"),
         ("cap=50", "cap", "not supported yet"),
-        ("memory=128; maxmem=64", "maxmem", "less than"),
-        ("memory=128; maxmem=1024", "maxmem", "not supported yet"),
-        ("vif=''", "vif", "list of quoted strings"),
-        ("disk=[1]", "disk", "list of quoted strings"),
+        ("memory=128; maxmem=64", "maxmem", "64 MiB is not possible"),
+        ("max_grant_frames=0", "max_grant_frames", "0 is not possible"),
+        ("max_event_channels='-1'", "max_event_channels", "-1 is not possible"),
+        ("vcpus=2; maxvcpus=4", "maxvcpus", "not supported yet"),
+        ("vif=['']", "vif", "not here yet"),
+        ("disk=[1]", "disk", "not here yet"),
         ("memory=", "memory", "line 2: expected a value, found nothing"),
         ("memory=many", "memory", "line 2: expected a value, found 'many' (a string needs quotes)"),
         ("vif=['' 'x']", "vif", "line 2: expected ',' or ']'"),
         ("vif=['',", "vif", "expected a value, found nothing"),
         ("memory 5", "memory", "line 2: expected '='"),
         ("memory=5 5", "memory", "line 2: expected the end of the line"),
-        ("x='open", None, "line 2: a string that does not end"),
-        ("x=5 & y=6", None, "line 2: a stray '&'"),
+        ("x='open", "x", "line 2: a string that does not end"),
+        ("x=5 & y=6", "x", "line 2: expected the end of the line after x's value, found '&'"),
         ("'x'=5", None, "line 2: expected a key"),
     ],
 )
@@ -109,3 +102,59 @@ def test_mandatory_keys_are_asked_for(text: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         xlcfg.load(text)
     assert caught.value.key == key
+
+
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        xlcfg.load("memory=1; vcpus=99; on_crash='x'; uuid='y'; disk=['z']; pci=['q']; type='hvm'; name='7'")
+    keys = [error.key for error in caught.value.errors]
+    assert sorted(map(str, keys)) == sorted(
+        ["memory", "vcpus", "on_crash", "uuid", "disk", "pci", "type", "name", "kernel"]
+    )
+    assert len(str(caught.value).splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("memory='512M'", "memory ignored: expected a number, found '512M'"),
+        ("memory='08'", "memory ignored: expected a number, found '08'"),
+        ("vcpus=[1]", "vcpus ignored: expected a number, found a list"),
+        ("vcpus=1; vcpus+=2", "vcpus ignored: expected a number that is not made with +=, found '12'"),
+        ("vif='x'", "vif ignored: expected a list of strings, found 'x'"),
+        ("disk=[['x']]", "disk ignored: expected a list of strings, found a list"),
+        ("pci='x'", "pci ignored: expected a list, found 'x'"),
+        ("bootloader=['x']", "bootloader ignored: expected a string, found a list"),
+        ("ramdisk=['x']", "ramdisk ignored: expected a string, found a list"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_ignored_with_a_warning_as_in_xl(text: str, warning: str) -> None:
+    parsed = xlcfg.load(MINIMAL + text)
+    assert parsed.warnings == [f"xl.cfg, line 2: {warning}"]
+    assert (parsed.config.memory_mib, parsed.config.vcpus, parsed.config.vifs) == (256, 1, [])
+
+
+def test_values_that_read_otherwise_in_other_languages_are_read_as_by_xl() -> None:
+    text = """name=5e3; kernel=7; memory="0x100"; vcpus='02'; cap="0"; pvshim='0'; vncdisplay=08; max_event_channels=08
+extra='a'
+extra+=' b'
+vfb=[]
+vfb+=[]
+x.y=1"""
+    parsed = xlcfg.load(text)
+    config = parsed.config
+    assert (config.name, config.kernel, config.memory_mib, config.vcpus) == ("5e3", "7", 256, 2)
+    assert config.cmdline == "a b"
+    assert parsed.warnings == [
+        "unknown key x.y ignored",
+        "xl.cfg, line 1: max_event_channels ignored: expected a number, found '08'",
+    ]
+
+
+def test_memory_beyond_the_start_and_limits_are_the_domains() -> None:
+    config = xlcfg.load(
+        MINIMAL + "memory=128; maxmem=1024; max_event_channels=77; max_grant_frames='0x20'; max_grant_version=1"
+    ).config
+    assert (config.memory_mib, config.static_max_mib) == (128, 1024)
+    assert (config.max_event_channels, config.max_grant_frames, config.max_grant_version) == (77, 32, 1)
+    assert xlcfg.load(MINIMAL + "maxmem=77").config.memory_mib == 77

@@ -15,11 +15,11 @@ from domzero.dom0.config import (
     MAPTRACK_FRAMES_MAX,
     MEMORY_MAX_MIB,
     MEMORY_MIN_MIB,
-    NAME_MAX,
     VCPUS_MAX,
     Action,
     DomainConfig,
 )
+from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import DomainState, Exit, ExitReason, Record
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]

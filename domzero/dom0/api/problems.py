@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
 from domzero.dom0.manager import BadState, NameInUse, NotFound
-from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
+from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -43,11 +43,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 def problem_of(error: DomzeroError) -> Problem:
     """The answer to an error of ours."""
     status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
-    text = f"{error.message} ({error.hint})" if error.hint else error.message
     errors = []
-    if error.key is not None:
-        errors.append(FieldError(field=_FIELD_OF_KEY.get(error.key, error.key), message=text))
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=str(error), code=code, errors=errors)
+    for one in error.errors if isinstance(error, ConfigErrors) else (error,):
+        if one.key is not None:
+            text = f"{one.message} ({one.hint})" if one.hint else one.message
+            errors.append(FieldError(field=_FIELD_OF_KEY.get(one.key, one.key), message=text))
+    detail = str(error).replace("\n", "; ")
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors)
 
 
 def respond(problem: Problem) -> JSONResponse:
