@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from domzero.dom0.names import is_text, shown
 from domzero.dom0.paths import existing_socket
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
@@ -72,7 +73,7 @@ class Dom0:
             raise self._not_running(error) from error
         except httpx.HTTPError as error:
             raise DomzeroError(f"Domain 0 broke off: {error or type(error).__name__}") from error
-        if response.status_code >= 400:
+        if response.status_code >= 300:  # no redirect is Domain 0's
             raise _error_of(response)
         return response
 
@@ -82,17 +83,17 @@ class Dom0:
 
     def domain(self, key: str) -> Json:
         """One domain, by name, domid or uuid."""
-        found: Json = self.get(f"/domains/{quote(key, safe='')}")
+        found: Json = self.get(domain_path(key))
         return found
 
     def act(self, key: str, action: str) -> Json:
         """POST of an action on a domain."""
-        answer: Json = self.request("POST", f"/domains/{quote(key, safe='')}/{action}").json()
+        answer: Json = self.request("POST", f"{domain_path(key)}/{action}").json()
         return answer
 
     def patch(self, key: str, **changes: object) -> Json:
         """Changes a domain."""
-        answer: Json = self.request("PATCH", f"/domains/{quote(key, safe='')}", changes).json()
+        answer: Json = self.request("PATCH", domain_path(key), changes).json()
         return answer
 
     def wait_ended(self, key: str, timeout: float | None = None) -> Json:
@@ -100,7 +101,7 @@ class Dom0:
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = 30.0 if end is None else min(30.0, end - time.monotonic())
-            domain: Json = self.get(f"/domains/{quote(key, safe='')}/wait", timeout=max(left, 0.1))
+            domain: Json = self.get(f"{domain_path(key)}/wait", timeout=max(left, 0.1))
             if not domain["exists"] or (end is not None and time.monotonic() >= end):
                 return domain
             if domain["exit"] and domain["state"] in ("shutdown", "crashed") and _preserved(domain):
@@ -126,7 +127,7 @@ class Dom0:
         from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect, unix_connect
 
-        uri = f"ws://{self._base.removeprefix('http://')}/v1/domains/{quote(key, safe='')}/console/stream"
+        uri = f"ws://{self._base.removeprefix('http://')}/v1{domain_path(key)}/console/stream"
         uri += "" if history else "?history=false"
         try:
             if self._path is not None:
@@ -142,6 +143,13 @@ class Dom0:
         if self._path is not None and isinstance(error.__cause__ or error, PermissionError):
             return DomzeroError(f"no permission to open {where}")
         return DomzeroError(f"Domain 0 is not running at {where}", hint=NOT_RUNNING_HINT)
+
+
+def domain_path(key: str) -> str:
+    """The path of a domain's routes; DomzeroError for what would make another path."""
+    if key in ("", ".", "..") or "/" in key or not is_text(key):
+        raise DomzeroError(f"no such domain: {shown(key)!r}", hint="`domzero list` shows what there is")
+    return f"/domains/{quote(key, safe='')}"
 
 
 def _preserved(domain: Json) -> bool:

@@ -104,12 +104,12 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
 
         image = ImageCache().find(args.image)
         found = {"kernel": str(image.kernel), "ramdisk": str(image.ramdisk), "cmdline": image.cmdline}
-        settings |= {key: xlcfg.Setting(value, "--image") for key, value in found.items()}
+        settings |= {key: xlcfg.Setting(value, "") for key, value in found.items()}
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
-            settings[key] = xlcfg.Setting(str(value), f"--{key}")
+            settings[key] = xlcfg.Setting(str(value), "")
     if path is None:
-        settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", "default"))
+        settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)
     config = parsed.config
     config.paused = args.paused

@@ -7,6 +7,7 @@ takes the parsed arguments and returns the exit status. One module may register 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -74,12 +75,26 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return args
 
 
+def _text_of(error: OSError) -> str:
+    what = f"{error.filename}: " if error.filename is not None else ""
+    return what + (error.strerror or str(error) or type(error).__name__)
+
+
+def _drop_output() -> None:
+    """Lets what is still buffered for stdout go nowhere: the interpreter would write it at its end, and complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `domzero` command. Returns the exit status; bad usage leaves through SystemExit(2)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parse(arguments)
-        return int(args.handler(args))
+        status = int(args.handler(args))
+        sys.stdout.flush()  # here its failure can still be told
+        return status
     except (ConfigError, ImageError) as error:
         for line in str(error).splitlines():
             print(f"domzero: {line}", file=sys.stderr)
@@ -87,8 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DomzeroError as error:
         print(f"domzero: {error}", file=sys.stderr)
         return ExitStatus.FAILED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: nothing left to say, and no traceback at exit either
+    except BrokenPipeError:  # the reader has gone: nothing left to say
+        _drop_output()
+        return ExitStatus.FAILED
+    except OSError as error:
+        print(f"domzero: {_text_of(error)}", file=sys.stderr)
+        _drop_output()
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return ExitStatus.SIGINT

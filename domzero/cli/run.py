@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from domzero.cli.status import ExitStatus
+from domzero.dom0.names import shown
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class _Runner:
         if problems and not self._unsound:
             self._unsound = True
             for line in problems:
-                print(f"domzero: audit: {line}", file=sys.stderr)
+                print(f"domzero: audit: {shown(line)}", file=sys.stderr)
         return not self._unsound
 
     def _audit_often(self, session: DomainSession) -> None:
@@ -263,9 +264,9 @@ class _Runner:
         detail = list(ending.detail) if ending is not None else []
         if status is ExitStatus.CRASH:
             for line in self._log:  # the crash report is in there
-                print(line, file=sys.stderr)
+                print(shown(line), file=sys.stderr)
         if status is not ExitStatus.OK or os.isatty(2):
-            why = f": {detail[0]}" if detail and status is ExitStatus.CRASH else ""
+            why = f": {shown(detail[0])}" if detail and status is ExitStatus.CRASH else ""
             print(f"domzero: {_WORDS[status]} after {seconds:.1f} s{why}", file=sys.stderr)
         if self._args.json:
             kind = ending.kind.value if ending is not None and self._stopped_by is None else _NAMES[status]

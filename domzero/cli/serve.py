@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from domzero.cli.status import ExitStatus
+from domzero.dom0.names import shown
 
 DESCRIPTION = """Domain 0: creates, configures and ends domains, for whoever talks to it over HTTP.
 
@@ -45,6 +46,13 @@ def handle(args: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="domzero: %(message)s"
     )
+
+    def show_controls(record: logging.LogRecord) -> bool:
+        """Lines of guests are among them: what would move the terminal's cursor is shown instead."""
+        record.msg, record.args = shown(record.getMessage()), None
+        return True
+
+    logging.getLogger().handlers[0].addFilter(show_controls)
 
     def announce(where: str) -> None:
         print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)

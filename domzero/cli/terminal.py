@@ -11,6 +11,8 @@ import tty
 from collections.abc import Callable
 from types import TracebackType
 
+from domzero.dom0.names import shown
+
 ESCAPE = 0x1D
 """Ctrl-]: leaves the console."""
 
@@ -187,6 +189,6 @@ class InputReader:
 
 
 def say(text: str) -> None:
-    """A line on stderr, right in a raw terminal as well."""
-    sys.stderr.write(text + ("\r\n" if os.isatty(2) else "\n"))
+    """A line on stderr, right in a raw terminal as well; controls in it, which may be a guest's, are shown."""
+    sys.stderr.write(shown(text) + ("\r\n" if os.isatty(2) else "\n"))
     sys.stderr.flush()

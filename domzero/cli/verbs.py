@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
-from domzero.cli.api_client import Dom0, add_connection_options
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
+from domzero.dom0.names import shown
 from domzero.errors import ConfigError, DomzeroError
 
 Json = dict[str, Any]
@@ -99,7 +99,7 @@ def _action(action: str) -> Callable[[argparse.Namespace], int]:
 def audit(args: argparse.Namespace) -> int:
     """`audit`: status 1 when something is wrong."""
     with Dom0.from_args(args) as dom0:
-        found = dom0.get(f"/domains/{quote(args.domain, safe='')}/audit")
+        found = dom0.get(f"{domain_path(args.domain)}/audit")
     problems: list[str] = found["problems"]
     _print(args, found, "\n".join(problems) or "nothing is wrong")
     return ExitStatus.FAILED if problems else ExitStatus.OK
@@ -127,7 +127,7 @@ def console(args: argparse.Namespace) -> int:
     """`console`."""
     with Dom0.from_args(args) as dom0:
         if args.history:
-            data = dom0.request("GET", f"/domains/{quote(args.domain, safe='')}/console").content
+            data = dom0.request("GET", f"{domain_path(args.domain)}/console").content
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             return ExitStatus.OK
@@ -170,7 +170,7 @@ def _wait(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) -> N
 def destroy(args: argparse.Namespace) -> int:
     """`destroy`."""
     with Dom0.from_args(args) as dom0:
-        dom0.request("DELETE", f"/domains/{quote(args.domain, safe='')}")
+        dom0.request("DELETE", domain_path(args.domain))
     return _print(args, {}, None)
 
 
@@ -195,7 +195,7 @@ def show_log(args: argparse.Namespace) -> int:
         lines = dom0.get("/host/dmesg")["lines"]
         if args.clear:
             dom0.request("DELETE", "/host/dmesg")
-        return _print(args, lines, "\n".join(lines) if lines else None)
+        return _print(args, lines, "\n".join(map(shown, lines)) if lines else None)
 
 
 def info(args: argparse.Namespace) -> int:

@@ -200,10 +200,26 @@ class Manager:
         else:
             await self._end(record, Exit(ExitReason.DESTROYED, "destroyed by request"), DomainState.DESTROYED)
 
+    def check_changes(self, record: Record, *, name: str | None, memory_target_mib: int | None, runs: bool) -> None:
+        """Raises what `rename` and `set_memory_target` would, without changing anything.
+
+        :param runs: the domain must run for other changes, too.
+        """
+        if name is not None:
+            check_name(name)
+            self._check_unique(name, None, besides=record)
+        if memory_target_mib is not None or runs:
+            self._check_runs(record)
+        most = record.config.static_max_mib
+        if memory_target_mib is not None and not MEMORY_MIN_MIB <= memory_target_mib <= most:
+            raise ConfigError(
+                f"{memory_target_mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
+                key="memory_target_mib",
+            )
+
     async def rename(self, record: Record, name: str) -> None:
         """Gives a domain another name; NameInUse."""
-        check_name(name)
-        self._check_unique(name, None, besides=record)
+        self.check_changes(record, name=name, memory_target_mib=None, runs=False)
         record.config.name = name
         if not record.ending:
             for path in (f"/local/domain/{record.domid}/name", f"/vm/{record.uuid}/name"):
@@ -213,13 +229,7 @@ class Manager:
 
     async def set_memory_target(self, record: Record, mib: int) -> None:
         """Asks the guest's balloon driver for this amount of memory."""
-        self._check_runs(record)
-        most = record.config.static_max_mib
-        if not MEMORY_MIN_MIB <= mib <= most:
-            raise ConfigError(
-                f"{mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
-                key="memory_target_mib",
-            )
+        self.check_changes(record, name=None, memory_target_mib=mib, runs=True)
         record.memory_target_mib = mib
         self.store.write(f"/local/domain/{record.domid}/memory/target", mib * 1024)
 

@@ -215,12 +215,12 @@ class _Reader:
 
     def _error(self, key: str, message: str, hint: str | None = None) -> None:
         setting = self.settings.get(key)
-        self.errors.append(ConfigError(f"{setting.where}: {message}" if setting else message, key=key, hint=hint))
+        self.errors.append(ConfigError((setting.where if setting else "") + message, key=key, hint=hint))
 
     def _ignored(self, key: str, expected: str) -> bool:
         setting = self.settings[key]
         shown = f"{str(setting.value)[:60]!r}" if isinstance(setting.value, str) else "a list"
-        warning = f"{setting.where}: {key} ignored: expected {expected}, found {shown}"
+        warning = f"{setting.where}{key} ignored: expected {expected}, found {shown}"
         if warning not in self.warnings:
             self.warnings.append(warning)
         return True

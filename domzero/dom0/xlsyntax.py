@@ -45,7 +45,7 @@ PYTHON_HINT = "the file looks like Python, as xm took it; an xl.cfg file has onl
 class Setting:
     """One key's value.
 
-    :param where: file and line, for messages.
+    :param where: file and line, as messages begin with; empty for what the command line says.
     :param added: whether `+=` made it; libxlutil takes no number from such a value.
     """
 
@@ -115,7 +115,7 @@ class _Parser:
         end = self._peek()
         if end.kind not in ("newline", "end") and end.text != ";":
             raise self._unexpected(end, f"the end of the line after {key}'s value", key)
-        self._set(key, Setting(value, f"{self.source}, line {line}", operator.text == "+="))
+        self._set(key, Setting(value, self._where(line), operator.text == "+="))
 
     def _set(self, key: str, setting: Setting) -> None:
         if setting.added and (before := self.settings.get(key)) is not None:
@@ -125,7 +125,7 @@ class _Parser:
                 setting.value = [*before.value, *setting.value]
             else:
                 raise _Fault(
-                    ConfigError(f"{setting.where}: += joins strings, or lists, but not one with the other", key=key)
+                    ConfigError(f"{setting.where}+= joins strings, or lists, but not one with the other", key=key)
                 )
         self.settings[key] = setting
 
@@ -190,8 +190,11 @@ class _Parser:
         found = "nothing" if token.kind in ("newline", "end") else repr(token.text[:40])
         return self._fault(token.line, f"expected {wanted}, found {found}", key, hint)
 
+    def _where(self, line: int) -> str:
+        return f"{self.source}, line {line}: " if self.source else ""
+
     def _fault(self, line: int, what: str, key: str | None, hint: str | None = None) -> _Fault:
-        return _Fault(ConfigError(f"{self.source}, line {line}: {what}", key=key, hint=hint))
+        return _Fault(ConfigError(f"{self._where(line)}{what}", key=key, hint=hint))
 
 
 def parse(text: str, source: str = "xl.cfg", settings: Settings | None = None) -> Settings:
@@ -216,5 +219,5 @@ def parse_words(words: Sequence[str], settings: Settings | None = None) -> Setti
         if bare:
             value = bare[3].replace("\\", "\\\\").replace("\n", "\\n")
             word = f'{bare[1]}{bare[2]}"{value}"'
-        found = parse(word, "command line", found)
+        found = parse(word, "", found)
     return found

@@ -2,7 +2,7 @@
  * A PV64 guest that does what it is told: one command per line on its console, and control/shutdown in xenstore.
  * It is what the tests of Domain 0 run, as it is up at once. Runs on real Xen, too: uses the public ABI only.
  *
- * Commands: echo TEXT, store PATH, poweroff, reboot, suspend, crash, fault, watchdog, flood N, spin.
+ * Commands: echo TEXT, log TEXT (console_io), store PATH, poweroff, reboot, suspend, crash, fault, watchdog, flood N, spin.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stddef.h>
@@ -171,6 +171,9 @@ static void run(char *line)
     if (starts(line, "echo ")) {
         say(line + 5);
         say("\r\n");
+    } else if (starts(line, "log ")) {
+        hypercall(__HYPERVISOR_console_io, CONSOLEIO_write, length_of(line + 4), (unsigned long)(line + 4));
+        hypercall(__HYPERVISOR_console_io, CONSOLEIO_write, 1, (unsigned long)"\n");
     } else if (starts(line, "store ")) {
         char answer[256];
         unsigned int type = store_ask(XS_READ, line + 6, length_of(line + 6) + 1, answer, sizeof(answer));

@@ -108,6 +108,29 @@ def test_an_unknown_domain_is_status_1_and_one_line(server: Server, verb: str) -
     assert result.stderr == "domzero: no such domain: nobody (`domzero list` shows what there is)\n"
 
 
+@pytest.mark.parametrize("word", ["", ".", "..", "a/../b", "\udcff", "\x1b[31m", "27"])
+@pytest.mark.parametrize("verb", ["pause", "destroy", "shutdown", "console", "domid", "audit", "list"])
+def test_a_word_that_names_nothing_is_told_and_changes_nothing(server: Server, verb: str, word: str) -> None:
+    result = server.cli(verb, word)
+    assert result.returncode == 1
+    assert result.stderr.startswith("domzero: no such domain: ") and result.stderr.count("\n") == 1
+    assert result.stderr[:-1].isprintable()
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["info"], ["list", "--json"], ["dmesg", "--json"]])
+def test_output_that_cannot_be_written_is_one_line_and_a_status(server: Server, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "domzero", *arguments]
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(command, env=server.env, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (1, b"domzero: No space left on device\n")
+
+
+def test_a_reader_that_goes_away_is_no_fault(server: Server) -> None:
+    command = f"{sys.executable} -m domzero info | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], env=server.env, capture_output=True, text=True)
+    assert result.stderr == ""
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["console", "x"], ["create", "kernel='/k'"]])
 def test_without_domain_0_every_verb_says_how_to_start_it(tmp_path: Path, arguments: list[str]) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(tmp_path / "none")}

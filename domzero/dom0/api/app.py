@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from domzero import __version__
 from domzero.dom0.api import consoles, domains, hosts
 from domzero.dom0.api.models import Problem
-from domzero.dom0.api.problems import install, respond
+from domzero.dom0.api.problems import RESPONSES, install, problem, respond
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
 
@@ -23,15 +24,17 @@ DESCRIPTION = """Domain 0: creates, changes and ends domains.
 Domains are named by uuid, name or domid. Errors are `application/problem+json`, with the field at fault in `errors`.
 The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary messages both ways.
 """
-BODY_MAX = 1 << 20
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "domzero"})
+BODY_MAX = 128 << 10
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
 
 
 class LocalOnly:
     """Refuses requests that a browser makes for somebody else's page.
 
     There are no credentials yet: who can open the socket is trusted. On loopback TCP a web page could make a browser
-    send requests; those carry a foreign Origin, or by DNS rebinding a foreign Host.
+    send requests; those carry a foreign Origin, or by DNS rebinding a foreign Host: only names of the loopback
+    interface count there. No browser reaches the Unix socket, so any Host will do on it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,20 +42,34 @@ class LocalOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] not in ("http", "websocket") or self._allowed(Headers(scope=scope)):
+        refused = _refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if refused is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 4403, "reason": "not from this host"})
         else:
-            detail = "requests must name this host, and must not come from another site's page"
-            await respond(Problem(title="Forbidden", status=403, detail=detail, code="FORBIDDEN"))(scope, receive, send)
+            await respond(refused)(scope, receive, send)
 
-    def _allowed(self, headers: Headers) -> bool:
-        if urlsplit(f"//{headers.get('host', 'localhost')}").hostname not in LOCAL_HOSTS:
-            return False
-        origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+def _refusal(scope: Scope) -> Problem | None:
+    headers = Headers(scope=scope)
+    host, origin = headers.get("host"), headers.get("origin")
+    match = _HOST.fullmatch(host or "localhost")
+    if match is None or len(headers.getlist("host")) > 1:
+        return problem(400, "BAD_REQUEST", "malformed Host")
+    server = scope.get("server")
+    over_tcp = server is not None and server[1] is not None
+    if over_tcp and not _LOOPBACK.fullmatch(match[1]):
+        return problem(403, "FORBIDDEN", f"no such host here: {match[1]}: say localhost, 127.0.0.1 or [::1]")
+    if origin is not None:
+        try:
+            site = urlsplit(origin).netloc
+        except ValueError:
+            return problem(400, "BAD_REQUEST", "malformed Origin")
+        if site != host:
+            return problem(403, "FORBIDDEN", "requests must not come from another site's page")
+    return None
 
 
 class BodyLimit:
@@ -98,6 +115,7 @@ def create_app(manager: Manager | None = None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(LocalOnly)
@@ -117,6 +135,10 @@ def create_app(manager: Manager | None = None) -> FastAPI:
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         schemas.setdefault("Problem", Problem.model_json_schema(ref_template="#/components/schemas/{model}"))
         schemas["Problem"].pop("$defs", None)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                for status in (400, 403, 413) if "requestBody" in operation else (400, 403):
+                    operation["responses"].setdefault(str(status), RESPONSES[status])
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         return schema

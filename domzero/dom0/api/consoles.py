@@ -25,6 +25,7 @@ CLOSE_NOT_FOUND = 4404
 CLOSE_TOO_SLOW = 4408
 CLOSE_GOING_AWAY = 1001
 CLOSE_NORMAL = 1000
+REASON_MAX = 120
 
 
 @router.get(
@@ -61,7 +62,7 @@ async def console_stream(
         record = manager.find(domain)
     except NotFound as error:
         await websocket.accept(_subprotocol(websocket))
-        await websocket.close(CLOSE_NOT_FOUND, str(error)[:120])
+        await websocket.close(CLOSE_NOT_FOUND, _reason(str(error)))
         return
     await websocket.accept(_subprotocol(websocket))
     pending = bytearray()
@@ -85,7 +86,7 @@ async def console_stream(
             code = CLOSE_TOO_SLOW
         elif pending:
             await websocket.send_bytes(bytes(pending))
-        await websocket.close(code, f"domain {record.name} is {record.state.value}"[:120])
+        await websocket.close(code, _reason(f"domain {record.name} is {record.state.value}"))
     except (WebSocketDisconnect, RuntimeError):
         pass  # the client went first
     finally:
@@ -93,6 +94,11 @@ async def console_stream(
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _reason(text: str) -> str:
+    """A close frame takes 123 bytes."""
+    return text.encode()[:REASON_MAX].decode(errors="ignore")
 
 
 def _subprotocol(websocket: WebSocket) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -14,7 +15,7 @@ from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import DomainState, Record
-from domzero.errors import ConfigError
+from domzero.errors import ConfigError, DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
 
@@ -91,21 +92,35 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 
 @router.patch("/domains/{domain}", responses={404: RESPONSES[404], 409: RESPONSES[409]})
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
-    """Changes name, memory target or state."""
+    """Changes name, memory target or state: all that is asked for, or nothing."""
     for field in body.model_fields_set:
         if getattr(body, field) is None:
             raise ConfigError("null is not a value; leave the field out", key=field)
+    before = record.name, record.memory_target_mib
+    manager.check_changes(record, name=body.name, memory_target_mib=body.memory_target_mib, runs=body.state is not None)
     if body.name is not None:
         await manager.rename(record, body.name)
     if body.memory_target_mib is not None:
         await manager.set_memory_target(record, body.memory_target_mib)
-    if body.state == DesiredState.SHUTDOWN:
-        manager.request_shutdown(record, "poweroff")
-    elif body.state == DesiredState.PAUSED and record.state != DomainState.PAUSED:
-        await manager.pause(record)
-    elif body.state == DesiredState.RUNNING and record.state not in (DomainState.RUNNING, DomainState.BLOCKED):
-        await manager.unpause(record)
+    try:
+        await _change_state(manager, record, body.state)
+    except DomzeroError:
+        with suppress(DomzeroError):  # it may have ended meanwhile
+            if body.name is not None:
+                await manager.rename(record, before[0])
+            if body.memory_target_mib is not None:
+                await manager.set_memory_target(record, before[1])
+        raise
     return await info(manager, record)
+
+
+async def _change_state(manager: Manager, record: Record, state: DesiredState | None) -> None:
+    if state == DesiredState.SHUTDOWN:
+        manager.request_shutdown(record, "poweroff")
+    elif state == DesiredState.PAUSED and record.state != DomainState.PAUSED:
+        await manager.pause(record)
+    elif state == DesiredState.RUNNING and record.state not in (DomainState.RUNNING, DomainState.BLOCKED):
+        await manager.unpause(record)
 
 
 @router.delete("/domains/{domain}", status_code=204, responses={404: RESPONSES[404]})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from domzero.dom0.config import (
     EVENT_CHANNELS_MAX,
@@ -25,10 +25,22 @@ from domzero.dom0.records import DomainState, Exit, ExitReason, Record
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
 
 
+DEVICES_MAX = 256
+UNKNOWN_MAX = 20
+"""Unknown fields that are named one by one."""
+
+
 class Model(BaseModel):
     """Base of all: unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := len(data.keys() - cls.model_fields.keys())) > UNKNOWN_MAX:
+            raise ValueError(f"{unknown} unknown fields")
+        return data
 
 
 class DomainCreate(Model):
@@ -38,28 +50,36 @@ class DomainCreate(Model):
     kernel: Annotated[str, Field(min_length=1, description="Path of a PV kernel on the host (bzImage or ELF).")]
     ramdisk: Annotated[str | None, Field(description="Path of an initramfs on the host.")] = None
     cmdline: Annotated[str, Field(description="Kernel command line.")] = ""
-    memory_mib: Annotated[int, Field(ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB)] = 256
+    memory_mib: Annotated[int, Field(strict=True, ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB)] = 256
     maxmem_mib: Annotated[
         int | None,
         Field(
             ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="What its balloon may grow it to; `memory_mib` if absent."
         ),
     ] = None
-    vcpus: Annotated[int, Field(ge=1, le=VCPUS_MAX)] = 1
+    vcpus: Annotated[int, Field(strict=True, ge=1, le=VCPUS_MAX)] = 1
     uuid: Annotated[UUID | None, Field(description="Drawn at random if not given.")] = None
     on_poweroff: Action = Action.DESTROY
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
     on_watchdog: Action = Action.DESTROY
-    max_event_channels: Annotated[int, Field(ge=1, le=EVENT_CHANNELS_MAX, description="The highest port.")] = 1023
-    max_grant_frames: Annotated[int, Field(ge=1, le=GRANT_FRAMES_MAX)] = 64
-    max_maptrack_frames: Annotated[int, Field(ge=0, le=MAPTRACK_FRAMES_MAX)] = 1024
-    max_grant_version: Annotated[int, Field(ge=1, le=2)] = 2
-    seed: Annotated[int | None, Field(description="Seed of all that is random in the domain's machine.")] = None
-    paused: Annotated[bool, Field(description="Leave the domain paused after it is built.")] = False
+    max_event_channels: Annotated[
+        int, Field(strict=True, ge=1, le=EVENT_CHANNELS_MAX, description="The highest port.")
+    ] = 1023
+    max_grant_frames: Annotated[int, Field(strict=True, ge=1, le=GRANT_FRAMES_MAX)] = 64
+    max_maptrack_frames: Annotated[int, Field(strict=True, ge=0, le=MAPTRACK_FRAMES_MAX)] = 1024
+    max_grant_version: Annotated[int, Field(strict=True, ge=1, le=2)] = 2
+    seed: Annotated[
+        int | None, Field(strict=True, description="Seed of all that is random in the domain's machine.")
+    ] = None
+    paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
-    disks: Annotated[list[str], Field(description="Block devices, as xl writes them (not here yet).")] = []
-    vifs: Annotated[list[str], Field(description="Network interfaces, as xl writes them (not here yet).")] = []
+    disks: Annotated[
+        list[str], Field(max_length=DEVICES_MAX, description="Block devices, as xl writes them (not here yet).")
+    ] = []
+    vifs: Annotated[
+        list[str], Field(max_length=DEVICES_MAX, description="Network interfaces, as xl writes them (not here yet).")
+    ] = []
 
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
@@ -80,7 +100,8 @@ class DomainPatch(Model):
 
     name: Name | None = None
     memory_target_mib: Annotated[
-        int | None, Field(ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="Asked of the guest's balloon driver.")
+        int | None,
+        Field(strict=True, ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="Asked of the guest's balloon driver."),
     ] = None
     state: Annotated[
         DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")

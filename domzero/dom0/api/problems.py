@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,9 +16,15 @@ from starlette.exceptions import HTTPException
 
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
 from domzero.dom0.manager import BadState, NameInUse, NotFound
+from domzero.dom0.names import shown
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
 MEDIA_TYPE = "application/problem+json"
+ERRORS_MAX = 20
+"""Wrong fields that an answer lists."""
+DETAIL_MAX = 1000
+FIELD_MAX = 100
+"""Characters."""
 
 # DomainConfig's keys and fields have xl's names, the API its own.
 _FIELD_OF_KEY = {"memory": "memory_mib", "maxmem": "maxmem_mib", "disk": "disks", "vif": "vifs"}
@@ -33,11 +42,33 @@ _STATUS: list[tuple[type[DomzeroError], int, str]] = [
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in (
+        (400, "The request is malformed: its Host, its Origin or its body."),
+        (403, "The request does not name this host, or comes from another site's page."),
         (404, "There is no such thing."),
         (409, "It cannot be done in this state, or the name is taken."),
+        (413, "The body is larger than any request needs."),
         (422, "A field is wrong; `errors` says which."),
     )
 }
+
+
+def problem(status: int, code: str, detail: str, errors: Iterable[FieldError] = ()) -> Problem:
+    """An error's answer. What it repeats of the request is bounded, and text that can be shown."""
+    kept = list(itertools.islice(errors, ERRORS_MAX))
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=_bounded(detail, DETAIL_MAX),
+        code=code,
+        errors=[
+            FieldError(field=_bounded(item.field, FIELD_MAX), message=_bounded(item.message, DETAIL_MAX))
+            for item in kept
+        ],
+    )
+
+
+def _bounded(text: str, most: int) -> str:
+    return shown(text if len(text) <= most else text[: most - 1] + "…")
 
 
 def problem_of(error: DomzeroError) -> Problem:
@@ -48,20 +79,28 @@ def problem_of(error: DomzeroError) -> Problem:
         if one.key is not None:
             text = f"{one.message} ({one.hint})" if one.hint else one.message
             errors.append(FieldError(field=_FIELD_OF_KEY.get(one.key, one.key), message=text))
-    detail = str(error).replace("\n", "; ")
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors)
+    return problem(status, code, str(error).replace("\n", "; "), errors)
 
 
-def respond(problem: Problem) -> JSONResponse:
+def respond(what: Problem) -> JSONResponse:
     """The HTTP answer."""
-    return JSONResponse(problem.model_dump(mode="json"), problem.status, media_type=MEDIA_TYPE)
+    return JSONResponse(what.model_dump(mode="json"), what.status, media_type=MEDIA_TYPE)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the request's path has, over all routes."""
+    methods = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), request.url.path):
+            methods |= {method.upper() for method in operations}
+    return sorted(methods)
 
 
 def _field_message(error: dict[str, Any], field: str) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"])
     known = {*DomainCreate.model_fields, *DomainPatch.model_fields}
-    near = difflib.get_close_matches(field, known, 1)
+    near = difflib.get_close_matches(field[:FIELD_MAX], known, 1)
     return "no such field" + (f": did you mean {near[0]}?" if near else "")
 
 
@@ -71,34 +110,34 @@ def install(app: FastAPI) -> None:
     async def validation(_request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, RequestValidationError):
             raise error
+        found = error.errors()
         errors = []
-        for item in error.errors():
+        for item in found[:ERRORS_MAX]:
             where = [str(part) for part in item["loc"][1:]]
             field = ".".join(where) if item["type"] != "json_invalid" else ""
             errors.append(FieldError(field=field or "body", message=_field_message(item, field)))
-        detail = "; ".join(f"{item.field}: {item.message}" for item in errors)
-        return respond(
-            Problem(title="Unprocessable Entity", status=422, detail=detail, code="INVALID_VALUE", errors=errors)
-        )
+        detail = "; ".join(f"{item.field[:FIELD_MAX]}: {item.message}" for item in errors)
+        if len(found) > ERRORS_MAX:
+            detail = f"{len(found)} fields are wrong: {detail}"
+        return respond(problem(422, "INVALID_VALUE", detail, errors))
 
     async def ours(_request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, DomzeroError):
             raise error
         return respond(problem_of(error))
 
-    async def http(_request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
-        phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.upper().replace(" ", "_").replace("-", "_")
-        problem = Problem(title=phrase, status=error.status_code, detail=str(error.detail), code=code)
-        response = respond(problem)
+        code = HTTPStatus(error.status_code).phrase.upper().replace(" ", "_").replace("-", "_")
+        response = respond(problem(error.status_code, code, str(error.detail)))
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
         return response
 
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
-        detail = f"a fault of Domain 0: {type(error).__name__}"
-        return respond(Problem(title="Internal Server Error", status=500, detail=detail, code="INTERNAL_ERROR"))
+        return respond(problem(500, "INTERNAL_ERROR", f"a fault of Domain 0: {type(error).__name__}"))
 
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(DomzeroError, ours)

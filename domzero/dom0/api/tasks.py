@@ -10,8 +10,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from domzero.dom0.api.models import Problem, TaskInfo, TaskState, to_time
-from domzero.dom0.api.problems import problem_of
+from domzero.dom0.api.models import TaskInfo, TaskState, to_time
+from domzero.dom0.api.problems import problem, problem_of
 from domzero.errors import DomzeroError
 
 QUICK_SECONDS = 2.0
@@ -30,21 +30,21 @@ class Task:
 
     def info(self) -> TaskInfo:
         """Where it is."""
-        state, problem = TaskState.RUNNING, None
+        state, failure = TaskState.RUNNING, None
         if self.job.done():
             error = None if self.job.cancelled() else self.job.exception()
             state = TaskState.DONE if error is None and not self.job.cancelled() else TaskState.FAILED
             if isinstance(error, DomzeroError):
-                problem = problem_of(error)
+                failure = problem_of(error)
             elif state == TaskState.FAILED:
-                problem = Problem(title="Failed", status=500, detail=repr(error), code="INTERNAL_ERROR")
+                failure = problem(500, "INTERNAL_ERROR", repr(error))
         return TaskInfo(
             id=self.id,
             kind=self.kind,
             state=state,
             created_at=to_time(self.created_at),
             domain=self.domain,
-            error=problem,
+            error=failure,
         )
 
 
