@@ -96,8 +96,8 @@ class Guest:
 
     @property
     def end(self) -> GuestEnd | None:
-        """How it ended; None while it has not."""
-        if self._end is None and self._ended:
+        """How it ended; None while it has not, and in its hooks."""
+        if self._end is None and self._ended and self._own_vcpu() is None:
             self._finish()
         return self._end
 
@@ -384,6 +384,7 @@ class Guest:
         """It has ended: everything stands still, its last words are read."""
         instructions = self._instructions()
         if self._start is not None:
+            self._domain.back_ends.settle()
             self._start.drain()
         code = self._domain.shutdown_code
         name = "crash" if code is None else code.name.removeprefix("SHUTDOWN_")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from domzero.abi.x86 import Vector
 from domzero.abi.xen import Hypercall
 from domzero.errors import ConfigError
 from domzero.hypervisor import hypercalls  # fills the table
@@ -12,26 +13,7 @@ from domzero.hypervisor.hypercalls.table import TABLE, Operation
 
 assert hypercalls
 
-EXCEPTIONS = {
-    0: "#DE",
-    1: "#DB",
-    2: "NMI",
-    3: "#BP",
-    4: "#OF",
-    5: "#BR",
-    6: "#UD",
-    7: "#NM",
-    8: "#DF",
-    10: "#TS",
-    11: "#NP",
-    12: "#SS",
-    13: "#GP",
-    14: "#PF",
-    16: "#MF",
-    17: "#AC",
-    18: "#MC",
-    19: "#XM",
-}
+EXCEPTIONS = {int(vector): vector.name if vector is Vector.NMI else f"#{vector.name}" for vector in Vector}
 """The processor manuals' names of exceptions, and the NMI."""
 VECTORS = 256
 
