@@ -1,6 +1,8 @@
 //! Speed of the CPU engine in millions of instructions per second, beside the host's own CPU on the same code.
 //!
 //! `cargo run --release -p domzero-machine --example bench [-- [--json] [--seconds S] [NAME...]]`
+// The kernels run on the host too.
+#![allow(unsafe_code)]
 
 mod pv;
 

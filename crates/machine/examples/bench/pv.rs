@@ -1,4 +1,6 @@
 //! What paravirtualization costs: a system call of an application there and back, a hypercall that leaves the engine.
+// Instructions run on the host.
+#![allow(unsafe_code)]
 
 use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};

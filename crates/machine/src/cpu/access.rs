@@ -1,5 +1,7 @@
 //! Guest memory as instructions see it: software TLB first, then page walk, page-crossing accesses, stores into decoded
 //! code and into live page tables.
+// Guest memory is read and written through the TLB.
+#![allow(unsafe_code)]
 
 use super::debug::WATCHED;
 use super::fault::{pf, vector, Exec, Fault, Trap};

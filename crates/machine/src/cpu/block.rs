@@ -1,5 +1,7 @@
 //! Decoded blocks: 32-byte ops in an arena, found by machine frame, offset and mode, so that every process that maps the
 //! frame shares them: nothing in a block depends on the virtual address of its page.
+// Ops lie in an arena that handlers point into.
+#![allow(unsafe_code)]
 
 use super::Cpu;
 use crate::mem::Mfn;
@@ -9,6 +11,18 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Runs one op. Release builds end every handler in a call of the next one, which LLVM turns into a jump, and return null
 /// at the end of the chain; with debug assertions the next op is returned to a loop.
+///
+/// # Safety
+/// The contract of every handler, and of what handlers call with their own arguments (`exec/fast`: `by_contract!`):
+///
+/// 1. The CPU may be read and written, and nobody else holds a reference to it: handlers are called by each other and by
+///    `Cpu::chain` only.
+/// 2. The op is the one whose `h` the handler is, in a block of this CPU's arena (or in `step_ops`), and it is followed by what
+///    lower.rs put behind it: further ops, or the decoded instruction.
+/// 3. Its operands were made by lower.rs: byte offsets of registers in the first fields of [`Cpu`], links that are null or
+///    lead to a block of the arena.
+/// 4. `tlb` and `jumps` point to the current view. What a TLB entry gives for an address whose tag matches is guest RAM, to the end
+///    of the page.
 pub type Handler = unsafe fn(*mut Cpu, *const Op) -> *const Op;
 
 /// One decoded instruction (or two fused ones). Registers are byte offsets into [`Cpu`].

@@ -1,5 +1,7 @@
 //! One instruction at a time, by the slow handlers: 16- and 32-bit code whose segments matter, and any code whose accesses
 //! must be aligned.
+// Code bytes are read through the TLB.
+#![allow(unsafe_code)]
 
 use super::fault::{Fault, Trap};
 use super::hidden::CS;

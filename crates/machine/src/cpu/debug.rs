@@ -5,6 +5,8 @@
 //! With RFLAGS.TF set these are all instructions. With breakpoints armed they are those on a page with a breakpoint on
 //! execution, which is not entered by a jump cache, and those that touch a page with a breakpoint on data in the way that
 //! it asks for: the translations of such pages are withheld, and [`Cpu::translate`] refuses the access with [`WATCHED`].
+// Code bytes are read through the TLB.
+#![allow(unsafe_code)]
 
 use super::fault::{vector, Fault, Trap};
 use super::hidden::MODE_STEPS;

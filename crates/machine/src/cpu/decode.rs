@@ -1,4 +1,6 @@
 //! From bytes to blocks of ops.
+// Code bytes are read through the TLB.
+#![allow(unsafe_code)]
 
 use super::block::{Ext, Op, Slot};
 use super::exec::fast::lower::LowExt;

@@ -17,11 +17,14 @@ pub(crate) mod jumps;
 pub mod platform;
 pub mod regs;
 pub mod run;
+mod scalar;
 pub mod segment;
 #[cfg(test)]
 mod tests;
 pub mod views;
 pub mod x87state;
+
+pub use scalar::Scalar;
 
 use crate::cpu::block::{BlockCache, Slot};
 use crate::cpu::fault::{Exec, Fault, Trap};
@@ -165,44 +168,8 @@ pub struct Cpu {
 
 // SAFETY: the raw pointers point into boxes owned by this struct, or into guest RAM, which `domain` keeps alive and
 // which any thread may access.
+#[allow(unsafe_code)]
 unsafe impl Send for Cpu {}
-
-/// Types that guest memory can be read and written as: little-endian unsigned integers.
-pub trait Scalar: Copy + PartialEq + Into<u128> {
-    const SIZE: usize;
-    fn from_u128(v: u128) -> Self;
-    /// Reads it at a host address.
-    ///
-    /// # Safety
-    /// `p` must be readable for `SIZE` bytes.
-    unsafe fn load(p: *const u8) -> Self;
-    /// # Safety
-    /// `p` must be writable for `SIZE` bytes.
-    unsafe fn store(self, p: *mut u8);
-}
-
-macro_rules! scalar {
-    ($($t:ty),*) => {$(
-        impl Scalar for $t {
-            const SIZE: usize = std::mem::size_of::<$t>();
-            #[inline(always)]
-            fn from_u128(v: u128) -> Self {
-                v as $t
-            }
-            #[inline(always)]
-            unsafe fn load(p: *const u8) -> Self {
-                // SAFETY: the caller's promise. One host load for aligned data, so guests see no torn words.
-                <$t>::from_le(unsafe { p.cast::<$t>().read_unaligned() })
-            }
-            #[inline(always)]
-            unsafe fn store(self, p: *mut u8) {
-                // SAFETY: the caller's promise.
-                unsafe { p.cast::<$t>().write_unaligned(self.to_le()) }
-            }
-        }
-    )*};
-}
-scalar!(u8, u16, u32, u64, u128);
 
 /// Why [`Cpu::run`] came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,6 @@
 //! The run loop: finds blocks, keeps the budget, looks at attention.
+// The chain of handlers is entered.
+#![allow(unsafe_code)]
 
 use super::block::{key, Op};
 use super::debug::WATCHED;

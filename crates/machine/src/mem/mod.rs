@@ -1,4 +1,6 @@
 //! Machine memory: one memfd of 4 KiB frames, mapped once, shared with Python by its file descriptor.
+// The mapping of guest RAM and accesses to it.
+#![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,7 @@
 //! The host's own CPU: loads a whole state through a signal frame, runs the code, and reads the state back from the
 //! frame of the signal that ends it. Hardly any assembly but one int3.
+// Instructions run on the host.
+#![allow(unsafe_code)]
 
 use crate::state::{End, Page, State, CODE_PAGES, CODE_VA, DATA_VA, FX, GS_BASE, PAGES};
 use std::sync::{Mutex, MutexGuard};
@@ -171,10 +173,8 @@ impl Native {
     pub fn reset_gs(&mut self) {
         const ARCH_SET_GS: i32 = 0x1001;
         // SAFETY: nothing but the cases uses gs.
-        assert_eq!(
-            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE) },
-            0
-        );
+        let rc = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE) };
+        assert_eq!(rc, 0);
     }
 
     /// Read-only pages get their contents before this, and are read-only after it.

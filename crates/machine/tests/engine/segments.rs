@@ -1,5 +1,7 @@
 //! Segments against the host's CPU: both sides get the same LDT (`modify_ldt`), 32-bit code loads selectors from it and
 //! uses them near their limits.
+// Instructions run on the host.
+#![allow(unsafe_code)]
 
 use crate::generate::Case;
 use crate::oracle::{cases, describe, seed, Pair, Report};

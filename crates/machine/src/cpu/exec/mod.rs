@@ -4,7 +4,7 @@ mod alu;
 mod atomic;
 mod bits;
 mod bmi;
-pub mod fast;
+pub(crate) mod fast;
 mod flow;
 pub mod general;
 mod legacy;

@@ -46,41 +46,45 @@ fn pack<T: W>(c: u64) -> u64 {
 
 #[inline(always)]
 unsafe fn set_flags<T: W, const O: u8>(cpu: *mut Cpu, a: u64, b: u64, r: u64) {
-    if O == NOT {
-        return;
-    }
-    (*cpu).fl_res = T::sext(r);
-    let add = |a: u64, b: u64| (a & b) | ((a | b) & !r);
-    let sub = |a: u64, b: u64| (!a & b) | ((!a | b) & r);
-    // inc and dec leave CF alone.
-    let keep = |aux: u64, old: u64| {
-        let of = (aux ^ aux << 1) & AUX_CF;
-        let cf = old & AUX_CF;
-        (aux & AUX_AF) | cf | (cf ^ of) >> 1
-    };
-    (*cpu).fl_aux = match O {
-        ADD | ADC => pack::<T>(add(a, b)),
-        SUB | SBB | CMP => pack::<T>(sub(a, b)),
-        NEG => pack::<T>(a | r),
-        INC => keep(pack::<T>(add(a, 1)), (*cpu).fl_aux),
-        DEC => keep(pack::<T>(sub(a, 1)), (*cpu).fl_aux),
-        _ => 0,
-    };
+    by_contract!({
+        if O == NOT {
+            return;
+        }
+        (*cpu).fl_res = T::sext(r);
+        let add = |a: u64, b: u64| (a & b) | ((a | b) & !r);
+        let sub = |a: u64, b: u64| (!a & b) | ((!a | b) & r);
+        // inc and dec leave CF alone.
+        let keep = |aux: u64, old: u64| {
+            let of = (aux ^ aux << 1) & AUX_CF;
+            let cf = old & AUX_CF;
+            (aux & AUX_AF) | cf | (cf ^ of) >> 1
+        };
+        (*cpu).fl_aux = match O {
+            ADD | ADC => pack::<T>(add(a, b)),
+            SUB | SBB | CMP => pack::<T>(sub(a, b)),
+            NEG => pack::<T>(a | r),
+            INC => keep(pack::<T>(add(a, 1)), (*cpu).fl_aux),
+            DEC => keep(pack::<T>(sub(a, 1)), (*cpu).fl_aux),
+            _ => 0,
+        };
+    })
 }
 
 #[inline(always)]
 unsafe fn alu<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, b: T) -> T {
-    let (a, b) = (a.wide(), b.wide());
-    let c = if O == ADC || O == SBB {
-        (*cpu).fl_aux >> 63
-    } else {
-        0
-    };
-    let r = calc::<O>(a, b, c);
-    if F {
-        set_flags::<T, O>(cpu, a, b, r);
-    }
-    T::cut(r)
+    by_contract!({
+        let (a, b) = (a.wide(), b.wide());
+        let c = if O == ADC || O == SBB {
+            (*cpu).fl_aux >> 63
+        } else {
+            0
+        };
+        let r = calc::<O>(a, b, c);
+        if F {
+            set_flags::<T, O>(cpu, a, b, r);
+        }
+        T::cut(r)
+    })
 }
 
 const fn stores(o: u8) -> bool {
@@ -88,28 +92,34 @@ const fn stores(o: u8) -> bool {
 }
 
 pub unsafe fn rr<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), rd(cpu, (*op).src));
-    if stores(O) {
-        wr::<T>(cpu, (*op).dst, r);
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), rd(cpu, (*op).src));
+        if stores(O) {
+            wr::<T>(cpu, (*op).dst, r);
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn ri<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), T::cut((*op).imm));
-    if stores(O) {
-        wr::<T>(cpu, (*op).dst, r);
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), T::cut((*op).imm));
+        if stores(O) {
+            wr::<T>(cpu, (*op).dst, r);
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn rm<T: W, const O: u8, const F: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let b = ld!(T, cpu, op, ea::<X>(cpu, op));
-    let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), b);
-    if stores(O) {
-        wr::<T>(cpu, (*op).dst, r);
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        let b = ld!(T, cpu, op, ea::<X>(cpu, op));
+        let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), b);
+        if stores(O) {
+            wr::<T>(cpu, (*op).dst, r);
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// Memory with a register (`I` false) or an immediate.
@@ -117,21 +127,23 @@ pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
-    let va = ea::<X>(cpu, op);
-    let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
-    if stores(O) {
-        let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-        let size = u64::from(T::BITS) / 8;
-        if (*e).neg_w.wrapping_add(va) > 4096 - size {
-            return miss::write(cpu, op, va, size);
+    by_contract!({
+        let va = ea::<X>(cpu, op);
+        let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
+        if stores(O) {
+            let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+            let size = u64::from(T::BITS) / 8;
+            if (*e).neg_w.wrapping_add(va) > 4096 - size {
+                return miss::write(cpu, op, va, size);
+            }
+            let p = va.wrapping_add((*e).delta) as *mut u8;
+            alu::<T, O, F>(cpu, T::load(p), b).store(p);
+        } else {
+            let a = ld!(T, cpu, op, va);
+            alu::<T, O, F>(cpu, a, b);
         }
-        let p = va.wrapping_add((*e).delta) as *mut u8;
-        alu::<T, O, F>(cpu, T::load(p), b).store(p);
-    } else {
-        let a = ld!(T, cpu, op, va);
-        alu::<T, O, F>(cpu, a, b);
-    }
-    go!(cpu, op.add(1))
+        go!(cpu, op.add(1))
+    })
 }
 
 /// The same, locked.
@@ -139,158 +151,176 @@ pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
-    let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
-    let va = ea::<X>(cpu, op);
-    let p = atomic!(T, cpu, va, lock_slow::<T, O>(cpu, op, va, b));
-    let old = match O {
-        ADD => T::atomic_add(p, b),
-        SUB => T::atomic_add(p, T::cut(b.wide().wrapping_neg())),
-        INC => T::atomic_add(p, T::cut(1)),
-        DEC => T::atomic_add(p, T::cut(u64::MAX)),
-        _ => {
-            let c = (*cpu).fl_aux >> 63;
-            let mut old = T::load(p);
-            loop {
-                let seen = T::atomic_cas(p, old, T::cut(calc::<O>(old.wide(), b.wide(), c)));
-                if seen == old {
-                    break old;
+    by_contract!({
+        let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
+        let va = ea::<X>(cpu, op);
+        let p = atomic!(T, cpu, va, lock_slow::<T, O>(cpu, op, va, b));
+        let old = match O {
+            ADD => T::atomic_add(p, b),
+            SUB => T::atomic_add(p, T::cut(b.wide().wrapping_neg())),
+            INC => T::atomic_add(p, T::cut(1)),
+            DEC => T::atomic_add(p, T::cut(u64::MAX)),
+            _ => {
+                let c = (*cpu).fl_aux >> 63;
+                let mut old = T::load(p);
+                loop {
+                    let seen = T::atomic_cas(p, old, T::cut(calc::<O>(old.wide(), b.wide(), c)));
+                    if seen == old {
+                        break old;
+                    }
+                    old = seen;
                 }
-                old = seen;
             }
-        }
-    };
-    alu::<T, O, true>(cpu, old, b);
-    go!(cpu, op.add(1))
+        };
+        alu::<T, O, true>(cpu, old, b);
+        go!(cpu, op.add(1))
+    })
 }
 
 #[cold]
 #[inline(never)]
 unsafe fn lock_slow<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> *const Op {
-    if !lock_cold::<T, O>(cpu, op, va, b) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        if !lock_cold::<T, O>(cpu, op, va, b) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 #[inline(never)]
 unsafe fn lock_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    let c = (*cpu).fl_aux >> 63;
-    match (*cpu).rmw::<T>(va, true, &mut |old| {
-        Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))
-    }) {
-        Ok(old) => {
-            alu::<T, O, true>(cpu, old, b);
-            true
+    by_contract!({
+        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        let c = (*cpu).fl_aux >> 63;
+        match (*cpu).rmw::<T>(va, true, &mut |old| {
+            Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))
+        }) {
+            Ok(old) => {
+                alu::<T, O, true>(cpu, old, b);
+                true
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 /// lock xadd, and xchg (always locked): the old value goes to the register.
 pub unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let va = ea::<X>(cpu, op);
-    let p = atomic!(T, cpu, va, exchange_slow::<T, A>(cpu, op, va));
-    let b: T = rd(cpu, (*op).src);
-    let old = if A {
-        T::atomic_add(p, b)
-    } else {
-        T::atomic_swap(p, b)
-    };
-    if A {
-        alu::<T, ADD, true>(cpu, old, b);
-    }
-    wr::<T>(cpu, (*op).src, old);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let va = ea::<X>(cpu, op);
+        let p = atomic!(T, cpu, va, exchange_slow::<T, A>(cpu, op, va));
+        let b: T = rd(cpu, (*op).src);
+        let old = if A {
+            T::atomic_add(p, b)
+        } else {
+            T::atomic_swap(p, b)
+        };
+        if A {
+            alu::<T, ADD, true>(cpu, old, b);
+        }
+        wr::<T>(cpu, (*op).src, old);
+        go!(cpu, op.add(1))
+    })
 }
 
 #[cold]
 #[inline(never)]
 unsafe fn exchange_slow<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
-    if !exchange_cold::<T, A>(cpu, op, va) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        if !exchange_cold::<T, A>(cpu, op, va) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 #[inline(never)]
 unsafe fn exchange_cold<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    let b: T = rd(cpu, (*op).src);
-    let new = |old: T| {
-        if A {
-            T::cut(old.wide().wrapping_add(b.wide()))
-        } else {
-            b
-        }
-    };
-    match (*cpu).rmw::<T>(va, true, &mut |old| Some(new(old))) {
-        Ok(old) => {
+    by_contract!({
+        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        let b: T = rd(cpu, (*op).src);
+        let new = |old: T| {
             if A {
-                alu::<T, ADD, true>(cpu, old, b);
+                T::cut(old.wide().wrapping_add(b.wide()))
+            } else {
+                b
             }
-            wr::<T>(cpu, (*op).src, old);
-            true
+        };
+        match (*cpu).rmw::<T>(va, true, &mut |old| Some(new(old))) {
+            Ok(old) => {
+                if A {
+                    alu::<T, ADD, true>(cpu, old, b);
+                }
+                wr::<T>(cpu, (*op).src, old);
+                true
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 /// cmpxchg, locked or not, with `[mem], src`.
 pub unsafe fn cmpxchg<T: W, const L: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let va = ea::<X>(cpu, op);
-    let p = atomic!(T, cpu, va, cmpxchg_slow::<T, L>(cpu, op, va));
-    let want: T = rd(cpu, 0);
-    let new: T = rd(cpu, (*op).src);
-    let old = if L {
-        T::atomic_cas(p, want, new)
-    } else {
-        let old = T::load(p);
-        if old == want {
-            new.store(p);
+    by_contract!({
+        let va = ea::<X>(cpu, op);
+        let p = atomic!(T, cpu, va, cmpxchg_slow::<T, L>(cpu, op, va));
+        let want: T = rd(cpu, 0);
+        let new: T = rd(cpu, (*op).src);
+        let old = if L {
+            T::atomic_cas(p, want, new)
+        } else {
+            let old = T::load(p);
+            if old == want {
+                new.store(p);
+            }
+            old
+        };
+        alu::<T, CMP, true>(cpu, want, old);
+        if old != want {
+            wr::<T>(cpu, 0, old);
         }
-        old
-    };
-    alu::<T, CMP, true>(cpu, want, old);
-    if old != want {
-        wr::<T>(cpu, 0, old);
-    }
-    go!(cpu, op.add(1))
+        go!(cpu, op.add(1))
+    })
 }
 
 #[cold]
 #[inline(never)]
 unsafe fn cmpxchg_slow<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
-    if !cmpxchg_cold::<T, L>(cpu, op, va) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        if !cmpxchg_cold::<T, L>(cpu, op, va) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 #[inline(never)]
 unsafe fn cmpxchg_cold<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    let want: T = rd(cpu, 0);
-    let new: T = rd(cpu, (*op).src);
-    match (*cpu).rmw::<T>(va, L, &mut |old| Some(if old == want { new } else { old })) {
-        Ok(old) => {
-            alu::<T, CMP, true>(cpu, want, old);
-            if old != want {
-                wr::<T>(cpu, 0, old);
+    by_contract!({
+        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        let want: T = rd(cpu, 0);
+        let new: T = rd(cpu, (*op).src);
+        match (*cpu).rmw::<T>(va, L, &mut |old| Some(if old == want { new } else { old })) {
+            Ok(old) => {
+                alu::<T, CMP, true>(cpu, want, old);
+                if old != want {
+                    wr::<T>(cpu, 0, old);
+                }
+                true
             }
-            true
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 /// Condition `C` of `cmp a, b`, or of `test` with the result `a & b` (`O`).
@@ -315,37 +345,39 @@ fn compare<T: W, const O: u8, const C: u8>(a: u64, b: u64) -> bool {
 /// cmp or test, fused with the jcc that follows. `K`: 0 two registers, 1 register and immediate, 2 memory and
 /// immediate, 3 register and memory, 4 memory and register.
 pub unsafe fn fused<T: W, const O: u8, const C: u8, const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let ext = op.add(1).cast::<Ext>();
-    let (a, b): (T, T) = match K {
-        0 => (rd(cpu, (*op).dst), rd(cpu, (*op).src)),
-        1 => (rd(cpu, (*op).dst), T::cut((*ext).imm as i64 as u64)),
-        2 => (
-            ld!(T, cpu, op, ea::<false>(cpu, op)),
-            T::cut((*ext).imm as i64 as u64),
-        ),
-        3 => {
-            let b = ld!(T, cpu, op, ea::<false>(cpu, op));
-            (rd(cpu, (*op).dst), b)
+    by_contract!({
+        let ext = op.add(1).cast::<Ext>();
+        let (a, b): (T, T) = match K {
+            0 => (rd(cpu, (*op).dst), rd(cpu, (*op).src)),
+            1 => (rd(cpu, (*op).dst), T::cut((*ext).imm as i64 as u64)),
+            2 => (
+                ld!(T, cpu, op, ea::<false>(cpu, op)),
+                T::cut((*ext).imm as i64 as u64),
+            ),
+            3 => {
+                let b = ld!(T, cpu, op, ea::<false>(cpu, op));
+                (rd(cpu, (*op).dst), b)
+            }
+            _ => {
+                let a = ld!(T, cpu, op, ea::<false>(cpu, op));
+                (a, rd(cpu, (*op).dst))
+            }
+        };
+        let (a, b) = (a.wide(), b.wide());
+        set_flags::<T, O>(cpu, a, b, calc::<O>(a, b, 0));
+        if compare::<T, O, C>(a, b) {
+            let l = (*op).imm as *const Op;
+            if !l.is_null() {
+                enter!(cpu, l)
+            }
+            return follow(cpu, op, true);
         }
-        _ => {
-            let a = ld!(T, cpu, op, ea::<false>(cpu, op));
-            (a, rd(cpu, (*op).dst))
-        }
-    };
-    let (a, b) = (a.wide(), b.wide());
-    set_flags::<T, O>(cpu, a, b, calc::<O>(a, b, 0));
-    if compare::<T, O, C>(a, b) {
-        let l = (*op).imm as *const Op;
+        let l = (*ext).fall as *const Op;
         if !l.is_null() {
             enter!(cpu, l)
         }
-        return follow(cpu, op, true);
-    }
-    let l = (*ext).fall as *const Op;
-    if !l.is_null() {
-        enter!(cpu, l)
-    }
-    follow(cpu, op, false)
+        follow(cpu, op, false)
+    })
 }
 
 /// Expands `$f` for each ALU operation that a two-operand form can have.

@@ -10,41 +10,45 @@ use iced_x86::Code;
 /// Condition code `C` (x86 numbering) of the current flags.
 #[inline(always)]
 pub(crate) unsafe fn cond<const C: u8>(cpu: *const Cpu) -> bool {
-    let c = &*cpu;
-    let v = match C >> 1 {
-        0 => c.of(),
-        1 => c.cf(),
-        2 => c.zf(),
-        3 => c.cf() | c.zf(),
-        4 => c.sf(),
-        5 => c.pf(),
-        6 => c.sf() != c.of(),
-        _ => c.zf() | (c.sf() != c.of()),
-    };
-    v != (C & 1 != 0)
+    by_contract!({
+        let c = &*cpu;
+        let v = match C >> 1 {
+            0 => c.of(),
+            1 => c.cf(),
+            2 => c.zf(),
+            3 => c.cf() | c.zf(),
+            4 => c.sf(),
+            5 => c.pf(),
+            6 => c.sf() != c.of(),
+            _ => c.zf() | (c.sf() != c.of()),
+        };
+        v != (C & 1 != 0)
+    })
 }
 
 /// Where a branch with a link that leads nowhere yet goes: within the page the run loop finds the block and sets the
 /// link, elsewhere it is looked up each time, because another frame may be mapped there the next time.
 pub(crate) unsafe fn follow(cpu: *mut Cpu, op: *const Op, taken: bool) -> *const Op {
-    let ext = op.add(1).cast::<Ext>();
-    let target = if taken {
-        (*ext).target
-    } else {
-        i32::from((*op).off) + i32::from((*op).len)
-    };
-    let rip = (*cpu).page_va.wrapping_add(target as i64 as u64) & (*cpu).addr_mask;
-    if (0..4096).contains(&target) {
-        let holder = if taken { op } else { op.add(1) };
-        let slot = holder.cast::<u64>().add(1).cast_mut();
-        (*cpu).pending = Some(PendingLink {
-            slot,
-            mfn: (*ext).mfn,
-        });
-        (*cpu).rip = rip;
-        return null();
-    }
-    jump!(cpu, rip)
+    by_contract!({
+        let ext = op.add(1).cast::<Ext>();
+        let target = if taken {
+            (*ext).target
+        } else {
+            i32::from((*op).off) + i32::from((*op).len)
+        };
+        let rip = (*cpu).page_va.wrapping_add(target as i64 as u64) & (*cpu).addr_mask;
+        if (0..4096).contains(&target) {
+            let holder = if taken { op } else { op.add(1) };
+            let slot = holder.cast::<u64>().add(1).cast_mut();
+            (*cpu).pending = Some(PendingLink {
+                slot,
+                mfn: (*ext).mfn,
+            });
+            (*cpu).rip = rip;
+            return null();
+        }
+        jump!(cpu, rip)
+    })
 }
 
 /// Follows the link in `imm`.
@@ -59,14 +63,16 @@ macro_rules! taken {
 }
 
 pub unsafe fn jcc<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if cond::<C>(cpu) {
-        taken!(cpu, op)
-    }
-    let l = (*op.add(1).cast::<Ext>()).fall as *const Op;
-    if !l.is_null() {
-        enter!(cpu, l)
-    }
-    follow(cpu, op, false)
+    by_contract!({
+        if cond::<C>(cpu) {
+            taken!(cpu, op)
+        }
+        let l = (*op.add(1).cast::<Ext>()).fall as *const Op;
+        if !l.is_null() {
+            enter!(cpu, l)
+        }
+        follow(cpu, op, false)
+    })
 }
 
 pub fn pick_jcc(cc: u8) -> Handler {
@@ -75,15 +81,17 @@ pub fn pick_jcc(cc: u8) -> Handler {
 
 /// The next block in the page.
 pub unsafe fn op_fall(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    taken!(cpu, op)
+    by_contract!({ taken!(cpu, op) })
 }
 
 /// A jump out of the page, and its end.
 pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    jump!(
-        cpu,
-        (*cpu).page_va.wrapping_add((*op).disp as i64 as u64) & (*cpu).addr_mask
-    )
+    by_contract!({
+        jump!(
+            cpu,
+            (*cpu).page_va.wrapping_add((*op).disp as i64 as u64) & (*cpu).addr_mask
+        )
+    })
 }
 
 /// Pushes the return address.
@@ -109,57 +117,75 @@ macro_rules! check_target {
 }
 
 pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    push_return!(cpu, op);
-    taken!(cpu, op)
+    by_contract!({
+        push_return!(cpu, op);
+        taken!(cpu, op)
+    })
 }
 
 pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    push_return!(cpu, op);
-    jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+    by_contract!({
+        push_return!(cpu, op);
+        jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+    })
 }
 
 pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let rip = rd::<u64>(cpu, (*op).src);
-    check_target!(cpu, op, rip);
-    push_return!(cpu, op);
-    jump!(cpu, rip)
+    by_contract!({
+        let rip = rd::<u64>(cpu, (*op).src);
+        check_target!(cpu, op, rip);
+        push_return!(cpu, op);
+        jump!(cpu, rip)
+    })
 }
 
 pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
-    check_target!(cpu, op, rip);
-    push_return!(cpu, op);
-    jump!(cpu, rip)
+    by_contract!({
+        let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+        check_target!(cpu, op, rip);
+        push_return!(cpu, op);
+        jump!(cpu, rip)
+    })
 }
 
 pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let rip = rd::<u64>(cpu, (*op).src);
-    check_target!(cpu, op, rip);
-    jump!(cpu, rip)
+    by_contract!({
+        let rip = rd::<u64>(cpu, (*op).src);
+        check_target!(cpu, op, rip);
+        jump!(cpu, rip)
+    })
 }
 
 pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
-    check_target!(cpu, op, rip);
-    jump!(cpu, rip)
+    by_contract!({
+        let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
+        check_target!(cpu, op, rip);
+        jump!(cpu, rip)
+    })
 }
 
 pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let sp = rd::<u64>(cpu, RSP);
-    let rip = ld!(u64, cpu, op, sp);
-    check_target!(cpu, op, rip);
-    wr::<u64>(cpu, RSP, sp.wrapping_add(8));
-    jump!(cpu, rip)
+    by_contract!({
+        let sp = rd::<u64>(cpu, RSP);
+        let rip = ld!(u64, cpu, op, sp);
+        check_target!(cpu, op, rip);
+        wr::<u64>(cpu, RSP, sp.wrapping_add(8));
+        jump!(cpu, rip)
+    })
 }
 
 pub unsafe fn set_r<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    wr::<u8>(cpu, (*op).dst, u8::from(cond::<C>(cpu)));
-    go!(cpu, op.add(1))
+    by_contract!({
+        wr::<u8>(cpu, (*op).dst, u8::from(cond::<C>(cpu)));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn set_m<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    st!(u8, cpu, op, ea::<true>(cpu, op), u8::from(cond::<C>(cpu)));
-    go!(cpu, op.add(1))
+    by_contract!({
+        st!(u8, cpu, op, ea::<true>(cpu, op), u8::from(cond::<C>(cpu)));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub fn pick_set(cc: u8, mem: bool) -> Handler {
@@ -172,25 +198,29 @@ pub fn pick_set(cc: u8, mem: bool) -> Handler {
 
 /// A 32-bit cmov clears the upper half even when it does not move.
 pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = if cond::<C>(cpu) {
-        rd::<T>(cpu, (*op).src)
-    } else {
-        rd::<T>(cpu, (*op).dst)
-    };
-    wr::<T>(cpu, (*op).dst, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = if cond::<C>(cpu) {
+            rd::<T>(cpu, (*op).src)
+        } else {
+            rd::<T>(cpu, (*op).dst)
+        };
+        wr::<T>(cpu, (*op).dst, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 /// The load happens whatever the condition.
 pub unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let m = ld!(T, cpu, op, ea::<true>(cpu, op));
-    let v = if cond::<C>(cpu) {
-        m
-    } else {
-        rd::<T>(cpu, (*op).dst)
-    };
-    wr::<T>(cpu, (*op).dst, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let m = ld!(T, cpu, op, ea::<true>(cpu, op));
+        let v = if cond::<C>(cpu) {
+            m
+        } else {
+            rd::<T>(cpu, (*op).dst)
+        };
+        wr::<T>(cpu, (*op).dst, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 pub fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
@@ -205,17 +235,19 @@ pub fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
 
 /// clc, stc, cmc.
 pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let c = &mut *cpu;
-    // OF is CF xor bit 62: both bits change together.
-    let change = match K {
-        0 => c.cf(),
-        1 => !c.cf(),
-        _ => true,
-    };
-    if change {
-        c.fl_aux ^= flags::AUX_CF | flags::AUX_PO;
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        let c = &mut *cpu;
+        // OF is CF xor bit 62: both bits change together.
+        let change = match K {
+            0 => c.cf(),
+            1 => !c.cf(),
+            _ => true,
+        };
+        if change {
+            c.fl_aux ^= flags::AUX_CF | flags::AUX_PO;
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// The fast form of a branch, setcc or cmovcc.

@@ -1,7 +1,6 @@
 //! Chooses fast handlers for instructions, and finds out which flags nobody will look at.
 
 use super::{alu, flow, misc, mov, narrow, shift, string, vector, Handler, Op, RSP};
-use crate::cpu::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::cpu::regs::{gpr_index, is_high_byte};
 use iced_x86::{Code, CodeSize, ConditionCode, Instruction, Mnemonic as M, OpKind, Register};
 
@@ -212,9 +211,6 @@ fn shift_count(i: &Instruction) -> Option<u32> {
     let n = immediate(i, 1)? as u32;
     Some(n & if op_size(i, 0) == 8 { 63 } else { 31 })
 }
-
-/// All six flags that `flags_live` is about; kept next to it as documentation of what "exact" means.
-pub const FLAGS: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// cmp or test with the jcc after it, as one op.
 pub fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {

@@ -25,97 +25,107 @@ enum Then {
 #[cold]
 #[inline(never)]
 pub unsafe fn read(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
-    match refill(cpu, op, va, size, Access::Read) {
-        Then::Again => go!(cpu, op),
-        Then::Slow => redo(cpu, op),
-        _ => null(),
-    }
+    by_contract!({
+        match refill(cpu, op, va, size, Access::Read) {
+            Then::Again => go!(cpu, op),
+            Then::Slow => redo(cpu, op),
+            _ => null(),
+        }
+    })
 }
 
 #[cold]
 #[inline(never)]
 pub unsafe fn write(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
-    match refill(cpu, op, va, size, Access::Write) {
-        Then::Again => go!(cpu, op),
-        Then::Slow => redo(cpu, op),
-        _ => null(),
-    }
+    by_contract!({
+        match refill(cpu, op, va, size, Access::Write) {
+            Then::Again => go!(cpu, op),
+            Then::Slow => redo(cpu, op),
+            _ => null(),
+        }
+    })
 }
 
 #[inline(never)]
 unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Access) -> Then {
-    let c = &mut *cpu;
-    c.rip = c.page_va.wrapping_add((*op).off as u64);
-    if (va & 0xfff) + size > 4096 {
-        return Then::Slow;
-    }
-    // Which fault that is depends on the operand; of two operands only the slow handler knows which one it was.
-    if !canonical(va) {
-        return Then::Slow;
-    }
-    // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
-    let (last_op, last_page) = std::mem::replace(&mut c.last_miss, (op as usize, va & !0xfff));
-    if last_op == op as usize && last_page != va & !0xfff && tlb_index(last_page) == tlb_index(va) {
-        c.last_miss = (0, 0);
-        return Then::Slow;
-    }
-    match c.translate(va, access) {
-        Ok(_) => {
-            let e = &*c.tlb.add(tlb_index(va));
-            let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
-            if tag.wrapping_add(va) < 4096 {
-                Then::Again
-            } else {
-                Then::Slow
+    by_contract!({
+        let c = &mut *cpu;
+        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        if (va & 0xfff) + size > 4096 {
+            return Then::Slow;
+        }
+        // Which fault that is depends on the operand; of two operands only the slow handler knows which one it was.
+        if !canonical(va) {
+            return Then::Slow;
+        }
+        // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
+        let (last_op, last_page) = std::mem::replace(&mut c.last_miss, (op as usize, va & !0xfff));
+        if last_op == op as usize && last_page != va & !0xfff && tlb_index(last_page) == tlb_index(va) {
+            c.last_miss = (0, 0);
+            return Then::Slow;
+        }
+        match c.translate(va, access) {
+            Ok(_) => {
+                let e = &*c.tlb.add(tlb_index(va));
+                let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
+                if tag.wrapping_add(va) < 4096 {
+                    Then::Again
+                } else {
+                    Then::Slow
+                }
+            }
+            // It may be a page table.
+            Err(f) if access == Access::Write && f.error_code.is_some_and(|e| e & pf::P != 0) => Then::Slow,
+            Err(f) => {
+                trap(cpu, op, Trap::Fault(f));
+                Then::Leave
             }
         }
-        // It may be a page table.
-        Err(f) if access == Access::Write && f.error_code.is_some_and(|e| e & pf::P != 0) => Then::Slow,
-        Err(f) => {
-            trap(cpu, op, Trap::Fault(f));
-            Then::Leave
-        }
-    }
+    })
 }
 
 /// Does the instruction of `op` the slow way (both, if it is two fused ones).
 unsafe fn redo(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    match redo_instructions(cpu, op) {
-        Then::Next => go!(cpu, op.add((*op).slots as usize)),
-        Then::Branch => jump!(cpu, (*cpu).next_rip),
-        _ => null(),
-    }
+    by_contract!({
+        match redo_instructions(cpu, op) {
+            Then::Next => go!(cpu, op.add((*op).slots as usize)),
+            Then::Branch => jump!(cpu, (*cpu).next_rip),
+            _ => null(),
+        }
+    })
 }
 
 #[inline(never)]
 unsafe fn redo_instructions(cpu: *mut Cpu, op: *const Op) -> Then {
-    let c = &mut *cpu;
-    c.rip = c.page_va.wrapping_add((*op).off as u64);
-    let end = c.rip.wrapping_add((*op).len as u64);
-    loop {
-        let insn = match fetch(c) {
-            Ok(i) => i,
-            Err(t) => {
-                trap(cpu, op, t);
+    by_contract!({
+        let c = &mut *cpu;
+        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        let end = c.rip.wrapping_add((*op).len as u64);
+        loop {
+            let insn = match fetch(c) {
+                Ok(i) => i,
+                Err(t) => {
+                    trap(cpu, op, t);
+                    return Then::Leave;
+                }
+            };
+            c.next_rip = c.rip.wrapping_add(insn.len() as u64);
+            let result = match exec::lookup(insn.code()) {
+                Some(f) => f(c, &insn),
+                None => Err(Fault::ud().into()),
+            };
+            if !finish(cpu, op, result) {
                 return Then::Leave;
             }
-        };
-        c.next_rip = c.rip.wrapping_add(insn.len() as u64);
-        let result = match exec::lookup(insn.code()) {
-            Some(f) => f(c, &insn),
-            None => Err(Fault::ud().into()),
-        };
-        if !finish(cpu, op, result) {
-            return Then::Leave;
+            if ends_block(&insn) {
+                return Then::Branch;
+            }
+            if c.next_rip == end {
+                return Then::Next;
+            }
+            c.rip = c.next_rip;
         }
-        if ends_block(&insn) {
-            return Then::Branch;
-        }
-        if c.next_rip == end {
-            return Then::Next;
-        }
-        c.rip = c.next_rip;
-    }
+    })
 }
 
 /// Decodes the instruction at `rip`, which lies in one page or is alone in its block.

@@ -4,11 +4,11 @@
 //! `jump!` (a block by its address) or null (back to the run loop). What is rare is in cold functions that return
 //! plain values: a handler with the address of a local in a callee's hands would not end in a jump.
 //!
-//! Safety of all handlers: they are called only by each other and by `Cpu::chain`, with the CPU that owns the arena,
-//! and with the op whose `h` they are; operands in the op were made by lower.rs.
+//! What makes them sound is said once, at [`Handler`]; `by_contract!` refers to it.
 //!
 //! A memory operand that is not in the TLB: miss.rs.
-#![allow(clippy::missing_safety_doc, unsafe_op_in_unsafe_fn)]
+// Handlers read ops and registers by raw pointers.
+#![allow(unsafe_code)]
 
 pub mod alu;
 pub mod flow;
@@ -31,6 +31,15 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 #[cfg(target_endian = "big")]
 compile_error!("registers are addressed by byte offset: little-endian hosts only");
+
+/// The body of a handler, or of a function that handlers call with their own arguments.
+macro_rules! by_contract {
+    ($body:block) => {
+        // SAFETY: the contract of `Handler`, which whoever calls this keeps: `cpu` and `op` may be read and written, `op` is
+        // followed by what its handler expects, its operands name registers of `cpu`, and addresses in its TLB are guest RAM.
+        unsafe { $body }
+    };
+}
 
 /// Goes on with op `$op`.
 macro_rules! go {
@@ -150,7 +159,7 @@ macro_rules! by_cond {
     };
 }
 
-pub(crate) use {atomic, by_cond, by_size, enter, go, jump, ld, st};
+pub(crate) use {atomic, by_cond, by_contract, by_size, enter, go, jump, ld, st};
 
 /// The operand types of fast handlers.
 pub trait W: Scalar {
@@ -187,15 +196,19 @@ macro_rules! w {
             }
             #[inline(always)]
             unsafe fn atomic_add(p: *mut u8, v: Self) -> Self {
-                (*p.cast::<$a>()).fetch_add(v, Ordering::SeqCst)
+                // SAFETY: the caller's promise.
+                unsafe { (*p.cast::<$a>()).fetch_add(v, Ordering::SeqCst) }
             }
             #[inline(always)]
             unsafe fn atomic_swap(p: *mut u8, v: Self) -> Self {
-                (*p.cast::<$a>()).swap(v, Ordering::SeqCst)
+                // SAFETY: the caller's promise.
+                unsafe { (*p.cast::<$a>()).swap(v, Ordering::SeqCst) }
             }
             #[inline(always)]
             unsafe fn atomic_cas(p: *mut u8, old: Self, new: Self) -> Self {
-                match (*p.cast::<$a>()).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+                // SAFETY: the caller's promise.
+                let word = unsafe { &*p.cast::<$a>() };
+                match word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
                     Ok(v) | Err(v) => v,
                 }
             }
@@ -207,28 +220,32 @@ w!(u8, i8, AtomicU8; u16, i16, AtomicU16; u32, i32, AtomicU32; u64, i64, AtomicU
 /// The register at byte offset `off` of the CPU.
 #[inline(always)]
 pub(crate) unsafe fn rd<T: W>(cpu: *const Cpu, off: u8) -> T {
-    T::load(cpu.cast::<u8>().add(off as usize))
+    by_contract!({ T::load(cpu.cast::<u8>().add(off as usize)) })
 }
 
 /// Writes a register: 32 bits clear the upper half, fewer merge.
 #[inline(always)]
 pub(crate) unsafe fn wr<T: W>(cpu: *mut Cpu, off: u8, v: T) {
-    let p = cpu.cast::<u8>().add(off as usize);
-    if T::BITS == 32 {
-        v.wide().store(p);
-    } else {
-        v.store(p);
-    }
+    by_contract!({
+        let p = cpu.cast::<u8>().add(off as usize);
+        if T::BITS == 32 {
+            v.wide().store(p);
+        } else {
+            v.store(p);
+        }
+    })
 }
 
 /// The linear address of the memory operand; `X`: it has an index.
 #[inline(always)]
 pub(crate) unsafe fn ea<const X: bool>(cpu: *const Cpu, op: *const Op) -> u64 {
-    let mut va = rd::<u64>(cpu, (*op).base).wrapping_add((*op).disp as i64 as u64);
-    if X {
-        va = va.wrapping_add(rd::<u64>(cpu, (*op).index) << ((*op).scale & 3));
-    }
-    va & (*cpu).addr_mask
+    by_contract!({
+        let mut va = rd::<u64>(cpu, (*op).base).wrapping_add((*op).disp as i64 as u64);
+        if X {
+            va = va.wrapping_add(rd::<u64>(cpu, (*op).index) << ((*op).scale & 3));
+        }
+        va & (*cpu).addr_mask
+    })
 }
 
 /// Byte offsets of rsp and rbp, whose addresses belong to the stack segment.
@@ -239,16 +256,18 @@ const RBP: u8 = 5 * 8;
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
-    let c = &mut *cpu;
-    c.rip = c.page_va.wrapping_add((*op).off as u64);
-    c.slice += (*op).left as i64;
-    let t = if c.noncanonical {
-        let insn = miss::fetch(c).ok();
-        insn.map_or(t, |i| c.noncanonical_fault(t, &i))
-    } else {
-        t
-    };
-    c.leave = Some(t);
+    by_contract!({
+        let c = &mut *cpu;
+        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        c.slice += (*op).left as i64;
+        let t = if c.noncanonical {
+            let insn = miss::fetch(c).ok();
+            insn.map_or(t, |i| c.noncanonical_fault(t, &i))
+        } else {
+            t
+        };
+        c.leave = Some(t);
+    })
 }
 
 impl Cpu {
@@ -279,104 +298,122 @@ fn stack_segment(i: &Instruction) -> bool {
 /// Calls the slow handler of `op`; false if the chain must end.
 #[inline(never)]
 unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
-    let c = &mut *cpu;
-    // SAFETY: `imm` of a slow op was made from a SlowFn.
-    let f: SlowFn = std::mem::transmute::<usize, SlowFn>((*op).imm as usize);
-    let insn = &*op.add(1).cast::<Instruction>();
-    c.rip = c.page_va.wrapping_add((*op).off as u64);
-    c.next_rip = c.rip.wrapping_add((*op).len as u64) & c.addr_mask;
-    finish(cpu, op, f(c, insn))
+    by_contract!({
+        let c = &mut *cpu;
+        // SAFETY: `imm` of a slow op was made from a SlowFn.
+        let f: SlowFn = std::mem::transmute::<usize, SlowFn>((*op).imm as usize);
+        let insn = &*op.add(1).cast::<Instruction>();
+        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        c.next_rip = c.rip.wrapping_add((*op).len as u64) & c.addr_mask;
+        finish(cpu, op, f(c, insn))
+    })
 }
 
 /// After an instruction of the slow kind: false if the chain must end.
 #[inline(always)]
 unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool {
-    match result {
-        Ok(()) => true,
-        Err(t @ (Trap::EndBlock | Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
-            let c = &mut *cpu;
-            c.rip = c.next_rip;
-            c.slice += (*op).left as i64 - 1;
-            c.leave = (t != Trap::EndBlock).then_some(t);
-            false
+    by_contract!({
+        match result {
+            Ok(()) => true,
+            Err(t @ (Trap::EndBlock | Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
+                let c = &mut *cpu;
+                c.rip = c.next_rip;
+                c.slice += (*op).left as i64 - 1;
+                c.leave = (t != Trap::EndBlock).then_some(t);
+                false
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 /// An instruction without a fast handler.
 pub unsafe fn op_slow(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if !call_slow(cpu, op) {
-        return null();
-    }
-    go!(cpu, op.add(3))
+    by_contract!({
+        if !call_slow(cpu, op) {
+            return null();
+        }
+        go!(cpu, op.add(3))
+    })
 }
 
 /// The same at the end of a block: it may have branched.
 pub unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if !call_slow(cpu, op) {
-        return null();
-    }
-    jump!(cpu, (*cpu).next_rip)
+    by_contract!({
+        if !call_slow(cpu, op) {
+            return null();
+        }
+        jump!(cpu, (*cpu).next_rip)
+    })
 }
 
 /// In place of the ops of a forgotten block.
 pub unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-    (*cpu).slice += (*op).left as i64;
-    null()
+    by_contract!({
+        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        (*cpu).slice += (*op).left as i64;
+        null()
+    })
 }
 
 pub unsafe fn op_nop(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    go!(cpu, op.add(1))
+    by_contract!({ go!(cpu, op.add(1)) })
 }
 
 #[cold]
 #[inline(never)]
 pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    trap(cpu, op, Trap::Fault(Fault::ud()));
-    null()
+    by_contract!({
+        trap(cpu, op, Trap::Fault(Fault::ud()));
+        null()
+    })
 }
 
 #[cold]
 #[inline(never)]
 pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    (*cpu).noncanonical = false;
-    trap(cpu, op, Trap::Fault(Fault::gp()));
-    null()
+    by_contract!({
+        (*cpu).noncanonical = false;
+        trap(cpu, op, Trap::Fault(Fault::gp()));
+        null()
+    })
 }
 
 /// Before an instruction that crosses into the next page: that must still be the frame it was decoded from.
 pub unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let va = (*cpu).page_va.wrapping_add(4096);
-    let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
-    if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm)
-        && !cross_slow(cpu, op, va)
-    {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        let va = (*cpu).page_va.wrapping_add(4096);
+        let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+        if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm)
+            && !cross_slow(cpu, op, va)
+        {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 #[cold]
 #[inline(never)]
 unsafe fn cross_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
-    let c = &mut *cpu;
-    match c.translate(va, crate::mmu::walk::Access::Fetch) {
-        Err(f) => {
-            trap(cpu, op, Trap::Fault(f));
-            false
+    by_contract!({
+        let c = &mut *cpu;
+        match c.translate(va, crate::mmu::walk::Access::Fetch) {
+            Err(f) => {
+                trap(cpu, op, Trap::Fault(f));
+                false
+            }
+            Ok(p) if p.host as u64 == (*op).imm => true,
+            Ok(_) => {
+                let mfn = crate::mem::Mfn((*op.sub(1)).imm);
+                let off = (*op).off;
+                c.forget_code(mfn, off, off + 1);
+                op_leave(cpu, op);
+                false
+            }
         }
-        Ok(p) if p.host as u64 == (*op).imm => true,
-        Ok(_) => {
-            let mfn = crate::mem::Mfn((*op.sub(1)).imm);
-            let off = (*op).off;
-            c.forget_code(mfn, off, off + 1);
-            op_leave(cpu, op);
-            false
-        }
-    }
+    })
 }

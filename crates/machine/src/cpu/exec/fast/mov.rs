@@ -3,50 +3,66 @@
 use super::*;
 
 pub unsafe fn rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    wr::<T>(cpu, (*op).dst, rd::<T>(cpu, (*op).src));
-    go!(cpu, op.add(1))
+    by_contract!({
+        wr::<T>(cpu, (*op).dst, rd::<T>(cpu, (*op).src));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn ri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    wr::<T>(cpu, (*op).dst, T::cut((*op).imm));
-    go!(cpu, op.add(1))
+    by_contract!({
+        wr::<T>(cpu, (*op).dst, T::cut((*op).imm));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn rm<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = ld!(T, cpu, op, ea::<X>(cpu, op));
-    wr::<T>(cpu, (*op).dst, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = ld!(T, cpu, op, ea::<X>(cpu, op));
+        wr::<T>(cpu, (*op).dst, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn mr<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    st!(T, cpu, op, ea::<X>(cpu, op), rd::<T>(cpu, (*op).src));
-    go!(cpu, op.add(1))
+    by_contract!({
+        st!(T, cpu, op, ea::<X>(cpu, op), rd::<T>(cpu, (*op).src));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn mi<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    st!(T, cpu, op, ea::<X>(cpu, op), T::cut((*op).imm));
-    go!(cpu, op.add(1))
+    by_contract!({
+        st!(T, cpu, op, ea::<X>(cpu, op), T::cut((*op).imm));
+        go!(cpu, op.add(1))
+    })
 }
 
 /// movzx and movsx from `S` to `T`.
 pub unsafe fn extend_r<S: W, T: W, const SIGN: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = rd::<S>(cpu, (*op).src).wide();
-    wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = rd::<S>(cpu, (*op).src).wide();
+        wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
-    let v = ld!(S, cpu, op, ea::<X>(cpu, op)).wide();
-    wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = ld!(S, cpu, op, ea::<X>(cpu, op)).wide();
+        wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn lea<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    wr::<T>(cpu, (*op).dst, T::cut(ea::<X>(cpu, op)));
-    go!(cpu, op.add(1))
+    by_contract!({
+        wr::<T>(cpu, (*op).dst, T::cut(ea::<X>(cpu, op)));
+        go!(cpu, op.add(1))
+    })
 }
 
 macro_rules! push {
@@ -59,58 +75,72 @@ macro_rules! push {
 }
 
 pub unsafe fn push_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    push!(cpu, op, rd::<u64>(cpu, (*op).src))
+    by_contract!({ push!(cpu, op, rd::<u64>(cpu, (*op).src)) })
 }
 
 pub unsafe fn push_i(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    push!(cpu, op, (*op).imm)
+    by_contract!({ push!(cpu, op, (*op).imm) })
 }
 
 pub unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = ld!(u64, cpu, op, ea::<X>(cpu, op));
-    push!(cpu, op, v)
+    by_contract!({
+        let v = ld!(u64, cpu, op, ea::<X>(cpu, op));
+        push!(cpu, op, v)
+    })
 }
 
 pub unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let sp = rd::<u64>(cpu, RSP);
-    let v = ld!(u64, cpu, op, sp);
-    wr::<u64>(cpu, RSP, sp.wrapping_add(8));
-    wr::<u64>(cpu, (*op).dst, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let sp = rd::<u64>(cpu, RSP);
+        let v = ld!(u64, cpu, op, sp);
+        wr::<u64>(cpu, RSP, sp.wrapping_add(8));
+        wr::<u64>(cpu, (*op).dst, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let bp = rd::<u64>(cpu, RBP);
-    let v = ld!(u64, cpu, op, bp);
-    wr::<u64>(cpu, RSP, bp.wrapping_add(8));
-    wr::<u64>(cpu, RBP, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let bp = rd::<u64>(cpu, RBP);
+        let v = ld!(u64, cpu, op, bp);
+        wr::<u64>(cpu, RSP, bp.wrapping_add(8));
+        wr::<u64>(cpu, RBP, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn xchg_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let (a, b) = (rd::<T>(cpu, (*op).dst), rd::<T>(cpu, (*op).src));
-    wr::<T>(cpu, (*op).dst, b);
-    wr::<T>(cpu, (*op).src, a);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let (a, b) = (rd::<T>(cpu, (*op).dst), rd::<T>(cpu, (*op).src));
+        wr::<T>(cpu, (*op).dst, b);
+        wr::<T>(cpu, (*op).src, a);
+        go!(cpu, op.add(1))
+    })
 }
 
 /// cwde and cdqe: from `S` to the `T` twice as wide, in rax.
 pub unsafe fn widen_a<S: W, T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    wr::<T>(cpu, 0, T::cut(S::sext(rd::<S>(cpu, 0).wide())));
-    go!(cpu, op.add(1))
+    by_contract!({
+        wr::<T>(cpu, 0, T::cut(S::sext(rd::<S>(cpu, 0).wide())));
+        go!(cpu, op.add(1))
+    })
 }
 
 /// cdq and cqo.
 pub unsafe fn widen_d<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = (T::sext(rd::<T>(cpu, 0).wide()) as i64 >> 63) as u64;
-    wr::<T>(cpu, 16, T::cut(v));
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = (T::sext(rd::<T>(cpu, 0).wide()) as i64 >> 63) as u64;
+        wr::<T>(cpu, 16, T::cut(v));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn bswap<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let v = rd::<T>(cpu, (*op).dst).wide().swap_bytes() >> (64 - T::BITS);
-    wr::<T>(cpu, (*op).dst, T::cut(v));
-    go!(cpu, op.add(1))
+    by_contract!({
+        let v = rd::<T>(cpu, (*op).dst).wide().swap_bytes() >> (64 - T::BITS);
+        wr::<T>(cpu, (*op).dst, T::cut(v));
+        go!(cpu, op.add(1))
+    })
 }
 
 pub fn pick_rm(size: usize, x: bool) -> Handler {

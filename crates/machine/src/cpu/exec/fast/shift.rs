@@ -12,61 +12,67 @@ pub const SAR: u8 = 7;
 /// Shifts by `n`, which is not 0 and less than the width for types under 32 bits.
 #[inline(always)]
 unsafe fn shift<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, n: u32) -> T {
-    let a = a.wide();
-    let top = T::BITS - 1;
-    let n = n & 63;
-    let (r, cf) = match O {
-        ROL => {
-            let n = n % T::BITS;
-            let r = (a << n) | (a >> ((T::BITS - n) & 63));
-            let r = if n == 0 { a } else { r };
-            (r, r & 1)
-        }
-        ROR => {
-            let n = n % T::BITS;
-            let r = (a >> n) | (a << ((T::BITS - n) & 63));
-            let r = if n == 0 { a } else { r };
-            (r, r >> top & 1)
-        }
-        SHL => (a << n, a >> ((T::BITS - n) & 63) & 1),
-        SHR => (a >> n, a >> (n - 1) & 1),
-        _ => {
-            let s = T::sext(a) as i64;
-            ((s >> n) as u64, (s >> (n - 1)) as u64 & 1)
-        }
-    };
-    if F {
-        // Bit 62 of fl_aux is CF xor OF.
-        let msb = r >> top & 1;
-        let carry_in = match O {
-            ROL | SHL => msb,
-            ROR | SHR => cf ^ msb ^ (r >> (top - 1) & 1),
-            _ => cf,
+    by_contract!({
+        let a = a.wide();
+        let top = T::BITS - 1;
+        let n = n & 63;
+        let (r, cf) = match O {
+            ROL => {
+                let n = n % T::BITS;
+                let r = (a << n) | (a >> ((T::BITS - n) & 63));
+                let r = if n == 0 { a } else { r };
+                (r, r & 1)
+            }
+            ROR => {
+                let n = n % T::BITS;
+                let r = (a >> n) | (a << ((T::BITS - n) & 63));
+                let r = if n == 0 { a } else { r };
+                (r, r >> top & 1)
+            }
+            SHL => (a << n, a >> ((T::BITS - n) & 63) & 1),
+            SHR => (a >> n, a >> (n - 1) & 1),
+            _ => {
+                let s = T::sext(a) as i64;
+                ((s >> n) as u64, (s >> (n - 1)) as u64 & 1)
+            }
         };
-        let aux = cf << 63 | carry_in << 62;
-        if O == ROL || O == ROR {
-            (*cpu).fl_aux = (*cpu).fl_aux & !(AUX_CF | AUX_PO) | aux;
-        } else {
-            (*cpu).fl_res = T::sext(r);
-            (*cpu).fl_aux = aux | AUX_AF;
+        if F {
+            // Bit 62 of fl_aux is CF xor OF.
+            let msb = r >> top & 1;
+            let carry_in = match O {
+                ROL | SHL => msb,
+                ROR | SHR => cf ^ msb ^ (r >> (top - 1) & 1),
+                _ => cf,
+            };
+            let aux = cf << 63 | carry_in << 62;
+            if O == ROL || O == ROR {
+                (*cpu).fl_aux = (*cpu).fl_aux & !(AUX_CF | AUX_PO) | aux;
+            } else {
+                (*cpu).fl_res = T::sext(r);
+                (*cpu).fl_aux = aux | AUX_AF;
+            }
         }
-    }
-    T::cut(r)
+        T::cut(r)
+    })
 }
 
 pub unsafe fn reg_imm<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let r = shift::<T, O, F>(cpu, rd(cpu, (*op).dst), (*op).imm as u32);
-    wr::<T>(cpu, (*op).dst, r);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let r = shift::<T, O, F>(cpu, rd(cpu, (*op).dst), (*op).imm as u32);
+        wr::<T>(cpu, (*op).dst, r);
+        go!(cpu, op.add(1))
+    })
 }
 
 /// By cl; only 32 and 64 bits. A count of 0 changes nothing but the upper half.
 pub unsafe fn reg_cl<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    let n = rd::<u8>(cpu, 8) as u32 & (T::BITS - 1);
-    let a: T = rd(cpu, (*op).dst);
-    let r = if n == 0 { a } else { shift::<T, O, true>(cpu, a, n) };
-    wr::<T>(cpu, (*op).dst, r);
-    go!(cpu, op.add(1))
+    by_contract!({
+        let n = rd::<u8>(cpu, 8) as u32 & (T::BITS - 1);
+        let a: T = rd(cpu, (*op).dst);
+        let r = if n == 0 { a } else { shift::<T, O, true>(cpu, a, n) };
+        wr::<T>(cpu, (*op).dst, r);
+        go!(cpu, op.add(1))
+    })
 }
 
 /// shlx, shrx, sarx are hidden; rorx too.

@@ -30,17 +30,21 @@ macro_rules! ld128 {
 macro_rules! both {
     ($f:path) => {{
         unsafe fn rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let d = xmm(cpu, (*op).dst);
-            *d = $f(*d, *xmm(cpu, (*op).src));
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let d = xmm(cpu, (*op).dst);
+                *d = $f(*d, *xmm(cpu, (*op).src));
+                go!(cpu, op.add(1))
+            })
         }
         unsafe fn rm(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let b = ld128!(cpu, op);
-            let d = xmm(cpu, (*op).dst);
-            *d = $f(*d, b);
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let b = ld128!(cpu, op);
+                let d = xmm(cpu, (*op).dst);
+                *d = $f(*d, b);
+                go!(cpu, op.add(1))
+            })
         }
         (rr as Handler, rm as Handler)
     }};
@@ -50,17 +54,21 @@ macro_rules! both {
 macro_rules! both_imm {
     ($f:path) => {{
         unsafe fn rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let d = xmm(cpu, (*op).dst);
-            *d = $f(*d, *xmm(cpu, (*op).src), (*op).imm as u8);
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let d = xmm(cpu, (*op).dst);
+                *d = $f(*d, *xmm(cpu, (*op).src), (*op).imm as u8);
+                go!(cpu, op.add(1))
+            })
         }
         unsafe fn rm(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let b = ld128!(cpu, op);
-            let d = xmm(cpu, (*op).dst);
-            *d = $f(*d, b, (*op).imm as u8);
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let b = ld128!(cpu, op);
+                let d = xmm(cpu, (*op).dst);
+                *d = $f(*d, b, (*op).imm as u8);
+                go!(cpu, op.add(1))
+            })
         }
         (rr as Handler, rm as Handler)
     }};
@@ -70,48 +78,56 @@ macro_rules! both_imm {
 macro_rules! shift {
     ($f:path) => {{
         unsafe fn ri(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let d = xmm(cpu, (*op).dst);
-            *d = $f(*d, u128::from((*op).imm));
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let d = xmm(cpu, (*op).dst);
+                *d = $f(*d, u128::from((*op).imm));
+                go!(cpu, op.add(1))
+            })
         }
         ri as Handler
     }};
 }
 
 pub unsafe fn byte_mask(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    let m = l::byte_mask(*xmm(cpu, (*op).src));
-    wr::<u64>(cpu, (*op).dst, u64::from(m));
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        let m = l::byte_mask(*xmm(cpu, (*op).src));
+        wr::<u64>(cpu, (*op).dst, u64::from(m));
+        go!(cpu, op.add(1))
+    })
 }
 
 /// The low lane of an xmm register.
 #[inline(always)]
 unsafe fn low<T: W>(cpu: *mut Cpu, n: u8) -> u64 {
-    T::load(xmm(cpu, n).cast::<u8>()).wide()
+    by_contract!({ T::load(xmm(cpu, n).cast::<u8>()).wide() })
 }
 #[inline(always)]
 unsafe fn set_low<T: W>(cpu: *mut Cpu, n: u8, v: u64) {
-    T::cut(v).store(xmm(cpu, n).cast::<u8>());
+    by_contract!({
+        T::cut(v).store(xmm(cpu, n).cast::<u8>());
+    })
 }
 
 /// A scalar operation with all its flags; false if it faults.
 #[cold]
 #[inline(never)]
 unsafe fn soft<T: W>(cpu: *mut Cpu, op: *const Op, b: u64, f: fn(&mut Env, u64, u64) -> u64) -> bool {
-    let mut env = Env::sse((*cpu).mxcsr);
-    let r = f(&mut env, low::<T>(cpu, (*op).dst), b);
-    match finish(&mut *cpu, &env) {
-        Ok(()) => {
-            set_low::<T>(cpu, (*op).dst, r);
-            true
+    by_contract!({
+        let mut env = Env::sse((*cpu).mxcsr);
+        let r = f(&mut env, low::<T>(cpu, (*op).dst), b);
+        match finish(&mut *cpu, &env) {
+            Ok(()) => {
+                set_low::<T>(cpu, (*op).dst, r);
+                true
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 /// Handlers of a scalar operation: `$attempt` gives the result if no flag can change, `$soft` always.
@@ -119,28 +135,34 @@ macro_rules! scalar {
     ($t:ty, $attempt:path, $soft:path) => {{
         #[inline(always)]
         unsafe fn run(cpu: *mut Cpu, op: *const Op, b: u64) -> bool {
-            if Env::is_fast((*cpu).mxcsr) {
-                if let Some(r) = $attempt(low::<$t>(cpu, (*op).dst), b) {
-                    set_low::<$t>(cpu, (*op).dst, r);
-                    return true;
+            by_contract!({
+                if Env::is_fast((*cpu).mxcsr) {
+                    if let Some(r) = $attempt(low::<$t>(cpu, (*op).dst), b) {
+                        set_low::<$t>(cpu, (*op).dst, r);
+                        return true;
+                    }
                 }
-            }
-            soft::<$t>(cpu, op, b, $soft)
+                soft::<$t>(cpu, op, b, $soft)
+            })
         }
         unsafe fn rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            if !run(cpu, op, low::<$t>(cpu, (*op).src)) {
-                return null();
-            }
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                if !run(cpu, op, low::<$t>(cpu, (*op).src)) {
+                    return null();
+                }
+                go!(cpu, op.add(1))
+            })
         }
         unsafe fn rm(cpu: *mut Cpu, op: *const Op) -> *const Op {
-            check_fpu!(cpu, op);
-            let b = ld!($t, cpu, op, ea::<true>(cpu, op)).wide();
-            if !run(cpu, op, b) {
-                return null();
-            }
-            go!(cpu, op.add(1))
+            by_contract!({
+                check_fpu!(cpu, op);
+                let b = ld!($t, cpu, op, ea::<true>(cpu, op)).wide();
+                if !run(cpu, op, b) {
+                    return null();
+                }
+                go!(cpu, op.add(1))
+            })
         }
         (rr as Handler, rm as Handler)
     }};
@@ -157,146 +179,172 @@ fn max<F: Format>(a: u64, b: u64) -> Option<u64> {
 #[cold]
 #[inline(never)]
 unsafe fn soft_compare<F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *const Op, a: u64, b: u64) -> bool {
-    match crate::cpu::exec::sse::compare::<F>(&mut *cpu, a, b, QUIET) {
-        Ok(()) => true,
-        Err(t) => {
-            trap(cpu, op, t);
-            false
+    by_contract!({
+        match crate::cpu::exec::sse::compare::<F>(&mut *cpu, a, b, QUIET) {
+            Ok(()) => true,
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-    }
+    })
 }
 
 #[inline(always)]
 unsafe fn run_compare<F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *const Op, a: u64, b: u64) -> bool {
-    if !(fast::plain::<F>(a) && fast::plain::<F>(b)) {
-        return soft_compare::<F, QUIET>(cpu, op, a, b);
-    }
-    // See flags.rs: 1 is "not zero, odd parity"; bit 8 of the second word turns the parity of zero round.
-    let equal = F::equal(a, b);
-    (*cpu).fl_res = u64::from(!equal);
-    (*cpu).fl_aux = if F::less(a, b) {
-        3 << 62
-    } else {
-        u64::from(equal) << 8
-    };
-    true
+    by_contract!({
+        if !(fast::plain::<F>(a) && fast::plain::<F>(b)) {
+            return soft_compare::<F, QUIET>(cpu, op, a, b);
+        }
+        // See flags.rs: 1 is "not zero, odd parity"; bit 8 of the second word turns the parity of zero round.
+        let equal = F::equal(a, b);
+        (*cpu).fl_res = u64::from(!equal);
+        (*cpu).fl_aux = if F::less(a, b) {
+            3 << 62
+        } else {
+            u64::from(equal) << 8
+        };
+        true
+    })
 }
 
 /// `comisd` (`QUIET`) and `ucomisd`.
 unsafe fn compare_rr<T: W, F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    if !run_compare::<F, QUIET>(cpu, op, low::<T>(cpu, (*op).dst), low::<T>(cpu, (*op).src)) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        if !run_compare::<F, QUIET>(cpu, op, low::<T>(cpu, (*op).dst), low::<T>(cpu, (*op).src)) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 unsafe fn compare_rm<T: W, F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    let b = ld!(T, cpu, op, ea::<true>(cpu, op)).wide();
-    if !run_compare::<F, QUIET>(cpu, op, low::<T>(cpu, (*op).dst), b) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        let b = ld!(T, cpu, op, ea::<true>(cpu, op)).wide();
+        if !run_compare::<F, QUIET>(cpu, op, low::<T>(cpu, (*op).dst), b) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// An integer to a double, with all flags.
 #[cold]
 #[inline(never)]
 unsafe fn soft_from_int(cpu: *mut Cpu, op: *const Op, v: i64) -> bool {
-    let mut env = Env::sse((*cpu).mxcsr);
-    let r = fast::from_int::<F64>(&mut env, v);
-    match finish(&mut *cpu, &env) {
-        Ok(()) => {
-            set_low::<u64>(cpu, (*op).dst, r);
-            true
+    by_contract!({
+        let mut env = Env::sse((*cpu).mxcsr);
+        let r = fast::from_int::<F64>(&mut env, v);
+        match finish(&mut *cpu, &env) {
+            Ok(()) => {
+                set_low::<u64>(cpu, (*op).dst, r);
+                true
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 #[inline(always)]
 unsafe fn run_from_int(cpu: *mut Cpu, op: *const Op, v: i64) -> bool {
-    if v.unsigned_abs() > 1 << 53 {
-        return soft_from_int(cpu, op, v);
-    }
-    set_low::<u64>(cpu, (*op).dst, (v as f64).to_bits());
-    true
+    by_contract!({
+        if v.unsigned_abs() > 1 << 53 {
+            return soft_from_int(cpu, op, v);
+        }
+        set_low::<u64>(cpu, (*op).dst, (v as f64).to_bits());
+        true
+    })
 }
 
 /// `cvtsi2sd`
 unsafe fn from_int_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    if !run_from_int(cpu, op, T::sext(rd::<T>(cpu, (*op).src).wide()) as i64) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        if !run_from_int(cpu, op, T::sext(rd::<T>(cpu, (*op).src).wide()) as i64) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 unsafe fn from_int_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    let v = ld!(T, cpu, op, ea::<true>(cpu, op));
-    if !run_from_int(cpu, op, T::sext(v.wide()) as i64) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        let v = ld!(T, cpu, op, ea::<true>(cpu, op));
+        if !run_from_int(cpu, op, T::sext(v.wide()) as i64) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// A double cut to an integer, with all flags.
 #[cold]
 #[inline(never)]
 unsafe fn soft_to_int<T: W>(cpu: *mut Cpu, op: *const Op, a: u64) -> bool {
-    let mut env = Env::sse((*cpu).mxcsr);
-    let r = fast::to_int::<F64>(&mut env, a, true, T::BITS);
-    match finish(&mut *cpu, &env) {
-        Ok(()) => {
-            wr::<T>(cpu, (*op).dst, T::cut(r as u64));
-            true
+    by_contract!({
+        let mut env = Env::sse((*cpu).mxcsr);
+        let r = fast::to_int::<F64>(&mut env, a, true, T::BITS);
+        match finish(&mut *cpu, &env) {
+            Ok(()) => {
+                wr::<T>(cpu, (*op).dst, T::cut(r as u64));
+                true
+            }
+            Err(t) => {
+                trap(cpu, op, t);
+                false
+            }
         }
-        Err(t) => {
-            trap(cpu, op, t);
-            false
-        }
-    }
+    })
 }
 
 #[inline(always)]
 unsafe fn run_to_int<T: W>(cpu: *mut Cpu, op: *const Op, a: u64) -> bool {
-    let x = f64::from_bits(a);
-    if fast::plain::<F64>(a) && x.abs() < 2147483648.0 {
-        let v = x as i64;
-        if v as f64 == x || (*cpu).mxcsr & 0x1020 == 0x1020 {
-            wr::<T>(cpu, (*op).dst, T::cut(v as u64));
-            return true;
+    by_contract!({
+        let x = f64::from_bits(a);
+        if fast::plain::<F64>(a) && x.abs() < 2147483648.0 {
+            let v = x as i64;
+            if v as f64 == x || (*cpu).mxcsr & 0x1020 == 0x1020 {
+                wr::<T>(cpu, (*op).dst, T::cut(v as u64));
+                return true;
+            }
         }
-    }
-    soft_to_int::<T>(cpu, op, a)
+        soft_to_int::<T>(cpu, op, a)
+    })
 }
 
 /// `cvttsd2si`
 unsafe fn to_int_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    if !run_to_int::<T>(cpu, op, low::<u64>(cpu, (*op).src)) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        if !run_to_int::<T>(cpu, op, low::<u64>(cpu, (*op).src)) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 unsafe fn to_int_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    let a = ld!(u64, cpu, op, ea::<true>(cpu, op));
-    if !run_to_int::<T>(cpu, op, a) {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        let a = ld!(u64, cpu, op, ea::<true>(cpu, op));
+        if !run_to_int::<T>(cpu, op, a) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// `movss` and `movsd` between registers: the rest stays.
 unsafe fn merge<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    check_fpu!(cpu, op);
-    let v = low::<T>(cpu, (*op).src);
-    set_low::<T>(cpu, (*op).dst, v);
-    go!(cpu, op.add(1))
+    by_contract!({
+        check_fpu!(cpu, op);
+        let v = low::<T>(cpu, (*op).src);
+        set_low::<T>(cpu, (*op).dst, v);
+        go!(cpu, op.add(1))
+    })
 }
 
 /// Handlers for a register and a memory source.

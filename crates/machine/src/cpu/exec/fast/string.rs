@@ -22,30 +22,41 @@ fn in_page(va: u64, size: u64) -> u64 {
     (4096 - (va & 0xfff)) / size
 }
 
-/// Copies forward in steps of `size`, as the elements would be one after the other.
+/// Copies forward in steps of `size` (at most 8), as the elements would be one after the other.
+///
+/// # Safety
+/// `src` must be readable and `dst` writable for `bytes`, a multiple of `size`.
 unsafe fn copy_forward(src: *const u8, dst: *mut u8, bytes: usize, size: usize) {
     let distance = (dst as usize).wrapping_sub(src as usize);
     if distance == 0 || distance >= bytes {
-        std::ptr::copy(src, dst, bytes);
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy(src, dst, bytes) };
         return;
     }
     // The destination begins inside the source: what was just written is read again.
     let mut i = 0;
     while i < bytes {
         let mut buf = [0u8; 8];
-        std::ptr::copy(src.add(i), buf.as_mut_ptr(), size);
-        std::ptr::copy(buf.as_ptr(), dst.add(i), size);
+        // SAFETY: the caller's promise; an element fits into `buf`.
+        unsafe {
+            std::ptr::copy(src.add(i), buf.as_mut_ptr(), size);
+            std::ptr::copy(buf.as_ptr(), dst.add(i), size);
+        }
         i += size;
     }
 }
 
+/// # Safety
+/// `dst` must be writable for `bytes`, a multiple of `size` (at most 8).
 unsafe fn fill(dst: *mut u8, value: u64, bytes: usize, size: usize) {
     if size == 1 || value == (value as u8 as u64).wrapping_mul(0x0101_0101_0101_0101) >> (64 - 8 * size) {
-        std::ptr::write_bytes(dst, value as u8, bytes);
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::write_bytes(dst, value as u8, bytes) };
         return;
     }
     for i in 0..bytes / size {
-        std::ptr::copy(value.to_le_bytes().as_ptr(), dst.add(i * size), size);
+        // SAFETY: the caller's promise; an element is no larger than `value`.
+        unsafe { std::ptr::copy(value.to_le_bytes().as_ptr(), dst.add(i * size), size) };
     }
 }
 
@@ -113,37 +124,43 @@ fn some<T: W>(c: &mut Cpu, movs: bool) -> Result<(), Trap> {
 
 #[inline(never)]
 unsafe fn rep<T: W>(cpu: *mut Cpu, op: *const Op, movs: bool) -> Rep {
-    let c = &mut *cpu;
-    c.rip = c.page_va.wrapping_add((*op).off as u64);
-    let mut left = 4096u32;
-    while c.regs[RCX] != 0 {
-        if let Err(t) = some::<T>(c, movs) {
-            trap(cpu, op, t);
-            return Rep::Left;
+    by_contract!({
+        let c = &mut *cpu;
+        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        let mut left = 4096u32;
+        while c.regs[RCX] != 0 {
+            if let Err(t) = some::<T>(c, movs) {
+                trap(cpu, op, t);
+                return Rep::Left;
+            }
+            left -= 1;
+            let pressed = c.shared.attention.load(Ordering::Relaxed) != 0 || left == 0;
+            if c.regs[RCX] != 0 && pressed {
+                // Interrupted between two steps: the instruction begins again, and has not been counted.
+                op_leave(cpu, op);
+                return Rep::Left;
+            }
         }
-        left -= 1;
-        let pressed = c.shared.attention.load(Ordering::Relaxed) != 0 || left == 0;
-        if c.regs[RCX] != 0 && pressed {
-            // Interrupted between two steps: the instruction begins again, and has not been counted.
-            op_leave(cpu, op);
-            return Rep::Left;
-        }
-    }
-    Rep::Done
+        Rep::Done
+    })
 }
 
 pub unsafe fn movs<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if rep::<T>(cpu, op, true) == Rep::Left {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        if rep::<T>(cpu, op, true) == Rep::Left {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 pub unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
-    if rep::<T>(cpu, op, false) == Rep::Left {
-        return null();
-    }
-    go!(cpu, op.add(1))
+    by_contract!({
+        if rep::<T>(cpu, op, false) == Rep::Left {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
 }
 
 /// The fast form of rep movs and rep stos.

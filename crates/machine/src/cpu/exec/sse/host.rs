@@ -1,6 +1,7 @@
 //! Instructions beyond SSE2 that are run by the host's own, where it has them. Looked up before the portable forms; results
 //! are the same.
-
+// Instructions of the host's that it may not have.
+#![allow(unsafe_code)]
 // The types are those that the intrinsics take and give.
 #![allow(clippy::missing_transmute_annotations)]
 

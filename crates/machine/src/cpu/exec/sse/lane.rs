@@ -1,7 +1,8 @@
 //! The lane functions that handlers use: the host's own instructions where they do just the same, else the portable ones.
 //!
 //! Every x86-64 host has SSE2; what needs more is in [`super::host`], chosen when an instruction is looked up.
-
+// Vectors are looked at as lanes.
+#![allow(unsafe_code)]
 // The types are those that the intrinsics take and give.
 #![allow(clippy::missing_transmute_annotations)]
 

@@ -1,5 +1,6 @@
 //! Packed single precision by the host's packed arithmetic, when no lane can change a flag: see [`super::super::softfp::fast`].
-
+// Host vectors are made of bits.
+#![allow(unsafe_code)]
 // The types are those that the intrinsics take and give.
 #![allow(clippy::missing_transmute_annotations)]
 

@@ -1,5 +1,6 @@
 //! Lane-wise functions of 128-bit values, for any host. What stays within 64 bits serves MMX too.
-
+// Host vectors are made of bits.
+#![allow(unsafe_code)]
 // On x86-64 hosts many are used by tests only: see lane.rs.
 #![allow(dead_code, clippy::useless_transmute)]
 
