@@ -323,6 +323,23 @@ def test_a_hook_sees_exceptions_and_the_guest_does_not_notice(tmp_path: Path, wi
     assert 8 in {trap.cr2 for trap in faults}
 
 
+def test_several_vcpus_run_with_all_hooks_set_and_are_paused_at_any_moment(tmp_path: Path) -> None:
+    kernel = tmp_path / "64" / "vcpu_ops"
+    build_guests(tmp_path, str(kernel))
+    makers = set[str]()
+    with domzero.boot(kernel, memory_mib=16, vcpus=4) as guest:
+        guest.on_hypercall()(lambda call: makers.add(repr(call.vcpu)))
+        guest.on_trap()(lambda trap: None)
+        for _ in range(20):
+            guest.unpause()
+            guest.pause()
+            assert all(vcpu.regs.rip for vcpu in guest.vcpus if vcpu.state != "offline")
+        assert guest.wait(120).reason == "poweroff", guest.console.tail
+        assert "PASS vcpu_ops" in guest.console.text
+        assert guest.domain.host.audit() == []
+    assert len(makers) == 4
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
