@@ -1,5 +1,7 @@
 //! A small machine with a flat address space, for tests of instructions.
 
+use crate::abi::pte as entry;
+use crate::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use crate::clock::Clock;
 use crate::cpu::fault::Trap;
 use crate::cpu::{Cpu, Stop};
@@ -21,11 +23,9 @@ pub const RWX: u64 = 0x90_0000;
 /// Pages of code.
 pub const CODE_PAGES: u64 = 16;
 
+/// Bits of page-table entries.
 pub mod pte {
-    pub const P: u64 = 1;
-    pub const RW: u64 = 2;
-    pub const US: u64 = 4;
-    pub const NX: u64 = 1 << 63;
+    pub use crate::abi::pte::{NX, P, RW, USER as US};
 }
 
 /// A domain with one CPU at CPL 3 in 64-bit mode, whose page tables map the regions above.
@@ -66,7 +66,7 @@ impl TestVm {
         vm.cpu.set_base(vm.l4, true);
         vm.cpu.rip = CODE;
         vm.cpu.regs[4] = STACK_TOP;
-        vm.cpu.sel = [0, 0xe033, 0xe02b, 0, 0, 0];
+        vm.cpu.sel = [0, FLAT_KERNEL_CS, FLAT_KERNEL_SS, 0, 0, 0];
         vm.cpu.set_rflags(0x202);
         vm
     }
@@ -99,7 +99,7 @@ impl TestVm {
             let at = table.maddr() | (va >> shift & 511) << 3;
             let e = self.machine.mem.read_u64(at).unwrap_or(0);
             table = if e & pte::P != 0 {
-                Mfn((e & 0x000f_ffff_ffff_f000) >> 12)
+                Mfn(entry::mfn(e))
             } else {
                 let t = self.frame();
                 self.machine
@@ -115,7 +115,7 @@ impl TestVm {
     pub fn maddr(&mut self, va: u64) -> u64 {
         let at = self.pte_maddr(va);
         let e = self.machine.mem.read_u64(at).unwrap_or(0);
-        (e & 0x000f_ffff_ffff_f000) | (va & 0xfff)
+        (e & entry::ADDR) | (va & 0xfff)
     }
 
     /// Writes memory behind the engine's back (before anything ran), whatever the mapping allows.

@@ -1,5 +1,6 @@
 //! The bare machine of `domzero lab`, and that no PV guest gets into its ring 0.
 
+use domzero_machine::abi::selector::{FLAT_COMPAT_RING1_CS, FLAT_KERNEL_SS, XEN_CS64};
 use domzero_machine::bare::{Bare, Outcome, Table};
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::Fault;
@@ -166,10 +167,16 @@ fn a_pv_vcpu_runs_nothing_in_ring_0() {
 fn no_far_transfer_of_a_pv_guest_reaches_ring_0() {
     // Each with Xen's ring 0 code selector, which is in every guest's GDT: retfq, iretq, and jmp through memory.
     for code in [&[0x48, 0xcb][..], &[0x48, 0xcf], &[0x48, 0xff, 0x2c, 0x24]] {
-        for selector in [0xe008u64, 0xe00b, 0xe019] {
+        for selector in [XEN_CS64, XEN_CS64 | 3, FLAT_COMPAT_RING1_CS].map(u64::from) {
             let mut vm = TestVm::new(code);
             let top = domzero_machine::testing::STACK_TOP - 64;
-            let words = [domzero_machine::testing::CODE, selector, 0x202, top, 0xe02b];
+            let words = [
+                domzero_machine::testing::CODE,
+                selector,
+                0x202,
+                top,
+                u64::from(FLAT_KERNEL_SS),
+            ];
             for (n, w) in words.iter().enumerate() {
                 vm.poke(top + 8 * n as u64, &w.to_le_bytes());
             }

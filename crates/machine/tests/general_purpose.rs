@@ -1,5 +1,6 @@
 //! General-purpose instructions, by small programs with known results.
 
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, XEN_CS64, XEN_DS};
 use domzero_machine::cpu::fault::{vector, Fault, PrivInsn, Trap};
 use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{TestVm, CODE, DATA, RO, STACK_TOP};
@@ -261,12 +262,12 @@ fn popf_cannot_change_what_belongs_to_ring_0() {
 fn iretq_returns_to_the_same_ring_and_refuses_an_inner_one() {
     let (mut machine, _) = vm(|a| {
         a.push(0)?;
-        a.mov(dword_ptr(rsp), 0xe02b)?;
+        a.mov(dword_ptr(rsp), i32::from(FLAT_KERNEL_SS))?;
         a.mov(rax, STACK_TOP - 256)?;
         a.push(rax)?;
         a.push(0xa02)?;
         a.push(0)?;
-        a.mov(dword_ptr(rsp), 0xe033)?;
+        a.mov(dword_ptr(rsp), i32::from(FLAT_KERNEL_CS))?;
         a.mov(rax, CODE + 0x100)?;
         a.push(rax)?;
         a.iretq()
@@ -282,11 +283,11 @@ fn iretq_returns_to_the_same_ring_and_refuses_an_inner_one() {
         a.push(0)?;
         a.push(2)?;
         a.push(0)?;
-        a.mov(dword_ptr(rsp), 0xe008)?;
+        a.mov(dword_ptr(rsp), i32::from(XEN_CS64))?;
         a.push(0)?;
         a.iretq()
     });
-    assert_eq!(f, Fault::with_code(vector::GP, 0xe008));
+    assert_eq!(f, Fault::with_code(vector::GP, u32::from(XEN_CS64)));
 }
 
 #[test]
@@ -315,19 +316,19 @@ fn a_non_canonical_branch_or_stack_faults_before_anything_changes() {
 #[test]
 fn segment_registers_take_the_selectors_of_the_public_headers() {
     let vm = run(|a| {
-        a.mov(eax, 0xe02b)?;
+        a.mov(eax, u32::from(FLAT_KERNEL_SS))?;
         a.mov(ds, eax)?;
         a.mov(ss, eax)?;
         a.xor(eax, eax)?;
         a.mov(fs, eax)?;
         a.mov(ebx, ss)
     });
-    assert_eq!(vm.cpu.regs[RBX], 0xe02b);
+    assert_eq!(vm.cpu.regs[RBX], u64::from(FLAT_KERNEL_SS));
     let (_, f) = fault(|a| {
-        a.mov(eax, 0xe010)?;
+        a.mov(eax, u32::from(XEN_DS))?;
         a.mov(es, eax)
     });
-    assert_eq!(f, Fault::with_code(vector::GP, 0xe010));
+    assert_eq!(f, Fault::with_code(vector::GP, u32::from(XEN_DS)));
     let (_, f) = fault(|a| {
         a.mov(eax, 0x2b)?;
         a.mov(es, eax)
@@ -378,7 +379,14 @@ fn vm32(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> (Tes
     let n = a.instructions().len() as i64;
     let code = a.assemble(CODE).expect("encodable");
     let mut vm = TestVm::new(&code);
-    vm.cpu.sel = [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0];
+    vm.cpu.sel = [
+        FLAT_KERNEL_SS,
+        FLAT_RING3_CS32,
+        FLAT_KERNEL_SS,
+        FLAT_KERNEL_SS,
+        0,
+        0,
+    ];
     (vm, n)
 }
 
@@ -421,7 +429,7 @@ fn a_far_jump_switches_between_64_and_32_bit_code() {
         a.mov(word_ptr(rdi + 4), 0xe023u32)?;
         a.jmp(fword_ptr(rdi))
     });
-    // inc eax (rex in 64-bit code); ljmp 0xe033:CODE+0xc0
+    // inc eax (rex in 64-bit code); ljmp FLAT_KERNEL_CS:CODE+0xc0
     let mut code32 = vec![0x40, 0xea];
     code32.extend_from_slice(&((CODE + 0xc0) as u32).to_le_bytes());
     code32.extend_from_slice(&[0x33, 0xe0]);

@@ -1,5 +1,9 @@
 //! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
 
+use domzero_machine::abi::hypercall::nr;
+use domzero_machine::abi::layout::HYPERVISOR_VIRT_START;
+use domzero_machine::abi::pte;
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::fault::{vector, PrivInsn};
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
@@ -8,6 +12,9 @@ use domzero_machine::shared::attention;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use std::sync::atomic::Ordering;
 
+/// Selectors, as they stand in a frame.
+const CS: u64 = FLAT_KERNEL_CS as u64;
+const SS: u64 = FLAT_KERNEL_SS as u64;
 const HANDLER: u64 = CODE + 0x800;
 const INFO_VA: u64 = DATA + 0x3000;
 /// At the handler: the test sees a hypercall exit there.
@@ -18,14 +25,14 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     let mut vm = TestVm::new(code);
     vm.poke(HANDLER, &SYSCALL);
     let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, INFO_VA, false);
-    let maddr = walk.last().map(|w| w.3 & 0x000f_ffff_ffff_f000).expect("mapped");
+    let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
     for n in 0..=255 {
         v.set_trap(
             n,
             TrapGate {
-                cs: 0xe033,
+                cs: FLAT_KERNEL_CS,
                 address: HANDLER,
                 flags: 0,
             },
@@ -34,7 +41,7 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     v.set_callback(
         CallbackKind::Event,
         Callback {
-            cs: 0xe033,
+            cs: FLAT_KERNEL_CS,
             address: HANDLER,
             mask_events: true,
         },
@@ -42,12 +49,12 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     v.set_callback(
         CallbackKind::Syscall,
         Callback {
-            cs: 0xe033,
+            cs: FLAT_KERNEL_CS,
             address: HANDLER,
             mask_events: false,
         },
     );
-    v.set_kernel_stack(0xe02b, STACK_TOP);
+    v.set_kernel_stack(FLAT_KERNEL_SS, STACK_TOP);
     v.load_base(false, v.base(true));
     (v, maddr)
 }
@@ -100,9 +107,9 @@ fn a_syscall_of_an_application_enters_the_kernel_on_its_stack() {
     assert_eq!(v.cpu.regs[4], STACK_TOP - 7 * 8);
     let f = frame(&mut v, 7);
     assert_eq!(f[2], CODE + 2, "rip");
-    assert_eq!(f[3], 0xe033, "cs as syscall sets it, with an open event mask");
+    assert_eq!(f[3], CS, "cs as syscall sets it, with an open event mask");
     assert_eq!(f[4] & (1 << 9), 1 << 9, "IF is the inverse of the mask");
-    assert_eq!((f[5], f[6]), (user_sp, 0xe02b));
+    assert_eq!((f[5], f[6]), (user_sp, SS));
 }
 
 #[test]
@@ -114,7 +121,7 @@ fn a_page_fault_of_the_kernel_has_its_address_and_no_user_bit() {
     let f = frame(&mut v, 8);
     assert_eq!(f[2], 0, "error code: not present, read, supervisor");
     assert_eq!(f[3], CODE, "rip of the faulting instruction");
-    assert_eq!(f[4] & 0xffff, 0xe030, "the kernel's selector with RPL 0");
+    assert_eq!(f[4] & 0xffff, CS & !3, "the kernel's selector with RPL 0");
     assert_eq!(f[6], sp);
     assert_eq!(
         v.cpu.domain.machine.mem.read_u64(info + 16),
@@ -127,26 +134,26 @@ fn a_page_fault_of_the_kernel_has_its_address_and_no_user_bit() {
 fn iret_returns_to_an_application_and_opens_the_event_mask() {
     let (mut v, info) = vcpu(&SYSCALL);
     v.cpu.domain.machine.mem.write(info + 1, &[1]);
-    let words = [7u64, 8, 9, 0, RWX, 0xe033, 0x202, STACK_TOP - 0x100, 0xe02b];
+    let words = [7u64, 8, 9, 0, RWX, CS, 0x202, STACK_TOP - 0x100, SS];
     let sp = STACK_TOP - 0x800;
     for (i, w) in words.iter().enumerate() {
         v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
     }
     v.cpu.regs[4] = sp;
-    v.cpu.regs[0] = 23;
+    v.cpu.regs[0] = nr::IRET;
     v.cpu.write(RWX, 0x9090_9090_9090_9090u64).expect("code");
     assert_eq!(v.run(2, u64::MAX), Exit::Budget);
     assert!(!v.guest_kernel());
     assert_eq!(v.cpu.rip, RWX + 1);
     assert_eq!((v.cpu.regs[0], v.cpu.regs[11], v.cpu.regs[1]), (7, 8, 9));
-    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (0xe033, 0xe02b));
+    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (FLAT_KERNEL_CS, FLAT_KERNEL_SS));
     assert_eq!(byte(&v, info + 1), 0);
 }
 
 #[test]
 fn an_iret_frame_that_is_not_mapped_crashes_the_domain_only() {
     let (mut v, _) = vcpu(&SYSCALL);
-    v.cpu.regs[0] = 23;
+    v.cpu.regs[0] = nr::IRET;
     v.cpu.regs[4] = 0x1000;
     assert!(matches!(
         v.run(10, u64::MAX),
@@ -206,7 +213,7 @@ fn a_kernel_stack_that_is_not_usable_crashes_the_domain_only() {
         }
     ));
     let (mut v, _) = vcpu(&[0x0f, 0x0b]);
-    v.cpu.regs[4] = 0xffff_8000_0000_1000;
+    v.cpu.regs[4] = HYPERVISOR_VIRT_START + 0x1000;
     assert!(matches!(v.run(10, u64::MAX), Exit::Fault { .. }));
 }
 
@@ -217,7 +224,7 @@ fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
         v.set_trap(
             n,
             TrapGate {
-                cs: 0xe033,
+                cs: FLAT_KERNEL_CS,
                 address: 0x10,
                 flags: 0,
             },
@@ -296,7 +303,7 @@ fn a_software_interrupt_obeys_the_gates_dpl() {
     v.set_trap(
         0x80,
         TrapGate {
-            cs: 0xe033,
+            cs: FLAT_KERNEL_CS,
             address: HANDLER,
             flags: 3,
         },
@@ -329,13 +336,13 @@ fn virtual_time_advances_by_instructions_and_stops_at_the_deadline() {
 
 /// Writes an iret frame below the stack's top and makes the iret hypercall.
 fn iret(v: &mut Vcpu, cs: u64) -> Exit {
-    let words = [7u64, 8, 9, 0, RWX, cs, 0x202, STACK_TOP - 0x100, 0xe02b];
+    let words = [7u64, 8, 9, 0, RWX, cs, 0x202, STACK_TOP - 0x100, SS];
     let sp = STACK_TOP - 0x800;
     for (i, w) in words.iter().enumerate() {
         v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
     }
     v.cpu.regs[4] = sp;
-    v.cpu.regs[0] = 23;
+    v.cpu.regs[0] = nr::IRET;
     v.run(2, u64::MAX)
 }
 
@@ -343,7 +350,7 @@ fn iret(v: &mut Vcpu, cs: u64) -> Exit {
 fn iret_to_a_bad_code_selector_is_a_general_protection_fault_at_its_target() {
     let (mut v, _) = vcpu(&SYSCALL);
     let gate = TrapGate {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: HANDLER,
         flags: 0,
     };
@@ -367,34 +374,37 @@ fn iret_to_a_bad_code_selector_crashes_a_domain_without_a_handler() {
 fn a_data_selector_from_outside_that_cannot_be_loaded_enters_the_failsafe_callback() {
     let (mut v, _) = vcpu(&SYSCALL);
     let cb = Callback {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: HANDLER,
         mask_events: false,
     };
     v.set_callback(CallbackKind::Failsafe, cb);
     v.set_selector(3, 0x53);
-    v.set_selector(0, 0xe02b);
+    v.set_selector(0, FLAT_KERNEL_SS);
     assert!(matches!(v.run(1, u64::MAX), Exit::Hypercall { .. }));
     let f = frame(&mut v, 11);
-    assert_eq!(f[2..6], [0x53, 0xe02b, 0, 0], "ds es fs gs");
-    assert_eq!((v.cpu.sel[3], v.cpu.sel[0]), (0, 0xe02b));
+    assert_eq!(f[2..6], [0x53, SS, 0, 0], "ds es fs gs");
+    assert_eq!((v.cpu.sel[3], v.cpu.sel[0]), (0, FLAT_KERNEL_SS));
 }
 
 #[test]
 fn syscall_in_32_bit_code_enters_the_callback_for_it() {
     let (mut v, _) = vcpu(&SYSCALL);
     let cb = Callback {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: HANDLER,
         mask_events: false,
     };
     v.set_callback(CallbackKind::Syscall, Callback::default());
     v.set_callback(CallbackKind::Syscall32, cb);
     v.cpu.write(RWX, u16::from_le_bytes(SYSCALL)).expect("code");
-    assert!(matches!(iret(&mut v, 0xe023), Exit::Budget));
+    assert!(matches!(iret(&mut v, FLAT_RING3_CS32.into()), Exit::Budget));
     assert!(v.guest_kernel());
     let f = frame(&mut v, 7);
-    assert_eq!((f[0], f[2], f[3] & 0xffff), (RWX + 2, RWX + 2, 0xe023));
+    assert_eq!(
+        (f[0], f[2], f[3] & 0xffff),
+        (RWX + 2, RWX + 2, u64::from(FLAT_RING3_CS32))
+    );
 }
 
 #[test]

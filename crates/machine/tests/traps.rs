@@ -1,5 +1,9 @@
 //! Debug registers, single steps, NMIs, port I/O and system calls, as a guest kernel sees them.
 
+use domzero_machine::abi::hypercall::{nr, segbase, vmasst};
+use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
+use domzero_machine::abi::pte;
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
 use domzero_machine::cpu::cr4;
 use domzero_machine::cpu::fault::vector;
 use domzero_machine::pv::Exit;
@@ -7,6 +11,9 @@ use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 
 /// Handler of vector `n`: a hypercall whose number is the vector.
+/// Selectors, as they stand in a frame.
+const CS: u64 = FLAT_KERNEL_CS as u64;
+const SS: u64 = FLAT_KERNEL_SS as u64;
 const HANDLERS: u64 = CODE + 0x2000;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const EVENT: u64 = 200;
@@ -30,28 +37,28 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
         vm.poke(handler(n), &stub);
     }
     let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, DATA + 0x3000, false);
-    let maddr = walk.last().map(|w| w.3 & 0x000f_ffff_ffff_f000).expect("mapped");
+    let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
     for n in 0..=32u8 {
         v.set_trap(
             n,
             TrapGate {
-                cs: 0xe033,
+                cs: FLAT_KERNEL_CS,
                 address: handler(n.into()),
                 flags: 0,
             },
         );
     }
     v.set_callback(CallbackKind::Event, callback(EVENT));
-    v.set_kernel_stack(0xe02b, STACK_TOP);
+    v.set_kernel_stack(FLAT_KERNEL_SS, STACK_TOP);
     v.load_base(false, v.base(true));
     (v, maddr)
 }
 
 fn callback(n: u64) -> Callback {
     Callback {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: handler(n),
         mask_events: false,
     }
@@ -160,7 +167,7 @@ fn single_steps_stop_after_each_iteration_and_not_after_a_load_of_ss() {
     );
     // mov ss, ax; nop; nop
     let (mut v, _) = vcpu(&[0x8e, 0xd0, 0x90, 0x90]);
-    v.cpu.regs[0] = 0xe02b;
+    v.cpu.regs[0] = SS;
     v.cpu.set_rflags(TF | 0x202);
     assert_eq!(trapped(&mut v).1[0], CODE + 3);
 }
@@ -178,7 +185,7 @@ fn an_emulated_instruction_can_be_single_stepped() {
 fn debug_registers_take_what_xen_lets_a_guest_set() {
     let (mut v, _) = vcpu(&[]);
     assert_eq!(v.set_debug_reg(0, 0x8000_0000_0000), -1);
-    assert_eq!(v.set_debug_reg(3, 0xffff_8800_0000_0000), 0);
+    assert_eq!(v.set_debug_reg(3, HYPERVISOR_VIRT_END), 0);
     assert_eq!(v.set_debug_reg(6, 1 << 32), -22);
     assert_eq!(
         (v.set_debug_reg(6, 0xffff_ffff), v.debug_reg(6)),
@@ -208,7 +215,7 @@ fn a_breakpoint_on_io_traps_after_the_access() {
 fn an_nmi_masks_events_and_the_next_one_waits_for_iret() {
     let (mut v, info) = vcpu(&[0x90; 8]);
     let gate = TrapGate {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: handler(2),
         flags: 4,
     };
@@ -222,11 +229,7 @@ fn an_nmi_masks_events_and_the_next_one_waits_for_iret() {
     v.send_nmi();
     v.cpu.rip = CODE;
     assert_eq!(v.run(3, u64::MAX), Exit::Budget, "masked");
-    assert_eq!(
-        iret(&mut v, RWX, 0xe033, 0xe02b, 0x202),
-        2,
-        "delivered after the iret"
-    );
+    assert_eq!(iret(&mut v, RWX, CS, SS, 0x202), 2, "delivered after the iret");
 }
 
 #[test]
@@ -246,7 +249,7 @@ fn iret(v: &mut Vcpu, rip: u64, cs: u64, ss: u64, rflags: u64) -> u64 {
         v.cpu.write(sp + 8 * i as u64, *w).expect("stack");
     }
     v.cpu.regs[4] = sp;
-    v.cpu.regs[0] = 23;
+    v.cpu.regs[0] = nr::IRET;
     v.cpu
         .write(RWX + 0x100, u16::from_le_bytes(SYSCALL))
         .expect("code");
@@ -257,11 +260,11 @@ fn iret(v: &mut Vcpu, rip: u64, cs: u64, ss: u64, rflags: u64) -> u64 {
 #[test]
 fn iret_to_what_the_hardware_refuses_is_a_fault_at_its_target() {
     for (rip, cs, ss, code) in [
-        (0x8000_0000_0000, 0xe033, 0xe02b, 0),
-        (RWX, 0xe033, 0, 0),
-        (RWX, 0xe033, 0xe033, 0xe030),
-        (RWX, 0xe02b, 0xe02b, 0xe028),
-        (RWX, 0xe010, 0xe02b, 0xe010),
+        (LOW_END, CS, SS, 0),
+        (RWX, CS, 0, 0),
+        (RWX, CS, CS, CS & !3),
+        (RWX, SS, SS, SS & !3),
+        (RWX, u64::from(XEN_DS), SS, u64::from(XEN_DS)),
     ] {
         let (mut v, _) = vcpu(&[]);
         assert_eq!(iret(&mut v, rip, cs, ss, 0x202), 13, "{rip:#x} {cs:#x} {ss:#x}");
@@ -273,11 +276,11 @@ fn iret_to_what_the_hardware_refuses_is_a_fault_at_its_target() {
 #[test]
 fn with_architectural_iopl_iret_sets_it_and_frames_show_it() {
     let (mut v, _) = vcpu(&[0xfa, 0x0f, 0x0b]);
-    v.set_vm_assist(1 << 4);
+    v.set_vm_assist(1 << vmasst::ARCHITECTURAL_IOPL);
     v.set_callback(CallbackKind::Syscall, callback(100));
     let frame_flags = |v: &mut Vcpu| v.cpu.read::<u64>(v.cpu.regs[4] + 32).expect("stack");
     assert_eq!(
-        iret(&mut v, CODE, 0xe033, 0xe02b, 0x3202),
+        iret(&mut v, CODE, CS, SS, 0x3202),
         6,
         "cli of an application at IOPL 3"
     );
@@ -397,10 +400,10 @@ fn tsd_and_cpuid_faulting_concern_applications_only() {
 fn applications_do_not_see_the_machine_to_phys_table() {
     // mov eax, [rax]
     let code = [0x8b, 0x00, 0x0f, 0x0b];
-    let m2p = 0xffff_8000_0000_0000;
+    let m2p = M2P_VA;
     for (strict, vector) in [(false, 6), (true, 14)] {
         let (mut v, _) = vcpu(&code);
-        v.set_vm_assist(u64::from(strict) << 32);
+        v.set_vm_assist(u64::from(strict) << vmasst::M2P_STRICT);
         v.cpu.regs[0] = m2p;
         assert_eq!(trapped(&mut v).0, 6, "the kernel may read it");
         v.cpu.rip = CODE;
@@ -415,10 +418,10 @@ fn the_gs_selector_of_applications_is_loaded_or_null() {
     let (mut v, _) = vcpu(&[]);
     v.set_gs_base(true, 0x1234);
     v.set_gs_base(false, 0x5678);
-    assert_eq!(v.set_segment_base(3, 0xe028), 0);
+    assert_eq!(v.set_segment_base(segbase::GS_USER_SEL, SS & !3), 0);
     assert_eq!(
         (v.cpu.sel[5], v.gs_base(false), v.gs_base(true)),
-        (0xe02b, 0, 0x1234)
+        (FLAT_KERNEL_SS, 0, 0x1234)
     );
     v.set_gs_base(false, 0x5678);
     assert_eq!(v.set_segment_base(3, 0x1000), 0, "errors are not told");
@@ -452,17 +455,16 @@ fn a_breakpoint_hit_before_a_system_call_is_lost_with_it() {
 
 #[test]
 fn a_hypercall_can_be_single_stepped_wherever_it_is_answered() {
-    const FPU_TASKSWITCH: u64 = 5;
     for fast in [true, false] {
         let (mut v, _) = vcpu(&[0x0f, 0x05, 0x90]);
         v.set_fast_hypercalls(fast);
-        v.cpu.regs[0] = FPU_TASKSWITCH;
+        v.cpu.regs[0] = nr::FPU_TASKSWITCH;
         v.cpu.set_rflags(TF | 0x202);
         if !fast {
             assert!(matches!(
                 v.run(10, u64::MAX),
                 Exit::Hypercall {
-                    nr: FPU_TASKSWITCH,
+                    nr: nr::FPU_TASKSWITCH,
                     ..
                 }
             ));

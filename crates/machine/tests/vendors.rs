@@ -1,6 +1,7 @@
 //! Encodings of 64-bit code that processors of AMD and of Intel decode differently, each as its manual has it (AMD64
 //! Architecture Programmer's Manual volume 3: CALL, JMP, RET, Jcc, LOOP, LSS; Intel SDM volume 2, the same), on any host.
 
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use domzero_machine::cpu::decode::Vendor::{self, Amd, Intel};
 use domzero_machine::cpu::fault::{Fault, Trap};
 use domzero_machine::cpu::{CpuidRow, Stop};
@@ -10,8 +11,8 @@ const RAX: usize = 0;
 const RCX: usize = 1;
 const RSP: usize = 4;
 const SP: u64 = STACK_TOP - 64;
-const CS64: u16 = 0xe033;
-const SS: u16 = 0xe02b;
+const CS64: u16 = FLAT_KERNEL_CS;
+const SS: u16 = FLAT_KERNEL_SS;
 
 fn vm(vendor: Vendor, slow: bool, code: &[u8]) -> TestVm {
     let mut vm = TestVm::new(code);

@@ -6,6 +6,7 @@
 
 mod pv;
 
+use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{pte, TestVm, STACK_TOP};
 use iced_x86::code_asm::*;
@@ -342,7 +343,14 @@ struct Figure {
 fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
     let mut vm = TestVm::new(&[]);
     if bits == 32 {
-        vm.cpu.sel = [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0];
+        vm.cpu.sel = [
+            FLAT_KERNEL_SS,
+            FLAT_RING3_CS32,
+            FLAT_KERNEL_SS,
+            FLAT_KERNEL_SS,
+            0,
+            0,
+        ];
     }
     vm.map(CODE, CODE_PAGES, pte::P | pte::US);
     vm.map(DATA, DATA_PAGES, pte::P | pte::US | pte::RW | pte::NX);

@@ -2,6 +2,7 @@
 // Instructions run on the host.
 #![allow(unsafe_code)]
 
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, STACK_TOP};
@@ -57,19 +58,19 @@ fn application() -> Vcpu {
         v.set_trap(
             n,
             TrapGate {
-                cs: 0xe033,
+                cs: FLAT_KERNEL_CS,
                 address: END,
                 flags: 0,
             },
         );
     }
     let callback = Callback {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: SYSCALL_ENTRY,
         mask_events: false,
     };
     v.set_callback(CallbackKind::Syscall, callback);
-    v.set_kernel_stack(0xe02b, STACK_TOP);
+    v.set_kernel_stack(FLAT_KERNEL_SS, STACK_TOP);
     v.load_base(false, v.base(true));
     v
 }

@@ -1,7 +1,24 @@
-//! Facts of x86 and of Xen's ABI that more than one part needs: bits, layouts, numbers. No behaviour.
+//! Xen's ABI and the facts of x86 that more than one part needs: numbers, bits, layouts. No behaviour.
+//!
+//! The only place in Rust where they are spelled. `tests/abi.rs` compares Xen's with what a C compiler says of the public
+//! headers (`tests/abi/golden.json`).
 
+pub mod errno;
+pub mod hypercall;
 pub mod layout;
 pub mod pte;
+pub mod selector;
+pub mod structs;
+pub mod x86;
+
+pub use errno::Errno;
 
 /// Domain identifier (`domid_t`).
 pub type DomId = u16;
+
+/// Domain identifiers with a meaning of their own (`xen.h`).
+pub const DOMID_FIRST_RESERVED: DomId = 0x7ff0;
+pub const DOMID_SELF: DomId = 0x7ff0;
+pub const DOMID_IO: DomId = 0x7ff1;
+pub const DOMID_XEN: DomId = 0x7ff2;
+pub const DOMID_INVALID: DomId = 0x7ff4;

@@ -1,5 +1,7 @@
 //! Page-table entry bits of 64-bit and PAE tables, and which of them a PV guest may set.
 
+use super::layout::{HYPERVISOR_VIRT_START_PAE, XEN_SLOTS};
+
 pub const P: u64 = 1;
 pub const RW: u64 = 1 << 1;
 pub const USER: u64 = 1 << 2;
@@ -24,10 +26,10 @@ pub const ADDR: u64 = 0x000f_ffff_ffff_f000;
 pub const ENTRIES: usize = 512;
 
 /// L4 slots `XEN_L4_FIRST..=XEN_L4_LAST` belong to Xen (HYPERVISOR_VIRT_START..END).
-pub const XEN_L4_FIRST: usize = 256;
-pub const XEN_L4_LAST: usize = 271;
-/// In the L2 behind slot 3 of a PAE guest's L3, entries from here on belong to Xen (0xF5800000).
-pub const XEN_PAE_L2_FIRST: usize = ((0xF580_0000u32 >> 21) & 511) as usize;
+pub const XEN_L4_FIRST: usize = XEN_SLOTS.start as usize;
+pub const XEN_L4_LAST: usize = XEN_SLOTS.end as usize - 1;
+/// In the L2 behind slot 3 of a PAE guest's L3, entries from here on belong to Xen (HYPERVISOR_VIRT_START_PAE).
+pub const XEN_PAE_L2_FIRST: usize = ((HYPERVISOR_VIRT_START_PAE >> 21) & 511) as usize;
 
 /// Bits no guest entry of any level may have.
 const BASE_DISALLOWED: u64 = PWT | PCD | PSE | GLOBAL;

@@ -1,10 +1,11 @@
 //! Entry into the kernel through the IDT: gates, stacks of the TSS, frames.
 
-use super::{Bare, Outcome, IF};
+use super::{Bare, Outcome};
+use crate::abi::x86::rflags::{IF, NT, RF, TF, VM};
 use crate::cpu::fault::{vector, Fault, Trap};
 
 /// TF, NT, RF and VM: cleared when a handler is entered.
-const CLEARED: u64 = 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17;
+const CLEARED: u64 = TF | NT | RF | VM;
 const INTERRUPT_GATE: u64 = 0xe;
 const TRAP_GATE: u64 = 0xf;
 /// RSP0 and IST1 in the TSS.

@@ -1,7 +1,10 @@
 //! Instructions that mean something else in ring 0, or that show the processor's own tables.
 
-use super::{Bare, Outcome, Table, CR0_TS, IF, IOPL};
+use super::{Bare, Outcome, Table};
 use crate::abi::layout::canonical;
+use crate::abi::pte;
+use crate::abi::x86::rflags::{IF, IOPL, NT, RF, VM};
+use crate::abi::x86::{cr0, cr4};
 use crate::cpu::exec::operand::{read_op, set_gpr};
 use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::regs::gpr_index;
@@ -10,13 +13,6 @@ use crate::mem::Mfn;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 type Native = Result<Outcome, Trap>;
-
-const RF: u64 = 1 << 16;
-const VM: u64 = 1 << 17;
-const NT: u64 = 1 << 14;
-const CR4_UMIP: u64 = 1 << 11;
-const CR4_TSD: u64 = 1 << 2;
-const CR4_PCE: u64 = 1 << 8;
 
 fn gp() -> Native {
     Err(Fault::gp().into())
@@ -28,13 +24,13 @@ impl Bare {
         let ring0 = self.cpu.cpl == 0;
         match i.mnemonic() {
             Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw => {
-                if !ring0 && self.cr4 & CR4_UMIP != 0 {
+                if !ring0 && self.cr4 & cr4::UMIP != 0 {
                     return Some(gp());
                 }
                 Some(self.store_state(i))
             }
-            Mnemonic::Rdtsc | Mnemonic::Rdtscp if !ring0 && self.cr4 & CR4_TSD != 0 => Some(gp()),
-            Mnemonic::Rdpmc if ring0 || self.cr4 & CR4_PCE != 0 => {
+            Mnemonic::Rdtsc | Mnemonic::Rdtscp if !ring0 && self.cr4 & cr4::TSD != 0 => Some(gp()),
+            Mnemonic::Rdpmc if ring0 || self.cr4 & cr4::PCE != 0 => {
                 self.cpu.regs[0] = 0;
                 self.cpu.regs[2] = 0;
                 Some(Ok(Outcome::Executed))
@@ -235,7 +231,7 @@ impl Bare {
     fn lmsw(&mut self, i: &Instruction) -> Native {
         let value = u64::from(read_op::<16>(&mut self.cpu, i, 0)? as u16);
         self.cr0 = self.cr0 & !0xe | value & 0xe;
-        self.cpu.ts = value & CR0_TS != 0;
+        self.cpu.ts = value & cr0::TS != 0;
         Ok(Outcome::Executed)
     }
 
@@ -282,10 +278,10 @@ impl Bare {
                     0 if value & 0x8000_0001 != 0x8000_0001 => return Some(gp()),
                     0 => {
                         self.cr0 = value;
-                        self.cpu.ts = value & CR0_TS != 0;
+                        self.cpu.ts = value & cr0::TS != 0;
                     }
                     2 => self.cr2 = value,
-                    3 => self.load_base(Mfn((value & 0x000f_ffff_ffff_f000) >> 12)),
+                    3 => self.load_base(Mfn(pte::mfn(value))),
                     4 if value & 1 << 5 == 0 => return Some(gp()),
                     4 => self.cr4 = value,
                     8 => {}

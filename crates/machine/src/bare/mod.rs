@@ -8,6 +8,9 @@
 mod deliver;
 mod insn;
 
+use crate::abi::pte;
+use crate::abi::x86::rflags::IOPL;
+use crate::abi::x86::{cr0, cr4};
 use crate::cpu::fault::{Fault, PrivInsn, Trap};
 use crate::cpu::platform::{Platform, SystemRegisters};
 use crate::cpu::segment::DescTable;
@@ -41,12 +44,9 @@ const OUTPUT_MAX: usize = 1 << 16;
 /// PG WP NE ET MP PE.
 const CR0_INITIAL: u64 = 0x8001_0033;
 /// PAE, OSFXSR, OSXMMEXCPT and FSGSBASE.
-const CR4_INITIAL: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16;
+const CR4_INITIAL: u64 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
 /// LME LMA SCE NXE.
 const EFER_INITIAL: u64 = 0xd01;
-const CR0_TS: u64 = 8;
-const IF: u64 = 1 << 9;
-const IOPL: u64 = 3 << 12;
 
 /// GDTR, IDTR, and the hidden part of TR.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Bare {
                 let walk =
                     base.map(|l4| crate::mmu::walk::inspect(&self.cpu.domain.machine.mem, l4, va, false));
                 *slot = walk.and_then(|w| match w.last() {
-                    Some(&(1, _, _, e)) if e & 1 != 0 => Some(Mfn((e & 0x000f_ffff_ffff_f000) >> 12)),
+                    Some(&(1, _, _, e)) if pte::present(e) => Some(Mfn(pte::mfn(e))),
                     _ => None,
                 });
             }
@@ -200,7 +200,7 @@ impl Bare {
 
     /// CR0 with TS as it is now.
     pub fn cr0(&self) -> u64 {
-        self.cr0 & !CR0_TS | if self.cpu.ts { CR0_TS } else { 0 }
+        self.cr0 & !cr0::TS | if self.cpu.ts { cr0::TS } else { 0 }
     }
 
     fn iopl(&self) -> u8 {

@@ -7,12 +7,7 @@ use super::Cpu;
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess, Register};
 
 /// Indices of [`Cpu::sel`] and of the hidden parts.
-pub const ES: usize = 0;
-pub const CS: usize = 1;
-pub const SS: usize = 2;
-pub const DS: usize = 3;
-pub const FS: usize = 4;
-pub const GS: usize = 5;
+pub use crate::abi::x86::seg::{CS, DS, ES, FS, GS, SS};
 
 /// 64-bit code.
 pub const MODE_LONG: u8 = 0;

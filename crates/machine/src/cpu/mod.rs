@@ -51,14 +51,7 @@ pub struct CpuidRow {
     pub regs: [u32; 4],
 }
 
-/// CR4 bits.
-pub mod cr4 {
-    pub const TSD: u64 = 1 << 2;
-    pub const DE: u64 = 1 << 3;
-    pub const FSGSBASE: u64 = 1 << 16;
-    /// PAE, MCE, OSFXSR, OSXMMEXCPT: what a PV guest sees of Xen's own.
-    pub const INITIAL: u64 = 0x660;
-}
+pub use crate::abi::x86::cr4;
 
 /// The state of one virtual CPU. 64-bit PV: both kernel and user run at CPL 3; the layer above tells them apart and
 /// chooses the page tables with [`Cpu::set_base`].

@@ -1,13 +1,14 @@
 //! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
 
 use crate::abi::layout::canonical;
+use crate::abi::layout::GDT_ENTRIES_PER_FRAME;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
 use crate::cpu::hidden::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
 
 /// Entries of a descriptor table per frame.
-const PER_FRAME: u32 = 512;
+const PER_FRAME: u32 = GDT_ENTRIES_PER_FRAME;
 
 /// A guest's GDT or LDT: its frames as the hypervisor has validated them.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,7 @@
 //! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
 
-use crate::abi::DomId;
+use crate::abi::layout::INVALID_M2P_ENTRY;
+use crate::abi::{DomId, DOMID_INVALID};
 use crate::mem::{Mfn, PhysMem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -76,7 +77,7 @@ pub mod state {
 }
 
 /// No owner: free, of the hypervisor, or left over from a domain that is gone.
-pub const NO_OWNER: DomId = 0x7FF4;
+pub const NO_OWNER: DomId = DOMID_INVALID;
 
 /// One frame-table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +168,6 @@ pub struct Mm {
     pub(super) m2p_frames: u64,
     pub(super) m2p_compat_frames: u64,
 }
-
-/// `machine_to_phys` entry of a frame that has no pseudo-physical address.
-pub const INVALID_M2P_ENTRY: u64 = u64::MAX;
 
 /// splitmix64: the shuffle must be the same on every host for one seed.
 fn next_random(s: &mut u64) -> u64 {

@@ -1,7 +1,8 @@
 //! The machine: physical memory, frame table, and the vCPUs that may have to forget things.
 
 use super::code::CodeMap;
-use super::{flag, FrameInfo, FrameTable, Mm, INVALID_M2P_ENTRY};
+use super::{flag, FrameInfo, FrameTable, Mm};
+use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::DomId;
 use crate::clock::Clock;
 use crate::mem::{MemError, Mfn, PhysMem, PAGE_SHIFT, PAGE_SIZE};

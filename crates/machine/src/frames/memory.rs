@@ -1,10 +1,12 @@
 //! A domain's memory, seen from the hypervisor: allocation, references from outside, bases, the end.
 
 use super::domain::Domain;
+use super::flag;
 use super::info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
-use super::op::{errno, MmError, MmResult, Op, EINVAL};
+use super::op::{MmError, MmResult, Op, EINVAL};
 use super::types::FREES;
-use super::{flag, segdesc};
+use crate::abi::layout::{FIRST_RESERVED_GDT_ENTRY, GDT_ENTRIES_PER_FRAME};
+use crate::abi::Errno;
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
 use std::sync::atomic::Ordering;
@@ -16,8 +18,8 @@ const MAX_EXTENT_ORDER: u32 = 9;
 pub(crate) fn rc(r: MmResult) -> i64 {
     match r {
         Ok(()) => 0,
-        Err(MmError::Errno(e)) => -i64::from(e),
-        Err(MmError::Preempted) => -i64::from(errno::EBUSY),
+        Err(MmError::Errno(e)) => e.rc(),
+        Err(MmError::Preempted) => Errno::EBUSY.rc(),
     }
 }
 
@@ -252,10 +254,13 @@ impl Domain {
 
     /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT. 0 or -errno.
     pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> i64 {
-        if entries > segdesc::FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(512) as usize {
+        if entries > FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize
+        {
             return rc(Err(EINVAL));
         }
-        let mfns = mfns.get(..entries.div_ceil(512) as usize).unwrap_or(&[]);
+        let mfns = mfns
+            .get(..entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize)
+            .unwrap_or(&[]);
         rc(self.blocking(caller, |op| {
             let domid = op.domid;
             for (n, m) in mfns.iter().enumerate() {

@@ -22,9 +22,9 @@ pub use code::CodeMap;
 pub use domain::Domain;
 pub use entries::{ptwr, PtwrResult};
 pub use grant::GrantAddress;
-pub use info::{state, BaseKind, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
+pub use info::{state, BaseKind, FrameInfo, Mm, Ty, NO_OWNER};
 pub use machine::{Machine, MmGuard};
-pub use op::{errno, MmError, MmResult, Op};
+pub use op::{MmError, MmResult, Op};
 
 use crate::mem::{Mfn, PhysMem};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,41 +2,28 @@
 
 use super::domain::Domain;
 use super::flag;
-use super::info::{state, DomMm, FrameInfo, Mm, Ty, INVALID_M2P_ENTRY, NO_OWNER};
+use super::info::{state, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::{Machine, MmGuard};
-use crate::abi::DomId;
+use crate::abi::layout::INVALID_M2P_ENTRY;
+use crate::abi::{DomId, Errno};
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Xen's error numbers, as positive values.
-pub mod errno {
-    pub const EPERM: i32 = 1;
-    pub const ENOENT: i32 = 2;
-    pub const ESRCH: i32 = 3;
-    pub const ENOMEM: i32 = 12;
-    pub const EACCES: i32 = 13;
-    pub const EFAULT: i32 = 14;
-    pub const EBUSY: i32 = 16;
-    pub const EINVAL: i32 = 22;
-    pub const ENOSYS: i32 = 38;
-    pub const EOPNOTSUPP: i32 = 95;
-}
 
 /// Why an operation did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MmError {
     /// The guest sees `-errno`.
-    Errno(i32),
+    Errno(Errno),
     /// The operation's share of time is spent. What it has done is kept; call it again with the same arguments.
     Preempted,
 }
 
 pub type MmResult<T = ()> = Result<T, MmError>;
 
-pub(crate) const EINVAL: MmError = MmError::Errno(errno::EINVAL);
-pub(crate) const EBUSY: MmError = MmError::Errno(errno::EBUSY);
-pub(crate) const EPERM: MmError = MmError::Errno(errno::EPERM);
+pub(crate) const EINVAL: MmError = MmError::Errno(Errno::EINVAL);
+pub(crate) const EBUSY: MmError = MmError::Errno(Errno::EBUSY);
+pub(crate) const EPERM: MmError = MmError::Errno(Errno::EPERM);
 
 /// Tables that one holding of the lock may validate or devalidate: well under a millisecond.
 pub const BUDGET: u32 = 96;

@@ -2,11 +2,9 @@
 
 use super::machine::Machine;
 use super::op::{MmResult, EINVAL};
-use crate::abi::layout::M2P_COMPAT_VA;
+use crate::abi::layout::{FIRST_RESERVED_GDT_ENTRY, M2P_COMPAT_VA};
+use crate::abi::selector::{self, FLAT_COMPAT_RING1_CS, FLAT_KERNEL_CS};
 use crate::mem::Mfn;
-
-/// First GDT entry of Xen's own (FIRST_RESERVED_GDT_ENTRY).
-pub const FIRST_RESERVED_GDT_ENTRY: u32 = 14 * 4096 / 8;
 
 const P: u64 = 1 << 47;
 const S: u64 = 1 << 44;
@@ -25,8 +23,12 @@ const fn kernel_rpl(is_32bit: bool) -> u64 {
 
 /// May a gate of this guest lead through `sel`? Not into Xen's part of the GDT, but for the flat guest segments there.
 pub fn gate_selector_ok(sel: u16, is_32bit: bool) -> bool {
-    let flat_kernel_cs = if is_32bit { 0xe019 } else { 0xe033 };
-    u32::from(sel >> 3) < FIRST_RESERVED_GDT_ENTRY || sel & 4 != 0 || sel == flat_kernel_cs
+    let flat_kernel_cs = if is_32bit {
+        FLAT_COMPAT_RING1_CS
+    } else {
+        FLAT_KERNEL_CS
+    };
+    u32::from(sel >> 3) < FIRST_RESERVED_GDT_ENTRY || sel & selector::TI != 0 || sel == flat_kernel_cs
 }
 
 /// The descriptor as it may stand in a table (with its privilege level raised to the guest kernel's where it claims more),

@@ -1,8 +1,9 @@
 //! Bounce frames: how the hypervisor enters the guest kernel for an exception, an event or a system call.
 
-use super::{
-    rflags, selector, CallbackKind, Entry, Exit, SeenTrap, Vcpu, HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START,
-};
+use super::{CallbackKind, Entry, Exit, SeenTrap, Vcpu};
+use crate::abi::layout::{HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
+use crate::abi::selector;
+use crate::abi::x86::rflags;
 use crate::cpu::fault::{vector, Fault};
 
 /// Why the guest kernel could not be entered: the domain crashes.
@@ -107,7 +108,7 @@ impl Vcpu {
             flags |= rflags::IF;
         }
         if self.architectural_iopl() {
-            flags |= u64::from(self.iopl) << 12;
+            flags |= u64::from(self.iopl) << rflags::IOPL_SHIFT;
         }
         // A kernel's own selector is shown with RPL 0.
         let cs = u64::from(if from_kernel {

@@ -1,14 +1,10 @@
 //! The debug registers, as set_debugreg, get_debugreg and `mov` have them, and CR4, which some of them depend on.
 
-use super::{Vcpu, HYPERVISOR_VIRT_END};
+use super::Vcpu;
+use crate::abi::layout::{HYPERVISOR_VIRT_END, LOW_END};
+use crate::abi::Errno;
 use crate::cpu::cr4;
 use crate::cpu::debug::{DebugRegs, DR6_GUEST, DR6_ONES, DR7_ACTIVE, DR7_GD, DR7_GUEST, DR7_ONES};
-
-const EPERM: i64 = -1;
-const ENODEV: i64 = -19;
-const EINVAL: i64 = -22;
-/// End of the lower canonical half.
-const LOW_END: u64 = 1 << 47;
 
 impl Vcpu {
     /// 0 or -errno: -ENODEV where the instruction raises #UD, -EINVAL and -EPERM where it raises #GP (a bit that does not
@@ -18,22 +14,22 @@ impl Vcpu {
         match index {
             0..=3 => {
                 if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
-                    return EPERM;
+                    return Errno::EPERM.rc();
                 }
                 self.cpu.set_breakpoint(index as usize, value);
             }
-            4 | 5 if de => return ENODEV,
-            4..=7 if value >> 32 != 0 => return EINVAL,
+            4 | 5 if de => return Errno::ENODEV.rc(),
+            4..=7 if value >> 32 != 0 => return Errno::EINVAL.rc(),
             4 | 6 => self.cpu.debug.dr6 = value & DR6_GUEST | DR6_ONES,
             5 | 7 => {
                 let value = value & DR7_GUEST | DR7_ONES;
                 let io_without_de = value & DR7_ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
                 if value & DR7_GD != 0 || io_without_de {
-                    return EPERM;
+                    return Errno::EPERM.rc();
                 }
                 self.cpu.set_dr7(value);
             }
-            _ => return ENODEV,
+            _ => return Errno::ENODEV.rc(),
         }
         0
     }

@@ -1,16 +1,13 @@
 //! Copies between the hypervisor and the guest's address space, descriptor tables.
 
-use super::{Vcpu, HYPERVISOR_VIRT_END};
-use crate::abi::layout::M2P_COMPAT_VA;
+use super::Vcpu;
+use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END, M2P_COMPAT_VA};
+use crate::abi::{pte, selector, Errno};
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
 use crate::mem::Mfn;
 use crate::shared::Caller;
 use std::sync::atomic::Ordering;
-
-/// End of the lower canonical half.
-const LOW_END: u64 = 1 << 47;
-const EINVAL: i64 = -22;
 
 /// A guest address that is not mapped, or not so: -EFAULT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +84,12 @@ impl Vcpu {
     }
 
     fn translate_at(&self, base: Mfn, va: u64) -> Option<u64> {
-        const P: u64 = 1;
         let mem = &self.cpu.domain.machine.mem;
         let steps = crate::mmu::walk::inspect(mem, base, va, self.is_32bit());
         let &(level, _, _, entry) = steps.last()?;
-        (level == 1 && entry & P != 0).then_some((entry & 0x000f_ffff_ffff_f000) | (va & 0xfff))
+        (level == 1 && pte::present(entry)).then_some((entry & pte::ADDR) | (va & 0xfff))
     }
 }
-
-/// LDT entries there can be: 64 KiB of descriptors are 16 pages.
-const LDT_ENTRIES_MAX: u32 = 8192;
 
 impl Vcpu {
     /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. 0 or -EINVAL.
@@ -107,7 +100,7 @@ impl Vcpu {
             || va & 0xfff != 0
             || !access_ok(va, u64::from(entries) * 8, self.is_32bit())
         {
-            return EINVAL;
+            return Errno::EINVAL.rc();
         }
         if (va, entries) == (self.ldt_base, self.cpu.desc.ldt.entries) {
             return 0;
@@ -150,10 +143,9 @@ impl Vcpu {
     }
 
     fn ldt_page_is_absent(&self, selector: u16) -> bool {
-        const TI: u16 = 4;
         let ldt = &self.cpu.desc.ldt;
         let frame = ldt.frames.get(usize::from(selector >> 12));
-        selector & TI != 0 && u32::from(selector >> 3) < ldt.entries && frame == Some(&None)
+        selector & selector::TI != 0 && u32::from(selector >> 3) < ldt.entries && frame == Some(&None)
     }
 
     fn map_ldt_page(&mut self, selector: u16) -> bool {

@@ -1,21 +1,12 @@
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
 use super::Exit;
-use super::{rflags, Vcpu};
+use super::Vcpu;
+use crate::abi::hypercall::{nr, segbase, HYPERCALL_INSTRUCTION_LEN};
 use crate::abi::layout::canonical;
-
-/// Hypercall numbers (`xen.h`) that the machine itself knows.
-pub mod nr {
-    pub const MMU_UPDATE: u64 = 1;
-    pub const STACK_SWITCH: u64 = 3;
-    pub const FPU_TASKSWITCH: u64 = 5;
-    pub const UPDATE_VA_MAPPING: u64 = 14;
-    pub const IRET: u64 = 23;
-    pub const SET_SEGMENT_BASE: u64 = 25;
-    pub const MMUEXT_OP: u64 = 26;
-}
-
-const EINVAL: i64 = 22;
+use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
+use crate::abi::x86::{rflags, seg};
+use crate::abi::Errno;
 
 impl Vcpu {
     /// A `syscall` (or, in a 32-bit guest, `int $0x82`) from the guest kernel. `None`: answered here.
@@ -23,9 +14,12 @@ impl Vcpu {
         let r = &self.cpu.regs;
         let (nr, args) = if self.is_32bit() {
             let low = |n: usize| r.get(n).map_or(0, |v| v & 0xffff_ffff);
-            (low(0), [low(3), low(1), low(2), low(6), low(7), low(5)])
+            (
+                low(RAX),
+                [low(RBX), low(RCX), low(RDX), low(RSI), low(RDI), low(RBP)],
+            )
         } else {
-            (r[0], [r[7], r[6], r[2], r[10], r[8], r[9]])
+            (r[RAX], [r[RDI], r[RSI], r[RDX], r[10], r[8], r[9]])
         };
         if nr == nr::IRET {
             self.fast_counts[nr as usize] += 1;
@@ -74,7 +68,7 @@ impl Vcpu {
     }
 
     pub fn hypercall_return(&mut self, rc: i64) {
-        self.cpu.regs[0] = if self.is_32bit() {
+        self.cpu.regs[RAX] = if self.is_32bit() {
             u64::from(rc as u32)
         } else {
             rc as u64
@@ -95,7 +89,7 @@ impl Vcpu {
 
     /// Moves rip back onto the two-byte `syscall` or `int $0x82`: the hypercall is made again.
     pub fn hypercall_restart(&mut self) {
-        self.cpu.rip = self.cpu.rip.wrapping_sub(2);
+        self.cpu.rip = self.cpu.rip.wrapping_sub(HYPERCALL_INSTRUCTION_LEN);
     }
 
     /// stack_switch: where bounce frames from user mode go.
@@ -107,23 +101,22 @@ impl Vcpu {
     /// set_segment_base (`arch-x86/xen-x86_64.h`): 0 or -EINVAL.
     pub fn set_segment_base(&mut self, which: u32, base: u64) -> i64 {
         match which {
-            0 if canonical(base) => self.cpu.fs_base = base,
-            1 if canonical(base) => self.set_gs_base(false, base),
-            2 if canonical(base) => self.set_gs_base(true, base),
-            3 => return self.set_gs_user_selector(base as u16),
-            _ => return -EINVAL,
+            segbase::FS if canonical(base) => self.cpu.fs_base = base,
+            segbase::GS_USER if canonical(base) => self.set_gs_base(false, base),
+            segbase::GS_KERNEL if canonical(base) => self.set_gs_base(true, base),
+            segbase::GS_USER_SEL => return self.set_gs_user_selector(base as u16),
+            _ => return Errno::EINVAL.rc(),
         }
         0
     }
 
     /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
     fn set_gs_user_selector(&mut self, sel: u16) -> i64 {
-        const GS: usize = 5;
         let kernel_base = self.cpu.gs_base;
         let sel = if sel > 3 { sel | 3 } else { sel };
-        if self.cpu.load_segment(GS, sel).is_err() {
+        if self.cpu.load_segment(seg::GS, sel).is_err() {
             // A null selector can always be loaded.
-            let _ = self.cpu.load_segment(GS, 0);
+            let _ = self.cpu.load_segment(seg::GS, 0);
         }
         let user_base = std::mem::replace(&mut self.cpu.gs_base, kernel_base);
         self.set_gs_base(false, user_base);

@@ -1,13 +1,11 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
-use super::{rflags, selector, Vcpu};
+use super::Vcpu;
 use crate::abi::layout::canonical;
+use crate::abi::selector;
+use crate::abi::structs::iret_context;
+use crate::abi::x86::rflags;
 use crate::cpu::fault::{vector, Fault};
-
-/// `struct iret_context` (arch-x86/xen-x86_64.h): rax r11 rcx flags rip cs rflags rsp ss.
-const FRAME_WORDS: usize = 9;
-/// `VGCF_in_syscall`: rcx and r11 need not be restored.
-const VGCF_IN_SYSCALL: u64 = 1 << 8;
 
 impl Vcpu {
     /// Carries out the hypercall: registers, mode, upcall mask. An error crashes the domain, as on Xen.
@@ -16,7 +14,7 @@ impl Vcpu {
         if self.is_32bit() {
             return self.iret_32();
         }
-        let mut raw = [0u8; FRAME_WORDS * 8];
+        let mut raw = [0u8; iret_context::SIZE];
         let sp = self.cpu.regs[4];
         self.cpu
             .read_bytes(sp, &mut raw)
@@ -25,7 +23,7 @@ impl Vcpu {
         let (rax, r11, rcx, flags, rip) = (word(0), word(1), word(2), word(3), word(4));
         let (cs, eflags, rsp, ss) = (word(5) as u16, word(6), word(7), word(8) as u16);
 
-        let by_sysret = flags & VGCF_IN_SYSCALL != 0 && canonical(rip);
+        let by_sysret = flags & iret_context::VGCF_IN_SYSCALL != 0 && canonical(rip);
         let refused = if by_sysret {
             None
         } else {
@@ -35,7 +33,7 @@ impl Vcpu {
             return Err("return to user mode without user page tables");
         }
         if self.architectural_iopl() {
-            self.iopl = (eflags >> 12 & 3) as u8;
+            self.iopl = (eflags >> rflags::IOPL_SHIFT & 3) as u8;
         }
         self.nmi_masked = false;
         self.cpu.rip = rip;
@@ -52,7 +50,7 @@ impl Vcpu {
         let flags_kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & 0x3f_ffff;
         self.cpu.set_rflags(flags_kept | rflags::IF | 2);
         self.cpu.load_resume_flag(eflags);
-        if flags & VGCF_IN_SYSCALL == 0 {
+        if flags & iret_context::VGCF_IN_SYSCALL == 0 {
             self.cpu.regs[11] = r11;
             self.cpu.regs[1] = rcx;
         } else {

@@ -1,7 +1,10 @@
 //! The vCPU as the page-table hypercalls see it.
 
-use super::mmu_ops::{self, Outcome, PvCpu, Who, MMU_UPDATE_PREEMPTED};
+use super::mmu_ops::{self, Outcome, PvCpu, Who};
 use super::{mmuext, Vcpu};
+use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
+use crate::abi::structs::{mmu_update, mmuext_op};
+use crate::abi::x86::gpr::{RBX, RCX, RDI, RSI};
 use crate::cpu::segment::DescTable;
 use crate::frames::Domain;
 use crate::frames::{BaseKind, GrantAddress};
@@ -95,7 +98,7 @@ impl Vcpu {
 
     /// HYPERVISOR_mmu_update, or a bounded part of it: callers hold a lock that others wait for.
     pub fn mmu_update_part(&mut self, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
-        let outcome = bounded(req_va, count, 16, |va, n| {
+        let outcome = bounded(req_va, count, mmu_update::SIZE as u64, |va, n| {
             mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
         });
         self.cpu.apply_purges();
@@ -104,7 +107,7 @@ impl Vcpu {
 
     /// HYPERVISOR_mmuext_op, or a bounded part of it.
     pub fn mmuext_op_part(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
-        let size = if self.cpu.domain.is_32bit { 12 } else { 24 };
+        let size = mmuext_op::size(self.cpu.domain.is_32bit) as u64;
         let outcome = bounded(op_va, count, size, |va, n| {
             mmuext::mmuext_op(self, va, n, done_va, foreigndom)
         });
@@ -124,7 +127,7 @@ impl Vcpu {
         match outcome {
             Outcome::Done(rc) => Some(rc),
             Outcome::Continue { req_va, count } => {
-                let (first, second) = if self.is_32bit() { (3, 1) } else { (7, 6) };
+                let (first, second) = if self.is_32bit() { (RBX, RCX) } else { (RDI, RSI) };
                 self.cpu.regs[first] = req_va;
                 self.cpu.regs[second] = u64::from(count);
                 self.hypercall_restart();

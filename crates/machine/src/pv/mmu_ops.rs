@@ -3,21 +3,16 @@
 //! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between
 //! pieces pending events and stop requests are looked at, and the call may ask to be continued.
 
-use crate::abi::layout::M2P_COMPAT_VA;
-use crate::frames::{errno, segdesc, BaseKind, MmError, MmResult, Op, Ty};
+use crate::abi::hypercall::{mmu, uvmf, MMU_UPDATE_PREEMPTED};
+use crate::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_COMPAT_VA};
+use crate::abi::structs::{long, mmu_update as layout};
+use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
+use crate::frames::{segdesc, BaseKind, MmError, MmResult, Op, Ty};
 use crate::frames::{DomId, Domain};
 use crate::mem::Mfn;
 use crate::shared::{attention, Caller, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-
-/// In `count`: this is the continuation of a preempted call; `*done` counts what earlier parts did.
-pub const MMU_UPDATE_PREEMPTED: u32 = 1 << 31;
-
-pub const DOMID_FIRST_RESERVED: DomId = 0x7FF0;
-pub const DOMID_SELF: DomId = 0x7FF0;
-pub const DOMID_IO: DomId = 0x7FF1;
-pub const DOMID_XEN: DomId = 0x7FF2;
 
 /// How a page-table hypercall ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +69,7 @@ pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, i64> {
         DOMID_SELF => Ok(Owner::Own),
         DOMID_IO => Ok(Owner::Io),
         DOMID_XEN => Ok(Owner::Other),
-        id if id == d.domid || !known(d, id) => Err(-i64::from(errno::ESRCH)),
+        id if id == d.domid || !known(d, id) => Err(Errno::ESRCH.rc()),
         _ => Ok(Owner::Other),
     }
 }
@@ -82,7 +77,7 @@ pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, i64> {
 /// Requests handled with one holding of the lock, and between two looks at pending work.
 const CHUNK: usize = 32;
 
-fn err(e: i32) -> MmError {
+fn err(e: Errno) -> MmError {
     MmError::Errno(e)
 }
 
@@ -98,7 +93,7 @@ pub(super) fn finish_batch<C: PvCpu>(c: &mut C, b: Batch, req_size: u64) -> Outc
     }
     match b.rc {
         Ok(()) => Outcome::Done(0),
-        Err(MmError::Errno(e)) => Outcome::Done(-i64::from(e)),
+        Err(MmError::Errno(e)) => Outcome::Done(e.rc()),
         Err(MmError::Preempted) => Outcome::Continue {
             req_va: b.req_va.wrapping_add(u64::from(b.next) * req_size),
             count: b.count.wrapping_sub(b.next) | MMU_UPDATE_PREEMPTED,
@@ -112,7 +107,7 @@ pub(super) fn array_ok(va: u64, count: u32, size: u64, is_32bit: bool) -> bool {
     if is_32bit {
         return va + (count * size).saturating_sub(1) < M2P_COMPAT_VA;
     }
-    !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
+    !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
 }
 
 /// The progress of a batch of requests.
@@ -155,14 +150,14 @@ impl Batch {
 /// HYPERVISOR_mmu_update. `foreigndom` and `count` as the guest gave them.
 pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
-    if !array_ok(req_va, count, 16, d.is_32bit) {
-        return Batch::failed(-i64::from(errno::EFAULT));
+    if !array_ok(req_va, count, layout::SIZE as u64, d.is_32bit) {
+        return Batch::failed(Errno::EFAULT.rc());
     }
     let table_owner = match (foreigndom >> 16) as u16 {
         0 => Owner::Own,
         n if n - 1 == d.domid => Owner::Own,
         n if known(&d, n - 1) => Owner::Other,
-        _ => return Batch::failed(-i64::from(errno::ESRCH)),
+        _ => return Batch::failed(Errno::ESRCH.rc()),
     };
     let owner = match page_owner(&d, foreigndom as u16) {
         Ok(o) => o,
@@ -176,31 +171,33 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
             break;
         }
         let n = CHUNK.min((b.count - b.next) as usize);
-        let mut reqs = [0u8; CHUNK * 16];
-        let bytes = n * 16;
+        let mut reqs = [0u8; CHUNK * layout::SIZE];
+        let bytes = n * layout::SIZE;
         let (va, buf) = (
-            b.req_va.wrapping_add(u64::from(b.next) * 16),
+            b.req_va.wrapping_add(u64::from(b.next) * layout::SIZE as u64),
             reqs.get_mut(..bytes),
         );
         let whole = buf.is_some_and(|buf| c.copy_in(va, buf));
         // What lies before an unreadable request is still done, one by one.
         let n = if whole { n } else { 1 };
-        if !whole && !reqs.get_mut(..16).is_some_and(|buf| c.copy_in(va, buf)) {
-            b.rc = Err(err(errno::EFAULT));
+        if !whole && !reqs.get_mut(..layout::SIZE).is_some_and(|buf| c.copy_in(va, buf)) {
+            b.rc = Err(err(Errno::EFAULT));
             break;
         }
         let me = c.shared().clone();
         let mut op = d.op(Caller::Vcpu(&me));
-        for r in reqs.chunks_exact(16).take(n) {
+        for r in reqs.chunks_exact(layout::SIZE).take(n) {
             let word = |at: usize| {
                 r.get(at..at + 8)
                     .and_then(|s| s.try_into().ok())
                     .map_or(0, u64::from_le_bytes)
             };
-            b.rc = one_update(&mut op, word(0), word(8), table_owner, owner).and_then(|()| {
-                b.next += 1;
-                op.tail()
-            });
+            b.rc = one_update(&mut op, word(layout::PTR), word(layout::VAL), table_owner, owner).and_then(
+                |()| {
+                    b.next += 1;
+                    op.tail()
+                },
+            );
             if b.rc.is_err() {
                 break;
             }
@@ -220,7 +217,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
     if b.rc.is_ok() && b.next == b.count {
         b.rc = settle_tail(c, &d);
     }
-    finish_batch(c, b, 16)
+    finish_batch(c, b, layout::SIZE as u64)
 }
 
 /// Finishes what the last request left to do, in as many steps as nothing else is pending.
@@ -235,39 +232,41 @@ pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
 }
 
 fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Owner) -> MmResult {
-    const MACHPHYS_UPDATE: u64 = 1;
-    const PRESERVE_AD: u64 = 2;
-    const NO_TRANSLATE: u64 = 3;
-    // The address of an entry leaves three bits for the command.
-    let (cmd, ptr) = (ptr & 7, ptr & !7);
-    if cmd > NO_TRANSLATE {
-        return Err(err(errno::ENOSYS));
+    let (cmd, ptr) = (ptr & mmu::COMMAND, ptr & !mmu::COMMAND);
+    if cmd > mmu::PT_UPDATE_NO_TRANSLATE {
+        return Err(err(Errno::ENOSYS));
     }
     let foreign = owner == Owner::Other || table_owner == Owner::Other;
     let domid = op.domid;
-    if cmd == MACHPHYS_UPDATE {
+    if cmd == mmu::MACHPHYS_UPDATE {
         if foreign {
-            return Err(err(errno::EPERM));
+            return Err(err(Errno::EPERM));
         }
         let owner = if owner == Owner::Own { domid } else { DOMID_IO };
         return op.m2p_update(Mfn(ptr >> 12), val, owner);
     }
     if foreign {
-        return Err(err(errno::EPERM));
+        return Err(err(Errno::EPERM));
     }
     let mfn = Mfn(ptr >> 12);
     let info = *op
         .mm()
         .info(mfn)
         .filter(|f| f.owner == domid && f.refs > 0)
-        .ok_or(err(errno::EINVAL))?;
+        .ok_or(err(Errno::EINVAL))?;
     let live = info.ty.is_table() && info.type_count > 0;
     if live {
         if owner != Owner::Own && info.ty != Ty::L1 {
-            return Err(err(errno::EINVAL));
+            return Err(err(Errno::EINVAL));
         }
         let owner = if owner == Owner::Own { domid } else { DOMID_IO };
-        return op.mod_entry(mfn, (ptr & 0xfff) as usize / 8, val, cmd == PRESERVE_AD, owner);
+        return op.mod_entry(
+            mfn,
+            (ptr & 0xfff) as usize / 8,
+            val,
+            cmd == mmu::PT_UPDATE_PRESERVE_AD,
+            owner,
+        );
     }
     // Not a table (any more): a plain store, to a frame that may be written.
     op.with_type(mfn, Ty::Writable, |op| op.store(ptr, &val.to_le_bytes()))
@@ -275,14 +274,10 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
 
 /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form. 0 or `-errno`.
 pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, domid: Option<DomId>) -> i64 {
-    const UVMF_FLUSHTYPE_MASK: u64 = 3;
-    const UVMF_TLB_FLUSH: u64 = 1;
-    const UVMF_INVLPG: u64 = 2;
-    const UVMF_ALL: u64 = 1 << 2;
     let d = c.domain().clone();
     match domid.map_or(Ok(Owner::Own), |id| page_owner(&d, id)) {
         Ok(Owner::Own) => {}
-        Ok(_) => return -i64::from(errno::EPERM),
+        Ok(_) => return Errno::EPERM.rc(),
         Err(rc) => return rc,
     }
     let (me, id) = (c.shared().clone(), c.vcpu_id());
@@ -290,26 +285,26 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
         let (table, index) = op
             .base(id, BaseKind::Kernel)
             .and_then(|root| op.find_l1(root, va))
-            .ok_or(err(errno::EINVAL))?;
+            .ok_or(err(Errno::EINVAL))?;
         let domid = op.domid;
         op.mod_entry(table, index, value, false, domid)
     });
     if let Err(MmError::Errno(e)) = r {
-        return -i64::from(e);
+        return e.rc();
     }
-    if !matches!(flags & UVMF_FLUSHTYPE_MASK, UVMF_TLB_FLUSH | UVMF_INVLPG) {
+    if !matches!(flags & uvmf::FLUSHTYPE_MASK, uvmf::TLB_FLUSH | uvmf::INVLPG) {
         return 0;
     }
-    let who = match flags & !UVMF_FLUSHTYPE_MASK {
+    let who = match flags & !uvmf::FLUSHTYPE_MASK {
         0 => Who::Local,
-        UVMF_ALL => Who::All,
+        uvmf::ALL => Who::All,
         bitmap => match vcpu_mask(c, bitmap) {
             Some(m) => Who::Mask(m),
-            None => return -i64::from(errno::EFAULT),
+            None => return Errno::EFAULT.rc(),
         },
     };
-    match flags & UVMF_FLUSHTYPE_MASK {
-        UVMF_TLB_FLUSH => c.flush_tlb(who),
+    match flags & uvmf::FLUSHTYPE_MASK {
+        uvmf::TLB_FLUSH => c.flush_tlb(who),
         _ => c.invlpg(va, who),
     }
     0
@@ -318,7 +313,7 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
 /// A guest's bitmap of vCPUs.
 pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
     let mut b = [0; 8];
-    let len = if c.domain().is_32bit { 4 } else { 8 };
+    let len = long(c.domain().is_32bit);
     let got = b.get_mut(..len).is_some_and(|b| c.copy_in(va, b));
     got.then(|| u64::from_le_bytes(b))
 }
@@ -330,7 +325,7 @@ pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i6
     let r = d.blocking(Caller::Vcpu(&me), |op| {
         let mfn = Mfn(maddr >> 12);
         let checked = segdesc::check(descriptor, op.is_32bit).filter(|_| maddr & 7 == 0);
-        let checked = checked.ok_or(err(errno::EINVAL))?;
+        let checked = checked.ok_or(err(Errno::EINVAL))?;
         let domid = op.domid;
         let ty = op
             .mm()
@@ -345,7 +340,7 @@ pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i6
         op.with_type(mfn, want, |op| op.store(maddr, &checked.to_le_bytes()))
     });
     match r {
-        Err(MmError::Errno(e)) => -i64::from(e),
+        Err(MmError::Errno(e)) => e.rc(),
         _ => 0,
     }
 }

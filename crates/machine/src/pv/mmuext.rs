@@ -4,12 +4,15 @@ use super::mmu_ops::{
     array_ok, finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu,
     Who,
 };
+use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END, M2P_COMPAT_VA};
+use crate::abi::structs::mmuext_op as layout;
+use crate::abi::Errno;
 use crate::frames::Domain;
-use crate::frames::{errno, BaseKind, MmError, MmResult, Ty};
+use crate::frames::{BaseKind, MmError, MmResult, Ty};
 use crate::mem::{Mfn, PAGE_SIZE};
 use crate::shared::Caller;
 
-/// `struct mmuext_op` is 24 bytes in a 64-bit guest, 12 in a 32-bit one.
+/// `struct mmuext_op`, of either width.
 #[derive(Debug, Clone, Copy)]
 struct ExtOp {
     cmd: u32,
@@ -20,17 +23,9 @@ struct ExtOp {
 }
 
 impl ExtOp {
-    fn size(is_32bit: bool) -> usize {
-        if is_32bit {
-            12
-        } else {
-            24
-        }
-    }
-
     fn read<C: PvCpu>(c: &mut C, va: u64, is_32bit: bool) -> Option<ExtOp> {
-        let mut raw = [0u8; 24];
-        let len = ExtOp::size(is_32bit);
+        let mut raw = [0u8; layout::SIZE_MAX];
+        let len = layout::size(is_32bit);
         if !raw.get_mut(..len).is_some_and(|b| c.copy_in(va, b)) {
             return None;
         }
@@ -39,32 +34,32 @@ impl ExtOp {
                 .and_then(|s| s.try_into().ok())
                 .map_or(0, u32::from_le_bytes)
         };
-        let long_at = |n: usize| match is_32bit {
-            true => u64::from(u32_at(4 * n)),
-            false => u64::from(u32_at(8 * n)) | u64::from(u32_at(8 * n + 4)) << 32,
+        let long_at = |at: usize| match is_32bit {
+            true => u64::from(u32_at(at)),
+            false => u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32,
         };
         Some(ExtOp {
-            cmd: u32_at(0),
-            arg1: long_at(1),
-            arg2: long_at(2),
+            cmd: u32_at(layout::CMD),
+            arg1: long_at(layout::arg1(is_32bit)),
+            arg2: long_at(layout::arg2(is_32bit)),
         })
     }
 }
 
-fn err(e: i32) -> MmError {
+fn err(e: Errno) -> MmError {
     MmError::Errno(e)
 }
 
 /// The whole hypercall; arguments as the guest gave them.
 pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
-    let size = ExtOp::size(d.is_32bit) as u64;
+    let size = layout::size(d.is_32bit) as u64;
     if !array_ok(op_va, count, size, d.is_32bit) {
-        return Batch::failed(-i64::from(errno::EFAULT));
+        return Batch::failed(Errno::EFAULT.rc());
     }
     match page_owner(&d, foreigndom as u16) {
         Ok(Owner::Own) => {}
-        Ok(_) => return Batch::failed(-i64::from(errno::EPERM)),
+        Ok(_) => return Batch::failed(Errno::EPERM.rc()),
         Err(rc) => return Batch::failed(rc),
     }
     let mut b = Batch::new(c, op_va, count, done_va);
@@ -76,7 +71,7 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
         }
         let va = b.req_va.wrapping_add(u64::from(b.next) * size);
         let Some(op) = ExtOp::read(c, va, d.is_32bit) else {
-            b.rc = Err(err(errno::EFAULT));
+            b.rc = Err(err(Errno::EFAULT));
             break;
         };
         b.rc = loop {
@@ -106,26 +101,11 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
 
 /// One operation. `Preempted`: call again with the same operation.
 fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
-    const NEW_BASEPTR: u32 = 5;
-    const TLB_FLUSH_LOCAL: u32 = 6;
-    const INVLPG_LOCAL: u32 = 7;
-    const TLB_FLUSH_MULTI: u32 = 8;
-    const INVLPG_MULTI: u32 = 9;
-    const TLB_FLUSH_ALL: u32 = 10;
-    const INVLPG_ALL: u32 = 11;
-    const FLUSH_CACHE: u32 = 12;
-    const SET_LDT: u32 = 13;
-    const NEW_USER_BASEPTR: u32 = 15;
-    const CLEAR_PAGE: u32 = 16;
-    const COPY_PAGE: u32 = 17;
-    const FLUSH_CACHE_GLOBAL: u32 = 18;
-    const MARK_SUPER: u32 = 19;
-    const UNMARK_SUPER: u32 = 20;
-    const UNPIN_TABLE: u32 = 4;
+    use crate::abi::hypercall::mmuext::*;
     let me = c.shared().clone();
     match op.cmd {
-        0..=3 => {
-            if d.is_32bit && op.cmd == 3 {
+        PIN_L1_TABLE..=PIN_L4_TABLE => {
+            if d.is_32bit && op.cmd == PIN_L4_TABLE {
                 // A level that it does not have.
                 return Ok(());
             }
@@ -134,7 +114,7 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
         }
         UNPIN_TABLE => d.op(Caller::Vcpu(&me)).unpin(Mfn(op.arg1)),
         NEW_BASEPTR => new_base(c, d, BaseKind::Kernel, Some(Mfn(op.arg1))),
-        NEW_USER_BASEPTR if d.is_32bit => Err(err(errno::EINVAL)),
+        NEW_USER_BASEPTR if d.is_32bit => Err(err(Errno::EINVAL)),
         NEW_USER_BASEPTR => new_base(c, d, BaseKind::User, (op.arg1 != 0).then_some(Mfn(op.arg1))),
         TLB_FLUSH_LOCAL => {
             c.flush_tlb(Who::Local);
@@ -145,7 +125,7 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
             Ok(())
         }
         TLB_FLUSH_MULTI | INVLPG_MULTI => {
-            let mask = vcpu_mask(c, op.arg2).ok_or(err(errno::EINVAL))?;
+            let mask = vcpu_mask(c, op.arg2).ok_or(err(Errno::EINVAL))?;
             if op.cmd == TLB_FLUSH_MULTI {
                 c.flush_tlb(Who::Mask(mask));
             } else {
@@ -162,8 +142,8 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
             Ok(())
         }
         // Only a domain with devices may flush caches.
-        FLUSH_CACHE => Err(err(errno::EACCES)),
-        FLUSH_CACHE_GLOBAL => Err(err(errno::EINVAL)),
+        FLUSH_CACHE => Err(err(Errno::EACCES)),
+        FLUSH_CACHE_GLOBAL => Err(err(Errno::EINVAL)),
         SET_LDT => set_ldt(c, d, op),
         CLEAR_PAGE => {
             let mut mm = d.op(Caller::Vcpu(&me));
@@ -176,13 +156,13 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
             let mut mm = d.op(Caller::Vcpu(&me));
             let (to, from) = (Mfn(op.arg1), Mfn(op.arg2));
             let own = |f: &&crate::frames::FrameInfo| f.owner == d.domid && f.refs > 0;
-            mm.mm().info(from).filter(own).ok_or(err(errno::EINVAL))?;
+            mm.mm().info(from).filter(own).ok_or(err(Errno::EINVAL))?;
             let mut page = [0; PAGE_SIZE as usize];
             d.machine.mem.read(from.maddr(), &mut page);
             mm.with_type(to, Ty::Writable, |mm| mm.store(to.maddr(), &page))
         }
-        MARK_SUPER | UNMARK_SUPER => Err(err(errno::EOPNOTSUPP)),
-        _ => Err(err(errno::ENOSYS)),
+        MARK_SUPER | UNMARK_SUPER => Err(err(Errno::EOPNOTSUPP)),
+        _ => Err(err(Errno::ENOSYS)),
     }
 }
 
@@ -195,8 +175,8 @@ fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -
 fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
     let entries = op.arg2 as u32;
     let va = if entries == 0 { 0 } else { op.arg1 };
-    if va & (PAGE_SIZE - 1) != 0 || entries > 8192 || !address_ok(va, d.is_32bit) {
-        return Err(err(errno::EINVAL));
+    if va & (PAGE_SIZE - 1) != 0 || entries > LDT_ENTRIES_MAX || !address_ok(va, d.is_32bit) {
+        return Err(err(Errno::EINVAL));
     }
     c.set_ldt(va, entries);
     Ok(())
@@ -205,7 +185,7 @@ fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
 /// Not in the hypervisor's part of the address space, and canonical.
 fn address_ok(va: u64, is_32bit: bool) -> bool {
     if is_32bit {
-        return va < crate::abi::layout::M2P_COMPAT_VA;
+        return va < M2P_COMPAT_VA;
     }
-    !(0x0000_8000_0000_0000..super::HYPERVISOR_VIRT_END).contains(&va)
+    !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
 }

@@ -23,6 +23,10 @@ pub use bounce::BounceError;
 pub use exit::{Exit, SeenTrap};
 pub use platform::platform;
 
+use crate::abi::hypercall::vmasst;
+use crate::abi::selector;
+use crate::abi::structs::{trap_info, vcpu_info};
+use crate::abi::x86::{cr4, seg};
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
 use crate::frames::Domain;
@@ -30,32 +34,6 @@ use crate::mem::Mfn;
 use crate::shared::{attention, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-
-/// Selectors of Xen's own GDT that a 64-bit PV guest uses (`arch-x86/xen-x86_64.h`).
-pub mod selector {
-    pub const FLAT_KERNEL_CS: u16 = 0xe033;
-    pub const FLAT_KERNEL_SS: u16 = 0xe02b;
-    pub const FLAT_RING3_CS32: u16 = 0xe023;
-    /// Of 32-bit guests (`arch-x86/xen-x86_32.h`).
-    pub const FLAT_COMPAT_RING3_CS: u16 = 0xe02b;
-    pub const FLAT_COMPAT_RING3_SS: u16 = 0xe033;
-    pub const FLAT_RING1_SS: u16 = 0xe021;
-}
-
-/// RFLAGS bits that the PV rules talk about.
-pub mod rflags {
-    pub const TF: u64 = 1 << 8;
-    pub const IF: u64 = 1 << 9;
-    pub const IOPL: u64 = 3 << 12;
-    pub const NT: u64 = 1 << 14;
-    pub const RF: u64 = 1 << 16;
-    pub const VM: u64 = 1 << 17;
-    pub const AC: u64 = 1 << 18;
-}
-
-/// The hypervisor's part of a 64-bit guest's address space: L4 slots 256..271.
-pub const HYPERVISOR_VIRT_START: u64 = 0xffff_8000_0000_0000;
-pub const HYPERVISOR_VIRT_END: u64 = 0xffff_8800_0000_0000;
 
 /// One entry of the guest's trap table (`struct trap_info`, without the vector).
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,10 +46,10 @@ pub struct TrapGate {
 
 impl TrapGate {
     pub fn dpl(self) -> u8 {
-        self.flags & 3
+        self.flags & trap_info::DPL
     }
     pub fn masks_events(self) -> bool {
-        self.flags & 4 != 0
+        self.flags & trap_info::IF != 0
     }
 }
 
@@ -184,9 +162,9 @@ impl Vcpu {
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
     pub fn with_cpu(mut cpu: Box<Cpu>, id: u32) -> Vcpu {
-        cpu.cr4 = crate::cpu::cr4::INITIAL;
+        cpu.cr4 = cr4::INITIAL;
         let kernel_ss = if cpu.domain.is_32bit {
-            selector::FLAT_RING1_SS
+            selector::FLAT_COMPAT_RING1_SS
         } else {
             selector::FLAT_KERNEL_SS
         };
@@ -295,13 +273,13 @@ impl Vcpu {
     }
 
     /// Sets a selector of a vCPU that does not run; CS says the privilege of a 32-bit guest.
-    pub fn set_selector(&mut self, seg: usize, selector: u16) {
-        if let Some(s) = self.cpu.sel.get_mut(seg) {
+    pub fn set_selector(&mut self, index: usize, selector: u16) {
+        if let Some(s) = self.cpu.sel.get_mut(index) {
             *s = selector;
         }
-        match seg {
-            1 => self.cpu.set_cpl((selector as u8 & 3).max(1)),
-            2 => {}
+        match index {
+            seg::CS => self.cpu.set_cpl((selector as u8 & 3).max(1)),
+            seg::SS => {}
             _ => self.segments_are_new = true,
         }
     }
@@ -311,9 +289,8 @@ impl Vcpu {
     }
 
     pub fn set_vm_assist(&mut self, bits: u64) {
-        const WRITABLE_PAGETABLES: u64 = 1 << 2;
         self.vm_assist = bits;
-        self.cpu.writable_tables = bits & WRITABLE_PAGETABLES != 0;
+        self.cpu.writable_tables = bits & 1 << vmasst::WRITABLE_PAGETABLES != 0;
     }
 
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
@@ -381,9 +358,8 @@ impl Vcpu {
         std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
         // Xen's entry is in the tables of the kernel; in those of applications only if they are the same, and the
         // guest has not asked for more (VMASST_TYPE_m2p_strict).
-        const M2P_STRICT: u64 = 1 << 32;
         let shared = self.base_user == self.base_kernel;
-        let strict = self.vm_assist & M2P_STRICT != 0;
+        let strict = self.vm_assist & 1 << vmasst::M2P_STRICT != 0;
         self.cpu.window_hidden = !self.guest_kernel && (strict || !shared);
         self.cpu.set_base(base, false);
         if strict && shared {
@@ -422,9 +398,8 @@ impl Vcpu {
         }
     }
 
-    /// VMASST_TYPE_architectural_iopl
     fn architectural_iopl(&self) -> bool {
-        self.vm_assist & 1 << 4 != 0
+        self.vm_assist & 1 << vmasst::ARCHITECTURAL_IOPL != 0
     }
 
     /// Whether nothing was registered: as Xen sees it, a null selector in 32-bit guests and address 0 in others.
@@ -438,14 +413,17 @@ impl Vcpu {
 
     // --- vcpu_info
 
-    /// evtchn_upcall_mask
     fn upcall_mask(&self) -> bool {
-        self.vcpu_info_byte(1) != 0
+        self.vcpu_info_byte(vcpu_info::EVTCHN_UPCALL_MASK) != 0
     }
 
     fn set_upcall_mask(&mut self, masked: bool) {
         if let Some(at) = self.vcpu_info {
-            self.cpu.domain.machine.mem.write(at + 1, &[u8::from(masked)]);
+            self.cpu
+                .domain
+                .machine
+                .mem
+                .write(at + vcpu_info::EVTCHN_UPCALL_MASK, &[u8::from(masked)]);
         }
     }
 
@@ -458,7 +436,7 @@ impl Vcpu {
     }
 
     fn event_deliverable(&self) -> bool {
-        self.vcpu_info_byte(0) != 0 && !self.upcall_mask()
+        self.vcpu_info_byte(vcpu_info::EVTCHN_UPCALL_PENDING) != 0 && !self.upcall_mask()
     }
 
     /// Sets CR2, also where a PV guest reads it: `vcpu_info.arch.cr2`.
@@ -466,10 +444,10 @@ impl Vcpu {
         self.cr2 = va;
         if let Some(at) = self.vcpu_info {
             let mem = &self.cpu.domain.machine.mem;
-            // arch_vcpu_info.cr2, an `unsigned long`
+            let at = at + vcpu_info::arch_cr2(self.is_32bit());
             match self.is_32bit() {
-                true => mem.write(at + 8, &(va as u32).to_le_bytes()),
-                false => mem.write(at + 16, &va.to_le_bytes()),
+                true => mem.write(at, &(va as u32).to_le_bytes()),
+                false => mem.write(at, &va.to_le_bytes()),
             };
         }
     }

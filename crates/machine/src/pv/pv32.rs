@@ -2,7 +2,8 @@
 //! (`arch-x86/xen-x86_32.h`).
 
 use super::guest_access::access_ok;
-use super::{rflags, BounceError, Entry, Vcpu};
+use super::{BounceError, Entry, Vcpu};
+use crate::abi::x86::rflags;
 
 /// Longest frame: ds es fs gs error eip cs eflags esp ss.
 const WORDS_MAX: usize = 10;
@@ -68,7 +69,7 @@ impl Vcpu {
             flags |= rflags::IF as u32;
         }
         if self.architectural_iopl() {
-            flags |= u32::from(self.iopl) << 12;
+            flags |= u32::from(self.iopl) << rflags::IOPL_SHIFT;
         }
         let [es, cs, old_ss, ds, fs, gs] = self.cpu.sel.map(u32::from);
         let segment = |sel: u32| segments.then_some(sel);

@@ -1,15 +1,14 @@
 //! What the PV rules make of each thing that stops the engine.
 
 use super::io::StringIo;
-use super::Exit;
-use super::{selector, CallbackKind, Entry, Vcpu};
+use super::{CallbackKind, Entry, Exit, Vcpu};
+use crate::abi::hypercall::HYPERCALL_VECTOR;
+use crate::abi::selector;
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
 const EMULATE_PREFIX: [u8; 5] = [0x0f, 0x0b, b'x', b'e', b'n'];
 const CPUID: [u8; 2] = [0x0f, 0xa2];
-/// The vector of hypercalls in 32-bit guests: open to ring 1.
-const HYPERCALL_VECTOR: u8 = 0x82;
 
 impl Vcpu {
     /// `None` when the guest goes on.

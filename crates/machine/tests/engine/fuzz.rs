@@ -4,6 +4,7 @@
 //! DOMZERO_FUZZ_SECONDS, DOMZERO_FUZZ_SEED; a failing input is written to fuzz/corpus.
 
 use crate::rng::Rng;
+use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::Trap;
 use domzero_machine::cpu::segment::DescTable;
@@ -205,7 +206,7 @@ fn segments(machine: &Machine, cpu: &mut Cpu, rng: &mut Rng) {
     cpu.desc.ldt = table(DESCRIPTORS[1]);
     let any = |rng: &mut Rng| (rng.below(16) << 3 | rng.below(8)) as u16;
     for n in 0..6 {
-        let flat = if n == 1 { 0xe023 } else { 0xe02b };
+        let flat = if n == 1 { FLAT_RING3_CS32 } else { FLAT_KERNEL_SS };
         cpu.sel[n] = if rng.chance(50) { flat } else { any(rng) };
     }
     for r in &mut cpu.regs[..8] {

@@ -3,6 +3,9 @@
 
 use crate::fuzz::code;
 use crate::rng::Rng;
+use domzero_machine::abi::hypercall::nr;
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+use domzero_machine::abi::DOMID_SELF;
 use domzero_machine::clock::Clock;
 use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
@@ -19,6 +22,24 @@ const CODE: u64 = BASE + CODE_AT * 4096;
 const ARGS: u64 = BASE + 2 * 4096;
 const STACK: u64 = BASE + 4 * 4096;
 const PATTERN: u64 = 0x7357_dead_0000_1111;
+/// Hypercalls by number, the page-table ones most often; 2 and 10 are not the machine's.
+const CALLS: &[u64] = &[
+    nr::MMU_UPDATE,
+    nr::MMU_UPDATE,
+    nr::MMU_UPDATE,
+    nr::UPDATE_VA_MAPPING,
+    nr::UPDATE_VA_MAPPING,
+    nr::UPDATE_VA_MAPPING,
+    nr::MMUEXT_OP,
+    nr::MMUEXT_OP,
+    nr::MMUEXT_OP,
+    nr::STACK_SWITCH,
+    nr::FPU_TASKSWITCH,
+    10,
+    nr::IRET,
+    nr::SET_SEGMENT_BASE,
+    2,
+];
 const HANDLER: u64 = CODE + 0x800;
 
 struct Prey {
@@ -81,7 +102,7 @@ impl Prey {
             vcpu.set_trap(
                 n,
                 TrapGate {
-                    cs: 0xe033,
+                    cs: FLAT_KERNEL_CS,
                     address: HANDLER,
                     flags: 3,
                 },
@@ -91,13 +112,13 @@ impl Prey {
             vcpu.set_callback(
                 kind,
                 Callback {
-                    cs: 0xe033,
+                    cs: FLAT_KERNEL_CS,
                     address: HANDLER,
                     mask_events: true,
                 },
             );
         }
-        vcpu.set_kernel_stack(0xe02b, STACK);
+        vcpu.set_kernel_stack(FLAT_KERNEL_SS, STACK);
         assert_eq!(vcpu.new_base(true, owned[0]), 0);
         Prey {
             machine,
@@ -152,7 +173,7 @@ impl Prey {
 
     fn hypercall(&mut self, rng: &mut Rng) {
         let count = 1 + rng.below(4);
-        let nr = rng.pick(&[1, 1, 1, 14, 14, 14, 26, 26, 26, 3, 5, 10, 23, 25, 2]);
+        let nr = rng.pick(CALLS);
         let mut args = Vec::new();
         for _ in 0..count {
             match nr {
@@ -175,7 +196,7 @@ impl Prey {
         }
         let v = &mut self.vcpu;
         let _ = v.copy_out(ARGS, &args);
-        let mut regs = [ARGS, count, 0, 0x7ff0, 0, 0];
+        let mut regs = [ARGS, count, 0, u64::from(DOMID_SELF), 0, 0];
         match nr {
             14 => {
                 let (va, value) = (self.address(rng), self.entry(rng));
@@ -251,8 +272,10 @@ impl Prey {
                 let _ = self.vcpu.toggle_guest_mode();
             }
             _ => {
-                self.vcpu
-                    .set_kernel_stack(0xe02b, if rng.chance(80) { STACK } else { self.address(rng) });
+                self.vcpu.set_kernel_stack(
+                    FLAT_KERNEL_SS,
+                    if rng.chance(80) { STACK } else { self.address(rng) },
+                );
             }
         }
         match self.vcpu.run(1 + rng.below(60), u64::MAX) {

@@ -4,6 +4,7 @@
 
 use crate::rng::Rng;
 use crate::state::*;
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::clock::Clock;
 use domzero_machine::cpu::fault::{vector, Trap};
 use domzero_machine::cpu::x87state::F80;
@@ -120,9 +121,16 @@ impl Guest {
         cpu.regs = state.regs;
         cpu.rip = state.rip;
         cpu.sel = match state.bits {
-            32 => [0xe02b, 0xe023, 0xe02b, 0xe02b, 0, 0],
+            32 => [
+                FLAT_KERNEL_SS,
+                FLAT_RING3_CS32,
+                FLAT_KERNEL_SS,
+                FLAT_KERNEL_SS,
+                0,
+                0,
+            ],
             _ if self.linux_selectors => [0, 0x33, 0x2b, 0, 0, 0],
-            _ => [0, 0xe033, 0xe02b, 0, 0, 0],
+            _ => [0, FLAT_KERNEL_CS, FLAT_KERNEL_SS, 0, 0, 0],
         };
         cpu.set_rflags(state.rflags);
         for i in 0..16 {

@@ -1,6 +1,7 @@
 //! Flag control, traps, system registers, and what is privileged: a guest always runs at CPL > 0.
 
 use super::operand::*;
+use crate::abi::x86::cr0;
 use crate::cpu::fault::{Exec, Fault, PrivInsn, Trap};
 use crate::cpu::regs::gpr_index;
 use crate::cpu::{cr4, Cpu, SlowFn};
@@ -145,8 +146,6 @@ fn wr_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-const CR0_TS: u64 = 8;
-
 fn store_table(cpu: &mut Cpu, i: &Instruction) -> Exec {
     use Code::*;
     let gdt = matches!(i.code(), Sgdt_m1664 | Sgdt_m1632 | Sgdt_m1632_16);
@@ -182,7 +181,7 @@ fn str_(cpu: &mut Cpu, i: &Instruction) -> Exec {
     store_word(cpu, i, u64::from(cpu.platform.registers.tr))
 }
 fn smsw(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.platform.registers.cr0 | flag(CR0_TS, cpu.ts);
+    let v = cpu.platform.registers.cr0 | flag(cr0::TS, cpu.ts);
     store_word(cpu, i, v)
 }
 

@@ -176,7 +176,7 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
         }
         assert_eq!(g.update(l2, 3, entry(f, RW)), EINVAL);
         assert_eq!(g.pin(1, f), EINVAL);
-        assert_eq!(g.ext(16, f.0, 0), EINVAL);
+        assert_eq!(g.ext(op::CLEAR_PAGE, f.0, 0), EINVAL);
         assert_eq!(g.update(f, 0, 1), EINVAL);
         assert_eq!(g.domain.release(f, Caller::Host), EINVAL);
     }
@@ -199,12 +199,12 @@ fn domains_cannot_name_each_other() {
     assert_eq!(g.pin(4, l4), 0);
     let req = [(l1.maddr(), entry(theirs, RW))];
     assert_eq!(g.updates(&req, 2), EPERM);
-    assert_eq!(g.updates(&req, 0x7ff0 | 3 << 16), EPERM);
-    assert_eq!(g.updates(&req, 0x7ff2), EPERM);
-    assert_eq!(g.updates(&req, 0x7ff1), EBUSY, "DOMID_IO owns no memory");
+    assert_eq!(g.updates(&req, SELF | 3 << 16), EPERM);
+    assert_eq!(g.updates(&req, XEN), EPERM);
+    assert_eq!(g.updates(&req, IO), EBUSY, "DOMID_IO owns no memory");
     assert_eq!(g.updates(&req, 5), ESRCH);
     assert_eq!(g.updates(&req, 1), ESRCH);
-    assert_eq!(g.updates(&req, 0x7ff0 | 9 << 16), ESRCH);
+    assert_eq!(g.updates(&req, SELF | 9 << 16), ESRCH);
     g.set_args(&[3, l4.0, 0]);
     assert_eq!(mmuext::mmuext_op(&mut g, ARGS, 1, 0, 2), Outcome::Done(EPERM));
     assert_eq!(mmuext::mmuext_op(&mut g, ARGS, 1, 0, 6), Outcome::Done(ESRCH));
@@ -269,7 +269,7 @@ fn the_low_bits_of_an_update_are_its_command_so_halves_of_entries_have_no_name()
     let [l4, .., l1] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
     let data = g.one();
-    assert_eq!(g.updates(&[(l1.maddr() + 4, entry(data, RW))], 0x7ff0), ENOSYS);
+    assert_eq!(g.updates(&[(l1.maddr() + 4, entry(data, RW))], SELF), ENOSYS);
     assert_eq!((g.read(l1, 0), g.read(l1, 1)), (0, 0));
 }
 
@@ -279,16 +279,16 @@ fn sizes_and_addresses_at_the_ends_of_their_range_do_no_harm() {
     for va in [0, ARGS, u64::MAX - 8, 1 << 63] {
         for count in [u32::MAX, 1 << 31, 0x7fff_ffff] {
             let small = count == 1 << 31 && va != 1 << 63;
-            let r = mmu_ops::mmu_update(&mut g, va, count, u64::MAX, 0x7ff0);
+            let r = mmu_ops::mmu_update(&mut g, va, count, u64::MAX, SELF);
             assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
-            let r = mmuext::mmuext_op(&mut g, va, count, u64::MAX, 0x7ff0);
+            let r = mmuext::mmuext_op(&mut g, va, count, u64::MAX, SELF);
             assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
         }
     }
     let wild = [(u64::MAX - 7, u64::MAX), (u64::MAX - 7, 3)];
-    assert_eq!(g.updates(&wild, 0x7ff0), EINVAL);
+    assert_eq!(g.updates(&wild, SELF), EINVAL);
     assert_eq!(g.pin(1, Mfn(u64::MAX)), EINVAL);
-    assert_eq!(g.ext(16, u64::MAX >> 11, 0), EINVAL);
+    assert_eq!(g.ext(op::CLEAR_PAGE, u64::MAX >> 11, 0), EINVAL);
     assert_eq!(mmu_ops::update_descriptor(&mut g, u64::MAX - 7, 0), EINVAL);
     assert_eq!(g.domain.get_ref(Mfn(u64::MAX), true), EINVAL);
     assert_eq!(g.domain.alloc(u64::MAX), None);

@@ -1,8 +1,8 @@
 //! What a well-behaved guest relies on.
 
 use super::*;
+use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
 use crate::frames::{ptwr, PtwrResult, Ty};
-use crate::pv::mmu_ops::MMU_UPDATE_PREEMPTED;
 use crate::shared::{attention, Purge};
 
 #[test]
@@ -101,7 +101,7 @@ fn preserve_ad_keeps_what_the_engine_has_set() {
     let old = g.read(l1, 0);
     g.domain.machine.mem.write_u64(l1.maddr(), old | pte::A | pte::D);
     let ptr = l1.maddr() | 2;
-    assert_eq!(g.updates(&[(ptr, entry(a, RO))], 0x7ff0), 0);
+    assert_eq!(g.updates(&[(ptr, entry(a, RO))], SELF), 0);
     assert_eq!(g.read(l1, 0) & (pte::A | pte::D | pte::RW), pte::A | pte::D);
     assert_eq!(g.update(l1, 0, entry(a, RO)), 0);
     assert_eq!(g.read(l1, 0) & (pte::A | pte::D), 0);
@@ -124,23 +124,23 @@ fn bases_hold_their_tables_and_the_generation_counts_changes() {
     let [user, ..] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
     assert_eq!(g.base(l4), 0);
-    assert_eq!(g.ext(15, user.0, 0), 0);
+    assert_eq!(g.ext(op::NEW_USER_BASEPTR, user.0, 0), 0);
     assert_eq!(g.bases, [Some(l4), Some(user)]);
     assert_eq!(g.unpin(l4), 0);
     assert_eq!(g.ty(l4), "l4", "in use as base");
     let before = g.domain.pt_generation.load(std::sync::atomic::Ordering::SeqCst);
     let unused = l1.maddr() + 8;
-    assert_eq!(g.updates(&[(unused, entry(data, RO))], 0x7ff0), 0);
+    assert_eq!(g.updates(&[(unused, entry(data, RO))], SELF), 0);
     assert_eq!(
         g.domain.pt_generation.load(std::sync::atomic::Ordering::SeqCst),
         before
     );
-    assert_eq!(g.updates(&[(unused, 0)], 0x7ff0), 0);
+    assert_eq!(g.updates(&[(unused, 0)], SELF), 0);
     assert!(g.domain.pt_generation.load(std::sync::atomic::Ordering::SeqCst) > before);
     let [next, ..] = g.tree(&[]);
     assert_eq!(g.base(next), 0);
     assert_eq!(g.ty(l4), "none");
-    assert_eq!(g.ext(15, 0, 0), 0);
+    assert_eq!(g.ext(op::NEW_USER_BASEPTR, 0, 0), 0);
     assert_eq!((g.ty(user), g.bases[1]), ("none", None));
     g.audit();
 }
@@ -173,7 +173,7 @@ fn update_va_mapping_finds_the_entry_through_the_kernel_base() {
         "no L1 there"
     );
     assert_eq!(
-        mmu_ops::update_va_mapping(&mut g, 0xffff_8000_0000_0000, 0, 0, None),
+        mmu_ops::update_va_mapping(&mut g, HYPERVISOR_VIRT_START, 0, 0, None),
         EINVAL
     );
     assert_eq!(
@@ -200,14 +200,14 @@ fn a_failing_batch_says_how_far_it_came() {
     g.set_args(&words);
     let done = ARGS + 50 * 16;
     assert_eq!(
-        mmu_ops::mmu_update(&mut g, ARGS, 50, done, 0x7ff0),
+        mmu_ops::mmu_update(&mut g, ARGS, 50, done, SELF),
         Outcome::Done(EINVAL)
     );
     assert_eq!(u32::from_le_bytes(g.args[800..804].try_into().unwrap()), 40);
     assert_eq!(g.refs(a), 41);
     g.args.truncate(70 * 8);
     assert_eq!(
-        mmu_ops::mmu_update(&mut g, ARGS, 99, 0, 0x7ff0),
+        mmu_ops::mmu_update(&mut g, ARGS, 99, 0, SELF),
         Outcome::Done(EFAULT)
     );
     assert_eq!(
@@ -233,7 +233,7 @@ fn a_long_batch_gives_way_to_events_and_is_continued() {
     let done = ARGS + 400 * 16;
     let (mut va, mut n, mut parts) = (ARGS, 400, 0);
     loop {
-        match mmu_ops::mmu_update(&mut g, va, n, done, 0x7ff0) {
+        match mmu_ops::mmu_update(&mut g, va, n, done, SELF) {
             Outcome::Done(rc) => break assert_eq!(rc, 0),
             Outcome::Continue { req_va, count } => {
                 assert!(count & MMU_UPDATE_PREEMPTED != 0);
@@ -271,7 +271,7 @@ fn a_pin_of_a_large_tree_is_preempted_and_ends_the_same() {
     let mut parts = 0;
     g.set_args(&[3, l4.0, 0]);
     let (mut va, mut n) = (ARGS, 1);
-    while let Outcome::Continue { req_va, count } = mmuext::mmuext_op(&mut g, va, n, 0, 0x7ff0) {
+    while let Outcome::Continue { req_va, count } = mmuext::mmuext_op(&mut g, va, n, 0, SELF) {
         (va, n, parts) = (req_va, count, parts + 1);
         g.audit();
     }
@@ -335,43 +335,43 @@ fn machine_to_phys_entries_can_be_set_for_own_frames_only() {
     let m = machine(512);
     let (mut g, other) = (Guest::new(&m, 1), Guest::new(&m, 2));
     let (a, theirs) = (g.one(), other.one());
-    assert_eq!(g.updates(&[(a.maddr() | 1, 77)], 0x7ff0), 0);
+    assert_eq!(g.updates(&[(a.maddr() | 1, 77)], SELF), 0);
     assert_eq!(m.m2p_get(a), 77);
-    assert_eq!(g.updates(&[(theirs.maddr() | 1, 77)], 0x7ff0), EINVAL);
-    assert_eq!(m.m2p_get(theirs), super::super::INVALID_M2P_ENTRY);
+    assert_eq!(g.updates(&[(theirs.maddr() | 1, 77)], SELF), EINVAL);
+    assert_eq!(m.m2p_get(theirs), INVALID_M2P_ENTRY);
     assert_eq!(g.domain.release(a, Caller::Host), 0);
-    assert_eq!(m.m2p_get(a), super::super::INVALID_M2P_ENTRY);
+    assert_eq!(m.m2p_get(a), INVALID_M2P_ENTRY);
 }
 
 #[test]
 fn clear_and_copy_write_only_what_the_guest_could_write() {
     let mut g = guest();
     let (a, b) = (g.table(&[(1, 5)]), g.table(&[(1, 6)]));
-    assert_eq!(g.ext(17, a.0, b.0), 0);
+    assert_eq!(g.ext(op::COPY_PAGE, a.0, b.0), 0);
     assert_eq!(g.read(a, 1), 6);
-    assert_eq!(g.ext(16, a.0, 0), 0);
+    assert_eq!(g.ext(op::CLEAR_PAGE, a.0, 0), 0);
     assert_eq!(g.read(a, 1), 0);
     let [l4, ..] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
-    assert_eq!(g.ext(16, l4.0, 0), EINVAL);
-    assert_eq!(g.ext(17, l4.0, a.0), EINVAL);
-    assert_eq!(g.ext(17, a.0, l4.0), 0, "a table may be read");
-    assert_eq!(g.ext(17, a.0, 1 << 40), EINVAL);
+    assert_eq!(g.ext(op::CLEAR_PAGE, l4.0, 0), EINVAL);
+    assert_eq!(g.ext(op::COPY_PAGE, l4.0, a.0), EINVAL);
+    assert_eq!(g.ext(op::COPY_PAGE, a.0, l4.0), 0, "a table may be read");
+    assert_eq!(g.ext(op::COPY_PAGE, a.0, 1 << 40), EINVAL);
     g.audit();
 }
 
 #[test]
 fn unused_commands_have_xens_errors() {
     let mut g = guest();
-    assert_eq!(g.ext(12, 0, 0), -13);
-    assert_eq!(g.ext(18, 0, 0), EINVAL);
-    assert_eq!(g.ext(19, 0, 0), -95);
+    assert_eq!(g.ext(op::FLUSH_CACHE, 0, 0), -13);
+    assert_eq!(g.ext(op::FLUSH_CACHE_GLOBAL, 0, 0), EINVAL);
+    assert_eq!(g.ext(op::MARK_SUPER, 0, 0), -95);
     assert_eq!(g.ext(14, 0, 0), -38);
     assert_eq!(g.ext(99, 0, 0), -38);
-    assert_eq!(g.ext(13, 0x1001, 4), EINVAL);
-    assert_eq!(g.ext(13, 0x1000, 8193), EINVAL);
-    assert_eq!(g.ext(13, 0xffff_8000_0000_0000, 1), EINVAL);
-    assert_eq!(g.ext(13, 0x1000, 8), 0);
+    assert_eq!(g.ext(op::SET_LDT, 0x1001, 4), EINVAL);
+    assert_eq!(g.ext(op::SET_LDT, 0x1000, 8193), EINVAL);
+    assert_eq!(g.ext(op::SET_LDT, HYPERVISOR_VIRT_START, 1), EINVAL);
+    assert_eq!(g.ext(op::SET_LDT, 0x1000, 8), 0);
     assert_eq!(g.ldt, (0x1000, 8));
 }
 
@@ -493,7 +493,7 @@ fn descriptor_pages_are_checked_and_protected() {
     assert_eq!(g.domain.set_gdt(0, &[], 0, Caller::Host), 0);
     assert_eq!(g.ty(gdt), "segdesc", "still an LDT page");
     g.audit();
-    assert_eq!(g.ext(13, 0, 0), 0);
+    assert_eq!(g.ext(op::SET_LDT, 0, 0), 0);
     assert_eq!(g.ty(gdt), "none");
     assert_eq!(g.update(l1, 0, entry(gdt, RW)), 0);
     g.audit();

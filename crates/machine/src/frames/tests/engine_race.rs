@@ -193,7 +193,7 @@ fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
                 first,
                 vcpu.run(1000, u64::MAX),
                 vcpu.copy_in(0, &mut b),
-                vcpu.mmuext_op(0, 1, 0, 0x7ff0),
+                vcpu.mmuext_op(0, 1, 0, SELF),
             )
         });
         std::thread::sleep(Duration::from_micros(delay_us));

@@ -57,7 +57,7 @@ fn only_live_tables_of_ones_own_take_grant_mappings() {
             EINVAL
         );
     }
-    for va in [0x4000_0000, 0xffff_8000_0000_0000] {
+    for va in [0x4000_0000, HYPERVISOR_VIRT_START] {
         assert_eq!(
             g.domain
                 .grant_map(0, GrantAddress::Linear(va), f, 2, RO, Caller::Host),

@@ -9,7 +9,11 @@ mod model;
 mod pae;
 
 use super::BaseKind;
+pub use crate::abi::hypercall::mmuext as op;
+pub use crate::abi::layout::{HYPERVISOR_VIRT_START, INVALID_M2P_ENTRY};
 use crate::abi::pte;
+pub use crate::abi::selector::{FLAT_COMPAT_RING1_CS, XEN_CS64};
+use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::clock::Clock;
 use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
@@ -18,12 +22,17 @@ use crate::pv::mmuext;
 pub(super) use crate::shared::{Caller, VcpuShared};
 use std::sync::Arc;
 
-pub const EPERM: i64 = -1;
-pub const ESRCH: i64 = -3;
-pub const EFAULT: i64 = -14;
-pub const EBUSY: i64 = -16;
-pub const EINVAL: i64 = -22;
-pub const ENOSYS: i64 = -38;
+pub const EPERM: i64 = Errno::EPERM.rc();
+pub const ESRCH: i64 = Errno::ESRCH.rc();
+pub const EFAULT: i64 = Errno::EFAULT.rc();
+pub const EBUSY: i64 = Errno::EBUSY.rc();
+pub const EINVAL: i64 = Errno::EINVAL.rc();
+pub const ENOSYS: i64 = Errno::ENOSYS.rc();
+
+/// `foreigndom` of a page-table hypercall.
+pub const SELF: u32 = DOMID_SELF as u32;
+pub const IO: u32 = DOMID_IO as u32;
+pub const XEN: u32 = DOMID_XEN as u32;
 
 /// A page-table entry for tests: P, RW, USER.
 pub const RO: u64 = pte::P | pte::USER;
@@ -167,40 +176,37 @@ impl Guest {
     }
 
     pub fn update(&mut self, table: Mfn, index: usize, value: u64) -> i64 {
-        self.updates(
-            &[(table.maddr() + index as u64 * 8, value)],
-            u32::from(mmu_ops::DOMID_SELF),
-        )
+        self.updates(&[(table.maddr() + index as u64 * 8, value)], SELF)
     }
 
-    pub fn ext(&mut self, cmd: u64, arg1: u64, arg2: u64) -> i64 {
+    pub fn ext(&mut self, cmd: u32, arg1: u64, arg2: u64) -> i64 {
         if self.domain.is_32bit {
-            self.args = [cmd, arg1, arg2]
+            self.args = [cmd.into(), arg1, arg2]
                 .iter()
-                .flat_map(|w| (*w as u32).to_le_bytes())
+                .flat_map(|w: &u64| (*w as u32).to_le_bytes())
                 .collect();
         } else {
-            self.set_args(&[cmd, arg1, arg2]);
+            self.set_args(&[cmd.into(), arg1, arg2]);
         }
         let (mut va, mut n) = (ARGS, 1);
         loop {
-            match mmuext::mmuext_op(self, va, n, 0, u32::from(mmu_ops::DOMID_SELF)) {
+            match mmuext::mmuext_op(self, va, n, 0, SELF) {
                 Outcome::Done(rc) => return rc,
                 Outcome::Continue { req_va, count } => (va, n) = (req_va, count),
             }
         }
     }
 
-    pub fn pin(&mut self, level: u64, m: Mfn) -> i64 {
+    pub fn pin(&mut self, level: u32, m: Mfn) -> i64 {
         self.ext(level - 1, m.0, 0)
     }
 
     pub fn unpin(&mut self, m: Mfn) -> i64 {
-        self.ext(4, m.0, 0)
+        self.ext(op::UNPIN_TABLE, m.0, 0)
     }
 
     pub fn base(&mut self, m: Mfn) -> i64 {
-        self.ext(5, m.0, 0)
+        self.ext(op::NEW_BASEPTR, m.0, 0)
     }
 
     pub fn audit(&self) {

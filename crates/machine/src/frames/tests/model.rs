@@ -9,7 +9,7 @@ const FRAMES: usize = 10;
 #[derive(Debug, Clone)]
 enum Step {
     Pin {
-        level: u64,
+        level: u32,
         frame: usize,
     },
     Unpin {
@@ -71,7 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
     let index = || prop_oneof![0..4usize, Just(256), Just(511)];
     let edit = || (frame(), index(), frame(), bits());
     prop_oneof![
-        6 => (1..=4u64, frame()).prop_map(|(level, frame)| Step::Pin { level, frame }),
+        6 => (1..=4u32, frame()).prop_map(|(level, frame)| Step::Pin { level, frame }),
         4 => frame().prop_map(|frame| Step::Unpin { frame }),
         2 => (frame(), any::<bool>()).prop_map(|(frame, user)| Step::Base { frame, user }),
         10 => edit().prop_map(|(table, index, to, bits)| Step::Update { table, index, to, bits }),

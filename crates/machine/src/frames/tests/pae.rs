@@ -31,7 +31,7 @@ fn an_l3_of_four_entries_is_a_base() {
     assert_eq!((g.read(l1, 5), g.count(data)), (entry(data, RW), 1));
     assert_eq!(g.pin(4, l1), 0, "a level it does not have");
     assert_eq!(g.ty(l1), "l1");
-    assert_eq!(g.ext(15, 0, 0), EINVAL);
+    assert_eq!(g.ext(op::NEW_USER_BASEPTR, 0, 0), EINVAL);
     g.audit();
 }
 
@@ -147,8 +147,14 @@ fn a_flat_segment_is_made_to_reach_the_machine_to_phys_table() {
     assert_eq!(g.read(gdt, 2) & 0xffff, 0x0fff, "a small one stays");
     let gate = |sel: u64| sel << 16 | 0x0000_ec00 << 32 | 0x1234;
     let at = gdt.maddr() + 24;
-    assert_eq!(mmu_ops::update_descriptor(&mut g, at, gate(0xe008)), EINVAL);
-    assert_eq!(mmu_ops::update_descriptor(&mut g, at, gate(0xe019)), 0);
+    assert_eq!(
+        mmu_ops::update_descriptor(&mut g, at, gate(XEN_CS64.into())),
+        EINVAL
+    );
+    assert_eq!(
+        mmu_ops::update_descriptor(&mut g, at, gate(FLAT_COMPAT_RING1_CS.into())),
+        0
+    );
     assert_eq!(
         g.read(gdt, 3),
         0xe01b << 16 | 0x0000_8c00 << 32 | 0x1234,

@@ -1,0 +1,28 @@
+//! Selectors of Xen's own GDT that guests know (`arch-x86/xen-x86_64.h`, `arch-x86/xen-x86_32.h`).
+
+pub const FLAT_KERNEL_CS: u16 = FLAT_RING3_CS64;
+pub const FLAT_KERNEL_SS: u16 = FLAT_RING3_SS64;
+pub const FLAT_RING3_CS64: u16 = 0xe033;
+pub const FLAT_RING3_SS64: u16 = 0xe02b;
+pub const FLAT_RING3_CS32: u16 = 0xe023;
+pub const FLAT_RING3_DS32: u16 = 0xe02b;
+pub const FLAT_RING3_SS32: u16 = 0xe02b;
+
+/// Of 32-bit guests (there FLAT_RING1_CS and so on).
+pub const FLAT_COMPAT_RING1_CS: u16 = 0xe019;
+pub const FLAT_COMPAT_RING1_DS: u16 = 0xe021;
+pub const FLAT_COMPAT_RING1_SS: u16 = 0xe021;
+pub const FLAT_COMPAT_RING3_CS: u16 = 0xe02b;
+pub const FLAT_COMPAT_RING3_DS: u16 = 0xe033;
+pub const FLAT_COMPAT_RING3_SS: u16 = 0xe033;
+
+/// Xen's own, which guests see with `sldt` and `str` and whose names no public header has: ring 0's code and data, its
+/// TSS, its LDT.
+pub const XEN_CS64: u16 = 0xe008;
+pub const XEN_DS: u16 = 0xe010;
+pub const XEN_TSS: u16 = 0xe040;
+pub const XEN_LDT: u16 = 0xe048;
+
+/// The requested privilege level of a selector, and the bit that says LDT.
+pub const RPL: u16 = 3;
+pub const TI: u16 = 4;
