@@ -1,6 +1,6 @@
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
-from typing import Literal, TypeAlias, final
+from typing import ClassVar, Literal, TypeAlias, final
 
 __version__: str
 
@@ -19,6 +19,65 @@ class VcpuRunning(Exception):
 class MachineBug(Exception):
     """The machine panicked: a bug of ours, told by its text. The domain that met it is to be crashed: its vCPU refuses
     to run, and to do anything else for the guest."""
+
+class XenRefused(Exception):
+    """What was asked for is refused, as Xen would refuse it: the guest sees `-errno`. args: (errno, its name)."""
+
+    errno: int
+
+@final
+class Base:
+    """Which page-table base of a vCPU: the guest kernel's, or that of its applications (64-bit guests)."""
+
+    KERNEL: ClassVar[Base]
+    USER: ClassVar[Base]
+
+@final
+class Callback:
+    """An entry point of the guest kernel (callback.h)."""
+
+    EVENT: ClassVar[Callback]
+    FAILSAFE: ClassVar[Callback]
+    SYSCALL: ClassVar[Callback]
+    SYSCALL32: ClassVar[Callback]
+    SYSENTER: ClassVar[Callback]
+    NMI: ClassVar[Callback]
+
+@final
+class FrameType:
+    """As what a machine frame is used."""
+
+    NONE: ClassVar[FrameType]
+    WRITABLE: ClassVar[FrameType]
+    L1: ClassVar[FrameType]
+    L2: ClassVar[FrameType]
+    L3: ClassVar[FrameType]
+    L4: ClassVar[FrameType]
+    SEGDESC: ClassVar[FrameType]
+    """A page of a GDT or LDT."""
+
+Gpr: TypeAlias = Literal[
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"
+]
+
+Register: TypeAlias = (
+    Gpr
+    | Literal[
+        "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base_kernel", "gs_base_user",
+        "cr2", "mxcsr", "tsc_aux", "dr0_mask", "dr1_mask", "dr2_mask", "dr3_mask",
+    ]
+)  # fmt: skip
+"""The registers of a PV guest's vCPU. `tsc_aux` and the masks are not among those of `Vcpu.registers`."""
+
+BareRegister: TypeAlias = (
+    Gpr
+    | Literal[
+        "rip", "rflags", "cpl", "cs", "ss", "ds", "es", "fs", "gs", "cr0", "cr2", "cr3", "cr4", "efer", "star", "lstar",
+        "fmask", "fs_base", "gs_base", "kernel_gs_base", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "ldtr",
+        "tr", "tss_base", "dr6", "dr7",
+    ]
+)  # fmt: skip
+"""The registers of a processor without a hypervisor."""
 
 @final
 class Machine:
@@ -65,7 +124,7 @@ class FrameInfo:
     @property
     def owner(self) -> int | None: ...
     @property
-    def type(self) -> Literal["none", "writable", "l1", "l2", "l3", "l4", "segdesc"]: ...
+    def type(self) -> FrameType: ...
     @property
     def type_count(self) -> int: ...
     @property
@@ -88,24 +147,24 @@ class Domain:
         none."""
     def alloc_extent(self, order: int, *, below: int = ...) -> int | None:
         """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them."""
-    def release(self, mfn: int) -> int:
-        """Drops the allocation reference (memory_op decrease_reservation): 0, or -errno; the frame is freed with its
-        last reference."""
+    def release(self, mfn: int) -> None:
+        """Drops the allocation reference (memory_op decrease_reservation); the frame is freed with its last reference.
+        XenRefused: EINVAL."""
     def share_hypervisor_frames(self, count: int) -> list[int]:
         """Zeroed frames of the hypervisor (shared_info, grant table) that this domain may map, also writable."""
-    def m2p_set(self, mfn: int, pfn: int) -> int: ...
-    def get_ref(self, mfn: int, *, writable: bool) -> int:
-        """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend; 0
-        or -errno."""
+    def m2p_set(self, mfn: int, pfn: int) -> None:
+        """XenRefused: EINVAL when the frame is not the domain's."""
+    def get_ref(self, mfn: int, *, writable: bool) -> None:
+        """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend.
+        XenRefused: EINVAL."""
     def put_ref(self, mfn: int, *, writable: bool) -> None: ...
     def outside_refs(self) -> list[tuple[int, int, int]]:
         """References of get_ref that are not given back: (mfn, plain ones, writable ones), in order. For audits."""
     def host_mapped(self, mfn: int) -> None:
         """Says that the host writes this frame through its own mapping: decoded code from it is never kept."""
-    def hold(self, mfn: int) -> int:
+    def hold(self, mfn: int) -> None:
         """host_mapped, and a writable reference that lasts until destroy, so that the guest cannot make a page table
-        of a ring
-        that a backend writes: 0 or -errno."""
+        of a ring that a backend writes. XenRefused: EINVAL."""
     def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
     def destroy(self) -> int:
         """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by
@@ -138,11 +197,10 @@ class Vcpu:
     def instructions(self) -> int:
         """Instructions executed since creation."""
 
-    # --- registers: rax..r15, rip, rflags, cs ss ds es fs gs, fs_base, gs_base_kernel, gs_base_user, cr2, mxcsr,
-    # tsc_aux
+    # --- registers
     def registers(self) -> dict[str, int]: ...
-    def get_reg(self, name: str) -> int: ...
-    def set_reg(self, name: str, value: int) -> None: ...
+    def get_reg(self, name: Register) -> int: ...
+    def set_reg(self, name: Register, value: int) -> None: ...
     @property
     def guest_kernel(self) -> bool: ...
     @guest_kernel.setter
@@ -152,26 +210,24 @@ class Vcpu:
     def set_trap(self, vector: int, cs: int, address: int, flags: int) -> None:
         """One entry of set_trap_table, already checked. flags as in struct trap_info (TI_GET_DPL, TI_GET_IF)."""
     def get_trap(self, vector: int) -> tuple[int, int, int]: ...
-    def set_callback(
-        self,
-        kind: Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"],
-        cs: int,
-        address: int,
-        mask_events: bool,
-    ) -> None: ...
+    def set_callback(self, kind: Callback, cs: int, address: int, mask_events: bool) -> None: ...
     def set_kernel_stack(self, ss: int, sp: int) -> None: ...
     def set_vcpu_info(self, maddr: int) -> None:
         """Where evtchn_upcall_pending / evtchn_upcall_mask of this vCPU are."""
-    def set_base(self, kind: Literal["kernel", "user"], mfn: int) -> int:
-        """Installs an L4 (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR), validated; 0 or -errno."""
-    def get_base(self, kind: Literal["kernel", "user"]) -> int: ...
-    def set_segment_base(self, which: int, base: int) -> int:
-        """SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SEL; 0 or -errno."""
-    def set_gdt(self, mfns: list[int], entries: int) -> int: ...
-    def set_ldt(self, va: int, entries: int) -> int: ...
+    def set_base(self, kind: Base, mfn: int) -> None:
+        """Installs a top-level page table (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR), validated. XenRefused: EINVAL."""
+    def get_base(self, kind: Base) -> int: ...
+    def set_segment_base(self, which: int, base: int) -> None:
+        """SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SEL. XenRefused: EINVAL."""
+    def set_gdt(self, mfns: list[int], entries: int) -> None:
+        """XenRefused: EINVAL."""
+    def set_ldt(self, va: int, entries: int) -> None:
+        """XenRefused: EINVAL."""
     def set_cr0_ts(self, ts: bool) -> None: ...
     def get_cr0_ts(self) -> bool: ...
-    def set_debug_reg(self, index: int, value: int) -> int: ...
+    def set_debug_reg(self, index: int, value: int) -> None:
+        """XenRefused: ENODEV for a register that there is not, EINVAL for bits that there are not, EPERM for what
+        is not the guest's to set."""
     def get_debug_reg(self, index: int) -> int | None:
         """None: there is no such register (dr4 and dr5 with CR4.DE)."""
     def set_cr4(self, value: int) -> None:
@@ -197,42 +253,64 @@ class Vcpu:
     def page_walk(self, va: int) -> list[tuple[int, int, int, int]]:
         """(level, table mfn, index, entry), for crash reports."""
 
-    # --- page-table hypercalls, whole: arguments as the guest gave them
-    def mmu_update(self, req_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
-    def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> int: ...
-    def mmu_update_part(
-        self, req_va: int, count: int, done_va: int, foreigndom: int
-    ) -> tuple[int, tuple[int, int] | None]:
-        """A bounded part: the result, and the first two arguments to go on with."""
-    def mmuext_op_part(
-        self, op_va: int, count: int, done_va: int, foreigndom: int
-    ) -> tuple[int, tuple[int, int] | None]:
+    # --- page-table hypercalls, whole: arguments as the guest gave them. XenRefused: their error.
+    def mmu_update(self, req_va: int, count: int, done_va: int, foreigndom: int) -> None: ...
+    def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> None: ...
+    def mmu_update_part(self, req_va: int, count: int, done_va: int, foreigndom: int) -> tuple[int, int] | None:
+        """A bounded part: the first two arguments to go on with, None when it is done."""
+    def mmuext_op_part(self, op_va: int, count: int, done_va: int, foreigndom: int) -> tuple[int, int] | None:
         """As mmu_update_part."""
     def iret(self) -> str | None:
         """The iret hypercall, when it comes in a multicall: None, or why the domain crashes."""
     def load_fpu(self, image: bytes) -> None:
         """x87, MXCSR and vector registers from the 512 bytes of fxsave."""
-    def update_va_mapping(self, va: int, value: int, flags: int) -> int: ...
-    def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> int: ...
-    def update_descriptor(self, maddr: int, descriptor: int) -> int: ...
-    def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> int:
+    def update_va_mapping(self, va: int, value: int, flags: int) -> None: ...
+    def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None: ...
+    def update_descriptor(self, maddr: int, descriptor: int) -> None: ...
+    def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> None:
         """Maps a frame of domain `owner` at a guest address (or with the entry at a machine address), with entry bits
-        `bits`: 0, -EINVAL for the address, -EBUSY for the frame. The grant's own reference is `Domain.get_ref`'s."""
+        `bits`. XenRefused: EINVAL for the address, EBUSY for the frame. The grant's own reference is
+        `Domain.get_ref`'s."""
     def grant_unmap(
         self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
-    ) -> int:
-        """Undoes it, if the entry still maps `mfn`, `writable` or not (else -EINVAL); the entry that maps `replace`
-        takes its place."""
+    ) -> None:
+        """Undoes it, if the entry still maps `mfn`, `writable` or not (else XenRefused: EINVAL); the entry that maps
+        `replace` takes its place."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
-        without an
-        exit. Off for tracing."""
+        without an exit. Off for tracing."""
     def watch_traps(self, vectors: list[int]) -> None:
         """Makes `run` end with ExitTrap after each delivery of one of these exceptions (0 to 255); [] for none."""
 
-Step: TypeAlias = tuple[str, int | None, int | None, int]
-"""What became of one instruction: "executed", "entered" (an exception, its handler reached through the IDT), "shutdown"
-(no handler: a triple fault), "halted", or why the engine could not; then vector, error code, CR2."""
+@final
+class Outcome:
+    """What became of one instruction."""
+
+    EXECUTED: ClassVar[Outcome]
+    ENTERED: ClassVar[Outcome]
+    """An exception, whose handler was reached through the IDT."""
+    RAISED: ClassVar[Outcome]
+    """An exception, whose handler was not reached yet."""
+    HALTED: ClassVar[Outcome]
+    SHUTDOWN: ClassVar[Outcome]
+    """An exception without a handler: a triple fault."""
+    UNSUPPORTED: ClassVar[Outcome]
+    """The engine cannot do it: `Step.reason`."""
+
+@final
+class Step:
+    """One instruction of `Bare`; `vector`, `error_code` and `cr2` are those of an exception."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def vector(self) -> int | None: ...
+    @property
+    def error_code(self) -> int | None: ...
+    @property
+    def cr2(self) -> int: ...
+    @property
+    def reason(self) -> str | None: ...
 
 @final
 class Bare:
@@ -253,11 +331,9 @@ class Bare:
     @property
     def output(self) -> bytes:
         """What was written to the serial port at 0x3f8, up to 64 KiB."""
-    def registers(self) -> dict[str, int]:
-        """rax..r15, rip, rflags, cpl, es cs ss ds fs gs, cr0 cr2 cr3 cr4, efer star lstar fmask, fs_base gs_base
-        kernel_gs_base, gdtr_base gdtr_limit idtr_base idtr_limit ldtr tr tss_base, dr6 dr7."""
-    def get_reg(self, name: str) -> int: ...
-    def set_reg(self, name: str, value: int) -> None: ...
+    def registers(self) -> dict[str, int]: ...
+    def get_reg(self, name: BareRegister) -> int: ...
+    def set_reg(self, name: BareRegister, value: int) -> None: ...
     def load_table(self, which: Literal["gdt", "idt", "tss"], base: int, limit: int) -> None:
         """As lgdt, lidt and ltr load them; a GDT has to begin at a page boundary."""
     def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None: ...
@@ -266,36 +342,113 @@ class Bare:
     def write_va(self, va: int, data: bytes | bytearray) -> None: ...
     def page_walk(self, va: int) -> list[tuple[int, int, int, int]]: ...
 
+ExitPrivileged: TypeAlias = (
+    "ExitRdmsr | ExitWrmsr | ExitMovFromCr | ExitMovToCr | ExitMovFromDr | ExitMovToDr | ExitClts | ExitWbinvd"
+)
+"""A privileged instruction of the guest kernel; all others are answered by the machine."""
+
 Exit: TypeAlias = (
     "ExitHypercall | ExitPrivileged | ExitFault | ExitTrap | ExitBudget | ExitDeadline | ExitInterrupted"
     " | ExitUnsupported"
 )
+"""Why `Vcpu.run` came back. Exits can be made, for tests of what handles them."""
 
 @final
 class ExitHypercall:
     """Hypercall `nr` with six arguments, as in the registers (not truncated)."""
 
     __match_args__ = ("nr", "args")
+    def __new__(cls, nr: int, args: tuple[int, int, int, int, int, int]) -> ExitHypercall: ...
     @property
     def nr(self) -> int: ...
     @property
     def args(self) -> tuple[int, int, int, int, int, int]: ...
 
 @final
-class ExitPrivileged:
-    """A privileged instruction of the guest kernel; emulate it and `skip(length)`, or inject #GP.
+class ExitRdmsr:
+    """rdmsr of the guest kernel. As of each privileged instruction: emulate it and `skip(length)`, or inject #GP."""
 
-    kind: rdmsr wrmsr mov_from_cr mov_to_cr mov_from_dr mov_to_dr clts wbinvd; all others are answered by the machine.
-    a, b: cr/dr number and register number (0 rax 1 rcx 2 rdx 3 rbx 4 rsp 5 rbp 6 rsi 7 rdi, 8..15).
-    """
+    __match_args__ = ("length",)
+    def __new__(cls, length: int) -> ExitRdmsr: ...
+    @property
+    def length(self) -> int: ...
 
-    __match_args__ = ("kind", "a", "b", "length")
+@final
+class ExitWrmsr:
+    """wrmsr."""
+
+    __match_args__ = ("length",)
+    def __new__(cls, length: int) -> ExitWrmsr: ...
     @property
-    def kind(self) -> str: ...
+    def length(self) -> int: ...
+
+@final
+class ExitMovFromCr:
+    """mov from control register `cr` to `register`."""
+
+    __match_args__ = ("cr", "register", "length")
+    def __new__(cls, cr: int, register: Gpr, length: int) -> ExitMovFromCr: ...
     @property
-    def a(self) -> int: ...
+    def cr(self) -> int: ...
     @property
-    def b(self) -> int: ...
+    def register(self) -> Gpr: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitMovToCr:
+    """mov from `register` to control register `cr`."""
+
+    __match_args__ = ("cr", "register", "length")
+    def __new__(cls, cr: int, register: Gpr, length: int) -> ExitMovToCr: ...
+    @property
+    def cr(self) -> int: ...
+    @property
+    def register(self) -> Gpr: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitMovFromDr:
+    """mov from debug register `dr` to `register`."""
+
+    __match_args__ = ("dr", "register", "length")
+    def __new__(cls, dr: int, register: Gpr, length: int) -> ExitMovFromDr: ...
+    @property
+    def dr(self) -> int: ...
+    @property
+    def register(self) -> Gpr: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitMovToDr:
+    """mov from `register` to debug register `dr`."""
+
+    __match_args__ = ("dr", "register", "length")
+    def __new__(cls, dr: int, register: Gpr, length: int) -> ExitMovToDr: ...
+    @property
+    def dr(self) -> int: ...
+    @property
+    def register(self) -> Gpr: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitClts:
+    """clts."""
+
+    __match_args__ = ("length",)
+    def __new__(cls, length: int) -> ExitClts: ...
+    @property
+    def length(self) -> int: ...
+
+@final
+class ExitWbinvd:
+    """wbinvd."""
+
+    __match_args__ = ("length",)
+    def __new__(cls, length: int) -> ExitWbinvd: ...
     @property
     def length(self) -> int: ...
 
@@ -304,6 +457,7 @@ class ExitFault:
     """An exception that the guest cannot take: the domain crashes. `reason` says why it could not be delivered."""
 
     __match_args__ = ("vector", "error_code", "cr2", "reason")
+    def __new__(cls, vector: int, error_code: int | None, cr2: int, reason: str) -> ExitFault: ...
     @property
     def vector(self) -> int: ...
     @property
@@ -321,6 +475,7 @@ class ExitTrap:
     """
 
     __match_args__ = ("vector", "error_code", "cr2", "rip", "in_kernel")
+    def __new__(cls, vector: int, error_code: int | None, cr2: int, rip: int, in_kernel: bool) -> ExitTrap: ...
     @property
     def vector(self) -> int: ...
     @property
@@ -336,18 +491,25 @@ class ExitTrap:
 class ExitBudget:
     """The instruction budget is spent, exactly."""
 
+    def __new__(cls) -> ExitBudget: ...
+
 @final
 class ExitDeadline:
     """System time has passed the deadline."""
 
+    def __new__(cls) -> ExitDeadline: ...
+
 @final
 class ExitInterrupted:
     """`kick` was called."""
+
+    def __new__(cls) -> ExitInterrupted: ...
 
 @final
 class ExitUnsupported:
     """The guest asks for something this engine cannot do (yet): the domain crashes with this text."""
 
     __match_args__ = ("reason",)
+    def __new__(cls, reason: str) -> ExitUnsupported: ...
     @property
     def reason(self) -> str: ...

@@ -10,6 +10,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from domzero._machine import Base, XenRefused
 from domzero.abi.arch_x86 import (
     FLAT_COMPAT_RING1_CS,
     FLAT_COMPAT_RING1_DS,
@@ -37,7 +38,7 @@ from domzero.errors import ConfigError, DomzeroError
 from domzero.hypervisor.hypercall_page import hypercall_page
 
 if TYPE_CHECKING:
-    from domzero._machine import Domain, Machine, Vcpu
+    from domzero._machine import Domain, Machine, Register, Vcpu
 
 _TABLE_PROT = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY
 _ZERO_PAGE = bytes(PAGE_SIZE)
@@ -238,31 +239,37 @@ def _write_tables(width: Width, memory: _Memory, layout: Layout) -> None:
 
 
 def _start_vcpu(width: Width, vcpu: Vcpu, layout: Layout, entry: int, root_mfn: int) -> None:
-    rc = vcpu.set_base("kernel", root_mfn)
-    if rc:
-        raise BuildError(f"the machine refused the initial page tables: {rc}")
+    try:
+        vcpu.set_base(Base.KERNEL, root_mfn)
+    except XenRefused as refused:
+        raise BuildError(f"the machine refused the initial page tables: {refused}") from refused
     # Linux unpins the page tables it was given, so they have to be pinned, as Xen's own tools do. The boot stack, still
     # unused, carries the argument: struct mmuext_op. The commands that pin are in the order of the levels.
     stack = layout.va(layout.stack_pfn)
     command = MmuExt.MMUEXT_PIN_L1_TABLE + width.root_level - 1
     argument = bytes(layout_for(mmuext_op, width.is_32bit)(command, root_mfn))
     vcpu.write_va(stack, argument)
-    rc = vcpu.mmuext_op(stack, 1, 0, DOMID_SELF)
+    try:
+        vcpu.mmuext_op(stack, 1, 0, DOMID_SELF)
+    except XenRefused as refused:
+        raise BuildError(f"the machine refused to pin the initial page tables: {refused}") from refused
     vcpu.write_va(stack, bytes(len(argument)))
-    if rc:
-        raise BuildError(f"the machine refused to pin the initial page tables: {rc}")
     stack_top = stack + PAGE_SIZE
     vcpu.guest_kernel = True
     vcpu.set_kernel_stack(width.ss, stack_top)
-    for name, value in {
+    registers: dict[Register, int] = {
         "rip": entry,
         "rsp": stack_top,
         "rsi": layout.va(layout.start_info_pfn),
         "rflags": X86_EFLAGS_FIXED | X86_EFLAGS_IF,
         "cs": width.cs,
         "ss": width.ss,
-        **dict.fromkeys(("ds", "es", "fs", "gs"), width.data_segments),
-    }.items():
+        "ds": width.data_segments,
+        "es": width.data_segments,
+        "fs": width.data_segments,
+        "gs": width.data_segments,
+    }
+    for name, value in registers.items():
         vcpu.set_reg(name, value)
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from domzero._machine import GuestFault
+from domzero._machine import FrameType, GuestFault
 from domzero.abi.layout import Wire, layout_for, sizeof
 from domzero.abi.x86 import PTE_FRAME_MASK, PTE_NX, PTE_PRESENT
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
@@ -159,7 +159,7 @@ class MachineMemory(AddressSpace):
             if not 0 <= mfn < machine.frames or machine.frame_info(mfn).owner != domain.domid:
                 raise NotMapped(f"machine frame {mfn:#x} is not one of the guest's")
             info = machine.frame_info(mfn)
-            if info.type not in ("none", "writable") and info.type_count:
+            if info.type not in (FrameType.NONE, FrameType.WRITABLE) and info.type_count:
                 raise NotMapped(f"machine frame {mfn:#x} is in use as a page or descriptor table ({info.type})")
         machine.write(address, data)
 

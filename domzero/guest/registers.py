@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from domzero.hypervisor.vcpu import Vcpu
 
@@ -15,7 +15,7 @@ class _Register:
     """One register: read and written as an attribute."""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._name = cast("_machine.Register", name)
 
     @overload
     def __get__(self, registers: None, owner: type) -> _Register: ...

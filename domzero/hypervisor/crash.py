@@ -4,6 +4,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from domzero import _machine
+from domzero._machine import Base
 from domzero.abi.arch_x86 import xen_pfn_to_cr3
 from domzero.abi.x86 import Vector
 from domzero.hypervisor.emulate.cpuid import XEN_MAJOR, XEN_MINOR
@@ -83,7 +84,7 @@ def _registers(vcpu: "Vcpu") -> list[str]:
         return "   ".join(f"{name + ':':<4} {r.get(name, 0):016x}" for name in names)
 
     kind = "kernel" if "guest_kernel" not in r and vcpu.hw.guest_kernel else "user"
-    cr3 = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"), is_32bit=vcpu.domain.is_32bit)
+    cr3 = xen_pfn_to_cr3(vcpu.hw.get_base(Base.KERNEL), is_32bit=vcpu.domain.is_32bit)
     return [
         f"CPU:    {vcpu.vcpu_id}",
         f"RIP:    {r.get('cs', 0):04x}:[<{r.get('rip', 0):016x}>]",

@@ -5,7 +5,7 @@ from domzero.abi.grant_table import GntStatus
 
 
 class XenError(Exception):
-    """The guest sees `-errno`."""
+    """The guest sees `-errno`. The machine raises `XenRefused` instead, which ends a hypercall in the same way."""
 
     def __init__(self, errno: Errno, why: str = "") -> None:
         super().__init__(f"{errno.name}{': ' + why if why else ''}")

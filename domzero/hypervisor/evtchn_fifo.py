@@ -7,6 +7,7 @@ A guest that breaks the protocol loses events, nothing else.
 
 from typing import TYPE_CHECKING
 
+from domzero._machine import FrameType, XenRefused
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
 from domzero.abi.layout import offset_of, sizeof
@@ -50,8 +51,10 @@ class Fifo:
     # --- what the guest gives
 
     def _take(self, gfn: int) -> int:
-        if self._domain.hw.get_ref(gfn, writable=True):
-            raise XenError(Errno.EINVAL, f"frame {gfn:#x}")
+        try:
+            self._domain.hw.get_ref(gfn, writable=True)
+        except XenRefused as refused:
+            raise XenError(Errno.EINVAL, f"frame {gfn:#x}") from refused
         self._domain.hw.host_mapped(gfn)
         return gfn
 
@@ -202,7 +205,7 @@ class Fifo:
                 out.append(f"control block of vcpu {vcpu_id} at {maddr:#x}")
         for mfn in set(self.frames):
             info = self._domain.host.machine.frame_info(mfn)
-            if info.owner != self._domain.domid or info.type != "writable":
+            if info.owner != self._domain.domid or info.type != FrameType.WRITABLE:
                 out.append(f"frame {mfn:#x} of the event array or a control block is {info.type} of {info.owner}")
         for channel in channels:
             if channel.latched and channel.port < self._raised:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from domzero import _machine
+from domzero._machine import XenRefused
 from domzero.abi.errno import Errno
 from domzero.abi.grant_table import (
     GNTTAB_NR_RESERVED_ENTRIES,
@@ -355,12 +356,20 @@ def take_frame(domain: "Domain", mfn: int, *, writable: bool) -> None:
 
     :raises GrantError: bad_page when it is not the domain's, general_error when it cannot be had writable.
     """
-    if domain.hw.get_ref(mfn, writable=writable) == 0:
-        return
-    if writable and domain.hw.get_ref(mfn, writable=False) == 0:
-        domain.hw.put_ref(mfn, writable=False)
-        raise GrantError(GntStatus.GNTST_general_error)
-    raise GrantError(GntStatus.GNTST_bad_page)
+    try:
+        domain.hw.get_ref(mfn, writable=writable)
+    except XenRefused:
+        raise GrantError(_why_not(domain, mfn, writable=writable)) from None
+
+
+def _why_not(domain: "Domain", mfn: int, *, writable: bool) -> GntStatus:
+    """general_error for a frame that can be had only to be read."""
+    try:
+        domain.hw.get_ref(mfn, writable=False)
+    except XenRefused:
+        return GntStatus.GNTST_bad_page
+    domain.hw.put_ref(mfn, writable=False)
+    return GntStatus.GNTST_general_error if writable else GntStatus.GNTST_bad_page
 
 
 def map_backend(domain: "Domain", ref: int, *, writable: bool, domid: int = 0) -> memoryview:

@@ -4,7 +4,7 @@ import mmap
 import threading
 from collections.abc import Callable
 
-from domzero._machine import Machine
+from domzero._machine import Machine, XenRefused
 from domzero.abi.xen import DOMID_FIRST_RESERVED, PAGE_SHIFT, PAGE_SIZE
 from domzero.errors import ResourceError
 from domzero.hypervisor import audit
@@ -88,8 +88,12 @@ class Host:
         for frame in range(mfn, mfn + count):
             owner = self.machine.frame_info(frame).owner
             domain = self.domains.get(owner) if owner is not None else None
-            if domain is not None and domain.hw.hold(frame):
-                raise ValueError(f"frame {frame:#x} is in use as a page or descriptor table")
+            if domain is None:
+                continue
+            try:
+                domain.hw.hold(frame)
+            except XenRefused as refused:
+                raise ValueError(f"frame {frame:#x} is in use as a page or descriptor table") from refused
         return self.memory[mfn * PAGE_SIZE : (mfn + count) * PAGE_SIZE]
 
     def create_domain(self, spec: DomainSpec) -> Domain:

@@ -3,6 +3,7 @@
 import struct
 from typing import TYPE_CHECKING
 
+from domzero._machine import XenRefused
 from domzero.abi.xen import PAGE_SIZE, Hypercall
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def hypercall_page(is_32bit: bool) -> bytes:
 
 def fill_hypercall_page(domain: "Domain", mfn: int) -> bool:
     """Writes the stubs into a frame of the domain; False when it is not a writable frame of it."""
-    if domain.hw.get_ref(mfn, writable=True):
+    try:
+        domain.hw.get_ref(mfn, writable=True)
+    except XenRefused:
         return False
     domain.host.machine.write(mfn * PAGE_SIZE, hypercall_page(domain.is_32bit))
     domain.hw.put_ref(mfn, writable=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from domzero._machine import XenRefused
 from domzero.abi.grant_table import GntMap, GNTMAP_guest_avail0_shift, GntStatus, gnttab_map_grant_ref
 from domzero.abi.x86 import PTE_ACCESSED, PTE_AVAIL_HIGH, PTE_AVAIL_LOW, PTE_DIRTY, PTE_RW, PTE_USER
 from domzero.abi.xen import PAGE_SHIFT
@@ -66,9 +67,11 @@ class MapTrack:
         if flags & GntMap.GNTMAP_host_map:
             bits = self._pte_bits(flags)
             is_pte = bool(flags & GntMap.GNTMAP_contains_pte)
-            if vcpu.hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte):
+            try:
+                vcpu.hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte)
+            except XenRefused as refused:
                 owner.grants.release(arg.ref, writable=writable)
-                raise GrantError(GntStatus.GNTST_general_error)
+                raise GrantError(GntStatus.GNTST_general_error) from refused
         self.mappings[handle] = Mapping(owner, arg.ref, active.mfn, flags)
         arg.handle = handle
         arg.dev_bus_addr = active.mfn << PAGE_SHIFT
@@ -103,8 +106,10 @@ class MapTrack:
             mapping.flags &= ~GntMap.GNTMAP_device_map
         if host_addr and mapping.flags & GntMap.GNTMAP_host_map:
             writable = mapping.writable
-            if vcpu.hw.grant_unmap(host_addr, mapping.mfn, writable=writable, contains_pte=is_pte, replace=replace):
-                raise GrantError(GntStatus.GNTST_general_error)
+            try:
+                vcpu.hw.grant_unmap(host_addr, mapping.mfn, writable=writable, contains_pte=is_pte, replace=replace)
+            except XenRefused as refused:
+                raise GrantError(GntStatus.GNTST_general_error) from refused
             mapping.flags &= ~GntMap.GNTMAP_host_map
         if not mapping.flags & (GntMap.GNTMAP_device_map | GntMap.GNTMAP_host_map):
             self._drop(handle)

@@ -321,8 +321,6 @@ class Vcpu:
         match exit_:
             case _machine.ExitHypercall(nr, args):
                 hypercalls.dispatch(self, nr, args)
-            case _machine.ExitPrivileged():
-                privileged.emulate(self, exit_)
             case _machine.ExitFault():
                 crash.report_fault(self, exit_)
                 self.domain.crash(crash.describe_fault(exit_))
@@ -336,6 +334,8 @@ class Vcpu:
                     self.domain.on_trap(self, exit_)
             case _machine.ExitBudget() | _machine.ExitInterrupted():
                 pass
+            case _:
+                privileged.emulate(self, exit_)
 
     def _sleep(self) -> None:
         host = self.domain.host

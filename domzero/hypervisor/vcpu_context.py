@@ -1,7 +1,9 @@
 """struct vcpu_guest_context: the first registers of a vCPU, for VCPUOP_initialise."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from domzero._machine import Base, Callback, XenRefused
 from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
 from domzero.abi.errno import Errno
 from domzero.abi.x86 import (
@@ -27,6 +29,7 @@ from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.selectors import fixup_selector
 
 if TYPE_CHECKING:
+    from domzero._machine import Register
     from domzero.hypervisor.vcpu import Vcpu
 
 LDT_MAX_ENTRIES = 8192
@@ -46,12 +49,12 @@ RFLAGS_GUEST = (
 """What a context may set. IF follows the upcall mask, IOPL is kept beside."""
 FPU_SIZE = 512
 
-_REGISTERS_64 = (
+_REGISTERS_64: tuple["Register", ...] = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
 )  # fmt: skip
-_REGISTERS_32 = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp", "eip")
-_SEGMENTS = ("ds", "es", "fs", "gs")
+_REGISTERS_32: tuple["Register", ...] = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip")
+_SEGMENTS: tuple["Register", ...] = ("ds", "es", "fs", "gs")
 
 
 def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
@@ -59,13 +62,23 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
 
     :raises XenError: EINVAL; the vCPU may keep part of the state but stays uninitialised.
     """
+    try:
+        _load(vcpu, context)
+    except XenRefused as refused:
+        raise XenError(Errno.EINVAL) from refused
+    vcpu.is_initialised = True
+    if context.flags & Vgcf.VGCF_online:
+        vcpu.bring_up()
+
+
+def _load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     is_32bit = vcpu.domain.is_32bit
     if not is_32bit:
         if context.debugreg[6] >> 32 or context.debugreg[7] >> 32:
             raise XenError(Errno.EINVAL)
         _check_canonical(context)
     for index in range(4):
-        _install(vcpu.hw.set_debug_reg(index, context.debugreg[index]))
+        vcpu.hw.set_debug_reg(index, context.debugreg[index])
     if context.ldt_base % PAGE_SIZE or context.ldt_ents > LDT_MAX_ENTRIES:
         raise XenError(Errno.EINVAL)
     if not is_32bit and not context.flags & Vgcf.VGCF_in_kernel and not context.ctrlreg[1]:
@@ -76,18 +89,10 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     _load_tables(vcpu, context)
     _load_callbacks(vcpu, context)
     # Page tables last: nothing above depends on them, and this is what fails for a hostile context.
-    _install(vcpu.hw.set_base("kernel", xen_cr3_to_pfn(context.ctrlreg[3], is_32bit=is_32bit)))
+    vcpu.hw.set_base(Base.KERNEL, xen_cr3_to_pfn(context.ctrlreg[3], is_32bit=is_32bit))
     if not is_32bit and context.ctrlreg[1]:
-        _install(vcpu.hw.set_base("user", xen_cr3_to_pfn(context.ctrlreg[1])))
+        vcpu.hw.set_base(Base.USER, xen_cr3_to_pfn(context.ctrlreg[1]))
     vcpu.hw.set_cr0_ts(bool(context.ctrlreg[0] & X86_CR0_TS))
-    vcpu.is_initialised = True
-    if context.flags & Vgcf.VGCF_online:
-        vcpu.bring_up()
-
-
-def _install(rc: int) -> None:
-    if rc:
-        raise XenError(Errno.EINVAL)
 
 
 def _check_canonical(c: vcpu_guest_context) -> None:
@@ -113,7 +118,7 @@ def _load_registers(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
     hw, is_32bit = vcpu.hw, vcpu.domain.is_32bit
     regs = c.user_regs
     for name in _REGISTERS_32 if is_32bit else _REGISTERS_64:
-        hw.set_reg(name.replace("e", "r", 1) if is_32bit else name, getattr(regs, name))
+        hw.set_reg(name, getattr(regs, name.replace("r", "e", 1) if is_32bit else name))
     flags = regs.eflags if is_32bit else regs.rflags
     hw.set_reg("rflags", flags & RFLAGS_GUEST | X86_EFLAGS_FIXED | X86_EFLAGS_IF)
     vcpu.iopl = flags >> 12 & 3
@@ -139,14 +144,15 @@ def _load_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
             hw.set_trap(trap.vector, fixup_selector(vcpu, trap.cs), trap.address, trap.flags)
     if c.gdt_ents:
         pages = (c.gdt_ents + 511) // 512
-        _install(hw.set_gdt(list(c.gdt_frames[:pages]), c.gdt_ents))
+        hw.set_gdt(list(c.gdt_frames[:pages]), c.gdt_ents)
     if c.ldt_ents:
-        _install(hw.set_ldt(c.ldt_base, c.ldt_ents))
+        hw.set_ldt(c.ldt_base, c.ldt_ents)
     hw.set_kernel_stack(fixup_selector(vcpu, c.kernel_ss & 0xFFFF), c.kernel_sp)
     hw.set_cr4(cpuid.CR4_INITIAL | c.ctrlreg[4] & cpuid.CR4_GUEST_MASK)
     for index in (6, 7):
         # As on Xen, what the guest may not set is left out.
-        hw.set_debug_reg(index, c.debugreg[index])
+        with suppress(XenRefused):
+            hw.set_debug_reg(index, c.debugreg[index])
 
 
 def _load_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
@@ -154,10 +160,12 @@ def _load_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
     failsafe_masks = bool(c.flags & Vgcf.VGCF_failsafe_disables_events)
     if vcpu.domain.is_32bit:
         event_cs, failsafe_cs = c.event_callback_cs, c.failsafe_callback_cs
-        hw.set_callback("event", fixup_selector(vcpu, event_cs & 0xFFFF), c.event_callback_eip, True)
-        hw.set_callback("failsafe", fixup_selector(vcpu, failsafe_cs & 0xFFFF), c.failsafe_callback_eip, failsafe_masks)
+        hw.set_callback(Callback.EVENT, fixup_selector(vcpu, event_cs & 0xFFFF), c.event_callback_eip, True)
+        hw.set_callback(
+            Callback.FAILSAFE, fixup_selector(vcpu, failsafe_cs & 0xFFFF), c.failsafe_callback_eip, failsafe_masks
+        )
         return
     masks = bool(c.flags & Vgcf.VGCF_syscall_disables_events)
-    hw.set_callback("event", 0, c.event_callback_eip, True)
-    hw.set_callback("failsafe", 0, c.failsafe_callback_eip, failsafe_masks)
-    hw.set_callback("syscall", 0, c.syscall_callback_eip, masks)
+    hw.set_callback(Callback.EVENT, 0, c.event_callback_eip, True)
+    hw.set_callback(Callback.FAILSAFE, 0, c.failsafe_callback_eip, failsafe_masks)
+    hw.set_callback(Callback.SYSCALL, 0, c.syscall_callback_eip, masks)

@@ -22,7 +22,10 @@ KERNEL_CS, KERNEL_SS = FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
 KERNEL_CS_32, KERNEL_SS_32 = FLAT_COMPAT_RING1_CS, FLAT_COMPAT_RING1_DS
 _TRAPS = 0x40_0000
 """Handlers that only tell their vector by where they are: 16 bytes each. Never run."""
-_ARGUMENTS = {64: ("rdi", "rsi", "rdx", "r10", "r8", "r9"), 32: ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")}
+_ARGUMENTS: dict[int, tuple[_machine.Register, ...]] = {
+    64: ("rdi", "rsi", "rdx", "r10", "r8", "r9"),
+    32: ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp"),
+}
 _TRAP_SIZE = 16
 VECTORS = 256
 FREE_VECTORS = (Vector.BP, Vector.OF, 0x80)
@@ -86,7 +89,13 @@ class PvGuest:
                 case _machine.ExitHypercall(nr, _):
                     self.vcpu.handle_exit(exit_)
                     return Event("hypercall", _hypercall_name(nr), result=self._result())
-                case _machine.ExitPrivileged(kind):
+                case _machine.ExitFault(vector, error_code, _, reason):
+                    self._last_fault = exit_
+                    return Event("crash", reason, vector, error_code)
+                case _machine.ExitUnsupported(reason):
+                    return Event("crash", reason)
+                case _:
+                    kind = type(exit_).__name__.removeprefix("Exit").lower()
                     self.vcpu.has_injected = False
                     self.vcpu.handle_exit(exit_)
                     if not self.vcpu.has_injected:
@@ -96,12 +105,6 @@ class PvGuest:
                         self._last_fault = crash
                         return Event("crash", crash.reason, crash.vector, crash.error_code)
                     return self._delivered() or Event("trap", kind)
-                case _machine.ExitFault(vector, error_code, _, reason):
-                    self._last_fault = exit_
-                    return Event("crash", reason, vector, error_code)
-                case _machine.ExitUnsupported(reason):
-                    return Event("crash", reason)
-        raise AssertionError(f"an exit of an unknown kind: {exit_}")
 
     def crash_report(self) -> list[str]:
         """What Xen would print about the last fault that could not be delivered."""
@@ -134,7 +137,8 @@ class PvGuest:
         self.hw.set_reg("rip", self.program.address("hypercall"))
         self.step()
         result = self._result()
-        for name in ("rax", "rcx", "r11", "rip", *names):
+        changed: tuple[_machine.Register, ...] = ("rax", "rcx", "r11", "rip", *names)
+        for name in changed:
             self.hw.set_reg(name, saved[name])
         return result
 

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from domzero._machine import Base, Outcome
 from domzero.abi.arch_x86 import xen_pfn_to_cr3
 from domzero.abi.x86 import X86_CR4_UMIP, X86_EFLAGS_ZF
 from domzero.abi.xen import PAGE_SIZE
@@ -168,17 +169,17 @@ def _native(probe: Probe, ring: int, *, umip: bool = False) -> Seen:
     _prepare(cpu.set_reg, place, setup, line.address)
     machine.enter_ring(ring)
     before, before_memory = _flat(cpu.registers()), cpu.read_va(SCRATCH_VA, PAGE_SIZE)
-    kind, raised, error_code, _ = cpu.step()
-    if kind == "entered" and raised is not None:
-        asked = raised in (3, 0x80)
-        return Seen("enters" if asked else "traps", exception(raised, error_code))
+    step = cpu.step()
+    if step.outcome == Outcome.ENTERED and step.vector is not None:
+        asked = step.vector in (3, 0x80)
+        return Seen("enters" if asked else "traps", exception(step.vector, step.error_code))
     after, after_memory = _flat(cpu.registers()), cpu.read_va(SCRATCH_VA, PAGE_SIZE)
     changes = _changes(before, after, place.after) | _memory_changes(before_memory, after_memory)
-    if kind not in ("executed", "halted"):
-        raise ValueError(f"{probe.label} in ring {ring}: {kind}")
+    if step.outcome not in (Outcome.EXECUTED, Outcome.HALTED):
+        raise ValueError(f"{probe.label} in ring {ring}: {step.reason or step.outcome}")
     if after["rip"] == HANDLER_VA:
         return Seen("enters", "syscall", changes)
-    if kind == "halted":
+    if step.outcome == Outcome.HALTED:
         return Seen("halts")
     return Seen("runs", changes=changes)
 
@@ -248,7 +249,7 @@ def _run_pv(guest: PvGuest, probe: Probe) -> Seen:
         ring0_data=RING0_DATA_PV,
         gdt=scratch,
         cr0=CR0_VALUE,
-        root=xen_pfn_to_cr3(hw.get_base("kernel"), is_32bit=guest.bits == 32),
+        root=xen_pfn_to_cr3(hw.get_base(Base.KERNEL), is_32bit=guest.bits == 32),
         after=line.address + line.length,
         word=guest.bits // 8,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from domzero._machine import FrameType, Outcome
 from domzero.abi.errno import Errno
 from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_FRAME_MASK, PTE_PRESENT, PTE_RW, PTE_USER
 from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt, UvmFlags
@@ -101,8 +102,9 @@ def _native() -> list[Step]:
         cpu.set_reg("rip", program.address("store"))
         for text in (what, "throw the old translation away"):
             line = program.line(cpu.get_reg("rip"))
-            kind, *_ = cpu.step()
-            steps.append(Step(text, line.text if line else "", "ok" if kind == "executed" else kind, state()))
+            step = cpu.step()
+            outcome = "ok" if step.outcome == Outcome.EXECUTED else step.reason or str(step.outcome)
+            steps.append(Step(text, line.text if line else "", outcome, state()))
 
     steps = [Step("at first", "", "", state())]
     store("let the page show B", b, PRESENT | WRITABLE)
@@ -134,8 +136,7 @@ class _Lesson:
 
     def count(self, letter: str) -> str:
         info = self.guest.host.machine.frame_info(self.frames[letter])
-        kind = {"writable": "w", "none": "-"}.get(info.type, info.type)
-        return f"{kind} {info.type_count}/{info.refs}{'*' if info.pinned else ''}"
+        return f"{_TYPES[info.type]} {info.type_count}/{info.refs}{'*' if info.pinned else ''}"
 
     def record(self, what: str, how: str, outcome: str, letters: str) -> None:
         self.steps.append(Step(what, how, outcome, {letter: self.count(letter) for letter in letters}))
@@ -152,6 +153,17 @@ class _Lesson:
 
     def call(self, what: str, how: str, result: int, letters: str) -> None:
         self.record(what, how, "ok" if result == 0 else f"-{Errno(-result).name}", letters)
+
+
+_TYPES = {
+    FrameType.NONE: "-",
+    FrameType.WRITABLE: "w",
+    FrameType.L1: "l1",
+    FrameType.L2: "l2",
+    FrameType.L3: "l3",
+    FrameType.L4: "l4",
+    FrameType.SEGDESC: "segdesc",
+}
 
 
 def _outcome(event: Event) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from domzero._machine import Base, Outcome
 from domzero.abi.arch_x86 import trap_info
 from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_RW, PTE_USER, TABLE_ENTRIES, Vector, table_index
 from domzero.abi.xen import PAGE_SIZE, Hypercall, MmuExt, UvmFlags
@@ -15,6 +17,9 @@ from domzero.lab.guest import KERNEL_CS, KERNEL_SS, PvGuest
 from domzero.lab.hops import FAULT_VA, IF, STACK_TOP, STACK_VA, Hop, State, text_at, trace
 from domzero.lab.listing import VIRT_BASE, listing
 from domzero.lab.native import APP_VA, USER, WRITABLE, NativeMachine
+
+if TYPE_CHECKING:
+    from domzero._machine import Register
 
 _GS_VA = 0xFFFF_FFFF_C000_8000
 _TABLE_PFN = 0x300
@@ -135,12 +140,13 @@ def _native(first: str, last: str) -> tuple[list[Hop], int]:
     def steps() -> Iterator[list[str]]:
         for _ in range(_LIMIT):
             text, ring = look().text, cpu.get_reg("cpl")
-            kind, _vector, error_code, cr2 = cpu.step()
+            step = cpu.step()
             notes = []
-            if kind == "entered":
+            if step.outcome == Outcome.ENTERED:
                 words = struct.unpack("<6Q", cpu.read_va(cpu.get_reg("rsp"), 48))
                 notes = [
-                    f"#PF: error code {error_code}, CR2 = {cr2:x}; IDT entry 14 says where, the TSS which stack",
+                    f"#PF: error code {step.error_code}, CR2 = {step.cr2:x}; "
+                    "IDT entry 14 says where, the TSS which stack",
                     f"pushes error code {words[0]:x}, rip {words[1]:x}, cs {words[2]:x}, rflags {words[3]:x}, rsp "
                     f"{words[4]:x}, ss {words[5]:x}",
                 ]
@@ -149,10 +155,10 @@ def _native(first: str, last: str) -> tuple[list[Hop], int]:
                     f"rip to rcx ({cpu.get_reg('rcx'):x}), rflags to r11 ({cpu.get_reg('r11'):x}), LSTAR to rip; "
                     "nothing is pushed"
                 ]
-            elif kind == "executed" and cpu.get_reg("cpl") != ring:
+            elif step.outcome == Outcome.EXECUTED and cpu.get_reg("cpl") != ring:
                 notes = ["back, with everything from rcx and r11" if text == "sysretq" else "back, by the frame"]
-            elif kind != "executed":
-                raise ValueError(f"{text}: {kind}")
+            elif step.outcome != Outcome.EXECUTED:
+                raise ValueError(f"{text}: {step.reason or step.outcome}")
             yield notes
 
     hops = trace(look, steps(), app.address(last), "processor")
@@ -241,14 +247,21 @@ def _run_pv(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     guest.vcpu.upcall_mask = False
     hw.guest_kernel = False
     entry = application.l1 + table_index(FAULT_VA, 1) * 8
-    start = {"rip": app.address(first), "rsp": STACK_TOP, "cs": KERNEL_CS, "ss": KERNEL_SS, "rflags": 2 | IF}
-    for name, value in {**start, "r12": entry, "r13": application.spare | _ENTRY_RW}.items():
+    start: dict[Register, int] = {
+        "rip": app.address(first),
+        "rsp": STACK_TOP,
+        "cs": KERNEL_CS,
+        "ss": KERNEL_SS,
+        "rflags": 2 | IF,
+    }
+    start |= {"r12": entry, "r13": application.spare | _ENTRY_RW}
+    for name, value in start.items():
         hw.set_reg(name, value)
 
     def look() -> State:
         r = hw.registers()
         in_kernel = hw.guest_kernel
-        base = hw.get_base("kernel" if in_kernel else "user") * PAGE_SIZE
+        base = hw.get_base(Base.KERNEL if in_kernel else Base.USER) * PAGE_SIZE
         text = text_at((kernel, app), r["rip"])
         return State("kernel" if in_kernel else "application", r["rip"], r["rsp"], r["cs"], r["ss"], base, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from domzero._machine import Base
 from domzero.abi.arch_x86 import FLAT_COMPAT_RING3_CS, FLAT_COMPAT_RING3_DS, trap_info
 from domzero.abi.x86 import PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_RW, PTE_USER, TABLE_ENTRIES, Vector, table_index
 from domzero.abi.xen import PAGE_SIZE, Hypercall, UvmFlags
@@ -46,7 +47,7 @@ class _Application:
         entries = {table_index(APP_VA, 1): code | _PAGE_RO, table_index(STACK_VA, 1): stack | _PAGE_RW}
         self.l1 = self._table(entries)
         l2 = self._table({table_index(APP_VA, 2): self.l1 | _TABLE})
-        slot = guest.hw.get_base("kernel") * PAGE_SIZE + (APP_VA >> 30) * 8
+        slot = guest.hw.get_base(Base.KERNEL) * PAGE_SIZE + (APP_VA >> 30) * 8
         _check(guest.mmu_update(slot, l2 | PTE_PRESENT), "mmu_update of the L3")
 
     def _page(self, data: bytes) -> int:
@@ -106,7 +107,7 @@ def _run(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     def look() -> State:
         r = hw.registers()
         who = "application" if r["cs"] & 3 == 3 else "kernel"
-        base = hw.get_base("kernel") * PAGE_SIZE
+        base = hw.get_base(Base.KERNEL) * PAGE_SIZE
         return State(who, r["rip"], r["rsp"], r["cs"], r["ss"], base, text_at((kernel, app), r["rip"]))
 
     def steps() -> Iterator[list[str]]:

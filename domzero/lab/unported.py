@@ -6,6 +6,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from domzero._machine import Outcome
 from domzero.abi.elfnote import ElfNote
 from domzero.abi.x86 import X86_EFLAGS_IF, X86_EFLAGS_ZF
 from domzero.builder.image import KernelImage, load_kernel
@@ -110,8 +111,8 @@ def _guest(program: Listing, *, traps: bool) -> PvGuest:
 def _on_the_machine(program: Listing) -> tuple[str, int]:
     machine = _machine(program)
     end = machine.cpu.run(_LIMIT)
-    if end is None or end[0] != "halted":
-        raise ValueError(f"the native kernel ended with {end}")
+    if end is None or end.outcome != Outcome.HALTED:
+        raise ValueError(f"the native kernel ended with {end.outcome if end else 'its budget'}")
     return machine.cpu.output.decode("latin-1"), machine.cpu.instructions
 
 
@@ -151,14 +152,14 @@ def _compare(program: Listing, machine: NativeMachine, guest: PvGuest) -> tuple[
             _follow(machine, guest)
         line = program.line(rip)
         text = line.text if line is not None else "?"
-        kind, *_ = cpu.step()
+        outcome = cpu.step().outcome
         rsp = hw.get_reg("rsp")
         event = guest.step()
         if event.kind in ("trap", "crash"):
             # Patched away: as if it were not there.
             hw.set_reg("rsp", rsp)
             hw.set_reg("rip", rip + (line.length if line is not None else 1))
-        if kind == "halted":
+        if outcome == Outcome.HALTED:
             found.append(Difference(rip, program.where(rip), text, "emulated", "done by Xen: the vCPU sleeps"))
             return found, same
         difference = _difference(program, rip, event, machine, guest, known)
@@ -166,8 +167,8 @@ def _compare(program: Listing, machine: NativeMachine, guest: PvGuest) -> tuple[
             found.append(replace(difference, address=rip, label=program.where(rip), text=text))
         else:
             same += 1
-        if len(found) + same > _LIMIT or kind != "executed":
-            raise ValueError(f"the native kernel ended with {kind}")
+        if len(found) + same > _LIMIT or outcome != Outcome.EXECUTED:
+            raise ValueError(f"the native kernel ended with {outcome}")
 
 
 def _difference(

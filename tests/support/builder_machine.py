@@ -7,6 +7,10 @@ import os
 import random
 import struct
 
+from fakes import refusal
+
+from domzero._machine import Base
+
 PAGE = 4096
 
 
@@ -63,8 +67,8 @@ class BuilderVcpu:
             mfn = (value & 0xF_FFFF_FFFF_F000) >> 12
         return value
 
-    def set_base(self, kind: str, mfn: int) -> int:
-        assert kind == "kernel"
+    def set_base(self, kind: Base, mfn: int) -> None:
+        assert kind == Base.KERNEL
         tables, writable = {mfn}, set()
 
         def visit(table: int, level: int) -> None:
@@ -78,9 +82,8 @@ class BuilderVcpu:
 
         visit(mfn, 4)
         if tables & writable:
-            return -22
+            raise refusal()
         self.base = mfn
-        return 0
 
     def read_va(self, va: int, length: int) -> bytes:
         parts = []
@@ -100,11 +103,10 @@ class BuilderVcpu:
         at = (leaf & 0xF_FFFF_FFFF_F000) + va % PAGE
         self.machine.ram[at : at + len(data)] = data
 
-    def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> int:
+    def mmuext_op(self, op_va: int, count: int, done_va: int, foreigndom: int) -> None:
         command, mfn, _ = struct.unpack("<IxxxxQQ", self.read_va(op_va, 24))
         assert (command, count, done_va, foreigndom) == (3, 1, 0, 0x7FF0)
         self.pinned.append(mfn)
-        return 0
 
     def set_kernel_stack(self, ss: int, sp: int) -> None:
         self.kernel_stack = (ss, sp)

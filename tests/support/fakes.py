@@ -1,91 +1,34 @@
 """A stand-in for the compiled machine: memory, frames with owners and reference counts, registers. No CPU.
 
 Guest virtual addresses are machine addresses of mapped frames plus `VA_BASE`, so a test places a structure with
-`FakeVcpu.place` and gives its address to a hypercall. Importing this module makes `domzero._machine` importable where
-the machine is not built.
+`FakeVcpu.place` and gives its address to a hypercall.
+
+What they offer is checked against the contract, `domzero/_machine.pyi`: tests/unit/test_fakes.py.
 """
 
-import importlib
 import mmap
 import os
-import sys
-import types
 from dataclasses import dataclass, field
 from typing import Any
+
+from domzero import _machine
+from domzero._machine import Base, Callback, FrameType, GuestFault, XenRefused
+from domzero.abi.errno import Errno
 
 PAGE = 4096
 VA_BASE = 0x100000000
 VA_BASE_32 = 0x10000000
-EINVAL = 22
 
 
-class _GuestFault(Exception):
-    pass
-
-
-class _MachineError(Exception):
-    pass
-
-
-@dataclass
-class ExitHypercall:
-    nr: int
-    args: tuple[int, ...]
-
-
-@dataclass
-class ExitPrivileged:
-    kind: str
-    a: int = 0
-    b: int = 0
-    length: int = 1
-
-
-@dataclass
-class ExitFault:
-    vector: int
-    error_code: int | None = None
-    cr2: int = 0
-    reason: str = ""
-
-
-@dataclass
-class ExitUnsupported:
-    reason: str
-
-
-class ExitBudget:
-    pass
-
-
-class ExitDeadline:
-    pass
-
-
-class ExitInterrupted:
-    pass
-
-
-def _module() -> Any:
-    try:
-        return importlib.import_module("domzero._machine")
-    except ImportError:
-        module = types.ModuleType("domzero._machine")
-        module.__dict__.update(
-            GuestFault=_GuestFault, MachineError=_MachineError, VcpuRunning=RuntimeError, Machine=FakeMachine,
-            Domain=FakeDomain, Vcpu=FakeVcpu, Exit=object, __version__="fake",
-        )  # fmt: skip
-        for cls in EXITS:
-            module.__dict__[cls.__name__] = cls
-        sys.modules["domzero._machine"] = module
-        return module
-
-
-EXITS = (ExitHypercall, ExitPrivileged, ExitFault, ExitUnsupported, ExitBudget, ExitDeadline, ExitInterrupted)
+def refusal(errno: Errno = Errno.EINVAL) -> XenRefused:
+    """What the machine raises when it refuses."""
+    error = XenRefused(int(errno), errno.name)
+    error.errno = int(errno)
+    return error
 
 
 class FakeFrameInfo:
-    type = "writable"
+    type = FrameType.WRITABLE
     type_count = 0
 
     def __init__(self, owner: int | None, refs: int = 1) -> None:
@@ -172,7 +115,7 @@ class FakeDomain:
 
     def _take(self, count: int) -> list[int]:
         if count > len(self.machine.free):
-            raise _module().MachineError("no free machine frames")
+            raise _machine.MachineError("no free machine frames")
         return [self.machine.free.pop() for _ in range(count)]
 
     def alloc(self, count: int) -> list[int]:
@@ -190,29 +133,26 @@ class FakeDomain:
                 return base
         return None
 
-    def release(self, mfn: int) -> int:
+    def release(self, mfn: int) -> None:
         if self.machine.owners.get(mfn) != self.domid:
-            return -EINVAL
+            raise refusal()
         del self.machine.owners[mfn]
         self.machine.free.append(mfn)
-        return 0
 
     def share_hypervisor_frames(self, count: int) -> list[int]:
         mfns = self._take(count)
         self.machine.shared.update(dict.fromkeys(mfns, self.domid))
         return mfns
 
-    def m2p_set(self, mfn: int, pfn: int) -> int:
+    def m2p_set(self, mfn: int, pfn: int) -> None:
         if self.machine.owners.get(mfn) != self.domid:
-            return -EINVAL
+            raise refusal()
         self.m2p[mfn] = pfn
-        return 0
 
-    def get_ref(self, mfn: int, *, writable: bool) -> int:
+    def get_ref(self, mfn: int, *, writable: bool) -> None:
         if self.machine.owners.get(mfn) != self.domid or (writable and mfn in self.page_tables):
-            return -EINVAL
+            raise refusal()
         self.refs[mfn, writable] = self.refs.get((mfn, writable), 0) + 1
-        return 0
 
     def put_ref(self, mfn: int, *, writable: bool) -> None:
         self.refs[mfn, writable] -= 1
@@ -227,8 +167,9 @@ class FakeDomain:
     def host_mapped(self, mfn: int) -> None:
         pass
 
-    def hold(self, mfn: int) -> int:
-        return -EINVAL if mfn in self.page_tables else 0
+    def hold(self, mfn: int) -> None:
+        if mfn in self.page_tables:
+            raise refusal()
 
     def create_vcpu(self, vcpu_id: int) -> "FakeVcpu":
         return FakeVcpu(self, vcpu_id)
@@ -252,8 +193,8 @@ class FakeVcpu:
     vcpu_id: int
     regs: dict[str, int] = field(default_factory=dict)
     traps: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    callbacks: dict[str, tuple[int, int, bool]] = field(default_factory=dict)
-    bases: dict[str, int] = field(default_factory=lambda: {"kernel": 0, "user": 0})
+    callbacks: dict[Callback, tuple[int, int, bool]] = field(default_factory=dict)
+    bases: dict[Base, int] = field(default_factory=lambda: {Base.KERNEL: 0, Base.USER: 0})
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     exits: list[Any] = field(default_factory=list)
     """What `run` gives, in turn; then ExitInterrupted."""
@@ -269,7 +210,8 @@ class FakeVcpu:
     ts: bool = False
     cr4: int = 0x660
     nmis: int = 0
-    base_rc: int = 0
+    base_refusal: XenRefused | None = None
+    """What set_base raises."""
 
     # --- tests' side
 
@@ -289,7 +231,7 @@ class FakeVcpu:
     # --- the machine's side
 
     def run(self, budget: int, deadline_ns: int = 0) -> Any:
-        return self.exits.pop(0) if self.exits else ExitInterrupted()
+        return self.exits.pop(0) if self.exits else _machine.ExitInterrupted()
 
     def kick(self) -> None:
         self.kicked += 1
@@ -324,16 +266,16 @@ class FakeVcpu:
     def get_trap(self, vector: int) -> tuple[int, int, int]:
         return self.traps.get(vector, (0, 0, 0))
 
-    def set_callback(self, kind: str, cs: int, address: int, mask_events: bool) -> None:
+    def set_callback(self, kind: Callback, cs: int, address: int, mask_events: bool) -> None:
         self.callbacks[kind] = (cs, address, mask_events)
 
-    def get_base(self, kind: str) -> int:
+    def get_base(self, kind: Base) -> int:
         return self.bases[kind]
 
-    def set_base(self, kind: str, mfn: int) -> int:
-        if self.base_rc == 0:
-            self.bases[kind] = mfn
-        return self.base_rc
+    def set_base(self, kind: Base, mfn: int) -> None:
+        if self.base_refusal is not None:
+            raise self.base_refusal
+        self.bases[kind] = mfn
 
     def set_cr0_ts(self, ts: bool) -> None:
         self.ts = ts
@@ -344,9 +286,12 @@ class FakeVcpu:
     def get_debug_reg(self, index: int) -> int | None:
         return 0x100 + index if index < 8 else None
 
-    def set_debug_reg(self, index: int, value: int) -> int:
+    def set_debug_reg(self, index: int, value: int) -> None:
         self.calls.append(("set_debug_reg", index, value))
-        return -19 if index > 7 else -1 if index < 4 and value >> 47 else 0
+        if index > 7:
+            raise refusal(Errno.ENODEV)
+        if index < 4 and value >> 47:
+            raise refusal(Errno.EPERM)
 
     def set_cr4(self, value: int) -> None:
         self.cr4 = value
@@ -365,7 +310,7 @@ class FakeVcpu:
         for page in range(va // PAGE, (va + length - 1) // PAGE + 1):
             mfn = page - self.va_base // PAGE
             if machine.owners.get(mfn) != self.domain.domid:
-                raise _module().GuestFault(va)
+                raise GuestFault(va)
         return va - self.va_base
 
     def read_va(self, va: int, length: int) -> bytes:
@@ -374,23 +319,75 @@ class FakeVcpu:
     def write_va(self, va: int, data: bytes) -> None:
         maddr = self._maddr(va, len(data))
         if maddr // PAGE in self.read_only:
-            raise _module().GuestFault(va)
+            raise GuestFault(va)
         self.domain.machine.write(maddr, data)
 
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is recorded and succeeds: set_gdt, mmu_update, set_vcpu_info, ..."""
-        if name.startswith("__"):
-            raise AttributeError(name)
+    # --- recorded, and done
 
-        def record(*args: Any, **_kwargs: Any) -> Any:
-            self.calls.append((name.removesuffix("_part"), *args))
-            return (0, None) if name.endswith("_part") else None if name == "iret" else 0
+    def set_kernel_stack(self, ss: int, sp: int) -> None:
+        self.calls.append(("set_kernel_stack", ss, sp))
 
-        return record
+    def set_vcpu_info(self, maddr: int) -> None:
+        self.calls.append(("set_vcpu_info", maddr))
 
+    def set_segment_base(self, which: int, base: int) -> None:
+        self.calls.append(("set_segment_base", which, base))
 
-_machine = _module()
-GuestFault = _machine.GuestFault
+    def set_gdt(self, mfns: list[int], entries: int) -> None:
+        self.calls.append(("set_gdt", mfns, entries))
+
+    def set_ldt(self, va: int, entries: int) -> None:
+        self.calls.append(("set_ldt", va, entries))
+
+    def set_cpuid_faulting(self, on: bool) -> None:
+        self.calls.append(("set_cpuid_faulting", on))
+
+    def set_io_bitmap(self, va: int, ports: int) -> None:
+        self.calls.append(("set_io_bitmap", va, ports))
+
+    def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
+        self.calls.append(("set_cpuid", leaves))
+
+    def set_iopl(self, iopl: int) -> None:
+        self.calls.append(("set_iopl", iopl))
+
+    def set_vm_assist(self, bits: int) -> None:
+        self.calls.append(("set_vm_assist", bits))
+
+    def load_fpu(self, image: bytes) -> None:
+        self.calls.append(("load_fpu", image))
+
+    def iret(self) -> str | None:
+        self.calls.append(("iret",))
+        return None
+
+    def mmu_update_part(self, req_va: int, count: int, done_va: int, foreigndom: int) -> tuple[int, int] | None:
+        self.calls.append(("mmu_update", req_va, count, done_va, foreigndom))
+        return None
+
+    def mmuext_op_part(self, op_va: int, count: int, done_va: int, foreigndom: int) -> tuple[int, int] | None:
+        self.calls.append(("mmuext_op", op_va, count, done_va, foreigndom))
+        return None
+
+    def update_va_mapping(self, va: int, value: int, flags: int) -> None:
+        self.calls.append(("update_va_mapping", va, value, flags))
+
+    def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None:
+        self.calls.append(("update_va_mapping_otherdomain", va, value, flags, domid))
+
+    def update_descriptor(self, maddr: int, descriptor: int) -> None:
+        self.calls.append(("update_descriptor", maddr, descriptor))
+
+    def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> None:
+        self.calls.append(("grant_map", address, mfn, owner, bits))
+
+    def grant_unmap(
+        self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
+    ) -> None:
+        self.calls.append(("grant_unmap", address, mfn))
+
+    def set_fast_hypercalls(self, enabled: bool) -> None:
+        self.calls.append(("set_fast_hypercalls", enabled))
 
 
 def make_host(frames: int = 512) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from kernels import PADDR, elf, notes
 
 from domzero import _machine
+from domzero._machine import Base, FrameType
 from domzero.abi.layout import sizeof
 from domzero.abi.start_info import start_info
 from domzero.builder.image import KernelImage, parse_kernel
@@ -64,12 +65,12 @@ def test_the_kernel_and_its_lists_have_32_bit_words_wherever_it_is_linked(base: 
 
 def test_the_page_tables_are_an_l3_with_its_fourth_l2_and_are_pinned() -> None:
     built = Built(image(0))
-    root = built.vcpu.get_base("kernel")
-    assert (built.machine.frame_info(root).type, built.machine.frame_info(root).pinned) == ("l3", True)
+    root = built.vcpu.get_base(Base.KERNEL)
+    assert (built.machine.frame_info(root).type, built.machine.frame_info(root).pinned) == (FrameType.L3, True)
     levels = [level for level, *_ in built.vcpu.page_walk(PADDR)]
     assert levels == [3, 2, 1]
     _, _, _, fourth = built.vcpu.page_walk(KERNEL_BASE)[0]
-    assert built.machine.frame_info(fourth >> 12).type == "l2"
+    assert built.machine.frame_info(fourth >> 12).type == FrameType.L2
     assert built.machine.audit() == []
 
 

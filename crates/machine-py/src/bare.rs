@@ -1,7 +1,9 @@
 //! `Bare`: the processor without a hypervisor, for `domzero lab`.
 
+use crate::enums::Step;
 use crate::host::{GuestFault, Machine, MachineError};
-use domzero_machine::bare::{Bare as Inner, Outcome, Table};
+use crate::vcpu::{GPRS, SEGMENTS};
+use domzero_machine::bare::{Bare as Inner, Table};
 use domzero_machine::cpu::CpuidRow;
 use domzero_machine::mmu::walk;
 use domzero_machine::Mfn;
@@ -13,11 +15,6 @@ use std::sync::{Mutex, MutexGuard};
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Bare(Mutex<Inner>);
 
-const GPRS: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-    "r15",
-];
-const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 const OTHERS: [&str; 23] = [
     "rip",
     "rflags",
@@ -46,22 +43,6 @@ const OTHERS: [&str; 23] = [
 
 /// (leaf, subleaf or None for any, eax, ebx, ecx, edx)
 type CpuidLeaf = (u32, Option<u32>, u32, u32, u32, u32);
-/// What became of an instruction: kind, vector, error code, CR2.
-type Step = (&'static str, Option<u8>, Option<u32>, u64);
-
-fn describe(outcome: Outcome) -> Step {
-    match outcome {
-        Outcome::Executed => ("executed", None, None, 0),
-        Outcome::Halted => ("halted", None, None, 0),
-        Outcome::Raised { fault, entered } => {
-            let kind = if entered { "entered" } else { "raised" };
-            (kind, Some(fault.vector), fault.error_code, fault.cr2)
-        }
-        Outcome::TripleFault { fault } => ("shutdown", Some(fault.vector), fault.error_code, fault.cr2),
-        Outcome::Unsupported(why) => (why, None, None, 0),
-    }
-}
-
 impl Bare {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -118,13 +99,13 @@ impl Bare {
     }
 
     fn step(&self) -> Step {
-        describe(self.lock().step())
+        self.lock().step().into()
     }
 
     fn run(&self, py: Python<'_>, limit: u64) -> Option<Step> {
         let mut v = self.lock();
         let inner = &mut *v;
-        py.detach(|| inner.run(limit)).map(describe)
+        py.detach(|| inner.run(limit)).map(Step::from)
     }
 
     #[getter]

@@ -1,10 +1,12 @@
-//! `Exit` as Python classes.
+//! `Exit` as Python classes, one per exit. Each can be made from Python too: for tests of who handles them.
 
+use crate::vcpu::GPRS;
 use domzero_machine::cpu::fault::PrivInsn;
 use domzero_machine::pv::SeenTrap;
 use domzero_machine::Exit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use pyo3::PyClass;
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct ExitHypercall {
@@ -15,6 +17,10 @@ pub struct ExitHypercall {
 
 #[pymethods]
 impl ExitHypercall {
+    #[new]
+    fn new(nr: u64, args: [u64; 6]) -> Self {
+        ExitHypercall { nr, args }
+    }
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
         ("nr", "args")
@@ -25,165 +31,112 @@ impl ExitHypercall {
     }
 }
 
-#[pyclass(frozen, get_all, module = "domzero._machine")]
-pub struct ExitPrivileged {
-    kind: &'static str,
-    a: u64,
-    b: u64,
-    length: u8,
+/// An exit whose fields are read and matched by name.
+macro_rules! exit_class {
+    ($name:ident { $($field:ident: $ty:ty),+ }) => {
+        #[pyclass(frozen, get_all, module = "domzero._machine")]
+        pub struct $name {
+            $($field: $ty),+
+        }
+
+        #[pymethods]
+        impl $name {
+            #[new]
+            fn new($($field: $ty),+) -> Self {
+                $name { $($field),+ }
+            }
+            #[classattr]
+            fn __match_args__(py: Python<'_>) -> PyResult<Py<PyTuple>> {
+                Ok(PyTuple::new(py, [$(stringify!($field)),+])?.unbind())
+            }
+        }
+    };
+    ($name:ident) => {
+        #[pyclass(frozen, module = "domzero._machine")]
+        pub struct $name;
+
+        #[pymethods]
+        impl $name {
+            #[new]
+            fn new() -> Self {
+                $name
+            }
+        }
+    };
 }
 
-#[pymethods]
-impl ExitPrivileged {
-    #[classattr]
-    fn __match_args__() -> (&'static str, &'static str, &'static str, &'static str) {
-        ("kind", "a", "b", "length")
-    }
+exit_class!(ExitRdmsr { length: u8 });
+exit_class!(ExitWrmsr { length: u8 });
+exit_class!(ExitMovFromCr {
+    cr: u8,
+    register: String,
+    length: u8
+});
+exit_class!(ExitMovToCr {
+    cr: u8,
+    register: String,
+    length: u8
+});
+exit_class!(ExitMovFromDr {
+    dr: u8,
+    register: String,
+    length: u8
+});
+exit_class!(ExitMovToDr {
+    dr: u8,
+    register: String,
+    length: u8
+});
+exit_class!(ExitClts { length: u8 });
+exit_class!(ExitWbinvd { length: u8 });
+exit_class!(ExitFault { vector: u8, error_code: Option<u32>, cr2: u64, reason: String });
+exit_class!(ExitTrap { vector: u8, error_code: Option<u32>, cr2: u64, rip: u64, in_kernel: bool });
+exit_class!(ExitUnsupported { reason: String });
+exit_class!(ExitBudget);
+exit_class!(ExitDeadline);
+exit_class!(ExitInterrupted);
+
+fn object<T: PyClass>(py: Python<'_>, exit: impl Into<PyClassInitializer<T>>) -> PyResult<Py<PyAny>> {
+    Ok(Py::new(py, exit)?.into_any())
 }
 
-#[pyclass(frozen, get_all, module = "domzero._machine")]
-pub struct ExitFault {
-    vector: u8,
-    error_code: Option<u32>,
-    cr2: u64,
-    reason: &'static str,
-}
-
-#[pymethods]
-impl ExitFault {
-    #[classattr]
-    fn __match_args__() -> (&'static str, &'static str, &'static str, &'static str) {
-        ("vector", "error_code", "cr2", "reason")
-    }
-}
-
-#[pyclass(frozen, get_all, module = "domzero._machine")]
-pub struct ExitTrap {
-    vector: u8,
-    error_code: Option<u32>,
-    cr2: u64,
-    rip: u64,
-    in_kernel: bool,
-}
-
-#[pymethods]
-impl ExitTrap {
-    #[classattr]
-    fn __match_args__() -> (
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static str,
-        &'static str,
-    ) {
-        ("vector", "error_code", "cr2", "rip", "in_kernel")
-    }
-}
-
-#[pyclass(frozen, module = "domzero._machine")]
-pub struct ExitBudget;
-#[pyclass(frozen, module = "domzero._machine")]
-pub struct ExitDeadline;
-#[pyclass(frozen, module = "domzero._machine")]
-pub struct ExitInterrupted;
-
-#[pyclass(frozen, get_all, module = "domzero._machine")]
-pub struct ExitUnsupported {
-    reason: &'static str,
-}
-
-#[pymethods]
-impl ExitUnsupported {
-    #[classattr]
-    fn __match_args__() -> (&'static str,) {
-        ("reason",)
-    }
-}
-
-fn privileged(insn: PrivInsn) -> (&'static str, u64, u64) {
-    let two = |kind, a: u8, b: u8| (kind, u64::from(a), u64::from(b));
+fn privileged(py: Python<'_>, insn: PrivInsn, length: u8) -> PyResult<Py<PyAny>> {
+    let name = |reg: u8| GPRS.get(usize::from(reg)).copied().unwrap_or_default().to_owned();
     match insn {
-        PrivInsn::Cli => ("cli", 0, 0),
-        PrivInsn::Sti => ("sti", 0, 0),
-        PrivInsn::Hlt => ("hlt", 0, 0),
-        PrivInsn::Rdmsr => ("rdmsr", 0, 0),
-        PrivInsn::Wrmsr => ("wrmsr", 0, 0),
-        PrivInsn::Rdpmc => ("rdpmc", 0, 0),
-        PrivInsn::MovFromCr { cr, reg } => two("mov_from_cr", cr, reg),
-        PrivInsn::MovToCr { cr, reg } => two("mov_to_cr", cr, reg),
-        PrivInsn::MovFromDr { dr, reg } => two("mov_from_dr", dr, reg),
-        PrivInsn::MovToDr { dr, reg } => two("mov_to_dr", dr, reg),
-        PrivInsn::Clts => ("clts", 0, 0),
-        PrivInsn::Lmsw { value } => ("lmsw", u64::from(value), 0),
-        PrivInsn::Invlpg { va } => ("invlpg", va, 0),
-        PrivInsn::Invd => ("invd", 0, 0),
-        PrivInsn::Wbinvd => ("wbinvd", 0, 0),
-        PrivInsn::Xsetbv => ("xsetbv", 0, 0),
-        PrivInsn::Swapgs => ("swapgs", 0, 0),
-        PrivInsn::In { port, size } => ("in", u64::from(port), u64::from(size)),
-        PrivInsn::Out { port, size } => ("out", u64::from(port), u64::from(size)),
-        PrivInsn::StringIo { .. } => ("string_io", 0, 0),
-        PrivInsn::Rdtsc { .. } => ("rdtsc", 0, 0),
-        PrivInsn::Cpuid => ("cpuid", 0, 0),
-        PrivInsn::Iret => ("iret", 0, 0),
-        PrivInsn::Sysret => ("sysret", 0, 0),
-        PrivInsn::Sysexit => ("sysexit", 0, 0),
-        PrivInsn::Other => ("other", 0, 0),
+        PrivInsn::Rdmsr => object(py, ExitRdmsr { length }),
+        PrivInsn::Wrmsr => object(py, ExitWrmsr { length }),
+        PrivInsn::MovFromCr { cr, reg } => object(py, ExitMovFromCr::new(cr, name(reg), length)),
+        PrivInsn::MovToCr { cr, reg } => object(py, ExitMovToCr::new(cr, name(reg), length)),
+        PrivInsn::MovFromDr { dr, reg } => object(py, ExitMovFromDr::new(dr, name(reg), length)),
+        PrivInsn::MovToDr { dr, reg } => object(py, ExitMovToDr::new(dr, name(reg), length)),
+        PrivInsn::Clts => object(py, ExitClts { length }),
+        PrivInsn::Wbinvd => object(py, ExitWbinvd { length }),
+        // All others the machine answers itself: `pv::trap`.
+        _ => object(py, ExitUnsupported::new(format!("the instruction {insn:?}"))),
     }
 }
 
 /// The Python object for an exit.
 pub fn to_python(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
-    Ok(match exit {
-        Exit::Hypercall { nr, args } => Py::new(py, ExitHypercall { nr, args })?.into_any(),
-        Exit::Privileged { insn, len } => {
-            let (kind, a, b) = privileged(insn);
-            Py::new(
-                py,
-                ExitPrivileged {
-                    kind,
-                    a,
-                    b,
-                    length: len,
-                },
-            )?
-            .into_any()
-        }
+    match exit {
+        Exit::Hypercall { nr, args } => object(py, ExitHypercall { nr, args }),
+        Exit::Privileged { insn, len } => privileged(py, insn, len),
         Exit::Fault {
             vector,
             error_code,
             cr2,
             reason,
-        } => Py::new(
-            py,
-            ExitFault {
-                vector,
-                error_code,
-                cr2,
-                reason,
-            },
-        )?
-        .into_any(),
+        } => object(py, ExitFault::new(vector, error_code, cr2, reason.to_owned())),
         Exit::Trap(SeenTrap {
             vector,
             error_code,
             cr2,
             rip,
             in_kernel,
-        }) => Py::new(
-            py,
-            ExitTrap {
-                vector,
-                error_code,
-                cr2,
-                rip,
-                in_kernel,
-            },
-        )?
-        .into_any(),
-        Exit::Budget => Py::new(py, ExitBudget)?.into_any(),
-        Exit::Deadline => Py::new(py, ExitDeadline)?.into_any(),
-        Exit::Interrupted => Py::new(py, ExitInterrupted)?.into_any(),
-        Exit::Unsupported(reason) => Py::new(py, ExitUnsupported { reason })?.into_any(),
-    })
+        }) => object(py, ExitTrap::new(vector, error_code, cr2, rip, in_kernel)),
+        Exit::Budget => object(py, ExitBudget),
+        Exit::Deadline => object(py, ExitDeadline),
+        Exit::Interrupted => object(py, ExitInterrupted),
+        Exit::Unsupported(reason) => object(py, ExitUnsupported::new(reason.to_owned())),
+    }
 }

@@ -1,7 +1,9 @@
 //! `Machine`, `FrameInfo` and `Domain`.
 
+use crate::enums::FrameType;
 use crate::vcpu::Vcpu;
 use domzero_machine as dm;
+use domzero_machine::abi::Errno;
 use domzero_machine::bug::{caught, Bug};
 use domzero_machine::clock::Clock;
 use domzero_machine::random::RandomSource;
@@ -39,6 +41,25 @@ pyo3::create_exception!(
     "The machine panicked: a bug of ours. The domain that met it must not go on."
 );
 
+pyo3::create_exception!(
+    _machine,
+    XenRefused,
+    PyException,
+    "The machine refuses what was asked for: `errno` is Xen's number."
+);
+
+/// The exception for a refusal.
+pub fn refused(errno: Errno) -> PyErr {
+    Python::attach(|py| {
+        let error = XenRefused::new_err((errno.number(), errno.to_string()));
+        // An exception has a dictionary; if this fails, that failure is what Python gets to see.
+        match error.value(py).setattr("errno", errno.number()) {
+            Ok(()) => error,
+            Err(e) => e,
+        }
+    })
+}
+
 /// The exception for a panic.
 pub fn bug(b: Bug) -> PyErr {
     MachineBug::new_err(b.to_string())
@@ -47,6 +68,11 @@ pub fn bug(b: Bug) -> PyErr {
 /// Does what a guest or a back end asked for; a panic in it is a bug of ours.
 fn work<R>(f: impl FnOnce() -> R) -> PyResult<R> {
     caught(f).map_err(bug)
+}
+
+/// The same for what may be refused.
+fn request<R>(f: impl FnOnce() -> Result<R, Errno>) -> PyResult<R> {
+    work(f)?.map_err(refused)
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
@@ -165,8 +191,8 @@ impl FrameInfo {
         self.0.owner()
     }
     #[getter]
-    fn r#type(&self) -> &'static str {
-        self.0.ty.name()
+    fn r#type(&self) -> FrameType {
+        self.0.ty.into()
     }
     #[getter]
     fn type_count(&self) -> u32 {
@@ -213,8 +239,8 @@ impl Domain {
         Ok(got.map(|m| m.0))
     }
 
-    fn release(&self, mfn: u64) -> PyResult<i64> {
-        work(|| self.0.release(Mfn(mfn), Caller::Host))
+    fn release(&self, mfn: u64) -> PyResult<()> {
+        request(|| self.0.release(Mfn(mfn), Caller::Host))
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
@@ -223,13 +249,13 @@ impl Domain {
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
-    fn m2p_set(&self, mfn: u64, pfn: u64) -> PyResult<i64> {
-        work(|| self.0.m2p_set(Mfn(mfn), pfn))
+    fn m2p_set(&self, mfn: u64, pfn: u64) -> PyResult<()> {
+        request(|| self.0.m2p_set(Mfn(mfn), pfn))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
-    fn get_ref(&self, mfn: u64, writable: bool) -> PyResult<i64> {
-        work(|| self.0.get_ref(Mfn(mfn), writable))
+    fn get_ref(&self, mfn: u64, writable: bool) -> PyResult<()> {
+        request(|| self.0.get_ref(Mfn(mfn), writable))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
@@ -248,8 +274,8 @@ impl Domain {
         work(|| self.0.host_mapped(Mfn(mfn)))
     }
 
-    fn hold(&self, mfn: u64) -> PyResult<i64> {
-        work(|| self.0.hold(Mfn(mfn)))
+    fn hold(&self, mfn: u64) -> PyResult<()> {
+        request(|| self.0.hold(Mfn(mfn)))
     }
 
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {

@@ -1,6 +1,7 @@
 //! `domzero._machine`: the binding. No logic here; `domzero/_machine.pyi` is the contract.
 
 mod bare;
+mod enums;
 mod exit;
 mod host;
 mod vcpu;
@@ -14,12 +15,16 @@ mod _machine {
     #[pymodule_export]
     use super::bare::Bare;
     #[pymodule_export]
+    use super::enums::{Base, Callback, FrameType, Outcome, Step};
+    #[pymodule_export]
     use super::exit::{
-        ExitBudget, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitPrivileged, ExitTrap,
-        ExitUnsupported,
+        ExitBudget, ExitClts, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitMovFromCr,
+        ExitMovFromDr, ExitMovToCr, ExitMovToDr, ExitRdmsr, ExitTrap, ExitUnsupported, ExitWbinvd, ExitWrmsr,
     };
     #[pymodule_export]
-    use super::host::{Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, VcpuRunning};
+    use super::host::{
+        Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, VcpuRunning, XenRefused,
+    };
     #[pymodule_export]
     use super::vcpu::Vcpu;
 

@@ -1,15 +1,17 @@
 //! `Vcpu`.
 
+use crate::enums::{self, Base};
 use crate::exit::to_python;
-use crate::host::{bug, GuestFault, MachineBug, VcpuRunning};
+use crate::host::{bug, refused, GuestFault, MachineBug, VcpuRunning};
 use domzero_machine as dm;
+use domzero_machine::abi::Errno;
 use domzero_machine::bug::caught;
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
 use domzero_machine::frames::GrantAddress;
 use domzero_machine::mmu::walk;
 use domzero_machine::pv::mmu_ops::Outcome;
-use domzero_machine::pv::{self, Callback, CallbackKind, TrapGate};
+use domzero_machine::pv::{self, Callback, TrapGate};
 use domzero_machine::shared::VcpuShared;
 use domzero_machine::Mfn;
 use pyo3::exceptions::{PyKeyError, PyValueError};
@@ -24,11 +26,11 @@ pub struct Vcpu {
     id: u32,
 }
 
-const GPRS: [&str; 16] = [
+pub const GPRS: [&str; 16] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
     "r15",
 ];
-const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
+pub const SEGMENTS: [&str; 6] = ["es", "cs", "ss", "ds", "fs", "gs"];
 
 /// (leaf, subleaf or None for any, eax, ebx, ecx, edx)
 type CpuidLeaf = (u32, Option<u32>, u32, u32, u32, u32);
@@ -72,6 +74,11 @@ impl Vcpu {
             f(&mut guard)
         })
         .map_err(bug)
+    }
+
+    /// The same for what may be refused: `XenRefused`.
+    fn request<R>(&self, f: impl FnOnce(&mut pv::Vcpu) -> Result<R, Errno>) -> PyResult<R> {
+        self.work(f)?.map_err(refused)
     }
 
     fn read_register(v: &pv::Vcpu, name: &str) -> Option<u64> {
@@ -219,18 +226,9 @@ impl Vcpu {
         Ok((t.cs, t.address, t.flags))
     }
 
-    fn set_callback(&self, kind: &str, cs: u16, address: u64, mask_events: bool) -> PyResult<()> {
-        let kind = match kind {
-            "event" => CallbackKind::Event,
-            "failsafe" => CallbackKind::Failsafe,
-            "syscall" => CallbackKind::Syscall,
-            "syscall32" => CallbackKind::Syscall32,
-            "sysenter" => CallbackKind::Sysenter,
-            "nmi" => CallbackKind::Nmi,
-            _ => return Err(PyValueError::new_err("no such callback")),
-        };
+    fn set_callback(&self, kind: enums::Callback, cs: u16, address: u64, mask_events: bool) -> PyResult<()> {
         self.lock()?.set_callback(
-            kind,
+            kind.into(),
             Callback {
                 cs,
                 address,
@@ -250,25 +248,25 @@ impl Vcpu {
         Ok(())
     }
 
-    fn set_base(&self, kind: &str, mfn: u64) -> PyResult<i64> {
-        self.work(|v| v.new_base(kind == "kernel", Mfn(mfn)))
+    fn set_base(&self, kind: Base, mfn: u64) -> PyResult<()> {
+        self.request(|v| v.new_base(kind == Base::Kernel, Mfn(mfn)))
     }
 
-    fn get_base(&self, kind: &str) -> PyResult<u64> {
-        Ok(self.lock()?.base(kind == "kernel").map_or(0, |m| m.0))
+    fn get_base(&self, kind: Base) -> PyResult<u64> {
+        Ok(self.lock()?.base(kind == Base::Kernel).map_or(0, |m| m.0))
     }
 
-    fn set_segment_base(&self, which: u32, base: u64) -> PyResult<i64> {
-        self.work(|v| v.set_segment_base(which, base))
+    fn set_segment_base(&self, which: u32, base: u64) -> PyResult<()> {
+        self.request(|v| v.set_segment_base(which, base))
     }
 
-    fn set_gdt(&self, mfns: Vec<u64>, entries: u32) -> PyResult<i64> {
+    fn set_gdt(&self, mfns: Vec<u64>, entries: u32) -> PyResult<()> {
         let mfns: Vec<Mfn> = mfns.into_iter().map(Mfn).collect();
-        self.work(|v| v.set_gdt(&mfns, entries))
+        self.request(|v| v.set_gdt(&mfns, entries))
     }
 
-    fn set_ldt(&self, va: u64, entries: u32) -> PyResult<i64> {
-        self.work(|v| v.set_ldt(va, entries))
+    fn set_ldt(&self, va: u64, entries: u32) -> PyResult<()> {
+        self.request(|v| v.set_ldt(va, entries))
     }
 
     fn set_cr0_ts(&self, ts: bool) -> PyResult<()> {
@@ -280,8 +278,8 @@ impl Vcpu {
         Ok(self.lock()?.cpu.ts)
     }
 
-    fn set_debug_reg(&self, index: u32, value: u64) -> PyResult<i64> {
-        Ok(self.lock()?.set_debug_reg(index, value))
+    fn set_debug_reg(&self, index: u32, value: u64) -> PyResult<()> {
+        self.lock()?.set_debug_reg(index, value).map_err(refused)
     }
 
     fn get_debug_reg(&self, index: u32) -> PyResult<Option<u64>> {
@@ -333,8 +331,8 @@ impl Vcpu {
     }
 
     #[pyo3(signature = (address, mfn, owner, bits, *, contains_pte=false))]
-    fn grant_map(&self, address: u64, mfn: u64, owner: u16, bits: u64, contains_pte: bool) -> PyResult<i64> {
-        self.work(|v| v.grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
+    fn grant_map(&self, address: u64, mfn: u64, owner: u16, bits: u64, contains_pte: bool) -> PyResult<()> {
+        self.request(|v| v.grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
     }
 
     #[pyo3(signature = (address, mfn, *, writable, contains_pte=false, replace=None))]
@@ -345,8 +343,8 @@ impl Vcpu {
         writable: bool,
         contains_pte: bool,
         replace: Option<u64>,
-    ) -> PyResult<i64> {
-        self.work(|v| v.grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
+    ) -> PyResult<()> {
+        self.request(|v| v.grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
     }
 
     // --- guest memory
@@ -388,8 +386,8 @@ impl Vcpu {
         count: u32,
         done_va: u64,
         foreigndom: u32,
-    ) -> PyResult<i64> {
-        self.work(|v| py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
+    ) -> PyResult<()> {
+        self.request(|v| py.detach(|| v.mmu_update(req_va, count, done_va, foreigndom)))
     }
 
     fn mmu_update_part(
@@ -400,7 +398,7 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<Progress> {
-        self.work(|v| progress(py.detach(|| v.mmu_update_part(req_va, count, done_va, foreigndom))))
+        self.request(|v| progress(py.detach(|| v.mmu_update_part(req_va, count, done_va, foreigndom))))
     }
 
     fn mmuext_op(
@@ -410,8 +408,8 @@ impl Vcpu {
         count: u32,
         done_va: u64,
         foreigndom: u32,
-    ) -> PyResult<i64> {
-        self.work(|v| py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
+    ) -> PyResult<()> {
+        self.request(|v| py.detach(|| v.mmuext_op(op_va, count, done_va, foreigndom)))
     }
 
     fn mmuext_op_part(
@@ -422,7 +420,7 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> PyResult<Progress> {
-        self.work(|v| progress(py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom))))
+        self.request(|v| progress(py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom))))
     }
 
     /// The iret hypercall, from within a multicall: None, or why the domain crashes.
@@ -436,16 +434,16 @@ impl Vcpu {
         self.work(|v| v.load_fpu(image))
     }
 
-    fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<i64> {
-        self.work(|v| v.update_va_mapping(va, value, flags, None))
+    fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<()> {
+        self.request(|v| v.update_va_mapping(va, value, flags, None))
     }
 
-    fn update_va_mapping_otherdomain(&self, va: u64, value: u64, flags: u64, domid: u16) -> PyResult<i64> {
-        self.work(|v| v.update_va_mapping(va, value, flags, Some(domid)))
+    fn update_va_mapping_otherdomain(&self, va: u64, value: u64, flags: u64, domid: u16) -> PyResult<()> {
+        self.request(|v| v.update_va_mapping(va, value, flags, Some(domid)))
     }
 
-    fn update_descriptor(&self, maddr: u64, descriptor: u64) -> PyResult<i64> {
-        self.work(|v| v.update_descriptor(maddr, descriptor))
+    fn update_descriptor(&self, maddr: u64, descriptor: u64) -> PyResult<()> {
+        self.request(|v| v.update_descriptor(maddr, descriptor))
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {
@@ -459,13 +457,13 @@ impl Vcpu {
     }
 }
 
-/// The result of a page-table batch, and where it goes on: (first argument, second argument).
-type Progress = (i64, Option<(u64, u32)>);
+/// Where a page-table batch goes on (first argument, second argument), if it is not done.
+type Progress = Option<(u64, u32)>;
 
-fn progress(outcome: Outcome) -> Progress {
+fn progress(outcome: Outcome) -> Result<Progress, Errno> {
     match outcome {
-        Outcome::Done(rc) => (rc, None),
-        Outcome::Continue { req_va, count } => (0, Some((req_va, count))),
+        Outcome::Done(done) => done.map(|()| None),
+        Outcome::Continue { req_va, count } => Ok(Some((req_va, count))),
     }
 }
 

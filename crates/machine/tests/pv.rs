@@ -433,7 +433,7 @@ fn a_watched_exception_ends_the_run_at_its_handler_and_others_do_not() {
     v.watch_traps(&[255]);
     v.set_guest_kernel(true);
     let gate = TrapGate {
-        cs: 0xe033,
+        cs: FLAT_KERNEL_CS,
         address: HANDLER,
         flags: 3,
     };

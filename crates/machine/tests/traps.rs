@@ -2,8 +2,8 @@
 
 use domzero_machine::abi::hypercall::{nr, segbase, vmasst};
 use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
-use domzero_machine::abi::pte;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
+use domzero_machine::abi::{pte, Errno};
 use domzero_machine::cpu::cr4;
 use domzero_machine::cpu::fault::vector;
 use domzero_machine::pv::Exit;
@@ -86,9 +86,9 @@ fn saved_rcx(v: &mut Vcpu) -> u64 {
 }
 
 fn breakpoint(v: &mut Vcpu, n: u32, at: u64, rw: u64, len: u64) {
-    assert_eq!(v.set_debug_reg(n, at), 0);
+    assert_eq!(v.set_debug_reg(n, at), Ok(()));
     let dr7 = v.debug_reg(7).expect("dr7") | 2 << (2 * n) | (rw | len << 2) << (16 + 4 * n);
-    assert_eq!(v.set_debug_reg(7, dr7), 0);
+    assert_eq!(v.set_debug_reg(7, dr7), Ok(()));
 }
 
 #[test]
@@ -184,20 +184,36 @@ fn an_emulated_instruction_can_be_single_stepped() {
 #[test]
 fn debug_registers_take_what_xen_lets_a_guest_set() {
     let (mut v, _) = vcpu(&[]);
-    assert_eq!(v.set_debug_reg(0, 0x8000_0000_0000), -1);
-    assert_eq!(v.set_debug_reg(3, HYPERVISOR_VIRT_END), 0);
-    assert_eq!(v.set_debug_reg(6, 1 << 32), -22);
+    assert_eq!(v.set_debug_reg(0, LOW_END), Err(Errno::EPERM));
+    assert_eq!(v.set_debug_reg(3, HYPERVISOR_VIRT_END), Ok(()));
+    assert_eq!(v.set_debug_reg(6, 1 << 32), Err(Errno::EINVAL));
     assert_eq!(
         (v.set_debug_reg(6, 0xffff_ffff), v.debug_reg(6)),
-        (0, Some(0xffff_efff))
+        (Ok(()), Some(0xffff_efff))
     );
-    assert_eq!(v.set_debug_reg(7, 1 << 13), -1, "GD");
-    assert_eq!(v.set_debug_reg(7, 1 | 2 << 16), -1, "I/O without CR4.DE");
-    assert_eq!((v.set_debug_reg(7, 0xd800), v.debug_reg(7)), (0, Some(DR7_ONES)));
-    assert_eq!((v.set_debug_reg(5, 2), v.debug_reg(7)), (0, Some(DR7_ONES | 2)));
-    assert_eq!((v.set_debug_reg(8, 0), v.debug_reg(8)), (-19, None));
+    assert_eq!(v.set_debug_reg(7, 1 << 13), Err(Errno::EPERM), "GD");
+    assert_eq!(
+        v.set_debug_reg(7, 1 | 2 << 16),
+        Err(Errno::EPERM),
+        "I/O without CR4.DE"
+    );
+    assert_eq!(
+        (v.set_debug_reg(7, 0xd800), v.debug_reg(7)),
+        (Ok(()), Some(DR7_ONES))
+    );
+    assert_eq!(
+        (v.set_debug_reg(5, 2), v.debug_reg(7)),
+        (Ok(()), Some(DR7_ONES | 2))
+    );
+    assert_eq!(
+        (v.set_debug_reg(8, 0), v.debug_reg(8)),
+        (Err(Errno::ENODEV), None)
+    );
     v.set_cr4(cr4::INITIAL | cr4::DE);
-    assert_eq!((v.set_debug_reg(4, 0), v.debug_reg(5)), (-19, None));
+    assert_eq!(
+        (v.set_debug_reg(4, 0), v.debug_reg(5)),
+        (Err(Errno::ENODEV), None)
+    );
 }
 
 #[test]
@@ -418,13 +434,17 @@ fn the_gs_selector_of_applications_is_loaded_or_null() {
     let (mut v, _) = vcpu(&[]);
     v.set_gs_base(true, 0x1234);
     v.set_gs_base(false, 0x5678);
-    assert_eq!(v.set_segment_base(segbase::GS_USER_SEL, SS & !3), 0);
+    assert_eq!(v.set_segment_base(segbase::GS_USER_SEL, SS & !3), Ok(()));
     assert_eq!(
         (v.cpu.sel[5], v.gs_base(false), v.gs_base(true)),
         (FLAT_KERNEL_SS, 0, 0x1234)
     );
     v.set_gs_base(false, 0x5678);
-    assert_eq!(v.set_segment_base(3, 0x1000), 0, "errors are not told");
+    assert_eq!(
+        v.set_segment_base(segbase::GS_USER_SEL, 0x1000),
+        Ok(()),
+        "errors are not told"
+    );
     assert_eq!((v.cpu.sel[5], v.gs_base(false), v.gs_base(true)), (0, 0, 0x1234));
 }
 

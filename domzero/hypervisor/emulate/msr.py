@@ -7,6 +7,7 @@ from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE
 from domzero.abi.x86 import is_canonical
 
 if TYPE_CHECKING:
+    from domzero._machine import Register
     from domzero.hypervisor.vcpu import Vcpu
 
 EFER_FIXED = x86.EFER_SCE | x86.EFER_LME | x86.EFER_LMA | x86.EFER_NXE
@@ -16,7 +17,7 @@ XEN_PAT = 0x050100070406
 HWCR_TSC_FREQ_SEL = 1 << 24
 DE_CFG_LFENCE_SERIALISE = 1 << 1
 
-ADDRESS_MASKS = {
+ADDRESS_MASKS: dict[int, "Register"] = {
     x86.MSR_DR0_ADDR_MASK: "dr0_mask",
     x86.MSR_DR1_ADDR_MASK: "dr1_mask",
     x86.MSR_DR2_ADDR_MASK: "dr2_mask",
@@ -25,7 +26,7 @@ ADDRESS_MASKS = {
 """DR0_ADDR_MASK to DR3_ADDR_MASK of AMD's breakpoint extension, which Xen gives PV guests: bits of the address of a
 breakpoint that are not compared."""
 
-_SEGMENT_BASES = {
+_SEGMENT_BASES: dict[int, "Register"] = {
     x86.MSR_FS_BASE: "fs_base",
     x86.MSR_GS_BASE: "gs_base_kernel",
     x86.MSR_SHADOW_GS_BASE: "gs_base_user",

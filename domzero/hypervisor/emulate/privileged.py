@@ -1,9 +1,9 @@
 """Privileged instructions of the guest kernel, as Xen emulates them for PV."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from domzero import _machine
+from domzero._machine import Base, XenRefused
 from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE, xen_cr3_to_pfn, xen_pfn_to_cr3
 from domzero.abi.errno import Errno
 from domzero.abi.x86 import X86_CR0_TS, Vector
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 PAGE_MASK = 0xFFF
 
-REGISTERS = (
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-)  # fmt: skip
+Raised = int | None
+"""The exception that an instruction raises, if it does."""
 
 
-def emulate(vcpu: "Vcpu", insn: _machine.ExitPrivileged) -> None:
+def emulate(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> None:
     """Emulates one instruction and moves past it, or gives the guest the exception it asked for."""
-    handler = _HANDLERS.get(insn.kind)
-    vector = handler(vcpu, insn) if handler is not None else Vector.GP
+    vector = _execute(vcpu, insn)
     if vector is None:
         vcpu.hw.skip(insn.length)
         return
@@ -34,15 +32,28 @@ def emulate(vcpu: "Vcpu", insn: _machine.ExitPrivileged) -> None:
         vcpu.hw.inject(vector)
 
 
-Insn = _machine.ExitPrivileged
-Raised = int | None
+def _execute(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> Raised:
+    match insn:
+        case _machine.ExitRdmsr():
+            return _rdmsr(vcpu)
+        case _machine.ExitWrmsr():
+            return _wrmsr(vcpu)
+        case _machine.ExitMovFromCr(cr, register):
+            return _mov_from_cr(vcpu, cr, register)
+        case _machine.ExitMovToCr(cr, register):
+            return _mov_to_cr(vcpu, cr, vcpu.hw.get_reg(register))
+        case _machine.ExitMovFromDr(dr, register):
+            return _mov_from_dr(vcpu, dr, register)
+        case _machine.ExitMovToDr(dr, register):
+            return _mov_to_dr(vcpu, dr, vcpu.hw.get_reg(register))
+        case _machine.ExitClts():
+            vcpu.hw.set_cr0_ts(False)
+            return None
+        case _machine.ExitWbinvd():
+            return None  # caches are not the guest's business
 
 
-def _nothing(_vcpu: "Vcpu", _insn: Insn) -> Raised:
-    return None
-
-
-def _rdmsr(vcpu: "Vcpu", _insn: Insn) -> Raised:
+def _rdmsr(vcpu: "Vcpu") -> Raised:
     index = vcpu.hw.get_reg("rcx") & 0xFFFFFFFF
     value = msr.read(vcpu, index)
     if value is None:
@@ -56,7 +67,7 @@ def _rdmsr(vcpu: "Vcpu", _insn: Insn) -> Raised:
     return None
 
 
-def _wrmsr(vcpu: "Vcpu", _insn: Insn) -> Raised:
+def _wrmsr(vcpu: "Vcpu") -> Raised:
     hw = vcpu.hw
     index = hw.get_reg("rcx") & 0xFFFFFFFF
     value = (hw.get_reg("rdx") & 0xFFFFFFFF) << 32 | hw.get_reg("rax") & 0xFFFFFFFF
@@ -70,25 +81,24 @@ def _wrmsr(vcpu: "Vcpu", _insn: Insn) -> Raised:
     return Vector.GP
 
 
-def _mov_from_cr(vcpu: "Vcpu", insn: Insn) -> Raised:
-    match insn.a:
+def _mov_from_cr(vcpu: "Vcpu", cr: int, register: "_machine.Gpr") -> Raised:
+    match cr:
         case 0:
             value = cpuid.CR0_VALUE | (X86_CR0_TS if vcpu.hw.get_cr0_ts() else 0)
         case 2:
             value = vcpu.hw.get_reg("cr2")
         case 3:
-            value = xen_pfn_to_cr3(vcpu.hw.get_base("kernel"), is_32bit=vcpu.domain.is_32bit)
+            value = xen_pfn_to_cr3(vcpu.hw.get_base(Base.KERNEL), is_32bit=vcpu.domain.is_32bit)
         case 4:
             value = vcpu.hw.get_cr4()
         case _:
-            return Vector.UD if insn.a != 8 else Vector.GP
-    vcpu.hw.set_reg(REGISTERS[insn.b & 15], value)
+            return Vector.UD if cr != 8 else Vector.GP
+    vcpu.hw.set_reg(register, value)
     return None
 
 
-def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Raised:
-    value = vcpu.hw.get_reg(REGISTERS[insn.b & 15])
-    match insn.a:
+def _mov_to_cr(vcpu: "Vcpu", cr: int, value: int) -> Raised:
+    match cr:
         case 0:
             if (value ^ cpuid.CR0_VALUE) & ~X86_CR0_TS:
                 vcpu.domain.log_once("cr0", "Attempt to change unmodifiable CR0 flags")
@@ -97,44 +107,29 @@ def _mov_to_cr(vcpu: "Vcpu", insn: Insn) -> Raised:
         case 2:
             vcpu.hw.set_reg("cr2", value)
         case 3:
-            if vcpu.hw.set_base("kernel", xen_cr3_to_pfn(value, is_32bit=vcpu.domain.is_32bit)):
+            try:
+                vcpu.hw.set_base(Base.KERNEL, xen_cr3_to_pfn(value, is_32bit=vcpu.domain.is_32bit))
+            except XenRefused:
                 return Vector.GP
         case 4:
             # As on Xen, what a guest may not change keeps its value.
             vcpu.hw.set_cr4(cpuid.CR4_INITIAL | value & cpuid.CR4_GUEST_MASK)
         case _:
-            return Vector.UD if insn.a != 8 else Vector.GP
+            return Vector.UD if cr != 8 else Vector.GP
     return None
 
 
-def _clts(vcpu: "Vcpu", _insn: Insn) -> Raised:
-    vcpu.hw.set_cr0_ts(False)
-    return None
-
-
-def _mov_from_dr(vcpu: "Vcpu", insn: Insn) -> Raised:
-    value = vcpu.hw.get_debug_reg(insn.a)
+def _mov_from_dr(vcpu: "Vcpu", dr: int, register: "_machine.Gpr") -> Raised:
+    value = vcpu.hw.get_debug_reg(dr)
     if value is None:
         return Vector.UD
-    vcpu.hw.set_reg(REGISTERS[insn.b & 15], value)
+    vcpu.hw.set_reg(register, value)
     return None
 
 
-def _mov_to_dr(vcpu: "Vcpu", insn: Insn) -> Raised:
-    rc = vcpu.hw.set_debug_reg(insn.a, vcpu.hw.get_reg(REGISTERS[insn.b & 15]))
-    if rc == 0:
-        return None
-    return Vector.UD if rc == -Errno.ENODEV else Vector.GP
-
-
-_HANDLERS: dict[str, Callable[["Vcpu", Insn], Raised]] = {
-    "rdmsr": _rdmsr,
-    "wrmsr": _wrmsr,
-    "mov_from_cr": _mov_from_cr,
-    "mov_to_cr": _mov_to_cr,
-    "mov_from_dr": _mov_from_dr,
-    "mov_to_dr": _mov_to_dr,
-    "clts": _clts,
-    "wbinvd": _nothing,
-}
-"""What else Xen lets a guest kernel do is done in the machine; all other instructions raise #GP there."""
+def _mov_to_dr(vcpu: "Vcpu", dr: int, value: int) -> Raised:
+    try:
+        vcpu.hw.set_debug_reg(dr, value)
+    except XenRefused as refused:
+        return Vector.UD if refused.errno == Errno.ENODEV else Vector.GP
+    return None

@@ -32,19 +32,19 @@ vm_assist.check = _check_assist
 
 
 @hypercall(Hypercall.HYPERVISOR_set_gdt, "pu")
-def set_gdt(vcpu: "Vcpu", frames: int, entries: int) -> int:
+def set_gdt(vcpu: "Vcpu", frames: int, entries: int) -> None:
     """Installs a GDT made of up to 14 of the guest's frames."""
     if entries > FIRST_RESERVED_GDT_ENTRY:
-        return -Errno.EINVAL
+        raise XenError(Errno.EINVAL)
     count = (entries + ENTRIES_PER_GDT_FRAME - 1) // ENTRIES_PER_GDT_FRAME
     mfns = guest_memory.read_ulongs(vcpu, frames, count)
-    return vcpu.hw.set_gdt(list(mfns), entries)
+    vcpu.hw.set_gdt(list(mfns), entries)
 
 
 @hypercall(Hypercall.HYPERVISOR_update_descriptor, "qq")
-def update_descriptor(vcpu: "Vcpu", maddr: int, descriptor: int) -> int:
+def update_descriptor(vcpu: "Vcpu", maddr: int, descriptor: int) -> None:
     """Writes one descriptor at a machine address."""
-    return vcpu.hw.update_descriptor(maddr, descriptor)
+    vcpu.hw.update_descriptor(maddr, descriptor)
 
 
 @hypercall(Hypercall.HYPERVISOR_stack_switch, "ll", in_machine=True)
@@ -60,9 +60,9 @@ def fpu_taskswitch(vcpu: "Vcpu", ts: int) -> None:
 
 
 @hypercall(Hypercall.HYPERVISOR_set_debugreg, "il")
-def set_debugreg(vcpu: "Vcpu", index: int, value: int) -> int:
+def set_debugreg(vcpu: "Vcpu", index: int, value: int) -> None:
     """Writes a debug register: ENODEV if there is none, EINVAL for bits there are not, EPERM for what is Xen's."""
-    return vcpu.hw.set_debug_reg(index & UINT_MAX, value)
+    vcpu.hw.set_debug_reg(index & UINT_MAX, value)
 
 
 @hypercall(Hypercall.HYPERVISOR_get_debugreg, "i")
@@ -75,11 +75,11 @@ def get_debugreg(vcpu: "Vcpu", index: int) -> int:
 
 
 @hypercall(Hypercall.HYPERVISOR_set_segment_base, "ul", in_machine=True, note="64-bit guests only")
-def set_segment_base(vcpu: "Vcpu", which: int, base: int) -> int:
+def set_segment_base(vcpu: "Vcpu", which: int, base: int) -> None:
     """FS base, GS bases, user GS selector."""
     if vcpu.domain.is_32bit:
-        return -Errno.ENOSYS
-    return vcpu.hw.set_segment_base(which, base)
+        raise XenError(Errno.ENOSYS)
+    vcpu.hw.set_segment_base(which, base)
 
 
 def _assist_bit(vcpu: "Vcpu", assist: int) -> int | None:

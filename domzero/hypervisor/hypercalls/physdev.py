@@ -72,8 +72,7 @@ def unmask_notify(_vcpu: "Vcpu", _arg: int) -> int:
 def pirq_eoi_gmfn(vcpu: "Vcpu", arg: abi.physdev_pirq_eoi_gmfn) -> int:
     """A frame where the guest sees which interrupts must be acknowledged: none, so it stays as it is."""
     domain = vcpu.domain
-    if domain.hw.get_ref(arg.gmfn, writable=True):
-        return -Errno.EINVAL
+    domain.hw.get_ref(arg.gmfn, writable=True)
     if domain.pirq_eoi_mfn is not None:
         domain.hw.put_ref(arg.gmfn, writable=True)
         return -Errno.EBUSY

@@ -84,7 +84,16 @@ def _take(vcpu: "Vcpu", reservation: xen_memory_reservation) -> int | None:
 
 def _give_back(vcpu: "Vcpu", mfn: int, order: int) -> None:
     for frame in range(mfn, mfn + (1 << order)):
-        vcpu.domain.hw.release(frame)
+        _release(vcpu, frame)
+
+
+def _release(vcpu: "Vcpu", mfn: int) -> bool:
+    """Gives a frame back; False when it is not the domain's."""
+    try:
+        vcpu.domain.hw.release(mfn)
+    except _machine.XenRefused:
+        return False
+    return True
 
 
 @memory_op.sub(MemoryOp.XENMEM_increase_reservation)
@@ -160,7 +169,7 @@ def decrease_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
         except _machine.GuestFault:
             return done
         for mfn in range(first, first + (1 << reservation.extent_order)):
-            if mfn >> 64 or vcpu.domain.hw.release(mfn):
+            if mfn >> 64 or not _release(vcpu, mfn):
                 return done
         done += 1
     return _finish(MemoryOp.XENMEM_decrease_reservation, arg, reservation, done, end)
@@ -231,7 +240,7 @@ def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: i
             return -Errno.ENOMEM
         taken.append(mfn)
     for mfn in frames:
-        vcpu.domain.hw.release(mfn)
+        _release(vcpu, mfn)
     for gpfn, mfn in zip(gpfns, taken, strict=True):
         for offset in range(1 << new.extent_order):
             vcpu.domain.hw.m2p_set(mfn + offset, gpfn + offset & (1 << 64) - 1)

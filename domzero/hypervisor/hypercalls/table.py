@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
-from domzero._machine import GuestFault
+from domzero._machine import GuestFault, XenRefused
 from domzero.abi.errno import Errno
 from domzero.abi.layout import Wire, sizeof
 from domzero.abi.xen import Hypercall
@@ -13,6 +13,7 @@ from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
 
 if TYPE_CHECKING:
+    from domzero._machine import Register
     from domzero.hypervisor.vcpu import Vcpu
 
 Handler = Callable[..., int | None]
@@ -219,7 +220,7 @@ def answer(vcpu: "Vcpu", row: Operation, args: list[int]) -> int:
     """Answers a call of `row` as if nobody intercepted it; for those who do. Continuations go through."""
     try:
         return row.call(vcpu, args)
-    except XenError as error:
+    except (XenError, XenRefused) as error:
         return -error.errno
     except GuestFault:
         return -Errno.EFAULT
@@ -236,7 +237,7 @@ def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
     try:
         cut = row.truncate(args, vcpu.domain.is_32bit)
         rc = row.call(vcpu, cut) if vcpu.domain.intercept is None else vcpu.domain.intercept(vcpu, row, cut)
-    except XenError as error:
+    except (XenError, XenRefused) as error:
         rc = -error.errno
     except GuestFault:
         rc = -Errno.EFAULT
@@ -245,8 +246,8 @@ def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
     return rc
 
 
-_ARGUMENTS_64 = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-_ARGUMENTS_32 = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
+_ARGUMENTS_64: tuple["Register", ...] = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+_ARGUMENTS_32: tuple["Register", ...] = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
 
 
 def dispatch(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> None:

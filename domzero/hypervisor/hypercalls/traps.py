@@ -1,7 +1,8 @@
 """set_trap_table, set_callbacks, callback_op (callback.h), nmi_op (nmi.h): where the guest wants to be entered."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from domzero._machine import Callback
 from domzero.abi.arch_x86 import FLAT_COMPAT_RING1_CS, FLAT_KERNEL_CS64, trap_info
 from domzero.abi.callback import (
     CALLBACKF_mask_events,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 TRAPS_AT_ONCE = 512
 VECTORS = 256
-
-Kind = Literal["event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"]
 
 callback_op = operation(Hypercall.HYPERVISOR_callback_op, "ip", CallbackOp)
 
@@ -72,25 +71,20 @@ def set_trap_table(vcpu: "Vcpu", traps: int) -> None:
 def set_callbacks(vcpu: "Vcpu", a: int, b: int, c: int, d: int) -> None:
     """Event, failsafe and (64-bit) syscall entry points. An address that is not canonical is left out silently."""
     if vcpu.domain.is_32bit:
-        _register(vcpu, "event", a & 0xFFFF, b, mask_events=False)
-        _register(vcpu, "failsafe", c & 0xFFFF, d, mask_events=False)
+        _register(vcpu, Callback.EVENT, a & 0xFFFF, b, mask_events=False)
+        _register(vcpu, Callback.FAILSAFE, c & 0xFFFF, d, mask_events=False)
         return
-    for kind, address in (("event", a), ("failsafe", b), ("syscall", c)):
+    for kind, address in ((Callback.EVENT, a), (Callback.FAILSAFE, b), (Callback.SYSCALL, c)):
         _register(vcpu, kind, FLAT_KERNEL_CS64, address, mask_events=False)
 
 
-def _register(vcpu: "Vcpu", kind: str, cs: int, address: int, *, mask_events: bool) -> int:
+def _register(vcpu: "Vcpu", kind: Callback, cs: int, address: int, *, mask_events: bool) -> int:
     if not _is_address(vcpu, address):
         return -Errno.EINVAL
-    match kind:
-        case "nmi":
-            _register_nmi(vcpu, address)
-        case "event":
-            vcpu.hw.set_callback("event", fixup_selector(vcpu, cs), address, True)
-        case "failsafe" | "syscall" | "syscall32" | "sysenter":
-            vcpu.hw.set_callback(kind, fixup_selector(vcpu, cs), address, mask_events)
-        case _:
-            return -Errno.ENOSYS
+    if kind == Callback.NMI:
+        _register_nmi(vcpu, address)
+    else:
+        vcpu.hw.set_callback(kind, fixup_selector(vcpu, cs), address, mask_events or kind == Callback.EVENT)
     return 0
 
 
@@ -100,22 +94,24 @@ def _register_nmi(vcpu: "Vcpu", address: int) -> None:
     vcpu.hw.set_trap(Vector.NMI, cs, address, TI_IF)
 
 
-_KINDS: dict[int, Kind] = {
-    CallbackType.CALLBACKTYPE_event: "event",
-    CallbackType.CALLBACKTYPE_failsafe: "failsafe",
-    CallbackType.CALLBACKTYPE_syscall: "syscall",
-    CallbackType.CALLBACKTYPE_syscall32: "syscall32",
-    CallbackType.CALLBACKTYPE_sysenter: "sysenter",
-    CallbackType.CALLBACKTYPE_nmi: "nmi",
+_KINDS: dict[int, Callback] = {
+    CallbackType.CALLBACKTYPE_event: Callback.EVENT,
+    CallbackType.CALLBACKTYPE_failsafe: Callback.FAILSAFE,
+    CallbackType.CALLBACKTYPE_syscall: Callback.SYSCALL,
+    CallbackType.CALLBACKTYPE_syscall32: Callback.SYSCALL32,
+    CallbackType.CALLBACKTYPE_sysenter: Callback.SYSENTER,
+    CallbackType.CALLBACKTYPE_nmi: Callback.NMI,
 }
 
 
 @callback_op.sub(CallbackOp.CALLBACKOP_register, callback_register)
 def register(vcpu: "Vcpu", arg: callback_register) -> int:
     """Registers one entry point."""
-    kind = _KINDS.get(arg.type, "")
+    kind = _KINDS.get(arg.type)
+    if kind is None:
+        return -Errno.ENOSYS if _is_address(vcpu, arg.address) else -Errno.EINVAL
     if vcpu.domain.is_32bit:
-        if kind == "syscall":
+        if kind == Callback.SYSCALL:
             return -Errno.ENOSYS
         cs = arg.cs & 0xFFFF
     else:

@@ -142,8 +142,7 @@ def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_i
         return -Errno.EINVAL
     if other is not vcpu and (not other.is_down or other.in_guest):
         return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
-    if vcpu.domain.hw.get_ref(arg.mfn, writable=True):
-        return -Errno.EINVAL
+    vcpu.domain.hw.get_ref(arg.mfn, writable=True)
     vcpu.domain.hw.host_mapped(arg.mfn)
     other.move_info(arg.mfn, arg.offset)
     return 0

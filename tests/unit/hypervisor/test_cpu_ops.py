@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fakes import hypercall, make_domain
 
+from domzero._machine import Callback
 from domzero.abi.arch_x86 import trap_info
 from domzero.abi.errno import Errno
 from domzero.abi.xen import Hypercall, multicall_entry
@@ -47,13 +48,13 @@ def test_a_trap_table_that_never_ends_is_taken_in_rounds_and_ends_in_a_fault(vcp
 def test_set_callbacks_registers_three_entry_points(vcpu: Any) -> None:
     assert hypercall(vcpu, H.HYPERVISOR_set_callbacks, 0x1000, 0x2000, 0x3000) == 0
     assert vcpu.hw.callbacks == {
-        "event": (0xE033, 0x1000, True),
-        "failsafe": (0xE033, 0x2000, False),
-        "syscall": (0xE033, 0x3000, False),
+        Callback.EVENT: (0xE033, 0x1000, True),
+        Callback.FAILSAFE: (0xE033, 0x2000, False),
+        Callback.SYSCALL: (0xE033, 0x3000, False),
     }
     assert hypercall(vcpu, H.HYPERVISOR_set_callbacks, 1 << 50, 0x5000, 0) == 0
-    assert vcpu.hw.callbacks["event"][1] == 0x1000
-    assert vcpu.hw.callbacks["failsafe"][1] == 0x5000
+    assert vcpu.hw.callbacks[Callback.EVENT][1] == 0x1000
+    assert vcpu.hw.callbacks[Callback.FAILSAFE][1] == 0x5000
 
 
 def callback(v: Any, command: int, kind: int, flags: int = 0, address: int = 0x1000) -> int:
@@ -64,9 +65,15 @@ def callback(v: Any, command: int, kind: int, flags: int = 0, address: int = 0x1
 def test_callback_op_registers_every_kind(vcpu: Any) -> None:
     for kind in (0, 1, 2, 4, 5, 7):
         assert callback(vcpu, 0, kind, 1) == 0
-    assert set(vcpu.hw.callbacks) == {"event", "failsafe", "syscall", "sysenter", "syscall32"}
+    assert set(vcpu.hw.callbacks) == {
+        Callback.EVENT,
+        Callback.FAILSAFE,
+        Callback.SYSCALL,
+        Callback.SYSENTER,
+        Callback.SYSCALL32,
+    }
     assert vcpu.hw.traps[2] == (0xE033, 0x1000, 4)
-    assert vcpu.hw.callbacks["syscall"] == (0xE033, 0x1000, True)
+    assert vcpu.hw.callbacks[Callback.SYSCALL] == (0xE033, 0x1000, True)
     assert callback(vcpu, 0, 3) == -Errno.ENOSYS
     assert callback(vcpu, 0, 6) == -Errno.ENOSYS
     assert callback(vcpu, 0, 0, 0, 1 << 47) == -Errno.EINVAL

@@ -19,15 +19,13 @@ WAIT_S = 20
 @pytest.fixture
 def threaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A host whose vCPUs run in threads; exits come from `hw.exits`, then guest code that never stops."""
-    for exit_ in fakes.EXITS:
-        monkeypatch.setattr(_machine, exit_.__name__, exit_)
 
     def run(self: Any, budget: int, deadline_ns: int = 0) -> Any:
         if self.exits:
             return self.exits.pop(0)
         kicks = self.kicked
         until(lambda: bool(self.kicked != kicks), WAIT_S)
-        return fakes.ExitInterrupted()
+        return _machine.ExitInterrupted()
 
     monkeypatch.setattr(fakes.FakeVcpu, "run", run)
     host = fakes.make_host()
@@ -99,7 +97,7 @@ def test_a_destroyed_domain_gives_everything_back(host: Any) -> None:
 
 
 def test_a_fault_that_the_guest_cannot_take_crashes_it_with_a_report(threaded: Any) -> None:
-    domain = start(threaded, fakes.ExitFault(14, 2, 0xDEAD000, "no handler"))
+    domain = start(threaded, _machine.ExitFault(14, 2, 0xDEAD000, "no handler"))
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_crash
     text = "\n".join(threaded.log_lines)
     assert "Unhandled page fault [#14, ec=0002, cr2=000000000dead000]: no handler" in text
@@ -109,7 +107,7 @@ def test_a_fault_that_the_guest_cannot_take_crashes_it_with_a_report(threaded: A
 
 
 def test_what_the_engine_cannot_do_crashes_the_domain_and_says_what(threaded: Any) -> None:
-    domain = start(threaded, fakes.ExitUnsupported("far jumps"))
+    domain = start(threaded, _machine.ExitUnsupported("far jumps"))
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_crash
     assert any("not supported: far jumps" in line for line in threaded.log_lines)
 
@@ -123,7 +121,7 @@ def test_a_bug_of_ours_crashes_only_that_domain_and_is_kept(threaded: Any) -> No
 
     bad.trace = broken
     with threaded.lock:
-        bad.vcpus[0].hw.exits.append(fakes.ExitHypercall(17, (0,) * 6))
+        bad.vcpus[0].hw.exits.append(_machine.ExitHypercall(17, (0,) * 6))
         bad.vcpus[0].bring_up()
     bad.unpause()
     assert bad.wait(WAIT_S) is ShutdownReason.SHUTDOWN_crash
@@ -134,11 +132,11 @@ def test_a_bug_of_ours_crashes_only_that_domain_and_is_kept(threaded: Any) -> No
 def test_a_guest_runs_hypercalls_and_privileged_instructions_until_it_shuts_down(threaded: Any) -> None:
     domain = start(
         threaded,
-        fakes.ExitHypercall(17, (0,) * 6),
-        fakes.ExitPrivileged("wbinvd"),
-        fakes.ExitBudget(),
-        fakes.ExitDeadline(),
-        fakes.ExitHypercall(6, (2, 1, 0, 0, 0, 0)),
+        _machine.ExitHypercall(17, (0,) * 6),
+        _machine.ExitWbinvd(2),
+        _machine.ExitBudget(),
+        _machine.ExitDeadline(),
+        _machine.ExitHypercall(6, (2, 1, 0, 0, 0, 0)),
     )
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_reboot
     assert domain.hypercall_counts == {"xen_version": 1, "sched_op_compat": 1}
@@ -149,18 +147,18 @@ def test_a_paused_domain_runs_no_guest_code_until_it_is_unpaused(threaded: Any) 
     domain.pause()
     assert not domain.vcpus[0].in_guest
     with threaded.lock:
-        domain.vcpus[0].hw.exits.append(fakes.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
+        domain.vcpus[0].hw.exits.append(_machine.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
     assert unchanged(lambda: (domain.wait(0.001), len(domain.vcpus[0].hw.exits))) == (None, 1)
     domain.unpause()
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_poweroff
 
 
 def test_a_blocked_vcpu_wakes_for_an_event_from_another_thread(threaded: Any) -> None:
-    domain = start(threaded, fakes.ExitHypercall(29, (1, 0, 0, 0, 0, 0)))
+    domain = start(threaded, _machine.ExitHypercall(29, (1, 0, 0, 0, 0, 0)))
     vcpu = domain.vcpus[0]
     until(lambda: bool(vcpu.is_blocked), WAIT_S)
     with threaded.lock:
-        vcpu.hw.exits.append(fakes.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
+        vcpu.hw.exits.append(_machine.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
         domain.evtchn.set_pending(domain.evtchn.alloc_unbound(0))
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_poweroff
 

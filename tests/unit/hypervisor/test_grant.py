@@ -4,7 +4,7 @@ import struct
 from typing import Any
 
 import pytest
-from fakes import hypercall, make_domain
+from fakes import hypercall, make_domain, refusal
 from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
 
 from domzero.abi import grant_table as abi
@@ -269,7 +269,10 @@ def test_mappings_that_are_not_allowed_say_why(
 
 
 def test_a_mapping_that_the_machine_refuses_leaves_nothing_behind(granter: Any, vcpu: Any) -> None:
-    vcpu.hw.grant_map = lambda *_args, **_kwargs: -22
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise refusal()
+
+    vcpu.hw.grant_map = refuse
     assert map_ref(vcpu, granter.domid, 20).status == GntStatus.GNTST_general_error
     assert flags_of(granter, 20) == Gtf.GTF_permit_access
     assert vcpu.domain.maptrack.mappings == {}

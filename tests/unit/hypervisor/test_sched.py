@@ -7,6 +7,7 @@ import fakes
 import pytest
 from fakes import hypercall, make_domain
 
+from domzero._machine import Base, Callback
 from domzero.abi import sched, vcpu
 from domzero.abi.arch_x86 import Vgcf, vcpu_guest_context
 from domzero.abi.errno import Errno
@@ -282,8 +283,8 @@ def test_initialise_loads_registers_tables_and_callbacks_once(domain: Any, vcpu:
     assert initialise(vcpu, 1, context()) == 0
     hw = domain.vcpus[1].hw
     assert (hw.regs["rip"], hw.regs["rdi"], hw.regs["cs"]) == (0xFFFFFFFF81000000, 42, 0xE033)
-    assert hw.bases["kernel"] == 0x123
-    assert hw.callbacks["event"] == (0, 0xFFFFFFFF81000100, True)
+    assert hw.bases[Base.KERNEL] == 0x123
+    assert hw.callbacks[Callback.EVENT] == (0, 0xFFFFFFFF81000100, True)
     assert ("set_gdt", [0x55], 16) in hw.calls
     assert domain.vcpus[1].iopl == 1
     assert initialise(vcpu, 1, context()) == -Errno.EEXIST
@@ -317,7 +318,7 @@ def test_initialise_loads_the_whole_fpu_image_when_told_so(domain: Any, vcpu: An
 
 
 def test_initialise_refuses_page_tables_that_the_machine_refuses(domain: Any, vcpu: Any) -> None:
-    domain.vcpus[1].hw.base_rc = -22
+    domain.vcpus[1].hw.base_refusal = fakes.refusal()
     assert initialise(vcpu, 1, context()) == -Errno.EINVAL
     assert not domain.vcpus[1].is_initialised
 

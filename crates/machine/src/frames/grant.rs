@@ -5,10 +5,11 @@
 
 use super::domain::Domain;
 use super::info::{BaseKind, Ty};
-use super::memory::rc;
+use super::memory::ended;
 use super::op::{MmError, MmResult, Op, EINVAL};
 use crate::abi::pte;
 use crate::abi::DomId;
+use crate::abi::Errno;
 use crate::mem::Mfn;
 use crate::shared::Caller;
 
@@ -22,8 +23,8 @@ pub enum GrantAddress {
 }
 
 impl Domain {
-    /// Maps `mfn` of domain `owner` with the entry bits `bits` (P is added; RW for a writable mapping). 0, -EINVAL for a bad
-    /// address, -EBUSY when the frame cannot be mapped so.
+    /// Maps `mfn` of domain `owner` with the entry bits `bits` (P is added; RW for a writable mapping). `Err`: EINVAL for a bad
+    /// address, EBUSY when the frame cannot be mapped so.
     pub fn grant_map(
         &self,
         vcpu: u32,
@@ -32,15 +33,15 @@ impl Domain {
         owner: DomId,
         bits: u64,
         caller: Caller<'_>,
-    ) -> i64 {
-        rc(self.blocking(caller, |op| {
+    ) -> Result<(), Errno> {
+        ended(self.blocking(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let entry = (mfn.maddr() & pte::ADDR) | (bits & !pte::ADDR) | pte::P | pte::A;
             op.mod_entry(table, index, entry, false, owner)
         }))
     }
 
-    /// Undoes a mapping: the entry must still map `mfn`, writable or not as the grant was, else -EINVAL. With `replace` (GNTTABOP_unmap_and_replace) the entry
+    /// Undoes a mapping: the entry must still map `mfn`, writable or not as the grant was, else EINVAL. With `replace` (GNTTABOP_unmap_and_replace) the entry
     /// that maps that address takes its place, and is cleared there.
     pub fn grant_unmap(
         &self,
@@ -50,8 +51,8 @@ impl Domain {
         writable: bool,
         replace: Option<u64>,
         caller: Caller<'_>,
-    ) -> i64 {
-        rc(self.blocking(caller, |op| {
+    ) -> Result<(), Errno> {
+        ended(self.blocking(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let old = op.entry(table, index);
             if !pte::present(old) || Mfn(pte::mfn(old)) != mfn || pte::writable(old) != writable {

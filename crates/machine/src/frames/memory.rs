@@ -14,13 +14,12 @@ use std::sync::atomic::Ordering;
 /// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
 const MAX_EXTENT_ORDER: u32 = 9;
 
-/// 0 or `-errno`, as guests see it.
-pub(crate) fn rc(r: MmResult) -> i64 {
-    match r {
-        Ok(()) => 0,
-        Err(MmError::Errno(e)) => e.rc(),
-        Err(MmError::Preempted) => Errno::EBUSY.rc(),
-    }
+/// How an operation that was done to its end has ended.
+pub(crate) fn ended(r: MmResult) -> Result<(), Errno> {
+    r.map_err(|e| match e {
+        MmError::Errno(e) => e,
+        MmError::Preempted => Errno::EBUSY,
+    })
 }
 
 impl Domain {
@@ -122,11 +121,11 @@ impl Domain {
         self.op(Caller::Host).dom_mut().map_or(0, |d| d.owned)
     }
 
-    /// Drops the allocation reference (decrease_reservation), and the pin if there is one: 0 or -EINVAL.
-    pub fn release(&self, mfn: Mfn, caller: Caller<'_>) -> i64 {
+    /// Drops the allocation reference (decrease_reservation), and the pin if there is one. `Err`: EINVAL.
+    pub fn release(&self, mfn: Mfn, caller: Caller<'_>) -> Result<(), Errno> {
         let mut op = self.op(caller);
         if !op.is_allocated_to(mfn, self.domid) {
-            return rc(Err(EINVAL));
+            return Err(Errno::EINVAL);
         }
         op.unpin(mfn).ok();
         if let Some(f) = op.frame_mut(mfn) {
@@ -134,12 +133,12 @@ impl Domain {
         }
         op.put_page(mfn);
         drop(op);
-        rc(self.blocking(caller, |_| Ok(())))
+        ended(self.blocking(caller, |_| Ok(())))
     }
 
     /// Takes a reference (and a writable type reference) for a grant, a backend, or a structure the hypervisor writes.
-    pub fn get_ref(&self, mfn: Mfn, writable: bool) -> i64 {
-        rc(self.blocking(Caller::Host, |op| {
+    pub fn get_ref(&self, mfn: Mfn, writable: bool) -> Result<(), Errno> {
+        ended(self.blocking(Caller::Host, |op| {
             let domid = op.domid;
             if op.dom_mut().is_none_or(|d| d.dying) {
                 return Err(EINVAL);
@@ -195,10 +194,10 @@ impl Domain {
     }
 
     /// Sets the machine-to-phys entry of a frame of this domain.
-    pub fn m2p_set(&self, mfn: Mfn, pfn: u64) -> i64 {
+    pub fn m2p_set(&self, mfn: Mfn, pfn: u64) -> Result<(), Errno> {
         let mut op = self.op(Caller::Host);
         let domid = op.domid;
-        rc(op.m2p_update(mfn, pfn, domid))
+        ended(op.m2p_update(mfn, pfn, domid))
     }
 
     /// The host writes this frame through its own mapping from now on: decoded code from it is never kept.
@@ -217,10 +216,10 @@ impl Domain {
     }
 
     /// As `host_mapped`, and keeps the frame an ordinary writable one until the domain is destroyed: for rings, which a
-    /// guest must not turn into page tables while a backend writes them. 0 or -errno.
-    pub fn hold(&self, mfn: Mfn) -> i64 {
+    /// guest must not turn into page tables while a backend writes them.
+    pub fn hold(&self, mfn: Mfn) -> Result<(), Errno> {
         self.host_mapped(mfn);
-        rc(self.blocking(Caller::Host, |op| {
+        ended(self.blocking(Caller::Host, |op| {
             let domid = op.domid;
             let d = op.dom_mut().filter(|d| !d.dying).ok_or(EINVAL)?;
             if d.holds.contains(&mfn) {
@@ -234,7 +233,7 @@ impl Domain {
         }))
     }
 
-    /// Loads a base pointer, validating the table; `None` for no user base. 0 or -errno. The engine's own base is the
+    /// Loads a base pointer, validating the table; `None` for no user base. The engine's own base is the
     /// caller's business, and must be changed in `loaded`, before the old table may die.
     pub fn set_base(
         &self,
@@ -243,8 +242,8 @@ impl Domain {
         mfn: Option<Mfn>,
         caller: Caller<'_>,
         mut loaded: impl FnMut(),
-    ) -> i64 {
-        rc(self.blocking(caller, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
+    ) -> Result<(), Errno> {
+        ended(self.blocking(caller, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
     }
 
     /// The base pointer a vCPU has loaded.
@@ -252,16 +251,16 @@ impl Domain {
         self.op(Caller::Host).base(vcpu, kind)
     }
 
-    /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT. 0 or -errno.
-    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> i64 {
+    /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT.
+    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> Result<(), Errno> {
         if entries > FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize
         {
-            return rc(Err(EINVAL));
+            return Err(Errno::EINVAL);
         }
         let mfns = mfns
             .get(..entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize)
             .unwrap_or(&[]);
-        rc(self.blocking(caller, |op| {
+        ended(self.blocking(caller, |op| {
             let domid = op.domid;
             for (n, m) in mfns.iter().enumerate() {
                 if let Err(e) = op.get_page_and_type(*m, domid, Ty::SegDesc) {
@@ -280,12 +279,12 @@ impl Domain {
         }))
     }
 
-    /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`. 0 or -errno.
-    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> i64 {
+    /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`.
+    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> Result<(), Errno> {
         if page >= GDT_SLOTS {
-            return rc(Err(EINVAL));
+            return Err(Errno::EINVAL);
         }
-        rc(self.blocking(caller, |op| {
+        ended(self.blocking(caller, |op| {
             let domid = op.domid;
             op.get_page_and_type(mfn, domid, Ty::SegDesc)?;
             op.drop_descs(vcpu, GDT_SLOTS + page..GDT_SLOTS + page + 1);

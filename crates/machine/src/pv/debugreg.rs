@@ -7,31 +7,31 @@ use crate::cpu::cr4;
 use crate::cpu::debug::{DebugRegs, DR6_GUEST, DR6_ONES, DR7_ACTIVE, DR7_GD, DR7_GUEST, DR7_ONES};
 
 impl Vcpu {
-    /// 0 or -errno: -ENODEV where the instruction raises #UD, -EINVAL and -EPERM where it raises #GP (a bit that does not
+    /// `Err`: ENODEV where the instruction raises #UD, EINVAL and EPERM where it raises #GP (a bit that does not
     /// exist; something that is not the guest's).
-    pub fn set_debug_reg(&mut self, index: u32, value: u64) -> i64 {
+    pub fn set_debug_reg(&mut self, index: u32, value: u64) -> Result<(), Errno> {
         let de = self.cpu.cr4 & cr4::DE != 0;
         match index {
             0..=3 => {
                 if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
-                    return Errno::EPERM.rc();
+                    return Err(Errno::EPERM);
                 }
                 self.cpu.set_breakpoint(index as usize, value);
             }
-            4 | 5 if de => return Errno::ENODEV.rc(),
-            4..=7 if value >> 32 != 0 => return Errno::EINVAL.rc(),
+            4 | 5 if de => return Err(Errno::ENODEV),
+            4..=7 if value >> 32 != 0 => return Err(Errno::EINVAL),
             4 | 6 => self.cpu.debug.dr6 = value & DR6_GUEST | DR6_ONES,
             5 | 7 => {
                 let value = value & DR7_GUEST | DR7_ONES;
                 let io_without_de = value & DR7_ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
                 if value & DR7_GD != 0 || io_without_de {
-                    return Errno::EPERM.rc();
+                    return Err(Errno::EPERM);
                 }
                 self.cpu.set_dr7(value);
             }
-            _ => return Errno::ENODEV.rc(),
+            _ => return Err(Errno::ENODEV),
         }
-        0
+        Ok(())
     }
 
     /// `None`: there is no such register.

@@ -18,7 +18,7 @@ pub struct SeenTrap {
 pub enum Exit {
     /// Hypercall `nr` with up to six arguments. Finish it with `hypercall_return`.
     Hypercall { nr: u64, args: [u64; 6] },
-    /// A privileged instruction of the guest kernel; `rip` is at it, `len` bytes long.
+    /// A privileged instruction that the hypervisor emulates for the guest kernel; `rip` is at it, `len` bytes long.
     Privileged { insn: PrivInsn, len: u8 },
     /// An exception for which the guest has no handler, or whose delivery failed: the domain crashes.
     Fault {

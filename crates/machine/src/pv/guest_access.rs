@@ -92,18 +92,18 @@ impl Vcpu {
 }
 
 impl Vcpu {
-    /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. 0 or -EINVAL.
+    /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. `Err`: EINVAL.
     ///
     /// A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
-    pub fn set_ldt(&mut self, va: u64, entries: u32) -> i64 {
+    pub fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
         if entries > LDT_ENTRIES_MAX
             || va & 0xfff != 0
             || !access_ok(va, u64::from(entries) * 8, self.is_32bit())
         {
-            return Errno::EINVAL.rc();
+            return Err(Errno::EINVAL);
         }
         if (va, entries) == (self.ldt_base, self.cpu.desc.ldt.entries) {
-            return 0;
+            return Ok(());
         }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         self.cpu.desc.ldt = DescTable {
@@ -113,7 +113,7 @@ impl Vcpu {
         self.ldt_base = va;
         domain.ldt_clear(self.id, Caller::Vcpu(&shared));
         self.cpu.apply_purges();
-        0
+        Ok(())
     }
 
     /// What becomes of a fault that names a selector: one into an LDT page that was not used before is taken back when
@@ -156,7 +156,9 @@ impl Vcpu {
         };
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         let mfn = Mfn(maddr >> 12);
-        let mapped = domain.ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared)) == 0;
+        let mapped = domain
+            .ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared))
+            .is_ok();
         self.cpu.apply_purges();
         if let Some(slot) = self.cpu.desc.ldt.frames.get_mut(usize::from(page)) {
             *slot = mapped.then_some(mfn);

@@ -6,7 +6,7 @@ use crate::abi::hypercall::{nr, segbase, HYPERCALL_INSTRUCTION_LEN};
 use crate::abi::layout::canonical;
 use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
 use crate::abi::x86::{rflags, seg};
-use crate::abi::Errno;
+use crate::abi::{errno, Errno};
 
 impl Vcpu {
     /// A `syscall` (or, in a 32-bit guest, `int $0x82`) from the guest kernel. `None`: answered here.
@@ -35,8 +35,8 @@ impl Vcpu {
         }
         if self.fast_hypercalls && (nr == nr::MMU_UPDATE || nr == nr::MMUEXT_OP) {
             self.fast_counts[nr as usize] += 1;
-            if let Some(rc) = self.mmu_hypercall(nr == nr::MMUEXT_OP, args) {
-                self.hypercall_return(rc);
+            if let Some(done) = self.mmu_hypercall(nr == nr::MMUEXT_OP, args) {
+                self.hypercall_return(errno::rc(done));
             }
             return self.after_hypercall();
         }
@@ -50,9 +50,13 @@ impl Vcpu {
         Some(Exit::Hypercall { nr, args })
     }
 
+    /// What the guest sees of a hypercall that needs no exit; `None`: it needs one.
     fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<i64> {
-        Some(match nr {
-            nr::STACK_SWITCH => self.stack_switch(a[0] as u16, a[1]),
+        let done = match nr {
+            nr::STACK_SWITCH => {
+                self.set_kernel_stack(a[0] as u16, a[1]);
+                Ok(())
+            }
             // 64-bit values come in two registers.
             nr::UPDATE_VA_MAPPING if self.is_32bit() => {
                 self.update_va_mapping(a[0], a[1] | a[2] << 32, a[3], None)
@@ -60,11 +64,12 @@ impl Vcpu {
             nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None),
             nr::FPU_TASKSWITCH => {
                 self.cpu.ts = a[0] as u32 != 0;
-                0
+                Ok(())
             }
             nr::SET_SEGMENT_BASE if !self.is_32bit() => self.set_segment_base(a[0] as u32, a[1]),
             _ => return None,
-        })
+        };
+        Some(errno::rc(done))
     }
 
     pub fn hypercall_return(&mut self, rc: i64) {
@@ -92,26 +97,20 @@ impl Vcpu {
         self.cpu.rip = self.cpu.rip.wrapping_sub(HYPERCALL_INSTRUCTION_LEN);
     }
 
-    /// stack_switch: where bounce frames from user mode go.
-    pub fn stack_switch(&mut self, ss: u16, sp: u64) -> i64 {
-        self.set_kernel_stack(ss, sp);
-        0
-    }
-
-    /// set_segment_base (`arch-x86/xen-x86_64.h`): 0 or -EINVAL.
-    pub fn set_segment_base(&mut self, which: u32, base: u64) -> i64 {
+    /// set_segment_base (`arch-x86/xen-x86_64.h`). `Err`: EINVAL.
+    pub fn set_segment_base(&mut self, which: u32, base: u64) -> Result<(), Errno> {
         match which {
             segbase::FS if canonical(base) => self.cpu.fs_base = base,
             segbase::GS_USER if canonical(base) => self.set_gs_base(false, base),
             segbase::GS_KERNEL if canonical(base) => self.set_gs_base(true, base),
-            segbase::GS_USER_SEL => return self.set_gs_user_selector(base as u16),
-            _ => return Errno::EINVAL.rc(),
+            segbase::GS_USER_SEL => self.set_gs_user_selector(base as u16),
+            _ => return Err(Errno::EINVAL),
         }
-        0
+        Ok(())
     }
 
     /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
-    fn set_gs_user_selector(&mut self, sel: u16) -> i64 {
+    fn set_gs_user_selector(&mut self, sel: u16) {
         let kernel_base = self.cpu.gs_base;
         let sel = if sel > 3 { sel | 3 } else { sel };
         if self.cpu.load_segment(seg::GS, sel).is_err() {
@@ -120,6 +119,5 @@ impl Vcpu {
         }
         let user_base = std::mem::replace(&mut self.cpu.gs_base, kernel_base);
         self.set_gs_base(false, user_base);
-        0
     }
 }

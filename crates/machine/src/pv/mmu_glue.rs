@@ -5,6 +5,7 @@ use super::{mmuext, Vcpu};
 use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
 use crate::abi::structs::{mmu_update, mmuext_op};
 use crate::abi::x86::gpr::{RBX, RCX, RDI, RSI};
+use crate::abi::Errno;
 use crate::cpu::segment::DescTable;
 use crate::frames::Domain;
 use crate::frames::{BaseKind, GrantAddress};
@@ -59,7 +60,8 @@ impl PvCpu for Vcpu {
     }
 
     fn set_ldt(&mut self, va: u64, entries: u32) {
-        Vcpu::set_ldt(self, va, entries);
+        // mmuext_op has checked both.
+        let _ = Vcpu::set_ldt(self, va, entries);
     }
 }
 
@@ -83,14 +85,20 @@ impl Vcpu {
     }
 
     /// HYPERVISOR_mmu_update, to its end.
-    pub fn mmu_update(&mut self, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> i64 {
+    pub fn mmu_update(
+        &mut self,
+        req_va: u64,
+        count: u32,
+        done_va: u64,
+        foreigndom: u32,
+    ) -> Result<(), Errno> {
         to_the_end(req_va, count, |va, n| {
             mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
         })
     }
 
     /// HYPERVISOR_mmuext_op, to its end.
-    pub fn mmuext_op(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> i64 {
+    pub fn mmuext_op(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Result<(), Errno> {
         to_the_end(op_va, count, |va, n| {
             mmuext::mmuext_op(self, va, n, done_va, foreigndom)
         })
@@ -116,7 +124,7 @@ impl Vcpu {
     }
 
     /// The same two as a guest's hypercall in registers. `None`: the call is to be made again after its events.
-    pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Option<i64> {
+    pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Option<Result<(), Errno>> {
         let [va, count, done_va, foreigndom, ..] = args;
         let outcome = if ext {
             mmuext::mmuext_op(self, va, count as u32, done_va, foreigndom as u32)
@@ -125,7 +133,7 @@ impl Vcpu {
         };
         self.cpu.apply_purges();
         match outcome {
-            Outcome::Done(rc) => Some(rc),
+            Outcome::Done(done) => Some(done),
             Outcome::Continue { req_va, count } => {
                 let (first, second) = if self.is_32bit() { (RBX, RCX) } else { (RDI, RSI) };
                 self.cpu.regs[first] = req_va;
@@ -136,11 +144,17 @@ impl Vcpu {
         }
     }
 
-    /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form: 0 or `-errno`.
-    pub fn update_va_mapping(&mut self, va: u64, value: u64, flags: u64, domid: Option<u16>) -> i64 {
-        let rc = mmu_ops::update_va_mapping(self, va, value, flags, domid);
+    /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form.
+    pub fn update_va_mapping(
+        &mut self,
+        va: u64,
+        value: u64,
+        flags: u64,
+        domid: Option<u16>,
+    ) -> Result<(), Errno> {
+        let done = mmu_ops::update_va_mapping(self, va, value, flags, domid);
         self.cpu.apply_purges();
-        rc
+        done
     }
 
     /// Loads an fxsave image; one that `fxrstor` would refuse leaves the FPU as after reset.
@@ -152,31 +166,37 @@ impl Vcpu {
         }
     }
 
-    /// HYPERVISOR_update_descriptor: 0 or `-errno`.
-    pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> i64 {
+    /// HYPERVISOR_update_descriptor.
+    pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> Result<(), Errno> {
         mmu_ops::update_descriptor(self, maddr, descriptor)
     }
 
-    /// Maps a granted frame: 0 or `-errno`.
-    pub fn grant_map(&mut self, at: GrantAddress, mfn: Mfn, owner: u16, bits: u64) -> i64 {
+    /// Maps a granted frame.
+    pub fn grant_map(&mut self, at: GrantAddress, mfn: Mfn, owner: u16, bits: u64) -> Result<(), Errno> {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         domain.grant_map(self.id, at, mfn, owner, bits, Caller::Vcpu(&shared))
     }
 
-    /// Unmaps a granted frame, and flushes its address here: 0 or `-errno`.
-    pub fn grant_unmap(&mut self, at: GrantAddress, mfn: Mfn, writable: bool, replace: Option<u64>) -> i64 {
+    /// Unmaps a granted frame, and flushes its address here.
+    pub fn grant_unmap(
+        &mut self,
+        at: GrantAddress,
+        mfn: Mfn,
+        writable: bool,
+        replace: Option<u64>,
+    ) -> Result<(), Errno> {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        let rc = domain.grant_unmap(self.id, at, mfn, writable, replace, Caller::Vcpu(&shared));
+        let done = domain.grant_unmap(self.id, at, mfn, writable, replace, Caller::Vcpu(&shared));
         for va in [GrantAddress::Linear(replace.unwrap_or(0)), at] {
             if let GrantAddress::Linear(va) = va {
                 self.cpu.invlpg(va);
             }
         }
-        rc
+        done
     }
 
-    /// Loads a base pointer, validated: 0 or `-errno`. Frame 0 as user base: none.
-    pub fn new_base(&mut self, kernel: bool, mfn: Mfn) -> i64 {
+    /// Loads a base pointer, validated. Frame 0 as user base: none.
+    pub fn new_base(&mut self, kernel: bool, mfn: Mfn) -> Result<(), Errno> {
         let kind = if kernel { BaseKind::Kernel } else { BaseKind::User };
         let mfn = (kernel || mfn.0 != 0).then_some(mfn);
         let (domain, shared, id) = (self.cpu.domain.clone(), self.cpu.shared.clone(), self.id);
@@ -185,11 +205,11 @@ impl Vcpu {
         })
     }
 
-    /// HYPERVISOR_set_gdt, with the frame list copied in: 0 or `-errno`.
-    pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> i64 {
+    /// HYPERVISOR_set_gdt, with the frame list copied in.
+    pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> Result<(), Errno> {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        let rc = domain.set_gdt(self.id, mfns, entries, Caller::Vcpu(&shared));
-        if rc == 0 {
+        let done = domain.set_gdt(self.id, mfns, entries, Caller::Vcpu(&shared));
+        if done.is_ok() {
             let mut table = DescTable {
                 entries,
                 ..DescTable::default()
@@ -199,15 +219,15 @@ impl Vcpu {
             }
             self.cpu.desc.gdt = table;
         }
-        rc
+        done
     }
 }
 
 /// Repeats a preemptible call until it is done.
-fn to_the_end(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Outcome) -> i64 {
+fn to_the_end(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Outcome) -> Result<(), Errno> {
     loop {
         match call(va, count) {
-            Outcome::Done(rc) => return rc,
+            Outcome::Done(done) => return done,
             Outcome::Continue { req_va, count: n } => (va, count) = (req_va, n),
         }
     }
@@ -223,7 +243,7 @@ fn bounded(va: u64, count: u32, size: u64, call: impl FnOnce(u64, u32) -> Outcom
     let now = all.min(BATCH);
     let later = all - now;
     match call(va, now | flag) {
-        Outcome::Done(0) if later > 0 => Outcome::Continue {
+        Outcome::Done(Ok(())) if later > 0 => Outcome::Continue {
             req_va: va.wrapping_add(u64::from(now) * size),
             count: later | MMU_UPDATE_PREEMPTED,
         },

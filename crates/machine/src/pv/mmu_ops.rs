@@ -17,10 +17,12 @@ use std::sync::Arc;
 /// How a page-table hypercall ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// 0 or `-errno`.
-    Done(i64),
+    Done(Result<(), Errno>),
     /// Let the guest take its events, then make the call again with these in place of its first two arguments.
-    Continue { req_va: u64, count: u32 },
+    Continue {
+        req_va: u64,
+        count: u32,
+    },
 }
 
 /// Which vCPUs a flush is for.
@@ -64,12 +66,12 @@ fn known(d: &Domain, domid: DomId) -> bool {
     domid == 0 || d.machine.domain_exists(domid)
 }
 
-pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, i64> {
+pub(super) fn page_owner(d: &Domain, domid: DomId) -> Result<Owner, Errno> {
     match domid {
         DOMID_SELF => Ok(Owner::Own),
         DOMID_IO => Ok(Owner::Io),
         DOMID_XEN => Ok(Owner::Other),
-        id if id == d.domid || !known(d, id) => Err(Errno::ESRCH.rc()),
+        id if id == d.domid || !known(d, id) => Err(Errno::ESRCH),
         _ => Ok(Owner::Other),
     }
 }
@@ -92,8 +94,8 @@ pub(super) fn finish_batch<C: PvCpu>(c: &mut C, b: Batch, req_size: u64) -> Outc
         c.copy_out(b.done_va, &b.done_before.wrapping_add(b.next).to_le_bytes());
     }
     match b.rc {
-        Ok(()) => Outcome::Done(0),
-        Err(MmError::Errno(e)) => Outcome::Done(e.rc()),
+        Ok(()) => Outcome::Done(Ok(())),
+        Err(MmError::Errno(e)) => Outcome::Done(Err(e)),
         Err(MmError::Preempted) => Outcome::Continue {
             req_va: b.req_va.wrapping_add(u64::from(b.next) * req_size),
             count: b.count.wrapping_sub(b.next) | MMU_UPDATE_PREEMPTED,
@@ -142,8 +144,8 @@ impl Batch {
         }
     }
 
-    pub fn failed(rc: i64) -> Outcome {
-        Outcome::Done(rc)
+    pub fn failed(e: Errno) -> Outcome {
+        Outcome::Done(Err(e))
     }
 }
 
@@ -151,17 +153,17 @@ impl Batch {
 pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
     if !array_ok(req_va, count, layout::SIZE as u64, d.is_32bit) {
-        return Batch::failed(Errno::EFAULT.rc());
+        return Batch::failed(Errno::EFAULT);
     }
     let table_owner = match (foreigndom >> 16) as u16 {
         0 => Owner::Own,
         n if n - 1 == d.domid => Owner::Own,
         n if known(&d, n - 1) => Owner::Other,
-        _ => return Batch::failed(Errno::ESRCH.rc()),
+        _ => return Batch::failed(Errno::ESRCH),
     };
     let owner = match page_owner(&d, foreigndom as u16) {
         Ok(o) => o,
-        Err(rc) => return Batch::failed(rc),
+        Err(e) => return Batch::failed(e),
     };
     let mut b = Batch::new(c, req_va, count, done_va);
     let mut first = true;
@@ -272,13 +274,19 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
     op.with_type(mfn, Ty::Writable, |op| op.store(ptr, &val.to_le_bytes()))
 }
 
-/// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form. 0 or `-errno`.
-pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, domid: Option<DomId>) -> i64 {
+/// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form.
+pub fn update_va_mapping<C: PvCpu>(
+    c: &mut C,
+    va: u64,
+    value: u64,
+    flags: u64,
+    domid: Option<DomId>,
+) -> Result<(), Errno> {
     let d = c.domain().clone();
     match domid.map_or(Ok(Owner::Own), |id| page_owner(&d, id)) {
         Ok(Owner::Own) => {}
-        Ok(_) => return Errno::EPERM.rc(),
-        Err(rc) => return rc,
+        Ok(_) => return Err(Errno::EPERM),
+        Err(e) => return Err(e),
     }
     let (me, id) = (c.shared().clone(), c.vcpu_id());
     let r = d.blocking(Caller::Vcpu(&me), |op| {
@@ -290,24 +298,24 @@ pub fn update_va_mapping<C: PvCpu>(c: &mut C, va: u64, value: u64, flags: u64, d
         op.mod_entry(table, index, value, false, domid)
     });
     if let Err(MmError::Errno(e)) = r {
-        return e.rc();
+        return Err(e);
     }
     if !matches!(flags & uvmf::FLUSHTYPE_MASK, uvmf::TLB_FLUSH | uvmf::INVLPG) {
-        return 0;
+        return Ok(());
     }
     let who = match flags & !uvmf::FLUSHTYPE_MASK {
         0 => Who::Local,
         uvmf::ALL => Who::All,
         bitmap => match vcpu_mask(c, bitmap) {
             Some(m) => Who::Mask(m),
-            None => return Errno::EFAULT.rc(),
+            None => return Err(Errno::EFAULT),
         },
     };
     match flags & uvmf::FLUSHTYPE_MASK {
         uvmf::TLB_FLUSH => c.flush_tlb(who),
         _ => c.invlpg(va, who),
     }
-    0
+    Ok(())
 }
 
 /// A guest's bitmap of vCPUs.
@@ -318,8 +326,8 @@ pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
     got.then(|| u64::from_le_bytes(b))
 }
 
-/// HYPERVISOR_update_descriptor: 0 or `-errno`.
-pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i64 {
+/// HYPERVISOR_update_descriptor.
+pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> Result<(), Errno> {
     let d = c.domain().clone();
     let me = c.shared().clone();
     let r = d.blocking(Caller::Vcpu(&me), |op| {
@@ -340,7 +348,7 @@ pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> i6
         op.with_type(mfn, want, |op| op.store(maddr, &checked.to_le_bytes()))
     });
     match r {
-        Err(MmError::Errno(e)) => e.rc(),
-        _ => 0,
+        Err(MmError::Errno(e)) => Err(e),
+        _ => Ok(()),
     }
 }

@@ -55,12 +55,12 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
     let d = c.domain().clone();
     let size = layout::size(d.is_32bit) as u64;
     if !array_ok(op_va, count, size, d.is_32bit) {
-        return Batch::failed(Errno::EFAULT.rc());
+        return Batch::failed(Errno::EFAULT);
     }
     match page_owner(&d, foreigndom as u16) {
         Ok(Owner::Own) => {}
-        Ok(_) => return Batch::failed(Errno::EPERM.rc()),
-        Err(rc) => return Batch::failed(rc),
+        Ok(_) => return Batch::failed(Errno::EPERM),
+        Err(e) => return Batch::failed(e),
     }
     let mut b = Batch::new(c, op_va, count, done_va);
     let mut first = true;

@@ -119,7 +119,7 @@ impl Prey {
             );
         }
         vcpu.set_kernel_stack(FLAT_KERNEL_SS, STACK);
-        assert_eq!(vcpu.new_base(true, owned[0]), 0);
+        assert_eq!(vcpu.new_base(true, owned[0]), Ok(()));
         Prey {
             machine,
             domain,

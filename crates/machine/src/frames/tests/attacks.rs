@@ -169,7 +169,7 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
     let [l4, _, l2, l1] = g.tree(&[]);
     assert_eq!(g.pin(4, l4), 0);
     let gone = g.one();
-    assert_eq!(g.domain.release(gone, Caller::Host), 0);
+    assert_eq!(g.domain.release(gone, Caller::Host), Ok(()));
     for f in [theirs, gone, Mfn(0), m.m2p().0] {
         for bits in [RO, RW] {
             assert_eq!(g.update(l1, 0, entry(f, bits)), EBUSY);
@@ -178,7 +178,7 @@ fn foreign_free_hypervisor_and_absent_frames_cannot_be_mapped() {
         assert_eq!(g.pin(1, f), EINVAL);
         assert_eq!(g.ext(op::CLEAR_PAGE, f.0, 0), EINVAL);
         assert_eq!(g.update(f, 0, 1), EINVAL);
-        assert_eq!(g.domain.release(f, Caller::Host), EINVAL);
+        assert_eq!(g.domain.release(f, Caller::Host), Err(Errno::EINVAL));
     }
     const ALL_ONES: u64 = pte::ADDR >> 12;
     for absent in [512, 1 << 39, ALL_ONES] {
@@ -206,8 +206,14 @@ fn domains_cannot_name_each_other() {
     assert_eq!(g.updates(&req, 1), ESRCH);
     assert_eq!(g.updates(&req, SELF | 9 << 16), ESRCH);
     g.set_args(&[3, l4.0, 0]);
-    assert_eq!(mmuext::mmuext_op(&mut g, ARGS, 1, 0, 2), Outcome::Done(EPERM));
-    assert_eq!(mmuext::mmuext_op(&mut g, ARGS, 1, 0, 6), Outcome::Done(ESRCH));
+    assert_eq!(
+        mmuext::mmuext_op(&mut g, ARGS, 1, 0, 2),
+        Outcome::Done(Err(Errno::EPERM))
+    );
+    assert_eq!(
+        mmuext::mmuext_op(&mut g, ARGS, 1, 0, 6),
+        Outcome::Done(Err(Errno::ESRCH))
+    );
     assert_eq!(g.refs(theirs), 1);
     g.audit();
 }
@@ -220,13 +226,17 @@ fn a_released_frame_stays_until_its_last_mapping_goes() {
     let [l4, .., l1] = g.tree(&[(0, entry(data, RW))]);
     assert_eq!(g.pin(4, l4), 0);
     let m = g.domain.machine.clone();
-    assert_eq!(g.domain.release(data, Caller::Host), 0);
-    assert_eq!(g.domain.release(data, Caller::Host), EINVAL, "not twice");
+    assert_eq!(g.domain.release(data, Caller::Host), Ok(()));
+    assert_eq!(
+        g.domain.release(data, Caller::Host),
+        Err(Errno::EINVAL),
+        "not twice"
+    );
     assert_eq!((m.free_frames(), g.refs(data)), (free - 5, 1));
-    assert_eq!(g.domain.release(l1, Caller::Host), 0);
+    assert_eq!(g.domain.release(l1, Caller::Host), Ok(()));
     assert_eq!(g.ty(l1), "l1", "still linked");
     g.audit();
-    assert_eq!(g.domain.release(l4, Caller::Host), 0);
+    assert_eq!(g.domain.release(l4, Caller::Host), Ok(()));
     assert_eq!(m.free_frames(), free - 2, "l2 and l3 are left");
     g.audit();
 }
@@ -236,7 +246,7 @@ fn a_pinned_and_loaded_table_survives_its_release() {
     let mut g = guest();
     let [l4, ..] = g.tree(&[]);
     assert_eq!((g.pin(4, l4), g.base(l4)), (0, 0));
-    assert_eq!(g.domain.release(l4, Caller::Host), 0);
+    assert_eq!(g.domain.release(l4, Caller::Host), Ok(()));
     assert_eq!(g.ty(l4), "l4");
     assert_eq!(g.unpin(l4), EINVAL, "the release has unpinned it");
     g.audit();
@@ -258,8 +268,11 @@ fn shared_hypervisor_frames_are_never_tables_and_never_released() {
         assert_eq!(g.pin(level, shared), EINVAL);
     }
     assert_eq!(g.update(l2, 1, entry(shared, RW)), EINVAL);
-    assert_eq!(g.domain.set_gdt(0, &[shared], 1, Caller::Host), EINVAL);
-    assert_eq!(g.domain.release(shared, Caller::Host), EINVAL);
+    assert_eq!(
+        g.domain.set_gdt(0, &[shared], 1, Caller::Host),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(g.domain.release(shared, Caller::Host), Err(Errno::EINVAL));
     g.audit();
 }
 
@@ -280,17 +293,20 @@ fn sizes_and_addresses_at_the_ends_of_their_range_do_no_harm() {
         for count in [u32::MAX, 1 << 31, 0x7fff_ffff] {
             let small = count == 1 << 31 && va != 1 << 63;
             let r = mmu_ops::mmu_update(&mut g, va, count, u64::MAX, SELF);
-            assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
+            assert_eq!(r, Outcome::Done(if small { Ok(()) } else { Err(Errno::EFAULT) }));
             let r = mmuext::mmuext_op(&mut g, va, count, u64::MAX, SELF);
-            assert_eq!(r, Outcome::Done(if small { 0 } else { EFAULT }));
+            assert_eq!(r, Outcome::Done(if small { Ok(()) } else { Err(Errno::EFAULT) }));
         }
     }
     let wild = [(u64::MAX - 7, u64::MAX), (u64::MAX - 7, 3)];
     assert_eq!(g.updates(&wild, SELF), EINVAL);
     assert_eq!(g.pin(1, Mfn(u64::MAX)), EINVAL);
     assert_eq!(g.ext(op::CLEAR_PAGE, u64::MAX >> 11, 0), EINVAL);
-    assert_eq!(mmu_ops::update_descriptor(&mut g, u64::MAX - 7, 0), EINVAL);
-    assert_eq!(g.domain.get_ref(Mfn(u64::MAX), true), EINVAL);
+    assert_eq!(
+        mmu_ops::update_descriptor(&mut g, u64::MAX - 7, 0),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(g.domain.get_ref(Mfn(u64::MAX), true), Err(Errno::EINVAL));
     assert_eq!(g.domain.alloc(u64::MAX), None);
     g.audit();
 }
@@ -353,16 +369,16 @@ fn racing_vcpus_leave_the_counts_right() {
 fn a_ring_that_a_backend_writes_never_becomes_a_table() {
     let mut g = guest();
     let ring = g.one();
-    assert_eq!((g.domain.hold(ring), g.domain.hold(ring)), (0, 0));
+    assert_eq!((g.domain.hold(ring), g.domain.hold(ring)), (Ok(()), Ok(())));
     for level in 1..=4 {
         assert_eq!(g.pin(level, ring), EINVAL);
     }
-    assert_eq!(g.domain.release(ring, Caller::Host), 0);
+    assert_eq!(g.domain.release(ring, Caller::Host), Ok(()));
     assert_eq!(g.refs(ring), 1, "kept for the backend");
     g.audit();
     let table = g.one();
     assert_eq!(g.pin(1, table), 0);
-    assert_eq!(g.domain.hold(table), EINVAL);
+    assert_eq!(g.domain.hold(table), Err(Errno::EINVAL));
     assert_eq!(g.domain.destroy(), 0);
     g.audit();
 }

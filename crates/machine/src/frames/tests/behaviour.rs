@@ -26,7 +26,7 @@ fn a_freed_frame_is_zero_when_it_is_handed_out_again() {
     let all = g.alloc(n);
     for f in &all {
         m.host_write(f.maddr() + 8, &[1; 16]);
-        assert_eq!(g.domain.release(*f, Caller::Host), 0);
+        assert_eq!(g.domain.release(*f, Caller::Host), Ok(()));
     }
     assert_eq!(m.free_frames(), n);
     assert!(g
@@ -152,36 +152,39 @@ fn update_va_mapping_finds_the_entry_through_the_kernel_base() {
     let [l4, _, _, l1] = g.tree(&[(3, entry(a, RO))]);
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, None),
-        EINVAL,
+        Err(Errno::EINVAL),
         "no base"
     );
     assert_eq!(g.base(l4), 0);
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3123, entry(b, RW), 1, None),
-        0
+        Ok(())
     );
     assert_eq!(
         (g.read(l1, 3) & pte::ADDR, g.count(b), g.refs(a)),
         (b.maddr(), 1, 1)
     );
     assert_eq!(g.flushes, [Who::Local]);
-    assert_eq!(mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 2 | 4, None), 0);
+    assert_eq!(mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 2 | 4, None), Ok(()));
     assert_eq!(g.flushes, [Who::Local, Who::All]);
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x4000_0000, 0, 0, None),
-        EINVAL,
+        Err(Errno::EINVAL),
         "no L1 there"
     );
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, HYPERVISOR_VIRT_START, 0, 0, None),
-        EINVAL
+        Err(Errno::EINVAL)
     );
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, Some(1)),
-        ESRCH,
+        Err(Errno::ESRCH),
         "oneself is not foreign"
     );
-    assert_eq!(mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, Some(9)), ESRCH);
+    assert_eq!(
+        mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, Some(9)),
+        Err(Errno::ESRCH)
+    );
     g.audit();
 }
 
@@ -201,14 +204,14 @@ fn a_failing_batch_says_how_far_it_came() {
     let done = ARGS + 50 * 16;
     assert_eq!(
         mmu_ops::mmu_update(&mut g, ARGS, 50, done, SELF),
-        Outcome::Done(EINVAL)
+        Outcome::Done(Err(Errno::EINVAL))
     );
     assert_eq!(u32::from_le_bytes(g.args[800..804].try_into().unwrap()), 40);
     assert_eq!(g.refs(a), 41);
     g.args.truncate(70 * 8);
     assert_eq!(
         mmu_ops::mmu_update(&mut g, ARGS, 99, 0, SELF),
-        Outcome::Done(EFAULT)
+        Outcome::Done(Err(Errno::EFAULT))
     );
     assert_eq!(
         g.refs(a),
@@ -234,7 +237,7 @@ fn a_long_batch_gives_way_to_events_and_is_continued() {
     let (mut va, mut n, mut parts) = (ARGS, 400, 0);
     loop {
         match mmu_ops::mmu_update(&mut g, va, n, done, SELF) {
-            Outcome::Done(rc) => break assert_eq!(rc, 0),
+            Outcome::Done(done) => break assert_eq!(done, Ok(())),
             Outcome::Continue { req_va, count } => {
                 assert!(count & MMU_UPDATE_PREEMPTED != 0);
                 (va, n, parts) = (req_va, count, parts + 1);
@@ -339,7 +342,7 @@ fn machine_to_phys_entries_can_be_set_for_own_frames_only() {
     assert_eq!(m.m2p_get(a), 77);
     assert_eq!(g.updates(&[(theirs.maddr() | 1, 77)], SELF), EINVAL);
     assert_eq!(m.m2p_get(theirs), INVALID_M2P_ENTRY);
-    assert_eq!(g.domain.release(a, Caller::Host), 0);
+    assert_eq!(g.domain.release(a, Caller::Host), Ok(()));
     assert_eq!(m.m2p_get(a), INVALID_M2P_ENTRY);
 }
 
@@ -385,8 +388,8 @@ fn a_destroyed_domain_gives_everything_back() {
     let leaves: Vec<_> = data.iter().enumerate().map(|(i, d)| (i, entry(*d, RW))).collect();
     let [l4, .., l1] = g.tree(&leaves);
     assert_eq!((g.pin(4, l4), g.base(l4), g.pin(1, l1)), (0, 0, 0));
-    assert_eq!(g.domain.set_gdt(0, &[g.one()], 300, Caller::Host), 0);
-    assert_eq!(g.domain.release(data[3], Caller::Host), 0);
+    assert_eq!(g.domain.set_gdt(0, &[g.one()], 300, Caller::Host), Ok(()));
+    assert_eq!(g.domain.release(data[3], Caller::Host), Ok(()));
     g.audit();
     assert_eq!(g.domain.destroy(), 0);
     assert_eq!(m.free_frames(), free);
@@ -403,9 +406,12 @@ fn references_from_outside_keep_frames_of_a_destroyed_domain() {
     let free = m.free_frames();
     let g = Guest::new(&m, 1);
     let a = g.one();
-    assert_eq!((g.domain.get_ref(a, true), g.domain.get_ref(a, false)), (0, 0));
+    assert_eq!(
+        (g.domain.get_ref(a, true), g.domain.get_ref(a, false)),
+        (Ok(()), Ok(()))
+    );
     assert_eq!(g.domain.destroy(), 1);
-    assert_eq!(g.domain.get_ref(a, false), EINVAL);
+    assert_eq!(g.domain.get_ref(a, false), Err(Errno::EINVAL));
     assert!(m.audit().is_empty());
     g.domain.put_ref(a, true);
     g.domain.put_ref(a, true);
@@ -433,7 +439,7 @@ fn a_frame_that_engines_may_write_is_purged_before_it_becomes_a_table() {
     m.frames.set_flags(l4, crate::frames::flag::TLB_R);
     assert_eq!(g.unpin(l4), 0);
     assert_eq!(m.frames.flags(l1), crate::frames::flag::TLB_R);
-    assert_eq!(g.domain.release(l1, Caller::Host), 0);
+    assert_eq!(g.domain.release(l1, Caller::Host), Ok(()));
     assert!(other.take_purges().expect("a list").contains(&Purge::Frame(l1)));
     assert_eq!(m.frames.flags(l1), 0);
 }
@@ -462,35 +468,44 @@ fn descriptor_pages_are_checked_and_protected() {
     assert_eq!(g.pin(4, l4), 0);
     assert_eq!(
         g.domain.set_gdt(0, &[gdt], 8, Caller::Host),
-        EINVAL,
+        Err(Errno::EINVAL),
         "mapped writable"
     );
     assert_eq!(g.update(l1, 0, entry(gdt, RO)), 0);
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), 0);
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), Ok(()));
     assert_eq!(
         (g.ty(gdt), g.read(gdt, 1)),
         ("segdesc", CODE3),
         "DPL raised to the kernel's"
     );
     assert_eq!(g.update(l1, 0, entry(gdt, RW)), EBUSY);
-    assert_eq!(mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, TSS), EINVAL);
-    assert_eq!(mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, CODE0), 0);
+    assert_eq!(
+        mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, TSS),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(
+        mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, CODE0),
+        Ok(())
+    );
     assert_eq!(g.read(gdt, 3), CODE3);
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, gdt.maddr() + 25, CODE0),
-        EINVAL
+        Err(Errno::EINVAL)
     );
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, l1.maddr(), CODE0),
-        EINVAL,
+        Err(Errno::EINVAL),
         "a page table"
     );
     let bad = g.table(&[(7, TSS)]);
-    assert_eq!(g.domain.set_gdt(0, &[bad], 8, Caller::Host), EINVAL);
+    assert_eq!(g.domain.set_gdt(0, &[bad], 8, Caller::Host), Err(Errno::EINVAL));
     assert_eq!(g.ty(gdt), "segdesc", "the old one stays");
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 7169, Caller::Host), EINVAL);
-    assert_eq!(g.domain.ldt_map(0, 0, gdt, Caller::Host), 0);
-    assert_eq!(g.domain.set_gdt(0, &[], 0, Caller::Host), 0);
+    assert_eq!(
+        g.domain.set_gdt(0, &[gdt], 7169, Caller::Host),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!(g.domain.ldt_map(0, 0, gdt, Caller::Host), Ok(()));
+    assert_eq!(g.domain.set_gdt(0, &[], 0, Caller::Host), Ok(()));
     assert_eq!(g.ty(gdt), "segdesc", "still an LDT page");
     g.audit();
     assert_eq!(g.ext(op::SET_LDT, 0, 0), 0);

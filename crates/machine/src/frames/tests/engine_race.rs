@@ -100,7 +100,7 @@ fn untouched(r: &mut Race, freed: &[Mfn]) {
         std::thread::yield_now();
     }
     for m in got {
-        r.victim.domain.release(m, Caller::Host);
+        let _ = r.victim.domain.release(m, Caller::Host);
     }
 }
 
@@ -112,7 +112,7 @@ fn a_frame_is_not_written_after_it_was_unmapped_and_freed() {
         let fresh = r.guest.one();
         assert_eq!(r.guest.update(r.l1, i, entry(fresh, RW)), 0);
         let old = std::mem::replace(&mut r.frames[i], fresh);
-        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), Ok(()));
         untouched(r, &[old]);
     });
 }
@@ -127,7 +127,7 @@ fn neither_a_table_nor_what_it_mapped_is_written_after_the_table_was_taken_away(
         let mut freed = std::mem::replace(&mut r.frames, fresh);
         freed.push(old);
         for m in &freed {
-            assert_eq!(r.guest.domain.release(*m, Caller::Host), 0);
+            assert_eq!(r.guest.domain.release(*m, Caller::Host), Ok(()));
         }
         untouched(r, &freed);
     });
@@ -147,7 +147,7 @@ fn entries_forged_in_a_former_table_are_never_followed() {
         std::thread::yield_now();
         assert_eq!(r.victim.read(target, 0), 0, "a forged entry was used");
         assert_eq!(r.guest.update(table, 100, 0), 0);
-        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), Ok(()));
     });
 }
 
@@ -167,7 +167,7 @@ fn a_page_is_not_written_after_it_became_a_table() {
             }
             assert_eq!(r.guest.unpin(old), 0);
         }
-        assert_eq!(r.guest.domain.release(old, Caller::Host), 0);
+        assert_eq!(r.guest.domain.release(old, Caller::Host), Ok(()));
     });
 }
 
@@ -185,7 +185,7 @@ fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
         let l1 = guest.table(&leaves(&guest.alloc(PAGES as u64)));
         guest.fill(l2, &[(1, entry(l1, RW))]);
         let mut vcpu = Vcpu::new(&guest.domain, 0);
-        assert_eq!(vcpu.new_base(true, l4), 0);
+        assert_eq!(vcpu.new_base(true, l4), Ok(()));
         let running = std::thread::spawn(move || {
             let first = vcpu.run(u64::MAX, u64::MAX);
             let mut b = [0; 4];
@@ -202,7 +202,7 @@ fn a_domain_can_be_destroyed_while_its_vcpu_runs() {
         assert_eq!(m.free_frames(), free);
         let (first, second, copy, ext) = running.join().expect("the vCPU ends");
         assert_eq!((first, second), (Exit::Interrupted, Exit::Interrupted));
-        assert_eq!((copy, ext), (Err(Efault), EFAULT));
+        assert_eq!((copy, ext), (Err(Efault), Err(Errno::EFAULT)));
         assert!(m.audit().is_empty());
     }
 }
@@ -233,7 +233,7 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
         guest
             .domain
             .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
-        0
+        Ok(())
     );
     assert_eq!(guest.ty(table), "l1");
     let run = |table_stores| {
@@ -291,7 +291,7 @@ fn an_op_with_two_operands_in_one_tlb_entry_completes() {
         guest
             .domain
             .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
-        0
+        Ok(())
     );
     let mut cpu = Cpu::new(
         guest.domain.clone(),
@@ -321,7 +321,7 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
         guest
             .domain
             .set_base(0, BaseKind::Kernel, Some(l4), Caller::Host, || ()),
-        0
+        Ok(())
     );
     let each = 2000;
     std::thread::scope(|s| {

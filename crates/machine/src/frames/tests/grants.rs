@@ -17,23 +17,26 @@ fn a_granted_frame_is_mapped_and_unmapped_with_its_own_references() {
     let (g, owner, [.., l1]) = pair();
     let f = owner.one();
     let at = GrantAddress::Linear(0x5000);
-    assert_eq!(g.domain.grant_map(0, at, f, 2, RW, Caller::Host), 0);
+    assert_eq!(g.domain.grant_map(0, at, f, 2, RW, Caller::Host), Ok(()));
     assert_eq!((g.refs(f), g.count(f), pte::mfn(g.read(l1, 5))), (2, 1, f.0));
     g.audit();
     assert_eq!(
         g.domain
             .grant_unmap(0, at, Mfn(f.0 + 1), true, None, Caller::Host),
-        EINVAL
+        Err(Errno::EINVAL)
     );
-    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, Caller::Host), 0);
+    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, Caller::Host), Ok(()));
     assert_eq!((g.refs(f), g.count(f), g.read(l1, 5)), (1, 0, 0));
-    assert_eq!(g.domain.grant_unmap(0, at, f, true, None, Caller::Host), EINVAL);
+    assert_eq!(
+        g.domain.grant_unmap(0, at, f, true, None, Caller::Host),
+        Err(Errno::EINVAL)
+    );
     let entry_at = GrantAddress::Entry(l1.maddr() + 8);
-    assert_eq!(g.domain.grant_map(0, entry_at, f, 2, RO, Caller::Host), 0);
+    assert_eq!(g.domain.grant_map(0, entry_at, f, 2, RO, Caller::Host), Ok(()));
     assert_eq!((g.refs(f), g.count(f)), (2, 0));
     assert_eq!(
         g.domain.grant_unmap(0, entry_at, f, true, None, Caller::Host),
-        EINVAL
+        Err(Errno::EINVAL)
     );
     g.audit();
 }
@@ -54,20 +57,20 @@ fn only_live_tables_of_ones_own_take_grant_mappings() {
         assert_eq!(
             g.domain
                 .grant_map(0, GrantAddress::Entry(maddr), f, 2, RO, Caller::Host),
-            EINVAL
+            Err(Errno::EINVAL)
         );
     }
     for va in [0x4000_0000, HYPERVISOR_VIRT_START] {
         assert_eq!(
             g.domain
                 .grant_map(0, GrantAddress::Linear(va), f, 2, RO, Caller::Host),
-            EINVAL
+            Err(Errno::EINVAL)
         );
     }
     assert_eq!(
         g.domain
             .grant_map(9, GrantAddress::Linear(0), f, 2, RO, Caller::Host),
-        EINVAL,
+        Err(Errno::EINVAL),
         "no such vCPU"
     );
     assert_eq!(g.refs(f), 1);
@@ -81,7 +84,7 @@ fn a_mapper_cannot_widen_copy_or_keep_its_mapping() {
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), f, 2, RO, Caller::Host),
-        0
+        Ok(())
     );
     let e = g.read(l1, 0);
     assert_eq!(g.update(l1, 0, e | pte::RW), EBUSY);
@@ -110,17 +113,17 @@ fn the_granters_frame_cannot_become_a_table_or_be_freed_under_a_mapping() {
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!(owner.pin(1, f), EINVAL);
-    assert_eq!(owner.domain.release(f, Caller::Host), 0);
+    assert_eq!(owner.domain.release(f, Caller::Host), Ok(()));
     assert_eq!(owner.domain.machine.free_frames(), free);
     assert_eq!(owner.domain.destroy(), 1);
     owner.audit();
     assert_eq!(
         g.domain
             .grant_unmap(0, GrantAddress::Linear(0), f, true, None, Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!(owner.domain.machine.free_frames(), free + 1);
     owner.audit();
@@ -134,12 +137,12 @@ fn a_frame_with_a_table_type_cannot_be_granted_writable() {
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), table, 2, RW, Caller::Host),
-        EBUSY
+        Err(Errno::EBUSY)
     );
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), table, 2, RO, Caller::Host),
-        0
+        Ok(())
     );
     g.audit();
 }
@@ -154,13 +157,13 @@ fn translations_of_a_granted_frame_are_purged_when_it_is_unmapped() {
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
-        0
+        Ok(())
     );
     m.frames.set_flags(f, flag::TLB_R | flag::TLB_W);
     assert_eq!(
         g.domain
             .grant_unmap(0, GrantAddress::Linear(0), f, true, None, Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!(other.take_purges(), Some(vec![Purge::Frame(f)]));
 }
@@ -173,17 +176,17 @@ fn unmap_and_replace_moves_the_other_entry() {
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0), f, 2, RW, Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!(
         g.domain
             .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0), Caller::Host),
-        EINVAL
+        Err(Errno::EINVAL)
     );
     assert_eq!(
         g.domain
             .grant_unmap(0, GrantAddress::Linear(0), f, true, Some(0x7000), Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!((pte::mfn(g.read(l1, 0)), g.read(l1, 7)), (mine.0, 0));
     assert_eq!((g.refs(f), g.refs(mine), g.count(mine)), (1, 2, 1));

@@ -13,7 +13,8 @@ pub use crate::abi::hypercall::mmuext as op;
 pub use crate::abi::layout::{HYPERVISOR_VIRT_START, INVALID_M2P_ENTRY};
 use crate::abi::pte;
 pub use crate::abi::selector::{FLAT_COMPAT_RING1_CS, XEN_CS64};
-use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
+pub use crate::abi::Errno;
+use crate::abi::{errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::clock::Clock;
 use crate::frames::{Domain, Machine};
 use crate::mem::Mfn;
@@ -24,7 +25,6 @@ use std::sync::Arc;
 
 pub const EPERM: i64 = Errno::EPERM.rc();
 pub const ESRCH: i64 = Errno::ESRCH.rc();
-pub const EFAULT: i64 = Errno::EFAULT.rc();
 pub const EBUSY: i64 = Errno::EBUSY.rc();
 pub const EINVAL: i64 = Errno::EINVAL.rc();
 pub const ENOSYS: i64 = Errno::ENOSYS.rc();
@@ -169,7 +169,7 @@ impl Guest {
         let (mut va, mut n) = (ARGS, reqs.len() as u32);
         loop {
             match mmu_ops::mmu_update(self, va, n, 0, foreigndom) {
-                Outcome::Done(rc) => return rc,
+                Outcome::Done(done) => return errno::rc(done),
                 Outcome::Continue { req_va, count } => (va, n) = (req_va, count),
             }
         }
@@ -191,7 +191,7 @@ impl Guest {
         let (mut va, mut n) = (ARGS, 1);
         loop {
             match mmuext::mmuext_op(self, va, n, 0, SELF) {
-                Outcome::Done(rc) => return rc,
+                Outcome::Done(done) => return errno::rc(done),
                 Outcome::Continue { req_va, count } => (va, n) = (req_va, count),
             }
         }

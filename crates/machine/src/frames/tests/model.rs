@@ -177,16 +177,16 @@ fn run(is_32bit: bool, steps: Vec<(bool, Step)>) {
                 }
             }
             Step::Release { frame: f } => {
-                g.domain.release(frame(f), Caller::Host);
+                let _ = g.domain.release(frame(f), Caller::Host);
             }
             Step::GetRef { frame: f, writable } => {
-                if g.domain.get_ref(frame(f), writable) == 0 {
+                if g.domain.get_ref(frame(f), writable).is_ok() {
                     refs.push((at, frame(f), writable));
                 }
             }
             Step::PutRef { frame: f, writable } => g.domain.put_ref(frame(f), writable),
             Step::Gdt { frame: f, entries } => {
-                g.domain.set_gdt(0, &[frame(f), frame(f)], entries, Caller::Host);
+                let _ = g.domain.set_gdt(0, &[frame(f), frame(f)], entries, Caller::Host);
             }
             Step::Tree { first, linear } => plant(
                 g,

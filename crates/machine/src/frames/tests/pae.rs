@@ -26,7 +26,7 @@ fn an_l3_of_four_entries_is_a_base() {
     let data = g.one();
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x5000, entry(data, RW), 0, None),
-        0
+        Ok(())
     );
     assert_eq!((g.read(l1, 5), g.count(data)), (entry(data, RW), 1));
     assert_eq!(g.pin(4, l1), 0, "a level it does not have");
@@ -142,18 +142,18 @@ fn halves_of_an_entry_may_be_written_in_either_order() {
 fn a_flat_segment_is_made_to_reach_the_machine_to_phys_table() {
     let mut g = pae();
     let gdt = g.table(&[(1, 0x00cf_b200_0000_67ff | 0xf << 48), (2, 0x00c0_b200_0000_0fff)]);
-    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), 0);
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 8, Caller::Host), Ok(()));
     assert_eq!(g.read(gdt, 1) & 0xffff, 0xffff);
     assert_eq!(g.read(gdt, 2) & 0xffff, 0x0fff, "a small one stays");
     let gate = |sel: u64| sel << 16 | 0x0000_ec00 << 32 | 0x1234;
     let at = gdt.maddr() + 24;
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, at, gate(XEN_CS64.into())),
-        EINVAL
+        Err(Errno::EINVAL)
     );
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, at, gate(FLAT_COMPAT_RING1_CS.into())),
-        0
+        Ok(())
     );
     assert_eq!(
         g.read(gdt, 3),
@@ -172,13 +172,13 @@ fn no_grant_is_mapped_at_an_address_beyond_the_guests() {
         assert_eq!(
             g.domain
                 .grant_map(0, GrantAddress::Linear(va), f, 1, RW, Caller::Host),
-            EINVAL
+            Err(Errno::EINVAL)
         );
     }
     assert_eq!(
         g.domain
             .grant_map(0, GrantAddress::Linear(0x5000), f, 1, RW, Caller::Host),
-        0
+        Ok(())
     );
     assert_eq!(pte::mfn(g.read(l1, 5)), f.0);
     g.audit();
