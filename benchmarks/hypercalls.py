@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.lifecycle import DomainSession, EndKind
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
 
 ROOT = Path(__file__).parents[1]
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
@@ -99,7 +100,7 @@ def measure(kernel: Path, bits: int, calls: int) -> list[Cost]:
     session.start()
     ending = session.wait(LIMIT_S)
     session.destroy()
-    if ending is None or ending.kind is not EndKind.POWEROFF:
+    if ending is None or ending.reason is not EndReason.POWEROFF:
         raise SystemExit(f"the {bits}-bit guest did not finish: {ending}; it last said {reader.last!r}")
     costs = list(reader.costs.values())
     empty = reader.costs["empty"].ns

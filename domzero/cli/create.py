@@ -11,7 +11,8 @@ from pathlib import Path
 from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.control import config_to_json
+from domzero.dom0.life import EndReason
+from domzero.dom0.messages import to_json
 from domzero.errors import ConfigError, ImageError
 
 DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
@@ -23,7 +24,6 @@ EPILOG = """examples:
   domzero create --image debian --name guest -c"""
 
 _FILE_MAX = 1 << 20
-_EXIT = {"poweroff": 0, "crash": 3, "reboot": 4, "suspend": 5, "watchdog": 6}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -81,7 +81,7 @@ def handle(args: argparse.Namespace) -> int:
                 return status
         if args.foreground:
             after = dom0.wait_ended(domain["uuid"])
-            return _EXIT.get((after["exit"] or {}).get("reason", ""), ExitStatus.FAILED)
+            return EndReason(after["exit"]["reason"]).exit_status if after["exit"] else ExitStatus.FAILED
     return ExitStatus.OK
 
 
@@ -133,4 +133,4 @@ def read_text(path: str) -> str:
 
 def request_body(config: DomainConfig) -> Json:
     """What the API is asked for."""
-    return config_to_json(config)
+    return to_json(config)

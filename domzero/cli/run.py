@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from domzero.dom0.config import DomainConfig
-    from domzero.dom0.lifecycle import DomainSession, Ending
+    from domzero.dom0.life import End, EndReason
+    from domzero.dom0.lifecycle import DomainSession
 
 _LOG_KEPT = 120
 _AUDIT_PERIOD_S = 1.0
@@ -39,6 +40,7 @@ exit status:
   2  bad usage or bad image        5  it suspended itself
   3  it crashed                    6  its watchdog fired
   124  --timeout has passed        130, 143  ended by SIGINT (Ctrl-C, Ctrl-]), SIGTERM
+  1  anything else
 
 examples:
   domzero image fetch debian && domzero run --image debian
@@ -146,7 +148,7 @@ class _Runner:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._stop = threading.Event()
-        self._stopped_by: ExitStatus | None = None
+        self._stopped_by: EndReason | None = None
         self._unsound = False
         self._failure: BaseException | None = None
         self._log: deque[str] = deque(maxlen=_LOG_KEPT)
@@ -164,21 +166,21 @@ class _Runner:
         try:
             session = self._session(config)
             with raw:
-                status, ending = self._foreground(session, interactive=is_terminal())
+                end = self._foreground(session, interactive=is_terminal())
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        self._report(status, ending)
-        return status
+        return self._report(session, end)
 
     def _session(self, config: DomainConfig) -> DomainSession:
         from domzero.dom0.lifecycle import DomainSession
 
-        return DomainSession(config, log=self._on_log)
+        return DomainSession(config, log=self._on_log, on_restart=self._on_restart)
 
-    def _foreground(self, session: DomainSession, *, interactive: bool) -> tuple[ExitStatus, Ending | None]:
+    def _foreground(self, session: DomainSession, *, interactive: bool) -> End:
         from domzero.cli.terminal import InputReader, OutputWriter
         from domzero.dom0.console import LineFilter
+        from domzero.dom0.life import End, EndReason
 
         console = session.console
         output = OutputWriter(
@@ -186,7 +188,7 @@ class _Runner:
             transform=bytes if interactive else LineFilter(),
             hold=console.hold,
             release=console.release,
-            closed=lambda: self._end(ExitStatus.FAILED),
+            closed=lambda: self._end(EndReason.CLOSED),
         )
         console.add_sink(output.write)
         # Started in a thread: unpacking takes a second, and a signal must not have to wait for it.
@@ -194,20 +196,21 @@ class _Runner:
         starter.start()
         if self._args.audit:
             threading.Thread(target=self._audit_often, args=(session,), name="audit", daemon=True).start()
-        escape = (lambda: self._end(ExitStatus.SIGINT)) if interactive else None
+        escape = (lambda: self._end(EndReason.INTERRUPTED)) if interactive else None
         reader = InputReader(0, send=console.send, wait_room=console.wait_room, escape=escape)
         timeout = self._args.timeout
         in_time = self._stop.wait(None if timeout is None else max(0.0, self._began + timeout - time.monotonic()))
-        status = self._stopped_by if in_time else ExitStatus.TIMEOUT
+        if not in_time:
+            self._end(EndReason.TIMEOUT)
         reader.stop()
         if self._failure is not None:
             raise self._failure
-        if self._args.audit and not self._audit(session):
-            status = ExitStatus.FAILED
-        self._destroy(session, hurry=status is not None)
-        ending = session.ending
-        output.finish(10.0 if status is None else 0.2)
-        return (status if status is not None else _status_of(ending)), ending
+        if self._args.audit:
+            self._audit(session)
+        reason = self._stopped_by
+        self._destroy(session, reason)
+        output.finish(10.0 if reason is None else 0.2)
+        return session.ending or End(reason or EndReason.DESTROYED)
 
     def _audit(self, session: DomainSession) -> bool:
         """True when nothing is wrong; else it is said, once."""
@@ -221,14 +224,16 @@ class _Runner:
     def _audit_often(self, session: DomainSession) -> None:
         while not self._stop.wait(_AUDIT_PERIOD_S):
             if not self._audit(session):
-                self._end(ExitStatus.FAILED)
+                from domzero.dom0.life import EndReason
 
-    def _destroy(self, session: DomainSession, *, hurry: bool) -> None:
+                self._end(EndReason.DESTROYED)
+
+    def _destroy(self, session: DomainSession, reason: EndReason | None) -> None:
         """Ends the domain; a second is all it may take when somebody waits for that."""
-        if not hurry:
+        if reason is None:
             session.destroy()
             return
-        thread = threading.Thread(target=session.destroy, name="destroy", daemon=True)
+        thread = threading.Thread(target=session.destroy, args=(reason,), name="destroy", daemon=True)
         thread.start()
         thread.join(_GRACE_S)
 
@@ -240,13 +245,20 @@ class _Runner:
             self._failure = error
         self._stop.set()
 
-    def _end(self, status: ExitStatus) -> None:
-        if self._stopped_by is None:
-            self._stopped_by = status
+    def _end(self, reason: EndReason) -> None:
+        if self._stopped_by is None and not self._stop.is_set():
+            self._stopped_by = reason
         self._stop.set()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._end(ExitStatus.SIGINT if number == signal.SIGINT else ExitStatus.SIGTERM)
+        from domzero.dom0.life import EndReason
+
+        self._end(EndReason.INTERRUPTED if number == signal.SIGINT else EndReason.TERMINATED)
+
+    def _on_restart(self, end: End) -> None:
+        from domzero.cli.terminal import say
+
+        say(f"domzero: {_describe(end)}; it is started again")
 
     def _on_log(self, line: str) -> None:
         from domzero.cli.terminal import say
@@ -256,30 +268,36 @@ class _Runner:
         else:
             self._log.append(line)
 
-    def _report(self, status: ExitStatus, ending: Ending | None) -> None:
+    def _report(self, session: DomainSession, end: End) -> int:
+        """Says how it ended; returns the exit status."""
+        from domzero.dom0.life import EndReason
+
         seconds = time.monotonic() - self._began
         if self._unsound:
             print(f"domzero: the hypervisor's books are wrong after {seconds:.1f} s", file=sys.stderr)
-            return
-        detail = list(ending.detail) if ending is not None else []
-        if status is ExitStatus.CRASH:
+            return ExitStatus.FAILED
+        if end.reason is EndReason.CRASH:
             for line in self._log:  # the crash report is in there
                 print(shown(line), file=sys.stderr)
-        if status is not ExitStatus.OK or os.isatty(2):
-            why = f": {shown(detail[0])}" if detail and status is ExitStatus.CRASH else ""
-            print(f"domzero: {_WORDS[status]} after {seconds:.1f} s{why}", file=sys.stderr)
+        if end.reason is not EndReason.POWEROFF or os.isatty(2):
+            print(f"domzero: {_describe(end, after_s=seconds)}", file=sys.stderr)
         if self._args.json:
-            kind = ending.kind.value if ending is not None and self._stopped_by is None else _NAMES[status]
             _print_json(
                 {
-                    "ending": "timeout" if status is ExitStatus.TIMEOUT else kind,
-                    "status": int(status),
+                    "ending": end.reason.value,
+                    "status": end.reason.exit_status,
                     "seconds": round(seconds, 3),
-                    "boots": ending.boots if ending is not None else 0,
-                    "instructions": ending.instructions if ending is not None else 0,
-                    "detail": detail,
+                    "boots": session.boots,
+                    "instructions": session.instructions,
+                    "detail": list(end.detail),
                 }
             )
+        return end.reason.exit_status
+
+
+def _describe(end: End, *, after_s: float | None = None) -> str:
+    when = f" after {after_s:.1f} s" if after_s is not None else ""
+    return f"{end.reason.words}{when}" + (f": {end.detail[0]}" if end.detail else "")
 
 
 def _fill_standard_fds() -> None:
@@ -287,38 +305,6 @@ def _fill_standard_fds() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
-
-
-def _status_of(ending: Ending | None) -> ExitStatus:
-    from domzero.dom0.lifecycle import EndKind
-
-    statuses = {
-        EndKind.POWEROFF: ExitStatus.OK,
-        EndKind.REBOOT: ExitStatus.REBOOT,
-        EndKind.SUSPEND: ExitStatus.SUSPEND,
-        EndKind.CRASH: ExitStatus.CRASH,
-        EndKind.WATCHDOG: ExitStatus.WATCHDOG,
-    }
-    return statuses.get(ending.kind, ExitStatus.FAILED) if ending is not None else ExitStatus.FAILED
-
-
-_WORDS = {
-    ExitStatus.OK: "the guest powered off",
-    ExitStatus.FAILED: "stdout was closed: the guest was ended",
-    ExitStatus.CRASH: "the guest crashed",
-    ExitStatus.REBOOT: "the guest asked for a reboot",
-    ExitStatus.SUSPEND: "the guest suspended itself",
-    ExitStatus.WATCHDOG: "the guest's watchdog fired",
-    ExitStatus.TIMEOUT: "timeout: the guest was ended",
-    ExitStatus.SIGINT: "interrupted: the guest was ended",
-    ExitStatus.SIGTERM: "terminated: the guest was ended",
-}
-_NAMES = {
-    ExitStatus.FAILED: "closed",
-    ExitStatus.TIMEOUT: "timeout",
-    ExitStatus.SIGINT: "interrupted",
-    ExitStatus.SIGTERM: "terminated",
-}
 
 
 def _print_json(fields: dict[str, object]) -> None:

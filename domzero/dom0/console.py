@@ -144,11 +144,20 @@ class ConsoleRing(SharedRing):
 
     :param page: the shared page (struct xencons_interface), writable.
     :param notify: sends the event to the guest.
+    :param output: is given what the guest prints, and gives what is shown.
     """
 
-    def __init__(self, page: memoryview, console: Console, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        page: memoryview,
+        console: Console,
+        notify: Callable[[], None],
+        *,
+        output: Callable[[bytes], bytes] = bytes,
+    ) -> None:
         super().__init__(page, (_FIELDS, 4), notify)
         self._console = console
+        self._transform = output
 
     @property
     def used(self) -> bool:
@@ -166,8 +175,8 @@ class ConsoleRing(SharedRing):
 
     def _take_output(self) -> bool:
         data = self._read(_OUT, OUT_SIZE, _OUT_CONS, _OUT_PROD)
-        if data:
-            self._console.output(data)
+        if data and (shown := self._transform(data)):
+            self._console.output(shown)
         return bool(data)
 
 

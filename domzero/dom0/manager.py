@@ -13,22 +13,21 @@ from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
-from domzero.dom0.control import Json
 from domzero.dom0.hostinfo import memory_mib
+from domzero.dom0.life import DomainState, End, EndReason, after_end
+from domzero.dom0.messages import Audit, Audited, Done, Exited, GetStats, LogLine, Pause, Request, Stats, Unpause
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
-from domzero.dom0.records import DomainLog, DomainState, Exit, ExitReason, Record
-from domzero.dom0.workers import Worker, WorkerGone
+from domzero.dom0.records import DomainLog, Record
+from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
 
 ENDED_KEPT = 64
-MESSAGE_MAX = 1000
 DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
-RESTART_PAUSE_SECONDS = 1.0
 AUDIT_LINES = 1000
 
 
@@ -98,7 +97,7 @@ class Manager:
             await self._launch(record, paused=config.paused)
         except BaseException as error:
             destroyed = record.ending
-            await self._end(record, Exit(ExitReason.FAILED, str(error)), DomainState.CRASHED, keep=False)
+            await self._end(record, End(EndReason.FAILED, (str(error),)), keep=False)
             if destroyed:
                 raise BadState(f"domain {config.name} was destroyed while it was built") from error
             raise
@@ -141,12 +140,13 @@ class Manager:
         record.state = DomainState.BUILDING
         record.cpu_ns = 0
         record.memory_target_mib = record.config.memory_mib
-        worker = Worker(
+        record.started_mono = time.monotonic()
+        worker = WorkerHandle(
             self.store,
             domid,
             (f"/local/domain/{domid}", f"/vm/{record.uuid}", f"/local/domain/0/backend/console/{domid}"),
             on_console=record.console.output,
-            on_event=lambda message: self._worker_event(record, worker, message),
+            on_event=lambda event: self._worker_event(record, worker, event),
             on_gone=lambda how: self._worker_gone(record, worker, how),
         )
         record.worker = worker
@@ -168,22 +168,20 @@ class Manager:
 
     async def pause(self, record: Record) -> None:
         """Stops the domain's vCPUs."""
-        await self._ask(record, "pause")
+        await self._ask(record, Pause(), Done)
         record.state = DomainState.PAUSED
         await self._notify()
 
     async def unpause(self, record: Record) -> None:
         """Lets the domain's vCPUs go on."""
-        await self._ask(record, "unpause")
+        await self._ask(record, Unpause(), Done)
         if not record.ended:
             record.state = DomainState.RUNNING
         await self._notify()
 
     async def audit(self, record: Record) -> list[str]:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
-        answer = await self._ask(record, "audit")
-        problems = answer.get("problems")
-        return [str(line) for line in problems[:AUDIT_LINES]] if isinstance(problems, list) else []
+        return list((await self._ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
 
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""
@@ -196,9 +194,10 @@ class Manager:
             self._ended.pop(record.uuid, None)
             return
         if record.ended:
-            await self._end(record, record.exit, record.state)
+            await self._end(record, record.exit)
         else:
-            await self._end(record, Exit(ExitReason.DESTROYED, "destroyed by request"), DomainState.DESTROYED)
+            self.say(f"domain {record.name} ({record.domid}) is destroyed by request")
+            await self._end(record, End(EndReason.DESTROYED, ("by request",)))
 
     def check_changes(self, record: Record, *, name: str | None, memory_target_mib: int | None, runs: bool) -> None:
         """Raises what `rename` and `set_memory_target` would, without changing anything.
@@ -238,11 +237,11 @@ class Manager:
         if record.worker is None or record.state == DomainState.BUILDING or record.ending:
             return
         with suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
-            stats = await asyncio.wait_for(record.worker.request("stats"), STATS_SECONDS)
-            record.cpu_ns = int(stats.get("cpu_ns", record.cpu_ns))
-            state = str(stats.get("state", ""))
-            if not record.ended and record.state != DomainState.PAUSED and state in ("running", "blocked"):
-                record.state = DomainState(state)
+            stats = await asyncio.wait_for(record.worker.request(GetStats(), Stats), STATS_SECONDS)
+            record.cpu_ns = stats.cpu_ns
+            is_up = stats.state in (DomainState.RUNNING, DomainState.BLOCKED)
+            if is_up and not record.ended and record.state != DomainState.PAUSED:
+                record.state = stats.state
 
     async def wait_ended(self, record: Record, timeout: float) -> bool:
         """Waits until the domain has ended for good (or is preserved after its end), or Domain 0 shuts down."""
@@ -254,14 +253,15 @@ class Manager:
         return self._over(record)
 
     def _over(self, record: Record) -> bool:
-        return record.gone or (record.ended and not record.ending and self._preserved(record))
+        is_kept = record.following is not None and record.following.action == Action.PRESERVE
+        return record.gone or (record.ended and not record.ending and is_kept)
 
-    async def _ask(self, record: Record, op: str) -> Json:
+    async def _ask(self, record: Record, request: Request, expected: type[A]) -> A:
         self._check_runs(record)
         if record.worker is None:
             raise BadState(f"domain {record.name} is {record.state.value}")
         try:
-            return await asyncio.wait_for(record.worker.request(op), ANSWER_SECONDS)
+            return await asyncio.wait_for(record.worker.request(request, expected), ANSWER_SECONDS)
         except (TimeoutError, asyncio.TimeoutError):
             raise DomzeroError(f"the worker of domain {record.name} does not answer") from None
 
@@ -271,58 +271,43 @@ class Manager:
 
     # --- ends
 
-    def _worker_event(self, record: Record, worker: Worker, message: Json) -> None:
-        if message["event"] == "log":
-            self.log.add(str(message.get("line", "")))
-        elif message["event"] == "exit" and record.worker is worker and not record.ending and not record.ended:
-            reason = str(message.get("reason", ""))
-            record.cpu_ns = int(message.get("cpu_ns", record.cpu_ns))
-            known = next((item for item in ExitReason if item.value == reason), ExitReason.CRASH)
-            self._mark_ended(record, Exit(known, str(message.get("message", ""))[:MESSAGE_MAX]))
-            self._spawn(self._guest_ended(record))
+    def _worker_event(self, record: Record, worker: WorkerHandle, event: LogLine | Exited) -> None:
+        if isinstance(event, LogLine):
+            self.log.add(event.line)
+        elif record.worker is worker and not record.ending and not record.ended:
+            record.cpu_ns = event.cpu_ns
+            self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
 
-    def _worker_gone(self, record: Record, worker: Worker, how: str) -> None:
-        if record.worker is worker and not record.ending and record.state != DomainState.BUILDING:
-            self._say_stderr(record, worker)
-            if not record.ended:
-                self._mark_ended(record, Exit(ExitReason.CRASH, how))
-            self._spawn(self._guest_ended(record, worker_gone=True))
-
-    def _mark_ended(self, record: Record, end: Exit) -> None:
-        crashed = end.reason in (ExitReason.CRASH, ExitReason.WATCHDOG)
-        record.exit = end
-        record.state = DomainState.CRASHED if crashed else DomainState.SHUTDOWN
-
-    def _preserved(self, record: Record) -> bool:
-        return record.exit is not None and self._action(record, record.exit.reason) == Action.PRESERVE
-
-    def _action(self, record: Record, reason: ExitReason) -> Action:
-        config = record.config
-        return {
-            ExitReason.POWEROFF: config.on_poweroff,
-            ExitReason.REBOOT: config.on_reboot,
-            ExitReason.CRASH: config.on_crash,
-            ExitReason.WATCHDOG: config.on_watchdog,
-        }.get(reason, Action.DESTROY)
-
-    async def _guest_ended(self, record: Record, *, worker_gone: bool = False) -> None:
-        end = record.exit
-        if end is None or record.domid is None:
+    def _worker_gone(self, record: Record, worker: WorkerHandle, how: str) -> None:
+        if record.worker is not worker or record.ending or record.state == DomainState.BUILDING:
             return
-        self.store.domain_stopped(record.domid)
-        action = self._action(record, end.reason)
-        self.say(f"domain {record.name} ({record.domid}) ended: {end.message or end.reason.value}; {action.value}")
-        await self._notify()
-        if action == Action.RESTART and not self.closing.is_set():
-            await self._restart(record, crashed=record.state == DomainState.CRASHED)
-        elif action == Action.DESTROY or worker_gone:
-            await self._end(record, end, record.state)
+        self._say_stderr(record, worker)
+        if not record.ended:
+            self._guest_ended(record, End(EndReason.CRASH, (how,)), time.monotonic() - record.started_mono)
+        if record.following is not None and record.following.action == Action.PRESERVE:
+            self._spawn(self._end(record, record.exit))  # what was to be kept went with its process
 
-    async def _restart(self, record: Record, *, crashed: bool) -> None:
-        lived = time.time() - (record.started_at or 0)
+    def _guest_ended(self, record: Record, end: End, lived_s: float) -> None:
+        record.state = end.state
+        record.following = following = after_end(record.config, end, lived_s, record.quick_crashes)
+        record.exit = end.noted(following.note)
+        note = f" ({following.note})" if following.note else ""
+        record.quick_crashes = following.quick_crashes
+        self.say(f"domain {record.name} ({record.domid}) ended: {end.message}; {following.action.value}{note}")
+        if record.domid is not None:
+            self.store.domain_stopped(record.domid)
+        if following.action == Action.RESTART and not self.closing.is_set():
+            self._spawn(self._restart(record, following.delay_s))
+        elif following.action == Action.DESTROY:
+            self._spawn(self._end(record, record.exit))
+        else:
+            self._spawn(self._notify())
+
+    async def _restart(self, record: Record, delay_s: float) -> None:
+        await self._notify()
         await self._drop_worker(record)
-        if crashed and lived < RESTART_PAUSE_SECONDS:
-            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+        if delay_s:
+            await asyncio.sleep(delay_s)
         if record.ending or self.closing.is_set():
             return
         record.reboots += 1
@@ -330,7 +315,7 @@ class Manager:
             await self._launch(record, paused=False)
         except (DomzeroError, OSError) as error:
             self.say(f"domain {record.name} could not be started again: {error}")
-            await self._end(record, Exit(ExitReason.FAILED, str(error)), DomainState.CRASHED)
+            await self._end(record, End(EndReason.FAILED, (f"it could not be started again: {error}",)))
 
     async def _drop_worker(self, record: Record) -> None:
         worker, domid = record.worker, record.domid
@@ -342,7 +327,7 @@ class Manager:
             self.store.rm(f"/local/domain/0/backend/console/{domid}")
         self.store.rm(f"/vm/{record.uuid}")
 
-    async def _end(self, record: Record, end: Exit | None, state: DomainState, *, keep: bool = True) -> None:
+    async def _end(self, record: Record, end: End | None, *, keep: bool = True) -> None:
         if record.ending:
             async with self._changed:
                 await self._changed.wait_for(lambda: record.gone)
@@ -350,7 +335,7 @@ class Manager:
         record.ending = True
         record.exit = end
         await self._drop_worker(record)
-        record.state = state
+        record.state = end.state if end is not None else DomainState.DESTROYED
         record.gone = True
         self._live.pop(record.uuid, None)
         if keep:
@@ -366,8 +351,8 @@ class Manager:
             if record.worker is not None:
                 record.worker.kill()
         await self._notify()
-        end = Exit(ExitReason.DESTROYED, "Domain 0 shut down")
-        await asyncio.gather(*(self._end(record, end, DomainState.DESTROYED) for record in self.all()))
+        end = End(EndReason.DESTROYED, ("Domain 0 shut down",))
+        await asyncio.gather(*(self._end(record, end) for record in self.all()))
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
@@ -377,7 +362,7 @@ class Manager:
         self.log.add(f"(DOM0) {line}")
         logger.info("%s", line)
 
-    def _say_stderr(self, record: Record, worker: Worker) -> None:
+    def _say_stderr(self, record: Record, worker: WorkerHandle) -> None:
         for line in worker.stderr_text.splitlines():
             self.say(f"{record.name}: {line}")
 

@@ -5,50 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from enum import Enum
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
-from domzero.dom0.workers import Worker
+from domzero.dom0.life import DomainState, End, Next
+from domzero.dom0.worker_handle import WorkerHandle
 
 LOG_LINES = 2000
-
-
-class DomainState(str, Enum):
-    """Where a domain is in its life. The last three are ends; a preserved domain is in one and still exists."""
-
-    BUILDING = "building"
-    RUNNING = "running"
-    BLOCKED = "blocked"
-    PAUSED = "paused"
-    SHUTDOWN = "shutdown"
-    CRASHED = "crashed"
-    DESTROYED = "destroyed"
-
-
-ENDED = (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DESTROYED)
-
-
-class ExitReason(str, Enum):
-    """How a domain ended: Xen's shutdown reasons, and what Domain 0 did."""
-
-    POWEROFF = "poweroff"
-    REBOOT = "reboot"
-    SUSPEND = "suspend"
-    CRASH = "crash"
-    WATCHDOG = "watchdog"
-    SOFT_RESET = "soft_reset"
-    DESTROYED = "destroyed"
-    FAILED = "failed"
-
-
-@dataclass(slots=True)
-class Exit:
-    """An end, with a line that says more."""
-
-    reason: ExitReason
-    message: str
-    at: float = field(default_factory=time.time)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,10 +25,15 @@ class Record:
     domid: int | None = None
     state: DomainState = DomainState.BUILDING
     console: Console = field(default_factory=Console)
-    worker: Worker | None = None
-    exit: Exit | None = None
+    worker: WorkerHandle | None = None
+    exit: End | None = None
+    following: Next | None = None
+    """What comes after `exit`; None until that is decided."""
+    quick_crashes: int = 0
     created_at: float = field(default_factory=time.time)
     started_at: float | None = None
+    started_mono: float = 0.0
+    """Of the monotonic clock."""
     cpu_ns: int = 0
     memory_target_mib: int = 0
     reboots: int = 0
@@ -85,7 +53,7 @@ class Record:
     @property
     def ended(self) -> bool:
         """Whether its guest does not run any more."""
-        return self.state in ENDED
+        return self.state.is_end
 
 
 class DomainLog:

@@ -1,7 +1,7 @@
-"""A worker: the process that one domain lives in, with its ring 0, its vCPUs and its backends.
+"""A worker: the process that one start of a domain lives in, with its ring 0, its vCPUs and its back ends.
 
-`python -m domzero.dom0.worker CONTROL_FD GUEST_FD TOOLSTACK_FD PARENT_PID`, started by `workers.Worker`. It does what
-the control socket says (see `control`), and ends with that socket, or with its parent.
+`python -m domzero.dom0.worker CONTROL_FD GUEST_FD TOOLSTACK_FD PARENT_PID`, started by `worker_handle.WorkerHandle`. It
+does what the control socket says (see `messages`), and ends with that socket, or with its parent.
 """
 
 from __future__ import annotations
@@ -16,10 +16,32 @@ import sys
 import threading
 import time
 
+from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
-from domzero.dom0.control import Json, Kind, config_from_json, decode_json, encode_json, error_to_json
-from domzero.dom0.framing import FrameDecoder, encode_frame
-from domzero.dom0.guest import Guest
+from domzero.dom0.control_channel import CHUNK, ControlChannel
+from domzero.dom0.instance import Instance
+from domzero.dom0.life import EndReason
+from domzero.dom0.messages import (
+    Answer,
+    Audit,
+    Audited,
+    Done,
+    Exited,
+    FrameKind,
+    GetStats,
+    InputTaken,
+    LogLine,
+    Message,
+    MessageError,
+    Pause,
+    Refused,
+    Start,
+    Stats,
+    Stop,
+    Unpause,
+    decode,
+)
+from domzero.dom0.socket_frames import FrameDecoder
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
 from domzero.errors import ConfigError, DomzeroError
@@ -27,117 +49,88 @@ from domzero.errors import ConfigError, DomzeroError
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_CHUNK = 64 * 1024
-
-
-class ControlChannel:
-    """The socket to the Domain 0 process. Sending is safe from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._decoder = FrameDecoder()
-
-    def send(self, kind: Kind, payload: bytes) -> None:
-        """Sends a frame; when there is nobody left to send it to, the process ends."""
-        try:
-            with self._lock:
-                self._sock.sendall(encode_frame(kind, payload))
-        except OSError:
-            os._exit(0)
-
-    def send_json(self, message: Json) -> None:
-        """Sends a message."""
-        self.send(Kind.JSON, encode_json(message))
-
-    def send_console(self, data: bytes) -> None:
-        """Sends the guest's output."""
-        for start in range(0, len(data), _CHUNK):
-            self.send(Kind.CONSOLE, data[start : start + _CHUNK])
-
-    def log(self, line: str) -> None:
-        """Sends a line of the hypervisor's log."""
-        self.send_json({"event": "log", "line": line})
-
-    def frames(self) -> list[tuple[int, bytes]]:
-        """Waits for bytes; the whole frames among them. EOFError at the end."""
-        data = self._sock.recv(_CHUNK)
-        if not data:
-            raise EOFError
-        return self._decoder.feed(data)
+_DETAIL_LINES = 100
 
 
 class Worker:
     """Carries out what Domain 0 asks."""
 
-    def __init__(self, control: ControlChannel, guest_sock: socket.socket, toolstack_sock: socket.socket) -> None:
-        self._control = control
-        self._store = RemoteStore(
-            RelayConnection(toolstack_sock, name="toolstack"), RelayConnection(guest_sock, name="guest")
-        )
+    def __init__(self, control: socket.socket, guest: socket.socket, toolstack: socket.socket) -> None:
+        self._socket = control
         self._console = Console()
-        self._console.add_sink(control.send_console)
-        self._guest: Guest | None = None
-        self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `input`
+        self._channel = ControlChannel(control, hold=self._console.hold, release=self._console.release)
+        self._console.add_sink(self._channel.console)
+        self._store = RemoteStore(RelayConnection(toolstack, name="toolstack"), RelayConnection(guest, name="guest"))
+        self._instance: Instance | None = None
+        self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `InputTaken`
         threading.Thread(target=self._type, name="console-input", daemon=True).start()
 
     def run(self) -> None:
-        """Until the control socket closes or says stop."""
+        """Until the control socket closes, says stop, or says what is no message."""
+        decoder = FrameDecoder()
         try:
-            while True:
-                for kind, payload in self._control.frames():
-                    if kind == Kind.CONSOLE:
+            while data := self._socket.recv(CHUNK):
+                for kind, payload in decoder.feed(data):
+                    if kind == FrameKind.CONSOLE:
                         self._input.put(payload)
-                    elif not self._request(decode_json(payload)):
+                    elif not self._request(*decode(payload)):
+                        self._channel.finish()
                         return
-        except (EOFError, ConnectionError):
+        except ConnectionError:
             return
 
-    def _request(self, message: Json) -> bool:
-        op = message.get("op")
-        answer: Json = {"id": message.get("id")}
+    def _request(self, message: Message, request_id: int) -> bool:
+        answer: Answer
         try:
-            answer["result"] = self._do(str(op), message)
+            answer = self._do(message)
         except DomzeroError as error:
-            answer["error"] = error_to_json(error)
+            answer = Refused.of(error)
         except Exception as error:
             logger.exception("a fault of the worker")  # to stderr, which Domain 0 keeps
-            answer["error"] = {"message": f"a fault of the worker: {type(error).__name__}: {error}"}
-        self._control.send_json(answer)
-        return op != "stop"
+            answer = Refused("DomzeroError", f"a fault of the worker: {type(error).__name__}: {error}")
+        self._channel.send(answer, request_id)
+        return not isinstance(message, Stop)
 
-    def _do(self, op: str, message: Json) -> Json:
-        if op == "start":
-            if self._guest is not None:
-                raise ConfigError("this worker has its domain already")
-            config = config_from_json(message["config"])
-            self._guest = Guest(
-                config, int(message["domid"]), self._store, self._console, log=self._control.log, on_exit=self._exited
-            )
-            self._guest.start()
-            return {}
-        if op == "stop":
-            if self._guest is not None:
-                self._guest.stop()
-            return {}
-        if self._guest is None:
+    def _do(self, message: Message) -> Answer:
+        if isinstance(message, Start):
+            return self._start(message.domid, message.config)
+        instance = self._instance
+        if isinstance(message, Stop):
+            if instance is not None:
+                self._instance = None
+                instance.destroy(EndReason.DESTROYED)
+                instance.close()
+            return Done()
+        if instance is None:
             raise DomzeroError("there is no domain yet")
-        if op == "pause":
-            self._guest.pause()
-            return {}
-        if op == "unpause":
-            self._guest.unpause()
-            return {}
-        if op == "stats":
-            return self._guest.stats()
-        if op == "audit":
-            return self._guest.audit()
-        raise DomzeroError(f"unknown request: {op}")
+        if isinstance(message, Pause):
+            instance.pause()
+        elif isinstance(message, Unpause):
+            instance.unpause()
+        elif isinstance(message, GetStats):
+            return Stats(instance.state, time.process_time_ns())
+        elif isinstance(message, Audit):
+            return Audited(tuple(instance.audit()))
+        else:
+            raise MessageError(f"{type(message).__name__} is no request")
+        return Done()
 
-    def _exited(self, reason: str, message: str) -> None:
-        self._control.send_json(
-            {"event": "exit", "reason": reason, "message": message, "cpu_ns": time.process_time_ns()}
-        )
+    def _start(self, domid: int, config: DomainConfig) -> Done:
+        if self._instance is not None:
+            raise ConfigError("this worker has its domain already")
+        self._instance = Instance.build(config, self._store, self._console, domid=domid, log=self._log)
+        threading.Thread(target=self._wait, args=(self._instance,), name="exit", daemon=True).start()
+        if not config.paused:
+            self._instance.unpause()
+        return Done()
+
+    def _log(self, line: str) -> None:
+        self._channel.send(LogLine(line))
+
+    def _wait(self, instance: Instance) -> None:
+        end = instance.wait()
+        if self._instance is instance:  # else it was told to stop
+            self._channel.send(Exited(end.reason, end.detail[:_DETAIL_LINES], instance.lived_s, time.process_time_ns()))
 
     def _type(self) -> None:
         while True:
@@ -147,7 +140,7 @@ class Worker:
                 data = data[self._console.send(data) :]
                 if data:
                     self._console.wait_room(1.0)
-            self._control.send_json({"event": "input", "bytes": count})
+            self._channel.send(InputTaken(count))
 
 
 def _die_with(parent: int) -> None:
@@ -165,7 +158,12 @@ def main(arguments: list[str]) -> int:
     socks = [socket.socket(fileno=fd) for fd in (control_fd, guest_fd, toolstack_fd)]
     for sock in socks:
         sock.set_inheritable(False)
-    Worker(ControlChannel(socks[0]), socks[1], socks[2]).run()
+    try:
+        Worker(*socks).run()
+    except DomzeroError as error:
+        print(error, file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
     sys.stderr.flush()
     # Threads of vCPUs and relays need not be waited for: all that they hold goes with the process.
     os._exit(0)

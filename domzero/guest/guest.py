@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, overload
 
-from domzero.abi.sched import ShutdownReason
+from domzero.dom0.life import End, EndReason
 from domzero.errors import GuestEnded, GuestError, GuestRunning, WaitTimeout
 from domzero.guest.console import GuestConsole, Pattern, compiled, shown
 from domzero.guest.hooks import After, Before, Call, Hooks, OnTrap, Which
@@ -371,7 +371,7 @@ class Guest:
                     self._domain.unpause()
                 self._paused = True
 
-    def _on_shutdown(self, _domain: Domain, _reason: ShutdownReason) -> None:
+    def _on_shutdown(self, _domain: Domain, _reason: int) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -387,9 +387,8 @@ class Guest:
             self._domain.back_ends.settle()
             self._start.drain()
         code = self._domain.shutdown_code
-        name = "crash" if code is None else code.name.removeprefix("SHUTDOWN_")
-        crashed = tuple(self._domain.crash_report) if code is ShutdownReason.SHUTDOWN_crash else ()
-        self._end = GuestEnd(name, instructions, crashed)
+        end = End(EndReason.DESTROYED) if code is None else End.of_shutdown(code, tuple(self._domain.crash_report))
+        self._end = GuestEnd(end.reason.value, instructions, end.detail)
 
     def _check_open(self) -> None:
         if self._start is None:

@@ -12,8 +12,8 @@ from domzero.builder.image import KernelImage
 from domzero.builder.layout import plan
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
-from domzero.dom0.nodes import write_nodes
 from domzero.dom0.xenstore import RingBackend, Store
+from domzero.dom0.xenstore_nodes import write_nodes
 from domzero.errors import ResourceError
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.domain import Limits

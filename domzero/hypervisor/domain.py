@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["Domain", "DomainSpec", "Limits", "ShutdownReason"]
 
 
+def _shutdown_name(code: int) -> str:
+    try:
+        return ShutdownReason(code).name.removeprefix("SHUTDOWN_")
+    except ValueError:
+        return f"unknown reason {code}"
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Limits:
     """What a domain may use of the hypervisor's own memory; Xen's defaults (struct xen_domctl_createdomain).
@@ -87,14 +94,14 @@ class Domain:
     vm_assist: int = 0
     pause_count: int = 1
     is_dying: bool = False
-    shutdown_code: ShutdownReason | None = None
-    """Why the domain has stopped, once it has."""
-    latched_code: ShutdownReason | None = None
+    shutdown_code: int | None = None
+    """Why the domain has stopped, once it has: a ShutdownReason, or a number of 8 bits that is none."""
+    latched_code: int | None = None
     """SCHEDOP_shutdown_code: what a later shutdown will report."""
     crash_report: list[str] = field(default_factory=list)
     bug: BaseException | None = None
     """An error of ours that ended this domain: tests raise it again."""
-    on_shutdown: list[Callable[["Domain", ShutdownReason], None]] = field(default_factory=list)
+    on_shutdown: list[Callable[["Domain", int], None]] = field(default_factory=list)
     """Called once when the domain stops, with `host.lock` held; must not wait."""
     console_sink: Callable[[bytes], None] | None = None
     """Receives what the guest writes with console_io (its emergency console)."""
@@ -252,7 +259,7 @@ class Domain:
 
     # --- the end
 
-    def shutdown(self, reason: ShutdownReason) -> None:
+    def shutdown(self, reason: int) -> None:
         """The domain stops for `reason`: its vCPUs run no more, whoever waits is told. Does nothing the second time."""
         with self.host.lock:
             if self.shutdown_code is not None:
@@ -260,7 +267,7 @@ class Domain:
             if self.latched_code is not None:
                 reason = self.latched_code
             self.shutdown_code = reason
-            self.log(f"shut down: {reason.name.removeprefix('SHUTDOWN_')}")
+            self.log(f"shut down: {_shutdown_name(reason)}")
             self._kick_all()
             self.stopped.notify_all()
             for callback in list(self.on_shutdown):
@@ -292,7 +299,7 @@ class Domain:
             for vcpu in self.vcpus:
                 vcpu.poke()
 
-    def wait(self, timeout: float | None = None) -> ShutdownReason | None:
+    def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the domain has stopped. None when `timeout` seconds have passed first, or it was destroyed."""
         with self.host.lock:
             self.stopped.wait_for(lambda: self.shutdown_code is not None or self.is_dying, timeout)

@@ -16,7 +16,8 @@ from waiting import until
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
 from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
-from domzero.dom0.lifecycle import DomainSession, EndKind
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
@@ -39,6 +40,16 @@ def test_it_boots_to_a_shell_that_answers_and_powers_off(debian: Image, domzero_
         assert bad not in result.stdout
 
 
+def test_what_it_prints_early_is_logged_and_shown_once(debian: Image, domzero_run: Run) -> None:
+    early = f"{debian.cmdline} earlyprintk=xen"
+    arguments = ("--kernel", debian.kernel, "--ramdisk", debian.ramdisk, "--cmdline", early, "-v")
+    result = domzero_run(*arguments, stdin=b"poweroff\n", limit=300)
+    assert result.returncode == 0
+    for text in (b"Linux version", b"Command line:", b"Booting kernel on Xen"):
+        assert result.stdout.count(text) == 1
+        assert sum(line.startswith(b"(d1) ") and text in line for line in result.stderr.splitlines()) == 1
+
+
 def test_a_kernel_panic_is_a_crash(debian: Image, domzero_run: Run) -> None:
     result = domzero_run("--kernel", debian.kernel, "--cmdline", "console=hvc0", "--json", limit=300)
     assert b"Kernel panic - not syncing: VFS: Unable to mount root fs" in result.stdout
@@ -56,7 +67,7 @@ def test_domain_0_asks_and_it_shuts_down(debian: Image) -> None:
         assert session.store.get(f"/local/domain/{session.domid}/control/feature-poweroff") == "1"
         session.request("poweroff")
         end = session.wait(120)
-        assert end is not None and end.kind is EndKind.POWEROFF
+        assert end is not None and end.reason is EndReason.POWEROFF
         assert session.host is None or session.host.machine.audit() == []
     finally:
         session.destroy()
@@ -75,7 +86,8 @@ def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with(debian: Ima
         until(lambda: domain.hw.frames_owned <= 128 << 8)
         session.store.write(f"/local/domain/{session.domid}/memory/target", 250 << 10)
         until(lambda: domain.hw.frames_owned >= 249 << 8)
-        session.console.send(b"dd if=/dev/zero of=/tmp/full bs=1M count=100 && echo filled $((1 + 1))\n")
+        room = b"mkdir -p /t; mount -t tmpfs -o size=140m t /t"
+        session.console.send(room + b" && dd if=/dev/zero of=/t/full bs=1M count=100 && echo filled $((1 + 1))\n")
         until(lambda: b"filled 2" in session.console.history)
         assert host.audit() == []
     finally:

@@ -33,7 +33,7 @@ def boot(image: Image, seed: int) -> Seen:
     ending = session.wait(240)
     session.destroy()
     assert ending is not None
-    return Seen(bytes(console), log, ending.instructions)
+    return Seen(bytes(console), log, session.instructions)
 
 
 def test_debian_boots_the_same_to_the_instruction_with_the_same_seed_and_not_with_another(debian: Image) -> None:

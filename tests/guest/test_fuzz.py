@@ -15,7 +15,8 @@ import pytest
 from building import ROOT, build_guests
 
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.lifecycle import DomainSession, EndKind
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
 from domzero.dom0.xenstore import Store
 
 pytestmark = pytest.mark.guest
@@ -53,8 +54,8 @@ def run_one(fuzzers: Path, width: str, seed: int, vcpus: int) -> list[str]:
         domain = session.domain
         if domain is not None and domain.bug is not None:
             problems.append(f"a bug of the hypervisor: {domain.bug!r}")
-        if session.ending is not None and session.ending.kind not in (EndKind.POWEROFF, EndKind.CRASH):
-            problems.append(f"it ended by {session.ending.kind}")
+        if session.ending is not None and session.ending.reason not in (EndReason.POWEROFF, EndReason.CRASH):
+            problems.append(f"it ended by {session.ending.reason}")
     finally:
         session.destroy()
     return problems

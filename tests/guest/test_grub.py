@@ -9,7 +9,8 @@ from building import Run
 from waiting import until
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.lifecycle import DomainSession, EndKind
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
 
 pytestmark = pytest.mark.guest
 
@@ -24,7 +25,7 @@ def test_grub_comes_to_its_prompt_answers_and_halts(grub: Path, kernel: str) -> 
         until(lambda: b"(memdisk) (proc)" in session.console.history)
         session.console.send(b"halt\r")
         end = session.wait(60)
-        assert end is not None and end.kind is EndKind.POWEROFF
+        assert end is not None and end.reason is EndReason.POWEROFF
     finally:
         session.destroy()
 

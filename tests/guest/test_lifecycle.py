@@ -6,12 +6,16 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import kernels
 import pytest
 from waiting import unchanged, until
 
+from domzero.abi.sched import ShutdownReason
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.lifecycle import DomainSession, EndKind, State
+from domzero.dom0.life import DomainState, End, EndReason
+from domzero.dom0.lifecycle import DomainSession
 from domzero.dom0.xenstore import Store
 from domzero.errors import DomzeroError
 
@@ -43,14 +47,14 @@ def greeted(session: DomainSession, times: int = 1) -> None:
 def test_an_idle_domain_is_blocked_and_a_busy_one_runs(make: Make) -> None:
     session = make()
     greeted(session)
-    until(lambda: session.state is State.BLOCKED)
+    until(lambda: session.state is DomainState.BLOCKED)
     session.console.send(b"spin\n")
-    until(lambda: session.state is State.RUNNING)
+    until(lambda: session.state is DomainState.RUNNING)
 
 
 def test_a_paused_domain_does_nothing_until_it_is_unpaused(make: Make) -> None:
     session = make(paused=True)
-    assert session.state is State.PAUSED
+    assert session.state is DomainState.PAUSED
     session.console.send(b"echo yes\n")
     domain = session.domain
     assert domain is not None
@@ -59,9 +63,9 @@ def test_a_paused_domain_does_nothing_until_it_is_unpaused(make: Make) -> None:
     until(lambda: b"yes" in session.console.history)
     session.pause()
     session.pause()
-    assert session.state is State.PAUSED
+    assert session.state is DomainState.PAUSED
     session.unpause()
-    until(lambda: session.state is State.BLOCKED)
+    until(lambda: session.state is DomainState.BLOCKED)
 
 
 def test_a_request_to_power_off_reaches_the_guest_through_xenstore(make: Make) -> None:
@@ -69,7 +73,7 @@ def test_a_request_to_power_off_reaches_the_guest_through_xenstore(make: Make) -
     greeted(session)
     session.request("poweroff")
     end = session.wait(30)
-    assert end is not None and end.kind is EndKind.POWEROFF
+    assert end is not None and end.reason is EndReason.POWEROFF
     assert b"asked to poweroff" in session.console.history
 
 
@@ -100,15 +104,34 @@ def test_the_end_of_a_domain_takes_its_nodes_with_it(make: Make) -> None:
     session.destroy()
     assert session.store.ls("/local/domain") == []
     assert not session.store.exists(f"/vm/{session.config.uuid}")
-    assert session.ending is not None and session.ending.kind is EndKind.DESTROYED
+    assert session.ending is not None and session.ending.reason is EndReason.DESTROYED
 
 
-def test_a_domain_that_crashes_at_once_is_not_restarted_for_ever(make: Make) -> None:
-    session = make(on_crash=Action.RESTART)
-    session.console.send(b"crash\n")
-    end = session.wait(30)
-    assert end is not None and end.kind is EndKind.CRASH
-    assert session.boots == 1
+def test_a_domain_that_always_crashes_at_once_is_not_restarted_for_ever(tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(kernels.shutdown(ShutdownReason.SHUTDOWN_crash))
+    seen: list[End] = []
+    lines: list[str] = []
+    config = DomainConfig(kernel=str(kernel), memory_mib=16, on_crash=Action.RESTART)
+    session = DomainSession(config, log=lines.append, on_restart=seen.append)
+    session.start()
+    end = session.wait(60)
+    session.destroy()
+    assert end is not None and end.reason is EndReason.CRASH
+    assert any("not restarted: 4 starts in a row" in line for line in lines)
+    assert (session.boots, [e.reason for e in seen]) == (4, [EndReason.CRASH] * 3)
+    assert sum("started again" in line for line in lines) == 3
+
+
+def test_what_ended_a_domain_is_said_in_its_log(shell: str) -> None:
+    lines: list[str] = []
+    session = DomainSession(DomainConfig(kernel=shell, memory_mib=16), log=lines.append)
+    session.start()
+    greeted(session)
+    session.destroy(EndReason.TIMEOUT)
+    assert session.ending == End(EndReason.TIMEOUT)
+    assert [line for line in lines if "timeout" in line] == ["(XEN) d1 ended from outside: timeout"]
+    assert not any("poweroff" in line for line in lines)
 
 
 def test_a_kernel_that_is_gone_at_a_reboot_ends_the_session(make: Make, tmp_path: object, shell: str) -> None:
@@ -122,7 +145,7 @@ def test_a_kernel_that_is_gone_at_a_reboot_ends_the_session(make: Make, tmp_path
     session.request("reboot")
     end = session.wait(30)
     session.destroy()
-    assert end is not None and end.kind is EndKind.CRASH
+    assert end is not None and end.reason is EndReason.FAILED
     assert "No such file" in end.detail[0]
 
 

@@ -234,12 +234,32 @@ def test_the_terminal_is_as_before_when_the_command_ends(shell: str) -> None:
 
 def test_a_kernel_that_prints_with_console_io_alone_is_seen_on_stdout(tmp_path: Path, domzero_run: Run) -> None:
     text = b"just console_io\n"
-    poweroff = (0).to_bytes(4, "little")
-    calls = [
-        b"\xb8\x12\x00\x00\x00\x31\xff\xbe" + len(text).to_bytes(4, "little") + b"\x48\x8d\x15\x15\x00\x00\x00\x0f\x05",
-        b"\xb8\x1d\x00\x00\x00\xbf\x02\x00\x00\x00\x48\x8d\x35" + (2 + len(text)).to_bytes(4, "little") + b"\x0f\x05",
-    ]
     kernel = tmp_path / "kernel"
-    kernel.write_bytes(kernels.elf(b"".join(calls) + text + poweroff))
-    result = domzero_run("--kernel", str(kernel), *SMALL)
+    kernel.write_bytes(kernels.shutdown(0, text))
+    result = domzero_run("--kernel", str(kernel), *SMALL, "-v")
     assert (result.returncode, result.stdout) == (0, text)
+    assert b"(d1) just console_io\n" in result.stderr
+
+
+def test_a_shutdown_reason_that_xen_does_not_know_is_told_by_its_number(tmp_path: Path, domzero_run: Run) -> None:
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(kernels.shutdown(77))
+    result = domzero_run("--kernel", str(kernel), *SMALL, "--json", "--on-crash", "restart")
+    assert result.returncode == 1
+    assert b"for a reason that Xen does not know" in result.stderr and b"shutdown reason 77" in result.stderr
+    assert (ending(result.stderr)["ending"], ending(result.stderr)["boots"]) == ("unknown", 1)
+
+
+@pytest.mark.parametrize("limit", ["-f 1000", "-v 400000"])
+def test_a_start_for_which_there_is_no_room_ends_as_one_line(shell: str, limit: str) -> None:
+    command = [*COMMAND, "run", "--kernel", shell, "--memory", "512"]
+    result = subprocess.run(["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *command], capture_output=True)
+    assert result.returncode == 1
+    assert result.stderr.count(b"\n") == 1 and b"a domain of 512 MiB could not be made" in result.stderr
+
+
+def test_the_log_says_what_ended_the_guest_and_a_restart_is_said_without_a_log(shell: str, domzero_run: Run) -> None:
+    timed_out = domzero_run("--kernel", shell, *SMALL, "-v", "--timeout", "1.5")
+    assert b"(XEN) d1 ended from outside: timeout" in timed_out.stderr and b"poweroff" not in timed_out.stderr
+    again = domzero_run("--kernel", shell, *SMALL, "--timeout", "4", stdin=b"reboot\n")
+    assert b"domzero: the guest asked for a reboot; it is started again\n" in again.stderr

@@ -84,3 +84,10 @@ def bzimage(payload: bytes, *, version: int = 0x020F, trailer: bytes = b"") -> b
     struct.pack_into("<H", image, 0x206, version)
     struct.pack_into("<II", image, 0x248, 64, len(payload) + len(trailer))
     return bytes(image) + b"\x90" * 64 + payload + trailer
+
+
+def shutdown(code: int, text: bytes = b"") -> bytes:
+    """A kernel that prints a text with console_io and ends with this shutdown code."""
+    write = b"\xb8\x12\0\0\0\x31\xff\xbe" + struct.pack("<I", len(text)) + b"\x48\x8d\x15\x15\0\0\0\x0f\x05"
+    end = b"\xb8\x1d\0\0\0\xbf\x02\0\0\0\x48\x8d\x35" + struct.pack("<I", 2 + len(text)) + b"\x0f\x05"
+    return elf(write + end + text + struct.pack("<I", code))

@@ -1,16 +1,16 @@
 """Text formats, amounts, and what Domain 0 and its workers exchange."""
 
-import json
+import re
 from pathlib import Path
 
 import pytest
 
 from domzero.cli.text import duration, list_row, memory_kib, state_flags
+from domzero.dom0 import messages
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.control import config_from_json, config_to_json, error_from_json, error_to_json
-from domzero.dom0.framing import FrameDecoder, FrameError, encode_frame
 from domzero.dom0.paths import candidates, socket_for_serving
 from domzero.dom0.records import DomainLog
+from domzero.dom0.socket_frames import FrameDecoder, FrameError, encode_frame
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
 
@@ -54,14 +54,47 @@ def test_uptimes_are_xls(seconds: float, text: str) -> None:
 
 def test_a_configuration_survives_its_way_to_a_worker() -> None:
     config = DomainConfig(kernel="/k", name="n", on_crash=Action.PRESERVE, seed=7, cmdline="ü")
-    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+    start = messages.Start(7, config)
+    assert messages.decode(messages.encode(start, 5)) == (start, 5)
 
 
 @pytest.mark.parametrize("kind", [ConfigError, ImageError, DomzeroError])
 def test_an_error_survives_its_way_from_a_worker(kind: type[DomzeroError]) -> None:
-    error = error_from_json(json.loads(json.dumps(error_to_json(kind("what", key="k", hint="h")))))
+    message, _ = messages.decode(messages.encode(messages.Refused.of(kind("what", key="k", hint="h"))))
+    assert isinstance(message, messages.Refused)
+    error = message.error()
     assert type(error) is kind
     assert (error.message, error.key, error.hint) == ("what", "k", "h")
+
+
+def test_an_error_of_a_kind_that_the_other_process_does_not_know_arrives_as_the_nearest_that_it_does() -> None:
+    class Special(ImageError):
+        pass
+
+    assert type(messages.Refused.of(Special("x")).error()) is ImageError
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b"\xff", "not JSON"),
+        (b"[1]", "not an object"),
+        (b'{"type": "Pause", "id": 1}', "not an object of type, id and body"),
+        (b'{"type": "Nonsense", "id": 1, "body": {}}', "no such message: 'Nonsense'"),
+        (b'{"type": ["Pause"], "id": 1, "body": {}}', "no such message"),
+        (b'{"type": "Pause", "id": "1", "body": {}}', "id: not a int"),
+        (b'{"type": "Pause", "id": 1, "body": {"x": 1}}', "Pause: no such field: 'x'"),
+        (b'{"type": "LogLine", "id": 0, "body": {}}', "LogLine: a field is missing"),
+        (b'{"type": "LogLine", "id": 0, "body": {"line": 7}}', "LogLine.line: not a str: 7"),
+        (b'{"type": "InputTaken", "id": 0, "body": {"count": true}}', "InputTaken.count: not a int"),
+        (b'{"type": "Stats", "id": 0, "body": {"state": "odd", "cpu_ns": 1}}', "Stats.state: not a DomainState"),
+        (b'{"type": "Audited", "id": 0, "body": {"problems": "x"}}', "Audited.problems: not a list"),
+        (b'{"type": "Start", "id": 0, "body": {"domid": 1, "config": {"uuid": "x"}}}', "Start.config.uuid: not a UUID"),
+    ],
+)
+def test_what_is_no_message_is_refused_with_what_is_wrong(payload: bytes, says: str) -> None:
+    with pytest.raises(messages.MessageError, match=re.escape(says)):
+        messages.decode(payload)
 
 
 def test_frames_are_cut_from_any_chunks_and_absurd_ones_are_refused() -> None:

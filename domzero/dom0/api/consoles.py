@@ -14,7 +14,7 @@ from domzero.dom0.api.models import ConsoleInput
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.manager import BadState, Manager, NotFound
 from domzero.dom0.records import Record
-from domzero.dom0.workers import WorkerGone
+from domzero.dom0.worker_handle import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
 

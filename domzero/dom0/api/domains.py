@@ -13,8 +13,9 @@ from fastapi.responses import JSONResponse
 from domzero.dom0.api.models import AuditInfo, DesiredState, DomainCreate, DomainInfo, DomainPatch, TaskInfo
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
-from domzero.dom0.records import DomainState, Record
+from domzero.dom0.records import Record
 from domzero.errors import ConfigError, DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})

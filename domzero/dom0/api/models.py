@@ -19,8 +19,9 @@ from domzero.dom0.config import (
     Action,
     DomainConfig,
 )
+from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.names import NAME_MAX
-from domzero.dom0.records import DomainState, Exit, ExitReason, Record
+from domzero.dom0.records import Record
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
 
@@ -111,12 +112,12 @@ class DomainPatch(Model):
 class ExitInfo(Model):
     """How a domain ended, the last time if it was started again."""
 
-    reason: ExitReason
+    reason: EndReason
     message: str
     at: datetime.datetime
 
     @classmethod
-    def of(cls, end: Exit) -> ExitInfo:
+    def of(cls, end: End) -> ExitInfo:
         """From Domain 0's own record."""
         return cls(reason=end.reason, message=end.message, at=to_time(end.at))
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from domzero.dom0.framing import FrameDecoder, encode_frame
+from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.xenstore.connection import Connection
 from domzero.dom0.xenstore.wire import RingError
 from domzero.errors import DomzeroError

@@ -35,9 +35,6 @@ class StoreApi(Protocol):
     def get_perms(self, path: str) -> list[str]: ...
     def set_perms(self, path: str, *perms: str) -> None: ...
     def watch(self, path: str, callback: Callable[[str], None]) -> WatchHandle: ...
-    def introduce(self, domid: int) -> None: ...
-    def domain_stopped(self, domid: int) -> None: ...
-    def release(self, domid: int) -> None: ...
 
 
 class RemoteStore:
@@ -46,7 +43,7 @@ class RemoteStore:
     :param transport: the toolstack's own connection.
     :param guest: the connection of this worker's guest, handed out by `connect`.
 
-    `introduce`, `domain_stopped` and `release` are the business of the Domain 0 process: they do nothing here.
+    Introducing and releasing domains is the business of the Domain 0 process.
     """
 
     def __init__(self, transport: Transport, guest: Transport | None = None) -> None:
@@ -136,15 +133,6 @@ class RemoteStore:
         """Ends a watch."""
         if self._callbacks.pop(token, None) is not None:
             self._call(Op.UNWATCH, _nul(path) + _nul(token))
-
-    def introduce(self, domid: int) -> None:
-        """Nothing: the Domain 0 process does it."""
-
-    def domain_stopped(self, domid: int) -> None:
-        """Nothing: the Domain 0 process does it."""
-
-    def release(self, domid: int) -> None:
-        """Nothing: the Domain 0 process does it."""
 
     def _call(self, op: Op, payload: bytes) -> bytes:
         answer: queue.SimpleQueue[Message] = queue.SimpleQueue()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_POLL_PORTS = 128
 LINUX_WORKAROUND_NS = 100_000_000
+_REASONS = {int(reason): reason for reason in ShutdownReason}
 
 sched_op = operation(Hypercall.HYPERVISOR_sched_op, "ip", SchedOp)
 sched_op_compat = operation(
@@ -23,12 +24,9 @@ sched_op_compat = operation(
 )
 
 
-def reason_of(code: int) -> ShutdownReason:
-    """A shutdown code as Xen keeps it: 8 bits; what has no name counts as a crash."""
-    try:
-        return ShutdownReason(code & 0xFF)
-    except ValueError:
-        return ShutdownReason.SHUTDOWN_crash
+def reason_of(code: int) -> int:
+    """A shutdown code as Xen keeps it: 8 bits, whether or not it has a name."""
+    return _REASONS.get(code & 0xFF, code & 0xFF)
 
 
 @sched_op.sub(SchedOp.SCHEDOP_yield)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from xsclient import Client
 
-from domzero.dom0.framing import FrameDecoder, encode_frame
+from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.xenstore import Connection, Op, Quotas, Store, XenstoreError
 from domzero.dom0.xenstore.relay import Frame, RelayServer
 from domzero.dom0.xenstore.store import DOM0, TURN_STEPS

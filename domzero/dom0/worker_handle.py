@@ -11,13 +11,31 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.control import Json, Kind, config_to_json, decode_json, encode_json, error_from_json
-from domzero.dom0.framing import FrameDecoder, encode_frame
+from domzero.dom0.messages import (
+    Answer,
+    Audited,
+    Done,
+    Exited,
+    FrameKind,
+    InputTaken,
+    LogLine,
+    Message,
+    MessageError,
+    Refused,
+    Request,
+    Start,
+    Stats,
+    Stop,
+    decode,
+    encode,
+)
+from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.xenstore import Connection, Store
 from domzero.dom0.xenstore.relay import RelayServer
-from domzero.errors import DomzeroError
+from domzero.errors import DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +45,18 @@ INPUT_AHEAD = 16 * 1024
 STOP_GRACE_SECONDS = 0.7
 
 
-class WorkerGone(DomzeroError):
+A = TypeVar("A", Done, Stats, Audited)
+
+
+class WorkerGone(ResourceError):
     """The worker process has ended."""
 
 
-class Worker(asyncio.Protocol):
+class WorkerHandle(asyncio.Protocol):
     """One worker process. Its callbacks run in the event loop.
 
     :param on_console: the guest's output.
-    :param on_event: `log` and `exit` messages.
+    :param on_event: its log, and the guest's end.
     :param on_gone: the process has ended without being told to; with a line that says how.
     """
 
@@ -46,7 +67,7 @@ class Worker(asyncio.Protocol):
         scope: tuple[str, ...],
         *,
         on_console: Callable[[bytes], None],
-        on_event: Callable[[Json], None],
+        on_event: Callable[[LogLine | Exited], None],
         on_gone: Callable[[str], None],
     ) -> None:
         self.domid = domid
@@ -57,7 +78,7 @@ class Worker(asyncio.Protocol):
         self._on_gone = on_gone
         self._decoder = FrameDecoder()
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._relays: list[RelayServer] = []
@@ -102,24 +123,29 @@ class Worker(asyncio.Protocol):
         for sock, connection in ((ours[1], guest), (ours[2], toolstack)):
             self._relays.append(await RelayServer.start(sock, connection))
         try:
-            await self.request("start", domid=self.domid, config=config_to_json(config))
+            await self.request(Start(self.domid, config), Done)
         except WorkerGone:
             status = await self._process.wait()
             await self._watcher
             raise WorkerGone(self._how_it_ended(status)) from None
 
-    async def request(self, op: str, **arguments: object) -> Json:
+    async def request(self, request: Request, expected: type[A]) -> A:
         """Asks the worker; raises the error that it answers, or WorkerGone."""
         if self._transport is None:
             raise WorkerGone("its worker process has ended")
         request_id = next(self._ids)
-        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
-        self._send(Kind.JSON, encode_json({"id": request_id, "op": op, **arguments}))
+        self._send(FrameKind.MESSAGE, encode(request, request_id))
         try:
-            return await future
+            answer = await future
         finally:
             self._waiting.pop(request_id, None)
+        if isinstance(answer, Refused):
+            raise answer.error()
+        if not isinstance(answer, expected):
+            raise MessageError(f"{type(answer).__name__} is no answer to {type(request).__name__}")
+        return answer
 
     async def console_input(self, data: bytes) -> None:
         """Types on the guest's console; waits while the guest is behind with reading. WorkerGone."""
@@ -131,7 +157,7 @@ class Worker(asyncio.Protocol):
                 raise WorkerGone("its worker process has ended")
             chunk = data[start : start + INPUT_CHUNK]
             self._unread_input += len(chunk)
-            self._send(Kind.CONSOLE, chunk)
+            self._send(FrameKind.CONSOLE, chunk)
 
     async def stop(self) -> None:
         """Ends the process, by force if it must be, and all that belongs to it."""
@@ -139,7 +165,7 @@ class Worker(asyncio.Protocol):
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self.request("stop"), STOP_GRACE_SECONDS)
+                await asyncio.wait_for(self.request(Stop(), Done), STOP_GRACE_SECONDS)
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(process.wait(), STOP_GRACE_SECONDS / 2)
             self.kill()
@@ -166,10 +192,12 @@ class Worker(asyncio.Protocol):
         """asyncio: frames of the worker."""
         try:
             for kind, payload in self._decoder.feed(data):
-                if kind == Kind.CONSOLE:
+                if kind == FrameKind.CONSOLE:
                     self._on_console(payload)
-                elif kind == Kind.JSON:
-                    self._message(decode_json(payload))
+                elif kind == FrameKind.MESSAGE:
+                    self._message(*decode(payload))
+                else:
+                    raise MessageError(f"a frame of the unknown kind {kind}")
         except DomzeroError as error:
             logger.error("the worker of domain %d talks nonsense: %s", self.domid, error)
             self.kill()
@@ -182,23 +210,20 @@ class Worker(asyncio.Protocol):
             if not future.done():
                 future.set_exception(WorkerGone("its worker process has ended"))
 
-    def _message(self, message: Json) -> None:
-        if message.get("event") == "input":
-            self._unread_input -= int(message.get("bytes", 0))
+    def _message(self, message: Message, request_id: int) -> None:
+        if isinstance(message, InputTaken):
+            self._unread_input -= message.count
             self._input_taken.set()
-            return
-        if "event" in message:
+        elif isinstance(message, LogLine | Exited):
             self._on_event(message)
-            return
-        future = self._waiting.get(int(message.get("id", 0)))
-        if future is None or future.done():
-            return
-        if "error" in message:
-            future.set_exception(error_from_json(message["error"]))
+        elif isinstance(message, Done | Stats | Audited | Refused):
+            future = self._waiting.get(request_id)
+            if future is not None and not future.done():
+                future.set_result(message)
         else:
-            future.set_result(message.get("result") or {})
+            raise MessageError(f"{type(message).__name__} is a request")
 
-    def _send(self, kind: Kind, payload: bytes) -> None:
+    def _send(self, kind: FrameKind, payload: bytes) -> None:
         if self._transport is not None:
             self._transport.write(encode_frame(kind, payload))
 

@@ -1,0 +1,258 @@
+"""One start of a domain: its hypervisor, its memory and its back ends, from its kernel to its end.
+
+It has no policy: what comes after the end is decided by `lifecycle.DomainSession` in `domzero run`, and by
+`manager.Manager` in Domain 0.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from domzero import _machine
+from domzero.abi.xen import PAGE_SHIFT
+from domzero.builder.domain import build_domain
+from domzero.builder.files import FILE_MAX, read_file
+from domzero.builder.image import KernelImage, load_kernel
+from domzero.builder.layout import plan
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.emergency import EmergencyConsole
+from domzero.dom0.life import DomainState, End, EndReason
+from domzero.dom0.xenstore import RingBackend
+from domzero.dom0.xenstore.remote import StoreApi
+from domzero.dom0.xenstore_nodes import write_nodes
+from domzero.errors import DomzeroError, ResourceError
+from domzero.hypervisor.clock import Clock
+from domzero.hypervisor.domain import Domain, Limits
+from domzero.hypervisor.evtchn import BackendPort
+from domzero.hypervisor.host import Host
+
+
+class Instance:
+    """Made by `build`; paused until `unpause`. Methods may be called from any thread but a vCPU's."""
+
+    def __init__(
+        self,
+        host: Host,
+        domain: Domain,
+        console: Console,
+        rings: tuple[RingBackend, ConsoleRing],
+        ports: tuple[BackendPort, ...],
+        emergency: EmergencyConsole,
+    ) -> None:
+        self.host = host
+        self.domain = domain
+        self.built_at = time.monotonic()
+        self._console = console
+        self._store_ring, self._console_ring = rings
+        self._ports = ports
+        self._emergency = emergency
+        self._lock = threading.RLock()
+        self._is_paused = True
+        self._forced: EndReason | None = None
+        self._end: End | None = None
+        self._lived_s = 0.0
+        self._is_closed = False
+
+    @classmethod
+    def build(
+        cls,
+        config: DomainConfig,
+        store: StoreApi,
+        console: Console,
+        *,
+        domid: int,
+        log: Callable[[str], None] | None = None,
+        clock: Clock | None = None,
+    ) -> Instance:
+        """Reads the images, makes a hypervisor with the domain in it, and its back ends; writes its nodes.
+
+        :param store: what `domid` will find in xenstore; introducing and releasing it is the caller's.
+        :raises DomzeroError: a bad image, or something is used up; nothing is left then.
+        """
+        with _refusals(config):
+            image, ramdisk = _load(config)
+            host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
+            try:
+                return cls._build(host, config, image, ramdisk, store, console, domid, log)
+            except BaseException:
+                host.close()
+                raise
+
+    @classmethod
+    def _build(
+        cls,
+        host: Host,
+        config: DomainConfig,
+        image: KernelImage,
+        ramdisk: bytes,
+        store: StoreApi,
+        console: Console,
+        domid: int,
+        log: Callable[[str], None] | None,
+    ) -> Instance:
+        built = build_domain(
+            host,
+            image,
+            pages=_pages(config.memory_mib),
+            max_pages=_pages(config.static_max_mib),
+            vcpus=config.vcpus,
+            cmdline=config.cmdline,
+            ramdisk=ramdisk,
+            name=config.name,
+            uuid=config.uuid,
+            domid=domid,
+            limits=Limits(
+                event_channels=config.max_event_channels,
+                grant_frames=config.max_grant_frames,
+                maptrack_frames=config.max_maptrack_frames,
+                grant_version=config.max_grant_version,
+            ),
+        )
+        write_nodes(store, config, domid, built.store, built.console)
+        connection = store.connect(domid)
+        store_ring, store_port = built.store.connect(lambda page, notify: RingBackend(page, connection, notify))
+        emergency = EmergencyConsole(domid, console, lambda: console_ring.used, log)
+        console_ring, console_port = built.console.connect(
+            lambda page, notify: ConsoleRing(page, console, notify, output=emergency.unrepeated)
+        )
+        built.domain.console_sink = emergency.write
+        console.attach(console_ring)
+        rings = (store_ring, console_ring)
+        return cls(host, built.domain, console, rings, (store_port, console_port), emergency)
+
+    @property
+    def domid(self) -> int:
+        """Its number."""
+        return self.domain.domid
+
+    @property
+    def end(self) -> End | None:
+        """How it ended, once it has."""
+        return self._end
+
+    @property
+    def lived_s(self) -> float:
+        """Seconds from the end of its building to its end, or to now."""
+        return self._lived_s if self._end is not None else time.monotonic() - self.built_at
+
+    @property
+    def instructions(self) -> int:
+        """Executed by its vCPUs."""
+        return sum(vcpu.hw.instructions for vcpu in self.domain.vcpus)
+
+    @property
+    def state(self) -> DomainState:
+        """What it is doing now."""
+        end = self._end
+        if end is not None:
+            return end.state
+        domain = self.domain
+        if domain.shutdown_code is not None:
+            return End.of_shutdown(domain.shutdown_code).state
+        if domain.pause_count:
+            return DomainState.PAUSED
+        is_idle = all(vcpu.is_blocked or vcpu.is_down for vcpu in domain.vcpus)
+        return DomainState.BLOCKED if is_idle else DomainState.RUNNING
+
+    def pause(self) -> None:
+        """Stops the vCPUs until `unpause`; nothing happens if they are stopped."""
+        with self._lock:
+            if not self._is_paused and not self._is_closed:
+                self._is_paused = True
+                self.domain.pause()
+
+    def unpause(self) -> None:
+        """Lets the vCPUs run; nothing happens if they do."""
+        with self._lock:
+            if self._is_paused and not self._is_closed:
+                self._is_paused = False
+                self.domain.unpause()
+
+    def destroy(self, reason: EndReason) -> None:
+        """Ends it at once, unless it has ended; `wait` returns.
+
+        :param reason: one of those that are forced.
+        """
+        with self._lock:
+            if self._is_closed or self._forced is not None or self.domain.shutdown_code is not None:
+                return
+            self._forced = reason
+            self.domain.log(f"ended from outside: {reason.value}")
+        self.domain.stop_threads()
+
+    def wait(self) -> End:
+        """Waits for the end; no vCPU is in the guest any more then, and its last words are in the console."""
+        domain = self.domain
+        code = domain.wait()
+        with self._lock:
+            if self._end is None:
+                self._lived_s = time.monotonic() - self.built_at
+                if code is not None:
+                    domain.pause()  # returns when no vCPU is in the guest any more
+                    domain.back_ends.settle()
+                if not self._is_closed:
+                    self._console_ring.drain()
+                    self._console.output(self._emergency.unfinished())
+                    self._emergency.finish()
+                self._end = (
+                    End(self._forced or EndReason.DESTROYED)
+                    if code is None
+                    else End.of_shutdown(code, tuple(domain.crash_report))
+                )
+            return self._end
+
+    def audit(self) -> list[str]:
+        """Where the hypervisor's books are wrong (`Host.audit`); nothing when all has been given back."""
+        with self._lock:  # it is not taken apart meanwhile
+            return [] if self._is_closed else self.host.audit()
+
+    def close(self) -> None:
+        """Gives back all that it has."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._console.attach(None)
+            self._console_ring.close()
+            self._store_ring.close()
+            for port in self._ports:
+                port.close()
+            self.host.close()
+
+
+def _pages(mib: int) -> int:
+    return mib << (20 - PAGE_SHIFT)
+
+
+def _load(config: DomainConfig) -> tuple[KernelImage, bytes]:
+    """Reads the images and checks that they fit, before anything is made."""
+    limit = min(FILE_MAX, config.memory_mib << 20)
+    ramdisk = read_file(config.ramdisk, "ramdisk", limit) if config.ramdisk else b""
+    image = load_kernel(config.kernel)
+    plan(image, _pages(config.memory_mib), len(ramdisk))
+    return image, ramdisk
+
+
+@contextmanager
+def _refusals(config: DomainConfig) -> Iterator[None]:
+    """What this machine cannot give is one clear error, whoever says so: the kernel, Python, or the machine crate."""
+    try:
+        yield
+    except DomzeroError:
+        raise
+    except (MemoryError, OverflowError, OSError, _machine.MachineError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "thread" not in str(error):
+            raise
+        reason = str(error) or type(error).__name__
+        raise ResourceError(
+            f"a domain of {config.static_max_mib} MiB could not be made: {reason}",
+            key="memory",
+            hint="see `free -m`, `ulimit -v`, `ulimit -f` and `ulimit -u`",
+        ) from error
+
+
+__all__ = ["Instance"]

@@ -1,0 +1,242 @@
+"""What the Domain 0 process and a worker say to each other, over the worker's control socket.
+
+A frame (`socket_frames`) is a message, or console bytes as they are. A message is one of the dataclasses here; a
+request has an identifier, which its answer repeats. What is no message raises `MessageError` with what is wrong: the
+other end is at fault, and is ended for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+import uuid
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Any, TypeAlias, TypeVar
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.life import DomainState, EndReason
+from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
+
+Json: TypeAlias = "dict[str, Any]"
+T = TypeVar("T")
+
+
+class FrameKind(IntEnum):
+    """What a frame carries."""
+
+    MESSAGE = 0
+    CONSOLE = 1
+
+
+class MessageError(DomzeroError):
+    """The other end says what is no message."""
+
+
+# --- requests, from the Domain 0 process
+
+
+@dataclass(slots=True, frozen=True)
+class Start:
+    """Build the domain and let it run, unless it is to be paused. Answer: Done."""
+
+    domid: int
+    config: DomainConfig
+
+
+@dataclass(slots=True, frozen=True)
+class Pause:
+    """Stop the vCPUs. Answer: Done."""
+
+
+@dataclass(slots=True, frozen=True)
+class Unpause:
+    """Let the vCPUs go on. Answer: Done."""
+
+
+@dataclass(slots=True, frozen=True)
+class GetStats:
+    """Answer: Stats."""
+
+
+@dataclass(slots=True, frozen=True)
+class Audit:
+    """Let the hypervisor count everything again. Answer: Audited."""
+
+
+@dataclass(slots=True, frozen=True)
+class Stop:
+    """End, without asking the guest. Answer: Done."""
+
+
+# --- answers, from the worker
+
+
+@dataclass(slots=True, frozen=True)
+class Done:
+    """It is done."""
+
+
+@dataclass(slots=True, frozen=True)
+class Stats:
+    """The domain's state, and the processor time of the whole worker: the guest's and that of its back ends."""
+
+    state: DomainState
+    cpu_ns: int
+
+
+@dataclass(slots=True, frozen=True)
+class Audited:
+    """Where the hypervisor's books are wrong, a line each."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Refused:
+    """It could not be done: the error that the request raises."""
+
+    kind: str
+    message: str
+    key: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, error: DomzeroError) -> Refused:
+        """From an error, of which the other process knows the nearest kind."""
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _ERRORS)
+        return cls(kind, error.message, error.key, error.hint)
+
+    def error(self) -> DomzeroError:
+        """The error to raise."""
+        return _ERRORS.get(self.kind, DomzeroError)(self.message, key=self.key, hint=self.hint)
+
+
+_ERRORS: dict[str, type[DomzeroError]] = {
+    kind.__name__: kind for kind in (ConfigError, ImageError, ResourceError, DomzeroError)
+}
+
+
+# --- events, from the worker
+
+
+@dataclass(slots=True, frozen=True)
+class LogLine:
+    """A line of the hypervisor's log."""
+
+    line: str
+
+
+@dataclass(slots=True, frozen=True)
+class Exited:
+    """The guest has ended; its last words have been sent."""
+
+    reason: EndReason
+    detail: tuple[str, ...]
+    lived_s: float
+    cpu_ns: int
+
+
+@dataclass(slots=True, frozen=True)
+class InputTaken:
+    """So many bytes of console input are in the guest's queue, and more may come."""
+
+    count: int
+
+
+Request: TypeAlias = Start | Pause | Unpause | GetStats | Audit | Stop
+Answer: TypeAlias = Done | Stats | Audited | Refused
+Event: TypeAlias = LogLine | Exited | InputTaken
+Message: TypeAlias = Request | Answer | Event
+
+_MESSAGES: dict[str, type[Any]] = {
+    kind.__name__: kind for union in (Request, Answer, Event) for kind in typing.get_args(union)
+}
+
+
+def encode(message: Message, request_id: int = 0) -> bytes:
+    """A message as the payload of a frame; `request_id` in a request and in its answer."""
+    body = {"type": type(message).__name__, "id": request_id, "body": to_json(message)}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def decode(payload: bytes) -> tuple[Message, int]:
+    """The message in a frame's payload, and its request's identifier. MessageError."""
+    try:
+        outer = json.loads(payload)
+    except ValueError as error:  # also bytes that are no UTF-8
+        raise MessageError(f"not JSON: {error}") from error
+    if not isinstance(outer, dict) or outer.keys() != {"type", "id", "body"}:
+        raise MessageError("not an object of type, id and body")
+    name, request_id = outer["type"], outer["id"]
+    kind = _MESSAGES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise MessageError(f"no such message: {name!r}")
+    message: Message = from_json(kind, outer["body"], name)
+    return message, _value(int, request_id, "id")
+
+
+# --- dataclasses as JSON, checked against their annotations
+
+
+def to_json(instance: Any) -> Json:
+    """A dataclass as a JSON object: enums by value, UUIDs as text, tuples as lists."""
+    return {field.name: _plain(getattr(instance, field.name)) for field in dataclasses.fields(instance)}
+
+
+def from_json(kind: type[T], data: object, where: str) -> T:
+    """The dataclass that `to_json` described; fields with defaults may be missing. MessageError says which is wrong."""
+    if not isinstance(data, dict):
+        raise MessageError(f"{where}: not an object")
+    hints = _hints(typing.cast("Any", kind))
+    values = {}
+    for name, value in data.items():
+        if name not in hints:
+            raise MessageError(f"{where}: no such field: {name!r}")
+        values[name] = _value(hints[name], value, f"{where}.{name}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise MessageError(f"{where}: a field is missing") from error
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return to_json(value) if dataclasses.is_dataclass(value) else value
+
+
+def _value(kind: Any, value: object, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType or origin is typing.Union:  # "X | None" is all there is
+        return None if value is None else _value(typing.get_args(kind)[0], value, where)
+    if origin in (tuple, list):
+        if not isinstance(value, list):
+            raise MessageError(f"{where}: not a list")
+        return origin(_value(typing.get_args(kind)[0], item, where) for item in value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_json(kind, value, where)
+    if kind is float and type(value) in (int, float):
+        return value
+    if kind in (str, int, bool):
+        if type(value) is kind:
+            return value
+    elif isinstance(value, str):
+        try:
+            return kind(value)  # an enum of text, or a UUID
+        except ValueError:
+            pass
+    raise MessageError(f"{where}: not a {kind.__name__}: {value!r:.100}")

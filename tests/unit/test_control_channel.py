@@ -1,0 +1,72 @@
+"""The worker's end of the control socket: nothing waits for a Domain 0 that does not read, and nothing is lost."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from waiting import until
+
+from domzero.dom0.console import Console
+from domzero.dom0.control_channel import LOG_LINES_QUEUED, ControlChannel
+from domzero.dom0.life import EndReason
+from domzero.dom0.messages import Exited, FrameKind, LogLine, Message, decode
+from domzero.dom0.socket_frames import FrameDecoder
+
+
+class Ends:
+    """The channel with a console, and what Domain 0 reads."""
+
+    def __init__(self) -> None:
+        self.theirs, ours = socket.socketpair()
+        self.ours = ours
+        self.console = Console()
+        self.channel = ControlChannel(ours, hold=self.console.hold, release=self.console.release)
+        self.console.add_sink(self.channel.console)
+        self._decoder = FrameDecoder()
+        self.text = b""
+        self.messages: list[Message] = []
+
+    def read(self) -> None:
+        for kind, payload in self._decoder.feed(self.theirs.recv(1 << 20)):
+            if kind == FrameKind.CONSOLE:
+                self.text += payload
+            else:
+                self.messages.append(decode(payload)[0])
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.channel.finish()
+    ends.ours.close()
+    ends.theirs.close()
+
+
+def test_a_stalled_reader_holds_the_guest_and_gets_everything_in_order_later(ends: Ends) -> None:
+    sent = b""
+    while not ends.console.held:  # a guest prints while it may, 2 KiB at a time: this returns, whoever reads
+        chunk = f"{len(sent):08}".encode() * 256
+        ends.console.output(chunk)
+        sent += chunk
+    assert len(sent) < 4 << 20  # what the kernel's socket takes, and the queue
+    ends.channel.send(Exited(EndReason.POWEROFF, (), 1.0, 0))
+    while not ends.messages:
+        ends.read()
+    assert ends.text == sent
+    until(lambda: not ends.console.held)
+
+
+def test_lines_of_the_log_that_nobody_reads_are_dropped_and_counted(ends: Ends) -> None:
+    total = 50 * LOG_LINES_QUEUED
+    for number in range(total):
+        ends.channel.send(LogLine(str(number)))
+    ends.channel.send(Exited(EndReason.CRASH, ("why",), 1.0, 0))
+    while not any(isinstance(message, Exited) for message in ends.messages):
+        ends.read()
+    lines = [message.line for message in ends.messages if isinstance(message, LogLine)]
+    notes = [line for line in lines if "were dropped" in line]
+    assert notes
+    assert len(lines) - len(notes) + sum(int(note.split()[0].strip("(")) for note in notes) == total
