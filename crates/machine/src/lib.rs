@@ -14,6 +14,7 @@ pub mod mmu;
 pub mod pv;
 pub mod random;
 pub mod shared;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use frames::{DomId, Domain, Machine};

@@ -274,11 +274,6 @@ impl BlockCache {
         self.map.clear();
         self.frames.clear();
     }
-
-    /// True if some block was made from bytes of `mfn`.
-    pub fn has_frame(&self, mfn: Mfn) -> bool {
-        self.frames.contains_key(&mfn.0)
-    }
 }
 
 fn kill(r: &Record) {

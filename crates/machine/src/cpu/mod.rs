@@ -3,25 +3,25 @@
 //! Contract between the files of this folder (see docs/internals/contract.md): `exec/*` reach guest registers and memory
 //! only through the methods of [`Cpu`]; nothing is committed before the last possible fault of an instruction.
 
-pub mod access;
-pub mod block;
-pub mod code;
+pub(crate) mod access;
+pub(crate) mod block;
+pub(crate) mod code;
 mod compat;
 pub mod debug;
 pub mod decode;
 pub mod exec;
 pub mod fault;
-pub mod flags;
-pub mod hidden;
+pub(crate) mod flags;
+pub(crate) mod hidden;
 pub(crate) mod jumps;
 pub mod platform;
-pub mod regs;
-pub mod run;
+pub(crate) mod regs;
+pub(crate) mod run;
 mod scalar;
 pub mod segment;
 #[cfg(test)]
 mod tests;
-pub mod views;
+pub(crate) mod views;
 pub mod x87state;
 
 pub use scalar::Scalar;

@@ -12,7 +12,7 @@ mod info;
 mod machine;
 mod memory;
 mod op;
-pub mod segdesc;
+pub(crate) mod segdesc;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -1,4 +1,4 @@
 //! Page walks and the software TLB.
 
-pub mod tlb;
+pub(crate) mod tlb;
 pub mod walk;

@@ -171,10 +171,6 @@ impl<P: PerView> Views<P> {
         self.list.iter_mut().map(|v| &mut v.beside)
     }
 
-    pub fn current_index(&self) -> usize {
-        self.current
-    }
-
     pub fn key(&self) -> Option<ViewKey> {
         self.list[self.current].key
     }

@@ -13,7 +13,7 @@ mod io;
 mod iret;
 mod mmu_glue;
 pub mod mmu_ops;
-pub mod mmuext;
+pub(crate) mod mmuext;
 mod platform;
 mod pv32;
 mod run;

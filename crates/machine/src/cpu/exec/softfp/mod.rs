@@ -312,7 +312,6 @@ pub fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) ->
 pub trait Format {
     const P: u32;
     const EBITS: u32;
-    const WIDTH: u32 = Self::P + Self::EBITS;
     const EMASK: u64 = (1 << Self::EBITS) - 1;
     const BIAS: i32 = (1 << (Self::EBITS - 1)) - 1;
     const SIGN: u64 = 1 << (Self::P + Self::EBITS - 1);

@@ -35,7 +35,7 @@ fn agree<F: Format>(is_nan: fn(u64) -> bool) {
         (F::mul, arith::mul),
         (F::div, arith::div),
     ];
-    for (a, b) in operands(F::WIDTH) {
+    for (a, b) in operands(F::P + F::EBITS) {
         for (host, core) in all {
             let mut env = Env::sse(0x1f80);
             let res = core(&mut env, &unpack::<F>(a, false), &unpack::<F>(b, false));
