@@ -23,7 +23,7 @@ OPEN = "not as Xen does it yet"
 ALLOWED = [
     (r"capabilities|cpuid |.*rdmsr 0x(8b|ce|c0010015|c001001f)$|(kernel|user) xgetbv", MODEL),
     (r"(kernel|user) (xsetbv|vmrun|vmload|vmsave|stgi|clgi|invlpga|sysexit|sysenter|rdpid|invpcid)$", MODEL),
-    (r"(rdmsr|wrmsr) 0x(1a0|140|c0000080|c001001f|c0011029)\b", MODEL),
+    (r"(rdmsr|wrmsr) 0x(1a0|140|c0000080|c001001f|c0011019|c0011029)\b", MODEL),
     (r"(kernel|user) (int\d+|int1_long|icebp|lock_mov|clflush_null|emms with TS|smsw)$", QEMU),
     (r"(kernel|user) (push|jump)_noncanonical$", QEMU),
     (r"(kernel|user) mov_(from|to)_cr[15]$|.*(kernel|user) far return |(kernel|user) popf_ac|kernel jump_m2p", QEMU),

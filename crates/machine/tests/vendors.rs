@@ -143,6 +143,22 @@ fn far_pointers_have_64_bit_offsets_on_intel_only() {
 }
 
 #[test]
+fn a_lock_prefix_makes_no_access_to_cr8_of_one_to_cr0() {
+    // AMD's AltMovCr8, which CPUID does not show.
+    for vendor in [Amd, Intel] {
+        for code in [&[0xf0, 0x0f, 0x20, 0xc0][..], &[0x90, 0xf0, 0x0f, 0x22, 0xc0]] {
+            for slow in [false, true] {
+                let mut vm = vm(vendor, slow, code);
+                assert_eq!(vm.run(10), Stop::Trap(Trap::Fault(Fault::ud())));
+                assert_eq!(vm.cpu.rip, CODE + code.len() as u64 - 4);
+            }
+        }
+        let mut vm = vm(vendor, false, &[0x44, 0x0f, 0x20, 0xc0]);
+        assert!(matches!(vm.run(1), Stop::Trap(Trap::Priv { .. })));
+    }
+}
+
+#[test]
 fn the_vendor_is_that_of_the_cpuid_table_and_code_is_decoded_afresh_when_it_changes() {
     let row = |b: &[u8; 12]| {
         let word = |n: usize| u32::from_le_bytes([b[n], b[n + 1], b[n + 2], b[n + 3]]);

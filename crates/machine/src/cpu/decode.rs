@@ -301,10 +301,20 @@ impl Cpu {
     }
 }
 
+/// Whether the decoder took a LOCK prefix before an access to CR0 for one to CR8. AMD's processors have that (AltMovCr8);
+/// CPUID does not show it.
+fn is_alternative_cr8(bits: u32, vendor: Vendor, i: &Instruction, bytes: &[u8]) -> bool {
+    let cr8 = i.op0_register() == Register::CR8 || i.op1_register() == Register::CR8;
+    vendor == Vendor::Amd && cr8 && decode_one(bits, Vendor::Intel, bytes, 0).is_err()
+}
+
 fn decode_one(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
     let mut d = Decoder::with_ip(bits, bytes, ip, vendor.options());
     let i = d.decode();
     match d.last_error() {
+        DecoderError::None if is_alternative_cr8(bits, vendor, &i, bytes) => {
+            Err(DecoderError::InvalidInstruction)
+        }
         DecoderError::None => Ok(i),
         e => Err(e),
     }
@@ -316,8 +326,10 @@ fn decode_all(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64, max: usize) -> (
     let mut out = Vec::with_capacity(16);
     let mut end = 0;
     while out.len() < max && d.can_decode() {
+        let at = d.position();
         let i = d.decode();
-        if d.last_error() != DecoderError::None {
+        let valid = d.last_error() == DecoderError::None;
+        if !valid || is_alternative_cr8(bits, vendor, &i, bytes.get(at..).unwrap_or_default()) {
             break;
         }
         end = d.position();
