@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from domzero.abi.grant_table import GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE
 from domzero.abi.xen import PAGE_SHIFT
 from domzero.builder.image import KernelImage
-from domzero.builder.layout import Layout
+from domzero.builder.layout import Layout, little_room
 from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.domain import Domain, DomainSpec, Limits
 from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
@@ -125,6 +125,8 @@ def _fill(host: Host, domain: Domain, image: KernelImage, pages: int, cmdline: s
     built = build_pv(host.machine, domain.hw, domain.vcpus[0].hw, image, start, host.memory)
     domain.grants.seed(GNTTAB_RESERVED_CONSOLE, built.console_mfn)
     domain.grants.seed(GNTTAB_RESERVED_XENSTORE, built.store_mfn)
+    if (room := little_room(pages, built.layout, len(ramdisk))) is not None:
+        host.log(room)
     store = RingPage(domain, built.store_mfn, store_port, host.frame_view(built.store_mfn))
     console = RingPage(domain, built.console_mfn, console_port, host.frame_view(built.console_mfn))
     with host.lock:

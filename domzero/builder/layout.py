@@ -18,6 +18,9 @@ from domzero.errors import ImageError
 
 PADDING_MIN = 512 << 10
 END_ALIGN = 4 << 20
+ROOM_MIN = 4 << 20
+SMALL_KERNEL = 16 << 20
+"""Kernels below this size are made for little memory."""
 
 TableKey = tuple[int, int]
 """A page table: its level, and what its addresses have in common (va >> shift of one entry of the level above)."""
@@ -174,6 +177,21 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
         tables=tables,
         is_32bit=is_32bit,
     )
+
+
+def little_room(nr_pages: int, layout: Layout, ramdisk_size: int) -> str | None:
+    """What to say of a domain that starts, but with too little left beside its kernel to come far; None for others.
+
+    A kernel wants some memory of its own (for each page of the domain, for each CPU) and its ramdisk unpacked: less
+    than 4 MiB, a sixteenth of what it starts with, and the ramdisk's size again is too little for Linux.
+    """
+    outside = 0 if layout.ramdisk_mapped else pages(ramdisk_size)
+    started = layout.end_pfn + layout.nr_p2m_frames + outside
+    wanted = started + max(ROOM_MIN >> PAGE_SHIFT, started // 16) + pages(ramdisk_size)
+    if started < SMALL_KERNEL >> PAGE_SHIFT or nr_pages >= wanted:
+        return None
+    left, most = nr_pages - started, -(-wanted >> 8)
+    return f"of {nr_pages >> 8} MiB {left >> 8} MiB are left beside kernel and ramdisk: it may need {most} MiB"
 
 
 def _kernel_end(image: KernelImage, nr_pages: int) -> int:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from domzero.cli.api_client import Dom0
+from domzero.cli.api_client import Dom0, Json
 from domzero.cli.status import ExitStatus
 from domzero.cli.terminal import InputReader, RawMode, is_terminal, say
+from domzero.dom0.life import EndReason
 from domzero.errors import DomzeroError
 
 if TYPE_CHECKING:
@@ -19,12 +24,18 @@ CLOSE_DOM0_ENDS = (1001, 1012)  # ours, and uvicorn's, which may be first
 
 
 def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
-    """Shows the console until the domain ends, or Ctrl-] is typed on a terminal. The end of stdin ends nothing."""
+    """Shows the console until the domain ends, or Ctrl-] is typed on a terminal. The end of stdin ends nothing.
+
+    :returns: 0; for a domain that crashed or whose watchdog fired, the status that `domzero run` ends with.
+    """
     from websockets.exceptions import ConnectionClosed
 
     terminal = is_terminal()
     left = threading.Event()
-    with dom0.console(key, history=history) as websocket:
+    domain = dom0.domain(key)
+    if terminal:
+        say(f"domzero: the console of {domain['name']}; Ctrl-] leaves it")
+    with _ended_by_signals(), dom0.console(domain["uuid"], history=history) as websocket:
 
         def leave() -> None:
             left.set()
@@ -53,7 +64,35 @@ def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
         say("domzero: Domain 0 has shut down, and the domain with it")
     elif code != 1000:
         raise DomzeroError(f"the console was cut off: {reason or code}")
+    else:
+        return tell_end(dom0.domain(domain["uuid"]))
     return ExitStatus.OK
+
+
+def tell_end(domain: Json) -> int:
+    """Says how a domain ended; the status is a crash's or a watchdog's, or 0."""
+    end = domain["exit"]
+    if not end:
+        return ExitStatus.OK
+    reason = EndReason(end["reason"])
+    message = str(end["message"]).removeprefix(reason.value).removeprefix(": ")
+    say(f"domzero: domain {domain['name']}: {reason.words}" + (f": {message}" if message else ""))
+    return reason.exit_status if reason.is_crash else ExitStatus.OK
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave by an exception, so that the terminal becomes what it was."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(websocket: ClientConnection) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from domzero.cli.status import ExitStatus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import to_json
-from domzero.errors import ConfigError, ImageError
+from domzero.errors import ConfigError
 
 DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
 xl.cfg's syntax (which come after the file's), or from the options; options win."""
@@ -22,8 +22,6 @@ EPILOG = """examples:
   domzero create guest.cfg memory=512 'extra="console=hvc0 quiet"' -c
   domzero create --kernel vmlinuz --ramdisk initrd.img --cmdline console=hvc0 --memory 256 --name guest
   domzero create --image debian --name guest -c"""
-
-_FILE_MAX = 1 << 20
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -81,6 +79,10 @@ def handle(args: argparse.Namespace) -> int:
                 return status
         if args.foreground:
             after = dom0.wait_ended(domain["uuid"])
+            if not args.console and not args.quiet:
+                from domzero.cli.attach import tell_end
+
+                tell_end(after)
             return EndReason(after["exit"]["reason"]).exit_status if after["exit"] else ExitStatus.FAILED
     return ExitStatus.OK
 
@@ -95,7 +97,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         path = words.pop(0)
     settings: xlcfg.Settings = {}
     if path is not None:
-        settings = xlcfg.parse(read_text(path), path)
+        settings = xlcfg.parse(xlcfg.read_text(path), path)
     elif not words and args.kernel is None and args.image is None:
         raise ConfigError("nothing to create: give a configuration file, --kernel FILE or --image NAME")
     settings = xlcfg.parse_words(words, settings)
@@ -117,18 +119,6 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     return config, parsed.warnings
-
-
-def read_text(path: str) -> str:
-    """A configuration file's text. ConfigError."""
-    from domzero.builder.files import read_file
-
-    try:
-        return read_file(path, "file", _FILE_MAX).decode()
-    except ImageError as error:
-        raise ConfigError(error.message) from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
 
 
 def request_body(config: DomainConfig) -> Json:

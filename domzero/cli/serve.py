@@ -11,8 +11,8 @@ from domzero.dom0.names import shown
 DESCRIPTION = """Domain 0: creates, configures and ends domains, for whoever talks to it over HTTP.
 
 It listens on a Unix socket that only you can open ($XDG_RUNTIME_DIR/domzero/domzero.sock, or under ~/.local/state, or
-/tmp/domzero-UID), and on loopback TCP if asked to. It runs in the foreground; Ctrl-C or SIGTERM ends it and all of its
-domains. /openapi.json and /docs describe the API."""
+/tmp/domzero-UID), and on loopback TCP if asked to. It runs in the foreground; Ctrl-C, SIGTERM or SIGHUP ends it and
+all of its domains. /openapi.json and /docs describe the API."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

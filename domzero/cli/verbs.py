@@ -13,6 +13,7 @@ from typing import Any
 from domzero.cli.api_client import Dom0, add_connection_options, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
+from domzero.dom0.config import MEMORY_MIN_MIB
 from domzero.dom0.names import shown
 from domzero.errors import ConfigError, DomzeroError
 
@@ -185,6 +186,11 @@ def set_memory(args: argparse.Namespace) -> int:
     kib = memory_kib(args.memory)
     if kib is None:
         raise ConfigError(f"not an amount of memory: {args.memory!r}", key="MEM", hint="such as 512m")
+    if kib < MEMORY_MIN_MIB << 10:
+        hint = f"did you mean {args.memory}m?" if args.memory.isdecimal() else None
+        raise ConfigError(
+            f"{args.memory}: less than {MEMORY_MIN_MIB} MiB; the unit is KiB, as in xl", key="MEM", hint=hint
+        )
     with Dom0.from_args(args) as dom0:
         return _print(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
 

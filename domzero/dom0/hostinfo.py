@@ -56,7 +56,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "cc_compiler": f"Python {platform.python_version()}",
         "xend_config_format": 4,
         "domzero_version": __version__,
-        "dom0_memory_mib": _resident_mib(),
+        "dom0_memory_mib": resident_mib(),
         "dom0_cpu_seconds": round(time.process_time(), 3),
         "uptime_seconds": round(time.time() - manager.started_at, 3),
         "domains": len(manager.all()),
@@ -75,10 +75,11 @@ def memory_mib() -> tuple[int, int]:
     return values.get("MemTotal", 0) >> 10, values.get("MemAvailable", values.get("MemFree", 0)) >> 10
 
 
-def _resident_mib() -> int:
+def resident_mib(pid: int | None = None) -> int:
+    """Memory that a process (this one by default) has touched, in MiB; 0 when it is gone."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-    except OSError:
+        return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except (OSError, ValueError, IndexError):
         return 0
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
-from domzero.dom0.hostinfo import memory_mib
+from domzero.dom0.hostinfo import memory_mib, resident_mib
 from domzero.dom0.life import DomainState, End, EndReason, after_end
 from domzero.dom0.messages import Audit, Audited, Done, Exited, GetStats, LogLine, Pause, Request, Stats, Unpause
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
@@ -115,13 +115,19 @@ class Manager:
             raise NameInUse("Domain-0 is the name of Domain 0", key="name")
 
     def _check_memory(self, wanted_mib: int) -> None:
-        total, _ = memory_mib()
-        used = sum(record.config.static_max_mib for record in self._live.values())
-        if total and used + wanted_mib > total:
+        total, available = memory_mib()
+        promised = sum(self._untouched_mib(record) for record in self._live.values())
+        if total and wanted_mib > available - promised:
+            others = f", and other domains may still take {promised} of them" if promised else ""
             raise ResourceError(
-                f"{wanted_mib} MiB are not there: the host has {total} MiB, other domains have {used} of them",
-                key="memory",
+                f"{wanted_mib} MiB are not there: the host has {available} MiB available{others}", key="memory"
             )
+
+    def _untouched_mib(self, record: Record) -> int:
+        """Memory that the domain was promised and has not touched: the host still counts it as available."""
+        worker = record.worker
+        touched = resident_mib(worker.pid) if worker is not None and worker.pid else 0
+        return max(0, record.config.static_max_mib - touched)
 
     def _new_domid(self) -> int:
         used = {record.domid for record in self._live.values()}

@@ -99,7 +99,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def serve(path: Path | None, listen: tuple[str, int] | None, announce: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM; all domains have ended then.
+    """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
 
     :param announce: told where, once the sockets listen.
     """
@@ -130,7 +130,9 @@ async def serve(path: Path | None, listen: tuple[str, int] | None, announce: Cal
                 closers.append(loop.create_task(manager.close()))
 
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) == signal.SIG_IGN:
+                continue  # as nohup asks for
             loop.add_signal_handler(signum, stop)
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time

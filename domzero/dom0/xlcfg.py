@@ -12,11 +12,15 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 
+from domzero.builder.files import read_file
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.xlsyntax import Setting, Settings, Value, parse, parse_words
-from domzero.errors import ConfigError, ConfigErrors
+from domzero.errors import ConfigError, ConfigErrors, ImageError
 
+FILE_MAX = 1 << 20
+"""Bytes of a configuration file."""
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(?:0x([0-9a-f]+)|(0[0-7]*)|([1-9][0-9]*))", re.IGNORECASE)
 _LONG_MAX = (1 << 63) - 1
 
@@ -86,6 +90,16 @@ class Parsed:
     config: DomainConfig
     warnings: list[str] = field(default_factory=list)
     keys: frozenset[str] = frozenset()
+
+
+def read_text(path: str | PathLike[str]) -> str:
+    """A configuration file's text; like xl, only of a regular file. ConfigError."""
+    try:
+        return read_file(path, "config", FILE_MAX).decode()
+    except ImageError as error:
+        raise ConfigError(error.message) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{fspath(path)}: not a text file") from None
 
 
 def load(text: str, source: str = "xl.cfg", extra: Sequence[str] = ()) -> Parsed:
@@ -255,4 +269,15 @@ class _Reader:
         return []
 
 
-__all__ = ["KNOWN_KEYS", "Parsed", "Setting", "Settings", "from_settings", "load", "parse", "parse_words", "to_number"]
+__all__ = [
+    "KNOWN_KEYS",
+    "Parsed",
+    "Setting",
+    "Settings",
+    "from_settings",
+    "load",
+    "parse",
+    "parse_words",
+    "read_text",
+    "to_number",
+]

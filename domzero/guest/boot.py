@@ -99,11 +99,7 @@ def _configuration(kernel: FilePath | None, image: str | None, config: FilePath 
 def _from_xlcfg(path: Path) -> DomainConfig:
     from domzero.dom0 import xlcfg
 
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'not text'}", key="config") from error
-    found = xlcfg.load(text, str(path)).config
+    found = xlcfg.load(xlcfg.read_text(path), str(path)).config
     found.kernel = str(path.parent / found.kernel)
     if found.ramdisk is not None:
         found.ramdisk = str(path.parent / found.ramdisk)

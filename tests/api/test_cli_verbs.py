@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,3 +273,98 @@ def test_audit_says_that_nothing_is_wrong(server: Server, api: httpx.Client, cre
     result = server.cli("audit", "sound")
     assert (result.returncode, result.stdout) == (0, "nothing is wrong\n")
     assert server.cli("audit", "nobody").returncode == 1
+
+
+def on_a_terminal(server: Server, *arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """`domzero` on a pseudo-terminal, and that terminal's other end."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "domzero", *arguments]
+    process = subprocess.Popen(command, env=server.env, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    return process, leader
+
+
+def read_until(leader: int, text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        seen += os.read(leader, 1000)
+    return seen
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_console_that_is_ended_gives_the_terminal_back(
+    server: Server, create: Create, signum: signal.Signals
+) -> None:
+    create("borrowed")
+    process, leader = on_a_terminal(server, "console", "borrowed")
+    before = termios.tcgetattr(leader)
+    assert b"Ctrl-] leaves it" in read_until(leader, b"hello")
+    assert termios.tcgetattr(leader) != before
+    process.send_signal(signum)
+    assert process.wait(20) == 128 + signum
+    assert termios.tcgetattr(leader) == before
+    os.close(leader)
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("poweroff", 0, "domain told: the guest powered off"),
+        ("crash", 3, "domain told: the guest crashed"),
+        ("fault", 3, "domain told: the guest crashed: "),
+        ("watchdog", 6, "domain told: the guest's watchdog fired"),
+    ],
+)
+def test_a_console_says_how_the_domain_ended(
+    server: Server, create: Create, command: str, status: int, words: str
+) -> None:
+    create("told")
+    result = server.cli("console", "told", stdin=f"{command}\nspin\n" if command == "watchdog" else f"{command}\n")
+    assert (result.returncode, result.stderr.startswith(f"domzero: {words}")) == (status, True), result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_create_says_how_the_domain_ended(server: Server, shell: str) -> None:
+    options = ["--kernel", shell, "--memory", "16", "--name", "brief"]
+    result = server.cli("create", *options, "-c", stdin="crash\n")
+    assert (result.returncode, "domain brief: the guest crashed" in result.stderr) == (3, True)
+
+
+def test_an_amount_in_kib_that_was_meant_in_mib_gets_a_hint(server: Server) -> None:
+    result = server.cli("mem-set", "web", "192")
+    message = "domzero: MEM: 192: less than 4 MiB; the unit is KiB, as in xl (did you mean 192m?)\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+def test_no_verb_waits_for_a_fifo(server: Server, tmp_path: Path, machine: None) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    for arguments in (["create", fifo], ["create", "-f", fifo, "memory=16"]):
+        result = server.cli(*arguments)
+        assert (result.returncode, result.stderr) == (2, f"domzero: {fifo}: not a regular file\n")
+    for arguments in (["create", "--kernel", fifo], ["run", "--kernel", fifo], ["create", "--kernel", "/dev/zero"]):
+        result = server.cli(*arguments)
+        assert (result.returncode, "not a regular file" in result.stderr) == (2, True)
+
+
+def test_a_hangup_ends_domain_0_as_sigterm_does_unless_it_is_ignored(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    assert server.stop(signal.SIGHUP) == 0
+    assert not server.socket.exists()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server = Server(tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    server.process.send_signal(signal.SIGHUP)
+    assert server.cli("list").returncode == 0
+    assert server.stop() == 0
+
+
+def test_memory_that_is_not_available_is_refused(server: Server, api: httpx.Client, shell: str) -> None:
+    host = api.get("/host").json()
+    assert host["xen_caps"].split() == ["xen-3.0-x86_64", "xen-3.0-x86_32p"]
+    body = {"name": "greedy", "kernel": shell, "memory_mib": host["total_memory"] - 1}
+    response = api.post("/domains", json=body)
+    assert (response.status_code, response.json()["code"]) == (409, "HOST_NOT_ENOUGH_FREE_MEMORY")
+    assert "available" in response.json()["detail"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
+import random
 import shutil
 import stat
 import subprocess
@@ -169,3 +172,62 @@ def test_fetching_without_a_package_client_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["image", "fetch", "debian"]) == 2
     assert "apt-get" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt-get is not here")
+def test_fetching_into_a_directory_that_cannot_be_made_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self/fdinfo")  # read-only for root, too
+    assert main(["image", "fetch", "debian", "--refresh"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("domzero: /proc/self/fdinfo") and "XDG_CACHE_HOME" in line
+
+
+def package_lists(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets apt take its lists, some 8 MB of them, from a directory."""
+    drawn = random.Random(1)
+    fillers = [f"filler-{n}" for n in range(8000)]
+    kernels = ["linux-image-amd64", "linux-image-6.1.0-1-amd64", "busybox-static"]
+    paragraphs = []
+    for name in fillers + kernels:
+        text = "".join(drawn.choices("abcdefghijklmnop", k=900 if name in fillers else 5))
+        paragraphs.append(
+            f"Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nFilename: ./{name}.deb\nSize: 10\n"
+            f"SHA256: {'0' * 64}\nDescription: {text}\n"
+            + ("Depends: linux-image-6.1.0-1-amd64 (= 1)\n" if name == "linux-image-amd64" else "")
+        )
+    (directory / "lists").mkdir()
+    (directory / "lists" / "Packages.gz").write_bytes(gzip.compress("\n".join(paragraphs).encode(), 1))
+    (directory / "sources.list").write_text(f"deb [trusted=yes] file:{directory}/lists ./\n")
+    (directory / "apt.conf").write_text(
+        f'Dir::Etc::sourcelist "{directory}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(directory / "apt.conf"))
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt-get is not here")
+def test_fetching_onto_a_full_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o755)
+    package_lists(tmp_path, monkeypatch)
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(small))
+        assert main(["image", "fetch", "debian", "--refresh"]) == 2
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("domzero: apt-get update failed: No space left on device (make room")
+
+
+def test_an_image_whose_record_is_a_fifo_is_no_image(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path)
+    (cache.root / "odd").mkdir(parents=True)
+    os.mkfifo(cache.root / "odd" / "image.json")
+    assert cache.images() == []

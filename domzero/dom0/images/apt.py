@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from domzero.errors import ImageError
 Progress = Callable[[str], None]
 _LISTS_MAX_AGE_S = 24 * 3600
 _TIMEOUT_S = 1200
+_NO_SPACE = "No space left on device"  # as LC_ALL=C has it
+_NOT_FOUND = "No packages found"
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,6 +56,7 @@ class Apt:
                 f"Dir::Log={root}/log",
                 "Debug::NoLocking=true",
                 "APT::Update::Post-Invoke-Success::=true",
+                "APT::Update::Error-Mode=any",  # a list that could not be had or written is no success
             ]
         return [word for option in options for word in ("-o", option)]
 
@@ -80,7 +84,9 @@ class Apt:
         """The newest version of a package that the lists know."""
         result = self._run("apt-cache", "show", "--no-all-versions", name)
         fields = dict(re.findall(r"^(Package|Version|Depends|Size): (.*)$", result.stdout, re.MULTILINE))
-        if result.returncode or fields.get("Package") != name or "Version" not in fields:
+        if fields.get("Package") != name or "Version" not in fields:
+            if result.returncode and _NOT_FOUND not in result.stderr:
+                raise ImageError(f"apt-cache failed: {_reason(result)}", hint=self._hint(result))
             return None
         return Package(name, fields["Version"], fields.get("Depends", ""), int(fields.get("Size", 0)))
 
@@ -91,16 +97,23 @@ class Apt:
         """
         self._private = True
         stamp = self._directory / "updated"
-        if not force and stamp.exists() and time.time() - stamp.stat().st_mtime < _LISTS_MAX_AGE_S:
-            return
-        for part in ("state/lists/partial", "cache/archives/partial", "log"):
-            (self._directory / part).mkdir(parents=True, exist_ok=True)
-        (self._directory / "status").touch()
+        with suppress(OSError):
+            if not force and time.time() - stamp.stat().st_mtime < _LISTS_MAX_AGE_S:
+                return
+        try:
+            for part in ("state/lists/partial", "cache/archives/partial", "log"):
+                (self._directory / part).mkdir(parents=True, exist_ok=True)
+            (self._directory / "status").touch()
+        except OSError as error:
+            raise ImageError(
+                f"{self._directory}: {error.strerror}", hint="XDG_CACHE_HOME says where images are kept"
+            ) from error
         self._progress("fetching package lists (into Domzero's own cache)")
         result = self._run("apt-get", "update", "-q")
         if result.returncode:
-            raise ImageError(f"apt-get update failed: {_reason(result)}", hint="is the network there?")
-        stamp.touch()
+            raise ImageError(f"apt-get update failed: {_reason(result)}", hint=self._hint(result))
+        with suppress(OSError):  # without it the lists are fetched once more
+            stamp.touch()
 
     def download(self, package: Package, directory: Path) -> Path:
         """Downloads a package.
@@ -112,8 +125,16 @@ class Apt:
         result = self._run("apt-get", "download", "-q", target, cwd=directory)
         new = set(directory.glob("*.deb")) - before
         if result.returncode or not new:
-            raise ImageError(f"apt-get download {target} failed: {_reason(result)}", hint="is the network there?")
+            raise ImageError(f"apt-get download {target} failed: {_reason(result)}", hint=self._hint(result))
         return new.pop()
+
+    def _hint(self, result: subprocess.CompletedProcess[str]) -> str:
+        output = result.stdout + result.stderr
+        if _NO_SPACE in output:
+            return f"make room where {self._directory} is, or choose another XDG_CACHE_HOME"
+        if "died unexpectedly" in output:
+            return "is there a limit on the size of files (ulimit -f)?"
+        return "is the network there?"
 
 
 def _user() -> str:
@@ -124,7 +145,9 @@ def _user() -> str:
 
 
 def _reason(result: subprocess.CompletedProcess[str]) -> str:
-    """The first error in apt's output."""
+    """The first error in apt's output; a full disk is behind others that come before it."""
+    if _NO_SPACE in result.stdout + result.stderr:
+        return _NO_SPACE
     lines = (result.stderr + "\n" + result.stdout).splitlines()
     errors = [line[2:].strip() for line in lines if line.startswith("E:")] or [line for line in lines if line.strip()]
     return errors[0] if errors else f"exit status {result.returncode}"

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from domzero.builder.files import read_file
 from domzero.errors import ConfigError, ImageError
 
 _RECORD = "image.json"
+_RECORD_MAX = 1 << 16
 
 
 def cache_dir() -> Path:
@@ -107,10 +109,10 @@ class ImageCache:
 
     def _load(self, record: Path) -> Image | None:
         try:
-            fields = json.loads(record.read_text())
+            fields = json.loads(read_file(record, "image", _RECORD_MAX))
             image = Image(**fields)
             kernel, ramdisk = record.parent / image.kernel, record.parent / image.ramdisk
-        except (OSError, ValueError, TypeError):
+        except (ImageError, ValueError, TypeError):
             return None  # an image of another version of Domzero, or none: the same as not there
         if not kernel.is_file() or not ramdisk.is_file():
             return None

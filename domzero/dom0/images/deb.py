@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from domzero.builder.files import read_file
 from domzero.errors import ImageError
 
 _AR_MAGIC = b"!<arch>\n"
@@ -41,7 +42,7 @@ def extract(package: Path, wanted: dict[str, str]) -> dict[str, tuple[str, bytes
     :returns: key -> (path, contents).
     :raises ImageError: damaged, or a file is missing.
     """
-    member, data = _data_member(package.read_bytes(), package.name)
+    member, data = _data_member(read_file(package, "package"), package.name)
     found: dict[str, tuple[str, bytes]] = {}
     try:
         if member.endswith(".zst"):
