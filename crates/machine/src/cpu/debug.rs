@@ -8,8 +8,8 @@
 // Code bytes are read through the TLB.
 #![allow(unsafe_code)]
 
+use super::descriptor_cache::MODE_STEPS;
 use super::fault::{vector, Fault, Trap};
-use super::hidden::MODE_STEPS;
 use super::regs::gpr_index;
 use super::{flags, Cpu};
 use crate::mmu::walk::Access;

@@ -6,19 +6,19 @@
 pub(crate) mod access;
 pub(crate) mod block;
 pub(crate) mod code;
-mod compat;
 pub mod debug;
 pub mod decode;
+pub(crate) mod descriptor_cache;
 pub mod exec;
 pub mod fault;
 pub(crate) mod flags;
-pub(crate) mod hidden;
 pub(crate) mod jumps;
 pub mod platform;
 pub(crate) mod regs;
 pub(crate) mod run;
 mod scalar;
 pub mod segment;
+mod segmented;
 #[cfg(test)]
 mod tests;
 pub(crate) mod views;
@@ -113,12 +113,12 @@ pub struct Cpu {
     pub(crate) code32: bool,
     /// 16-bit code; `code32` is set too.
     pub(crate) code16: bool,
-    /// What blocks are decoded for, part of their keys; [`hidden::MODE_STEPS`]: none are.
+    /// What blocks are decoded for, part of their keys; [`descriptor_cache::MODE_STEPS`]: none are.
     pub(crate) mode: u8,
     /// Bit n: every offset of segment register n may be read and written (of 16- and 32-bit code).
     pub(crate) whole: u8,
     /// The hidden parts of `sel`.
-    pub(crate) hidden: [hidden::Segment; 6],
+    pub(crate) hidden: [descriptor_cache::Segment; 6],
     /// The guest's descriptor tables.
     pub desc: segment::DescTables,
     /// Instructions left before `run` stops with `Stop::Budget`.
@@ -211,7 +211,7 @@ impl Cpu {
             sel: [0; 6],
             code32: false,
             code16: false,
-            mode: hidden::MODE_LONG,
+            mode: descriptor_cache::MODE_LONG,
             whole: 0,
             hidden: Default::default(),
             desc: segment::DescTables::default(),

@@ -4,8 +4,8 @@
 
 use super::block::{key, Op};
 use super::debug::WATCHED;
+use super::descriptor_cache::MODE_STEPS;
 use super::fault::Trap;
-use super::hidden::MODE_STEPS;
 use super::jumps::jump_index;
 use super::{Cpu, Stop};
 use crate::frames::flag;

@@ -2,8 +2,8 @@
 
 use crate::abi::layout::canonical;
 use crate::abi::layout::GDT_ENTRIES_PER_FRAME;
+use crate::cpu::descriptor_cache::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
-use crate::cpu::hidden::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
 

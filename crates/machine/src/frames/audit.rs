@@ -1,7 +1,7 @@
 //! The frame table against what it ought to say.
 
 use super::flag;
-use super::info::{state, FrameInfo, Mm, Ty, NO_OWNER};
+use super::frame_info::{state, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::Machine;
 use super::types::{is_xen_slot, used_entries};
 use crate::abi::pte;

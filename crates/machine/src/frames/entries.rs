@@ -1,7 +1,7 @@
 //! Changing one entry of a live table: by hypercall, or by a guest store that is emulated.
 
 use super::domain::Domain;
-use super::info::Ty;
+use super::frame_info::Ty;
 use super::op::{MmError, MmResult, Op, EINVAL};
 use super::types::{is_xen_slot, used_entries};
 use crate::abi::layout::canonical;

@@ -4,7 +4,7 @@
 //! guest that clears the entry itself harms nobody: the grant stays mapped for the books until it is unmapped by handle.
 
 use super::domain::Domain;
-use super::info::{BaseKind, Ty};
+use super::frame_info::{BaseKind, Ty};
 use super::memory::ended;
 use super::op::{MmError, MmResult, Op, EINVAL};
 use crate::abi::pte;

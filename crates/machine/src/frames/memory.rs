@@ -2,7 +2,7 @@
 
 use super::domain::Domain;
 use super::flag;
-use super::info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
+use super::frame_info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
 use super::op::{MmError, MmResult, Op, EINVAL};
 use super::types::FREES;
 use crate::abi::layout::{FIRST_RESERVED_GDT_ENTRY, GDT_ENTRIES_PER_FRAME};

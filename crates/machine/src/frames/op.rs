@@ -2,7 +2,7 @@
 
 use super::domain::Domain;
 use super::flag;
-use super::info::{state, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
+use super::frame_info::{state, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::{Machine, MmGuard};
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::{DomId, Errno};

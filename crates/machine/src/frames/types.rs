@@ -4,7 +4,7 @@
 //! that outlives one holding of the lock. Long operations are cut into steps by keeping whole validated children
 //! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames.
 
-use super::info::{state, FrameInfo, Ty};
+use super::frame_info::{state, FrameInfo, Ty};
 use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
 use super::{flag, segdesc};
 use crate::abi::pte;

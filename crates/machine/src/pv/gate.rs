@@ -1,7 +1,7 @@
 //! Call gates of 32-bit guests. The processor's own would have to be 64-bit ones, so a far call or jump to one faults on
 //! Xen, which then does what the gate asks for.
 
-use super::guest_access::access_ok;
+use super::guest_copy::access_ok;
 use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{vector, Fault};

@@ -1,7 +1,7 @@
 //! 32-bit guests: kernel in ring 1, applications in ring 3. Bounce frames and iret as 32-bit hardware has them
 //! (`arch-x86/xen-x86_32.h`).
 
-use super::guest_access::access_ok;
+use super::guest_copy::access_ok;
 use super::{BounceError, Entry, Vcpu};
 use crate::abi::x86::rflags;
 

@@ -2,8 +2,8 @@
 
 use super::operand::*;
 use super::stack::{peek, push};
+use crate::cpu::descriptor_cache::{CS, SS};
 use crate::cpu::fault::{Exec, Fault, Trap};
-use crate::cpu::hidden::{CS, SS};
 use crate::cpu::segment::Descriptor;
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind};

@@ -2,8 +2,8 @@
 
 use super::operand::*;
 use super::segment::end_if;
+use crate::cpu::descriptor_cache::SS;
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
-use crate::cpu::hidden::SS;
 use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, Scalar, SlowFn};
 use iced_x86::{Code, Instruction, OpKind};

@@ -6,8 +6,8 @@
 
 use super::alu::sub;
 use super::operand::*;
+use crate::cpu::descriptor_cache::ES;
 use crate::cpu::fault::{Exec, Trap};
-use crate::cpu::hidden::ES;
 use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};

@@ -3,8 +3,8 @@
 // Code bytes are read through the TLB.
 #![allow(unsafe_code)]
 
+use super::descriptor_cache::CS;
 use super::fault::{Fault, Trap};
-use super::hidden::CS;
 use super::{exec, flags, Cpu};
 use crate::mmu::tlb::{empty_tlb, tlb_index, TlbEntry};
 use crate::mmu::walk::Access;
