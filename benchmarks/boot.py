@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long Debian's kernel takes to reach /init, and to power off: `python benchmarks/boot.py [--runs N] [--json]`.
 
 Every run is a fresh `domzero run`; times are from the start of the process, so everything counts. The minimum says what

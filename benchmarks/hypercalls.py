@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each hypercall costs, in time and in the hypervisor's memory: `python benchmarks/hypercalls.py [--json]`.
 
 A guest (guests/bench/hypercalls.c) calls each operation in a loop and measures with its own clock: the best of seven

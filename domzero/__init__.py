@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Domzero: a Xen-compatible paravirtualizing hypervisor that installs with pip and runs as an ordinary user.
 
 For programs (docs/guide/python.md)::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
 from typing import ClassVar, Literal, TypeAlias, final

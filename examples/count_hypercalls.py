@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hypercalls counted: `python examples/count_hypercalls.py KERNEL [RAMDISK] [CMDLINE]`, until the guest ends."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page table drawn: `python examples/page_table.py KERNEL`: all that a kernel finds mapped when it starts."""
 
 import sys

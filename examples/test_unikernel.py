@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of a unikernel in CI: `UNIKERNEL=path pytest examples/test_unikernel.py` (here: that of guests/shell)."""
 
 import os

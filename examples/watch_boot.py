@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A boot watched: what Debian's kernel does until its /init, in instructions. First: `domzero image fetch debian`."""
 
 import sys

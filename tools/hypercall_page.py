@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/compat.md, which says what of Xen's hypercall interface is here: made from the hypervisor's dispatch tables.
 
 `python tools/hypercall_page.py` writes the file; with `--check` it only says whether it is up to date (exit status 1

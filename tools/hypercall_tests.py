@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which test shows an operation: `docs/compat.md` names them, and a test looks that all of them are there.
 
 A new operation gets its line here: hypercall, command, and a test that fails when the operation does not do what Xen

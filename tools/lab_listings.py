@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Assembles guests/lab and writes domzero/lab/listings.json: bytes, symbols and disassembly of the lab's programs.
 
 `python tools/lab_listings.py`; with `--check` only says whether the file is current. Needs cc, ld and objdump.

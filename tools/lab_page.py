@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/guide/lab.md, from a real run: `python tools/lab_page.py > docs/guide/lab.md`."""
 
 from __future__ import annotations

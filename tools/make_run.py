@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `make run` shows: Debian's own kernel as a PV domain, created over HTTP, from its boot to its shutdown.
 
 `python tools/make_run.py`. Exit status 0 only if everything happened.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Run PV guests on real Xen 4.17, in QEMU: the reference that Domzero's answers are compared with.
 
     tools/real_xen.py KERNEL [--vcpus N] [--memory MB] [--cmdline TEXT] [--ramdisk FILE]

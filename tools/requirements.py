@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints what pyproject.toml requires, with the dev extra: pip input without building the package."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """arch-x86/xen*.h: registers, trap table, vCPU context, flat selectors, the memory windows of the hypervisor."""
 
 from collections.abc import MutableSequence

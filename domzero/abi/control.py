@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """domctl.h, sysctl.h, platform.h: the control interfaces, as far as an unprivileged domain meets them."""
 
 XEN_DOMCTL_INTERFACE_VERSION = 0x00000015

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """arch-x86/cpuid.h: Xen's CPUID leaves."""
 
 XEN_CPUID_FIRST_LEAF = 0x40000000

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """elfnote.h: the types of Xen's ELF notes."""
 
 from enum import IntEnum

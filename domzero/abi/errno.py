@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """errno.h: the error numbers a guest sees (negated). They are x86 Linux's, whatever the host."""
 
 from enum import IntEnum

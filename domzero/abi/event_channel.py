@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """event_channel.h: event_channel_op."""
 
 from collections.abc import MutableSequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """features.h: XENFEAT_* bit numbers."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """grant_table.h: grant_table_op."""
 
 from enum import IntEnum, IntFlag

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """hvm/params.h, hvm/hvm_op.h: hvm_op, as far as a PV domain meets it."""
 
 from collections.abc import MutableSequence

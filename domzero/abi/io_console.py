@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """io/console.h: the console ring."""
 
 from domzero.abi.layout import Annotated, Wire, chars, u32, wire

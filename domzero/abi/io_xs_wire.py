@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """io/xs_wire.h: the xenstore protocol, the same on the ring and on the socket."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the structures of Xen's headers are declared: once, for 64-bit and 32-bit guests.
 
 A structure is a class whose annotations are its fields::

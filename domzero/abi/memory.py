@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """memory.h: memory_op."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nmi.h: nmi_op."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """physdev.h: physdev_op."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sched.h: sched_op."""
 
 from enum import IntEnum

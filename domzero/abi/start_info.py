@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """xen.h: struct start_info, the page a PV guest is given at boot, and its flags."""
 
 from enum import IntFlag

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vcpu.h: vcpu_op."""
 
 from collections.abc import MutableSequence

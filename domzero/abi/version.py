@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """version.h: xen_version."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Facts of the processor that PV guests see: page-table entries, flags, control registers, vectors, MSRs.
 
 Names that begin with `X86_` are those of Linux' `asm/processor-flags.h`, and the tests compare them with it; the others

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """xen.h: hypercall numbers, virtual interrupts, page-table operations, time, vcpu_info and shared_info."""
 
 from collections.abc import MutableSequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Linux's bzImage (Documentation/arch/x86/boot.rst): where the compressed kernel is in it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compression formats that kernels come in, known by their magic; output is bounded, truncation is noticed."""
 
 from __future__ import annotations

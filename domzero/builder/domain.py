@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wiring of a PV domain, in one place: from a kernel in memory to a domain that is ready to run, and paused.
 
 It decides nothing: what ends a domain, what is written to the store and who answers on the rings is the caller's.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ELF files, as far as loading a kernel needs them. Every offset and size is checked against the file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that a person names: read whole, and only when they are ordinary files of a sensible size."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a kernel file to a checked PV kernel: unpacking, notes, and errors that say what the file is instead."""
 
 from __future__ import annotations

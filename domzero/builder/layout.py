@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The start-of-day memory layout of a PV domain (xen.h, "Start-of-day memory layout"): pure arithmetic.
 
 Order in the initial mapping: kernel, ramdisk (unless the kernel takes it unmapped), p2m list (unless the kernel wants

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Xen's ELF notes (elfnote.h) and their predecessor, the `__xen_guest` string: how a kernel wants to be started."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds a PV domain: writes its memory as `layout.plan` says and makes vCPU 0 ready to run.
 
 Works on the machine alone (`_machine.Machine`, `Domain`, `Vcpu`): nothing runs yet, so nothing needs the big lock.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The client of Domain 0's HTTP API that the verbs use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain's console, over Domain 0's websocket, on this process's stdin and stdout."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero create`: a domain from an xl.cfg file, from key=value words, or from options."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab`: the architecture made visible."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero VERB …`: finds the verb's module, imports only that, and turns errors into one line.
 
 A verb's module has `register(subparsers)`, which adds its parsers with `set_defaults(handler=function)`; the function

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero run`: one PV domain in the foreground, its console on stdin and stdout, its end in the exit status."""
 
 from __future__ import annotations

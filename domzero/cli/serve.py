@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero serve`: Domain 0 as a daemon."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command's own exit statuses. How a guest ended has one too: `EndReason.exit_status`."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The console's two ends in `domzero run` and `domzero console`: a terminal in raw mode, or plain pipes."""
 
 from __future__ import annotations

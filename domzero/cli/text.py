@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """xl's text formats, to the character: people's scripts parse them."""
 
 from __future__ import annotations

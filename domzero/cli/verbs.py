@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The verbs that ask Domain 0 something: xl's names, xl's text, JSON beside it."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Domain 0: xenstore, backends, lifecycle, HTTP API."""

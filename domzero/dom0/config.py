@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person asks of a domain: the one configuration that `domzero run`, the API and xl.cfg files all become."""
 
 from __future__ import annotations

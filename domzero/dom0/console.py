@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The PV console: a domain's console ring (io/console.h), its sinks, its input queue and its history.
 
 A `Console` belongs to a domain's whole life, reboots included; a `ConsoleRing` to one incarnation of it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker's end of the control socket: a bounded queue and the thread that empties it.
 
 The guest's output and the hypervisor's log are handed over with the hypervisor's lock held, so nothing here waits for

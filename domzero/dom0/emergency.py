@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """console_io, Xen's emergency console: its lines go to the hypervisor's log, as with Xen.
 
 Small kernels have nothing else to print with, so its text is on the domain's console too until the guest uses its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the host is, under the names that `xl info` has for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One start of a domain: its hypervisor, its memory and its back ends, from its kernel to its end.
 
 It has no policy: what comes after the end is decided by `lifecycle.DomainSession` in `domzero run`, and by

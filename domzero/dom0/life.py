@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain's states, how it ended, and what comes next: the one rule of `domzero run` and of Domain 0.
 
 Pure: no clock, no threads. The actions are xl's (`handle_domain_death`): suspend keeps the domain, a reason that nobody

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain in this process, over its restarts: `domzero run`, scripts and tests. The policy is `life.after_end`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many lines per second a guest may add to a log."""
 
 import time

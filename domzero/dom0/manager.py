@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Domain 0's domains: creating, changing and ending them. All in one event loop; every guest in a worker of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the Domain 0 process and a worker say to each other, over the worker's control socket.
 
 A frame (`socket_frames`) is a message, or console bytes as they are. A message is one of the dataclasses here; a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of domains: which can be had, and which word means which domain."""
 
 from __future__ import annotations

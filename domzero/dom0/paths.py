@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where Domain 0's socket is."""
 
 from __future__ import annotations

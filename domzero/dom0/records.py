@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Domain 0 knows of a domain, whether it lives or has ended."""
 
 from __future__ import annotations

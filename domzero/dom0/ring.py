@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page of two byte rings that Domain 0 shares with a guest: what the console and the xenstore ring have in common.
 
 The guest can write anything to the page at any time: an index is read once per step and checked before it is used.

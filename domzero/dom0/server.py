@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero serve`: sockets, signals, and the HTTP server around the application."""
 
 from __future__ import annotations

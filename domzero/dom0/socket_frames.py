@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames over a stream socket between the Domain 0 process and a worker: a kind, a length, bytes."""
 
 from __future__ import annotations

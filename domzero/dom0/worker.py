@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker: the process that one start of a domain lives in, with its ring 0, its vCPUs and its back ends.
 
 `python -m domzero.dom0.worker CONTROL_FD GUEST_FD TOOLSTACK_FD PARENT_PID`, started by `worker_handle.WorkerHandle`. It

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Domain 0 process's side of a worker: starts it, talks to it, and notices when it dies."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The xenstore nodes that a PV domain finds when it starts (xenstore-paths), as Xen's own toolstack writes them."""
 
 from __future__ import annotations

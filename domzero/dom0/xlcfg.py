@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an xl.cfg file means: its keys and values turned into a DomainConfig.
 
 What xl takes with a warning is taken here with a warning, too. Unlike xl, which ignores unknown keys silently, this

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The syntax of xl.cfg files, as libxlutil reads it: every value is a string or a list.
 
 Beyond libxlutil, three harmless things are taken: carriage returns before line ends, a comment on a last line without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero.boot`: a guest from a kernel, from an image of the cache, or from an xl.cfg file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest's console for programs: what it printed, waiting for text, and typing."""
 
 from __future__ import annotations

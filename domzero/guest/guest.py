@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest as an object: run it until something happens, look at it, change it, see how it ended."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks: a program's functions that see a guest's hypercalls and exceptions, and may answer hypercalls themselves.
 
 A hook runs in the thread of the vCPU, in the middle of its hypercall, with the hypervisor's big lock held: nothing else

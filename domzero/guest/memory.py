@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guest memory by virtual, pseudo-physical and machine address, and page walks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names that programs give: of hypercalls, their commands and exceptions; refused with a suggestion when unknown."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest's virtual CPUs, and their registers by name."""
 
 from __future__ import annotations

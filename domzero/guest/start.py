@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain for a program: its host, its wiring and its back ends, in this process."""
 
 from __future__ import annotations

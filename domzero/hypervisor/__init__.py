@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ring 0's policy: host, domains, vCPUs, time, event channels, grants, hypercalls."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The audit: everything that is counted, counted again from what it counts.
 
 The machine does it for frames and page tables (`Machine.audit`), this module for event channels, grants and the

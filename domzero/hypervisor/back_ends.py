@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a domain's back ends answer its events: later, on a thread of their own, never inside the hypercall that sends.
 
 Real back ends are other programs, in another domain. A guest may send with a lock held that its handler of the answer

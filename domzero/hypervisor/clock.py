@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The only reader of the host's clock and of the host's randomness."""
 
 import hashlib

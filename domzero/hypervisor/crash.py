@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is printed when a domain crashes: registers, stack, page walk, in Xen's form."""
 
 import struct

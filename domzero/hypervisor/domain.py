@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain: its state, and the verbs every part of the hypervisor needs."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which domain a domid means, and to whom: every rule of it.
 
 Xen knows three ways to look a domain up. By its number alone (`find`): DOMID_SELF is none there. By any name

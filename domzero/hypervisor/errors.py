@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failures of a hypercall or an instruction, never mixed: a Xen error goes to the guest, a crash ends its domain."""
 
 from domzero.abi.errno import Errno

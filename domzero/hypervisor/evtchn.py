@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event channels: ports, bindings, and channels whose other end is host code.
 
 How a guest sees pending events is `evtchn_2l`'s and `evtchn_fifo`'s business.

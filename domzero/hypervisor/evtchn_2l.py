@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event channels, 2-level ABI: a pending and a mask bit per port in shared_info, a selector in each vcpu_info."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event channels, FIFO ABI: a word per port in pages of the guest, and 16 queues per vCPU that link these words.
 
 Everything but the tails of the queues is in memory that the guest changes at the same time, also against the rules:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grant tables, versions 1 and 2: frames a domain lets others use.
 
 The entries are in memory that the guest changes at any time. So what an entry says is copied into an `Active` when its

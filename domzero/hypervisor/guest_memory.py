@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Copies between the hypervisor and guest memory, at guest virtual addresses. Faults become -EFAULT."""
 
 import struct

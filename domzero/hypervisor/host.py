@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host: one machine, its domains, the big lock."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The hypercall transfer page of PV guests: 128 stubs of 32 bytes."""
 
 import struct

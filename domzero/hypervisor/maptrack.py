@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grants that a guest has mapped: handles, and what has to be undone for each."""
 
 from dataclasses import dataclass

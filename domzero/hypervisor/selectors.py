@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Selectors that a guest gives: never with more privilege than a guest kernel has."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bits and words that guests change at the same time: atomic read-modify-write on machine memory."""
 
 from domzero._machine import Machine

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time as guests see it: the pvclock page, the wall clock, run states."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A virtual CPU: its thread, what makes it run, sleep and wake, and its timers."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """struct vcpu_guest_context: the first registers of a vCPU, for VCPUOP_initialise."""
 
 from contextlib import suppress

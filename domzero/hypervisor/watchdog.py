@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SCHEDOP_watchdog: two timers per domain that shut it down unless it pokes them."""
 
 from typing import TYPE_CHECKING

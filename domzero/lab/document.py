@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a lesson says: headings, paragraphs and tables, for a terminal or for a page of the guide."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A PV domain that is run one instruction at a time, with what the hypervisor did for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A way through several programs, cut into hops: who runs, in which ring, with which page tables."""
 
 from __future__ import annotations

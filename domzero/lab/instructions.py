@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab instructions`: every sensitive instruction in ring 0, 1 and 3 of a bare machine, and in a PV kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab's programs, assembled from guests/lab: bytes, labels, and what each instruction is called."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bare machine with a kernel's tables: GDT, IDT, TSS, page tables, and an application beside it."""
 
 from __future__ import annotations

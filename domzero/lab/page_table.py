@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab page-table`: the same update of a page table by a native kernel and by a PV kernel, step by step."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab syscall` and `page-fault`: the way from an application into its kernel and back, instruction by
 instruction, on a bare machine and in a PV guest."""
 

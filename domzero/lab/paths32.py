@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same ways in a 32-bit PV guest: its kernel in ring 1, its applications in ring 3, one set of page tables."""
 
 from __future__ import annotations

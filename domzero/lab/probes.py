@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sensitive instructions, what each is given to work on, and what a PV kernel does instead."""
 
 from __future__ import annotations

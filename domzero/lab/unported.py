@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab unported`: why a kernel that was not ported cannot be a PV guest, by running one."""
 
 from __future__ import annotations

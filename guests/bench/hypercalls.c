@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What each hypercall costs, in ns, from this guest's own loop; `make bench` reads the lines (benchmarks/hypercalls.py).
  * Nothing here is Domzero's own: it says the same about real Xen. A line per operation:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random hypercalls and page-table edits that look valid, from all vCPUs at once, by seed ("seed=N rounds=N" on the command
  * line). It spares what it stands on (its image, its stacks, its own tables) and what would end or stop the domain; all else

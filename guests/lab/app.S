@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # An application, in ring 3: one system call, one access to a page that is not there. The same under both kernels.
 	.text
 	.globl _start

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # The application again, as a 32-bit one.
 	.text
 	.globl _start

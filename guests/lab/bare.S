@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # The native kernel of the lessons on system calls, page faults and page tables: ring 0, no hypervisor.
 	.text
 	.globl _start

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # A kernel that was not ported: what it does is what kernels do on a PC, and all of it works on the bare machine.
 # `domzero lab unported` runs it there and as a PV guest, step by step. Its serial port says how far it came.
 	.set	COM1, 0x3f8

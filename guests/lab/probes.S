@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # Instructions that `domzero lab instructions` runs one at a time, in each ring, natively and as a PV guest.
 # Before each: rdi = a page of scratch memory (its own contents below), rsp = a stack in it, rax, rcx, rdx as
 # domzero/lab/probes.py says. A label per instruction; lab_scratch is filled by Python.

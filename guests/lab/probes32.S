@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # The instructions of probes.S that 32-bit code has, with the same labels: what a 32-bit PV kernel meets in ring 1.
 	.text
 	.globl _start

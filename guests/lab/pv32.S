@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # The 32-bit PV kernel of `domzero lab`, in ring 1: the pieces of pv64.S that differ. Its applications are in ring 3, and
 # share its page tables.
 	.text

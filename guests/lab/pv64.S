@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 # The PV kernel of `domzero lab`: what one has instead of a kernel's hardware. Runs on real Xen, too, as far as it goes:
 # Python sets the registers before the pieces below, and the page tables that they work on.
 	.text

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a guest of guests/suite may use. One guest, one concern: it defines `void guest(void)`, checks what it sees with
  * CHECK and EQ, and returns. The same source builds as a 64-bit and as a 32-bit (PAE) PV kernel; nothing here is

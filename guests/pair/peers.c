@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two domains that share memory and events: one grants, the other maps. Both are this kernel; the command line says which:
  * "granter PEER" or "mapper PEER". Not part of the suite: tests/guest/test_two_domains.py makes both in one host.

@@ -1,2 +1,3 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "core.h"
 void probe_memory(void){}

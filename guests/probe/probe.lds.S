@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 ENTRY(_start)
 PHDRS { all PT_LOAD FLAGS(7); note PT_NOTE FLAGS(4); }
 SECTIONS

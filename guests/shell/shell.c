@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A PV64 guest that does what it is told: one command per line on its console, and control/shutdown in xenstore.
  * It is what the tests of Domain 0 run, as it is up at once. Runs on real Xen, too: uses the public ABI only.

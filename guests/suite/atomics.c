@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Several vCPUs count with locked instructions, also across cache lines and pages, and order their stores with fences: nothing
  * is lost, and what x86 forbids is not seen. Documented: the processor manuals (memory ordering). domain: vcpus=3 memory=32

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * decrease_reservation, increase_reservation, populate_physmap: counts, frames that are still mapped, frames given back
  * twice, bad extents. Documented: xen/memory.h.

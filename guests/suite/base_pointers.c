@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * MMUEXT_NEW_BASEPTR and NEW_USER_BASEPTR: a copied top table, the old one set free, what is in use cannot be written; user
  * mode with tables of its own. Documented: xen/xen.h.

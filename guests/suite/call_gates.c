@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Call gates: a far call through one of an application's enters the guest kernel on the stack of stack_switch, with its
  * parameters; the kernel's own goes on where it is; a level too low, or a jump to an inner ring, is #GP. The table keeps the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * callback_op: registration and what may be unregistered, addresses that are refused, events through a moved callback.
  * Documented: xen/callback.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Code that is written is executed as written: by the same vCPU at once (with a jump), and by another after it was told.
  * Also through another mapping of the same page, and for one instruction across two pages.

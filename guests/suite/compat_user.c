@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * 32-bit applications of a 64-bit guest: code below 4 GiB under Xen's 32-bit selectors; int $0x80, syscall and sysenter reach
  * the kernel with the application's frame; addresses and pushes have 32 bits. syscall is for AMD's processors there,

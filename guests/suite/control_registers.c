@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Control registers and other privileged instructions: read in the kernel, #GP in user mode; what cannot be changed is
  * refused. Documented: Xen emulates cr0 (TS), cr2, cr3 (as the guest's frame), cr4; hlt is not for guests.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cpuid by the forced emulation prefix: Xen's leaves, registers it leaves alone, both modes; the prefix is for cpuid only.
  * Documented: xen/arch-x86/cpuid.h, xen/arch-x86/xen.h (XEN_EMULATE_PREFIX).

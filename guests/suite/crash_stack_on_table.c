@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An exception with a page table as stack: the domain crashes, with a report; nothing else happens.
  * Documented: Xen's log, "domain_crash called" and its kin. domain: ends=crash

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hardware breakpoints: execution (a fault), writes and accesses (traps), from kernel and user mode; what set_debugreg
  * refuses. Documented: the processor manuals; Xen refuses addresses of its own and DR7.GD with -EPERM.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * update_descriptor and set_gdt: what a guest may put into its descriptor tables. Levels below the kernel's are raised to
  * it; system descriptors are refused; call gates must lead to guest code; pages of the table cannot be written.

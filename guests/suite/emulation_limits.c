@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Faults and effects at the edges: a selector load with the trap flag, a breakpoint behind mov ss, system calls with TF, NT
  * and AC set, non-canonical segment bases, string instructions that fault half-way, invlpg of odd addresses.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * 2-level event channels: allocation, interdomain with oneself, IPIs, VIRQs, sending, masks, closing, status, and errno of
  * what is not allowed. Documented: xen/event_channel.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A timer's event reaches the guest kernel while user code spins, again and again; the user's registers are as before.
  * Documented: Linux's preemption depends on it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every exception that an instruction can raise, from the guest kernel and from user mode: vector, error code, and whether
  * ip is that of the instruction or of the next. Documented: the processor manuals; Xen hands them on unchanged, but for

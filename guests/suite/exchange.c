@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * XENMEM_exchange: old frames for new ones; what does not fit is refused and nothing is lost (XSA-29, 159, 212).
  * Documented: xen/memory.h.

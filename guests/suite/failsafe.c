@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An iret to a code or stack segment that cannot be loaded is #GP with the selector, as if the first instruction there had
  * raised it, whether or not there is a failsafe callback: that one is for data segments. Xen 4.17 answers the same.

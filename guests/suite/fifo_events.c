@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The FIFO ABI of event channels: control block, event array, pending and linked bits, masks, priorities; and control blocks
  * and array pages that are refused. XSA-107, 188, 342, 343; documented: xen/event_channel.h, docs/designs of Xen (fifo).

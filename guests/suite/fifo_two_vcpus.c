@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * FIFO event channels: control blocks and the event array, order and priorities, masks, closing while linked, moving between
  * queues, and two vCPUs that send to each other without losing one. Documented: xen/event_channel.h ("FIFO ABI") and the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lazy FPU: fpu_taskswitch sets TS; the next FPU instruction is #NM, and TS is clear then. Exceptions of x87 and SSE.
  * Documented: xen/xen.h (fpu_taskswitch: "TS is cleared when #NM is delivered").

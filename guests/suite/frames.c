@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a trap's frame holds, from both modes: every register as it was, the stack pointer, selectors, the event mask in the
  * upper half of the cs slot, and IF as its inverse; kernel_sp of stack_switch is where frames from user mode start.

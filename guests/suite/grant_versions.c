@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Grant table versions: the way to version 2 and back, status frames that go, entries that are kept or cleared, frames that
  * are not freed while mapped. XSA-255, 379, 384; documented: xen/grant_table.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Grants to oneself: map, map read-only, permissions, counts, copy, unmapping what is not mapped, version.
  * Documented: xen/grant_table.h (GNTST_*).

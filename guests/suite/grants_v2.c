@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Grant tables of version 2: the way there and back, status frames, sub-page grants for copies, transitive grants that lead
  * to oneself. Documented: xen/grant_table.h. Real Xen 4.17 answers the same.

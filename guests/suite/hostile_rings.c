@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The console and xenstore rings with indices and messages that make no sense: the backends give up on them, or skip, and the
  * domain lives on. XSA-155; documented: xen/io/console.h, xen/io/xs_wire.h.

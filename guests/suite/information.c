@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What answers hold beyond what was asked: nothing of the hypervisor's memory. Structures are filled with a pattern, and
  * reserved fields, padding and the room behind them are looked at. XSA-108, 122, 228, 239, 387.

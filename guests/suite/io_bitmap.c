@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * PHYSDEVOP_set_iobitmap: a clear bit lets user mode at a port; what it reads there is all ones for a domain without
  * devices. Documented: xen/physdev.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtual IOPL, by PHYSDEVOP_set_iopl and by the architectural_iopl assist: cli, sti and port accesses are #GP below
  * the level, do nothing (and read all ones) at it. The kernel counts as level 1, with the assist as level 0.

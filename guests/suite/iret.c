@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The iret hypercall: to the kernel and to user mode, flags that may and may not be set, the event mask from IF, the
  * instruction iret in the guest kernel. Documented: xen/arch-x86/xen-x86_64.h, xen-x86_32.h ("HYPERVISOR_iret").

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * MMUEXT_SET_LDT: segments of a local table, its limits, pages that cannot be written while in use, tables that are not
  * there. Documented: xen/xen.h (MMUEXT_SET_LDT: page aligned, at most 8192 entries).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Linear page tables: an L4 may show itself read-only; never writable, never in a way that makes a table writable
  * (XSA-182, 240). Documented: Xen's command line, pv-linear-pt. domain: widths=64

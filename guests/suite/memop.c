@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * memory_op: balloon, extents of several frames, exchange, what is told and what is refused. Documented: xen/memory.h.
  * Not in the headers, so as Xen does it: the reservation commands give what was done, never an errno; a command that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mmu_update: tables of every level, ordinary pages, the machine-to-phys table, preserving A and D, counts of what was
  * done, domains and commands that are not there. Documented: xen/xen.h (MMU_*), Xen's errno values.

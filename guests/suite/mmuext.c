@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mmuext_op: flushes of every kind, clearing and copying pages, what an unprivileged domain may not, counts.
  * Documented: xen/xen.h (MMUEXT_*).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rdmsr and wrmsr in the guest kernel: segment bases, EFER as it is shown, what is refused; never from user mode.
  * Documented: docs/misc of Xen on msr policy; XSA-333 and the like: nothing here may reach the host's registers.

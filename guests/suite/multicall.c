@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * multicall: each call's answer in its entry, failures do not stop it, no multicall in a multicall.
  * Documented: xen/xen.h (struct multicall_entry).

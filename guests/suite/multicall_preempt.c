@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * multicall: results in the entries, no nesting, events between two calls, long calls continued inside, iret as the
  * last one. Documented: xen/xen.h (multicall_entry). Not in the headers, so as Xen does it: iret ends the multicall.

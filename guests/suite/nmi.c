@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * NMIs: VCPUOP_send_nmi to oneself enters the callback; a second one waits until the first has returned; without a handler
  * nothing is entered. Documented: xen/vcpu.h (VCPUOP_send_nmi), xen/nmi.h, xen/callback.h.

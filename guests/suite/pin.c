@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pinning: only what validates and is not writable; once; by its own level; a pinned table stays one until unpinned.
  * Documented: xen/xen.h (MMUEXT_PIN_L1_TABLE and following).

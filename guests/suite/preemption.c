@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Long hypercalls let events through, and end with all done: large batches, a pin of a large tree, long multicalls.
  * Documented: xen/xen.h; XSA-45, 58 on operations that are not preemptible. domain: memory=64

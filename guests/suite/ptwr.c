@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stores to a live L1 table from the guest kernel are emulated and validated, whatever instruction makes them, if it has
  * asked for that (VMASST_TYPE_writable_pagetables, which the framework asks for); without the assist, from user mode, unaligned, across entries, to higher tables, or of an entry that is not allowed, they are page faults.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Several vCPUs change the same entries, pins and mappings at once: whatever the order, nothing becomes writable that is a
  * table, and in the end all is as consistent as the frame table's audit can tell. XSA-286, 401, 410.

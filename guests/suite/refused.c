@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hypercalls that are for a toolstack, or for other kinds of domains: none works for a guest, and none does harm with a null
  * pointer, with a pointer to zeros, or with one to ones. Documented: docs/misc/support of Xen; xen/xen.h's numbers.

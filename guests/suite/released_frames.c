@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Frames given back while they are page tables, pinned, descriptors or granted: they stay what they are until their last use
  * ends; nothing can be mapped anew afterwards. XSA-206, 287, 385.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * runstate and time areas registered by address, vcpu_info moved. Documented: xen/vcpu.h; XSA-327 on alignment.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sched_op: yield, poll with and without time, its errors, block with an event pending, shutdown reasons that do not exist.
  * Documented: xen/sched.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * set_segment_base: FS, the two GS bases, the user GS selector; non-canonical ones are refused. User mode has its own GS
  * base. Documented: xen/arch-x86/xen-x86_64.h (SEGBASE_*). domain: widths=64

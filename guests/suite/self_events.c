@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A handler that sends its own vCPU an event each time it is entered: what it interrupted goes on all the same, and
  * every event arrives. Real Xen delivers each one before anything else is executed, so there this guest never ends.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The framework itself: traps are seen from kernel and user mode, calls come back, pages can be mapped.
  * Documented: xen/arch-x86/xen.h (trap tables), the vectors' error codes in the processor manuals.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A mapping that one vCPU takes away or write-protects is gone on all when the hypercall returns; so a frame that becomes a
  * page table cannot be written by another vCPU that still has it in its TLB. XSA-241, 286, 401.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TF: one #DB behind each instruction, DR6.BS; in the kernel by popf, in user mode by iret, over a trap gate and a rep.
  * Documented: the processor manuals; Xen hands #DB on.

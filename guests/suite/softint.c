@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * int n: the gate's privilege level decides. The kernel counts as level 1, user mode as 3; a refused one is #GP with the
  * gate's index (n * 8 + 2) at the instruction. Documented: xen/arch-x86/xen.h, struct trap_info ("0-3: privilege level").

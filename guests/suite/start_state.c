@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a domain starts with: start_info, the p2m, page tables that it may read and not write, events masked, the hypercall
  * page. Documented: xen/xen.h (struct start_info, "start-of-day memory layout").

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Superpages are not for PV guests: bit 7 is refused in every table, by updates and by pinning (XSA-148, 167).
  * Documented: XSA-148's advisory; superpage support was removed in Xen 4.10.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * syscall from user mode enters the callback: rcx and r11 are ip and flags, the frame is that of user mode; without a
  * callback it is #UD at the instruction. From the kernel it is a hypercall, unknown numbers are -ENOSYS.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * System time does not go backwards from one vCPU to another. Documented: xen/xen.h (struct vcpu_time_info).
  * domain: vcpus=3 memory=32

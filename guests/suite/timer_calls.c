@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Timers: single-shot, periodic, set_timer_op, the end of a poll. Documented: xen/vcpu.h, xen/sched.h.
  */

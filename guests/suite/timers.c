@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time: the time page, set_timer_op, single-shot and periodic timers of vcpu_op, VIRQ_TIMER.
  * Documented: xen/vcpu.h, xen/xen.h (set_timer_op, vcpu_time_info).

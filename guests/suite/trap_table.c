@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * set_trap_table: entries one by one, the end at address 0, addresses and selectors that are refused or corrected.
  * Documented: xen/xen.h (set_trap_table).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One frame, one type: a table of one level is not taken for another, loops do not validate, a descriptor page is no page
  * table, shared_info and grant frames are neither. XSA-240, 273, 148.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * update_va_mapping: every kind of flush, addresses without a table, domains that are not there.
  * Documented: xen/xen.h (UVMF_*).

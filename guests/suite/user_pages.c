@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * 32-bit guests: ring 1 is a supervisor, ring 3 a user: a page without the user bit is the kernel's alone. User code cannot
  * reach ring 1's segments, nor make its hypercalls. Documented: xen/arch-x86/xen-x86_32.h. domain: widths=32

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * VCPUOP_initialise with contexts that must not be taken: each is refused and leaves the vCPU as it was; a good one works
  * afterwards. XSA-296, 290; documented: xen/vcpu.h, xen/arch-x86/xen.h (struct vcpu_guest_context).

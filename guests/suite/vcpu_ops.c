@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vcpu_op: vCPUs come up, go down and come up again; what is told of them, and what is refused.
  * domain: vcpus=4

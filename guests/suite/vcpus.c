@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Several vCPUs: initialise once, up, down, is_up, runstate, IPIs to each, registers they start with.
  * Documented: xen/vcpu.h. domain: vcpus=4 memory=32

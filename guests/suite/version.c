@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* xen_version: every sub-operation. Documented: xen/version.h, xen/features.h. */
 #include "guest.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vm_assist: every type can be turned on and off that a guest may have; unknown ones cannot. Documented: xen/xen.h. */
 #include "guest.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Xen's part of the address space: its entries cannot be set, its addresses cannot be used, the machine-to-phys table in it
  * can be read and not written. 64-bit: L4 slots 256..271; 32-bit: from 0xF5800000.

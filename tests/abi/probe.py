@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks a C compiler for the layouts and numbers of Xen's public headers.
 
 `python tests/abi/probe.py` writes them to `golden.json`, which the tests compare with `domzero.abi`, so that machines

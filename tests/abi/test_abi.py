@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero.abi` says what Xen's public headers say."""
 
 import json

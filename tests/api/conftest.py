@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Domain 0 in a process of its own, and a small guest for it."""
 
 from __future__ import annotations

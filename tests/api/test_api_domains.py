@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life of domains, over HTTP against a real Domain 0 with real workers."""
 
 from __future__ import annotations

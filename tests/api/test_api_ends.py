@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One configuration ends alike by both doors: in `domzero run`'s session, and over HTTP in Domain 0."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that are odd, large or malformed: each gets a short answer that says so, and hurts nobody else."""
 
 from __future__ import annotations

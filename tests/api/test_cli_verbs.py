@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The verbs, against a real Domain 0."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests to run: the small shell of guests/shell, and Debian's kernel with its initramfs."""
 
 from __future__ import annotations

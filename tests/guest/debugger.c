@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The first process of a Debian kernel: a debugger of its own child, with hardware breakpoints and single steps. */
 #include <fcntl.h>
 #include <signal.h>

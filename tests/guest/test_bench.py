@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guest of `make bench`: what it measures works, and costs the hypervisor no memory that stays."""
 
 from __future__ import annotations

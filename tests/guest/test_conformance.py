@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guests of guests/suite, each in a domain of its own, as 64-bit and as 32-bit kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian's own kernel, unmodified, with the initramfs that `domzero image fetch` builds."""
 
 from __future__ import annotations

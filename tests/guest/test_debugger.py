@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hardware breakpoints and single steps, as a debugger under Debian's kernel uses them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """With virtual time a run is a pure function of image, configuration and seed: a whole boot, back ends included."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs in examples/ do what they say."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import domzero`: a guest as an object, with the small shell of guests/shell as its kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random hypercalls from a guest with several vCPUs (guests/fuzz), the hypervisor's books checked all the while.
 
 Seconds and first seed: DOMZERO_GUEST_FUZZ_SECONDS, DOMZERO_FUZZ_SEED. What fails is written to fuzz/corpus, and run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GRUB as a PV kernel, 64-bit and 32-bit: not Linux, with a hypercall page and its p2m list mapped from the start."""
 
 from __future__ import annotations

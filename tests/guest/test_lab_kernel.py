@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab unported` with a real kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain's session: states, requests, restarts, and that its end gives everything back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Domains with several vCPUs that are destroyed at any moment: everything comes back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make run`'s demonstration, whole."""
 
 from __future__ import annotations

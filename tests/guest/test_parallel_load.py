@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian with several vCPUs, busy on all of them, makes no mistakes."""
 
 from __future__ import annotations

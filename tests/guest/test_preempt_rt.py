@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian's kernel with PREEMPT_RT: its interrupt handlers are threads, and answers must not come too early for them."""
 
 from __future__ import annotations

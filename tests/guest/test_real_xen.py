@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What guests/probe sees here, compared with what it saw on real Xen 4.17 (real_xen/*.txt, made by tools/real_xen.py).
 
 A difference must be named in ALLOWED with its reason. The reference ran on QEMU's software CPU, an AMD model: where its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero run` with a guest in it: console, exit statuses, signals, and that nothing is left behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A paused domain: single vCPUs go on for so many instructions, and virtual time stands still."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two guests in one host that share memory by grants and send each other events, in both widths."""
 
 from __future__ import annotations

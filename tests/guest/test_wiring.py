@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wiring of a domain: what it is given before it runs, and that a failure leaves nothing of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers of Xen's ABI and of x86 are spelled in domzero/abi only; everybody else uses their names."""
 
 import tokenize

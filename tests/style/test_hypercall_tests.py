@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every operation of the hypercall interface names a test that shows it, and that test is there."""
 
 import re

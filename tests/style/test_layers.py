@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports point down only, and files stay small enough to fit in a head."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The repository holds sources only: no binaries, and nothing that a build or a run of a tool makes."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine crate is built in strata: what a file names of other parts lies below it. Tests may name anything."""
 
 import re

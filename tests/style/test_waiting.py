@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests wait for conditions in one place, and never sleep to see that nothing happens."""
 
 import re

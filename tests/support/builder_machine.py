@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for `_machine` with just memory and a page walk: what the builder needs. Guests run on the real one."""
 
 from __future__ import annotations

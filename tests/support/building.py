@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The repository, the command under test, and guests built from `guests/`."""
 
 from __future__ import annotations

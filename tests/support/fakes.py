@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the compiled machine: memory, frames with owners and reference counts, registers. No CPU.
 
 Guest virtual addresses are machine addresses of mapped frames plus `VA_BASE`, so a test places a structure with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest's side of the FIFO ABI: takes events off its queues as event_channel.h and the ABI's design ask for."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """grant_table_op, called as a guest calls it: arguments placed in its memory, answers read from there."""
 
 from typing import Any

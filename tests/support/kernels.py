@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small kernel images made for tests: ELF files with Xen notes, and bzImages around them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks live traffic against the served OpenAPI document: enough of JSON Schema for what it contains."""
 
 from __future__ import annotations

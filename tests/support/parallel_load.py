@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A parallel load for a Debian guest: shells that fork, pipe, sort, pack, copy and calculate on all vCPUs at once, each
 checking its own answers against what the host says.
 

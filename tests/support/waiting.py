@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for what happens in other threads and processes, and showing that nothing happens."""
 
 from __future__ import annotations

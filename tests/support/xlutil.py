@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Xen's own parser of xl.cfg files, libxlutil, through ctypes: the oracle of our parser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small client for `Connection`: sends requests, keeps replies and watch events apart."""
 
 from domzero.dom0.xenstore import Connection, Op, Store

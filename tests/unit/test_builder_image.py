@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kernel files: what is understood, and what is said about those that are not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory that a 64-bit PV domain starts with, read back through its own page tables."""
 
 from __future__ import annotations

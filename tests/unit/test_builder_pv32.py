@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory that a 32-bit PV domain starts with, on the real machine."""
 
 from __future__ import annotations

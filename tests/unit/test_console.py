@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The console ring: a guest that behaves, and one that does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker's end of the control socket: nothing waits for a Domain 0 that does not read, and nothing is lost."""
 
 from __future__ import annotations

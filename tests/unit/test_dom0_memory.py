@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory that domains are promised."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text formats, amounts, and what Domain 0 and its workers exchange."""
 
 import re

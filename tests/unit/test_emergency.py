@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """console_io beside the console ring: every line is logged, and shown once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where keys come from: the seed alone, or the host."""
 
 from domzero._machine import Machine

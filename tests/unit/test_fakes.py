@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fakes offer what the contract of the machine, `_machine.pyi`, has, and nothing else but what is for tests."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images made to cost much: each is refused in a process that may not have more than a bounded memory and time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images: the initramfs, Debian packages without dpkg, and the cache."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`domzero lab`: what it shows is what the manuals say, and its page and its programs are current."""
 
 from __future__ import annotations

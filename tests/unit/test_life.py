@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes after the end of a domain: the rule of `domzero run` and of Domain 0."""
 
 from __future__ import annotations

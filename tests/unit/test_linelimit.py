@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The limit on what a guest may write to the log."""
 
 from domzero.dom0.linelimit import LineLimit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hypercalls that the compiled machine answers for a vCPU."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of domains, and words that mean one."""
 
 from __future__ import annotations

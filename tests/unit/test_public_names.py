@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import domzero`: the public names, all of them documented, and nothing loaded before it is used."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `domzero run` says about what cannot be run: one line, exit status 2, no traceback."""
 
 from __future__ import annotations

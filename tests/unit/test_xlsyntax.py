@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The syntax of xl.cfg files, compared with libxlutil's."""
 
 from __future__ import annotations

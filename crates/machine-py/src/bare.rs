@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `Bare`: the processor without a hypervisor, for `domzero lab`.
 
 use crate::enums::Step;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Words of the contract as Python enumerations.
 
 use domzero_machine::bare;

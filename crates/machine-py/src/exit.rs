@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `Exit` as Python classes, one per exit. Each can be made from Python too: for tests of who handles them.
 
 use crate::vcpu::GPRS;

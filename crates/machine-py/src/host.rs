@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `Machine`, `FrameInfo` and `Domain`.
 
 use crate::enums::FrameType;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `domzero._machine`: the binding. No logic here; `domzero/_machine.pyi` is the contract.
 
 mod bare;

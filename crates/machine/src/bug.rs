@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Panics, which are always bugs of ours: caught where a guest's work is asked for, so that they end one domain and not
 //! the process.
 

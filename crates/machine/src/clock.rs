@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Guest time. The TSC runs at 1 GHz: one tick is one nanosecond, whatever the host.
 
 use std::sync::atomic::{AtomicU64, Ordering};

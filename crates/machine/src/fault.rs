@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An exception as the processor raises it.
 
 /// An x86 exception as the hardware would raise it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The machine under Domzero: guest RAM, frame types, page walks, the x86 CPU engines and PV trap mechanics.
 //!
 //! No Python here; `crates/machine-py` binds it. A guest fault is a value, never an error; no guest input may panic.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What rdrand and rdseed give: a stream of ChaCha20 for each vCPU, under a key that no guest knows.
 
 use crate::abi::DomId;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The part of a vCPU that other threads may touch: requests for attention, TLB and code purges, and whether it is in the
 //! guest, which only the two guards here change.
 

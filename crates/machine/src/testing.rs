@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A small machine with a flat address space, for tests of instructions.
 
 use crate::abi::pte as entry;

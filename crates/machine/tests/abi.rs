@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Xen's numbers and layouts here are those of its public headers, as a C compiler has told them to
 //! `tests/abi/golden.json` (written by `tests/abi/probe.py`).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The bare machine of `domzero lab`, and that no PV guest gets into its ring 0.
 
 use domzero_machine::abi::selector::{FLAT_COMPAT_RING1_CS, FLAT_KERNEL_SS, XEN_CS64};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Breakpoints: which instructions they cost, and that they hit what they hit when every instruction is looked at.
 
 use domzero_machine::cpu::fault::{vector, Trap};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! x87 and SSE through the engine: exceptions, state saving, faults. Results are compared with the host's CPU in `engine/`.
 
 use domzero_machine::cpu::fault::{vector, Fault, Trap};

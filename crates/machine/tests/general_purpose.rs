@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! General-purpose instructions, by small programs with known results.
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, XEN_CS64, XEN_DS};

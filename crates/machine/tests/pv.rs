@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
 
 use domzero_machine::abi::hypercall::nr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! rdrand and rdseed: which values, which flags, which forms.
 
 use domzero_machine::clock::Clock;

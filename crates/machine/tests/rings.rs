@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! 32-bit code in rings 1 and 3: loads of segment registers, far transfers, returns to the outer ring, and their error
 //! codes. What can be compared with the host's CPU is in tests/engine/segments.rs; its rings cannot.
 

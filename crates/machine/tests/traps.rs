@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Debug registers, single steps, NMIs, port I/O and system calls, as a guest kernel sees them.
 
 use domzero_machine::abi::hypercall::{nr, segbase, vmasst};

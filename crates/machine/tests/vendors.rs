@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Encodings of 64-bit code that processors of AMD and of Intel decode differently, each as its manual has it (AMD64
 //! Architecture Programmer's Manual volume 3: CALL, JMP, RET, Jcc, LOOP, LSS; Intel SDM volume 2, the same), on any host.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP application: routers, errors, and who may talk to it."""
 
 from __future__ import annotations

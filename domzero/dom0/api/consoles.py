@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A domain's console: its history, input over HTTP, and both directions live over a websocket."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/v1/domains: create, read, change, end."""
 
 from __future__ import annotations

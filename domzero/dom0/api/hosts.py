@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/v1/host: what this host is, and what its hypervisor has said."""
 
 from __future__ import annotations

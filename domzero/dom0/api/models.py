@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes over the HTTP API, in and out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors as application/problem+json (RFC 9457), with the field at fault."""
 
 from __future__ import annotations

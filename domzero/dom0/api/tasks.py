@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Long work: answered at once if it is quick, as a task if it is not."""
 
 from __future__ import annotations

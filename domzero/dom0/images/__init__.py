@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guest images: fetched from the distribution's mirrors, built, and kept in the user's cache."""
 
 from domzero.dom0.images.cache import Image, ImageCache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine's own package client, used as an ordinary user: its mirrors and keys, no dpkg lock, nothing installed."""
 
 from __future__ import annotations

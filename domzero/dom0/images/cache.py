@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image cache: $XDG_CACHE_HOME/domzero/images, one directory per image, complete or not there at all."""
 
 from __future__ import annotations

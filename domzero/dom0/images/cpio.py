@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """cpio archives in the "newc" format, which is what an initramfs is (Documentation/driver-api/early-userspace)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads files out of Debian packages: an ar archive with a compressed tar in it."""
 
 from __future__ import annotations

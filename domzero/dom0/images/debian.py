@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gets the newest kernel of the machine's own Debian (or Ubuntu) and builds an initramfs to go with it."""
 
 from __future__ import annotations

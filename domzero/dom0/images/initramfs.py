@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small initramfs that `domzero image fetch` builds: busybox, a shell on the PV console, a way to power off."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Xenstore: the tree through which domains and Domain 0 configure each other.
 
 `Store` is the database, `Connection` one client over the wire protocol without I/O, `RingBackend` a domain's ring.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One client of the store, sans-IO: bytes of the wire protocol in, bytes out."""
 
 from __future__ import annotations

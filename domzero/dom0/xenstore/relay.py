@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of the store in another process: its bytes, framed, over a socket pair.
 
 A worker gives its guest's ring a `RelayConnection` instead of a `Connection`; the Domain 0 process has a `RelayServer`

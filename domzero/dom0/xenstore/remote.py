@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store as seen from a worker: the methods of `Store` that a domain's lifecycle uses, over the wire protocol."""
 
 from __future__ import annotations

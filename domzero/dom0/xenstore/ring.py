@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The xenstore ring of a domain: moves bytes between its page and a connection.
 
 The guest can write anything to the page at any time: indices are read once per step and checked, and nothing it writes

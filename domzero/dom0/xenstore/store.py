@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store: one tree, its transactions and watches, and what Domain 0's own code calls.
 
 Operations may come from any thread. What they make others see (watch events, output on a connection) is queued under

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Xenstore's tree, of which a snapshot for a transaction costs nothing.
 
 A tree changes its own nodes in place and copies those that a snapshot also has, once, along the path to the root. So a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watches: who is told of which change."""
 
 from __future__ import annotations

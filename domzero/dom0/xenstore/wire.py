@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Xenstore's wire protocol (xs_wire.h): message header, operations, error names and limits."""
 
 from __future__ import annotations

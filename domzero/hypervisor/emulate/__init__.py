@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Emulation of privileged instructions, CPUID and MSRs."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What CPUID shows a PV guest: Xen's leaves, and no more features than the engine has.
 
 The processor is an AMD family 1Ah: as on real ones, Linux 6.1 finds there neither Meltdown nor MDS, Retbleed, SRSO or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MSRs as a PV guest sees them: what Xen answers, #GP for the others."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Privileged instructions of the guest kernel, as Xen emulates them for PV."""
 
 from typing import TYPE_CHECKING

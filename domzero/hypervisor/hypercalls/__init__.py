@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The hypercall table; one module per operation."""
 
 from domzero.hypervisor.hypercalls import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """console_io: the emergency console."""
 
 from typing import TYPE_CHECKING

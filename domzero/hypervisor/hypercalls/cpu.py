@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processor state: descriptors, stack_switch, fpu_taskswitch, debug registers, segment bases, vm_assist."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """event_channel_op (event_channel.h)."""
 
 from enum import IntEnum

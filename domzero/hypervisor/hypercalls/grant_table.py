@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """grant_table_op (grant_table.h)."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """iret: the machine does it."""
 
 from typing import TYPE_CHECKING

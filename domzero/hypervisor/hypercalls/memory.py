@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """memory_op (memory.h): what a domain may know of memory. Changing how much it has is in `reservation`."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """mmu_update, mmuext_op, update_va_mapping: the machine does them whole."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """multicall: several hypercalls in one."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """physdev_op (physdev.h), the part of an unprivileged domain."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hypercalls of privileged and of HVM domains, refused to this one with the checks and the errno of Xen 4.17.
 
 The order of the checks shows in the answers: a control interface copies its argument and looks at the interface's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """memory_op: the balloon (increase, decrease, populate) and exchange."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sched_op (sched.h), set_timer_op."""
 
 import struct

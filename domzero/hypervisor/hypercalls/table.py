@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of hypercalls: who answers what, with which arguments, and what is missing."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """set_trap_table, set_callbacks, callback_op (callback.h), nmi_op (nmi.h): where the guest wants to be entered."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vcpu_op (vcpu.h)."""
 
 from contextlib import suppress

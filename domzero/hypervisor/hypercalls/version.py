@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """xen_version (version.h)."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """2-level event channels against a small model: random operations of three domains, then everything compared."""
 
 import os

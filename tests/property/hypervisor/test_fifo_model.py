@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FIFO event channels against a small model: a guest that follows the rules loses no event, whatever happens."""
 
 import os

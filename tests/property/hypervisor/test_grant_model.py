@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grants of three domains, both versions: whatever they write, map, copy and destroy, nobody gets more than was granted
 and the books are right."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store against a dictionary: random operations of Domain 0, in and out of transactions, and hostile bytes."""
 
 from hypothesis import given

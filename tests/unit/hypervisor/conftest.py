@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures on the fake machine."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Host.audit`: finds every kind of wrong book, and nothing where there is nothing."""
 
 import struct

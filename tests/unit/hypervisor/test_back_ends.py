@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When back ends answer: on a thread of their own, or at an instruction of a deterministic run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traps, callbacks, descriptors, vm_assist, xen_version, console_io, physdev_op, multicall, and what is refused."""
 
 import struct

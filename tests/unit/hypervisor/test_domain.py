@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Domains: time pages, crashes, our own bugs, the threads of vCPUs, and the end."""
 
 import struct

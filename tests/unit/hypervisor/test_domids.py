@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which domain a domid means, and to whom."""
 
 from collections.abc import Callable

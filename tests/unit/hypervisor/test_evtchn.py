@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event channels: event_channel_op as a guest sees it, and host code at the other end."""
 
 from typing import Any

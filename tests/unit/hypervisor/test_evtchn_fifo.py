@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The FIFO event-channel ABI: what a guest that follows it sees, and what one that does not can do."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grants: grant_table_op as a guest sees it, and backends that map what was granted."""
 
 import struct

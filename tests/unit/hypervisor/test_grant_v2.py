@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grants of version 2: status apart from the entries, parts of pages, transitive grants, and the way there and back."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A host has room for what was asked, and for what the hypervisor keeps beside it."""
 
 from typing import Any

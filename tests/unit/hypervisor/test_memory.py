@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """memory_op: what a guest may know of memory, and its balloon."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Privileged instructions of a guest kernel, CPUID and MSRs."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an unprivileged domain is not allowed: the errno shows which of Xen's checks came first."""
 
 import struct

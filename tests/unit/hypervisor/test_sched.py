@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sched_op, set_timer_op, vcpu_op, and what a vCPU's thread does between two exits."""
 
 import struct

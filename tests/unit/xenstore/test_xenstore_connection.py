@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a client of xenstore sees over the wire."""
 
 import pytest

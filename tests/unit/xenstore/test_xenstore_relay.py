@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker's view of the store, over a socket pair to an event loop in another thread."""
 
 import asyncio

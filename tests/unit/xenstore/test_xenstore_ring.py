@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The xenstore ring, with a guest that may be hostile."""
 
 import struct

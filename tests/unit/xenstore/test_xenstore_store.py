@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store as Domain 0's own code uses it."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one client may take of the others' time: long work is done in turns of a bounded number of steps."""
 
 from __future__ import annotations

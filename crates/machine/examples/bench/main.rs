@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Speed of the CPU engine in millions of instructions per second, beside the host's own CPU on the same code.
 //!
 //! `cargo run --release -p domzero-machine --example bench [-- [--json] [--seconds S] [NAME...]]`

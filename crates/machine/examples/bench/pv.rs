@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What paravirtualization costs: a system call of an application there and back, a hypercall that leaves the engine.
 // Instructions run on the host.
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Xen's error numbers (`errno.h`).
 
 /// Why a request was refused. A guest sees [`Errno::rc`]. `Display` gives the name.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Hypercalls that the machine itself answers, their sub-operations and arguments (`xen.h`, `arch-x86/xen-x86_64.h`).
 
 /// Hypercall numbers (`__HYPERVISOR_*`).

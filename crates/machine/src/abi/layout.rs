@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which addresses are whose: `HYPERVISOR_VIRT_START` and its kin of `arch-x86/xen-x86_64.h` and `arch-x86/xen-x86_32.h`.
 
 /// True for addresses whose bits 47..63 are all equal.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Xen's ABI and the facts of x86 that more than one part needs: numbers, bits, layouts. No behaviour.
 //!
 //! The only place in Rust where they are spelled. `tests/abi.rs` compares Xen's with what a C compiler says of the public

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Page-table entry bits of 64-bit and PAE tables, and which of them a PV guest may set.
 
 use super::layout::{HYPERVISOR_VIRT_START_PAE, XEN_SLOTS};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Selectors of Xen's own GDT that guests know (`arch-x86/xen-x86_64.h`, `arch-x86/xen-x86_32.h`).
 
 pub const FLAT_KERNEL_CS: u16 = FLAT_RING3_CS64;

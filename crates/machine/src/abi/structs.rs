@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Layouts of the structures that the machine itself reads and writes (`xen.h`, `arch-x86/xen.h`): offsets in bytes.
 
 /// `struct vcpu_info`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Bits of control and flag registers, and the numbers of registers (Intel SDM volume 3, chapter 2; volume 1, 3.4).
 
 /// RFLAGS.

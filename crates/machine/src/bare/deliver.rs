@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Entry into the kernel through the IDT: gates, stacks of the TSS, frames.
 
 use super::{Bare, Outcome};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Instructions that mean something else in ring 0, or that show the processor's own tables.
 
 use super::{Bare, Outcome, Table};

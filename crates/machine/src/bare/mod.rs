@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A bare machine: a processor with all its rings and no hypervisor under its kernel. It is what `domzero lab` compares
 //! a PV guest with, and nothing else uses it.
 //!

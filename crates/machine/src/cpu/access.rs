@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Guest memory as instructions see it: software TLB first, then page walk, page-crossing accesses, stores into decoded
 //! code and into live page tables.
 // Guest memory is read and written through the TLB.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decoded blocks: 32-byte ops in an arena, found by machine frame, offset and mode, so that every process that maps the
 //! frame shares them: nothing in a block depends on the virtual address of its page.
 // Ops lie in an arena that handlers point into.

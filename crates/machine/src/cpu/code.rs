@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Stores to memory that some vCPU has decoded instructions from, and what this one does about them.
 
 use super::Cpu;

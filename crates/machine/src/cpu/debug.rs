@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Single steps and hardware breakpoints: RFLAGS.TF, DR0..DR7 and what raises #DB.
 //!
 //! While neither is in use they cost one test per chain of blocks. An instruction that may hit something runs alone

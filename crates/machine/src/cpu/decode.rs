@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From bytes to blocks of ops.
 // Code bytes are read through the TLB.
 #![allow(unsafe_code)]

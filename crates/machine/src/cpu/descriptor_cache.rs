@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The hidden parts of segment registers: what 16- and 32-bit code checks each access against.
 
 use super::fault::{vector, Fault};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What can end an instruction other than its completion.
 
 pub use crate::fault::{pf, vector, Fault};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! RFLAGS. The six arithmetic flags are kept as two words, cheap to make and cheap to ask:
 //!
 //! - `fl_res`: the result, sign-extended to 64 bits: ZF = it is zero, SF = its top bit, PF = parity of its low byte.

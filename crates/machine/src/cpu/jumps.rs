@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The jump cache of an address space: where the block at an address is.
 
 use super::block::Op;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The CPU engine: architectural state and what instruction handlers may do with it.
 //!
 //! Contract between the files of this folder (see docs/internals/contract.md): `exec/*` reach guest registers and memory

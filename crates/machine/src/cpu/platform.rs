@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What surrounds a processor and is not x86: given to it once, by the layer that runs guests on it.
 
 use crate::frames::{Domain, PtwrResult};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Registers by their iced-x86 names, and linear addresses of memory operands.
 
 use super::{Cpu, Scalar};

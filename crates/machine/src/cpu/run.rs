@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The run loop: finds blocks, keeps the budget, looks at attention.
 // The chain of handlers is entered.
 #![allow(unsafe_code)]

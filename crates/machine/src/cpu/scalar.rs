@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Numbers of guest memory, and how they are loaded and stored.
 // Unaligned loads and stores by raw pointers.
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
 
 use crate::abi::layout::canonical;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One instruction at a time, by the slow handlers: 16- and 32-bit code whose segments matter, and any code whose accesses
 //! must be aligned.
 // Code bytes are read through the TLB.

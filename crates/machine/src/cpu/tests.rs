@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The block engine: budget, code cache, address spaces.
 
 use super::fault::{pf, vector, Fault, Trap};

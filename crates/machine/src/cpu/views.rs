@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Address spaces: base switches, TLB flushes, and what other threads ask this vCPU to forget.
 
 use super::Cpu;

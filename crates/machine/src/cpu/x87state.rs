@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! x87 register file.
 
 use crate::cpu::fault::{vector, Exec, Fault};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Atomic changes of machine memory that guests change at the same time: event-channel bits, grant flags.
 
 use super::machine::Machine;

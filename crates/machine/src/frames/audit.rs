@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The frame table against what it ought to say.
 
 use super::flag;

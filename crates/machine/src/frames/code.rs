@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which bytes of machine memory some vCPU has decoded: shared by all vCPUs, asked by slow stores and host writes.
 
 use super::flag;

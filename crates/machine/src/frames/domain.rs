@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A domain as the engine's vCPUs and the hypercalls see it. What it does with memory is in `memory`.
 
 use super::machine::{wait_for, Machine};

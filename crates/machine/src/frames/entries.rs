@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Changing one entry of a live table: by hypercall, or by a guest store that is emulated.
 
 use super::domain::Domain;

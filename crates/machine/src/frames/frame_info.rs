@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
 
 use crate::abi::layout::INVALID_M2P_ENTRY;

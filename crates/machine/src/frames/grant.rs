@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mappings of granted frames: L1 entries that map another domain's frame, made and unmade by grant-table operations only.
 //!
 //! The entry holds references of its own on the frame, beside the one of the grant (`Domain::get_ref` of the granter). So a

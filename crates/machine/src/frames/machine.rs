@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The machine: physical memory, frame table, and the vCPUs that may have to forget things.
 
 use super::code::CodeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A domain's memory, seen from the hypervisor: allocation, references from outside, bases, the end.
 
 use super::domain::Domain;

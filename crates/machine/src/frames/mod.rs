@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The machine's memory: who owns each frame, as what it is used, and how often; domains; which bytes are decoded.
 //!
 //! What engines need without the lock is in [`FrameTable`]; everything else is [`Mm`], behind `Machine::lock_mm`.

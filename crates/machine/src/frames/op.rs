@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One operation on the frame table, with the memory lock held: references, walk barriers, freeing.
 
 use super::domain::Domain;

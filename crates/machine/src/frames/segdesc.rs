@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Descriptor tables (GDT and LDT pages): which descriptors a guest may have.
 
 use super::machine::Machine;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Type references: a frame has one type at a time; page tables are validated when they get theirs.
 //!
 //! A table is either validated, every present entry holding its references, or it has no type: there is no state between

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Machine memory: one memfd of 4 KiB frames, mapped once, shared with Python by its file descriptor.
 // The mapping of guest RAM and accesses to it.
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Page walks and the software TLB.
 
 pub(crate) mod tlb;

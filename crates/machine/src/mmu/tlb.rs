@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The software TLB: one set of translations per address space ("view"), so that the kernel/user switch of every
 //! system call of a 64-bit PV guest flushes nothing.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The page walk (four levels, or three of a 32-bit guest), as the hardware does it: permissions of all levels, NX, reserved bits, and accessed/dirty bits
 //! set by compare-and-exchange, without any lock.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Bounce frames: how the hypervisor enters the guest kernel for an exception, an event or a system call.
 
 use super::{CallbackKind, Entry, Exit, SeenTrap, Vcpu};

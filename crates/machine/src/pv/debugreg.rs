@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The debug registers, as set_debugreg, get_debugreg and `mov` have them, and CR4, which some of them depend on.
 
 use super::Vcpu;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Why `Vcpu::run` came back: the closed set of things the hypervisor above must handle.
 
 use crate::cpu::fault::PrivInsn;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Call gates of 32-bit guests. The processor's own would have to be 64-bit ones, so a far call or jump to one faults on
 //! Xen, which then does what the gate asks for.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copies between the hypervisor and the guest's address space, descriptor tables.
 
 use super::Vcpu;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Hypercall entry, and the few hypercalls that are answered without leaving the machine.
 
 use super::Exit;

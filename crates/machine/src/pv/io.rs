@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! I/O instructions of a domain to which no port belongs: they are allowed by the virtual IOPL or the guest's own
 //! bitmap, read ones, and write nowhere.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! HYPERVISOR_iret: return from a bounce frame.
 
 use super::Vcpu;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Page-table hypercalls: mmu_update, update_va_mapping, update_descriptor. (mmuext_op is in `mmuext`.)
 //!
 //! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
 
 use super::mmu_ops::{

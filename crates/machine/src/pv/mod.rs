@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! PV trap mechanics, the same for every engine: bounce frames, iret, syscall, kernel/user switch, page-table hypercalls.
 //!
 //! Layouts and rules: `arch-x86/xen.h`, `arch-x86/xen-x86_64.h` and `vcpu.h` of Xen's public headers.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Xen around the processor: its part of the GDT and of the address space, its registers, emulated page-table stores.
 
 use crate::abi::layout::{

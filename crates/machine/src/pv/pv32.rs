@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! 32-bit guests: kernel in ring 1, applications in ring 3. Bounce frames and iret as 32-bit hardware has them
 //! (`arch-x86/xen-x86_32.h`).
 

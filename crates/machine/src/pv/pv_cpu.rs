@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The vCPU as the page-table hypercalls see it.
 
 use super::mmu_ops::{self, Outcome, PvCpu, Who};

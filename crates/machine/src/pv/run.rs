@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The run loop: slices of the budget, events, deadlines.
 
 use super::Exit;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the PV rules make of each thing that stops the engine.
 
 use super::io::StringIo;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whole cases of the oracle: one instruction, or a short stream of them.
 
 use crate::generate::{Case, Generator};

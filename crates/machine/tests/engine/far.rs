@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Far transfers, and near branches with prefixes, which processors of different makers decode differently: in 64-bit code,
 //! compared with the host's.
 

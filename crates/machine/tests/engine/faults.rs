@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Exceptions one by one: vector, error code, cr2, and what the instruction must not have done. On any host.
 
 use domzero_machine::cpu::fault::{vector, Fault, Trap};

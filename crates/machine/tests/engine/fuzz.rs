@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Hostile bytes and hostile page tables: nothing may panic, hang, or touch what is not mapped.
 //!
 //! An input is a seed (registers, page tables) and code. Inputs that failed once are kept in fuzz/corpus and run first.

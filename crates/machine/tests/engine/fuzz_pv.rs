@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A hostile PV kernel: random hypercalls, stores and code against the frame table's rules. Whatever it does, page tables
 //! stay what the frame table says, other domains keep their memory, and everything can be given back.
 

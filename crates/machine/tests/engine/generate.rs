@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random instructions of a given `Code`, with a state in which they do something.
 
 use crate::rng::Rng;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The interpreter's side: the same addresses in a machine of its own.
 // Instructions run on the host.
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The CPU engine against the host's own CPU, and against hostile bytes.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

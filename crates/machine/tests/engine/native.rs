@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The host's own CPU: loads a whole state through a signal frame, runs the code, and reads the state back from the
 //! frame of the signal that ends it. Hardly any assembly but one int3.
 // Instructions run on the host.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where the memory operands of random instructions point, and what is there.
 
 use crate::generate::Generator;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Single instructions and short sequences, here and on the host's CPU.
 
 use crate::generate::{Case, Generator};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Two CPUs of one domain at once: locked instructions are atomic, code written by the other is executed, a stop is seen.
 
 use domzero_machine::cpu::fault::Trap;

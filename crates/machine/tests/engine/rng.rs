@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A small deterministic generator, and values that instructions find interesting.
 
 pub struct Rng(u64);

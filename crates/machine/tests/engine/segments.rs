@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Segments against the host's CPU: both sides get the same LDT (`modify_ldt`), 32-bit code loads selectors from it and
 //! uses them near their limits.
 // Instructions run on the host.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Code that changes code: as the host's CPU does it, whatever the slices, on fast and on slow handlers.
 
 use crate::generate::Case;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What both sides load before a case and give back after it, and the address space they share.
 
 /// Two writable, executable pages, filled with int3 around the case.

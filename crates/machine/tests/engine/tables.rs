@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which instruction forms can be compared, and facts about them.
 
 use crate::state::*;

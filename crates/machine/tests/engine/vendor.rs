@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the makers of processors do differently where their manuals leave it open. The engine does what AMD's do: on
 //! another maker's processor these outcomes are not compared.
 // Instructions run on the host.

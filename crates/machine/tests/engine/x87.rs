@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Comparison of x87 states, and what of it is up to the maker of the CPU.
 
 use crate::generate::Case;

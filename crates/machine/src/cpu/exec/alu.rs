@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Two-operand arithmetic and logic, inc/dec/neg/not, adcx/adox.
 
 use super::operand::*;

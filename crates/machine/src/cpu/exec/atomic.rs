@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! xadd and compare-and-exchange.
 
 use super::alu::{add, sub};

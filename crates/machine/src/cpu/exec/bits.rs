@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Bit tests, bit scans, population count, crc32.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! BMI1 and BMI2 on general-purpose registers.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Branches, calls and returns, near and far.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The general-purpose instructions: all handlers of the files beside this one.
 
 use super::{alu, atomic, bits, bmi, flow, legacy, mov, muldiv, segment, shift, stack, string, system};

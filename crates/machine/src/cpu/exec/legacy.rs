@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Instructions that only 32-bit code has: decimal adjustment, bound, into, arpl.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Data movement between registers and memory, conditional moves and sets.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Operand access for the general-purpose handlers: values are `u64`, operand widths are const generics, so that each
 //! handler is compiled once per width and not once per type.
 

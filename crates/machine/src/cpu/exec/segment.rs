@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Instructions on segment registers and descriptors.
 
 use super::operand::*;

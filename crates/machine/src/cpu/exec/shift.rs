@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Shifts and rotates. What the manuals leave undefined follows AMD Zen, as measured.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! push, pop, pushf, popf, enter, leave, lahf, sahf.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! String instructions: movs, stos, lods, cmps, scas, with and without a repeat prefix.
 //!
 //! Repeats forward go in chunks that stay inside one page on each side, so that a fault finds rsi, rdi and rcx exactly

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Flag control, traps, system registers, and what is privileged: a guest always runs at CPL > 0.
 
 use super::operand::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a well-behaved guest relies on.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An engine that stores all the time, while another vCPU of its domain takes the memory away under it.
 
 use super::*;

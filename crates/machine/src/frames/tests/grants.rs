@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mappings of another domain's frames.
 
 use super::*;

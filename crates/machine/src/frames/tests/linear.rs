@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Page tables that name another table of their own level.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tests of the frame table, all through the hypercalls a guest makes.
 
 mod attacks;

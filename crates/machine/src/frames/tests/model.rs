@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random sequences of everything two domains can do, against the audit.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! 32-bit guests: three levels, an L3 of four entries, Xen's area behind the fourth.
 
 use super::*;

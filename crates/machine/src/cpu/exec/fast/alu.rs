@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! add or adc sbb and sub xor cmp test inc dec neg not, in registers and memory, with and without flags, and
 //! comparisons fused with the conditional jump that follows.
 

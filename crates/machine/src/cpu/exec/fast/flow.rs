@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Branches, calls and returns.
 
 use super::lower::{cond_number, is_mem, is_reg, memory, op_size, reg_off, target, with, Low, LowExt};

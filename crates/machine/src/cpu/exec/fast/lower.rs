@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Chooses fast handlers for instructions, and finds out which flags nobody will look at.
 
 use super::{alu, flow, misc, mov, narrow, shift, string, vector, Handler, Op, RSP};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! imul, mul, div, bit tests and scans. Undefined flags as in exec/muldiv.rs and exec/bits.rs.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What fast handlers go on with when a memory operand is not in the TLB. They have changed nothing yet: with the
 //! translation filled in, the op simply begins again; page-crossing accesses and stores to code or page tables are done
 //! by the slow handler of the instruction, which is decoded afresh.

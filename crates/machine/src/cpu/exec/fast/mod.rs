@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Specialised handlers of frequent instruction forms, as a chain of tail calls.
 //!
 //! Every handler is given the CPU and the op that it belongs to, and ends in `go!` (next op), `enter!` (another block),

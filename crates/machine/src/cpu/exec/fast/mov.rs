@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! mov, movzx, movsx, lea, push, pop, leave, xchg of registers, sign extensions within rax and rdx.
 
 use super::*;

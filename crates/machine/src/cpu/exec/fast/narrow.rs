@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! push, pop, leave, calls and returns of flat 32-bit code.
 
 use super::*;

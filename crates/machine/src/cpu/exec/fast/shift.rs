@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Shifts and rotates of registers and memory by a constant or cl. Undefined flags as in exec/shift.rs.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packed integer and scalar floating-point instructions: the operations of [`crate::cpu::exec::sse`] on the operands of ops.
 //!
 //! Floating point is done here only while MXCSR and the operands leave no flag to raise; else by [`soft`] and its like,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! rep movs and rep stos, a page at a time at the host's speed.
 
 use super::lower::{with, Low};

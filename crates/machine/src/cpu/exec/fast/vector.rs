@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The 16-byte moves and logic that memcpy, strlen and compilers use most.
 
 use super::lower::{is_mem, memory, reg_off, with, Low};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Add, subtract, multiply, divide, square root and compare on unpacked operands.
 
 use super::{flag, rc, shift_sticky, Class, Env, Res, Un};

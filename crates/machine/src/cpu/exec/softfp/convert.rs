@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Between integers and floating point, and rounding to an integral value.
 
 use super::{flag, rc, Class, Env, Res, Un};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SSE operations on raw bits: the host's arithmetic where it gives the same result and flags, else the integer core.
 //!
 //! The host computes in its default mode (nearest, no flush). That is the guest's result when the guest rounds to nearest,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! IEEE 754 arithmetic in integers, with the flags, rounding modes and NaN rules of x86.
 //!
 //! One core serves SSE (`f32`, `f64` as raw bits) and x87 (80-bit extended): operands are unpacked to a 64-bit significand,

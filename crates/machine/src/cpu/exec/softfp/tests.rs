@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The integer core against the host's arithmetic, for modes in which the host computes.
 
 use super::{arith, fast, flag, pack, unpack, Env, Format, F32, F64};

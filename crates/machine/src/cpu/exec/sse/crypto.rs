@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! AES-NI, PCLMULQDQ and SHA extensions, in portable code.
 
 use super::{bin, bin_imm, handler, lane as l};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Scalar and packed floating-point arithmetic, compares and rounding.
 
 use super::{finish, handler, lane as l, low32, low64, packed, src128, src32, src64, x0};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Instructions beyond SSE2 that are run by the host's own, where it has them. Looked up before the portable forms; results
 //! are the same.
 // Instructions of the host's that it may not have.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packed integer arithmetic, logic and shifts on xmm registers.
 
 use super::{bin, handler, lane as l, src128, x0};

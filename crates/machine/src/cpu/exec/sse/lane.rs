@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The lane functions that handlers use: the host's own instructions where they do just the same, else the portable ones.
 //!
 //! Every x86-64 host has SSE2; what needs more is in [`super::host`], chosen when an instruction is looked up.

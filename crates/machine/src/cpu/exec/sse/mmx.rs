@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! MMX: the lane functions of SSE on the low 64 bits. The registers are the significands of the x87 stack.
 
 use super::lane as l;

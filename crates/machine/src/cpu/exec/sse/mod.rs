@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SSE to SSE4.2, AES, PCLMULQDQ, SHA, MMX.
 //!
 //! Each file offers `lookup`; a handler is a closure over 128-bit values wrapped by one of the macros below, so that every

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Moves between xmm registers, memory and general-purpose registers.
 
 use super::{aligned, gn, handler, low32, low64, src128, src128u, src32, src64, x0, x1};

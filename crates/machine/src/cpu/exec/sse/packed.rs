@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packed single precision by the host's packed arithmetic, when no lane can change a flag: see [`super::super::softfp::fast`].
 // Host vectors are made of bits.
 #![allow(unsafe_code)]

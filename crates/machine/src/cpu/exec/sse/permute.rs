@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Shuffles, packs, blends, inserts, extracts and widening moves.
 
 use super::mov::{rm32, rm64, store32, store64};

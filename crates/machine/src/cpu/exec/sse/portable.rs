@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Lane-wise functions of 128-bit values, for any host. What stays within 64 bits serves MMX too.
 // Host vectors are made of bits.
 #![allow(unsafe_code)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SSE4.2 string compares: `pcmpestri`, `pcmpestrm`, `pcmpistri`, `pcmpistrm`.
 
 use super::{handler, lane as l, src128u, x0};

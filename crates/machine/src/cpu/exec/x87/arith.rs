@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Add, subtract, multiply, divide, square root, sign, round, scale, extract.
 
 use super::{

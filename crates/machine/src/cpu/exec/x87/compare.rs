@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Compares, tests and classification.
 
 use super::{mem_f32, mem_f64, mem_i16, mem_i32, sn, unpack, waiting};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! x87, fxsave/fxrstor.
 //!
 //! Arithmetic is that of [`super::softfp`], rounded to the precision that the control word asks for. An unmasked exception

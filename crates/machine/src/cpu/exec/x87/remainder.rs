@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Partial remainder: `fprem` (quotient cut) and `fprem1` (quotient to nearest).
 
 use super::{pack, unpack, waiting, EXTENDED, INDEFINITE};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Control instructions, and saving and restoring state: environment, fnsave, fxsave.
 
 use super::{sn, waiting};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Stores to memory: the result is worked out, written, and only then is the stack changed.
 
 use super::{unpack, waiting, INDEFINITE};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The transcendental instructions: series in 128-bit floating point, then one rounding.
 //!
 //! Results are the correctly rounded ones in all but very rare cases; processors are allowed an error of one unit in the last

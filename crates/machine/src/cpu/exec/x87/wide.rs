@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Floating point with a 128-bit significand, truncating: what the transcendental functions are computed in.
 
 use std::cmp::Ordering;
