@@ -17,7 +17,7 @@ from domzero.abi.xen import PAGE_SHIFT
 from domzero.builder.domain import build_domain
 from domzero.builder.files import FILE_MAX, read_file
 from domzero.builder.image import KernelImage, load_kernel
-from domzero.builder.layout import plan
+from domzero.builder.layout import Layout, plan
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.emergency import EmergencyConsole
@@ -39,6 +39,7 @@ class Instance:
         self,
         host: Host,
         domain: Domain,
+        layout: Layout,
         console: Console,
         rings: tuple[RingBackend, ConsoleRing],
         ports: tuple[BackendPort, ...],
@@ -46,6 +47,7 @@ class Instance:
     ) -> None:
         self.host = host
         self.domain = domain
+        self.layout = layout
         self.built_at = time.monotonic()
         self._console = console
         self._store_ring, self._console_ring = rings
@@ -68,14 +70,16 @@ class Instance:
         domid: int,
         log: Callable[[str], None] | None = None,
         clock: Clock | None = None,
+        image: KernelImage | None = None,
     ) -> Instance:
         """Reads the images, makes a hypervisor with the domain in it, and its back ends; writes its nodes.
 
         :param store: what `domid` will find in xenstore; introducing and releasing it is the caller's.
+        :param image: its kernel; read from `config.kernel` when not given.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
         with _refusals(config):
-            image, ramdisk = _load(config)
+            image, ramdisk = _load(config, image)
             host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
             try:
                 return cls._build(host, config, image, ramdisk, store, console, domid, log)
@@ -123,7 +127,7 @@ class Instance:
         built.domain.console_sink = emergency.write
         console.attach(console_ring)
         rings = (store_ring, console_ring)
-        return cls(host, built.domain, console, rings, (store_port, console_port), emergency)
+        return cls(host, built.domain, built.layout, console, rings, (store_port, console_port), emergency)
 
     @property
     def domid(self) -> int:
@@ -195,16 +199,21 @@ class Instance:
                 if code is not None:
                     domain.pause()  # returns when no vCPU is in the guest any more
                     domain.back_ends.settle()
-                if not self._is_closed:
-                    self._console_ring.drain()
-                    self._console.output(self._emergency.unfinished())
-                    self._emergency.finish()
+                self.drain()
                 self._end = (
                     End(self._forced or EndReason.DESTROYED)
                     if code is None
                     else End.of_shutdown(code, tuple(domain.crash_report))
                 )
             return self._end
+
+    def drain(self) -> None:
+        """Takes the last words of a domain whose vCPUs have stopped."""
+        with self._lock:
+            if not self._is_closed:
+                self._console_ring.drain()
+                self._console.output(self._emergency.unfinished())
+                self._emergency.finish()
 
     def audit(self) -> list[str]:
         """Where the hypervisor's books are wrong (`Host.audit`); nothing when all has been given back."""
@@ -229,11 +238,11 @@ def _pages(mib: int) -> int:
     return mib << (20 - PAGE_SHIFT)
 
 
-def _load(config: DomainConfig) -> tuple[KernelImage, bytes]:
+def _load(config: DomainConfig, image: KernelImage | None) -> tuple[KernelImage, bytes]:
     """Reads the images and checks that they fit, before anything is made."""
     limit = min(FILE_MAX, config.memory_mib << 20)
     ramdisk = read_file(config.ramdisk, "ramdisk", limit) if config.ramdisk else b""
-    image = load_kernel(config.kernel)
+    image = image or load_kernel(config.kernel)
     plan(image, _pages(config.memory_mib), len(ramdisk))
     return image, ramdisk
 

@@ -20,6 +20,7 @@ from domzero.dom0.messages import Audit, Audited, Done, Exited, GetStats, LogLin
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
+from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
@@ -56,6 +57,7 @@ class Manager:
         self._ended: OrderedDict[uuid.UUID, Record] = OrderedDict()
         self._next_domid = 1
         self._changed = asyncio.Condition()
+        self._spawner = WorkerSpawner()
         self._jobs: set[asyncio.Task[None]] = set()
         self.store.write("/local/domain/0/domid", 0)
         self.store.write("/local/domain/0/name", "Domain-0")
@@ -149,6 +151,7 @@ class Manager:
         record.memory_target_mib = record.config.memory_mib
         record.started_mono = time.monotonic()
         worker = WorkerHandle(
+            self._spawner,
             self.store,
             domid,
             (f"/local/domain/{domid}", f"/vm/{record.uuid}", f"/local/domain/0/backend/console/{domid}"),
@@ -363,6 +366,11 @@ class Manager:
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
+        self._spawner.close()
+
+    def prepare(self) -> None:
+        """Gets ready for the first domain."""
+        self._spawner.prepare()
 
     def say(self, line: str) -> None:
         """A line of Domain 0 in the log."""

@@ -148,13 +148,51 @@ class InputTaken:
     count: int
 
 
+# --- between the Domain 0 process and the fork server
+
+
+@dataclass(slots=True, frozen=True)
+class Spawn:
+    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed."""
+
+
+@dataclass(slots=True, frozen=True)
+class Kill:
+    """End a worker at once. No answer but ChildEnded."""
+
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class Spawned:
+    """The worker is there."""
+
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class SpawnFailed:
+    """It could not be forked."""
+
+    errno: int
+
+
+@dataclass(slots=True, frozen=True)
+class ChildEnded:
+    """A worker has ended; a negative status is the signal that ended it."""
+
+    pid: int
+    status: int
+
+
 Request: TypeAlias = Start | Pause | Unpause | GetStats | Audit | Stop
 Answer: TypeAlias = Done | Stats | Audited | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
-Message: TypeAlias = Request | Answer | Event
+Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
+Message: TypeAlias = Request | Answer | Event | Forking
 
 _MESSAGES: dict[str, type[Any]] = {
-    kind.__name__: kind for union in (Request, Answer, Event) for kind in typing.get_args(union)
+    kind.__name__: kind for union in (Request, Answer, Event, Forking) for kind in typing.get_args(union)
 }
 
 

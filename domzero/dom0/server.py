@@ -135,6 +135,7 @@ async def serve(path: Path | None, listen: tuple[str, int] | None, announce: Cal
             if signal.getsignal(signum) == signal.SIG_IGN:
                 continue  # as nohup asks for
             loop.add_signal_handler(signum, stop)
+        manager.prepare()
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
         announce(" and ".join(_describe(sock) for sock in sockets))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker: the process that one start of a domain lives in, with its ring 0, its vCPUs and its back ends.
 
-`python -m domzero.dom0.worker CONTROL_FD GUEST_FD TOOLSTACK_FD PARENT_PID`, started by `worker_handle.WorkerHandle`. It
-does what the control socket says (see `messages`), and ends with that socket, or with its parent.
+Forked by the fork server for a `worker_handle.WorkerHandle`. It does what the control socket says (see `messages`), and
+ends with that socket, or with its parent.
 """
 
 from __future__ import annotations
@@ -144,31 +144,22 @@ class Worker:
             self._channel.send(InputTaken(count))
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Asks the kernel to end this process with its parent, also if that is killed."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 
 
-def main(arguments: list[str]) -> int:
-    """Entry point."""
-    control_fd, guest_fd, toolstack_fd, parent = (int(argument) for argument in arguments)
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    socks = [socket.socket(fileno=fd) for fd in (control_fd, guest_fd, toolstack_fd)]
-    for sock in socks:
-        sock.set_inheritable(False)
+def run(parent: int, control: socket.socket, guest: socket.socket, toolstack: socket.socket) -> int:
+    """All that the process does; returns its exit status.
+
+    :param parent: the process that this one ends with.
+    """
+    die_with(parent)
     try:
-        Worker(*socks).run()
+        Worker(control, guest, toolstack).run()
     except DomzeroError as error:
         print(error, file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(1)
-    sys.stderr.flush()
-    # Threads of vCPUs and relays need not be waited for: all that they hold goes with the process.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        return 1
+    return 0

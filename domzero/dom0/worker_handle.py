@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -34,6 +33,7 @@ from domzero.dom0.messages import (
     encode,
 )
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
+from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Connection, Store
 from domzero.dom0.xenstore.relay import RelayServer
 from domzero.errors import DomzeroError, ResourceError
@@ -63,6 +63,7 @@ class WorkerHandle(asyncio.Protocol):
 
     def __init__(
         self,
+        spawner: WorkerSpawner,
         store: Store,
         domid: int,
         scope: tuple[str, ...],
@@ -72,6 +73,7 @@ class WorkerHandle(asyncio.Protocol):
         on_gone: Callable[[str], None],
     ) -> None:
         self.domid = domid
+        self._spawner = spawner
         self._store = store
         self._scope = scope
         self._on_console = on_console
@@ -81,7 +83,7 @@ class WorkerHandle(asyncio.Protocol):
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._transport: asyncio.Transport | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._relays: list[RelayServer] = []
         self._unread_input = 0
         self._input_taken = asyncio.Event()
@@ -92,32 +94,26 @@ class WorkerHandle(asyncio.Protocol):
     @property
     def pid(self) -> int | None:
         """The process's id, while it runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return self._child.pid if self._child is not None and not self._child.ended.done() else None
 
     async def start(self, config: DomainConfig) -> None:
         """Starts the process and builds the domain in it; raises what goes wrong there."""
         pairs = [socket.socketpair() for _ in range(3)]
         ours = [pair[0] for pair in pairs]
         theirs = [pair[1] for pair in pairs]
+        stderr_read, stderr_write = os.pipe()
         try:
-            fds = [sock.fileno() for sock in theirs]
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "domzero.dom0.worker", *map(str, fds), str(os.getpid())),
-                pass_fds=fds,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
+            self._child = await self._spawner.spawn(theirs, stderr_write)
+        except BaseException:
+            os.close(stderr_read)
             for sock in ours:
                 sock.close()
-            raise DomzeroError(f"no worker process could be started: {error}") from error
+            raise
         finally:
+            os.close(stderr_write)
             for sock in theirs:
                 sock.close()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(self._process))
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(self._child, stderr_read))
         await asyncio.get_running_loop().create_connection(lambda: self, sock=ours[0])
         guest = Connection(self._store, self.domid)
         toolstack = Connection(self._store, 0, scope=self._scope)
@@ -126,7 +122,7 @@ class WorkerHandle(asyncio.Protocol):
         try:
             await self.request(Start(self.domid, config), Done)
         except WorkerGone:
-            status = await self._process.wait()
+            status = await self._child.ended
             await self._watcher
             raise WorkerGone(self._how_it_ended(status)) from None
 
@@ -163,14 +159,14 @@ class WorkerHandle(asyncio.Protocol):
     async def stop(self) -> None:
         """Ends the process, by force if it must be, and all that belongs to it."""
         self._stopping = True
-        process = self._process
-        if process is not None and process.returncode is None:
+        child = self._child
+        if child is not None and not child.ended.done():
             with contextlib.suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(self.request(Stop(), Done), STOP_GRACE_SECONDS)
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(process.wait(), STOP_GRACE_SECONDS / 2)
+                await asyncio.wait_for(asyncio.shield(child.ended), STOP_GRACE_SECONDS / 2)
             self.kill()
-            await process.wait()
+            await child.ended
         if self._watcher is not None:
             await self._watcher
         self._close()
@@ -178,9 +174,8 @@ class WorkerHandle(asyncio.Protocol):
     def kill(self) -> None:
         """Ends the process at once."""
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._child is not None:
+            self._child.kill()
 
     # --- asyncio's protocol of the control socket
 
@@ -228,12 +223,17 @@ class WorkerHandle(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(encode_frame(kind, payload))
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        if process.stderr is not None:
-            while chunk := await process.stderr.read(4096):
-                self._stderr += chunk
-                del self._stderr[:-STDERR_KEPT]
-        status = await process.wait()
+    async def _watch(self, child: Child, stderr: int) -> None:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(stderr, "rb", 0)
+        )
+        while chunk := await reader.read(4096):
+            self._stderr += chunk
+            del self._stderr[:-STDERR_KEPT]
+        transport.close()
+        status = await child.ended
         if not self._stopping:
             self._on_gone(self._how_it_ended(status))
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
 
-from domzero.builder.files import FILE_MAX, read_file
-from domzero.builder.image import load_kernel
 from domzero.dom0.config import DomainConfig
 from domzero.errors import ConfigError
 from domzero.guest.guest import Guest
@@ -80,9 +78,7 @@ def boot(
         if log is not None:
             log(line)
 
-    limit = min(FILE_MAX, what.memory_mib << 20)
-    initramfs = read_file(what.ramdisk, "ramdisk", limit) if what.ramdisk else b""
-    return Guest(Start(what, load_kernel(what.kernel), initramfs, keep, virtual_time=virtual_time), lines)
+    return Guest(Start(what, keep, virtual_time=virtual_time), lines)
 
 
 def _configuration(kernel: FilePath | None, image: str | None, config: FilePath | None) -> DomainConfig:

@@ -61,7 +61,7 @@ class PvGuest:
         pages = PAGES if image is None else 24576
         kernel = image or parse_kernel(program.elf(), program.name)
         config = DomainConfig(kernel=program.name, name=program.name, memory_mib=pages * PAGE_SIZE >> 20, seed=1)
-        self.guest = Guest(Start(config, kernel, b"", self.log.append, virtual_time=True), self.log)
+        self.guest = Guest(Start(config, self.log.append, virtual_time=True, image=kernel), self.log)
         self.domain = self.guest.domain
         self.host = self.domain.host
         self.vcpu = self.domain.vcpus[0]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from dom0_server import Server
+from building import build_shell
+from dom0_server import Server, children
 from waiting import unchanged, until
 
 Create = Callable[..., dict[str, object]]
@@ -335,3 +336,22 @@ def test_of_two_requests_for_one_name_at_once_one_is_served(api: httpx.Client, s
     for thread in threads:
         thread.join(60)
     assert sorted(statuses) == [201, 409, 409, 409]
+
+
+def test_the_death_of_the_fork_server_ends_its_workers_and_the_next_domain_gets_another(tmp_path: Path) -> None:
+    kernel = build_shell(tmp_path)
+    first = Server(tmp_path)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(first.socket)), base_url="http://domzero/v1") as api:
+            body = {"name": "a", "kernel": kernel, "memory_mib": 16}
+            assert api.post("/domains", json=body, timeout=60).status_code in (201, 202)
+            until(lambda: bool(api.get("/domains/a").json()["state"] in ("running", "blocked")), what="its start")
+            workers = first.workers()
+            (fork_server,) = children(first.process.pid)
+            os.kill(fork_server, signal.SIGKILL)
+            until(lambda: bool(api.get("/domains/a").json()["state"] == "crashed"), what="the crash")
+            until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), what="the workers' end")
+            assert api.post("/domains", json={**body, "name": "b"}, timeout=60).status_code in (201, 202)
+            until(lambda: len(first.workers()) == 1, what="another worker")
+    finally:
+        assert first.stop() == 0

@@ -40,9 +40,8 @@ class Server:
         )
 
     def workers(self) -> list[int]:
-        """Process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        """Process ids of the workers: children of the fork server, which is Domain 0's only child."""
+        return [worker for child in children(self.process.pid) for worker in children(child)]
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -52,3 +51,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []

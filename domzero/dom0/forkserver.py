@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fork server: the process that workers are forked from, so that they share its interpreter and its modules.
+
+`python -m domzero.dom0.forkserver FD PARENT_PID`, started by `worker_spawner.WorkerSpawner`. It does what its socket
+says (`messages`: Spawn, Kill), tells what became of its children, and ends with that socket; its children end with it.
+It has one thread and holds nothing of any domain, so nothing of one gets into the worker of another.
+
+Python's own (`multiprocessing.forkserver`) is not it: that one makes files in /tmp, keeps a second process, and has
+every child import the command that serves HTTP.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from domzero.dom0 import worker
+from domzero.dom0.messages import ChildEnded, Kill, Message, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
+
+MESSAGE_MAX = 4096
+FDS = 4
+"""A worker's control, guest and toolstack sockets, and its stderr."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point."""
+    fd, parent = (int(argument) for argument in arguments)
+    worker.die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    # SIGCHLD is only taken while recv waits, and wakes it up.
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.collect()
+    gc.freeze()  # no collection writes to what the children share
+    _Server(sock, (wake_read, wake_write)).run()
+    return 0
+
+
+class _Server:
+    def __init__(self, sock: socket.socket, wake: tuple[int, int]) -> None:
+        self._sock = sock
+        self._wake = wake
+        self._children: set[int] = set()
+
+    def run(self) -> None:
+        poll = select.poll()
+        for fd in (self._sock.fileno(), self._wake[0]):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if self._wake[0] in ready:
+                os.read(self._wake[0], 4096)
+                self._reap()
+            if self._sock.fileno() in ready:
+                data, fds, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX, FDS)
+                if not data:
+                    return
+                self._carry_out(*decode(data), fds)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            self._tell(ChildEnded(pid, os.waitstatus_to_exitcode(status)))
+
+    def _tell(self, message: Message, request_id: int = 0) -> None:
+        self._sock.sendall(encode(message, request_id))
+
+    def _carry_out(self, message: Message, request_id: int, fds: list[int]) -> None:
+        if isinstance(message, Kill):
+            if message.pid in self._children:  # it has not been waited for: the number is still its own
+                os.kill(message.pid, signal.SIGKILL)
+        elif isinstance(message, Spawn) and len(fds) == FDS:
+            self._spawn(request_id, fds)
+        else:
+            raise MessageError(f"{type(message).__name__} with {len(fds)} files is nothing for the fork server")
+        for fd in fds:
+            os.close(fd)
+
+    def _spawn(self, request_id: int, fds: list[int]) -> None:
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(SpawnFailed(error.errno or 0), request_id)
+            return
+        if pid == 0:
+            self._become_worker(parent, fds)
+        self._children.add(pid)
+        self._tell(Spawned(pid), request_id)
+
+    def _become_worker(self, parent: int, fds: list[int]) -> None:
+        """In the child: does not return."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._sock.close()
+            for fd in self._wake:
+                os.close(fd)
+            os.setsid()
+            os.dup2(fds[3], 2)
+            os.close(fds[3])
+            gc.enable()
+            status = worker.run(parent, *(socket.socket(fileno=fd) for fd in fds[:3]))
+        except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            sys.stderr.flush()
+            # Threads of vCPUs and relays need not be waited for: all that they hold goes with the process.
+            os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
