@@ -28,7 +28,7 @@ from domzero.dom0.xenstore_nodes import write_nodes
 from domzero.errors import DomzeroError, ResourceError
 from domzero.hypervisor.clock import Clock
 from domzero.hypervisor.domain import Domain, Limits
-from domzero.hypervisor.evtchn import BackendPort
+from domzero.hypervisor.evtchn_channel import BackendPort
 from domzero.hypervisor.host import Host
 
 

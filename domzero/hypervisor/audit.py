@@ -7,22 +7,21 @@ nothing and is not looked at.
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-    from domzero.hypervisor.host import Host
+from domzero.hypervisor.domain import Domain
+from domzero.hypervisor.platform import Platform
 
 Refs = Counter[tuple[int, bool]]
 """How many references of which kind: (frame, writable)."""
 
 
-def audit(host: "Host") -> list[str]:
+def audit(host: Platform, domains: Mapping[int, Domain]) -> list[str]:
     """Says where the books are wrong; guests may run meanwhile. Nothing, when all is well."""
     with host.lock:
         out = host.machine.audit()
-        uses = _grant_uses(host)
-        for domain in host.domains.values():
+        uses = _grant_uses(domains)
+        for domain in domains.values():
             if domain.is_dying:
                 continue
             out += domain.evtchn.audit()
@@ -31,12 +30,12 @@ def audit(host: "Host") -> list[str]:
         return out
 
 
-def _grant_uses(host: "Host") -> Counter[tuple[int, int, bool]]:
+def _grant_uses(domains: Mapping[int, Domain]) -> Counter[tuple[int, int, bool]]:
     """Who uses which grant: (granter, reference, writable), from the users' side."""
     uses: Counter[tuple[int, int, bool]] = Counter()
-    for domain in host.domains.values():
+    for domain in domains.values():
         for mapping in domain.maptrack.mappings.values():
-            if host.domains.get(mapping.owner.domid) is mapping.owner:
+            if domains.get(mapping.owner.domid) is mapping.owner:
                 uses[mapping.owner.domid, mapping.ref, mapping.writable] += 1
         for (ref, writable), count in domain.grants.backends.items():
             uses[domain.domid, ref, writable] += count
@@ -48,7 +47,7 @@ def _grant_uses(host: "Host") -> Counter[tuple[int, int, bool]]:
     return +uses
 
 
-def _audit_grants(domain: "Domain", uses: Counter[tuple[int, int, bool]]) -> list[str]:
+def _audit_grants(domain: Domain, uses: Counter[tuple[int, int, bool]]) -> list[str]:
     out = []
     counted: Counter[tuple[int, int, bool]] = Counter()
     for ref, active in domain.grants.active.items():
@@ -69,7 +68,7 @@ def _audit_grants(domain: "Domain", uses: Counter[tuple[int, int, bool]]) -> lis
     return out
 
 
-def _audit_refs(domain: "Domain") -> list[str]:
+def _audit_refs(domain: Domain) -> list[str]:
     """The references that the machine keeps for us, against those that we know of."""
     wanted: Refs = Counter()
     for active in domain.grants.active.values():
@@ -77,7 +76,7 @@ def _audit_refs(domain: "Domain") -> list[str]:
             wanted[active.mfn, False] += active.readers
             wanted[active.mfn, True] += active.writers
     wanted.update((mfn, True) for mfn in domain.evtchn.frames)
-    wanted.update((vcpu.info_mfn, True) for vcpu in domain.vcpus if vcpu.info_mfn is not None)
+    wanted.update((vcpu.info.mfn, True) for vcpu in domain.vcpus if vcpu.info.mfn is not None)
     if domain.pirq_eoi_mfn is not None:
         wanted[domain.pirq_eoi_mfn, True] += 1
     there: Refs = Counter()

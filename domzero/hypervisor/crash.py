@@ -89,7 +89,7 @@ def _registers(vcpu: "Vcpu") -> list[str]:
     return [
         f"CPU:    {vcpu.vcpu_id}",
         f"RIP:    {r.get('cs', 0):04x}:[<{r.get('rip', 0):016x}>]",
-        f"RFLAGS: {r.get('rflags', 0):016x}   EM: {int(vcpu.upcall_mask)}   CONTEXT: pv guest {kind} ({vcpu!r})",
+        f"RFLAGS: {r.get('rflags', 0):016x}   EM: {int(vcpu.info.upcall_mask)}   CONTEXT: pv guest {kind} ({vcpu!r})",
         row("rax", "rbx", "rcx"),
         row("rdx", "rsi", "rdi"),
         row("rbp", "rsp", "r8"),

@@ -5,9 +5,9 @@ import threading
 import traceback
 import uuid as uuid_module
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from domzero import _machine
 from domzero.abi.sched import ShutdownReason
@@ -17,17 +17,20 @@ from domzero.hypervisor import timekeeping
 from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.domids import Domids
 from domzero.hypervisor.errors import GrantError
-from domzero.hypervisor.evtchn import MAX_PORT, EventChannels
-from domzero.hypervisor.grant import MAX_GRANT_FRAMES, GrantTable
-from domzero.hypervisor.hypercalls.table import Operation
-from domzero.hypervisor.maptrack import MAX_MAPTRACK_FRAMES, MapTrack
+from domzero.hypervisor.evtchn import EventChannels
+from domzero.hypervisor.grant import GrantTable
+from domzero.hypervisor.limits import Limits
+from domzero.hypervisor.maptrack import MapTrack
+from domzero.hypervisor.platform import Platform
+from domzero.hypervisor.timers import Timed
 from domzero.hypervisor.vcpu import Vcpu
 from domzero.hypervisor.watchdog import Watchdogs
 
-if TYPE_CHECKING:
-    from domzero.hypervisor.host import Host
-
 __all__ = ["Domain", "DomainSpec", "Limits", "ShutdownReason"]
+
+
+VcpuLoop = Callable[[Vcpu], None]
+"""What a vCPU's thread does until the vCPU is stopped (see `vcpu_thread`)."""
 
 
 def _shutdown_name(code: int) -> str:
@@ -35,22 +38,6 @@ def _shutdown_name(code: int) -> str:
         return ShutdownReason(code).name.removeprefix("SHUTDOWN_")
     except ValueError:
         return f"unknown reason {code}"
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Limits:
-    """What a domain may use of the hypervisor's own memory; Xen's defaults (struct xen_domctl_createdomain).
-
-    :param event_channels: the highest port (xl's `max_event_channels`).
-    :param grant_frames: pages of the grant table (`max_grant_frames`).
-    :param maptrack_frames: pages in which Xen would track the grants it maps (`max_maptrack_frames`).
-    :param grant_version: the newest layout of the grant table, 1 or 2 (`max_grant_version`).
-    """
-
-    event_channels: int = MAX_PORT
-    grant_frames: int = MAX_GRANT_FRAMES
-    maptrack_frames: int = MAX_MAPTRACK_FRAMES
-    grant_version: int = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +62,7 @@ class DomainSpec:
 class Domain:
     """State of one domain. Changed with `host.lock` held."""
 
-    host: "Host"
+    host: Platform
     domid: int
     name: str
     uuid: uuid_module.UUID
@@ -92,6 +79,10 @@ class Domain:
     grants: GrantTable = field(init=False)
     maptrack: MapTrack = field(init=False)
     watchdogs: Watchdogs = field(init=False)
+    timed: list[Timed] = field(default_factory=list)
+    """What vCPU 0's thread looks after besides its own timers."""
+    run_vcpu: VcpuLoop
+    """What a vCPU's thread does (see `vcpu_thread`)."""
     vm_assist: int = 0
     pause_count: int = 1
     is_dying: bool = False
@@ -108,8 +99,9 @@ class Domain:
     """Receives what the guest writes with console_io (its emergency console)."""
     trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None = None
     """Called after each hypercall that came up here with name, arguments and result."""
-    intercept: Callable[[Vcpu, Operation, list[int]], int] | None = None
-    """Answers in place of the hypercalls that come up here; `hypercalls.table.answer` is how they are answered."""
+    intercept: Callable[[Vcpu, Any, list[int]], int] | None = None
+    """Answers in place of the hypercalls that come up here, given as `hypercalls.table.Operation`;
+    `hypercalls.table.answer` is how they are answered."""
     on_trap: Callable[[Vcpu, _machine.ExitTrap], None] | None = None
     """Called after an exception that the machine watches was delivered (`_machine.Vcpu.watch_traps`)."""
     hypercall_counts: Counter[str] = field(default_factory=Counter)
@@ -121,8 +113,13 @@ class Domain:
     stopped: threading.Condition = field(init=False)
 
     @classmethod
-    def create(cls, host: "Host", domid: int, spec: DomainSpec) -> "Domain":
-        """Used by `Host.create_domain`."""
+    def create(
+        cls, host: Platform, domains: Mapping[int, "Domain"], domid: int, spec: DomainSpec, run_vcpu: VcpuLoop
+    ) -> "Domain":
+        """Used by `Host.create_domain`.
+
+        :param domains: all of the host, this one as soon as it is there.
+        """
         if not 1 <= spec.vcpus <= XEN_LEGACY_MAX_VCPUS:
             raise ConfigError(f"{spec.vcpus} is not possible: 1 to {XEN_LEGACY_MAX_VCPUS}", key="vcpus")
         try:
@@ -130,13 +127,21 @@ class Domain:
         except _machine.MachineError as error:
             raise ResourceError(str(error)) from error
         try:
-            return cls._create(host, domid, spec, hw)
+            return cls._create(host, domains, domid, spec, hw, run_vcpu)
         except (_machine.MachineError, GrantError) as error:
             hw.destroy()
             raise ResourceError("no machine memory is left for another domain", key="memory") from error
 
     @classmethod
-    def _create(cls, host: "Host", domid: int, spec: DomainSpec, hw: _machine.Domain) -> "Domain":
+    def _create(
+        cls,
+        host: Platform,
+        domains: Mapping[int, "Domain"],
+        domid: int,
+        spec: DomainSpec,
+        hw: _machine.Domain,
+        run_vcpu: VcpuLoop,
+    ) -> "Domain":
         (shared_info_mfn,) = hw.share_hypervisor_frames(1)
         domain = cls(
             host=host,
@@ -148,26 +153,30 @@ class Domain:
             max_pages=spec.max_pages,
             e820=list(spec.e820),
             shared_info_mfn=shared_info_mfn,
+            run_vcpu=run_vcpu,
             limits=spec.limits,
         )
         hw.host_mapped(shared_info_mfn)
         for index in range(XEN_LEGACY_MAX_VCPUS):  # Xen's builder masks the events of all, present or not
             domain.shared_info[index * timekeeping.VCPU_INFO_SIZE + 1] = 1
         domain.stopped = threading.Condition(host.lock)
-        domain.domids = Domids(domain, domid, host.domains)
+        domain.domids = Domids(domain, domid, domains)
         domain.evtchn = EventChannels(domain)
         domain.back_ends = BackEnds(
             f"d{domid}-back-ends",
             virtual_now=None if host.clock.virtual_start_ns is None else host.now_ns,
-            schedule=lambda: domain.vcpus[0].timers_changed(),
+            schedule=lambda: domain.vcpus[0].timers.changed(),
             failed=domain.our_bug,
         )
         domain.grants = GrantTable(domain)
         domain.maptrack = MapTrack(domain)
-        domain.watchdogs = Watchdogs(domain)
+        domain.watchdogs = Watchdogs(
+            host.now_ns, changed=lambda: domain.vcpus[0].timers.changed(), expired=domain._watchdog_expired
+        )
+        domain.timed += [domain.watchdogs, domain.back_ends]
         for vcpu_id in range(spec.vcpus):
             domain.vcpus.append(Vcpu(domain, vcpu_id))
-        timekeeping.update_wallclock(domain)
+        timekeeping.update_wallclock(host, domain.shared_info_maddr, is_32bit=spec.is_32bit)
         return domain
 
     @property
@@ -259,6 +268,10 @@ class Domain:
         self.unpause()
 
     # --- the end
+
+    def _watchdog_expired(self, number: int) -> None:
+        self.log(f"watchdog timer {number} expired")
+        self.shutdown(ShutdownReason.SHUTDOWN_watchdog)
 
     def shutdown(self, reason: int) -> None:
         """The domain stops for `reason`: its vCPUs run no more, whoever waits is told. Does nothing the second time."""

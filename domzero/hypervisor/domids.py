@@ -10,7 +10,7 @@ nothing. DOMID_IO and DOMID_XEN are owners of frames, not domains; the machine's
 (`page_owner` in crates/machine), every other hypercall answers that there is no such domain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Generic, TypeVar
 
 from domzero.abi.errno import Errno
@@ -47,6 +47,10 @@ class Domids(Generic[D]):
     def find_any(self, domid: int) -> D | None:
         """The same; DOMID_SELF is the caller."""
         return self._own if domid == DOMID_SELF else self._domains.get(domid)
+
+    def all(self) -> Collection[D]:
+        """Every domain of the host but Domain 0."""
+        return self._domains.values()
 
     def exists(self, domid: int) -> bool:
         """Whether there is a domain of this number."""

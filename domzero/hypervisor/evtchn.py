@@ -6,86 +6,25 @@ How a guest sees pending events is `evtchn_2l`'s and `evtchn_fifo`'s business.
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from domzero.abi.errno import Errno
 from domzero.abi.event_channel import EVTCHN_FIFO_PRIORITY_DEFAULT, EvtchnStat
 from domzero.abi.xen import NR_VIRQS, Virq
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn_2l import TwoLevel
+from domzero.hypervisor.evtchn_channel import BackendPort, Channel, EventDomain, EventVcpu
 from domzero.hypervisor.evtchn_fifo import MAX_OFFSET, WORDS_PER_PAGE, Fifo
-
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-    from domzero.hypervisor.vcpu import Vcpu
 
 BUCKET = 64
 """Ports become valid in steps of this many."""
-MAX_PORT = 1023
-"""The highest port that Xen's toolstack allows a domain by default (max_event_channels)."""
-
 PER_VCPU_VIRQS = frozenset({Virq.VIRQ_TIMER, Virq.VIRQ_DEBUG, Virq.VIRQ_XENOPROF, Virq.VIRQ_XENPMU})
-
-
-@dataclass(slots=True, eq=False)
-class Channel:
-    """One port of a domain."""
-
-    port: int
-    state: EvtchnStat = EvtchnStat.EVTCHNSTAT_closed
-    vcpu: int = 0
-    remote_domid: int = 0
-    remote_port: int = 0
-    virq: int = 0
-    backend: "BackendPort | None" = None
-    priority: int = EVTCHN_FIFO_PRIORITY_DEFAULT
-    latched: bool = False
-    """An event came while the guest had given no page for this port (FIFO)."""
-    listed: bool = True
-    """Whether the port is in the heap of free ones; one that was just given out may be."""
-    queue: tuple[int, int] = (0, 0)
-    """The queue this port was put into last, by vCPU and priority (FIFO); outlives its user, as the link does."""
-
-    def free(self) -> None:
-        """Back to the state of a port that was never used."""
-        self.state = EvtchnStat.EVTCHNSTAT_closed
-        self.vcpu = self.remote_domid = self.remote_port = self.virq = 0
-        self.backend = None
-        self.latched = False
-
-
-class BackendPort:
-    """The host's end of an event channel."""
-
-    __slots__ = ("_domain", "callback", "is_due", "is_open", "port")
-
-    def __init__(self, domain: "Domain", port: int, callback: Callable[[], None]) -> None:
-        self._domain = domain
-        self.port = port
-        self.callback = callback
-        self.is_open = True
-        self.is_due = False
-        """The guest has sent an event that waits for its answer (see `back_ends`)."""
-
-    def notify(self) -> None:
-        """Sends an event to the guest. Callable from any thread; does nothing once the channel is closed."""
-        with self._domain.host.lock:
-            if self.is_open:
-                self._domain.evtchn.set_pending(self.port)
-
-    def close(self) -> None:
-        """Lets go of the channel; the guest's port waits for a new peer."""
-        with self._domain.host.lock:
-            if self.is_open:
-                self.is_open = False
-                self._domain.evtchn.peer_closed(self.port)
 
 
 class EventChannels:
     """All ports of one domain. Every method needs `host.lock`."""
 
-    def __init__(self, domain: "Domain") -> None:
+    def __init__(self, domain: EventDomain) -> None:
         self.domain = domain
         self.ops: TwoLevel | Fifo = TwoLevel(domain)
         self.channels = [Channel(0)]
@@ -145,11 +84,11 @@ class EventChannels:
             channel.listed = True
             heapq.heappush(self._free, channel.port)
 
-    def _vcpu(self, vcpu_id: int) -> "Vcpu":
-        vcpu = self.domain.vcpu(vcpu_id)
-        if vcpu is None:
+    def _vcpu(self, vcpu_id: int) -> EventVcpu:
+        vcpus = self.domain.vcpus
+        if not 0 <= vcpu_id < len(vcpus):
             raise XenError(Errno.ENOENT, f"vcpu {vcpu_id}")
-        return vcpu
+        return vcpus[vcpu_id]
 
     # --- binding
 
@@ -433,13 +372,21 @@ class EventChannels:
         return channel.backend
 
 
-def alloc_unbound(domain: "Domain", remote_domid: int = 0) -> int:
+class ChannelDomain(EventDomain, Protocol):
+    """A domain to whose ports the toolstack and back ends connect."""
+
+    @property
+    def evtchn(self) -> EventChannels:
+        """Its ports."""
+
+
+def alloc_unbound(domain: ChannelDomain, remote_domid: int = 0) -> int:
     """A new port of `domain` that waits for `remote_domid`: what the toolstack does for the store and the console."""
     with domain.host.lock:
         return domain.evtchn.alloc_unbound(remote_domid)
 
 
-def bind_backend(domain: "Domain", port: int, callback: Callable[[], None], domid: int = 0) -> BackendPort:
+def bind_backend(domain: ChannelDomain, port: int, callback: Callable[[], None], domid: int = 0) -> BackendPort:
     """Connects host code to a port of `domain` that waits for `domid`.
 
     :param callback: answers the guest's events: on the back ends' own thread without `host.lock`, never in the call

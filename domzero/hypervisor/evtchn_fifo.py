@@ -6,19 +6,13 @@ a word is changed with one atomic operation, what is read from it is never used 
 A guest that breaks the protocol loses events, nothing else.
 """
 
-from typing import TYPE_CHECKING
-
 from domzero._machine import FrameType, XenRefused
 from domzero.abi import event_channel as abi
 from domzero.abi.errno import Errno
 from domzero.abi.layout import offset_of, sizeof
 from domzero.abi.xen import PAGE_SIZE
 from domzero.hypervisor.errors import XenError
-
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-    from domzero.hypervisor.evtchn import Channel
-    from domzero.hypervisor.vcpu import Vcpu
+from domzero.hypervisor.evtchn_channel import Channel, EventDomain, EventVcpu
 
 WORDS_PER_PAGE = PAGE_SIZE // 4
 MAX_PAGES = abi.EVTCHN_FIFO_NR_CHANNELS // WORDS_PER_PAGE
@@ -37,7 +31,7 @@ class Fifo:
 
     max_ports = abi.EVTCHN_FIFO_NR_CHANNELS
 
-    def __init__(self, domain: "Domain") -> None:
+    def __init__(self, domain: EventDomain) -> None:
         self._domain = domain
         self._shared = domain.host.shared
         self.array: list[int] = []
@@ -59,7 +53,7 @@ class Fifo:
         self._domain.hw.host_mapped(gfn)
         return gfn
 
-    def add_block(self, vcpu: "Vcpu", gfn: int, offset: int) -> None:
+    def add_block(self, vcpu: EventVcpu, gfn: int, offset: int) -> None:
         """EVTCHNOP_init_control: the control block of a vCPU.
 
         :raises XenError: EINVAL when it has one, or the frame is not an ordinary one of the domain.
@@ -112,7 +106,7 @@ class Fifo:
             return None
         return self.array[page] * PAGE_SIZE + port % WORDS_PER_PAGE * 4
 
-    def set_pending(self, channel: "Channel") -> bool:
+    def set_pending(self, channel: Channel) -> bool:
         """Makes an event pending and, unless masked or linked, puts it at the end of its queue. True if it was not
         pending before."""
         word = self.word(channel.port)
@@ -127,7 +121,7 @@ class Fifo:
             self._link(channel, word, block)
         return not was_pending
 
-    def _link(self, channel: "Channel", word: int, block: int) -> None:
+    def _link(self, channel: Channel, word: int, block: int) -> None:
         if self._shared.test_and_set_bit(word, abi.EVTCHN_FIFO_LINKED):
             return
         port, priority = channel.port, channel.priority
@@ -160,13 +154,13 @@ class Fifo:
         self._shared.test_and_clear_bit(word, abi.EVTCHN_FIFO_BUSY)
         return False
 
-    def clear_pending(self, channel: "Channel") -> None:
+    def clear_pending(self, channel: Channel) -> None:
         """Nobody who gets the port next must see an old event. A linked port stays linked: the guest takes it off."""
         word = self.word(channel.port)
         if word is not None:
             self._shared.test_and_clear_bit(word, abi.EVTCHN_FIFO_PENDING)
 
-    def unmask(self, channel: "Channel") -> None:
+    def unmask(self, channel: Channel) -> None:
         """Clears the mask bit, and links the event if it is pending."""
         word = self.word(channel.port)
         if word is None:
@@ -175,17 +169,17 @@ class Fifo:
         if self._shared.test_bit(word, abi.EVTCHN_FIFO_PENDING):
             self._domain.evtchn.set_pending(channel.port)
 
-    def is_pending(self, channel: "Channel") -> bool:
+    def is_pending(self, channel: Channel) -> bool:
         """Whether the event is pending."""
         word = self.word(channel.port)
         return word is not None and self._shared.test_bit(word, abi.EVTCHN_FIFO_PENDING)
 
-    def is_busy(self, channel: "Channel") -> bool:
+    def is_busy(self, channel: Channel) -> bool:
         """Whether a closed port is still in a queue: it must not be used for anything else yet."""
         word = self.word(channel.port)
         return word is not None and self._shared.test_bit(word, abi.EVTCHN_FIFO_LINKED)
 
-    def set_priority(self, channel: "Channel", priority: int) -> None:
+    def set_priority(self, channel: Channel, priority: int) -> None:
         """EVTCHNOP_set_priority: the queue for later events; one that is linked stays where it is.
 
         :raises XenError: EINVAL.

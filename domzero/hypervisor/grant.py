@@ -9,7 +9,7 @@ for a first writer).
 import struct
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from domzero import _machine
 from domzero._machine import XenRefused
@@ -24,13 +24,11 @@ from domzero.abi.grant_table import (
 )
 from domzero.abi.layout import sizeof
 from domzero.abi.xen import PAGE_SIZE
+from domzero.hypervisor.domids import Domids
 from domzero.hypervisor.errors import GrantError, XenError
+from domzero.hypervisor.limits import Limits
+from domzero.hypervisor.platform import Platform
 
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-
-MAX_GRANT_FRAMES = 64
-"""What Xen allows a domain by default."""
 ENTRY_SIZES = {1: sizeof(grant_entry_v1), 2: sizeof(grant_entry_v2)}
 STATUS_PER_FRAME = PAGE_SIZE // 2
 MAX_RETRIES = 5
@@ -56,10 +54,27 @@ class Active:
     writers: int = 0
 
 
+class GrantDomain(Protocol):
+    """A domain with grants: what these need of it."""
+
+    host: Platform
+    domid: int
+    hw: _machine.Domain
+    limits: Limits
+
+    @property
+    def domids(self) -> Domids["GrantDomain"]:
+        """Domain numbers as this one means them."""
+
+    @property
+    def grants(self) -> "GrantTable":
+        """What it has granted."""
+
+
 class GrantTable:
     """One domain's grants. Every method needs `host.lock`."""
 
-    def __init__(self, domain: "Domain") -> None:
+    def __init__(self, domain: GrantDomain) -> None:
         self.domain = domain
         self.version = 1
         self.max_frames = domain.limits.grant_frames
@@ -352,7 +367,7 @@ class GrantTable:
             shared.write(self._status_maddr(ref), struct.pack("<H", flags & _IN_USE))
 
 
-def take_frame(domain: "Domain", mfn: int, *, writable: bool) -> None:
+def take_frame(domain: GrantDomain, mfn: int, *, writable: bool) -> None:
     """A reference on a frame of `domain`.
 
     :raises GrantError: bad_page when it is not the domain's, general_error when it cannot be had writable.
@@ -363,7 +378,7 @@ def take_frame(domain: "Domain", mfn: int, *, writable: bool) -> None:
         raise GrantError(_why_not(domain, mfn, writable=writable)) from None
 
 
-def _why_not(domain: "Domain", mfn: int, *, writable: bool) -> GntStatus:
+def _why_not(domain: GrantDomain, mfn: int, *, writable: bool) -> GntStatus:
     """general_error for a frame that can be had only to be read."""
     try:
         domain.hw.get_ref(mfn, writable=False)
@@ -373,7 +388,7 @@ def _why_not(domain: "Domain", mfn: int, *, writable: bool) -> GntStatus:
     return GntStatus.GNTST_general_error if writable else GntStatus.GNTST_bad_page
 
 
-def map_backend(domain: "Domain", ref: int, *, writable: bool, domid: int = 0) -> memoryview:
+def map_backend(domain: GrantDomain, ref: int, *, writable: bool, domid: int = 0) -> memoryview:
     """Maps a frame that `domain` has granted to `domid`, for host code that acts for that domain.
 
     :raises GrantError: when there is no such grant.
@@ -386,7 +401,7 @@ def map_backend(domain: "Domain", ref: int, *, writable: bool, domid: int = 0) -
         return view if writable else view.toreadonly()
 
 
-def unmap_backend(domain: "Domain", ref: int, *, writable: bool) -> None:
+def unmap_backend(domain: GrantDomain, ref: int, *, writable: bool) -> None:
     """Ends what `map_backend` began. Does nothing when the domain is gone."""
     with domain.host.lock:
         if domain.grants.backends[ref, writable]:

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host: one machine, its domains, the big lock."""
 
-import mmap
-import threading
 from collections.abc import Callable
 
 from domzero._machine import Machine, XenRefused
 from domzero.abi.xen import DOMID_FIRST_RESERVED, PAGE_SHIFT, PAGE_SIZE
 from domzero.errors import ResourceError
-from domzero.hypervisor import audit
+from domzero.hypervisor import audit, vcpu_thread
 from domzero.hypervisor.clock import Clock, Entropy, HostClock
 from domzero.hypervisor.domain import Domain, DomainSpec
-from domzero.hypervisor.shared_memory import SharedMemory
+from domzero.hypervisor.emulate import cpuid
+from domzero.hypervisor.platform import Platform
 
 DOMID_MAX = DOMID_FIRST_RESERVED - 1
 DOMAIN_FRAMES = 4096
@@ -30,7 +29,7 @@ def machine_frames(guest_frames: int) -> int:
     return frames
 
 
-class Host:
+class Host(Platform):
     """One machine with its domains. Any number of hosts may live in one process.
 
     :param memory_mib: machine memory for guests, in MiB; what the hypervisor needs comes on top.
@@ -48,38 +47,21 @@ class Host:
         log: Callable[[str], None] | None = None,
         machine: Machine | None = None,
     ) -> None:
-        self.clock: Clock = clock or HostClock()
-        self.entropy = Entropy(seed)
-        self._log = log
-        self.machine = machine or Machine(
+        clock = clock or HostClock()
+        entropy = Entropy(seed)
+        machine = machine or Machine(
             machine_frames(memory_mib << (20 - PAGE_SHIFT)),
-            seed=self.entropy.seed,
-            random_key=self.entropy.key("rdrand"),
-            virtual_time_ns=self.clock.virtual_start_ns,
+            seed=entropy.seed,
+            random_key=entropy.key("rdrand"),
+            virtual_time_ns=clock.virtual_start_ns,
         )
-        self._mmap = mmap.mmap(self.machine.fileno(), self.machine.frames * PAGE_SIZE)
-        self.memory = memoryview(self._mmap)
-        """All of machine memory, writable. For frames that are in use by a running guest take `frame_view`."""
-        self.shared = SharedMemory(self.machine, self.memory)
-        self.lock = threading.RLock()
-        """The hypervisor's big lock: hypercalls, backends and toolstack hold it when they touch domains."""
-        self.quiet = threading.Condition(self.lock)
-        """Notified when a vCPU has left guest code because it was asked to."""
+        super().__init__(machine, clock, entropy, log)
         self.domains: dict[int, Domain] = {}
         self._next_domid = 1
 
-    def log(self, text: str) -> None:
-        """One line of the hypervisor's own log."""
-        if self._log is not None:
-            self._log(f"(XEN) {text}")
-
-    def now_ns(self) -> int:
-        """System time in nanoseconds."""
-        return self.machine.now_ns()
-
     def audit(self) -> list[str]:
         """Recomputes frame types, all reference counts, event channels and grants; says where the books differ."""
-        return audit.audit(self)
+        return audit.audit(self, self.domains)
 
     def frame_view(self, mfn: int, count: int = 1) -> memoryview:
         """Writable bytes of `count` machine frames, no copy. What is written there is never executed from a cache.
@@ -103,7 +85,9 @@ class Host:
             domid = spec.domid if spec.domid is not None else self._free_domid()
             if not 0 < domid <= DOMID_MAX or domid in self.domains:
                 raise ResourceError(f"domain {domid} exists already or is not possible", key="domid")
-            domain = Domain.create(self, domid, spec)
+            domain = Domain.create(self, self.domains, domid, spec, vcpu_thread.main)
+            for vcpu in domain.vcpus:
+                vcpu.hw.set_cpuid(cpuid.leaves(domain, vcpu.vcpu_id))
             self.domains[domid] = domain
             return domain
 

@@ -2,21 +2,20 @@
 """Grants that a guest has mapped: handles, and what has to be undone for each."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from domzero import _machine
 from domzero._machine import XenRefused
 from domzero.abi.grant_table import GntMap, GNTMAP_guest_avail0_shift, GntStatus, gnttab_map_grant_ref
 from domzero.abi.x86 import PTE_ACCESSED, PTE_AVAIL_HIGH, PTE_AVAIL_LOW, PTE_DIRTY, PTE_RW, PTE_USER
 from domzero.abi.xen import PAGE_SHIFT
+from domzero.hypervisor.domids import Domids
 from domzero.hypervisor.errors import GrantError
-
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-    from domzero.hypervisor.vcpu import Vcpu
+from domzero.hypervisor.grant import GrantDomain
+from domzero.hypervisor.limits import Limits
 
 MAX_MAPPINGS = 8192
 """Mappings a domain may have at a time."""
-MAX_MAPTRACK_FRAMES = 1024
 MAPPINGS_PER_FRAME = 256
 """Xen's struct grant_mapping has 16 bytes."""
 
@@ -25,7 +24,7 @@ MAPPINGS_PER_FRAME = 256
 class Mapping:
     """One use of another domain's grant."""
 
-    owner: "Domain"
+    owner: GrantDomain
     ref: int
     mfn: int
     flags: int
@@ -37,10 +36,22 @@ class Mapping:
         return not self.flags & GntMap.GNTMAP_readonly
 
 
+class MappingDomain(Protocol):
+    """A domain that maps grants: what that needs of it."""
+
+    domid: int
+    is_32bit: bool
+    limits: Limits
+
+    @property
+    def domids(self) -> Domids[GrantDomain]:
+        """Domain numbers as this one means them."""
+
+
 class MapTrack:
     """The mappings of one domain. Every method needs `host.lock`."""
 
-    def __init__(self, domain: "Domain") -> None:
+    def __init__(self, domain: MappingDomain) -> None:
         self.domain = domain
         self.mappings: dict[int, Mapping] = {}
         self._next = 0
@@ -53,7 +64,7 @@ class MapTrack:
             self._next = (self._next + 1) % MAX_MAPPINGS
         return self._next
 
-    def map(self, vcpu: "Vcpu", arg: gnttab_map_grant_ref) -> None:
+    def map(self, hw: _machine.Vcpu, arg: gnttab_map_grant_ref) -> None:
         """GNTTABOP_map_grant_ref; fills in the handle and the bus address.
 
         :raises GrantError: what goes into `status`.
@@ -69,7 +80,7 @@ class MapTrack:
             bits = self._pte_bits(flags)
             is_pte = bool(flags & GntMap.GNTMAP_contains_pte)
             try:
-                vcpu.hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte)
+                hw.grant_map(arg.host_addr, active.mfn, owner.domid, bits, contains_pte=is_pte)
             except XenRefused as refused:
                 owner.grants.release(arg.ref, writable=writable)
                 raise GrantError(GntStatus.GNTST_general_error) from refused
@@ -89,7 +100,7 @@ class MapTrack:
         return bits | (PTE_USER if flags & GntMap.GNTMAP_application_map else 0)
 
     def unmap(
-        self, vcpu: "Vcpu", handle: int, *, host_addr: int = 0, dev_bus_addr: int = 0, replace: int | None = None
+        self, hw: _machine.Vcpu, handle: int, *, host_addr: int = 0, dev_bus_addr: int = 0, replace: int | None = None
     ) -> None:
         """GNTTABOP_unmap_grant_ref, GNTTABOP_unmap_and_replace (with `replace`).
 
@@ -108,7 +119,7 @@ class MapTrack:
         if host_addr and mapping.flags & GntMap.GNTMAP_host_map:
             writable = mapping.writable
             try:
-                vcpu.hw.grant_unmap(host_addr, mapping.mfn, writable=writable, contains_pte=is_pte, replace=replace)
+                hw.grant_unmap(host_addr, mapping.mfn, writable=writable, contains_pte=is_pte, replace=replace)
             except XenRefused as refused:
                 raise GrantError(GntStatus.GNTST_general_error) from refused
             mapping.flags &= ~GntMap.GNTMAP_host_map

@@ -3,16 +3,13 @@
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from domzero import _machine
 from domzero.abi.layout import layout_for, offset_of, sizeof
 from domzero.abi.vcpu import XEN_RUNSTATE_UPDATE, RunState, vcpu_runstate_info
-from domzero.abi.xen import XEN_PVCLOCK_TSC_STABLE_BIT, VmAssistType, shared_info, vcpu_info
-
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
-    from domzero.hypervisor.vcpu import Vcpu
+from domzero.abi.xen import XEN_PVCLOCK_TSC_STABLE_BIT, shared_info, vcpu_info
+from domzero.hypervisor.platform import Platform
+from domzero.hypervisor.shared_memory import SharedMemory
 
 TSC_KHZ = 1_000_000
 """The guests' TSC runs at 1 GHz: one tick is one nanosecond."""
@@ -42,15 +39,15 @@ def deadline(when_ns: int) -> int | None:
     return when_ns if when_ns < LAST_DEADLINE_NS else None
 
 
-def update_wallclock(domain: "Domain") -> None:
+def update_wallclock(platform: Platform, shared_info_maddr: int, *, is_32bit: bool) -> None:
     """Writes shared_info's wall clock: Unix time at system time zero."""
-    now_ns = domain.host.now_ns()
-    base_ns = max(domain.host.clock.wallclock_ns(now_ns) - now_ns, 0)
+    now_ns = platform.now_ns()
+    base_ns = max(platform.clock.wallclock_ns(now_ns) - now_ns, 0)
     seconds, nanoseconds = divmod(base_ns, 10**9)
-    layout = layout_for(shared_info, domain.is_32bit)
-    shared, base = domain.host.shared, domain.shared_info_maddr
+    layout = layout_for(shared_info, is_32bit)
+    shared, base = platform.shared, shared_info_maddr
     at = base + offset_of(layout, "wc_version")
-    high = base + (offset_of(layout, "arch", "wc_sec_hi") if domain.is_32bit else offset_of(layout, "wc_sec_hi"))
+    high = base + (offset_of(layout, "arch", "wc_sec_hi") if is_32bit else offset_of(layout, "wc_sec_hi"))
     version = shared.u32(at)
     shared.write(at, struct.pack("<I", (version + 1) & 0xFFFFFFFF))
     shared.write(at + 4, struct.pack("<II", seconds & 0xFFFFFFFF, nanoseconds))
@@ -58,26 +55,40 @@ def update_wallclock(domain: "Domain") -> None:
     shared.write(at, struct.pack("<I", (version + 2) & 0xFFFFFFFF))
 
 
-def update_time(vcpu: "Vcpu", now_ns: int) -> None:
-    """Writes a vCPU's time record, and its secondary copy if the guest has registered one.
+class TimeRecord:
+    """A vCPU's struct vcpu_time_info, in its vcpu_info, and the second copy that the guest may have registered."""
 
-    Only from the vCPU's own thread when there is a secondary copy: it is at a guest virtual address.
-    """
-    vcpu.time_version = (vcpu.time_version + 2) & 0xFFFFFFFE
-    vcpu.time_stamp_ns = now_ns
-    at = vcpu.info_maddr + VCPU_INFO_TIME
-    shared = vcpu.domain.host.shared
-    body = _TIME.pack(now_ns, now_ns, TSC_TO_SYSTEM_MUL, TSC_SHIFT, XEN_PVCLOCK_TSC_STABLE_BIT)
-    shared.write(at, struct.pack("<I", (vcpu.time_version - 1) & 0xFFFFFFFF))
-    shared.write(at + 8, body)
-    shared.write(at, struct.pack("<I", vcpu.time_version))
-    if vcpu.time_area_va:
-        try:
-            vcpu.hw.write_va(vcpu.time_area_va, struct.pack("<I", (vcpu.time_version - 1) & 0xFFFFFFFF))
-            vcpu.hw.write_va(vcpu.time_area_va + 8, body)
-            vcpu.hw.write_va(vcpu.time_area_va, struct.pack("<I", vcpu.time_version))
-        except _machine.GuestFault:
-            pass  # not mapped in the present address space: as on Xen, tried again next time
+    __slots__ = ("_hw", "_shared", "_version", "area_va", "stamp_ns")
+
+    def __init__(self, hw: _machine.Vcpu, shared: SharedMemory) -> None:
+        self._hw = hw
+        self._shared = shared
+        self._version = 0
+        self.stamp_ns = 0
+        """When it was written last."""
+        self.area_va = 0
+        """Virtual address of the copy."""
+
+    def update(self, info_maddr: int, now_ns: int) -> None:
+        """Writes both; only from the vCPU's own thread when there is a copy, which is at a virtual address.
+
+        :param info_maddr: where vcpu_info is.
+        """
+        self._version = (self._version + 2) & 0xFFFFFFFE
+        self.stamp_ns = now_ns
+        at = info_maddr + VCPU_INFO_TIME
+        before, after = struct.pack("<I", (self._version - 1) & 0xFFFFFFFF), struct.pack("<I", self._version)
+        body = _TIME.pack(now_ns, now_ns, TSC_TO_SYSTEM_MUL, TSC_SHIFT, XEN_PVCLOCK_TSC_STABLE_BIT)
+        self._shared.write(at, before)
+        self._shared.write(at + 8, body)
+        self._shared.write(at, after)
+        if self.area_va:
+            try:
+                self._hw.write_va(self.area_va, before)
+                self._hw.write_va(self.area_va + 8, body)
+                self._hw.write_va(self.area_va, after)
+            except _machine.GuestFault:
+                pass  # not mapped in the present address space: as on Xen, tried again next time
 
 
 @dataclass(slots=True)
@@ -87,6 +98,8 @@ class RunStates:
     state: RunState = RunState.RUNSTATE_offline
     since_ns: int = 0
     total_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    area_va: int = 0
+    """Virtual address where the guest wants to see it."""
 
     def enter(self, state: RunState, now_ns: int) -> None:
         """Changes the state."""
@@ -104,24 +117,23 @@ class RunStates:
         info.time[:] = totals
         return bytes(info)
 
+    def write(self, hw: _machine.Vcpu, now_ns: int, *, is_32bit: bool, flagged: bool) -> None:
+        """Writes the registered area; only from the vCPU's own thread.
 
-def write_runstate(vcpu: "Vcpu", now_ns: int) -> None:
-    """Writes the registered runstate area; only from the vCPU's own thread."""
-    if not vcpu.runstate_area_va:
-        return
-    is_32bit = vcpu.domain.is_32bit
-    data = vcpu.runstates.record(now_ns, is_32bit=is_32bit)
-    layout = layout_for(vcpu_runstate_info, is_32bit)
-    at = offset_of(layout, "state_entry_time")
-    try:
-        if vcpu.domain.vm_assist >> VmAssistType.VMASST_TYPE_runstate_update_flag & 1:
-            flag_va = vcpu.runstate_area_va + at
-            entry = vcpu.runstates.since_ns
-            vcpu.hw.write_va(flag_va, (entry | XEN_RUNSTATE_UPDATE).to_bytes(8, "little"))
-            vcpu.hw.write_va(vcpu.runstate_area_va, data[:at])
-            vcpu.hw.write_va(flag_va + 8, data[at + 8 :])
-            vcpu.hw.write_va(flag_va, entry.to_bytes(8, "little"))
-        else:
-            vcpu.hw.write_va(vcpu.runstate_area_va, data)
-    except _machine.GuestFault:
-        pass  # as above
+        :param flagged: VMASST_TYPE_runstate_update_flag: the guest sees that it is being written.
+        """
+        if not self.area_va:
+            return
+        data = self.record(now_ns, is_32bit=is_32bit)
+        at = offset_of(layout_for(vcpu_runstate_info, is_32bit), "state_entry_time")
+        try:
+            if flagged:
+                flag_va = self.area_va + at
+                hw.write_va(flag_va, (self.since_ns | XEN_RUNSTATE_UPDATE).to_bytes(8, "little"))
+                hw.write_va(self.area_va, data[:at])
+                hw.write_va(flag_va + 8, data[at + 8 :])
+                hw.write_va(flag_va, self.since_ns.to_bytes(8, "little"))
+            else:
+                hw.write_va(self.area_va, data)
+        except _machine.GuestFault:
+            pass  # as above

@@ -122,8 +122,7 @@ def _load_registers(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
         hw.set_reg(name, getattr(regs, name.replace("r", "e", 1) if is_32bit else name))
     flags = regs.eflags if is_32bit else regs.rflags
     hw.set_reg("rflags", flags & RFLAGS_GUEST | X86_EFLAGS_FIXED | X86_EFLAGS_IF)
-    vcpu.iopl = flags >> 12 & 3
-    hw.set_iopl(vcpu.iopl)
+    hw.set_iopl(flags >> 12 & 3)
     in_kernel = bool(c.flags & Vgcf.VGCF_in_kernel) or is_32bit
     hw.set_reg("cs", fixup_selector(vcpu, regs.cs))
     hw.set_reg("ss", fixup_selector(vcpu, regs.ss))

@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """SCHEDOP_watchdog: two timers per domain that shut it down unless it pokes them."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from domzero.abi.errno import Errno
-from domzero.abi.sched import ShutdownReason
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
-
-if TYPE_CHECKING:
-    from domzero.hypervisor.domain import Domain
 
 NR_DOMAIN_WATCHDOG_TIMERS = 2
 
 
 class Watchdogs:
-    """Deadlines of a domain's watchdog timers; they are looked at by vCPU 0's thread."""
+    """Deadlines of a domain's watchdog timers; they are looked at by vCPU 0's thread.
 
-    __slots__ = ("deadlines", "domain")
+    :param changed: called when `next_ns` has changed.
+    :param expired: called with the number of a timer that has expired.
+    """
 
-    def __init__(self, domain: "Domain") -> None:
-        self.domain = domain
+    __slots__ = ("_changed", "_expired", "_now_ns", "deadlines")
+
+    def __init__(
+        self, now_ns: Callable[[], int], *, changed: Callable[[], None], expired: Callable[[int], None]
+    ) -> None:
+        self._now_ns = now_ns
+        self._changed = changed
+        self._expired = expired
         self.deadlines: list[int | None] = [None] * NR_DOMAIN_WATCHDOG_TIMERS
 
     def set(self, watchdog_id: int, timeout_s: int) -> int:
@@ -30,7 +34,7 @@ class Watchdogs:
         """
         if watchdog_id > NR_DOMAIN_WATCHDOG_TIMERS:
             raise XenError(Errno.EINVAL)
-        deadline = min(self.domain.host.now_ns() + timeout_s * 10**9, LAST_DEADLINE_NS)
+        deadline = min(self._now_ns() + timeout_s * 10**9, LAST_DEADLINE_NS)
         if watchdog_id == 0:
             for index, used in enumerate(self.deadlines):
                 if used is None:
@@ -45,9 +49,6 @@ class Watchdogs:
         self._changed()
         return 0
 
-    def _changed(self) -> None:
-        self.domain.vcpus[0].timers_changed()
-
     def next_ns(self) -> int | None:
         """When the next one expires."""
         return min((d for d in self.deadlines if d is not None and d < LAST_DEADLINE_NS), default=None)
@@ -57,5 +58,4 @@ class Watchdogs:
         for index, deadline in enumerate(self.deadlines):
             if deadline is not None and deadline <= now_ns:
                 self.deadlines[index] = None
-                self.domain.log(f"watchdog timer {index + 1} expired")
-                self.domain.shutdown(ShutdownReason.SHUTDOWN_watchdog)
+                self._expired(index + 1)

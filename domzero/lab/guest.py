@@ -16,6 +16,7 @@ from domzero.guest.guest import Guest
 from domzero.guest.start import Start
 from domzero.hypervisor.crash import report_fault
 from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
+from domzero.hypervisor.vcpu_thread import handle_exit
 from domzero.lab.listing import Listing
 
 PAGES = 2048
@@ -88,7 +89,7 @@ class PvGuest:
                 case _machine.ExitBudget() | _machine.ExitDeadline() | _machine.ExitInterrupted():
                     return self._delivered() or Event("executed")
                 case _machine.ExitHypercall(nr, _):
-                    self.vcpu.handle_exit(exit_)
+                    handle_exit(self.vcpu, exit_)
                     return Event("hypercall", _hypercall_name(nr), result=self._result())
                 case _machine.ExitFault(vector, error_code, _, reason):
                     self._last_fault = exit_
@@ -98,7 +99,7 @@ class PvGuest:
                 case _:
                     kind = type(exit_).__name__.removeprefix("Exit").lower()
                     self.vcpu.has_injected = False
-                    self.vcpu.handle_exit(exit_)
+                    handle_exit(self.vcpu, exit_)
                     if not self.vcpu.has_injected:
                         return Event("emulated", kind)
                     crash = self.hw.run(0, LAST_DEADLINE_NS)

@@ -245,7 +245,7 @@ def _set_up(guest: PvGuest) -> _Application:
 def _run_pv(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     kernel, app, hw = guest.program, listing("app"), guest.hw
     application = _set_up(guest)
-    guest.vcpu.upcall_mask = False
+    guest.vcpu.info.upcall_mask = False
     hw.guest_kernel = False
     entry = application.l1 + table_index(FAULT_VA, 1) * 8
     start: dict[Register, int] = {

@@ -100,7 +100,7 @@ def _enter_application(guest: PvGuest, rip: int) -> None:
 def _run(guest: PvGuest, first: str, last: str) -> tuple[list[Hop], int]:
     kernel, app, hw = guest.program, listing("app32"), guest.hw
     application = _set_up(guest)
-    guest.vcpu.upcall_mask = False
+    guest.vcpu.info.upcall_mask = False
     _enter_application(guest, app.address(first))
     hw.set_reg("rdi", application.l1 + table_index(FAULT_VA, 1) * 8)
     hw.set_reg("rbx", application.spare | _PAGE_RW)

@@ -57,11 +57,11 @@ def test_virtual_time_does_not_pass_while_a_domain_is_paused(domain: Domain) -> 
     domain.step(vcpu, 1, LIMIT_S)  # its thread is there, and sleeps
     with host.lock:
         now = host.now_ns()
-        vcpu.set_singleshot(now + 10**9)
+        vcpu.timers.set_singleshot(now + 10**9)
         for _ in range(3):  # it wakes, looks, and sleeps again
             vcpu.poke()
             assert host.quiet.wait(LIMIT_S)
-        assert (host.now_ns(), vcpu.singleshot_ns) == (now, now + 10**9)
+        assert (host.now_ns(), vcpu.timers.next_ns) == (now, now + 10**9)
 
 
 def test_who_intercepts_answers_hypercalls_himself_or_as_they_are(domain: Domain) -> None:

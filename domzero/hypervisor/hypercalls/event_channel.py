@@ -10,8 +10,8 @@ from domzero.abi.event_channel import EVTCHN_FIFO_LINK_BITS, EvtchnOp, EvtchnSta
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import MAX_PORT
 from domzero.hypervisor.hypercalls.table import Continuation, hypercall, operation
+from domzero.hypervisor.limits import MAX_PORT
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu

@@ -147,19 +147,19 @@ def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
 def map_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_map_grant_ref) -> None:
     """Maps a frame that another domain has granted."""
     arg.handle = UNMAPPED
-    vcpu.domain.maptrack.map(vcpu, arg)
+    vcpu.domain.maptrack.map(vcpu.hw, arg)
 
 
 @_each(GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref)
 def unmap_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_unmap_grant_ref) -> None:
     """Ends such a mapping."""
-    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, dev_bus_addr=arg.dev_bus_addr)
+    vcpu.domain.maptrack.unmap(vcpu.hw, arg.handle, host_addr=arg.host_addr, dev_bus_addr=arg.dev_bus_addr)
 
 
 @_each(GrantTableOp.GNTTABOP_unmap_and_replace, abi.gnttab_unmap_and_replace)
 def unmap_and_replace(vcpu: "Vcpu", arg: abi.gnttab_unmap_and_replace) -> None:
     """Ends such a mapping and moves another one there."""
-    vcpu.domain.maptrack.unmap(vcpu, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr or None)
+    vcpu.domain.maptrack.unmap(vcpu.hw, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr or None)
 
 
 @_each(GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref)

@@ -7,8 +7,7 @@ from domzero.abi.errno import Errno
 from domzero.abi.layout import layout_for, offset_of, sizeof
 from domzero.abi.xen import Hypercall, multicall_entry
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.hypercalls import table
-from domzero.hypervisor.hypercalls.table import Continuation, hypercall
+from domzero.hypervisor.hypercalls.table import Continuation, call, hypercall
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
@@ -33,7 +32,7 @@ def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
             entry = guest_memory.copy_in(vcpu, multicall_entry, calls)
             args = tuple(entry.args)
             try:
-                rc = table.call(vcpu, entry.op, args)
+                rc = call(vcpu, entry.op, args)
             except Continuation as later:
                 # The entry itself says how the call goes on.
                 args = later.new_args + args[len(later.new_args) :]
@@ -54,5 +53,5 @@ def _preempted(vcpu: "Vcpu") -> bool:
         or vcpu.is_down
         or vcpu.nmi_pending
         or vcpu.domain.shutdown_code is not None
-        or (vcpu.upcall_pending and not vcpu.upcall_mask)
+        or vcpu.info.upcall_is_due
     )

@@ -29,7 +29,6 @@ def set_iopl(vcpu: "Vcpu", arg: abi.physdev_set_iopl) -> int:
     """The vCPU's I/O privilege level."""
     if arg.iopl > MAX_IOPL:
         return -Errno.EINVAL
-    vcpu.iopl = arg.iopl
     vcpu.hw.set_iopl(arg.iopl)
     return 0
 

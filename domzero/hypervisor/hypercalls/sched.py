@@ -68,7 +68,7 @@ def poll(vcpu: "Vcpu", arg: sched_poll) -> None:
     if arg.nr_ports > MAX_POLL_PORTS:
         raise XenError(Errno.EINVAL)
     guest_memory.check_range(vcpu, arg.ports, 4 * arg.nr_ports)
-    if vcpu.upcall_pending and not vcpu.upcall_mask:
+    if vcpu.info.upcall_is_due:
         return  # whatever the ports are
     ports = struct.unpack(f"<{arg.nr_ports}I", guest_memory.read(vcpu, arg.ports, 4 * arg.nr_ports))
     if any([vcpu.domain.evtchn.is_pending(port) for port in ports]):
@@ -97,9 +97,9 @@ def set_timer_op(vcpu: "Vcpu", timeout_ns: int) -> None:
     """Sets the vCPU's single-shot timer to an absolute system time; 0 stops it."""
     now_ns = vcpu.domain.host.now_ns()
     if timeout_ns == 0:
-        vcpu.set_singleshot(None)
+        vcpu.timers.set_singleshot(None)
     elif timeout_ns >> 63 or (timeout_ns > now_ns and (timeout_ns - now_ns) >> 50):
         # Old Linux computes times that have overflowed and wants to be woken soon.
-        vcpu.set_singleshot(now_ns + LINUX_WORKAROUND_NS)
+        vcpu.timers.set_singleshot(now_ns + LINUX_WORKAROUND_NS)
     else:
-        vcpu.set_singleshot(timeout_ns)
+        vcpu.timers.set_singleshot(timeout_ns)

@@ -106,14 +106,14 @@ def set_periodic_timer(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_set_periodic_ti
     other = target(vcpu, vcpu_id)
     if not MIN_PERIOD_NS <= arg.period_ns <= MAX_PERIOD_NS:
         return -Errno.EINVAL
-    other.set_periodic(arg.period_ns)
+    other.timers.set_periodic(arg.period_ns)
     return 0
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_stop_periodic_timer)
 def stop_periodic_timer(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
     """No more of it."""
-    target(vcpu, vcpu_id).set_periodic(0)
+    target(vcpu, vcpu_id).timers.set_periodic(0)
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_set_singleshot_timer)
@@ -122,14 +122,14 @@ def set_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, arg: int) -> int:
     me = own(vcpu, vcpu_id)
     timer = guest_memory.copy_in(vcpu, abi.vcpu_set_singleshot_timer, arg)
     # VCPU_SSHOTTMR_future is ignored, as Xen 4.17 does: a time that has passed gives its event at once.
-    me.set_singleshot(timer.timeout_abs_ns)
+    me.timers.set_singleshot(timer.timeout_abs_ns)
     return 0
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_stop_singleshot_timer)
 def stop_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
     """No more of it."""
-    own(vcpu, vcpu_id).set_singleshot(None)
+    own(vcpu, vcpu_id).timers.set_singleshot(None)
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_register_vcpu_info, abi.vcpu_register_vcpu_info)
@@ -139,7 +139,7 @@ def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_i
     alignment = guest_memory.ulong_size(vcpu)
     if arg.offset > PAGE_SIZE - timekeeping.VCPU_INFO_SIZE or arg.offset % alignment:
         return -Errno.ENXIO
-    if other.info_mfn is not None:
+    if other.info.mfn is not None:
         return -Errno.EINVAL
     if other is not vcpu and (not other.is_down or other.in_guest):
         return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
@@ -158,9 +158,9 @@ def register_runstate(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_runstat
     if va:
         record = other.runstates.record(now_ns, is_32bit=vcpu.domain.is_32bit)
         guest_memory.check_range(vcpu, va, len(record))
-    other.runstate_area_va = va
+    other.runstates.area_va = va
     if other is vcpu:
-        timekeeping.write_runstate(vcpu, now_ns)
+        vcpu.write_runstate(now_ns)
     elif va:
         with suppress(GuestFault):  # the other one's next change of state tries again
             guest_memory.write(vcpu, va, record)
@@ -172,11 +172,11 @@ def register_time(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_time_memory
     other = target(vcpu, vcpu_id)
     va = arg.addr & 0xFFFFFFFF if vcpu.domain.is_32bit else arg.addr
     guest_memory.check_range(vcpu, va, sizeof(vcpu_time_info))
-    other.time_area_va = va
+    other.time.area_va = va
     if other is vcpu:
-        timekeeping.update_time(vcpu, vcpu.domain.host.now_ns())
+        vcpu.update_time(vcpu.domain.host.now_ns())
     else:
-        other.time_stamp_ns = -timekeeping.REFRESH_NS  # written when it runs next
+        other.time.stamp_ns = -timekeeping.REFRESH_NS  # written when it runs next
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_send_nmi)

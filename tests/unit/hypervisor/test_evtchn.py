@@ -11,8 +11,9 @@ from domzero.abi.errno import Errno
 from domzero.abi.event_channel import EvtchnOp, EvtchnStat
 from domzero.abi.xen import DOMID_SELF, Hypercall, Virq
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import MAX_PORT, alloc_unbound, bind_backend
+from domzero.hypervisor.evtchn import alloc_unbound, bind_backend
 from domzero.hypervisor.hypercalls.event_channel import EvtchnOpInternal
+from domzero.hypervisor.limits import MAX_PORT
 
 SI_PENDING = 2048
 SI_MASK = 2048 + 512

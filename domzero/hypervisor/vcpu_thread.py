@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a vCPU's thread does: runs guest code, answers its exits, sleeps, fires timers."""
+
+from domzero import _machine
+from domzero.abi.vcpu import RunState
+from domzero.hypervisor import crash, hypercalls, timekeeping
+from domzero.hypervisor.clock import VirtualClock
+from domzero.hypervisor.emulate import privileged
+from domzero.hypervisor.errors import DomainCrash
+from domzero.hypervisor.vcpu import Vcpu
+
+BUDGET = 1 << 40
+"""Instructions per `run` when nothing else bounds it."""
+LONGEST_SLEEP_S = 3600.0
+"""A guest may ask for longer than the host can count."""
+
+
+def main(vcpu: Vcpu) -> None:
+    """The thread, until the vCPU is stopped."""
+    with vcpu.domain.host.lock:
+        while not vcpu.stopping:
+            try:
+                step(vcpu)
+            except DomainCrash as error:
+                crash.report(vcpu, str(error))
+                vcpu.domain.crash(str(error))
+            except Exception as error:  # noqa: BLE001 - a bug of ours ends this domain, not the host
+                vcpu.domain.our_bug(error)
+
+
+def step(vcpu: Vcpu) -> None:
+    """Runs guest code until its next exit, or sleeps once; with `host.lock` held."""
+    if vcpu.step_end is not None and vcpu.hw.instructions >= vcpu.step_end:
+        vcpu.step_end = None
+        vcpu.domain.host.quiet.notify_all()
+    if (next_ns := vcpu.timers.next_ns) is not None:
+        now_ns = vcpu.domain.host.now_ns()
+        if next_ns <= now_ns:
+            vcpu.timers.fire(now_ns)
+    if not vcpu.may_run:
+        _sleep(vcpu)
+        return
+    if vcpu.runstates.state is not RunState.RUNSTATE_running:
+        now_ns = vcpu.domain.host.now_ns()
+        vcpu.enter_runstate(RunState.RUNSTATE_running, now_ns)
+        _refresh_time(vcpu, now_ns)
+    if vcpu.vm_assist_changed:
+        vcpu.vm_assist_changed = False
+        vcpu.hw.set_vm_assist(vcpu.domain.vm_assist)
+    if vcpu.nmi_pending:
+        vcpu.nmi_pending = False
+        vcpu.hw.send_nmi()
+    vcpu.has_injected = False
+    _run_once(vcpu)
+
+
+def _refresh_time(vcpu: Vcpu, now_ns: int) -> None:
+    if now_ns - vcpu.time.stamp_ns >= timekeeping.REFRESH_NS:
+        vcpu.update_time(now_ns)
+
+
+def _run_once(vcpu: Vcpu) -> None:
+    lock = vcpu.domain.host.lock
+    # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what
+    # it has overwritten of the last one (an odd version, for which it waits) does not stay.
+    deadline_ns = vcpu.time.stamp_ns + timekeeping.REFRESH_NS
+    if vcpu.timers.next_ns is not None:
+        deadline_ns = min(deadline_ns, vcpu.timers.next_ns)
+    budget = BUDGET if vcpu.step_end is None else vcpu.step_end - vcpu.hw.instructions
+    vcpu.in_guest = True
+    lock.release()
+    try:
+        exit_ = vcpu.hw.run(budget, deadline_ns)
+    finally:
+        lock.acquire()
+        vcpu.in_guest = False
+    if vcpu.domain.pause_count or vcpu.stopping or vcpu.is_down:
+        vcpu.domain.host.quiet.notify_all()
+    handle_exit(vcpu, exit_)
+
+
+def handle_exit(vcpu: Vcpu, exit_: "_machine.Exit") -> None:
+    """Does what an exit of the engine asks for; in the vCPU's thread, with `host.lock` held."""
+    match exit_:
+        case _machine.ExitHypercall(nr, args):
+            hypercalls.dispatch(vcpu, nr, args)
+        case _machine.ExitFault():
+            crash.report_fault(vcpu, exit_)
+            vcpu.domain.crash(crash.describe_fault(exit_))
+        case _machine.ExitUnsupported(reason):
+            crash.report(vcpu, f"not supported: {reason}")
+            vcpu.domain.crash(f"not supported: {reason}")
+        case _machine.ExitDeadline():
+            _refresh_time(vcpu, vcpu.domain.host.now_ns())
+        case _machine.ExitTrap():
+            if vcpu.domain.on_trap is not None:
+                vcpu.domain.on_trap(vcpu, exit_)
+        case _machine.ExitBudget() | _machine.ExitInterrupted():
+            pass
+        case _:
+            privileged.emulate(vcpu, exit_)
+
+
+def _sleep(vcpu: Vcpu) -> None:
+    host = vcpu.domain.host
+    now_ns = host.now_ns()
+    if vcpu.runstates.state is not vcpu.run_state:
+        vcpu.enter_runstate(vcpu.run_state, now_ns)
+    if vcpu.domain.pause_count or vcpu.domain.shutdown_code is not None:
+        host.quiet.notify_all()
+    next_ns = vcpu.timers.next_ns
+    if vcpu.domain.shutdown_code is not None or next_ns is None:
+        vcpu.wake.wait()
+    elif isinstance(host.clock, VirtualClock):
+        _sleep_virtual(vcpu)
+    else:
+        vcpu.wake.wait(min((next_ns - now_ns) / 1e9, LONGEST_SLEEP_S))
+
+
+def _sleep_virtual(vcpu: Vcpu) -> None:
+    """With virtual time: when nothing can run, time jumps to the next timer of what is not paused."""
+    vcpus = [each for domain in vcpu.domain.domids.all() for each in domain.vcpus if each.is_let_go]
+    if vcpu not in vcpus or any(each.may_run for each in vcpus):
+        vcpu.wake.wait()
+        return
+    times = [
+        each.timers.next_ns for each in vcpus if each.timers.next_ns is not None and each.domain.shutdown_code is None
+    ]
+    if times:
+        vcpu.domain.host.machine.advance_to(min(times))
+    for each in vcpus:
+        if each is not vcpu:
+            each.poke()
