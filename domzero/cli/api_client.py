@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from domzero.dom0.names import is_text, shown
 from domzero.dom0.paths import existing_socket
+from domzero.dom0.token import check_token, find_token, read_token
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
 if TYPE_CHECKING:
@@ -22,41 +23,55 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 NOT_RUNNING_HINT = "start it with `domzero serve`"
+TOKEN_HINT = "`domzero serve --listen` says where its token is: name that file with --token-file"
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """--socket, --url and --json, which every verb has."""
+    """--socket, --url, --token-file and --json, which every verb has."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--socket", metavar="PATH", help="Domain 0's Unix socket (default: DOMZERO_SOCKET, or as serve's)"
     )
     where.add_argument("--url", metavar="URL", help="Domain 0's address, such as http://127.0.0.1:8080 (DOMZERO_URL)")
+    parser.add_argument(
+        "--token-file",
+        metavar="PATH",
+        help="file with the token that --url needs (default: DOMZERO_TOKEN, or the one that `domzero serve` left)",
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON on stdout")
 
 
 class Dom0:
-    """A client of the HTTP API."""
+    """A client of the HTTP API.
 
-    def __init__(self, *, path: str | None = None, url: str | None = None) -> None:
+    :param path: the Unix socket.
+    :param url: its address on TCP, instead.
+    :param token_file: a file with the token for that address; else `DOMZERO_TOKEN`, or what Domain 0 keeps for us.
+    """
+
+    def __init__(self, *, path: str | None = None, url: str | None = None, token_file: str | None = None) -> None:
         import httpx
 
         url = url or (None if path else os.environ.get("DOMZERO_URL"))
         self._path: Path | None = None
+        self._headers: dict[str, str] = {}
         if url is not None:
-            if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
-                raise ConfigError(f"not an http:// address: {url}", key="url")
             self._base = url.rstrip("/")
+            if (token := _token_for(url, token_file)) is not None:
+                self._headers["Authorization"] = f"Bearer {token}"
             transport = httpx.HTTPTransport()
         else:
             self._path = Path(path) if path else existing_socket()
             self._base = "http://domzero"
             transport = httpx.HTTPTransport(uds=str(self._path))
-        self._http = httpx.Client(transport=transport, base_url=self._base, timeout=httpx.Timeout(60, connect=5))
+        self._http = httpx.Client(
+            transport=transport, base_url=self._base, headers=self._headers, timeout=httpx.Timeout(60, connect=5)
+        )
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Dom0:
         """As `add_connection_options` says."""
-        return cls(path=args.socket, url=args.url)
+        return cls(path=args.socket, url=args.url, token_file=args.token_file)
 
     def __enter__(self) -> Dom0:
         return self
@@ -125,7 +140,7 @@ class Dom0:
 
     def console(self, key: str, *, history: bool = True) -> ClientConnection:
         """The websocket of a domain's console."""
-        from websockets.exceptions import WebSocketException
+        from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.sync.client import connect, unix_connect
 
         uri = f"ws://{self._base.removeprefix('http://')}/v1{domain_path(key)}/console/stream"
@@ -135,7 +150,9 @@ class Dom0:
                 return unix_connect(str(self._path), uri, max_size=None)
             where = urlsplit(self._base)
             sock = socket.create_connection((where.hostname or "", where.port or 80), timeout=5)
-            return connect(uri, max_size=None, sock=sock)
+            return connect(uri, max_size=None, sock=sock, additional_headers=self._headers)
+        except InvalidStatus as error:
+            raise _refused(error.response.status_code, error.response.reason_phrase) from error
         except (OSError, WebSocketException) as error:
             raise self._not_running(error) from error
 
@@ -144,6 +161,27 @@ class Dom0:
         if self._path is not None and isinstance(error.__cause__ or error, PermissionError):
             return DomzeroError(f"no permission to open {where}")
         return DomzeroError(f"Domain 0 is not running at {where}", hint=NOT_RUNNING_HINT)
+
+
+def _token_for(url: str, token_file: str | None) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        parts, host, port = urlsplit(""), None, 0
+    if host is None or parts.scheme != "http":
+        raise ConfigError(f"not an http:// address: {url}", key="url")
+    if token_file is not None:
+        return read_token(Path(token_file))
+    if given := os.environ.get("DOMZERO_TOKEN"):
+        return check_token(given, "DOMZERO_TOKEN")
+    return find_token(host, port)
+
+
+def _refused(status: int, reason: str) -> DomzeroError:
+    if status == 401:
+        return DomzeroError("Domain 0 does not know this token, or none was found for its address", hint=TOKEN_HINT)
+    return DomzeroError(f"unexpected answer of Domain 0: {status} {reason}")
 
 
 def domain_path(key: str) -> str:
@@ -164,12 +202,14 @@ def _preserved(domain: Json) -> bool:
 
 
 def _error_of(response: httpx.Response) -> DomzeroError:
+    if response.status_code == 401:
+        return _refused(response.status_code, response.reason_phrase)
     try:
         problem = response.json()
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "detail" not in problem:
-        return DomzeroError(f"unexpected answer of Domain 0: {response.status_code} {response.reason_phrase}")
+        return _refused(response.status_code, response.reason_phrase)
     return _error_of_problem(problem)
 
 

@@ -13,7 +13,10 @@ DESCRIPTION = """Domain 0: creates, configures and ends domains, for whoever tal
 
 It listens on a Unix socket that only you can open ($XDG_RUNTIME_DIR/domzero/domzero.sock, or under ~/.local/state, or
 /tmp/domzero-UID), and on loopback TCP if asked to. It runs in the foreground; Ctrl-C, SIGTERM or SIGHUP ends it and
-all of its domains. /openapi.json and /docs describe the API."""
+all of its domains. /openapi.json and /docs describe the API.
+
+Over TCP every request needs a token. It is made anew at each start and kept beside the socket, in a file that only you
+can read (tcp-ADDRESS-PORT.token). The verbs find it with --url; others send it as `Authorization: Bearer TOKEN`."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +31,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--socket", metavar="PATH", help="listen on this Unix socket (default: DOMZERO_SOCKET, or as above)"
     )
     parser.add_argument(
-        "--listen", metavar="ADDRESS:PORT", help="listen on loopback TCP as well; port 0 takes a free one"
+        "--listen",
+        metavar="ADDRESS:PORT",
+        help="listen on loopback TCP as well, for who has the token (see above); port 0 takes a free one",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the hypervisor and Domain 0 say")
     parser.set_defaults(handler=handle)
@@ -39,8 +44,9 @@ def handle(args: argparse.Namespace) -> int:
     import asyncio
     import logging
 
+    from domzero.dom0.listeners import parse_listen
     from domzero.dom0.paths import socket_for_serving
-    from domzero.dom0.server import parse_listen, serve
+    from domzero.dom0.server import serve
 
     listen = parse_listen(args.listen) if args.listen else None
     path = socket_for_serving(args.socket)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -39,12 +38,10 @@ def status_of(where: str | tuple[str, int], *headers: str, path: str = "/v1") ->
 
 
 @pytest.fixture(scope="module")
-def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Domain 0 on loopback TCP."""
     server = Server(tmp_path_factory.mktemp("tcp"), "--listen", "127.0.0.1:0")
-    match = re.search(r"http://127\.0\.0\.1:(\d+)", server.log.read_text())
-    assert match is not None
-    yield "127.0.0.1", int(match[1])
+    yield server
     assert server.stop() == 0
 
 
@@ -70,18 +67,26 @@ def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     ],
 )
 def test_any_host_will_do_on_the_unix_socket_and_loopback_ones_over_tcp(
-    server: Server, tcp: tuple[str, int], host: str, over_tcp: int, over_unix: int
+    server: Server, tcp: Server, host: str, over_tcp: int, over_unix: int
 ) -> None:
-    assert status_of(tcp, f"Host: {host}") == over_tcp
+    assert status_of(tcp.address, f"Host: {host}", f"Authorization: Bearer {tcp.token}") == over_tcp
     assert status_of(str(server.socket), f"Host: {host}") == over_unix
 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://localhost", 200), ("http://[::1", 400), ("null", 403), ("http://evil.example", 403), ("http://[x]", 400)],
+    [
+        ("http://localhost", 200),
+        ("http://[::1", 400),
+        ("http://user@localhost", 403),
+        ("null", 403),
+        ("http://evil.example", 403),
+        ("http://[x]", 400),
+    ],
 )
-def test_an_origin_is_this_host_or_refused(tcp: tuple[str, int], origin: str, status: int) -> None:
-    assert status_of(tcp, "Host: localhost", f"Origin: {origin}") == status
+def test_an_origin_is_this_host_or_refused(tcp: Server, origin: str, status: int) -> None:
+    headers = "Host: localhost", f"Origin: {origin}", f"Authorization: Bearer {tcp.token}"
+    assert status_of(tcp.address, *headers) == status
 
 
 @pytest.mark.parametrize(

@@ -255,13 +255,11 @@ def test_two_domain_0s_do_not_share_a_socket(server: Server) -> None:
 
 def test_loopback_tcp_is_served_on_request_with_its_port_told(tmp_path: Path) -> None:
     server = Server(tmp_path, "--listen", "127.0.0.1:0")
-    match = re.search(r"http://127\.0\.0\.1:\d+", server.log.read_text())
-    assert match is not None
-    assert "Domain-0" in server.cli("list", "--url", match[0]).stdout
-    with httpx.Client(base_url=match[0]) as client:
+    assert "Domain-0" in server.cli("list", "--url", server.url).stdout
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.token}"}) as client:
         assert client.get("/v1").json()["name"] == "domzero"
         assert client.get("/v1", headers={"Host": "rebound.example"}).status_code == 403
-    port = int(match[0].rpartition(":")[2])
+    port = server.address[1]
     assert server.cli("serve", "--socket", str(tmp_path / "b"), "--listen", f"127.0.0.1:{port}").returncode == 1
     assert server.stop() == 0
     with socket.socket() as probe:

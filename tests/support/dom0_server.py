@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,29 @@ class Server:
             )
         until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
+
+    @property
+    def url(self) -> str:
+        """Its address on TCP."""
+        match = re.search(r"http://\S+:\d+", self.log.read_text())
+        assert match is not None
+        return match[0]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `url`."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    @property
+    def token_file(self) -> Path:
+        """Where it keeps the token for TCP."""
+        host, port = self.address
+        return self.socket.parent / f"tcp-{host}-{port}.token"
+
+    @property
+    def token(self) -> str:
+        return self.token_file.read_text().strip()
 
     def cli(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs `domzero` with these arguments."""

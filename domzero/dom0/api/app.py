@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP application: routers, errors, and who may talk to it."""
+"""The HTTP application: routers, errors, and its description."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
 from domzero.dom0.api import consoles, domains, hosts
+from domzero.dom0.api.access import Access
 from domzero.dom0.api.models import Problem
-from domzero.dom0.api.problems import RESPONSES, install, problem, respond
+from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
 
@@ -24,53 +22,10 @@ DESCRIPTION = """Domain 0: creates, changes and ends domains.
 
 Domains are named by uuid, name or domid. Errors are `application/problem+json`, with the field at fault in `errors`.
 The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary messages both ways.
+Over TCP requests show the token of this Domain 0 (`Authorization: Bearer`); a websocket may offer it as the subprotocol
+`bearer.TOKEN` or as `?token=TOKEN` instead. On the Unix socket none is needed.
 """
 BODY_MAX = 128 << 10
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
-_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
-
-
-class LocalOnly:
-    """Refuses requests that a browser makes for somebody else's page.
-
-    There are no credentials yet: who can open the socket is trusted. On loopback TCP a web page could make a browser
-    send requests; those carry a foreign Origin, or by DNS rebinding a foreign Host: only names of the loopback
-    interface count there. No browser reaches the Unix socket, so any Host will do on it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        refused = _refusal(scope) if scope["type"] in ("http", "websocket") else None
-        if refused is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 4403, "reason": "not from this host"})
-        else:
-            await respond(refused)(scope, receive, send)
-
-
-def _refusal(scope: Scope) -> Problem | None:
-    headers = Headers(scope=scope)
-    host, origin = headers.get("host"), headers.get("origin")
-    match = _HOST.fullmatch(host or "localhost")
-    if match is None or len(headers.getlist("host")) > 1:
-        return problem(400, "BAD_REQUEST", "malformed Host")
-    server = scope.get("server")
-    over_tcp = server is not None and server[1] is not None
-    if over_tcp and not _LOOPBACK.fullmatch(match[1]):
-        return problem(403, "FORBIDDEN", f"no such host here: {match[1]}: say localhost, 127.0.0.1 or [::1]")
-    if origin is not None:
-        try:
-            site = urlsplit(origin).netloc
-        except ValueError:
-            return problem(400, "BAD_REQUEST", "malformed Origin")
-        if site != host:
-            return problem(403, "FORBIDDEN", "requests must not come from another site's page")
-    return None
 
 
 class BodyLimit:
@@ -97,8 +52,11 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def create_app(manager: Manager | None = None) -> FastAPI:
-    """The application; its manager, and with it all domains, end with its lifespan."""
+def create_app(manager: Manager | None = None, token: str | None = None) -> FastAPI:
+    """The application; its manager, and with it all domains, end with its lifespan.
+
+    :param token: what requests over TCP have to show; without one there are none.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -119,7 +77,7 @@ def create_app(manager: Manager | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_middleware(BodyLimit)
-    app.add_middleware(LocalOnly)
+    app.add_middleware(Access, token=token)
     install(app)
     for router in (domains.router, domains.tasks_router, consoles.router, hosts.router):
         app.include_router(router)
@@ -138,8 +96,10 @@ def create_app(manager: Manager | None = None) -> FastAPI:
         schemas["Problem"].pop("$defs", None)
         for path in schema["paths"].values():
             for operation in path.values():
-                for status in (400, 403, 413) if "requestBody" in operation else (400, 403):
+                for status in (400, 401, 403, 413) if "requestBody" in operation else (400, 401, 403):
                     operation["responses"].setdefault(str(status), RESPONSES[status])
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{}, {"token": []}]  # none on the Unix socket
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         return schema

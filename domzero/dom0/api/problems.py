@@ -44,6 +44,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in (
         (400, "The request is malformed: its Host, its Origin or its body."),
+        (401, "The request came over TCP without the token of this Domain 0."),
         (403, "The request does not name this host, or comes from another site's page."),
         (404, "There is no such thing."),
         (409, "It cannot be done in this state, or the name is taken."),

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may talk to Domain 0: the owner, on each of its doors, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+
+import httpx
+import pytest
+from dom0_server import Server
+from other_user import NOBODY, as_user
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from domzero.cli.api_client import Dom0
+from domzero.dom0.listeners import SocketLock, open_tcp, open_unix
+from domzero.dom0.token import TokenFile, find_token, read_token, token_path
+from domzero.errors import ConfigError, DomzeroError
+
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + "A" * 22 + "=="
+)
+
+
+@pytest.fixture(scope="module")
+def public() -> Iterator[Server]:
+    """A Domain 0 on TCP whose directory anybody can enter, and whose Unix socket anybody can open."""
+    directory = Path(tempfile.mkdtemp(prefix="domzero-"))
+    directory.chmod(0o755)
+    server = Server(directory, "--listen", "127.0.0.1:0")
+    server.socket.chmod(0o666)
+    yield server
+    assert server.stop() == 0
+    shutil.rmtree(directory)
+
+
+def answer(family: int, where: str | tuple[str, int], path: str, *headers: str) -> bytes:
+    """The first bytes of what is answered to a GET."""
+    with socket.socket(family) as sock:
+        sock.settimeout(30)
+        sock.connect(where)
+        with suppress(BrokenPipeError):  # who is not wanted need not be listened to
+            sock.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
+        return sock.recv(4096)
+
+
+@pytest.mark.parametrize("headers", [(), (UPGRADE,)], ids=["http", "websocket"])
+def test_another_user_gets_nothing_on_any_door(public: Server, headers: tuple[str, ...]) -> None:
+    unix = (socket.AF_UNIX, str(public.socket))
+    tcp = (socket.AF_INET, public.address)
+    path = "/v1/domains/x/console/stream" if headers else "/v1/domains"
+    assert as_user(NOBODY, lambda: answer(*unix, path, *headers)).startswith(b"HTTP/1.1 403 ")
+    assert as_user(NOBODY, lambda: answer(*tcp, path, *headers)).startswith(b"HTTP/1.1 401 ")
+    assert as_user(0, lambda: answer(*unix, path, *headers)).split()[1] in (b"200", b"101")
+    assert as_user(NOBODY, public.token_file.read_bytes) == b"PermissionError"
+    assert as_user(NOBODY, (public.socket.parent / "d.sock.lock").read_bytes) == b"PermissionError"
+
+
+def test_a_request_over_tcp_without_the_token_is_a_problem_that_asks_for_one(public: Server) -> None:
+    with httpx.Client(base_url=public.url) as client:
+        for value in ("", "Bearer", "Bearer x", f"Basic {public.token}", public.token, f"Bearer {public.token}x"):
+            response = client.get("/v1/domains", headers={"Authorization": value} if value else {})
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"].startswith("Bearer ")
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.json()["code"] == "SESSION_AUTHENTICATION_FAILED"
+        assert client.post("/v1/domains", json={"name": "x", "kernel": "/k"}).status_code == 401
+        assert client.get("/v1/nothing?token=" + public.token).status_code == 401
+        for scheme in ("Bearer", "bearer"):
+            assert client.get("/v1", headers={"Authorization": f"{scheme} {public.token}"}).status_code == 200
+
+
+def test_the_description_of_the_api_needs_no_token_and_says_that_the_rest_does(public: Server) -> None:
+    with httpx.Client(base_url=public.url) as client:
+        assert client.get("/docs").status_code == 200
+        document = client.get("/openapi.json").json()
+        assert client.get("/openapi.json/").status_code == 401
+    assert document["security"] == [{}, {"token": []}]
+    assert all("401" in operation["responses"] for path in document["paths"].values() for operation in path.values())
+
+
+def test_a_websocket_shows_the_token_as_a_browser_can(public: Server) -> None:
+    uri = public.url.replace("http", "ws") + "/v1/domains/x/console/stream"
+    token = public.token
+    for wrong in (uri, uri + "?token=x", uri + f"?token={token}x", uri + "?" + "token=x&" * 1000):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(wrong, subprotocols=[Subprotocol("bearer.x")])
+        assert caught.value.response.status_code == 401
+        assert caught.value.response.headers["www-authenticate"].startswith("Bearer ")
+    offers = [Subprotocol("binary"), Subprotocol(f"bearer.{token}")]
+    for websocket in (
+        connect(uri, additional_headers={"Authorization": f"Bearer {token}"}),
+        connect(f"{uri}?history=false&token={token}"),
+        connect(uri, subprotocols=offers),
+        connect(uri, subprotocols=offers[1:]),
+    ):
+        with websocket, pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(timeout=30)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
+
+
+def test_the_verbs_find_the_token_or_are_given_it(public: Server, tmp_path: Path) -> None:
+    assert stat.S_IMODE(public.token_file.stat().st_mode) == 0o600
+    assert str(public.token_file) in public.log.read_text()
+    assert public.cli("list", "--url", public.url).returncode == 0
+    assert public.cli("list", "--url", public.url.replace("127.0.0.1", "localhost")).returncode == 0
+    copy = tmp_path / "copy"
+    copy.write_text(public.token)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(public.env, "DOMZERO_SOCKET", str(tmp_path / "elsewhere.sock"))
+        missing = public.cli("list", "--url", public.url)
+        assert missing.returncode == 1 and "--token-file" in missing.stderr
+        assert public.cli("console", "x", "--url", public.url).returncode == 1
+        assert public.cli("list", "--url", public.url, "--token-file", str(copy)).returncode == 0
+        patch.setitem(public.env, "DOMZERO_TOKEN", public.token)
+        assert public.cli("list", "--url", public.url).returncode == 0
+        assert public.cli("console", "x", "--url", public.url).stderr.startswith("domzero: no such domain")
+        copy.write_text("")
+        assert public.cli("list", "--url", public.url, "--token-file", str(copy)).returncode == 2
+
+
+def test_a_token_is_another_one_at_each_start_and_goes_with_its_server(tmp_path: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        server = Server(tmp_path, "--listen", "127.0.0.1:0")
+        tokens.add(server.token)
+        assert server.stop() == 0
+        assert not list(tmp_path.glob("*.token"))
+    assert len(tokens) == 2 and all(len(token) >= 43 for token in tokens)
+
+
+def test_the_token_of_one_address_is_never_sent_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOMZERO_SOCKET", str(tmp_path / "d.sock"))
+    monkeypatch.delenv("DOMZERO_TOKEN", raising=False)
+    file = TokenFile(token_path(tmp_path, "127.0.0.1", 8080))
+    assert find_token("127.0.0.1", 8080) == find_token("localhost", 8080) == file.token
+    assert find_token("127.0.0.1", 80) is find_token("127.0.0.2", 8080) is find_token("example.org", 8080) is None
+    with Dom0(url="http://example.org:8080") as dom0:
+        assert "Authorization" not in dom0._headers
+    file.remove()
+    assert find_token("127.0.0.1", 8080) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"\xff", b"a\x00b"])
+def test_a_file_that_holds_no_token_is_an_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "t"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError):
+        read_token(file)
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_tcp_connections_send_at_once(host: str, family: socket.AddressFamily) -> None:
+    try:
+        listening = open_tcp(host, 0)
+    except (DomzeroError, OSError):
+        pytest.skip(f"this host has no {host}")
+
+    async def option() -> int:
+        accepted: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+        async with await asyncio.start_server(lambda _, writer: accepted.set_result(writer), sock=listening):
+            with socket.socket(family) as client:
+                client.connect(listening.getsockname()[:2])
+                writer = await accepted
+                sock: socket.socket = writer.get_extra_info("socket")
+                value = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+        return value
+
+    assert asyncio.run(option())
+
+
+def _compete(path: Path, begin: Barrier, results: multiprocessing.Queue[int], finish: Event) -> None:
+    begin.wait()
+    try:
+        SocketLock(path)
+        sock = open_unix(path)
+    except DomzeroError:
+        results.put(0)
+    else:
+        results.put(os.getpid())
+        finish.wait()
+        sock.close()
+
+
+def test_one_of_many_takes_a_stale_socket(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    fork = multiprocessing.get_context("fork")
+    for _ in range(40):
+        with socket.socket(socket.AF_UNIX) as stale:
+            path.unlink(missing_ok=True)
+            stale.bind(str(path))
+        begin, results, finish = fork.Barrier(4), fork.Queue(), fork.Event()
+        processes = [fork.Process(target=_compete, args=(path, begin, results, finish)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        winners = [pid for pid in (results.get(timeout=60) for _ in processes) if pid]
+        assert len(winners) == 1
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        finish.set()
+        for process in processes:
+            process.join()
+
+
+def test_a_deleted_socket_does_not_let_a_second_domain_0_in(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.socket.unlink()
+    second = server.cli("serve")
+    assert second.returncode == 1
+    assert f"running already as process {server.process.pid}" in second.stderr and "deleted" in second.stderr
+    assert not server.socket.exists()
+    server.stop(signal.SIGKILL)
+    third = Server(tmp_path)  # the lock went with the process
+    assert third.stop() == 0
+    assert not (tmp_path / "d.sock.lock").exists()
