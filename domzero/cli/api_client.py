@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from domzero.dom0.names import is_text, shown
+from domzero.dom0.names import DOMAIN_0, is_domid, is_text, shown
 from domzero.dom0.paths import existing_socket
 from domzero.dom0.token import check_token, find_token, read_token
 from domzero.errors import ConfigError, DomzeroError, ImageError
@@ -186,6 +186,8 @@ def _refused(status: int, reason: str) -> DomzeroError:
 
 def domain_path(key: str) -> str:
     """The path of a domain's routes; DomzeroError for what would make another path."""
+    if key == DOMAIN_0 or (is_domid(key) and not key.strip("0")):
+        raise DomzeroError(f"{DOMAIN_0} is Domain 0 itself: this is for other domains")
     if key in ("", ".", "..") or "/" in key or not is_text(key):
         raise DomzeroError(f"no such domain: {shown(key)!r}", hint="`domzero list` shows what there is")
     return f"/domains/{quote(key, safe='')}"

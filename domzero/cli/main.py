@@ -8,6 +8,8 @@ takes the parsed arguments and returns the exit status. One module may register 
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from importlib.util import find_spec
 
 from domzero import __version__
 from domzero.cli.status import ExitStatus
-from domzero.errors import ConfigError, DomzeroError, ImageError
+from domzero.dom0.names import shown
+from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("domzero.cli.run", "build and run one domain in the foreground"),
@@ -39,9 +42,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "vm-list": ("domzero.cli.verbs", "list domains with their uuids"),
     "domid": ("domzero.cli.verbs", "show a domain's domid"),
     "domname": ("domzero.cli.verbs", "show a domain's name"),
+    "completion": ("domzero.cli.completion", "print the completion script of a shell"),
+    "help": ("domzero.cli.main", "show the help of a verb"),
     "lab": ("domzero.cli.lab", "see the architecture: rings, page tables, traps"),
 }
 """Verb -> (module, one-line help), in the order of the help text."""
+# Names that people know from elsewhere, and the verbs that do the same.
+_XL_VERBS = {"start": "create", "stop": "shutdown", "ls": "list", "ps": "list", "kill": "destroy", "rm": "destroy"}
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
@@ -62,18 +69,69 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `help`."""
+    parser = subparsers.add_parser("help", help=VERBS["help"][1], description="Shows the help of all, or of a verb.")
+    parser.add_argument("about", nargs="?", metavar="VERB")
+    parser.set_defaults(handler=_help)
+
+
+def _help(args: argparse.Namespace) -> int:
+    if args.about is None:
+        build_parser(None).print_help()
+        return ExitStatus.OK
+    _check_verb(args.about)
+    _verb_parsers(build_parser(args.about))[args.about].print_help()
+    return ExitStatus.OK
+
+
+def _verb_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (choices,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(choices)
+
+
+def _check_verb(word: str) -> None:
+    if word not in VERBS:
+        near = difflib.get_close_matches(word[:40], [*VERBS, *_XL_VERBS], 1)
+        meant = _XL_VERBS.get(near[0], near[0]) if near else None
+        raise ConfigError(
+            f"no such verb: {shown(word[:40])}", hint=f"did you mean {meant}?" if meant else "`domzero help` lists them"
+        )
+
+
 def _verb_of(argv: Sequence[str]) -> str | None:
     word = next((word for word in argv if not word.startswith("-")), None)
     return word if word in VERBS and find_spec(VERBS[word][0]) is not None else None
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    if arguments and not arguments[0].startswith("-"):
+        _check_verb(arguments[0])
     parser = build_parser(_verb_of(arguments))
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # said by the verb's own parser, so that its usage is shown
-        (choices,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-        choices[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+        _verb_parsers(parser)[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     return args
+
+
+def _complete() -> None:
+    """Answers the shell's completion, which runs this command with _ARGCOMPLETE set, and ends."""
+    from domzero.cli.completion import answer
+
+    parser = build_parser(None)
+    words = os.environ.get("COMP_LINE", "").split()
+    answer(build_parser(words[1]) if len(words) > 1 and words[1] in VERBS else parser)
+
+
+def _tell(error: DomzeroError, arguments: Sequence[str]) -> None:
+    """An error on stderr: a line each, or with --json an object."""
+    errors = error.errors if isinstance(error, ConfigErrors) else (error,)
+    if "--json" in arguments:
+        found = [{"message": one.message, "key": one.key, "hint": one.hint} for one in errors]
+        print(json.dumps({"errors": found}), file=sys.stderr)
+        return
+    for one in errors:
+        print(f"domzero: {one}", file=sys.stderr)
 
 
 def _text_of(error: OSError) -> str:
@@ -90,19 +148,17 @@ def _drop_output() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `domzero` command. Returns the exit status; bad usage leaves through SystemExit(2)."""
+    if "_ARGCOMPLETE" in os.environ and argv is None:
+        _complete()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parse(arguments)
         status = int(args.handler(args))
         sys.stdout.flush()  # here its failure can still be told
         return status
-    except (ConfigError, ImageError) as error:
-        for line in str(error).splitlines():
-            print(f"domzero: {line}", file=sys.stderr)
-        return ExitStatus.USAGE
     except DomzeroError as error:
-        print(f"domzero: {error}", file=sys.stderr)
-        return ExitStatus.FAILED
+        _tell(error, arguments)
+        return ExitStatus.USAGE if isinstance(error, ConfigError | ImageError) else ExitStatus.FAILED
     except BrokenPipeError:  # the reader has gone: nothing left to say
         _drop_output()
         return ExitStatus.FAILED

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unicodedata import combining, east_asian_width
+
+from domzero.dom0.names import DOMAIN_0
 
 Json = dict[str, Any]
 
-LIST_HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+NAME_WIDTH = 40
 # SHUTDOWN_poweroff, _reboot, _suspend, _crash, _watchdog, _soft_reset
 _SHUTDOWN_LETTERS = {"poweroff": "-", "reboot": "r", "suspend": "s", "crash": "c", "watchdog": "w", "soft_reset": "S"}
 INFO_FIELDS = (
@@ -35,20 +38,37 @@ def state_flags(domain: Json) -> str:
     )
 
 
-def list_row(name: str, domid: int, memory_mib: int, vcpus: int, flags: str, seconds: float) -> str:
-    """A row of `xl list`."""
-    return f"{name:<40} {domid:5d} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
+def _columns(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def list_header(width: int = NAME_WIDTH) -> str:
+    """The first line of `xl list`."""
+    return f"{'Name':<{width}} {'ID':>5}   Mem VCPUs\tState\tTime(s)"
+
+
+def list_row(
+    name: str, domid: int, memory_mib: int, vcpus: int, flags: str, seconds: float, width: int = NAME_WIDTH
+) -> str:
+    """A row of `xl list`.
+
+    :param width: of the first column, in columns of a terminal.
+    """
+    padded = name + " " * (width - _columns(name))
+    return f"{padded} {domid:5d} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
 
 
 def list_table(domains: list[Json], host: Json | None) -> str:
-    """All of `xl list`.
+    """All of `xl list`. Its first column is xl's, or as wide as the longest name.
 
     :param host: adds Domain 0's row.
     """
-    rows = [LIST_HEADER]
+    width = max([NAME_WIDTH, *(_columns(domain["name"]) for domain in domains)])
+    rows = [list_header(width)]
     if host is not None:
         seconds = host["dom0_cpu_seconds"]
-        rows.append(list_row("Domain-0", 0, host["dom0_memory_mib"], host["nr_cpus"], "r-----", seconds))
+        rows.append(list_row(DOMAIN_0, 0, host["dom0_memory_mib"], host["nr_cpus"], "r-----", seconds, width))
     rows += [
         list_row(
             domain["name"],
@@ -57,6 +77,7 @@ def list_table(domains: list[Json], host: Json | None) -> str:
             domain["vcpus"],
             state_flags(domain),
             domain["cpu_time_seconds"],
+            width,
         )
         for domain in domains
     ]

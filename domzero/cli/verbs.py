@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from domzero.cli.api_client import Dom0, add_connection_options, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
 from domzero.dom0.config import MEMORY_MIN_MIB
-from domzero.dom0.names import shown
+from domzero.dom0.names import DOMAIN_0, is_domid, shown
 from domzero.errors import ConfigError, DomzeroError
 
 Json = dict[str, Any]
@@ -44,16 +45,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--history", action="store_true", help="only print what it has printed so far")
     parser.add_argument("--no-history", action="store_true", help="do not begin with what it has printed so far")
 
-    _domain(add("pause", _action("pause"), "pause a domain"))
-    _domain(add("unpause", _action("unpause"), "unpause a domain"))
+    _domains(add("pause", _action("pause"), "pause domains"))
+    _domains(add("unpause", _action("unpause"), "unpause domains"))
     for verb, text in (("shutdown", "ask a domain to shut down"), ("reboot", "ask a domain to reboot")):
         parser = add(verb, shut_down, text)
-        parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid")
-        parser.add_argument("-a", "--all", action="store_true", help="all domains")
+        _domains(parser)
         parser.add_argument("-w", "--wait", action="store_true", help="wait until it is done")
         parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer than this")
         parser.add_argument("-F", action="store_true", help=argparse.SUPPRESS)
-    _domain(add("destroy", destroy, "end a domain at once; forget one that has ended"))
+    _domains(add("destroy", destroy, "end domains at once; forget those that have ended"))
 
     parser = add("rename", rename, "rename a domain")
     _domain(parser)
@@ -82,6 +82,11 @@ def _domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
 
 
+def _domains(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid")
+    parser.add_argument("-a", "--all", action="store_true", help="all domains")
+
+
 def _print(args: argparse.Namespace, value: object, text: str | None) -> int:
     if args.json:
         print(json.dumps(value, indent=2))
@@ -90,10 +95,37 @@ def _print(args: argparse.Namespace, value: object, text: str | None) -> int:
     return ExitStatus.OK
 
 
+def _is_domain_0(key: str) -> bool:
+    return key == DOMAIN_0 or (is_domid(key) and not key.strip("0"))
+
+
+def _asked_for(dom0: Dom0, args: argparse.Namespace) -> list[Json]:
+    """The domains of a verb that takes several. All must exist: of a list with a slip in it, none is touched."""
+    if args.all == bool(args.domains):
+        raise ConfigError("which domain? Give names, domids or uuids, or --all", key=args.verb)
+    return _selected(dom0, args.domains)
+
+
+def _each(dom0: Dom0, domains: list[Json], do: Callable[[str], object]) -> list[Any]:
+    """Does something to each domain, by uuid. What fails for one is told after the others."""
+    done, failed = [], []
+    for domain in domains:
+        try:
+            done.append(do(domain["uuid"]))
+        except DomzeroError as error:
+            failed.append(error)
+    for other in failed[:-1]:
+        print(f"domzero: {other}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
+    return done
+
+
 def _action(action: str) -> Callable[[argparse.Namespace], int]:
     def handler(args: argparse.Namespace) -> int:
         with Dom0.from_args(args) as dom0:
-            return _print(args, dom0.act(args.domain, action), None)
+            done = _each(dom0, _asked_for(dom0, args), lambda key: dom0.act(key, action))
+            return _print(args, done, None)
 
     return handler
 
@@ -115,7 +147,7 @@ def _selected(dom0: Dom0, keys: Iterable[str], *, ended: bool = False) -> list[J
 def list_domains(args: argparse.Namespace) -> int:
     """`list`."""
     with Dom0.from_args(args) as dom0:
-        keys = [key for key in args.domains if key not in ("0", "Domain-0")]
+        keys = [key for key in args.domains if not _is_domain_0(key)]
         with_host = len(keys) < len(args.domains) or not args.domains
         domains = _selected(dom0, keys, ended=args.all) if keys or not args.domains else []
         if args.json or args.long:
@@ -141,9 +173,7 @@ def console(args: argparse.Namespace) -> int:
 def shut_down(args: argparse.Namespace) -> int:
     """`shutdown` and `reboot`."""
     with Dom0.from_args(args) as dom0:
-        if not args.domains and not args.all:
-            raise ConfigError("which domain? Give a name, domid or uuid, or --all", key=args.verb)
-        domains = _selected(dom0, [] if args.all else args.domains)
+        domains = _asked_for(dom0, args)
         for domain in domains:
             dom0.act(domain["uuid"], args.verb)
             if not args.json:
@@ -172,7 +202,7 @@ def _wait(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) -> N
 def destroy(args: argparse.Namespace) -> int:
     """`destroy`."""
     with Dom0.from_args(args) as dom0:
-        dom0.request("DELETE", domain_path(args.domain))
+        _each(dom0, _asked_for(dom0, args), lambda key: dom0.request("DELETE", domain_path(key)))
     return _print(args, {}, None)
 
 
@@ -220,8 +250,10 @@ def uptime(args: argparse.Namespace) -> int:
     """`uptime`."""
     with Dom0.from_args(args) as dom0:
         host = dom0.get("/host")
-        rows = [] if args.domains else [("Domain-0", 0, float(host["uptime_seconds"]))]
-        for domain in _selected(dom0, args.domains):
+        keys = [key for key in args.domains if not _is_domain_0(key)]
+        with_host = len(keys) < len(args.domains) or not args.domains
+        rows = [(DOMAIN_0, 0, float(host["uptime_seconds"]))] if with_host else []
+        for domain in _selected(dom0, keys) if keys or not args.domains else []:
             started = domain["started_at"]
             seconds = (
                 time.time() - datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp() if started else 0.0
@@ -238,6 +270,7 @@ def list_vms(args: argparse.Namespace) -> int:
     with Dom0.from_args(args) as dom0:
         domains = dom0.get("/domains")
     lines = ["UUID                                  ID    name"]
+    lines.append(f"{uuid.UUID(int=0)}  0    {DOMAIN_0}")
     lines += [f"{domain['uuid']}  {domain['domid']}    {domain['name']}" for domain in domains]
     value = [{key: domain[key] for key in ("uuid", "domid", "name")} for domain in domains]
     return _print(args, value, "\n".join(lines))
@@ -246,12 +279,12 @@ def list_vms(args: argparse.Namespace) -> int:
 def show_domid(args: argparse.Namespace) -> int:
     """`domid`."""
     with Dom0.from_args(args) as dom0:
-        domid = dom0.domain(args.domain)["domid"]
+        domid = 0 if _is_domain_0(args.domain) else dom0.domain(args.domain)["domid"]
     return _print(args, domid, str(domid))
 
 
 def show_name(args: argparse.Namespace) -> int:
     """`domname`."""
     with Dom0.from_args(args) as dom0:
-        name = dom0.domain(args.domain)["name"]
+        name = DOMAIN_0 if _is_domain_0(args.domain) else dom0.domain(args.domain)["name"]
     return _print(args, name, str(name))

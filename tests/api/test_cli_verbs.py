@@ -22,6 +22,8 @@ from building import ROOT
 from dom0_server import Server
 from waiting import until
 
+from domzero.cli.main import VERBS
+
 Create = Callable[..., dict[str, object]]
 
 
@@ -367,3 +369,99 @@ def test_memory_that_is_not_available_is_refused(server: Server, api: httpx.Clie
     response = api.post("/domains", json=body)
     assert (response.status_code, response.json()["code"]) == (409, "HOST_NOT_ENOUGH_FREE_MEMORY")
     assert "available" in response.json()["detail"]
+
+
+def test_verbs_that_change_take_several_domains_or_all(server: Server, api: httpx.Client, create: Create) -> None:
+    for name in ("one", "two", "three"):
+        create(name)
+
+    def states() -> list[str]:
+        return [domain["state"] for domain in api.get("/domains").json()]
+
+    assert server.cli("pause", "one", "three").returncode == 0
+    assert [state == "paused" for state in states()] == [True, False, True]
+    assert server.cli("unpause", "--all").returncode == 0
+    assert "paused" not in states()
+    result = server.cli("pause", "one", "nobody")  # a slip in the list: none is touched
+    assert (result.returncode, "no such domain: nobody" in result.stderr) == (1, True)
+    assert "paused" not in states()
+    for verb in ("pause", "unpause", "destroy", "shutdown", "reboot"):
+        assert server.cli(verb).returncode == 2
+        assert server.cli(verb, "one", "--all").returncode == 2
+    assert server.cli("destroy", "two").returncode == 0
+    assert server.cli("destroy", "-a").returncode == 0
+    assert api.get("/domains").json() == []
+    assert server.cli("destroy", "-a").returncode == 0
+
+
+def test_what_fails_for_one_domain_is_told_and_done_for_the_others(
+    server: Server, api: httpx.Client, create: Create
+) -> None:
+    create("kept", on_crash="preserve")
+    create("live")
+    api.post("/domains/kept/console", json={"data": "crash\n"})
+    until(lambda: bool(api.get("/domains/kept").json()["state"] == "crashed"))
+    result = server.cli("pause", "kept", "live")
+    assert (result.returncode, result.stderr) == (1, "domzero: domain kept is crashed\n")
+    assert api.get("/domains/live").json()["state"] == "paused"
+
+
+def test_domain_0_is_known_to_what_only_reads(server: Server) -> None:
+    for word in ("0", "Domain-0", "00"):
+        assert server.cli("domid", word).stdout == "0\n"
+        assert server.cli("domname", word).stdout == "Domain-0\n"
+        assert server.cli("list", word).stdout.splitlines()[1].startswith("Domain-0 ")
+        assert server.cli("uptime", word).stdout.splitlines()[1].startswith("Domain-0 ")
+    assert "00000000-0000-0000-0000-000000000000  0    Domain-0" in server.cli("vm-list").stdout
+    for verb in ("pause", "destroy", "console", "rename", "mem-set"):
+        result = server.cli(verb, "Domain-0", *({"rename": ["x"], "mem-set": ["64m"]}.get(verb, [])))
+        assert (result.returncode, "Domain-0 is Domain 0 itself" in result.stderr) == (1, True), verb
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["crate"], 2, "no such verb: crate (did you mean create?)"),
+        (["start", "x"], 2, "no such verb: start (did you mean create?)"),
+        (["ls"], 2, "no such verb: ls (did you mean list?)"),
+        (["zzzzz"], 2, "no such verb: zzzzz (`domzero help` lists them)"),
+        (["help", "pasue"], 2, "no such verb: pasue (did you mean pause?)"),
+    ],
+)
+def test_a_verb_that_is_none_gets_a_suggestion(server: Server, arguments: list[str], status: int, text: str) -> None:
+    result = server.cli(*arguments)
+    assert (result.returncode, result.stderr) == (status, f"domzero: {text}\n")
+
+
+def test_help_knows_every_verb(server: Server) -> None:
+    first_words = [line.split()[0] for line in server.cli("help").stdout.splitlines() if line.startswith("    ")]
+    assert set(VERBS) <= set(first_words)
+    assert server.cli("help", "pause").stdout.startswith("usage: domzero pause")
+    assert server.cli("help", "image").stdout == server.cli("image", "--help").stdout
+
+
+NOBODY = "no such domain: nobody (`domzero list` shows what there is)"
+
+
+def test_errors_are_json_where_answers_are(server: Server) -> None:
+    result = server.cli("destroy", "nobody", "--json")
+    assert (result.returncode, json.loads(result.stderr)["errors"][0]["message"]) == (1, NOBODY)
+    result = server.cli("create", "--json", "kernel='/k'", "memory=1", "name='7'")
+    assert (result.returncode, [one["key"] for one in json.loads(result.stderr)["errors"]]) == (2, ["memory", "name"])
+
+
+def test_the_shell_completes_verbs_options_and_names(server: Server, create: Create, tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete", reason="argcomplete is not here")
+    create("complete-me")
+    script = server.cli("completion", "bash").stdout
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    for line, word in (
+        ("domzero unp", "unpause"),
+        ("domzero create --mem", "--memory"),
+        ("domzero pause comp", "complete-me"),
+    ):
+        answer = tmp_path / "answer"
+        about = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "IFS": "\013"}
+        env = {**server.env, **about, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+        assert subprocess.run([sys.executable, "-m", "domzero"], env=env).returncode == 0
+        assert word in answer.read_text().replace(" ", "").split("\013")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.cli.text import duration, list_row, memory_kib, state_flags
+from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
 from domzero.dom0 import messages
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.paths import candidates, socket_for_serving
@@ -37,6 +37,23 @@ def test_states_are_xls_letters(state: str, reason: str | None, flags: str) -> N
 def test_a_row_of_list_is_xls() -> None:
     row = list_row("Domain-0", 0, 750, 4, "r-----", 11794.3)
     assert row == "Domain-0                                     0   750     4     r-----   11794.3"
+
+
+def test_the_first_column_of_list_is_xls_or_as_wide_as_the_longest_name() -> None:
+    domain = {
+        "domid": 7,
+        "memory_target_mib": 64,
+        "vcpus": 1,
+        "state": "running",
+        "exit": None,
+        "cpu_time_seconds": 1.5,
+    }
+    header, row = list_table([{**domain, "name": "short"}], None).splitlines()
+    assert header == "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+    assert row == "short                                        7    64     1     r-----       1.5"
+    header, short, wide = list_table([{**domain, "name": "short"}, {**domain, "name": "客" * 30}], None).splitlines()
+    assert header.index("ID") == 64
+    assert short.index("    7    64") == wide.index("    7    64") + 30 == 61
 
 
 @pytest.mark.parametrize(
