@@ -11,6 +11,7 @@ from pathlib import Path
 from domzero.abi.elfnote import ElfNote
 from domzero.abi.features import XenFeature
 from domzero.builder import bzimage
+from domzero.builder.bsd_symtab import BsdSymtab, find_symtab
 from domzero.builder.decompress import compression_of, decompress
 from domzero.builder.elf import EM_X86_64, ElfFile, is_elf, parse_elf
 from domzero.builder.files import read_file
@@ -43,6 +44,8 @@ class KernelImage:
     path: str
     elf: ElfFile
     notes: XenNotes
+    symtab: BsdSymtab | None = None
+    """What the kernel wants behind itself (BSD_SYMTAB)."""
 
     @property
     def is_32bit(self) -> bool:
@@ -103,9 +106,10 @@ def parse_kernel(data: bytes, name: str) -> KernelImage:
         if notes is None:
             raise ImageError("not a Xen PV kernel: no Xen ELF notes")
         _check(elf, notes)
+        symtab = find_symtab(elf) if notes.string(ElfNote.BSD_SYMTAB) == "yes" else None
     except ImageError as error:
         raise ImageError(f"{name}: {error.message}", key="kernel", hint=error.hint) from error
-    return KernelImage(name, elf, notes)
+    return KernelImage(name, elf, notes, symtab)
 
 
 def unpack(data: bytes) -> bytes | memoryview:

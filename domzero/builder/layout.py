@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start-of-day memory layout of a PV domain (xen.h, "Start-of-day memory layout"): pure arithmetic.
 
-Order in the initial mapping: kernel, ramdisk (unless the kernel takes it unmapped), p2m list (unless the kernel wants
-it elsewhere), start_info, xenstore page, console page, page tables, boot stack, padding. Behind it, not in the mapping:
-the p2m list with its own page tables, and the ramdisk.
+Order in the initial mapping: kernel, its symbols (if it wants them), ramdisk (unless the kernel takes it unmapped), p2m
+list (unless the kernel wants it elsewhere), start_info, xenstore page, console page, page tables, boot stack, padding.
+Behind it, not in the mapping: the p2m list with its own page tables, and the ramdisk.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Layout:
 
     virt_base: int
     nr_pages: int
+    symtab_at: int
+    """Pseudo-physical address of the kernel's symbol table, if it has asked for it (`KernelImage.symtab`)."""
     ramdisk_pfn: int
     ramdisk_mapped: bool
     p2m_pfn: int
@@ -111,7 +113,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     if base % PAGE_SIZE:
         raise ImageError(f"its VIRT_BASE {base:#x} is not page-aligned", key="kernel")
 
-    cursor = _kernel_end(image, nr_pages)
+    symtab_at, cursor = _kernel_end(image, nr_pages)
     ramdisk_pfn = p2m_pfn = 0
     if ramdisk_mapped:
         ramdisk_pfn, cursor = cursor, cursor + pages(ramdisk_size)
@@ -162,6 +164,7 @@ def plan(image: KernelImage, nr_pages: int, ramdisk_size: int) -> Layout:
     return Layout(
         virt_base=base,
         nr_pages=nr_pages,
+        symtab_at=symtab_at,
         ramdisk_pfn=ramdisk_pfn,
         ramdisk_mapped=ramdisk_mapped,
         p2m_pfn=p2m_pfn,
@@ -195,8 +198,8 @@ def little_room(nr_pages: int, layout: Layout, ramdisk_size: int) -> str | None:
     return f"of {nr_pages >> 8} MiB {left >> 8} MiB are left beside kernel and ramdisk: it may need {most} MiB"
 
 
-def _kernel_end(image: KernelImage, nr_pages: int) -> int:
-    """First frame behind the kernel's segments."""
+def _kernel_end(image: KernelImage, nr_pages: int) -> tuple[int, int]:
+    """Address of the symbol table behind the kernel's segments, and the first frame behind both."""
     offset = image.notes.paddr_offset
     end = loaded = 0
     for segment in image.elf.loads():
@@ -208,7 +211,10 @@ def _kernel_end(image: KernelImage, nr_pages: int) -> int:
         raise ImageError(f"a segment ends at the impossible physical address {end:#x}", key="kernel")
     if pages(end) <= nr_pages and loaded > end:  # each byte would be written again and again
         raise ImageError("its segments overlap: more is loaded than there is room between them", key="kernel")
-    return pages(end)
+    if image.symtab is None:
+        return 0, pages(end)
+    symtab_at = -(-end // image.symtab.word) * image.symtab.word
+    return symtab_at, pages(symtab_at + image.symtab.size)
 
 
 def _check_range(start: int, end: int, what: str, is_32bit: bool) -> None:

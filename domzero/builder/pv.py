@@ -127,7 +127,7 @@ def build_pv(
     memory = _Memory(memoryview(mapping) if mapping is not None else memoryview(ram or b""), mfns)
     try:
         _fill_m2p(machine, memory)
-        _load_kernel(memory, image)
+        _load_kernel(memory, image, layout.symtab_at)
         memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
         memory.write(layout.p2m_pfn << PAGE_SHIFT, array(width.word, mfns).tobytes())
         if stubs_va is not None:
@@ -185,10 +185,13 @@ def _fill_m2p(machine: Machine, memory: _Memory) -> None:
             narrow[mfn] = pfn
 
 
-def _load_kernel(memory: _Memory, image: KernelImage) -> None:
+def _load_kernel(memory: _Memory, image: KernelImage, symtab_at: int) -> None:
     for segment in image.elf.loads():
         data = image.elf.data[segment.offset : segment.offset + segment.filesz]
         memory.write(segment.paddr - image.notes.paddr_offset, data)
+    if image.symtab is not None:
+        for offset, piece in image.symtab.pieces():
+            memory.write(symtab_at + offset, piece)
 
 
 def _start_info(width: Width, layout: Layout, mfns: array[int], start: Start, command_line: bytes) -> bytes:
