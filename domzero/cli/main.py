@@ -154,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parse(arguments)
         status = int(args.handler(args))
-        sys.stdout.flush()  # here its failure can still be told
+        if sys.stdout is not None:  # the command may be started with it closed
+            sys.stdout.flush()  # here its failure can still be told
         return status
     except DomzeroError as error:
         _tell(error, arguments)

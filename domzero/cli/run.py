@@ -20,12 +20,15 @@ from domzero.errors import ConfigError, DomzeroError, ImageError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from domzero.cli.terminal import LogWriter
     from domzero.dom0.config import DomainConfig
     from domzero.dom0.life import End, EndReason
     from domzero.dom0.lifecycle import DomainSession
 
 _LOG_KEPT = 120
 _AUDIT_PERIOD_S = 1.0
+_LOG_SECONDS = 1.0
+"""For a reader of the log that is behind at the end."""
 _GRACE_S = 0.8
 """What is left of a second for an orderly end after SIGINT or SIGTERM."""
 
@@ -151,6 +154,7 @@ class _Runner:
         self._stop = threading.Event()
         self._stopped_by: EndReason | None = None
         self._unsound = False
+        self._log_writer: LogWriter | None = None
         self._failure: BaseException | None = None
         self._log: deque[str] = deque(maxlen=_LOG_KEPT)
         self._began = time.monotonic()
@@ -159,7 +163,10 @@ class _Runner:
         """Runs the domain; returns the exit status."""
         _fill_standard_fds()
         config = config_of(self._args)
-        from domzero.cli.terminal import RawMode, is_terminal
+        from domzero.cli.terminal import LogWriter, RawMode, is_terminal
+
+        if self._args.verbose:
+            self._log_writer = LogWriter()
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in signals}
@@ -171,6 +178,8 @@ class _Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._log_writer is not None:
+                self._log_writer.finish(_LOG_SECONDS)
         return self._report(session, end)
 
     def _session(self, config: DomainConfig) -> DomainSession:
@@ -262,10 +271,8 @@ class _Runner:
         say(f"domzero: {_describe(end)}; it is started again")
 
     def _on_log(self, line: str) -> None:
-        from domzero.cli.terminal import say
-
-        if self._args.verbose:
-            say(line)
+        if self._log_writer is not None:
+            self._log_writer(line)
         else:
             self._log.append(line)
 

@@ -9,6 +9,7 @@ import sys
 import termios
 import threading
 import tty
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from domzero.dom0.names import shown
 ESCAPE = 0x1D
 """Ctrl-]: leaves the console."""
 
+LOG_LINES_QUEUED = 2000
 _HIGH_WATER = 1 << 20
 _LOW_WATER = 256 << 10
 
@@ -189,7 +191,64 @@ class InputReader:
                 self._wait_room(1.0)
 
 
+class LogWriter:
+    """Lines on stderr, written by a thread: the hypervisor says them with its lock held, and never waits for a reader.
+
+    What more than `LOG_LINES_QUEUED` lines nobody has read is dropped and counted.
+    """
+
+    def __init__(self, fd: int = 2) -> None:
+        self._fd = fd
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._is_finished = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, line: str) -> None:
+        """Queues a line; returns at once."""
+        with self._changed:
+            if len(self._lines) >= LOG_LINES_QUEUED:
+                self._dropped += 1
+                return
+            if self._dropped:
+                self._lines.append(f"({self._dropped} lines were dropped)")
+                self._dropped = 0
+            self._lines.append(line)
+            self._changed.notify()
+
+    def finish(self, timeout: float) -> None:
+        """Waits until all is written, at most `timeout` seconds."""
+        with self._changed:
+            self._is_finished = True
+            if self._dropped:
+                self._lines.append(f"({self._dropped} lines were dropped)")
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._is_finished)
+                if not self._lines:
+                    return
+                line = self._lines.popleft()
+            data = _line(line, self._fd).encode(errors="replace")
+            while data:
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except BlockingIOError:
+                    select.select([], [self._fd], [], 1.0)
+                except OSError:  # nobody reads it any more
+                    return
+
+
+def _line(text: str, fd: int) -> str:
+    return shown(text) + ("\r\n" if os.isatty(fd) else "\n")
+
+
 def say(text: str) -> None:
     """A line on stderr, right in a raw terminal as well; controls in it, which may be a guest's, are shown."""
-    sys.stderr.write(shown(text) + ("\r\n" if os.isatty(2) else "\n"))
+    sys.stderr.write(_line(text, 2))
     sys.stderr.flush()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import uuid
@@ -355,3 +356,27 @@ def test_the_death_of_the_fork_server_ends_its_workers_and_the_next_domain_gets_
             until(lambda: len(first.workers()) == 1, what="another worker")
     finally:
         assert first.stop() == 0
+
+
+@pytest.mark.parametrize(("limit", "value"), [(resource.RLIMIT_FSIZE, 1 << 20), (resource.RLIMIT_AS, 300 << 20)])
+def test_a_domain_for_which_a_process_may_have_no_room_is_a_problem_and_no_fault(
+    tmp_path: Path, limit: int, value: int
+) -> None:
+    kernel = build_shell(tmp_path)
+    server = Server(tmp_path)
+    try:
+        transport = httpx.HTTPTransport(uds=str(server.socket))
+        with httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=60) as api:
+            until(lambda: bool(children(server.process.pid)), what="the fork server")
+            resource.prlimit(children(server.process.pid)[0], limit, (value, value))
+            answer = api.post("/domains", json={"name": "a", "kernel": kernel, "memory_mib": 512})
+            problem = answer.json()
+            if answer.status_code == 202:
+                until(lambda: api.get(f"/tasks/{answer.json()['id']}").json()["state"] == "failed", what="the refusal")
+                problem = api.get(f"/tasks/{answer.json()['id']}").json()["error"]
+            assert (problem["status"], problem["code"]) == (409, "HOST_NOT_ENOUGH_FREE_MEMORY")
+            assert "could not be made" in problem["detail"]
+            assert "Traceback" not in "".join(api.get("/host/dmesg").json()["lines"])
+            assert server.workers() == []
+    finally:
+        assert server.stop() == 0
