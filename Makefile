@@ -34,6 +34,7 @@ check: setup
 bench: setup
 	cargo run --quiet --release -p domzero-machine --example bench
 	$(BIN)/python benchmarks/hypercalls.py
+	$(BIN)/python benchmarks/lock_waits.py
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup

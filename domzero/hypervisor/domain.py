@@ -159,7 +159,7 @@ class Domain:
         hw.host_mapped(shared_info_mfn)
         for index in range(XEN_LEGACY_MAX_VCPUS):  # Xen's builder masks the events of all, present or not
             domain.shared_info[index * timekeeping.VCPU_INFO_SIZE + 1] = 1
-        domain.stopped = threading.Condition(host.lock)
+        domain.stopped = host.lock.condition()
         domain.domids = Domids(domain, domid, domains)
         domain.evtchn = EventChannels(domain)
         domain.back_ends = BackEnds(

@@ -2,11 +2,11 @@
 """What all domains of a host share: the machine, its memory, the clock, the big lock."""
 
 import mmap
-import threading
 from collections.abc import Callable
 
 from domzero._machine import Machine
 from domzero.abi.xen import PAGE_SIZE
+from domzero.hypervisor.big_lock import BigLock
 from domzero.hypervisor.clock import Clock, Entropy
 from domzero.hypervisor.shared_memory import SharedMemory
 
@@ -28,9 +28,9 @@ class Platform:
         self.memory = memoryview(self._mmap)
         """All of machine memory, writable. For frames that are in use by a running guest take `Host.frame_view`."""
         self.shared = SharedMemory(machine, self.memory)
-        self.lock = threading.RLock()
+        self.lock = BigLock()
         """The hypervisor's big lock: hypercalls, backends and toolstack hold it when they touch domains."""
-        self.quiet = threading.Condition(self.lock)
+        self.quiet = self.lock.condition()
         """Notified when a vCPU has left guest code because it was asked to."""
 
     def log(self, text: str) -> None:

@@ -22,7 +22,7 @@ class Vcpu:
         self.domain = domain
         self.vcpu_id = vcpu_id
         self.hw = domain.hw.create_vcpu(vcpu_id)
-        self.wake = threading.Condition(host.lock)
+        self.wake = host.lock.condition()
         self.thread: threading.Thread | None = None
         self.in_guest = False
         self.stopping = False

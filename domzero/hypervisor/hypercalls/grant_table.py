@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 grant_table_op = operation(Hypercall.HYPERVISOR_grant_table_op, "upu", GrantTableOp)
 
-ITEMS_AT_ONCE = 32
+ITEMS_AT_ONCE = 16
 """After so many elements the guest gets its events."""
 UNMAPPED = (1 << 32) - 1
 

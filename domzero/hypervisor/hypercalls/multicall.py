@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 CALLS_AT_ONCE = 32
-"""After so many calls others get their turn at the big lock."""
+ROUND_NS = 1_000_000
+"""After so many calls, or so much time, others get their turn at the big lock. Virtual time stands still meanwhile."""
 
 
 @hypercall(Hypercall.HYPERVISOR_multicall, "pu")
@@ -25,9 +26,11 @@ def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
     size, result, args_at = sizeof(layout), offset_of(layout, "result"), offset_of(layout, "args")
     guest_memory.check_range(vcpu, calls, size * count)
     vcpu.in_multicall = True
+    now_ns = vcpu.domain.host.now_ns
+    end_ns = now_ns() + ROUND_NS
     try:
         for index in range(count):
-            if index and (index >= CALLS_AT_ONCE or _preempted(vcpu)):
+            if index and (index >= CALLS_AT_ONCE or now_ns() >= end_ns or _preempted(vcpu)):
                 raise Continuation(calls, count - index)
             entry = guest_memory.copy_in(vcpu, multicall_entry, calls)
             args = tuple(entry.args)

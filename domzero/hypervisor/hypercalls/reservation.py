@@ -16,7 +16,7 @@ from domzero.hypervisor.hypercalls.table import Continuation
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-FRAMES_AT_ONCE = 256
+FRAMES_AT_ONCE = 128
 """After so many frames the guest gets its events, and others their turn."""
 MAX_EXTENTS = (1 << 32) - 1 >> MEMOP_EXTENT_SHIFT
 MAX_ORDER = 9

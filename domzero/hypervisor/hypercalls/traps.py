@@ -25,7 +25,7 @@ from domzero.hypervisor.selectors import fixup_selector
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
-TRAPS_AT_ONCE = 512
+TRAPS_AT_ONCE = 128
 VECTORS = 256
 
 callback_op = operation(Hypercall.HYPERVISOR_callback_op, "ip", CallbackOp)
