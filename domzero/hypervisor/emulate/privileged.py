@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Privileged instructions of the guest kernel, as Xen emulates them for PV."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from domzero import _machine
 from domzero._machine import Base, XenRefused
@@ -22,7 +23,7 @@ Raised = int | None
 
 def emulate(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> None:
     """Emulates one instruction and moves past it, or gives the guest the exception it asked for."""
-    vector = _execute(vcpu, insn)
+    vector = EXECUTE[type(insn)](vcpu, insn)
     if vector is None:
         vcpu.hw.skip(insn.length)
         return
@@ -31,27 +32,6 @@ def emulate(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> None:
         vcpu.hw.inject(Vector.GP, 0)
     else:
         vcpu.hw.inject(vector)
-
-
-def _execute(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> Raised:
-    match insn:
-        case _machine.ExitRdmsr():
-            return _rdmsr(vcpu)
-        case _machine.ExitWrmsr():
-            return _wrmsr(vcpu)
-        case _machine.ExitMovFromCr(cr, register):
-            return _mov_from_cr(vcpu, cr, register)
-        case _machine.ExitMovToCr(cr, register):
-            return _mov_to_cr(vcpu, cr, vcpu.hw.get_reg(register))
-        case _machine.ExitMovFromDr(dr, register):
-            return _mov_from_dr(vcpu, dr, register)
-        case _machine.ExitMovToDr(dr, register):
-            return _mov_to_dr(vcpu, dr, vcpu.hw.get_reg(register))
-        case _machine.ExitClts():
-            vcpu.hw.set_cr0_ts(False)
-            return None
-        case _machine.ExitWbinvd():
-            return None  # caches are not the guest's business
 
 
 def _rdmsr(vcpu: "Vcpu") -> Raised:
@@ -134,3 +114,21 @@ def _mov_to_dr(vcpu: "Vcpu", dr: int, value: int) -> Raised:
     except XenRefused as refused:
         return Vector.UD if refused.errno == Errno.ENODEV else Vector.GP
     return None
+
+
+def _clts(vcpu: "Vcpu") -> Raised:
+    vcpu.hw.set_cr0_ts(False)
+    return None
+
+
+EXECUTE: dict[type, Callable[["Vcpu", Any], Raised]] = {
+    _machine.ExitRdmsr: lambda vcpu, _: _rdmsr(vcpu),
+    _machine.ExitWrmsr: lambda vcpu, _: _wrmsr(vcpu),
+    _machine.ExitMovFromCr: lambda vcpu, insn: _mov_from_cr(vcpu, insn.cr, insn.register),
+    _machine.ExitMovToCr: lambda vcpu, insn: _mov_to_cr(vcpu, insn.cr, vcpu.hw.get_reg(insn.register)),
+    _machine.ExitMovFromDr: lambda vcpu, insn: _mov_from_dr(vcpu, insn.dr, insn.register),
+    _machine.ExitMovToDr: lambda vcpu, insn: _mov_to_dr(vcpu, insn.dr, vcpu.hw.get_reg(insn.register)),
+    _machine.ExitClts: lambda vcpu, _: _clts(vcpu),
+    _machine.ExitWbinvd: lambda vcpu, _: None,  # caches are not the guest's business
+}
+"""What each kind of exit does: a look-up, as an idle kernel reads and writes CR0 at each context switch."""

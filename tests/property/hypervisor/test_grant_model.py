@@ -113,7 +113,7 @@ class GrantMachine(RuleBasedStateMachine):
         allowed = self.permitted(owner, ref, d, writable=not flags & GntMap.GNTMAP_readonly)
         arg = abi.gnttab_map_grant_ref(0x5000, flags, ref, owner + 1)
         try:
-            domain.maptrack.map(domain.vcpus[0], arg)
+            domain.maptrack.map(domain.vcpus[0].hw, arg)
         except GrantError:
             return multiple()
         mfn = arg.dev_bus_addr >> 12
@@ -127,10 +127,10 @@ class GrantMachine(RuleBasedStateMachine):
         if domain not in self.domains:
             return
         if half:
-            domain.maptrack.unmap(domain.vcpus[0], handle, host_addr=0x5000)
+            domain.maptrack.unmap(domain.vcpus[0].hw, handle, host_addr=0x5000)
             if handle not in domain.maptrack.mappings:
                 return
-        domain.maptrack.unmap(domain.vcpus[0], handle, host_addr=0x5000, dev_bus_addr=bus)
+        domain.maptrack.unmap(domain.vcpus[0].hw, handle, host_addr=0x5000, dev_bus_addr=bus)
         assert handle not in domain.maptrack.mappings
 
     @rule(target=backends, owner=DOMAINS, ref=REFS, writable=st.booleans(), d=DOMAINS)
