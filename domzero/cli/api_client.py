@@ -89,6 +89,8 @@ class Dom0:
             raise self._not_running(error) from error
         except httpx.HTTPError as error:
             raise DomzeroError(f"Domain 0 broke off: {error or type(error).__name__}") from error
+        except UnicodeEncodeError as error:  # bytes of the command line that are no text
+            raise ConfigError("not UTF-8 text", key=_key_of(body)) from error
         if response.status_code >= 300:  # no redirect is Domain 0's
             raise _error_of(response)
         return response
@@ -184,12 +186,17 @@ def _refused(status: int, reason: str) -> DomzeroError:
     return DomzeroError(f"unexpected answer of Domain 0: {status} {reason}")
 
 
+def _key_of(body: Json | None) -> str | None:
+    """The field whose text is none."""
+    return next((key for key, value in (body or {}).items() if isinstance(value, str) and not is_text(value)), None)
+
+
 def domain_path(key: str) -> str:
     """The path of a domain's routes; DomzeroError for what would make another path."""
     if key == DOMAIN_0 or (is_domid(key) and not key.strip("0")):
         raise DomzeroError(f"{DOMAIN_0} is Domain 0 itself: this is for other domains")
     if key in ("", ".", "..") or "/" in key or not is_text(key):
-        raise DomzeroError(f"no such domain: {shown(key)!r}", hint="`domzero list` shows what there is")
+        raise DomzeroError(f"no such domain: '{shown(key)}'", hint="`domzero list` shows what there is")
     return f"/domains/{quote(key, safe='')}"
 
 

@@ -131,7 +131,7 @@ def _tell(error: DomzeroError, arguments: Sequence[str]) -> None:
         print(json.dumps({"errors": found}), file=sys.stderr)
         return
     for one in errors:
-        print(f"domzero: {one}", file=sys.stderr)
+        print(f"domzero: {shown(str(one))}", file=sys.stderr)
 
 
 def _text_of(error: OSError) -> str:

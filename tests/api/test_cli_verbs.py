@@ -371,6 +371,14 @@ def test_memory_that_is_not_available_is_refused(server: Server, api: httpx.Clie
     assert "available" in response.json()["detail"]
 
 
+def test_text_that_is_none_is_one_line(server: Server, create: Create) -> None:
+    create("plain")
+    for name, message in (("\udcff", "name: not UTF-8 text"), ("\x1b[2J", "name: "), ("27", "name: ")):
+        result = server.cli("rename", "plain", name)
+        assert (result.returncode, result.stderr.startswith(f"domzero: {message}")) == (2, True), result.stderr
+        assert result.stderr.count("\n") == 1 and result.stderr[:-1].isprintable()
+
+
 def test_verbs_that_change_take_several_domains_or_all(server: Server, api: httpx.Client, create: Create) -> None:
     for name in ("one", "two", "three"):
         create(name)
