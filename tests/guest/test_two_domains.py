@@ -46,6 +46,8 @@ def test_a_guest_maps_what_another_grants_and_both_send_events(peers: Path, gran
         one.unpause()
         two.unpause()
         ends = [domain.wait(120) for domain in (one, two)]
+        for domain in (one, two):
+            domain.back_ends.settle()
         said = its_console.history.decode() + other_console.history.decode()
         assert ends == [ShutdownReason.SHUTDOWN_poweroff] * 2, said
         assert said.count("PASS peers") == 2
