@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "cc_compiler": f"Python {platform.python_version()}",
         "xend_config_format": 4,
         "domzero_version": __version__,
-        "dom0_memory_mib": resident_mib(),
+        "dom0_memory_mib": _resident_mib(),
         "dom0_cpu_seconds": round(time.process_time(), 3),
         "uptime_seconds": round(time.time() - manager.started_at, 3),
         "domains": len(manager.all()),
@@ -76,11 +77,25 @@ def memory_mib() -> tuple[int, int]:
     return values.get("MemTotal", 0) >> 10, values.get("MemAvailable", values.get("MemFree", 0)) >> 10
 
 
-def resident_mib(pid: int | None = None) -> int:
-    """Memory that a process (this one by default) has touched, in MiB; 0 when it is gone."""
+def guest_memory_mib(pid: int) -> int:
+    """Memory of a worker's guest in MiB, rounded up: what its memfd has allocated; 0 when the worker is gone.
+
+    Resident memory would not tell: the guest's is mapped more than once, and the interpreter's is among it.
+    """
+    blocks: dict[int, int] = {}  # by inode: a file may be open more than once
+    with suppress(OSError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(fd.readlink()).startswith("/memfd:domzero-ram"):
+                    status = fd.stat()
+                    blocks[status.st_ino] = status.st_blocks
+    return -(-sum(blocks.values()) * 512 >> 20)
+
+
+def _resident_mib() -> int:
     try:
-        return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-    except (OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    except OSError:
         return 0
 
 

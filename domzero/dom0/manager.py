@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
-from domzero.dom0.hostinfo import memory_mib, resident_mib
+from domzero.dom0.hostinfo import guest_memory_mib, memory_mib
 from domzero.dom0.life import DomainState, End, EndReason, after_end
 from domzero.dom0.messages import Audit, Audited, Done, Exited, GetStats, LogLine, Pause, Request, Stats, Unpause
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
@@ -129,7 +129,7 @@ class Manager:
     def _untouched_mib(self, record: Record) -> int:
         """Memory that the domain was promised and has not touched: the host still counts it as available."""
         worker = record.worker
-        touched = resident_mib(worker.pid) if worker is not None and worker.pid else 0
+        touched = guest_memory_mib(worker.pid) if worker is not None and worker.pid else 0
         return max(0, record.config.static_max_mib - touched)
 
     def _new_domid(self) -> int:

@@ -23,6 +23,7 @@ from dom0_server import Server
 from waiting import until
 
 from domzero.cli.main import VERBS
+from domzero.dom0.hostinfo import guest_memory_mib
 
 Create = Callable[..., dict[str, object]]
 
@@ -369,6 +370,11 @@ def test_memory_that_is_not_available_is_refused(server: Server, api: httpx.Clie
     response = api.post("/domains", json=body)
     assert (response.status_code, response.json()["code"]) == (409, "HOST_NOT_ENOUGH_FREE_MEMORY")
     assert "available" in response.json()["detail"]
+
+
+def test_what_a_running_domain_has_touched_is_known(create: Create) -> None:
+    domain = create("touching")
+    assert 0 < guest_memory_mib(int(str(domain["pid"]))) <= 40
 
 
 def test_text_that_is_none_is_one_line(server: Server, create: Create) -> None:

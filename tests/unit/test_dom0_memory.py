@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
 
 import pytest
 from kernels import elf, notes
@@ -11,7 +13,7 @@ from kernels import elf, notes
 from domzero.builder.image import parse_kernel
 from domzero.builder.layout import little_room, plan
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.hostinfo import memory_mib, resident_mib
+from domzero.dom0.hostinfo import guest_memory_mib, memory_mib
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
 from domzero.errors import ResourceError
@@ -32,9 +34,15 @@ def test_memory_is_what_is_available_less_what_others_were_promised_and_have_not
     asyncio.run(scene())
 
 
-def test_the_memory_of_a_process_that_is_gone_is_none() -> None:
-    assert resident_mib() > 0
-    assert resident_mib(2**22 + 1) == 0
+def test_memory_of_a_guest_is_what_is_allocated_however_often_it_is_mapped() -> None:
+    with os.fdopen(os.memfd_create("domzero-ram"), "r+b") as file:
+        before = guest_memory_mib(os.getpid())
+        file.truncate(64 << 20)
+        with mmap.mmap(file.fileno(), 0) as once, mmap.mmap(file.fileno(), 0) as twice:
+            for at in range(0, 8 << 20, 4096):
+                once[at] = twice[at] = 1
+            assert guest_memory_mib(os.getpid()) == before + 8
+    assert guest_memory_mib(2**22 + 1) == 0
 
 
 def test_a_domain_that_starts_without_room_for_its_kernel_is_told_what_it_may_need() -> None:
