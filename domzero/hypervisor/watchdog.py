@@ -8,6 +8,7 @@ from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.timekeeping import LAST_DEADLINE_NS
 
 NR_DOMAIN_WATCHDOG_TIMERS = 2
+UINT_MAX = 0xFFFFFFFF
 
 
 class Watchdogs:
@@ -30,7 +31,8 @@ class Watchdogs:
     def set(self, watchdog_id: int, timeout_s: int) -> int:
         """SCHEDOP_watchdog: id 0 makes one and returns its id (from 1); timeout 0 removes one.
 
-        :raises XenError: EINVAL for a wrong id, ENOSPC when both are in use. A new one without time fires at once.
+        :returns: ENOSPC when both are in use, as an unsigned int: no negative number to a 64-bit guest, as on Xen.
+        :raises XenError: EINVAL for a wrong id. A new one without time fires at once.
         """
         if watchdog_id > NR_DOMAIN_WATCHDOG_TIMERS:
             raise XenError(Errno.EINVAL)
@@ -41,7 +43,7 @@ class Watchdogs:
                     self.deadlines[index] = deadline
                     self._changed()
                     return index + 1
-            raise XenError(Errno.ENOSPC)
+            return -Errno.ENOSPC & UINT_MAX
         index = watchdog_id - 1
         if self.deadlines[index] is None:
             raise XenError(Errno.EINVAL)

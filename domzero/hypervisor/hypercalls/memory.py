@@ -15,7 +15,7 @@ from domzero.abi.arch_x86 import (
     MACH2PHYS_VIRT_START_PAE,
 )
 from domzero.abi.errno import Errno
-from domzero.abi.layout import layout_for, offset_of
+from domzero.abi.layout import layout_for, offset_of, sizeof
 from domzero.abi.memory import MEMOP_EXTENT_SHIFT, XENMEM_RDM_ALL, MapSpace, MemoryOp
 from domzero.abi.xen import Hypercall, arch_shared_info, shared_info
 from domzero.hypervisor import guest_memory
@@ -170,6 +170,9 @@ def add_to_physmap_batch(vcpu: "Vcpu", start: int, arg: int) -> int:
     if start >> 16:
         return -Errno.EDOM
     request = guest_memory.copy_in(vcpu, abi.xen_add_to_physmap_batch, arg)
+    if vcpu.domain.is_32bit:
+        for array in (request.idxs, request.gpfns, request.errs):
+            guest_memory.check_range(vcpu, array, request.size * 4)
     if request.space == MapSpace.XENMAPSPACE_gmfn_range:
         return -Errno.EOPNOTSUPP
     vcpu.domain.domids.check_any(request.domid)
@@ -194,9 +197,12 @@ def pod_target(vcpu: "Vcpu", arg: int) -> int:
 
 
 @memory_op.sub(MemoryOp.XENMEM_claim_pages, note="EPERM: privileged domains only")
-@whole(Errno.EINVAL)
-def claim_pages(vcpu: "Vcpu", arg: int) -> int:
-    """Claims are the toolstack's."""
+def claim_pages(vcpu: "Vcpu", start: int, arg: int) -> int:
+    """Claims are the toolstack's; 32-bit guests have no such command."""
+    if vcpu.domain.is_32bit:
+        return -Errno.ENOSYS
+    if start:
+        return -Errno.EINVAL
     claim = guest_memory.copy_in(vcpu, abi.xen_memory_reservation, arg)
     if claim.extent_start or claim.extent_order or claim.mem_flags:
         return -Errno.EINVAL
@@ -254,7 +260,12 @@ def sharing_pages(_vcpu: "Vcpu", _arg: int) -> int:
     return 0
 
 
-memory_op.refuse(Errno.EPERM, MemoryOp.XENMEM_machine_memory_map, note="privileged domains only")
+memory_op.refuse(
+    Errno.EPERM,
+    MemoryOp.XENMEM_machine_memory_map,
+    note="privileged domains only",
+    reads=(0, sizeof(abi.xen_memory_map.compat)),
+)
 memory_op.refuse(
     Errno.ENOSYS, MemoryOp.XENMEM_paging_op, MemoryOp.XENMEM_sharing_op, note="not configured, as in Xen by default"
 )

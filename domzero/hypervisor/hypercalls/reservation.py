@@ -207,6 +207,8 @@ def exchange(vcpu: "Vcpu", start: int, arg: int) -> int:
 
 def _check_exchange(vcpu: "Vcpu", exch: xen_memory_exchange) -> None:
     old, new = exch.in_, exch.out
+    if vcpu.domain.is_32bit and any(_overflows_32(part) for part in (old, new)):
+        raise XenError(Errno.EINVAL)  # looked at when the arguments are widened, before permission
     if max(old.extent_order, new.extent_order) > MAX_ORDER:
         raise XenError(Errno.EPERM)
     if exch.nr_exchanged > old.nr_extents or old.domid != new.domid:
@@ -220,6 +222,11 @@ def _check_exchange(vcpu: "Vcpu", exch: xen_memory_exchange) -> None:
         raise XenError(Errno.EFAULT)
     if old.nr_extents:
         vcpu.domain.domids.check_own(old.domid)
+
+
+def _overflows_32(part: xen_memory_reservation) -> bool:
+    """Whether the frames of a list cannot be counted in 32 bits; only the low bits of an order count there."""
+    return bool(0xFFFFFFFF >> (part.extent_order & 31) < part.nr_extents)
 
 
 def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: int) -> int:
