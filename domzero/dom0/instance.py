@@ -56,6 +56,8 @@ class Instance:
         self._lock = threading.RLock()
         self._is_paused = True
         self._forced: EndReason | None = None
+        self._stood_still = threading.Event()
+        self._instructions = 0
         self._end: End | None = None
         self._lived_s = 0.0
         self._is_closed = False
@@ -146,8 +148,8 @@ class Instance:
 
     @property
     def instructions(self) -> int:
-        """Executed by its vCPUs."""
-        return sum(vcpu.hw.instructions for vcpu in self.domain.vcpus)
+        """Executed by its vCPUs until its end; 0 before that."""
+        return self._instructions
 
     @property
     def state(self) -> DomainState:
@@ -188,11 +190,14 @@ class Instance:
             self._forced = reason
             self.domain.log(f"ended from outside: {reason.value}")
         self.domain.stop_threads()
+        self._stood_still.set()
 
     def wait(self) -> End:
         """Waits for the end; no vCPU is in the guest any more then, and its last words are in the console."""
         domain = self.domain
         code = domain.wait()
+        if code is None and self._forced is not None:
+            self._stood_still.wait()
         with self._lock:
             if self._end is None:
                 self._lived_s = time.monotonic() - self.built_at
@@ -200,6 +205,8 @@ class Instance:
                     domain.pause()  # returns when no vCPU is in the guest any more
                     domain.back_ends.settle()
                 self.drain()
+                if not self._is_closed:
+                    self._instructions = sum(vcpu.hw.instructions for vcpu in domain.vcpus)
                 self._end = (
                     End(self._forced or EndReason.DESTROYED)
                     if code is None

@@ -87,7 +87,7 @@ class DomainSession:
 
     @property
     def instructions(self) -> int:
-        """Executed by the present start, or the last one."""
+        """Executed by the last start that has ended."""
         instance = self._instance
         return instance.instructions if instance else self._instructions
 
