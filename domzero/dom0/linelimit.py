@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many lines per second a guest may add to a log."""
+"""How many lines a guest or a client may add to a log."""
 
+import logging
 import time
 from collections.abc import Callable
 
 LINES_PER_SECOND = 200
 BURST = 2000
+KINDS_MAX = 100
 
 
 class LineLimit:
@@ -40,3 +42,28 @@ class LineLimit:
             self._write(f"({self._dropped} lines were dropped)")
             self._dropped = 0
         self._write(line)
+
+
+class Seldom(logging.Filter):
+    """Lets a warning pass once in `seconds`, whatever it is about: who sends nonsense over and over fills no log.
+
+    Records with a traceback pass: they are bugs of ours.
+    """
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._now = now
+        self._next: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """logging: whether to write it."""
+        if record.exc_info:
+            return True
+        now, kind = self._now(), str(record.msg)
+        if now < self._next.get(kind, now):
+            return False
+        if len(self._next) >= KINDS_MAX:
+            self._next.clear()
+        self._next[kind] = now + self._seconds
+        return True

@@ -9,12 +9,16 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from domzero.dom0.api.app import create_app
-from domzero.dom0.connections import Connection
+from domzero.dom0.connections import HEAD_MAX, KEEP_ALIVE_SECONDS, Connection, Connections, Websocket
+from domzero.dom0.descriptors import raise_limit
+from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
 from domzero.dom0.manager import Manager
 from domzero.dom0.token import TokenFile, token_path
@@ -22,8 +26,24 @@ from domzero.dom0.token import TokenFile, token_path
 logger = logging.getLogger(__name__)
 
 
+TICKS = 10
+"""Turns of uvicorn's main loop in a second."""
+ERRORS_APART_SECONDS = 60.0
+
+
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handling: Domain 0 has its own, which also ends the domains."""
+    """uvicorn with bounds on connections, and without its signal handling: Domain 0's also ends the domains."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self.server_state = connections
+        self._connections = connections
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn: a tenth of a second has passed."""
+        if counter % TICKS == 0:
+            self._connections.check(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,6 +56,7 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
     :param listen: a loopback address to serve as well, to who has the token.
     :param announce: told where, once the sockets listen.
     """
+    nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(SocketLock(path).release)
         sockets = [open_unix(path)]
@@ -53,14 +74,20 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
             uvicorn.Config(
                 create_app(manager, token),
                 http=Connection,
+                ws=Websocket,
+                log_config=None,  # into our own log
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
                 lifespan="on",
-                backlog=BACKLOG,
+                backlog=min(BACKLOG, nofile // 16),  # also how many asyncio accepts at once
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
+                h11_max_incomplete_event_size=HEAD_MAX,
                 ws_max_size=1 << 20,
-            )
+                ws_per_message_deflate=False,  # between processes of one host
+            ),
+            Connections(nofile),
         )
         closers: list[asyncio.Task[None]] = []
 
@@ -70,6 +97,8 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
                 closers.append(loop.create_task(manager.close()))
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_SeldomErrors())
+        logging.getLogger("uvicorn.error").addFilter(Seldom(ERRORS_APART_SECONDS))
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(signum) == signal.SIG_IGN:
                 continue  # as nohup asks for
@@ -80,6 +109,21 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
         announce(where)
         await server.serve(sockets)
         await asyncio.gather(*closers)
+
+
+class _SeldomErrors:
+    """An event loop's exception handler that does not repeat that descriptors or memory are short at each accept."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._next:
+            self._next = loop.time() + ERRORS_APART_SECONDS
+            logger.warning("a connection could not be accepted: %s", error.strerror)
 
 
 def _remove_own(path: Path, identity: int) -> None:

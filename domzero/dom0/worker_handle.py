@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.messages import (
     Answer,
     Audited,
@@ -98,6 +99,7 @@ class WorkerHandle(asyncio.Protocol):
 
     async def start(self, config: DomainConfig) -> None:
         """Starts the process and builds the domain in it; raises what goes wrong there."""
+        check_for_worker()
         pairs = [socket.socketpair() for _ in range(3)]
         ours = [pair[0] for pair in pairs]
         theirs = [pair[1] for pair in pairs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,15 +16,22 @@ from waiting import until
 
 
 class Server:
-    """`domzero serve` on a socket in a temporary directory."""
+    """`domzero serve` on a socket in a temporary directory.
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    :param nofile: the hard limit of its file descriptors.
+    """
+
+    def __init__(self, directory: Path, *arguments: str, nofile: int | None = None) -> None:
+        def limit() -> None:
+            if nofile is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+
         self.socket = directory / "d.sock"
         self.log = directory / "serve.log"
         self.env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(self.socket)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log
+                [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log, preexec_fn=limit
             )
         until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from domzero.dom0.api.domains import ManagerDep, RecordDep
 from domzero.dom0.api.models import ConsoleInput
+from domzero.dom0.api.output import Output
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.manager import BadState, Manager, NotFound
 from domzero.dom0.records import Record
@@ -19,8 +20,6 @@ from domzero.dom0.worker_handle import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
 
-# A client that lets more than this pile up is cut off: it can come back, and gets the history.
-BACKLOG_MAX = 4 << 20
 INPUT_SECONDS = 5.0
 CLOSE_NOT_FOUND = 4404
 CLOSE_TOO_SLOW = 4408
@@ -66,27 +65,21 @@ async def console_stream(
         await websocket.close(CLOSE_NOT_FOUND, _reason(str(error)))
         return
     await websocket.accept(_subprotocol(websocket))
-    pending = bytearray()
-    ready = asyncio.Event()
-
-    def sink(data: bytes) -> None:
-        pending.extend(data)
-        ready.set()
-
-    remove = record.console.add_sink(sink, replay=history)
-    jobs = {
-        asyncio.create_task(_send_output(websocket, pending, ready)),
-        asyncio.create_task(_take_input(websocket, record)),
-        asyncio.create_task(_wait_for_end(manager, record)),
-    }
+    output = Output()
+    remove = record.console.add_sink(output.put, replay=history)
+    sender = asyncio.create_task(_send_output(websocket, output))
+    typist = asyncio.create_task(_take_input(websocket, record))
+    overrun = asyncio.create_task(output.wait_overrun())
+    jobs = {sender, typist, overrun, asyncio.create_task(_wait_for_end(manager, record))}
     try:
         await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         remove()
+        output.finish()
+        await asyncio.wait({sender, typist, overrun}, return_when=asyncio.FIRST_COMPLETED)
         code = CLOSE_GOING_AWAY if manager.closing.is_set() else CLOSE_NORMAL
-        if len(pending) > BACKLOG_MAX:
+        if output.overrun:
             code = CLOSE_TOO_SLOW
-        elif pending:
-            await websocket.send_bytes(bytes(pending))
+            sender.cancel()
         await websocket.close(code, _reason(f"domain {record.name} is {record.state.value}"))
     except (WebSocketDisconnect, RuntimeError):
         pass  # the client went first
@@ -106,14 +99,9 @@ def _subprotocol(websocket: WebSocket) -> str | None:
     return "binary" if "binary" in websocket.scope.get("subprotocols", []) else None
 
 
-async def _send_output(websocket: WebSocket, pending: bytearray, ready: asyncio.Event) -> None:
-    while len(pending) <= BACKLOG_MAX:
-        await ready.wait()
-        ready.clear()
-        data = bytes(pending)
-        if len(data) <= BACKLOG_MAX:
-            pending.clear()
-            await websocket.send_bytes(data)
+async def _send_output(websocket: WebSocket, output: Output) -> None:
+    while data := await output.take():
+        await websocket.send_bytes(data)
 
 
 async def _take_input(websocket: WebSocket, record: Record) -> None:
