@@ -324,14 +324,17 @@ class Manager:
         try:
             await self._launch(record, paused=False)
         except (DomzeroError, OSError) as error:
+            if record.ending:
+                return  # destroyed meanwhile
             self.say(f"domain {record.name} could not be started again: {error}")
             await self._end(record, End(EndReason.FAILED, (f"it could not be started again: {error}",)))
 
     async def _drop_worker(self, record: Record) -> None:
         worker, domid = record.worker, record.domid
-        record.worker = None
         if worker is not None:
             await worker.stop()
+            if record.worker is worker:  # it was the record's until now: whoever comes meanwhile waits, too
+                record.worker = None
         if domid is not None:
             self.store.release(domid)
             self.store.rm(f"/local/domain/0/backend/console/{domid}")

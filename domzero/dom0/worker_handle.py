@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import logging
 import os
@@ -50,6 +51,9 @@ STOP_GRACE_SECONDS = 0.7
 A = TypeVar("A", Done, Stats, Audited)
 
 
+NOT_WANTED = "its worker process was ended while it was started"
+
+
 class WorkerGone(ResourceError):
     """The worker process has ended."""
 
@@ -91,6 +95,8 @@ class WorkerHandle(asyncio.Protocol):
         self._stderr = bytearray()
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
+        self._settled = asyncio.Event()  # no process is being started
+        self._settled.set()
 
     @property
     def pid(self) -> int | None:
@@ -99,34 +105,51 @@ class WorkerHandle(asyncio.Protocol):
 
     async def start(self, config: DomainConfig) -> None:
         """Starts the process and builds the domain in it; raises what goes wrong there."""
+        if self._stopping:
+            raise WorkerGone(NOT_WANTED)
         check_for_worker()
-        pairs = [socket.socketpair() for _ in range(3)]
-        ours = [pair[0] for pair in pairs]
-        theirs = [pair[1] for pair in pairs]
-        stderr_read, stderr_write = os.pipe()
+        self._settled.clear()
         try:
-            self._child = await self._spawner.spawn(theirs, stderr_write)
-        except BaseException:
-            os.close(stderr_read)
-            for sock in ours:
-                sock.close()
-            raise
+            child = await self._start_process()
+        except OSError as error:
+            raise ResourceError(f"no worker process could be started: {error}") from error
         finally:
-            os.close(stderr_write)
-            for sock in theirs:
-                sock.close()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(self._child, stderr_read))
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours[0])
-        guest = Connection(self._store, self.domid)
-        toolstack = Connection(self._store, 0, scope=self._scope)
-        for sock, connection in ((ours[1], guest), (ours[2], toolstack)):
-            self._relays.append(await RelayServer.start(sock, connection))
+            self._settled.set()
+        if self._stopping:  # who said so waits, and ends it
+            raise WorkerGone(NOT_WANTED)
         try:
             await self.request(Start(self.domid, config), Done)
         except WorkerGone:
-            status = await self._child.ended
-            await self._watcher
+            status = await child.ended
+            if self._watcher is not None:
+                await self._watcher
             raise WorkerGone(self._how_it_ended(status)) from None
+        if child.ended.done():  # and `on_gone` came while nobody took it for running
+            raise WorkerGone(self._how_it_ended(child.ended.result()))
+
+    async def _start_process(self) -> Child:
+        """The process, with its sockets; all of them are closed if that fails."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pairs = []
+            for _ in range(3):
+                pairs.append(socket.socketpair())
+                ours.enter_context(pairs[-1][0])
+                theirs.enter_context(pairs[-1][1])
+            stderr_read, stderr_write = os.pipe()
+            stderr = ours.enter_context(os.fdopen(stderr_read, "rb", 0))
+            theirs.callback(os.close, stderr_write)
+            self._child = child = await self._spawner.spawn([pair[1] for pair in pairs], stderr_write)
+            if self._stopping:
+                child.kill()
+            ours.pop_all()
+        loop = asyncio.get_running_loop()
+        self._watcher = loop.create_task(self._watch(child, stderr))
+        await loop.create_connection(lambda: self, sock=pairs[0][0])
+        guest = Connection(self._store, self.domid)
+        toolstack = Connection(self._store, 0, scope=self._scope)
+        for (sock, _), connection in zip(pairs[1:], (guest, toolstack), strict=True):
+            self._relays.append(await RelayServer.start(sock, connection))
+        return child
 
     async def request(self, request: Request, expected: type[A]) -> A:
         """Asks the worker; raises the error that it answers, or WorkerGone."""
@@ -159,8 +182,12 @@ class WorkerHandle(asyncio.Protocol):
             self._send(FrameKind.CONSOLE, chunk)
 
     async def stop(self) -> None:
-        """Ends the process, by force if it must be, and all that belongs to it."""
+        """Ends the process, by force if it must be, and all that belongs to it.
+
+        One that is being started is waited for, and ended. May be called several times at once.
+        """
         self._stopping = True
+        await self._settled.wait()
         child = self._child
         if child is not None and not child.ended.done():
             with contextlib.suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
@@ -174,7 +201,7 @@ class WorkerHandle(asyncio.Protocol):
         self._close()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once; one that is being started as soon as it is there."""
         self._stopping = True
         if self._child is not None:
             self._child.kill()
@@ -225,12 +252,10 @@ class WorkerHandle(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(encode_frame(kind, payload))
 
-    async def _watch(self, child: Child, stderr: int) -> None:
+    async def _watch(self, child: Child, stderr: io.FileIO) -> None:
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(stderr, "rb", 0)
-        )
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stderr)
         while chunk := await reader.read(4096):
             self._stderr += chunk
             del self._stderr[:-STDERR_KEPT]
