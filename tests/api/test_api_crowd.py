@@ -19,7 +19,15 @@ from waiting import until
 from websockets.sync.client import unix_connect
 
 from domzero.dom0.api.output import BACKLOG_MAX, CHUNK, QUEUE_MAX, Output
-from domzero.dom0.connections import PONGS_MAX, REQUEST_SECONDS, STALL_SECONDS, Connection, Connections, Websocket
+from domzero.dom0.connections import (
+    HEAD_MAX,
+    PONGS_MAX,
+    REQUEST_SECONDS,
+    STALL_SECONDS,
+    Connection,
+    Connections,
+    Websocket,
+)
 
 Create = Callable[..., dict[str, object]]
 IDLE, HALF_OPEN = 1500, 200
@@ -227,6 +235,19 @@ def test_a_request_that_does_not_come_ends_its_connection(request_: bytes, answe
             writer.close()
 
     asyncio.run(run())
+
+
+def test_headers_larger_than_any_request_needs_are_refused(server: Server) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(server.socket))
+        sock.sendall(b"GET /v1 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (HEAD_MAX - 100))
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        sock.setblocking(True)
+        with contextlib.suppress(BrokenPipeError):
+            sock.sendall(b"x" * HEAD_MAX)
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_an_answer_that_is_not_taken_ends_its_connection() -> None:
