@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
+from threading import Condition
+from types import TracebackType
 from typing import ClassVar, Literal, TypeAlias, final
 
 __version__: str
@@ -79,6 +81,29 @@ BareRegister: TypeAlias = (
     ]
 )  # fmt: skip
 """The registers of a processor without a hypervisor."""
+
+@final
+class BigLock:
+    """A reentrant lock that is given to threads in the order in which they came; whoever lets go of it and takes it
+    again comes after those who wait. Works with `with`, and as the lock of a `threading.Condition`."""
+
+    def __new__(cls) -> BigLock: ...
+    def acquire(self, blocking: bool = True) -> bool:
+        """Waits until all have had it who came before; with `blocking=False` it is had at once or not at all. Nests.
+
+        :returns: whether it is held now.
+        """
+    def release(self) -> None:
+        """Undoes one `acquire`. RuntimeError: this thread does not hold it."""
+    def condition(self) -> Condition:
+        """A condition whose lock is this one."""
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for it."""
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 @final
 class Machine:

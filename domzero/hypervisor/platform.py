@@ -4,9 +4,8 @@
 import mmap
 from collections.abc import Callable
 
-from domzero._machine import Machine
+from domzero._machine import BigLock, Machine
 from domzero.abi.xen import PAGE_SIZE
-from domzero.hypervisor.big_lock import BigLock
 from domzero.hypervisor.clock import Clock, Entropy
 from domzero.hypervisor.shared_memory import SharedMemory
 

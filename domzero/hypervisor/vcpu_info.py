@@ -73,4 +73,5 @@ class VcpuInfo:
     @property
     def upcall_is_due(self) -> bool:
         """Whether the guest is to be entered at its event callback."""
-        return self.upcall_pending and not self.upcall_mask
+        memory, maddr = self._memory, self.maddr
+        return bool(memory[maddr]) and not memory[maddr + 1]

@@ -2,6 +2,7 @@
 //! `domzero._machine`: the binding. No logic here; `domzero/_machine.pyi` is the contract.
 
 mod bare;
+mod big_lock;
 mod enums;
 mod exit;
 mod host;
@@ -15,6 +16,8 @@ mod _machine {
 
     #[pymodule_export]
     use super::bare::Bare;
+    #[pymodule_export]
+    use super::big_lock::BigLock;
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]

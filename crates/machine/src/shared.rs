@@ -74,14 +74,23 @@ struct Restore<'a> {
 
 impl<'a> Restore<'a> {
     fn after_setting(shared: &'a VcpuShared, in_guest: bool) -> Self {
-        let was = shared.in_guest.swap(in_guest, Ordering::SeqCst);
-        Restore { shared, was }
+        // Only the vCPU's own thread writes it.
+        let was = shared.in_guest.load(Ordering::Relaxed);
+        let guard = Restore { shared, was };
+        guard.set(in_guest);
+        guard
+    }
+
+    fn set(&self, in_guest: bool) {
+        if self.shared.in_guest.load(Ordering::Relaxed) != in_guest {
+            self.shared.in_guest.store(in_guest, Ordering::SeqCst);
+        }
     }
 }
 
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        self.shared.in_guest.store(self.was, Ordering::SeqCst);
+        self.set(self.was);
     }
 }
 

@@ -24,6 +24,7 @@ def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
         return -Errno.EINVAL
     layout = layout_for(multicall_entry, vcpu.domain.is_32bit)
     size, result, args_at = sizeof(layout), offset_of(layout, "result"), offset_of(layout, "args")
+    words, first_arg = (at // guest_memory.ulong_size(vcpu) for at in (size, args_at))
     guest_memory.check_range(vcpu, calls, size * count)
     vcpu.in_multicall = True
     now_ns = vcpu.domain.host.now_ns
@@ -32,15 +33,15 @@ def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
         for index in range(count):
             if index and (index >= CALLS_AT_ONCE or now_ns() >= end_ns or _preempted(vcpu)):
                 raise Continuation(calls, count - index)
-            entry = guest_memory.copy_in(vcpu, multicall_entry, calls)
-            args = tuple(entry.args)
+            # All its fields are of one size: faster than a structure.
+            entry = guest_memory.read_ulongs(vcpu, calls, words)
+            args = entry[first_arg:]
             try:
-                rc = call(vcpu, entry.op, args)
+                rc = call(vcpu, entry[0], args)
             except Continuation as later:
                 # The entry itself says how the call goes on.
                 args = later.new_args + args[len(later.new_args) :]
-                words = b"".join(guest_memory.ulong(vcpu, arg) for arg in args)
-                guest_memory.write(vcpu, calls + args_at, words)
+                guest_memory.write(vcpu, calls + args_at, b"".join(guest_memory.ulong(vcpu, arg) for arg in args))
                 raise Continuation(calls, count - index) from None
             guest_memory.write_ulong(vcpu, calls + result, rc)
             calls += size

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from waiting import until
 
-from domzero.hypervisor.big_lock import BigLock
+from domzero._machine import BigLock
 
 WAIT_S = 60
 

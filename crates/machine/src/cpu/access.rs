@@ -47,15 +47,8 @@ impl Cpu {
         if watched && self.debug.refuses && access != Access::Fetch {
             return Err(WATCHED);
         }
-        let Some(key) = self.views.key() else {
+        let Some(walker) = self.walker() else {
             return Err(Fault::pf(va, 0));
-        };
-        let walker = Walker {
-            l4: key.l4,
-            pae: self.domain.is_32bit,
-            user: key.user,
-            window: self.platform.window.as_ref(),
-            window_hidden: self.window_hidden,
         };
         let machine = &self.domain.machine;
         loop {
@@ -92,6 +85,25 @@ impl Cpu {
         }
     }
 
+    /// The walk of the current view; `None`: there is no base yet.
+    fn walker(&self) -> Option<Walker<'_>> {
+        let key = self.views.key()?;
+        Some(Walker {
+            l4: key.l4,
+            pae: self.domain.is_32bit,
+            user: key.user,
+            window: self.platform.window.as_ref(),
+            window_hidden: self.window_hidden,
+        })
+    }
+
+    /// The page table that `va`, to which a store was refused, can be read from. Nothing is kept of the walk.
+    fn table_at(&self, va: u64) -> Option<Mfn> {
+        let machine = &self.domain.machine;
+        let leaf = self.walker()?.walk(&machine.mem, va, Access::Read).ok()?;
+        (machine.frames.flags(leaf.mfn) & flag::PROTECTED != 0).then_some(leaf.mfn)
+    }
+
     /// Where a store at `va` goes; a #PF on a page table that is mapped read-only becomes `Dest::Table`.
     pub(crate) fn dest(&mut self, va: u64) -> Result<Dest, Trap> {
         let fault = match self.translate(va, Access::Write) {
@@ -104,10 +116,8 @@ impl Cpu {
         };
         let emulated = self.table_stores && self.writable_tables;
         if emulated && fault.error_code.is_some_and(|c| c & (pf::P | pf::RSVD) == pf::P) {
-            if let Ok(p) = self.translate(va, Access::Read) {
-                if p.flags & flag::PROTECTED != 0 {
-                    return Ok(Dest::Table(p.mfn.maddr() | (va & 0xfff), fault));
-                }
+            if let Some(table) = self.table_at(va) {
+                return Ok(Dest::Table(table.maddr() | (va & 0xfff), fault));
             }
         }
         Err(fault.into())

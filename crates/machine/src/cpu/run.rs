@@ -13,7 +13,7 @@ use crate::frames::flag;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{tlb_index, PerView};
 use crate::mmu::walk::Access;
-use crate::shared::attention;
+use crate::shared::{attention, InGuest};
 use std::sync::atomic::Ordering;
 
 /// Instructions between two looks at `shared.attention`.
@@ -30,7 +30,12 @@ impl Cpu {
     /// Runs guest code until something needs the layer above. Never panics on guest input.
     pub fn run(&mut self) -> Stop {
         let shared = self.shared.clone();
-        let _in_guest = shared.enter();
+        let in_guest = shared.enter();
+        self.run_entered(&in_guest)
+    }
+
+    /// The same for a caller that counts as in the guest already, as long as it handles what stops the guest too.
+    pub(crate) fn run_entered(&mut self, _in_guest: &InGuest<'_>) -> Stop {
         self.leave = None;
         self.pending = None;
         // What the hypervisor accessed meanwhile is not the cause of a fault of the guest's.

@@ -5,7 +5,7 @@ use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::Stop;
-use crate::shared::attention;
+use crate::shared::{attention, InGuest};
 use std::sync::atomic::Ordering;
 
 /// Instructions between two looks at the clock: well under a millisecond for the slowest engine.
@@ -15,7 +15,7 @@ impl Vcpu {
     /// Runs the guest for at most `budget` instructions or until system time `deadline_ns`.
     pub fn run(&mut self, budget: u64, deadline_ns: u64) -> Exit {
         let shared = self.cpu.shared.clone();
-        let _in_guest = shared.enter();
+        let in_guest = shared.enter();
         self.cpu.apply_purges();
         if self.cpu.domain.dying.load(Ordering::SeqCst) {
             // Its page tables are no tables any more.
@@ -24,11 +24,11 @@ impl Vcpu {
             // Nothing leads here; should anything ever, it ends here.
             Exit::Unsupported("a PV guest in ring 0")
         } else {
-            self.run_guest(budget, deadline_ns)
+            self.run_guest(budget, deadline_ns, &in_guest)
         }
     }
 
-    fn run_guest(&mut self, budget: u64, deadline_ns: u64) -> Exit {
+    fn run_guest(&mut self, budget: u64, deadline_ns: u64, in_guest: &InGuest<'_>) -> Exit {
         if let Err(reason) = self.load_new_segments() {
             return Exit::Fault {
                 vector: vector::DF,
@@ -65,7 +65,7 @@ impl Vcpu {
             if clock.is_virtual() {
                 slice = slice.min(deadline_ns - now);
             }
-            let (done, exit) = self.run_slice(slice);
+            let (done, exit) = self.run_slice(slice, in_guest);
             left -= done.min(left);
             if let Some(exit) = exit {
                 return exit;
@@ -75,12 +75,12 @@ impl Vcpu {
 
     /// Runs up to `limit` instructions, and not many more than `SLICE`, through everything that does not need the layer
     /// above.
-    fn run_slice(&mut self, limit: u64) -> (u64, Option<Exit>) {
+    fn run_slice(&mut self, limit: u64, in_guest: &InGuest<'_>) -> (u64, Option<Exit>) {
         let start = limit as i64;
         self.cpu.budget = start;
         self.cpu.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
-            let stop = self.cpu.run();
+            let stop = self.cpu.run_entered(in_guest);
             self.returns.fresh = false;
             match stop {
                 Stop::Budget => break None,
