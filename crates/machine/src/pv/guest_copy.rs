@@ -97,10 +97,9 @@ impl Vcpu {
     ///
     /// A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
     pub fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
-        if entries > LDT_ENTRIES_MAX
-            || va & 0xfff != 0
-            || !access_ok(va, u64::from(entries) * 8, self.is_32bit())
-        {
+        // Of a 32-bit guest's address nothing is asked until a page is used (`map_ldt_page`).
+        let range_ok = self.is_32bit() || access_ok(va, u64::from(entries) * 8, false);
+        if entries > LDT_ENTRIES_MAX || va & 0xfff != 0 || !range_ok {
             return Err(Errno::EINVAL);
         }
         if (va, entries) == (self.ldt_base, self.cpu.desc.ldt.entries) {
@@ -152,6 +151,9 @@ impl Vcpu {
     fn map_ldt_page(&mut self, selector: u16) -> bool {
         let page = selector >> 12;
         let va = self.ldt_base.wrapping_add(u64::from(page) * 4096);
+        if self.is_32bit() && va >= M2P_COMPAT_VA {
+            return false; // Xen's window, or behind the end: the guest has no pages there
+        }
         let Some(maddr) = self.translate_kernel(va) else {
             return false;
         };

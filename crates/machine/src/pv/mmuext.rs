@@ -5,7 +5,7 @@ use super::mmu_ops::{
     array_ok, finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu,
     Who,
 };
-use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END, M2P_COMPAT_VA};
+use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END};
 use crate::abi::structs::mmuext_op as layout;
 use crate::abi::Errno;
 use crate::frames::Domain;
@@ -59,6 +59,8 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
         return Batch::failed(Errno::EFAULT);
     }
     match page_owner(&d, foreigndom as u16) {
+        // Xen's layer for 32-bit guests hands over what there is, piece by piece: of nothing it asks nothing.
+        _ if d.is_32bit && count == 0 => {}
         Ok(Owner::Own) => {}
         Ok(_) => return Batch::failed(Errno::EPERM),
         Err(e) => return Batch::failed(e),
@@ -145,7 +147,7 @@ fn one_op<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
         // Only a domain with devices may flush caches.
         FLUSH_CACHE => Err(err(Errno::EACCES)),
         FLUSH_CACHE_GLOBAL => Err(err(Errno::EINVAL)),
-        SET_LDT => set_ldt(c, d, op),
+        SET_LDT => set_ldt(c, op),
         CLEAR_PAGE => {
             let mut mm = d.op(Caller::Vcpu(&me));
             let to = Mfn(op.arg1);
@@ -173,20 +175,17 @@ fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -
     op.set_base(id, kind, mfn, &mut || c.load_base(kind, mfn))
 }
 
-fn set_ldt<C: PvCpu>(c: &mut C, d: &Domain, op: ExtOp) -> MmResult {
+fn set_ldt<C: PvCpu>(c: &mut C, op: ExtOp) -> MmResult {
     let entries = op.arg2 as u32;
     let va = if entries == 0 { 0 } else { op.arg1 };
-    if va & (PAGE_SIZE - 1) != 0 || entries > LDT_ENTRIES_MAX || !address_ok(va, d.is_32bit) {
+    if va & (PAGE_SIZE - 1) != 0 || entries > LDT_ENTRIES_MAX || !address_ok(va) {
         return Err(err(Errno::EINVAL));
     }
     c.set_ldt(va, entries);
     Ok(())
 }
 
-/// Not in the hypervisor's part of the address space, and canonical.
-fn address_ok(va: u64, is_32bit: bool) -> bool {
-    if is_32bit {
-        return va < M2P_COMPAT_VA;
-    }
+/// Not in the 64-bit hypervisor's part of the address space, and canonical. Xen asks no more of 32-bit guests either.
+fn address_ok(va: u64) -> bool {
     !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
 }
