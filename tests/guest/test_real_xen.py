@@ -31,7 +31,7 @@ ALLOWED = [
     (r"hypercall 18 all zero|console_io |xenoprof_op (0|14) ", POLICY),
     (r"grant_table_op 4 ", "transfer is refused"),
     (r"dm_op [12] ", "the probe's own domain id differs"),
-    # Its software CPU gives #GP(0x822) for int 0x82, which a gate refuses, instead of #GP(0x412): Xen takes it for int 4.
+    # Its software CPU gives #GP(0x822) for int 0x82, which a gate refuses, not #GP(0x412): Xen takes it for int 4.
     (r"hypercall instruction in user mode$", QEMU),
 ]
 
