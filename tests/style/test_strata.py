@@ -74,6 +74,34 @@ def test_a_part_names_only_parts_below_it(path: Path) -> None:
     assert not wrong(path, path.read_text()), f"{part_of(path)} may name only what lies below it, by its full path"
 
 
+def xen_named(text: str) -> list[str]:
+    """What the code of a processor's part says of Xen: facts of its ABI, or the kind of the domain."""
+    code = without_tests(text)
+    parts = re.findall(r"\bcrate::abi::(\w+)", code)
+    for group in re.findall(r"\bcrate::abi::\{([^;]*)\};", code):
+        parts += re.findall(r"(?:^|[,{])\s*(\w+)", group)
+    return sorted(set(parts) - {"x86", "pte"}) + re.findall(r"domain\.is_32bit", code)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in sources() if part_of(p) in {"cpu", "mmu"}], ids=lambda p: str(p.relative_to(SRC))
+)
+def test_the_processor_knows_nothing_of_xen(path: Path) -> None:
+    assert xen_named(path.read_text()) == [], "what surrounds the processor comes in cpu::platform::Platform"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "use crate::abi::selector::FLAT_KERNEL_CS;",
+        "use crate::abi::{pte, layout};",
+        "if self.domain.is_32bit {}",
+    ],
+)
+def test_the_rule_sees_what_is_xens(code: str) -> None:
+    assert xen_named(code) != []
+
+
 @pytest.mark.parametrize(
     ("code", "refused"),
     [

@@ -4,8 +4,8 @@
 use domzero_machine::abi::hypercall::{nr, segbase, vmasst};
 use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
+use domzero_machine::abi::x86::cr4;
 use domzero_machine::abi::{pte, Errno};
-use domzero_machine::cpu::cr4;
 use domzero_machine::cpu::fault::vector;
 use domzero_machine::pv::Exit;
 use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which addresses are whose: `HYPERVISOR_VIRT_START` and its kin of `arch-x86/xen-x86_64.h` and `arch-x86/xen-x86_32.h`.
 
-/// True for addresses whose bits 47..63 are all equal.
-#[inline(always)]
-pub fn canonical(va: u64) -> bool {
-    ((va as i64) << 16 >> 16) as u64 == va
-}
+use super::x86::DESCRIPTORS_PER_FRAME;
 
 /// End of the lower canonical half.
 pub const LOW_END: u64 = 1 << 47;
@@ -28,7 +24,6 @@ pub const M2P_COMPAT_VA: u64 = HYPERVISOR_VIRT_START_PAE;
 pub const INVALID_M2P_ENTRY: u64 = u64::MAX;
 
 /// First GDT entry of Xen's own, and the first byte of it.
-pub const FIRST_RESERVED_GDT_ENTRY: u32 = 14 * GDT_ENTRIES_PER_FRAME;
-pub const GDT_ENTRIES_PER_FRAME: u32 = 512;
+pub const FIRST_RESERVED_GDT_ENTRY: u32 = 14 * DESCRIPTORS_PER_FRAME;
 /// LDT entries there can be: 64 KiB of descriptors are 16 pages.
 pub const LDT_ENTRIES_MAX: u32 = 8192;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Selectors of Xen's own GDT that guests know (`arch-x86/xen-x86_64.h`, `arch-x86/xen-x86_32.h`).
 
+pub use super::x86::selector::*;
+
 pub const FLAT_KERNEL_CS: u16 = FLAT_RING3_CS64;
 pub const FLAT_KERNEL_SS: u16 = FLAT_RING3_SS64;
 pub const FLAT_RING3_CS64: u16 = 0xe033;
@@ -23,7 +25,3 @@ pub const XEN_CS64: u16 = 0xe008;
 pub const XEN_DS: u16 = 0xe010;
 pub const XEN_TSS: u16 = 0xe040;
 pub const XEN_LDT: u16 = 0xe048;
-
-/// The requested privilege level of a selector, and the bit that says LDT.
-pub const RPL: u16 = 3;
-pub const TI: u16 = 4;

@@ -2,13 +2,16 @@
 //! Entry into the kernel through the IDT: gates, stacks of the TSS, frames.
 
 use super::{Bare, Outcome};
+use crate::abi::x86::descriptor::{
+    self,
+    system::{INTERRUPT_GATE, TRAP_GATE},
+};
 use crate::abi::x86::rflags::{IF, NT, RF, TF, VM};
+use crate::abi::x86::{error_code, seg, selector};
 use crate::cpu::fault::{vector, Fault, Trap};
 
 /// TF, NT, RF and VM: cleared when a handler is entered.
 const CLEARED: u64 = TF | NT | RF | VM;
-const INTERRUPT_GATE: u64 = 0xe;
-const TRAP_GATE: u64 = 0xf;
 /// RSP0 and IST1 in the TSS.
 const TSS_RSP0: u64 = 4;
 const TSS_IST1: u64 = 0x24;
@@ -50,34 +53,35 @@ impl Bare {
     /// Nothing changes when it fails.
     fn enter_gate(&mut self, fault: Fault, software: bool) -> Result<(), Trap> {
         let offset = u64::from(fault.vector) * 16;
-        let gate_error = u32::from(fault.vector) << 3 | 2;
+        let gate_error = error_code::of_gate(fault.vector);
         let bad = || Trap::from(Fault::with_code(vector::GP, gate_error));
         if offset + 15 > u64::from(self.idtr.limit) {
             return Err(bad());
         }
         let base = self.idtr.base.wrapping_add(offset);
         let (low, high) = (self.read_u64(base)?, self.read_u64(base.wrapping_add(8))?);
-        let kind = low >> 40 & 0x1f;
-        let dpl = (low >> 45 & 3) as u8;
-        if kind != INTERRUPT_GATE && kind != TRAP_GATE || software && dpl < self.cpu.cpl {
+        let kind = descriptor::system_type(low);
+        let dpl = descriptor::dpl(low);
+        let is_gate = low & descriptor::S == 0 && matches!(kind, INTERRUPT_GATE | TRAP_GATE);
+        if !is_gate || software && dpl < self.cpu.cpl {
             return Err(bad());
         }
-        if low >> 47 & 1 == 0 {
+        if low & descriptor::P == 0 {
             return Err(Fault::with_code(vector::NP, gate_error).into());
         }
-        let selector = (low >> 16) as u16;
+        let selector = descriptor::gate_selector(low);
         let code = self
             .cpu
             .descriptor(selector)
             .filter(|d| d.is_long() && d.present())
-            .ok_or_else(|| Trap::from(Fault::with_code(vector::GP, u32::from(selector & 0xfffc))))?;
+            .ok_or_else(|| Trap::from(Fault::of_selector(vector::GP, selector)))?;
         let cpl = if code.is_conforming() {
             self.cpu.cpl
         } else {
             code.dpl()
         };
         if cpl > self.cpu.cpl {
-            return Err(Fault::with_code(vector::GP, u32::from(selector & 0xfffc)).into());
+            return Err(Fault::of_selector(vector::GP, selector).into());
         }
         let ist = low >> 32 & 7;
         let top = match ist {
@@ -89,10 +93,10 @@ impl Bare {
         let words = [
             fault.error_code.map(u64::from),
             Some(self.cpu.rip),
-            Some(u64::from(self.cpu.sel[1])),
+            Some(u64::from(self.cpu.sel[seg::CS])),
             Some(old),
             Some(self.cpu.regs[4]),
-            Some(u64::from(self.cpu.sel[2])),
+            Some(u64::from(self.cpu.sel[seg::SS])),
         ];
         let frame: Vec<u8> = words.into_iter().flatten().flat_map(u64::to_le_bytes).collect();
         let sp = top.wrapping_sub(frame.len() as u64);
@@ -103,12 +107,12 @@ impl Bare {
             flags &= !IF;
         }
         self.cpu.set_rflags(flags);
-        self.cpu.sel[1] = selector & !3 | u16::from(cpl);
+        self.cpu.sel[seg::CS] = selector & !selector::RPL | u16::from(cpl);
         if cpl != was {
-            self.cpu.sel[2] = u16::from(cpl);
+            self.cpu.sel[seg::SS] = u16::from(cpl);
         }
         self.cpu.regs[4] = sp;
-        self.cpu.rip = low & 0xffff | low >> 32 & 0xffff_0000 | high << 32;
+        self.cpu.rip = u64::from(descriptor::gate_offset(low)) | high << 32;
         self.set_cpl(cpl);
         Ok(())
     }

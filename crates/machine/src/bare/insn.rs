@@ -2,12 +2,12 @@
 //! Instructions that mean something else in ring 0, or that show the processor's own tables.
 
 use super::{Bare, Outcome, Table};
-use crate::abi::layout::canonical;
 use crate::abi::pte;
-use crate::abi::x86::rflags::{IF, IOPL, NT, RF, VM};
-use crate::abi::x86::{cr0, cr4};
+use crate::abi::x86::descriptor::{self, system};
+use crate::abi::x86::rflags::{IF, IOPL, NT, RF, VIF, VIP, VM};
+use crate::abi::x86::{canonical, cr0, cr4, msr, seg, selector};
 use crate::cpu::exec::operand::{read_op, set_gpr};
-use crate::cpu::fault::{Fault, Trap};
+use crate::cpu::fault::{vector, Fault, Trap};
 use crate::cpu::regs::gpr_index;
 use crate::cpu::segment::DescTable;
 use crate::mem::Mfn;
@@ -118,7 +118,7 @@ impl Bare {
         if bytes == 2 {
             value = value & 0xffff | old & !0xffff;
         }
-        let mut keep = VM | 3 << 19;
+        let mut keep = VM | VIF | VIP;
         if self.cpu.cpl != 0 {
             keep |= IOPL;
         }
@@ -173,34 +173,34 @@ impl Bare {
     }
 
     /// Base and limit of a 16-byte system descriptor of one of these types.
-    fn system_descriptor(&mut self, selector: u16, types: &[u64]) -> Result<Table, Trap> {
-        let bad = || Trap::from(Fault::with_code(13, u32::from(selector & 0xfffc)));
-        let at = u64::from(selector & 0xfff8);
-        if selector & 4 != 0 || at + 15 > u64::from(self.gdtr.limit) {
+    fn system_descriptor(&mut self, selector: u16, types: &[u8]) -> Result<Table, Trap> {
+        let bad = || Trap::from(Fault::of_selector(vector::GP, selector));
+        let at = selector::offset(selector);
+        if selector & selector::TI != 0 || at + 15 > u64::from(self.gdtr.limit) {
             return Err(bad());
         }
         let base = self.gdtr.base.wrapping_add(at);
         let (low, high) = (self.read_u64(base)?, self.read_u64(base.wrapping_add(8))?);
-        if low >> 44 & 1 != 0 || !types.contains(&(low >> 40 & 15)) {
+        if low & descriptor::S != 0 || !types.contains(&descriptor::system_type(low)) {
             return Err(bad());
         }
-        if low >> 47 & 1 == 0 {
-            return Err(Fault::with_code(11, u32::from(selector & 0xfffc)).into());
+        if low & descriptor::P == 0 {
+            return Err(Fault::of_selector(vector::NP, selector).into());
         }
         Ok(Table {
-            base: low >> 16 & 0xff_ffff | low >> 32 & 0xff00_0000 | high << 32,
-            limit: (low & 0xffff | low >> 32 & 0xf_0000) as u32,
+            base: descriptor::base(low) | high << 32,
+            limit: descriptor::raw_limit(low),
         })
     }
 
     fn lldt(&mut self, i: &Instruction) -> Native {
         let selector = read_op::<16>(&mut self.cpu, i, 0)? as u16;
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             self.ldtr = selector;
             self.cpu.desc.ldt = DescTable::default();
             return Ok(Outcome::Executed);
         }
-        let table = self.system_descriptor(selector, &[2])?;
+        let table = self.system_descriptor(selector, &[system::LDT])?;
         let frames = self.table_frames(table).map_err(Trap::Unsupported)?;
         self.ldtr = selector;
         self.cpu.desc.ldt = DescTable {
@@ -212,16 +212,16 @@ impl Bare {
 
     fn ltr(&mut self, i: &Instruction) -> Native {
         let selector = read_op::<16>(&mut self.cpu, i, 0)? as u16;
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             return gp();
         }
-        self.tss = self.system_descriptor(selector, &[9])?;
+        self.tss = self.system_descriptor(selector, &[system::TSS_AVAILABLE])?;
         self.tr = selector;
         // The descriptor is marked busy.
         let at = self
             .gdtr
             .base
-            .wrapping_add(u64::from(selector & 0xfff8))
+            .wrapping_add(selector::offset(selector))
             .wrapping_add(5);
         let mut access = [0];
         self.read(at, &mut access)?;
@@ -231,7 +231,9 @@ impl Bare {
 
     fn lmsw(&mut self, i: &Instruction) -> Native {
         let value = u64::from(read_op::<16>(&mut self.cpu, i, 0)? as u16);
-        self.cr0 = self.cr0 & !0xe | value & 0xe;
+        // PE can be set so, not cleared.
+        const CHANGES: u64 = cr0::MP | cr0::EM | cr0::TS;
+        self.cr0 = self.cr0 & !CHANGES | value & CHANGES;
         self.cpu.ts = value & cr0::TS != 0;
         Ok(Outcome::Executed)
     }
@@ -239,13 +241,13 @@ impl Bare {
     fn msr(&mut self, write: bool) -> Native {
         let value = (self.cpu.regs[2] << 32) | (self.cpu.regs[0] & 0xffff_ffff);
         let slot = match self.cpu.regs[1] as u32 {
-            0xc000_0080 => &mut self.efer,
-            0xc000_0081 => &mut self.star,
-            0xc000_0082 => &mut self.lstar,
-            0xc000_0084 => &mut self.fmask,
-            0xc000_0100 => &mut self.cpu.fs_base,
-            0xc000_0101 => &mut self.cpu.gs_base,
-            0xc000_0102 => &mut self.kernel_gs_base,
+            msr::EFER => &mut self.efer,
+            msr::STAR => &mut self.star,
+            msr::LSTAR => &mut self.lstar,
+            msr::SFMASK => &mut self.fmask,
+            msr::FS_BASE => &mut self.cpu.fs_base,
+            msr::GS_BASE => &mut self.cpu.gs_base,
+            msr::KERNEL_GS_BASE => &mut self.kernel_gs_base,
             _ => return gp(),
         };
         if write {
@@ -276,14 +278,14 @@ impl Bare {
             Code::Mov_cr_r64 => {
                 let value = self.cpu.regs[gpr_index(i.op1_register()) & 15];
                 match number(i.op0_register(), Register::CR0) {
-                    0 if value & 0x8000_0001 != 0x8000_0001 => return Some(gp()),
+                    0 if value & (cr0::PG | cr0::PE) != cr0::PG | cr0::PE => return Some(gp()),
                     0 => {
                         self.cr0 = value;
                         self.cpu.ts = value & cr0::TS != 0;
                     }
                     2 => self.cr2 = value,
                     3 => self.load_base(Mfn(pte::mfn(value))),
-                    4 if value & 1 << 5 == 0 => return Some(gp()),
+                    4 if value & cr4::PAE == 0 => return Some(gp()),
                     4 => self.cr4 = value,
                     8 => {}
                     _ => return Some(Err(Fault::ud().into())),
@@ -319,24 +321,24 @@ impl Bare {
         }
         let [rip, cs, flags, rsp, ss] = frame;
         let (cs, ss) = (cs as u16, ss as u16);
-        let cpl = (cs & 3) as u8;
+        let cpl = selector::rpl(cs);
         let code = self.cpu.descriptor(cs).filter(|d| d.is_code());
         let ok = code.is_some_and(|d| d.present() && (d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl));
-        if cs & 0xfffc == 0 || cpl < self.cpu.cpl || !ok {
-            return Err(Fault::with_code(13, u32::from(cs & 0xfffc)).into());
+        if selector::is_null(cs) || cpl < self.cpu.cpl || !ok {
+            return Err(Fault::of_selector(vector::GP, cs).into());
         }
         let long = code.is_some_and(|d| d.is_long());
-        let null_ss = ss & 0xfffc == 0 && long && cpl < 3;
+        let null_ss = selector::is_null(ss) && long && cpl < 3;
         let stack = self.cpu.descriptor(ss);
         let ss_ok = stack.is_some_and(|d| d.is_writable() && d.dpl() == cpl);
-        if ss & 3 != u16::from(cpl) || !(null_ss || ss_ok) {
-            return Err(Fault::with_code(13, u32::from(ss & 0xfffc)).into());
+        if selector::rpl(ss) != cpl || !(null_ss || ss_ok) {
+            return Err(Fault::of_selector(vector::GP, ss).into());
         }
         if !canonical(rip) {
             return gp();
         }
         let old = self.cpu.rflags();
-        let mut keep = VM | 3 << 19;
+        let mut keep = VM | VIF | VIP;
         if self.cpu.cpl != 0 {
             keep |= IOPL;
         }
@@ -345,8 +347,8 @@ impl Bare {
         }
         self.cpu.set_rflags(old & keep | flags & !keep);
         self.cpu.regs[4] = rsp;
-        self.cpu.sel[1] = cs;
-        self.cpu.sel[2] = ss;
+        self.cpu.sel[seg::CS] = cs;
+        self.cpu.sel[seg::SS] = ss;
         self.cpu.next_rip = rip;
         self.set_cpl(cpl);
         Ok(Outcome::Executed)
@@ -354,9 +356,9 @@ impl Bare {
 
     pub(super) fn syscall(&mut self) -> Outcome {
         // rcx and r11 are set by the engine.
-        let selector = (self.star >> 32) as u16 & !3;
-        self.cpu.sel[1] = selector;
-        self.cpu.sel[2] = selector.wrapping_add(8);
+        let selector = (self.star >> 32) as u16 & !selector::RPL;
+        self.cpu.sel[seg::CS] = selector;
+        self.cpu.sel[seg::SS] = selector.wrapping_add(selector::ENTRY);
         let flags = self.cpu.rflags();
         self.cpu.set_rflags(flags & !self.fmask & !RF);
         self.cpu.rip = self.lstar;
@@ -365,9 +367,9 @@ impl Bare {
     }
 
     fn sysret(&mut self) -> Native {
-        let selector = (self.star >> 48) as u16 | 3;
-        self.cpu.sel[1] = selector.wrapping_add(16) | 3;
-        self.cpu.sel[2] = selector.wrapping_add(8) | 3;
+        let selector = (self.star >> 48) as u16 | selector::RPL;
+        self.cpu.sel[seg::CS] = selector.wrapping_add(2 * selector::ENTRY) | selector::RPL;
+        self.cpu.sel[seg::SS] = selector.wrapping_add(selector::ENTRY) | selector::RPL;
         let flags = self.cpu.regs[11];
         self.cpu.set_rflags(flags & !(RF | VM));
         self.cpu.next_rip = self.cpu.regs[1];

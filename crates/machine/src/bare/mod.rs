@@ -10,10 +10,9 @@ mod deliver;
 mod insn;
 
 use crate::abi::pte;
-use crate::abi::x86::rflags::IOPL;
-use crate::abi::x86::{cr0, cr4};
+use crate::abi::x86::{cr0, cr4, dr6, dr7, efer, rflags};
 use crate::cpu::fault::{Fault, PrivInsn, Trap};
-use crate::cpu::platform::{Platform, SystemRegisters};
+use crate::cpu::platform::{Mode, Platform, SystemRegisters};
 use crate::cpu::segment::DescTable;
 use crate::cpu::{Cpu, Stop};
 use crate::frames::PtwrResult;
@@ -26,7 +25,9 @@ use std::sync::Arc;
 /// Nothing around the processor: all descriptors and addresses are the guest's, and stores to page tables are stores.
 /// What sgdt and the like tell is in `insn`, which knows what was loaded.
 const PLATFORM: Platform = Platform {
-    reserved_descriptor: |_, _| None,
+    mode: Mode::Long,
+    call_gates: false,
+    reserved_descriptor: |_| None,
     reserved_gdt: u32::MAX,
     flat_cs: None,
     registers: SystemRegisters {
@@ -42,12 +43,10 @@ const PLATFORM: Platform = Platform {
 
 /// What the serial port keeps.
 const OUTPUT_MAX: usize = 1 << 16;
-/// PG WP NE ET MP PE.
-const CR0_INITIAL: u64 = 0x8001_0033;
-/// PAE, OSFXSR, OSXMMEXCPT and FSGSBASE.
+/// What firmware leaves to a 64-bit kernel.
+const CR0_INITIAL: u64 = cr0::PG | cr0::WP | cr0::NE | cr0::ET | cr0::MP | cr0::PE;
 const CR4_INITIAL: u64 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
-/// LME LMA SCE NXE.
-const EFER_INITIAL: u64 = 0xd01;
+const EFER_INITIAL: u64 = efer::LME | efer::LMA | efer::SCE | efer::NXE;
 
 /// GDTR, IDTR, and the hidden part of TR.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -103,7 +102,7 @@ impl Bare {
         let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), PLATFORM);
         cpu.cpl = 0;
         cpu.table_stores = false;
-        cpu.set_rflags(2);
+        cpu.set_rflags(rflags::FIXED);
         Bare {
             cpu,
             gdtr: Table::default(),
@@ -119,7 +118,7 @@ impl Bare {
             lstar: 0,
             fmask: 0,
             kernel_gs_base: 0,
-            debug: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
+            debug: [0, 0, 0, 0, 0, 0, dr6::ONES, dr7::ONES],
             output: Vec::new(),
             instructions: 0,
         }
@@ -205,7 +204,7 @@ impl Bare {
     }
 
     fn iopl(&self) -> u8 {
-        ((self.cpu.rflags() & IOPL) >> 12) as u8
+        rflags::iopl(self.cpu.rflags())
     }
 
     /// The instruction at `rip`, if it can be fetched and decoded.

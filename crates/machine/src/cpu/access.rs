@@ -6,8 +6,9 @@
 
 use super::debug::WATCHED;
 use super::fault::{pf, vector, Exec, Fault, Trap};
+use super::platform::Mode;
 use super::{Cpu, Scalar};
-use crate::abi::layout::canonical;
+use crate::abi::x86::canonical;
 use crate::frames::{flag, PtwrResult};
 use crate::mem::Mfn;
 use crate::mmu::tlb::tlb_index;
@@ -90,7 +91,7 @@ impl Cpu {
         let key = self.views.key()?;
         Some(Walker {
             l4: key.l4,
-            pae: self.domain.is_32bit,
+            pae: self.platform.mode == Mode::Legacy,
             user: key.user,
             window: self.platform.window.as_ref(),
             window_hidden: self.window_hidden,

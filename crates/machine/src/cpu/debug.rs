@@ -13,35 +13,18 @@ use super::descriptor_cache::MODE_STEPS;
 use super::fault::{vector, Fault, Trap};
 use super::regs::gpr_index;
 use super::{flags, Cpu};
+use crate::abi::x86::dr6;
+use crate::abi::x86::dr7::{self, ON_ACCESS, ON_EXECUTION, ON_IO, ON_WRITE};
 use crate::mmu::walk::Access;
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
 
 /// No exception: the access is to a page with a breakpoint on data. Handlers leave the instruction undone, as for any fault,
 /// and the run loop does it again alone.
-pub(crate) const WATCHED: Fault = Fault::new(0xff);
+pub(crate) const WATCHED: Fault = Fault::new(u8::MAX);
 /// Bytes of the longest instruction.
 const MAX_LEN: u64 = 15;
 /// Bits of an address mask (AMD's breakpoint extension).
 const MASK_BITS: u64 = 0xffff_ffff;
-
-/// DR6.BS: a single step.
-const DR6_BS: u64 = 1 << 14;
-/// Bits that read as one.
-pub const DR6_ONES: u64 = 0xffff_0ff0;
-pub const DR7_ONES: u64 = 0x400;
-/// What a guest can set: B0..B3, BD, BS, BT; and all of DR7 but its reserved bits.
-pub const DR6_GUEST: u64 = 0xe00f;
-pub const DR7_GUEST: u64 = 0xffff_27ff;
-/// L0 G0 .. L3 G3.
-pub const DR7_ACTIVE: u64 = 0xff;
-/// DR7.GD: #DB at each access to a debug register.
-pub const DR7_GD: u64 = 1 << 13;
-
-/// R/W field of a breakpoint.
-const ON_EXECUTION: u64 = 0;
-const ON_WRITE: u64 = 1;
-const ON_IO: u64 = 2;
-const ON_ACCESS: u64 = 3;
 
 /// The debug registers of one vCPU, as the guest set them.
 #[derive(Debug, Clone)]
@@ -76,8 +59,8 @@ impl Default for DebugRegs {
         DebugRegs {
             addr: [0; 4],
             mask: [0; 4],
-            dr6: DR6_ONES,
-            dr7: DR7_ONES,
+            dr6: dr6::ONES,
+            dr7: dr7::ONES,
             resume: false,
             hit: 0,
             armed: false,
@@ -114,28 +97,23 @@ impl DebugRegs {
     }
 
     fn enabled(&self, n: u32) -> bool {
-        self.dr7 >> (2 * n) & 3 != 0
+        dr7::enabled(self.dr7, n)
     }
 
     fn kind(&self, n: u32) -> u64 {
-        self.dr7 >> (16 + 4 * n) & 3
+        dr7::kind(self.dr7, n)
     }
 
     /// First address and length of breakpoint `n`: its address is aligned to its length.
     fn range(&self, n: u32) -> (u64, u64) {
-        let len = match self.dr7 >> (18 + 4 * n) & 3 {
-            0 => 1,
-            1 => 2,
-            2 => 8,
-            _ => 4,
-        };
+        let len = dr7::len(self.dr7, n);
         let at = self.addr.get(n as usize).copied().unwrap_or(0);
         (at & !(len - 1), len)
     }
 
     /// Whether some breakpoint, enabled or not, is on I/O.
     pub fn asks_for_io(dr7: u64) -> bool {
-        (0..4).any(|n| dr7 >> (16 + 4 * n) & 3 == ON_IO)
+        (0..4).any(|n| dr7::kind(dr7, n) == ON_IO)
     }
 
     fn bits(&self, mut hit: impl FnMut(u32) -> bool) -> u64 {
@@ -332,7 +310,7 @@ impl Cpu {
             return None;
         }
         if single {
-            hit |= DR6_BS;
+            hit |= dr6::BS;
         }
         if hit == 0 {
             return None;
@@ -344,7 +322,11 @@ impl Cpu {
     /// An instruction has completed that the layer above emulated: the #DB it raises, with the breakpoints in `hit`.
     pub fn retired(&mut self, hit: u64) -> Option<Fault> {
         self.debug.resume = false;
-        let single = if self.fl_other & flags::TF != 0 { DR6_BS } else { 0 };
+        let single = if self.fl_other & flags::TF != 0 {
+            dr6::BS
+        } else {
+            0
+        };
         self.debug.hit = hit | single;
         (self.debug.hit != 0).then_some(Fault::new(vector::DB))
     }

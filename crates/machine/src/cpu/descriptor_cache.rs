@@ -2,9 +2,11 @@
 //! The hidden parts of segment registers: what 16- and 32-bit code checks each access against.
 
 use super::fault::{vector, Fault};
+use super::platform::Mode;
 use super::regs::seg_index;
 use super::segment::Descriptor;
 use super::Cpu;
+use crate::abi::x86::{descriptor, selector};
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess, Register};
 
 /// Indices of [`Cpu::sel`] and of the hidden parts.
@@ -44,36 +46,36 @@ impl Segment {
         }
     }
 
-    fn bit(self, n: u32) -> bool {
-        self.rights >> n & 1 != 0
+    fn has(self, bit: u64) -> bool {
+        self.rights & (bit >> descriptor::UPPER) as u32 != 0
     }
     pub fn usable(self) -> bool {
-        self.bit(15) && self.bit(12)
+        self.has(descriptor::P) && self.has(descriptor::S)
     }
     pub fn is_code(self) -> bool {
-        self.usable() && self.bit(11)
+        self.usable() && self.has(descriptor::CODE)
     }
     pub fn dpl(self) -> u8 {
-        (self.rights >> 13 & 3) as u8
+        descriptor::dpl(u64::from(self.rights) << descriptor::UPPER)
     }
     pub fn is_conforming(self) -> bool {
-        self.is_code() && self.bit(10)
+        self.is_code() && self.has(descriptor::CONFORMING)
     }
     fn readable(self) -> bool {
-        self.usable() && (!self.bit(11) || self.bit(9))
+        self.usable() && (!self.has(descriptor::CODE) || self.has(descriptor::RW))
     }
     fn writable(self) -> bool {
-        self.usable() && !self.bit(11) && self.bit(9)
+        self.usable() && !self.has(descriptor::CODE) && self.has(descriptor::RW)
     }
     fn expands_down(self) -> bool {
-        !self.bit(11) && self.bit(10)
+        !self.has(descriptor::CODE) && self.has(descriptor::CONFORMING)
     }
     /// D/B: 32-bit code or stack.
     pub fn is_wide(self) -> bool {
-        self.bit(22)
+        self.has(descriptor::DB)
     }
     pub fn is_long(self) -> bool {
-        self.is_code() && self.bit(21)
+        self.is_code() && self.has(descriptor::L)
     }
     /// Every offset lies in it.
     fn is_whole(self) -> bool {
@@ -182,7 +184,7 @@ impl Cpu {
     /// Loads the hidden part of a register whose selector somebody has set from outside, without any checks.
     fn reload(&mut self, seg: usize) {
         let selector = self.sel.get(seg).copied().unwrap_or(0);
-        let found = if selector & 0xfffc == 0 {
+        let found = if selector::is_null(selector) {
             None
         } else {
             self.descriptor(selector)
@@ -201,7 +203,7 @@ impl Cpu {
     /// Before guest code runs: CS and SS are read again, as a return to the guest does with `iret`; the others
     /// only if they have another selector than the one that was loaded.
     pub(crate) fn refresh_mode(&mut self) {
-        if Some(self.sel[CS]) == self.platform.flat_cs && !self.domain.is_32bit {
+        if Some(self.sel[CS]) == self.platform.flat_cs {
             self.set_long_mode();
             return;
         }
@@ -244,7 +246,7 @@ impl Cpu {
     pub(crate) fn update_mode(&mut self) -> bool {
         let before = (self.mode, self.code16, self.whole);
         let cs = self.hidden[CS];
-        if cs.is_long() || !cs.is_code() && !self.domain.is_32bit {
+        if cs.is_long() || !cs.is_code() && self.platform.mode == Mode::Long {
             self.set_long_mode();
         } else {
             self.code32 = true;

@@ -67,7 +67,7 @@ pub enum PrivInsn {
     Iret,
     Sysret,
     Sysexit,
-    /// Far transfers, lgdt, lidt, lldt, ltr, monitor and the like: privileged, and nothing PV guests rely on.
+    /// Far transfers, lgdt, lidt, lldt, ltr, monitor and the like: privileged, and told apart by nobody.
     Other,
 }
 
@@ -83,7 +83,7 @@ pub enum Trap {
     Syscall,
     /// `sysenter` executed; `rip` is after it.
     Sysenter,
-    /// A far call or jump to a call gate of a 32-bit guest; `rip` is at it, `ret` the address after it.
+    /// A far call or jump to a call gate, where the platform makes them; `rip` is at it, `ret` the address after it.
     CallGate { selector: u16, call: bool, ret: u32 },
     /// `int n` / `int3` / `into`; `rip` is after it, `len` bytes long.
     SoftInt { vector: u8, len: u8 },

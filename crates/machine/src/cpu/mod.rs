@@ -52,10 +52,10 @@ pub struct CpuidRow {
     pub regs: [u32; 4],
 }
 
-pub use crate::abi::x86::cr4;
+use crate::abi::x86::{cr4, mxcsr};
 
-/// The state of one virtual CPU. 64-bit PV: both kernel and user run at CPL 3; the layer above tells them apart and
-/// chooses the page tables with [`Cpu::set_base`].
+/// The state of one processor. In long mode kernel and applications may both run at CPL 3: the layer above tells them apart
+/// and chooses the page tables with [`Cpu::set_base`].
 ///
 /// The first fields lie in this order because fast handlers address them by byte offset from the start.
 #[repr(C)]
@@ -93,7 +93,7 @@ pub struct Cpu {
     pub ts: bool,
     /// I/O privilege level of the guest, 0..3: cli and sti at CPL <= IOPL do not fault.
     pub iopl: u8,
-    /// Current privilege level: 3 in 64-bit PV; 1 for a 32-bit PV kernel.
+    /// Current privilege level. It begins as that of the platform's kernels.
     pub cpl: u8,
     /// Misaligned accesses raise #AC.
     pub(crate) aligning: bool,
@@ -198,10 +198,10 @@ impl Cpu {
             rip: 0,
             next_rip: 0,
             xmm: [0; 16],
-            mxcsr: 0x1f80,
+            mxcsr: mxcsr::INITIAL,
             ts: false,
             iopl: 0,
-            cpl: if domain.is_32bit { 1 } else { 3 },
+            cpl: platform.mode.kernel_cpl(),
             aligning: false,
             noncanonical: false,
             last_miss: (0, 0),

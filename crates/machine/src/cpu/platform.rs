@@ -24,14 +24,38 @@ pub struct SystemRegisters {
 pub type TableStore =
     fn(&Domain, Caller<'_>, maddr: u64, upper_half: bool, &mut dyn FnMut(u64) -> Option<u64>) -> PtwrResult;
 
+/// What the operating system on the processor is written for; it cannot change that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Long mode: page tables of four levels, 64-bit code and code of compatibility mode, all of it in ring 3.
+    Long,
+    /// Legacy mode with PAE: page tables of three levels, code of 16 and 32 bits, kernels in ring 1 and applications in
+    /// ring 3, which share page tables but not rights.
+    Legacy,
+}
+
+impl Mode {
+    /// The privilege level at which kernels begin.
+    pub const fn kernel_cpl(self) -> u8 {
+        match self {
+            Mode::Long => 3,
+            Mode::Legacy => 1,
+        }
+    }
+}
+
 /// One value for all that the processor must know of the layer above.
 #[derive(Debug, Clone)]
 pub struct Platform {
+    pub mode: Mode,
+    /// Far calls and jumps through call gates end in [`crate::cpu::fault::Trap::CallGate`]: the layer above makes them.
+    pub call_gates: bool,
     /// Descriptors that are not in the guest's own GDT, from `reserved_gdt` on.
-    pub reserved_descriptor: fn(index: u32, is_32bit: bool) -> Option<u64>,
+    pub reserved_descriptor: fn(index: u32) -> Option<u64>,
     /// The first GDT entry that is not the guest's.
     pub reserved_gdt: u32,
-    /// The selector of flat 64-bit ring-3 code that 64-bit guests nearly always run under: it needs no look at a table.
+    /// The selector of flat 64-bit ring-3 code that guests nearly always run under, if it is one of the reserved: it needs
+    /// no look at a table.
     pub flat_cs: Option<u16>,
     pub registers: SystemRegisters,
     /// The part of each address space that is not the guest's.

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Segment descriptors, the guest's descriptor tables, and loading of segment registers with the hardware's checks.
 
-use crate::abi::layout::canonical;
-use crate::abi::layout::GDT_ENTRIES_PER_FRAME;
+use crate::abi::x86::descriptor::{self, system};
+use crate::abi::x86::{canonical, selector, DESCRIPTORS_PER_FRAME};
 use crate::cpu::descriptor_cache::{Segment, CS, DS, ES, FS, GS, SS};
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
+use crate::cpu::platform::Mode;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
-
-/// Entries of a descriptor table per frame.
-const PER_FRAME: u32 = GDT_ENTRIES_PER_FRAME;
 
 /// A guest's GDT or LDT: its frames as the hypervisor has validated them.
 #[derive(Debug, Clone, Default)]
@@ -61,69 +59,73 @@ pub enum Access {
 pub struct Descriptor(pub u64);
 
 impl Descriptor {
-    fn bit(self, n: u32) -> bool {
-        self.0 >> n & 1 != 0
+    fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
     }
     pub fn base(self) -> u64 {
-        (self.0 >> 16 & 0xff_ffff) | (self.0 >> 32 & 0xff00_0000)
+        descriptor::base(self.0)
     }
     /// The limit in bytes, granularity applied.
     pub fn limit(self) -> u32 {
-        let raw = (self.0 & 0xffff) as u32 | (self.0 >> 32) as u32 & 0xf_0000;
-        if self.bit(55) {
+        let raw = descriptor::raw_limit(self.0);
+        if self.has(descriptor::G) {
             raw << 12 | 0xfff
         } else {
             raw
         }
     }
     pub fn dpl(self) -> u8 {
-        (self.0 >> 45 & 3) as u8
+        descriptor::dpl(self.0)
     }
     pub fn present(self) -> bool {
-        self.bit(47)
+        self.has(descriptor::P)
     }
     /// Code or data, as against system segments and gates.
     pub fn is_segment(self) -> bool {
-        self.bit(44)
+        self.has(descriptor::S)
     }
     pub fn is_code(self) -> bool {
-        self.is_segment() && self.bit(43)
+        self.is_segment() && self.has(descriptor::CODE)
     }
     /// Conforming code (of code segments).
     pub fn is_conforming(self) -> bool {
-        self.is_code() && self.bit(42)
+        self.is_code() && self.has(descriptor::CONFORMING)
     }
     pub fn is_writable(self) -> bool {
-        self.is_segment() && !self.bit(43) && self.bit(41)
+        self.is_segment() && !self.has(descriptor::CODE) && self.has(descriptor::RW)
     }
     /// Data, or code that may be read.
     pub fn is_readable(self) -> bool {
-        self.is_segment() && (!self.bit(43) || self.bit(41))
+        self.is_segment() && (!self.has(descriptor::CODE) || self.has(descriptor::RW))
     }
     pub fn is_long(self) -> bool {
-        self.is_code() && self.bit(53)
+        self.is_code() && self.has(descriptor::L)
     }
     /// D/B: 32-bit code or stack.
     pub fn is_wide(self) -> bool {
-        self.bit(54)
+        self.has(descriptor::DB)
     }
     pub fn is_call_gate(self) -> bool {
-        self.present() && !self.is_segment() && self.system_type() == 12
+        self.present() && !self.is_segment() && self.system_type() == system::CALL_GATE
     }
     fn system_type(self) -> u8 {
-        (self.0 >> 40 & 15) as u8
+        descriptor::system_type(self.0)
     }
     /// Whether lar accepts it in long mode: segments, LDT, TSS and call gates.
     pub fn has_access_rights(self) -> bool {
-        self.is_segment() || matches!(self.system_type(), 2 | 9 | 11 | 12)
+        self.has_limit() || self.system_type() == system::CALL_GATE
     }
     /// Whether lsl accepts it.
     pub fn has_limit(self) -> bool {
-        self.is_segment() || matches!(self.system_type(), 2 | 9 | 11)
+        self.is_segment()
+            || matches!(
+                self.system_type(),
+                system::LDT | system::TSS_AVAILABLE | system::TSS_BUSY
+            )
     }
     /// What lar gives: the second doubleword without base and limit 15:0.
     pub fn access_rights(self) -> u32 {
-        (self.0 >> 32) as u32 & 0x00ff_ff00
+        (self.0 >> descriptor::UPPER) as u32 & descriptor::RIGHTS
     }
     pub fn allows(self, access: Access) -> bool {
         match access {
@@ -133,23 +135,15 @@ impl Descriptor {
     }
 }
 
-/// The accessed bit of a descriptor.
-const ACCESSED: u64 = 1 << 40;
-
-/// Selector without RPL, as an error code.
-fn code_of(selector: u16) -> u32 {
-    (selector & 0xfffc) as u32
-}
-
 fn gp(selector: u16) -> Trap {
-    Fault::with_code(vector::GP, code_of(selector)).into()
+    Fault::of_selector(vector::GP, selector).into()
 }
 
 impl Cpu {
     /// Where the descriptor of a selector lies, if it is the guest's.
     fn descriptor_maddr(&self, selector: u16) -> Option<u64> {
-        let index = u32::from(selector >> 3);
-        let table = if selector & 4 != 0 {
+        let index = selector::index(selector);
+        let table = if selector & selector::TI != 0 {
             &self.desc.ldt
         } else {
             &self.desc.gdt
@@ -157,15 +151,15 @@ impl Cpu {
         if index >= table.entries {
             return None;
         }
-        let frame = (*table.frames.get((index / PER_FRAME) as usize)?)?;
-        Some(frame.maddr() + u64::from(index % PER_FRAME) * 8)
+        let frame = (*table.frames.get((index / DESCRIPTORS_PER_FRAME) as usize)?)?;
+        Some(frame.maddr() + u64::from(index % DESCRIPTORS_PER_FRAME) * 8)
     }
 
     /// The raw descriptor of a selector that is not null; `None` beyond its table.
     pub fn descriptor(&self, selector: u16) -> Option<Descriptor> {
-        let index = u32::from(selector >> 3);
-        if selector & 4 == 0 && index >= self.platform.reserved_gdt {
-            return (self.platform.reserved_descriptor)(index, self.domain.is_32bit).map(Descriptor);
+        let index = selector::index(selector);
+        if selector & selector::TI == 0 && index >= self.platform.reserved_gdt {
+            return (self.platform.reserved_descriptor)(index).map(Descriptor);
         }
         let maddr = self.descriptor_maddr(selector)?;
         self.domain.machine.mem.read_u64(maddr).map(Descriptor)
@@ -174,7 +168,7 @@ impl Cpu {
     /// What a load of `selector`, whose descriptor `d` has passed all checks, makes of a segment register: the accessed
     /// bit is set in the table, as the processor sets it.
     fn take(&self, selector: u16, d: Descriptor) -> Segment {
-        let marked = Descriptor(d.0 | ACCESSED);
+        let marked = Descriptor(d.0 | descriptor::ACCESSED);
         if marked != d {
             if let Some(maddr) = self.descriptor_maddr(selector) {
                 // Whoever changed it meanwhile wins.
@@ -187,14 +181,14 @@ impl Cpu {
     /// The descriptor that lar, lsl, verr and verw may see: privileged enough, and not null. An LDT page that was not used
     /// yet is a fault, which names the selector to the layer above.
     pub fn visible_descriptor(&self, selector: u16) -> Result<Option<Descriptor>, Trap> {
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             return Ok(None);
         }
         let Some(d) = self.descriptor(selector) else {
-            let in_ldt = selector & 4 != 0 && u32::from(selector >> 3) < self.desc.ldt.entries;
+            let in_ldt = selector & selector::TI != 0 && selector::index(selector) < self.desc.ldt.entries;
             return if in_ldt { Err(gp(selector)) } else { Ok(None) };
         };
-        let privilege = self.cpl.max(selector as u8 & 3);
+        let privilege = self.cpl.max(selector::rpl(selector));
         Ok((d.is_conforming() || d.dpl() >= privilege).then_some(d))
     }
 
@@ -218,28 +212,28 @@ impl Cpu {
     }
 
     fn check_data_segment(&self, selector: u16) -> Result<Segment, Trap> {
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             return Ok(Segment {
                 selector,
                 ..Segment::default()
             });
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
-        let privilege = self.cpl.max(selector as u8 & 3);
+        let privilege = self.cpl.max(selector::rpl(selector));
         if !d.is_readable() || !d.is_conforming() && d.dpl() < privilege {
             return Err(gp(selector));
         }
         if !d.present() {
-            return Err(Fault::with_code(vector::NP, code_of(selector)).into());
+            return Err(Fault::of_selector(vector::NP, selector).into());
         }
         Ok(self.take(selector, d))
     }
 
     /// Checks what is about to become SS at privilege level `cpl`: writable data of exactly that level.
     pub fn check_stack_segment(&self, selector: u16, cpl: u8, long: bool) -> Result<Segment, Trap> {
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             // 64-bit code below ring 3 may run with a null SS of its own RPL.
-            if !long || cpl == 3 || selector as u8 & 3 != cpl {
+            if !long || cpl == 3 || selector::rpl(selector) != cpl {
                 return Err(Fault::gp().into());
             }
             return Ok(Segment {
@@ -248,11 +242,11 @@ impl Cpu {
             });
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
-        if selector as u8 & 3 != cpl || !d.is_writable() || d.dpl() != cpl {
+        if selector::rpl(selector) != cpl || !d.is_writable() || d.dpl() != cpl {
             return Err(gp(selector));
         }
         if !d.present() {
-            return Err(Fault::with_code(vector::SS, code_of(selector)).into());
+            return Err(Fault::of_selector(vector::SS, selector).into());
         }
         Ok(self.take(selector, d))
     }
@@ -260,11 +254,11 @@ impl Cpu {
     /// Checks the target of a far transfer. `returning`: by ret or iret, where RPL counts, and may be that of an outer
     /// ring.
     pub fn check_code_segment(&self, selector: u16, returning: bool) -> Result<CodeSegment, Trap> {
-        if selector & 0xfffc == 0 {
+        if selector::is_null(selector) {
             return Err(Fault::gp().into());
         }
         let d = self.descriptor(selector).ok_or_else(|| gp(selector))?;
-        let rpl = selector as u8 & 3;
+        let rpl = selector::rpl(selector);
         let privileged_enough = match (returning, d.is_conforming()) {
             (true, false) => rpl >= self.cpl && d.dpl() == rpl,
             (true, true) => rpl >= self.cpl && d.dpl() <= rpl,
@@ -276,11 +270,11 @@ impl Cpu {
             return Err(gp(selector));
         }
         if !d.present() {
-            return Err(Fault::with_code(vector::NP, code_of(selector)).into());
+            return Err(Fault::of_selector(vector::NP, selector).into());
         }
         let cpl = if returning { rpl } else { self.cpl };
         Ok(CodeSegment {
-            segment: self.take(selector & !3 | u16::from(cpl), d),
+            segment: self.take(selector & !selector::RPL | u16::from(cpl), d),
             cpl,
         })
     }
@@ -297,7 +291,7 @@ impl Cpu {
     /// Goes to an outer ring: its stack segment, its view of memory, and no data segments of the inner one.
     pub fn enter_outer_ring(&mut self, cs: CodeSegment, ss: Segment) {
         self.set_hidden(SS, ss);
-        if self.domain.is_32bit {
+        if self.platform.mode == Mode::Legacy {
             self.set_cpl(cs.cpl);
         } else {
             self.cpl = cs.cpl;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Address spaces: base switches, TLB flushes, and what other threads ask this vCPU to forget.
 
+use super::platform::Mode;
 use super::Cpu;
 use crate::mem::Mfn;
 use crate::mmu::tlb::ViewKey;
@@ -20,9 +21,9 @@ impl Cpu {
         self.view_changed();
     }
 
-    /// Another privilege level of a 32-bit guest, whose kernel and applications share page tables but not rights.
+    /// Another privilege level. In long mode there is none: only the layer above tells kernel and applications apart.
     pub fn set_cpl(&mut self, cpl: u8) {
-        if self.cpl == cpl || !self.domain.is_32bit {
+        if self.cpl == cpl || self.platform.mode == Mode::Long {
             return;
         }
         self.cpl = cpl;

@@ -6,7 +6,8 @@ use super::flag;
 use super::frame_info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
 use super::op::{MmError, MmResult, Op, EINVAL};
 use super::types::FREES;
-use crate::abi::layout::{FIRST_RESERVED_GDT_ENTRY, GDT_ENTRIES_PER_FRAME};
+use crate::abi::layout::FIRST_RESERVED_GDT_ENTRY;
+use crate::abi::x86::DESCRIPTORS_PER_FRAME;
 use crate::abi::Errno;
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
@@ -254,12 +255,12 @@ impl Domain {
 
     /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT.
     pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> Result<(), Errno> {
-        if entries > FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize
+        if entries > FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(DESCRIPTORS_PER_FRAME) as usize
         {
             return Err(Errno::EINVAL);
         }
         let mfns = mfns
-            .get(..entries.div_ceil(GDT_ENTRIES_PER_FRAME) as usize)
+            .get(..entries.div_ceil(DESCRIPTORS_PER_FRAME) as usize)
             .unwrap_or(&[]);
         ended(self.blocking(caller, |op| {
             let domid = op.domid;

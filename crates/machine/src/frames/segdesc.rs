@@ -4,17 +4,13 @@
 use super::machine::Machine;
 use super::op::{MmResult, EINVAL};
 use crate::abi::layout::{FIRST_RESERVED_GDT_ENTRY, M2P_COMPAT_VA};
-use crate::abi::selector::{self, FLAT_COMPAT_RING1_CS, FLAT_KERNEL_CS};
+use crate::abi::selector::{FLAT_COMPAT_RING1_CS, FLAT_KERNEL_CS};
+use crate::abi::x86::descriptor::{self, system, G, L, LIMIT, P, S};
+use crate::abi::x86::selector;
 use crate::mem::Mfn;
 
-const P: u64 = 1 << 47;
-const S: u64 = 1 << 44;
-const L: u64 = 1 << 53;
-const DPL_SHIFT: u32 = 45;
-const TYPE_SHIFT: u32 = 40;
-
 /// Lowest privilege level number of guest code: 64-bit kernels run at CPL 3, 32-bit ones in ring 1.
-const fn kernel_rpl(is_32bit: bool) -> u64 {
+const fn kernel_rpl(is_32bit: bool) -> u8 {
     if is_32bit {
         1
     } else {
@@ -29,7 +25,7 @@ pub fn gate_selector_ok(sel: u16, is_32bit: bool) -> bool {
     } else {
         FLAT_KERNEL_CS
     };
-    u32::from(sel >> 3) < FIRST_RESERVED_GDT_ENTRY || sel & selector::TI != 0 || sel == flat_kernel_cs
+    selector::index(sel) < FIRST_RESERVED_GDT_ENTRY || sel & selector::TI != 0 || sel == flat_kernel_cs
 }
 
 /// The descriptor as it may stand in a table (with its privilege level raised to the guest kernel's where it claims more),
@@ -39,12 +35,8 @@ pub fn check(d: u64, is_32bit: bool) -> Option<u64> {
         return Some(d);
     }
     let rpl = kernel_rpl(is_32bit);
-    let dpl = (d >> DPL_SHIFT) & 3;
-    let fixed = if dpl < rpl {
-        (d & !(3 << DPL_SHIFT)) | (rpl << DPL_SHIFT)
-    } else {
-        d
-    };
+    let dpl = descriptor::dpl(d).max(rpl);
+    let fixed = descriptor::with_dpl(d, dpl);
     if d & S != 0 {
         // Code and data. A 64-bit code segment in a 32-bit guest would take it out of its architecture.
         return match is_32bit {
@@ -53,17 +45,16 @@ pub fn check(d: u64, is_32bit: bool) -> Option<u64> {
             false => Some(fixed),
         };
     }
-    match (d >> TYPE_SHIFT) & 15 {
+    match descriptor::system_type(d) {
         // Reserved type: harmless, also the second half of a 16-byte gate.
         0 => Some(d),
         // Call gate: with DPL 0, so that its use faults and is emulated; its own DPL is kept as the selector's RPL.
-        12 => {
-            let sel = (d >> 16) as u16;
+        system::CALL_GATE => {
+            let sel = descriptor::gate_selector(d);
             let reserved = if is_32bit { 0xe0 } else { 0xff };
             let sound = gate_selector_ok(sel, is_32bit) && (d >> 32) & reserved == 0;
-            let dpl = (fixed >> DPL_SHIFT) & 3;
-            let sel = u64::from(sel & !3) | dpl;
-            sound.then_some((d & !(3 << DPL_SHIFT) & !0xffff_0000) | sel << 16)
+            let sel = sel & !selector::RPL | u16::from(dpl);
+            sound.then_some(descriptor::with_dpl(d, 0) & !0xffff_0000 | u64::from(sel) << 16)
         }
         // TSS, LDT, interrupt, trap and task gates: never the guest's.
         _ => None,
@@ -73,12 +64,9 @@ pub fn check(d: u64, is_32bit: bool) -> Option<u64> {
 /// A flat segment of a 32-bit guest that ends in the hypervisor's part of the address space is made to reach all of it:
 /// guests cut theirs off where the machine-to-phys table of 32-bit hypervisors began.
 fn reach_m2p(d: u64) -> u64 {
-    const G: u64 = 1 << 55;
-    const LIMIT: u64 = 0x000f_0000_0000_ffff;
-    let base = (d >> 16 & 0xff_ffff) | (d >> 32 & 0xff00_0000);
-    let size = (d & 0xffff | d >> 32 & 0xf_0000) + 1;
+    let size = u64::from(descriptor::raw_limit(d)) + 1;
     let size = if d & G != 0 { size << 12 } else { size };
-    if base == 0 && size > M2P_COMPAT_VA {
+    if descriptor::base(d) == 0 && size > M2P_COMPAT_VA {
         d | LIMIT
     } else {
         d

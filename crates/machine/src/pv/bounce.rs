@@ -4,7 +4,7 @@
 use super::{CallbackKind, Entry, Exit, SeenTrap, Vcpu};
 use crate::abi::layout::{HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
 use crate::abi::selector;
-use crate::abi::x86::rflags;
+use crate::abi::x86::{rflags, seg};
 use crate::cpu::fault::{vector, Fault};
 
 /// Why the guest kernel could not be entered: the domain crashes.
@@ -29,7 +29,7 @@ impl Vcpu {
     /// Before the guest is entered with data segments that were set from outside: those that cannot be loaded become
     /// null, and the failsafe callback is told. Its frame has ds es fs gs, as they were to be, above r11.
     pub(super) fn load_new_segments(&mut self) -> Result<(), BounceError> {
-        const DATA: [usize; 4] = [0, 3, 4, 5];
+        const DATA: [usize; 4] = [seg::ES, seg::DS, seg::FS, seg::GS];
         if !std::mem::take(&mut self.segments_are_new) {
             return Ok(());
         }
@@ -73,8 +73,8 @@ impl Vcpu {
                 self.cpu.regs[4] = sp;
                 self.cpu.rip = to.address;
                 self.cpu.debug.resume = false;
-                self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
-                self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
+                self.cpu.sel[seg::CS] = selector::FLAT_KERNEL_CS;
+                self.cpu.sel[seg::SS] = selector::FLAT_KERNEL_SS;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM | rflags::AC;
                 self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
                 if mask {
@@ -113,9 +113,9 @@ impl Vcpu {
         }
         // A kernel's own selector is shown with RPL 0.
         let cs = u64::from(if from_kernel {
-            self.cpu.sel[1] & !3
+            self.cpu.sel[seg::CS] & !selector::RPL
         } else {
-            self.cpu.sel[1]
+            self.cpu.sel[seg::CS]
         });
         let [es, _, _, ds, fs, gs] = self.cpu.sel;
         let segment = |sel: u16| segments.then_some(u64::from(sel));
@@ -131,7 +131,7 @@ impl Vcpu {
             Some(cs | u64::from(masked) << 32),
             Some(flags),
             Some(self.cpu.regs[4]),
-            Some(u64::from(self.cpu.sel[2])),
+            Some(u64::from(self.cpu.sel[seg::SS])),
         ];
         let mut frame = [0u8; 96];
         let mut len = 0;

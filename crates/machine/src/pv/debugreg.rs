@@ -3,9 +3,9 @@
 
 use super::Vcpu;
 use crate::abi::layout::{HYPERVISOR_VIRT_END, LOW_END};
+use crate::abi::x86::{cr4, dr6, dr7};
 use crate::abi::Errno;
-use crate::cpu::cr4;
-use crate::cpu::debug::{DebugRegs, DR6_GUEST, DR6_ONES, DR7_ACTIVE, DR7_GD, DR7_GUEST, DR7_ONES};
+use crate::cpu::debug::DebugRegs;
 
 impl Vcpu {
     /// `Err`: ENODEV where the instruction raises #UD, EINVAL and EPERM where it raises #GP (a bit that does not
@@ -21,11 +21,11 @@ impl Vcpu {
             }
             4 | 5 if de => return Err(Errno::ENODEV),
             4..=7 if value >> 32 != 0 => return Err(Errno::EINVAL),
-            4 | 6 => self.cpu.debug.dr6 = value & DR6_GUEST | DR6_ONES,
+            4 | 6 => self.cpu.debug.dr6 = value & dr6::SETTABLE | dr6::ONES,
             5 | 7 => {
-                let value = value & DR7_GUEST | DR7_ONES;
-                let io_without_de = value & DR7_ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
-                if value & DR7_GD != 0 || io_without_de {
+                let value = value & dr7::SETTABLE | dr7::ONES;
+                let io_without_de = value & dr7::ACTIVE != 0 && !de && DebugRegs::asks_for_io(value);
+                if value & dr7::GD != 0 || io_without_de {
                     return Err(Errno::EPERM);
                 }
                 self.cpu.set_dr7(value);

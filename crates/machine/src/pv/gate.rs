@@ -5,14 +5,11 @@
 use super::guest_copy::access_ok;
 use super::Exit;
 use super::Vcpu;
-use crate::cpu::fault::{vector, Fault};
+use crate::abi::x86::{descriptor, selector};
+use crate::cpu::fault::{pf, vector, Fault};
 
 /// Why a call gate was not gone through.
 type GateResult = Result<(), Fault>;
-
-fn fault_of(vector: u8, selector: u16) -> Fault {
-    Fault::with_code(vector, u32::from(selector & 0xfffc))
-}
 
 impl Vcpu {
     /// A far call (or jump) of `selector`, which names a call gate; `ret` is the address after the instruction.
@@ -24,15 +21,16 @@ impl Vcpu {
     }
 
     fn through_gate(&mut self, selector: u16, call: bool, ret: u32) -> GateResult {
-        let bad_gate = fault_of(vector::GP, selector);
+        let bad_gate = Fault::of_selector(vector::GP, selector);
         let cpl = self.cpu.cpl;
         let gate = self.descriptor(selector).ok_or(bad_gate)?.0;
         // A gate in a table has DPL 0; its own is kept in the RPL of its target (`frames::segdesc`).
-        let (target, dpl) = ((gate >> 16) as u16 & !3, (gate >> 16) as u8 & 3);
-        if dpl < cpl.max(selector as u8 & 3) {
+        let through = descriptor::gate_selector(gate);
+        let (target, dpl) = (through & !selector::RPL, selector::rpl(through));
+        if dpl < cpl.max(selector::rpl(selector)) {
             return Err(bad_gate);
         }
-        let bad_target = fault_of(vector::GP, target);
+        let bad_target = Fault::of_selector(vector::GP, target);
         let code = self.descriptor(target).ok_or(bad_target)?;
         let reachable = if call || code.is_conforming() {
             code.dpl() <= cpl
@@ -43,16 +41,20 @@ impl Vcpu {
             return Err(bad_target);
         }
         if !code.present() {
-            return Err(fault_of(vector::NP, target));
+            return Err(Fault::of_selector(vector::NP, target));
         }
-        let offset = (gate & 0xffff) as u32 | (gate >> 32) as u32 & 0xffff_0000;
+        let offset = descriptor::gate_offset(gate);
         if offset > code.limit() {
             return Err(Fault::gp());
         }
         let inner = call && !code.is_conforming() && code.dpl() < cpl;
         let new_cpl = if inner { code.dpl() } else { cpl };
         if call {
-            let parameters = if inner { (gate >> 32) as usize & 31 } else { 0 };
+            let parameters = if inner {
+                descriptor::gate_parameters(gate)
+            } else {
+                0
+            };
             self.push_call(inner, new_cpl, parameters, ret)?;
         }
         self.cpu.set_cpl(new_cpl);
@@ -86,7 +88,7 @@ impl Vcpu {
                 n += 1;
             }
             if !self.is_stack_of(self.kernel_ss, new_cpl) {
-                return Err(fault_of(vector::TS, self.kernel_ss));
+                return Err(Fault::of_selector(vector::TS, self.kernel_ss));
             }
             (self.kernel_ss, self.kernel_sp as u32)
         } else {
@@ -120,7 +122,5 @@ impl Vcpu {
 
 /// The error code of a page fault on a stack: not present, as far as the emulation knows.
 fn page_fault_code(cpl: u8, write: bool) -> u32 {
-    const W: u32 = 2;
-    const U: u32 = 4;
-    (if write { W } else { 0 }) | if cpl == 3 { U } else { 0 }
+    (if write { pf::W } else { 0 }) | if cpl == 3 { pf::U } else { 0 }
 }

@@ -3,6 +3,7 @@
 
 use super::Vcpu;
 use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END, M2P_COMPAT_VA};
+use crate::abi::x86::error_code;
 use crate::abi::{pte, selector, Errno};
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
@@ -119,7 +120,7 @@ impl Vcpu {
     /// What becomes of a fault that names a selector: one into an LDT page that was not used before is taken back when
     /// the page can be had (`None`: try again), and else the page fault that the processor would see.
     pub(super) fn ldt_fault(&mut self, f: Fault) -> Option<Fault> {
-        const EXT_OR_IDT: u32 = 3;
+        const EXT_OR_IDT: u32 = error_code::EXT | error_code::IDT;
         let selector = match (f.vector, f.error_code) {
             (vector::GP | vector::NP | vector::SS | vector::TS, Some(e)) if e & EXT_OR_IDT == 0 => e as u16,
             _ => return Some(f),
@@ -130,7 +131,7 @@ impl Vcpu {
         if self.map_ldt_page(selector) {
             return None;
         }
-        let va = self.ldt_base.wrapping_add(u64::from(selector & 0xfff8));
+        let va = self.ldt_base.wrapping_add(selector::offset(selector));
         Some(Fault::pf(va, 0))
     }
 
@@ -145,7 +146,7 @@ impl Vcpu {
     fn ldt_page_is_absent(&self, selector: u16) -> bool {
         let ldt = &self.cpu.desc.ldt;
         let frame = ldt.frames.get(usize::from(selector >> 12));
-        selector & selector::TI != 0 && u32::from(selector >> 3) < ldt.entries && frame == Some(&None)
+        selector & selector::TI != 0 && selector::index(selector) < ldt.entries && frame == Some(&None)
     }
 
     fn map_ldt_page(&mut self, selector: u16) -> bool {

@@ -4,9 +4,8 @@
 use super::Exit;
 use super::Vcpu;
 use crate::abi::hypercall::{nr, segbase, HYPERCALL_INSTRUCTION_LEN};
-use crate::abi::layout::canonical;
 use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
-use crate::abi::x86::{rflags, seg};
+use crate::abi::x86::{canonical, rflags, seg, selector, vector};
 use crate::abi::{errno, Errno};
 
 impl Vcpu {
@@ -27,7 +26,7 @@ impl Vcpu {
             return match self.iret() {
                 Ok(()) => self.seen_trap().or_else(|| self.event()),
                 Err(reason) => Some(Exit::Fault {
-                    vector: 8,
+                    vector: vector::DF,
                     error_code: None,
                     cr2: 0,
                     reason,
@@ -113,7 +112,11 @@ impl Vcpu {
     /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
     fn set_gs_user_selector(&mut self, sel: u16) {
         let kernel_base = self.cpu.gs_base;
-        let sel = if sel > 3 { sel | 3 } else { sel };
+        let sel = if selector::is_null(sel) {
+            sel
+        } else {
+            sel | selector::RPL
+        };
         if self.cpu.load_segment(seg::GS, sel).is_err() {
             // A null selector can always be loaded.
             let _ = self.cpu.load_segment(seg::GS, 0);

@@ -2,10 +2,9 @@
 //! HYPERVISOR_iret: return from a bounce frame.
 
 use super::Vcpu;
-use crate::abi::layout::canonical;
 use crate::abi::selector;
 use crate::abi::structs::iret_context;
-use crate::abi::x86::rflags;
+use crate::abi::x86::{canonical, rflags};
 use crate::cpu::fault::{vector, Fault};
 
 impl Vcpu {
@@ -28,18 +27,19 @@ impl Vcpu {
         let refused = if by_sysret {
             None
         } else {
-            self.check_return(cs | 3, ss | 3, rip).err()
+            self.check_return(cs | selector::RPL, ss | selector::RPL, rip)
+                .err()
         };
-        if cs & 3 == 3 && !self.toggle_guest_mode() {
+        if cs & selector::RPL == selector::RPL && !self.toggle_guest_mode() {
             return Err("return to user mode without user page tables");
         }
         if self.architectural_iopl() {
-            self.iopl = (eflags >> rflags::IOPL_SHIFT & 3) as u8;
+            self.iopl = rflags::iopl(eflags);
         }
         self.nmi_masked = false;
         self.cpu.rip = rip;
-        self.cpu.sel[1] = cs | 3;
-        self.cpu.sel[2] = ss | 3;
+        self.cpu.sel[1] = cs | selector::RPL;
+        self.cpu.sel[2] = ss | selector::RPL;
         if by_sysret {
             // sysret loads fixed selectors, 32-bit ones only for that very selector.
             if self.cpu.sel[1] != selector::FLAT_RING3_CS32 {
@@ -48,7 +48,7 @@ impl Vcpu {
             self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
         }
         self.cpu.regs[4] = rsp;
-        let flags_kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & 0x3f_ffff;
+        let flags_kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & rflags::LOW;
         self.cpu.set_rflags(flags_kept | rflags::IF | 2);
         self.cpu.load_resume_flag(eflags);
         if flags & iret_context::VGCF_IN_SYSCALL == 0 {
@@ -76,27 +76,27 @@ impl Vcpu {
 
     /// Checks a code selector that the guest returns to in ring `cpl`; tells whether it is 64-bit code.
     pub(super) fn check_return_cs(&mut self, cs: u16, cpl: u8) -> Result<bool, Fault> {
-        let gp = Fault::with_code(vector::GP, u32::from(cs & 0xfffc));
-        let d = self.descriptor(cs).filter(|_| cs & 0xfffc != 0).ok_or(gp)?;
+        let gp = Fault::of_selector(vector::GP, cs);
+        let d = self.descriptor(cs).filter(|_| !selector::is_null(cs)).ok_or(gp)?;
         let level = d.dpl() == cpl || d.is_conforming() && d.dpl() <= cpl;
         if !d.is_code() || !level || d.is_long() && self.is_32bit() {
             return Err(gp);
         }
         if !d.present() {
-            return Err(Fault::with_code(vector::NP, u32::from(cs & 0xfffc)));
+            return Err(Fault::of_selector(vector::NP, cs));
         }
         Ok(d.is_long())
     }
 
     /// The same of the stack.
     pub(super) fn check_return_ss(&mut self, ss: u16, cpl: u8) -> Result<(), Fault> {
-        let gp = Fault::with_code(vector::GP, u32::from(ss & 0xfffc));
-        let d = self.descriptor(ss).filter(|_| ss & 0xfffc != 0).ok_or(gp)?;
-        if ss as u8 & 3 != cpl || !d.is_writable() || d.dpl() != cpl {
+        let gp = Fault::of_selector(vector::GP, ss);
+        let d = self.descriptor(ss).filter(|_| !selector::is_null(ss)).ok_or(gp)?;
+        if selector::rpl(ss) != cpl || !d.is_writable() || d.dpl() != cpl {
             return Err(gp);
         }
         if !d.present() {
-            return Err(Fault::with_code(vector::SS, u32::from(ss & 0xfffc)));
+            return Err(Fault::of_selector(vector::SS, ss));
         }
         Ok(())
     }

@@ -238,7 +238,7 @@ impl Vcpu {
     }
 
     pub fn set_kernel_stack(&mut self, ss: u16, sp: u64) {
-        self.kernel_ss = if self.is_32bit() && ss & 3 != 0 {
+        self.kernel_ss = if self.is_32bit() && selector::rpl(ss) != 0 {
             ss
         } else {
             ss | self.kernel_rpl()
@@ -279,7 +279,7 @@ impl Vcpu {
             *s = selector;
         }
         match index {
-            seg::CS => self.cpu.set_cpl((selector as u8 & 3).max(1)),
+            seg::CS => self.cpu.set_cpl(selector::rpl(selector).max(1)),
             seg::SS => {}
             _ => self.segments_are_new = true,
         }
@@ -406,7 +406,7 @@ impl Vcpu {
     /// Whether nothing was registered: as Xen sees it, a null selector in 32-bit guests and address 0 in others.
     fn is_null(&self, to: Entry) -> bool {
         if self.is_32bit() {
-            to.cs & !3 == 0
+            selector::is_null(to.cs)
         } else {
             to.address == 0
         }

@@ -4,7 +4,7 @@
 
 use super::guest_copy::access_ok;
 use super::{BounceError, Entry, Vcpu};
-use crate::abi::x86::rflags;
+use crate::abi::x86::{rflags, seg, selector};
 
 /// Longest frame: ds es fs gs error eip cs eflags esp ss.
 const WORDS_MAX: usize = 10;
@@ -20,13 +20,13 @@ impl Vcpu {
         segments: bool,
     ) -> Result<(), BounceError> {
         let old_cpl = self.cpu.cpl;
-        let cpl = to.cs as u8 & 3;
+        let cpl = selector::rpl(to.cs);
         if !self.is_code_of(to.cs, cpl) {
             return Err("the guest kernel's handler has a bad code selector");
         }
         let from_kernel = old_cpl < 3;
         let (ss, top) = if from_kernel {
-            (self.cpu.sel[2], self.cpu.regs[4] as u32)
+            (self.cpu.sel[seg::SS], self.cpu.regs[4] as u32)
         } else {
             (self.kernel_ss, self.kernel_sp as u32)
         };
@@ -40,8 +40,8 @@ impl Vcpu {
                 self.cpu.rip = to.address & 0xffff_ffff;
                 self.cpu.debug.resume = false;
                 self.cpu.set_cpl(cpl);
-                self.cpu.sel[1] = to.cs;
-                self.cpu.sel[2] = ss;
+                self.cpu.sel[seg::CS] = to.cs;
+                self.cpu.sel[seg::SS] = ss;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM;
                 self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
                 if mask {
@@ -121,27 +121,27 @@ impl Vcpu {
         const UNREADABLE: &str = "iret frame not readable";
         let sp = self.cpu.regs[4] & 0xffff_ffff;
         let [eax, eip, cs, eflags] = self.words_32(sp).ok_or(UNREADABLE)?;
-        let (cs, cpl) = (cs as u16, cs as u8 & 3);
+        let (cs, cpl) = (cs as u16, selector::rpl(cs as u16));
         if cpl == 0 {
             return Err("return to ring 0");
         }
         let (esp, ss) = if cpl == 1 {
-            ((sp as u32).wrapping_add(16), self.cpu.sel[2])
+            ((sp as u32).wrapping_add(16), self.cpu.sel[seg::SS])
         } else {
             let [esp, ss] = self.words_32(sp.wrapping_add(16)).ok_or(UNREADABLE)?;
             (esp, ss as u16)
         };
         if self.architectural_iopl() {
-            self.iopl = (eflags >> 12) as u8 & 3;
+            self.iopl = rflags::iopl(u64::from(eflags));
         }
         let eflags = u64::from(eflags);
         self.cpu.regs[0] = u64::from(eax);
         self.cpu.regs[4] = u64::from(esp);
         self.cpu.rip = u64::from(eip);
-        self.cpu.sel[1] = cs;
-        self.cpu.sel[2] = ss;
-        let kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & 0x3f_ffff;
-        self.cpu.set_rflags(kept | rflags::IF | 2);
+        self.cpu.sel[seg::CS] = cs;
+        self.cpu.sel[seg::SS] = ss;
+        let kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & rflags::LOW;
+        self.cpu.set_rflags(kept | rflags::IF | rflags::FIXED);
         self.cpu.load_resume_flag(eflags);
         self.nmi_masked = false;
         self.set_upcall_mask(eflags & rflags::IF == 0);
@@ -172,8 +172,8 @@ impl Vcpu {
 
     /// Going to an outer ring, data segments that only the inner one may use become null.
     fn drop_inner_segments(&mut self, cpl: u8) {
-        for seg in [0, 3, 4, 5] {
-            let Some(sel) = self.cpu.sel.get(seg).copied().filter(|s| s & 0xfffc != 0) else {
+        for n in [seg::ES, seg::DS, seg::FS, seg::GS] {
+            let Some(sel) = self.cpu.sel.get(n).copied().filter(|&s| !selector::is_null(s)) else {
                 continue;
             };
             let keep = self
@@ -181,7 +181,7 @@ impl Vcpu {
                 .is_some_and(|d| d.is_conforming() || d.dpl() >= cpl);
             if !keep {
                 // A null selector can always be loaded.
-                let _ = self.cpu.load_segment(seg, 0);
+                let _ = self.cpu.load_segment(n, 0);
             }
         }
     }

@@ -6,6 +6,7 @@ use super::{mmuext, Vcpu};
 use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
 use crate::abi::structs::{mmu_update, mmuext_op};
 use crate::abi::x86::gpr::{RBX, RCX, RDI, RSI};
+use crate::abi::x86::mxcsr;
 use crate::abi::Errno;
 use crate::cpu::segment::DescTable;
 use crate::frames::Domain;
@@ -163,7 +164,7 @@ impl Vcpu {
         let wide = !self.cpu.domain.is_32bit;
         if crate::cpu::exec::x87::load_image(&mut self.cpu, image, wide).is_err() {
             self.cpu.fpu = crate::cpu::x87state::X87::default();
-            self.cpu.mxcsr = 0x1f80;
+            self.cpu.mxcsr = mxcsr::INITIAL;
         }
     }
 

@@ -5,6 +5,7 @@ use super::io::StringIo;
 use super::{CallbackKind, Entry, Exit, Vcpu};
 use crate::abi::hypercall::HYPERCALL_VECTOR;
 use crate::abi::selector;
+use crate::abi::x86::error_code;
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
@@ -107,7 +108,7 @@ impl Vcpu {
         } else {
             selector::FLAT_KERNEL_SS
         };
-        self.syscall_selectors(3, ss);
+        self.syscall_selectors(selector::RPL, ss);
         self.bounced(cb.entry(), cb.mask_events, "system call")
     }
 
@@ -140,7 +141,7 @@ impl Vcpu {
         let gate = self.traps[usize::from(v)];
         if v != vector::BP && v != vector::OF && gate.dpl() < self.guest_cpl() {
             self.cpu.rip = self.cpu.rip.wrapping_sub(u64::from(len));
-            return self.fault(Fault::with_code(vector::GP, u32::from(v) << 3 | 2));
+            return self.fault(Fault::with_code(vector::GP, error_code::of_gate(v)));
         }
         let seen = self.look_at_trap(v, None, 0);
         let exit = self.bounced(gate.entry(), gate.masks_events(), "software interrupt");

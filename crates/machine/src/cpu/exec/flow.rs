@@ -3,6 +3,7 @@
 
 use super::operand::*;
 use super::stack::{peek, push};
+use crate::abi::x86::selector;
 use crate::cpu::descriptor_cache::{CS, SS};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::segment::Descriptor;
@@ -128,10 +129,13 @@ fn far_pointer<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Result<(u16, u64
     Ok((sel as u16, off))
 }
 
-/// Call gates of 32-bit guests are the layer above's.
+/// Call gates may be the layer above's.
 fn check_gate(cpu: &Cpu, selector: u16, call: bool) -> Exec {
     let is_gate = |d: Descriptor| d.is_call_gate();
-    if cpu.domain.is_32bit && selector & 0xfffc != 0 && cpu.descriptor(selector).is_some_and(is_gate) {
+    if cpu.platform.call_gates
+        && !selector::is_null(selector)
+        && cpu.descriptor(selector).is_some_and(is_gate)
+    {
         let ret = cpu.next_rip as u32;
         return Err(Trap::CallGate { selector, call, ret });
     }

@@ -2,20 +2,12 @@
 //! Operand access for the general-purpose handlers: values are `u64`, operand widths are const generics, so that each
 //! handler is compiled once per width and not once per type.
 
+pub(crate) use crate::abi::x86::canonical;
+pub(crate) use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 use crate::cpu::fault::{Exec, Trap};
 pub(crate) use crate::cpu::flags::*;
 use crate::cpu::Cpu;
 use iced_x86::{Instruction, OpKind, Register};
-
-/// rax rcx rdx rbx rsp rbp rsi rdi, as indices of `Cpu::regs`.
-pub(crate) const RAX: usize = 0;
-pub(crate) const RCX: usize = 1;
-pub(crate) const RDX: usize = 2;
-pub(crate) const RBX: usize = 3;
-pub(crate) const RSP: usize = 4;
-pub(crate) const RBP: usize = 5;
-pub(crate) const RSI: usize = 6;
-pub(crate) const RDI: usize = 7;
 
 /// The low `bits` bits set.
 pub(crate) const fn mask(bits: u32) -> u64 {
@@ -217,9 +209,4 @@ pub(crate) fn ea_moved(cpu: &Cpu, i: &Instruction, delta: u64, len: u64) -> u64 
         .find(|&n| i.op_kind(n) == OpKind::Memory)
         .unwrap_or(0);
     cpu.operand_va(i, n, i.memory_segment(), off, len)
-}
-
-/// Whether `va` is canonical with 48-bit linear addresses.
-pub(crate) const fn canonical(va: u64) -> bool {
-    ((va as i64) << 16 >> 16) as u64 == va
 }

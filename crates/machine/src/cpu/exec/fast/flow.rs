@@ -111,7 +111,7 @@ macro_rules! push_return {
 macro_rules! check_target {
     ($cpu:expr, $op:expr, $rip:expr) => {{
         let j = (*$cpu).jumps.add(crate::cpu::jumps::jump_index($rip));
-        if (*j).rip != $rip && !crate::abi::layout::canonical($rip) {
+        if (*j).rip != $rip && !crate::abi::x86::canonical($rip) {
             return op_gp($cpu, $op);
         }
     }};

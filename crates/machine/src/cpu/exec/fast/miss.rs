@@ -4,7 +4,7 @@
 //! by the slow handler of the instruction, which is decoded afresh.
 
 use super::*;
-use crate::abi::layout::canonical;
+use crate::abi::x86::canonical;
 use crate::cpu::decode::ends_block;
 use crate::cpu::exec;
 use crate::cpu::fault::pf;

@@ -3,6 +3,7 @@
 
 use super::lower::{with, Low};
 use super::*;
+use crate::abi::x86::gpr::RCX;
 use crate::cpu::access::Dest;
 use iced_x86::{Code, Mnemonic as M, OpKind};
 use std::sync::atomic::Ordering;
@@ -14,7 +15,6 @@ enum Rep {
     Left,
 }
 
-const RCX: usize = 1;
 const SI: usize = 6;
 const DI: usize = 7;
 

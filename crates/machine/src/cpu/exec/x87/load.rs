@@ -4,6 +4,7 @@
 use super::{
     mem_f32, mem_f64, mem_i16, mem_i32, mem_i64, pack, sn, waiting, EXTENDED, INDEFINITE, ONE, ZERO,
 };
+use crate::abi::x86::rflags::{CF, PF, ZF};
 use crate::cpu::exec::softfp::{arith, rc, Class, Un};
 use crate::cpu::fault::Exec;
 use crate::cpu::x87state::F80;
@@ -124,10 +125,6 @@ macro_rules! cmov {
 }
 /// The first 128 bits of log2(e), exponent 0.
 pub const LOG2_E: u128 = 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88;
-
-const CF: u64 = 1;
-const PF: u64 = 4;
-const ZF: u64 = 0x40;
 
 pub fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
