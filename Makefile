@@ -17,7 +17,7 @@ test: setup
 
 test-all: setup
 	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet
-	DOMZERO_GUEST_FUZZ_SECONDS=60 $(BIN)/pytest -q
+	DOMZERO_GUEST_FUZZ_SECONDS=60 DOMZERO_API_FUZZ_SECONDS=60 $(BIN)/pytest -q
 
 # The suite on real Xen 4.17 under QEMU: minutes. XEN=xen.gz with CONFIG_PV32 adds the 32-bit guests; GUESTS names some.
 test-real-xen:
@@ -35,10 +35,12 @@ bench: setup
 	cargo run --quiet --release -p domzero-machine --example bench
 	$(BIN)/python benchmarks/hypercalls.py
 	$(BIN)/python benchmarks/lock_waits.py
+	$(BIN)/python benchmarks/api_load.py
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup
 	DOMZERO_GUEST_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q tests/guest/test_fuzz.py
+	DOMZERO_API_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q -s tests/api/test_api_fuzz.py
 	DOMZERO_MODEL_EXAMPLES=3000 $(BIN)/pytest -q --timeout 0 tests/property/hypervisor
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test engine hostile -- --nocapture
 

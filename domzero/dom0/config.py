@@ -17,6 +17,8 @@ MEMORY_MAX_MIB = 512 * 1024
 VCPUS_MAX = 32
 EVENT_CHANNELS_MAX = (1 << 17) - 1
 """EVTCHN_FIFO_NR_CHANNELS - 1: the highest port that a guest can use."""
+EVENT_CHANNELS_MIN = 2
+"""The ports of xenstore and the console, which every domain starts with."""
 GRANT_FRAMES_MAX = 1024
 MAPTRACK_FRAMES_MAX = 1 << 20
 CMDLINE_MAX = 1023  # MAX_GUEST_CMDLINE with its terminator
@@ -102,7 +104,7 @@ class DomainConfig:
         if fault := name_fault(self.name):
             yield ConfigError(fault, key="name")
         for key, least, most in (
-            ("max_event_channels", 1, EVENT_CHANNELS_MAX),
+            ("max_event_channels", EVENT_CHANNELS_MIN, EVENT_CHANNELS_MAX),
             ("max_grant_frames", 1, GRANT_FRAMES_MAX),
             ("max_maptrack_frames", 0, MAPTRACK_FRAMES_MAX),
             ("max_grant_version", 1, 2),

@@ -30,6 +30,7 @@ ENDED_KEPT = 64
 DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
+STATS_FRESH_SECONDS = 0.05
 AUDIT_LINES = 1000
 
 
@@ -43,6 +44,10 @@ class NameInUse(ConfigError):
 
 class BadState(DomzeroError):
     """The domain is not in a state in which this can be done."""
+
+
+class NoAnswer(DomzeroError):
+    """The domain's worker process does not answer: it is stopped, or the host is overloaded."""
 
 
 class Manager:
@@ -243,12 +248,26 @@ class Manager:
         self.store.write(f"/local/domain/{record.domid}/memory/target", mib * 1024)
 
     async def refresh(self, record: Record) -> None:
-        """Asks the worker for the state and the time used; keeps what is known if it does not answer at once."""
+        """Asks the worker for the state and the time used; keeps what is known if it does not answer at once.
+
+        It is asked once for all who want to know at the same time, or soon after one another.
+        """
         if record.worker is None or record.state == DomainState.BUILDING or record.ending:
             return
-        with suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
-            stats = await asyncio.wait_for(record.worker.request(GetStats(), Stats), STATS_SECONDS)
+        if record.refreshing is None or record.refreshing.done():
+            if time.monotonic() - record.refreshed_mono < STATS_FRESH_SECONDS:
+                return
+            job = self._ask_stats(record, record.worker)
+            record.refreshing = asyncio.get_running_loop().create_task(job)
+        await asyncio.wait({record.refreshing}, timeout=STATS_SECONDS)
+
+    async def _ask_stats(self, record: Record, worker: WorkerHandle) -> None:
+        with suppress(DomzeroError):
+            stats = await worker.request(GetStats(), Stats)
+            if record.worker is not worker:
+                return
             record.cpu_ns = stats.cpu_ns
+            record.refreshed_mono = time.monotonic()
             is_up = stats.state in (DomainState.RUNNING, DomainState.BLOCKED)
             if is_up and not record.ended and record.state != DomainState.PAUSED:
                 record.state = stats.state
@@ -273,7 +292,10 @@ class Manager:
         try:
             return await asyncio.wait_for(record.worker.request(request, expected), ANSWER_SECONDS)
         except (TimeoutError, asyncio.TimeoutError):
-            raise DomzeroError(f"the worker of domain {record.name} does not answer") from None
+            raise NoAnswer(
+                f"the worker of domain {record.name}, process {record.worker.pid}, does not answer",
+                hint="`domzero destroy` ends it all the same",
+            ) from None
 
     def _check_runs(self, record: Record) -> None:
         if record.ended or record.ending or record.state == DomainState.BUILDING:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class Record:
     started_mono: float = 0.0
     """Of the monotonic clock."""
     cpu_ns: int = 0
+    refreshing: asyncio.Task[None] | None = None
+    """The question how the worker is, if it has not been answered yet."""
+    refreshed_mono: float = 0.0
+    """When it was answered last."""
     memory_target_mib: int = 0
     reboots: int = 0
     ending: bool = False

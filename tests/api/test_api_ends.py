@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import kernels
 import pytest
+from dom0_server import Server
 from waiting import until
 
 from domzero.abi.sched import ShutdownReason
@@ -59,3 +63,17 @@ def test_an_end_is_followed_by_the_same_thing(
     )
     assert here == there
     assert there[3:] == (boots, kept)
+
+
+def test_a_worker_that_does_not_answer_is_said_to_be_one_and_is_ended_all_the_same(
+    server: Server, create: Callable[..., dict[str, object]], api: httpx.Client
+) -> None:
+    pid = create("stiff")["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGSTOP)
+    response = api.post("/domains/stiff/pause")
+    assert (response.status_code, response.json()["code"]) == (504, "NO_ANSWER")
+    assert str(pid) in response.json()["detail"]
+    assert api.get("/domains/stiff").json()["exists"]
+    assert api.delete("/domains/stiff").status_code == 204
+    assert pid not in server.workers()

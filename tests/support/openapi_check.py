@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -34,27 +35,39 @@ class OpenApi:
 
     def check(self, request: httpx.Request, response: httpx.Response) -> None:
         """The operation, its status, media type and body must be in the document."""
-        path = request.url.path
-        template = next((t for t in self.document["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path)), None)
+        media = response.headers.get("content-type", "")
+        self.check_answer(request.method, request.url.path, response.status_code, media, response.content)
+
+    def template(self, path: str) -> str | None:
+        """The path of the document that a request's path, decoded, is one of."""
+        return next((t for t in self.document["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path)), None)
+
+    def check_answer(self, method: str, path: str, status: int, media: str, body: bytes) -> None:
+        """The same, of an answer's parts.
+
+        :param path: decoded.
+        :param media: its Content-Type.
+        """
+        template = self.template(path)
         if template is None:
-            assert response.status_code == 404, f"{path} is not in the document"
+            assert status == 404, f"{path!r} is not in the document, and the answer is {status}"
             return
-        method = request.method.lower()
+        method = method.lower()
         operation = self.document["paths"][template].get(method)
         if operation is None:
-            assert response.status_code == 405
+            assert status == 405, f"{method} {template} is not in the document, and the answer is {status}"
             return
         self.seen.add((method, template))
-        described = operation["responses"].get(str(response.status_code))
-        assert described is not None, f"{method} {template} answers {response.status_code}, which is not described"
+        described = operation["responses"].get(str(status))
+        assert described is not None, f"{method} {template} answers {status}, which is not described: {body[:500]!r}"
         content = described.get("content")
         if not content:
-            assert response.content == b""
+            assert body == b""
             return
-        media = response.headers["content-type"].partition(";")[0]
+        media = media.partition(";")[0]
         assert media in content, f"{method} {template}: {media}"
         if media.endswith("json"):
-            self.validate(response.json(), content[media]["schema"], f"{method} {template}")
+            self.validate(json.loads(body), content[media]["schema"], f"{method} {template}")
 
     def validate(self, value: Json, schema: Json, where: str) -> None:
         """One value against one schema."""

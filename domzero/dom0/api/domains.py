@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -21,14 +21,17 @@ from domzero.errors import ConfigError, DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
 
+ASKED: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (404, 409, 504)}
+"""What a request that the domain's worker is asked for can lead to."""
 
-def get_manager(request: Request) -> Manager:
+
+async def get_manager(request: Request) -> Manager:  # async, as all of these: FastAPI calls others in threads
     """The one manager of the application."""
     manager: Manager = request.app.state.manager
     return manager
 
 
-def get_tasks(request: Request) -> Tasks:
+async def get_tasks(request: Request) -> Tasks:
     """The tasks of the application."""
     tasks: Tasks = request.app.state.tasks
     return tasks
@@ -38,7 +41,7 @@ ManagerDep = Annotated[Manager, Depends(get_manager)]
 Key = Annotated[str, Path(description="uuid, name or domid", max_length=200)]
 
 
-def get_record(domain: Key, manager: ManagerDep) -> Record:
+async def get_record(domain: Key, manager: ManagerDep) -> Record:
     """The domain in the path; 404."""
     return manager.find(domain)
 
@@ -92,7 +95,7 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
     return await info(manager, record)
 
 
-@router.patch("/domains/{domain}", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.patch("/domains/{domain}", responses=ASKED)
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
     """Changes name, memory target or state: all that is asked for, or nothing."""
     for field in body.model_fields_set:
@@ -131,21 +134,21 @@ async def destroy_domain(record: RecordDep, manager: ManagerDep) -> None:
     await manager.destroy(record)
 
 
-@router.post("/domains/{domain}/pause", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.post("/domains/{domain}/pause", responses=ASKED)
 async def pause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
     """Stops its vCPUs."""
     await manager.pause(record)
     return await info(manager, record)
 
 
-@router.post("/domains/{domain}/unpause", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.post("/domains/{domain}/unpause", responses=ASKED)
 async def unpause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
     """Lets its vCPUs go on."""
     await manager.unpause(record)
     return await info(manager, record)
 
 
-@router.get("/domains/{domain}/audit", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.get("/domains/{domain}/audit", responses=ASKED)
 async def audit_domain(record: RecordDep, manager: ManagerDep) -> AuditInfo:
     """Lets its hypervisor count all references, event channels and grants again."""
     return AuditInfo(problems=await manager.audit(record))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from domzero.dom0.config import (
     EVENT_CHANNELS_MAX,
+    EVENT_CHANNELS_MIN,
     GRANT_FRAMES_MAX,
     MAPTRACK_FRAMES_MAX,
     MEMORY_MAX_MIB,
@@ -66,7 +67,7 @@ class DomainCreate(Model):
     on_crash: Action = Action.DESTROY
     on_watchdog: Action = Action.DESTROY
     max_event_channels: Annotated[
-        int, Field(strict=True, ge=1, le=EVENT_CHANNELS_MAX, description="The highest port.")
+        int, Field(strict=True, ge=EVENT_CHANNELS_MIN, le=EVENT_CHANNELS_MAX, description="The highest port.")
     ] = 1023
     max_grant_frames: Annotated[int, Field(strict=True, ge=1, le=GRANT_FRAMES_MAX)] = 64
     max_maptrack_frames: Annotated[int, Field(strict=True, ge=0, le=MAPTRACK_FRAMES_MAX)] = 1024

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
-from domzero.dom0.manager import BadState, NameInUse, NotFound
+from domzero.dom0.manager import BadState, NameInUse, NoAnswer, NotFound
 from domzero.dom0.names import shown
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
@@ -34,6 +34,7 @@ _STATUS: list[tuple[type[DomzeroError], int, str]] = [
     (NotFound, 404, "HANDLE_INVALID"),
     (NameInUse, 409, "DUPLICATE_VM"),
     (BadState, 409, "VM_BAD_POWER_STATE"),
+    (NoAnswer, 504, "NO_ANSWER"),
     (ResourceError, 409, "HOST_NOT_ENOUGH_FREE_MEMORY"),
     (ImageError, 422, "INVALID_IMAGE"),
     (ConfigError, 422, "INVALID_VALUE"),
@@ -50,6 +51,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (409, "It cannot be done in this state, or the name is taken."),
         (413, "The body is larger than any request needs."),
         (422, "A field is wrong; `errors` says which."),
+        (504, "The domain's worker process does not answer in time."),
     )
 }
 
