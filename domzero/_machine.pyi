@@ -23,6 +23,10 @@ class MachineBug(Exception):
     """The machine panicked: a bug of ours, told by its text. The domain that met it is to be crashed: its vCPU refuses
     to run, and to do anything else for the guest."""
 
+class Preempted(Exception):
+    """There is more to do than one round. What has been done is kept: the same call goes on with it, after others had
+    their turn. In a hypercall: it is made again, as a continuation."""
+
 class XenRefused(Exception):
     """What was asked for is refused, as Xen would refuse it: the guest sees `-errno`. args: (errno, its name)."""
 
@@ -175,14 +179,19 @@ class Domain:
         """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them."""
     def release(self, mfn: int) -> None:
         """Drops the allocation reference (memory_op decrease_reservation); the frame is freed with its last reference.
-        XenRefused: EINVAL."""
+        A tree of page tables that goes with it is left to `settle`. XenRefused: EINVAL."""
+    @property
+    def owes(self) -> bool:
+        """Whether page tables wait to be taken down. A vCPU does that before it executes guest code."""
+    def settle(self) -> None:
+        """Takes them down. Preempted."""
     def share_hypervisor_frames(self, count: int) -> list[int]:
         """Zeroed frames of the hypervisor (shared_info, grant table) that this domain may map, also writable."""
     def m2p_set(self, mfn: int, pfn: int) -> None:
         """XenRefused: EINVAL when the frame is not the domain's."""
     def get_ref(self, mfn: int, *, writable: bool) -> None:
         """Takes a reference (and a writable type reference) on a frame this domain owns, for a grant or a backend.
-        XenRefused: EINVAL."""
+        XenRefused: EINVAL; EBUSY for one of page tables that are being taken down."""
     def put_ref(self, mfn: int, *, writable: bool) -> None: ...
     def outside_refs(self) -> list[tuple[int, int, int]]:
         """References of get_ref that are not given back: (mfn, plain ones, writable ones), in order. For audits."""
@@ -241,12 +250,13 @@ class Vcpu:
     def set_vcpu_info(self, maddr: int) -> None:
         """Where evtchn_upcall_pending / evtchn_upcall_mask of this vCPU are."""
     def set_base(self, kind: Base, mfn: int) -> None:
-        """Installs a top-level page table (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR), validated. XenRefused: EINVAL."""
+        """Installs a top-level page table (MMUEXT_NEW_BASEPTR, NEW_USER_BASEPTR), validated. XenRefused: EINVAL.
+        Preempted."""
     def get_base(self, kind: Base) -> int: ...
     def set_segment_base(self, which: int, base: int) -> None:
         """SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SEL. XenRefused: EINVAL."""
     def set_gdt(self, mfns: list[int], entries: int) -> None:
-        """XenRefused: EINVAL."""
+        """XenRefused: EINVAL. Preempted."""
     def set_ldt(self, va: int, entries: int) -> None:
         """XenRefused: EINVAL."""
     def set_cr0_ts(self, ts: bool) -> None: ...
@@ -290,6 +300,7 @@ class Vcpu:
         """The iret hypercall, when it comes in a multicall: None, or why the domain crashes."""
     def load_fpu(self, image: bytes) -> None:
         """x87, MXCSR and vector registers from the 512 bytes of fxsave."""
+    # Of these, Preempted too.
     def update_va_mapping(self, va: int, value: int, flags: int) -> None: ...
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None: ...
     def update_descriptor(self, maddr: int, descriptor: int) -> None: ...

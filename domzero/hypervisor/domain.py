@@ -86,6 +86,8 @@ class Domain:
     vm_assist: int = 0
     pause_count: int = 1
     is_dying: bool = False
+    is_torn_down: bool = False
+    """Everything is given back but its frames."""
     shutdown_code: int | None = None
     """Why the domain has stopped, once it has: a ShutdownReason, or a number of 8 bits that is none."""
     latched_code: int | None = None
@@ -335,8 +337,9 @@ class Domain:
                 vcpu.thread = None
         self.back_ends.stop()
 
-    def teardown(self) -> int:
-        """Gives everything back; used by `Host.destroy_domain`. Returns frames that others still refer to."""
+    def teardown(self) -> None:
+        """Gives everything back but the frames, which `hw.destroy` does; used by `Host.destroy_domain`."""
+        self.is_torn_down = True
         self.evtchn.close_all()
         self.maptrack.release_all()
         self.grants.release_all()
@@ -345,4 +348,3 @@ class Domain:
         if self.pirq_eoi_mfn is not None:
             self.hw.put_ref(self.pirq_eoi_mfn, writable=True)
             self.pirq_eoi_mfn = None
-        return self.hw.destroy()

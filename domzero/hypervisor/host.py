@@ -102,17 +102,24 @@ class Host(Platform):
     def destroy_domain(self, domain: Domain) -> int:
         """Stops the domain's vCPUs and gives back its frames, ports, grants and threads.
 
-        Not with `lock` held, and not from a vCPU's thread: it waits for these threads.
+        Not with `lock` held, and not from a vCPU's thread: it waits for these threads. Taking down all page tables of a
+        large domain takes long: `lock` is not held meanwhile.
 
-        :returns: frames that others still refer to.
+        :returns: frames that others still refer to; 0 when another thread destroys it.
         """
         domain.stop_threads()
         with self.lock:
             if self.domains.get(domain.domid) is not domain:
                 return 0
-            left = domain.teardown()
+            if domain.is_torn_down:
+                self.quiet.wait_for(lambda: self.domains.get(domain.domid) is not domain)
+                return 0
+            domain.teardown()
+        left = domain.hw.destroy()
+        with self.lock:
             del self.domains[domain.domid]
-            return left
+            self.quiet.notify_all()
+        return left
 
     def close(self) -> None:
         """Destroys every domain and lets go of machine memory."""

@@ -62,6 +62,7 @@ def load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
     """Checks a context and loads it into a vCPU that has not run yet.
 
     :raises XenError: EINVAL; the vCPU may keep part of the state but stays uninitialised.
+    :raises Preempted: its page tables are not validated yet; it is to be called again.
     """
     try:
         _load(vcpu, context)
@@ -86,13 +87,13 @@ def _load(vcpu: "Vcpu", context: vcpu_guest_context) -> None:
         raise XenError(Errno.EINVAL)  # applications need page tables
     if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY:
         raise XenError(Errno.EINVAL)
-    _load_registers(vcpu, context)
-    _load_tables(vcpu, context)
-    _load_callbacks(vcpu, context)
-    # Page tables last: nothing above depends on them, and this is what fails for a hostile context.
+    # Page tables first: they may take many rounds, each of which begins anew here.
     vcpu.hw.set_base(Base.KERNEL, xen_cr3_to_pfn(context.ctrlreg[3], is_32bit=is_32bit))
     if not is_32bit and context.ctrlreg[1]:
         vcpu.hw.set_base(Base.USER, xen_cr3_to_pfn(context.ctrlreg[1]))
+    _load_registers(vcpu, context)
+    _load_tables(vcpu, context)
+    _load_callbacks(vcpu, context)
     vcpu.hw.set_cr0_ts(bool(context.ctrlreg[0] & X86_CR0_TS))
 
 

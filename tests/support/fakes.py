@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domzero import _machine
-from domzero._machine import Base, Callback, FrameType, GuestFault, XenRefused
+from domzero._machine import Base, Callback, FrameType, GuestFault, Preempted, XenRefused
 from domzero.abi.errno import Errno
 
 PAGE = 4096
@@ -109,6 +109,10 @@ class FakeDomain:
         self.page_tables: set[int] = set()
         """Frames that cannot be had writable."""
         self.destroyed = False
+        self.debts = 0
+        """Rounds that `settle` takes."""
+        self.debts_of: dict[int, int] = {}
+        """Those that the release of a frame leaves."""
 
     @property
     def frames_owned(self) -> int:
@@ -134,11 +138,21 @@ class FakeDomain:
                 return base
         return None
 
+    @property
+    def owes(self) -> bool:
+        return self.debts > 0
+
+    def settle(self) -> None:
+        if self.debts:
+            self.debts -= 1
+            raise Preempted
+
     def release(self, mfn: int) -> None:
         if self.machine.owners.get(mfn) != self.domid:
             raise refusal()
         del self.machine.owners[mfn]
         self.machine.free.append(mfn)
+        self.debts += self.debts_of.pop(mfn, 0)
 
     def share_hypervisor_frames(self, count: int) -> list[int]:
         mfns = self._take(count)
@@ -213,6 +227,8 @@ class FakeVcpu:
     nmis: int = 0
     base_refusal: XenRefused | None = None
     """What set_base raises."""
+    rounds: int = 0
+    """How often what may take several rounds raises Preempted first."""
 
     # --- tests' side
 
@@ -273,7 +289,13 @@ class FakeVcpu:
     def get_base(self, kind: Base) -> int:
         return self.bases[kind]
 
+    def _take_a_round(self) -> None:
+        if self.rounds:
+            self.rounds -= 1
+            raise Preempted
+
     def set_base(self, kind: Base, mfn: int) -> None:
+        self._take_a_round()
         if self.base_refusal is not None:
             raise self.base_refusal
         self.bases[kind] = mfn
@@ -335,6 +357,7 @@ class FakeVcpu:
         self.calls.append(("set_segment_base", which, base))
 
     def set_gdt(self, mfns: list[int], entries: int) -> None:
+        self._take_a_round()
         self.calls.append(("set_gdt", mfns, entries))
 
     def set_ldt(self, va: int, entries: int) -> None:

@@ -7,6 +7,7 @@ use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::bug::{caught, Bug};
 use domzero_machine::clock::Clock;
+use domzero_machine::frames::MmError;
 use domzero_machine::random::RandomSource;
 use domzero_machine::shared::Caller;
 use domzero_machine::Mfn;
@@ -49,6 +50,13 @@ pyo3::create_exception!(
     "The machine refuses what was asked for: `errno` is Xen's number."
 );
 
+pyo3::create_exception!(
+    _machine,
+    Preempted,
+    PyException,
+    "There is more to do than one round: the same call goes on, after others had their turn."
+);
+
 /// The exception for a refusal.
 pub fn refused(errno: Errno) -> PyErr {
     Python::attach(|py| {
@@ -69,6 +77,14 @@ pub fn bug(b: Bug) -> PyErr {
 /// Does what a guest or a back end asked for; a panic in it is a bug of ours.
 fn work<R>(f: impl FnOnce() -> R) -> PyResult<R> {
     caught(f).map_err(bug)
+}
+
+/// The exception for a part of an operation that does not end it.
+pub fn not_done(e: MmError) -> PyErr {
+    match e {
+        MmError::Errno(errno) => refused(errno),
+        MmError::Preempted => Preempted::new_err(()),
+    }
 }
 
 /// The same for what may be refused.
@@ -241,7 +257,19 @@ impl Domain {
     }
 
     fn release(&self, mfn: u64) -> PyResult<()> {
-        request(|| self.0.release(Mfn(mfn), Caller::Host))
+        request(|| self.0.give_back(Mfn(mfn), Caller::Host))
+    }
+
+    #[getter]
+    fn owes(&self) -> bool {
+        self.0.owes()
+    }
+
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.0.owes() {
+            return Ok(());
+        }
+        work(|| py.detach(|| self.0.settle(Caller::Host)))?.map_err(not_done)
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
@@ -255,8 +283,8 @@ impl Domain {
     }
 
     #[pyo3(signature = (mfn, *, writable))]
-    fn get_ref(&self, mfn: u64, writable: bool) -> PyResult<()> {
-        request(|| self.0.get_ref(Mfn(mfn), writable))
+    fn get_ref(&self, py: Python<'_>, mfn: u64, writable: bool) -> PyResult<()> {
+        request(|| py.detach(|| self.0.get_ref(Mfn(mfn), writable)))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
@@ -271,12 +299,12 @@ impl Domain {
             .collect()
     }
 
-    fn host_mapped(&self, mfn: u64) -> PyResult<()> {
-        work(|| self.0.host_mapped(Mfn(mfn)))
+    fn host_mapped(&self, py: Python<'_>, mfn: u64) -> PyResult<()> {
+        work(|| py.detach(|| self.0.host_mapped(Mfn(mfn))))
     }
 
-    fn hold(&self, mfn: u64) -> PyResult<()> {
-        request(|| self.0.hold(Mfn(mfn)))
+    fn hold(&self, py: Python<'_>, mfn: u64) -> PyResult<()> {
+        request(|| py.detach(|| self.0.hold(Mfn(mfn))))
     }
 
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {

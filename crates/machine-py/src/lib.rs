@@ -27,7 +27,7 @@ mod _machine {
     };
     #[pymodule_export]
     use super::host::{
-        Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, VcpuRunning, XenRefused,
+        Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, Preempted, VcpuRunning, XenRefused,
     };
     #[pymodule_export]
     use super::vcpu::Vcpu;

@@ -3,13 +3,13 @@
 
 use crate::enums::{self, Base};
 use crate::exit::to_python;
-use crate::host::{bug, refused, GuestFault, MachineBug, VcpuRunning};
+use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::bug::caught;
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
-use domzero_machine::frames::GrantAddress;
+use domzero_machine::frames::{GrantAddress, MmResult};
 use domzero_machine::mmu::walk;
 use domzero_machine::pv::mmu_ops::Outcome;
 use domzero_machine::pv::{self, Callback, TrapGate};
@@ -80,6 +80,11 @@ impl Vcpu {
     /// The same for what may be refused: `XenRefused`.
     fn request<R>(&self, f: impl FnOnce(&mut pv::Vcpu) -> Result<R, Errno>) -> PyResult<R> {
         self.work(f)?.map_err(refused)
+    }
+
+    /// The same for what may take more than one round: `Preempted` then. Without the interpreter's lock.
+    fn part(&self, py: Python<'_>, f: impl FnOnce(&mut pv::Vcpu) -> MmResult + Send) -> PyResult<()> {
+        self.work(|v| py.detach(|| f(v)))?.map_err(not_done)
     }
 
     fn read_register(v: &pv::Vcpu, name: &str) -> Option<u64> {
@@ -249,8 +254,9 @@ impl Vcpu {
         Ok(())
     }
 
-    fn set_base(&self, kind: Base, mfn: u64) -> PyResult<()> {
-        self.request(|v| v.new_base(kind == Base::Kernel, Mfn(mfn)))
+    fn set_base(&self, py: Python<'_>, kind: Base, mfn: u64) -> PyResult<()> {
+        let kernel = kind == Base::Kernel;
+        self.part(py, |v| v.new_base_part(kernel, Mfn(mfn)))
     }
 
     fn get_base(&self, kind: Base) -> PyResult<u64> {
@@ -261,9 +267,9 @@ impl Vcpu {
         self.request(|v| v.set_segment_base(which, base))
     }
 
-    fn set_gdt(&self, mfns: Vec<u64>, entries: u32) -> PyResult<()> {
+    fn set_gdt(&self, py: Python<'_>, mfns: Vec<u64>, entries: u32) -> PyResult<()> {
         let mfns: Vec<Mfn> = mfns.into_iter().map(Mfn).collect();
-        self.request(|v| v.set_gdt(&mfns, entries))
+        self.part(py, |v| v.set_gdt(&mfns, entries))
     }
 
     fn set_ldt(&self, va: u64, entries: u32) -> PyResult<()> {
@@ -435,16 +441,23 @@ impl Vcpu {
         self.work(|v| v.load_fpu(image))
     }
 
-    fn update_va_mapping(&self, va: u64, value: u64, flags: u64) -> PyResult<()> {
-        self.request(|v| v.update_va_mapping(va, value, flags, None))
+    fn update_va_mapping(&self, py: Python<'_>, va: u64, value: u64, flags: u64) -> PyResult<()> {
+        self.part(py, |v| v.update_va_mapping(va, value, flags, None))
     }
 
-    fn update_va_mapping_otherdomain(&self, va: u64, value: u64, flags: u64, domid: u16) -> PyResult<()> {
-        self.request(|v| v.update_va_mapping(va, value, flags, Some(domid)))
+    fn update_va_mapping_otherdomain(
+        &self,
+        py: Python<'_>,
+        va: u64,
+        value: u64,
+        flags: u64,
+        domid: u16,
+    ) -> PyResult<()> {
+        self.part(py, |v| v.update_va_mapping(va, value, flags, Some(domid)))
     }
 
-    fn update_descriptor(&self, maddr: u64, descriptor: u64) -> PyResult<()> {
-        self.request(|v| v.update_descriptor(maddr, descriptor))
+    fn update_descriptor(&self, py: Python<'_>, maddr: u64, descriptor: u64) -> PyResult<()> {
+        self.part(py, |v| v.update_descriptor(maddr, descriptor))
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {

@@ -110,6 +110,11 @@ impl<'a> Caller<'a> {
         matches!(self, Caller::Vcpu(me) if std::ptr::eq(me, vcpu))
     }
 
+    /// Whether its vCPU has something else to do first: an event to look at, or to stop.
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Caller::Vcpu(me) if me.is_wanted())
+    }
+
     /// Before waiting for others: they may be waiting for this vCPU.
     pub fn leave_guest(self) -> Option<OutsideGuest<'a>> {
         match self {
@@ -120,6 +125,11 @@ impl<'a> Caller<'a> {
 }
 
 impl VcpuShared {
+    /// Whether long work gives way: there may be an event to deliver, or it is to stop.
+    pub fn is_wanted(&self) -> bool {
+        self.attention.load(Ordering::SeqCst) & (attention::EVENT | attention::STOP) != 0
+    }
+
     /// True while the vCPU's thread may use translations: a holder of the memory lock waits for it in `Machine::purge`.
     pub fn in_guest(&self) -> bool {
         self.in_guest.load(Ordering::SeqCst)

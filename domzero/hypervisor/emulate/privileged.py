@@ -23,7 +23,10 @@ Raised = int | None
 
 def emulate(vcpu: "Vcpu", insn: "_machine.ExitPrivileged") -> None:
     """Emulates one instruction and moves past it, or gives the guest the exception it asked for."""
-    vector = EXECUTE[type(insn)](vcpu, insn)
+    try:
+        vector = EXECUTE[type(insn)](vcpu, insn)
+    except _machine.Preempted:
+        return  # a new CR3: the instruction is made again
     if vector is None:
         vcpu.hw.skip(insn.length)
         return

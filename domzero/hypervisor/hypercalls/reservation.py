@@ -100,6 +100,7 @@ def _release(vcpu: "Vcpu", mfn: int) -> bool:
 @memory_op.sub(MemoryOp.XENMEM_increase_reservation)
 def increase_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
     """More frames; their numbers are stored."""
+    vcpu.domain.hw.settle()
     found = _extents(vcpu, start, arg)
     if found is None:
         return start
@@ -125,6 +126,7 @@ def increase_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
 @memory_op.sub(MemoryOp.XENMEM_populate_physmap)
 def populate_physmap(vcpu: "Vcpu", start: int, arg: int) -> int:
     """More frames at given pseudo-physical numbers, which their machine numbers replace."""
+    vcpu.domain.hw.settle()
     found = _extents(vcpu, start, arg)
     if found is None:
         return start
@@ -155,7 +157,8 @@ def populate_physmap(vcpu: "Vcpu", start: int, arg: int) -> int:
 
 @memory_op.sub(MemoryOp.XENMEM_decrease_reservation)
 def decrease_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
-    """Gives frames back."""
+    """Gives frames back. With a table that was pinned goes its tree: that is a round of its own, or several."""
+    vcpu.domain.hw.settle()
     found = _extents(vcpu, start, arg)
     if found is None:
         return start
@@ -173,6 +176,8 @@ def decrease_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
             if mfn >> 64 or not _release(vcpu, mfn):
                 return done
         done += 1
+        if vcpu.domain.hw.owes:
+            raise Continuation(MemoryOp.XENMEM_decrease_reservation | done << MEMOP_EXTENT_SHIFT, arg)
     return _finish(MemoryOp.XENMEM_decrease_reservation, arg, reservation, done, end)
 
 
@@ -181,6 +186,7 @@ def exchange(vcpu: "Vcpu", start: int, arg: int) -> int:
     """Gives extents back and takes others, of another size perhaps, in their place."""
     if start:
         return -Errno.EINVAL
+    vcpu.domain.hw.settle()
     exch = guest_memory.copy_in(vcpu, xen_memory_exchange, arg)
     counted_at = arg + offset_of(type(exch), "nr_exchanged")
     try:

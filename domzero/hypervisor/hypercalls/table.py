@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
-from domzero._machine import GuestFault, XenRefused
+from domzero._machine import GuestFault, Preempted, XenRefused
 from domzero.abi.errno import Errno
 from domzero.abi.layout import Wire, sizeof
 from domzero.abi.xen import Hypercall
@@ -30,7 +30,11 @@ class State(Enum):
 
 
 class Continuation(Exception):
-    """A long operation stops here, so that events are delivered, and goes on with other arguments."""
+    """A long operation stops here, so that events are delivered, and goes on with other arguments.
+
+    `Preempted` of the machine does the same with the arguments as they are: what it has done by then is kept there. So
+    a handler changes nothing of its own before it has the machine's answer.
+    """
 
     def __init__(self, *args: int) -> None:
         super().__init__(*args)
@@ -221,6 +225,8 @@ def answer(vcpu: "Vcpu", row: Operation, args: list[int]) -> int:
     """Answers a call of `row` as if nobody intercepted it; for those who do. Continuations go through."""
     try:
         return row.call(vcpu, args)
+    except Preempted:
+        raise Continuation from None
     except (XenError, XenRefused) as error:
         return -error.errno
     except GuestFault:
@@ -238,6 +244,8 @@ def call(vcpu: "Vcpu", nr: int, args: tuple[int, ...]) -> int:
     try:
         cut = row.truncate(args, vcpu.domain.is_32bit)
         rc = row.call(vcpu, cut) if vcpu.domain.intercept is None else vcpu.domain.intercept(vcpu, row, cut)
+    except Preempted:
+        raise Continuation from None
     except (XenError, XenRefused) as error:
         rc = -error.errno
     except GuestFault:

@@ -231,7 +231,7 @@ def test_the_acknowledgement_page_is_one_writable_frame_of_the_guest(domain: Any
     assert physdev(vcpu, 28, struct.pack("<Q", first)) == 0
     assert physdev(vcpu, 17, struct.pack("<Q", second)) == -Errno.EBUSY
     assert domain.hw.refs == {(first, True): 1}
-    domain.teardown()
+    assert domain.host.destroy_domain(domain) == 0
     assert domain.hw.refs == {}
 
 

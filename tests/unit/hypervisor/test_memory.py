@@ -12,7 +12,7 @@ from domzero.abi.errno import Errno
 from domzero.abi.layout import layout_for
 from domzero.abi.memory import MemoryOp
 from domzero.abi.xen import DOMID_SELF, Hypercall
-from domzero.hypervisor.hypercalls import reservation
+from domzero.hypervisor.hypercalls import dispatch, reservation
 
 EVERY_OP = list(MemoryOp)
 
@@ -40,6 +40,31 @@ def test_decrease_gives_frames_back(domain: Any, vcpu: Any) -> None:
     owned = domain.hw.frames_owned
     assert memory_op(vcpu, MemoryOp.XENMEM_decrease_reservation, reserve(vcpu, list_va, 3)) == 3
     assert domain.hw.frames_owned == owned - 3 + 1  # the argument itself took one
+
+
+def test_what_a_released_table_leaves_is_taken_down_before_decrease_goes_on(domain: Any, vcpu: Any) -> None:
+    mfns = domain.hw.alloc(3)
+    domain.hw.debts_of = {mfns[0]: 2, mfns[2]: 1}
+    list_va = longs(vcpu, *mfns)
+    arg = vcpu.hw.place(reserve(vcpu, list_va, 3))
+    owned = domain.hw.frames_owned
+    rounds = []
+    command, nr = int(MemoryOp.XENMEM_decrease_reservation), int(Hypercall.HYPERVISOR_memory_op)
+    vcpu.hw.restarted = True
+    while vcpu.hw.restarted:
+        vcpu.hw.restarted = False
+        dispatch(vcpu, nr, (command, arg, 0, 0, 0, 0))
+        command = vcpu.hw.regs.get("rdi", command)
+        rounds.append((owned - domain.hw.frames_owned, domain.hw.debts))
+    assert rounds == [(1, 2), (1, 1), (1, 0), (3, 1), (3, 0), (3, 0)]
+    assert vcpu.hw.result == 3
+
+
+@pytest.mark.parametrize("command", [MemoryOp.XENMEM_populate_physmap, MemoryOp.XENMEM_increase_reservation])
+def test_frames_that_are_about_to_be_free_count_as_free(domain: Any, vcpu: Any, command: MemoryOp) -> None:
+    domain.hw.debts = 2
+    assert memory_op(vcpu, command, reserve(vcpu, longs(vcpu, 0x100), 1)) == 1
+    assert domain.hw.debts == 0
 
 
 def test_decrease_stops_at_a_frame_that_is_not_the_guests(domain: Any, vcpu: Any) -> None:

@@ -56,6 +56,16 @@ def test_a_refused_instruction_is_a_general_protection_fault_with_an_error_code(
     assert vcpu.has_injected
 
 
+def test_a_load_of_cr3_is_made_again_until_the_page_tables_are_validated(vcpu: Any) -> None:
+    vcpu.hw.rounds = 2
+    vcpu.hw.regs["rax"] = 0x55000
+    for _ in range(2):
+        privileged.emulate(vcpu, _machine.ExitMovToCr(3, "rax", 3))
+        assert (vcpu.hw.skipped, vcpu.hw.injected, vcpu.hw.bases[Base.KERNEL]) == (0, [], 0)
+    privileged.emulate(vcpu, _machine.ExitMovToCr(3, "rax", 3))
+    assert (vcpu.hw.skipped, vcpu.hw.bases[Base.KERNEL]) == (3, 0x55)
+
+
 def test_cr0_shows_a_running_processor_and_only_ts_can_change(vcpu: Any) -> None:
     assert mov_from_cr(vcpu, 0, "rbx") is None
     assert vcpu.hw.regs["rbx"] == cpuid.CR0_VALUE

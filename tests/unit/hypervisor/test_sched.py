@@ -322,6 +322,15 @@ def test_initialise_loads_the_whole_fpu_image_when_told_so(domain: Any, vcpu: An
     assert ("load_fpu", image) in domain.vcpus[1].hw.calls
 
 
+def test_initialise_is_made_again_until_the_page_tables_are_validated(domain: Any, vcpu: Any) -> None:
+    hw = domain.vcpus[1].hw
+    hw.rounds = 3
+    before = domain.hypercall_counts["vcpu_op"]
+    assert initialise(vcpu, 1, context()) == 0
+    assert domain.hypercall_counts["vcpu_op"] - before == 4
+    assert (hw.rounds, hw.bases[Base.KERNEL], domain.vcpus[1].is_initialised) == (0, 0x123, True)
+
+
 def test_initialise_refuses_page_tables_that_the_machine_refuses(domain: Any, vcpu: Any) -> None:
     domain.vcpus[1].hw.base_refusal = fakes.refusal()
     assert initialise(vcpu, 1, context()) == -Errno.EINVAL

@@ -253,7 +253,8 @@ impl Bare {
 
     fn trap(&mut self, trap: Trap) -> Outcome {
         match trap {
-            Trap::EndBlock => Outcome::Executed,
+            // No table of it is a guest's: no store is ever put off.
+            Trap::EndBlock | Trap::Again => Outcome::Executed,
             Trap::Fault(f) => self.raise(f, None),
             Trap::SoftInt { vector, len } => self.raise(Fault::new(vector), Some(len)),
             Trap::Priv { insn, .. } => self.privileged(insn),

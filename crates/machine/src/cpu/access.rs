@@ -443,6 +443,7 @@ impl Cpu {
             PtwrResult::Done { old } => Ok(Some(old >> shift & low)),
             PtwrResult::Fault => Err(fault.into()),
             PtwrResult::NotPageTable => Ok(None),
+            PtwrResult::Again => Err(Trap::Again),
         }
     }
 }

@@ -89,6 +89,8 @@ pub enum Trap {
     SoftInt { vector: u8, len: u8 },
     /// Something this engine cannot do yet: the domain is crashed with this text.
     Unsupported(&'static str),
+    /// The instruction is to be begun again, after what this vCPU is wanted for; `rip` is at it.
+    Again,
     /// `iret`-like change of the stream that the engine itself did: only ends the block.
     EndBlock,
 }

@@ -40,7 +40,8 @@ impl Mm {
                     out.push(format!("d{domid}: {m:?} is on the dead list without the mark"));
                 }
             }
-            for m in d.held.iter().chain(d.bases.values()).chain(d.descs.values()) {
+            let held = d.held.values().flat_map(|h| &h.tables).chain(&d.let_go);
+            for m in held.chain(d.bases.values()).chain(d.descs.values()) {
                 add(&mut want, *m, 1, 1, 0);
             }
             for m in &d.holds {

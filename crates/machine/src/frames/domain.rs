@@ -19,6 +19,8 @@ pub struct Domain {
     pub pt_generation: AtomicU64,
     /// Set by `destroy`: its vCPUs do not run any more (see `pv::Vcpu::run`).
     pub dying: AtomicBool,
+    /// Tables of it wait to be taken down: [`Domain::settle`]. Written with the memory lock held.
+    pub(super) owes: AtomicBool,
     /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
     /// can do with ports.
     pub pci_config_address: AtomicU32,
@@ -43,6 +45,7 @@ impl Domain {
             is_32bit,
             pt_generation: AtomicU64::new(0),
             dying: AtomicBool::new(!fresh),
+            owes: AtomicBool::new(false),
             pci_config_address: AtomicU32::new(0),
             rtc_index: AtomicU8::new(0),
             predecessors,

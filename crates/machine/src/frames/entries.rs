@@ -20,6 +20,8 @@ pub enum PtwrResult {
     Fault,
     /// The frame is no page table any more: walk again.
     NotPageTable,
+    /// Something else has to come first that this vCPU is wanted for: make the store again afterwards.
+    Again,
 }
 
 /// An emulated guest store to a live L1 table: `maddr` is the machine address of the entry (8-aligned; the caller merges
@@ -48,6 +50,7 @@ pub fn ptwr(
         match mm.ptwr_entry(mfn, index, upper_half, op) {
             Ok(r) => return r,
             // Rare: the frame that is to be mapped was a table until now, and much had to be devalidated.
+            Err(MmError::Preempted) if caller.is_wanted() => return PtwrResult::Again,
             Err(MmError::Preempted) => continue,
             Err(MmError::Errno(_)) => return PtwrResult::Fault,
         }

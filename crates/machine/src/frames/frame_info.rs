@@ -123,6 +123,20 @@ impl FrameInfo {
     }
 }
 
+/// Whose unfinished operation something is held for: a vCPU's, or the host's. A base pointer that is loaded for a vCPU is
+/// an operation beside those that it makes itself.
+pub(super) type Holder = (Option<u32>, Option<BaseKind>);
+
+/// What an operation that is not finished has validated in advance.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Each holds a reference and a type reference, so that the operation's continuation finds them done.
+    pub tables: Vec<Mfn>,
+    /// A conflict has made it let go of all it held. The next one is an error: trees that contradict themselves are not
+    /// validated for ever.
+    pub started_again: bool,
+}
+
 /// Which page-table base of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BaseKind {
@@ -136,13 +150,16 @@ pub struct DomMm {
     pub is_32bit: bool,
     /// No new reference to any of its frames is given out.
     pub dying: bool,
+    /// Destroyed, and no frame is its any more: forgotten with the last reference from outside.
+    pub(super) gone: bool,
     /// Frames allocated, those included that were released and are still mapped; not the hypervisor's shared ones.
     pub owned: u64,
     /// Tables whose type count fell to zero, still validated: devalidated in bounded steps.
     pub(super) dead: Vec<Mfn>,
-    /// Tables that an unfinished operation has validated: each holds a reference and a type reference, so that the
-    /// operation's continuation finds them done. Dropped when it ends.
-    pub(super) held: Vec<Mfn>,
+    /// What unfinished operations have validated in advance.
+    pub(super) held: BTreeMap<Holder, Held>,
+    /// Tables that were held, and are not needed any more: they keep their references until a step has time for them.
+    pub(super) let_go: Vec<Mfn>,
     /// Bases loaded by vCPUs.
     pub(super) bases: BTreeMap<(u32, BaseKind), Mfn>,
     /// Descriptor pages in use: GDT frames are slots 0..16, LDT pages from 16 on.
@@ -177,6 +194,13 @@ fn next_random(s: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+impl DomMm {
+    /// Whether tables wait to be taken down.
+    pub(super) fn owes(&self) -> bool {
+        !self.dead.is_empty() || !self.let_go.is_empty()
+    }
 }
 
 impl Mm {

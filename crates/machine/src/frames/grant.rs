@@ -35,7 +35,7 @@ impl Domain {
         bits: u64,
         caller: Caller<'_>,
     ) -> Result<(), Errno> {
-        ended(self.blocking(caller, |op| {
+        ended(self.part(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let entry = (mfn.maddr() & pte::ADDR) | (bits & !pte::ADDR) | pte::P | pte::A;
             op.mod_entry(table, index, entry, false, owner)
@@ -53,7 +53,7 @@ impl Domain {
         replace: Option<u64>,
         caller: Caller<'_>,
     ) -> Result<(), Errno> {
-        ended(self.blocking(caller, |op| {
+        ended(self.part(caller, |op| {
             let (table, index) = op.grant_entry(vcpu, at).ok_or(EINVAL)?;
             let old = op.entry(table, index);
             if !pte::present(old) || Mfn(pte::mfn(old)) != mfn || pte::writable(old) != writable {

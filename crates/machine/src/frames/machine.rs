@@ -2,6 +2,7 @@
 //! The machine: physical memory, frame table, and the vCPUs that may have to forget things.
 
 use super::code::CodeMap;
+use super::turns::Turns;
 use super::{flag, FrameInfo, FrameTable, Mm};
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::DomId;
@@ -21,6 +22,7 @@ pub struct Machine {
     pub(crate) random: RandomSource,
     /// Serialises every change of frame types, counts, owners and page tables. See [`Machine::lock_mm`].
     mm: Mutex<Mm>,
+    turns: Turns,
     m2p: (Mfn, u64),
     m2p_compat: (Mfn, u64),
     vcpus: RwLock<Vec<Weak<VcpuShared>>>,
@@ -56,6 +58,7 @@ impl Machine {
             clock,
             random: RandomSource::new(key),
             mm: Mutex::new(mm),
+            turns: Turns::default(),
             m2p,
             m2p_compat,
             vcpus,
@@ -78,14 +81,17 @@ impl Machine {
         list.push(Arc::downgrade(shared));
     }
 
-    /// Takes the memory lock. While a vCPU's thread waits for it, it counts as outside the guest: the holder may wait for
+    /// Takes the memory lock, after those who came before. While a vCPU's thread waits for it, it counts as outside the guest: the holder may wait for
     /// that in [`Machine::purge`].
     pub fn lock_mm(&self, caller: Caller<'_>) -> MmGuard<'_> {
-        if let Ok(guard) = self.mm.try_lock() {
-            return guard;
+        if !self.turns.any_waits() {
+            if let Ok(guard) = self.mm.try_lock() {
+                return guard;
+            }
         }
         let _outside = caller.leave_guest();
-        self.mm.lock().unwrap_or_else(|e| e.into_inner())
+        self.turns
+            .take(|| self.mm.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// Queues `p` on every vCPU and waits until each one that runs guest code has applied it. The caller's own vCPU

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A domain's memory, seen from the hypervisor: allocation, references from outside, bases, the end.
+//!
+//! What a guest can make long is done in parts: `Domain::part`. A part that returns `Preempted` is done again, after
+//! others had their turn.
 
 use super::domain::Domain;
 use super::flag;
@@ -13,6 +16,12 @@ use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
 use std::sync::atomic::Ordering;
 
+/// Holdings of the memory lock in one part of a guest's operation: others wait that long for what its caller holds.
+pub const HOLDINGS: u32 = 4;
+
+/// Frames that one holding of the lock looks through for an extent, or for what a dying domain owns.
+const LOOKED_AT: usize = 1 << 16;
+
 /// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
 const MAX_EXTENT_ORDER: u32 = 9;
 
@@ -24,21 +33,55 @@ pub(crate) fn ended(r: MmResult) -> Result<(), Errno> {
     })
 }
 
+/// Repeats the parts of an operation until it is done, and then those of `tail`.
+pub(crate) fn to_the_end(mut part: impl FnMut() -> MmResult, mut tail: impl FnMut() -> MmResult) -> MmResult {
+    let r = loop {
+        match part() {
+            Err(MmError::Preempted) => {}
+            r => break r,
+        }
+    };
+    while tail() == Err(MmError::Preempted) {}
+    r
+}
+
 impl Domain {
-    /// Runs an operation to its end, in as many holdings of the lock as that takes.
-    pub(crate) fn blocking(
-        &self,
-        caller: Caller<'_>,
-        mut f: impl FnMut(&mut Op<'_>) -> MmResult,
-    ) -> MmResult {
-        let r = loop {
-            match f(&mut self.op(caller)) {
-                Err(MmError::Preempted) => continue,
-                r => break r,
+    /// Runs an operation of the host's to its end, in as many holdings of the lock as that takes.
+    fn blocking(&self, caller: Caller<'_>, mut f: impl FnMut(&mut Op<'_>) -> MmResult) -> MmResult {
+        to_the_end(|| f(&mut self.op(caller)), || self.op(caller).tail())
+    }
+
+    /// Runs a part of an operation. What it has done is kept, and when it ends, what it leaves to be taken down is
+    /// owed: see [`Domain::settle`].
+    pub(crate) fn part(&self, caller: Caller<'_>, mut f: impl FnMut(&mut Op<'_>) -> MmResult) -> MmResult {
+        for _ in 0..HOLDINGS {
+            let mut op = self.op(caller);
+            match f(&mut op) {
+                Err(MmError::Preempted) => {}
+                r => {
+                    // `Preempted` is noted in `owes`.
+                    let _ = op.tail();
+                    return r;
+                }
             }
-        };
-        while self.op(caller).tail().is_err() {}
-        r
+        }
+        Err(MmError::Preempted)
+    }
+
+    /// Whether tables of this domain wait to be taken down. A vCPU does that before it executes guest code, so that a
+    /// guest sees the frames free that it has set free.
+    pub fn owes(&self) -> bool {
+        self.owes.load(Ordering::SeqCst)
+    }
+
+    /// Takes some of them down: `Preempted` when there are more.
+    pub fn settle(&self, caller: Caller<'_>) -> MmResult {
+        for _ in 0..HOLDINGS {
+            if !self.owes() || self.op(caller).drain().is_ok() {
+                return Ok(());
+            }
+        }
+        Err(MmError::Preempted)
     }
 
     /// `count` zeroed frames with the allocation reference; `None`, and no frame, when there are not so many.
@@ -123,8 +166,15 @@ impl Domain {
         self.op(Caller::Host).dom_mut().map_or(0, |d| d.owned)
     }
 
-    /// Drops the allocation reference (decrease_reservation), and the pin if there is one. `Err`: EINVAL.
+    /// Drops the allocation reference (decrease_reservation), and the pin if there is one; then takes down what that
+    /// leaves. `Err`: EINVAL.
     pub fn release(&self, mfn: Mfn, caller: Caller<'_>) -> Result<(), Errno> {
+        self.give_back(mfn, caller)?;
+        ended(self.blocking(caller, |_| Ok(())))
+    }
+
+    /// The same, leaving what is to be taken down to [`Domain::settle`].
+    pub fn give_back(&self, mfn: Mfn, caller: Caller<'_>) -> Result<(), Errno> {
         let mut op = self.op(caller);
         if !op.is_allocated_to(mfn, self.domid) {
             return Err(Errno::EINVAL);
@@ -134,13 +184,13 @@ impl Domain {
             f.state &= !state::ALLOCATED;
         }
         op.put_page(mfn);
-        drop(op);
-        ended(self.blocking(caller, |_| Ok(())))
+        Ok(())
     }
 
     /// Takes a reference (and a writable type reference) for a grant, a backend, or a structure the hypervisor writes.
+    /// `Err`: EINVAL; EBUSY for a frame of a page table that the guest is just having taken down, which is not waited for.
     pub fn get_ref(&self, mfn: Mfn, writable: bool) -> Result<(), Errno> {
-        ended(self.blocking(Caller::Host, |op| {
+        ended(self.part(Caller::Host, |op| {
             let domid = op.domid;
             if op.dom_mut().is_none_or(|d| d.dying) {
                 return Err(EINVAL);
@@ -172,7 +222,7 @@ impl Domain {
         if *e == (0, 0) {
             d.ext.remove(&mfn.0);
         }
-        let gone = d.dying && d.ext.is_empty();
+        let gone = d.gone && d.ext.is_empty();
         if writable {
             op.put_type(mfn);
         }
@@ -236,7 +286,7 @@ impl Domain {
     }
 
     /// Loads a base pointer, validating the table; `None` for no user base. The engine's own base is the
-    /// caller's business, and must be changed in `loaded`, before the old table may die.
+    /// caller's business, and must be changed in `loaded`, before the old table may die. In parts.
     pub fn set_base(
         &self,
         vcpu: u32,
@@ -244,8 +294,11 @@ impl Domain {
         mfn: Option<Mfn>,
         caller: Caller<'_>,
         mut loaded: impl FnMut(),
-    ) -> Result<(), Errno> {
-        ended(self.blocking(caller, |op| op.set_base(vcpu, kind, mfn, &mut loaded)))
+    ) -> MmResult {
+        self.part(caller, |op| {
+            op.base_kind = Some(kind);
+            op.set_base(vcpu, kind, mfn, &mut loaded)
+        })
     }
 
     /// The base pointer a vCPU has loaded.
@@ -253,16 +306,16 @@ impl Domain {
         self.op(Caller::Host).base(vcpu, kind)
     }
 
-    /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT.
-    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> Result<(), Errno> {
+    /// HYPERVISOR_set_gdt: `mfns` hold `entries` descriptors. No frames, no GDT. In parts.
+    pub fn set_gdt(&self, vcpu: u32, mfns: &[Mfn], entries: u32, caller: Caller<'_>) -> MmResult {
         if entries > FIRST_RESERVED_GDT_ENTRY || mfns.len() < entries.div_ceil(DESCRIPTORS_PER_FRAME) as usize
         {
-            return Err(Errno::EINVAL);
+            return Err(EINVAL);
         }
         let mfns = mfns
             .get(..entries.div_ceil(DESCRIPTORS_PER_FRAME) as usize)
             .unwrap_or(&[]);
-        ended(self.blocking(caller, |op| {
+        self.part(caller, |op| {
             let domid = op.domid;
             for (n, m) in mfns.iter().enumerate() {
                 if let Err(e) = op.get_page_and_type(*m, domid, Ty::SegDesc) {
@@ -278,15 +331,15 @@ impl Domain {
                     .extend(mfns.iter().enumerate().map(|(n, m)| ((vcpu, n as u8), *m)));
             }
             Ok(())
-        }))
+        })
     }
 
-    /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`.
-    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> Result<(), Errno> {
+    /// Takes page `page` of a vCPU's LDT into use, as a descriptor page, until `ldt_clear`. In parts.
+    pub fn ldt_map(&self, vcpu: u32, page: u8, mfn: Mfn, caller: Caller<'_>) -> MmResult {
         if page >= GDT_SLOTS {
-            return Err(Errno::EINVAL);
+            return Err(EINVAL);
         }
-        ended(self.blocking(caller, |op| {
+        self.part(caller, |op| {
             let domid = op.domid;
             op.get_page_and_type(mfn, domid, Ty::SegDesc)?;
             op.drop_descs(vcpu, GDT_SLOTS + page..GDT_SLOTS + page + 1);
@@ -294,7 +347,7 @@ impl Domain {
                 d.descs.insert((vcpu, GDT_SLOTS + page), mfn);
             }
             Ok(())
-        }))
+        })
     }
 
     /// The descriptor pages of a vCPU's LDT are not in use any more (MMUEXT_SET_LDT).
@@ -316,20 +369,9 @@ impl Domain {
         {
             return 0;
         }
-        let mut op = self.op(Caller::Host);
-        let domid = self.domid;
-        let mut left = 0;
-        for f in op.mm.info.iter_mut().filter(|f| f.owner == domid && f.refs > 0) {
-            f.owner = NO_OWNER;
-            left += 1;
-        }
-        // What `get_ref` gave out is still counted: the domain's number stays taken until all of it is back.
-        if let Some(d) = op.dom_mut() {
-            d.owned = 0;
-            if d.ext.is_empty() {
-                op.forget_domain();
-            }
-        }
+        // From here on no frame can become this domain's.
+        let (mut next, mut left) = (0, 0);
+        while self.op(Caller::Host).disown(&mut next, &mut left) {}
         left
     }
 }
@@ -419,6 +461,9 @@ impl Op<'_> {
     fn relinquish(&mut self, next: &mut usize) -> MmResult {
         let d = self.dom_mut().ok_or(EINVAL)?;
         d.dying = true;
+        for (_, mut held) in std::mem::take(&mut d.held) {
+            d.let_go.append(&mut held.tables);
+        }
         let bases = std::mem::take(&mut d.bases);
         let descs = std::mem::take(&mut d.descs);
         let holds = std::mem::take(&mut d.holds);
@@ -426,8 +471,9 @@ impl Op<'_> {
             self.put_page_and_type(m);
         }
         self.tail()?;
+        let end = next.saturating_add(LOOKED_AT);
         while *next < self.mm.info.len() {
-            if self.mm.to_free.len() >= FREES {
+            if self.mm.to_free.len() >= FREES || *next >= end {
                 return Err(MmError::Preempted);
             }
             let mfn = Mfn(*next as u64);
@@ -453,5 +499,33 @@ impl Op<'_> {
             }
         }
         self.tail()
+    }
+
+    /// The frames from `*next` on that a relinquished domain still has are nobody's; false when that was the last of
+    /// them.
+    fn disown(&mut self, next: &mut usize, left: &mut u64) -> bool {
+        let domid = self.domid;
+        let frames = self.mm.info.iter_mut().skip(*next).take(LOOKED_AT);
+        let mut found = 0;
+        for f in frames.filter(|f| f.owner == domid && f.refs > 0) {
+            f.owner = NO_OWNER;
+            found += 1;
+        }
+        if let Some(d) = self.dom_mut() {
+            d.owned = d.owned.saturating_sub(found);
+        }
+        *left += found;
+        *next += LOOKED_AT;
+        if *next < self.mm.info.len() {
+            return true;
+        }
+        // What `get_ref` gave out is still counted: the domain's number stays taken until all of it is back.
+        if let Some(d) = self.dom_mut() {
+            d.gone = true;
+            if d.ext.is_empty() {
+                self.forget_domain();
+            }
+        }
+        false
     }
 }

@@ -16,6 +16,7 @@ mod op;
 pub(crate) mod segdesc;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod types;
 
 pub use crate::abi::DomId;
@@ -25,6 +26,7 @@ pub use entries::{ptwr, PtwrResult};
 pub use frame_info::{state, BaseKind, FrameInfo, Mm, Ty, NO_OWNER};
 pub use grant::GrantAddress;
 pub use machine::{Machine, MmGuard};
+pub(crate) use memory::{ended, to_the_end};
 pub use op::{MmError, MmResult, Op};
 
 use crate::mem::{Mfn, PhysMem};

@@ -3,13 +3,13 @@
 
 use super::domain::Domain;
 use super::flag;
-use super::frame_info::{state, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
+use super::frame_info::{state, BaseKind, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::{Machine, MmGuard};
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::{DomId, Errno};
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Why an operation did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub struct Op<'a> {
     pub(super) mm: MmGuard<'a>,
     pub(super) caller: Caller<'a>,
     pub(super) generation: &'a AtomicU64,
+    owes: &'a AtomicBool,
+    /// The operation loads a base pointer on a vCPU's behalf, not in a call of its own.
+    pub(super) base_kind: Option<BaseKind>,
     pub(super) budget: u32,
 }
 
@@ -53,6 +56,8 @@ impl Domain {
             mm: self.machine.lock_mm(caller),
             caller,
             generation: &self.pt_generation,
+            owes: &self.owes,
+            base_kind: None,
             budget: BUDGET,
         }
     }
@@ -158,8 +163,12 @@ impl Op<'_> {
         self.machine.store_and_forget_code(maddr, data, self.caller);
     }
 
-    /// Gives back what the operation has set free.
+    /// Gives back what the operation has set free, and notes whether it leaves work.
     fn finish(&mut self) {
+        let owes = self.mm.dom(self.domid).is_some_and(DomMm::owes);
+        if self.owes.load(Ordering::Relaxed) != owes {
+            self.owes.store(owes, Ordering::SeqCst);
+        }
         if self.mm.to_free.is_empty() && self.mm.foreign.is_empty() {
             return;
         }

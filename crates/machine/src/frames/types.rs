@@ -3,17 +3,19 @@
 //!
 //! A table is either validated, every present entry holding its references, or it has no type: there is no state between
 //! that outlives one holding of the lock. Long operations are cut into steps by keeping whole validated children
-//! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames.
+//! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames. What an operation leaves of the
+//! latter is owed: the domain's vCPUs take it down before they execute guest code (`Domain::owes`).
 
-use super::frame_info::{state, FrameInfo, Ty};
+use super::frame_info::{state, FrameInfo, Holder, Ty};
 use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
 use super::{flag, segdesc};
 use crate::abi::pte;
 use crate::abi::DomId;
 use crate::mem::Mfn;
+use crate::shared::Caller;
 use std::sync::atomic::Ordering;
 
-/// Frames one holding of the lock may free, and held tables it may let go.
+/// Frames one holding of the lock may free, and tables that were held it may drop.
 pub(super) const FREES: usize = 256;
 const HELD: usize = 16384;
 
@@ -124,13 +126,29 @@ impl Op<'_> {
         Ok(())
     }
 
-    /// Gives up what only speeds up operations to come; true if there was anything, so that a conflict may be gone.
+    /// The key of what this operation holds.
+    fn holder(&self) -> Holder {
+        let vcpu = match self.caller {
+            Caller::Host => None,
+            Caller::Vcpu(me) => Some(me.vcpu_id.load(Ordering::Relaxed)),
+        };
+        (vcpu, self.base_kind)
+    }
+
+    /// Gives up what only speeds up operations to come, once in an operation; true if there was anything, so that a
+    /// conflict may be gone.
     fn relax(&mut self) -> MmResult<bool> {
-        let any = self
-            .dom_mut()
-            .is_some_and(|d| !d.held.is_empty() || !d.dead.is_empty());
+        let me = self.holder();
+        let Some(d) = self.dom_mut() else { return Ok(false) };
+        if !d.held.is_empty() && !d.held.entry(me).or_default().started_again {
+            d.held.entry(me).or_default().started_again = true;
+            for held in d.held.values_mut() {
+                d.let_go.append(&mut held.tables);
+            }
+        }
+        let any = d.owes();
         if any {
-            self.tail()?;
+            self.drain()?;
         }
         Ok(any)
     }
@@ -138,17 +156,28 @@ impl Op<'_> {
     /// Ends a (possibly continued) operation: what it had validated in advance stands by itself from now on, or dies.
     /// `Preempted` when something is left to do.
     pub(crate) fn tail(&mut self) -> MmResult {
+        let me = self.holder();
+        if let Some(d) = self.dom_mut().filter(|d| !d.held.is_empty()) {
+            if let Some(mut held) = d.held.remove(&me) {
+                d.let_go.append(&mut held.tables);
+            }
+        }
+        self.drain()
+    }
+
+    /// Takes down what nobody needs any more; `Preempted` when some is left.
+    pub(crate) fn drain(&mut self) -> MmResult {
         for _ in 0..HELD {
-            match self.dom_mut().and_then(|d| d.held.pop()) {
+            match self.dom_mut().and_then(|d| d.let_go.pop()) {
                 Some(m) => self.put_page_and_type(m),
-                None => return self.drain(),
+                None => return self.drain_dead(),
             }
         }
         Err(MmError::Preempted)
     }
 
     /// Devalidates dead tables; `Preempted` when some are left.
-    pub(super) fn drain(&mut self) -> MmResult {
+    fn drain_dead(&mut self) -> MmResult {
         while let Some(mfn) = self.dom_mut().and_then(|d| d.dead.pop()) {
             let r = match self.frame(mfn) {
                 Some(f) if f.type_count == 0 && f.ty.is_table() => self.devalidate(mfn),
@@ -290,7 +319,9 @@ impl Op<'_> {
             Some(f) if f.ty == Ty::L2Xen => f.type_count,
             _ => return false,
         };
-        let held = self.dom_mut().is_some_and(|d| d.held.contains(&child));
+        let held = self
+            .dom_mut()
+            .is_some_and(|d| d.held.values().any(|h| h.tables.contains(&child)));
         count > u32::from(held)
     }
 
@@ -300,8 +331,9 @@ impl Op<'_> {
             return Ok(());
         }
         self.get_page_and_type(mfn, self.domid, ty)?;
+        let me = self.holder();
         match self.dom_mut() {
-            Some(d) => d.held.push(mfn),
+            Some(d) => d.held.entry(me).or_default().tables.push(mfn),
             None => self.put_page_and_type(mfn),
         }
         Ok(())

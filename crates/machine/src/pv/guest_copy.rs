@@ -7,6 +7,7 @@ use crate::abi::x86::error_code;
 use crate::abi::{pte, selector, Errno};
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
+use crate::frames::{MmError, MmResult};
 use crate::mem::Mfn;
 use crate::shared::Caller;
 use std::sync::atomic::Ordering;
@@ -128,8 +129,10 @@ impl Vcpu {
         if !self.ldt_page_is_absent(selector) {
             return Some(f);
         }
-        if self.map_ldt_page(selector) {
-            return None;
+        match self.map_ldt_page(selector) {
+            // Preempted: the instruction comes here again, after what this vCPU is wanted for.
+            Ok(()) | Err(MmError::Preempted) => return None,
+            Err(MmError::Errno(_)) => {}
         }
         let va = self.ldt_base.wrapping_add(selector::offset(selector));
         Some(Fault::pf(va, 0))
@@ -138,7 +141,8 @@ impl Vcpu {
     /// The descriptor of a selector, for the hypervisor's own checks: takes LDT pages into use.
     pub(super) fn descriptor(&mut self, selector: u16) -> Option<Descriptor> {
         if self.ldt_page_is_absent(selector) {
-            self.map_ldt_page(selector);
+            // Without it the selector is one that cannot be loaded.
+            let _ = self.map_ldt_page(selector);
         }
         self.cpu.descriptor(selector)
     }
@@ -149,23 +153,21 @@ impl Vcpu {
         selector & selector::TI != 0 && selector::index(selector) < ldt.entries && frame == Some(&None)
     }
 
-    fn map_ldt_page(&mut self, selector: u16) -> bool {
+    fn map_ldt_page(&mut self, selector: u16) -> MmResult {
         let page = selector >> 12;
         let va = self.ldt_base.wrapping_add(u64::from(page) * 4096);
         if self.is_32bit() && va >= M2P_COMPAT_VA {
-            return false; // Xen's window, or behind the end: the guest has no pages there
+            return Err(MmError::Errno(Errno::EFAULT)); // Xen's window, or behind the end: the guest has no pages there
         }
         let Some(maddr) = self.translate_kernel(va) else {
-            return false;
+            return Err(MmError::Errno(Errno::EFAULT));
         };
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         let mfn = Mfn(maddr >> 12);
-        let mapped = domain
-            .ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared))
-            .is_ok();
+        let mapped = domain.ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared));
         self.cpu.apply_purges();
         if let Some(slot) = self.cpu.desc.ldt.frames.get_mut(usize::from(page)) {
-            *slot = mapped.then_some(mfn);
+            *slot = mapped.is_ok().then_some(mfn);
         }
         mapped
     }

@@ -7,6 +7,7 @@ use crate::abi::hypercall::{nr, segbase, HYPERCALL_INSTRUCTION_LEN};
 use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
 use crate::abi::x86::{canonical, rflags, seg, selector, vector};
 use crate::abi::{errno, Errno};
+use crate::frames::{MmError, MmResult};
 
 impl Vcpu {
     /// A `syscall` (or, in a 32-bit guest, `int $0x82`) from the guest kernel. `None`: answered here.
@@ -41,18 +42,22 @@ impl Vcpu {
             return self.after_hypercall();
         }
         if self.fast_hypercalls {
-            if let Some(rc) = self.fast_hypercall(nr, args) {
+            if let Some(done) = self.fast_hypercall(nr, args) {
                 self.fast_counts[(nr & 63) as usize] += 1;
-                self.hypercall_return(rc);
+                match done {
+                    Ok(()) => self.hypercall_return(0),
+                    Err(MmError::Errno(e)) => self.hypercall_return(e.rc()),
+                    Err(MmError::Preempted) => self.hypercall_restart(),
+                }
                 return self.after_hypercall();
             }
         }
         Some(Exit::Hypercall { nr, args })
     }
 
-    /// What the guest sees of a hypercall that needs no exit; `None`: it needs one.
-    fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<i64> {
-        let done = match nr {
+    /// What becomes of a hypercall that needs no exit; `None`: it needs one.
+    fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<MmResult> {
+        Some(match nr {
             nr::STACK_SWITCH => {
                 self.set_kernel_stack(a[0] as u16, a[1]);
                 Ok(())
@@ -66,10 +71,11 @@ impl Vcpu {
                 self.cpu.ts = a[0] as u32 != 0;
                 Ok(())
             }
-            nr::SET_SEGMENT_BASE if !self.is_32bit() => self.set_segment_base(a[0] as u32, a[1]),
+            nr::SET_SEGMENT_BASE if !self.is_32bit() => {
+                self.set_segment_base(a[0] as u32, a[1]).map_err(MmError::Errno)
+            }
             _ => return None,
-        };
-        Some(errno::rc(done))
+        })
     }
 
     pub fn hypercall_return(&mut self, rc: i64) {

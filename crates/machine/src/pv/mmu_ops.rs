@@ -11,8 +11,7 @@ use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::frames::{segdesc, BaseKind, MmError, MmResult, Op, Ty};
 use crate::frames::{DomId, Domain};
 use crate::mem::Mfn;
-use crate::shared::{attention, Caller, VcpuShared};
-use std::sync::atomic::Ordering;
+use crate::shared::{Caller, VcpuShared};
 use std::sync::Arc;
 
 /// How a page-table hypercall ends.
@@ -82,10 +81,6 @@ const CHUNK: usize = 32;
 
 fn err(e: Errno) -> MmError {
     MmError::Errno(e)
-}
-
-pub(super) fn preempt_wanted(shared: &VcpuShared) -> bool {
-    shared.attention.load(Ordering::SeqCst) & (attention::EVENT | attention::STOP) != 0
 }
 
 /// Finishes a batch: writes the number of completed requests, and says how the call ends.
@@ -169,7 +164,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
     let mut b = Batch::new(c, req_va, count, done_va);
     let mut first = true;
     while b.next < b.count {
-        if !std::mem::take(&mut first) && preempt_wanted(c.shared()) {
+        if !std::mem::take(&mut first) && c.shared().is_wanted() {
             b.rc = Err(MmError::Preempted);
             break;
         }
@@ -212,7 +207,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
         drop(op);
         match b.rc {
             // Time to let others have the lock. If nobody waits for this vCPU, go on at once.
-            Err(MmError::Preempted) if !preempt_wanted(c.shared()) => b.rc = Ok(()),
+            Err(MmError::Preempted) if !c.shared().is_wanted() => b.rc = Ok(()),
             Err(_) => break,
             Ok(()) => {}
         }
@@ -228,7 +223,7 @@ pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
     let me = c.shared().clone();
     loop {
         match d.op(Caller::Vcpu(&me)).tail() {
-            Err(MmError::Preempted) if !preempt_wanted(&me) => continue,
+            Err(MmError::Preempted) if !me.is_wanted() => continue,
             r => return r,
         }
     }
@@ -275,32 +270,29 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
     op.with_type(mfn, Ty::Writable, |op| op.store(ptr, &val.to_le_bytes()))
 }
 
-/// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form.
+/// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form: a part of it. `Preempted`: make it again.
 pub fn update_va_mapping<C: PvCpu>(
     c: &mut C,
     va: u64,
     value: u64,
     flags: u64,
     domid: Option<DomId>,
-) -> Result<(), Errno> {
+) -> MmResult {
     let d = c.domain().clone();
     match domid.map_or(Ok(Owner::Own), |id| page_owner(&d, id)) {
         Ok(Owner::Own) => {}
-        Ok(_) => return Err(Errno::EPERM),
-        Err(e) => return Err(e),
+        Ok(_) => return Err(err(Errno::EPERM)),
+        Err(e) => return Err(err(e)),
     }
     let (me, id) = (c.shared().clone(), c.vcpu_id());
-    let r = d.blocking(Caller::Vcpu(&me), |op| {
+    d.part(Caller::Vcpu(&me), |op| {
         let (table, index) = op
             .base(id, BaseKind::Kernel)
             .and_then(|root| op.find_l1(root, va))
             .ok_or(err(Errno::EINVAL))?;
         let domid = op.domid;
         op.mod_entry(table, index, value, false, domid)
-    });
-    if let Err(MmError::Errno(e)) = r {
-        return Err(e);
-    }
+    })?;
     if !matches!(flags & uvmf::FLUSHTYPE_MASK, uvmf::TLB_FLUSH | uvmf::INVLPG) {
         return Ok(());
     }
@@ -309,7 +301,7 @@ pub fn update_va_mapping<C: PvCpu>(
         uvmf::ALL => Who::All,
         bitmap => match vcpu_mask(c, bitmap) {
             Some(m) => Who::Mask(m),
-            None => return Err(Errno::EFAULT),
+            None => return Err(err(Errno::EFAULT)),
         },
     };
     match flags & uvmf::FLUSHTYPE_MASK {
@@ -327,11 +319,11 @@ pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
     got.then(|| u64::from_le_bytes(b))
 }
 
-/// HYPERVISOR_update_descriptor.
-pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> Result<(), Errno> {
+/// HYPERVISOR_update_descriptor: a part of it, as above.
+pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> MmResult {
     let d = c.domain().clone();
     let me = c.shared().clone();
-    let r = d.blocking(Caller::Vcpu(&me), |op| {
+    d.part(Caller::Vcpu(&me), |op| {
         let mfn = Mfn(maddr >> 12);
         let checked = segdesc::check(descriptor, op.is_32bit).filter(|_| maddr & 7 == 0);
         let checked = checked.ok_or(err(Errno::EINVAL))?;
@@ -347,9 +339,5 @@ pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> Re
             Ty::Writable
         };
         op.with_type(mfn, want, |op| op.store(maddr, &checked.to_le_bytes()))
-    });
-    match r {
-        Err(MmError::Errno(e)) => Err(e),
-        _ => Ok(()),
-    }
+    })
 }

@@ -2,8 +2,7 @@
 //! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
 
 use super::mmu_ops::{
-    array_ok, finish_batch, page_owner, preempt_wanted, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu,
-    Who,
+    array_ok, finish_batch, page_owner, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who,
 };
 use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END};
 use crate::abi::structs::mmuext_op as layout;
@@ -68,7 +67,7 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
     let mut b = Batch::new(c, op_va, count, done_va);
     let mut first = true;
     while b.next < b.count {
-        if !std::mem::take(&mut first) && preempt_wanted(c.shared()) {
+        if !std::mem::take(&mut first) && c.shared().is_wanted() {
             b.rc = Err(MmError::Preempted);
             break;
         }
@@ -80,7 +79,7 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
         b.rc = loop {
             match one_op(c, &d, op) {
                 // The lock was let go in between: others had their turn. Go on at once if nobody waits for this vCPU.
-                Err(MmError::Preempted) if !preempt_wanted(c.shared()) => continue,
+                Err(MmError::Preempted) if !c.shared().is_wanted() => continue,
                 r => break r,
             }
         };

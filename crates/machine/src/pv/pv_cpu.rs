@@ -10,7 +10,7 @@ use crate::abi::x86::mxcsr;
 use crate::abi::Errno;
 use crate::cpu::segment::DescTable;
 use crate::frames::Domain;
-use crate::frames::{BaseKind, GrantAddress};
+use crate::frames::{ended, to_the_end, BaseKind, GrantAddress, MmResult};
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge, VcpuShared};
 use std::sync::Arc;
@@ -94,14 +94,14 @@ impl Vcpu {
         done_va: u64,
         foreigndom: u32,
     ) -> Result<(), Errno> {
-        to_the_end(req_va, count, |va, n| {
+        whole_batch(req_va, count, |va, n| {
             mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
         })
     }
 
     /// HYPERVISOR_mmuext_op, to its end.
     pub fn mmuext_op(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Result<(), Errno> {
-        to_the_end(op_va, count, |va, n| {
+        whole_batch(op_va, count, |va, n| {
             mmuext::mmuext_op(self, va, n, done_va, foreigndom)
         })
     }
@@ -146,14 +146,8 @@ impl Vcpu {
         }
     }
 
-    /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form.
-    pub fn update_va_mapping(
-        &mut self,
-        va: u64,
-        value: u64,
-        flags: u64,
-        domid: Option<u16>,
-    ) -> Result<(), Errno> {
+    /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form. `Preempted`: to be made again.
+    pub fn update_va_mapping(&mut self, va: u64, value: u64, flags: u64, domid: Option<u16>) -> MmResult {
         let done = mmu_ops::update_va_mapping(self, va, value, flags, domid);
         self.cpu.apply_purges();
         done
@@ -168,8 +162,8 @@ impl Vcpu {
         }
     }
 
-    /// HYPERVISOR_update_descriptor.
-    pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> Result<(), Errno> {
+    /// HYPERVISOR_update_descriptor. `Preempted`: to be made again.
+    pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> MmResult {
         mmu_ops::update_descriptor(self, maddr, descriptor)
     }
 
@@ -199,6 +193,15 @@ impl Vcpu {
 
     /// Loads a base pointer, validated. Frame 0 as user base: none.
     pub fn new_base(&mut self, kernel: bool, mfn: Mfn) -> Result<(), Errno> {
+        let domain = self.cpu.domain.clone();
+        ended(to_the_end(
+            || self.new_base_part(kernel, mfn),
+            || domain.settle(Caller::Host),
+        ))
+    }
+
+    /// A part of it. `Preempted`: to be called again.
+    pub fn new_base_part(&mut self, kernel: bool, mfn: Mfn) -> MmResult {
         let kind = if kernel { BaseKind::Kernel } else { BaseKind::User };
         let mfn = (kernel || mfn.0 != 0).then_some(mfn);
         let (domain, shared, id) = (self.cpu.domain.clone(), self.cpu.shared.clone(), self.id);
@@ -207,8 +210,8 @@ impl Vcpu {
         })
     }
 
-    /// HYPERVISOR_set_gdt, with the frame list copied in.
-    pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> Result<(), Errno> {
+    /// HYPERVISOR_set_gdt, with the frame list copied in. `Preempted`: to be called again.
+    pub fn set_gdt(&mut self, mfns: &[Mfn], entries: u32) -> MmResult {
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
         let done = domain.set_gdt(self.id, mfns, entries, Caller::Vcpu(&shared));
         if done.is_ok() {
@@ -225,8 +228,8 @@ impl Vcpu {
     }
 }
 
-/// Repeats a preemptible call until it is done.
-fn to_the_end(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Outcome) -> Result<(), Errno> {
+/// Repeats a preemptible batch until it is done.
+fn whole_batch(mut va: u64, mut count: u32, mut call: impl FnMut(u64, u32) -> Outcome) -> Result<(), Errno> {
     loop {
         match call(va, count) {
             Outcome::Done(done) => return done,

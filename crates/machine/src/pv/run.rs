@@ -5,7 +5,7 @@ use super::Exit;
 use super::Vcpu;
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::Stop;
-use crate::shared::{attention, InGuest};
+use crate::shared::{attention, Caller, InGuest};
 use std::sync::atomic::Ordering;
 
 /// Instructions between two looks at the clock: well under a millisecond for the slowest engine.
@@ -24,8 +24,24 @@ impl Vcpu {
             // Nothing leads here; should anything ever, it ends here.
             Exit::Unsupported("a PV guest in ring 0")
         } else {
+            self.pay_debts();
             self.run_guest(budget, deadline_ns, &in_guest)
         }
+    }
+
+    /// Takes down what operations of this domain have left, unless this vCPU is to stop: that is not done with locks held
+    /// that others wait for, and the guest does not see it undone.
+    fn pay_debts(&mut self) {
+        if !self.cpu.domain.owes() {
+            return;
+        }
+        let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
+        while shared.attention.load(Ordering::SeqCst) & attention::STOP == 0 {
+            if domain.settle(Caller::Vcpu(&shared)).is_ok() {
+                break;
+            }
+        }
+        self.cpu.apply_purges();
     }
 
     fn run_guest(&mut self, budget: u64, deadline_ns: u64, in_guest: &InGuest<'_>) -> Exit {

@@ -16,7 +16,7 @@ impl Vcpu {
     /// `None` when the guest goes on.
     pub(super) fn handle_trap(&mut self, trap: Trap) -> Option<Exit> {
         match trap {
-            Trap::EndBlock => None,
+            Trap::EndBlock | Trap::Again => None,
             Trap::Syscall if self.guest_kernel() && !self.is_32bit() => {
                 self.syscall_selectors(selector::FLAT_KERNEL_CS, selector::FLAT_KERNEL_SS);
                 self.hypercall()

@@ -153,7 +153,7 @@ fn update_va_mapping_finds_the_entry_through_the_kernel_base() {
     let [l4, _, _, l1] = g.tree(&[(3, entry(a, RO))]);
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, None),
-        Err(Errno::EINVAL),
+        REFUSED,
         "no base"
     );
     assert_eq!(g.base(l4), 0);
@@ -170,21 +170,21 @@ fn update_va_mapping_finds_the_entry_through_the_kernel_base() {
     assert_eq!(g.flushes, [Who::Local, Who::All]);
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x4000_0000, 0, 0, None),
-        Err(Errno::EINVAL),
+        REFUSED,
         "no L1 there"
     );
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, HYPERVISOR_VIRT_START, 0, 0, None),
-        Err(Errno::EINVAL)
+        REFUSED
     );
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, Some(1)),
-        Err(Errno::ESRCH),
+        Err(MmError::Errno(Errno::ESRCH)),
         "oneself is not foreign"
     );
     assert_eq!(
         mmu_ops::update_va_mapping(&mut g, 0x3000, 0, 0, Some(9)),
-        Err(Errno::ESRCH)
+        Err(MmError::Errno(Errno::ESRCH))
     );
     g.audit();
 }
@@ -469,7 +469,7 @@ fn descriptor_pages_are_checked_and_protected() {
     assert_eq!(g.pin(4, l4), 0);
     assert_eq!(
         g.domain.set_gdt(0, &[gdt], 8, Caller::Host),
-        Err(Errno::EINVAL),
+        REFUSED,
         "mapped writable"
     );
     assert_eq!(g.update(l1, 0, entry(gdt, RO)), 0);
@@ -480,10 +480,7 @@ fn descriptor_pages_are_checked_and_protected() {
         "DPL raised to the kernel's"
     );
     assert_eq!(g.update(l1, 0, entry(gdt, RW)), EBUSY);
-    assert_eq!(
-        mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, TSS),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, TSS), REFUSED);
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, gdt.maddr() + 24, CODE0),
         Ok(())
@@ -491,20 +488,17 @@ fn descriptor_pages_are_checked_and_protected() {
     assert_eq!(g.read(gdt, 3), CODE3);
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, gdt.maddr() + 25, CODE0),
-        Err(Errno::EINVAL)
+        REFUSED
     );
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, l1.maddr(), CODE0),
-        Err(Errno::EINVAL),
+        REFUSED,
         "a page table"
     );
     let bad = g.table(&[(7, TSS)]);
-    assert_eq!(g.domain.set_gdt(0, &[bad], 8, Caller::Host), Err(Errno::EINVAL));
+    assert_eq!(g.domain.set_gdt(0, &[bad], 8, Caller::Host), REFUSED);
     assert_eq!(g.ty(gdt), "segdesc", "the old one stays");
-    assert_eq!(
-        g.domain.set_gdt(0, &[gdt], 7169, Caller::Host),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(g.domain.set_gdt(0, &[gdt], 7169, Caller::Host), REFUSED);
     assert_eq!(g.domain.ldt_map(0, 0, gdt, Caller::Host), Ok(()));
     assert_eq!(g.domain.set_gdt(0, &[], 0, Caller::Host), Ok(()));
     assert_eq!(g.ty(gdt), "segdesc", "still an LDT page");

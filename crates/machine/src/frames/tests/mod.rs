@@ -8,6 +8,7 @@ mod grants;
 mod linear;
 mod model;
 mod pae;
+mod parts;
 
 use super::BaseKind;
 pub use crate::abi::hypercall::mmuext as op;
@@ -17,7 +18,7 @@ pub use crate::abi::selector::{FLAT_COMPAT_RING1_CS, XEN_CS64};
 pub use crate::abi::Errno;
 use crate::abi::{errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::clock::Clock;
-use crate::frames::{Domain, Machine};
+use crate::frames::{Domain, Machine, MmError, MmResult};
 use crate::mem::Mfn;
 use crate::pv::mmu_ops::{self, Outcome, PvCpu, Who};
 use crate::pv::mmuext;
@@ -29,6 +30,9 @@ pub const ESRCH: i64 = Errno::ESRCH.rc();
 pub const EBUSY: i64 = Errno::EBUSY.rc();
 pub const EINVAL: i64 = Errno::EINVAL.rc();
 pub const ENOSYS: i64 = Errno::ENOSYS.rc();
+
+/// What an operation in parts ends with when it refuses.
+pub const REFUSED: MmResult = Err(MmError::Errno(Errno::EINVAL));
 
 /// `foreigndom` of a page-table hypercall.
 pub const SELF: u32 = DOMID_SELF as u32;

@@ -150,7 +150,7 @@ fn a_flat_segment_is_made_to_reach_the_machine_to_phys_table() {
     let at = gdt.maddr() + 24;
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, at, gate(XEN_CS64.into())),
-        Err(Errno::EINVAL)
+        REFUSED
     );
     assert_eq!(
         mmu_ops::update_descriptor(&mut g, at, gate(FLAT_COMPAT_RING1_CS.into())),
