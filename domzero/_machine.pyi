@@ -176,7 +176,8 @@ class Domain:
         """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are
         none."""
     def alloc_extent(self, order: int, *, below: int = ...) -> int | None:
-        """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them."""
+        """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them;
+        None when there are none. Preempted: the search goes on when it is called again."""
     def release(self, mfn: int) -> None:
         """Drops the allocation reference (memory_op decrease_reservation); the frame is freed with its last reference.
         A tree of page tables that goes with it is left to `settle`. XenRefused: EINVAL."""

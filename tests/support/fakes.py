@@ -109,6 +109,8 @@ class FakeDomain:
         self.page_tables: set[int] = set()
         """Frames that cannot be had writable."""
         self.destroyed = False
+        self.searches = 0
+        """How often the search for an extent does not end."""
         self.debts = 0
         """Rounds that `settle` takes."""
         self.debts_of: dict[int, int] = {}
@@ -129,6 +131,9 @@ class FakeDomain:
         return mfns
 
     def alloc_extent(self, order: int, *, below: int = 1 << 64) -> int | None:
+        if self.searches:
+            self.searches -= 1
+            raise Preempted
         free = set(self.machine.free)
         for base in range(0, min(below, self.machine.frames) - (1 << order) + 1, 1 << order):
             frames = range(base, base + (1 << order))

@@ -253,7 +253,7 @@ impl Domain {
     #[pyo3(signature = (order, *, below=u64::MAX))]
     fn alloc_extent(&self, py: Python<'_>, order: u32, below: u64) -> PyResult<Option<u64>> {
         let got = work(|| py.detach(|| self.0.alloc_extent(order, Mfn(below))))?;
-        Ok(got.map(|m| m.0))
+        got.map(|m| m.map(|m| m.0)).map_err(not_done)
     }
 
     fn release(&self, mfn: u64) -> PyResult<()> {

@@ -26,9 +26,9 @@ POPULATE_ON_DEMAND = 1 << 16
 """Of XENMEMF_*."""
 
 
-def _at_once(order: int) -> int:
-    """Extents per round. Frames in a row are looked for, which takes longer."""
-    return FRAMES_AT_ONCE if order == 0 else max(1, 8 >> order)
+def _at_once(order: int, mem_flags: int = 0) -> int:
+    """Extents per round. Frames in a row, and frames below a limit, are looked for, which takes longer."""
+    return FRAMES_AT_ONCE if order == 0 and not mem_flags & ADDRESS_BITS else max(1, 8 >> order)
 
 
 def _extents(vcpu: "Vcpu", start: int, arg: int) -> tuple[xen_memory_reservation, int] | None:
@@ -43,7 +43,8 @@ def _extents(vcpu: "Vcpu", start: int, arg: int) -> tuple[xen_memory_reservation
         return None
     if reservation.extent_order > MAX_ORDER or 0 < reservation.mem_flags & ADDRESS_BITS <= PAGE_SHIFT:
         return None
-    return reservation, min(start + _at_once(reservation.extent_order), reservation.nr_extents)
+    at_once = _at_once(reservation.extent_order, reservation.mem_flags)
+    return reservation, min(start + at_once, reservation.nr_extents)
 
 
 def _list_is_possible(vcpu: "Vcpu", reservation: xen_memory_reservation, start: int) -> bool:
@@ -63,7 +64,10 @@ def _finish(op: MemoryOp, arg: int, reservation: xen_memory_reservation, done: i
 
 
 def _allocate(vcpu: "Vcpu", order: int, mem_flags: int) -> int | None:
-    """The first of 2^order new frames in a row, without regard to the domain's limit."""
+    """The first of 2^order new frames in a row, without regard to the domain's limit.
+
+    :raises Preempted: the search is to go on after others had their turn.
+    """
     hw = vcpu.domain.hw
     bits = mem_flags & ADDRESS_BITS
     below = 1 << (bits - PAGE_SHIFT) if PAGE_SHIFT < bits < 64 else vcpu.domain.host.machine.frames
@@ -110,7 +114,10 @@ def increase_reservation(vcpu: "Vcpu", start: int, arg: int) -> int:
     size = guest_memory.ulong_size(vcpu)
     done = start
     while done < end:
-        mfn = _take(vcpu, reservation)
+        try:
+            mfn = _take(vcpu, reservation)
+        except _machine.Preempted:
+            raise Continuation(MemoryOp.XENMEM_increase_reservation | done << MEMOP_EXTENT_SHIFT, arg) from None
         if mfn is None:
             return done
         if reservation.extent_start:
@@ -141,7 +148,10 @@ def populate_physmap(vcpu: "Vcpu", start: int, arg: int) -> int:
             (gpfn,) = guest_memory.read_ulongs(vcpu, at, 1)
         except _machine.GuestFault:
             return done
-        mfn = _take(vcpu, reservation)
+        try:
+            mfn = _take(vcpu, reservation)
+        except _machine.Preempted:
+            raise Continuation(MemoryOp.XENMEM_populate_physmap | done << MEMOP_EXTENT_SHIFT, arg) from None
         if mfn is None:
             return done
         for offset in range(1 << reservation.extent_order):
@@ -202,7 +212,10 @@ def exchange(vcpu: "Vcpu", start: int, arg: int) -> int:
     # Extents of the old list that make one step.
     done, rc, rounds = exch.nr_exchanged - exch.nr_exchanged % extents, 0, _at_once(order)
     while done + extents <= old.nr_extents and rc == 0 and rounds:
-        rc = _exchange_step(vcpu, exch, done, order)
+        try:
+            rc = _exchange_step(vcpu, exch, done, order)
+        except _machine.Preempted:
+            break
         done += 0 if rc else extents
         rounds -= 1
     guest_memory.write_ulong(vcpu, counted_at, done)
@@ -236,7 +249,10 @@ def _overflows_32(part: xen_memory_reservation) -> bool:
 
 
 def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: int) -> int:
-    """Exchanges 2^order frames: those of extent `first` of the old list and the following."""
+    """Exchanges 2^order frames: those of extent `first` of the old list and the following.
+
+    :raises Preempted: nothing is done yet.
+    """
     old, new = exch.in_, exch.out
     size = guest_memory.ulong_size(vcpu)
     bases = guest_memory.read_ulongs(vcpu, old.extent_start + first * size, 1 << order - old.extent_order)
@@ -246,8 +262,13 @@ def _exchange_step(vcpu: "Vcpu", exch: xen_memory_exchange, first: int, order: i
     out_at = new.extent_start + (first << old.extent_order >> new.extent_order) * size
     gpfns = guest_memory.read_ulongs(vcpu, out_at, 1 << order - new.extent_order)
     taken: list[int] = []
-    for _ in gpfns:
-        mfn = _allocate(vcpu, new.extent_order, new.mem_flags)
+    while len(taken) < len(gpfns):
+        try:
+            mfn = _allocate(vcpu, new.extent_order, new.mem_flags)
+        except _machine.Preempted:
+            if taken:
+                continue  # of several, all are looked for at once
+            raise
         if mfn is None:
             for extent in taken:
                 _give_back(vcpu, extent, new.extent_order)

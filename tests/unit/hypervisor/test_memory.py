@@ -67,6 +67,18 @@ def test_frames_that_are_about_to_be_free_count_as_free(domain: Any, vcpu: Any, 
     assert domain.hw.debts == 0
 
 
+@pytest.mark.parametrize("command", [MemoryOp.XENMEM_populate_physmap, MemoryOp.XENMEM_increase_reservation])
+def test_a_long_search_for_extents_goes_on_where_it_was(domain: Any, vcpu: Any, command: MemoryOp) -> None:
+    list_va = longs(vcpu, 0x100, 0x110, 0x120)
+    arg = vcpu.hw.place(reserve(vcpu, list_va, 3, order=2))
+    owned = domain.hw.frames_owned
+    domain.hw.searches = 2
+    before = domain.hypercall_counts["memory_op"]
+    assert memory_op(vcpu, command, arg) == 3
+    assert (domain.hw.searches, domain.hw.frames_owned - owned) == (0, 12)
+    assert domain.hypercall_counts["memory_op"] - before >= 3
+
+
 def test_decrease_stops_at_a_frame_that_is_not_the_guests(domain: Any, vcpu: Any) -> None:
     list_va = longs(vcpu, domain.hw.alloc(1)[0], 3, domain.hw.alloc(1)[0])
     assert memory_op(vcpu, MemoryOp.XENMEM_decrease_reservation, reserve(vcpu, list_va, 3)) == 1
@@ -150,6 +162,17 @@ def test_exchange_checks_sizes_orders_and_domains(host: Any, vcpu: Any) -> None:
     assert exchange(vcpu, foreign, foreign)[0] == -Errno.EPERM
     assert exchange(vcpu, two, two) == (-Errno.EINVAL, 0)
     assert memory_op(vcpu, MemoryOp.XENMEM_exchange, 0x1000) == -Errno.EFAULT
+
+
+def test_an_exchange_whose_extents_are_looked_for_long_happens_once(domain: Any, vcpu: Any) -> None:
+    old = domain.hw.alloc_extent(2)
+    domain.hw.searches = 2
+    owned = domain.hw.frames_owned
+    old_list, new_list = longs(vcpu, *range(old, old + 4)), longs(vcpu, 0x100)
+    two = domain.hw.frames_owned - owned
+    rc, done = exchange(vcpu, reserve(vcpu, old_list, 4), reserve(vcpu, new_list, 1, order=2))
+    assert (rc, done, domain.hw.searches) == (0, 4, 0)
+    assert domain.hw.frames_owned - owned == two + 1  # its argument
 
 
 def test_reservations_are_told_only_to_their_domain(host: Any, domain: Any, vcpu: Any) -> None:

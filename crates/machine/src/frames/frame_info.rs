@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
 
+use super::free::FreeFrames;
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::{DomId, DOMID_INVALID};
 use crate::mem::{Mfn, PhysMem};
@@ -152,6 +153,8 @@ pub struct DomMm {
     pub dying: bool,
     /// Destroyed, and no frame is its any more: forgotten with the last reference from outside.
     pub(super) gone: bool,
+    /// Where the search for an extent goes on, and how many frames it has looked at in vain.
+    pub(super) search: (usize, usize),
     /// Frames allocated, those included that were released and are still mapped; not the hypervisor's shared ones.
     pub owned: u64,
     /// Tables whose type count fell to zero, still validated: devalidated in bounded steps.
@@ -174,7 +177,7 @@ pub struct DomMm {
 #[derive(Debug)]
 pub struct Mm {
     pub(super) info: Vec<FrameInfo>,
-    pub(super) free: Vec<u64>,
+    pub(super) free: FreeFrames,
     pub(super) domains: Vec<Option<Box<DomMm>>>,
     /// Tables that were devalidated since the last walk barrier: an engine may still be walking through them.
     pub(super) retired: Vec<Mfn>,
@@ -227,7 +230,7 @@ impl Mm {
         }
         Mm {
             info,
-            free,
+            free: FreeFrames::new(free, frames),
             domains: Vec::new(),
             retired: Vec::new(),
             to_free: Vec::new(),

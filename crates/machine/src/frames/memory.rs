@@ -17,10 +17,10 @@ use crate::shared::{Caller, Purge};
 use std::sync::atomic::Ordering;
 
 /// Holdings of the memory lock in one part of a guest's operation: others wait that long for what its caller holds.
-pub const HOLDINGS: u32 = 4;
+pub const HOLDINGS: u32 = 2;
 
 /// Frames that one holding of the lock looks through for an extent, or for what a dying domain owns.
-const LOOKED_AT: usize = 1 << 16;
+pub const LOOKED_AT: usize = 1 << 16;
 
 /// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
 const MAX_EXTENT_ORDER: u32 = 9;
@@ -99,18 +99,18 @@ impl Domain {
         )
     }
 
-    /// 2^`order` zeroed frames in a row, aligned to their size and all below frame `below`: the first of them.
-    pub fn alloc_extent(&self, order: u32, below: Mfn) -> Option<Mfn> {
-        let size = 1usize.checked_shl(order).filter(|_| order <= MAX_EXTENT_ORDER)?;
-        let below = usize::try_from(below.0).unwrap_or(usize::MAX);
+    /// 2^`order` zeroed frames in a row, aligned to their size and all below frame `below`: the first of them; `None` when
+    /// there are none. `Preempted`: call it again for the search to go on.
+    pub fn alloc_extent(&self, order: u32, below: Mfn) -> MmResult<Option<Mfn>> {
+        let Some(size) = 1usize.checked_shl(order).filter(|_| order <= MAX_EXTENT_ORDER) else {
+            return Ok(None);
+        };
         let mut op = self.op(Caller::Host);
-        op.dom_mut().filter(|d| !d.dying)?;
-        let frames = op.mm.info.get(..below.min(op.mm.info.len()))?;
-        let start = frames
-            .chunks_exact(size)
-            .position(|chunk| chunk.iter().all(|f| *f == FrameInfo::FREE))?
-            * size;
-        for f in op.mm.info.iter_mut().skip(start).take(size) {
+        let Some(first) = op.find_extent(size, usize::try_from(below.0).unwrap_or(usize::MAX))? else {
+            return Ok(None);
+        };
+        let frames = first..first + size;
+        for f in op.mm.info.iter_mut().skip(first).take(size) {
             *f = FrameInfo {
                 owner: self.domid,
                 ty: Ty::None,
@@ -120,10 +120,11 @@ impl Domain {
                 linear: 0,
             };
         }
-        let taken = start as u64..(start + size) as u64;
-        op.mm.free.retain(|m| !taken.contains(m));
-        op.dom_mut()?.owned += size as u64;
-        Some(Mfn(taken.start))
+        frames.for_each(|m| op.mm.free.remove(m as u64));
+        if let Some(d) = op.dom_mut() {
+            d.owned += size as u64;
+        }
+        Ok(Some(Mfn(first as u64)))
     }
 
     /// `count` zeroed hypervisor frames that the domain may map, also writable, but neither release nor use as tables.
@@ -150,10 +151,11 @@ impl Domain {
             return None;
         }
         let mut op = self.op(Caller::Host);
-        let left = op.mm.free.len().checked_sub(usize::try_from(count).ok()?)?;
         let counted = if info.allocated() { count } else { 0 };
-        op.dom_mut().filter(|d| !d.dying)?.owned += counted;
-        let frames: Vec<Mfn> = op.mm.free.split_off(left).into_iter().rev().map(Mfn).collect();
+        op.dom_mut().filter(|d| !d.dying)?;
+        let frames = op.mm.free.take(usize::try_from(count).ok()?)?;
+        let frames: Vec<Mfn> = frames.into_iter().map(Mfn).collect();
+        op.dom_mut()?.owned += counted;
         for m in &frames {
             if let Some(f) = op.frame_mut(*m) {
                 *f = info;
@@ -408,6 +410,42 @@ impl Op<'_> {
             self.put_page_and_type(m);
         }
         Ok(())
+    }
+
+    /// Looks for `size` free frames in a row, aligned, below `below`: from where the domain's last search has ended, once
+    /// around. `Preempted` when that is more than one holding of the lock may look at.
+    fn find_extent(&mut self, size: usize, below: usize) -> MmResult<Option<usize>> {
+        let end = below.min(self.mm.info.len()) / size * size;
+        let free = self.mm.free.len();
+        let Some(d) = self.dom_mut().filter(|d| !d.dying) else {
+            return Ok(None);
+        };
+        let (mut at, before) = d.search;
+        let mut looked_at = 0;
+        let mut found = None;
+        if free >= size {
+            while found.is_none() && before + looked_at < end && looked_at < LOOKED_AT {
+                at = if at >= end {
+                    0
+                } else {
+                    at.next_multiple_of(size) % end
+                };
+                let chunk = self.mm.info.get(at..at + size);
+                found = chunk
+                    .is_some_and(|c| c.iter().all(|f| *f == FrameInfo::FREE))
+                    .then_some(at);
+                at += size;
+                looked_at += size;
+            }
+        }
+        let more = found.is_none() && free >= size && before + looked_at < end;
+        if let Some(d) = self.dom_mut() {
+            d.search = (at, if more { before + looked_at } else { 0 });
+        }
+        if more {
+            return Err(MmError::Preempted);
+        }
+        Ok(found)
     }
 
     fn forget_domain(&mut self) {

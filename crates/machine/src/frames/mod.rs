@@ -9,6 +9,7 @@ mod code;
 mod domain;
 mod entries;
 mod frame_info;
+mod free;
 mod grant;
 mod machine;
 mod memory;

@@ -204,7 +204,7 @@ impl Op<'_> {
         gone.sort_unstable();
         self.machine.mem.discard_many(&gone);
         // Handed out again last: a stale use of a freed frame is then likelier to be noticed.
-        self.mm.free.extend(gone.iter().map(|m| m.0));
+        gone.iter().for_each(|m| self.mm.free.push(m.0));
     }
 
     pub(super) fn is_allocated_to(&self, mfn: Mfn, domid: DomId) -> bool {

@@ -515,16 +515,16 @@ fn an_extent_is_contiguous_aligned_and_counted() {
     let m = machine(4096);
     let d = Domain::new(m.clone(), 1);
     let free = m.free_frames();
-    let first = d.alloc_extent(9, Mfn(u64::MAX)).expect("2 MiB in a row");
+    let extent = |order, below| d.alloc_extent(order, Mfn(below)).expect("a small machine");
+    let first = extent(9, u64::MAX).expect("2 MiB in a row");
     assert_eq!(first.0 % 512, 0);
     assert_eq!((d.frames_owned(), m.free_frames()), (512, free - 512));
-    let low = d.alloc_extent(0, Mfn(64)).expect("a low frame");
+    let low = extent(0, 64).expect("a low frame");
     assert!(low.0 < 64);
-    assert_eq!(d.alloc_extent(10, Mfn(u64::MAX)), None);
-    assert_eq!(d.alloc_extent(3, Mfn(4)), None);
+    assert_eq!((extent(10, u64::MAX), extent(3, 4)), (None, None));
     assert_eq!(m.audit(), Vec::<String>::new());
     while d.alloc(1).is_some() {}
-    assert_eq!(d.alloc_extent(0, Mfn(u64::MAX)), None);
+    assert_eq!(extent(0, u64::MAX), None);
     assert_eq!(d.destroy(), 0);
     assert_eq!(m.free_frames(), free);
 }

@@ -2,7 +2,7 @@
 //! Operations that a guest can make long: done in parts, with everything in order after each of them.
 
 use super::*;
-use crate::frames::memory::HOLDINGS;
+use crate::frames::memory::{HOLDINGS, LOOKED_AT};
 use crate::frames::op::BUDGET;
 use crate::pv::{Exit, Vcpu};
 use std::collections::BTreeSet;
@@ -271,4 +271,39 @@ fn a_vcpu_takes_down_what_is_owed_before_guest_code_unless_it_is_to_stop() {
         (0, 10, false)
     );
     f.g.audit();
+}
+
+#[test]
+fn an_extent_is_looked_for_in_parts_once_around() {
+    let frames = 2 * LOOKED_AT as u64 + 5000;
+    let m = machine(frames);
+    let d = Domain::new(m.clone(), 1);
+    let mut all = d.alloc(m.free_frames()).expect("all of them");
+    all.sort_unstable();
+    // Two frames that are free, not in a row; then two that are, below and above where the search stands.
+    let search = || {
+        let mut parts = 1;
+        loop {
+            match d.alloc_extent(1, Mfn(u64::MAX)) {
+                Err(MmError::Preempted) => parts += 1,
+                r => return (parts, r),
+            }
+        }
+    };
+    for at in [1000, 2001] {
+        assert_eq!(d.give_back(all[at], Caller::Host), Ok(()));
+    }
+    for _ in 0..2 {
+        assert_eq!(search(), (3, Ok(None)));
+    }
+    for at in [all.len() - 100, 500, 50_000] {
+        let pair = all[at..].iter().find(|m| m.0 % 2 == 0).expect("an even one");
+        assert_eq!(d.give_back(*pair, Caller::Host), Ok(()));
+        assert_eq!(d.give_back(Mfn(pair.0 + 1), Caller::Host), Ok(()));
+        let (parts, found) = search();
+        assert_eq!(found, Ok(Some(*pair)));
+        assert!(parts <= 3);
+    }
+    assert_eq!(m.audit(), Vec::<String>::new());
+    assert_eq!(m.free_frames(), 2);
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Free frames, in the order in which they are handed out; any of them can be taken out of the middle.
+
+/// A stack that knows where each frame lies in it.
+#[derive(Debug, Default)]
+pub(super) struct FreeFrames {
+    list: Vec<u64>,
+    /// By frame number; of frames that are not free, where they were last.
+    place: Vec<u32>,
+}
+
+impl FreeFrames {
+    /// `list` of a machine with `frames` frames, the last one to be handed out first.
+    pub fn new(list: Vec<u64>, frames: u64) -> FreeFrames {
+        let mut free = FreeFrames {
+            list: Vec::with_capacity(list.len()),
+            place: vec![0; frames as usize],
+        };
+        list.into_iter().for_each(|m| free.push(m));
+        free
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &u64> {
+        self.list.iter()
+    }
+
+    pub fn push(&mut self, mfn: u64) {
+        if let Some(place) = self.place.get_mut(mfn as usize) {
+            *place = self.list.len() as u32;
+            self.list.push(mfn);
+        }
+    }
+
+    /// The next `count` of them, if there are so many.
+    pub fn take(&mut self, count: usize) -> Option<Vec<u64>> {
+        let left = self.list.len().checked_sub(count)?;
+        let mut taken = self.list.split_off(left);
+        taken.reverse();
+        Some(taken)
+    }
+
+    /// Takes a certain one, if it is free; another one gets its place.
+    pub fn remove(&mut self, mfn: u64) {
+        let at = self.place.get(mfn as usize).map_or(usize::MAX, |at| *at as usize);
+        if self.list.get(at) != Some(&mfn) {
+            return;
+        }
+        self.list.swap_remove(at);
+        if let Some(place) = self.list.get(at).and_then(|m| self.place.get_mut(*m as usize)) {
+            *place = at as u32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_from_the_end_or_from_anywhere_once() {
+        let mut free = FreeFrames::new(vec![3, 9, 4, 7], 10);
+        free.remove(9);
+        free.remove(9);
+        free.remove(8);
+        assert_eq!(free.iter().copied().collect::<Vec<_>>(), [3, 7, 4]);
+        assert_eq!(free.take(4), None);
+        assert_eq!(free.take(2), Some(vec![4, 7]));
+        free.push(9);
+        free.push(4);
+        free.remove(3);
+        free.remove(4);
+        assert_eq!((free.len(), free.take(1)), (1, Some(vec![9])));
+    }
+}
