@@ -54,7 +54,7 @@ impl Bare {
             return Some(v.cpu.regs[i]);
         }
         if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
-            return Some(u64::from(v.cpu.sel[i]));
+            return Some(u64::from(v.cpu.seg.sel[i]));
         }
         Some(match name {
             "rip" => v.cpu.rip,
@@ -68,8 +68,8 @@ impl Bare {
             "star" => v.star,
             "lstar" => v.lstar,
             "fmask" => v.fmask,
-            "fs_base" => v.cpu.fs_base,
-            "gs_base" => v.cpu.gs_base,
+            "fs_base" => v.cpu.bases.fs,
+            "gs_base" => v.cpu.bases.gs,
             "kernel_gs_base" => v.kernel_gs_base,
             "gdtr_base" => v.gdtr.base,
             "gdtr_limit" => u64::from(v.gdtr.limit),
@@ -139,7 +139,7 @@ impl Bare {
             return Ok(());
         }
         if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
-            v.cpu.sel[i] = value as u16;
+            v.cpu.seg.sel[i] = value as u16;
             return Ok(());
         }
         match name {
@@ -148,7 +148,7 @@ impl Bare {
             "cpl" => v.set_cpl(value as u8 & 3),
             "cr0" => {
                 v.cr0 = value;
-                v.cpu.ts = value & 8 != 0;
+                v.cpu.fpu.ts = value & 8 != 0;
             }
             "cr2" => v.cr2 = value,
             "cr3" => v.load_base(Mfn(value >> 12)),
@@ -156,8 +156,8 @@ impl Bare {
             "star" => v.star = value,
             "lstar" => v.lstar = value,
             "fmask" => v.fmask = value,
-            "fs_base" => v.cpu.fs_base = value,
-            "gs_base" => v.cpu.gs_base = value,
+            "fs_base" => v.cpu.bases.fs = value,
+            "gs_base" => v.cpu.bases.gs = value,
             "kernel_gs_base" => v.kernel_gs_base = value,
             "ldtr" => v.ldtr = value as u16,
             "tr" => v.tr = value as u16,

@@ -92,17 +92,17 @@ impl Vcpu {
             return Some(v.cpu.regs[i]);
         }
         if let Some(i) = SEGMENTS.iter().position(|&s| s == name) {
-            return Some(u64::from(v.cpu.sel[i]));
+            return Some(u64::from(v.cpu.seg.sel[i]));
         }
         Some(match name {
             "rip" => v.cpu.rip,
             "rflags" => v.cpu.rflags(),
-            "fs_base" => v.cpu.fs_base,
+            "fs_base" => v.cpu.bases.fs,
             "gs_base_kernel" => v.gs_base(true),
             "gs_base_user" => v.gs_base(false),
             "cr2" => v.cr2(),
-            "mxcsr" => u64::from(v.cpu.mxcsr),
-            "tsc_aux" => u64::from(v.cpu.tsc_aux),
+            "mxcsr" => u64::from(v.cpu.fpu.mxcsr),
+            "tsc_aux" => u64::from(v.cpu.model.tsc_aux),
             _ => return address_mask(name).map(|n| v.cpu.breakpoint_mask(n)),
         })
     }
@@ -193,12 +193,12 @@ impl Vcpu {
         match name {
             "rip" => v.cpu.rip = value,
             "rflags" => v.cpu.set_rflags(value),
-            "fs_base" => v.cpu.fs_base = value,
+            "fs_base" => v.cpu.bases.fs = value,
             "gs_base_kernel" => v.set_gs_base(true, value),
             "gs_base_user" => v.set_gs_base(false, value),
             "cr2" => v.set_cr2(value),
-            "tsc_aux" => v.cpu.tsc_aux = value as u32,
-            "mxcsr" => v.cpu.mxcsr = value as u32 & 0xffff,
+            "tsc_aux" => v.cpu.model.tsc_aux = value as u32,
+            "mxcsr" => v.cpu.fpu.mxcsr = value as u32 & 0xffff,
             _ => match address_mask(name) {
                 Some(n) => v.cpu.set_breakpoint_mask(n, value),
                 None => return Err(PyKeyError::new_err(name.to_owned())),
@@ -282,7 +282,7 @@ impl Vcpu {
     }
 
     fn get_cr0_ts(&self) -> PyResult<bool> {
-        Ok(self.lock()?.cpu.ts)
+        Ok(self.lock()?.cpu.fpu.ts)
     }
 
     fn set_debug_reg(&self, index: u32, value: u64) -> PyResult<()> {
@@ -303,7 +303,7 @@ impl Vcpu {
     }
 
     fn set_cpuid_faulting(&self, on: bool) -> PyResult<()> {
-        self.lock()?.cpu.cpuid_traps = on;
+        self.lock()?.cpu.model.cpuid_traps = on;
         Ok(())
     }
 

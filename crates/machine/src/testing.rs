@@ -67,7 +67,7 @@ impl TestVm {
         vm.cpu.set_base(vm.l4, true);
         vm.cpu.rip = CODE;
         vm.cpu.regs[4] = STACK_TOP;
-        vm.cpu.sel = [0, FLAT_KERNEL_CS, FLAT_KERNEL_SS, 0, 0, 0];
+        vm.cpu.seg.sel = [0, FLAT_KERNEL_CS, FLAT_KERNEL_SS, 0, 0, 0];
         vm.cpu.set_rflags(0x202);
         vm
     }
@@ -153,7 +153,7 @@ impl TestVm {
 
     /// Runs at most `n` instructions.
     pub fn run(&mut self, n: i64) -> Stop {
-        self.cpu.budget = n;
+        self.cpu.budget.left = n;
         self.cpu.run()
     }
 

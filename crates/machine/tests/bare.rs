@@ -64,7 +64,7 @@ fn bare(code: &[u8]) -> Bare {
         base: TABLES + 0x800,
         limit: 0x67,
     };
-    b.cpu.sel = [0, KERNEL_CS, 0x10, 0, 0, 0];
+    b.cpu.seg.sel = [0, KERNEL_CS, 0x10, 0, 0, 0];
     b.cpu.rip = CODE;
     b.cpu.regs[4] = STACK;
     b.cpu.set_rflags(2 | IF);
@@ -72,8 +72,8 @@ fn bare(code: &[u8]) -> Bare {
 }
 
 fn to_ring3(b: &mut Bare) {
-    b.cpu.sel[1] = USER_CS;
-    b.cpu.sel[2] = USER_SS;
+    b.cpu.seg.sel[1] = USER_CS;
+    b.cpu.seg.sel[2] = USER_SS;
     b.set_cpl(3);
 }
 
@@ -91,7 +91,10 @@ fn cli_clears_the_flag_in_ring_0_and_faults_in_ring_3() {
             entered: true
         }
     );
-    assert_eq!((b.cpu.cpl, b.cpu.sel[1], b.cpu.rip), (0, KERNEL_CS, CODE + 0x800));
+    assert_eq!(
+        (b.cpu.cpl, b.cpu.seg.sel[1], b.cpu.rip),
+        (0, KERNEL_CS, CODE + 0x800)
+    );
     // Error code, rip, cs, rflags, rsp, ss, on the stack that the TSS names.
     let mut frame = [0u8; 48];
     b.read(b.cpu.regs[4], &mut frame).expect("the frame");
@@ -184,7 +187,7 @@ fn no_far_transfer_of_a_pv_guest_reaches_ring_0() {
             vm.cpu.regs[4] = top;
             let mut v = Vcpu::with_cpu(vm.cpu, 0);
             v.run(1, u64::MAX);
-            assert_eq!((v.cpu.cpl, v.cpu.sel[1] & 3), (3, 3));
+            assert_eq!((v.cpu.cpl, v.cpu.seg.sel[1] & 3), (3, 3));
         }
     }
 }

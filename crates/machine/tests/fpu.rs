@@ -59,10 +59,10 @@ fn every_fpu_unit_raises_nm_while_ts_is_set() {
     ];
     for make in forms {
         let mut vm = vm(make);
-        vm.cpu.ts = true;
+        vm.cpu.fpu.ts = true;
         assert_eq!(vm.run(1), fault(vector::NM));
         assert_eq!(vm.cpu.rip, CODE);
-        vm.cpu.ts = false;
+        vm.cpu.fpu.ts = false;
         vm.run_ok(1);
     }
 }
@@ -70,22 +70,22 @@ fn every_fpu_unit_raises_nm_while_ts_is_set() {
 #[test]
 fn an_unmasked_sse_exception_sets_its_flag_and_stores_nothing() {
     let mut vm = vm(|a| a.divsd(xmm0, xmm1));
-    vm.cpu.xmm[0] = u128::from(1f64.to_bits());
-    vm.cpu.mxcsr = 0x1f80 & !0x200;
+    vm.cpu.fpu.xmm[0] = u128::from(1f64.to_bits());
+    vm.cpu.fpu.mxcsr = 0x1f80 & !0x200;
     assert_eq!(vm.run(1), fault(vector::XM));
-    assert_eq!(vm.cpu.mxcsr, (0x1f80 & !0x200) | 4);
-    assert_eq!(vm.cpu.xmm[0], u128::from(1f64.to_bits()));
+    assert_eq!(vm.cpu.fpu.mxcsr, (0x1f80 & !0x200) | 4);
+    assert_eq!(vm.cpu.fpu.xmm[0], u128::from(1f64.to_bits()));
 }
 
 #[test]
 fn precision_is_raised_by_inexact_results_only() {
     for (divisor, mxcsr) in [(4f64, 0x1f80), (3f64, 0x1fa0)] {
         let mut vm = vm(|a| a.divsd(xmm0, xmm1));
-        vm.cpu.xmm[0] = u128::from(1f64.to_bits());
-        vm.cpu.xmm[1] = u128::from(divisor.to_bits());
+        vm.cpu.fpu.xmm[0] = u128::from(1f64.to_bits());
+        vm.cpu.fpu.xmm[1] = u128::from(divisor.to_bits());
         vm.run_ok(1);
-        assert_eq!(vm.cpu.mxcsr, mxcsr);
-        assert_eq!(vm.cpu.xmm[0] as u64, (1.0 / divisor).to_bits());
+        assert_eq!(vm.cpu.fpu.mxcsr, mxcsr);
+        assert_eq!(vm.cpu.fpu.xmm[0] as u64, (1.0 / divisor).to_bits());
     }
 }
 
@@ -97,11 +97,11 @@ fn the_guests_rounding_mode_rules_whatever_the_host_computes_with() {
         (2, 0x3fd5_5555_5555_5556),
     ] {
         let mut vm = vm(|a| a.divsd(xmm0, xmm1));
-        vm.cpu.mxcsr = 0x1fa0 | mode << 13;
-        vm.cpu.xmm[0] = u128::from(1f64.to_bits());
-        vm.cpu.xmm[1] = u128::from(3f64.to_bits());
+        vm.cpu.fpu.mxcsr = 0x1fa0 | mode << 13;
+        vm.cpu.fpu.xmm[0] = u128::from(1f64.to_bits());
+        vm.cpu.fpu.xmm[1] = u128::from(3f64.to_bits());
         vm.run_ok(1);
-        assert_eq!(vm.cpu.xmm[0] as u64, bits, "mode {mode}");
+        assert_eq!(vm.cpu.fpu.xmm[0] as u64, bits, "mode {mode}");
     }
 }
 
@@ -117,11 +117,11 @@ fn fxrstor_brings_back_what_fxsave_saved() {
         a.fstp(tbyte_ptr(rsi + 1024))?;
         a.fstp(tbyte_ptr(rsi + 1040))
     });
-    vm.cpu.xmm[3] = 0x1234_5678 << 90;
-    vm.cpu.mxcsr = 0x5fa1;
+    vm.cpu.fpu.xmm[3] = 0x1234_5678 << 90;
+    vm.cpu.fpu.mxcsr = 0x5fa1;
     vm.run_ok(6);
-    assert_eq!(vm.cpu.xmm[3], 0x1234_5678 << 90);
-    assert_eq!(vm.cpu.mxcsr, 0x5fa1);
+    assert_eq!(vm.cpu.fpu.xmm[3], 0x1234_5678 << 90);
+    assert_eq!(vm.cpu.fpu.mxcsr, 0x5fa1);
     vm.run_ok(2);
     assert_eq!(vm.peek(DATA + 1024, 10), [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f]);
     assert_eq!(
@@ -134,15 +134,15 @@ fn fxrstor_brings_back_what_fxsave_saved() {
 fn fxrstor_refuses_reserved_mxcsr_bits_and_changes_nothing() {
     let mut vm = vm(|a| a.fxrstor(ptr(rsi)));
     vm.poke(DATA + 24, &0x0001_1f80u32.to_le_bytes());
-    let (xmm, mxcsr) = (vm.cpu.xmm, vm.cpu.mxcsr);
+    let (xmm, mxcsr) = (vm.cpu.fpu.xmm, vm.cpu.fpu.mxcsr);
     assert_eq!(vm.run(1), Stop::Trap(Trap::Fault(Fault::gp())));
-    assert_eq!((vm.cpu.xmm, vm.cpu.mxcsr), (xmm, mxcsr));
+    assert_eq!((vm.cpu.fpu.xmm, vm.cpu.fpu.mxcsr), (xmm, mxcsr));
 }
 
 #[test]
 fn a_store_over_the_edge_of_a_writable_page_writes_nothing() {
     let mut vm = vm(|a| a.movups(xmmword_ptr(rsi + 4 * 4096 - 8), xmm0));
-    vm.cpu.xmm[0] = u128::MAX;
+    vm.cpu.fpu.xmm[0] = u128::MAX;
     assert_eq!(vm.run(1), Stop::Trap(Trap::Fault(Fault::pf(DATA + 4 * 4096, 6))));
     assert_eq!(vm.peek(DATA + 4 * 4096 - 8, 8), [0; 8]);
 }
@@ -155,9 +155,9 @@ fn a_failed_x87_store_leaves_the_stack_as_it_was() {
     });
     vm.cpu.regs[7] = RO;
     vm.run_ok(1);
-    let top = vm.cpu.fpu.top;
+    let top = vm.cpu.fpu.x87.top;
     assert_eq!(vm.run(1), Stop::Trap(Trap::Fault(Fault::pf(RO, 7))));
-    assert_eq!((vm.cpu.fpu.top, vm.cpu.fpu.status & 0x3f), (top, 0));
+    assert_eq!((vm.cpu.fpu.x87.top, vm.cpu.fpu.x87.status & 0x3f), (top, 0));
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn x87_arithmetic_rounds_to_the_precision_asked_for() {
         // 2^-63
         vm.poke(DATA, &[0, 0, 0, 0, 0, 0, 0, 0x80, (0x3fff - 63) as u8, 0x3f]);
         vm.run_ok(4);
-        let top = usize::from(vm.cpu.fpu.top);
-        assert_eq!(vm.cpu.fpu.regs[top].m, sum, "control {control:#x}");
+        let top = usize::from(vm.cpu.fpu.x87.top);
+        assert_eq!(vm.cpu.fpu.x87.regs[top].m, sum, "control {control:#x}");
     }
 }
 
@@ -243,7 +243,7 @@ fn transcendental_results_are_right_to_the_last_bit() {
             .take_while(|c| c[0] & 0xf8 == 0xd8)
             .count();
         vm.run_ok(n as i64);
-        let v = vm.cpu.fpu.regs[usize::from(vm.cpu.fpu.top)];
+        let v = vm.cpu.fpu.x87.regs[usize::from(vm.cpu.fpu.x87.top)];
         assert_eq!(v.se, exponent, "case {k}");
         assert_eq!(v.m, significand, "case {k}: {:#x}", v.m);
     }
@@ -257,8 +257,8 @@ fn mmx_registers_are_the_significands_of_the_x87_stack() {
         a.emms()
     });
     vm.run_ok(2);
-    assert_eq!(vm.cpu.fpu.regs[0].m, 0xc90f_daa2_2168_c235);
-    assert_eq!((vm.cpu.fpu.top, vm.cpu.fpu.tags), (0, 0xff));
+    assert_eq!(vm.cpu.fpu.x87.regs[0].m, 0xc90f_daa2_2168_c235);
+    assert_eq!((vm.cpu.fpu.x87.top, vm.cpu.fpu.x87.tags), (0, 0xff));
     vm.run_ok(1);
-    assert_eq!(vm.cpu.fpu.tags, 0);
+    assert_eq!(vm.cpu.fpu.x87.tags, 0);
 }

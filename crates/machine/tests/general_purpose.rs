@@ -366,7 +366,7 @@ fn the_trap_flag_stops_after_each_instruction_that_began_with_it() {
     let after_inc = CODE + 1 + 7 + 1 + 2;
     assert_eq!(machine.run(100), Stop::Trap(Trap::Fault(Fault::new(vector::DB))));
     assert_eq!(
-        (machine.cpu.rip, machine.cpu.regs[RCX], machine.cpu.budget),
+        (machine.cpu.rip, machine.cpu.regs[RCX], machine.cpu.budget.left),
         (after_inc, 1, 96)
     );
     assert_eq!(machine.run(100), Stop::Trap(Trap::Fault(Fault::new(vector::DB))));
@@ -380,7 +380,7 @@ fn vm32(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> (Tes
     let n = a.instructions().len() as i64;
     let code = a.assemble(CODE).expect("encodable");
     let mut vm = TestVm::new(&code);
-    vm.cpu.sel = [
+    vm.cpu.seg.sel = [
         FLAT_KERNEL_SS,
         FLAT_RING3_CS32,
         FLAT_KERNEL_SS,

@@ -98,13 +98,13 @@ fn a_syscall_of_an_application_enters_the_kernel_on_its_stack() {
     assert!(v.set_guest_kernel(false));
     v.set_gs_base(true, 0x1111);
     v.set_gs_base(false, 0x2222);
-    v.cpu.sel[1] = 0x33;
-    v.cpu.sel[2] = 0x2b;
+    v.cpu.seg.sel[1] = 0x33;
+    v.cpu.seg.sel[2] = 0x2b;
     let user_sp = STACK_TOP - 0x2000;
     v.cpu.regs[4] = user_sp;
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
     assert!(v.guest_kernel());
-    assert_eq!(v.cpu.gs_base, 0x1111);
+    assert_eq!(v.cpu.bases.gs, 0x1111);
     assert_eq!(v.cpu.regs[4], STACK_TOP - 7 * 8);
     let f = frame(&mut v, 7);
     assert_eq!(f[2], CODE + 2, "rip");
@@ -147,7 +147,10 @@ fn iret_returns_to_an_application_and_opens_the_event_mask() {
     assert!(!v.guest_kernel());
     assert_eq!(v.cpu.rip, RWX + 1);
     assert_eq!((v.cpu.regs[0], v.cpu.regs[11], v.cpu.regs[1]), (7, 8, 9));
-    assert_eq!((v.cpu.sel[1], v.cpu.sel[2]), (FLAT_KERNEL_CS, FLAT_KERNEL_SS));
+    assert_eq!(
+        (v.cpu.seg.sel[1], v.cpu.seg.sel[2]),
+        (FLAT_KERNEL_CS, FLAT_KERNEL_SS)
+    );
     assert_eq!(byte(&v, info + 1), 0);
 }
 
@@ -385,7 +388,7 @@ fn a_data_selector_from_outside_that_cannot_be_loaded_enters_the_failsafe_callba
     assert!(matches!(v.run(1, u64::MAX), Exit::Hypercall { .. }));
     let f = frame(&mut v, 11);
     assert_eq!(f[2..6], [0x53, SS, 0, 0], "ds es fs gs");
-    assert_eq!((v.cpu.sel[3], v.cpu.sel[0]), (0, FLAT_KERNEL_SS));
+    assert_eq!((v.cpu.seg.sel[3], v.cpu.seg.sel[0]), (0, FLAT_KERNEL_SS));
 }
 
 #[test]

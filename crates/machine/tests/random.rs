@@ -22,7 +22,7 @@ fn numbers(machine: &Arc<Machine>, domid: u16, vcpus: u32) -> Vec<Vec<u64>> {
             let vm = TestVm::in_domain(domain.clone(), &code, 1024 + 256 * u64::from(id));
             let mut vcpu = Vcpu::with_cpu(vm.cpu, id);
             let number = |vcpu: &mut Vcpu| {
-                vcpu.cpu.budget = 1;
+                vcpu.cpu.budget.left = 1;
                 assert_eq!(vcpu.cpu.run(), Stop::Budget);
                 vcpu.cpu.regs[0]
             };

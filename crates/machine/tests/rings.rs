@@ -59,7 +59,7 @@ fn code_at(cpl: u8, build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedErr
         let at = GDT.maddr() + u64::from(selector);
         assert!(vm.machine.mem.write_u64(at, descriptor));
     }
-    vm.cpu.desc.gdt = DescTable {
+    vm.cpu.seg.tables.gdt = DescTable {
         frames: std::array::from_fn(|n| (n == 0).then_some(GDT)),
         entries: ENTRIES,
     };
@@ -68,7 +68,7 @@ fn code_at(cpl: u8, build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedErr
         1 => (R1_CODE | 1, R1_DATA | 1),
         _ => (R3_CODE | 3, R3_DATA | 3),
     };
-    vm.cpu.sel = [data, code, data, data, 0, 0];
+    vm.cpu.seg.sel = [data, code, data, data, 0, 0];
     vm.cpu.cpl = cpl;
     vm.cpu.set_base(vm.l4, true);
     vm
@@ -83,10 +83,22 @@ fn words(vm: &mut TestVm, list: &[u32]) {
 
 /// What the next instruction raises; it must have changed nothing.
 fn fault_of(vm: &mut TestVm) -> (u8, u32) {
-    let before = (vm.cpu.regs, vm.cpu.rip, vm.cpu.sel, vm.cpu.cpl, vm.cpu.rflags());
+    let before = (
+        vm.cpu.regs,
+        vm.cpu.rip,
+        vm.cpu.seg.sel,
+        vm.cpu.cpl,
+        vm.cpu.rflags(),
+    );
     let trap = vm.run_to_trap();
     assert_eq!(
-        (vm.cpu.regs, vm.cpu.rip, vm.cpu.sel, vm.cpu.cpl, vm.cpu.rflags()),
+        (
+            vm.cpu.regs,
+            vm.cpu.rip,
+            vm.cpu.seg.sel,
+            vm.cpu.cpl,
+            vm.cpu.rflags()
+        ),
         before
     );
     match trap {
@@ -124,7 +136,7 @@ fn iret_to_the_outer_ring_loads_its_stack_and_drops_the_segments_of_the_inner_on
     );
     assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
     assert_eq!(
-        vm.cpu.sel,
+        vm.cpu.seg.sel,
         [R3_DATA | 3, R3_CODE | 3, R3_DATA | 3, 0, R1_CONFORMING | 1, 0]
     );
     assert_eq!(
@@ -293,7 +305,7 @@ fn a_segment_register_takes_what_its_ring_may_use_and_faults_name_the_rest() {
                 }
                 None => {
                     vm.run_ok(1);
-                    assert_eq!(vm.cpu.sel[if is_ss { 2 } else { 3 }], selector);
+                    assert_eq!(vm.cpu.seg.sel[if is_ss { 2 } else { 3 }], selector);
                 }
             }
         }
@@ -371,7 +383,7 @@ fn jumps_and_calls_to_other_code_segments_keep_the_ring() {
             match expected {
                 Ok(cs) => {
                     vm.run_ok(1);
-                    assert_eq!((vm.cpu.sel[1], vm.cpu.cpl, vm.cpu.rip), (cs, cpl, TARGET));
+                    assert_eq!((vm.cpu.seg.sel[1], vm.cpu.cpl, vm.cpu.rip), (cs, cpl, TARGET));
                     if opcode == 0x9a {
                         let sp = vm.cpu.regs[ESP];
                         assert_eq!(sp, STACK_TOP - 8);

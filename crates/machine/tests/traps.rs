@@ -387,7 +387,7 @@ fn fsgsbase_instructions_depend_on_cr4() {
     let (mut v, _) = vcpu(&code);
     v.set_cr4(cr4::INITIAL | cr4::FSGSBASE);
     v.cpu.regs[0] = 0x7777;
-    assert_eq!((trapped(&mut v).1[0], v.cpu.fs_base), (CODE + 5, 0x7777));
+    assert_eq!((trapped(&mut v).1[0], v.cpu.bases.fs), (CODE + 5, 0x7777));
     let (mut v, _) = vcpu(&code);
     v.set_cr4(cr4::INITIAL | cr4::FSGSBASE);
     v.cpu.regs[0] = 0x8000_0000_0000;
@@ -400,14 +400,14 @@ fn tsd_and_cpuid_faulting_concern_applications_only() {
         for user in [false, true] {
             let (mut v, _) = vcpu(code);
             v.set_cr4(cr4::INITIAL | cr4::TSD);
-            v.cpu.cpuid_traps = true;
+            v.cpu.model.cpuid_traps = true;
             assert!(v.set_guest_kernel(!user));
             assert_eq!(trapped(&mut v).0, if user { 13 } else { 6 });
         }
     }
     // With the forced emulation prefix the fault is at the cpuid itself.
     let (mut v, _) = vcpu(&[0x0f, 0x0b, b'x', b'e', b'n', 0x0f, 0xa2]);
-    v.cpu.cpuid_traps = true;
+    v.cpu.model.cpuid_traps = true;
     assert!(v.set_guest_kernel(false));
     let (n, frame, _) = trapped(&mut v);
     assert_eq!((n, frame[0]), (13, CODE + 5));
@@ -437,7 +437,7 @@ fn the_gs_selector_of_applications_is_loaded_or_null() {
     v.set_gs_base(false, 0x5678);
     assert_eq!(v.set_segment_base(segbase::GS_USER_SEL, SS & !3), Ok(()));
     assert_eq!(
-        (v.cpu.sel[5], v.gs_base(false), v.gs_base(true)),
+        (v.cpu.seg.sel[5], v.gs_base(false), v.gs_base(true)),
         (FLAT_KERNEL_SS, 0, 0x1234)
     );
     v.set_gs_base(false, 0x5678);
@@ -446,7 +446,10 @@ fn the_gs_selector_of_applications_is_loaded_or_null() {
         Ok(()),
         "errors are not told"
     );
-    assert_eq!((v.cpu.sel[5], v.gs_base(false), v.gs_base(true)), (0, 0, 0x1234));
+    assert_eq!(
+        (v.cpu.seg.sel[5], v.gs_base(false), v.gs_base(true)),
+        (0, 0, 0x1234)
+    );
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn far_pointers_have_64_bit_offsets_on_intel_only() {
             pointer(&mut vm, 0x1122_3344_5566_7788, width, SS);
             vm.cpu.regs[RAX] = u64::MAX;
             vm.run_ok(1);
-            assert_eq!((vm.cpu.regs[RAX], vm.cpu.sel[2]), (offset, SS));
+            assert_eq!((vm.cpu.regs[RAX], vm.cpu.seg.sel[2]), (offset, SS));
         }
     }
 }

@@ -344,7 +344,7 @@ struct Figure {
 fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
     let mut vm = TestVm::new(&[]);
     if bits == 32 {
-        vm.cpu.sel = [
+        vm.cpu.seg.sel = [
             FLAT_KERNEL_SS,
             FLAT_RING3_CS32,
             FLAT_KERNEL_SS,
@@ -373,7 +373,7 @@ fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
             "{stop:?} at {:#x}",
             vm.cpu.rip
         );
-        ((budget - vm.cpu.budget) as f64, time)
+        ((budget - vm.cpu.budget.left) as f64, time)
     };
     let (mut iterations, mut best) = (16, (0.0, 0.0));
     let until = Instant::now() + Duration::from_secs_f64(seconds);

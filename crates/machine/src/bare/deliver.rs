@@ -93,10 +93,10 @@ impl Bare {
         let words = [
             fault.error_code.map(u64::from),
             Some(self.cpu.rip),
-            Some(u64::from(self.cpu.sel[seg::CS])),
+            Some(u64::from(self.cpu.seg.sel[seg::CS])),
             Some(old),
             Some(self.cpu.regs[4]),
-            Some(u64::from(self.cpu.sel[seg::SS])),
+            Some(u64::from(self.cpu.seg.sel[seg::SS])),
         ];
         let frame: Vec<u8> = words.into_iter().flatten().flat_map(u64::to_le_bytes).collect();
         let sp = top.wrapping_sub(frame.len() as u64);
@@ -107,9 +107,9 @@ impl Bare {
             flags &= !IF;
         }
         self.cpu.set_rflags(flags);
-        self.cpu.sel[seg::CS] = selector & !selector::RPL | u16::from(cpl);
+        self.cpu.seg.sel[seg::CS] = selector & !selector::RPL | u16::from(cpl);
         if cpl != was {
-            self.cpu.sel[seg::SS] = u16::from(cpl);
+            self.cpu.seg.sel[seg::SS] = u16::from(cpl);
         }
         self.cpu.regs[4] = sp;
         self.cpu.rip = u64::from(descriptor::gate_offset(low)) | high << 32;

@@ -59,7 +59,7 @@ impl Bare {
         match i.mnemonic() {
             Mnemonic::Hlt => Some(Ok(Outcome::Halted)),
             Mnemonic::Clts => {
-                self.cpu.ts = false;
+                self.cpu.fpu.ts = false;
                 done
             }
             Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => done,
@@ -69,7 +69,7 @@ impl Bare {
                 done
             }
             Mnemonic::Swapgs => {
-                std::mem::swap(&mut self.cpu.gs_base, &mut self.kernel_gs_base);
+                std::mem::swap(&mut self.cpu.bases.gs, &mut self.kernel_gs_base);
                 done
             }
             Mnemonic::Lgdt | Mnemonic::Lidt => Some(self.load_table(i)),
@@ -197,13 +197,13 @@ impl Bare {
         let selector = read_op::<16>(&mut self.cpu, i, 0)? as u16;
         if selector::is_null(selector) {
             self.ldtr = selector;
-            self.cpu.desc.ldt = DescTable::default();
+            self.cpu.seg.tables.ldt = DescTable::default();
             return Ok(Outcome::Executed);
         }
         let table = self.system_descriptor(selector, &[system::LDT])?;
         let frames = self.table_frames(table).map_err(Trap::Unsupported)?;
         self.ldtr = selector;
-        self.cpu.desc.ldt = DescTable {
+        self.cpu.seg.tables.ldt = DescTable {
             frames,
             entries: (table.limit.min(0xffff) + 1) / 8,
         };
@@ -234,7 +234,7 @@ impl Bare {
         // PE can be set so, not cleared.
         const CHANGES: u64 = cr0::MP | cr0::EM | cr0::TS;
         self.cr0 = self.cr0 & !CHANGES | value & CHANGES;
-        self.cpu.ts = value & cr0::TS != 0;
+        self.cpu.fpu.ts = value & cr0::TS != 0;
         Ok(Outcome::Executed)
     }
 
@@ -245,8 +245,8 @@ impl Bare {
             msr::STAR => &mut self.star,
             msr::LSTAR => &mut self.lstar,
             msr::SFMASK => &mut self.fmask,
-            msr::FS_BASE => &mut self.cpu.fs_base,
-            msr::GS_BASE => &mut self.cpu.gs_base,
+            msr::FS_BASE => &mut self.cpu.bases.fs,
+            msr::GS_BASE => &mut self.cpu.bases.gs,
             msr::KERNEL_GS_BASE => &mut self.kernel_gs_base,
             _ => return gp(),
         };
@@ -281,7 +281,7 @@ impl Bare {
                     0 if value & (cr0::PG | cr0::PE) != cr0::PG | cr0::PE => return Some(gp()),
                     0 => {
                         self.cr0 = value;
-                        self.cpu.ts = value & cr0::TS != 0;
+                        self.cpu.fpu.ts = value & cr0::TS != 0;
                     }
                     2 => self.cr2 = value,
                     3 => self.load_base(Mfn(pte::mfn(value))),
@@ -347,8 +347,8 @@ impl Bare {
         }
         self.cpu.set_rflags(old & keep | flags & !keep);
         self.cpu.regs[4] = rsp;
-        self.cpu.sel[seg::CS] = cs;
-        self.cpu.sel[seg::SS] = ss;
+        self.cpu.seg.sel[seg::CS] = cs;
+        self.cpu.seg.sel[seg::SS] = ss;
         self.cpu.next_rip = rip;
         self.set_cpl(cpl);
         Ok(Outcome::Executed)
@@ -357,8 +357,8 @@ impl Bare {
     pub(super) fn syscall(&mut self) -> Outcome {
         // rcx and r11 are set by the engine.
         let selector = (self.star >> 32) as u16 & !selector::RPL;
-        self.cpu.sel[seg::CS] = selector;
-        self.cpu.sel[seg::SS] = selector.wrapping_add(selector::ENTRY);
+        self.cpu.seg.sel[seg::CS] = selector;
+        self.cpu.seg.sel[seg::SS] = selector.wrapping_add(selector::ENTRY);
         let flags = self.cpu.rflags();
         self.cpu.set_rflags(flags & !self.fmask & !RF);
         self.cpu.rip = self.lstar;
@@ -368,8 +368,8 @@ impl Bare {
 
     fn sysret(&mut self) -> Native {
         let selector = (self.star >> 48) as u16 | selector::RPL;
-        self.cpu.sel[seg::CS] = selector.wrapping_add(2 * selector::ENTRY) | selector::RPL;
-        self.cpu.sel[seg::SS] = selector.wrapping_add(selector::ENTRY) | selector::RPL;
+        self.cpu.seg.sel[seg::CS] = selector.wrapping_add(2 * selector::ENTRY) | selector::RPL;
+        self.cpu.seg.sel[seg::SS] = selector.wrapping_add(selector::ENTRY) | selector::RPL;
         let flags = self.cpu.regs[11];
         self.cpu.set_rflags(flags & !(RF | VM));
         self.cpu.next_rip = self.cpu.regs[1];

@@ -101,7 +101,7 @@ impl Bare {
         let domain = Domain::new(machine.clone(), domid);
         let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), PLATFORM);
         cpu.cpl = 0;
-        cpu.table_stores = false;
+        cpu.access.table_stores = false;
         cpu.set_rflags(rflags::FIXED);
         Bare {
             cpu,
@@ -171,7 +171,7 @@ impl Bare {
     pub fn load_gdt(&mut self, table: Table) -> Result<(), &'static str> {
         let frames = self.table_frames(table)?;
         self.gdtr = table;
-        self.cpu.desc.gdt = DescTable {
+        self.cpu.seg.tables.gdt = DescTable {
             frames,
             entries: (table.limit + 1) / 8,
         };
@@ -200,7 +200,7 @@ impl Bare {
 
     /// CR0 with TS as it is now.
     pub fn cr0(&self) -> u64 {
-        self.cr0 & !cr0::TS | if self.cpu.ts { cr0::TS } else { 0 }
+        self.cr0 & !cr0::TS | if self.cpu.fpu.ts { cr0::TS } else { 0 }
     }
 
     fn iopl(&self) -> u8 {
@@ -243,8 +243,8 @@ impl Bare {
                 Some(Err(trap)) => return self.trap(trap),
             }
         }
-        self.cpu.budget = 1;
-        self.cpu.yield_at = 0;
+        self.cpu.budget.left = 1;
+        self.cpu.budget.yield_at = 0;
         match self.cpu.run() {
             Stop::Trap(t) => self.trap(t),
             Stop::Budget | Stop::Attention => Outcome::Executed,

@@ -38,6 +38,33 @@ pub(crate) enum Dest {
     Table(u64, Fault),
 }
 
+/// What memory accesses do beside the walk.
+#[derive(Debug)]
+pub struct AccessRules {
+    /// Misaligned accesses raise #AC.
+    pub(crate) aligning: bool,
+    /// The stack segment is the cause if a non-canonical address faults next.
+    pub(crate) noncanonical: bool,
+    /// The code that runs may have its stores to live page tables emulated: a kernel's, not its applications'.
+    pub table_stores: bool,
+    /// The guest has asked for that emulation; without it such stores are page faults.
+    pub writable_tables: bool,
+    /// What the platform's window shows is not mapped now: an application runs.
+    pub window_hidden: bool,
+}
+
+impl AccessRules {
+    pub(crate) fn new() -> AccessRules {
+        AccessRules {
+            aligning: false,
+            noncanonical: false,
+            table_stores: true,
+            writable_tables: true,
+            window_hidden: false,
+        }
+    }
+}
+
 impl Cpu {
     /// Walks the page tables for one page and fills the TLB as the rules of docs/internals/contract.md allow.
     pub(crate) fn translate(&mut self, va: u64, access: Access) -> Result<Page, Fault> {
@@ -94,7 +121,7 @@ impl Cpu {
             pae: self.platform.mode == Mode::Legacy,
             user: key.user,
             window: self.platform.window.as_ref(),
-            window_hidden: self.window_hidden,
+            window_hidden: self.access.window_hidden,
         })
     }
 
@@ -115,7 +142,7 @@ impl Cpu {
             Ok(p) => return Ok(Dest::Plain(p.host)),
             Err(f) => f,
         };
-        let emulated = self.table_stores && self.writable_tables;
+        let emulated = self.access.table_stores && self.access.writable_tables;
         if emulated && fault.error_code.is_some_and(|c| c & (pf::P | pf::RSVD) == pf::P) {
             if let Some(table) = self.table_at(va) {
                 return Ok(Dest::Table(table.maddr() | (va & 0xfff), fault));
@@ -126,9 +153,9 @@ impl Cpu {
 
     /// An access of the hypervisor's own: to any address, whatever code the guest runs at the moment.
     pub(crate) fn flat<R>(&mut self, access: impl FnOnce(&mut Cpu) -> R) -> R {
-        let code32 = std::mem::take(&mut self.code32);
+        let code32 = std::mem::take(&mut self.seg.code32);
         let result = access(self);
-        self.code32 = code32;
+        self.seg.code32 = code32;
         result
     }
 
@@ -138,7 +165,7 @@ impl Cpu {
             return Err(self.not_canonical(va).into());
         }
         // The hypervisor's own accesses lie elsewhere.
-        if self.code32 && va >> 32 == 0 && va.wrapping_add(len as u64) > 1 << 32 {
+        if self.seg.code32 && va >> 32 == 0 && va.wrapping_add(len as u64) > 1 << 32 {
             return Err(Fault::gp().into());
         }
         Ok(())
@@ -146,7 +173,7 @@ impl Cpu {
 
     /// #AC for an operand that is not aligned to its size.
     pub(crate) fn check_alignment(&self, va: u64, size: usize) -> Exec {
-        if self.aligning && va & (size as u64 - 1) != 0 {
+        if self.access.aligning && va & (size as u64 - 1) != 0 {
             return Err(Fault::with_code(vector::AC, 0).into());
         }
         Ok(())
@@ -166,7 +193,7 @@ impl Cpu {
         // SAFETY: the index is in range, and `tlb` points to the current view; a matching tag means that the whole
         // access lies in a page whose host address is `va + delta`.
         unsafe {
-            let e = &*self.tlb.add(tlb_index(va));
+            let e = &*self.chain.tlb.add(tlb_index(va));
             if e.neg_r.wrapping_add(va) <= 4096 - T::SIZE as u64 {
                 return Ok(T::load(va.wrapping_add(e.delta) as *const u8));
             }
@@ -200,7 +227,7 @@ impl Cpu {
     pub fn write<T: Scalar>(&mut self, va: u64, value: T) -> Result<(), Trap> {
         // SAFETY: as in `read`, for the write tag.
         unsafe {
-            let e = &*self.tlb.add(tlb_index(va));
+            let e = &*self.chain.tlb.add(tlb_index(va));
             if e.neg_w.wrapping_add(va) <= 4096 - T::SIZE as u64 {
                 value.store(va.wrapping_add(e.delta) as *mut u8);
                 return Ok(());
@@ -248,7 +275,7 @@ impl Cpu {
         let last = if (last ^ va) >> 12 == 0 { va } else { last & !0xfff };
         for at in [va, last] {
             // SAFETY: as in `read`.
-            let hit = unsafe { (*self.tlb.add(tlb_index(at))).neg_w.wrapping_add(at) < 4096 };
+            let hit = unsafe { (*self.chain.tlb.add(tlb_index(at))).neg_w.wrapping_add(at) < 4096 };
             if !hit {
                 self.dest(at)?;
             }
@@ -301,7 +328,7 @@ impl Cpu {
     /// Host address for reads from `va` to the end of its page.
     pub(crate) fn page_for_read(&mut self, va: u64) -> Result<*const u8, Trap> {
         // SAFETY: as in `read`.
-        let e = unsafe { *self.tlb.add(tlb_index(va)) };
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
         if e.neg_r.wrapping_add(va) < 4096 {
             return Ok(va.wrapping_add(e.delta) as *const u8);
         }
@@ -311,7 +338,7 @@ impl Cpu {
     /// Where a multi-byte store from `va` to the end of its page goes; page tables fault.
     pub(crate) fn dest_bytes(&mut self, va: u64) -> Result<Dest, Trap> {
         // SAFETY: as in `read`.
-        let e = unsafe { *self.tlb.add(tlb_index(va)) };
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
         if e.neg_w.wrapping_add(va) < 4096 {
             return Ok(Dest::Plain(va.wrapping_add(e.delta) as *mut u8));
         }
@@ -331,7 +358,7 @@ impl Cpu {
         f: &mut dyn FnMut(T) -> Option<T>,
     ) -> Result<T, Trap> {
         // SAFETY: as in `read`.
-        let e = unsafe { *self.tlb.add(tlb_index(va)) };
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
         if e.neg_w.wrapping_add(va) <= 4096 - T::SIZE as u64 {
             // SAFETY: the tag matched for writes of this size.
             return Ok(unsafe { rmw_host(va.wrapping_add(e.delta) as *mut u8, lock, f) });

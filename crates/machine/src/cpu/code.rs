@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Stores to memory that some vCPU has decoded instructions from, and what this one does about them.
 
+use super::block::BlockCache;
 use super::Cpu;
 use crate::frames::flag;
 use crate::mem::Mfn;
@@ -11,18 +12,31 @@ const STORES_BEFORE_DROP: u32 = 24;
 /// A store this large is a page being reused.
 const BIG_STORE: usize = 2048;
 
+/// Decoded code, and stores to it.
+#[derive(Default)]
+pub(crate) struct CodeCache {
+    pub(crate) blocks: BlockCache,
+    /// Forget all blocks before the next one is run.
+    pub(crate) forget_all: bool,
+    /// Only slow handlers are used: the oracle of the fast ones.
+    pub(crate) slow_only: bool,
+    /// The frame with decoded code that was stored to last, and how often in a row.
+    stored_to: Mfn,
+    stores: u32,
+}
+
 impl Cpu {
     /// A store just changed a frame that has decoded instructions: the running block is left at its next instruction if
     /// it is among them.
     pub(crate) fn code_written(&mut self, mfn: Mfn, offset: u16, len: usize) {
         let end = (usize::from(offset) + len).min(4096) as u16;
-        if self.code_frame != mfn {
-            self.code_frame = mfn;
-            self.code_stores = 0;
+        if self.code.stored_to != mfn {
+            self.code.stored_to = mfn;
+            self.code.stores = 0;
         }
-        self.code_stores += 1;
-        if len >= BIG_STORE || self.code_stores >= STORES_BEFORE_DROP {
-            self.code_stores = 0;
+        self.code.stores += 1;
+        if len >= BIG_STORE || self.code.stores >= STORES_BEFORE_DROP {
+            self.code.stores = 0;
             self.without_guest(|c| c.domain.machine.drop_code(mfn, Caller::Vcpu(&c.shared)));
         } else if self.domain.machine.code.hit(mfn, offset, end) {
             self.without_guest(|c| {
@@ -44,17 +58,17 @@ impl Cpu {
 
     /// Flushes the block cache whenever `slots` of it are taken (0: when it is full). For tests.
     pub fn set_code_limit(&mut self, slots: usize) {
-        self.blocks.set_limit(slots);
+        self.code.blocks.set_limit(slots);
     }
 
     pub(crate) fn forget_code(&mut self, mfn: Mfn, start: u16, end: u16) {
-        self.blocks.forget(mfn, start, end);
+        self.code.blocks.forget(mfn, start, end);
     }
 
     /// Forgets every block; their memory is reused as soon as none is running.
     pub(crate) fn forget_all_code(&mut self) {
-        self.blocks.kill_all();
-        self.forget_all = true;
+        self.code.blocks.kill_all();
+        self.code.forget_all = true;
     }
 
     /// Before bytes of `mfn` are decoded: stores to it take the slow path from now on. True if this thread waited for

@@ -194,12 +194,12 @@ impl Cpu {
     /// Whether the next instruction must run alone.
     #[inline(always)]
     pub(crate) fn debugging(&self) -> bool {
-        self.fl_other & flags::TF != 0 || self.debug.armed && self.steps_here()
+        self.flags.other & flags::TF != 0 || self.debug.armed && self.steps_here()
     }
 
     #[cold]
     fn steps_here(&self) -> bool {
-        self.mode == MODE_STEPS || self.checks_alignment() || self.debug.steps_at(self.code_va(self.rip))
+        self.seg.mode == MODE_STEPS || self.checks_alignment() || self.debug.steps_at(self.code_va(self.rip))
     }
 
     /// Guest code begins to run, or ends: from here on accesses to watched pages are refused, or no more.
@@ -262,7 +262,7 @@ impl Cpu {
 
     /// One instruction with RFLAGS.TF set or breakpoints armed. `Some`: what stopped it, or the #DB that it raised.
     pub(crate) fn debug_step(&mut self) -> Option<Trap> {
-        let single = self.fl_other & flags::TF != 0;
+        let single = self.flags.other & flags::TF != 0;
         let start = self.rip;
         self.debug.steps += 1;
         let refuses = std::mem::take(&mut self.debug.refuses);
@@ -284,17 +284,17 @@ impl Cpu {
         let insn = self.insn_at(start);
         let touched = insn.as_ref().map_or(Vec::new(), |i| self.touched(i));
         self.debug.one_by_one = true;
-        let slow_only = std::mem::replace(&mut self.slow_only, true);
-        let outcome = if self.code32 || self.checks_alignment() {
+        let slow_only = std::mem::replace(&mut self.code.slow_only, true);
+        let outcome = if self.seg.code32 || self.checks_alignment() {
             self.step_slow()
         } else {
             self.step()
         };
-        self.slow_only = slow_only;
+        self.code.slow_only = slow_only;
         self.debug.one_by_one = false;
-        self.budget += std::mem::take(&mut self.slice);
+        self.budget.left += std::mem::take(&mut self.budget.slice);
         let held_back = std::mem::take(&mut self.debug.held_back);
-        if let (Err(t), _) | (Ok(()), Some(t)) = (outcome, self.leave.take()) {
+        if let (Err(t), _) | (Ok(()), Some(t)) = (outcome, self.chain.leave.take()) {
             return Some(t);
         }
         self.debug.resume = false;
@@ -322,7 +322,7 @@ impl Cpu {
     /// An instruction has completed that the layer above emulated: the #DB it raises, with the breakpoints in `hit`.
     pub fn retired(&mut self, hit: u64) -> Option<Fault> {
         self.debug.resume = false;
-        let single = if self.fl_other & flags::TF != 0 {
+        let single = if self.flags.other & flags::TF != 0 {
             dr6::BS
         } else {
             0
@@ -338,13 +338,13 @@ impl Cpu {
 
     /// What an iret does with the RF bit of the flags it loads.
     pub fn load_resume_flag(&mut self, rflags: u64) {
-        self.fl_other &= !flags::RF;
+        self.flags.other &= !flags::RF;
         self.debug.resume = rflags & flags::RF != 0 && self.debug.armed;
     }
 
     /// Linear address of code at `rip`.
     pub fn code_va(&self, rip: u64) -> u64 {
-        if self.code32 {
+        if self.seg.code32 {
             self.linear(rip.wrapping_add(self.seg_base(Register::CS)))
         } else {
             rip
@@ -409,7 +409,7 @@ impl Cpu {
     /// rcx, of the width that a repeated `i` counts with.
     fn rep_count(&self, i: &Instruction) -> u64 {
         use iced_x86::OpKind as K;
-        let mut mask = if self.code32 { 0xffff_ffff } else { u64::MAX };
+        let mut mask = if self.seg.code32 { 0xffff_ffff } else { u64::MAX };
         for n in 0..i.op_count() {
             mask = match i.op_kind(n) {
                 K::MemorySegSI | K::MemorySegDI | K::MemoryESDI => 0xffff,

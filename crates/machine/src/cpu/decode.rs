@@ -47,8 +47,13 @@ impl Cpu {
             let have = room.min(WINDOW);
             copy_bytes(page.host, &mut buf[..have]);
             let bits = self.bits();
-            let (mut insns, mut end) =
-                decode_all(bits, self.vendor, &buf[..have], offset as u64, max.min(MAX_INSNS));
+            let (mut insns, mut end) = decode_all(
+                bits,
+                self.model.vendor,
+                &buf[..have],
+                offset as u64,
+                max.min(MAX_INSNS),
+            );
             let mut second = None;
             if insns.is_empty()
                 && room < 15
@@ -60,7 +65,7 @@ impl Cpu {
                     continue;
                 }
                 copy_bytes(next.host, &mut buf[room..15]);
-                (insns, end) = decode_all(bits, self.vendor, &buf[..15], offset as u64, 1);
+                (insns, end) = decode_all(bits, self.model.vendor, &buf[..15], offset as u64, 1);
                 if end > room {
                     second = Some((next.mfn, (end - room) as u16, next.host));
                 }
@@ -114,7 +119,7 @@ impl Cpu {
         let mut ended = false;
         while let Some(insn) = insns.get(i) {
             let left = (insns.len() - i) as u8;
-            let slow = self.slow_only || self.code32 && self.checks_segment(insn);
+            let slow = self.code.slow_only || self.seg.code32 && self.checks_segment(insn);
             let fused = if slow {
                 None
             } else {
@@ -162,7 +167,7 @@ impl Cpu {
             }
         }
         if insns.is_empty() {
-            let mut op = Op::new(if too_long(self.bits(), self.vendor, &buf[..end.max(15)]) {
+            let mut op = Op::new(if too_long(self.bits(), self.model.vendor, &buf[..end.max(15)]) {
                 fast::op_gp
             } else {
                 fast::op_ud
@@ -196,7 +201,7 @@ impl Cpu {
 impl Cpu {
     /// Width of the code that blocks are decoded from.
     pub(crate) fn bits(&self) -> u32 {
-        match (self.code32, self.code16) {
+        match (self.seg.code32, self.seg.code16) {
             (false, _) => 64,
             (true, false) => 32,
             (true, true) => 16,
@@ -210,8 +215,8 @@ impl Cpu {
         memory
             && match i.memory_segment() {
                 Register::CS => true,
-                Register::FS => self.mode & 2 == 0,
-                Register::GS => self.mode & 4 == 0,
+                Register::FS => self.seg.mode & 2 == 0,
+                Register::GS => self.seg.mode & 4 == 0,
                 _ => false,
             }
     }
@@ -285,20 +290,20 @@ impl Vendor {
 impl Cpu {
     /// What `cpuid` shows from now on. Its vendor decides how code is decoded.
     pub fn set_cpuid(&mut self, table: Vec<CpuidRow>) {
-        self.cpuid_table = table;
+        self.model.cpuid = table;
         self.set_vendor(Vendor::from_leaf_0(self.cpuid(0, 0)));
     }
 
     /// Decodes as this maker's processors do from now on.
     pub fn set_vendor(&mut self, vendor: Vendor) {
-        if std::mem::replace(&mut self.vendor, vendor) != vendor {
+        if std::mem::replace(&mut self.model.vendor, vendor) != vendor {
             self.forget_all_code();
         }
     }
 
     /// The first instruction of `bytes`, as the current mode and the vendor have it.
     pub(crate) fn decode(&self, bytes: &[u8], ip: u64) -> Result<Instruction, DecoderError> {
-        decode_one(self.bits(), self.vendor, bytes, ip)
+        decode_one(self.bits(), self.model.vendor, bytes, ip)
     }
 }
 

@@ -4,12 +4,12 @@
 use super::fault::{vector, Fault};
 use super::platform::Mode;
 use super::regs::seg_index;
-use super::segment::Descriptor;
+use super::segment::{DescTables, Descriptor};
 use super::Cpu;
 use crate::abi::x86::{descriptor, selector};
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess, Register};
 
-/// Indices of [`Cpu::sel`] and of the hidden parts.
+/// Indices of [`Segments::sel`] and of the hidden parts.
 pub use crate::abi::x86::seg::{CS, DS, ES, FS, GS, SS};
 
 /// 64-bit code.
@@ -24,7 +24,7 @@ const RAISES_GP: u64 = 1 << 63;
 const RAISES_SS: u64 = 1 << 62;
 
 /// What the processor keeps of a descriptor from the load of its selector on. The bases of fs and gs are in
-/// [`Cpu::fs_base`] and [`Cpu::gs_base`], which have other ways to change.
+/// [`Cpu::bases`], which have other ways to change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The selector that was loaded.
@@ -96,6 +96,39 @@ impl Segment {
     }
 }
 
+/// The segment registers, the tables that they are loaded from, and how code runs because of them.
+#[derive(Debug)]
+pub struct Segments {
+    /// Selectors es cs ss ds fs gs
+    pub sel: [u16; 6],
+    /// 16- or 32-bit code (compatibility mode): worked out from CS whenever it changes.
+    pub(crate) code32: bool,
+    /// 16-bit code; `code32` is set too.
+    pub(crate) code16: bool,
+    /// What blocks are decoded for, part of their keys; [`MODE_STEPS`]: none are.
+    pub(crate) mode: u8,
+    /// Bit n: every offset of segment register n may be read and written (of 16- and 32-bit code).
+    pub(crate) whole: u8,
+    /// The hidden parts of `sel`.
+    pub(crate) hidden: [Segment; 6],
+    /// The guest's descriptor tables.
+    pub tables: DescTables,
+}
+
+impl Segments {
+    pub(crate) fn new() -> Segments {
+        Segments {
+            sel: [0; 6],
+            code32: false,
+            code16: false,
+            mode: MODE_LONG,
+            whole: 0,
+            hidden: Default::default(),
+            tables: DescTables::default(),
+        }
+    }
+}
+
 /// How operand `n` uses memory: whether it writes; `None` if it does not access it at all.
 fn access_of(i: &Instruction, n: u32) -> Option<bool> {
     let only_operands = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
@@ -111,15 +144,15 @@ impl Cpu {
     /// Base that 16- and 32-bit code adds to offsets in segment `seg`.
     fn base_of(&self, seg: usize) -> u64 {
         match seg {
-            FS => self.fs_base,
-            GS => self.gs_base,
-            n => u64::from(self.hidden.get(n).map_or(0, |s| s.base)),
+            FS => self.bases.fs,
+            GS => self.bases.gs,
+            n => u64::from(self.seg.hidden.get(n).map_or(0, |s| s.base)),
         }
     }
 
     /// Linear address of `len` bytes at an offset of a segment, or the fault of an access that does not fit it.
     pub(crate) fn segment_va(&self, seg: usize, off: u64, len: u64, write: bool) -> Result<u64, Fault> {
-        let s = self.hidden.get(seg).copied().unwrap_or_default();
+        let s = self.seg.hidden.get(seg).copied().unwrap_or_default();
         let allowed = if write { s.writable() } else { s.readable() };
         if allowed && s.contains(off, len) {
             return Ok(off.wrapping_add(self.base_of(seg)) & 0xffff_ffff);
@@ -130,7 +163,7 @@ impl Cpu {
 
     /// The same for handlers that only know addresses: an access at the one that is returned raises the fault.
     pub(crate) fn checked_va(&self, seg: usize, off: u64, len: u64, write: bool) -> u64 {
-        if self.whole >> (seg & 7) & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
+        if self.seg.whole >> (seg & 7) & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
             return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
         }
         self.segment_va(seg, off, len, write)
@@ -141,7 +174,7 @@ impl Cpu {
     /// the instruction says.
     pub(crate) fn operand_va(&self, i: &Instruction, n: u32, segment: Register, off: u64, len: u64) -> u64 {
         let seg = seg_index(segment);
-        if !self.code32 {
+        if !self.seg.code32 {
             return off.wrapping_add(self.seg_base(segment));
         }
         let len = if len == 0 {
@@ -150,7 +183,7 @@ impl Cpu {
             len
         };
         let plain = off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
-        if self.whole >> seg & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
+        if self.seg.whole >> seg & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
             return plain;
         }
         match access_of(i, n) {
@@ -161,8 +194,8 @@ impl Cpu {
 
     /// An access at `va`, which is not canonical, raises #GP(0); later it may turn out that the stack is the cause.
     pub(crate) fn not_canonical(&mut self, va: u64) -> Fault {
-        self.noncanonical = true;
-        if self.code32 && va >> 62 == RAISES_SS >> 62 {
+        self.access.noncanonical = true;
+        if self.seg.code32 && va >> 62 == RAISES_SS >> 62 {
             return Fault::with_code(vector::SS, 0);
         }
         Fault::gp()
@@ -170,20 +203,20 @@ impl Cpu {
 
     /// Takes over `selector` with its descriptor.
     pub(crate) fn set_hidden(&mut self, seg: usize, segment: Segment) {
-        if let (Some(h), Some(s)) = (self.hidden.get_mut(seg), self.sel.get_mut(seg)) {
+        if let (Some(h), Some(s)) = (self.seg.hidden.get_mut(seg), self.seg.sel.get_mut(seg)) {
             *h = segment;
             *s = segment.selector;
         }
         match seg {
-            FS => self.fs_base = u64::from(segment.base),
-            GS => self.gs_base = u64::from(segment.base),
+            FS => self.bases.fs = u64::from(segment.base),
+            GS => self.bases.gs = u64::from(segment.base),
             _ => {}
         }
     }
 
     /// Loads the hidden part of a register whose selector somebody has set from outside, without any checks.
     fn reload(&mut self, seg: usize) {
-        let selector = self.sel.get(seg).copied().unwrap_or(0);
+        let selector = self.seg.sel.get(seg).copied().unwrap_or(0);
         let found = if selector::is_null(selector) {
             None
         } else {
@@ -203,7 +236,7 @@ impl Cpu {
     /// Before guest code runs: CS and SS are read again, as a return to the guest does with `iret`; the others
     /// only if they have another selector than the one that was loaded.
     pub(crate) fn refresh_mode(&mut self) {
-        if Some(self.sel[CS]) == self.platform.flat_cs {
+        if Some(self.seg.sel[CS]) == self.platform.flat_cs {
             self.set_long_mode();
             return;
         }
@@ -216,54 +249,54 @@ impl Cpu {
     /// Loads the hidden parts of selectors that were set from outside while 64-bit code, which does not look, ran.
     pub(crate) fn reload_changed(&mut self) {
         for seg in [ES, SS, DS, FS, GS] {
-            if self.hidden[seg].selector != self.sel[seg] {
+            if self.seg.hidden[seg].selector != self.seg.sel[seg] {
                 self.reload(seg);
             }
         }
     }
 
     fn set_long_mode(&mut self) {
-        self.code32 = false;
-        self.code16 = false;
-        self.whole = 0;
-        self.mode = MODE_LONG;
-        self.addr_mask = !0;
+        self.seg.code32 = false;
+        self.seg.code16 = false;
+        self.seg.whole = 0;
+        self.seg.mode = MODE_LONG;
+        self.bases.mask = !0;
     }
 
     /// Whether 32-bit code, its data and its stack lie in segments that do not matter.
     fn is_flat(&self) -> bool {
         const DATA: u8 = 1 << ES | 1 << SS | 1 << DS;
-        let cs = self.hidden[CS];
-        !self.code16
+        let cs = self.seg.hidden[CS];
+        !self.seg.code16
             && cs.base == 0
             && cs.limit == u32::MAX
-            && self.hidden[SS].is_wide()
-            && self.whole & DATA == DATA
-            && [ES, SS, DS].iter().all(|&n| self.hidden[n].base == 0)
+            && self.seg.hidden[SS].is_wide()
+            && self.seg.whole & DATA == DATA
+            && [ES, SS, DS].iter().all(|&n| self.seg.hidden[n].base == 0)
     }
 
     /// Works out how code runs from the hidden parts. True if that has changed.
     pub(crate) fn update_mode(&mut self) -> bool {
-        let before = (self.mode, self.code16, self.whole);
-        let cs = self.hidden[CS];
+        let before = (self.seg.mode, self.seg.code16, self.seg.whole);
+        let cs = self.seg.hidden[CS];
         if cs.is_long() || !cs.is_code() && self.platform.mode == Mode::Long {
             self.set_long_mode();
         } else {
-            self.code32 = true;
-            self.code16 = !cs.is_wide();
-            self.whole = 0;
-            for (n, s) in self.hidden.iter().enumerate() {
+            self.seg.code32 = true;
+            self.seg.code16 = !cs.is_wide();
+            self.seg.whole = 0;
+            for (n, s) in self.seg.hidden.iter().enumerate() {
                 if s.writable() && s.is_whole() {
-                    self.whole |= 1 << n;
+                    self.seg.whole |= 1 << n;
                 }
             }
-            self.addr_mask = 0xffff_ffff;
-            self.mode = if self.is_flat() {
-                MODE_FLAT | self.whole >> (FS - 1) & 6
+            self.bases.mask = 0xffff_ffff;
+            self.seg.mode = if self.is_flat() {
+                MODE_FLAT | self.seg.whole >> (FS - 1) & 6
             } else {
                 MODE_STEPS
             };
         }
-        (self.mode, self.code16, self.whole) != before
+        (self.seg.mode, self.seg.code16, self.seg.whole) != before
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RFLAGS. The six arithmetic flags are kept as two words, cheap to make and cheap to ask:
 //!
-//! - `fl_res`: the result, sign-extended to 64 bits: ZF = it is zero, SF = its top bit, PF = parity of its low byte.
-//! - `fl_aux`: bit 63 = CF, bit 62 = CF xor OF (the carry into the top bit), bit 3 = AF; bit 0 inverts SF and
+//! - `res`: the result, sign-extended to 64 bits: ZF = it is zero, SF = its top bit, PF = parity of its low byte.
+//! - `aux`: bit 63 = CF, bit 62 = CF xor OF (the carry into the top bit), bit 3 = AF; bit 0 inverts SF and
 //!   bits 8..15 are xored into the byte whose parity is PF (only needed when flags are loaded as such: popf, sahf).
 
 use super::Cpu;
@@ -10,40 +10,62 @@ use iced_x86::ConditionCode;
 
 pub use crate::abi::x86::rflags::*;
 
-/// Bits of `fl_aux`.
+/// Bits of `Flags::aux`.
 pub(crate) const AUX_CF: u64 = 1 << 63;
 pub(crate) const AUX_PO: u64 = 1 << 62;
 pub(crate) const AUX_AF: u64 = 1 << 3;
 pub(crate) const AUX_SFD: u64 = 1;
 
+/// RFLAGS in pieces.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Flags {
+    /// Last result of an arithmetic instruction, sign-extended.
+    pub(crate) res: u64,
+    /// Its carries.
+    pub(crate) aux: u64,
+    /// RFLAGS without the six arithmetic flags.
+    pub(crate) other: u64,
+}
+
+impl Flags {
+    pub(crate) fn new() -> Flags {
+        Flags {
+            res: 1,
+            aux: 0,
+            other: FIXED,
+        }
+    }
+}
+
 impl Cpu {
     #[inline(always)]
     pub fn cf(&self) -> bool {
-        (self.fl_aux as i64) < 0
+        (self.flags.aux as i64) < 0
     }
     #[inline(always)]
     pub fn zf(&self) -> bool {
-        self.fl_res == 0
+        self.flags.res == 0
     }
     #[inline(always)]
     pub fn sf(&self) -> bool {
-        ((self.fl_res >> 63) ^ self.fl_aux) & 1 != 0
+        ((self.flags.res >> 63) ^ self.flags.aux) & 1 != 0
     }
     #[inline(always)]
     pub fn of(&self) -> bool {
-        ((self.fl_aux ^ (self.fl_aux << 1)) as i64) < 0
+        ((self.flags.aux ^ (self.flags.aux << 1)) as i64) < 0
     }
     #[inline(always)]
     pub fn pf(&self) -> bool {
-        (self.fl_res as u8 ^ (self.fl_aux >> 8) as u8).count_ones() & 1 == 0
+        (self.flags.res as u8 ^ (self.flags.aux >> 8) as u8).count_ones() & 1 == 0
     }
     #[inline(always)]
     pub fn af(&self) -> bool {
-        self.fl_aux & AUX_AF != 0
+        self.flags.aux & AUX_AF != 0
     }
     #[inline(always)]
     pub fn df(&self) -> bool {
-        self.fl_other & DF != 0
+        self.flags.other & DF != 0
     }
 
     /// The six arithmetic flags at their RFLAGS positions.
@@ -58,12 +80,12 @@ impl Cpu {
 
     /// RFLAGS, with the lazily kept arithmetic flags worked out.
     pub fn rflags(&self) -> u64 {
-        self.fl_other | FIXED | self.arith_flags()
+        self.flags.other | FIXED | self.arith_flags()
     }
 
     /// Sets all of RFLAGS, unchecked (bits that do not exist are dropped).
     pub fn set_rflags(&mut self, value: u64) {
-        self.fl_other = (value & ALL & !ARITH) | FIXED;
+        self.flags.other = (value & ALL & !ARITH) | FIXED;
         self.set_arith_flags(value);
     }
 
@@ -90,8 +112,8 @@ impl Cpu {
         if parity != (bits & PF != 0) {
             aux |= 1 << 8;
         }
-        self.fl_res = res;
-        self.fl_aux = aux;
+        self.flags.res = res;
+        self.flags.aux = aux;
     }
 
     /// Whether condition `cc` holds.

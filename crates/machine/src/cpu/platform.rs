@@ -60,6 +60,6 @@ pub struct Platform {
     pub registers: SystemRegisters,
     /// The part of each address space that is not the guest's.
     pub window: Option<Window>,
-    /// How stores to live page tables are emulated, if code that may do so asks for it (`Cpu::table_stores`).
+    /// How stores to live page tables are emulated, if code that may do so asks for it ([`AccessRules`](super::access::AccessRules)).
     pub table_store: TableStore,
 }

@@ -4,7 +4,7 @@
 use super::{Cpu, Scalar};
 use iced_x86::{Instruction, OpKind, Register};
 
-/// Index into [`Cpu::sel`] of a segment register: es cs ss ds fs gs.
+/// Index into [`Segments::sel`](super::descriptor_cache::Segments) of a segment register: es cs ss ds fs gs.
 pub fn seg_index(r: Register) -> usize {
     match r {
         Register::ES => 0,
@@ -56,6 +56,32 @@ pub fn xmm_index(r: Register) -> usize {
     }
 }
 
+/// What the addresses of operands begin at, beside registers.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Bases {
+    /// Always zero: the "no register" of an address.
+    pub(crate) zero: u64,
+    /// Linear address of the page that the running block lies in.
+    pub(crate) page: u64,
+    pub fs: u64,
+    pub gs: u64,
+    /// What linear addresses are cut to: 32 bits of them in 32-bit code.
+    pub(crate) mask: u64,
+}
+
+impl Bases {
+    pub(crate) fn new() -> Bases {
+        Bases {
+            zero: 0,
+            page: 0,
+            fs: 0,
+            gs: 0,
+            mask: !0,
+        }
+    }
+}
+
 impl Cpu {
     /// A general-purpose register of T's width.
     #[inline]
@@ -97,9 +123,9 @@ impl Cpu {
     /// Base of a segment: only fs and gs have one in 64-bit mode.
     pub fn seg_base(&self, r: Register) -> u64 {
         match r {
-            Register::FS => self.fs_base,
-            Register::GS => self.gs_base,
-            _ if self.code32 => u64::from(self.hidden[seg_index(r) % 6].base),
+            Register::FS => self.bases.fs,
+            Register::GS => self.bases.gs,
+            _ if self.seg.code32 => u64::from(self.seg.hidden[seg_index(r) % 6].base),
             _ => 0,
         }
     }
@@ -107,7 +133,7 @@ impl Cpu {
     /// A linear address: 32-bit code reaches 4 GiB.
     #[inline]
     pub(crate) fn linear(&self, va: u64) -> u64 {
-        if self.code32 {
+        if self.seg.code32 {
             va & 0xffff_ffff
         } else {
             va
@@ -174,7 +200,7 @@ impl Cpu {
         };
         match size {
             4 => off & 0xffff_ffff,
-            2 if base != Register::None || index != Register::None || self.code32 => off & 0xffff,
+            2 if base != Register::None || index != Register::None || self.seg.code32 => off & 0xffff,
             _ => self.linear(off),
         }
     }

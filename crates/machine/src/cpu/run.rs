@@ -3,15 +3,15 @@
 // The chain of handlers is entered.
 #![allow(unsafe_code)]
 
-use super::block::{key, Op};
+use super::block::{key, Op, Slot};
 use super::debug::WATCHED;
 use super::descriptor_cache::MODE_STEPS;
 use super::fault::Trap;
-use super::jumps::jump_index;
+use super::jumps::{jump_index, Jump, Jumps};
 use super::{Cpu, Stop};
 use crate::frames::flag;
 use crate::mem::Mfn;
-use crate::mmu::tlb::{tlb_index, PerView};
+use crate::mmu::tlb::{tlb_index, PerView, TlbEntry, Views};
 use crate::mmu::walk::Access;
 use crate::shared::{attention, InGuest};
 use std::sync::atomic::Ordering;
@@ -26,6 +26,53 @@ pub(crate) struct PendingLink {
     pub mfn: u32,
 }
 
+/// How long [`Cpu::run`] goes on.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Budget {
+    /// Instructions that may still run before attention is looked at. They are no part of `left`.
+    pub(crate) slice: i64,
+    /// Instructions left before `run` stops with [`Stop::Budget`].
+    pub left: i64,
+    /// `run` stops at the first block boundary where no more than this is left: cheaper than an exact stop.
+    pub yield_at: i64,
+}
+
+/// The running chain of ops.
+#[repr(C)]
+pub(crate) struct Chain {
+    /// Where a fast handler puts what it must not put into a register yet.
+    pub(crate) scratch: u64,
+    /// Translations of the current view.
+    pub(crate) tlb: *mut TlbEntry,
+    /// The jump cache of the current view.
+    pub(crate) jumps: *mut Jump,
+    /// The machine's memory as the host has it mapped.
+    pub(crate) ram: *mut u8,
+    /// Why the chain ended, if it was not to find the block at `rip`.
+    pub(crate) leave: Option<Trap>,
+    /// The op that last began again because of a TLB miss, and the page it missed.
+    pub(crate) last_miss: (usize, u64),
+    pub(crate) pending: Option<PendingLink>,
+    /// The one instruction that is run alone.
+    pub(crate) step_ops: Vec<Slot>,
+}
+
+impl Chain {
+    pub(crate) fn new(views: &mut Views<Jumps>, ram: *mut u8) -> Chain {
+        Chain {
+            scratch: 0,
+            tlb: views.current_tlb(),
+            jumps: views.beside().entries(),
+            ram,
+            leave: None,
+            last_miss: (0, 0),
+            pending: None,
+            step_ops: Vec::new(),
+        }
+    }
+}
+
 impl Cpu {
     /// Runs guest code until something needs the layer above. Never panics on guest input.
     pub fn run(&mut self) -> Stop {
@@ -36,10 +83,10 @@ impl Cpu {
 
     /// The same for a caller that counts as in the guest already, as long as it handles what stops the guest too.
     pub(crate) fn run_entered(&mut self, _in_guest: &InGuest<'_>) -> Stop {
-        self.leave = None;
-        self.pending = None;
+        self.chain.leave = None;
+        self.chain.pending = None;
         // What the hypervisor accessed meanwhile is not the cause of a fault of the guest's.
-        self.noncanonical = false;
+        self.access.noncanonical = false;
         self.refresh_mode();
         self.refuse_watched(true);
         let stop = self.run_blocks();
@@ -51,10 +98,10 @@ impl Cpu {
         #[cfg(test)]
         assert!(!self.planted_bug, "planted");
         loop {
-            self.budget += self.slice;
-            self.slice = 0;
+            self.budget.left += self.budget.slice;
+            self.budget.slice = 0;
             let mut alone = false;
-            match self.leave.take() {
+            match self.chain.leave.take() {
                 Some(Trap::Fault(WATCHED)) => alone = true,
                 Some(trap) => return Stop::Trap(trap),
                 None => {}
@@ -62,20 +109,20 @@ impl Cpu {
             let bits = self.shared.attention.load(Ordering::SeqCst);
             if bits != 0 {
                 if bits & attention::PURGE != 0 {
-                    self.pending = None;
+                    self.chain.pending = None;
                     self.apply_purges();
                 }
                 if bits & !attention::PURGE != 0 {
                     return Stop::Attention;
                 }
             }
-            if self.forget_all || self.blocks.full() {
-                self.pending = None;
-                self.forget_all = false;
-                self.blocks.clear();
+            if self.code.forget_all || self.code.blocks.full() {
+                self.chain.pending = None;
+                self.code.forget_all = false;
+                self.code.blocks.clear();
                 self.views.all_beside().for_each(PerView::flush);
             }
-            if self.budget <= self.yield_at.max(0) {
+            if self.budget.left <= self.budget.yield_at.max(0) {
                 return Stop::Budget;
             }
             if alone || self.debugging() {
@@ -84,7 +131,7 @@ impl Cpu {
                     Some(t) => return Stop::Trap(t),
                 }
             }
-            if self.mode == MODE_STEPS || self.checks_alignment() {
+            if self.seg.mode == MODE_STEPS || self.checks_alignment() {
                 match self.step_slow() {
                     Ok(()) => continue,
                     Err(t) => return Stop::Trap(t),
@@ -96,16 +143,20 @@ impl Cpu {
             };
             match found {
                 // SAFETY: `op` is the first of a block in the arena, preceded by its header.
-                Some(op) if unsafe { i64::from((*op).left) } <= self.budget => unsafe {
-                    if let Some(p) = self.pending.take() {
+                Some(op) if unsafe { i64::from((*op).left) } <= self.budget.left => unsafe {
+                    if let Some(p) = self.chain.pending.take() {
                         if (*op.sub(1)).imm as u32 == p.mfn {
                             *p.slot = op as u64;
                         }
                     }
                     let left = i64::from((*op).left);
-                    let s = self.budget.min(SLICE).min(left.max(self.budget - self.yield_at));
-                    self.budget -= s;
-                    self.slice = s - left;
+                    let s = self
+                        .budget
+                        .left
+                        .min(SLICE)
+                        .min(left.max(self.budget.left - self.budget.yield_at));
+                    self.budget.left -= s;
+                    self.budget.slice = s - left;
                     self.chain(op);
                 },
                 _ => {
@@ -122,7 +173,7 @@ impl Cpu {
     /// # Safety
     /// `op` must be an op of a live block that suits `rip`, its cost taken from `slice`.
     unsafe fn chain(&mut self, op: *const Op) {
-        self.page_va = self.rip & !0xfff;
+        self.bases.page = self.rip & !0xfff;
         let cpu: *mut Cpu = self;
         let mut op = op;
         while !op.is_null() {
@@ -133,24 +184,24 @@ impl Cpu {
 
     /// One instruction, decoded afresh: near the end of the budget, and in frames whose code is not kept.
     pub(crate) fn step(&mut self) -> Result<(), Trap> {
-        self.pending = None;
+        self.chain.pending = None;
         let (draft, _) = self.decode_block(self.rip, 1, false)?;
-        self.step_ops = draft.ops;
-        self.budget -= 1;
-        self.slice = 0;
+        self.chain.step_ops = draft.ops;
+        self.budget.left -= 1;
+        self.budget.slice = 0;
         // SAFETY: `step_ops` lives until the next step; a block of one instruction costs one.
-        unsafe { self.chain(self.step_ops.as_ptr().add(1).cast()) };
-        self.pending = None;
+        unsafe { self.chain(self.chain.step_ops.as_ptr().add(1).cast()) };
+        self.chain.pending = None;
         Ok(())
     }
 
     /// The block at `rip`; `None` if its instructions must be decoded each time.
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
-        self.rip &= self.addr_mask;
-        self.views.beside().set_mode(self.mode);
+        self.rip &= self.bases.mask;
+        self.views.beside().set_mode(self.seg.mode);
         let rip = self.rip;
         // SAFETY: `jumps` points to the current view's table, the index is in range.
-        let slot = unsafe { *self.jumps.add(jump_index(rip)) };
+        let slot = unsafe { *self.chain.jumps.add(jump_index(rip)) };
         if slot.rip == rip {
             // SAFETY: jump entries point to blocks in the arena.
             if unsafe { (*slot.op).dead } == 0 {
@@ -158,14 +209,14 @@ impl Cpu {
             }
         }
         // SAFETY: in range; `tlb` points to the current view.
-        let e = unsafe { *self.tlb.add(tlb_index(rip)) };
+        let e = unsafe { *self.chain.tlb.add(tlb_index(rip)) };
         let mfn = if e.neg_x.wrapping_add(rip) < 4096 {
-            Mfn(rip.wrapping_add(e.delta).wrapping_sub(self.mem_base as u64) >> 12)
+            Mfn(rip.wrapping_add(e.delta).wrapping_sub(self.chain.ram as u64) >> 12)
         } else {
             self.translate(rip, Access::Fetch)?.mfn
         };
-        let k = key(mfn, rip, self.mode);
-        let op = match self.blocks.get(k) {
+        let k = key(mfn, rip, self.seg.mode);
+        let op = match self.code.blocks.get(k) {
             Some(op) => op,
             None => {
                 if self.domain.machine.frames.flags(mfn) & flag::NO_CODE != 0 {
@@ -173,8 +224,9 @@ impl Cpu {
                 }
                 let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
                 let start = (rip & 0xfff) as u16;
-                let k = key(mfn, rip, self.mode);
-                self.blocks
+                let k = key(mfn, rip, self.seg.mode);
+                self.code
+                    .blocks
                     .insert(k, &draft.ops, mfn, start, draft.end, draft.second)
             }
         };

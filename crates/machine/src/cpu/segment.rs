@@ -144,9 +144,9 @@ impl Cpu {
     fn descriptor_maddr(&self, selector: u16) -> Option<u64> {
         let index = selector::index(selector);
         let table = if selector & selector::TI != 0 {
-            &self.desc.ldt
+            &self.seg.tables.ldt
         } else {
-            &self.desc.gdt
+            &self.seg.tables.gdt
         };
         if index >= table.entries {
             return None;
@@ -185,25 +185,26 @@ impl Cpu {
             return Ok(None);
         }
         let Some(d) = self.descriptor(selector) else {
-            let in_ldt = selector & selector::TI != 0 && selector::index(selector) < self.desc.ldt.entries;
+            let in_ldt =
+                selector & selector::TI != 0 && selector::index(selector) < self.seg.tables.ldt.entries;
             return if in_ldt { Err(gp(selector)) } else { Ok(None) };
         };
         let privilege = self.cpl.max(selector::rpl(selector));
         Ok((d.is_conforming() || d.dpl() >= privilege).then_some(d))
     }
 
-    /// Loads es, ss, ds, fs or gs (`seg` as in [`Cpu::sel`]) as `mov` and `pop` do. True if code runs in another way now.
+    /// Loads es, ss, ds, fs or gs (`seg` as in [`Segments::sel`](super::descriptor_cache::Segments)) as `mov` and `pop` do. True if code runs in another way now.
     pub fn load_segment(&mut self, seg: usize, selector: u16) -> Result<bool, Trap> {
         if seg == CS {
             return Err(Fault::ud().into());
         }
         let segment = if seg == SS {
-            self.check_stack_segment(selector, self.cpl, !self.code32)?
+            self.check_stack_segment(selector, self.cpl, !self.seg.code32)?
         } else {
             self.check_data_segment(selector)?
         };
         self.set_hidden(seg, segment);
-        Ok(self.code32 && self.update_mode())
+        Ok(self.seg.code32 && self.update_mode())
     }
 
     /// Whether `mov` to ds, es, fs or gs would succeed, at the current privilege.
@@ -300,7 +301,7 @@ impl Cpu {
             }
         }
         for seg in [ES, DS, FS, GS] {
-            let s = self.hidden[seg];
+            let s = self.seg.hidden[seg];
             if s.usable() && !s.is_conforming() && s.dpl() < self.cpl {
                 self.set_hidden(seg, Segment::default());
             }
@@ -310,7 +311,7 @@ impl Cpu {
 
     /// Whether 16- or 32-bit code runs.
     pub fn is_32bit_code(&self) -> bool {
-        self.code32
+        self.seg.code32
     }
 }
 

@@ -19,7 +19,7 @@ impl Cpu {
     /// Whether misaligned accesses raise #AC: RFLAGS.AC in ring 3. CR0.AM is taken as set.
     #[inline(always)]
     pub(crate) fn checks_alignment(&self) -> bool {
-        self.fl_other & flags::AC != 0 && self.cpl == 3
+        self.flags.other & flags::AC != 0 && self.cpl == 3
     }
 
     /// One instruction. The mode may be another one afterwards.
@@ -29,29 +29,29 @@ impl Cpu {
         }
         // With nothing in it every access takes the long way, which looks at the alignment.
         static EMPTY: LazyLock<Vec<TlbEntry>> = LazyLock::new(empty_tlb);
-        self.tlb = EMPTY.as_ptr().cast_mut();
-        self.aligning = true;
+        self.chain.tlb = EMPTY.as_ptr().cast_mut();
+        self.access.aligning = true;
         let result = self.step_unaligned();
-        self.aligning = false;
-        self.tlb = self.views.current_tlb();
+        self.access.aligning = false;
+        self.chain.tlb = self.views.current_tlb();
         result
     }
 
     fn step_unaligned(&mut self) -> Result<(), Trap> {
-        self.rip &= self.addr_mask;
+        self.rip &= self.bases.mask;
         let insn = self.fetch_compat()?;
-        self.next_rip = self.rip.wrapping_add(insn.len() as u64) & self.addr_mask;
+        self.next_rip = self.rip.wrapping_add(insn.len() as u64) & self.bases.mask;
         let handler = exec::lookup(insn.code()).ok_or(Fault::ud())?;
         match handler(self, &insn) {
             Ok(()) | Err(Trap::EndBlock) => {}
             Err(t @ (Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
-                self.budget -= 1;
+                self.budget.left -= 1;
                 self.rip = self.next_rip;
                 return Err(t);
             }
             Err(t) => return Err(self.noncanonical_fault(t, &insn)),
         }
-        self.budget -= 1;
+        self.budget.left -= 1;
         self.rip = self.next_rip;
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Cpu {
     /// Copies up to `buf.len()` bytes of code from one page.
     fn fetch_bytes(&mut self, va: u64, buf: &mut [u8]) -> Result<(), Trap> {
         // SAFETY: the index is in range, and `tlb` points to the current view.
-        let e = unsafe { *self.tlb.add(tlb_index(va)) };
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
         let host = if e.neg_x.wrapping_add(va) < 4096 {
             va.wrapping_add(e.delta) as *const u8
         } else {
@@ -71,15 +71,15 @@ impl Cpu {
     }
 
     fn fetch_compat(&mut self) -> Result<Instruction, Trap> {
-        let cs = self.hidden[CS];
+        let cs = self.seg.hidden[CS];
         // Bytes beyond the limit are not fetched.
         let have = (u64::from(cs.limit) + 1).saturating_sub(self.rip);
-        let have = if cs.limit == u32::MAX || !self.code32 {
+        let have = if cs.limit == u32::MAX || !self.seg.code32 {
             MAX_LEN
         } else {
             have.min(MAX_LEN as u64) as usize
         };
-        let base = if self.code32 { u64::from(cs.base) } else { 0 };
+        let base = if self.seg.code32 { u64::from(cs.base) } else { 0 };
         let va = self.linear(self.rip.wrapping_add(base));
         let first = (4096 - (va & 0xfff) as usize).min(have);
         if first == 0 {

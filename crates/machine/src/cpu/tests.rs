@@ -48,7 +48,7 @@ fn breakpoint() -> Trap {
 fn a_long_run_needs_no_more_stack_than_a_short_one() {
     let run = || {
         let mut vm = TestVm::new(&busy(100_000));
-        vm.cpu.budget = i64::MAX;
+        vm.cpu.budget.left = i64::MAX;
         assert_eq!(vm.cpu.run(), Stop::Trap(breakpoint()));
     };
     std::thread::Builder::new()
@@ -63,9 +63,9 @@ fn a_long_run_needs_no_more_stack_than_a_short_one() {
 fn a_budget_ends_after_exactly_so_many_instructions_however_it_is_cut() {
     let total = {
         let mut vm = TestVm::new(&busy(50));
-        vm.cpu.budget = 1 << 40;
+        vm.cpu.budget.left = 1 << 40;
         assert_eq!(vm.cpu.run(), Stop::Trap(breakpoint()));
-        ((1i64 << 40) - vm.cpu.budget, vm.cpu.regs, vm.peek(DATA, 128))
+        ((1i64 << 40) - vm.cpu.budget.left, vm.cpu.regs, vm.peek(DATA, 128))
     };
     for k in [1, 2, 3, 7, 64, 65, 1000] {
         let mut vm = TestVm::new(&busy(50));
@@ -76,7 +76,7 @@ fn a_budget_ends_after_exactly_so_many_instructions_however_it_is_cut() {
             done += n;
         }
         assert_eq!(vm.run(1), Stop::Trap(breakpoint()));
-        assert_eq!(vm.cpu.budget, 0);
+        assert_eq!(vm.cpu.budget.left, 0);
         assert_eq!(
             (vm.cpu.regs, vm.peek(DATA, 128)),
             (total.1, total.2.clone()),
@@ -88,10 +88,14 @@ fn a_budget_ends_after_exactly_so_many_instructions_however_it_is_cut() {
 #[test]
 fn a_soft_limit_stops_at_the_next_block_and_not_much_later() {
     let mut vm = TestVm::new(&busy(100_000));
-    vm.cpu.budget = 1_000_000;
-    vm.cpu.yield_at = 990_000;
+    vm.cpu.budget.left = 1_000_000;
+    vm.cpu.budget.yield_at = 990_000;
     assert_eq!(vm.cpu.run(), Stop::Budget);
-    assert!((989_800..=990_000).contains(&vm.cpu.budget), "{}", vm.cpu.budget);
+    assert!(
+        (989_800..=990_000).contains(&vm.cpu.budget.left),
+        "{}",
+        vm.cpu.budget.left
+    );
 }
 
 #[test]
@@ -232,10 +236,10 @@ fn a_store_into_the_running_block_counts_from_the_next_instruction_on() {
             end: 4096,
         });
         vm.cpu.rip = RWX;
-        vm.cpu.budget = 100;
+        vm.cpu.budget.left = 100;
         assert_eq!(vm.cpu.run(), Stop::Trap(breakpoint()));
         assert_eq!(vm.cpu.regs[0] & 0xff, 7);
-        assert_eq!(vm.cpu.budget, 97);
+        assert_eq!(vm.cpu.budget.left, 97);
     }
 }
 
@@ -244,7 +248,7 @@ fn another_thread_stops_an_endless_loop() {
     let mut vm = TestVm::new(&[0xeb, 0xfe]); // jmp $
     let shared = vm.cpu.shared.clone();
     let t = std::thread::spawn(move || shared.request(attention::STOP));
-    vm.cpu.budget = i64::MAX;
+    vm.cpu.budget.left = i64::MAX;
     assert_eq!(vm.cpu.run(), Stop::Attention);
     t.join().expect("the other thread");
     assert_eq!(vm.cpu.rip, CODE);
@@ -258,7 +262,7 @@ fn a_long_string_instruction_stops_for_others_and_goes_on() {
     vm.cpu.regs[0] = 0x5a;
     vm.cpu.shared.request(attention::EVENT);
     let mut stops = 0;
-    vm.cpu.budget = 100;
+    vm.cpu.budget.left = 100;
     loop {
         match vm.cpu.run() {
             Stop::Attention => {
@@ -271,7 +275,7 @@ fn a_long_string_instruction_stops_for_others_and_goes_on() {
             }
         }
     }
-    assert_eq!((stops, vm.cpu.budget, vm.cpu.regs[1]), (1, 98, 0));
+    assert_eq!((stops, vm.cpu.budget.left, vm.cpu.regs[1]), (1, 98, 0));
     assert!(vm.peek(DATA, 3 * 4096).iter().all(|&b| b == 0x5a));
 }
 

@@ -27,7 +27,7 @@ impl Cpu {
             return;
         }
         self.cpl = cpl;
-        self.table_stores = cpl < 3;
+        self.access.table_stores = cpl < 3;
         if let Some(base) = self.base() {
             self.set_base(base, false);
         }
@@ -65,8 +65,8 @@ impl Cpu {
     }
 
     fn view_changed(&mut self) {
-        self.tlb = self.views.current_tlb();
-        self.jumps = self.views.beside().entries();
+        self.chain.tlb = self.views.current_tlb();
+        self.chain.jumps = self.views.beside().entries();
     }
 
     /// Does what other threads queued with `Machine::purge`. Called at block boundaries, and by whoever has waited

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! x87 register file.
 
+use crate::abi::x86::mxcsr;
 use crate::cpu::fault::{vector, Exec, Fault};
 
 /// An 80-bit extended value: sign and exponent, and the significand with its explicit leading one.
@@ -25,6 +26,29 @@ pub struct X87 {
     pub fip: u64,
     pub fdp: u64,
     pub fop: u16,
+}
+
+/// All that the instructions on floating-point and vector registers use.
+#[derive(Debug, Clone)]
+#[repr(C)]
+pub struct Fpu {
+    pub xmm: [u128; 16],
+    pub mxcsr: u32,
+    /// CR0.TS: FPU, MMX and SSE instructions raise #NM.
+    pub ts: bool,
+    pub x87: X87,
+}
+
+impl Default for Fpu {
+    /// As after reset.
+    fn default() -> Fpu {
+        Fpu {
+            xmm: [0; 16],
+            mxcsr: mxcsr::INITIAL,
+            ts: false,
+            x87: X87::default(),
+        }
+    }
 }
 
 /// Status word bits.

@@ -35,7 +35,7 @@ impl Vcpu {
         }
         let mut bad = [false; 6];
         for n in DATA {
-            let selector = self.cpu.sel[n];
+            let selector = self.cpu.seg.sel[n];
             self.descriptor(selector); // takes an LDT page into use
             bad[n] = !self.cpu.can_load_data_segment(selector);
         }
@@ -45,7 +45,7 @@ impl Vcpu {
         let cb = self.callback(CallbackKind::Failsafe);
         self.bounce_with(cb.entry(), None, cb.mask_events, true)?;
         for n in DATA.into_iter().filter(|&n| bad[n]) {
-            self.cpu.sel[n] = 0;
+            self.cpu.seg.sel[n] = 0;
         }
         Ok(())
     }
@@ -73,8 +73,8 @@ impl Vcpu {
                 self.cpu.regs[4] = sp;
                 self.cpu.rip = to.address;
                 self.cpu.debug.resume = false;
-                self.cpu.sel[seg::CS] = selector::FLAT_KERNEL_CS;
-                self.cpu.sel[seg::SS] = selector::FLAT_KERNEL_SS;
+                self.cpu.seg.sel[seg::CS] = selector::FLAT_KERNEL_CS;
+                self.cpu.seg.sel[seg::SS] = selector::FLAT_KERNEL_SS;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM | rflags::AC;
                 self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
                 if mask {
@@ -113,11 +113,11 @@ impl Vcpu {
         }
         // A kernel's own selector is shown with RPL 0.
         let cs = u64::from(if from_kernel {
-            self.cpu.sel[seg::CS] & !selector::RPL
+            self.cpu.seg.sel[seg::CS] & !selector::RPL
         } else {
-            self.cpu.sel[seg::CS]
+            self.cpu.seg.sel[seg::CS]
         });
-        let [es, _, _, ds, fs, gs] = self.cpu.sel;
+        let [es, _, _, ds, fs, gs] = self.cpu.seg.sel;
         let segment = |sel: u16| segments.then_some(u64::from(sel));
         let words = [
             Some(self.cpu.regs[1]),
@@ -131,7 +131,7 @@ impl Vcpu {
             Some(cs | u64::from(masked) << 32),
             Some(flags),
             Some(self.cpu.regs[4]),
-            Some(u64::from(self.cpu.sel[seg::SS])),
+            Some(u64::from(self.cpu.seg.sel[seg::SS])),
         ];
         let mut frame = [0u8; 96];
         let mut len = 0;
@@ -163,7 +163,7 @@ impl Vcpu {
                 const U: u32 = crate::cpu::fault::pf::U;
                 error_code = error_code.map(|e| if self.guest_kernel() { e & !U } else { e | U });
             }
-            vector::NM => self.cpu.ts = false,
+            vector::NM => self.cpu.fpu.ts = false,
             vector::DB => self.cpu.debug.dr6 |= std::mem::take(&mut self.cpu.debug.hit),
             _ => {}
         }
@@ -204,7 +204,7 @@ impl Vcpu {
         if !self.returns.fresh {
             self.returns.in_a_row = 0;
         } else if self.returns.in_a_row >= UPCALLS_IN_A_ROW {
-            self.cpu.yield_at = self.cpu.yield_at.max(self.cpu.budget - PROGRESS);
+            self.cpu.budget.yield_at = self.cpu.budget.yield_at.max(self.cpu.budget.left - PROGRESS);
             return Ok(false);
         } else {
             self.returns.in_a_row += 1;

@@ -11,7 +11,7 @@ impl Vcpu {
     /// `Err`: ENODEV where the instruction raises #UD, EINVAL and EPERM where it raises #GP (a bit that does not
     /// exist; something that is not the guest's).
     pub fn set_debug_reg(&mut self, index: u32, value: u64) -> Result<(), Errno> {
-        let de = self.cpu.cr4 & cr4::DE != 0;
+        let de = self.cpu.model.cr4 & cr4::DE != 0;
         match index {
             0..=3 => {
                 if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
@@ -37,7 +37,7 @@ impl Vcpu {
 
     /// `None`: there is no such register.
     pub fn debug_reg(&self, index: u32) -> Option<u64> {
-        let de = self.cpu.cr4 & cr4::DE != 0;
+        let de = self.cpu.model.cr4 & cr4::DE != 0;
         let debug = &self.cpu.debug;
         match index {
             0..=3 => debug.addr.get(index as usize).copied(),
@@ -50,10 +50,10 @@ impl Vcpu {
 
     /// CR4 as the guest sees it from now on.
     pub fn set_cr4(&mut self, value: u64) {
-        self.cpu.cr4 = value;
+        self.cpu.model.cr4 = value;
     }
 
     pub fn cr4(&self) -> u64 {
-        self.cpu.cr4
+        self.cpu.model.cr4
     }
 }

@@ -58,7 +58,7 @@ impl Vcpu {
             self.push_call(inner, new_cpl, parameters, ret)?;
         }
         self.cpu.set_cpl(new_cpl);
-        self.cpu.sel[1] = target | u16::from(new_cpl);
+        self.cpu.seg.sel[1] = target | u16::from(new_cpl);
         self.cpu.rip = u64::from(offset);
         Ok(())
     }
@@ -66,11 +66,11 @@ impl Vcpu {
     /// Pushes `[ss esp parameters] cs eip`, onto the kernel's stack when going to an inner ring.
     fn push_call(&mut self, inner: bool, new_cpl: u8, parameters: usize, ret: u32) -> GateResult {
         let cpl = self.cpu.cpl;
-        let (old_ss, old_sp) = (self.cpu.sel[2], self.cpu.regs[4] as u32);
+        let (old_ss, old_sp) = (self.cpu.seg.sel[2], self.cpu.regs[4] as u32);
         let mut words = [0u32; 4 + 31];
         let mut n = 2;
         let [eip, cs, ..] = &mut words;
-        (*eip, *cs) = (ret, u32::from(self.cpu.sel[1]));
+        (*eip, *cs) = (ret, u32::from(self.cpu.seg.sel[1]));
         let (ss, sp) = if inner {
             let from = self.stack_address(old_ss, old_sp, 4 * parameters as u64)?;
             let mut raw = [0u8; 4 * 31];
@@ -103,7 +103,7 @@ impl Vcpu {
         let bytes = raw.get(..4 * n).ok_or(Fault::gp())?;
         self.copy_out(at, bytes)
             .map_err(|_| Fault::pf(at, page_fault_code(new_cpl, true)))?;
-        self.cpu.sel[2] = ss;
+        self.cpu.seg.sel[2] = ss;
         self.cpu.regs[4] = u64::from(sp);
         Ok(())
     }

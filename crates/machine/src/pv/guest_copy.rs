@@ -61,19 +61,19 @@ impl Vcpu {
         let shared = self.cpu.shared.clone();
         let _in_guest = shared.enter();
         self.cpu.apply_purges();
-        let table_stores = std::mem::replace(&mut self.cpu.table_stores, false);
+        let table_stores = std::mem::replace(&mut self.cpu.access.table_stores, false);
         let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
             Err(Efault)
         } else {
             // The hypervisor reaches what is a 32-bit guest kernel's, whoever runs.
             let cpl = self.cpu.cpl;
             self.cpu.set_cpl(1);
-            self.cpu.table_stores = false;
+            self.cpu.access.table_stores = false;
             let r = f(self);
             self.cpu.set_cpl(cpl);
             r
         };
-        self.cpu.table_stores = table_stores;
+        self.cpu.access.table_stores = table_stores;
         r
     }
 
@@ -104,11 +104,11 @@ impl Vcpu {
         if entries > LDT_ENTRIES_MAX || va & 0xfff != 0 || !range_ok {
             return Err(Errno::EINVAL);
         }
-        if (va, entries) == (self.ldt_base, self.cpu.desc.ldt.entries) {
+        if (va, entries) == (self.ldt_base, self.cpu.seg.tables.ldt.entries) {
             return Ok(());
         }
         let (domain, shared) = (self.cpu.domain.clone(), self.cpu.shared.clone());
-        self.cpu.desc.ldt = DescTable {
+        self.cpu.seg.tables.ldt = DescTable {
             entries,
             ..DescTable::default()
         };
@@ -148,7 +148,7 @@ impl Vcpu {
     }
 
     fn ldt_page_is_absent(&self, selector: u16) -> bool {
-        let ldt = &self.cpu.desc.ldt;
+        let ldt = &self.cpu.seg.tables.ldt;
         let frame = ldt.frames.get(usize::from(selector >> 12));
         selector & selector::TI != 0 && selector::index(selector) < ldt.entries && frame == Some(&None)
     }
@@ -166,7 +166,7 @@ impl Vcpu {
         let mfn = Mfn(maddr >> 12);
         let mapped = domain.ldt_map(self.id, page as u8, mfn, Caller::Vcpu(&shared));
         self.cpu.apply_purges();
-        if let Some(slot) = self.cpu.desc.ldt.frames.get_mut(usize::from(page)) {
+        if let Some(slot) = self.cpu.seg.tables.ldt.frames.get_mut(usize::from(page)) {
             *slot = mapped.is_ok().then_some(mfn);
         }
         mapped

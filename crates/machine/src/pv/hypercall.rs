@@ -68,7 +68,7 @@ impl Vcpu {
             }
             nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None),
             nr::FPU_TASKSWITCH => {
-                self.cpu.ts = a[0] as u32 != 0;
+                self.cpu.fpu.ts = a[0] as u32 != 0;
                 Ok(())
             }
             nr::SET_SEGMENT_BASE if !self.is_32bit() => {
@@ -106,7 +106,7 @@ impl Vcpu {
     /// set_segment_base (`arch-x86/xen-x86_64.h`). `Err`: EINVAL.
     pub fn set_segment_base(&mut self, which: u32, base: u64) -> Result<(), Errno> {
         match which {
-            segbase::FS if canonical(base) => self.cpu.fs_base = base,
+            segbase::FS if canonical(base) => self.cpu.bases.fs = base,
             segbase::GS_USER if canonical(base) => self.set_gs_base(false, base),
             segbase::GS_KERNEL if canonical(base) => self.set_gs_base(true, base),
             segbase::GS_USER_SEL => self.set_gs_user_selector(base as u16),
@@ -117,7 +117,7 @@ impl Vcpu {
 
     /// SEGBASE_GS_USER_SEL: loads GS for user mode; a selector that cannot be loaded becomes null.
     fn set_gs_user_selector(&mut self, sel: u16) {
-        let kernel_base = self.cpu.gs_base;
+        let kernel_base = self.cpu.bases.gs;
         let sel = if selector::is_null(sel) {
             sel
         } else {
@@ -127,7 +127,7 @@ impl Vcpu {
             // A null selector can always be loaded.
             let _ = self.cpu.load_segment(seg::GS, 0);
         }
-        let user_base = std::mem::replace(&mut self.cpu.gs_base, kernel_base);
+        let user_base = std::mem::replace(&mut self.cpu.bases.gs, kernel_base);
         self.set_gs_base(false, user_base);
     }
 }

@@ -38,14 +38,14 @@ impl Vcpu {
         }
         self.nmi_masked = false;
         self.cpu.rip = rip;
-        self.cpu.sel[1] = cs | selector::RPL;
-        self.cpu.sel[2] = ss | selector::RPL;
+        self.cpu.seg.sel[1] = cs | selector::RPL;
+        self.cpu.seg.sel[2] = ss | selector::RPL;
         if by_sysret {
             // sysret loads fixed selectors, 32-bit ones only for that very selector.
-            if self.cpu.sel[1] != selector::FLAT_RING3_CS32 {
-                self.cpu.sel[1] = selector::FLAT_KERNEL_CS;
+            if self.cpu.seg.sel[1] != selector::FLAT_RING3_CS32 {
+                self.cpu.seg.sel[1] = selector::FLAT_KERNEL_CS;
             }
-            self.cpu.sel[2] = selector::FLAT_KERNEL_SS;
+            self.cpu.seg.sel[2] = selector::FLAT_KERNEL_SS;
         }
         self.cpu.regs[4] = rsp;
         let flags_kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & rflags::LOW;

@@ -163,14 +163,14 @@ impl Vcpu {
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
     pub fn with_cpu(mut cpu: Box<Cpu>, id: u32) -> Vcpu {
-        cpu.cr4 = cr4::INITIAL;
+        cpu.model.cr4 = cr4::INITIAL;
         let kernel_ss = if cpu.domain.is_32bit {
             selector::FLAT_COMPAT_RING1_SS
         } else {
             selector::FLAT_KERNEL_SS
         };
         cpu.shared.vcpu_id.store(id, Ordering::Relaxed);
-        cpu.random = cpu.domain.random_stream(id);
+        cpu.model.random = cpu.domain.random_stream(id);
         Vcpu {
             base_kernel: cpu.base(),
             cpu,
@@ -275,7 +275,7 @@ impl Vcpu {
 
     /// Sets a selector of a vCPU that does not run; CS says the privilege of a 32-bit guest.
     pub fn set_selector(&mut self, index: usize, selector: u16) {
-        if let Some(s) = self.cpu.sel.get_mut(index) {
+        if let Some(s) = self.cpu.seg.sel.get_mut(index) {
             *s = selector;
         }
         match index {
@@ -291,7 +291,7 @@ impl Vcpu {
 
     pub fn set_vm_assist(&mut self, bits: u64) {
         self.vm_assist = bits;
-        self.cpu.writable_tables = bits & 1 << vmasst::WRITABLE_PAGETABLES != 0;
+        self.cpu.access.writable_tables = bits & 1 << vmasst::WRITABLE_PAGETABLES != 0;
     }
 
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
@@ -308,7 +308,7 @@ impl Vcpu {
     }
 
     pub fn set_ts(&mut self, ts: bool) {
-        self.cpu.ts = ts;
+        self.cpu.fpu.ts = ts;
     }
 
     pub fn instructions(&self) -> u64 {
@@ -355,13 +355,13 @@ impl Vcpu {
             return false;
         };
         self.guest_kernel = !self.guest_kernel;
-        self.cpu.table_stores = self.guest_kernel;
-        std::mem::swap(&mut self.cpu.gs_base, &mut self.gs_base_other);
+        self.cpu.access.table_stores = self.guest_kernel;
+        std::mem::swap(&mut self.cpu.bases.gs, &mut self.gs_base_other);
         // Xen's entry is in the tables of the kernel; in those of applications only if they are the same, and the
         // guest has not asked for more (VMASST_TYPE_m2p_strict).
         let shared = self.base_user == self.base_kernel;
         let strict = self.vm_assist & 1 << vmasst::M2P_STRICT != 0;
-        self.cpu.window_hidden = !self.guest_kernel && (strict || !shared);
+        self.cpu.access.window_hidden = !self.guest_kernel && (strict || !shared);
         self.cpu.set_base(base, false);
         if strict && shared {
             self.cpu.flush_tlb_view();
@@ -376,7 +376,7 @@ impl Vcpu {
 
     pub fn gs_base(&self, kernel: bool) -> u64 {
         if kernel == self.guest_kernel {
-            self.cpu.gs_base
+            self.cpu.bases.gs
         } else {
             self.gs_base_other
         }
@@ -384,7 +384,7 @@ impl Vcpu {
 
     pub fn set_gs_base(&mut self, kernel: bool, base: u64) {
         if kernel == self.guest_kernel {
-            self.cpu.gs_base = base;
+            self.cpu.bases.gs = base;
         } else {
             self.gs_base_other = base;
         }

@@ -26,7 +26,7 @@ impl Vcpu {
         }
         let from_kernel = old_cpl < 3;
         let (ss, top) = if from_kernel {
-            (self.cpu.sel[seg::SS], self.cpu.regs[4] as u32)
+            (self.cpu.seg.sel[seg::SS], self.cpu.regs[4] as u32)
         } else {
             (self.kernel_ss, self.kernel_sp as u32)
         };
@@ -40,8 +40,8 @@ impl Vcpu {
                 self.cpu.rip = to.address & 0xffff_ffff;
                 self.cpu.debug.resume = false;
                 self.cpu.set_cpl(cpl);
-                self.cpu.sel[seg::CS] = to.cs;
-                self.cpu.sel[seg::SS] = ss;
+                self.cpu.seg.sel[seg::CS] = to.cs;
+                self.cpu.seg.sel[seg::SS] = ss;
                 let drop = rflags::TF | rflags::RF | rflags::NT | rflags::VM;
                 self.cpu.set_rflags((self.cpu.rflags() & !drop) | rflags::IF);
                 if mask {
@@ -72,7 +72,7 @@ impl Vcpu {
         if self.architectural_iopl() {
             flags |= u32::from(self.iopl) << rflags::IOPL_SHIFT;
         }
-        let [es, cs, old_ss, ds, fs, gs] = self.cpu.sel.map(u32::from);
+        let [es, cs, old_ss, ds, fs, gs] = self.cpu.seg.sel.map(u32::from);
         let segment = |sel: u32| segments.then_some(sel);
         let outer = |word: u32| (!from_kernel).then_some(word);
         let words = [
@@ -126,7 +126,7 @@ impl Vcpu {
             return Err("return to ring 0");
         }
         let (esp, ss) = if cpl == 1 {
-            ((sp as u32).wrapping_add(16), self.cpu.sel[seg::SS])
+            ((sp as u32).wrapping_add(16), self.cpu.seg.sel[seg::SS])
         } else {
             let [esp, ss] = self.words_32(sp.wrapping_add(16)).ok_or(UNREADABLE)?;
             (esp, ss as u16)
@@ -138,8 +138,8 @@ impl Vcpu {
         self.cpu.regs[0] = u64::from(eax);
         self.cpu.regs[4] = u64::from(esp);
         self.cpu.rip = u64::from(eip);
-        self.cpu.sel[seg::CS] = cs;
-        self.cpu.sel[seg::SS] = ss;
+        self.cpu.seg.sel[seg::CS] = cs;
+        self.cpu.seg.sel[seg::SS] = ss;
         let kept = eflags & !(rflags::IOPL | rflags::VM | rflags::RF) & rflags::LOW;
         self.cpu.set_rflags(kept | rflags::IF | rflags::FIXED);
         self.cpu.load_resume_flag(eflags);
@@ -173,7 +173,14 @@ impl Vcpu {
     /// Going to an outer ring, data segments that only the inner one may use become null.
     fn drop_inner_segments(&mut self, cpl: u8) {
         for n in [seg::ES, seg::DS, seg::FS, seg::GS] {
-            let Some(sel) = self.cpu.sel.get(n).copied().filter(|&s| !selector::is_null(s)) else {
+            let Some(sel) = self
+                .cpu
+                .seg
+                .sel
+                .get(n)
+                .copied()
+                .filter(|&s| !selector::is_null(s))
+            else {
                 continue;
             };
             let keep = self

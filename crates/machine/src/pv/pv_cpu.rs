@@ -157,8 +157,8 @@ impl Vcpu {
     pub fn load_fpu(&mut self, image: &[u8; 512]) {
         let wide = !self.cpu.domain.is_32bit;
         if crate::cpu::exec::x87::load_image(&mut self.cpu, image, wide).is_err() {
-            self.cpu.fpu = crate::cpu::x87state::X87::default();
-            self.cpu.mxcsr = mxcsr::INITIAL;
+            self.cpu.fpu.x87 = crate::cpu::x87state::X87::default();
+            self.cpu.fpu.mxcsr = mxcsr::INITIAL;
         }
     }
 
@@ -222,7 +222,7 @@ impl Vcpu {
             for (slot, mfn) in table.frames.iter_mut().zip(mfns) {
                 *slot = Some(*mfn);
             }
-            self.cpu.desc.gdt = table;
+            self.cpu.seg.tables.gdt = table;
         }
         done
     }

@@ -93,8 +93,8 @@ impl Vcpu {
     /// above.
     fn run_slice(&mut self, limit: u64, in_guest: &InGuest<'_>) -> (u64, Option<Exit>) {
         let start = limit as i64;
-        self.cpu.budget = start;
-        self.cpu.yield_at = start.saturating_sub(SLICE as i64).max(0);
+        self.cpu.budget.left = start;
+        self.cpu.budget.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
             let stop = self.cpu.run_entered(in_guest);
             self.returns.fresh = false;
@@ -117,7 +117,7 @@ impl Vcpu {
                             | crate::cpu::fault::Trap::Priv { .. }
                             | crate::cpu::fault::Trap::CallGate { .. }
                     ) {
-                        self.cpu.budget -= 1;
+                        self.cpu.budget.left -= 1;
                     }
                     if let Some(exit) = self.handle_trap(trap) {
                         break Some(exit);
@@ -125,7 +125,7 @@ impl Vcpu {
                 }
             }
         };
-        let done = (start - self.cpu.budget).max(0) as u64;
+        let done = (start - self.cpu.budget.left).max(0) as u64;
         self.instructions += done;
         let clock = &self.cpu.domain.machine.clock;
         if clock.is_virtual() {

@@ -66,8 +66,8 @@ impl Vcpu {
     /// The selectors as `syscall` leaves them: whatever they were, these are what it returns to.
     fn syscall_selectors(&mut self, cs: u16, ss: u16) {
         self.cpu.debug.resume = false;
-        self.cpu.sel[1] = cs;
-        self.cpu.sel[2] = ss;
+        self.cpu.seg.sel[1] = cs;
+        self.cpu.seg.sel[2] = ss;
     }
 
     /// `syscall` of an application.
@@ -120,7 +120,7 @@ impl Vcpu {
     }
 
     fn forced_cpuid(&mut self) -> Option<Exit> {
-        if self.cpu.cpuid_traps && !self.guest_kernel() {
+        if self.cpu.model.cpuid_traps && !self.guest_kernel() {
             self.cpu.rip = self.cpu.rip.wrapping_add(5);
             return self.fault(Fault::gp());
         }

@@ -121,7 +121,7 @@ fn case(rng: &mut Rng) -> Option<Case> {
 fn far_transfers_and_prefixed_branches_do_what_the_hosts_cpu_does() {
     let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
     pair.guest.linux_selectors = true;
-    pair.guest.cpu.desc.gdt = DescTable {
+    pair.guest.cpu.seg.tables.gdt = DescTable {
         frames: std::array::from_fn(|n| (n == 0).then_some(GDT)),
         entries: 16,
     };

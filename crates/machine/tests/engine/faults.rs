@@ -34,12 +34,12 @@ fn fault(body: Body, regs: &[(usize, u64)]) -> Fault {
         for &(r, v) in regs {
             vm.cpu.regs[r] = v;
         }
-        let before = (vm.cpu.regs, vm.cpu.rflags(), vm.cpu.xmm);
+        let before = (vm.cpu.regs, vm.cpu.rflags(), vm.cpu.fpu.xmm);
         let Trap::Fault(f) = vm.run_to_trap() else {
             panic!("no fault")
         };
         assert_eq!(vm.cpu.rip, CODE);
-        assert_eq!((vm.cpu.regs, vm.cpu.rflags(), vm.cpu.xmm), before);
+        assert_eq!((vm.cpu.regs, vm.cpu.rflags(), vm.cpu.fpu.xmm), before);
         f
     };
     let f = run(false);
@@ -370,12 +370,12 @@ fn a_fault_in_the_middle_of_a_block_costs_the_instructions_before_it_only() {
         });
         vm.cpu.set_slow_only(slow);
         vm.cpu.regs[RCX] = HOLE;
-        vm.cpu.budget = 100;
+        vm.cpu.budget.left = 100;
         assert_eq!(
             vm.cpu.run(),
             domzero_machine::cpu::Stop::Trap(Trap::Fault(Fault::pf(HOLE, 4)))
         );
-        assert_eq!((vm.cpu.regs[RAX], vm.cpu.budget), (2, 98));
+        assert_eq!((vm.cpu.regs[RAX], vm.cpu.budget.left), (2, 98));
         // Again from the same place: the block is entered in its middle.
         vm.map(HOLE, 1, pte::P | pte::US | pte::RW);
         vm.run_ok(2);

@@ -203,12 +203,12 @@ fn segments(machine: &Machine, cpu: &mut Cpu, rng: &mut Rng) {
         frames: std::array::from_fn(|n| (n == 0).then_some(frame)),
         entries: 16,
     };
-    cpu.desc.gdt = table(DESCRIPTORS[0]);
-    cpu.desc.ldt = table(DESCRIPTORS[1]);
+    cpu.seg.tables.gdt = table(DESCRIPTORS[0]);
+    cpu.seg.tables.ldt = table(DESCRIPTORS[1]);
     let any = |rng: &mut Rng| (rng.below(16) << 3 | rng.below(8)) as u16;
     for n in 0..6 {
         let flat = if n == 1 { FLAT_RING3_CS32 } else { FLAT_KERNEL_SS };
-        cpu.sel[n] = if rng.chance(50) { flat } else { any(rng) };
+        cpu.seg.sel[n] = if rng.chance(50) { flat } else { any(rng) };
     }
     for r in &mut cpu.regs[..8] {
         if rng.chance(90) {
@@ -255,13 +255,13 @@ fn run_input(data: &[u8]) {
     if rng.chance(70) {
         cpu.regs[1] = rng.below(64);
     }
-    cpu.fs_base = address(&mut rng);
-    cpu.gs_base = address(&mut rng);
+    cpu.bases.fs = address(&mut rng);
+    cpu.bases.gs = address(&mut rng);
     for i in 0..16 {
-        cpu.xmm[i] = rng.vector(0);
+        cpu.fpu.xmm[i] = rng.vector(0);
     }
-    cpu.mxcsr = 0x1f80;
-    cpu.ts = rng.chance(5);
+    cpu.fpu.mxcsr = 0x1f80;
+    cpu.fpu.ts = rng.chance(5);
     cpu.set_rflags(2 | rng.next() & 0xcd5);
     cpu.set_slow_only(rng.chance(20));
     cpu.rip = address(&mut rng);
@@ -274,16 +274,16 @@ fn run_input(data: &[u8]) {
     let mut total = 0i64;
     while total < 800 {
         let slice = [1, 3, 50, 1000][rng.below(4) as usize];
-        cpu.budget = slice;
+        cpu.budget.left = slice;
         let stop = cpu.run();
         assert!(
-            cpu.budget >= 0 && cpu.budget <= slice,
+            cpu.budget.left >= 0 && cpu.budget.left <= slice,
             "budget {} of {slice} after {stop:?}",
-            cpu.budget
+            cpu.budget.left
         );
-        total += (slice - cpu.budget).max(1);
+        total += (slice - cpu.budget.left).max(1);
         match stop {
-            Stop::Budget => assert_eq!(cpu.budget, 0, "stopped early"),
+            Stop::Budget => assert_eq!(cpu.budget.left, 0, "stopped early"),
             Stop::Attention => {
                 cpu.shared.clear(attention::EVENT | attention::STOP);
             }

@@ -240,7 +240,7 @@ impl Prey {
         cpu.regs[0] = value;
         cpu.regs[1] = rng.below(700);
         cpu.regs[7] = to;
-        cpu.xmm[0] = u128::from(value) << 64 | u128::from(value);
+        cpu.fpu.xmm[0] = u128::from(value) << 64 | u128::from(value);
         cpu.rip = CODE + 0x100 + 16 * rng.below(STORES.len() as u64);
     }
 

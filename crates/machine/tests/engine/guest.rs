@@ -61,7 +61,7 @@ impl Guest {
         let mut cpu = Cpu::new(domain.clone(), shared, domzero_machine::pv::platform(&domain));
         cpu.set_base(Mfn(TABLES), true);
         cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
-        cpu.gs_base = GS_BASE;
+        cpu.bases.gs = GS_BASE;
         cpu.set_vendor(crate::vendor::host_vendor());
         Guest {
             machine,
@@ -121,7 +121,7 @@ impl Guest {
         let cpu = &mut *self.cpu;
         cpu.regs = state.regs;
         cpu.rip = state.rip;
-        cpu.sel = match state.bits {
+        cpu.seg.sel = match state.bits {
             32 => [
                 FLAT_KERNEL_SS,
                 FLAT_RING3_CS32,
@@ -135,20 +135,20 @@ impl Guest {
         };
         cpu.set_rflags(state.rflags);
         for i in 0..16 {
-            cpu.xmm[i] = state.xmm(i);
+            cpu.fpu.xmm[i] = state.xmm(i);
         }
-        cpu.mxcsr = state.mxcsr();
+        cpu.fpu.mxcsr = state.mxcsr();
         let word = |i: usize| u16::from_le_bytes([state.fx[i], state.fx[i + 1]]);
-        cpu.fpu.set_control(word(0));
-        cpu.fpu.set_status_word(word(2));
-        cpu.fpu.tags = state.fx[4];
+        cpu.fpu.x87.set_control(word(0));
+        cpu.fpu.x87.set_status_word(word(2));
+        cpu.fpu.x87.tags = state.fx[4];
         for i in 0..8 {
             let at = 32 + 16 * i;
             let m = u64::from_le_bytes(state.fx[at..at + 8].try_into().expect("eight bytes"));
-            let top = usize::from(cpu.fpu.top);
-            cpu.fpu.regs[(top + i) & 7] = F80 { m, se: word(at + 8) };
+            let top = usize::from(cpu.fpu.x87.top);
+            cpu.fpu.x87.regs[(top + i) & 7] = F80 { m, se: word(at + 8) };
         }
-        cpu.gs_base = GS_BASE;
+        cpu.bases.gs = GS_BASE;
     }
 
     pub fn store(&self, state: &mut State) {
@@ -157,14 +157,14 @@ impl Guest {
         state.rip = cpu.rip;
         state.rflags = cpu.rflags();
         for i in 0..16 {
-            state.set_xmm(i, cpu.xmm[i]);
+            state.set_xmm(i, cpu.fpu.xmm[i]);
         }
-        state.set_mxcsr(cpu.mxcsr);
-        state.fx[0..2].copy_from_slice(&cpu.fpu.control.to_le_bytes());
-        state.fx[2..4].copy_from_slice(&cpu.fpu.status_word().to_le_bytes());
-        state.fx[4] = cpu.fpu.tags;
+        state.set_mxcsr(cpu.fpu.mxcsr);
+        state.fx[0..2].copy_from_slice(&cpu.fpu.x87.control.to_le_bytes());
+        state.fx[2..4].copy_from_slice(&cpu.fpu.x87.status_word().to_le_bytes());
+        state.fx[4] = cpu.fpu.x87.tags;
         for i in 0..8 {
-            let r = cpu.fpu.regs[(usize::from(cpu.fpu.top) + i) & 7];
+            let r = cpu.fpu.x87.regs[(usize::from(cpu.fpu.x87.top) + i) & 7];
             state.fx[32 + 16 * i..40 + 16 * i].copy_from_slice(&r.m.to_le_bytes());
             state.fx[40 + 16 * i..42 + 16 * i].copy_from_slice(&r.se.to_le_bytes());
         }
@@ -201,7 +201,7 @@ impl Guest {
         let mut left = LIMIT;
         let end = loop {
             self.disturb();
-            self.cpu.budget = slice.min(left);
+            self.cpu.budget.left = slice.min(left);
             left -= slice;
             match self.cpu.run() {
                 Stop::Budget if left > 0 => {}

@@ -34,7 +34,7 @@ fn second(vm: &TestVm) -> Box<Cpu> {
 
 /// Runs to the int3, at most `limit` instructions; other reasons to stop are none.
 fn run(cpu: &mut Cpu, limit: i64) {
-    cpu.budget = limit;
+    cpu.budget.left = limit;
     loop {
         match cpu.run() {
             Stop::Trap(Trap::SoftInt { vector: 3, .. }) => return,
@@ -195,7 +195,7 @@ fn a_stop_request_ends_a_loop_without_branches_to_elsewhere() {
     let mut vm = TestVm::new(&code);
     let shared = vm.cpu.shared.clone();
     let runner = std::thread::spawn(move || {
-        vm.cpu.budget = i64::MAX / 4;
+        vm.cpu.budget.left = i64::MAX / 4;
         vm.cpu.run()
     });
     while !shared.in_guest() {

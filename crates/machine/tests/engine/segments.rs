@@ -273,7 +273,7 @@ fn base_state(rng: &mut Rng) -> State {
 fn segments_do_what_they_do_on_the_hosts_cpu() {
     let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
     let mut rng = Rng::new(seed ^ 0x5e6);
-    pair.guest.cpu.desc.ldt = DescTable {
+    pair.guest.cpu.seg.tables.ldt = DescTable {
         frames: std::array::from_fn(|n| (n == 0).then_some(LDT)),
         entries: ENTRIES as u32,
     };

@@ -12,8 +12,8 @@ use iced_x86::{Code, Instruction, OpKind};
 
 /// Checks where a near branch goes: to a canonical address, or an offset within the code segment.
 fn check_target(cpu: &Cpu, target: u64) -> Exec {
-    let ok = if cpu.code32 {
-        target <= u64::from(cpu.hidden[CS].limit)
+    let ok = if cpu.seg.code32 {
+        target <= u64::from(cpu.seg.hidden[CS].limit)
     } else {
         canonical(target)
     };
@@ -157,7 +157,7 @@ fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     check_gate(cpu, sel, true)?;
     let cs = cpu.check_code_segment(sel, false)?;
     cs.check_target(off)?;
-    let old_cs = cpu.sel[1] as u64;
+    let old_cs = cpu.seg.sel[1] as u64;
     let bytes = B as u64 / 8;
     let top = cpu.regs[RSP];
     // Both slots are checked before either is written.
@@ -202,7 +202,7 @@ fn far_ret<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 /// The stack pointer that a return to an outer ring loads: 16 bits of it onto a 16-bit stack.
 fn outer_stack<const B: u32>(cpu: &mut Cpu, rsp: u64) {
-    cpu.regs[RSP] = if cpu.code32 && !cpu.hidden[SS].is_wide() {
+    cpu.regs[RSP] = if cpu.seg.code32 && !cpu.seg.hidden[SS].is_wide() {
         cpu.regs[RSP] & 0xffff_0000 | rsp & 0xffff
     } else {
         rsp
@@ -217,7 +217,7 @@ fn iret<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let old = cpu.rflags();
     // 64-bit code pops the stack pointer always.
     let mut outer = None;
-    if !cpu.code32 {
+    if !cpu.seg.code32 {
         outer = Some((word(cpu, 3)?, word(cpu, 4)? as u16));
     }
     if old & NT != 0 {

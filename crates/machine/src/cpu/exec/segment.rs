@@ -10,7 +10,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 
 /// mov r/m, sreg: 16 bits into memory, zero-extended into wider registers.
 fn mov_from(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.sel[seg_index(i.op1_register())] as u64;
+    let v = cpu.seg.sel[seg_index(i.op1_register())] as u64;
     if i.op0_kind() == OpKind::Register {
         set_gpr(cpu, i.op0_register(), v);
         Ok(())

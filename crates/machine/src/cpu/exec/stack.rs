@@ -21,7 +21,7 @@ impl Cpu {
 
     /// The bits of rsp and rbp that address the stack.
     fn stack_mask(&self) -> u64 {
-        match (self.code32, self.hidden[SS].is_wide()) {
+        match (self.seg.code32, self.seg.hidden[SS].is_wide()) {
             (false, _) => u64::MAX,
             (true, true) => 0xffff_ffff,
             (true, false) => 0xffff,
@@ -44,7 +44,7 @@ impl Cpu {
 
     /// Linear address of `len` bytes at an offset in the stack segment.
     pub(crate) fn stack_va(&self, sp: u64, len: u64, write: bool) -> Result<u64, Trap> {
-        if self.code32 {
+        if self.seg.code32 {
             return Ok(self.segment_va(SS, sp & self.stack_mask(), len, write)?);
         }
         self.check_stack(sp)?;
@@ -109,7 +109,7 @@ fn pop_op<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn push_seg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.sel[seg_index(i.op0_register())];
+    let v = cpu.seg.sel[seg_index(i.op0_register())];
     push::<B>(cpu, v as u64)
 }
 

@@ -45,7 +45,7 @@ impl Form {
         let forward = cpu.rflags() & DF == 0;
         // Segments with limits are looked at element by element.
         let source = 1 << seg_index(i.memory_segment());
-        let chunks = !cpu.aligning && (!cpu.code32 || cpu.whole & (source | 1) == source | 1);
+        let chunks = !cpu.access.aligning && (!cpu.seg.code32 || cpu.seg.whole & (source | 1) == source | 1);
         Form {
             mask,
             bytes,
@@ -60,7 +60,7 @@ impl Form {
 
     fn src(&self, cpu: &Cpu) -> u64 {
         let off = cpu.regs[RSI] & self.mask;
-        if !cpu.code32 {
+        if !cpu.seg.code32 {
             return off.wrapping_add(cpu.seg_base(self.src_seg));
         }
         cpu.checked_va(seg_index(self.src_seg), off, self.bytes, false)
@@ -68,7 +68,7 @@ impl Form {
 
     fn dst(&self, cpu: &Cpu) -> u64 {
         let off = cpu.regs[RDI] & self.mask;
-        if !cpu.code32 {
+        if !cpu.seg.code32 {
             return off;
         }
         cpu.checked_va(ES, off, self.bytes, self.writes)

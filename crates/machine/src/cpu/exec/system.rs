@@ -2,10 +2,10 @@
 //! Flag control, traps, system registers, and what is privileged: a guest always runs at CPL > 0.
 
 use super::operand::*;
-use crate::abi::x86::cr0;
+use crate::abi::x86::{cr0, cr4};
 use crate::cpu::fault::{Exec, Fault, PrivInsn, Trap};
 use crate::cpu::regs::gpr_index;
-use crate::cpu::{cr4, Cpu, SlowFn};
+use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind, Register};
 
 fn set_flag<const BIT: u64, const ON: bool>(cpu: &mut Cpu, _: &Instruction) -> Exec {
@@ -40,7 +40,7 @@ fn cache_line(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn cpuid(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    if cpu.cpuid_traps {
+    if cpu.model.cpuid_traps {
         return privileged(i, PrivInsn::Cpuid);
     }
     cpu.do_cpuid();
@@ -63,13 +63,13 @@ impl Cpu {
         self.regs[RAX] = t & mask(32);
         self.regs[RDX] = t >> 32;
         if aux {
-            self.regs[RCX] = self.tsc_aux as u64;
+            self.regs[RCX] = self.model.tsc_aux as u64;
         }
     }
 }
 
 fn rdtsc<const P: bool>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    if cpu.cr4 & cr4::TSD != 0 {
+    if cpu.model.cr4 & cr4::TSD != 0 {
         return privileged(i, PrivInsn::Rdtsc { aux: P });
     }
     cpu.do_rdtsc(P);
@@ -77,14 +77,14 @@ fn rdtsc<const P: bool>(cpu: &mut Cpu, i: &Instruction) -> Exec {
 }
 
 fn rdpid(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.tsc_aux as u64;
+    let v = cpu.model.tsc_aux as u64;
     set_gpr(cpu, i.op0_register(), v);
     Ok(())
 }
 
 /// rdrand and rdseed: always a number, so CF is set; the other arithmetic flags are clear.
 fn random<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.random.number();
+    let v = cpu.model.random.number();
     set_gpr(cpu, i.op0_register(), v & mask(B));
     cpu.set_arith_flags(CF);
     Ok(())
@@ -118,7 +118,7 @@ fn int(_: &mut Cpu, i: &Instruction) -> Exec {
 
 /// The four instructions on bases exist in 64-bit code, while CR4.FSGSBASE is set.
 fn check_fsgsbase(cpu: &Cpu) -> Exec {
-    if cpu.cr4 & cr4::FSGSBASE == 0 || cpu.is_32bit_code() {
+    if cpu.model.cr4 & cr4::FSGSBASE == 0 || cpu.is_32bit_code() {
         return Err(Fault::ud().into());
     }
     Ok(())
@@ -127,8 +127,8 @@ fn check_fsgsbase(cpu: &Cpu) -> Exec {
 fn rd_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
     check_fsgsbase(cpu)?;
     let v = match i.code() {
-        Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => cpu.fs_base,
-        _ => cpu.gs_base,
+        Code::Rdfsbase_r32 | Code::Rdfsbase_r64 => cpu.bases.fs,
+        _ => cpu.bases.gs,
     };
     set_gpr(cpu, i.op0_register(), v);
     Ok(())
@@ -141,8 +141,8 @@ fn wr_base(cpu: &mut Cpu, i: &Instruction) -> Exec {
         return Err(Fault::gp().into());
     }
     match i.code() {
-        Code::Wrfsbase_r32 | Code::Wrfsbase_r64 => cpu.fs_base = v,
-        _ => cpu.gs_base = v,
+        Code::Wrfsbase_r32 | Code::Wrfsbase_r64 => cpu.bases.fs = v,
+        _ => cpu.bases.gs = v,
     }
     Ok(())
 }
@@ -171,7 +171,7 @@ fn store_word(cpu: &mut Cpu, i: &Instruction, v: u64) -> Exec {
     }
 }
 fn sldt(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = if cpu.desc.ldt.entries == 0 {
+    let v = if cpu.seg.tables.ldt.entries == 0 {
         0
     } else {
         u64::from(cpu.platform.registers.ldtr)
@@ -182,7 +182,7 @@ fn str_(cpu: &mut Cpu, i: &Instruction) -> Exec {
     store_word(cpu, i, u64::from(cpu.platform.registers.tr))
 }
 fn smsw(cpu: &mut Cpu, i: &Instruction) -> Exec {
-    let v = cpu.platform.registers.cr0 | flag(cr0::TS, cpu.ts);
+    let v = cpu.platform.registers.cr0 | flag(cr0::TS, cpu.fpu.ts);
     store_word(cpu, i, v)
 }
 

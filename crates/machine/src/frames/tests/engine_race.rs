@@ -60,7 +60,7 @@ fn race(mut attack: impl FnMut(&mut Race)) {
             let _in_guest = shared.enter();
             cpu.apply_purges();
             cpu.set_base(l4, true);
-            cpu.budget = 5000;
+            cpu.budget.left = 5000;
             cpu.rip = 0;
             if cpu.run() == Stop::Budget {
                 stores += 1;
@@ -244,9 +244,9 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
             platform(&guest.domain),
         );
         cpu.cpl = 3;
-        cpu.table_stores = table_stores;
+        cpu.access.table_stores = table_stores;
         cpu.set_base(l4, true);
-        cpu.budget = 3;
+        cpu.budget.left = 3;
         cpu.run()
     };
     assert!(matches!(run(false), Stop::Trap(Trap::Fault(f)) if f.vector == vector::PF && f.cr2 == DATA));
@@ -265,7 +265,7 @@ fn only_the_guest_kernels_stores_to_a_live_table_are_emulated() {
     );
     cpu.cpl = 3;
     cpu.set_base(l4, true);
-    cpu.budget = 1;
+    cpu.budget.left = 1;
     assert_eq!((cpu.run(), guest.read(table, 0)), (Stop::Budget, 0x4141_4140));
 }
 
@@ -302,7 +302,7 @@ fn an_op_with_two_operands_in_one_tlb_entry_completes() {
     cpu.cpl = 3;
     cpu.set_base(l4, true);
     cpu.regs[4] = DATA + (16 << 20) + 0x800;
-    cpu.budget = 3;
+    cpu.budget.left = 3;
     assert_eq!((cpu.run(), cpu.rip), (Stop::Budget, 0x801));
     assert_eq!((guest.read(stack, 255), guest.read(stack, 254)), (77, 14));
 }
@@ -337,8 +337,8 @@ fn locked_operations_across_pages_never_wait_for_each_other_and_code() {
                 for _ in 0..each / 10 {
                     let _in_guest = shared.enter();
                     cpu.apply_purges();
-                    cpu.budget = 20;
-                    while cpu.budget > 0 {
+                    cpu.budget.left = 20;
+                    while cpu.budget.left > 0 {
                         cpu.run();
                         cpu.apply_purges();
                     }

@@ -39,7 +39,7 @@ fn calc<const O: u8>(a: u64, b: u64, c: u64) -> u64 {
     }
 }
 
-/// Carries (or borrows) in the form of `fl_aux`.
+/// Carries (or borrows) in the form of `Flags::aux`.
 #[inline(always)]
 fn pack<T: W>(c: u64) -> u64 {
     ((c << (64 - T::BITS)) & (AUX_CF | AUX_PO)) | (c & AUX_AF)
@@ -51,7 +51,7 @@ unsafe fn set_flags<T: W, const O: u8>(cpu: *mut Cpu, a: u64, b: u64, r: u64) {
         if O == NOT {
             return;
         }
-        (*cpu).fl_res = T::sext(r);
+        (*cpu).flags.res = T::sext(r);
         let add = |a: u64, b: u64| (a & b) | ((a | b) & !r);
         let sub = |a: u64, b: u64| (!a & b) | ((!a | b) & r);
         // inc and dec leave CF alone.
@@ -60,12 +60,12 @@ unsafe fn set_flags<T: W, const O: u8>(cpu: *mut Cpu, a: u64, b: u64, r: u64) {
             let cf = old & AUX_CF;
             (aux & AUX_AF) | cf | (cf ^ of) >> 1
         };
-        (*cpu).fl_aux = match O {
+        (*cpu).flags.aux = match O {
             ADD | ADC => pack::<T>(add(a, b)),
             SUB | SBB | CMP => pack::<T>(sub(a, b)),
             NEG => pack::<T>(a | r),
-            INC => keep(pack::<T>(add(a, 1)), (*cpu).fl_aux),
-            DEC => keep(pack::<T>(sub(a, 1)), (*cpu).fl_aux),
+            INC => keep(pack::<T>(add(a, 1)), (*cpu).flags.aux),
+            DEC => keep(pack::<T>(sub(a, 1)), (*cpu).flags.aux),
             _ => 0,
         };
     })
@@ -76,7 +76,7 @@ unsafe fn alu<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, b: T) -> T 
     by_contract!({
         let (a, b) = (a.wide(), b.wide());
         let c = if O == ADC || O == SBB {
-            (*cpu).fl_aux >> 63
+            (*cpu).flags.aux >> 63
         } else {
             0
         };
@@ -132,7 +132,7 @@ pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>
         let va = ea::<X>(cpu, op);
         let b = if I { T::cut((*op).imm) } else { rd(cpu, (*op).src) };
         if stores(O) {
-            let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+            let e = (*cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));
             let size = u64::from(T::BITS) / 8;
             if (*e).neg_w.wrapping_add(va) > 4096 - size {
                 return miss::write(cpu, op, va, size);
@@ -162,7 +162,7 @@ pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
             INC => T::atomic_add(p, T::cut(1)),
             DEC => T::atomic_add(p, T::cut(u64::MAX)),
             _ => {
-                let c = (*cpu).fl_aux >> 63;
+                let c = (*cpu).flags.aux >> 63;
                 let mut old = T::load(p);
                 loop {
                     let seen = T::atomic_cas(p, old, T::cut(calc::<O>(old.wide(), b.wide(), c)));
@@ -192,8 +192,8 @@ unsafe fn lock_slow<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b:
 #[inline(never)]
 unsafe fn lock_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> bool {
     by_contract!({
-        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-        let c = (*cpu).fl_aux >> 63;
+        (*cpu).rip = (*cpu).bases.page.wrapping_add((*op).off as u64);
+        let c = (*cpu).flags.aux >> 63;
         match (*cpu).rmw::<T>(va, true, &mut |old| {
             Some(T::cut(calc::<O>(old.wide(), b.wide(), c)))
         }) {
@@ -242,7 +242,7 @@ unsafe fn exchange_slow<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u
 #[inline(never)]
 unsafe fn exchange_cold<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
     by_contract!({
-        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        (*cpu).rip = (*cpu).bases.page.wrapping_add((*op).off as u64);
         let b: T = rd(cpu, (*op).src);
         let new = |old: T| {
             if A {
@@ -305,7 +305,7 @@ unsafe fn cmpxchg_slow<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u6
 #[inline(never)]
 unsafe fn cmpxchg_cold<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
     by_contract!({
-        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
+        (*cpu).rip = (*cpu).bases.page.wrapping_add((*op).off as u64);
         let want: T = rd(cpu, 0);
         let new: T = rd(cpu, (*op).src);
         match (*cpu).rmw::<T>(va, L, &mut |old| Some(if old == want { new } else { old })) {

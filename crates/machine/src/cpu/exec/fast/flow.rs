@@ -37,11 +37,11 @@ pub(crate) unsafe fn follow(cpu: *mut Cpu, op: *const Op, taken: bool) -> *const
         } else {
             i32::from((*op).off) + i32::from((*op).len)
         };
-        let rip = (*cpu).page_va.wrapping_add(target as i64 as u64) & (*cpu).addr_mask;
+        let rip = (*cpu).bases.page.wrapping_add(target as i64 as u64) & (*cpu).bases.mask;
         if (0..4096).contains(&target) {
             let holder = if taken { op } else { op.add(1) };
             let slot = holder.cast::<u64>().add(1).cast_mut();
-            (*cpu).pending = Some(PendingLink {
+            (*cpu).chain.pending = Some(PendingLink {
                 slot,
                 mfn: (*ext).mfn,
             });
@@ -90,7 +90,7 @@ pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         jump!(
             cpu,
-            (*cpu).page_va.wrapping_add((*op).disp as i64 as u64) & (*cpu).addr_mask
+            (*cpu).bases.page.wrapping_add((*op).disp as i64 as u64) & (*cpu).bases.mask
         )
     })
 }
@@ -100,7 +100,8 @@ macro_rules! push_return {
     ($cpu:expr, $op:expr) => {{
         let sp = rd::<u64>($cpu, RSP).wrapping_sub(8);
         let ret = (*$cpu)
-            .page_va
+            .bases
+            .page
             .wrapping_add((*$op).off as u64 + (*$op).len as u64);
         st!(u64, $cpu, $op, sp, ret);
         wr::<u64>($cpu, RSP, sp);
@@ -110,7 +111,7 @@ macro_rules! push_return {
 /// An indirect branch to a non-canonical address faults itself. The jump cache has canonical addresses only.
 macro_rules! check_target {
     ($cpu:expr, $op:expr, $rip:expr) => {{
-        let j = (*$cpu).jumps.add(crate::cpu::jumps::jump_index($rip));
+        let j = (*$cpu).chain.jumps.add(crate::cpu::jumps::jump_index($rip));
         if (*j).rip != $rip && !crate::abi::x86::canonical($rip) {
             return op_gp($cpu, $op);
         }
@@ -127,7 +128,7 @@ pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
 pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push_return!(cpu, op);
-        jump!(cpu, (*cpu).page_va.wrapping_add((*op).disp as i64 as u64))
+        jump!(cpu, (*cpu).bases.page.wrapping_add((*op).disp as i64 as u64))
     })
 }
 
@@ -245,7 +246,7 @@ pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
             _ => true,
         };
         if change {
-            c.fl_aux ^= flags::AUX_CF | flags::AUX_PO;
+            c.flags.aux ^= flags::AUX_CF | flags::AUX_PO;
         }
         go!(cpu, op.add(1))
     })

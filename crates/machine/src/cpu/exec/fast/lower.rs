@@ -28,10 +28,10 @@ const GS: u8 = 152;
 const _: () = {
     use crate::cpu::Cpu;
     assert!(std::mem::offset_of!(Cpu, regs) == 0);
-    assert!(std::mem::offset_of!(Cpu, zero) == ZERO as usize);
-    assert!(std::mem::offset_of!(Cpu, page_va) == PAGE as usize);
-    assert!(std::mem::offset_of!(Cpu, fs_base) == FS as usize);
-    assert!(std::mem::offset_of!(Cpu, gs_base) == GS as usize);
+    assert!(std::mem::offset_of!(Cpu, bases.zero) == ZERO as usize);
+    assert!(std::mem::offset_of!(Cpu, bases.page) == PAGE as usize);
+    assert!(std::mem::offset_of!(Cpu, bases.fs) == FS as usize);
+    assert!(std::mem::offset_of!(Cpu, bases.gs) == GS as usize);
 };
 
 pub(super) fn reg_off(r: Register) -> u8 {

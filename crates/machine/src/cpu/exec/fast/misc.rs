@@ -8,8 +8,8 @@ use crate::cpu::flags::{AUX_CF, AUX_PO};
 #[inline(always)]
 unsafe fn set_cf_of(cpu: *mut Cpu, v: bool) {
     by_contract!({
-        let aux = (*cpu).fl_aux & !(AUX_CF | AUX_PO);
-        (*cpu).fl_aux = aux | if v { AUX_CF } else { 0 };
+        let aux = (*cpu).flags.aux & !(AUX_CF | AUX_PO);
+        (*cpu).flags.aux = aux | if v { AUX_CF } else { 0 };
     })
 }
 
@@ -79,9 +79,9 @@ pub unsafe fn bt<T: W, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
         };
         let bit = rd::<T>(cpu, (*op).dst).wide() >> (n & u64::from(T::BITS - 1)) & 1;
         // Only CF changes: OF is CF xor bit 62, so both bits do.
-        let aux = (*cpu).fl_aux;
+        let aux = (*cpu).flags.aux;
         if (aux >> 63) != bit {
-            (*cpu).fl_aux = aux ^ (AUX_CF | AUX_PO);
+            (*cpu).flags.aux = aux ^ (AUX_CF | AUX_PO);
         }
         go!(cpu, op.add(1))
     })

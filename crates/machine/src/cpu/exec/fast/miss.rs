@@ -51,7 +51,7 @@ pub unsafe fn write(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const 
 unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Access) -> Then {
     by_contract!({
         let c = &mut *cpu;
-        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        c.rip = c.bases.page.wrapping_add((*op).off as u64);
         if (va & 0xfff) + size > 4096 {
             return Then::Slow;
         }
@@ -60,14 +60,14 @@ unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Acces
             return Then::Slow;
         }
         // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
-        let (last_op, last_page) = std::mem::replace(&mut c.last_miss, (op as usize, va & !0xfff));
+        let (last_op, last_page) = std::mem::replace(&mut c.chain.last_miss, (op as usize, va & !0xfff));
         if last_op == op as usize && last_page != va & !0xfff && tlb_index(last_page) == tlb_index(va) {
-            c.last_miss = (0, 0);
+            c.chain.last_miss = (0, 0);
             return Then::Slow;
         }
         match c.translate(va, access) {
             Ok(_) => {
-                let e = &*c.tlb.add(tlb_index(va));
+                let e = &*c.chain.tlb.add(tlb_index(va));
                 let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
                 if tag.wrapping_add(va) < 4096 {
                     Then::Again
@@ -100,7 +100,7 @@ unsafe fn redo(cpu: *mut Cpu, op: *const Op) -> *const Op {
 unsafe fn redo_instructions(cpu: *mut Cpu, op: *const Op) -> Then {
     by_contract!({
         let c = &mut *cpu;
-        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        c.rip = c.bases.page.wrapping_add((*op).off as u64);
         let end = c.rip.wrapping_add((*op).len as u64);
         loop {
             let insn = match fetch(c) {

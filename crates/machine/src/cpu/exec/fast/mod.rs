@@ -57,12 +57,12 @@ macro_rules! go {
 macro_rules! enter {
     ($cpu:expr, $op:expr) => {{
         let op: *const Op = $op;
-        let left = (*$cpu).slice - (*op).left as i64;
+        let left = (*$cpu).budget.slice - (*op).left as i64;
         if left < 0 {
-            (*$cpu).rip = (*$cpu).page_va.wrapping_add((*op).off as u64);
+            (*$cpu).rip = (*$cpu).bases.page.wrapping_add((*op).off as u64);
             return std::ptr::null();
         }
-        (*$cpu).slice = left;
+        (*$cpu).budget.slice = left;
         go!($cpu, op)
     }};
 }
@@ -71,12 +71,12 @@ macro_rules! enter {
 macro_rules! jump {
     ($cpu:expr, $rip:expr) => {{
         let rip: u64 = $rip;
-        let j = (*$cpu).jumps.add($crate::cpu::jumps::jump_index(rip));
+        let j = (*$cpu).chain.jumps.add($crate::cpu::jumps::jump_index(rip));
         if (*j).rip != rip {
             (*$cpu).rip = rip;
             return std::ptr::null();
         }
-        (*$cpu).page_va = rip & !0xfff;
+        (*$cpu).bases.page = rip & !0xfff;
         enter!($cpu, (*j).op)
     }};
 }
@@ -85,7 +85,7 @@ macro_rules! jump {
 macro_rules! ld {
     ($t:ty, $cpu:expr, $op:expr, $va:expr) => {{
         let va: u64 = $va;
-        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        let e = (*$cpu).chain.tlb.add($crate::mmu::tlb::tlb_index(va));
         if (*e).neg_r.wrapping_add(va) > 4096 - <$t as W>::BITS as u64 / 8 {
             return $crate::cpu::exec::fast::miss::read($cpu, $op, va, <$t as W>::BITS as u64 / 8);
         }
@@ -98,7 +98,7 @@ macro_rules! st {
     ($t:ty, $cpu:expr, $op:expr, $va:expr, $v:expr) => {{
         let va: u64 = $va;
         let v: $t = $v;
-        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        let e = (*$cpu).chain.tlb.add($crate::mmu::tlb::tlb_index(va));
         if (*e).neg_w.wrapping_add(va) > 4096 - <$t as W>::BITS as u64 / 8 {
             return $crate::cpu::exec::fast::miss::write($cpu, $op, va, <$t as W>::BITS as u64 / 8);
         }
@@ -110,7 +110,7 @@ macro_rules! st {
 macro_rules! atomic {
     ($t:ty, $cpu:expr, $va:expr, $slow:expr) => {{
         let va: u64 = $va;
-        let e = (*$cpu).tlb.add($crate::mmu::tlb::tlb_index(va));
+        let e = (*$cpu).chain.tlb.add($crate::mmu::tlb::tlb_index(va));
         let size = <$t as W>::BITS as u64 / 8;
         if (*e).neg_w.wrapping_add(va) >= 4096 || va & (size - 1) != 0 {
             return $slow;
@@ -245,7 +245,7 @@ pub(crate) unsafe fn ea<const X: bool>(cpu: *const Cpu, op: *const Op) -> u64 {
         if X {
             va = va.wrapping_add(rd::<u64>(cpu, (*op).index) << ((*op).scale & 3));
         }
-        va & (*cpu).addr_mask
+        va & (*cpu).bases.mask
     })
 }
 
@@ -259,15 +259,15 @@ const RBP: u8 = 5 * 8;
 pub(crate) unsafe fn trap(cpu: *mut Cpu, op: *const Op, t: Trap) {
     by_contract!({
         let c = &mut *cpu;
-        c.rip = c.page_va.wrapping_add((*op).off as u64);
-        c.slice += (*op).left as i64;
-        let t = if c.noncanonical {
+        c.rip = c.bases.page.wrapping_add((*op).off as u64);
+        c.budget.slice += (*op).left as i64;
+        let t = if c.access.noncanonical {
             let insn = miss::fetch(c).ok();
             insn.map_or(t, |i| c.noncanonical_fault(t, &i))
         } else {
             t
         };
-        c.leave = Some(t);
+        c.chain.leave = Some(t);
     })
 }
 
@@ -275,7 +275,7 @@ impl Cpu {
     /// The fault of `i`, which raised `t`: #SS instead of #GP if an operand in the stack segment was not canonical. The only
     /// place that decides: an op does not say whether its base register was used with another segment.
     pub(crate) fn noncanonical_fault(&mut self, t: Trap, i: &Instruction) -> Trap {
-        let noncanonical = std::mem::take(&mut self.noncanonical) && !self.code32;
+        let noncanonical = std::mem::take(&mut self.access.noncanonical) && !self.seg.code32;
         if noncanonical && t == Trap::Fault(Fault::gp()) && stack_segment(i) {
             return Fault::with_code(vec_no::SS, 0).into();
         }
@@ -304,8 +304,8 @@ unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
         // SAFETY: `imm` of a slow op was made from a SlowFn.
         let f: SlowFn = std::mem::transmute::<usize, SlowFn>((*op).imm as usize);
         let insn = &*op.add(1).cast::<Instruction>();
-        c.rip = c.page_va.wrapping_add((*op).off as u64);
-        c.next_rip = c.rip.wrapping_add((*op).len as u64) & c.addr_mask;
+        c.rip = c.bases.page.wrapping_add((*op).off as u64);
+        c.next_rip = c.rip.wrapping_add((*op).len as u64) & c.bases.mask;
         finish(cpu, op, f(c, insn))
     })
 }
@@ -319,8 +319,8 @@ unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool
             Err(t @ (Trap::EndBlock | Trap::Syscall | Trap::Sysenter | Trap::SoftInt { .. })) => {
                 let c = &mut *cpu;
                 c.rip = c.next_rip;
-                c.slice += (*op).left as i64 - 1;
-                c.leave = (t != Trap::EndBlock).then_some(t);
+                c.budget.slice += (*op).left as i64 - 1;
+                c.chain.leave = (t != Trap::EndBlock).then_some(t);
                 false
             }
             Err(t) => {
@@ -354,8 +354,8 @@ pub unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
 /// In place of the ops of a forgotten block.
 pub unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
-        (*cpu).rip = (*cpu).page_va.wrapping_add((*op).off as u64);
-        (*cpu).slice += (*op).left as i64;
+        (*cpu).rip = (*cpu).bases.page.wrapping_add((*op).off as u64);
+        (*cpu).budget.slice += (*op).left as i64;
         null()
     })
 }
@@ -377,7 +377,7 @@ pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
 #[inline(never)]
 pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
-        (*cpu).noncanonical = false;
+        (*cpu).access.noncanonical = false;
         trap(cpu, op, Trap::Fault(Fault::gp()));
         null()
     })
@@ -386,8 +386,8 @@ pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
 /// Before an instruction that crosses into the next page: that must still be the frame it was decoded from.
 pub unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
-        let va = (*cpu).page_va.wrapping_add(4096);
-        let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+        let va = (*cpu).bases.page.wrapping_add(4096);
+        let e = (*cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));
         if ((*e).neg_x.wrapping_add(va) != 0 || va.wrapping_add((*e).delta) != (*op).imm)
             && !cross_slow(cpu, op, va)
         {

@@ -56,7 +56,7 @@ pub unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
 /// Pushes the return address.
 macro_rules! push_return {
     ($cpu:expr, $op:expr) => {{
-        let ret = ((*$cpu).page_va as u32).wrapping_add((*$op).off as u32 + (*$op).len as u32);
+        let ret = ((*$cpu).bases.page as u32).wrapping_add((*$op).off as u32 + (*$op).len as u32);
         push!($cpu, $op, ret);
     }};
 }
@@ -77,7 +77,7 @@ pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
         push_return!(cpu, op);
         jump!(
             cpu,
-            u64::from(((*cpu).page_va as u32).wrapping_add((*op).disp as u32))
+            u64::from(((*cpu).bases.page as u32).wrapping_add((*op).disp as u32))
         )
     })
 }

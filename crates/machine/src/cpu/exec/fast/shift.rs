@@ -38,7 +38,7 @@ unsafe fn shift<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, n: u32) -
             }
         };
         if F {
-            // Bit 62 of fl_aux is CF xor OF.
+            // Bit 62 of Flags::aux is CF xor OF.
             let msb = r >> top & 1;
             let carry_in = match O {
                 ROL | SHL => msb,
@@ -47,10 +47,10 @@ unsafe fn shift<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, n: u32) -
             };
             let aux = cf << 63 | carry_in << 62;
             if O == ROL || O == ROR {
-                (*cpu).fl_aux = (*cpu).fl_aux & !(AUX_CF | AUX_PO) | aux;
+                (*cpu).flags.aux = (*cpu).flags.aux & !(AUX_CF | AUX_PO) | aux;
             } else {
-                (*cpu).fl_res = T::sext(r);
-                (*cpu).fl_aux = aux | AUX_AF;
+                (*cpu).flags.res = T::sext(r);
+                (*cpu).flags.aux = aux | AUX_AF;
             }
         }
         T::cut(r)

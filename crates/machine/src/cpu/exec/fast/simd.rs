@@ -19,7 +19,7 @@ macro_rules! ld128 {
         if va & 15 != 0 {
             return op_gp($cpu, $op);
         }
-        let e = (*$cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+        let e = (*$cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));
         if (*e).neg_r.wrapping_add(va) > 4096 - 16 {
             return miss::read($cpu, $op, va, 16);
         }
@@ -116,7 +116,7 @@ unsafe fn set_low<T: W>(cpu: *mut Cpu, n: u8, v: u64) {
 #[inline(never)]
 unsafe fn soft<T: W>(cpu: *mut Cpu, op: *const Op, b: u64, f: fn(&mut Env, u64, u64) -> u64) -> bool {
     by_contract!({
-        let mut env = Env::sse((*cpu).mxcsr);
+        let mut env = Env::sse((*cpu).fpu.mxcsr);
         let r = f(&mut env, low::<T>(cpu, (*op).dst), b);
         match finish(&mut *cpu, &env) {
             Ok(()) => {
@@ -137,7 +137,7 @@ macro_rules! scalar {
         #[inline(always)]
         unsafe fn run(cpu: *mut Cpu, op: *const Op, b: u64) -> bool {
             by_contract!({
-                if Env::is_fast((*cpu).mxcsr) {
+                if Env::is_fast((*cpu).fpu.mxcsr) {
                     if let Some(r) = $attempt(low::<$t>(cpu, (*op).dst), b) {
                         set_low::<$t>(cpu, (*op).dst, r);
                         return true;
@@ -199,8 +199,8 @@ unsafe fn run_compare<F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *const Op
         }
         // See flags.rs: 1 is "not zero, odd parity"; bit 8 of the second word turns the parity of zero round.
         let equal = F::equal(a, b);
-        (*cpu).fl_res = u64::from(!equal);
-        (*cpu).fl_aux = if F::less(a, b) {
+        (*cpu).flags.res = u64::from(!equal);
+        (*cpu).flags.aux = if F::less(a, b) {
             3 << 62
         } else {
             u64::from(equal) << 8
@@ -235,7 +235,7 @@ unsafe fn compare_rm<T: W, F: Format, const QUIET: bool>(cpu: *mut Cpu, op: *con
 #[inline(never)]
 unsafe fn soft_from_int(cpu: *mut Cpu, op: *const Op, v: i64) -> bool {
     by_contract!({
-        let mut env = Env::sse((*cpu).mxcsr);
+        let mut env = Env::sse((*cpu).fpu.mxcsr);
         let r = fast::from_int::<F64>(&mut env, v);
         match finish(&mut *cpu, &env) {
             Ok(()) => {
@@ -287,7 +287,7 @@ unsafe fn from_int_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 #[inline(never)]
 unsafe fn soft_to_int<T: W>(cpu: *mut Cpu, op: *const Op, a: u64) -> bool {
     by_contract!({
-        let mut env = Env::sse((*cpu).mxcsr);
+        let mut env = Env::sse((*cpu).fpu.mxcsr);
         let r = fast::to_int::<F64>(&mut env, a, true, T::BITS);
         match finish(&mut *cpu, &env) {
             Ok(()) => {
@@ -308,7 +308,7 @@ unsafe fn run_to_int<T: W>(cpu: *mut Cpu, op: *const Op, a: u64) -> bool {
         let x = f64::from_bits(a);
         if fast::plain::<F64>(a) && x.abs() < 2147483648.0 {
             let v = x as i64;
-            if v as f64 == x || (*cpu).mxcsr & 0x1020 == 0x1020 {
+            if v as f64 == x || (*cpu).fpu.mxcsr & 0x1020 == 0x1020 {
                 wr::<T>(cpu, (*op).dst, T::cut(v as u64));
                 return true;
             }

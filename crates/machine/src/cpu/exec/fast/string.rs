@@ -127,7 +127,7 @@ fn some<T: W>(c: &mut Cpu, movs: bool) -> Result<(), Trap> {
 unsafe fn rep<T: W>(cpu: *mut Cpu, op: *const Op, movs: bool) -> Rep {
     by_contract!({
         let c = &mut *cpu;
-        c.rip = c.page_va.wrapping_add((*op).off as u64);
+        c.rip = c.bases.page.wrapping_add((*op).off as u64);
         let mut left = 4096u32;
         while c.regs[RCX] != 0 {
             if let Err(t) = some::<T>(c, movs) {

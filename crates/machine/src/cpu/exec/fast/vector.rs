@@ -8,7 +8,7 @@ use iced_x86::{Code, OpKind};
 
 #[inline(always)]
 pub(super) unsafe fn xmm(cpu: *mut Cpu, n: u8) -> *mut u128 {
-    by_contract!({ (*cpu).xmm.as_mut_ptr().add((n & 15) as usize) })
+    by_contract!({ (*cpu).fpu.xmm.as_mut_ptr().add((n & 15) as usize) })
 }
 
 #[cold]
@@ -22,7 +22,7 @@ pub(super) unsafe fn no_fpu(cpu: *mut Cpu, op: *const Op) -> *const Op {
 
 macro_rules! check_fpu {
     ($cpu:expr, $op:expr) => {
-        if (*$cpu).ts {
+        if (*$cpu).fpu.ts {
             return no_fpu($cpu, $op);
         }
     };
@@ -46,7 +46,7 @@ pub unsafe fn load<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
         if A && va & 15 != 0 {
             return op_gp(cpu, op);
         }
-        let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+        let e = (*cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));
         if (*e).neg_r.wrapping_add(va) > 4096 - 16 {
             return miss::read(cpu, op, va, 16);
         }
@@ -62,7 +62,7 @@ pub unsafe fn store<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
         if A && va & 15 != 0 {
             return op_gp(cpu, op);
         }
-        let e = (*cpu).tlb.add(crate::mmu::tlb::tlb_index(va));
+        let e = (*cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));
         if (*e).neg_w.wrapping_add(va) > 4096 - 16 {
             return miss::write(cpu, op, va, 16);
         }

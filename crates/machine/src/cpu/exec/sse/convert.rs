@@ -14,11 +14,11 @@ macro_rules! from_gpr {
     ($read:ident, $signed:ty, $f:expr, $merge:ident, $t:ty) => {
         handler!(|cpu, i| {
             let v = $read(cpu, i)? as $signed;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = $f(&mut env, i64::from(v));
             finish(cpu, &env)?;
             let d = x0(i);
-            cpu.xmm[d] = $merge(cpu.xmm[d], r as $t);
+            cpu.fpu.xmm[d] = $merge(cpu.fpu.xmm[d], r as $t);
             Ok(())
         })
     };
@@ -28,7 +28,7 @@ macro_rules! to_gpr {
     ($src:ident, $f:path, $truncate:literal, $bits:literal) => {
         handler!(|cpu, i| {
             let v = u64::from($src(cpu, i)?);
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = $f(&mut env, v, $truncate, $bits);
             finish(cpu, &env)?;
             cpu.regs[gn(i.op0_register())] = if $bits == 32 {
@@ -45,11 +45,11 @@ macro_rules! whole {
     ($src:ident, $f:expr) => {
         handler!(|cpu, i| {
             let v = $src(cpu, i)?;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let f = $f;
             let r = f(&mut env, v);
             finish(cpu, &env)?;
-            cpu.xmm[x0(i)] = r;
+            cpu.fpu.xmm[x0(i)] = r;
             Ok(())
         })
     };
@@ -93,7 +93,7 @@ macro_rules! to_mm {
         handler!(|cpu, i| {
             mmx::enter(cpu)?;
             let v = $src(cpu, i)?;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let f = $f;
             let r: u64 = f(&mut env, v);
             // The switch to MMX comes before #XM, if there is one.
@@ -132,20 +132,20 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Cvttsd2si_r64_xmmm64 => to_gpr!(src64, fast::f64_to_int, true, 64),
         Cvtss2sd_xmm_xmmm32 => handler!(|cpu, i| {
             let v = u64::from(src32(cpu, i)?);
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = fast::f32_to_f64(&mut env, v);
             finish(cpu, &env)?;
             let d = x0(i);
-            cpu.xmm[d] = low64(cpu.xmm[d], r);
+            cpu.fpu.xmm[d] = low64(cpu.fpu.xmm[d], r);
             Ok(())
         }),
         Cvtsd2ss_xmm_xmmm64 => handler!(|cpu, i| {
             let v = src64(cpu, i)?;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = fast::f64_to_f32(&mut env, v);
             finish(cpu, &env)?;
             let d = x0(i);
-            cpu.xmm[d] = low32(cpu.xmm[d], r as u32);
+            cpu.fpu.xmm[d] = low32(cpu.fpu.xmm[d], r as u32);
             Ok(())
         }),
         Cvtps2pd_xmm_xmmm64 => whole!(src64, ps_to_pd),
@@ -162,19 +162,19 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Cvttpd2pi_mm_xmmm128 => to_mm!(src128, |e: &mut Env, v| pd_to_dq(e, v, true) as u64),
         Cvtpi2ps_xmm_mmm64 => handler!(|cpu, i| {
             let v = packed(cpu, i)?;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = dq_to_ps(&mut env, u128::from(v)) as u64;
             finish(cpu, &env)?;
             let d = x0(i);
-            cpu.xmm[d] = low64(cpu.xmm[d], r);
+            cpu.fpu.xmm[d] = low64(cpu.fpu.xmm[d], r);
             Ok(())
         }),
         Cvtpi2pd_xmm_mmm64 => handler!(|cpu, i| {
             let v = packed(cpu, i)?;
-            let mut env = Env::sse(cpu.mxcsr);
+            let mut env = Env::sse(cpu.fpu.mxcsr);
             let r = dq_to_pd(&mut env, v);
             finish(cpu, &env)?;
-            cpu.xmm[x0(i)] = r;
+            cpu.fpu.xmm[x0(i)] = r;
             Ok(())
         }),
         _ => return None,

@@ -208,7 +208,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Sha1msg1_xmm_xmmm128 => bin!(|a, b| a ^ (a << 64 | b >> 64)),
         Sha1msg2_xmm_xmmm128 => bin!(sha1_msg2),
         Sha256rnds2_xmm_xmmm128 => handler!(|cpu, i| {
-            let keys = cpu.xmm[0];
+            let keys = cpu.fpu.xmm[0];
             super::binary(cpu, i, |a, b| sha256_rounds(a, b, keys))
         }),
         Sha256msg1_xmm_xmmm128 => bin!(sha256_msg1),

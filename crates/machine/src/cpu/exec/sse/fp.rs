@@ -12,20 +12,20 @@ use std::cmp::Ordering;
 fn scalar32(cpu: &mut Cpu, i: &Instruction, f: impl Fn(&mut Env, u64, u64) -> u64) -> Exec {
     let b = src32(cpu, i)?;
     let d = x0(i);
-    let mut env = Env::sse(cpu.mxcsr);
-    let r = f(&mut env, u64::from(cpu.xmm[d] as u32), u64::from(b));
+    let mut env = Env::sse(cpu.fpu.mxcsr);
+    let r = f(&mut env, u64::from(cpu.fpu.xmm[d] as u32), u64::from(b));
     finish(cpu, &env)?;
-    cpu.xmm[d] = low32(cpu.xmm[d], r as u32);
+    cpu.fpu.xmm[d] = low32(cpu.fpu.xmm[d], r as u32);
     Ok(())
 }
 #[inline(always)]
 fn scalar64(cpu: &mut Cpu, i: &Instruction, f: impl Fn(&mut Env, u64, u64) -> u64) -> Exec {
     let b = src64(cpu, i)?;
     let d = x0(i);
-    let mut env = Env::sse(cpu.mxcsr);
-    let r = f(&mut env, cpu.xmm[d] as u64, b);
+    let mut env = Env::sse(cpu.fpu.mxcsr);
+    let r = f(&mut env, cpu.fpu.xmm[d] as u64, b);
     finish(cpu, &env)?;
-    cpu.xmm[d] = low64(cpu.xmm[d], r);
+    cpu.fpu.xmm[d] = low64(cpu.fpu.xmm[d], r);
     Ok(())
 }
 /// A whole-register operation on lanes of 32 bits.
@@ -33,24 +33,24 @@ fn scalar64(cpu: &mut Cpu, i: &Instruction, f: impl Fn(&mut Env, u64, u64) -> u6
 fn whole32(cpu: &mut Cpu, i: &Instruction, f: impl Fn(&mut Env, [u64; 4], [u64; 4]) -> [u64; 4]) -> Exec {
     let b = src128(cpu, i)?;
     let d = x0(i);
-    let mut env = Env::sse(cpu.mxcsr);
+    let mut env = Env::sse(cpu.fpu.mxcsr);
     let r = f(
         &mut env,
-        l::dwords(cpu.xmm[d]).map(u64::from),
+        l::dwords(cpu.fpu.xmm[d]).map(u64::from),
         l::dwords(b).map(u64::from),
     );
     finish(cpu, &env)?;
-    cpu.xmm[d] = l::from_dwords(r.map(|x| x as u32));
+    cpu.fpu.xmm[d] = l::from_dwords(r.map(|x| x as u32));
     Ok(())
 }
 #[inline(always)]
 fn whole64(cpu: &mut Cpu, i: &Instruction, f: impl Fn(&mut Env, [u64; 2], [u64; 2]) -> [u64; 2]) -> Exec {
     let b = src128(cpu, i)?;
     let d = x0(i);
-    let mut env = Env::sse(cpu.mxcsr);
-    let r = f(&mut env, l::qwords(cpu.xmm[d]), l::qwords(b));
+    let mut env = Env::sse(cpu.fpu.mxcsr);
+    let r = f(&mut env, l::qwords(cpu.fpu.xmm[d]), l::qwords(b));
     finish(cpu, &env)?;
-    cpu.xmm[d] = l::from_qwords(r);
+    cpu.fpu.xmm[d] = l::from_qwords(r);
     Ok(())
 }
 
@@ -73,11 +73,11 @@ macro_rules! ps {
 macro_rules! quick_ps {
     ($quick:path, $f:expr) => {
         handler!(|cpu, i| {
-            if Env::is_fast(cpu.mxcsr) {
+            if Env::is_fast(cpu.fpu.mxcsr) {
                 let b = src128(cpu, i)?;
                 let d = x0(i);
-                if let Some(r) = $quick(cpu.xmm[d], b) {
-                    cpu.xmm[d] = r;
+                if let Some(r) = $quick(cpu.fpu.xmm[d], b) {
+                    cpu.fpu.xmm[d] = r;
                     return Ok(());
                 }
             }
@@ -116,7 +116,7 @@ fn round<F: Format>(env: &mut Env, _: u64, b: u64, imm: u8) -> u64 {
 
 /// `comiss`, `ucomiss` and the double forms: ZF, PF, CF from the order.
 pub(crate) fn compare<F: Format>(cpu: &mut Cpu, a: u64, b: u64, quiet_too: bool) -> Exec {
-    let mut env = Env::sse(cpu.mxcsr);
+    let mut env = Env::sse(cpu.fpu.mxcsr);
     let order = fast::compare::<F>(&mut env, a, b, quiet_too);
     finish(cpu, &env)?;
     cpu.set_arith_flags(match order {
@@ -132,7 +132,7 @@ macro_rules! comi {
     ($src:ident, $f:ty, $quiet:literal) => {
         handler!(|cpu, i| {
             let b = u64::from($src(cpu, i)?);
-            let a = cpu.xmm[x0(i)] as u64 & (<$f>::SIGN | (<$f>::SIGN - 1));
+            let a = cpu.fpu.xmm[x0(i)] as u64 & (<$f>::SIGN | (<$f>::SIGN - 1));
             compare::<$f>(cpu, a, b, $quiet)
         })
     };

@@ -48,7 +48,7 @@ mod x86 {
             }
             fn handler(cpu: &mut Cpu, i: &Instruction) -> Exec {
                 check(cpu)?;
-                let xmm0 = cpu.xmm[0];
+                let xmm0 = cpu.fpu.xmm[0];
                 // SAFETY: this handler is given out only if the host has the feature.
                 binary(cpu, i, |a, b| unsafe { operation(a, b, xmm0) })
             }
@@ -173,12 +173,12 @@ mod tests {
                 };
                 for _ in 0..500 {
                     let start = [next(), next(), next()];
-                    vm.cpu.xmm[..3].copy_from_slice(&start);
+                    vm.cpu.fpu.xmm[..3].copy_from_slice(&start);
                     assert_eq!(native(&mut vm.cpu, &i), Ok(()));
-                    let expected = vm.cpu.xmm;
-                    vm.cpu.xmm[..3].copy_from_slice(&start);
+                    let expected = vm.cpu.fpu.xmm;
+                    vm.cpu.fpu.xmm[..3].copy_from_slice(&start);
                     assert_eq!(portable(&mut vm.cpu, &i), Ok(()));
-                    assert_eq!(vm.cpu.xmm, expected, "{:?} {start:x?}", i.code());
+                    assert_eq!(vm.cpu.fpu.xmm, expected, "{:?} {start:x?}", i.code());
                     compared += 1;
                 }
             }

@@ -10,7 +10,7 @@ macro_rules! shift_imm {
     ($f:path) => {
         handler!(|cpu, i| {
             let d = x0(i);
-            cpu.xmm[d] = $f(cpu.xmm[d], u128::from(i.immediate8()));
+            cpu.fpu.xmm[d] = $f(cpu.fpu.xmm[d], u128::from(i.immediate8()));
             Ok(())
         })
     };
@@ -120,7 +120,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         }),
         Ptest_xmm_xmmm128 => handler!(|cpu, i| {
             let b = src128(cpu, i)?;
-            let a = cpu.xmm[x0(i)];
+            let a = cpu.fpu.xmm[x0(i)];
             let zf = u64::from(a & b == 0) << 6;
             cpu.set_arith_flags(zf | u64::from(!a & b == 0));
             Ok(())

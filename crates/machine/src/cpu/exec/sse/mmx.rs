@@ -18,22 +18,22 @@ pub fn mm(r: Register) -> usize {
 /// What every MMX instruction checks first: CR0.TS and a pending x87 exception.
 pub fn enter(cpu: &Cpu) -> Exec {
     check(cpu)?;
-    cpu.fpu.check_pending()
+    cpu.fpu.x87.check_pending()
 }
 
 /// Every MMX instruction but `emms` sets TOP to 0 and marks all registers valid.
 pub fn touch(cpu: &mut Cpu) {
-    cpu.fpu.top = 0;
-    cpu.fpu.tags = 0xff;
+    cpu.fpu.x87.top = 0;
+    cpu.fpu.x87.tags = 0xff;
 }
 
 pub fn get(cpu: &Cpu, n: usize) -> u64 {
-    cpu.fpu.regs[n & 7].m
+    cpu.fpu.x87.regs[n & 7].m
 }
 
 pub fn set(cpu: &mut Cpu, n: usize, v: u64) {
     touch(cpu);
-    let r = &mut cpu.fpu.regs[n & 7];
+    let r = &mut cpu.fpu.x87.regs[n & 7];
     r.m = v;
     r.se = 0xffff;
 }
@@ -118,8 +118,8 @@ fn moves(code: Code) -> Option<SlowFn> {
     Some(match code {
         Emms => handler!(|cpu, i| {
             enter(cpu)?;
-            cpu.fpu.top = 0;
-            cpu.fpu.tags = 0;
+            cpu.fpu.x87.top = 0;
+            cpu.fpu.x87.tags = 0;
             Ok(())
         }),
         Movd_mm_rm32 => handler!(|cpu, i| {
@@ -171,12 +171,12 @@ fn moves(code: Code) -> Option<SlowFn> {
         Movq2dq_xmm_mm => handler!(|cpu, i| {
             enter(cpu)?;
             touch(cpu);
-            cpu.xmm[x0(i)] = u128::from(get(cpu, mm(i.op1_register())));
+            cpu.fpu.xmm[x0(i)] = u128::from(get(cpu, mm(i.op1_register())));
             Ok(())
         }),
         Movdq2q_mm_xmm => handler!(|cpu, i| {
             enter(cpu)?;
-            let v = cpu.xmm[x1(i)] as u64;
+            let v = cpu.fpu.xmm[x1(i)] as u64;
             set(cpu, mm(i.op0_register()), v);
             Ok(())
         }),

@@ -74,7 +74,7 @@ pub(super) use bin_imm;
 /// #NM while the guest's FPU is switched off.
 #[inline(always)]
 pub(super) fn check(cpu: &Cpu) -> Exec {
-    if cpu.ts {
+    if cpu.fpu.ts {
         return Err(Fault::new(vector::NM).into());
     }
     Ok(())
@@ -112,7 +112,7 @@ pub(super) fn aligned(cpu: &Cpu, i: &Instruction) -> Result<u64, Trap> {
 #[inline(always)]
 pub(super) fn src128(cpu: &mut Cpu, i: &Instruction) -> Result<u128, Trap> {
     if i.op1_kind() == OpKind::Register {
-        return Ok(cpu.xmm[x1(i)]);
+        return Ok(cpu.fpu.xmm[x1(i)]);
     }
     let va = aligned(cpu, i)?;
     cpu.read::<u128>(va)
@@ -122,7 +122,7 @@ pub(super) fn src128(cpu: &mut Cpu, i: &Instruction) -> Result<u128, Trap> {
 #[inline(always)]
 pub(super) fn src128u(cpu: &mut Cpu, i: &Instruction) -> Result<u128, Trap> {
     if i.op1_kind() == OpKind::Register {
-        return Ok(cpu.xmm[x1(i)]);
+        return Ok(cpu.fpu.xmm[x1(i)]);
     }
     let va = cpu.ea(i);
     cpu.read::<u128>(va)
@@ -132,7 +132,7 @@ pub(super) fn src128u(cpu: &mut Cpu, i: &Instruction) -> Result<u128, Trap> {
 #[inline(always)]
 pub(super) fn src64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
     if i.op1_kind() == OpKind::Register {
-        return Ok(cpu.xmm[x1(i)] as u64);
+        return Ok(cpu.fpu.xmm[x1(i)] as u64);
     }
     let va = cpu.ea(i);
     cpu.read::<u64>(va)
@@ -142,7 +142,7 @@ pub(super) fn src64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
 #[inline(always)]
 pub(super) fn src32(cpu: &mut Cpu, i: &Instruction) -> Result<u32, Trap> {
     if i.op1_kind() == OpKind::Register {
-        return Ok(cpu.xmm[x1(i)] as u32);
+        return Ok(cpu.fpu.xmm[x1(i)] as u32);
     }
     let va = cpu.ea(i);
     cpu.read::<u32>(va)
@@ -152,7 +152,7 @@ pub(super) fn src32(cpu: &mut Cpu, i: &Instruction) -> Result<u32, Trap> {
 #[inline(always)]
 pub(super) fn src16(cpu: &mut Cpu, i: &Instruction) -> Result<u16, Trap> {
     if i.op1_kind() == OpKind::Register {
-        return Ok(cpu.xmm[x1(i)] as u16);
+        return Ok(cpu.fpu.xmm[x1(i)] as u16);
     }
     let va = cpu.ea(i);
     cpu.read::<u16>(va)
@@ -162,7 +162,7 @@ pub(super) fn src16(cpu: &mut Cpu, i: &Instruction) -> Result<u16, Trap> {
 pub(super) fn binary(cpu: &mut Cpu, i: &Instruction, f: impl Fn(u128, u128) -> u128) -> Exec {
     let b = src128(cpu, i)?;
     let d = x0(i);
-    cpu.xmm[d] = f(cpu.xmm[d], b);
+    cpu.fpu.xmm[d] = f(cpu.fpu.xmm[d], b);
     Ok(())
 }
 
@@ -182,11 +182,11 @@ pub(crate) fn finish(cpu: &mut Cpu, env: &Env) -> Exec {
         return Ok(());
     }
     if !env.unmasked() {
-        cpu.mxcsr |= env.flags;
+        cpu.fpu.mxcsr |= env.flags;
         return Ok(());
     }
     let unmasked = env.flags & !env.masks;
-    cpu.mxcsr |= if unmasked & flag::PRE != 0 {
+    cpu.fpu.mxcsr |= if unmasked & flag::PRE != 0 {
         env.flags & flag::PRE
     } else {
         env.flags

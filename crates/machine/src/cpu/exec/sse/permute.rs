@@ -12,7 +12,7 @@ macro_rules! widen {
     ($src:ident, $to:ident, $from:ident, $t:ty) => {
         handler!(|cpu, i| {
             let v = l::$to(u128::from($src(cpu, i)?));
-            cpu.xmm[x0(i)] = l::$from(std::array::from_fn(|k| <$t>::from(v[k])));
+            cpu.fpu.xmm[x0(i)] = l::$from(std::array::from_fn(|k| <$t>::from(v[k])));
             Ok(())
         })
     };
@@ -118,15 +118,15 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
             ))
         }),
         Pblendvb_xmm_xmmm128 => handler!(|cpu, i| {
-            let mask = cpu.xmm[0];
+            let mask = cpu.fpu.xmm[0];
             super::binary(cpu, i, |a, b| blend_bytes(a, b, mask))
         }),
         Blendvps_xmm_xmmm128 => handler!(|cpu, i| {
-            let mask = l::imap32(cpu.xmm[0], 0, |m, _| m >> 31);
+            let mask = l::imap32(cpu.fpu.xmm[0], 0, |m, _| m >> 31);
             super::binary(cpu, i, |a, b| (a & !mask) | (b & mask))
         }),
         Blendvpd_xmm_xmmm128 => handler!(|cpu, i| {
-            let mask = l::imap64(cpu.xmm[0], 0, |m, _| m >> 63);
+            let mask = l::imap64(cpu.fpu.xmm[0], 0, |m, _| m >> 63);
             super::binary(cpu, i, |a, b| (a & !mask) | (b & mask))
         }),
         Pmovsxbw_xmm_xmmm64 => widen!(src64, ibytes, from_iwords, i16),
@@ -142,7 +142,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Pmovzxwq_xmm_xmmm32 => widen!(src32, words, from_qwords, u64),
         Pmovzxdq_xmm_xmmm64 => widen!(src64, dwords, from_qwords, u64),
         Pextrb_r32m8_xmm_imm8 | Pextrb_r64m8_xmm_imm8 => handler!(|cpu, i| {
-            let v = l::bytes(cpu.xmm[x1(i)])[usize::from(i.immediate8() & 15)];
+            let v = l::bytes(cpu.fpu.xmm[x1(i)])[usize::from(i.immediate8() & 15)];
             if i.op0_kind() == OpKind::Register {
                 cpu.regs[gn(i.op0_register())] = u64::from(v);
                 return Ok(());
@@ -152,7 +152,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         }),
         Pextrw_r32_xmm_imm8 | Pextrw_r64_xmm_imm8 | Pextrw_r32m16_xmm_imm8 | Pextrw_r64m16_xmm_imm8 => {
             handler!(|cpu, i| {
-                let v = l::words(cpu.xmm[x1(i)])[usize::from(i.immediate8() & 7)];
+                let v = l::words(cpu.fpu.xmm[x1(i)])[usize::from(i.immediate8() & 7)];
                 if i.op0_kind() == OpKind::Register {
                     cpu.regs[gn(i.op0_register())] = u64::from(v);
                     return Ok(());
@@ -162,15 +162,15 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
             })
         }
         Pextrd_rm32_xmm_imm8 | Extractps_rm32_xmm_imm8 => handler!(|cpu, i| {
-            let v = l::dwords(cpu.xmm[x1(i)])[usize::from(i.immediate8() & 3)];
+            let v = l::dwords(cpu.fpu.xmm[x1(i)])[usize::from(i.immediate8() & 3)];
             store32(cpu, i, v)
         }),
         Extractps_r64m32_xmm_imm8 => handler!(|cpu, i| {
-            let v = l::dwords(cpu.xmm[x1(i)])[usize::from(i.immediate8() & 3)];
+            let v = l::dwords(cpu.fpu.xmm[x1(i)])[usize::from(i.immediate8() & 3)];
             store32(cpu, i, v)
         }),
         Pextrq_rm64_xmm_imm8 => handler!(|cpu, i| {
-            let v = l::qwords(cpu.xmm[x1(i)])[usize::from(i.immediate8() & 1)];
+            let v = l::qwords(cpu.fpu.xmm[x1(i)])[usize::from(i.immediate8() & 1)];
             store64(cpu, i, v)
         }),
         Pinsrb_xmm_r32m8_imm8 | Pinsrb_xmm_r64m8_imm8 => handler!(|cpu, i| {
@@ -197,13 +197,13 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Insertps_xmm_xmmm32_imm8 => handler!(|cpu, i| {
             let imm = i.immediate8();
             let v = if i.op1_kind() == OpKind::Register {
-                l::dwords(cpu.xmm[x1(i)])[usize::from(imm >> 6)]
+                l::dwords(cpu.fpu.xmm[x1(i)])[usize::from(imm >> 6)]
             } else {
                 src32(cpu, i)?
             };
-            let mut d = l::dwords(cpu.xmm[x0(i)]);
+            let mut d = l::dwords(cpu.fpu.xmm[x0(i)]);
             d[usize::from(imm >> 4 & 3)] = v;
-            cpu.xmm[x0(i)] =
+            cpu.fpu.xmm[x0(i)] =
                 l::from_dwords(std::array::from_fn(|k| if imm >> k & 1 != 0 { 0 } else { d[k] }));
             Ok(())
         }),
@@ -226,6 +226,6 @@ fn insert(cpu: &mut Cpu, i: &Instruction, v: u128, width: u32, select: u8) -> Ex
     let at = u32::from(i.immediate8() & select) * width;
     let mask = ((1u128 << width) - 1) << at;
     let d = x0(i);
-    cpu.xmm[d] = (cpu.xmm[d] & !mask) | v << at;
+    cpu.fpu.xmm[d] = (cpu.fpu.xmm[d] & !mask) | v << at;
     Ok(())
 }

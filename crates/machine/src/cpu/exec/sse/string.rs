@@ -86,7 +86,7 @@ fn implicit(cpu: &mut Cpu, i: &Instruction) -> Result<(u32, usize), crate::cpu::
             n,
         )
     };
-    let (a, n) = side(cpu.xmm[x0(i)]);
+    let (a, n) = side(cpu.fpu.xmm[x0(i)]);
     let (b, _) = side(b);
     Ok(compare(cpu, a, b, n, imm))
 }
@@ -101,7 +101,7 @@ fn explicit<const WIDE: bool>(
         let v = if WIDE { r as i64 } else { i64::from(r as i32) };
         v.unsigned_abs().min(n as u64) as usize
     };
-    let (e, n) = elements(cpu.xmm[x0(i)], imm);
+    let (e, n) = elements(cpu.fpu.xmm[x0(i)], imm);
     let a = Side {
         e,
         len: length(cpu.regs[0], n),
@@ -128,7 +128,7 @@ fn index(cpu: &mut Cpu, i: &Instruction, (result, n): (u32, usize)) -> Exec {
 /// Stores the mask in xmm0, as bits or as whole elements.
 fn mask(cpu: &mut Cpu, i: &Instruction, (result, n): (u32, usize)) -> Exec {
     let on = |k: usize| result >> k & 1 != 0;
-    cpu.xmm[0] = if i.immediate8() & 0x40 == 0 {
+    cpu.fpu.xmm[0] = if i.immediate8() & 0x40 == 0 {
         u128::from(result)
     } else if n == 16 {
         l::from_bytes(std::array::from_fn(|k| if on(k) { 0xff } else { 0 }))

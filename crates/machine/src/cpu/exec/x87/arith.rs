@@ -20,27 +20,27 @@ fn divr(env: &mut Env, a: &Un, b: &Un) -> Res {
 
 /// `ST(dst) = f(ST(dst), b)`; false if nothing was stored.
 fn apply(cpu: &mut Cpu, dst: u8, b: Option<Un>, f: Op) -> bool {
-    let (Some(a), Some(b)) = (cpu.fpu.get(dst), b) else {
-        let masked = cpu.fpu.stack_fault(false);
+    let (Some(a), Some(b)) = (cpu.fpu.x87.get(dst), b) else {
+        let masked = cpu.fpu.x87.stack_fault(false);
         if masked {
-            cpu.fpu.put(dst, INDEFINITE);
+            cpu.fpu.x87.put(dst, INDEFINITE);
         }
         return masked;
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let res = f(&mut env, &unpack(a), &b);
     let v = pack(&mut env, res, &target(cpu));
-    let stored = cpu.fpu.settle(&env);
+    let stored = cpu.fpu.x87.settle(&env);
     if stored {
-        cpu.fpu.put(dst, v);
+        cpu.fpu.x87.put(dst, v);
     }
     stored
 }
 
 fn registers(cpu: &mut Cpu, dst: u8, src: u8, pop: bool, f: Op) -> Exec {
-    let b = cpu.fpu.get(src).map(unpack);
+    let b = cpu.fpu.x87.get(src).map(unpack);
     if apply(cpu, dst, b, f) && pop {
-        cpu.fpu.pop();
+        cpu.fpu.x87.pop();
     }
     Ok(())
 }
@@ -110,21 +110,21 @@ fn scale(env: &mut Env, a: &Un, b: &Un) -> Res {
 
 /// Exponent into ST(0), significand pushed.
 fn extract(cpu: &mut Cpu) -> Exec {
-    let Some(a) = cpu.fpu.get(0) else {
-        if cpu.fpu.stack_fault(false) {
-            cpu.fpu.put(0, INDEFINITE);
-            cpu.fpu.push_unchecked(INDEFINITE);
+    let Some(a) = cpu.fpu.x87.get(0) else {
+        if cpu.fpu.x87.stack_fault(false) {
+            cpu.fpu.x87.put(0, INDEFINITE);
+            cpu.fpu.x87.push_unchecked(INDEFINITE);
         }
         return Ok(());
     };
-    if cpu.fpu.get(7).is_some() {
-        if cpu.fpu.stack_fault(true) {
-            cpu.fpu.put(0, INDEFINITE);
-            cpu.fpu.push_unchecked(INDEFINITE);
+    if cpu.fpu.x87.get(7).is_some() {
+        if cpu.fpu.x87.stack_fault(true) {
+            cpu.fpu.x87.put(0, INDEFINITE);
+            cpu.fpu.x87.push_unchecked(INDEFINITE);
         }
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let u = unpack(a);
     let (exponent, significand) = match u.class {
         Class::Bad => (env.invalid(), env.invalid()),
@@ -147,24 +147,24 @@ fn extract(cpu: &mut Cpu) -> Exec {
     };
     let exponent = pack(&mut env, exponent, &EXTENDED);
     let significand = pack(&mut env, significand, &EXTENDED);
-    if cpu.fpu.settle(&env) {
-        cpu.fpu.put(0, exponent);
-        cpu.fpu.push(significand);
+    if cpu.fpu.x87.settle(&env) {
+        cpu.fpu.x87.put(0, exponent);
+        cpu.fpu.x87.push(significand);
     }
     Ok(())
 }
 
 /// Changes the sign bit only, whatever the value.
 fn sign(cpu: &mut Cpu, f: impl Fn(u16) -> u16) -> Exec {
-    match cpu.fpu.get(0) {
+    match cpu.fpu.x87.get(0) {
         Some(mut v) => {
             v.se = f(v.se);
-            cpu.fpu.set_c1(false);
-            cpu.fpu.put(0, v);
+            cpu.fpu.x87.set_c1(false);
+            cpu.fpu.x87.put(0, v);
         }
         None => {
-            if cpu.fpu.stack_fault(false) {
-                cpu.fpu.put(0, INDEFINITE);
+            if cpu.fpu.x87.stack_fault(false) {
+                cpu.fpu.x87.put(0, INDEFINITE);
             }
         }
     }
@@ -219,10 +219,10 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fsqrt => waiting!(|cpu, i| unary(cpu, &target(cpu), arith::sqrt)),
         Frndint => waiting!(|cpu, i| unary(cpu, &EXTENDED, rndint)),
         Fscale => waiting!(|cpu, i| {
-            let b = cpu.fpu.get(1).map(unpack);
+            let b = cpu.fpu.x87.get(1).map(unpack);
             if b.is_none() {
-                if cpu.fpu.stack_fault(false) {
-                    cpu.fpu.put(0, INDEFINITE);
+                if cpu.fpu.x87.stack_fault(false) {
+                    cpu.fpu.x87.put(0, INDEFINITE);
                 }
                 return Ok(());
             }

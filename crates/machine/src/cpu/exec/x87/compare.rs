@@ -12,14 +12,14 @@ use std::cmp::Ordering;
 /// The order of ST(0) and `b`, and whether the instruction completes (and pops). An unmasked #I stores "unordered" all the same;
 /// an unmasked #D (`None`) stores nothing.
 fn order(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool) -> Option<(Option<Ordering>, bool)> {
-    let (Some(a), Some(b)) = (cpu.fpu.get(0), b) else {
-        let masked = cpu.fpu.stack_fault(false);
+    let (Some(a), Some(b)) = (cpu.fpu.x87.get(0), b) else {
+        let masked = cpu.fpu.x87.stack_fault(false);
         return Some((None, masked));
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let o = arith::compare(&mut env, &unpack(a), &b, quiet_too);
-    cpu.fpu.raise_keeping_c1(env.flags);
-    let masked = cpu.fpu.masked(env.flags);
+    cpu.fpu.x87.raise_keeping_c1(env.flags);
+    let masked = cpu.fpu.x87.masked(env.flags);
     (masked || o.is_none()).then_some((o, masked))
 }
 
@@ -33,16 +33,16 @@ fn codes(cpu: &mut Cpu, b: Option<Un>, quiet_too: bool, pops: u8) -> Exec {
         Some(Ordering::Equal) => sw::C3,
         None => sw::C0 | sw::C2 | sw::C3,
     };
-    cpu.fpu.status = (cpu.fpu.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3)) | bits;
+    cpu.fpu.x87.status = (cpu.fpu.x87.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3)) | bits;
     if completes {
-        (0..pops).for_each(|_| cpu.fpu.pop());
+        (0..pops).for_each(|_| cpu.fpu.x87.pop());
     }
     Ok(())
 }
 
 /// Into ZF, PF, CF.
 fn flags(cpu: &mut Cpu, n: u8, quiet_too: bool, pop: bool) -> Exec {
-    let b = cpu.fpu.get(n).map(unpack);
+    let b = cpu.fpu.x87.get(n).map(unpack);
     let o = order(cpu, b, quiet_too);
     let Some((o, completes)) = o else { return Ok(()) };
     cpu.set_arith_flags(match o {
@@ -52,15 +52,15 @@ fn flags(cpu: &mut Cpu, n: u8, quiet_too: bool, pop: bool) -> Exec {
         None => 0x45,
     });
     if pop && completes {
-        cpu.fpu.pop();
+        cpu.fpu.x87.pop();
     }
     Ok(())
 }
 
 fn examine(cpu: &mut Cpu) -> Exec {
-    let slot = cpu.fpu.slot(0) & 7;
-    let v = cpu.fpu.regs[slot];
-    let class = if cpu.fpu.get(0).is_none() {
+    let slot = cpu.fpu.x87.slot(0) & 7;
+    let v = cpu.fpu.x87.regs[slot];
+    let class = if cpu.fpu.x87.get(0).is_none() {
         sw::C3 | sw::C0
     } else {
         let u = unpack(v);
@@ -73,8 +73,8 @@ fn examine(cpu: &mut Cpu) -> Exec {
             Class::Num => sw::C2,
         }
     };
-    let kept = cpu.fpu.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3);
-    cpu.fpu.status = kept | class | if v.se & 0x8000 != 0 { sw::C1 } else { 0 };
+    let kept = cpu.fpu.x87.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3);
+    cpu.fpu.x87.status = kept | class | if v.se & 0x8000 != 0 { sw::C1 } else { 0 };
     Ok(())
 }
 
@@ -89,7 +89,7 @@ macro_rules! mem {
 macro_rules! reg {
     ($quiet:literal, $pops:literal) => {
         waiting!(|cpu, i| {
-            let b = cpu.fpu.get(sn(i.op1_register())).map(unpack);
+            let b = cpu.fpu.x87.get(sn(i.op1_register())).map(unpack);
             codes(cpu, b, $quiet, $pops)
         })
     };
@@ -98,7 +98,7 @@ macro_rules! reg {
 macro_rules! both {
     ($quiet:literal) => {
         waiting!(|cpu, i| {
-            let b = cpu.fpu.get(1).map(unpack);
+            let b = cpu.fpu.x87.get(1).map(unpack);
             codes(cpu, b, $quiet, 2)
         })
     };

@@ -13,11 +13,11 @@ use iced_x86::{Code, Instruction};
 
 /// Pushes a single or double: a signalling NaN is quieted with #I, a denormal raises #D.
 fn load(cpu: &mut Cpu, u: Un) -> Exec {
-    if cpu.fpu.get(7).is_some() {
-        cpu.fpu.push(ZERO);
+    if cpu.fpu.x87.get(7).is_some() {
+        cpu.fpu.x87.push(ZERO);
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let res = if u.class == Class::Nan {
         arith::pick_nan(&mut env, &u, &u)
     } else {
@@ -25,22 +25,22 @@ fn load(cpu: &mut Cpu, u: Un) -> Exec {
     };
     env.denormals(&u, &u);
     let v = pack(&mut env, res, &EXTENDED);
-    if cpu.fpu.settle(&env) {
-        cpu.fpu.push(v);
+    if cpu.fpu.x87.settle(&env) {
+        cpu.fpu.x87.push(v);
     }
     Ok(())
 }
 
 fn push(cpu: &mut Cpu, v: F80) -> Exec {
-    cpu.fpu.set_c1(false);
-    cpu.fpu.push(v);
+    cpu.fpu.x87.set_c1(false);
+    cpu.fpu.x87.push(v);
     Ok(())
 }
 
 /// Pushes a positive constant given by its exponent and the first 128 bits of its significand, as RC rounds it.
 fn constant(cpu: &mut Cpu, exp: i32, sig: u128) -> Exec {
     let half = 1u128 << 63;
-    let up = match cpu.fpu.env().rc {
+    let up = match cpu.fpu.x87.env().rc {
         rc::NEAREST => sig & (u128::MAX >> 64) >= half,
         rc::UP => true,
         _ => false,
@@ -56,28 +56,28 @@ fn constant(cpu: &mut Cpu, exp: i32, sig: u128) -> Exec {
 
 fn exchange(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let n = sn(i.op1_register());
-    let (a, b) = (cpu.fpu.get(0), cpu.fpu.get(n));
-    cpu.fpu.set_c1(false);
-    if (a.is_none() || b.is_none()) && !cpu.fpu.stack_fault(false) {
+    let (a, b) = (cpu.fpu.x87.get(0), cpu.fpu.x87.get(n));
+    cpu.fpu.x87.set_c1(false);
+    if (a.is_none() || b.is_none()) && !cpu.fpu.x87.stack_fault(false) {
         return Ok(());
     }
-    cpu.fpu.put(0, b.unwrap_or(INDEFINITE));
-    cpu.fpu.put(n, a.unwrap_or(INDEFINITE));
+    cpu.fpu.x87.put(0, b.unwrap_or(INDEFINITE));
+    cpu.fpu.x87.put(n, a.unwrap_or(INDEFINITE));
     Ok(())
 }
 
 /// `fst st(i)`, `fstp st(i)`
 fn copy(cpu: &mut Cpu, i: &Instruction, pop: bool) -> Exec {
     let n = sn(i.op0_register());
-    cpu.fpu.set_c1(false);
-    let v = match cpu.fpu.get(0) {
+    cpu.fpu.x87.set_c1(false);
+    let v = match cpu.fpu.x87.get(0) {
         Some(v) => v,
-        None if cpu.fpu.stack_fault(false) => INDEFINITE,
+        None if cpu.fpu.x87.stack_fault(false) => INDEFINITE,
         None => return Ok(()),
     };
-    cpu.fpu.put(n, v);
+    cpu.fpu.x87.put(n, v);
     if pop {
-        cpu.fpu.pop();
+        cpu.fpu.x87.pop();
     }
     Ok(())
 }
@@ -85,15 +85,15 @@ fn copy(cpu: &mut Cpu, i: &Instruction, pop: bool) -> Exec {
 /// `fcmovcc`
 fn conditional(cpu: &mut Cpu, i: &Instruction, holds: bool) -> Exec {
     let n = sn(i.op1_register());
-    match (cpu.fpu.get(0), cpu.fpu.get(n)) {
+    match (cpu.fpu.x87.get(0), cpu.fpu.x87.get(n)) {
         (Some(_), Some(b)) => {
             if holds {
-                cpu.fpu.put(0, b);
+                cpu.fpu.x87.put(0, b);
             }
         }
         _ => {
-            if cpu.fpu.stack_fault(false) {
-                cpu.fpu.put(0, INDEFINITE);
+            if cpu.fpu.x87.stack_fault(false) {
+                cpu.fpu.x87.put(0, INDEFINITE);
             }
         }
     }
@@ -106,12 +106,12 @@ fn load_bcd(cpu: &mut Cpu, i: &Instruction) -> Exec {
     cpu.check_alignment(va, 8)?;
     let mut b = [0; 10];
     cpu.read_bytes(va, &mut b)?;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     let magnitude = b[..9]
         .iter()
         .rev()
         .fold(0u64, |v, &d| v * 100 + u64::from(d >> 4) * 10 + u64::from(d & 15));
-    cpu.fpu.set_c1(false);
+    cpu.fpu.x87.set_c1(false);
     load(cpu, Un::int(b[9] & 0x80 != 0, magnitude))
 }
 
@@ -154,7 +154,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
             cpu.check_alignment(va, 8)?;
             let mut b = [0; 16];
             cpu.read_bytes(va, &mut b[..10])?;
-            cpu.fpu.fdp = va;
+            cpu.fpu.x87.fdp = va;
             let v = u128::from_le_bytes(b);
             push(
                 cpu,
@@ -166,11 +166,11 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         }),
         Fbld_m80bcd => waiting!(|cpu, i| load_bcd(cpu, i)),
         Fld_sti => waiting!(|cpu, i| {
-            match cpu.fpu.get(sn(i.op0_register())) {
+            match cpu.fpu.x87.get(sn(i.op0_register())) {
                 Some(v) => push(cpu, v),
                 None => {
-                    if cpu.fpu.stack_fault(false) {
-                        cpu.fpu.push_unchecked(INDEFINITE);
+                    if cpu.fpu.x87.stack_fault(false) {
+                        cpu.fpu.x87.push_unchecked(INDEFINITE);
                     }
                     Ok(())
                 }
@@ -188,11 +188,11 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => waiting!(|cpu, i| copy(cpu, i, true)),
         // As fstp, but an empty ST(0) is no stack fault and is not copied.
         Fstpnce_sti => waiting!(|cpu, i| {
-            if cpu.fpu.get(0).is_some() {
+            if cpu.fpu.x87.get(0).is_some() {
                 return copy(cpu, i, true);
             }
-            cpu.fpu.set_c1(false);
-            cpu.fpu.pop();
+            cpu.fpu.x87.set_c1(false);
+            cpu.fpu.x87.pop();
             Ok(())
         }),
         Fcmovb_st0_sti => cmov!(CF, true),

@@ -51,18 +51,18 @@ use waiting;
 /// #NM if the FPU is switched off, #MF if an exception is pending.
 fn begin(cpu: &Cpu) -> Exec {
     super::sse::check(cpu)?;
-    cpu.fpu.check_pending()
+    cpu.fpu.x87.check_pending()
 }
 
 /// The pointers are kept for instructions with an unmasked exception only, as AMD's processors do and Intel's with
 /// FDP_EXCPTN_ONLY.
 #[inline]
 fn record(cpu: &mut Cpu) {
-    if cpu.fpu.status & sw::ES == 0 {
+    if cpu.fpu.x87.status & sw::ES == 0 {
         return;
     }
-    cpu.fpu.fip = cpu.rip;
-    cpu.fpu.fop = 0;
+    cpu.fpu.x87.fip = cpu.rip;
+    cpu.fpu.x87.fop = 0;
     // The opcode is the low three bits of the escape byte D8..DF, and the byte after it.
     let mut last = 0u8;
     for k in 0..14 {
@@ -70,7 +70,7 @@ fn record(cpu: &mut Cpu) {
             return;
         };
         if (0xd8..=0xdf).contains(&last) {
-            cpu.fpu.fop = u16::from(last & 7) << 8 | u16::from(byte);
+            cpu.fpu.x87.fop = u16::from(last & 7) << 8 | u16::from(byte);
             return;
         }
         last = byte;
@@ -103,7 +103,7 @@ const EXTENDED: Target = Target {
 
 /// The target that the precision control asks for.
 fn target(cpu: &Cpu) -> Target {
-    let precision = match cpu.fpu.control >> 8 & 3 {
+    let precision = match cpu.fpu.x87.control >> 8 & 3 {
         0 => 24,
         2 => 53,
         _ => 64,
@@ -239,7 +239,7 @@ impl crate::cpu::x87state::X87 {
 fn mem_f32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u32>(va)?;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F32>(
         u64::from(v),
         false,
@@ -248,7 +248,7 @@ fn mem_f32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
 fn mem_f64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u64>(va)?;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F64>(
         v, false,
     ))
@@ -256,35 +256,35 @@ fn mem_f64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
 fn mem_i16(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u16>(va)? as i16;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
 }
 fn mem_i32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u32>(va)? as i32;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
 }
 fn mem_i64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u64>(va)? as i64;
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, v.unsigned_abs()))
 }
 
 /// `ST(dst) = f(ST(0))`, stored with `target`.
 fn unary(cpu: &mut Cpu, target: &Target, f: impl Fn(&mut Env, &Un) -> Res) -> Exec {
-    let Some(a) = cpu.fpu.get(0) else {
-        if cpu.fpu.stack_fault(false) {
-            cpu.fpu.put(0, INDEFINITE);
+    let Some(a) = cpu.fpu.x87.get(0) else {
+        if cpu.fpu.x87.stack_fault(false) {
+            cpu.fpu.x87.put(0, INDEFINITE);
         }
         return Ok(());
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let res = f(&mut env, &unpack(a));
     let v = pack(&mut env, res, target);
-    if cpu.fpu.settle(&env) {
-        cpu.fpu.put(0, v);
+    if cpu.fpu.x87.settle(&env) {
+        cpu.fpu.x87.put(0, v);
     }
     Ok(())
 }

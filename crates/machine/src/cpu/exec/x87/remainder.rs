@@ -87,23 +87,23 @@ fn partial(env: &mut Env, a: &Un, b: &Un, nearest: bool) -> (Res, u64, bool) {
 }
 
 fn remainder(cpu: &mut Cpu, nearest: bool) -> Exec {
-    cpu.fpu.status &= !sw::C2;
-    let (Some(a), Some(b)) = (cpu.fpu.get(0), cpu.fpu.get(1)) else {
-        if cpu.fpu.stack_fault(false) {
-            cpu.fpu.put(0, INDEFINITE);
+    cpu.fpu.x87.status &= !sw::C2;
+    let (Some(a), Some(b)) = (cpu.fpu.x87.get(0), cpu.fpu.x87.get(1)) else {
+        if cpu.fpu.x87.stack_fault(false) {
+            cpu.fpu.x87.put(0, INDEFINITE);
         }
         return Ok(());
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let (res, q, incomplete) = partial(&mut env, &unpack(a), &unpack(b), nearest);
     let v = pack(&mut env, res, &EXTENDED);
-    if !cpu.fpu.settle(&env) {
+    if !cpu.fpu.x87.settle(&env) {
         return Ok(());
     }
-    cpu.fpu.put(0, v);
+    cpu.fpu.x87.put(0, v);
     if matches!(res, Res::Nan(_)) {
         // C0 and C3 keep what they had.
-        cpu.fpu.status &= !(sw::C1 | sw::C2);
+        cpu.fpu.x87.status &= !(sw::C1 | sw::C2);
         return Ok(());
     }
     let bit = |on: bool, code: u16| if on { code } else { 0 };
@@ -112,7 +112,7 @@ fn remainder(cpu: &mut Cpu, nearest: bool) -> Exec {
     } else {
         bit(q & 4 != 0, sw::C0) | bit(q & 2 != 0, sw::C3) | bit(q & 1 != 0, sw::C1)
     };
-    cpu.fpu.status = (cpu.fpu.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3)) | codes;
+    cpu.fpu.x87.status = (cpu.fpu.x87.status & !(sw::C0 | sw::C1 | sw::C2 | sw::C3)) | codes;
     Ok(())
 }
 

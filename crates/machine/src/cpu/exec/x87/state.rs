@@ -41,7 +41,7 @@ fn cooked(b: [u8; 10]) -> F80 {
 
 /// xmm registers that the code can name, which are the ones that fxsave and fxrstor move.
 fn xmm_count(cpu: &Cpu) -> usize {
-    if cpu.code32 {
+    if cpu.seg.code32 {
         8
     } else {
         16
@@ -60,7 +60,7 @@ fn pointers(f: &X87) -> (u64, u64, u16) {
 /// The image of fxsave; `wide` is the form with REX.W, which holds 64-bit pointers.
 pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     let mut b = [0; FXSAVE_LEN];
-    let f = &cpu.fpu;
+    let f = &cpu.fpu.x87;
     put(&mut b, 0, f.control.to_le_bytes());
     put(&mut b, 2, f.status_word().to_le_bytes());
     put(&mut b, 4, [f.tags]);
@@ -73,12 +73,12 @@ pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
         put(&mut b, 8, (fip as u32).to_le_bytes());
         put(&mut b, 16, (fdp as u32).to_le_bytes());
     }
-    put(&mut b, 24, cpu.mxcsr.to_le_bytes());
+    put(&mut b, 24, cpu.fpu.mxcsr.to_le_bytes());
     put(&mut b, 28, MXCSR_MASK.to_le_bytes());
     for n in 0..8 {
         put(&mut b, 32 + 16 * n, raw(f.regs[f.slot(n as u8) & 7]));
     }
-    for (n, x) in cpu.xmm.iter().enumerate().take(xmm_count(cpu)) {
+    for (n, x) in cpu.fpu.xmm.iter().enumerate().take(xmm_count(cpu)) {
         put(&mut b, 160 + 16 * n, x.to_le_bytes());
     }
     b
@@ -90,8 +90,8 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
     if mxcsr & !MXCSR_MASK != 0 {
         return Err(Fault::gp().into());
     }
-    cpu.mxcsr = mxcsr;
-    let f = &mut cpu.fpu;
+    cpu.fpu.mxcsr = mxcsr;
+    let f = &mut cpu.fpu.x87;
     f.set_control(u16::from_le_bytes(take(b, 0)));
     f.set_status_word(u16::from_le_bytes(take(b, 2)));
     f.tags = take::<1>(b, 4)[0];
@@ -108,7 +108,7 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
         f.regs[at] = cooked(take(b, 32 + 16 * n));
     }
     let count = xmm_count(cpu);
-    for (n, x) in cpu.xmm.iter_mut().enumerate().take(count) {
+    for (n, x) in cpu.fpu.xmm.iter_mut().enumerate().take(count) {
         *x = u128::from_le_bytes(take(b, 160 + 16 * n));
     }
     Ok(())
@@ -209,10 +209,10 @@ fn fnstenv(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
     cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 28];
-    environment(&cpu.fpu, &mut b, short);
+    environment(&cpu.fpu.x87, &mut b, short);
     cpu.write_bytes(va, b.get(..env_len(short)).unwrap_or(&[]))?;
-    cpu.fpu.control |= 0x3f;
-    cpu.fpu.update_pending();
+    cpu.fpu.x87.control |= 0x3f;
+    cpu.fpu.x87.update_pending();
     Ok(())
 }
 
@@ -221,7 +221,7 @@ fn fldenv(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 28];
     cpu.read_bytes(va, b.get_mut(..env_len(short)).unwrap_or(&mut []))?;
-    set_environment(&mut cpu.fpu, &b, short);
+    set_environment(&mut cpu.fpu.x87, &b, short);
     Ok(())
 }
 
@@ -246,9 +246,9 @@ fn fnsave(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     let va = cpu.ea(i);
     cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 108];
-    environment(&cpu.fpu, &mut b, short);
+    environment(&cpu.fpu.x87, &mut b, short);
     for n in 0..8 {
-        let v = cpu.fpu.regs[cpu.fpu.slot(n as u8) & 7];
+        let v = cpu.fpu.x87.regs[cpu.fpu.x87.slot(n as u8) & 7];
         put(&mut b, env_len(short) + 10 * n, raw(v));
     }
     cpu.write_bytes(va, b.get(..env_len(short) + 80).unwrap_or(&[]))?;
@@ -261,18 +261,18 @@ fn frstor(cpu: &mut Cpu, i: &Instruction, short: bool) -> Exec {
     cpu.check_alignment(va, env_unit(short))?;
     let mut b = [0; 108];
     cpu.read_bytes(va, b.get_mut(..env_len(short) + 80).unwrap_or(&mut []))?;
-    set_environment(&mut cpu.fpu, &b, short);
+    set_environment(&mut cpu.fpu.x87, &b, short);
     for n in 0..8 {
-        let at = cpu.fpu.slot(n as u8) & 7;
-        cpu.fpu.regs[at] = cooked(take(&b, env_len(short) + 10 * n));
+        let at = cpu.fpu.x87.slot(n as u8) & 7;
+        cpu.fpu.x87.regs[at] = cooked(take(&b, env_len(short) + 10 * n));
     }
     Ok(())
 }
 
 /// As `fninit`: everything but the contents of the registers.
 fn init(cpu: &mut Cpu) {
-    let regs = cpu.fpu.regs;
-    cpu.fpu = X87 {
+    let regs = cpu.fpu.x87.regs;
+    cpu.fpu.x87 = X87 {
         regs,
         ..X87::default()
     };
@@ -280,12 +280,12 @@ fn init(cpu: &mut Cpu) {
 
 fn store_status(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let va = cpu.ea(i);
-    cpu.write::<u16>(va, cpu.fpu.status_word())
+    cpu.write::<u16>(va, cpu.fpu.x87.status_word())
 }
 
 fn rotate(cpu: &mut Cpu, by: u8) -> Exec {
-    cpu.fpu.top = cpu.fpu.top.wrapping_add(by) & 7;
-    cpu.fpu.set_c1(false);
+    cpu.fpu.x87.top = cpu.fpu.x87.top.wrapping_add(by) & 7;
+    cpu.fpu.x87.set_c1(false);
     Ok(())
 }
 
@@ -293,7 +293,7 @@ fn rotate(cpu: &mut Cpu, by: u8) -> Exec {
 macro_rules! control {
     (|$cpu:ident, $i:ident| $body:expr) => {
         handler!(|$cpu, $i| {
-            $cpu.fpu.check_pending()?;
+            $cpu.fpu.x87.check_pending()?;
             $body
         })
     };
@@ -313,7 +313,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
             Ok(())
         }),
         Fnclex | Fclex => handler!(|cpu, i| {
-            cpu.fpu.status &= !(sw::BUSY | sw::ES | sw::SF | 0x3f);
+            cpu.fpu.x87.status &= !(sw::BUSY | sw::ES | sw::SF | 0x3f);
             Ok(())
         }),
         // Of the 287 and 8087: no effect since the 387.
@@ -321,16 +321,16 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Fldcw_m2byte => control!(|cpu, i| {
             let va = cpu.ea(i);
             let v = cpu.read::<u16>(va)?;
-            cpu.fpu.set_control(v);
+            cpu.fpu.x87.set_control(v);
             Ok(())
         }),
         Fnstcw_m2byte | Fstcw_m2byte => handler!(|cpu, i| {
             let va = cpu.ea(i);
-            cpu.write::<u16>(va, cpu.fpu.control)
+            cpu.write::<u16>(va, cpu.fpu.x87.control)
         }),
         Fnstsw_m2byte | Fstsw_m2byte => handler!(|cpu, i| store_status(cpu, i)),
         Fnstsw_AX | Fstsw_AX => handler!(|cpu, i| {
-            cpu.regs[0] = (cpu.regs[0] & !0xffff) | u64::from(cpu.fpu.status_word());
+            cpu.regs[0] = (cpu.regs[0] & !0xffff) | u64::from(cpu.fpu.x87.status_word());
             Ok(())
         }),
         Fnstenv_m28byte | Fstenv_m28byte => handler!(|cpu, i| fnstenv(cpu, i, false)),
@@ -342,14 +342,14 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
         Frstor_m108byte => control!(|cpu, i| frstor(cpu, i, false)),
         Frstor_m94byte => control!(|cpu, i| frstor(cpu, i, true)),
         Ffree_sti => waiting!(|cpu, i| {
-            cpu.fpu.set_c1(false);
-            cpu.fpu.free(sn(i.op0_register()));
+            cpu.fpu.x87.set_c1(false);
+            cpu.fpu.x87.free(sn(i.op0_register()));
             Ok(())
         }),
         Ffreep_sti => waiting!(|cpu, i| {
-            cpu.fpu.set_c1(false);
-            cpu.fpu.free(sn(i.op0_register()));
-            cpu.fpu.pop();
+            cpu.fpu.x87.set_c1(false);
+            cpu.fpu.x87.free(sn(i.op0_register()));
+            cpu.fpu.x87.pop();
             Ok(())
         }),
         Fincstp => waiting!(|cpu, i| rotate(cpu, 1)),
@@ -372,15 +372,15 @@ mod tests {
         let (Some(fxsave), Some(fxrstor)) = (lookup(save.code()), lookup(Code::Fxrstor_m512byte)) else {
             panic!("no handler");
         };
-        (vm.cpu.code32, vm.cpu.whole) = (true, !0);
+        (vm.cpu.seg.code32, vm.cpu.seg.whole) = (true, !0);
         vm.cpu.regs[6] = DATA;
-        vm.cpu.xmm = std::array::from_fn(|n| n as u128 + 1);
+        vm.cpu.fpu.xmm = std::array::from_fn(|n| n as u128 + 1);
         vm.poke(DATA + 160 + 128, &[0x77; 16]);
         assert_eq!(fxsave(&mut vm.cpu, &save), Ok(()));
         assert_eq!(vm.peek(DATA + 160 + 112, 2), [8, 0]);
         assert_eq!(vm.peek(DATA + 160 + 128, 16), [0x77; 16]);
-        vm.cpu.xmm = [0; 16];
+        vm.cpu.fpu.xmm = [0; 16];
         assert_eq!(fxrstor(&mut vm.cpu, &save), Ok(()));
-        assert_eq!((vm.cpu.xmm[7], vm.cpu.xmm[8]), (8, 0));
+        assert_eq!((vm.cpu.fpu.xmm[7], vm.cpu.fpu.xmm[8]), (8, 0));
     }
 }

@@ -19,34 +19,34 @@ fn store(
 ) -> Exec {
     let va = cpu.ea(i);
     cpu.check_alignment(va, if len == 10 { 8 } else { len })?;
-    let Some(a) = cpu.fpu.get(0) else {
-        if cpu.fpu.masked(flag::IE) {
+    let Some(a) = cpu.fpu.x87.get(0) else {
+        if cpu.fpu.x87.masked(flag::IE) {
             write(cpu, va, empty, len)?;
         } else {
             cpu.probe_write(va, len)?;
         }
-        cpu.fpu.fdp = va;
-        if cpu.fpu.stack_fault(false) && pop {
-            cpu.fpu.pop();
+        cpu.fpu.x87.fdp = va;
+        if cpu.fpu.x87.stack_fault(false) && pop {
+            cpu.fpu.x87.pop();
         }
         return Ok(());
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let v = f(&mut env, a);
-    let stores = cpu.fpu.would_store(&env);
+    let stores = cpu.fpu.x87.would_store(&env);
     if stores {
         write(cpu, va, v, len)?;
     } else {
         cpu.probe_write(va, len)?;
     }
-    cpu.fpu.fdp = va;
+    cpu.fpu.x87.fdp = va;
     if !stores {
         // Nothing was rounded into memory.
         env.flags &= !flag::PE;
     }
-    cpu.fpu.settle(&env);
+    cpu.fpu.x87.settle(&env);
     if stores && pop {
-        cpu.fpu.pop();
+        cpu.fpu.x87.pop();
     }
     Ok(())
 }

@@ -303,19 +303,19 @@ fn patan(env: &mut Env, x: &Un, y: &Un) -> Res {
 
 /// `ST(1) = f(ST(0), ST(1))`, popped.
 fn two(cpu: &mut Cpu, f: fn(&mut Env, &Un, &Un) -> Res) -> Exec {
-    let (Some(x), Some(y)) = (cpu.fpu.get(0), cpu.fpu.get(1)) else {
-        if cpu.fpu.stack_fault(false) {
-            cpu.fpu.put(1, INDEFINITE);
-            cpu.fpu.pop();
+    let (Some(x), Some(y)) = (cpu.fpu.x87.get(0), cpu.fpu.x87.get(1)) else {
+        if cpu.fpu.x87.stack_fault(false) {
+            cpu.fpu.x87.put(1, INDEFINITE);
+            cpu.fpu.x87.pop();
         }
         return Ok(());
     };
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let res = f(&mut env, &unpack(x), &unpack(y));
     let v = pack(&mut env, res, &EXTENDED);
-    if cpu.fpu.settle(&env) {
-        cpu.fpu.put(1, v);
-        cpu.fpu.pop();
+    if cpu.fpu.x87.settle(&env) {
+        cpu.fpu.x87.put(1, v);
+        cpu.fpu.x87.pop();
     }
     Ok(())
 }
@@ -358,24 +358,24 @@ fn evaluate(env: &mut Env, u: &Un, which: Trig) -> (Res, Option<Res>) {
 
 fn trig(cpu: &mut Cpu, which: Trig) -> Exec {
     let pushes = matches!(which, Trig::SinCos | Trig::Tan);
-    let overflow = pushes && cpu.fpu.get(0).is_some() && cpu.fpu.get(7).is_some();
-    cpu.fpu.status &= !sw::C2;
-    let Some(a) = cpu.fpu.get(0).filter(|_| !overflow) else {
-        if cpu.fpu.stack_fault(overflow) {
-            cpu.fpu.put(0, INDEFINITE);
+    let overflow = pushes && cpu.fpu.x87.get(0).is_some() && cpu.fpu.x87.get(7).is_some();
+    cpu.fpu.x87.status &= !sw::C2;
+    let Some(a) = cpu.fpu.x87.get(0).filter(|_| !overflow) else {
+        if cpu.fpu.x87.stack_fault(overflow) {
+            cpu.fpu.x87.put(0, INDEFINITE);
             if pushes {
-                cpu.fpu.push_unchecked(INDEFINITE);
+                cpu.fpu.x87.push_unchecked(INDEFINITE);
             }
         }
         return Ok(());
     };
     let u = unpack(a);
     if u.class == Class::Num && u.exp >= 63 {
-        cpu.fpu.status |= sw::C2;
-        cpu.fpu.set_c1(false);
+        cpu.fpu.x87.status |= sw::C2;
+        cpu.fpu.x87.set_c1(false);
         return Ok(());
     }
-    let mut env = cpu.fpu.env();
+    let mut env = cpu.fpu.x87.env();
     let (first, second) = evaluate(&mut env, &u, which);
     let first = pack(&mut env, first, &EXTENDED);
     let second = second.map(|r| {
@@ -385,10 +385,10 @@ fn trig(cpu: &mut Cpu, which: Trig) -> Exec {
             pack(&mut env, r, &EXTENDED)
         }
     });
-    if cpu.fpu.settle(&env) {
-        cpu.fpu.put(0, first);
+    if cpu.fpu.x87.settle(&env) {
+        cpu.fpu.x87.put(0, first);
         if let Some(v) = second {
-            cpu.fpu.push(v);
+            cpu.fpu.x87.push(v);
         }
     }
     Ok(())

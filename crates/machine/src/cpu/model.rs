@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What kind of processor code finds, and what of it is switched on.
+
+use super::decode::Vendor;
+use super::Cpu;
+use crate::abi::x86::cr4;
+use crate::random::RandomStream;
+
+/// One row of the CPUID table: leaf, subleaf (`None`: any), eax ebx ecx edx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuidRow {
+    pub leaf: u32,
+    pub subleaf: Option<u32>,
+    pub regs: [u32; 4],
+}
+
+/// What code learns of the processor that it runs on, and what decides which instructions it has.
+pub struct Model {
+    pub(crate) cpuid: Vec<CpuidRow>,
+    /// Whose decoding rules are followed: CPUID says which.
+    pub(crate) vendor: Vendor,
+    /// cpuid is left to the layer above: CPUID faulting.
+    pub cpuid_traps: bool,
+    /// CR4 as the guest sees it: TSD and FSGSBASE decide what instructions do.
+    pub cr4: u64,
+    /// TSC_AUX, for rdtscp and rdpid.
+    pub tsc_aux: u32,
+    /// What rdrand and rdseed give.
+    pub(crate) random: RandomStream,
+}
+
+impl Model {
+    pub(crate) fn new(random: RandomStream) -> Model {
+        Model {
+            cpuid: Vec::new(),
+            vendor: Vendor::Amd,
+            cpuid_traps: false,
+            cr4: cr4::INITIAL | cr4::FSGSBASE,
+            tsc_aux: 0,
+            random,
+        }
+    }
+}
+
+impl Cpu {
+    /// What `cpuid` shows: the row with this very subleaf, else the one for any subleaf, else zeros.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let rows = || self.model.cpuid.iter().filter(|r| r.leaf == leaf);
+        rows()
+            .find(|r| r.subleaf == Some(subleaf))
+            .or_else(|| rows().find(|r| r.subleaf.is_none()))
+            .map_or([0; 4], |r| r.regs)
+    }
+}
