@@ -6,7 +6,7 @@
 //! (`DomMm::held`) and whole dead tables (`DomMm::dead`), both ordinary states of frames. What an operation leaves of the
 //! latter is owed: the domain's vCPUs take it down before they execute guest code (`Domain::owes`).
 
-use super::frame_info::{state, FrameInfo, Holder, Ty};
+use super::frame_info::{state, DomMm, FrameInfo, Holder, Ty};
 use super::op::{MmError, MmResult, Op, EBUSY, EINVAL, EPERM};
 use super::{flag, segdesc};
 use crate::abi::pte;
@@ -156,8 +156,13 @@ impl Op<'_> {
     /// Ends a (possibly continued) operation: what it had validated in advance stands by itself from now on, or dies.
     /// `Preempted` when something is left to do.
     pub(crate) fn tail(&mut self) -> MmResult {
+        // After each request of a batch: one look, mostly.
+        let quiet = |d: &DomMm| d.held.is_empty() && !d.owes();
+        if self.mm.dom(self.domid).is_none_or(quiet) {
+            return Ok(());
+        }
         let me = self.holder();
-        if let Some(d) = self.dom_mut().filter(|d| !d.held.is_empty()) {
+        if let Some(d) = self.dom_mut() {
             if let Some(mut held) = d.held.remove(&me) {
                 d.let_go.append(&mut held.tables);
             }
