@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 /// Frames one holding of the lock may free, and tables that were held it may drop.
 pub(super) const FREES: usize = 256;
-const HELD: usize = 16384;
+const HELD: usize = 2048;
 
 /// What an entry of a table names.
 enum Child {
