@@ -127,7 +127,11 @@ def main() -> int:
         command = [sys.executable, "-m", "domzero", "serve", "--socket", str(socket), "--listen", "127.0.0.1:0"]
         with (Path(name) / "log").open("w") as log:
             server = subprocess.Popen(
-                command, stderr=log, stdout=log, env={**os.environ, "DOMZERO_SOCKET": str(socket)}
+                command,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+                env={**os.environ, "DOMZERO_SOCKET": str(socket)},
             )
         try:
             while not (files := list(Path(name).glob("tcp-*.token"))) or not socket.exists():

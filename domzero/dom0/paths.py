@@ -27,9 +27,25 @@ def candidates() -> list[Path]:
 
 
 def existing_socket() -> Path:
-    """The first place where there is a socket, or the best place."""
+    """The first place where there is a socket, or the best place; ConfigError where only another user's is.
+
+    Anybody can make a socket in /tmp, and would be sent what is meant for Domain 0: only a chosen one may be another's.
+    """
+    if chosen := os.environ.get("DOMZERO_SOCKET"):
+        return Path(chosen)
     places = candidates()
-    return next((place for place in places if place.is_socket()), places[0])
+    found = next((place for place in places if _is_own_socket(place)), places[0])
+    if found.is_socket() and not _is_own_socket(found):
+        raise ConfigError(f"{found} is another user's", key="socket", hint="DOMZERO_SOCKET chooses one")
+    return found
+
+
+def _is_own_socket(path: Path) -> bool:
+    try:
+        info = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(info.st_mode) and info.st_uid == os.getuid()
 
 
 def socket_for_serving(chosen: str | None) -> Path:

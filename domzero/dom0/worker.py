@@ -51,6 +51,9 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _DETAIL_LINES = 100
+NICE = 5
+"""Below Domain 0, which answers for all domains and has little to do for each."""
+_NICE_TRIES, _NICE_APART_SECONDS = 100, 0.1
 
 
 class Worker:
@@ -151,12 +154,35 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
+def step_back() -> None:
+    """Gives this process less of the host's processors than Domain 0 has, when there is too little for both.
+
+    The nice value says so within a session. Where the kernel groups processes by session (sched_autogroup), the
+    worker's group has one of its own; of ordinary users it takes only ten such changes a second, so some have to wait.
+    """
+    os.nice(NICE)
+
+    def set_group() -> None:
+        for _ in range(_NICE_TRIES):
+            try:
+                with open("/proc/self/autogroup", "w") as file:
+                    file.write(str(NICE))
+                return
+            except BlockingIOError:
+                time.sleep(_NICE_APART_SECONDS)
+            except OSError:  # no such thing here
+                return
+
+    threading.Thread(target=set_group, name="nice", daemon=True).start()
+
+
 def run(parent: int, control: socket.socket, guest: socket.socket, toolstack: socket.socket) -> int:
     """All that the process does; returns its exit status.
 
     :param parent: the process that this one ends with.
     """
     die_with(parent)
+    step_back()
     try:
         Worker(control, guest, toolstack).run()
     except DomzeroError as error:

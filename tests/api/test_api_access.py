@@ -13,12 +13,13 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import httpx
 import pytest
-from dom0_server import Server
+from dom0_server import Server, children
 from other_user import NOBODY, as_user
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -66,6 +67,74 @@ def test_another_user_gets_nothing_on_any_door(public: Server, headers: tuple[st
     assert as_user(0, lambda: answer(*unix, path, *headers)).split()[1] in (b"200", b"101")
     assert as_user(NOBODY, public.token_file.read_bytes) == b"PermissionError"
     assert as_user(NOBODY, (public.socket.parent / "d.sock.lock").read_bytes) == b"PermissionError"
+
+
+def names_in(directory: Path) -> bytes:
+    return b" ".join(bytes(path) for path in directory.iterdir())
+
+
+def write_to(path: Path) -> bytes:
+    with path.open("ab"):
+        return b"open"
+
+
+def send_nothing(pid: int) -> bytes:
+    os.kill(pid, 0)
+    return b"sent"
+
+
+def test_another_user_reaches_no_file_or_process_of_domain_0(public: Server, shell: str) -> None:
+    assert public.cli("create", "--kernel", shell, "--memory", "16", "--name", "mine", "-q").returncode == 0
+    try:
+        files = [path for path in public.socket.parent.iterdir() if path not in (public.socket, public.log)]
+        assert {path.name for path in files} == {"d.sock.lock", public.token_file.name}
+        for path in files:
+            assert as_user(NOBODY, path.read_bytes) == b"PermissionError"
+            assert as_user(NOBODY, partial(write_to, path)) == b"PermissionError"
+        (server,) = children(public.process.pid)
+        workers = public.workers()
+        assert workers
+        for pid in (public.process.pid, server, *workers):
+            process = Path(f"/proc/{pid}")
+            # its guest's memory, its environment, its sockets
+            for name in ("mem", "environ", "maps"):
+                read = (process / name).read_bytes
+                assert as_user(NOBODY, read) == b"PermissionError", name
+            assert as_user(NOBODY, partial(names_in, process / "fd")) == b"PermissionError"
+            assert as_user(NOBODY, partial(send_nothing, pid)) == b"PermissionError"
+    finally:
+        assert public.cli("destroy", "mine").returncode == 0
+
+
+def test_another_user_types_on_no_console_and_ends_no_domain(public: Server, shell: str) -> None:
+    assert public.cli("create", "--kernel", shell, "--memory", "16", "--name", "quiet", "-q").returncode == 0
+    doors = ((socket.AF_UNIX, str(public.socket), b"403"), (socket.AF_INET, public.address, b"401"))
+    for family, where, refused in doors:
+        for request in (
+            "DELETE /v1/domains/quiet",
+            "POST /v1/domains/quiet/pause",
+            "POST /v1/domains/quiet/console",
+            "GET /v1/domains/quiet/console",
+            "GET /v1/host/dmesg",
+        ):
+            for token in ("", "Authorization: Bearer wrong\r\n"):
+
+                def ask(
+                    family: int = family,
+                    where: str | tuple[str, int] = where,
+                    request: str = request,
+                    token: str = token,
+                ) -> bytes:
+                    with socket.socket(family) as sock:
+                        sock.connect(where)
+                        with suppress(BrokenPipeError):
+                            body = '{"data": "poweroff\\n"}'
+                            head = f"{request} HTTP/1.1\r\nHost: localhost\r\n{token}Content-Type: application/json\r\n"
+                            sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                        return sock.recv(4096)
+
+                assert as_user(NOBODY, ask).split()[1] == refused, (request, token)
+    assert public.cli("destroy", "quiet").returncode == 0  # it is there still
 
 
 def test_a_request_over_tcp_without_the_token_is_a_problem_that_asks_for_one(public: Server) -> None:

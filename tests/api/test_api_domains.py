@@ -17,6 +17,8 @@ from building import build_shell
 from dom0_server import Server, children
 from waiting import unchanged, until
 
+from domzero.dom0.worker import NICE
+
 Create = Callable[..., dict[str, object]]
 
 
@@ -380,3 +382,13 @@ def test_a_domain_for_which_a_process_may_have_no_room_is_a_problem_and_no_fault
             assert server.workers() == []
     finally:
         assert server.stop() == 0
+
+
+def test_workers_have_less_of_the_processors_than_domain_0(server: Server, create: Create) -> None:
+    pid = create("modest")["pid"]
+    assert isinstance(pid, int)
+    own = os.getpriority(os.PRIO_PROCESS, server.process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, own + NICE)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists() and group.read_text():
+        until(lambda: group.read_text().endswith(f"nice {NICE}\n"))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text formats, amounts, and what Domain 0 and its workers exchange."""
 
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
 from domzero.dom0 import messages
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.paths import candidates, socket_for_serving
+from domzero.dom0.paths import candidates, existing_socket, socket_for_serving
 from domzero.dom0.records import DomainLog
 from domzero.dom0.socket_frames import FrameDecoder, FrameError, encode_frame
 from domzero.errors import ConfigError, DomzeroError, ImageError
@@ -130,6 +132,24 @@ def test_the_log_keeps_the_last_lines_within_bounds() -> None:
         log.add(f"{n} " + "x" * 5000)
     assert [line.split()[0] for line in log.lines()] == [str(n) for n in range(90, 100)]
     assert all(len(line) <= 1000 for line in log.lines())
+
+
+def test_a_socket_that_another_user_made_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another user's socket")
+    for name in ("DOMZERO_SOCKET", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "domzero").mkdir()
+    path = tmp_path / "domzero" / "domzero.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        assert existing_socket() == path
+        os.chown(path, 65534, -1)
+        with pytest.raises(ConfigError, match="another user's"):
+            existing_socket()
+        monkeypatch.setenv("DOMZERO_SOCKET", str(path))
+        assert existing_socket() == path
 
 
 def test_the_socket_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
