@@ -40,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what = parser.add_argument_group("the domain")
     what.add_argument("--kernel", metavar="FILE", help="PV kernel: bzImage or ELF")
     what.add_argument("--ramdisk", metavar="FILE", help="initramfs")
-    what.add_argument("--image", metavar="NAME", help="kernel, ramdisk and command line of a fetched image")
+    what.add_argument("--image", metavar="NAME", help="a fetched kernel, or a disk, that `domzero image` has")
     what.add_argument("--cmdline", metavar="TEXT", help="kernel command line")
     what.add_argument("--memory", metavar="MiB", type=int, help="memory in MiB (default: 256)")
     what.add_argument("--vcpus", metavar="N", type=int, help="virtual CPUs (default: 1)")
@@ -103,11 +103,16 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         raise ConfigError("nothing to create: give a configuration file, --kernel FILE or --image NAME")
     settings = xlcfg.parse_words(words, settings)
     if args.image is not None:
-        from domzero.dom0.images.cache import ImageCache
+        from domzero.dom0.images.lookup import start_of
 
-        image = ImageCache().find(args.image)
-        found = {"kernel": str(image.kernel), "ramdisk": str(image.ramdisk), "cmdline": image.cmdline}
-        settings |= {key: xlcfg.Setting(value, "") for key, value in found.items()}
+        image = start_of(args.image, lambda text: print(f"domzero: {text}", file=sys.stderr))
+        found: dict[str, str | None] = {"kernel": image.kernel, "ramdisk": image.ramdisk, "cmdline": image.cmdline}
+        settings |= {key: xlcfg.Setting(value, "") for key, value in found.items() if value is not None}
+        if image.disks:
+            given = settings["disk"].value if "disk" in settings else []
+            settings["disk"] = xlcfg.Setting([*image.disks, *(given if isinstance(given, list) else [])], "")
+        if image.memory_mib is not None:
+            settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")

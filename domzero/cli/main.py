@@ -23,7 +23,7 @@ from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("domzero.cli.run", "build and run one domain in the foreground"),
-    "image": ("domzero.cli.image", "get guest images and list them"),
+    "image": ("domzero.cli.image", "get and make images, and list them"),
     "serve": ("domzero.cli.serve", "Domain 0 as a daemon: all other verbs talk to it"),
     "create": ("domzero.cli.create", "create a domain"),
     "list": ("domzero.cli.verbs", "list domains"),

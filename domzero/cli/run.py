@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from domzero.dom0.life import End, EndReason
     from domzero.dom0.lifecycle import DomainSession
 
+MEMORY_MIB = 256
 _LOG_KEPT = 120
 _AUDIT_PERIOD_S = 1.0
 _LOG_SECONDS = 1.0
@@ -66,9 +67,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what = parser.add_argument_group("the domain")
     what.add_argument("--kernel", metavar="FILE", help="PV kernel: bzImage or ELF")
     what.add_argument("--ramdisk", metavar="FILE", help="initramfs")
-    what.add_argument("--image", metavar="NAME", help="kernel, ramdisk and command line of a fetched image")
+    what.add_argument("--image", metavar="NAME", help="a fetched kernel, or a disk, that `domzero image` has")
     what.add_argument("--cmdline", metavar="TEXT", help="kernel command line (default: none; for an image, its own)")
-    what.add_argument("--memory", metavar="MiB", type=int, default=256, help="memory in MiB (default: %(default)s)")
+    what.add_argument(
+        "--memory", metavar="MiB", type=int, help=f"memory in MiB (default: {MEMORY_MIB}; disk images: 512)"
+    )
     what.add_argument("--vcpus", metavar="N", type=int, default=1, help="virtual CPUs (default: %(default)s)")
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help="a block device (not yet)")
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help="a network interface (not yet)")
@@ -116,30 +119,34 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
     """The configuration that the arguments ask for; raises ConfigError."""
     from domzero.dom0.config import Action, DomainConfig
 
-    kernel, ramdisk, cmdline = args.kernel, args.ramdisk, args.cmdline
+    kernel, ramdisk, cmdline, memory_mib = args.kernel, args.ramdisk, args.cmdline, args.memory
+    disks, name = args.disk, args.name
     if args.image is not None:
-        from domzero.dom0.images.cache import ImageCache
+        from domzero.dom0.images.lookup import start_of
 
-        image = ImageCache().find(args.image)
+        image = start_of(args.image, lambda text: print(f"domzero: {text}", file=sys.stderr))
         kernel = image.kernel if kernel is None else kernel
         ramdisk = image.ramdisk if ramdisk is None else ramdisk
         cmdline = image.cmdline if cmdline is None else cmdline
+        memory_mib = image.memory_mib if memory_mib is None else memory_mib
+        disks = [*image.disks, *disks]
+        name = name or (args.image if image.disks else "")
     if kernel is None:
         raise ConfigError("nothing to run: give --kernel FILE or --image NAME")
     if args.timeout is not None and not 0 < args.timeout < 1e9:
         raise ConfigError("must be more than 0 seconds", key="timeout")
     config = DomainConfig(
         kernel=kernel,
-        name=args.name,
+        name=name,
         ramdisk=ramdisk,
         cmdline=cmdline or "",
-        memory_mib=args.memory,
+        memory_mib=MEMORY_MIB if memory_mib is None else memory_mib,
         vcpus=args.vcpus,
         on_reboot=Action.RESTART if args.on_reboot == "restart" else Action.DESTROY,
         on_crash=Action.RESTART if args.on_crash == "restart" else Action.DESTROY,
         seed=args.seed,
         engine=args.engine,
-        disks=args.disk,
+        disks=disks,
         vifs=args.vif,
     )
     config.check()
