@@ -3,7 +3,8 @@
 # Installs the Debian packages that the tests and `make run` use, where it may; otherwise names what is missing.
 set -u
 declare -A need=([cpio]=/usr/bin/cpio [libxen-dev]=/usr/include/xen/xen.h [gcc]=/usr/bin/gcc [libc6-dev]=/usr/include/stdio.h
-  [mmdebstrap]=/usr/bin/mmdebstrap [e2fsprogs]=/sbin/mke2fs [fdisk]=/sbin/sfdisk [qemu-utils]=/usr/bin/qemu-img)
+  [mmdebstrap]=/usr/bin/mmdebstrap [e2fsprogs]=/sbin/mke2fs [fdisk]=/sbin/sfdisk [qemu-utils]=/usr/bin/qemu-img
+  [xenstore-utils]=/usr/bin/xenstore-ls)
 missing=()
 for package in "${!need[@]}"; do
   [ -e "${need[$package]}" ] || missing+=("$package")

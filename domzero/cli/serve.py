@@ -35,6 +35,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="ADDRESS:PORT",
         help="listen on loopback TCP as well, for who has the token (see above); port 0 takes a free one",
     )
+    parser.add_argument(
+        "--xenstore-socket",
+        metavar="PATH",
+        help="serve xenstore's protocol on this Unix socket (default: XENSTORED_PATH, XENSTORED_RUNDIR/socket; else "
+        "xenstored's own place if it can be had, or beside Domain 0's socket)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the hypervisor and Domain 0 say")
     parser.set_defaults(handler=handle)
 
@@ -45,11 +51,12 @@ def handle(args: argparse.Namespace) -> int:
     import logging
 
     from domzero.dom0.listeners import parse_listen
-    from domzero.dom0.paths import socket_for_serving
+    from domzero.dom0.paths import socket_for_serving, xenstore_sockets
     from domzero.dom0.server import serve
 
     listen = parse_listen(args.listen) if args.listen else None
     path = socket_for_serving(args.socket)
+    xenstore = xenstore_sockets(args.xenstore_socket, path)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if args.verbose else logging.WARNING, format="domzero: %(message)s"
     )
@@ -64,5 +71,5 @@ def handle(args: argparse.Namespace) -> int:
     def announce(where: str) -> None:
         print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)
 
-    asyncio.run(serve(path, listen, announce))
+    asyncio.run(serve(path, listen, xenstore, announce))
     return ExitStatus.OK

@@ -9,9 +9,7 @@ to come, and an answer to be taken, within a time.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import struct
 from typing import Protocol, cast
 
 import h11
@@ -21,6 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from domzero.dom0 import descriptors
+from domzero.dom0.listeners import peer_is_owner
 
 UNIX_MAX, TCP_MAX = 4096, 1024
 """Connections over each socket; fewer where this process may not have as many descriptors."""
@@ -38,7 +37,6 @@ PONGS_MAX = 256 << 10
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_UCRED = struct.Struct("iII")  # struct ucred of <sys/socket.h>: pid, uid, gid
 _INCOMPLETE = (h11.IDLE, h11.SEND_BODY)
 
 
@@ -237,8 +235,4 @@ def _is_unix(transport: asyncio.Transport) -> bool:
 
 def _is_permitted(transport: asyncio.Transport) -> bool:
     """Whether a peer on the Unix socket is this process's user or root; over TCP the token decides."""
-    if not _is_unix(transport):
-        return True
-    sock: socket.socket = transport.get_extra_info("socket")
-    _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return uid in (os.geteuid(), 0)
+    return not _is_unix(transport) or peer_is_owner(transport.get_extra_info("socket"))

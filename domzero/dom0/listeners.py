@@ -8,6 +8,7 @@ import fcntl
 import ipaddress
 import os
 import socket
+import struct
 from pathlib import Path
 
 from domzero.errors import ConfigError, DomzeroError
@@ -15,6 +16,7 @@ from domzero.errors import ConfigError, DomzeroError
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted; it may keep fewer (net.core.somaxconn)."""
 LOCK_SUFFIX = ".lock"
+_UCRED = struct.Struct("iII")  # struct ucred of <sys/socket.h>: pid, uid, gid
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -41,16 +43,18 @@ class SocketLock:
 
     The socket's own file says nothing: it stays after a crash, and may be deleted while its server runs.
 
+    :param option: what chooses another path, without its dashes.
     :raises DomzeroError: another process has it, or the file cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = "socket") -> None:
+        self._option = option
         self.path = path.with_name(path.name + LOCK_SUFFIX)
         while True:
             try:
                 self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             except OSError as error:
-                raise DomzeroError(f"{self.path}: {os.strerror(error.errno or 0)}", key="socket") from error
+                raise DomzeroError(f"{self.path}: {os.strerror(error.errno or 0)}", key=option) from error
             try:
                 self._take(path)
                 if self._is_current():
@@ -66,9 +70,10 @@ class SocketLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _running_already(path, os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()) from error
+            pid = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
+            raise _running_already(path, self._option, pid) from error
         except OSError as error:
-            raise DomzeroError(f"{self.path}: {os.strerror(error.errno or 0)}", key="socket") from error
+            raise DomzeroError(f"{self.path}: {os.strerror(error.errno or 0)}", key=self._option) from error
 
     def _is_current(self) -> bool:
         try:
@@ -83,37 +88,38 @@ class SocketLock:
         os.close(self._fd)
 
 
-def _running_already(path: Path, pid: str = "") -> DomzeroError:
+def _running_already(path: Path, option: str, pid: str = "") -> DomzeroError:
     which = f" as process {pid}" if pid.isdecimal() else ""
     gone = "" if path.exists() else ", although its socket was deleted"
+    who = "Domain 0" if option == "socket" else "a xenstore"
     return DomzeroError(
-        f"Domain 0 is running already{which}, at {path}{gone}", hint="another one needs a --socket of its own"
+        f"{who} is running already{which}, at {path}{gone}", hint=f"another one needs a --{option} of its own"
     )
 
 
-def open_unix(path: Path) -> socket.socket:
+def open_unix(path: Path, option: str = "socket") -> socket.socket:
     """A listening Unix socket that only this user can open; takes the place of one whose server is gone.
 
     The caller has the `SocketLock` of this path.
     """
     if path.is_socket():
-        _remove_if_dead(path)
+        _remove_if_dead(path, option)
     elif path.exists():
-        raise ConfigError(f"{path} exists and is not a socket", key="socket")
+        raise ConfigError(f"{path} exists and is not a socket", key=option)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
     try:
         sock.bind(os.fspath(path))
     except OSError as error:
         sock.close()
-        raise DomzeroError(f"{path}: {os.strerror(error.errno or 0)}", key="socket") from error
+        raise DomzeroError(f"{path}: {os.strerror(error.errno or 0)}", key=option) from error
     finally:
         os.umask(old_mask)
     sock.listen(BACKLOG)
     return sock
 
 
-def _remove_if_dead(path: Path) -> None:
+def _remove_if_dead(path: Path, option: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
         try:
@@ -124,7 +130,13 @@ def _remove_if_dead(path: Path) -> None:
                 return
             if error.errno == errno.ENOENT:
                 return
-        raise _running_already(path)
+        raise _running_already(path, option)
+
+
+def peer_is_owner(sock: socket.socket) -> bool:
+    """Whether who connected to a Unix socket is this process's user or root, whatever the mode of its file."""
+    _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid in (os.geteuid(), 0)
 
 
 def open_tcp(host: str, port: int) -> socket.socket:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where Domain 0's socket is."""
+"""Where Domain 0's sockets are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 from domzero.errors import ConfigError
 
 SOCKET_NAME = "domzero.sock"
+XENSTORE_SUFFIX = ".xenstore"
+"""Of xenstore's socket beside Domain 0's."""
+XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
+"""Where programs look that were told nothing else."""
 SOCKET_PATH_MAX = 107  # sun_path with its terminator is 108 bytes
 
 
@@ -62,9 +66,42 @@ def socket_for_serving(chosen: str | None) -> Path:
     raise ConfigError("no directory for the socket could be made", key="socket", hint="choose one with --socket PATH")
 
 
-def _check_length(path: Path) -> None:
+def xenstore_sockets(chosen: str | None, socket: Path) -> list[Path]:
+    """Places for xenstore's socket, best first: the one that was chosen, or where libxenstore looks (XENSTORED_PATH,
+    XENSTORED_RUNDIR); else, for root's Domain 0 on a host without Xen, xenstored's own place; else beside Domain 0's.
+
+    :param socket: Domain 0's own.
+    """
+    given = chosen or os.environ.get("XENSTORED_PATH")
+    if not given and (directory := os.environ.get("XENSTORED_RUNDIR")):
+        given = f"{directory}/socket"
+    if given:
+        path = Path(given).absolute()
+        _check_length(path, "xenstore-socket")
+        if not path.parent.is_dir():
+            raise ConfigError(f"no such directory: {path.parent}", key="xenstore-socket")
+        return [path]
+    beside = socket.with_name(socket.name + XENSTORE_SUFFIX)
+    places = [beside] if len(os.fsencode(beside)) <= SOCKET_PATH_MAX else []
+    usual = not os.environ.get("DOMZERO_SOCKET") and socket in candidates()
+    if usual and os.geteuid() == 0 and not Path("/proc/xen").exists() and _own_directory(XENSTORED_SOCKET.parent):
+        places.insert(0, XENSTORED_SOCKET)
+    return places
+
+
+def _own_directory(path: Path) -> bool:
+    """Makes a directory unless it is there; whether nobody else can put anything into it."""
+    try:
+        path.mkdir(exist_ok=True, mode=0o700)
+        info = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
+
+
+def _check_length(path: Path, option: str = "socket") -> None:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX:
-        raise ConfigError(f"longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", key="socket")
+        raise ConfigError(f"longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", key=option)
 
 
 def _private_directory(path: Path) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from pathlib import Path
@@ -22,6 +23,8 @@ from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
 from domzero.dom0.manager import Manager
 from domzero.dom0.token import TokenFile, token_path
+from domzero.dom0.xenstore.unix_socket import ToolServer
+from domzero.errors import DomzeroError
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +53,19 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[str], None]) -> None:
+async def serve(
+    path: Path, listen: tuple[str, int] | None, xenstore: list[Path], announce: Callable[[str], None]
+) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
 
     :param listen: a loopback address to serve as well, to who has the token.
+    :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
     :param announce: told where, once the sockets listen.
     """
     nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(SocketLock(path).release)
-        sockets = [open_unix(path)]
-        cleanup.callback(_remove_own, path, path.stat().st_ino)
+        sockets = [_open(path, "socket", cleanup)]
+        tool_socket = _open_first(xenstore, cleanup)
         where, token = describe(sockets[0]), None
         if listen is not None:
             sockets.append(open_tcp(*listen))
@@ -70,6 +75,11 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
             token = file.token
             where += f" and {describe(sockets[1])} (token: {file.path})"
         manager = Manager()
+        if tool_socket is not None:
+            tools = ToolServer(manager.store, nofile)
+            await tools.start(tool_socket)
+            cleanup.callback(tools.close)
+            where += f"; xenstore on {describe(tool_socket)}"
         server = _Uvicorn(
             uvicorn.Config(
                 create_app(manager, token),
@@ -109,6 +119,28 @@ async def serve(path: Path, listen: tuple[str, int] | None, announce: Callable[[
         announce(where)
         await server.serve(sockets)
         await asyncio.gather(*closers)
+
+
+def _open(path: Path, option: str, cleanup: contextlib.ExitStack) -> socket.socket:
+    """A listening Unix socket with its lock; both go with `cleanup`."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(SocketLock(path, option).release)
+        sock = open_unix(path, option)
+        undo.callback(_remove_own, path, path.stat().st_ino)
+        cleanup.push(undo.pop_all())
+    return sock
+
+
+def _open_first(places: list[Path], cleanup: contextlib.ExitStack) -> socket.socket | None:
+    """xenstore's socket at the first of these places that can be had."""
+    for place in places:
+        try:
+            return _open(place, "xenstore-socket", cleanup)
+        except DomzeroError as error:
+            if place == places[-1]:
+                raise
+            logger.info("xenstore is served elsewhere: %s", error)
+    return None
 
 
 class _SeldomErrors:

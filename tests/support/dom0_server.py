@@ -28,7 +28,13 @@ class Server:
 
         self.socket = directory / "d.sock"
         self.log = directory / "serve.log"
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "DOMZERO_SOCKET": str(self.socket)}
+        self.xenstore = directory / "xenstored.sock"
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DOMZERO_SOCKET": str(self.socket),
+            "XENSTORED_PATH": str(self.xenstore),
+        }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log, preexec_fn=limit

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small client for `Connection`: sends requests, keeps replies and watch events apart."""
 
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
 from domzero.dom0.xenstore import Connection, Op, Store
 from domzero.dom0.xenstore.wire import HEADER
 
@@ -59,3 +64,60 @@ class Client:
         self.poll()
         events, self.events = self.events, []
         return events
+
+
+class SocketClient:
+    """Talks the wire protocol to xenstore's Unix socket; one request at a time, events kept apart."""
+
+    def __init__(self, path: Path, timeout: float = 60) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(timeout)
+        self.sock.connect(str(path))
+        self.events: list[tuple[bytes, bytes]] = []
+        self._buffer = b""
+
+    def __enter__(self) -> SocketClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, kind: int, payload: bytes, tx: int = 0) -> None:
+        self.sock.sendall(HEADER.pack(kind, 7, tx, len(payload)) + payload)
+
+    def message(self) -> tuple[int, bytes]:
+        """The next message: type and payload. ConnectionError at the end."""
+        while True:
+            if len(self._buffer) >= HEADER.size:
+                kind, _, _, length = HEADER.unpack_from(self._buffer)
+                end = HEADER.size + length
+                if len(self._buffer) >= end:
+                    payload, self._buffer = self._buffer[HEADER.size : end], self._buffer[end:]
+                    return kind, payload
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the socket was closed")
+            self._buffer += data
+
+    def reply(self) -> bytes | str:
+        """The payload of the next message that is no event, or the name of its error."""
+        while True:
+            kind, payload = self.message()
+            if kind == Op.WATCH_EVENT:
+                path, token, _ = payload.split(b"\0")
+                self.events.append((path, token))
+            else:
+                return payload.rstrip(b"\0").decode() if kind == Op.ERROR else payload
+
+    def call(self, kind: int, payload: bytes, tx: int = 0) -> bytes | str:
+        self.send(kind, payload, tx)
+        return self.reply()
+
+    def event(self) -> tuple[bytes, bytes]:
+        """The next watch event: path and token."""
+        if not self.events:
+            kind, payload = self.message()
+            assert kind == Op.WATCH_EVENT
+            path, token, _ = payload.split(b"\0")
+            return path, token
+        return self.events.pop(0)

@@ -11,7 +11,7 @@ import pytest
 from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
 from domzero.dom0 import messages
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.paths import candidates, existing_socket, socket_for_serving
+from domzero.dom0.paths import SOCKET_PATH_MAX, candidates, existing_socket, socket_for_serving, xenstore_sockets
 from domzero.dom0.records import DomainLog
 from domzero.dom0.socket_frames import FrameDecoder, FrameError, encode_frame
 from domzero.errors import ConfigError, DomzeroError, ImageError
@@ -163,3 +163,29 @@ def test_the_socket_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatc
     assert socket_for_serving(None) == tmp_path / "home" / ".local" / "state" / "domzero" / "domzero.sock"
     monkeypatch.setenv("DOMZERO_SOCKET", str(tmp_path / "mine"))
     assert candidates() == [tmp_path / "mine"]
+
+
+def test_xenstores_socket_is_where_libxenstore_looks_or_beside_domain_0s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "domzero.sock"
+    for name in ("XENSTORED_PATH", "XENSTORED_RUNDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOMZERO_SOCKET", str(own))
+    assert xenstore_sockets(None, own) == [tmp_path / "domzero.sock.xenstore"]
+    monkeypatch.setenv("XENSTORED_RUNDIR", str(tmp_path))
+    assert xenstore_sockets(None, own) == [tmp_path / "socket"]
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "path"))
+    assert xenstore_sockets(None, own) == [tmp_path / "path"]
+    assert xenstore_sockets(str(tmp_path / "chosen"), own) == [tmp_path / "chosen"]
+    for wrong in (tmp_path / "none" / "socket", tmp_path / ("x" * 120)):
+        with pytest.raises(ConfigError):
+            xenstore_sockets(str(wrong), own)
+
+
+def test_where_no_path_fits_there_is_no_xenstore_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("XENSTORED_PATH", "XENSTORED_RUNDIR"):
+        monkeypatch.delenv(name, raising=False)
+    longest = tmp_path / ("x" * (SOCKET_PATH_MAX - len(str(tmp_path)) - 1))
+    monkeypatch.setenv("DOMZERO_SOCKET", str(longest))
+    assert xenstore_sockets(None, socket_for_serving(None)) == []

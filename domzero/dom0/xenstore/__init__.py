@@ -7,9 +7,10 @@ Code that may run in a worker takes a `StoreApi` (`Store` or `RemoteStore`) and 
 """
 
 from domzero.dom0.xenstore.connection import Connection
+from domzero.dom0.xenstore.quotas import Quotas
 from domzero.dom0.xenstore.remote import RemoteStore, StoreApi
 from domzero.dom0.xenstore.ring import RingBackend, Transport
-from domzero.dom0.xenstore.store import LocalWatch, Quotas, Store
+from domzero.dom0.xenstore.store import LocalWatch, Store
 from domzero.dom0.xenstore.wire import Op, RingError, XenstoreError
 
 __all__ = [

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
+from domzero.dom0.xenstore import toolstack
+from domzero.dom0.xenstore.events import EventQueue
 from domzero.dom0.xenstore.store import Store, Transaction
+from domzero.dom0.xenstore.toolstack import Work
 from domzero.dom0.xenstore.tree import Access, Caller, Node, Perm, canonical, split
 from domzero.dom0.xenstore.watches import Watch
 from domzero.dom0.xenstore.wire import (
@@ -24,8 +27,6 @@ from domzero.dom0.xenstore.wire import (
 OUTPUT_HIGH_WATER = 16 * 1024
 OK = b"OK\0"
 
-Work = Generator[None, None, bytes]
-"""A request that takes turns; it returns the payload of its reply."""
 Handler = Callable[["Connection", bytes, Transaction | None], "bytes | Work"]
 MESSAGE_STEPS = 8
 """What any message costs beside what it does (see `Meter`)."""
@@ -39,6 +40,7 @@ class Connection:
     :param domid: the domain at the other end; 0 is privileged.
     :param on_output: called (without locks) when `take_output` has something to give; it may call back in.
     :param scope: a privileged client that may only touch these subtrees (a domain's worker).
+    :param tool: a program of Domain 0's owner, on the Unix socket.
     """
 
     def __init__(
@@ -48,15 +50,18 @@ class Connection:
         *,
         on_output: Callable[[], None] | None = None,
         scope: tuple[str, ...] | None = None,
+        tool: bool = False,
     ) -> None:
         self.store = store
         self.domid = domid
-        self.caller = Caller(domid, scope)
+        self.caller = Caller(domid, scope, tool, store.targets)
+        self.quotas = store.quotas_of(self.caller)
         self.on_output = on_output
         self.error = RingError.NONE
         self._input = Decoder()
         self._output = bytearray()
-        self._events: dict[tuple[str, str], None] = {}
+        self._events = EventQueue(self.quotas.queued_events)
+        self._wide: tuple[Node, int, bytes] | None = None
         self._watches: dict[tuple[str, str], Watch] = {}
         self._transactions: dict[int, Transaction] = {}
         self._tx_ids = itertools.count(1)
@@ -109,9 +114,7 @@ class Connection:
         with self.store.section():
             wanted = len(self._output) if limit is None else limit
             while self._events and (limit is None or len(self._output) < wanted):
-                path, token = next(iter(self._events))
-                del self._events[path, token]
-                self._output += _event(path, token)
+                self._output += _event(*self._events.take())
             count = len(self._output) if limit is None else min(limit, len(self._output))
             data = bytes(self._output[:count])
             del self._output[:count]
@@ -140,6 +143,7 @@ class Connection:
         self._watches.clear()
         self._events.clear()
         self._transactions.clear()
+        self._wide = None
 
     def _process(self) -> None:
         meter = self.store.meter
@@ -167,10 +171,12 @@ class Connection:
         kind = message.type
         try:
             handler = _HANDLERS.get(kind)
-            if handler is None:
-                privileged_only = kind in (Op.CONTROL, Op.INTRODUCE, Op.RELEASE, Op.RESUME, Op.SET_TARGET)
-                raise XenstoreError("EACCES" if privileged_only and not self.caller.privileged else "ENOSYS")
-            payload = handler(self, message.payload, self._transaction(message))
+            if kind in toolstack.REQUESTS:
+                payload = self._as_toolstack(kind, message.payload)
+            elif handler is None:
+                raise XenstoreError("ENOSYS")
+            else:
+                payload = handler(self, message.payload, self._transaction(message))
             if not isinstance(payload, bytes):
                 self._work = (message, payload)
                 return
@@ -200,6 +206,11 @@ class Connection:
             raise XenstoreError("ENOENT")
         return tx
 
+    def _as_toolstack(self, kind: int, payload: bytes) -> bytes | Work:
+        if not self.caller.is_toolstack:
+            raise XenstoreError("EACCES")
+        return toolstack.REQUESTS[kind](self.store, _text(payload.removesuffix(b"\0")).split("\0"))
+
     # --- one method per request; payload in, payload of the reply out
 
     def _node(self, path: str, tx: Transaction | None, access: Access = Access.READ) -> Node:
@@ -209,24 +220,35 @@ class Connection:
         return self._node(_one(payload), tx).value
 
     def _directory(self, payload: bytes, tx: Transaction | None) -> bytes:
-        return self._listing(self._node(_one(payload), tx))
+        return self._listing(self._node(_one(payload), tx), PAYLOAD_MAX)
 
-    def _listing(self, node: Node) -> bytes:
+    def _listing(self, node: Node, most: int | None = None) -> bytes:
+        """The names of a node's children; E2BIG if that is more than `most` bytes, and two for each name are."""
+        if most is not None and 2 * len(node.children) > most:
+            raise XenstoreError("E2BIG")
         self.store.meter.steps += len(node.children) // NAMES_PER_STEP
         return b"".join(name.encode("latin-1") + b"\0" for name in node.children)
+
+    def _wide_listing(self, node: Node) -> bytes:
+        """A listing that is read part by part, and made once for it."""
+        if self._wide is None or self._wide[0] is not node or self._wide[1] != node.generation:
+            self._wide = (node, node.generation, self._listing(node))
+        return self._wide[2]
 
     def _directory_part(self, payload: bytes, tx: Transaction | None) -> bytes:
         path, offset_text = _strings(payload, 2)
         node = self._node(path, tx)
-        listing = self._listing(node)
+        listing = self._wide_listing(node)
         offset = _number(offset_text)
         head = f"{node.generation}\0".encode()
         if offset >= len(listing):
+            self._wide = None
             return head + b"\0"
         part = listing[offset : offset + PAYLOAD_MAX - len(head) - 1]
         if offset + len(part) < len(listing):
             # Only whole names; a name is shorter than a path, so at least one fits.
             return head + part[: part.rfind(b"\0") + 1]
+        self._wide = None
         return head + part + b"\0"
 
     def _write(self, payload: bytes, tx: Transaction | None) -> bytes:
@@ -266,13 +288,13 @@ class Connection:
             raise XenstoreError("EINVAL")
         depth = _number(rest[0]) if rest and rest[0] else None
         watch = Watch.create(self.caller, path, token, depth, self._queue_event)
-        max_depth = self.store.quotas.depth
-        if not self.caller.privileged and max_depth and len(split(watch.path)) > max_depth:
+        max_depth = self.quotas.depth
+        if max_depth and len(split(watch.path)) > max_depth:
             raise XenstoreError("ENOSPC")  # there can be no such node
         if (watch.path, token) in self._watches:
             raise XenstoreError("EEXIST")
-        quota = self.store.quotas.watches
-        if self.caller.limited and quota and len(self._watches) >= quota:
+        quota = self.quotas.watches
+        if quota and len(self._watches) >= quota:
             raise XenstoreError("ENOSPC")
         self.store.add_watch(watch)
         self._watches[watch.path, token] = watch
@@ -284,12 +306,8 @@ class Connection:
         if (watch := self._watches.pop((absolute, token), None)) is None:
             raise XenstoreError("ENOENT")
         self.store.remove_watch(watch)
-        for key in [key for key in self._events if key[1] == token and self._event_of(watch, key[0])]:
-            del self._events[key]
+        self._events.forget(watch)
         return OK
-
-    def _event_of(self, watch: Watch, path: str) -> bool:
-        return path == watch.given or path.startswith(watch.given.rstrip("/") + "/")
 
     def _reset_watches(self, _payload: bytes, _tx: Transaction | None) -> bytes:
         self._drop()
@@ -298,8 +316,8 @@ class Connection:
     def _transaction_start(self, _payload: bytes, tx: Transaction | None) -> bytes:
         if tx is not None:
             raise XenstoreError("EBUSY")
-        quota = self.store.quotas.transactions
-        if self.caller.limited and quota and len(self._transactions) >= quota:
+        quota = self.quotas.transactions
+        if quota and len(self._transactions) >= quota:
             raise XenstoreError("ENOSPC")
         tx_id = next(n for n in (next(self._tx_ids) & 0x7FFFFFFF for _ in itertools.count()) if n)
         self._transactions[tx_id] = self.store.begin()
@@ -325,12 +343,7 @@ class Connection:
         return b"T\0" if self.store.is_introduced(_number(_one(payload))) else b"F\0"
 
     def _queue_event(self, watch: Watch, path: str) -> None:
-        # The same event twice tells nothing more; too many, and those that no message can hold, become one for the
-        # watched path itself, which came in a message together with the token.
-        too_long = len(path) + len(watch.token) + 2 > PAYLOAD_MAX
-        if too_long or len(self._events) >= self.store.quotas.queued_events:
-            path = watch.given
-        self._events[path, watch.token] = None
+        self._events.add(watch, path)
         self._announce()
 
 

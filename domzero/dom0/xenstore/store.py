@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from domzero.dom0.xenstore.quotas import NO_LIMIT, TOOL, Quotas
 from domzero.dom0.xenstore.tree import (
     Access,
     Caller,
@@ -46,23 +47,6 @@ TURN_STEPS = 400
 """Steps of one turn, about half a millisecond: what one client may take of the others' time."""
 COMMIT_TRIES = 4
 """How often a commit that takes several turns begins again because others changed the store meanwhile."""
-
-
-@dataclass(slots=True)
-class Quotas:
-    """What one unprivileged domain may have; 0 means no limit.
-
-    :param depth: components of the path of a node that it creates; Xen's own nodes have up to a dozen.
-    """
-
-    nodes: int = 1000
-    depth: int = 64
-    watches: int = 128
-    transactions: int = 10
-    transaction_operations: int = 1024
-    node_size: int = 2048
-    perms: int = 5
-    queued_events: int = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -99,15 +83,18 @@ class Store:
     ) -> None:
         self.quotas = quotas or Quotas()
         self.meter = Meter(TURN_STEPS)
+        self._worker_quotas = self.quotas.of_worker()
         self._schedule = schedule
         self._counter = itertools.count(1)
         self._tree = Tree(None, {}, {}, self._next, self.meter)
         self._watches = WatchIndex(self.meter)
         self._special_perms: dict[str, Perms] = {name: (Perm(0, Access.NONE),) for name in SPECIALS}
         self._introduced: set[int] = set()
+        self.targets: dict[int, int] = {}
+        """Which domain has the rights of which other one, beside its own (SET_TARGET)."""
         self._lock = threading.RLock()
         self._depth = 0
-        self._outbox: list[Callable[[], None]] = []
+        self._outbox: dict[Callable[[], None], None] = {}
         for path in ("/tool", "/local", "/local/domain", "/vm"):
             self.mkdir(path)
 
@@ -123,7 +110,7 @@ class Store:
                 yield
             finally:
                 self._depth -= 1
-                outbox: list[Callable[[], None]] = []
+                outbox: dict[Callable[[], None], None] = {}
                 if self._depth == 0:
                     outbox, self._outbox = self._outbox, outbox
         for callback in outbox:
@@ -134,8 +121,7 @@ class Store:
 
     def later(self, callback: Callable[[], None]) -> None:
         """Calls back once the lock is free (only from inside a `section`)."""
-        if callback not in self._outbox:
-            self._outbox.append(callback)
+        self._outbox[callback] = None
 
     # --- operations on behalf of a caller, inside a transaction or not
 
@@ -145,18 +131,16 @@ class Store:
         with self.section():
             if tx is None:
                 return self._tree.get(caller, path, access)
-            tx.touch(path, self._limit(caller, self.quotas.transaction_operations))
+            tx.touch(path, self.quotas_of(caller).transaction_operations)
             return tx.tree.get(caller, path, access)
 
     def set_value(self, caller: Caller, path: str, value: bytes | None, tx: Transaction | None = None) -> None:
         """WRITE, or MKDIR with `None`."""
         caller.check_scope(path)
-        limit = self._limit(caller, self.quotas.node_size)
-        if value is not None and limit and len(value) > limit:
+        quotas = self.quotas_of(caller)
+        if value is not None and quotas.node_size and len(value) > quotas.node_size:
             raise XenstoreError("ENOSPC", path)
-        max_nodes = self._limit(caller, self.quotas.nodes)
-        max_depth = self._limit(caller, self.quotas.depth)
-        self._change(caller, path, tx, lambda tree: tree.write(caller, path, value, max_nodes, max_depth))
+        self._change(caller, path, tx, lambda tree: tree.write(caller, path, value, quotas.nodes, quotas.depth))
 
     def remove(self, caller: Caller, path: str, tx: Transaction | None = None) -> None:
         """RM."""
@@ -165,7 +149,7 @@ class Store:
 
     def change_perms(self, caller: Caller, path: str, perms: Perms, tx: Transaction | None = None) -> None:
         """SET_PERMS, also of the special names."""
-        limit = self._limit(caller, self.quotas.perms)
+        limit = self.quotas_of(caller).perms
         if not perms:
             raise XenstoreError("EINVAL", path)
         if limit and len(perms) > limit:
@@ -183,7 +167,7 @@ class Store:
     ) -> None:
         with self.section():
             if tx is not None:
-                tx.touch(path, self._limit(caller, self.quotas.transaction_operations))
+                tx.touch(path, self.quotas_of(caller).transaction_operations)
                 merge(tx.changes, operation(tx.tree))
                 tx.log.append(operation)
                 return
@@ -263,8 +247,13 @@ class Store:
         """The permissions of @introduceDomain or @releaseDomain; None for other names."""
         return self._special_perms.get(name)
 
-    def _limit(self, caller: Caller, quota: int) -> int:
-        return 0 if caller.privileged else quota
+    def quotas_of(self, caller: Caller) -> Quotas:
+        """What a caller may have."""
+        if not caller.privileged:
+            return self.quotas
+        if caller.scope is not None:
+            return self._worker_quotas
+        return TOOL if caller.tool else NO_LIMIT
 
     # --- for Domain 0's own code
 
@@ -370,6 +359,8 @@ class Store:
                 owner = perms[0] if perms[0].domid != domid else Perm(0, Access.NONE)
                 self._special_perms[name] = (owner, *kept)
             self._introduced.discard(domid)
+            for other in [other for other, target in self.targets.items() if domid in (other, target)]:
+                del self.targets[other]
             self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
             if domid in self._tree.named:
                 self._in_turns(self._forget(domid))
@@ -405,20 +396,38 @@ class Store:
         """How many nodes a domain owns."""
         return self._tree.owned.get(domid, 0)
 
+    def watches_of(self, domid: int) -> int:
+        """How many watches a domain has on all of its connections."""
+        return self._watches.counts.get(domid, 0)
+
     def check(self) -> list[str]:
         """Recounts what is accounted; says where it differs."""
         with self.section():
-            owned: Counter[int] = Counter()
-            named: Counter[int] = Counter()
-            for node in subtree(self._tree.root):
-                owned[node.perms[0].domid] += 1
-                named.update(perm.domid for perm in node.perms)
-            return [
-                f"domain {domid} {what} {counted[domid]} nodes, accounted are {kept.get(domid, 0)}"
-                for what, counted, kept in (("owns", owned, self._tree.owned), ("is named by", named, self._tree.named))
-                for domid in sorted(counted.keys() | kept.keys())
-                if counted[domid] != kept.get(domid, 0)
-            ]
+            work = self.check_in_turns()
+            try:
+                while True:
+                    next(work)
+            except StopIteration as end:
+                wrong: list[str] = end.value
+                return wrong
+
+    def check_in_turns(self) -> Generator[None, None, list[str]]:
+        """`check` of the tree as it is now, in a `section` of each turn's own."""
+        tree = self._tree.snapshot()
+        owned: Counter[int] = Counter()
+        named: Counter[int] = Counter()
+        for node in subtree(tree.root):
+            owned[node.perms[0].domid] += 1
+            named.update(perm.domid for perm in node.perms)
+            self.meter.steps += 2
+            if self.meter.spent:
+                yield
+        return [
+            f"domain {domid} {what} {counted[domid]} nodes, accounted are {kept.get(domid, 0)}"
+            for what, counted, kept in (("owns", owned, tree.owned), ("is named by", named, tree.named))
+            for domid in sorted(counted.keys() | kept.keys())
+            if counted[domid] != kept.get(domid, 0)
+        ]
 
 
 class LocalWatch:

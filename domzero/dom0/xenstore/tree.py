@@ -9,8 +9,8 @@ components. Each operation adds what it cost to the store's `Meter`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntFlag
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
@@ -101,10 +101,14 @@ class Caller:
 
     :param domid: the domain; 0 is privileged.
     :param scope: for a privileged caller that may only touch some subtrees (a domain's worker): their paths.
+    :param tool: a program of Domain 0's owner, on the Unix socket: as Domain 0, but with quotas of its own.
+    :param targets: which domain has the rights of which other one, beside its own (SET_TARGET).
     """
 
     domid: int
     scope: tuple[str, ...] | None = None
+    tool: bool = False
+    targets: Mapping[int, int] = field(default_factory=dict, compare=False)
 
     @property
     def privileged(self) -> bool:
@@ -112,9 +116,9 @@ class Caller:
         return self.domid == 0
 
     @property
-    def limited(self) -> bool:
-        """Whether quotas of watches and transactions apply: to all but Domain 0's own."""
-        return not self.privileged or self.scope is not None
+    def is_toolstack(self) -> bool:
+        """Whether it may do what only the toolstack may."""
+        return self.privileged and self.scope is None
 
     def check_scope(self, path: str) -> None:
         """EACCES if the path lies outside of the caller's scope."""
@@ -123,16 +127,18 @@ class Caller:
 
     def access(self, perms: Perms) -> Access:
         """What this caller may do with a node of these permissions."""
-        if self.privileged or perms[0].domid == self.domid:
+        if self.may_own(perms):
             return Access.READ | Access.WRITE
+        target = self.targets.get(self.domid, self.domid)
         for perm in perms[1:]:
-            if perm.domid == self.domid:
+            if perm.domid == self.domid or perm.domid == target:
                 return perm.access
         return perms[0].access
 
     def may_own(self, perms: Perms) -> bool:
         """Whether this caller may change the permissions."""
-        return self.privileged or perms[0].domid == self.domid
+        owner = perms[0].domid
+        return self.privileged or owner == self.domid or owner == self.targets.get(self.domid)
 
 
 def is_child(path: str, parent: str) -> bool:
@@ -264,7 +270,7 @@ class Tree:
     ) -> Change | None:
         """Sets a value, creating what is missing; `None` only creates (MKDIR).
 
-        :param max_nodes: how many nodes the caller may own, 0 for no limit.
+        :param max_nodes: how many nodes the caller may own (Domain 0: how many there may be), 0 for no limit.
         :param max_depth: how many components the path of a new node may have, 0 for no limit.
         """
         parts = split(path)
@@ -280,10 +286,12 @@ class Tree:
         perms = nearest.perms
         if not caller.privileged:
             perms = (Perm(caller.domid, perms[0].access), *perms[1:])
-            if max_nodes and self.owned.get(caller.domid, 0) + len(missing) > max_nodes:
+        if max_nodes:
+            count = sum(self.owned.values()) if caller.privileged else self.owned.get(caller.domid, 0)
+            if count + len(missing) > max_nodes:
                 raise XenstoreError("ENOSPC", path)
-            if max_depth and len(parts) > max_depth:
-                raise XenstoreError("ENOSPC", path)
+        if max_depth and len(parts) > max_depth:
+            raise XenstoreError("ENOSPC", path)
         created = leaf = self._new(perms, value or b"")
         for part in reversed(missing[1:]):
             created = self._new(perms, children={part: created})

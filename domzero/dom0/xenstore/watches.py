@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -53,7 +54,8 @@ class Watch:
         self.deliver(self, path[len(self.base) :] if self.base else path)
 
 
-_ByCaller = dict[Caller, list[Watch]]
+_ByCaller = dict[Caller, dict[Watch, None]]
+"""In the order in which they were registered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +82,8 @@ class WatchIndex:
         self._meter = meter
         self._root = _Branch()
         self._special: dict[str, _ByCaller] = {}
+        self.counts: Counter[int] = Counter()
+        """Watches of each domain."""
 
     def add(self, watch: Watch) -> None:
         """Registers a watch."""
@@ -90,14 +94,15 @@ class WatchIndex:
             for part in split(watch.path):
                 branch = branch.below.setdefault(part, _Branch())
             watches = branch.watches
-        watches.setdefault(watch.caller, []).append(watch)
+        watches.setdefault(watch.caller, {})[watch] = None
+        self.counts[watch.caller.domid] += 1
 
     def remove(self, watch: Watch) -> None:
         """Forgets a watch; nothing happens if it is not there."""
         if watch.special:
             watches = self._special.get(watch.path)
             if watches is not None:
-                _drop(watches, watch)
+                self._drop(watches, watch)
                 if not watches:
                     del self._special[watch.path]
             return
@@ -108,11 +113,23 @@ class WatchIndex:
             if below is None:
                 return
             branches.append(below)
-        _drop(branches[-1].watches, watch)
+        self._drop(branches[-1].watches, watch)
         for part, parent in zip(reversed(parts), reversed(branches[:-1]), strict=True):
             if not parent.below[part].empty:
                 break
             del parent.below[part]
+
+    def _drop(self, by_caller: _ByCaller, watch: Watch) -> None:
+        watches = by_caller.get(watch.caller, {})
+        if watch not in watches:
+            return
+        del watches[watch]
+        if not watches:
+            del by_caller[watch.caller]
+        domid = watch.caller.domid
+        self.counts[domid] -= 1
+        if not self.counts[domid]:
+            del self.counts[domid]
 
     def fire(self, change: Change) -> None:
         """Tells every watch that a change concerns and whose caller may read what changed."""
@@ -171,11 +188,3 @@ class WatchIndex:
 
 def _may_read(caller: Caller, node: Node | None) -> bool:
     return node is not None and bool(caller.access(node.perms) & Access.READ)
-
-
-def _drop(by_caller: _ByCaller, watch: Watch) -> None:
-    watches = by_caller.get(watch.caller, [])
-    if watch in watches:
-        watches.remove(watch)
-    if not watches:
-        by_caller.pop(watch.caller, None)
