@@ -32,6 +32,12 @@ class XenRefused(Exception):
 
     errno: int
 
+class GrantRefused(Exception):
+    """A grant cannot be used. args: (`status`, its name)."""
+
+    status: int
+    """GNTST_*."""
+
 @final
 class Base:
     """Which page-table base of a vCPU: the guest kernel's, or that of its applications (64-bit guests)."""
@@ -145,7 +151,8 @@ class Machine:
     def create_domain(self, domid: int, *, is_32bit: bool = False) -> Domain: ...
     def frame_info(self, mfn: int) -> FrameInfo: ...
     def audit(self) -> list[str]:
-        """Recomputes all frame types and counts from the page tables; says where they differ from the frame table."""
+        """Recomputes all frame types and counts from the page tables, and uses of grants from their users; says where
+        the books differ."""
 
 @final
 class FrameInfo:
@@ -201,10 +208,52 @@ class Domain:
     def hold(self, mfn: int) -> None:
         """host_mapped, and a writable reference that lasts until destroy, so that the guest cannot make a page table
         of a ring that a backend writes. XenRefused: EINVAL."""
+    def create_grants(self, frames: int, maptrack_frames: int) -> GrantTable:
+        """The domain's grant table, of at most `frames` frames, and its mappings of others' grants, 256 for each of
+        `maptrack_frames`. Once, and before its vCPUs. MachineError when there is no memory."""
     def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
     def destroy(self) -> int:
         """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by
         others."""
+
+@final
+class GrantTable:
+    """One domain's grants, and its mappings of others'. Thread-safe; waits without the interpreter's lock."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def frames(self) -> list[int]: ...
+    @property
+    def status_frames(self) -> list[int]: ...
+    def grow(self, frames: int) -> None:
+        """GrantRefused: general_error."""
+    def entry_maddr(self, ref: int) -> int:
+        """GrantRefused: bad_gntref."""
+    def status_maddr(self, ref: int) -> int:
+        """Where GTF_reading and GTF_writing of an entry are. GrantRefused: bad_gntref."""
+    def seed(self, ref: int, mfn: int, domid: int) -> None:
+        """Fills in a reserved entry; ValueError for another one."""
+    def set_version(self, version: int) -> None:
+        """XenRefused: EINVAL, EBUSY, ERANGE, ENOMEM."""
+    def swap(self, ref_a: int, ref_b: int) -> None:
+        """GrantRefused: bad_gntref, eagain."""
+    def begin_use(self, ref: int, domid: int, *, writable: bool) -> int:
+        """Host code that acts for `domid` begins to use a grant: its frame. GrantRefused."""
+    def end_use(self, ref: int, *, writable: bool) -> None:
+        """Ends one such use; nothing when there is none, or the domain has ended."""
+    def active(self) -> list[tuple[int, int, int, int, int]]:
+        """The grants in use, as they were when their first users came: (ref, user's domid, mfn, readers, writers)."""
+    def mappings(self) -> list[tuple[int, int, int, int, int]]:
+        """The mappings of others' grants: (handle, owner's domid, ref, mfn, GNTMAP_* flags)."""
+    def maps(self, mfn: int, owner: int) -> bool:
+        """Whether this domain maps that frame of domain `owner`."""
+    def other_refs(self) -> list[tuple[int, int, int]]:
+        """What `Domain.outside_refs` has beside the references of this table's grants; below zero where it has less."""
+    def close(self) -> None:
+        """The domain ends: it uses nobody's grants any more, and nobody uses its own."""
 
 @final
 class Vcpu:
@@ -305,18 +354,12 @@ class Vcpu:
     def update_va_mapping(self, va: int, value: int, flags: int) -> None: ...
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None: ...
     def update_descriptor(self, maddr: int, descriptor: int) -> None: ...
-    def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> None:
-        """Maps a frame of domain `owner` at a guest address (or with the entry at a machine address), with entry bits
-        `bits`. XenRefused: EINVAL for the address, EBUSY for the frame. The grant's own reference is
-        `Domain.get_ref`'s."""
-    def grant_unmap(
-        self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
-    ) -> None:
-        """Undoes it, if the entry still maps `mfn`, `writable` or not (else XenRefused: EINVAL); the entry that maps
-        `replace` takes its place."""
+    def grant_table_op(self, command: int, va: int, count: int) -> tuple[int, int] | None:
+        """The first elements of an array (GNTTABOP map, unmap, unmap_and_replace, copy, swap): the last two arguments
+        to go on with, None when it is done. XenRefused: EFAULT; ENOSYS for another command."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
-        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls
-        without an exit. Off for tracing."""
+        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls, and
+        those on arrays of grants, without an exit. Off for tracing."""
     def watch_traps(self, vectors: list[int]) -> None:
         """Makes `run` end with ExitTrap after each delivery of one of these exceptions (0 to 255); [] for none."""
 

@@ -91,7 +91,7 @@ TESTS = {
     "grant_table_op GNTTABOP_transfer": "test_transfers_are_refused",
     "grant_table_op GNTTABOP_copy": "test_copy_moves_bytes_between_own_and_granted_frames",
     "grant_table_op GNTTABOP_query_size": "test_setup_table_grows_the_table_and_tells_its_frames",
-    "grant_table_op GNTTABOP_unmap_and_replace": "test_unmap_and_replace_gives_the_other_address_to_the_machine",
+    "grant_table_op GNTTABOP_unmap_and_replace": "test_unmap_and_replace_moves_the_entry_of_the_other_address",
     "grant_table_op GNTTABOP_set_version": "test_reserved_entries_survive_changes_of_version_also_in_use",
     "grant_table_op GNTTABOP_get_status_frames": "test_only_version_two_has_status_frames",
     "grant_table_op GNTTABOP_get_version": "test_the_version_is_told_whether_or_not_it_could_be_changed",

@@ -16,11 +16,9 @@ from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.domids import Domids
-from domzero.hypervisor.errors import GrantError
 from domzero.hypervisor.evtchn import EventChannels
 from domzero.hypervisor.grant import GrantTable
 from domzero.hypervisor.limits import Limits
-from domzero.hypervisor.maptrack import MapTrack
 from domzero.hypervisor.platform import Platform
 from domzero.hypervisor.timers import Timed
 from domzero.hypervisor.vcpu import Vcpu
@@ -77,7 +75,6 @@ class Domain:
     evtchn: EventChannels = field(init=False)
     back_ends: BackEnds = field(init=False)
     grants: GrantTable = field(init=False)
-    maptrack: MapTrack = field(init=False)
     watchdogs: Watchdogs = field(init=False)
     timed: list[Timed] = field(default_factory=list)
     """What vCPU 0's thread looks after besides its own timers."""
@@ -130,7 +127,7 @@ class Domain:
             raise ResourceError(str(error)) from error
         try:
             return cls._create(host, domains, domid, spec, hw, run_vcpu)
-        except (_machine.MachineError, GrantError) as error:
+        except _machine.MachineError as error:
             hw.destroy()
             raise ResourceError("no machine memory is left for another domain", key="memory") from error
 
@@ -171,7 +168,6 @@ class Domain:
             failed=domain.our_bug,
         )
         domain.grants = GrantTable(domain)
-        domain.maptrack = MapTrack(domain)
         domain.watchdogs = Watchdogs(
             host.now_ns, changed=lambda: domain.vcpus[0].timers.changed(), expired=domain._watchdog_expired
         )
@@ -341,8 +337,7 @@ class Domain:
         """Gives everything back but the frames, which `hw.destroy` does; used by `Host.destroy_domain`."""
         self.is_torn_down = True
         self.evtchn.close_all()
-        self.maptrack.release_all()
-        self.grants.release_all()
+        self.grants.close()
         for vcpu in self.vcpus:
             vcpu.release()
         if self.pirq_eoi_mfn is not None:

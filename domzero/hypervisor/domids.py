@@ -19,8 +19,6 @@ from domzero.abi.xen import DOMID_SELF
 from domzero.hypervisor.errors import GrantError, XenError
 
 HARDWARE_DOMAIN = 0
-HARDWARE_DOMAIN_ENTRIES = 512
-"""Domain 0's own grant table, of which it grants nothing to anybody."""
 
 D = TypeVar("D", covariant=True)
 
@@ -105,38 +103,3 @@ class Domids(Generic[D]):
             status = GntStatus.GNTST_bad_domain if unknown else GntStatus.GNTST_permission_denied
             raise GrantError(status) from None
         return self._own
-
-    def granter(self, domid: int, ref: int) -> D:
-        """The domain whose grant `ref` is meant.
-
-        :raises GrantError: bad_domain; for Domain 0, which has granted nothing, bad_gntref or general_error.
-        """
-        found = self._domains.get(domid)
-        if found is not None:
-            return found
-        if domid != HARDWARE_DOMAIN:
-            raise GrantError(GntStatus.GNTST_bad_domain)
-        beyond = ref >= HARDWARE_DOMAIN_ENTRIES
-        raise GrantError(GntStatus.GNTST_bad_gntref if beyond else GntStatus.GNTST_general_error)
-
-    def end_of_copy(self, domid: int, ref: int | None) -> D:
-        """The domain that one end of GNTTABOP_copy is in.
-
-        :param ref: the grant; None for a frame that is named itself, which only DOMID_SELF's can be.
-        :raises GrantError: permission_denied, and as `granter`.
-        """
-        if domid == DOMID_SELF:
-            return self._own
-        if ref is None:
-            raise GrantError(GntStatus.GNTST_permission_denied)
-        return self.granter(domid, ref)
-
-    def third(self, domid: int) -> D:
-        """The domain that a transitive grant passes on from: neither the one that grants nor Domain 0.
-
-        :raises GrantError: general_error.
-        """
-        found = self._domains.get(domid)
-        if found is None or found is self._own:
-            raise GrantError(GntStatus.GNTST_general_error)
-        return found

@@ -7,7 +7,7 @@
 #include "guest.h"
 
 #define REF 20
-#define ROUNDS 1500
+#define ROUNDS 30000
 
 static struct grant_entry_v1 *table;
 static u32 choices[4];
@@ -63,6 +63,8 @@ void guest(void)
     choices[2] = (u32)mfn_of(tree);
     choices[3] = 0xfffffff;
     RC(start_cpu(1, rewrite), 0, "starting the second vCPU");
+    while (written == 0)
+        relax();
 
     for (uint round = 0; round < ROUNDS; round++) {
         ulong at = SCRATCH_VA + (1 + round % 3) * PAGE;

@@ -68,7 +68,7 @@ def test_a_domain_may_end_while_another_maps_its_frames(peers: Path) -> None:
         mapped = threading.Event()
 
         def stop_when_mapped(_vcpu: Vcpu, _name: str, _args: tuple[int, ...], _rc: int) -> None:
-            if two.maptrack.mappings and not mapped.is_set():
+            if two.grants.mappings and not mapped.is_set():
                 two.pause()  # in its own thread: it goes no further
                 mapped.set()
 

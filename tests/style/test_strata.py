@@ -13,6 +13,7 @@ STRATA = [
     {"mem", "fault", "clock", "random"},
     {"shared"},
     {"frames"},
+    {"grants"},
     {"mmu"},
     {"cpu"},
     {"pv", "bare"},

@@ -191,6 +191,10 @@ class FakeDomain:
         if mfn in self.page_tables:
             raise refusal()
 
+    def create_grants(self, frames: int, maptrack_frames: int) -> "FakeGrantTable":
+        self.share_hypervisor_frames(1)
+        return FakeGrantTable(self)
+
     def create_vcpu(self, vcpu_id: int) -> "FakeVcpu":
         return FakeVcpu(self, vcpu_id)
 
@@ -203,6 +207,19 @@ class FakeDomain:
             del self.machine.shared[mfn]
             self.machine.free.append(mfn)
         return left
+
+
+class FakeGrantTable:
+    """A table without grants: they are tested on the real machine (`real_host`)."""
+
+    def __init__(self, domain: FakeDomain) -> None:
+        self.domain = domain
+
+    def other_refs(self) -> list[tuple[int, int, int]]:
+        return self.domain.outside_refs()
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -398,6 +415,10 @@ class FakeVcpu:
         self.calls.append(("mmuext_op", op_va, count, done_va, foreigndom))
         return None
 
+    def grant_table_op(self, command: int, va: int, count: int) -> tuple[int, int] | None:
+        self.calls.append(("grant_table_op", command, va, count))
+        return None
+
     def update_va_mapping(self, va: int, value: int, flags: int) -> None:
         self.calls.append(("update_va_mapping", va, value, flags))
 
@@ -406,14 +427,6 @@ class FakeVcpu:
 
     def update_descriptor(self, maddr: int, descriptor: int) -> None:
         self.calls.append(("update_descriptor", maddr, descriptor))
-
-    def grant_map(self, address: int, mfn: int, owner: int, bits: int, *, contains_pte: bool = False) -> None:
-        self.calls.append(("grant_map", address, mfn, owner, bits))
-
-    def grant_unmap(
-        self, address: int, mfn: int, *, writable: bool, contains_pte: bool = False, replace: int | None = None
-    ) -> None:
-        self.calls.append(("grant_unmap", address, mfn))
 
     def set_fast_hypercalls(self, enabled: bool) -> None:
         self.calls.append(("set_fast_hypercalls", enabled))

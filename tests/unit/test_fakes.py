@@ -15,6 +15,7 @@ STUB_CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.Cl
 FAKES = {
     (fakes, "FakeMachine"): "Machine",
     (fakes, "FakeDomain"): "Domain",
+    (fakes, "FakeGrantTable"): "GrantTable",
     (fakes, "FakeVcpu"): "Vcpu",
     (fakes, "FakeFrameInfo"): "FrameInfo",
     (builder_machine, "BuilderMachine"): "Machine",

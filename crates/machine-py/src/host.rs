@@ -2,12 +2,14 @@
 //! `Machine`, `FrameInfo` and `Domain`.
 
 use crate::enums::FrameType;
+use crate::grants::GrantTable;
 use crate::vcpu::Vcpu;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::bug::{caught, Bug};
 use domzero_machine::clock::Clock;
 use domzero_machine::frames::MmError;
+use domzero_machine::grants::{DomainGrants, GrantLimits, Grants};
 use domzero_machine::random::RandomSource;
 use domzero_machine::shared::Caller;
 use domzero_machine::Mfn;
@@ -15,7 +17,7 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pyo3::create_exception!(
     _machine,
@@ -75,7 +77,7 @@ pub fn bug(b: Bug) -> PyErr {
 }
 
 /// Does what a guest or a back end asked for; a panic in it is a bug of ours.
-fn work<R>(f: impl FnOnce() -> R) -> PyResult<R> {
+pub fn work<R>(f: impl FnOnce() -> R) -> PyResult<R> {
     caught(f).map_err(bug)
 }
 
@@ -93,7 +95,7 @@ fn request<R>(f: impl FnOnce() -> Result<R, Errno>) -> PyResult<R> {
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
-pub struct Machine(pub Arc<dm::Machine>);
+pub struct Machine(pub Arc<dm::Machine>, Arc<Grants>);
 
 #[pymethods]
 impl Machine {
@@ -108,7 +110,7 @@ impl Machine {
         let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
         let key = random_key.unwrap_or_else(|| RandomSource::key_from_seed(seed));
         dm::Machine::with_random_key(frames, seed, key, clock)
-            .map(Machine)
+            .map(|machine| Machine(machine.clone(), Grants::new(machine)))
             .map_err(|e| MachineError::new_err(e.to_string()))
     }
 
@@ -183,7 +185,11 @@ impl Machine {
 
     #[pyo3(signature = (domid, *, is_32bit=false))]
     fn create_domain(&self, domid: u16, is_32bit: bool) -> Domain {
-        Domain(dm::Domain::new_with(self.0.clone(), domid, is_32bit))
+        Domain {
+            inner: dm::Domain::new_with(self.0.clone(), domid, is_32bit),
+            all_grants: self.1.clone(),
+            grants: OnceLock::new(),
+        }
     }
 
     fn frame_info(&self, mfn: u64) -> PyResult<FrameInfo> {
@@ -194,7 +200,11 @@ impl Machine {
     }
 
     fn audit(&self, py: Python<'_>) -> Vec<String> {
-        py.detach(|| self.0.audit())
+        py.detach(|| {
+            let mut found = self.0.audit();
+            found.extend(self.1.audit());
+            found
+        })
     }
 }
 
@@ -230,88 +240,103 @@ impl FrameInfo {
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
-pub struct Domain(pub Arc<dm::Domain>);
+pub struct Domain {
+    inner: Arc<dm::Domain>,
+    all_grants: Arc<Grants>,
+    grants: OnceLock<DomainGrants>,
+}
 
 #[pymethods]
 impl Domain {
     #[getter]
     fn domid(&self) -> u16 {
-        self.0.domid
+        self.inner.domid
     }
 
     #[getter]
     fn frames_owned(&self) -> u64 {
-        self.0.frames_owned()
+        self.inner.frames_owned()
     }
 
     fn alloc(&self, py: Python<'_>, count: u64) -> PyResult<Vec<u64>> {
-        let got = work(|| py.detach(|| self.0.alloc(count)))?;
+        let got = work(|| py.detach(|| self.inner.alloc(count)))?;
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
     #[pyo3(signature = (order, *, below=u64::MAX))]
     fn alloc_extent(&self, py: Python<'_>, order: u32, below: u64) -> PyResult<Option<u64>> {
-        let got = work(|| py.detach(|| self.0.alloc_extent(order, Mfn(below))))?;
+        let got = work(|| py.detach(|| self.inner.alloc_extent(order, Mfn(below))))?;
         got.map(|m| m.map(|m| m.0)).map_err(not_done)
     }
 
     fn release(&self, mfn: u64) -> PyResult<()> {
-        request(|| self.0.give_back(Mfn(mfn), Caller::Host))
+        request(|| self.inner.give_back(Mfn(mfn), Caller::Host))
     }
 
     #[getter]
     fn owes(&self) -> bool {
-        self.0.owes()
+        self.inner.owes()
     }
 
     fn settle(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.0.owes() {
+        if !self.inner.owes() {
             return Ok(());
         }
-        work(|| py.detach(|| self.0.settle(Caller::Host)))?.map_err(not_done)
+        work(|| py.detach(|| self.inner.settle(Caller::Host)))?.map_err(not_done)
     }
 
     fn share_hypervisor_frames(&self, count: u64) -> PyResult<Vec<u64>> {
-        let got = work(|| self.0.share_hypervisor_frames(count))?;
+        let got = work(|| self.inner.share_hypervisor_frames(count))?;
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
     }
 
     fn m2p_set(&self, mfn: u64, pfn: u64) -> PyResult<()> {
-        request(|| self.0.m2p_set(Mfn(mfn), pfn))
+        request(|| self.inner.m2p_set(Mfn(mfn), pfn))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
     fn get_ref(&self, py: Python<'_>, mfn: u64, writable: bool) -> PyResult<()> {
-        request(|| py.detach(|| self.0.get_ref(Mfn(mfn), writable)))
+        request(|| py.detach(|| self.inner.get_ref(Mfn(mfn), writable)))
     }
 
     #[pyo3(signature = (mfn, *, writable))]
     fn put_ref(&self, mfn: u64, writable: bool) -> PyResult<()> {
-        work(|| self.0.put_ref(Mfn(mfn), writable))
+        work(|| self.inner.put_ref(Mfn(mfn), writable))
     }
 
     fn outside_refs(&self, py: Python<'_>) -> Vec<(u64, u32, u32)> {
-        let refs = py.detach(|| self.0.outside_refs());
+        let refs = py.detach(|| self.inner.outside_refs());
         refs.into_iter()
             .map(|(m, plain, writable)| (m.0, plain, writable))
             .collect()
     }
 
     fn host_mapped(&self, py: Python<'_>, mfn: u64) -> PyResult<()> {
-        work(|| py.detach(|| self.0.host_mapped(Mfn(mfn))))
+        work(|| py.detach(|| self.inner.host_mapped(Mfn(mfn))))
     }
 
     fn hold(&self, py: Python<'_>, mfn: u64) -> PyResult<()> {
-        request(|| py.detach(|| self.0.hold(Mfn(mfn))))
+        request(|| py.detach(|| self.inner.hold(Mfn(mfn))))
+    }
+
+    fn create_grants(&self, frames: u32, maptrack_frames: u32) -> PyResult<GrantTable> {
+        let limits = GrantLimits {
+            frames,
+            maptrack_frames,
+        };
+        let none = || MachineError::new_err("no free machine frames, or there is a grant table");
+        let made = work(|| self.all_grants.add(&self.inner, limits))?.map_err(|_| none())?;
+        self.grants.set(made.clone()).map_err(|_| none())?;
+        Ok(GrantTable(made))
     }
 
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {
-        Vcpu::new(&self.0, vcpu_id)
+        Vcpu::new(&self.inner, self.grants.get(), vcpu_id)
     }
 
     fn destroy(&self, py: Python<'_>) -> PyResult<u64> {
-        work(|| py.detach(|| self.0.destroy()))
+        work(|| py.detach(|| self.inner.destroy()))
     }
 }

@@ -5,6 +5,7 @@ mod bare;
 mod big_lock;
 mod enums;
 mod exit;
+mod grants;
 mod host;
 mod vcpu;
 
@@ -25,6 +26,8 @@ mod _machine {
         ExitBudget, ExitClts, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitMovFromCr,
         ExitMovFromDr, ExitMovToCr, ExitMovToDr, ExitRdmsr, ExitTrap, ExitUnsupported, ExitWbinvd, ExitWrmsr,
     };
+    #[pymodule_export]
+    use super::grants::{GrantRefused, GrantTable};
     #[pymodule_export]
     use super::host::{
         Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, Preempted, VcpuRunning, XenRefused,

@@ -9,7 +9,8 @@ use domzero_machine::abi::Errno;
 use domzero_machine::bug::caught;
 use domzero_machine::cpu::fault::Fault;
 use domzero_machine::cpu::CpuidRow;
-use domzero_machine::frames::{GrantAddress, MmResult};
+use domzero_machine::frames::MmResult;
+use domzero_machine::grants::DomainGrants;
 use domzero_machine::mmu::walk;
 use domzero_machine::pv::mmu_ops::Outcome;
 use domzero_machine::pv::{self, Callback, TrapGate};
@@ -44,8 +45,11 @@ fn address_mask(name: &str) -> Option<usize> {
 }
 
 impl Vcpu {
-    pub fn new(domain: &Arc<dm::Domain>, id: u32) -> Vcpu {
-        let inner = pv::Vcpu::new(domain, id);
+    pub fn new(domain: &Arc<dm::Domain>, grants: Option<&DomainGrants>, id: u32) -> Vcpu {
+        let mut inner = pv::Vcpu::new(domain, id);
+        if let Some(grants) = grants {
+            inner.set_grants(grants.clone());
+        }
         let shared = inner.shared().clone();
         Vcpu {
             inner: Mutex::new(inner),
@@ -337,23 +341,6 @@ impl Vcpu {
         Ok(())
     }
 
-    #[pyo3(signature = (address, mfn, owner, bits, *, contains_pte=false))]
-    fn grant_map(&self, address: u64, mfn: u64, owner: u16, bits: u64, contains_pte: bool) -> PyResult<()> {
-        self.request(|v| v.grant_map(grant_address(address, contains_pte), Mfn(mfn), owner, bits))
-    }
-
-    #[pyo3(signature = (address, mfn, *, writable, contains_pte=false, replace=None))]
-    fn grant_unmap(
-        &self,
-        address: u64,
-        mfn: u64,
-        writable: bool,
-        contains_pte: bool,
-        replace: Option<u64>,
-    ) -> PyResult<()> {
-        self.request(|v| v.grant_unmap(grant_address(address, contains_pte), Mfn(mfn), writable, replace))
-    }
-
     // --- guest memory
 
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
@@ -430,6 +417,13 @@ impl Vcpu {
         self.request(|v| progress(py.detach(|| v.mmuext_op_part(op_va, count, done_va, foreigndom))))
     }
 
+    fn grant_table_op(&self, py: Python<'_>, command: u32, va: u64, count: u32) -> PyResult<Progress> {
+        self.request(|v| {
+            let outcome = py.detach(|| v.grant_table_op(command, va, count));
+            progress(outcome.ok_or(Errno::ENOSYS)?)
+        })
+    }
+
     /// The iret hypercall, from within a multicall: None, or why the domain crashes.
     fn iret(&self) -> PyResult<Option<&'static str>> {
         self.work(|v| v.iret().err())
@@ -478,13 +472,5 @@ fn progress(outcome: Outcome) -> Result<Progress, Errno> {
     match outcome {
         Outcome::Done(done) => done.map(|()| None),
         Outcome::Continue { req_va, count } => Ok(Some((req_va, count))),
-    }
-}
-
-fn grant_address(address: u64, contains_pte: bool) -> GrantAddress {
-    if contains_pte {
-        GrantAddress::Entry(address)
-    } else {
-        GrantAddress::Linear(address)
     }
 }

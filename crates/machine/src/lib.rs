@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cpu;
 pub mod fault;
 pub mod frames;
+pub mod grants;
 pub mod mem;
 pub mod mmu;
 pub mod pv;

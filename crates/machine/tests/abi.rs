@@ -2,6 +2,7 @@
 //! Xen's numbers and layouts here are those of its public headers, as a C compiler has told them to
 //! `tests/abi/golden.json` (written by `tests/abi/probe.py`).
 
+use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
 use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
 use domzero_machine::abi::{self, layout, selector, Errno};
@@ -26,7 +27,7 @@ macro_rules! named {
 fn numbers() -> Vec<(String, i64)> {
     let mut all = named!("__HYPERVISOR_", nr: MMU_UPDATE = "mmu_update", STACK_SWITCH = "stack_switch",
         FPU_TASKSWITCH = "fpu_taskswitch", UPDATE_VA_MAPPING = "update_va_mapping", IRET = "iret",
-        SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op");
+        SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op", GRANT_TABLE_OP = "grant_table_op");
     all.extend(
         named!("MMU_", mmu: NORMAL_PT_UPDATE = "NORMAL_PT_UPDATE", MACHPHYS_UPDATE = "MACHPHYS_UPDATE",
         PT_UPDATE_PRESERVE_AD = "PT_UPDATE_PRESERVE_AD", PT_UPDATE_NO_TRANSLATE = "PT_UPDATE_NO_TRANSLATE"),
@@ -66,6 +67,25 @@ fn numbers() -> Vec<(String, i64)> {
         M2P_VA = "MACH2PHYS_VIRT_START", FIRST_RESERVED_GDT_ENTRY = "FIRST_RESERVED_GDT_ENTRY"),
     );
     all.extend(named!("", iret_context: VGCF_IN_SYSCALL = "VGCF_in_syscall"));
+    all.extend(
+        named!("GNTTABOP_", gnttabop: MAP_GRANT_REF = "map_grant_ref", UNMAP_GRANT_REF = "unmap_grant_ref",
+        COPY = "copy", UNMAP_AND_REPLACE = "unmap_and_replace", SWAP_GRANT_REF = "swap_grant_ref"),
+    );
+    all.extend(
+        named!("GTF_", gtf: TYPE_MASK = "type_mask", PERMIT_ACCESS = "permit_access", TRANSITIVE = "transitive",
+        READONLY = "readonly", READING = "reading", WRITING = "writing", SUB_PAGE = "sub_page"),
+    );
+    assert_eq!(
+        (1 << gtf::READING_BIT, 1 << gtf::WRITING_BIT),
+        (gtf::READING, gtf::WRITING)
+    );
+    all.extend(
+        named!("GNTMAP_", gntmap: DEVICE_MAP = "device_map", HOST_MAP = "host_map", READONLY = "readonly",
+        APPLICATION_MAP = "application_map", CONTAINS_PTE = "contains_pte"),
+    );
+    all.extend(named!("GNTCOPY_", gntcopy: SOURCE_GREF = "source_gref", DEST_GREF = "dest_gref"));
+    all.extend(named!("GNTTAB_", grant: NR_RESERVED_ENTRIES = "NR_RESERVED_ENTRIES"));
+    all.extend(GrantStatus::ALL.map(|s| (format!("value {s}"), i64::from(s.number()))));
     all.extend(Errno::ALL.map(|e| (format!("value XEN_{e}"), i64::from(e.number()))));
     all
 }
@@ -78,6 +98,106 @@ fn numbers_of_32_bit_guests() -> Vec<(String, i64)> {
         named!("", layout: HYPERVISOR_VIRT_START_PAE = "__HYPERVISOR_VIRT_START_PAE", M2P_COMPAT_VA = "__MACH2PHYS_VIRT_START_PAE"),
     );
     all
+}
+
+fn grant_layouts(is_32bit: bool) -> Vec<(&'static str, i64)> {
+    use grant::{
+        copy, entry_v1, entry_v2, map_grant_ref, swap_grant_ref, unmap_and_replace, unmap_grant_ref,
+    };
+    vec![
+        ("sizeof grant_entry_v1", entry_v1::SIZE as i64),
+        ("offsetof grant_entry_v1 frame", entry_v1::FRAME as i64),
+        ("sizeof grant_entry_v2", entry_v2::SIZE as i64),
+        (
+            "offsetof grant_entry_v2_full_page frame",
+            entry_v2::FULL_FRAME as i64,
+        ),
+        (
+            "offsetof grant_entry_v2_sub_page page_off",
+            entry_v2::SUB_PAGE_OFF as i64,
+        ),
+        (
+            "offsetof grant_entry_v2_sub_page length",
+            entry_v2::SUB_LENGTH as i64,
+        ),
+        (
+            "offsetof grant_entry_v2_sub_page frame",
+            entry_v2::SUB_FRAME as i64,
+        ),
+        (
+            "offsetof grant_entry_v2_transitive trans_domid",
+            entry_v2::TRANS_DOMID as i64,
+        ),
+        (
+            "offsetof grant_entry_v2_transitive gref",
+            entry_v2::TRANS_GREF as i64,
+        ),
+        ("sizeof gnttab_map_grant_ref", map_grant_ref::SIZE as i64),
+        (
+            "offsetof gnttab_map_grant_ref host_addr",
+            map_grant_ref::HOST_ADDR as i64,
+        ),
+        ("offsetof gnttab_map_grant_ref flags", map_grant_ref::FLAGS as i64),
+        ("offsetof gnttab_map_grant_ref ref", map_grant_ref::REF as i64),
+        ("offsetof gnttab_map_grant_ref dom", map_grant_ref::DOM as i64),
+        (
+            "offsetof gnttab_map_grant_ref status",
+            map_grant_ref::STATUS as i64,
+        ),
+        (
+            "offsetof gnttab_map_grant_ref handle",
+            map_grant_ref::HANDLE as i64,
+        ),
+        (
+            "offsetof gnttab_map_grant_ref dev_bus_addr",
+            map_grant_ref::DEV_BUS_ADDR as i64,
+        ),
+        ("sizeof gnttab_unmap_grant_ref", unmap_grant_ref::SIZE as i64),
+        (
+            "offsetof gnttab_unmap_grant_ref dev_bus_addr",
+            unmap_grant_ref::DEV_BUS_ADDR as i64,
+        ),
+        (
+            "offsetof gnttab_unmap_grant_ref handle",
+            unmap_grant_ref::HANDLE as i64,
+        ),
+        (
+            "offsetof gnttab_unmap_grant_ref status",
+            unmap_grant_ref::STATUS as i64,
+        ),
+        ("sizeof gnttab_unmap_and_replace", unmap_and_replace::SIZE as i64),
+        (
+            "offsetof gnttab_unmap_and_replace new_addr",
+            unmap_and_replace::NEW_ADDR as i64,
+        ),
+        (
+            "offsetof gnttab_unmap_and_replace handle",
+            unmap_and_replace::HANDLE as i64,
+        ),
+        (
+            "offsetof gnttab_unmap_and_replace status",
+            unmap_and_replace::STATUS as i64,
+        ),
+        ("sizeof gnttab_copy", copy::size(is_32bit) as i64),
+        ("offsetof gnttab_copy dest", copy::dest(is_32bit) as i64),
+        ("offsetof gnttab_copy_ptr domid", copy::end_domid(is_32bit) as i64),
+        (
+            "offsetof gnttab_copy_ptr offset",
+            copy::end_offset(is_32bit) as i64,
+        ),
+        ("offsetof gnttab_copy len", copy::len(is_32bit) as i64),
+        ("offsetof gnttab_copy flags", copy::flags(is_32bit) as i64),
+        ("offsetof gnttab_copy status", copy::status(is_32bit) as i64),
+        ("sizeof gnttab_swap_grant_ref", swap_grant_ref::SIZE as i64),
+        (
+            "offsetof gnttab_swap_grant_ref ref_b",
+            swap_grant_ref::REF_B as i64,
+        ),
+        (
+            "offsetof gnttab_swap_grant_ref status",
+            swap_grant_ref::STATUS as i64,
+        ),
+    ]
 }
 
 fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> {
@@ -102,6 +222,7 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
         ("offsetof mmuext_op arg1", mmuext_op::arg1(is_32bit) as i64),
         ("offsetof mmuext_op arg2", mmuext_op::arg2(is_32bit) as i64),
     ];
+    all.extend(grant_layouts(is_32bit));
     if !is_32bit {
         all.push(("sizeof iret_context", iret_context::SIZE as i64));
     }

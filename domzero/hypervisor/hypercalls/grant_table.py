@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 from domzero import _machine
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
-from domzero.abi.grant_table import GntCopy, GntStatus, GrantTableOp
-from domzero.abi.layout import Wire, layout_for, offset_of, sizeof
+from domzero.abi.grant_table import GntStatus, GrantTableOp
+from domzero.abi.layout import Wire, layout_for, sizeof
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE, Hypercall
 from domzero.hypervisor import guest_memory
 from domzero.hypervisor.errors import GrantError, XenError
-from domzero.hypervisor.grant import GrantTable, take_frame
+from domzero.hypervisor.grant import GrantTable
 from domzero.hypervisor.hypercalls.table import Continuation, operation
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 grant_table_op = operation(Hypercall.HYPERVISOR_grant_table_op, "upu", GrantTableOp)
 
+grant_table_op.in_machine = True
+
 ITEMS_AT_ONCE = 16
 """After so many elements the guest gets its events."""
-UNMAPPED = (1 << 32) - 1
 
 
 def _before(_vcpu: "Vcpu", args: list[int]) -> int:
@@ -37,39 +38,6 @@ grant_table_op.before = _before
 
 T = TypeVar("T", bound=Wire)
 Item = Callable[["Vcpu", T], None]
-
-
-def _each(command: GrantTableOp, cls: type[T], *, whole: bool = False) -> Callable[[Item[T]], Item[T]]:
-    """Registers a command that takes an array, each element with a status of its own.
-
-    :param whole: whether more than the status is written back.
-    """
-
-    def register(item: Item[T]) -> Item[T]:
-        @grant_table_op.sub(command)
-        def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
-            layout = layout_for(cls, vcpu.domain.is_32bit)
-            size, status_at = sizeof(layout), offset_of(layout, "status")
-            _check_array(vcpu, uop, size * count)
-            for _ in range(min(count, ITEMS_AT_ONCE)):
-                arg = guest_memory.copy_in(vcpu, cls, uop)
-                try:
-                    item(vcpu, arg)
-                    arg.status = GntStatus.GNTST_okay
-                except GrantError as error:
-                    arg.status = error.status
-                if whole:
-                    guest_memory.write(vcpu, uop, bytes(arg))
-                else:
-                    guest_memory.write(vcpu, uop + status_at, bytes(arg)[status_at : status_at + 2])
-                uop += size
-            if count > ITEMS_AT_ONCE:
-                raise Continuation(command, uop, count - ITEMS_AT_ONCE)
-            return 0
-
-        return item
-
-    return register
 
 
 def _one(command: GrantTableOp, cls: type[T]) -> Callable[[Item[T]], Item[T]]:
@@ -143,82 +111,25 @@ def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
     _tell_frames(vcpu, table.status_frames[: arg.nr_frames], arg.frame_list, 8)
 
 
-@_each(GrantTableOp.GNTTABOP_map_grant_ref, abi.gnttab_map_grant_ref, whole=True)
-def map_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_map_grant_ref) -> None:
-    """Maps a frame that another domain has granted."""
-    arg.handle = UNMAPPED
-    vcpu.domain.maptrack.map(vcpu.hw, arg)
+def _in_machine(command: GrantTableOp) -> None:
+    """Registers a command that takes an array, each element with a status of its own: the machine does it."""
+
+    @grant_table_op.sub(command)
+    def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
+        later = vcpu.hw.grant_table_op(command, uop, count)
+        if later is not None:
+            raise Continuation(command, *later)
+        return 0
 
 
-@_each(GrantTableOp.GNTTABOP_unmap_grant_ref, abi.gnttab_unmap_grant_ref)
-def unmap_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_unmap_grant_ref) -> None:
-    """Ends such a mapping."""
-    vcpu.domain.maptrack.unmap(vcpu.hw, arg.handle, host_addr=arg.host_addr, dev_bus_addr=arg.dev_bus_addr)
-
-
-@_each(GrantTableOp.GNTTABOP_unmap_and_replace, abi.gnttab_unmap_and_replace)
-def unmap_and_replace(vcpu: "Vcpu", arg: abi.gnttab_unmap_and_replace) -> None:
-    """Ends such a mapping and moves another one there."""
-    vcpu.domain.maptrack.unmap(vcpu.hw, arg.handle, host_addr=arg.host_addr, replace=arg.new_addr or None)
-
-
-@_each(GrantTableOp.GNTTABOP_swap_grant_ref, abi.gnttab_swap_grant_ref)
-def swap_grant_ref(vcpu: "Vcpu", arg: abi.gnttab_swap_grant_ref) -> None:
-    """Exchanges two entries."""
-    vcpu.domain.grants.swap(arg.ref_a, arg.ref_b)
-
-
-class _End:
-    """One end of a copy, held for its duration."""
-
-    def __init__(self, vcpu: "Vcpu", ptr: abi.gnttab_copy_ptr, *, is_gref: bool, writable: bool) -> None:
-        self._is_gref = is_gref
-        self._writable = writable
-        self._domid = vcpu.domain.domid
-        self.ptr = ptr
-        self.domain = vcpu.domain.domids.end_of_copy(ptr.domid, ptr.u.ref if is_gref else None)
-        self.mfn = self.start = 0
-        self.length = PAGE_SIZE
-
-    def acquire(self) -> None:
-        if not self._is_gref:
-            take_frame(self.domain, self.ptr.u.gmfn, writable=self._writable)
-            self.mfn = self.ptr.u.gmfn
-            return
-        active = self.domain.grants.acquire(self.ptr.u.ref, self._domid, writable=self._writable, copy=True)
-        self.mfn, self.start, self.length = active.mfn, active.start, active.length
-
-    def check(self, length: int) -> None:
-        if not self.start <= self.ptr.offset <= self.ptr.offset + length <= self.start + self.length:
-            raise GrantError(GntStatus.GNTST_general_error)
-
-    def release(self) -> None:
-        if self._is_gref:
-            self.domain.grants.release(self.ptr.u.ref, writable=self._writable)
-        else:
-            self.domain.hw.put_ref(self.mfn, writable=self._writable)
-
-
-@_each(GrantTableOp.GNTTABOP_copy, abi.gnttab_copy)
-def copy(vcpu: "Vcpu", arg: abi.gnttab_copy) -> None:
-    """Copies within a page between frames, own or granted."""
-    source = _End(vcpu, arg.source, is_gref=bool(arg.flags & GntCopy.GNTCOPY_source_gref), writable=False)
-    dest = _End(vcpu, arg.dest, is_gref=bool(arg.flags & GntCopy.GNTCOPY_dest_gref), writable=True)
-    source.acquire()
-    try:
-        dest.acquire()
-        try:
-            if arg.source.offset + arg.len > PAGE_SIZE or arg.dest.offset + arg.len > PAGE_SIZE:
-                raise GrantError(GntStatus.GNTST_bad_copy_arg)
-            source.check(arg.len)
-            dest.check(arg.len)
-            machine = vcpu.domain.host.machine
-            data = machine.read(source.mfn * PAGE_SIZE + arg.source.offset, arg.len)
-            machine.write(dest.mfn * PAGE_SIZE + arg.dest.offset, data)
-        finally:
-            dest.release()
-    finally:
-        source.release()
+for _command in (
+    GrantTableOp.GNTTABOP_map_grant_ref,
+    GrantTableOp.GNTTABOP_unmap_grant_ref,
+    GrantTableOp.GNTTABOP_unmap_and_replace,
+    GrantTableOp.GNTTABOP_swap_grant_ref,
+    GrantTableOp.GNTTABOP_copy,
+):
+    _in_machine(_command)
 
 
 @grant_table_op.sub(GrantTableOp.GNTTABOP_get_version)
@@ -265,8 +176,7 @@ def _cache_flush(vcpu: "Vcpu", arg: abi.gnttab_cache_flush) -> int:
     owner = host.machine.frame_info(mfn).owner
     if owner is None:
         return -Errno.EPERM
-    mapped = any(m.mfn == mfn and m.owner.domid == owner for m in vcpu.domain.maptrack.mappings.values())
-    if owner != vcpu.domain.domid and not mapped:
+    if owner != vcpu.domain.domid and not vcpu.domain.grants.hw.maps(mfn, owner):
         return -Errno.EINVAL
     return -Errno.EOPNOTSUPP
 

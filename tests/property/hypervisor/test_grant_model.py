@@ -2,17 +2,18 @@
 """Grants of three domains, both versions: whatever they write, map, copy and destroy, nobody gets more than was granted
 and the books are right."""
 
+import itertools
 import os
 import struct
 from typing import Any
 
-import fakes
+import real_host
+from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from domzero.abi import grant_table as abi
-from domzero.abi.grant_table import GntMap, Gtf
+from domzero.abi.grant_table import GntCopy, GntMap, GrantTableOp, Gtf
 from domzero.hypervisor.errors import GrantError, XenError
 from domzero.hypervisor.grant import map_backend, unmap_backend
 
@@ -21,6 +22,8 @@ REFS = st.sampled_from([1, 8, 9, 255, 256])
 STARTS = st.sampled_from([0, 100, 0xFFFF])
 FLAGS = st.sampled_from([0, 1, 1, 1, 2, 3, 5, 0x101])
 MAPS = st.sampled_from([1, 2, 3, 2 | 4, 3 | 4])
+PAGE = real_host.PAGE
+OWN = b"the own page" * 20
 EXAMPLES = int(os.environ.get("DOMZERO_MODEL_EXAMPLES", "0"))
 
 
@@ -33,22 +36,25 @@ class GrantMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = fakes.make_host(1024)
+        self.host = real_host.make_host(1)
         self.host.lock.acquire()
+        self.addresses = itertools.count()
         self.domains: list[Any] = [None] * 3
         self.mfns: list[list[int]] = [[]] * 3
         for d in range(3):
             self.make(d)
 
     def make(self, d: int) -> None:
-        self.domains[d] = fakes.make_domain(self.host, domid=d + 1)
+        self.domains[d] = real_host.make_domain(self.host, domid=d + 1)
         self.mfns[d] = self.domains[d].hw.alloc(3)
-        self.domains[d].hw.page_tables.add(self.mfns[d][2])
+        for mfn in self.mfns[d][:2]:
+            self.host.machine.write(mfn * PAGE, mfn.to_bytes(8, "little") * (PAGE // 8))
+        self.domains[d].vcpus[0].hw.pin_l1(self.mfns[d][2])
 
     def teardown(self) -> None:
         for domain in self.domains:
             self.host.destroy_domain(domain)
-            assert domain.hw.refs == {}
+            assert domain.hw.outside_refs() == []
         self.host.close()
         self.host.lock.release()
 
@@ -68,7 +74,7 @@ class GrantMachine(RuleBasedStateMachine):
                 entry = struct.pack("<HHHHIxxxx", flags, to + 1, frame // 3 + 1, 0, 8 + frame % 3)
             else:
                 entry = struct.pack("<HHHHQ", flags, to + 1, start, 200, mfn)
-        self.host.machine.write(table._entry_maddr(ref), entry)
+        self.host.machine.write(table.hw.entry_maddr(ref), entry)
 
     @rule(d=DOMAINS, version=st.integers(1, 2))
     def set_version(self, d: int, version: int) -> None:
@@ -111,27 +117,33 @@ class GrantMachine(RuleBasedStateMachine):
     def map(self, d: int, owner: int, ref: int, flags: int) -> Any:
         domain = self.domains[d]
         allowed = self.permitted(owner, ref, d, writable=not flags & GntMap.GNTMAP_readonly)
-        arg = abi.gnttab_map_grant_ref(0x5000, flags, ref, owner + 1)
-        try:
-            domain.maptrack.map(domain.vcpus[0].hw, arg)
-        except GrantError:
+        address = (1 + next(self.addresses) % 500) * PAGE
+        vcpu = domain.vcpus[0]
+        if vcpu.hw.entry(address):
+            return multiple()
+        arg = map_ref(vcpu, owner + 1, ref, flags, address)
+        if arg.status:
             return multiple()
         mfn = arg.dev_bus_addr >> 12
         assert mfn in allowed
         assert mfn in self.mfns[owner]
-        return domain, arg.handle, arg.dev_bus_addr
+        if flags & GntMap.GNTMAP_host_map:
+            assert vcpu.hw.entry(address) >> 12 == mfn
+        return domain, arg.handle, address, arg.dev_bus_addr
 
     @rule(item=consumes(handles), half=st.booleans())
     def unmap(self, item: Any, half: bool) -> None:
-        domain, handle, bus = item
+        domain, handle, address, bus = item
         if domain not in self.domains:
             return
+        vcpu = domain.vcpus[0]
         if half:
-            domain.maptrack.unmap(domain.vcpus[0].hw, handle, host_addr=0x5000)
-            if handle not in domain.maptrack.mappings:
+            assert unmap_ref(vcpu, handle, address) == 0
+            if handle not in domain.grants.mappings:
                 return
-        domain.maptrack.unmap(domain.vcpus[0].hw, handle, host_addr=0x5000, dev_bus_addr=bus)
-        assert handle not in domain.maptrack.mappings
+        assert unmap_ref(vcpu, handle, address, bus) == 0
+        assert handle not in domain.grants.mappings
+        assert vcpu.hw.entry(address) == 0
 
     @rule(target=backends, owner=DOMAINS, ref=REFS, writable=st.booleans(), d=DOMAINS)
     def map_backend(self, owner: int, ref: int, writable: bool, d: int) -> Any:
@@ -147,21 +159,28 @@ class GrantMachine(RuleBasedStateMachine):
 
     @rule(d=DOMAINS, owner=DOMAINS, ref=REFS, writable=st.booleans())
     def copy(self, d: int, owner: int, ref: int, writable: bool) -> None:
+        """One page of the domain is the other end: what is read says which frame it comes from."""
         allowed = self.permitted(owner, ref, d, writable=writable)
-        grants = self.domains[owner].grants
-        try:
-            active = grants.acquire(ref, d + 1, writable=writable, copy=True)
-        except GrantError:
-            return
-        assert active.mfn in allowed
-        assert not (writable and active.mfn in (mfns[2] for mfns in self.mfns))
-        try:
-            grants.acquire(ref, d + 1, writable=not writable, copy=True)
-        except GrantError:
-            pass
+        vcpu = self.domains[d].vcpus[0]
+        own = vcpu.hw.place(OWN)
+        end = ((own - vcpu.hw.va_base) // PAGE, SELF, 104)
+        granted, flag = (ref, owner + 1, 104), GntCopy.GNTCOPY_source_gref
+        arg = copy_arg(granted, end, 8, flag)
+        if writable:
+            arg = copy_arg(end, granted, 8, GntCopy.GNTCOPY_dest_gref)
+        before = {mfn: self.host.machine.read(mfn * PAGE + 104, 8) for mfn in allowed}
+        _, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_copy, arg)
+        tables = {mfns[2] for mfns in self.mfns}
+        if result.status or writable:
+            assert vcpu.hw.peek(own + 104, 8) == OWN[104:112]
         else:
-            grants.release(ref, writable=not writable)
-        grants.release(ref, writable=writable)
+            assert vcpu.hw.peek(own + 104, 8) in before.values()
+        changed = {mfn for mfn in allowed if self.host.machine.read(mfn * PAGE + 104, 8) != before[mfn]}
+        assert len(changed) <= (writable and not result.status)
+        assert not changed & tables
+        for mfn in changed:
+            self.host.machine.write(mfn * PAGE + 104, before[mfn])
+        vcpu.hw.unplace(own)
 
     @rule(d=DOMAINS)
     def destroy_and_make_another(self, d: int) -> None:
@@ -177,7 +196,7 @@ class GrantMachine(RuleBasedStateMachine):
         for domain in self.domains:
             for ref in (1, 8, 9, 255, 256):
                 if ref < domain.grants.entries and ref not in domain.grants.active and domain.grants.version == 2:
-                    at = domain.grants._status_maddr(ref)
+                    at = domain.grants.hw.status_maddr(ref)
                     assert self.host.shared.u16(at) & (Gtf.GTF_reading | Gtf.GTF_writing) == 0
 
 

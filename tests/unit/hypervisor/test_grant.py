@@ -5,8 +5,9 @@ import struct
 from typing import Any
 
 import pytest
-from fakes import hypercall, make_domain, refusal
+from fakes import hypercall
 from grant_calls import SELF, copy_arg, gnttab, map_ref, unmap_ref
+from real_host import make_domain
 
 from domzero.abi import grant_table as abi
 from domzero.abi.errno import Errno
@@ -18,7 +19,7 @@ from domzero.hypervisor.grant import map_backend, unmap_backend
 
 
 def grant(domain: Any, ref: int, domid: int, mfn: int, flags: int = Gtf.GTF_permit_access) -> None:
-    at = domain.grants._entry_maddr(ref)
+    at = domain.grants.hw.entry_maddr(ref)
     domain.host.machine.write(at, struct.pack("<HHI", flags, domid, mfn))
 
 
@@ -81,6 +82,24 @@ def test_counts_that_are_negative_or_reach_too_far_are_refused(vcpu: Any) -> Non
         assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, command, 0x1000, (1 << 31) - 1) == -Errno.EFAULT
 
 
+def test_no_bad_pointer_gets_past_an_array_of_grants(host: Any, vcpu: Any) -> None:
+    narrow = make_domain(host, is_32bit=True).vcpus[0]
+    for command in (0, 1, 5, 7, 11):
+        for va in (1, 0x1000, 0x7FFFFFFFFFFF, 0x800000000000, 0xFFFF800000000000, 2**64 - 1):
+            assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, command, va, 3) == -Errno.EFAULT
+            rc = hypercall(narrow, Hypercall.HYPERVISOR_grant_table_op, command, va & 0xFFFFFFFF, 3)
+            assert rc == -Errno.EFAULT
+    assert host.audit() == []
+
+
+def test_an_array_that_ends_where_memory_does_is_done_up_to_there(vcpu: Any) -> None:
+    good = bytes(copy_arg((1 << 40, SELF, 0), (0, SELF, 0), 4, 0))
+    end = vcpu.hw.place(good * 2, 4096 - 2 * len(good))
+    assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, 5, end, 3) == -Errno.EFAULT
+    statuses = [vcpu.hw.peek(end + n * len(good) + 36, 2) for n in range(2)]
+    assert statuses == [int(GntStatus.GNTST_bad_page).to_bytes(2, "little", signed=True)] * 2
+
+
 def test_a_backend_writes_into_the_granted_frame_and_the_entry_shows_it(domain: Any, mfn: int) -> None:
     grant(domain, 9, 0, mfn)
     view = map_backend(domain, 9, writable=True)
@@ -89,7 +108,7 @@ def test_a_backend_writes_into_the_granted_frame_and_the_entry_shows_it(domain: 
     assert flags_of(domain, 9) == Gtf.GTF_permit_access | Gtf.GTF_reading | Gtf.GTF_writing
     unmap_backend(domain, 9, writable=True)
     assert flags_of(domain, 9) == Gtf.GTF_permit_access
-    assert domain.hw.refs == {}
+    assert domain.hw.outside_refs() == []
 
 
 def test_a_read_only_grant_gives_a_read_only_view(domain: Any, mfn: int) -> None:
@@ -121,7 +140,7 @@ def test_a_reference_beyond_the_table_is_a_bad_one(domain: Any, ref: int) -> Non
 
 
 def test_frames_that_are_not_the_guests_cannot_be_granted(domain: Any) -> None:
-    grant(domain, 9, 0, domain.shared_info_mfn)
+    grant(domain, 9, 0, make_domain(domain.host).hw.alloc(1)[0])
     with pytest.raises(GrantError) as error:
         map_backend(domain, 9, writable=True)
     assert error.value.status is GntStatus.GNTST_bad_page
@@ -137,7 +156,7 @@ def test_changing_an_entry_that_is_mapped_changes_nothing(domain: Any, mfn: int)
     assert bytes(second[:4]) == b"same"
     unmap_backend(domain, 9, writable=False)
     unmap_backend(domain, 9, writable=True)
-    assert domain.hw.refs == {}
+    assert domain.hw.outside_refs() == []
 
 
 def test_flags_stay_while_somebody_else_still_uses_the_grant(domain: Any, mfn: int) -> None:
@@ -158,7 +177,7 @@ def test_copy_moves_bytes_between_own_and_granted_frames(host: Any, domain: Any,
     assert (rc, result.status) == (0, 0)
     assert host.machine.read(theirs * 4096 + 100, 8) == b"payload!"
     assert flags_of(other, 20) == Gtf.GTF_permit_access
-    assert other.hw.refs == domain.hw.refs == {}
+    assert other.hw.outside_refs() == domain.hw.outside_refs() == []
 
 
 @pytest.mark.parametrize(
@@ -184,7 +203,7 @@ def test_copies_that_are_not_allowed_say_why(
     source, dest = ((mfn if end[0] == -1 else end[0], *end[1:]) for end in (source, dest))
     rc, [result] = gnttab(vcpu, GrantTableOp.GNTTABOP_copy, copy_arg(source, dest, length, flags))
     assert (rc, result.status) == (0, status)
-    assert domain.hw.refs == {}
+    assert domain.hw.outside_refs() == []
 
 
 def test_every_element_of_a_batch_has_its_own_status(vcpu: Any, mfn: int) -> None:
@@ -218,11 +237,11 @@ def test_a_guest_maps_and_unmaps_what_another_has_granted(granter: Any, vcpu: An
     frame = granter.grants.entry(20).frame
     result = map_ref(vcpu, granter.domid, 20)
     assert (result.status, result.dev_bus_addr) == (0, frame << 12)
-    assert ("grant_map", 0x5000, frame, granter.domid, 0x66) in vcpu.hw.calls
+    assert vcpu.hw.entry(0x5000) == frame << 12 | 0x67
     assert flags_of(granter, 20) & (Gtf.GTF_reading | Gtf.GTF_writing) == Gtf.GTF_reading | Gtf.GTF_writing
     assert unmap_ref(vcpu, result.handle) == 0
     assert flags_of(granter, 20) == Gtf.GTF_permit_access
-    assert granter.hw.refs == {}
+    assert granter.hw.outside_refs() == []
     assert unmap_ref(vcpu, result.handle) == GntStatus.GNTST_bad_handle
 
 
@@ -237,7 +256,7 @@ def test_the_table_and_the_mappings_of_a_domain_end_at_its_limits(host: Any, gra
 def test_a_read_only_grant_is_mapped_only_read_only(granter: Any, vcpu: Any) -> None:
     assert map_ref(vcpu, granter.domid, 21).status == GntStatus.GNTST_general_error
     assert map_ref(vcpu, granter.domid, 21, 2 | 4).status == 0
-    assert vcpu.hw.calls[-1][-1] == 0x64
+    assert vcpu.hw.entry(0x5000) & 0xFFF == 0x65
 
 
 def test_a_mapping_for_processor_and_device_ends_with_both(granter: Any, vcpu: Any) -> None:
@@ -266,32 +285,31 @@ def test_mappings_that_are_not_allowed_say_why(
 ) -> None:
     result = map_ref(vcpu, dom, ref, flags)
     assert (result.status, result.handle) == (status, 0xFFFFFFFF)
-    assert granter.hw.refs == {}
+    assert granter.hw.outside_refs() == []
 
 
 def test_a_mapping_that_the_machine_refuses_leaves_nothing_behind(granter: Any, vcpu: Any) -> None:
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise refusal()
-
-    vcpu.hw.grant_map = refuse
-    assert map_ref(vcpu, granter.domid, 20).status == GntStatus.GNTST_general_error
+    nowhere = 1 << 40
+    assert map_ref(vcpu, granter.domid, 20, address=nowhere).status == GntStatus.GNTST_general_error
     assert flags_of(granter, 20) == Gtf.GTF_permit_access
-    assert vcpu.domain.maptrack.mappings == {}
+    assert vcpu.domain.grants.mappings == {}
 
 
 def test_a_destroyed_domain_ends_its_mappings_of_others(host: Any, granter: Any, domain: Any, vcpu: Any) -> None:
     map_ref(vcpu, granter.domid, 20)
     host.destroy_domain(domain)
     assert flags_of(granter, 20) == Gtf.GTF_permit_access
-    assert granter.hw.refs == {}
+    assert granter.hw.outside_refs() == []
 
 
-def test_unmap_and_replace_gives_the_other_address_to_the_machine(granter: Any, vcpu: Any) -> None:
+def test_unmap_and_replace_moves_the_entry_of_the_other_address(granter: Any, vcpu: Any, mfn: int) -> None:
     result = map_ref(vcpu, granter.domid, 20)
+    vcpu.hw.map(0x6000, mfn)
     arg = abi.gnttab_unmap_and_replace(0x5000, 0x6000, result.handle)
     _, [replaced] = gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_and_replace, arg)
     assert replaced.status == 0
-    assert vcpu.domain.maptrack.mappings == {}
+    assert (vcpu.hw.entry(0x5000) >> 12, vcpu.hw.entry(0x6000)) == (mfn, 0)
+    assert vcpu.domain.grants.mappings == {}
 
 
 def test_transfers_are_refused(vcpu: Any) -> None:
@@ -325,7 +343,7 @@ def test_a_second_writer_and_reader_of_a_grant_need_no_new_permission(domain: An
     map_backend(domain, 9, writable=False)
     for writable in (True, True, False):
         unmap_backend(domain, 9, writable=writable)
-    assert domain.hw.refs == {}
+    assert domain.hw.outside_refs() == []
 
 
 def test_a_first_writer_beside_readers_still_needs_a_grant_that_is_not_read_only(domain: Any, mfn: int) -> None:
@@ -335,39 +353,24 @@ def test_a_first_writer_beside_readers_still_needs_a_grant_that_is_not_read_only
     with pytest.raises(GrantError):
         map_backend(domain, 9, writable=True)
     assert flags_of(domain, 9) == Gtf.GTF_permit_access | Gtf.GTF_readonly | Gtf.GTF_reading
-    assert domain.hw.refs == {(mfn, False): 1}
+    assert domain.hw.outside_refs() == [(mfn, 1, 0)]
 
 
 def test_a_page_table_can_be_granted_for_reading_only(domain: Any, mfn: int) -> None:
-    domain.hw.page_tables.add(mfn)
+    domain.vcpus[0].hw.pin_l1(mfn)
     grant(domain, 9, 0, mfn)
     with pytest.raises(GrantError) as error:
         map_backend(domain, 9, writable=True)
     assert error.value.status is GntStatus.GNTST_general_error
-    assert domain.hw.refs == {}
+    assert domain.hw.outside_refs() == []
     assert map_backend(domain, 9, writable=False).readonly
-
-
-def test_an_entry_that_changes_under_every_try_is_given_up(host: Any, domain: Any, mfn: int) -> None:
-    grant(domain, 9, 0, mfn)
-    host.shared.compare_exchange_u32 = lambda _maddr, old, _new: old ^ 1
-    with pytest.raises(GrantError) as error:
-        map_backend(domain, 9, writable=True)
-    assert error.value.status is GntStatus.GNTST_general_error
 
 
 def test_unmap_and_replace_without_a_new_address_only_unmaps(granter: Any, vcpu: Any) -> None:
     result = map_ref(vcpu, granter.domid, 20)
-    seen: list[int | None] = []
-
-    def grant_unmap(*_args: Any, **kwargs: Any) -> int:
-        seen.append(kwargs["replace"])
-        return 0
-
-    vcpu.hw.grant_unmap = grant_unmap
     arg = abi.gnttab_unmap_and_replace(0x5000, 0, result.handle)
     assert gnttab(vcpu, GrantTableOp.GNTTABOP_unmap_and_replace, arg)[1][0].status == 0
-    assert seen == [None]
+    assert vcpu.hw.entry(0x5000) == 0
 
 
 @pytest.mark.parametrize(("flags", "bits"), [(2, 0x62), (2 | 8, 0x66), (2 | 4 | 7 << 16, 0xE60), (2 | 8 << 16, 0x62)])
@@ -381,12 +384,12 @@ def test_a_32_bit_kernels_mapping_is_a_supervisors_unless_it_is_for_applications
     layout = abi.gnttab_map_grant_ref.compat
     va = vcpu.hw.place(bytes(layout(0x5000, flags, 20, owner.domid)))
     assert hypercall(vcpu, Hypercall.HYPERVISOR_grant_table_op, 0, va, 1) == 0
-    assert vcpu.hw.calls[-1] == ("grant_map", 0x5000, frame, owner.domid, bits)
+    assert vcpu.hw.entry(0x5000) == frame << 12 | bits | 1
 
 
 def test_the_guests_own_bits_of_the_entry_come_from_the_flags(granter: Any, vcpu: Any) -> None:
     map_ref(vcpu, granter.domid, 20, 2 | 0x3FFF << 16)
-    assert vcpu.hw.calls[-1][-1] == 0x66 | 0xE00 | 0x7FF << 52
+    assert vcpu.hw.entry(0x5000) & ~(0xFFFFFFFFFF << 12) == 0x67 | 0xE00 | 0x7FF << 52
 
 
 def test_reserved_entries_can_be_filled_before_the_guest_runs(domain: Any, mfn: int) -> None:

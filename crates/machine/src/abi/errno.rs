@@ -14,13 +14,14 @@ pub enum Errno {
     EBUSY = 16,
     ENODEV = 19,
     EINVAL = 22,
+    ERANGE = 34,
     ENOSYS = 38,
     EOPNOTSUPP = 95,
 }
 
 impl Errno {
     /// Every number that the machine gives.
-    pub const ALL: [Errno; 11] = [
+    pub const ALL: [Errno; 12] = [
         Errno::EPERM,
         Errno::ENOENT,
         Errno::ESRCH,
@@ -30,6 +31,7 @@ impl Errno {
         Errno::EBUSY,
         Errno::ENODEV,
         Errno::EINVAL,
+        Errno::ERANGE,
         Errno::ENOSYS,
         Errno::EOPNOTSUPP,
     ];

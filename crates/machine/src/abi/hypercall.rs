@@ -7,6 +7,7 @@ pub mod nr {
     pub const STACK_SWITCH: u64 = 3;
     pub const FPU_TASKSWITCH: u64 = 5;
     pub const UPDATE_VA_MAPPING: u64 = 14;
+    pub const GRANT_TABLE_OP: u64 = 20;
     pub const IRET: u64 = 23;
     pub const SET_SEGMENT_BASE: u64 = 25;
     pub const MMUEXT_OP: u64 = 26;

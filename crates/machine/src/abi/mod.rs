@@ -5,6 +5,7 @@
 //! headers (`tests/abi/golden.json`).
 
 pub mod errno;
+pub mod grant;
 pub mod hypercall;
 pub mod layout;
 pub mod pte;

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub const PAGE_SIZE: u64 = 4096;
 pub const PAGE_SHIFT: u32 = 12;
@@ -120,6 +120,34 @@ impl PhysMem {
         self.entry(maddr)
             .map(|e| e.store(value, Ordering::Release))
             .is_some()
+    }
+
+    fn half(&self, maddr: u64) -> Option<&AtomicU32> {
+        let frame = self.frame(Mfn(maddr >> PAGE_SHIFT))?;
+        // SAFETY: as in `entry`, aligned to 4.
+        (maddr & 3 == 0)
+            .then(|| unsafe { &*frame.add((maddr & (PAGE_SIZE - 1)) as usize).cast::<AtomicU32>() })
+    }
+
+    /// Reads an aligned 32-bit word; `None` outside memory.
+    pub fn read_u32(&self, maddr: u64) -> Option<u32> {
+        self.half(maddr).map(|e| e.load(Ordering::Acquire))
+    }
+
+    /// Writes an aligned 32-bit word; false outside memory.
+    pub fn write_u32(&self, maddr: u64, value: u32) -> bool {
+        self.half(maddr)
+            .map(|e| e.store(value, Ordering::Release))
+            .is_some()
+    }
+
+    /// A part of memory as an argument of preadv and pwritev; `None` if any byte lies outside it.
+    pub fn io_vec(&self, maddr: u64, len: usize) -> Option<libc::iovec> {
+        let base = self.range(maddr, len)?;
+        Some(libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        })
     }
 
     /// Compare-and-exchange on an aligned 64-bit word: `Ok(old)` if it was `old`, else `Err(seen)`.

@@ -41,6 +41,15 @@ impl Vcpu {
             }
             return self.after_hypercall();
         }
+        if self.fast_hypercalls && nr == nr::GRANT_TABLE_OP {
+            if let Some(done) = self.grant_hypercall(args) {
+                self.fast_counts[nr as usize] += 1;
+                if let Some(done) = done {
+                    self.hypercall_return(errno::rc(done));
+                }
+                return self.after_hypercall();
+            }
+        }
         if self.fast_hypercalls {
             if let Some(done) = self.fast_hypercall(nr, args) {
                 self.fast_counts[(nr & 63) as usize] += 1;

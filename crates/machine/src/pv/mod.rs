@@ -7,6 +7,7 @@ mod bounce;
 mod debugreg;
 mod exit;
 mod gate;
+pub mod gnttab;
 mod guest_copy;
 pub use guest_copy::Efault;
 mod hypercall;
@@ -31,6 +32,7 @@ use crate::abi::x86::{cr4, seg};
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
 use crate::frames::Domain;
+use crate::grants::DomainGrants;
 use crate::mem::Mfn;
 use crate::shared::{attention, VcpuShared};
 use std::sync::atomic::Ordering;
@@ -149,6 +151,8 @@ pub struct Vcpu {
     nmi_pending: bool,
     nmi_masked: bool,
     instructions: u64,
+    /// The grants of the domain, once it has some.
+    grants: Option<DomainGrants>,
     /// How often each hypercall was answered without an exit.
     pub fast_counts: [u64; 64],
 }
@@ -197,6 +201,7 @@ impl Vcpu {
             nmi_pending: false,
             nmi_masked: false,
             instructions: 0,
+            grants: None,
             fast_counts: [0; 64],
         }
     }
@@ -305,6 +310,11 @@ impl Vcpu {
             self.watched[usize::from(v >> 6)] |= 1 << (v & 63);
         }
         self.seen = None;
+    }
+
+    /// The grants that this vCPU's grant_table_op is about.
+    pub fn set_grants(&mut self, grants: DomainGrants) {
+        self.grants = Some(grants);
     }
 
     pub fn set_ts(&mut self, ts: bool) {
