@@ -94,6 +94,7 @@ class Store:
         """Which domain has the rights of which other one, beside its own (SET_TARGET)."""
         self._lock = threading.RLock()
         self._depth = 0
+        self._settling = False
         self._outbox: dict[Callable[[], None], None] = {}
         for path in ("/tool", "/local", "/local/domain", "/vm"):
             self.mkdir(path)
@@ -174,6 +175,20 @@ class Store:
             change = operation(self._tree)
             if change is not None:
                 self._watches.fire(change)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Has the debts of the tree settled, whichever is the tree by then."""
+        if self._tree.debts and not self._settling:
+            self._settling = True
+            self._in_turns(self._settled())
+
+    def _settled(self) -> Generator[None]:
+        while self._tree.debts:
+            self._tree.settle()
+            if self.meter.spent:
+                yield
+        self._settling = False
 
     def begin(self) -> Transaction:
         """Starts a transaction on the tree as it is now."""
@@ -213,6 +228,7 @@ class Store:
         else:
             raise XenstoreError("EAGAIN")
         self._tree = tree
+        self._settle()
         untold = iter(changes.values())
         try:
             yield from self._tell(untold)
@@ -362,6 +378,7 @@ class Store:
             for other in [other for other, target in self.targets.items() if domid in (other, target)]:
                 del self.targets[other]
             self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
+            self._settle()
             if domid in self._tree.named:
                 self._in_turns(self._forget(domid))
 
@@ -375,7 +392,8 @@ class Store:
             if self.meter.spent:
                 yield
             if domid not in self._tree.named:
-                return
+                break
+        self._settle()
 
     def _in_turns(self, work: Generator[None]) -> None:
         if self._schedule is None:
@@ -414,6 +432,10 @@ class Store:
     def check_in_turns(self) -> Generator[None, None, list[str]]:
         """`check` of the tree as it is now, in a `section` of each turn's own."""
         tree = self._tree.snapshot()
+        while tree.debts:
+            tree.settle()
+            if self.meter.spent:
+                yield
         owned: Counter[int] = Counter()
         named: Counter[int] = Counter()
         for node in subtree(tree.root):

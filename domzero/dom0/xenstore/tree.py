@@ -200,6 +200,8 @@ def merge(changes: dict[str, Change], change: Change | None) -> None:
         changes[change.path] = Change(change.path, earlier.old, change.new, earlier.removed or change.removed)
 
 
+SETTLED_AT_ONCE = 256
+"""Removed nodes that are taken out of the books at once; the others of a larger subtree wait (`Tree.debts`)."""
 COPIES_PER_STEP = 64
 """Entries of a directory that are copied in a step."""
 
@@ -218,6 +220,8 @@ class Tree:
         self.meter = meter
         self._counter = counter
         self._version = Version()
+        self.debts: list[Node] = []
+        """Subtrees that were removed, and are counted in `owned` and `named` until they are settled."""
         self.root = root or self._new((Perm(0, Access.NONE),))
         self.state = counter()
         """Changes with every change: two trees with the same one are equal."""
@@ -233,7 +237,8 @@ class Tree:
         self._version = Version()
         other = Tree(self.root, dict(self.owned), dict(self.named), self._counter, self.meter)
         other.state = self.state
-        self.meter.steps += 1 + 2 * len(self.owned) // COPIES_PER_STEP
+        other.debts = self.debts.copy()
+        self.meter.steps += 1 + (2 * len(self.owned) + len(self.debts)) // COPIES_PER_STEP
         return other
 
     def lookup(self, path: str) -> Node | None:
@@ -286,9 +291,10 @@ class Tree:
         perms = nearest.perms
         if not caller.privileged:
             perms = (Perm(caller.domid, perms[0].access), *perms[1:])
-        if max_nodes:
-            count = sum(self.owned.values()) if caller.privileged else self.owned.get(caller.domid, 0)
-            if count + len(missing) > max_nodes:
+        if max_nodes and self._count_of(caller) + len(missing) > max_nodes:
+            while self.debts:
+                self.settle()
+            if self._count_of(caller) + len(missing) > max_nodes:
                 raise XenstoreError("ENOSPC", path)
         if max_depth and len(parts) > max_depth:
             raise XenstoreError("ENOSPC", path)
@@ -299,8 +305,11 @@ class Tree:
         self._link(parts[:depth], missing[0], created)
         return Change(path, None, leaf)
 
+    def _count_of(self, caller: Caller) -> int:
+        return sum(self.owned.values()) if caller.privileged else self.owned.get(caller.domid, 0)
+
     def remove(self, caller: Caller, path: str) -> Change | None:
-        """Removes a node with all below it; None if only its parent exists."""
+        """Removes a node with all below it; None if only its parent exists. There may be `debts` afterwards."""
         parts = split(path)
         if not parts:
             raise XenstoreError("EINVAL", path)
@@ -310,11 +319,20 @@ class Tree:
             if error.name == "ENOENT" and self._descend(parts)[0] == len(parts) - 1:
                 return None
             raise
-        for below in subtree(node):
-            self._uncount(below.perms)
-            self.meter.steps += 1
         self._link(parts[:-1], parts[-1], None)
+        self.debts.append(node)
+        self.settle()
         return Change(path, node, None, removed=True)
+
+    def settle(self) -> None:
+        """Takes some of the removed nodes out of the books."""
+        for _ in range(SETTLED_AT_ONCE):
+            if not self.debts:
+                break
+            node = self.debts.pop()
+            self._uncount(node.perms)
+            self.debts.extend(node.children.values())
+            self.meter.steps += 1 + len(node.children) // COPIES_PER_STEP
 
     def set_perms(self, caller: Caller, path: str, perms: Perms) -> Change:
         """Changes permissions; only Domain 0 may give a node to another domain."""

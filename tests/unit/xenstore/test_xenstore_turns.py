@@ -15,6 +15,7 @@ from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.xenstore import Connection, Op, Quotas, Store, XenstoreError
 from domzero.dom0.xenstore.relay import Frame, RelayServer
 from domzero.dom0.xenstore.store import DOM0, TURN_STEPS
+from domzero.dom0.xenstore.tree import SETTLED_AT_ONCE
 from domzero.dom0.xenstore.watches import Watch
 from domzero.dom0.xenstore.wire import HEADER
 
@@ -261,3 +262,59 @@ def test_an_operation_of_a_commit_that_fails_meanwhile_changes_nothing() -> None
     assert not store.exists("/local/domain/1/a")
     with pytest.raises(XenstoreError):
         store.read("/local/domain/1/a")
+
+
+def test_a_large_removal_is_seen_at_once_and_taken_out_of_the_books_in_turns() -> None:
+    due: list[Callable[[], None]] = []
+    store = Store(schedule=due.append)
+    for n in range(5000):
+        store.write(f"/large/d{n // 100}/n{n}", "v", perms=("n1",))
+    store.meter.start()
+    store.rm("/large")
+    assert store.meter.steps <= TURN_STEPS
+    assert not store.exists("/large") and store.owned_nodes(1) > 4000
+    tx = store.begin()
+    before = store.owned_nodes(1)
+    due.pop(0)()
+    assert store.owned_nodes(1) < before
+    assert (tx.tree.owned[1], tx.tree.debts != []) == (before, True), "a transaction has its own books"
+    count = 0
+    while due:
+        due.pop(0)()
+        assert store.meter.steps <= TURN_STEPS + 2 * SETTLED_AT_ONCE
+        count += 1
+    assert count > 5
+    assert store.owned_nodes(1) == 0
+    assert store.check() == []
+    store.set_value(DOM0, "/other", b"", tx)
+    store.commit(tx)
+    while due:
+        due.pop(0)()
+    assert store.owned_nodes(1) == 0 and store.check() == []
+
+
+def test_a_quota_counts_nothing_that_was_removed() -> None:
+    store = Store(Quotas(nodes=1000), schedule=lambda _turn: None)
+    guest = home(store, 1)
+    for round_ in range(3):
+        for n in range(900):
+            assert guest.write(f"a/n{n}", "v") == b"OK\0", (round_, n)
+        assert guest.call(Op.RM, "a") == b"OK\0"
+    for n in range(998):
+        assert guest.write(f"b/n{n}", "v") == b"OK\0"
+    assert guest.write("c", "v") == "ENOSPC"
+
+
+def test_a_removal_in_a_transaction_is_settled_after_its_commit() -> None:
+    store = Store()
+    for n in range(2000):
+        store.write(f"/large/n{n}", "v", perms=("n1",))
+    for disturbed in (False, True):
+        tx = store.begin()
+        store.remove(DOM0, "/large", tx)
+        store.set_value(DOM0, "/large/again", b"", tx)
+        if disturbed:
+            store.write("/elsewhere", 1)
+        store.commit(tx)
+        assert store.ls("/large") == ["again"]
+        assert store.check() == []
