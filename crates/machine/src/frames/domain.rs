@@ -21,6 +21,8 @@ pub struct Domain {
     pub dying: AtomicBool,
     /// Tables of it wait to be taken down: [`Domain::settle`]. Written with the memory lock held.
     pub(super) owes: AtomicBool,
+    /// Tables validated and taken down so far: what a round of a long operation is measured by.
+    pub(super) work: AtomicU64,
     /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
     /// can do with ports.
     pub pci_config_address: AtomicU32,
@@ -46,6 +48,7 @@ impl Domain {
             pt_generation: AtomicU64::new(0),
             dying: AtomicBool::new(!fresh),
             owes: AtomicBool::new(false),
+            work: AtomicU64::new(0),
             pci_config_address: AtomicU32::new(0),
             rtc_index: AtomicU8::new(0),
             predecessors,

@@ -7,7 +7,7 @@
 use super::domain::Domain;
 use super::flag;
 use super::frame_info::{state, BaseKind, FrameInfo, Ty, NO_OWNER};
-use super::op::{MmError, MmResult, Op, EINVAL};
+use super::op::{MmError, MmResult, Op, BUDGET, EINVAL};
 use super::types::FREES;
 use crate::abi::layout::FIRST_RESERVED_GDT_ENTRY;
 use crate::abi::x86::DESCRIPTORS_PER_FRAME;
@@ -72,6 +72,16 @@ impl Domain {
     /// guest sees the frames free that it has set free.
     pub fn owes(&self) -> bool {
         self.owes.load(Ordering::SeqCst)
+    }
+
+    /// The end of a round that begins now: when `work_done` is as much.
+    pub(crate) fn round_end(&self) -> u64 {
+        self.work_done() + u64::from(HOLDINGS * BUDGET)
+    }
+
+    /// How many tables were validated and taken down so far.
+    pub(crate) fn work_done(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
     }
 
     /// Takes some of them down: `Preempted` when there are more.

@@ -41,6 +41,7 @@ pub struct Op<'a> {
     pub(super) caller: Caller<'a>,
     pub(super) generation: &'a AtomicU64,
     owes: &'a AtomicBool,
+    work: &'a AtomicU64,
     /// The operation loads a base pointer on a vCPU's behalf, not in a call of its own.
     pub(super) base_kind: Option<BaseKind>,
     pub(super) budget: u32,
@@ -57,6 +58,7 @@ impl Domain {
             caller,
             generation: &self.pt_generation,
             owes: &self.owes,
+            work: &self.work,
             base_kind: None,
             budget: BUDGET,
         }
@@ -168,6 +170,11 @@ impl Op<'_> {
         let owes = self.mm.dom(self.domid).is_some_and(DomMm::owes);
         if self.owes.load(Ordering::Relaxed) != owes {
             self.owes.store(owes, Ordering::SeqCst);
+        }
+        // Four frames to free are as much work as a table.
+        let work = BUDGET - self.budget + self.mm.to_free.len() as u32 / 4;
+        if work > 0 {
+            self.work.fetch_add(work.into(), Ordering::Relaxed);
         }
         if self.mm.to_free.is_empty() && self.mm.foreign.is_empty() {
             return;

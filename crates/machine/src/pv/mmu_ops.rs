@@ -43,6 +43,10 @@ pub trait PvCpu {
     fn copy_in(&mut self, va: u64, buf: &mut [u8]) -> bool;
     /// Copies to the guest kernel's address space, after applying pending purges; false where that faults.
     fn copy_out(&mut self, va: u64, buf: &[u8]) -> bool;
+    /// Whether a long operation gives way here: to what the vCPU is wanted for, or because its round is over.
+    fn gives_way(&self) -> bool {
+        self.shared().is_wanted()
+    }
     /// A base pointer has changed; the engine must not use the old one after this. Called with the memory lock held.
     fn load_base(&mut self, kind: BaseKind, mfn: Option<Mfn>);
     fn flush_tlb(&mut self, who: Who);
@@ -164,7 +168,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
     let mut b = Batch::new(c, req_va, count, done_va);
     let mut first = true;
     while b.next < b.count {
-        if !std::mem::take(&mut first) && c.shared().is_wanted() {
+        if !std::mem::take(&mut first) && c.gives_way() {
             b.rc = Err(MmError::Preempted);
             break;
         }
@@ -207,7 +211,7 @@ pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, fo
         drop(op);
         match b.rc {
             // Time to let others have the lock. If nobody waits for this vCPU, go on at once.
-            Err(MmError::Preempted) if !c.shared().is_wanted() => b.rc = Ok(()),
+            Err(MmError::Preempted) if !c.gives_way() => b.rc = Ok(()),
             Err(_) => break,
             Ok(()) => {}
         }
@@ -223,7 +227,7 @@ pub(super) fn settle_tail<C: PvCpu>(c: &mut C, d: &Domain) -> MmResult {
     let me = c.shared().clone();
     loop {
         match d.op(Caller::Vcpu(&me)).tail() {
-            Err(MmError::Preempted) if !me.is_wanted() => continue,
+            Err(MmError::Preempted) if !c.gives_way() => continue,
             r => return r,
         }
     }

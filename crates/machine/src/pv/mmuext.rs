@@ -67,7 +67,7 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
     let mut b = Batch::new(c, op_va, count, done_va);
     let mut first = true;
     while b.next < b.count {
-        if !std::mem::take(&mut first) && c.shared().is_wanted() {
+        if !std::mem::take(&mut first) && c.gives_way() {
             b.rc = Err(MmError::Preempted);
             break;
         }
@@ -79,7 +79,7 @@ pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, fore
         b.rc = loop {
             match one_op(c, &d, op) {
                 // The lock was let go in between: others had their turn. Go on at once if nobody waits for this vCPU.
-                Err(MmError::Preempted) if !c.shared().is_wanted() => continue,
+                Err(MmError::Preempted) if !c.gives_way() => continue,
                 r => break r,
             }
         };

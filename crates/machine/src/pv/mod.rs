@@ -149,6 +149,8 @@ pub struct Vcpu {
     io_bitmap: (u64, u32),
     /// An NMI waits for delivery; and none is delivered until the handler of the last one has done its iret.
     nmi_pending: bool,
+    /// In a part of a page-table hypercall: when it is over (`Domain::work_done`).
+    round_end: Option<u64>,
     nmi_masked: bool,
     instructions: u64,
     /// The grants of the domain, once it has some.
@@ -199,6 +201,7 @@ impl Vcpu {
             seen: None,
             io_bitmap: (0, 0),
             nmi_pending: false,
+            round_end: None,
             nmi_masked: false,
             instructions: 0,
             grants: None,

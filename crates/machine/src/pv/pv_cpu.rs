@@ -36,6 +36,11 @@ impl PvCpu for Vcpu {
         Vcpu::copy_out(self, va, buf).is_ok()
     }
 
+    fn gives_way(&self) -> bool {
+        let over = |end| self.cpu.domain.work_done() >= end;
+        self.round_end.is_some_and(over) || self.cpu.shared.is_wanted()
+    }
+
     fn load_base(&mut self, kind: BaseKind, mfn: Option<Mfn>) {
         Vcpu::load_base(self, kind == BaseKind::Kernel, mfn);
         // A CR3 load flushes everything; the view of the mode that is not running included.
@@ -108,9 +113,11 @@ impl Vcpu {
 
     /// HYPERVISOR_mmu_update, or a bounded part of it: callers hold a lock that others wait for.
     pub fn mmu_update_part(&mut self, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+        self.round_end = Some(self.cpu.domain.round_end());
         let outcome = bounded(req_va, count, mmu_update::SIZE as u64, |va, n| {
             mmu_ops::mmu_update(self, va, n, done_va, foreigndom)
         });
+        self.round_end = None;
         self.cpu.apply_purges();
         outcome
     }
@@ -118,9 +125,11 @@ impl Vcpu {
     /// HYPERVISOR_mmuext_op, or a bounded part of it.
     pub fn mmuext_op_part(&mut self, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
         let size = mmuext_op::size(self.cpu.domain.is_32bit) as u64;
+        self.round_end = Some(self.cpu.domain.round_end());
         let outcome = bounded(op_va, count, size, |va, n| {
             mmuext::mmuext_op(self, va, n, done_va, foreigndom)
         });
+        self.round_end = None;
         self.cpu.apply_purges();
         outcome
     }

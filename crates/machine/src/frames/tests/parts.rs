@@ -307,3 +307,32 @@ fn an_extent_is_looked_for_in_parts_once_around() {
     assert_eq!(m.audit(), Vec::<String>::new());
     assert_eq!(m.free_frames(), 2);
 }
+
+#[test]
+fn a_part_of_mmuext_op_pins_no_more_than_a_round() {
+    let mut f = Forest::new(1400);
+    let mut vcpu = Vcpu::new(&f.g.domain, 0);
+    let page = f.g.one();
+    let base = f.g.tree(&[(0, entry(page, RW))])[0];
+    assert_eq!(vcpu.new_base(true, base), Ok(()));
+    for pin in [true, false] {
+        let cmd = if pin { op::PIN_L4_TABLE } else { op::UNPIN_TABLE };
+        assert_eq!(
+            vcpu.copy_out(
+                0,
+                &[u64::from(cmd).to_le_bytes(), f.l4().0.to_le_bytes(), [0; 8]].concat()
+            ),
+            Ok(())
+        );
+        let (mut va, mut count, mut parts, mut before) = (0, 1, 0, f.tables());
+        while let Outcome::Continue { req_va, count: left } = vcpu.mmuext_op_part(va, count, 0, SELF) {
+            let now = f.tables();
+            assert!(now.abs_diff(before) <= 2 * PART, "{before} to {now} tables");
+            (va, count, parts, before) = (req_va, left, parts + 1, now);
+            f.g.audit();
+        }
+        assert!(parts >= 1400 / PART / 2, "{parts} parts");
+        assert_eq!(f.tables(), if pin { 1400 } else { 0 });
+    }
+    assert_eq!(f.g.pin(1, f.l1s[0]), 0);
+}
