@@ -81,9 +81,29 @@ ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -C "" -f /etc/ssh/ssh_host_ed2
 [Install]
 WantedBy=multi-user.target
 """
+_MODPROBE = """\
+# A PV domain has none of this hardware. What it has use for (loop, dm-mod, AES) is still loaded when somebody uses it:
+# only units and udev, which would load it at each start, are told not to.
+alias net-pf-16-proto-16-family-nl80211 off
+blacklist cfg80211
+blacklist drm
+blacklist efi_pstore
+blacklist pcspkr
+blacklist evdev
+blacklist loop
+blacklist dm_mod
+blacklist aesni_intel
+blacklist ghash_clmulni_intel
+blacklist sha512_ssse3
+blacklist sha256_ssse3
+blacklist sha1_ssse3
+blacklist crct10dif_pclmul
+blacklist crc32_pclmul
+"""
 _UNITS = ("systemd-networkd", "systemd-resolved", "ssh", "ssh-host-keys", "serial-getty@hvc0")
-_NOT_BY_ITSELF = ("apt-daily.timer", "apt-daily-upgrade.timer")
-"""Would take apt's lock, and minutes of processor time, whenever a machine has just been started."""
+_NOT_BY_ITSELF = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap", "getty@tty1")
+"""apt's would take its lock, and minutes of processor time, whenever a machine has just been started; the others have
+nothing to do here: there is no LVM and no tty1."""
 
 _SETUP = """\
 set -eu
@@ -127,6 +147,7 @@ def system_files(first: FirstBoot, root_uuid: str, resolv_conf: str) -> dict[str
         "etc/fstab": File(f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n"),
         "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid)),
         "etc/systemd/network/80-domzero.network": File(_NETWORK),
+        "etc/modprobe.d/domzero.conf": File(_MODPROBE),
         "etc/systemd/system/ssh-host-keys.service": File(_HOST_KEYS),
         "etc/default/locale": File("LANG=C.UTF-8\n"),
         f"{SETUP_DIR}/setup": File(setup_script(first), 0o700),
