@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
+from collections.abc import Callable
+from os import PathLike
 from threading import Condition
 from types import TracebackType
 from typing import ClassVar, Literal, TypeAlias, final
@@ -114,6 +116,65 @@ class BigLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+@final
+class BlockDisk:
+    """What a block device stores its sectors in."""
+
+    @staticmethod
+    def raw(fd: int, writable: bool) -> BlockDisk:
+        """A regular file or a block device. `fd` is open, for writing if `writable`, and is closed with the disk."""
+    @staticmethod
+    def qcow2(path: str | PathLike[str], writable: bool) -> BlockDisk:
+        """A qcow2 image with all its backing files."""
+    @property
+    def sectors(self) -> int:
+        """How many sectors of 512 bytes."""
+    @property
+    def writable(self) -> bool: ...
+    @property
+    def counts(self) -> BlockCounts:
+        """What was done so far."""
+    def flush(self) -> None:
+        """Returns when all that was written is on stable storage."""
+    def close(self) -> None:
+        """Lets go of the file and of its lock, once no ring uses it. What else is asked raises ValueError then."""
+
+@final
+class BlockCounts:
+    """What a disk's rings have done."""
+
+    reads: int
+    writes: int
+    read_bytes: int
+    written_bytes: int
+    flushes: int
+    discards: int
+    errors: int
+    """Requests that were answered with an error."""
+
+@final
+class BlockRing:
+    """A ring of a block front end, served by a thread of its own, or by whoever calls `ring`."""
+
+    def __new__(
+        cls,
+        grants: GrantTable,
+        disk: BlockDisk,
+        ring_refs: list[int],
+        *,
+        is_32bit: bool,
+        persistent: bool,
+        notify: Callable[[], object],
+        broken: Callable[[str], object],
+        thread: str | None,
+    ) -> BlockRing:
+        """Maps the ring. `notify` sends the front end its event; `broken` is told why the ring is served no more.
+        `thread`: its name; None: there is none. MachineError: the pages cannot be mapped, or are no ring."""
+    def ring(self) -> None:
+        """The front end has sent its event, or may have written requests."""
+    def close(self) -> None:
+        """Returns when no request is being done any more. Lets go of the ring's pages."""
 
 @final
 class Machine:

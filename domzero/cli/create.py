@@ -12,6 +12,7 @@ from pathlib import Path
 from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import to_json
 from domzero.errors import ConfigError
@@ -44,6 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--cmdline", metavar="TEXT", help="kernel command line")
     what.add_argument("--memory", metavar="MiB", type=int, help="memory in MiB (default: 256)")
     what.add_argument("--vcpus", metavar="N", type=int, help="virtual CPUs (default: 1)")
+    what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
     how = parser.add_argument_group("how")
@@ -99,8 +101,8 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     settings: xlcfg.Settings = {}
     if path is not None:
         settings = xlcfg.parse(xlcfg.read_text(path), path)
-    elif not words and args.kernel is None and args.image is None:
-        raise ConfigError("nothing to create: give a configuration file, --kernel FILE or --image NAME")
+    elif not words and args.kernel is None and args.image is None and not args.disk:
+        raise ConfigError("nothing to create: give a configuration file, --kernel FILE, --image NAME or --disk SPEC")
     settings = xlcfg.parse_words(words, settings)
     if args.image is not None:
         from domzero.dom0.images.lookup import start_of
@@ -116,6 +118,11 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
+    if args.disk:
+        before = settings.get("disk")
+        settings["disk"] = xlcfg.Setting(
+            [*(before.value if before and isinstance(before.value, list) else []), *args.disk], ""
+        )
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)
@@ -124,6 +131,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     config.kernel = str(Path(config.kernel).absolute())
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
+    config.disks = [spec.text(str(Path(spec.target).absolute())) for spec in config.disk_specs]
     return config, parsed.warnings
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from domzero.cli.status import ExitStatus
+from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.names import shown
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
@@ -73,7 +74,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--memory", metavar="MiB", type=int, help=f"memory in MiB (default: {MEMORY_MIB}; disk images: 512)"
     )
     what.add_argument("--vcpus", metavar="N", type=int, default=1, help="virtual CPUs (default: %(default)s)")
-    what.add_argument("--disk", metavar="SPEC", action="append", default=[], help="a block device (not yet)")
+    what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help="a network interface (not yet)")
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
     how = parser.add_argument_group("how it runs")
@@ -131,8 +132,12 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         memory_mib = image.memory_mib if memory_mib is None else memory_mib
         disks = [*image.disks, *disks]
         name = name or (args.image if image.disks else "")
+    if kernel is None and not disks:
+        raise ConfigError("nothing to run: give --kernel FILE, --image NAME or --disk SPEC")
     if kernel is None:
-        raise ConfigError("nothing to run: give --kernel FILE or --image NAME")
+        from domzero.dom0.images.grub import fetch_pvgrub
+
+        kernel = str(fetch_pvgrub(lambda text: print(f"domzero: {text}", file=sys.stderr)))
     if args.timeout is not None and not 0 < args.timeout < 1e9:
         raise ConfigError("must be more than 0 seconds", key="timeout")
     config = DomainConfig(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.errors import ConfigError, ConfigErrors
 
@@ -36,10 +37,11 @@ class Action(str, Enum):
 class DomainConfig:
     """A domain to be created.
 
-    :param kernel: path of a PV kernel (bzImage or ELF, possibly compressed).
+    :param kernel: path of a PV kernel (bzImage or ELF, possibly compressed); without one, and with disks, it is GRUB's.
     :param ramdisk: path of an initramfs, or None.
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
+    :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
@@ -74,8 +76,17 @@ class DomainConfig:
         """Memory that the domain may grow to (xenstore's memory/static-max), in MiB."""
         return self.memory_mib if self.maxmem_mib is None else self.maxmem_mib
 
+    @property
+    def disk_specs(self) -> list[DiskSpec]:
+        """The disks, understood; those that cannot be are left out."""
+        return [found for found in parse_disks(self.disks) if isinstance(found, DiskSpec)]
+
     def check(self) -> None:
         """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
+        if not self.kernel and self.disks:
+            from domzero.dom0.images.grub import find_pvgrub  # only who starts from a disk needs it
+
+            self.kernel = str(find_pvgrub() or "")
         if not self.name:
             name = Path(self.kernel).name[:NAME_MAX]
             self.name = name if name_fault(name) is None else "domain"
@@ -83,7 +94,10 @@ class DomainConfig:
             raise ConfigErrors(errors)
 
     def _errors(self) -> Iterator[ConfigError]:
-        if not self.kernel:
+        if not self.kernel and self.disks:
+            what = "no kernel is given, and GRUB's PV kernel, which would start one from a disk, is not here"
+            yield ConfigError(what, key="kernel", hint="apt-get install grub-xen-host, or give a kernel")
+        elif not self.kernel:
             yield ConfigError("no kernel given", key="kernel")
         for key, path in (("kernel", self.kernel), ("ramdisk", self.ramdisk or "")):
             if not is_text(path):
@@ -117,7 +131,6 @@ class DomainConfig:
             )
         elif self.engine not in ("auto", "interpreter"):
             yield ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
-        if self.disks:
-            yield ConfigError("block devices are not here yet", key="disk")
+        yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))
         if self.vifs:
             yield ConfigError("network interfaces are not here yet", key="vif")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from domzero import _machine
 from domzero.abi.xen import PAGE_SHIFT
@@ -18,8 +18,11 @@ from domzero.builder.domain import build_domain
 from domzero.builder.files import FILE_MAX, read_file
 from domzero.builder.image import KernelImage, load_kernel
 from domzero.builder.layout import Layout, plan
+from domzero.dom0.backends.block import open_disk
+from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.xenstore import RingBackend
@@ -44,6 +47,7 @@ class Instance:
         rings: tuple[RingBackend, ConsoleRing],
         ports: tuple[BackendPort, ...],
         emergency: EmergencyConsole,
+        disks: DomainDisks,
     ) -> None:
         self.host = host
         self.domain = domain
@@ -53,6 +57,7 @@ class Instance:
         self._store_ring, self._console_ring = rings
         self._ports = ports
         self._emergency = emergency
+        self.disks = disks
         self._lock = threading.RLock()
         self._is_paused = True
         self._forced: EndReason | None = None
@@ -82,12 +87,16 @@ class Instance:
         """
         with _refusals(config):
             image, ramdisk = _load(config, image)
-            host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
-            try:
-                return cls._build(host, config, image, ramdisk, store, console, domid, log)
-            except BaseException:
-                host.close()
-                raise
+            with ExitStack() as undo:
+                disks = []
+                for spec in config.disk_specs:
+                    disks.append((spec, open_disk(spec)))
+                    undo.callback(disks[-1][1].close)
+                host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
+                undo.callback(host.close)
+                instance = cls._build(host, config, image, ramdisk, disks, store, console, domid, log)
+                undo.pop_all()
+                return instance
 
     @classmethod
     def _build(
@@ -96,6 +105,7 @@ class Instance:
         config: DomainConfig,
         image: KernelImage,
         ramdisk: bytes,
+        disks: list[tuple[DiskSpec, _machine.BlockDisk]],
         store: StoreApi,
         console: Console,
         domid: int,
@@ -129,7 +139,10 @@ class Instance:
         built.domain.console_sink = emergency.write
         console.attach(console_ring)
         rings = (store_ring, console_ring)
-        return cls(host, built.domain, built.layout, console, rings, (store_port, console_port), emergency)
+        devices = DomainDisks(store, built.domain)
+        for spec, disk in disks:
+            devices.plug(spec, disk)
+        return cls(host, built.domain, built.layout, console, rings, (store_port, console_port), emergency, devices)
 
     @property
     def domid(self) -> int:
@@ -233,6 +246,7 @@ class Instance:
             if self._is_closed:
                 return
             self._is_closed = True
+            self.disks.close()
             self._console.attach(None)
             self._console_ring.close()
             self._store_ring.close()

@@ -244,7 +244,7 @@ class DomainSession:
 
     def _forget(self, domid: int) -> None:
         self.store.release(domid)
-        forget_nodes(self.store, self.config)
+        forget_nodes(self.store, self.config.uuid, domid)
 
 
 __all__ = ["DomainSession", "DomainState", "End", "EndReason"]

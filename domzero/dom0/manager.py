@@ -14,14 +14,32 @@ from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
+from domzero.dom0.diskspec import DiskSpec, device_number, parse_disk
 from domzero.dom0.hostinfo import guest_memory_mib, memory_mib
 from domzero.dom0.life import DomainState, End, EndReason, after_end
-from domzero.dom0.messages import Audit, Audited, Done, Exited, GetStats, LogLine, Pause, Request, Stats, Unpause
+from domzero.dom0.messages import (
+    AttachDisk,
+    Audit,
+    Audited,
+    DetachDisk,
+    Disks,
+    DiskStats,
+    Done,
+    Exited,
+    GetStats,
+    ListDisks,
+    LogLine,
+    Pause,
+    Request,
+    Stats,
+    Unpause,
+)
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
+from domzero.dom0.xenstore_nodes import back_end_directories, forget_nodes
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +49,9 @@ DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 STATS_FRESH_SECONDS = 0.05
+DETACH_SECONDS = 5.0
+"""How long a guest may take to let go of a disk."""
+POLL_SECONDS = 0.05
 AUDIT_LINES = 1000
 
 
@@ -159,7 +180,7 @@ class Manager:
             self._spawner,
             self.store,
             domid,
-            (f"/local/domain/{domid}", f"/vm/{record.uuid}", f"/local/domain/0/backend/console/{domid}"),
+            (f"/local/domain/{domid}", f"/vm/{record.uuid}", *back_end_directories(domid)),
             on_console=record.console.output,
             on_event=lambda event: self._worker_event(record, worker, event),
             on_gone=lambda how: self._worker_gone(record, worker, how),
@@ -197,6 +218,31 @@ class Manager:
     async def audit(self, record: Record) -> list[str]:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
         return list((await self._ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
+
+    async def disks(self, record: Record) -> list[DiskStats]:
+        """The domain's disks, with what its guest did with them."""
+        return list((await self._ask(record, ListDisks(), Disks)).disks)
+
+    async def attach_disk(self, record: Record, text: str) -> DiskSpec:
+        """Plugs a disk in, now and at each start of the domain from here on. ConfigError."""
+        spec = parse_disk(text, len(record.config.disks))
+        await self._ask(record, AttachDisk(spec.text(spec.target)), Done)
+        record.config.disks = [*record.config.disks, spec.text(spec.target)]
+        return spec
+
+    async def detach_disk(self, record: Record, vdev: str, *, force: bool) -> None:
+        """Takes a disk away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
+        devid = device_number(vdev)
+        await self._ask(record, DetachDisk(vdev, force), Done)
+        deadline = time.monotonic() + DETACH_SECONDS
+        while any(disk.devid == devid for disk in await self.disks(record)):
+            if time.monotonic() > deadline:
+                raise BadState(
+                    f"domain {record.name} has been asked, and still uses {vdev}",
+                    hint="unmount it in the guest, or take it away with --force",
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        record.config.disks = [text for text in record.config.disks if parse_disk(text).devid != devid]
 
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""
@@ -359,8 +405,7 @@ class Manager:
                 record.worker = None
         if domid is not None:
             self.store.release(domid)
-            self.store.rm(f"/local/domain/0/backend/console/{domid}")
-        self.store.rm(f"/vm/{record.uuid}")
+        forget_nodes(self.store, record.uuid, domid)
 
     async def _end(self, record: Record, end: End | None, *, keep: bool = True) -> None:
         if record.ending:

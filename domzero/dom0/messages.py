@@ -69,6 +69,26 @@ class Audit:
 
 
 @dataclass(slots=True, frozen=True)
+class AttachDisk:
+    """Plug a disk in. Answer: Done."""
+
+    spec: str
+
+
+@dataclass(slots=True, frozen=True)
+class DetachDisk:
+    """Ask the guest to let go of a disk, or take it away at once. Answer: Done; `ListDisks` says when it is gone."""
+
+    vdev: str
+    force: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ListDisks:
+    """Answer: Disks."""
+
+
+@dataclass(slots=True, frozen=True)
 class Stop:
     """End, without asking the guest. Answer: Done."""
 
@@ -94,6 +114,37 @@ class Audited:
     """Where the hypervisor's books are wrong, a line each."""
 
     problems: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class DiskStats:
+    """One disk, and what its guest did with it.
+
+    :param state: of its back end, as in xenstore (`enum xenbus_state`).
+    :param bytes: of the disk.
+    """
+
+    vdev: str
+    devid: int
+    target: str
+    format: str
+    writable: bool
+    state: int
+    bytes: int
+    reads: int
+    writes: int
+    read_bytes: int
+    written_bytes: int
+    flushes: int
+    discards: int
+    errors: int
+
+
+@dataclass(slots=True, frozen=True)
+class Disks:
+    """The disks that there are."""
+
+    disks: tuple[DiskStats, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -185,8 +236,8 @@ class ChildEnded:
     status: int
 
 
-Request: TypeAlias = Start | Pause | Unpause | GetStats | Audit | Stop
-Answer: TypeAlias = Done | Stats | Audited | Refused
+Request: TypeAlias = Start | Pause | Unpause | GetStats | Audit | AttachDisk | DetachDisk | ListDisks | Stop
+Answer: TypeAlias = Done | Stats | Audited | Disks | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 Message: TypeAlias = Request | Answer | Event | Forking

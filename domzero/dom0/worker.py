@@ -20,17 +20,22 @@ import time
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
+from domzero.dom0.diskspec import parse_disk
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import (
     Answer,
+    AttachDisk,
     Audit,
     Audited,
+    DetachDisk,
+    Disks,
     Done,
     Exited,
     FrameKind,
     GetStats,
     InputTaken,
+    ListDisks,
     LogLine,
     Message,
     MessageError,
@@ -115,6 +120,12 @@ class Worker:
             return Stats(instance.state, time.process_time_ns())
         elif isinstance(message, Audit):
             return Audited(tuple(instance.audit()))
+        elif isinstance(message, AttachDisk):
+            instance.disks.attach(parse_disk(message.spec))
+        elif isinstance(message, DetachDisk):
+            instance.disks.detach(message.vdev, force=message.force)
+        elif isinstance(message, ListDisks):
+            return Disks(tuple(instance.disks.stats()))
         else:
             raise MessageError(f"{type(message).__name__} is no request")
         return Done()

@@ -19,6 +19,7 @@ from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.messages import (
     Answer,
     Audited,
+    Disks,
     Done,
     Exited,
     FrameKind,
@@ -48,7 +49,7 @@ INPUT_AHEAD = 16 * 1024
 STOP_GRACE_SECONDS = 0.7
 
 
-A = TypeVar("A", Done, Stats, Audited)
+A = TypeVar("A", Done, Stats, Audited, Disks)
 
 
 NOT_WANTED = "its worker process was ended while it was started"
@@ -241,7 +242,7 @@ class WorkerHandle(asyncio.Protocol):
             self._input_taken.set()
         elif isinstance(message, LogLine | Exited):
             self._on_event(message)
-        elif isinstance(message, Done | Stats | Audited | Refused):
+        elif isinstance(message, Done | Stats | Audited | Disks | Refused):
             future = self._waiting.get(request_id)
             if future is not None and not future.done():
                 future.set_result(message)

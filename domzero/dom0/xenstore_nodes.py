@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from typing import Protocol
+from uuid import UUID
 
 from domzero.builder.domain import RingPage
 from domzero.dom0.config import DomainConfig
@@ -24,6 +25,11 @@ class Writer(Protocol):
 def home(domid: int) -> str:
     """A domain's own directory."""
     return f"/local/domain/{domid}"
+
+
+def back_end_directories(domid: int) -> list[str]:
+    """Where the nodes of a domain's back ends are."""
+    return [f"/local/domain/0/backend/{kind}/{domid}" for kind in ("console", "vbd")]
 
 
 def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingPage, console: RingPage) -> None:
@@ -75,9 +81,11 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
         store.mkdir(f"{path}/{directory}", own)
 
 
-def forget_nodes(store: Writer, config: DomainConfig) -> None:
-    """Removes what `Store.release` does not: the nodes of the machine, which outlives its domains."""
-    store.rm(f"/vm/{config.uuid}")
+def forget_nodes(store: Writer, uuid: UUID, domid: int | None) -> None:
+    """Removes what `Store.release` does not: nodes of its back ends, and of the machine, which outlives its domains."""
+    for directory in () if domid is None else back_end_directories(domid):
+        store.rm(directory)
+    store.rm(f"/vm/{uuid}")
 
 
 def _write(store: Writer, perms: tuple[str, ...], nodes: Iterable[tuple[str, object]]) -> None:

@@ -20,6 +20,7 @@ from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.xlsyntax import Setting, Settings, Value, parse, parse_words
 from domzero.errors import ConfigError, ConfigErrors, ImageError
 
+BOOTLOADERS = ("pygrub", "pvgrub")
 FILE_MAX = 1 << 20
 """Bytes of a configuration file."""
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(?:0x([0-9a-f]+)|(0[0-7]*)|([1-9][0-9]*))", re.IGNORECASE)
@@ -47,7 +48,6 @@ _ONLY: dict[str, tuple[Value | int, ...]] = {
     "cap": (0,),
     "tsc_mode": ("default", 0, ""),
     "cpuid": ("", []),
-    "bootloader": ("",),
     "bootloader_args": ("", []),
     "driver_domain": (0,),
     "on_soft_reset": ("destroy", "soft-reset"),
@@ -74,8 +74,9 @@ _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", 
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
-    name type builder uuid vcpus maxvcpus memory maxmem kernel ramdisk cmdline root extra disk vif on_poweroff
-    on_reboot on_crash on_watchdog engine seed max_event_channels max_grant_frames max_maptrack_frames max_grant_version
+    name type builder uuid vcpus maxvcpus memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
+    on_poweroff on_reboot on_crash on_watchdog engine seed
+    max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
 )
 KNOWN_KEYS = _USED | _HARMLESS | _ONLY.keys()
@@ -143,8 +144,7 @@ class _Reader:
                 self._error(key, "not supported yet", "remove it from the configuration")
         self._check_type()
         config = self._config()
-        if not config.kernel:
-            self._error("kernel", "missing", "the path of a PV kernel")
+        self._check_bootloader(config)
         if not config.name:
             self._error("name", "missing", 'every domain needs one, such as name="guest"')
         most = self._number("maxvcpus", config.vcpus)
@@ -195,6 +195,18 @@ class _Reader:
             self._error(key, f"no such action: {text[:100]!r}", "destroy, restart or preserve")
         else:
             setattr(config, key, Action(text))
+
+    def _check_bootloader(self, config: DomainConfig) -> None:
+        """Both kinds of boot loader are GRUB's PV kernel: nobody reads a guest's file system on the host."""
+        text = self._string("bootloader")
+        if text and text.rpartition("/")[2] not in BOOTLOADERS:
+            self._error("bootloader", f"not supported: {text[:100]!r}", " or ".join(BOOTLOADERS))
+        elif text and config.kernel:
+            self._error("bootloader", "there is a kernel, too", "remove one of the two")
+        elif text and not config.disks:
+            self._error("bootloader", "there is no disk to start from", "add a disk, or a kernel in its place")
+        elif not config.kernel and not config.disks:
+            self._error("kernel", "missing", "the path of a PV kernel, or a disk to start from")
 
     def _check_type(self) -> None:
         kind = self._string("type") or "pv"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def boot(
     vcpus: int | None = None,
     name: str | None = None,
     seed: int | None = None,
+    disks: Sequence[str] = (),
     virtual_time: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Guest:
@@ -46,6 +47,7 @@ def boot(
     :param vcpus: virtual CPUs, 1 when nobody says.
     :param name: the domain's name; the kernel's file name when nobody says.
     :param seed: of the order of machine frames and of all randomness; drawn when not given.
+    :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
     :param virtual_time: time is driven by instructions and begins at the same moment in each run. With one vCPU, and as
         long as the program types and pauses at points that the guest determines, a run with the same seed (0 when not
         given) is the same, instruction by instruction.
@@ -70,6 +72,7 @@ def boot(
         what.name = name
     if seed is not None:
         what.seed = seed
+    what.disks = [*what.disks, *disks]
     what.check()
     lines: deque[str] = deque(maxlen=_LOG_LINES)
 

@@ -21,7 +21,10 @@ class Due(Protocol):
 
     is_open: bool
     is_due: bool
-    callback: Callable[[], None]
+
+    @property
+    def callback(self) -> Callable[[], None]:
+        """Answers the events."""
 
 
 class BackEnds:

@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = {"errors": 0, "abi": 0, "hypervisor": 1, "builder": 2, "dom0": 3, "debug": 3, "guest": 4, "lab": 5, "cli": 6}
 MAX_LINES = 600
+LONGER = {"domzero/_machine.pyi": 900}
+"""A compiled module has one stub."""
 FACE = "domzero.__init__"
 """What programs import; the package's own modules take its version and `_machine` from the same name."""
 ACQUAINTED = {
@@ -84,7 +86,7 @@ def test_no_source_file_is_past_its_limit() -> None:
     command = ["git", "ls-files", "-co", "--exclude-standard", "*.py", "*.rs", "*.pyi"]
     tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
     sizes = {f: len((ROOT / f).read_text().splitlines()) for f in tracked if (ROOT / f).exists()}
-    long = {f: n for f, n in sizes.items() if n > MAX_LINES}
+    long = {f: n for f, n in sizes.items() if n > LONGER.get(f, MAX_LINES)}
     assert not long, f"split these: {long}"
 
 

@@ -3,6 +3,7 @@
 
 mod bare;
 mod big_lock;
+mod block;
 mod enums;
 mod exit;
 mod grants;
@@ -19,6 +20,8 @@ mod _machine {
     use super::bare::Bare;
     #[pymodule_export]
     use super::big_lock::BigLock;
+    #[pymodule_export]
+    use super::block::{BlockCounts, BlockDisk, BlockRing};
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]

@@ -5,7 +5,7 @@
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
 use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
-use domzero_machine::abi::{self, layout, selector, Errno};
+use domzero_machine::abi::{self, blkif, layout, selector, Errno};
 use std::collections::HashMap;
 
 /// The golden file's values of one width.
@@ -65,6 +65,13 @@ fn numbers() -> Vec<(String, i64)> {
     all.extend(
         named!("", layout: HYPERVISOR_VIRT_START = "HYPERVISOR_VIRT_START", HYPERVISOR_VIRT_END = "HYPERVISOR_VIRT_END",
         M2P_VA = "MACH2PHYS_VIRT_START", FIRST_RESERVED_GDT_ENTRY = "FIRST_RESERVED_GDT_ENTRY"),
+    );
+    all.extend(
+        named!("BLKIF_", blkif: OP_READ = "OP_READ", OP_WRITE = "OP_WRITE", OP_WRITE_BARRIER = "OP_WRITE_BARRIER",
+        OP_FLUSH_DISKCACHE = "OP_FLUSH_DISKCACHE", OP_DISCARD = "OP_DISCARD", OP_INDIRECT = "OP_INDIRECT",
+        DISCARD_SECURE = "DISCARD_SECURE", RSP_OKAY = "RSP_OKAY", RSP_ERROR = "RSP_ERROR",
+        RSP_EOPNOTSUPP = "RSP_EOPNOTSUPP", MAX_SEGMENTS_PER_REQUEST = "MAX_SEGMENTS_PER_REQUEST",
+        MAX_INDIRECT_PAGES_PER_REQUEST = "MAX_INDIRECT_PAGES_PER_REQUEST"),
     );
     all.extend(named!("", iret_context: VGCF_IN_SYSCALL = "VGCF_in_syscall"));
     all.extend(
@@ -223,6 +230,59 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
         ("offsetof mmuext_op arg2", mmuext_op::arg2(is_32bit) as i64),
     ];
     all.extend(grant_layouts(is_32bit));
+    let block = if is_32bit { blkif::X86_32 } else { blkif::X86_64 };
+    all.extend([
+        ("sizeof blkif_request", block.entry as i64),
+        ("offsetof blkif_request operation", blkif::OPERATION as i64),
+        ("offsetof blkif_request nr_segments", blkif::SECOND_BYTE as i64),
+        ("offsetof blkif_request id", block.id as i64),
+        ("offsetof blkif_request sector_number", block.sector_number as i64),
+        ("offsetof blkif_request seg", block.seg as i64),
+        ("offsetof blkif_request_discard flag", blkif::SECOND_BYTE as i64),
+        ("offsetof blkif_request_discard id", block.id as i64),
+        (
+            "offsetof blkif_request_discard sector_number",
+            block.sector_number as i64,
+        ),
+        (
+            "offsetof blkif_request_discard nr_sectors",
+            block.nr_sectors as i64,
+        ),
+        (
+            "offsetof blkif_request_indirect indirect_op",
+            blkif::SECOND_BYTE as i64,
+        ),
+        (
+            "offsetof blkif_request_indirect nr_segments",
+            blkif::INDIRECT_NR_SEGMENTS as i64,
+        ),
+        ("offsetof blkif_request_indirect id", block.id as i64),
+        (
+            "offsetof blkif_request_indirect sector_number",
+            block.sector_number as i64,
+        ),
+        (
+            "offsetof blkif_request_indirect indirect_grefs",
+            block.indirect_grefs as i64,
+        ),
+        ("sizeof blkif_request_segment", blkif::segment::SIZE as i64),
+        ("offsetof blkif_request_segment gref", blkif::segment::GREF as i64),
+        (
+            "offsetof blkif_request_segment first_sect",
+            blkif::segment::FIRST_SECT as i64,
+        ),
+        (
+            "offsetof blkif_request_segment last_sect",
+            blkif::segment::LAST_SECT as i64,
+        ),
+        ("sizeof blkif_response", block.response as i64),
+        ("offsetof blkif_response id", 0),
+        (
+            "offsetof blkif_response operation",
+            blkif::RESPONSE_OPERATION as i64,
+        ),
+        ("offsetof blkif_response status", blkif::RESPONSE_STATUS as i64),
+    ]);
     if !is_32bit {
         all.push(("sizeof iret_context", iret_context::SIZE as i64));
     }

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from domzero.dom0.api.models import AuditInfo, DesiredState, DomainCreate, DomainInfo, DomainPatch, TaskInfo
+from domzero.dom0.api.models import (
+    AuditInfo,
+    DesiredState,
+    DiskAttach,
+    DiskInfo,
+    DomainCreate,
+    DomainInfo,
+    DomainPatch,
+    TaskInfo,
+)
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.life import DomainState
@@ -152,6 +161,30 @@ async def unpause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 async def audit_domain(record: RecordDep, manager: ManagerDep) -> AuditInfo:
     """Lets its hypervisor count all references, event channels and grants again."""
     return AuditInfo(problems=await manager.audit(record))
+
+
+@router.get("/domains/{domain}/disks", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def list_disks(record: RecordDep, manager: ManagerDep) -> list[DiskInfo]:
+    """Its disks, and what its guest did with them."""
+    return [DiskInfo.of(disk) for disk in await manager.disks(record)]
+
+
+@router.post("/domains/{domain}/disks", status_code=201, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def attach_disk(record: RecordDep, body: DiskAttach, manager: ManagerDep) -> DiskInfo:
+    """Plugs a disk in, while the domain runs."""
+    spec = await manager.attach_disk(record, body.spec)
+    return next(DiskInfo.of(disk) for disk in await manager.disks(record) if disk.devid == spec.devid)
+
+
+@router.delete("/domains/{domain}/disks/{vdev}", status_code=204, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def detach_disk(
+    record: RecordDep,
+    vdev: Annotated[str, Path(description="The disk's name in the guest", max_length=20, examples=["xvdb"])],
+    manager: ManagerDep,
+    force: Annotated[bool, Query(description="Take it away even if the guest uses it.")] = False,
+) -> None:
+    """Takes a disk away; 409 if the guest still uses it."""
+    await manager.detach_disk(record, vdev, force=force)
 
 
 @router.post("/domains/{domain}/shutdown", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})

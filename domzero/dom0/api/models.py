@@ -22,6 +22,7 @@ from domzero.dom0.config import (
     DomainConfig,
 )
 from domzero.dom0.life import DomainState, End, EndReason
+from domzero.dom0.messages import DiskStats, to_json
 from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import Record
 
@@ -50,7 +51,10 @@ class DomainCreate(Model):
     """A domain to be created."""
 
     name: Name
-    kernel: Annotated[str, Field(min_length=1, description="Path of a PV kernel on the host (bzImage or ELF).")]
+    kernel: Annotated[
+        str,
+        Field(description="Path of a PV kernel on the host (bzImage or ELF); GRUB's if absent and there are disks."),
+    ] = ""
     ramdisk: Annotated[str | None, Field(description="Path of an initramfs on the host.")] = None
     cmdline: Annotated[str, Field(description="Kernel command line.")] = ""
     memory_mib: Annotated[int, Field(strict=True, ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB)] = 256
@@ -78,7 +82,7 @@ class DomainCreate(Model):
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
     disks: Annotated[
-        list[str], Field(max_length=DEVICES_MAX, description="Block devices, as xl writes them (not here yet).")
+        list[str], Field(max_length=DEVICES_MAX, description="Block devices, as xl-disk-configuration(5) has them.")
     ] = []
     vifs: Annotated[
         list[str], Field(max_length=DEVICES_MAX, description="Network interfaces, as xl writes them (not here yet).")
@@ -140,6 +144,7 @@ class DomainInfo(Model):
     kernel: str
     ramdisk: str | None
     cmdline: str
+    disks: list[str]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -168,6 +173,7 @@ class DomainInfo(Model):
             kernel=config.kernel,
             ramdisk=config.ramdisk,
             cmdline=config.cmdline,
+            disks=config.disks,
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,
@@ -178,6 +184,43 @@ class DomainInfo(Model):
             exit=None if record.exit is None else ExitInfo.of(record.exit),
             pid=None if record.worker is None else record.worker.pid,
         )
+
+
+class DiskAttach(Model):
+    """A disk to be plugged in."""
+
+    spec: Annotated[
+        str,
+        Field(
+            max_length=4096,
+            description="As xl-disk-configuration(5) has it.",
+            examples=["/images/data.qcow2,qcow2,xvdb,rw"],
+        ),
+    ]
+
+
+class DiskInfo(Model):
+    """One disk of a domain."""
+
+    vdev: Annotated[str, Field(examples=["xvda"])]
+    devid: Annotated[int, Field(description="Xen's number of it.")]
+    target: str
+    format: Literal["raw", "qcow2"]
+    writable: bool
+    state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
+    bytes: int
+    reads: int
+    writes: int
+    read_bytes: int
+    written_bytes: int
+    flushes: int
+    discards: int
+    errors: Annotated[int, Field(description="Requests that were answered with an error.")]
+
+    @classmethod
+    def of(cls, disk: DiskStats) -> DiskInfo:
+        """From what the worker says."""
+        return cls(**to_json(disk))
 
 
 class ConsoleInput(Model):

@@ -36,15 +36,19 @@ def _data_member(data: bytes, name: str) -> tuple[str, bytes]:
     raise ImageError(f"{name}: damaged package: no data in it")
 
 
-def extract(package: Path, wanted: dict[str, str]) -> dict[str, tuple[str, bytes]]:
+def extract(
+    package: Path, wanted: dict[str, str], optional: dict[str, str] | None = None
+) -> dict[str, tuple[str, bytes]]:
     """Files of a package, without dpkg.
 
     :param wanted: key -> prefix of the path, as in {"kernel": "boot/vmlinuz-"}; the first file that matches counts.
+    :param optional: the same for files that may be missing.
     :returns: key -> (path, contents).
     :raises ImageError: damaged, or a file is missing.
     """
     member, data = _data_member(read_file(package, "package"), package.name)
     found: dict[str, tuple[str, bytes]] = {}
+    looked_for = wanted | (optional or {})
     try:
         if member.endswith(".zst"):
             import zstandard
@@ -53,11 +57,11 @@ def extract(package: Path, wanted: dict[str, str]) -> dict[str, tuple[str, bytes
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:*" if not member.endswith(".zst") else "r:") as archive:
             for item in archive:
                 path = item.name.removeprefix("./").lstrip("/")
-                for key, prefix in wanted.items():
+                for key, prefix in looked_for.items():
                     if key not in found and item.isfile() and path.startswith(prefix):
                         stream = archive.extractfile(item)
                         found[key] = (path, stream.read() if stream else b"")
-                if len(found) == len(wanted):
+                if len(found) == len(looked_for):
                     break
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ImageError(f"{package.name}: damaged package: {error}") from error

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from domzero.builder.image import parse_kernel
+from domzero.dom0.images import modules
 from domzero.dom0.images.apt import Apt, Package, Progress
 from domzero.dom0.images.cache import Image, ImageCache, cache_dir
 from domzero.dom0.images.deb import extract
@@ -17,7 +18,7 @@ from domzero.errors import ImageError
 KERNELS = ("linux-image-amd64", "linux-image-generic")
 """The packages that depend on the newest kernel: Debian's, Ubuntu's."""
 CMDLINE = "console=hvc0"
-REVISION = 1
+REVISION = 2
 """Grows when the initramfs changes, so that cached images are built again."""
 
 
@@ -87,13 +88,15 @@ def _fetch(apt: Apt, cache: ImageCache, image: Image, kernel: Package, busybox: 
             progress(f"fetching {package.name} {package.version} ({package.size / 1e6:.1f} MB)")
             packages[package.name] = apt.download(package, Path(downloads))
         progress("unpacking, and building the initramfs")
-        vmlinuz = extract(packages[kernel.name], {"kernel": "boot/vmlinuz-"})["kernel"][1]
+        release = kernel.name.removeprefix("linux-image-")
+        found = extract(packages[kernel.name], {"kernel": "boot/vmlinuz-"}, modules.wanted(release))
+        vmlinuz = found.pop("kernel")[1]
         program = extract(packages[busybox.name], {"busybox": "bin/busybox"})["busybox"][1]
         parsed = parse_kernel(vmlinuz, kernel.name)
         (directory / "vmlinuz").write_bytes(vmlinuz)
         # Unpacked beside it: saves a second at each start (see builder.image). Written last, so it is newer.
         (directory / "vmlinuz.elf").write_bytes(parsed.elf.data)
-        (directory / "initramfs.cpio").write_bytes(build_initramfs(program))
+        (directory / "initramfs.cpio").write_bytes(build_initramfs(program, extra=modules.entries(release, found)))
     result = cache.get(image.name)
     if result is None:
         raise ImageError(f"{cache.root / image.name} vanished")

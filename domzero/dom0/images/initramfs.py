@@ -16,6 +16,9 @@ mount -t devpts devpts /dev/pts
 [ -c /dev/hvc0 ] || mknod /dev/hvc0 c 229 0
 [ -d /sys/hypervisor/properties ] && mount -t xenfs xenfs /proc/xen 2>/dev/null
 ip link set lo up 2>/dev/null
+for device in vbd:xen-blkfront vif:xen-netfront 9pfs:9pnet_xen; do
+    ls /sys/bus/xen/devices 2>/dev/null | grep -q "^${device%%:*}-" && modprobe "${device#*:}" 2>/dev/null
+done
 hostname -F /etc/hostname
 read up rest < /proc/uptime
 type=$(cat /sys/hypervisor/type 2>/dev/null || echo none)
@@ -67,6 +70,7 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
         char_device("dev/hvc0", 229, 0),
         file("bin/busybox", busybox, 0o755),
         symlink("init", "bin/busybox"),
+        symlink("sbin/modprobe", "../bin/busybox"),  # the kernel looks for it there
         *(symlink(f"bin/{applet}", "busybox") for applet in _APPLETS),
         *(file(f"sbin/{applet}", _END.format(applet=applet), 0o755) for applet in ("poweroff", "reboot", "halt")),
         file("etc/inittab", _INITTAB),

@@ -4,11 +4,13 @@
 //! The only place in Rust where they are spelled. `tests/abi.rs` compares Xen's with what a C compiler says of the public
 //! headers (`tests/abi/golden.json`).
 
+pub mod blkif;
 pub mod errno;
 pub mod grant;
 pub mod hypercall;
 pub mod layout;
 pub mod pte;
+pub mod ring;
 pub mod selector;
 pub mod structs;
 pub mod x86;

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who may use an image: as many as only read it, or one that writes.
+//!
+//! The locks are those of QEMU, so that its tools refuse an image that a domain writes to, and the other way around: what
+//! somebody does is a lock on one byte, what he does not bear others to do is a lock on another, and both are looked for.
+//! They are of the open file: they go with it, whatever becomes of the process.
+// Locks of open files are asked for by fcntl.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Byte of what is done.
+const DOES: i64 = 100;
+/// Byte of what others must not do.
+const FORBIDS: i64 = 200;
+/// Reading what nobody changes; writing; resizing: numbers of QEMU's permissions.
+const READ: i64 = 0;
+const WRITE: i64 = 1;
+const RESIZE: i64 = 3;
+
+/// A lock on an image, held until this is dropped.
+pub struct ImageLock {
+    _file: File,
+}
+
+impl ImageLock {
+    /// Takes it on an open file. `ResourceBusy`: somebody else uses the image in a way that does not go with this.
+    pub fn take(file: &File, writable: bool) -> io::Result<ImageLock> {
+        let file = file.try_clone()?;
+        let does: &[i64] = if writable { &[READ, WRITE, RESIZE] } else { &[READ] };
+        let forbids = [WRITE, RESIZE];
+        // What we do and forbid is there to be seen first, so that of two who come at once not both see nothing.
+        for byte in does.iter().map(|p| DOES + p).chain(forbids.map(|p| FORBIDS + p)) {
+            let mut lock = byte_lock(byte, libc::F_RDLCK);
+            control(&file, libc::F_OFD_SETLK, &mut lock)?;
+        }
+        for byte in does.iter().map(|p| FORBIDS + p).chain(forbids.map(|p| DOES + p)) {
+            let mut lock = byte_lock(byte, libc::F_WRLCK);
+            control(&file, libc::F_OFD_GETLK, &mut lock)?;
+            if lock.l_type != libc::F_UNLCK as libc::c_short {
+                let mut all = byte_lock(DOES, libc::F_UNLCK);
+                all.l_len = FORBIDS;
+                control(&file, libc::F_OFD_SETLK, &mut all)?;
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+        }
+        Ok(ImageLock { _file: file })
+    }
+}
+
+fn byte_lock(byte: i64, kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: these commands read and write one `flock`.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Block devices (`io/blkif.h`): `disk` and `qcow2` hold the sectors, `lock` keeps others away from them, `request` understands what is asked for, `queue`
+//! does it, `device` has the thread.
+
+mod device;
+mod disk;
+mod lock;
+mod qcow2;
+mod qcow2_check;
+mod queue;
+mod request;
+
+pub use device::{serve_all, Notice, QueueThread};
+pub use disk::{Disk, Piece, RawDisk};
+pub use qcow2::Qcow2Disk;
+pub use queue::{Agreed, ConnectError, Counts, Queue, Served, MAX_PERSISTENT};
+pub use request::{Action, IndirectPages, Request, Segment, MAX_INDIRECT_SEGMENTS};

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One ring of a block device: takes its requests, does them, answers.
+
+use super::disk::{Disk, Piece};
+use super::request::{Action, IndirectPages, Request};
+use crate::ring::{BackRing, RingBroken, RingRefused};
+use domzero_machine::abi::blkif::{self, Layout, SECTOR};
+use domzero_machine::grants::{GrantClient, GrantMapping};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// Grants that stay mapped for a front end with `feature-persistent`, per ring: as many as a full ring of the largest
+/// direct requests uses, three times.
+pub const MAX_PERSISTENT: usize = 1056;
+/// Requests that are done before the front end sees their answers.
+const BATCH: u32 = 32;
+
+/// What the front end has agreed to.
+#[derive(Debug, Clone, Copy)]
+pub struct Agreed {
+    pub layout: Layout,
+    /// `feature-persistent` of both ends: grants stay mapped.
+    pub persistent: bool,
+    pub writable: bool,
+}
+
+/// What a device has done, over all of its rings.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
+    pub read_bytes: AtomicU64,
+    pub written_bytes: AtomicU64,
+    pub flushes: AtomicU64,
+    pub discards: AtomicU64,
+    /// Requests answered with an error.
+    pub errors: AtomicU64,
+}
+
+/// A ring with the disk behind it.
+pub struct Queue {
+    ring: BackRing,
+    pages: Pages,
+    disk: Arc<dyn Disk>,
+    counts: Arc<Counts>,
+    agreed: Agreed,
+}
+
+/// What `Queue::serve` leaves to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// The front end is to be sent its event.
+    pub notify: bool,
+    /// There may be more to do at once; else the front end sends its event.
+    pub more: bool,
+}
+
+impl Queue {
+    /// Connects to the ring in the pages `ring_refs`.
+    pub fn connect(
+        front: GrantClient,
+        ring_refs: &[u32],
+        disk: Arc<dyn Disk>,
+        counts: Arc<Counts>,
+        agreed: Agreed,
+    ) -> Result<Queue, ConnectError> {
+        let pages = ring_refs
+            .iter()
+            .map(|&gref| front.map(gref, true).map_err(|_| ConnectError::Grant(gref)));
+        let ring = BackRing::attach(pages.collect::<Result<_, _>>()?, agreed.layout.entry)?;
+        Ok(Queue {
+            ring,
+            pages: Pages {
+                front,
+                kept: HashMap::new(),
+                keep: agreed.persistent,
+            },
+            disk,
+            counts,
+            agreed,
+        })
+    }
+
+    /// Does what waits in the ring, up to a batch of it.
+    pub fn serve(&mut self) -> Result<Served, RingBroken> {
+        let waiting = self.ring.waiting()?.min(BATCH);
+        let mut entry = vec![0; self.agreed.layout.entry];
+        for _ in 0..waiting {
+            self.ring.take(&mut entry);
+            let request = Request::parse(&entry, self.agreed.layout, &mut self.pages);
+            let status = self.perform(&request);
+            if status != blkif::RSP_OKAY {
+                self.counts.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            let (response, length) = request.response(status, self.agreed.layout);
+            if let Some(response) = response.get(..length) {
+                self.ring.put(response);
+            }
+        }
+        Ok(Served {
+            notify: waiting > 0 && self.ring.push(),
+            more: self.ring.wait_for_requests()?,
+        })
+    }
+
+    fn perform(&mut self, request: &Request) -> i16 {
+        let done = match request.action {
+            Action::Refuse(status) => return status,
+            Action::Read => self.transfer(request, true),
+            Action::Write | Action::Barrier | Action::Flush
+                if !self.agreed.writable && !request.segments.is_empty() =>
+            {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+            Action::Write => self.transfer(request, false),
+            Action::Barrier => self
+                .flush()
+                .and_then(|()| self.transfer(request, false))
+                .and_then(|()| self.flush()),
+            Action::Flush => self.flush().and_then(|()| self.transfer(request, false)),
+            Action::Discard { .. } if !self.agreed.writable => Err(io::ErrorKind::PermissionDenied.into()),
+            Action::Discard { secure: true, .. } => Err(io::ErrorKind::Unsupported.into()),
+            Action::Discard { sectors, .. } => self.discard(request.sector, sectors),
+        };
+        match done {
+            Ok(()) => blkif::RSP_OKAY,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => blkif::RSP_EOPNOTSUPP,
+            Err(_) => blkif::RSP_ERROR,
+        }
+    }
+
+    /// Offset of a range in bytes, if all of it is on the disk.
+    fn place(&self, sector: u64, sectors: u64) -> io::Result<u64> {
+        match sector.checked_add(sectors) {
+            Some(end) if end <= self.disk.sectors() => Ok(sector * SECTOR),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn transfer(&mut self, request: &Request, read: bool) -> io::Result<()> {
+        if request.segments.is_empty() {
+            return Ok(());
+        }
+        let bytes = request.bytes();
+        let at = self.place(request.sector, bytes / SECTOR)?;
+        let pages = request
+            .segments
+            .iter()
+            .map(|segment| self.pages.have(segment.gref, read));
+        let pages = pages.collect::<io::Result<Vec<_>>>()?;
+        let pieces = request.segments.iter().zip(&pages).map(|(segment, page)| {
+            let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
+            Piece::of(page, segment.offset(), segment.bytes()).map_err(refused)
+        });
+        let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
+        let (calls, moved) = if read {
+            self.disk.read(&pieces, at)?;
+            (&self.counts.reads, &self.counts.read_bytes)
+        } else {
+            self.disk.write(&pieces, at)?;
+            (&self.counts.writes, &self.counts.written_bytes)
+        };
+        calls.fetch_add(1, Ordering::Relaxed);
+        moved.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.agreed.writable {
+            self.disk.flush()?;
+        }
+        self.counts.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn discard(&self, sector: u64, sectors: u64) -> io::Result<()> {
+        let at = self.place(sector, sectors)?;
+        if sectors > 0 {
+            self.disk.discard(at, sectors * SECTOR)?;
+        }
+        self.counts.discards.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Why a ring could not be connected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("grant {0} of the ring cannot be mapped")]
+    Grant(u32),
+    #[error(transparent)]
+    Ring(#[from] RingRefused),
+}
+
+/// The front end's granted pages, and those of them that stay mapped.
+struct Pages {
+    front: GrantClient,
+    kept: HashMap<u32, Arc<GrantMapping>>,
+    keep: bool,
+}
+
+impl Pages {
+    fn have(&mut self, gref: u32, writable: bool) -> io::Result<Arc<GrantMapping>> {
+        if let Some(page) = self.kept.get(&gref) {
+            return Ok(Arc::clone(page));
+        }
+        let refused = |_| io::Error::from(io::ErrorKind::PermissionDenied);
+        // A page that stays is used in both directions.
+        let page = Arc::new(self.front.map(gref, writable || self.keep).map_err(refused)?);
+        if self.keep && self.kept.len() < MAX_PERSISTENT {
+            self.kept.insert(gref, Arc::clone(&page));
+        }
+        Ok(page)
+    }
+}
+
+impl IndirectPages for Pages {
+    fn read(&mut self, gref: u32, to: &mut [u8]) -> bool {
+        self.have(gref, false).is_ok_and(|page| page.read(0, to).is_ok())
+    }
+}

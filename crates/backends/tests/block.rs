@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The block back end against a front end that is driven by hand.
+
+mod front;
+
+use domzero_backends::block::{
+    serve_all, Agreed, Counts, Disk, Notice, Qcow2Disk, Queue, QueueThread, RawDisk, MAX_INDIRECT_SEGMENTS,
+};
+use domzero_backends::RingBroken;
+use domzero_machine::abi::blkif::{self, X86_32, X86_64};
+use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
+use front::{agreed, contents, file, qemu_img, raw, Front, PERMIT, READ_ONLY};
+use std::fs::File;
+use std::io::Seek;
+use std::process::Command;
+use std::sync::mpsc::{channel, Sender};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn sectors_are_read_and_written_in_both_layouts() {
+    for layout in [X86_64, X86_32] {
+        let front = Front::new(layout, 1);
+        let (disk, mut file) = raw(64);
+        let mut queue = front.connect(disk, agreed(layout));
+        let (gref, mfn) = front.page();
+        let read = front.request(blkif::OP_READ, 0xdead_beef_0123, 5, &[(gref, 2, 4)]);
+        assert_eq!(front.ask(&mut queue, &read), blkif::RSP_OKAY);
+        assert_eq!(
+            front.response(0),
+            (0xdead_beef_0123, blkif::OP_READ, blkif::RSP_OKAY)
+        );
+        let page = front.bytes(mfn, 4096);
+        let expected: Vec<u8> = [0, 0, 5, 6, 7, 0, 0, 0].iter().flat_map(|n| [*n; 512]).collect();
+        assert_eq!(page, expected);
+
+        let (other, second) = front.page();
+        front.fill(second, &[0xaa; 4096]);
+        let write = front.request(
+            blkif::OP_WRITE,
+            2,
+            60,
+            &[(other, 0, 0), (gref, 3, 3), (other, 7, 7)],
+        );
+        assert_eq!(front.ask(&mut queue, &write), blkif::RSP_OKAY);
+        let bytes = contents(&mut file);
+        assert_eq!(bytes.len(), 64 * 512);
+        assert_eq!([60, 61, 62, 63].map(|n| bytes[n * 512]), [0xaa, 6, 0xaa, 63]);
+        drop(queue);
+        assert_eq!(front.grants.audit(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_ring_of_several_pages_goes_around_and_its_entries_cross_pages() {
+    for (layout, pages, entries) in [
+        (X86_64, 1, 32),
+        (X86_64, 4, 128),
+        (X86_32, 2, 64),
+        (X86_32, 1, 32),
+    ] {
+        let front = Front::new(layout, pages);
+        assert_eq!(front.entries(), entries);
+        let mut queue = front.connect(raw(1000).0, agreed(layout));
+        let (gref, mfn) = front.page();
+        for n in 0..u64::from(entries) * 2 + 3 {
+            let read = front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]);
+            assert_eq!(front.ask(&mut queue, &read), blkif::RSP_OKAY);
+            assert_eq!(front.response(n as u32).0, n);
+            assert_eq!(front.bytes(mfn, 512), [n as u8; 512]);
+        }
+    }
+}
+
+#[test]
+fn indirect_requests_have_up_to_256_segments() {
+    let front = Front::new(X86_64, 1);
+    let (disk, mut file) = raw(2100);
+    let mut queue = front.connect(disk, agreed(X86_64));
+    let pages: Vec<_> = (0..MAX_INDIRECT_SEGMENTS + 1).map(|_| front.page()).collect();
+    let segments: Vec<_> = pages.iter().map(|(gref, _)| (*gref, 0, 7)).collect();
+    let all = &segments[..MAX_INDIRECT_SEGMENTS];
+    assert_eq!(
+        front.ask(&mut queue, &front.indirect(blkif::OP_READ, 1, 0, all)),
+        blkif::RSP_OKAY
+    );
+    assert_eq!(front.response(0).1, blkif::OP_READ);
+    for (n, (_, mfn)) in pages[..MAX_INDIRECT_SEGMENTS].iter().enumerate() {
+        assert_eq!(front.bytes(*mfn, 1)[0], (n * 8) as u8);
+        front.fill(*mfn, &[!(n as u8); 4096]);
+    }
+    assert_eq!(
+        front.ask(&mut queue, &front.indirect(blkif::OP_WRITE, 2, 8, all)),
+        blkif::RSP_OKAY
+    );
+    assert_eq!(contents(&mut file)[8 * 512 + 4096], !1);
+    let refused = [
+        front.indirect(blkif::OP_READ, 3, 0, &segments), // too many
+        front.indirect(blkif::OP_READ, 4, 0, &[]),
+        front.indirect(blkif::OP_INDIRECT, 5, 0, all),
+        front.indirect(blkif::OP_DISCARD, 6, 0, all),
+        {
+            let mut entry = front.indirect(blkif::OP_READ, 7, 0, all);
+            entry[X86_64.indirect_grefs..X86_64.indirect_grefs + 4]
+                .copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+            entry
+        },
+    ];
+    for entry in refused {
+        assert_eq!(front.ask(&mut queue, &entry), blkif::RSP_ERROR);
+    }
+}
+
+#[test]
+fn bad_requests_get_an_error_and_harm_nobody() {
+    let front = Front::new(X86_64, 1);
+    let (disk, mut file) = raw(64);
+    let before = contents(&mut file);
+    let mut queue = front.connect(disk, agreed(X86_64));
+    let (gref, mfn) = front.page();
+    let unwritable = front.grant(mfn, PERMIT | READ_ONLY);
+    let not_ours = front.grant(mfn, PERMIT | 7 << 16);
+    let many: Vec<_> = (0..12).map(|_| (gref, 0, 0)).collect();
+    let far = front.request(blkif::OP_WRITE, 1, u64::MAX, &[(gref, 0, 0)]);
+    for (entry, status) in [
+        (front.request(blkif::OP_READ, 1, 0, &[]), blkif::RSP_ERROR),
+        (front.request(blkif::OP_READ, 1, 0, &many), blkif::RSP_ERROR),
+        (
+            front.request(blkif::OP_READ, 1, 0, &[(gref, 4, 3)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_READ, 1, 0, &[(gref, 0, 8)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_READ, 1, 0, &[(gref, 0, 255)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_READ, 1, 63, &[(gref, 0, 1)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_READ, 1, 64, &[(gref, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_WRITE, 1, 1 << 55, &[(gref, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (far, blkif::RSP_ERROR),
+        (
+            front.request(blkif::OP_READ, 1, 0, &[(unwritable, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_WRITE, 1, 0, &[(not_ours, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_WRITE, 1, 0, &[(0x7fff_ffff, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (
+            front.request(blkif::OP_WRITE, 1, 0, &[(gref, 0, 0), (u32::MAX, 0, 0)]),
+            blkif::RSP_ERROR,
+        ),
+        (front.request(4, 1, 0, &[(gref, 0, 0)]), blkif::RSP_EOPNOTSUPP),
+        (front.request(255, 1, 0, &[(gref, 0, 0)]), blkif::RSP_EOPNOTSUPP),
+        (front.entry(blkif::OP_DISCARD, 1, 1, 0), blkif::RSP_EOPNOTSUPP),
+    ] {
+        assert_eq!(front.ask(&mut queue, &entry), status, "{entry:?}");
+    }
+    assert_eq!(contents(&mut file), before);
+    let good = front.request(blkif::OP_WRITE, 1, 0, &[(unwritable, 0, 0)]);
+    assert_eq!(front.ask(&mut queue, &good), blkif::RSP_OKAY);
+    drop(queue);
+    assert_eq!(front.grants.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn a_read_only_disk_is_not_written_to() {
+    let front = Front::new(X86_64, 1);
+    let (disk, mut file) = raw(64);
+    let before = contents(&mut file);
+    let mut queue = front.connect(
+        disk,
+        Agreed {
+            writable: false,
+            ..agreed(X86_64)
+        },
+    );
+    let (gref, _) = front.page();
+    for operation in [
+        blkif::OP_WRITE,
+        blkif::OP_WRITE_BARRIER,
+        blkif::OP_FLUSH_DISKCACHE,
+    ] {
+        let entry = front.request(operation, 1, 0, &[(gref, 0, 0)]);
+        assert_eq!(front.ask(&mut queue, &entry), blkif::RSP_ERROR);
+    }
+    let mut discard = front.entry(blkif::OP_DISCARD, 0, 1, 0);
+    discard[X86_64.nr_sectors] = 8;
+    assert_eq!(front.ask(&mut queue, &discard), blkif::RSP_ERROR);
+    let flush = front.request(blkif::OP_FLUSH_DISKCACHE, 1, 0, &[]);
+    assert_eq!(front.ask(&mut queue, &flush), blkif::RSP_OKAY);
+    assert_eq!(contents(&mut file), before);
+}
+
+#[test]
+fn barriers_write_flushes_answer_and_discarded_sectors_are_zero() {
+    let front = Front::new(X86_64, 1);
+    let (disk, mut file) = raw(64);
+    let mut queue = front.connect(disk, agreed(X86_64));
+    let (gref, mfn) = front.page();
+    front.fill(mfn, &[0x77; 4096]);
+    let barrier = front.request(blkif::OP_WRITE_BARRIER, 1, 3, &[(gref, 0, 0)]);
+    assert_eq!(front.ask(&mut queue, &barrier), blkif::RSP_OKAY);
+    assert_eq!(
+        front.ask(&mut queue, &front.request(blkif::OP_WRITE_BARRIER, 1, 0, &[])),
+        blkif::RSP_OKAY
+    );
+    let flush = front.request(blkif::OP_FLUSH_DISKCACHE, 1, 5, &[(gref, 0, 0)]);
+    assert_eq!(front.ask(&mut queue, &flush), blkif::RSP_OKAY);
+    let mut discard = front.entry(blkif::OP_DISCARD, 0, 1, 8);
+    discard[X86_64.nr_sectors] = 16;
+    assert_eq!(front.ask(&mut queue, &discard), blkif::RSP_OKAY);
+    let bytes = contents(&mut file);
+    assert_eq!(
+        [3, 4, 5, 7, 8, 23, 24].map(|n| bytes[n * 512]),
+        [0x77, 4, 0x77, 7, 0, 0, 24]
+    );
+    discard[X86_64.nr_sectors + 7] = 0x80; // far behind the end
+    assert_eq!(front.ask(&mut queue, &discard), blkif::RSP_ERROR);
+}
+
+#[test]
+fn indices_that_cannot_be_break_the_ring() {
+    for claimed in [33, 1000, u32::MAX, 1 << 31] {
+        let front = Front::new(X86_64, 1);
+        let mut queue = front.connect(raw(8).0, agreed(X86_64));
+        front.set_word(REQ_PROD, claimed);
+        let broken = RingBroken {
+            requested: claimed,
+            entries: 32,
+        };
+        assert_eq!(queue.serve(), Err(broken));
+    }
+    let front = Front::new(X86_64, 1);
+    front.set_word(REQ_PROD, 40);
+    let (client, counts) = (front.table.client(0), Arc::new(Counts::default()));
+    let refused = Queue::connect(
+        client,
+        &front.ring_refs,
+        Arc::new(raw(8).0),
+        counts,
+        agreed(X86_64),
+    );
+    assert_eq!(
+        refused.err().map(|e| e.to_string()).unwrap(),
+        "40 requests are said to wait in a ring of 32"
+    );
+}
+
+#[test]
+fn a_new_back_end_goes_on_where_the_last_one_stopped() {
+    let front = Front::new(X86_64, 1);
+    let (disk, file) = raw(64);
+    let mut queue = front.connect(disk, agreed(X86_64));
+    let (gref, mfn) = front.page();
+    for n in 0..5 {
+        front.ask(&mut queue, &front.request(blkif::OP_READ, n, 0, &[(gref, 0, 0)]));
+    }
+    drop(queue);
+    front.send(&front.request(blkif::OP_READ, 77, 9, &[(gref, 0, 0)]));
+    let mut queue = front.connect(RawDisk::new(file, true).unwrap(), agreed(X86_64));
+    queue.serve().unwrap();
+    assert_eq!(front.response(5), (77, blkif::OP_READ, blkif::RSP_OKAY));
+    assert_eq!(front.bytes(mfn, 1), [9]);
+}
+
+#[test]
+fn persistent_grants_stay_mapped_until_the_ring_is_let_go() {
+    let front = Front::new(X86_64, 1);
+    let mut queue = front.connect(
+        raw(64).0,
+        Agreed {
+            persistent: true,
+            ..agreed(X86_64)
+        },
+    );
+    let (gref, mfn) = front.page();
+    assert_eq!(
+        front.ask(&mut queue, &front.request(blkif::OP_WRITE, 1, 0, &[(gref, 0, 0)])),
+        blkif::RSP_OKAY
+    );
+    assert_eq!(
+        front.ask(&mut queue, &front.request(blkif::OP_READ, 1, 9, &[(gref, 0, 0)])),
+        blkif::RSP_OKAY
+    );
+    assert_eq!(front.bytes(mfn, 1), [9]);
+    let used = |gref| {
+        let at = front.table.entry_maddr(gref).unwrap();
+        front.grants.machine().mem.read_u64(at).unwrap() & 0x18
+    };
+    assert_eq!(used(gref), 0x18);
+    drop(queue);
+    assert_eq!(used(gref), 0);
+    assert_eq!(front.grants.audit(), Vec::<String>::new());
+}
+
+struct Told(Sender<Option<RingBroken>>);
+
+impl Notice for Told {
+    fn notify(&self) {
+        self.0.send(None).unwrap();
+    }
+    fn broken(&self, error: RingBroken) {
+        self.0.send(Some(error)).unwrap();
+    }
+}
+
+#[test]
+fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
+    const SOON: Duration = Duration::from_secs(60);
+    let front = Front::new(X86_64, 1);
+    let (gref, mfn) = front.page();
+    front.set_word(RSP_EVENT, 1);
+    front.send(&front.request(blkif::OP_READ, 1, 4, &[(gref, 0, 0)]));
+    let (tell, told) = channel();
+    let mut thread = QueueThread::start(
+        "test".into(),
+        front.connect(raw(64).0, agreed(X86_64)),
+        Told(tell),
+    )
+    .unwrap();
+    assert_eq!(told.recv_timeout(SOON), Ok(None));
+    assert_eq!(front.bytes(mfn, 1), [4]);
+    // It asks for an event with the next request, and sends none until the second response.
+    assert_eq!(front.word(REQ_EVENT), 2);
+    front.set_word(RSP_EVENT, 3);
+    for n in 2..4 {
+        front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
+    }
+    thread.ring();
+    assert_eq!(told.recv_timeout(SOON), Ok(None));
+    assert_eq!(front.word(RSP_PROD), 3);
+    front.set_word(REQ_PROD, 1000);
+    thread.ring();
+    assert!(matches!(told.recv_timeout(SOON), Ok(Some(_))));
+    thread.stop();
+    assert_eq!(front.grants.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_thread_all_that_waits_is_done_at_once() {
+    let front = Front::new(X86_64, 1);
+    let mut queue = front.connect(raw(64).0, agreed(X86_64));
+    let (gref, _) = front.page();
+    front.set_word(RSP_EVENT, 1);
+    for n in 0..32 {
+        front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
+    }
+    let (tell, told) = channel();
+    assert_eq!(serve_all(&mut queue, &Told(tell), || false), Ok(()));
+    assert_eq!((told.try_iter().count(), front.word(RSP_PROD)), (1, 32));
+}
+
+#[test]
+fn a_qcow2_image_with_a_backing_file_is_what_qemu_says_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::io::copy(
+        &mut {
+            let mut f = file(4096);
+            f.rewind().unwrap();
+            f
+        },
+        &mut File::create(path("base.raw")).unwrap(),
+    )
+    .unwrap();
+    if !qemu_img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        "-c",
+        &path("base.raw"),
+        &path("base.qcow2"),
+    ]) {
+        return;
+    }
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "qcow2",
+        "-b",
+        &path("base.qcow2"),
+        &path("top.qcow2"),
+    ]);
+    let front = Front::new(X86_64, 1);
+    let disk = Qcow2Disk::open(path("top.qcow2").as_ref(), true).unwrap();
+    assert_eq!(disk.sectors(), 4096);
+    let mut queue = front.connect(disk, agreed(X86_64));
+    let (gref, mfn) = front.page();
+    assert_eq!(
+        front.ask(
+            &mut queue,
+            &front.request(blkif::OP_READ, 1, 300, &[(gref, 0, 7)])
+        ),
+        blkif::RSP_OKAY
+    );
+    assert_eq!(front.bytes(mfn, 4096)[512 * 7], 307u64 as u8);
+    front.fill(mfn, &[0x99; 4096]);
+    assert_eq!(
+        front.ask(
+            &mut queue,
+            &front.request(blkif::OP_WRITE, 1, 301, &[(gref, 0, 1)])
+        ),
+        blkif::RSP_OKAY
+    );
+    let mut discard = front.entry(blkif::OP_DISCARD, 0, 1, 2048);
+    discard[X86_64.nr_sectors] = 128;
+    assert_eq!(front.ask(&mut queue, &discard), blkif::RSP_OKAY);
+    assert_eq!(
+        front.ask(&mut queue, &front.request(blkif::OP_FLUSH_DISKCACHE, 1, 0, &[])),
+        blkif::RSP_OKAY
+    );
+    // What was flushed is there for a reader that opens the image now, without a word from us.
+    qemu_img(&["check", "-q", "-f", "qcow2", "-U", &path("top.qcow2")]);
+    qemu_img(&[
+        "convert",
+        "-U",
+        "-f",
+        "qcow2",
+        "-O",
+        "raw",
+        &path("top.qcow2"),
+        &path("out.raw"),
+    ]);
+    let bytes = std::fs::read(path("out.raw")).unwrap();
+    assert_eq!(
+        [300, 301, 302, 303, 2047].map(|n| bytes[n * 512]),
+        [300u64 as u8, 0x99, 0x99, 303u64 as u8, 0xff]
+    );
+}
+
+#[test]
+fn an_image_is_for_many_readers_or_one_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.raw");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    let open = |writable| {
+        let file = File::options().read(true).write(writable).open(&path).unwrap();
+        RawDisk::new(file, writable).map_err(|e| e.kind())
+    };
+    let busy = Some(std::io::ErrorKind::ResourceBusy);
+    let first = open(false).unwrap();
+    let second = open(false).unwrap();
+    assert_eq!(open(true).err(), busy);
+    drop((first, second));
+    let writer = open(true).unwrap();
+    assert_eq!((open(true).err(), open(false).err()), (busy, busy));
+    if let Ok(output) = Command::new("qemu-img")
+        .args(["resize", "-f", "raw", path.to_str().unwrap(), "8192"])
+        .output()
+    {
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("lock"),
+            "{output:?}"
+        );
+    }
+    drop(writer);
+    open(true).unwrap();
+}

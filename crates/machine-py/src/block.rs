@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Block devices: disks, and rings with threads that serve them.
+
+use crate::grants::GrantTable;
+use crate::host::{work, MachineError};
+use domzero_backends::block::{self, serve_all, Agreed, Notice, Qcow2Disk, QueueThread, RawDisk};
+use domzero_backends::RingBroken;
+use domzero_machine::abi::blkif;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use std::fs::File;
+use std::os::fd::{FromRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Domain 0, whose back ends these are.
+const BACKEND: u16 = 0;
+
+fn os_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.to_string())),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct BlockDisk {
+    /// Until it is closed.
+    disk: Mutex<Option<Arc<dyn block::Disk>>>,
+    counts: Arc<block::Counts>,
+    writable: bool,
+}
+
+impl BlockDisk {
+    fn of(disk: impl block::Disk + 'static, writable: bool) -> BlockDisk {
+        BlockDisk {
+            disk: Mutex::new(Some(Arc::new(disk))),
+            counts: Arc::default(),
+            writable,
+        }
+    }
+
+    fn open(&self) -> PyResult<Arc<dyn block::Disk>> {
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        disk.ok_or_else(|| PyValueError::new_err("the disk is closed"))
+    }
+}
+
+#[pymethods]
+impl BlockDisk {
+    #[staticmethod]
+    // The descriptor is given away by its owner.
+    #[allow(unsafe_code)]
+    fn raw(fd: RawFd, writable: bool) -> PyResult<BlockDisk> {
+        if fd < 0 {
+            return Err(PyValueError::new_err("no descriptor"));
+        }
+        // SAFETY: the contract of `BlockDisk.raw` says that the descriptor is open, and belongs to the disk from here on.
+        let file = unsafe { File::from_raw_fd(fd) };
+        work(|| RawDisk::new(file, writable))?
+            .map(|disk| BlockDisk::of(disk, writable))
+            .map_err(os_error)
+    }
+
+    #[staticmethod]
+    fn qcow2(py: Python<'_>, path: PathBuf, writable: bool) -> PyResult<BlockDisk> {
+        let open = || py.detach(|| Qcow2Disk::open(&path, writable));
+        work(open)?
+            .map(|disk| BlockDisk::of(disk, writable))
+            .map_err(os_error)
+    }
+
+    #[getter]
+    fn sectors(&self) -> PyResult<u64> {
+        Ok(self.open()?.sectors())
+    }
+
+    #[getter]
+    fn writable(&self) -> bool {
+        self.writable
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let disk = self.open()?;
+        work(|| py.detach(|| disk.flush()))?.map_err(os_error)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(disk));
+    }
+
+    #[getter]
+    fn counts(&self) -> BlockCounts {
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        BlockCounts {
+            reads: now(&self.counts.reads),
+            writes: now(&self.counts.writes),
+            read_bytes: now(&self.counts.read_bytes),
+            written_bytes: now(&self.counts.written_bytes),
+            flushes: now(&self.counts.flushes),
+            discards: now(&self.counts.discards),
+            errors: now(&self.counts.errors),
+        }
+    }
+}
+
+#[pyclass(frozen, get_all, module = "domzero._machine")]
+pub struct BlockCounts {
+    reads: u64,
+    writes: u64,
+    read_bytes: u64,
+    written_bytes: u64,
+    flushes: u64,
+    discards: u64,
+    errors: u64,
+}
+
+/// Functions of Python's that the ring's thread calls.
+struct Callbacks {
+    notify: Py<PyAny>,
+    broken: Py<PyAny>,
+}
+
+impl Callbacks {
+    fn call(&self, function: &Py<PyAny>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) {
+        Python::attach(|py| {
+            if let Err(error) = function.call1(py, arguments) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+impl Notice for Callbacks {
+    fn notify(&self) {
+        self.call(&self.notify, ());
+    }
+
+    fn broken(&self, error: RingBroken) {
+        self.call(&self.broken, (error.to_string(),));
+    }
+}
+
+enum Server {
+    Thread(QueueThread),
+    /// Served by whoever says that an event came: deterministic runs.
+    Inline(Box<block::Queue>, Callbacks),
+    Closed,
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct BlockRing(Mutex<Server>);
+
+impl BlockRing {
+    fn lock(&self) -> MutexGuard<'_, Server> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl BlockRing {
+    #[new]
+    #[pyo3(signature = (grants, disk, ring_refs, *, is_32bit, persistent, notify, broken, thread))]
+    fn new(
+        grants: &GrantTable,
+        disk: &BlockDisk,
+        ring_refs: Vec<u32>,
+        is_32bit: bool,
+        persistent: bool,
+        notify: Py<PyAny>,
+        broken: Py<PyAny>,
+        thread: Option<String>,
+    ) -> PyResult<BlockRing> {
+        let agreed = Agreed {
+            layout: if is_32bit { blkif::X86_32 } else { blkif::X86_64 },
+            persistent,
+            writable: disk.writable,
+        };
+        let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&disk.counts));
+        let opened = disk.open()?;
+        let connect = || block::Queue::connect(front, &ring_refs, opened, counts, agreed);
+        let queue = work(connect)?.map_err(|e| MachineError::new_err(e.to_string()))?;
+        let callbacks = Callbacks { notify, broken };
+        let server = match thread {
+            Some(name) => Server::Thread(QueueThread::start(name, queue, callbacks).map_err(os_error)?),
+            None => Server::Inline(Box::new(queue), callbacks),
+        };
+        Ok(BlockRing(Mutex::new(server)))
+    }
+
+    fn ring(&self) -> PyResult<()> {
+        let mut server = self.lock();
+        if let Server::Thread(thread) = &*server {
+            thread.ring();
+        }
+        let Server::Inline(queue, callbacks) = &mut *server else {
+            return Ok(());
+        };
+        if let Err(error) = work(|| serve_all(queue, callbacks, || false))? {
+            callbacks.broken(error);
+            *server = Server::Closed;
+        }
+        Ok(())
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let server = std::mem::replace(&mut *self.lock(), Server::Closed);
+        // Its thread may be waiting for the interpreter.
+        py.detach(|| {
+            if let Server::Thread(mut thread) = server {
+                thread.stop();
+            }
+        });
+    }
+}

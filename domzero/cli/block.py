@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`block-attach`, `block-list`, `block-detach`: the disks of a domain that runs, as xl has them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.status import ExitStatus
+from domzero.dom0.diskspec import HELP, parse_disk
+
+Json = dict[str, Any]
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds all of them."""
+    parser = subparsers.add_parser(
+        "block-attach",
+        help="plug a disk into a domain",
+        description="Plugs a disk into a domain that runs; it has the disk at its next starts, too.",
+    )
+    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    parser.add_argument("spec", metavar="SPEC", nargs="+", help=HELP.partition(";")[0])
+    add_connection_options(parser)
+    parser.set_defaults(handler=attach)
+
+    parser = subparsers.add_parser(
+        "block-list", help="list disks of domains", description="Lists the disks of domains, as xl does."
+    )
+    parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name, domid or uuid")
+    add_connection_options(parser)
+    parser.set_defaults(handler=list_disks)
+
+    parser = subparsers.add_parser(
+        "block-detach",
+        help="take a disk away from a domain",
+        description="Asks the guest to let go of a disk, and takes it away when it has.",
+    )
+    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    parser.add_argument("vdev", metavar="DEV", help="xvdb, or its number")
+    parser.add_argument("-f", "--force", action="store_true", help="take it away at once, even if the guest uses it")
+    add_connection_options(parser)
+    parser.set_defaults(handler=detach)
+
+
+def attach(args: argparse.Namespace) -> int:
+    """`block-attach`."""
+    with Dom0.from_args(args) as dom0:
+        path = f"{domain_path(args.domain)}/disks"
+        index = len(dom0.get(path))
+        spec = parse_disk(",".join(args.spec), index)  # xl takes its parts as words, too
+        disk = dom0.request("POST", path, {"spec": spec.text(str(Path(spec.target).absolute()))}).json()
+    if args.json:
+        print(json.dumps(disk, indent=2))
+    return ExitStatus.OK
+
+
+def list_disks(args: argparse.Namespace) -> int:
+    """`block-list`."""
+    with Dom0.from_args(args) as dom0:
+        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/disks")) for key in args.domains]
+    if args.json:
+        print(json.dumps([disk for _, disks in found for disk in disks], indent=2))
+        return ExitStatus.OK
+    print(f"{'Vdev':<6}{'BE':>4} {'handle':>6} {'state':>5} {'access':>6} {'reads':>9} {'writes':>9}  {'image'}")
+    for domain, disks in found:
+        for disk in disks:
+            access = "rw" if disk["writable"] else "ro"
+            print(
+                f"{disk['devid']:<6}{0:>4} {domain['domid']:>6} {disk['state']:>5} {access:>6} "
+                f"{disk['reads']:>9} {disk['writes']:>9}  {disk['vdev']}: {disk['target']} ({disk['format']})"
+            )
+    return ExitStatus.OK
+
+
+def detach(args: argparse.Namespace) -> int:
+    """`block-detach`."""
+    with Dom0.from_args(args) as dom0:
+        path = f"{domain_path(args.domain)}/disks"
+        vdev = args.vdev
+        if vdev.isdigit():
+            vdev = next((disk["vdev"] for disk in dom0.get(path) if disk["devid"] == int(vdev)), vdev)
+        dom0.request("DELETE", f"{path}/{quote(vdev, safe='')}", force=args.force)
+    return ExitStatus.OK

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The block back end (io/blkif.h): a disk image or block device of the host as a guest's disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from domzero import _machine
+from domzero.abi.io_blkif import VDisk
+from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
+from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.errors import ConfigError
+from domzero.hypervisor.clock import VirtualClock
+from domzero.hypervisor.domain import Domain
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.evtchn import bind_backend
+from domzero.hypervisor.evtchn_channel import BackendPort
+
+SECTOR = 512
+MAX_RING_PAGE_ORDER = 4
+MAX_QUEUES = 4
+MAX_INDIRECT_SEGMENTS = 256
+_PROTOCOLS = {"x86_64-abi": False, "x86_32-abi": True}
+
+
+def open_disk(spec: DiskSpec) -> _machine.BlockDisk:
+    """Opens what a specification names. ConfigError: it cannot be."""
+    try:
+        if spec.format is DiskFormat.QCOW2:
+            return _machine.BlockDisk.qcow2(spec.target, spec.writable)
+        flags = (os.O_RDWR if spec.writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+        return _machine.BlockDisk.raw(os.open(spec.target, flags), spec.writable)
+    except OSError as error:
+        reason = "in use by another domain or program" if error.errno == errno.EBUSY else error.strerror or str(error)
+        hint = "give it as read-only: ',ro'" if isinstance(error, PermissionError) and spec.writable else ""
+        raise ConfigError(f"{spec.target}: {reason}", key="disk", hint=hint) from error
+
+
+class BlockDevice:
+    """One disk of one domain: a `xenbus.Device`."""
+
+    kind = "vbd"
+
+    def __init__(self, domain: Domain, spec: DiskSpec, disk: _machine.BlockDisk) -> None:
+        self.spec = spec
+        self.devid = spec.devid
+        self.disk = disk
+        self.broken: Callable[[str], None] = lambda _: None
+        """Told why a ring cannot be used any more; in any thread."""
+        self.sectors = disk.sectors
+        self._domain = domain
+        self._rings: list[tuple[_machine.BlockRing, BackendPort]] = []
+
+    def front_nodes(self) -> Nodes:
+        """Written by the toolstack for the front end."""
+        return {"virtual-device": self.devid, "device-type": "cdrom" if self.spec.is_cdrom else "disk"}
+
+    def back_nodes(self) -> Nodes:
+        """Written by the toolstack and the back end."""
+        spec = self.spec
+        nodes: dict[str, str | int] = {
+            "params": spec.target,
+            "type": "qdisk" if spec.format is DiskFormat.QCOW2 else "phy",
+            "dev": spec.vdev,
+            "mode": "w" if spec.writable else "r",
+            "device-type": "cdrom" if spec.is_cdrom else "disk",
+            "removable": int(spec.is_cdrom),
+            "bootable": 1,
+            "feature-barrier": 1,
+            "feature-flush-cache": 1,
+            "feature-persistent": 1,
+            "feature-max-indirect-segments": MAX_INDIRECT_SEGMENTS,
+            "max-ring-page-order": MAX_RING_PAGE_ORDER,
+            "multi-queue-max-queues": MAX_QUEUES,
+        }
+        if spec.discard and spec.writable:
+            nodes |= {"feature-discard": 1, "discard-granularity": 4096, "discard-alignment": 0, "discard-secure": 0}
+        return nodes
+
+    def connect(self, front: Front) -> Nodes:
+        """Takes the rings that the front end has written into its nodes."""
+        protocol = front.text("protocol")
+        if protocol is not None and protocol not in _PROTOCOLS:
+            raise FrontendError(f"no such protocol: {protocol}")
+        is_32bit = self._domain.is_32bit if protocol is None else _PROTOCOLS[protocol]
+        queues = front.number("multi-queue-num-queues", 1)
+        order = None if front.text("ring-page-order") is None else front.number("ring-page-order")
+        if not 1 <= queues <= MAX_QUEUES:
+            raise FrontendError(f"{queues} queues: 1 to {MAX_QUEUES} are possible")
+        if order is not None and order > MAX_RING_PAGE_ORDER:
+            raise FrontendError(f"ring-page-order {order}: {MAX_RING_PAGE_ORDER} is possible")
+        persistent = front.number("feature-persistent", 0) != 0
+        try:
+            for queue in range(queues):
+                at = f"queue-{queue}/" if queues > 1 else ""
+                self._connect_ring(front, queue, at, order, is_32bit=is_32bit, persistent=persistent)
+        except FrontendError:
+            self.disconnect()
+            raise
+        info = VDisk(0)
+        if self.spec.is_cdrom:
+            info |= VDisk.VDISK_CDROM | VDisk.VDISK_REMOVABLE
+        if not self.spec.writable:
+            info |= VDisk.VDISK_READONLY
+        return {
+            "sectors": self.sectors,
+            "info": int(info),
+            "sector-size": SECTOR,
+            "physical-sector-size": SECTOR,
+        }
+
+    def _connect_ring(
+        self, front: Front, queue: int, at: str, order: int | None, *, is_32bit: bool, persistent: bool
+    ) -> None:
+        if order is None:
+            refs = [front.number(f"{at}ring-ref")]
+        else:
+            refs = [front.number(f"{at}ring-ref{page}") for page in range(1 << order)]
+        port_number = front.number(f"{at}event-channel")
+        rings: list[_machine.BlockRing] = []
+
+        def rung() -> None:
+            for ring in rings:
+                ring.ring()
+
+        try:
+            port = bind_backend(self._domain, port_number, rung)
+        except XenError as error:
+            raise FrontendError(f"event channel {port_number}: {error}") from error
+        is_virtual = isinstance(self._domain.host.clock, VirtualClock)
+        name = f"{self.spec.vdev}-{queue}"
+        try:
+            ring = _machine.BlockRing(
+                self._domain.grants.hw,
+                self.disk,
+                refs,
+                is_32bit=is_32bit,
+                persistent=persistent,
+                notify=port.notify,
+                broken=self.broken,
+                thread=None if is_virtual else name,
+            )
+        except _machine.MachineError as error:
+            port.close()
+            raise FrontendError(str(error)) from error
+        rings.append(ring)
+        self._rings.append((ring, port))
+        ring.ring()  # requests may have come before
+
+    def disconnect(self) -> None:
+        """Lets go of all rings; what was asked for before is done."""
+        rings, self._rings = self._rings, []
+        for ring, port in rings:
+            port.close()
+            ring.close()
+
+    def close(self) -> None:
+        """Lets go of the image, which others may use then."""
+        self.disk.close()

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk specifications: xl.cfg's `disk = [...]` and `--disk`, as xl-disk-configuration(5) has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from domzero.dom0.names import is_text, shown
+from domzero.errors import ConfigError
+
+HELP = "a disk: FILE[,raw|qcow2[,xvda[,rw|ro]]] or xl's key=value form; without a kernel GRUB starts from it"
+EXAMPLE = "for instance 'disk.qcow2,qcow2,xvda,rw'"
+
+
+class DiskFormat(str, Enum):
+    """How an image file holds its sectors."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@dataclass(slots=True, frozen=True)
+class DiskSpec:
+    """One disk.
+
+    :param target: path of the image file or block device.
+    :param vdev: its name in the guest (`xvda`).
+    :param devid: its number in xenstore, Xen's encoding of `vdev`.
+    """
+
+    target: str
+    format: DiskFormat
+    vdev: str
+    devid: int
+    writable: bool
+    discard: bool = True
+    is_cdrom: bool = False
+
+    def text(self, target: str) -> str:
+        """The same with another target, as a specification."""
+        words = [f"format={self.format.value}", f"vdev={self.vdev}", f"access={'rw' if self.writable else 'ro'}"]
+        words += [] if self.discard else ["no-discard"]
+        words += ["devtype=cdrom"] if self.is_cdrom else []
+        return ",".join([*words, f"target={target}"])
+
+
+# What stands before the path in old files: formats, and programs that would have served it; all mean a format.
+_PREFIXES = {name: "raw" for name in ("raw", "phy", "file", "aio", "tap", "tap2", "tapdisk", "ioemu")} | {
+    "qcow2": "qcow2"
+}
+_SCRIPTS = ("nbd", "iscsi", "drbd")
+_ACCESS = {"rw": True, "w": True, "ro": False, "r": False}
+_FORMATS = {each.value: each for each in DiskFormat}
+_FLAGS = ("cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe", "backendtype=phy",
+          "backendtype=tap", "backendtype=qdisk")  # fmt: skip
+_XVD_LETTERS = 26
+
+
+def parse_disk(text: str, index: int = 0) -> DiskSpec:
+    """Understands `target[,format[,vdev[,access]]]` with `key=value` parts in any place, `target=` last.
+
+    :param index: how many disks there are before it: without `vdev` it is the next of xvda, xvdb, ...
+    :raises ConfigError: with the reason.
+    """
+    if not is_text(text):
+        raise _refused(shown(text), "a path is UTF-8 text without NUL")
+    words: dict[str, str] = {}
+    flags: set[str] = set()
+    places = ["target", "format", "vdev", "access"]
+    rest: str | None = text
+    while rest is not None:
+        rest = rest.lstrip()
+        if rest.startswith("target="):
+            _set(words, "target", rest.removeprefix("target="), text)  # all of it: it may have commas
+            break
+        part, comma, after = rest.partition(",")
+        rest = after if comma else None
+        if part in _FLAGS:
+            flags.add(part)
+            continue
+        if not part and not places:
+            continue  # a comma at the end
+        key, equals, value = part.partition("=")
+        if equals and key in ("format", "vdev", "access"):
+            _set(words, key, value, text)
+        elif equals and key in ("script", "backend", "colo", "colo-host", "colo-port", "backendtype", "devtype"):
+            raise _refused(text, f"{part} is not supported")
+        elif not (places := [place for place in places if place not in words]):
+            raise _refused(text, f"{part!r} is one part too many")
+        elif (place := places.pop(0)) == "target":
+            _set_target(words, part, text)
+        else:
+            words[place] = part
+    return _spec(text, words, flags, index)
+
+
+def parse_disks(texts: list[str]) -> Iterator[DiskSpec | ConfigError]:
+    """Each specification, or what is wrong with it; two disks with one name are wrong."""
+    seen: dict[int, str] = {}
+    for index, text in enumerate(texts):
+        try:
+            spec = parse_disk(text, index)
+            if spec.devid in seen:
+                raise _refused(text, f"{spec.vdev} is taken by {seen[spec.devid]!r}")
+        except ConfigError as error:
+            yield error
+            continue
+        seen[spec.devid] = text
+        yield spec
+
+
+def _spec(text: str, words: dict[str, str], flags: set[str], index: int) -> DiskSpec:
+    target, form = words.get("target", ""), words.get("format", "")
+    vdev, _, kind = words.get("vdev", "").partition(":")
+    if kind not in ("", "cdrom", "disk"):
+        raise _refused(text, f"no such device type: {kind!r} (disk or cdrom)")
+    is_cdrom = kind == "cdrom" or bool(flags & {"cdrom", "devtype=cdrom"})
+    if not target:
+        what = "an empty CD drive is not supported yet" if is_cdrom else "there is no target"
+        raise _refused(text, what)
+    if not form:
+        # By the name alone: what is in the file a guest may have written.
+        form = "qcow2" if target.endswith(".qcow2") else "raw"
+    if form not in _FORMATS:
+        hint = "`domzero image import` makes a qcow2 image of it" if form in ("vhd", "vmdk", "vdi") else EXAMPLE
+        raise _refused(text, f"no such format: {form!r} (raw or qcow2)", hint)
+    access = words.get("access") or ("ro" if is_cdrom else "rw")
+    if access not in _ACCESS:
+        raise _refused(text, f"no such access: {access!r} (rw or ro)")
+    vdev = vdev or _next_name(text, index)
+    return DiskSpec(
+        target=target,
+        format=_FORMATS[form],
+        vdev=vdev,
+        devid=device_number(vdev, text),
+        writable=_ACCESS[access] and not is_cdrom,
+        discard="no-discard" not in flags,
+        is_cdrom=is_cdrom,
+    )
+
+
+def _next_name(text: str, index: int) -> str:
+    if index >= _XVD_LETTERS:
+        raise _refused(text, "there is no vdev")
+    return "xvd" + chr(ord("a") + index)
+
+
+def device_number(vdev: str, text: str = "") -> int:
+    """Xen's number of a block device (xen-vbd-interface(7)): `xvda` is 51712."""
+    if match := re.fullmatch(r"d([0-9]{1,7})(?:p([0-9]{1,3}))?", vdev):
+        return _xvd_number(int(match[1]), int(match[2] or 0), vdev, text)
+    match = re.fullmatch(r"(xvd|sd|hd)([a-z]{1,3})([0-9]{0,3})", vdev)
+    if match is None or (match[3] and match[3].startswith("0")):
+        raise _refused(text or vdev, f"no such vdev: {vdev!r}", "xvda, xvdb, ...")
+    disk = 0
+    for letter in match[2]:
+        disk = disk * 26 + ord(letter) - ord("a") + 1
+    disk, partition = disk - 1, int(match[3] or 0)
+    if match[1] == "xvd":
+        return _xvd_number(disk, partition, vdev, text)
+    if match[1] == "sd" and disk < 16 and partition < 16:
+        return 8 << 8 | disk << 4 | partition
+    if match[1] == "hd" and disk < 4 and partition < 64:
+        return (3 if disk < 2 else 22) << 8 | (disk & 1) << 6 | partition
+    raise _refused(text or vdev, f"no such vdev: {vdev!r}", "xvda, xvdb, ...")
+
+
+def _xvd_number(disk: int, partition: int, vdev: str, text: str) -> int:
+    if disk < 16 and partition < 16:
+        return 202 << 8 | disk << 4 | partition
+    if disk < 1 << 20 and partition < 256:
+        return 1 << 28 | disk << 8 | partition
+    raise _refused(text or vdev, f"no such vdev: {vdev!r}", "xvda, xvdb, ...")
+
+
+def _set_target(words: dict[str, str], target: str, text: str) -> None:
+    while match := re.match(r"([a-z][a-z0-9]*):", target):
+        if match[1] in _SCRIPTS or match[1] not in _PREFIXES:
+            raise _refused(text, f"{match[0]} is not supported: give a file or a device, or target={target}")
+        target = target[match.end() :]
+        if _PREFIXES[match[1]] != "raw" or "format" not in words:
+            words["format"] = _PREFIXES[match[1]]
+    words["target"] = target
+
+
+def _set(words: dict[str, str], key: str, value: str, text: str) -> None:
+    if words.get(key, value) != value:
+        raise _refused(text, f"{key} is given twice")
+    words[key] = value
+
+
+def _refused(text: str, what: str, hint: str = EXAMPLE) -> ConfigError:
+    return ConfigError(f"{text[:200]!r}: {what}", key="disk", hint=hint)

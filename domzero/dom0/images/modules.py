@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel modules of the small initramfs: front ends of Xen's devices, and file systems that are found on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from domzero.dom0.images.cpio import Entry, directory, file
+
+DEPENDS: dict[str, tuple[str, ...]] = {
+    "lib/crc16": (),
+    "crypto/crc32c_generic": (),
+    "fs/mbcache": (),
+    "fs/jbd2/jbd2": (),
+    "fs/ext4/ext4": ("fs/jbd2/jbd2", "fs/mbcache", "lib/crc16", "crypto/crc32c_generic"),
+    "drivers/block/xen-blkfront": (),
+    "drivers/net/xen-netfront": (),
+    "fs/netfs/netfs": (),
+    "fs/fscache/fscache": ("fs/netfs/netfs",),
+    "net/9p/9pnet": (),
+    "net/9p/9pnet_xen": ("net/9p/9pnet",),
+    "fs/9p/9p": ("net/9p/9pnet", "fs/fscache/fscache", "fs/netfs/netfs"),
+}
+"""Each module with those that it needs. Debian's names; what a kernel has built in, or has elsewhere, is left out."""
+
+_ALIASES = """\
+alias fs-ext4 ext4
+alias fs-9p 9p
+alias xen:vbd xen-blkfront
+alias xen:vif xen-netfront
+alias xen:9pfs 9pnet_xen
+"""
+
+
+def wanted(release: str) -> dict[str, str]:
+    """Where a package of kernel `release` has them: name -> beginning of the path."""
+    return {name: f"lib/modules/{release}/kernel/{name}.ko" for name in DEPENDS}
+
+
+def entries(release: str, modules: Mapping[str, tuple[str, bytes]]) -> tuple[Entry, ...]:
+    """What an initramfs has of the modules that were found, with the indexes of modprobe.
+
+    :param modules: name -> path in the package, contents.
+    """
+    paths = {name: PurePosixPath(path) for name, (path, _) in modules.items()}
+    root = PurePosixPath("lib/modules", release)
+    folders = {parent for path in paths.values() for parent in path.parents if parent.is_relative_to("lib/modules")}
+    index = "".join(
+        f"{paths[name].relative_to(root)}:"
+        + "".join(f" {paths[each].relative_to(root)}" for each in DEPENDS[name] if each in paths)
+        + "\n"
+        for name in paths
+    )
+    return (
+        *(directory(str(folder)) for folder in sorted(folders | {PurePosixPath("lib/modules"), root})),
+        *(file(str(paths[name]), contents) for name, (_, contents) in modules.items()),
+        file(f"{root}/modules.dep", index),
+        file(f"{root}/modules.alias", _ALIASES),
+    )

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks of running domains, over HTTP and by the verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from dom0_server import Server
+from waiting import until
+
+Json = dict[str, object]
+Create = Callable[..., Json]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+def test_disks_are_attached_listed_and_detached(api: httpx.Client, create: Create, image: Path) -> None:
+    domain = create("one", disks=[f"{image},raw,xvda,ro"])
+    assert domain["disks"] == [f"{image},raw,xvda,ro"]
+    path = f"/domains/{domain['uuid']}/disks"
+    (disk,) = api.get(path).json()
+    assert (disk["vdev"], disk["devid"], disk["bytes"], disk["writable"]) == ("xvda", 51712, 1 << 20, False)
+    other = image.with_name("other.img")
+    other.write_bytes(bytes(4096))
+    answer = api.post(path, json={"spec": str(other)})
+    assert answer.status_code == 201 and answer.json()["vdev"] == "xvdb"
+    assert len(api.get(f"/domains/{domain['uuid']}").json()["disks"]) == 2
+    assert api.post(path, json={"spec": f"{image},raw,xvdb"}).status_code == 422  # taken
+    assert api.delete(f"{path}/xvdb").status_code == 204
+    assert [disk["vdev"] for disk in api.get(path).json()] == ["xvda"]
+    assert api.delete(f"{path}/xvdb").status_code == 422
+    assert api.post(path, json={"spec": str(other)}).status_code == 201  # its image was let go of
+
+
+def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
+    api: httpx.Client, shell: str, server: Server, image: Path, create: Create
+) -> None:
+    workers = server.workers()
+    for spec, why in (
+        ("/no/such.img", "No such file"),
+        (f"{image},vhd,xvda", "no such format"),
+        (f"{image},raw,foo", "no such vdev"),
+        (f"{image},qcow2,xvda", "qcow2"),
+        (f"{image}\0", "NUL"),
+    ):
+        answer = api.post("/domains", json={"name": "bad", "kernel": shell, "memory_mib": 16, "disks": [spec]})
+        assert answer.status_code == 422 and why in answer.text
+    until(lambda: server.workers() == workers)
+    create("first", disks=[str(image)])
+    answer = api.post("/domains", json={"name": "second", "kernel": shell, "memory_mib": 16, "disks": [str(image)]})
+    assert answer.status_code == 422 and "in use" in answer.text
+
+
+def test_a_killed_worker_lets_go_of_its_images(api: httpx.Client, create: Create, image: Path) -> None:
+    domain = create("killed", disks=[str(image)])
+    pid = api.get(f"/domains/{domain['uuid']}").json()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not api.get(f"/domains/{domain['uuid']}").json()["exists"])
+    create("next", disks=[str(image)])
+
+
+def test_the_verbs_take_relative_paths_and_names_as_xl_does(server: Server, create: Create, image: Path) -> None:
+    domain = create("plugged")
+    name = str(domain["name"])
+    relative = os.path.relpath(image)
+    assert server.cli("block-attach", name, relative, "raw", "xvdc", "w").returncode == 0
+    listed = json.loads(server.cli("block-list", "--json", name).stdout)
+    (disk,) = listed
+    assert disk["vdev"] == "xvdc" and Path(disk["target"]).is_absolute() and image.samefile(disk["target"])
+    assert f"xvdc: {disk['target']} (raw)" in server.cli("block-list", name).stdout
+    again = server.cli("block-attach", name, relative)
+    assert again.returncode == 2 and "in use" in again.stderr
+    assert server.cli("block-detach", name, "51744").returncode == 0
+    gone = server.cli("block-detach", name, "xvdc")
+    assert gone.returncode == 2 and "there is no disk xvdc" in gone.stderr
+    assert json.loads(server.cli("block-list", "--json", name).stdout) == []

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk specifications mean what Xen's own parser makes of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, parse_disk, parse_disks
+from domzero.errors import ConfigError
+
+SOURCE = Path(__file__).parents[1] / "support" / "xldisk.c"
+
+SPECS = """
+/a/b.img,raw,xvda,rw
+/a/b.img,,xvda
+/a/b.img,qcow2,xvda,r
+/a/b.img,qcow2,xvda,ro
+phy:/dev/vg/x,xvda,w
+phy:/dev/vg/x,xvda
+phy:/a,raw,xvda,w
+phy:/a,,xvda,w
+file:/a/b.img,xvda,w
+file:/a,xvda:cdrom,r
+tap:aio:/a/b,xvda,w
+tap2:aio:/a,xvda,w
+tap:tapdisk:aio:/a,xvda,w
+tap:qcow2:/a/b,xvda,w
+qcow2:/a/b,xvdb,r
+qcow2:/a,raw,xvda,w
+raw:/a,xvda,w
+format=qcow2,vdev=xvda,access=rw,target=/a/b,c
+format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/x.iso
+/x.iso,raw,hdc,devtype=cdrom
+/x.iso,,hdc,cdrom
+/a,raw,xvda:cdrom,r
+/a,raw,xvda,rw,
+/a,raw,xvda,rw,xx
+/a,nonsense,xvda,rw
+/a,xvda,w
+/a,aio,xvda
+/a,RAW,xvda,w
+/a,raw,xvda,W
+/a,raw,xvda,zz
+/a,raw,xvda,rw,no-discard
+/a,raw,xvda,w,discard
+/a,raw,xvda,w,discard=1
+/a,raw,xvda,w,direct-io-safe
+/a,raw,xvda,rw,foo=bar
+/a,raw,xvda,rw,devtype=disk
+/a,raw,xvda,rw,devtype=floppy
+/a,raw,xvda,rw,backendtype=qdisk
+/a,raw,xvda,access=ro
+/a,raw,xvda,format=raw
+/a,raw,xvda,w,ro
+/a,format=qcow2,xvda
+/a,vdev=xvda,qcow2
+vdev=xvda,target=/a
+vdev=xvda,/a
+vdev=xvda,format=qcow2,/a
+rw,/a
+ /a , raw , xvda , rw
+/a:b,raw,xvda,w
+x:/a,raw,xvda,w
+phy:/a,hda1,w
+"""
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Xen's parser as a program."""
+    if shutil.which("cc") is None or not Path("/usr/include/libxlutil.h").exists():
+        pytest.skip("needs a C compiler and libxen-dev")
+    program = tmp_path_factory.mktemp("xldisk") / "xldisk"
+    subprocess.run(["cc", "-o", program, SOURCE, "-lxlutil", "-lxenlight"], check=True)
+    return program
+
+
+def told(text: str) -> str:
+    try:
+        spec = parse_disk(text)
+    except ConfigError:
+        return "refused"
+    number = {DiskFormat.RAW: 4, DiskFormat.QCOW2: 2}[spec.format]
+    return f"{spec.target}|{number}|{spec.vdev}|{spec.writable:d}|{spec.is_cdrom:d}|{spec.discard:d}|"
+
+
+def test_specifications_mean_what_xen_makes_of_them(oracle: Path) -> None:
+    specs = [line for line in SPECS.split("\n") if line]
+    answers = subprocess.run([oracle], input="\n".join(specs) + "\n", capture_output=True, text=True, check=True)
+    theirs = answers.stdout.splitlines()
+    assert len(theirs) == len(specs)
+    different = {spec: (there, told(spec)) for spec, there in zip(specs, theirs, strict=True) if told(spec) != there}
+    assert not different
+
+
+def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
+    assert parse_disk("disk.qcow2", 2) == DiskSpec("disk.qcow2", DiskFormat.QCOW2, "xvdc", 51744, writable=True)
+    assert parse_disk("disk.img,,,ro") == DiskSpec("disk.img", DiskFormat.RAW, "xvda", 51712, writable=False)
+    with pytest.raises(ConfigError, match="no vdev"):
+        parse_disk("disk.img", 26)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no target"),
+        (",,hdc,cdrom", "empty CD drive"),
+        ("/a,vhd,xvda", "no such format: 'vhd'"),
+        ("/a,raw,foo,w", "no such vdev: 'foo'"),
+        ("/a,raw,xvda01,w", "no such vdev"),
+        ("/a,raw,xvda,rw,script=block-x", "script=block-x is not supported"),
+        ("nbd:/a,xvda,w", "nbd: is not supported"),
+        ("/a,raw,xvda:floppy", "no such device type"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        parse_disk(text)
+
+
+def test_two_disks_have_two_names() -> None:
+    found = list(parse_disks(["/a", "/b,raw,xvda,w", "/c,raw,xvda1,w"]))
+    assert [type(each) for each in found] == [DiskSpec, ConfigError, DiskSpec]
+    assert "taken by '/a'" in str(found[1])
+
+
+def test_the_text_of_a_specification_is_the_specification() -> None:
+    for text in ("/a,qcow2,xvdb,r", "/x.iso,,hdc,cdrom", "/a,raw,xvda,rw,no-discard"):
+        spec = parse_disk(text)
+        assert parse_disk(spec.text(spec.target)) == spec
+    assert parse_disk(parse_disk("/a").text("/with,commas")).target == "/with,commas"
+
+
+@pytest.mark.parametrize(
+    ("vdev", "number"),
+    # xen-vbd-interface(7)
+    [
+        ("xvda", 51712),
+        ("xvda1", 51713),
+        ("xvdb", 51728),
+        ("xvdp15", 51967),
+        ("xvdq", 268439552),
+        ("xvda16", 268435472),
+        ("xvdaa", 268442112),
+        ("d0", 51712),
+        ("d0p2", 51714),
+        ("d300p3", 268512259),
+        ("sda", 2048),
+        ("sdb3", 2067),
+        ("hda", 768),
+        ("hdb1", 833),
+        ("hdc", 5632),
+    ],
+)
+def test_numbers_of_devices(vdev: str, number: int) -> None:
+    assert device_number(vdev) == number
+
+
+@pytest.mark.parametrize("vdev", ["", "xvd", "xvda256", "sdq", "sda16", "hde", "hda64", "d1048576", "xvda\n", "XVDA"])
+def test_no_numbers(vdev: str) -> None:
+    with pytest.raises(ConfigError):
+        device_number(vdev)
