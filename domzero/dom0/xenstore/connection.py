@@ -302,7 +302,7 @@ class Connection:
 
     def _unwatch(self, payload: bytes, _tx: Transaction | None) -> bytes:
         path, token = _strings(payload, 2, more=True)[:2]
-        absolute = path if path.startswith("@") else canonical(path, self.domid)
+        absolute = path if path.startswith(("@", "/")) else f"/local/domain/{self.domid}/{path}"
         if (watch := self._watches.pop((absolute, token), None)) is None:
             raise XenstoreError("ENOENT")
         self.store.remove_watch(watch)
@@ -337,7 +337,7 @@ class Connection:
         return OK
 
     def _get_domain_path(self, payload: bytes, _tx: Transaction | None) -> bytes:
-        return f"/local/domain/{_number(_one(payload)) & 0xFFFF}\0".encode()
+        return f"/local/domain/{_number(_one(payload))}\0".encode()
 
     def _is_domain_introduced(self, payload: bytes, _tx: Transaction | None) -> bytes:
         return b"T\0" if self.store.is_introduced(_number(_one(payload))) else b"F\0"

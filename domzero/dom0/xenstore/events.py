@@ -11,7 +11,7 @@ BYTES_MAX = 1 << 20
 
 
 class EventQueue:
-    """Events in the order in which they happened, each path once for a watch: twice would tell nothing more.
+    """Events in the order in which they happened; of equal ones, also of two watches, one waits, as in xenstored.
 
     Too many, and those that no message can hold, become one for the watched path itself, which came in a message
     together with the token. So what waits is bounded: by `most`, `BYTES_MAX`, and one event for each watch.
@@ -19,7 +19,7 @@ class EventQueue:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._events: dict[tuple[Watch, str], None] = {}
+        self._events: dict[tuple[str, str], set[Watch]] = {}
         self._of: dict[Watch, set[str]] = {}
         self._bytes = 0
 
@@ -31,28 +31,35 @@ class EventQueue:
 
         :param path: as the client is told it.
         """
-        size = len(path) + len(watch.token) + 2
+        size = _size(path, watch.token)
         if size > PAYLOAD_MAX or len(self._events) >= self._most or self._bytes + size > BYTES_MAX:
             path = watch.given
-        if (watch, path) not in self._events:
-            self._events[watch, path] = None
-            self._of.setdefault(watch, set()).add(path)
-            self._bytes += len(path) + len(watch.token) + 2
+        watches = self._events.get((path, watch.token))
+        if watches is None:
+            watches = self._events[path, watch.token] = set()
+            self._bytes += _size(path, watch.token)
+        watches.add(watch)
+        self._of.setdefault(watch, set()).add(path)
 
     def take(self) -> tuple[str, str]:
         """The path and token of the oldest event, which must be there."""
-        watch, path = next(iter(self._events))
-        self._remove(watch, path)
-        paths = self._of[watch]
-        paths.remove(path)
-        if not paths:
-            del self._of[watch]
-        return path, watch.token
+        path, token = next(iter(self._events))
+        self._bytes -= _size(path, token)
+        for watch in self._events.pop((path, token)):
+            paths = self._of[watch]
+            paths.remove(path)
+            if not paths:
+                del self._of[watch]
+        return path, token
 
     def forget(self, watch: Watch) -> None:
-        """Drops the events of a watch."""
+        """Drops the events that are of this watch only."""
         for path in self._of.pop(watch, ()):
-            self._remove(watch, path)
+            watches = self._events[path, watch.token]
+            watches.remove(watch)
+            if not watches:
+                del self._events[path, watch.token]
+                self._bytes -= _size(path, watch.token)
 
     def clear(self) -> None:
         """Drops everything."""
@@ -60,6 +67,6 @@ class EventQueue:
         self._of.clear()
         self._bytes = 0
 
-    def _remove(self, watch: Watch, path: str) -> None:
-        del self._events[watch, path]
-        self._bytes -= len(path) + len(watch.token) + 2
+
+def _size(path: str, token: str) -> int:
+    return len(path) + len(token) + 2

@@ -66,6 +66,14 @@ class Transaction:
         self.seen.add(path)
 
 
+def _as_seen(change: Change, before: Tree, after: Tree) -> Change | None:
+    """A transaction's change as others see it, who never saw what it both made and removed; None if it is nothing."""
+    old = before.lookup(change.path)
+    if old is None and after.lookup(change.path) is None:
+        return None
+    return Change(change.path, old, change.new, change.removed and old is not None)
+
+
 def _generation(tree: Tree, path: str) -> int | None:
     node = tree.lookup(path)
     return None if node is None else node.generation
@@ -227,9 +235,9 @@ class Store:
                 break
         else:
             raise XenstoreError("EAGAIN")
-        self._tree = tree
+        before, self._tree = self._tree, tree
         self._settle()
-        untold = iter(changes.values())
+        untold = (seen for change in changes.values() if (seen := _as_seen(change, before, tree)) is not None)
         try:
             yield from self._tell(untold)
         except GeneratorExit:  # the client is gone; whoever watches hears of the rest all the same

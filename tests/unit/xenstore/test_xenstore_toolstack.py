@@ -200,15 +200,20 @@ def test_parts_of_a_directory_cost_its_names_once(store: Store, tool: Client) ->
     assert store.meter.steps < 100
 
 
-def test_events_of_one_watch_are_forgotten_with_it_and_those_of_another_kept(tool: Client) -> None:
+def test_of_equal_events_one_waits_and_goes_with_the_last_of_its_watches(tool: Client) -> None:
     tool.call(Op.WATCH, "/a", "t")
     tool.call(Op.WATCH, "/a/b", "t")
     tool.take_events()
-    tool.connection.receive(
-        HEADER.pack(Op.WRITE, 1, 0, 7) + b"/a/b\0vv" + HEADER.pack(Op.UNWATCH, 2, 0, 5) + b"/a\0t\0"
-    )
-    tool.poll()
-    assert tool.take_events() == [("/a/b", "t")]
+    write, end_outer = (Op.WRITE, b"/a/b\0v"), (Op.UNWATCH, b"/a\0t\0")
+    assert events_of(tool, write) == [("/a/b", "t")]
+    assert events_of(tool, write, end_outer) == [("/a/b", "t")]
+    assert events_of(tool, write, (Op.UNWATCH, b"/a/b\0t\0")) == []
+
+
+def events_of(client: Client, *requests: tuple[Op, bytes]) -> list[tuple[str, str]]:
+    """The events after requests that came at once."""
+    client.connection.receive(b"".join(HEADER.pack(op, 1, 0, len(payload)) + payload for op, payload in requests))
+    return client.take_events()
 
 
 def test_unread_events_are_bounded_in_bytes_too(store: Store, tool: Client) -> None:

@@ -318,3 +318,23 @@ def test_a_removal_in_a_transaction_is_settled_after_its_commit() -> None:
         store.commit(tx)
         assert store.ls("/large") == ["again"]
         assert store.check() == []
+
+
+def test_nobody_hears_of_what_a_commit_both_made_and_removed() -> None:
+    store = Store()
+    store.mkdir("/a/b")
+    told: list[str] = []
+    for path in ("/a", "/a/b/new", "/gone"):
+        store.add_watch(Watch.create(DOM0, path, "t", None, lambda _watch, path: told.append(path)))
+    for disturbed in (False, True):
+        told.clear()
+        tx = store.begin()
+        store.set_value(DOM0, "/a/b/new", b"", tx)
+        store.remove(DOM0, "/a/b", tx)
+        store.set_value(DOM0, "/gone/x", b"", tx)
+        store.remove(DOM0, "/gone", tx)
+        if disturbed:
+            store.write("/elsewhere", 1)
+        store.commit(tx)
+        assert told == ["/a/b"]
+        store.mkdir("/a/b")
