@@ -238,6 +238,9 @@ class Domain:
 
     @property
     def domid(self) -> int: ...
+    vm_assist: int
+    """The behaviours that the guest has asked for, a bit for each (`VmAssistType`). A vCPU sees a change when its next
+    `run` begins."""
     @property
     def frames_owned(self) -> int: ...
     def alloc(self, count: int) -> list[int]:
@@ -390,7 +393,6 @@ class Vcpu:
         """(leaf, subleaf or None for any, eax, ebx, ecx, edx); leaves not listed read as zero. For `cpuid` with and
         without the forced-emulation prefix."""
     def set_iopl(self, iopl: int) -> None: ...
-    def set_vm_assist(self, bits: int) -> None: ...
 
     # --- guest memory, in the guest kernel's address space. GuestFault where not mapped.
     def read_va(self, va: int, length: int) -> bytes: ...

@@ -80,7 +80,6 @@ class Domain:
     """What vCPU 0's thread looks after besides its own timers."""
     run_vcpu: VcpuLoop
     """What a vCPU's thread does (see `vcpu_thread`)."""
-    vm_assist: int = 0
     pause_count: int = 1
     is_dying: bool = False
     is_torn_down: bool = False
@@ -310,6 +309,15 @@ class Domain:
             self.latched_code = None
             for vcpu in self.vcpus:
                 vcpu.poke()
+
+    @property
+    def vm_assist(self) -> int:
+        """The behaviours that the guest has asked for, a bit for each `VmAssistType`: the machine keeps them."""
+        return self.hw.vm_assist
+
+    @vm_assist.setter
+    def vm_assist(self, bits: int) -> None:
+        self.hw.vm_assist = bits
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the domain has stopped. None when `timeout` seconds have passed first, or it was destroyed."""

@@ -52,7 +52,6 @@ class Vcpu:
         """MSR_MISC_FEATURES_ENABLES: cpuid of applications raises #GP."""
         self.efer_bits = 0
         self.in_multicall = False
-        self.vm_assist_changed = False
         self.update_time(host.now_ns())
         self.hw.set_fast_hypercalls(True)
 

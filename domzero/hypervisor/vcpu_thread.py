@@ -44,9 +44,6 @@ def step(vcpu: Vcpu) -> None:
         now_ns = vcpu.domain.host.now_ns()
         vcpu.enter_runstate(RunState.RUNSTATE_running, now_ns)
         _refresh_time(vcpu, now_ns)
-    if vcpu.vm_assist_changed:
-        vcpu.vm_assist_changed = False
-        vcpu.hw.set_vm_assist(vcpu.domain.vm_assist)
     if vcpu.nmi_pending:
         vcpu.nmi_pending = False
         vcpu.hw.send_nmi()

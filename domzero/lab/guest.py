@@ -68,7 +68,7 @@ class PvGuest:
         self.vcpu = self.domain.vcpus[0]
         self.hw = self.vcpu.hw
         self.hw.set_fast_hypercalls(False)
-        self.hw.set_vm_assist(1 << VmAssistType.VMASST_TYPE_writable_pagetables)  # as Linux asks at its start
+        self.domain.vm_assist = 1 << VmAssistType.VMASST_TYPE_writable_pagetables  # as Linux asks at its start
         self._last_fault: _machine.ExitFault | None = None
         if traps:
             for vector in range(VECTORS):

@@ -109,6 +109,7 @@ class FakeDomain:
         self.page_tables: set[int] = set()
         """Frames that cannot be had writable."""
         self.destroyed = False
+        self.vm_assist = 0
         self.searches = 0
         """How often the search for an extent does not end."""
         self.debts = 0
@@ -396,9 +397,6 @@ class FakeVcpu:
 
     def set_iopl(self, iopl: int) -> None:
         self.calls.append(("set_iopl", iopl))
-
-    def set_vm_assist(self, bits: int) -> None:
-        self.calls.append(("set_vm_assist", bits))
 
     def load_fpu(self, image: bytes) -> None:
         self.calls.append(("load_fpu", image))

@@ -254,6 +254,16 @@ impl Domain {
     }
 
     #[getter]
+    fn vm_assist(&self) -> u64 {
+        self.inner.vm_assist()
+    }
+
+    #[setter]
+    fn set_vm_assist(&self, bits: u64) {
+        self.inner.set_vm_assist(bits);
+    }
+
+    #[getter]
     fn frames_owned(&self) -> u64 {
         self.inner.frames_owned()
     }

@@ -336,11 +336,6 @@ impl Vcpu {
         Ok(())
     }
 
-    fn set_vm_assist(&self, bits: u64) -> PyResult<()> {
-        self.lock()?.set_vm_assist(bits);
-        Ok(())
-    }
-
     // --- guest memory
 
     fn read_va<'py>(&self, py: Python<'py>, va: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {

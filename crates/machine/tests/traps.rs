@@ -293,7 +293,7 @@ fn iret_to_what_the_hardware_refuses_is_a_fault_at_its_target() {
 #[test]
 fn with_architectural_iopl_iret_sets_it_and_frames_show_it() {
     let (mut v, _) = vcpu(&[0xfa, 0x0f, 0x0b]);
-    v.set_vm_assist(1 << vmasst::ARCHITECTURAL_IOPL);
+    v.domain().set_vm_assist(1 << vmasst::ARCHITECTURAL_IOPL);
     v.set_callback(CallbackKind::Syscall, callback(100));
     let frame_flags = |v: &mut Vcpu| v.cpu.read::<u64>(v.cpu.regs[4] + 32).expect("stack");
     assert_eq!(
@@ -420,7 +420,7 @@ fn applications_do_not_see_the_machine_to_phys_table() {
     let m2p = M2P_VA;
     for (strict, vector) in [(false, 6), (true, 14)] {
         let (mut v, _) = vcpu(&code);
-        v.set_vm_assist(u64::from(strict) << vmasst::M2P_STRICT);
+        v.domain().set_vm_assist(u64::from(strict) << vmasst::M2P_STRICT);
         v.cpu.regs[0] = m2p;
         assert_eq!(trapped(&mut v).0, 6, "the kernel may read it");
         v.cpu.rip = CODE;

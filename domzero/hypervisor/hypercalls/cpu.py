@@ -107,9 +107,7 @@ def _assist(vcpu: "Vcpu", assist: int, *, on: bool) -> int:
         return -Errno.EINVAL
     domain = vcpu.domain
     domain.vm_assist = domain.vm_assist | bit if on else domain.vm_assist & ~bit
-    vcpu.hw.set_vm_assist(domain.vm_assist)
     for other in domain.vcpus:
         if other is not vcpu:
-            other.vm_assist_changed = True
             other.interrupt()
     return 0

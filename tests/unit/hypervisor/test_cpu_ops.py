@@ -127,6 +127,7 @@ def test_a_32_bit_guest_passes_64_bit_values_in_two_registers(host: Any) -> None
 
 
 def test_vm_assist_knows_its_types(domain: Any, vcpu: Any) -> None:
+    domain.vcpus[1].in_guest = True
     assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 0, 2) == 0
     assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 0, 32) == 0
     assert domain.vm_assist == 1 << 2 | 1 << 32
@@ -136,7 +137,10 @@ def test_vm_assist_knows_its_types(domain: Any, vcpu: Any) -> None:
         assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 0, assist) == -Errno.EINVAL
     assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 2, 2) == -Errno.ENOSYS
     assert hypercall(vcpu, H.HYPERVISOR_vm_assist, 2, 6) == -Errno.EINVAL, "the type is looked at first"
-    assert domain.vcpus[1].vm_assist_changed
+    assert domain.hw.vm_assist == 1 << 32, "the machine keeps it, for all vCPUs"
+    assert domain.vcpus[1].hw.kicked == 3, (
+        "each change interrupts the other vCPUs, which look at it when they run again"
+    )
 
 
 def version(v: Any, command: int, data: bytes = b"") -> tuple[int, bytes]:

@@ -64,7 +64,7 @@ pub mod uvmf {
     pub const ALL: u64 = 4;
 }
 
-/// Numbers of the flags that vm_assist sets (`VMASST_TYPE_*`): bit numbers of `Vcpu::set_vm_assist`.
+/// Numbers of the flags that vm_assist sets (`VMASST_TYPE_*`): bit numbers of `Domain::set_vm_assist`.
 pub mod vmasst {
     pub const WRITABLE_PAGETABLES: u32 = 2;
     pub const ARCHITECTURAL_IOPL: u32 = 4;

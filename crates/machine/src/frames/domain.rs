@@ -23,6 +23,9 @@ pub struct Domain {
     pub(super) owes: AtomicBool,
     /// Tables validated and taken down so far: what a round of a long operation is measured by.
     pub(super) work: AtomicU64,
+    /// The behaviours that the guest has asked for with vm_assist, a bit for each: its vCPUs see a change when they next
+    /// begin to run.
+    vm_assist: AtomicU64,
     /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
     /// can do with ports.
     pub pci_config_address: AtomicU32,
@@ -49,11 +52,22 @@ impl Domain {
             dying: AtomicBool::new(!fresh),
             owes: AtomicBool::new(false),
             work: AtomicU64::new(0),
+            vm_assist: AtomicU64::new(0),
             pci_config_address: AtomicU32::new(0),
             rtc_index: AtomicU8::new(0),
             predecessors,
             vcpus: Mutex::default(),
         })
+    }
+
+    /// The behaviours that the guest has asked for: bits by the numbers in `abi::hypercall::vmasst`.
+    pub fn vm_assist(&self) -> u64 {
+        self.vm_assist.load(Ordering::SeqCst)
+    }
+
+    /// Chooses them. Vcpus that run guest code are told by whoever changes them, with an interruption.
+    pub fn set_vm_assist(&self, bits: u64) {
+        self.vm_assist.store(bits, Ordering::SeqCst);
     }
 
     /// What rdrand and rdseed give on one vCPU.

@@ -131,7 +131,6 @@ pub struct Vcpu {
     returns: Returns,
     /// Virtual IOPL (PHYSDEVOP_set_iopl).
     iopl: u8,
-    vm_assist: u64,
     /// Where the guest has its LDT.
     ldt_base: u64,
     /// CR2 as the guest last saw it.
@@ -162,9 +161,7 @@ pub struct Vcpu {
 impl Vcpu {
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
-        let mut vcpu = Vcpu::with_cpu(Cpu::new(domain.clone(), shared, platform(domain)), id);
-        vcpu.set_vm_assist(0);
-        vcpu
+        Vcpu::with_cpu(Cpu::new(domain.clone(), shared, platform(domain)), id)
     }
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
@@ -191,7 +188,6 @@ impl Vcpu {
             gs_base_other: 0,
             returns: Returns::default(),
             iopl: 0,
-            vm_assist: 0,
             ldt_base: 0,
             cr2: 0,
             injected: None,
@@ -297,9 +293,14 @@ impl Vcpu {
         self.iopl = iopl & 3;
     }
 
-    pub fn set_vm_assist(&mut self, bits: u64) {
-        self.vm_assist = bits;
-        self.cpu.access.writable_tables = bits & 1 << vmasst::WRITABLE_PAGETABLES != 0;
+    /// Whether the guest has asked for a behaviour with vm_assist.
+    fn assists(&self, number: u32) -> bool {
+        self.cpu.domain.vm_assist() >> number & 1 != 0
+    }
+
+    /// Before guest code runs: what the engine does as the guest has asked.
+    pub(super) fn take_assists(&mut self) {
+        self.cpu.access.writable_tables = self.assists(vmasst::WRITABLE_PAGETABLES);
     }
 
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
@@ -373,7 +374,7 @@ impl Vcpu {
         // Xen's entry is in the tables of the kernel; in those of applications only if they are the same, and the
         // guest has not asked for more (VMASST_TYPE_m2p_strict).
         let shared = self.base_user == self.base_kernel;
-        let strict = self.vm_assist & 1 << vmasst::M2P_STRICT != 0;
+        let strict = self.assists(vmasst::M2P_STRICT);
         self.cpu.access.window_hidden = !self.guest_kernel && (strict || !shared);
         self.cpu.set_base(base, false);
         if strict && shared {
@@ -413,7 +414,7 @@ impl Vcpu {
     }
 
     fn architectural_iopl(&self) -> bool {
-        self.vm_assist & 1 << vmasst::ARCHITECTURAL_IOPL != 0
+        self.assists(vmasst::ARCHITECTURAL_IOPL)
     }
 
     /// Whether nothing was registered: as Xen sees it, a null selector in 32-bit guests and address 0 in others.

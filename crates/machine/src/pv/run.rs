@@ -24,6 +24,7 @@ impl Vcpu {
             // Nothing leads here; should anything ever, it ends here.
             Exit::Unsupported("a PV guest in ring 0")
         } else {
+            self.take_assists();
             self.pay_debts();
             self.run_guest(budget, deadline_ns, &in_guest)
         }
@@ -171,11 +172,27 @@ impl Vcpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::hypercall::vmasst;
     use crate::bug::{caught, Bug};
-    use crate::shared::{Caller, Purge};
+    use crate::shared::{Caller, Purge, VcpuShared};
     use crate::testing::TestVm;
     use std::sync::mpsc;
     use std::time::Duration;
+
+    #[test]
+    fn what_a_domain_chooses_with_vm_assist_holds_on_each_vcpu_from_its_next_run_on() {
+        let vm = TestVm::new(&[0x90]);
+        let domain = vm.domain.clone();
+        let mut vcpus = [Vcpu::new(&domain, 0), Vcpu::new(&domain, 1)];
+        for on in [true, false] {
+            domain.set_vm_assist(u64::from(on) << vmasst::WRITABLE_PAGETABLES);
+            for vcpu in &mut vcpus {
+                VcpuShared::request(vcpu.shared(), attention::STOP);
+                assert_eq!(vcpu.run(10, u64::MAX), Exit::Interrupted);
+                assert_eq!(vcpu.cpu.access.writable_tables, on);
+            }
+        }
+    }
 
     #[test]
     fn nobody_waits_for_a_vcpu_that_met_a_bug() {
