@@ -42,9 +42,9 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"engine": "kvm"}, "engine", "not here yet"),
         ({"memroy_mib": 64}, "memroy_mib", "did you mean memory_mib?"),
         ({"cmdline": "x" * 5000}, "cmdline", "at most"),
-        ({"disks": ["/img,raw,xvda,rw"]}, "disks", "not here yet"),
+        ({"disks": ["/img,vhd,xvda,rw"]}, "disks", "no such format"),
         ({"vifs": [""]}, "vifs", "not here yet"),
-        ({"kernel": ""}, "kernel", "at least"),
+        ({"kernel": ""}, "kernel", "no kernel given"),
         ({"name": "Domain-0"}, "name", "Domain 0"),
         ({"name": None}, "name", "string"),
     ],
@@ -61,7 +61,7 @@ def test_a_wrong_field_is_named(api: httpx.Client, change: dict[str, object], fi
 
 def test_all_wrong_fields_are_named_at_once(api: httpx.Client) -> None:
     response = api.post("/domains", json={"memory_mib": -1, "vcpus": "x"})
-    assert {error["field"] for error in response.json()["errors"]} == {"name", "kernel", "memory_mib", "vcpus"}
+    assert {error["field"] for error in response.json()["errors"]} == {"name", "memory_mib", "vcpus"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'"x"', b"null"])
