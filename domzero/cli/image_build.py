@@ -32,7 +32,7 @@ Without --user it is root that logs in; without --password and --ssh-key no pass
 examples:
   domzero image build debian && domzero run --image debian-disk
   domzero image build debian --name web --hostname web --user me --ssh-key ~/.ssh/id_ed25519.pub --packages nginx
-  domzero image build debian --suite trixie --size 8G --run 'systemctl disable ssh'
+  domzero image build debian --name big --size 20G --run 'systemctl disable ssh'
 """
 _SEED = """\
 Writes a small drive that tells a cloud image (one with cloud-init) at its first start who it is and who may use it:
@@ -57,7 +57,11 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     what.add_argument(
         "--size", default="4G", metavar="SIZE", help="of the disk; takes room as it is used (default: 4G)"
     )
-    what.add_argument("--suite", default="bookworm", help="release of Debian (default: %(default)s)")
+    what.add_argument(
+        "--suite",
+        default="bookworm",
+        help="release of Debian (default: %(default)s, the only one that is known to start)",
+    )
     what.add_argument(
         "--mirror",
         action="append",

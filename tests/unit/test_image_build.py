@@ -298,6 +298,7 @@ def test_a_disk_has_the_systems_files_with_their_owners(
     assert "Type: directory" in on_disk(image, "stat /dev")
 
     assert build_debian(store, "web", recipe, progress=said.append, cache=cache) == (image, False)
+    assert not any("warning" in line for line in said)
     other = DiskRecipe(base, FirstBoot("mail"), 1 << 30)
     with pytest.raises(ConfigError, match="it was made differently"):
         build_debian(store, "web", other, progress=said.append, cache=cache)
@@ -419,3 +420,17 @@ def test_a_seed_from_a_file_takes_it_as_it_is(tmp_path: Path, capsys: pytest.Cap
         " user-data",
         f" {tmp_path / 'none' / 'seed.iso'}",
     ]
+
+
+@need_tools
+def test_a_suite_that_is_not_known_to_start_is_built_with_a_warning(
+    small: tuple[DiskStore, Path, BaseRecipe], tmp_path: Path
+) -> None:
+    store, cache, base = small
+    said: list[str] = []
+    trixie = BaseRecipe("trixie")
+    bases = cache / "bases"
+    shutil.copy(bases / f"{base.digest}.tar.zst", bases / f"{trixie.digest}.tar.zst")
+    recipe = DiskRecipe(trixie, FirstBoot(), 1 << 30)
+    build_debian(store, "web", recipe, progress=said.append, cache=cache)
+    assert said[0].startswith("warning: trixie is not known to start")
