@@ -281,6 +281,81 @@ class Domain:
         others."""
 
 @final
+class NetLink:
+    """A network interface's wire: a connected Unix stream socket with QEMU's framing. It outlives rings that use it."""
+
+    def __new__(cls, fd: int) -> NetLink:
+        """`fd` is closed with the link."""
+    @property
+    def counts(self) -> NetCounts:
+        """What was done so far."""
+    def close(self) -> None:
+        """Lets go of the socket, once no rings use it."""
+
+@final
+class NetCounts:
+    """What an interface's rings have done."""
+
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+    errors: int
+    """Frames of the guest's that were answered with an error."""
+    spoofed: int
+    """Frames of the guest's with a source address that is not its own; dropped."""
+    dropped: int
+    """Frames that could not be understood or taken."""
+
+@final
+class NetAgreed:
+    """What both ends of an interface have agreed to."""
+
+    def __new__(
+        cls,
+        *,
+        mac: bytes,
+        keeps_mac: bool,
+        mtu: int,
+        scatter: bool,
+        gso_v4: bool,
+        gso_v6: bool,
+        checksum_v4: bool,
+        checksum_v6: bool,
+        rx_notify: bool,
+    ) -> NetAgreed:
+        """`keeps_mac`: frames with another source address are dropped."""
+
+@final
+class NetRings:
+    """The queues of a network front end, served by one thread."""
+
+    def __new__(
+        cls,
+        grants: GrantTable,
+        link: NetLink,
+        ring_refs: list[tuple[int, int]],
+        agreed: NetAgreed,
+        *,
+        transmitted: list[Callable[[], object]],
+        received: list[Callable[[], object]],
+        broken: Callable[[str], object],
+        lost: Callable[[], object],
+        thread: str,
+    ) -> NetRings:
+        """Maps the rings, (tx, rx) of each queue. `transmitted` and `received` send the front end its events; `broken`
+        is told why the rings are served no more, `lost` that the wire's other end has gone. MachineError: the pages
+        cannot be mapped, or are no ring."""
+    def ring(self) -> None:
+        """The front end has sent one of its events."""
+    def close(self) -> None:
+        """Returns when nothing is being moved any more. Lets go of the rings' pages."""
+
+def run_switch(fd: int, first_s: int) -> None:
+    """Is a switch, whose ports connect to a listening Unix socket, until the last port has gone, or none has come in
+    `first_s` seconds. Closes `fd`. OSError."""
+
+@final
 class GrantTable:
     """One domain's grants, and its mappings of others'. Thread-safe; waits without the interpreter's lock."""
 

@@ -15,6 +15,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import to_json
+from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
 
 DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
@@ -46,6 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--memory", metavar="MiB", type=int, help="memory in MiB (default: 256)")
     what.add_argument("--vcpus", metavar="N", type=int, help="virtual CPUs (default: 1)")
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
+    what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
     how = parser.add_argument_group("how")
@@ -118,11 +120,12 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
-    if args.disk:
-        before = settings.get("disk")
-        settings["disk"] = xlcfg.Setting(
-            [*(before.value if before and isinstance(before.value, list) else []), *args.disk], ""
-        )
+    for key, more in (("disk", args.disk), ("vif", args.vif)):
+        if more:
+            before = settings.get(key)
+            settings[key] = xlcfg.Setting(
+                [*(before.value if before and isinstance(before.value, list) else []), *more], ""
+            )
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)

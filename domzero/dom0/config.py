@@ -11,6 +11,7 @@ from pathlib import Path
 
 from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
+from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 
 MEMORY_MIN_MIB = 4
@@ -42,6 +43,7 @@ class DomainConfig:
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
+    :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
@@ -80,6 +82,11 @@ class DomainConfig:
     def disk_specs(self) -> list[DiskSpec]:
         """The disks, understood; those that cannot be are left out."""
         return [found for found in parse_disks(self.disks) if isinstance(found, DiskSpec)]
+
+    @property
+    def vif_specs(self) -> list[VifSpec]:
+        """The network interfaces, understood; those that cannot be are left out."""
+        return [found for found in parse_vifs(self.vifs) if isinstance(found, VifSpec)]
 
     def check(self) -> None:
         """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
@@ -132,5 +139,4 @@ class DomainConfig:
         elif self.engine not in ("auto", "interpreter"):
             yield ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
         yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))
-        if self.vifs:
-            yield ConfigError("network interfaces are not here yet", key="vif")
+        yield from (found for found in parse_vifs(self.vifs) if isinstance(found, ConfigError))

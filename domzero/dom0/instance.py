@@ -7,6 +7,7 @@ It has no policy: what comes after the end is decided by `lifecycle.DomainSessio
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,19 @@ from domzero.builder.image import KernelImage, load_kernel
 from domzero.builder.layout import Layout, plan
 from domzero.dom0.backends.block import open_disk
 from domzero.dom0.backends.disks import DomainDisks
+from domzero.dom0.backends.net import DomainVifs
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
+from domzero.dom0.network import connect
+from domzero.dom0.vifspec import VifSpec
 from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.dom0.xenstore_nodes import write_nodes
-from domzero.errors import DomzeroError, ResourceError
-from domzero.hypervisor.clock import Clock
+from domzero.errors import ConfigError, DomzeroError, ResourceError
+from domzero.hypervisor.clock import Clock, VirtualClock
 from domzero.hypervisor.domain import Domain, Limits
 from domzero.hypervisor.evtchn_channel import BackendPort
 from domzero.hypervisor.host import Host
@@ -48,6 +52,7 @@ class Instance:
         ports: tuple[BackendPort, ...],
         emergency: EmergencyConsole,
         disks: DomainDisks,
+        vifs: DomainVifs,
     ) -> None:
         self.host = host
         self.domain = domain
@@ -58,6 +63,7 @@ class Instance:
         self._ports = ports
         self._emergency = emergency
         self.disks = disks
+        self.vifs = vifs
         self._lock = threading.RLock()
         self._is_paused = True
         self._forced: EndReason | None = None
@@ -85,16 +91,26 @@ class Instance:
         :param image: its kernel; read from `config.kernel` when not given.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
+        if config.vifs and isinstance(clock, VirtualClock):
+            raise ConfigError(
+                "a run with virtual time is the same again, and what comes from a network is not",
+                key="vif",
+                hint="remove the network interfaces, or use the host's time",
+            )
         with _refusals(config):
             image, ramdisk = _load(config, image)
             with ExitStack() as undo:
+                wires = []
+                for vif in config.vif_specs:
+                    wires.append((vif, connect(vif, vif.mac_of(config.uuid))))
+                    undo.callback(wires[-1][1].close)
                 disks = []
                 for spec in config.disk_specs:
                     disks.append((spec, open_disk(spec)))
                     undo.callback(disks[-1][1].close)
                 host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
                 undo.callback(host.close)
-                instance = cls._build(host, config, image, ramdisk, disks, store, console, domid, log)
+                instance = cls._build(host, config, image, ramdisk, disks, wires, store, console, domid, log)
                 undo.pop_all()
                 return instance
 
@@ -106,6 +122,7 @@ class Instance:
         image: KernelImage,
         ramdisk: bytes,
         disks: list[tuple[DiskSpec, _machine.BlockDisk]],
+        wires: list[tuple[VifSpec, socket.socket]],
         store: StoreApi,
         console: Console,
         domid: int,
@@ -142,7 +159,11 @@ class Instance:
         devices = DomainDisks(store, built.domain)
         for spec, disk in disks:
             devices.plug(spec, disk)
-        return cls(host, built.domain, built.layout, console, rings, (store_port, console_port), emergency, devices)
+        vifs = DomainVifs(store, built.domain)
+        for vif, wire in wires:
+            vifs.plug(vif, vif.mac_of(config.uuid), wire)
+        ports = (store_port, console_port)
+        return cls(host, built.domain, built.layout, console, rings, ports, emergency, devices, vifs)
 
     @property
     def domid(self) -> int:
@@ -247,6 +268,7 @@ class Instance:
                 return
             self._is_closed = True
             self.disks.close()
+            self.vifs.close()
             self._console.attach(None)
             self._console_ring.close()
             self._store_ring.close()

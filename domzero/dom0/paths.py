@@ -14,6 +14,7 @@ XENSTORE_SUFFIX = ".xenstore"
 """Of xenstore's socket beside Domain 0's."""
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
 """Where programs look that were told nothing else."""
+_SOCKET_NAME_MAX = 40
 SOCKET_PATH_MAX = 107  # sun_path with its terminator is 108 bytes
 
 
@@ -21,13 +22,27 @@ def candidates() -> list[Path]:
     """Places for the socket, best first. DOMZERO_SOCKET is the only one if it is set."""
     if chosen := os.environ.get("DOMZERO_SOCKET"):
         return [Path(chosen)]
+    return [directory / SOCKET_NAME for directory in _directories()]
+
+
+def _directories() -> list[Path]:
     places = []
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        places.append(Path(runtime) / "domzero" / SOCKET_NAME)
+        places.append(Path(runtime) / "domzero")
     if home := os.environ.get("HOME"):
-        places.append(Path(home) / ".local" / "state" / "domzero" / SOCKET_NAME)
-    places.append(Path(f"/tmp/domzero-{os.getuid()}") / SOCKET_NAME)
+        places.append(Path(home) / ".local" / "state" / "domzero")
+    places.append(Path(f"/tmp/domzero-{os.getuid()}"))
     return places
+
+
+def private_directory(name: str) -> Path:
+    """A directory of this user's for sockets, whatever Domain 0's is; ConfigError."""
+    for directory in _directories():
+        path = directory / name
+        short = len(os.fsencode(path)) <= SOCKET_PATH_MAX - _SOCKET_NAME_MAX
+        if short and _private_directory(directory) and _private_directory(path):
+            return path
+    raise ConfigError(f"no directory for {name} could be made", hint="XDG_RUNTIME_DIR is the first place")
 
 
 def existing_socket() -> Path:

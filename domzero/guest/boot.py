@@ -29,6 +29,7 @@ def boot(
     name: str | None = None,
     seed: int | None = None,
     disks: Sequence[str] = (),
+    vifs: Sequence[str] = (),
     virtual_time: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Guest:
@@ -48,6 +49,8 @@ def boot(
     :param name: the domain's name; the kernel's file name when nobody says.
     :param seed: of the order of machine frames and of all randomness; drawn when not given.
     :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
+    :param vifs: specifications of network interfaces, as xl-network-configuration(5) has them; "" reaches out as you
+        do. Not with `virtual_time`.
     :param virtual_time: time is driven by instructions and begins at the same moment in each run. With one vCPU, and as
         long as the program types and pauses at points that the guest determines, a run with the same seed (0 when not
         given) is the same, instruction by instruction.
@@ -73,6 +76,7 @@ def boot(
     if seed is not None:
         what.seed = seed
     what.disks = [*what.disks, *disks]
+    what.vifs = [*what.vifs, *vifs]
     what.check()
     lines: deque[str] = deque(maxlen=_LOG_LINES)
 

@@ -28,7 +28,7 @@ HEADERS = [
     "xen/xen.h", "xen/elfnote.h", "xen/features.h", "xen/version.h", "xen/vcpu.h", "xen/sched.h",
     "xen/event_channel.h", "xen/grant_table.h", "xen/memory.h", "xen/physdev.h", "xen/callback.h", "xen/nmi.h",
     "xen/hvm/hvm_op.h", "xen/hvm/params.h", "xen/arch-x86/cpuid.h", "xen/io/console.h", "xen/io/xs_wire.h",
-    "xen/io/blkif.h", "xen/io/xenbus.h",
+    "xen/io/blkif.h", "xen/io/netif.h", "xen/io/xenbus.h",
     "xen/errno.h",
 ]  # fmt: skip
 
@@ -39,6 +39,7 @@ C_TYPES = {
     "start_info_console": "__typeof__(((struct start_info *)0)->console)",
     "start_info_console_domU": "__typeof__(((struct start_info *)0)->console.domU)",
     "start_info_console_dom0": "__typeof__(((struct start_info *)0)->console.dom0)",
+    "netif_extra_info_gso": "__typeof__(((struct netif_extra_info *)0)->u.gso)",
     "gnttab_copy_ptr": "struct gnttab_copy_ptr",
     "gnttab_copy_ptr_u": "__typeof__(((struct gnttab_copy *)0)->source.u)",
     "gnttab_cache_flush_a": "__typeof__(((struct gnttab_cache_flush *)0)->a)",

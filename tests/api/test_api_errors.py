@@ -43,7 +43,7 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"memroy_mib": 64}, "memroy_mib", "did you mean memory_mib?"),
         ({"cmdline": "x" * 5000}, "cmdline", "at most"),
         ({"disks": ["/img,vhd,xvda,rw"]}, "disks", "no such format"),
-        ({"vifs": [""]}, "vifs", "not here yet"),
+        ({"vifs": ["speed=1"]}, "vifs", "what is"),
         ({"kernel": ""}, "kernel", "no kernel given"),
         ({"name": "Domain-0"}, "name", "Domain 0"),
         ({"name": None}, "name", "string"),

@@ -79,7 +79,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("max_grant_frames=0", "max_grant_frames", "0 is not possible"),
         ("max_event_channels='-1'", "max_event_channels", "-1 is not possible"),
         ("vcpus=2; maxvcpus=4", "maxvcpus", "not supported yet"),
-        ("vif=['']", "vif", "not here yet"),
+        ("vif=['script=x']", "vif", "script is not supported"),
         ("disk=['a,vhd,xvda']", "disk", "no such format: 'vhd'"),
         ("memory=", "memory", "line 2: expected a value, found nothing"),
         ("memory=many", "memory", "line 2: expected a value, found 'many' (a string needs quotes)"),

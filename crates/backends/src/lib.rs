@@ -7,6 +7,7 @@
 //! and its device is disconnected.
 
 pub mod block;
+pub mod net;
 mod ring;
 
 pub use ring::{BackRing, RingBroken, RingRefused};

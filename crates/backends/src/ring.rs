@@ -114,12 +114,17 @@ impl BackRing {
 
     /// Asks to be told of the next request. True: there is one already (RING_FINAL_CHECK_FOR_REQUESTS).
     pub fn wait_for_requests(&mut self) -> Result<bool, RingBroken> {
-        if self.waiting()? > 0 {
+        self.wait_for(1)
+    }
+
+    /// Asks to be told when `count` requests wait. True: they do already.
+    pub fn wait_for(&mut self, count: u32) -> Result<bool, RingBroken> {
+        if self.waiting()? >= count {
             return Ok(true);
         }
-        self.set_index(REQ_EVENT, self.req_cons.wrapping_add(1));
+        self.set_index(REQ_EVENT, self.req_cons.wrapping_add(count));
         fence(Ordering::SeqCst);
-        Ok(self.waiting()? > 0)
+        Ok(self.waiting()? >= count)
     }
 
     fn unanswered(&self) -> u32 {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Domain 0, whose back ends these are.
 const BACKEND: u16 = 0;
 
-fn os_error(error: std::io::Error) -> PyErr {
+pub fn os_error(error: std::io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, error.to_string())),
         None => PyOSError::new_err(error.to_string()),

@@ -8,6 +8,7 @@ mod enums;
 mod exit;
 mod grants;
 mod host;
+mod net;
 mod vcpu;
 
 use pyo3::prelude::*;
@@ -35,6 +36,8 @@ mod _machine {
     use super::host::{
         Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, Preempted, VcpuRunning, XenRefused,
     };
+    #[pymodule_export]
+    use super::net::{run_switch, NetAgreed, NetCounts, NetLink, NetRings};
     #[pymodule_export]
     use super::vcpu::Vcpu;
 

@@ -5,7 +5,7 @@
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
 use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
-use domzero_machine::abi::{self, blkif, layout, selector, Errno};
+use domzero_machine::abi::{self, blkif, layout, netif, selector, Errno};
 use std::collections::HashMap;
 
 /// The golden file's values of one width.
@@ -73,6 +73,8 @@ fn numbers() -> Vec<(String, i64)> {
         RSP_EOPNOTSUPP = "RSP_EOPNOTSUPP", MAX_SEGMENTS_PER_REQUEST = "MAX_SEGMENTS_PER_REQUEST",
         MAX_INDIRECT_PAGES_PER_REQUEST = "MAX_INDIRECT_PAGES_PER_REQUEST"),
     );
+    all.extend(named!("", netif: TXF_CSUM_BLANK = "NETTXF_csum_blank", TXF_DATA_VALIDATED = "NETTXF_data_validated", TXF_MORE_DATA = "NETTXF_more_data", TXF_EXTRA_INFO = "NETTXF_extra_info", RXF_DATA_VALIDATED = "NETRXF_data_validated", RXF_CSUM_BLANK = "NETRXF_csum_blank", RXF_MORE_DATA = "NETRXF_more_data", RXF_EXTRA_INFO = "NETRXF_extra_info", RSP_OKAY = "NETIF_RSP_OKAY", RSP_ERROR = "NETIF_RSP_ERROR", RSP_NULL = "NETIF_RSP_NULL"));
+    all.extend(named!("XEN_NETIF_", netif: NR_SLOTS_MIN = "NR_SLOTS_MIN", EXTRA_TYPE_GSO = "EXTRA_TYPE_GSO", EXTRA_TYPE_MCAST_ADD = "EXTRA_TYPE_MCAST_ADD", EXTRA_TYPE_MCAST_DEL = "EXTRA_TYPE_MCAST_DEL", EXTRA_TYPE_HASH = "EXTRA_TYPE_HASH", EXTRA_FLAG_MORE = "EXTRA_FLAG_MORE", GSO_TYPE_TCPV4 = "GSO_TYPE_TCPV4", GSO_TYPE_TCPV6 = "GSO_TYPE_TCPV6"));
     all.extend(named!("", iret_context: VGCF_IN_SYSCALL = "VGCF_in_syscall"));
     all.extend(
         named!("GNTTABOP_", gnttabop: MAP_GRANT_REF = "map_grant_ref", UNMAP_GRANT_REF = "unmap_grant_ref",
@@ -282,6 +284,48 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
             blkif::RESPONSE_OPERATION as i64,
         ),
         ("offsetof blkif_response status", blkif::RESPONSE_STATUS as i64),
+    ]);
+    all.extend([
+        ("sizeof netif_tx_request", netif::tx_request::SIZE as i64),
+        ("offsetof netif_tx_request gref", netif::tx_request::GREF as i64),
+        (
+            "offsetof netif_tx_request offset",
+            netif::tx_request::OFFSET as i64,
+        ),
+        ("offsetof netif_tx_request flags", netif::tx_request::FLAGS as i64),
+        ("offsetof netif_tx_request id", netif::tx_request::ID as i64),
+        ("offsetof netif_tx_request size", netif::tx_request::LENGTH as i64),
+        ("sizeof netif_tx_response", netif::tx_response::SIZE as i64),
+        ("offsetof netif_tx_response id", netif::tx_response::ID as i64),
+        (
+            "offsetof netif_tx_response status",
+            netif::tx_response::STATUS as i64,
+        ),
+        ("sizeof netif_rx_request", netif::rx_request::SIZE as i64),
+        ("offsetof netif_rx_request id", netif::rx_request::ID as i64),
+        ("offsetof netif_rx_request gref", netif::rx_request::GREF as i64),
+        ("sizeof netif_rx_response", netif::rx_response::SIZE as i64),
+        ("offsetof netif_rx_response id", netif::rx_response::ID as i64),
+        (
+            "offsetof netif_rx_response offset",
+            netif::rx_response::OFFSET as i64,
+        ),
+        (
+            "offsetof netif_rx_response flags",
+            netif::rx_response::FLAGS as i64,
+        ),
+        (
+            "offsetof netif_rx_response status",
+            netif::rx_response::STATUS as i64,
+        ),
+        ("sizeof netif_extra_info", netif::extra_info::SIZE as i64),
+        ("offsetof netif_extra_info type", netif::extra_info::TYPE as i64),
+        ("offsetof netif_extra_info flags", netif::extra_info::FLAGS as i64),
+        ("offsetof netif_extra_info u", netif::extra_info::GSO_SIZE as i64),
+        (
+            "offsetof netif_extra_info_gso type",
+            (netif::extra_info::GSO_TYPE - netif::extra_info::GSO_SIZE) as i64,
+        ),
     ]);
     if !is_32bit {
         all.push(("sizeof iret_context", iret_context::SIZE as i64));

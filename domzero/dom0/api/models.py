@@ -85,7 +85,8 @@ class DomainCreate(Model):
         list[str], Field(max_length=DEVICES_MAX, description="Block devices, as xl-disk-configuration(5) has them.")
     ] = []
     vifs: Annotated[
-        list[str], Field(max_length=DEVICES_MAX, description="Network interfaces, as xl writes them (not here yet).")
+        list[str],
+        Field(max_length=DEVICES_MAX, description="Network interfaces, as xl-network-configuration(5) has them."),
     ] = []
 
     def to_config(self) -> DomainConfig:
@@ -145,6 +146,7 @@ class DomainInfo(Model):
     ramdisk: str | None
     cmdline: str
     disks: list[str]
+    vifs: list[str]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -174,6 +176,7 @@ class DomainInfo(Model):
             ramdisk=config.ramdisk,
             cmdline=config.cmdline,
             disks=config.disks,
+            vifs=config.vifs,
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,

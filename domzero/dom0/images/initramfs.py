@@ -20,6 +20,12 @@ for device in vbd:xen-blkfront vif:xen-netfront 9pfs:9pnet_xen; do
     ls /sys/bus/xen/devices 2>/dev/null | grep -q "^${device%%:*}-" && modprobe "${device#*:}" 2>/dev/null
 done
 hostname -F /etc/hostname
+for device in /sys/class/net/eth*; do
+    if [ -e "$device" ]; then
+        ip link set "${device##*/}" up
+        udhcpc -n -q -S -i "${device##*/}" >/dev/null 2>&1 &
+    fi
+done
 read up rest < /proc/uptime
 type=$(cat /sys/hypervisor/type 2>/dev/null || echo none)
 echo
@@ -47,11 +53,25 @@ _END = """\
 exec /bin/busybox {applet} -f
 """
 
+_DHCP = """\
+#!/bin/sh
+# What udhcpc was told is set.
+case "$1" in
+deconfig) ip link set "$interface" up ;;
+bound | renew)
+    [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+    ip address replace "$ip/$mask" dev "$interface"
+    for gateway in $router; do ip route replace default via "$gateway" dev "$interface" onlink; done
+    : > /etc/resolv.conf
+    for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done ;;
+esac
+"""
+
 _APPLETS = """
 [ ash awk basename cat chmod chown clear cp cut date dd df dirname dmesg du echo env expr false find free getty
 grep gunzip gzip head hexdump hostname id init insmod ip kill killall less ln ls lsmod md5sum mkdir mkfifo mknod
 modprobe more mount mv nc nproc od pgrep ping pkill printf ps pwd readlink renice reset rm rmdir rmmod sed seq
-setsid sh sha256sum sleep sort stat stty sync sysctl tail tar tee test time top touch tr true tty umount uname
+setsid sh sha256sum sleep sort stat stty sync sysctl tail tar tee test time top touch tr true tty udhcpc umount uname
 uniq uptime vi watch wc wget which who xargs yes zcat
 """.split()  # noqa: SIM905
 
@@ -63,7 +83,10 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
     :param extra: further entries, for instance kernel modules.
     """
     entries = [
-        *(directory(name) for name in ("bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "var")),
+        *(
+            directory(name)
+            for name in ("bin", "dev", "etc", "etc/udhcpc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "var")
+        ),
         directory("tmp", 0o1777),
         char_device("dev/console", 5, 1),
         char_device("dev/null", 1, 3, 0o666),
@@ -74,6 +97,7 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
         *(symlink(f"bin/{applet}", "busybox") for applet in _APPLETS),
         *(file(f"sbin/{applet}", _END.format(applet=applet), 0o755) for applet in ("poweroff", "reboot", "halt")),
         file("etc/inittab", _INITTAB),
+        file("etc/udhcpc/default.script", _DHCP, 0o755),
         file("etc/rc", _RC, 0o755),
         file("etc/profile", _PROFILE),
         file("etc/hostname", hostname + "\n"),

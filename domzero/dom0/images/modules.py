@@ -16,6 +16,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "fs/ext4/ext4": ("fs/jbd2/jbd2", "fs/mbcache", "lib/crc16", "crypto/crc32c_generic"),
     "drivers/block/xen-blkfront": (),
     "drivers/net/xen-netfront": (),
+    "net/packet/af_packet": (),
     "fs/netfs/netfs": (),
     "fs/fscache/fscache": ("fs/netfs/netfs",),
     "net/9p/9pnet": (),
@@ -27,6 +28,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
 _ALIASES = """\
 alias fs-ext4 ext4
 alias fs-9p 9p
+alias net-pf-17 af_packet
 alias xen:vbd xen-blkfront
 alias xen:vif xen-netfront
 alias xen:9pfs 9pnet_xen

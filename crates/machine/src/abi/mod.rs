@@ -9,6 +9,7 @@ pub mod errno;
 pub mod grant;
 pub mod hypercall;
 pub mod layout;
+pub mod netif;
 pub mod pte;
 pub mod ring;
 pub mod selector;

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Network interfaces (`io/netif.h`): `link` is the wire, `frame` knows what is in a frame, `request` understands what the
+//! guest sends, `queue` moves frames between a guest's rings and the wire, `device` has the thread; `switch` is where
+//! wires of several guests end.
+
+mod device;
+mod frame;
+mod link;
+mod queue;
+mod request;
+mod switch;
+
+pub use device::{DeviceThread, Notice};
+pub use frame::{
+    fill_checksum, has_right_checksum, set_partial_checksum, split, Transport, ETHERNET, FRAME_MAX,
+};
+pub use link::{Link, SharedLink, AHEAD};
+pub use queue::{Agreed, ConnectError, Counts, Queue, QueueRefs, Served, FRAMES_PER_TURN};
+pub use request::Broken;
+pub use switch::{Switch, PORT_QUEUE_MAX, STATIONS_MAX};

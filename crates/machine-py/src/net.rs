@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Network interfaces: wires, interfaces with threads that serve them, and switches.
+
+use crate::block::os_error;
+use crate::grants::GrantTable;
+use crate::host::{work, MachineError};
+use domzero_backends::net::{self, Broken, DeviceThread, Notice, QueueRefs, SharedLink, Switch};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Domain 0, whose back ends these are.
+const BACKEND: u16 = 0;
+
+// The descriptor is given away by its owner.
+#[allow(unsafe_code)]
+fn owned(fd: RawFd) -> PyResult<OwnedFd> {
+    if fd < 0 {
+        return Err(PyValueError::new_err("no descriptor"));
+    }
+    // SAFETY: the contracts of `NetLink` and `run_switch` say that the descriptor is open, and is theirs from here on.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct NetLink {
+    /// Until it is closed.
+    link: Mutex<Option<SharedLink>>,
+    counts: Arc<net::Counts>,
+}
+
+#[pymethods]
+impl NetLink {
+    #[new]
+    fn new(fd: RawFd) -> PyResult<NetLink> {
+        let link = net::Link::new(UnixStream::from(owned(fd)?), net::AHEAD).map_err(os_error)?;
+        Ok(NetLink {
+            link: Mutex::new(Some(SharedLink::new(link))),
+            counts: Arc::default(),
+        })
+    }
+
+    #[getter]
+    fn counts(&self) -> NetCounts {
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        NetCounts {
+            sent_frames: now(&self.counts.sent_frames),
+            sent_bytes: now(&self.counts.sent_bytes),
+            received_frames: now(&self.counts.received_frames),
+            received_bytes: now(&self.counts.received_bytes),
+            errors: now(&self.counts.errors),
+            spoofed: now(&self.counts.spoofed),
+            dropped: now(&self.counts.dropped),
+        }
+    }
+
+    fn close(&self) {
+        lock(&self.link).take();
+    }
+}
+
+#[pyclass(frozen, get_all, module = "domzero._machine")]
+pub struct NetCounts {
+    sent_frames: u64,
+    sent_bytes: u64,
+    received_frames: u64,
+    received_bytes: u64,
+    errors: u64,
+    spoofed: u64,
+    dropped: u64,
+}
+
+/// What both ends of an interface have agreed to.
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct NetAgreed(net::Agreed);
+
+#[pymethods]
+impl NetAgreed {
+    #[new]
+    #[pyo3(signature = (*, mac, keeps_mac, mtu, scatter, gso_v4, gso_v6, checksum_v4, checksum_v6, rx_notify))]
+    #[allow(clippy::too_many_arguments)] // Named ones, of a structure.
+    fn new(
+        mac: [u8; 6],
+        keeps_mac: bool,
+        mtu: u16,
+        scatter: bool,
+        gso_v4: bool,
+        gso_v6: bool,
+        checksum_v4: bool,
+        checksum_v6: bool,
+        rx_notify: bool,
+    ) -> NetAgreed {
+        NetAgreed(net::Agreed {
+            scatter,
+            gso_v4,
+            gso_v6,
+            checksum_v4,
+            checksum_v6,
+            rx_notify,
+            mac,
+            keeps_mac,
+            mtu,
+        })
+    }
+}
+
+/// Functions of Python's that the interface's thread calls.
+struct Callbacks {
+    transmitted: Vec<Py<PyAny>>,
+    received: Vec<Py<PyAny>>,
+    broken: Py<PyAny>,
+    lost: Py<PyAny>,
+}
+
+fn call(function: Option<&Py<PyAny>>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) {
+    let Some(function) = function else { return };
+    Python::attach(|py| {
+        if let Err(error) = function.call1(py, arguments) {
+            error.write_unraisable(py, None);
+        }
+    });
+}
+
+impl Notice for Callbacks {
+    fn transmitted(&self, queue: usize) {
+        call(self.transmitted.get(queue), ());
+    }
+
+    fn received(&self, queue: usize) {
+        call(self.received.get(queue), ());
+    }
+
+    fn broken(&self, error: Broken) {
+        call(Some(&self.broken), (error.to_string(),));
+    }
+
+    fn lost(&self) {
+        call(Some(&self.lost), ());
+    }
+}
+
+#[pyclass(frozen, module = "domzero._machine")]
+pub struct NetRings(Mutex<Option<DeviceThread>>);
+
+#[pymethods]
+impl NetRings {
+    #[new]
+    #[pyo3(signature = (grants, link, ring_refs, agreed, *, transmitted, received, broken, lost, thread))]
+    #[allow(clippy::too_many_arguments)] // Named ones.
+    fn new(
+        grants: &GrantTable,
+        link: &NetLink,
+        ring_refs: Vec<(u32, u32)>,
+        agreed: &NetAgreed,
+        transmitted: Vec<Py<PyAny>>,
+        received: Vec<Py<PyAny>>,
+        broken: Py<PyAny>,
+        lost: Py<PyAny>,
+        thread: String,
+    ) -> PyResult<NetRings> {
+        let wire = lock(&link.link).clone();
+        let wire = wire.ok_or_else(|| PyValueError::new_err("the link is closed"))?;
+        let queues = ring_refs.into_iter().map(|(tx, rx)| {
+            let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&link.counts));
+            net::Queue::connect(front, QueueRefs { tx, rx }, agreed.0, counts)
+        });
+        let queues = work(|| queues.collect::<Result<Vec<_>, _>>())?
+            .map_err(|error| MachineError::new_err(error.to_string()))?;
+        let callbacks = Callbacks {
+            transmitted,
+            received,
+            broken,
+            lost,
+        };
+        let device = DeviceThread::start(thread, queues, wire, callbacks).map_err(os_error)?;
+        Ok(NetRings(Mutex::new(Some(device))))
+    }
+
+    fn ring(&self) {
+        if let Some(device) = &*lock(&self.0) {
+            device.ring();
+        }
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let device = lock(&self.0).take();
+        // Its thread may be waiting for the interpreter.
+        py.detach(|| drop(device));
+    }
+}
+
+#[pyfunction]
+pub fn run_switch(py: Python<'_>, fd: RawFd, first_s: u64) -> PyResult<()> {
+    let listener = UnixListener::from(owned(fd)?);
+    let run = || Switch::new(listener)?.run(Duration::from_secs(first_s));
+    work(|| py.detach(run))?.map_err(os_error)
+}

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network back end (io/netif.h): a guest's interface at one end of a wire."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from domzero import _machine
+from domzero.dom0.backends.xenbus import BackEnd, Front, FrontendError, Nodes
+from domzero.dom0.vifspec import USER, VifSpec, mac_text
+from domzero.dom0.xenstore.remote import StoreApi
+from domzero.hypervisor.domain import Domain
+from domzero.hypervisor.errors import XenError
+from domzero.hypervisor.evtchn import bind_backend
+from domzero.hypervisor.evtchn_channel import BackendPort
+
+MAX_QUEUES = 4
+
+
+class NetDevice:
+    """One interface of one domain: a `xenbus.Device`.
+
+    :param wire: a connected Unix stream socket; it is the device's from here on.
+    """
+
+    kind = "vif"
+
+    def __init__(self, domain: Domain, spec: VifSpec, mac: bytes, wire: socket.socket) -> None:
+        self.spec = spec
+        self.devid = spec.devid
+        self.mac = mac
+        self.link = _machine.NetLink(wire.detach())
+        self.broken: Callable[[str], None] = lambda _: None
+        """Told why the rings cannot be used any more; in any thread."""
+        self._domain = domain
+        self._rings: _machine.NetRings | None = None
+        self._ports: list[BackendPort] = []
+
+    def front_nodes(self) -> Nodes:
+        """Written by the toolstack for the front end."""
+        return {"handle": self.devid, "mac": mac_text(self.mac), "mtu": self.spec.effective_mtu}
+
+    def back_nodes(self) -> Nodes:
+        """Written by the toolstack and the back end."""
+        return {
+            "handle": self.devid,
+            "mac": mac_text(self.mac),
+            "bridge": self.spec.network,
+            "type": "vif",
+            "hotplug-status": "connected",
+            "feature-sg": 1,
+            "feature-gso-tcpv4": 1,
+            "feature-gso-tcpv6": 1,
+            "feature-ipv6-csum-offload": 1,
+            "feature-rx-copy": 1,
+            "feature-rx-flip": 0,
+            "feature-split-event-channels": 1,
+            "multi-queue-max-queues": MAX_QUEUES,
+        }
+
+    def connect(self, front: Front) -> Nodes:
+        """Takes the rings that the front end has written into its nodes."""
+
+        def has(name: str) -> bool:
+            return front.number(name, 0) != 0
+
+        if not has("request-rx-copy"):
+            raise FrontendError("the front end does not ask for request-rx-copy")
+        queues = front.number("multi-queue-num-queues", 1)
+        if not 1 <= queues <= MAX_QUEUES:
+            raise FrontendError(f"{queues} queues: 1 to {MAX_QUEUES} are possible")
+        agreed = _machine.NetAgreed(
+            mac=self.mac,
+            keeps_mac=self.spec.network != USER,
+            mtu=self.spec.effective_mtu,
+            scatter=has("feature-sg"),
+            gso_v4=has("feature-gso-tcpv4"),
+            gso_v6=has("feature-gso-tcpv6"),
+            checksum_v4=not has("feature-no-csum-offload"),
+            checksum_v6=has("feature-ipv6-csum-offload"),
+            rx_notify=has("feature-rx-notify"),
+        )
+        try:
+            self._connect(front, queues, agreed)
+        except FrontendError:
+            self.disconnect()
+            raise
+        return {}
+
+    def _connect(self, front: Front, queues: int, agreed: _machine.NetAgreed) -> None:
+        refs: list[tuple[int, int]] = []
+        transmitted: list[Callable[[], object]] = []
+        received: list[Callable[[], object]] = []
+        for queue in range(queues):
+            at = f"queue-{queue}/" if queues > 1 else ""
+            refs.append((front.number(f"{at}tx-ring-ref"), front.number(f"{at}rx-ring-ref")))
+            if front.text(f"{at}event-channel-tx") is not None:
+                ports = [self._bind(front.number(f"{at}event-channel-{way}")) for way in ("tx", "rx")]
+            else:
+                ports = [self._bind(front.number(f"{at}event-channel"))]
+            transmitted.append(ports[0].notify)
+            received.append(ports[-1].notify)
+        name = f"vif{self.devid}"
+        try:
+            self._rings = _machine.NetRings(
+                self._domain.grants.hw,
+                self.link,
+                refs,
+                agreed,
+                transmitted=transmitted,
+                received=received,
+                broken=self.broken,
+                lost=self._lost,
+                thread=name,
+            )
+        except _machine.MachineError as error:
+            raise FrontendError(str(error)) from error
+
+    def _bind(self, number: int) -> BackendPort:
+        try:
+            port = bind_backend(self._domain, number, self._rung)
+        except XenError as error:
+            raise FrontendError(f"event channel {number}: {error}") from error
+        self._ports.append(port)
+        return port
+
+    def _rung(self) -> None:
+        if self._rings is not None:
+            self._rings.ring()
+
+    def _lost(self) -> None:
+        self._domain.log(f"vif {self.devid}: the network {self.spec.network!r} has gone")
+
+    def disconnect(self) -> None:
+        """Lets go of all rings."""
+        ports, self._ports = self._ports, []
+        rings, self._rings = self._rings, None
+        for port in ports:
+            port.close()
+        if rings is not None:
+            rings.close()
+
+    def close(self) -> None:
+        """Lets go of the wire."""
+        self.link.close()
+
+
+class DomainVifs:
+    """The interfaces of one domain, from when it is built to its end."""
+
+    def __init__(self, store: StoreApi, domain: Domain) -> None:
+        self._store = store
+        self._domain = domain
+        self.devices: list[NetDevice] = []
+        self._back_ends: list[BackEnd] = []
+
+    def plug(self, spec: VifSpec, mac: bytes, wire: socket.socket) -> None:
+        """Gives the domain an interface, and the interface its wire."""
+        device = NetDevice(self._domain, spec, mac, wire)
+        back_end = BackEnd(self._store, self._domain, device, self._domain.log)
+        device.broken = back_end.broken
+        back_end.start()
+        self.devices.append(device)
+        self._back_ends.append(back_end)
+
+    def close(self) -> None:
+        """Lets go of all of them. Not with `host.lock` held."""
+        for back_end in self._back_ends:
+            back_end.close()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of the host, and how an interface gets its wire: a connected Unix stream socket with QEMU's framing.
+
+The network `user` is a passt of the interface's own, which ends when its socket is closed. Every other name is a switch
+in a process of its own: whoever needs it first starts it, and it ends when the last interface has gone. All domains of
+a user meet there, those of Domain 0 and of `domzero run`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from domzero import _machine
+from domzero.dom0.paths import private_directory
+from domzero.dom0.vifspec import MTU_MAX, USER, Forward, VifSpec
+from domzero.errors import ConfigError
+
+PASST_S = 30
+"""Seconds that passt has for its start."""
+FIRST_PORT_S = 10
+"""Seconds that a switch waits for its first port."""
+_BACKLOG = 64
+
+
+def connect(spec: VifSpec, mac: bytes) -> socket.socket:
+    """Connects an interface to its network. ConfigError: the network cannot be."""
+    if spec.network == USER:
+        return _passt(spec)
+    if Path("/sys/class/net", spec.network).exists():
+        raise ConfigError(
+            f"{spec.network} is an interface of the host: bridges and taps are not here yet",
+            key="vif",
+            hint=f"bridge={USER} to reach out, another name for a network of domains",
+        )
+    return _switch(spec.network)
+
+
+def _passt(spec: VifSpec) -> socket.socket:
+    program = shutil.which("passt")
+    if program is None:
+        raise ConfigError(
+            f"the network '{USER}' needs passt", key="vif", hint="apt-get install passt (or bridge=NAME: domains only)"
+        )
+    arguments = [program, "--quiet", "--stderr", "--no-map-gw", "--mtu", str(spec.mtu or MTU_MAX)]
+    for address in spec.ip:
+        arguments += ["--address", str(address)]
+    for server in _other_name_servers():
+        arguments += ["--dns", server]
+    for protocol, option in (("tcp", "--tcp-ports"), ("udp", "--udp-ports")):
+        wanted = [_forward(each) for each in spec.forwards if each.protocol == protocol]
+        for value in wanted or ["none"]:
+            arguments += [option, value]
+    ours, theirs = socket.socketpair()
+    with theirs, tempfile.TemporaryFile() as said:
+        try:
+            # It goes to the background when it is ready, and ends with the socket.
+            started = subprocess.run(
+                [*arguments, "--fd", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd="/",
+                timeout=PASST_S,
+                check=False,
+            )
+            if started.returncode == 0:
+                return ours
+            said.seek(0)
+            lines = said.read(4096).decode(errors="replace").splitlines()
+            reason = next((line for line in reversed(lines) if "syslog" not in line and line), "no word")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = str(error)
+        ours.close()
+        raise ConfigError(f"passt did not start: {reason}", key="vif")
+
+
+def _forward(forward: Forward) -> str:
+    return f"{forward.address}/{forward.port}:{forward.guest_port}"
+
+
+def _other_name_servers() -> Iterator[str]:
+    """Name servers for the guest where the host's own are on its loopback, which the guest does not reach."""
+    if any(not ipaddress.ip_address(each).is_loopback for each in _name_servers(Path("/etc/resolv.conf"))):
+        return
+    for server in _name_servers(Path("/run/systemd/resolve/resolv.conf")):
+        if not ipaddress.ip_address(server).is_loopback:
+            yield server
+
+
+def _name_servers(path: Path) -> Iterator[str]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for words in map(str.split, lines):
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                yield str(ipaddress.ip_address(words[1].partition("%")[0]))
+            except ValueError:
+                continue
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody else starts or ends a switch meanwhile."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _switch(name: str) -> socket.socket:
+    directory = private_directory("networks")
+    path = directory / f"{name}.sock"
+    port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _locked(directory):
+            try:
+                port.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                _start(path)
+                port.connect(str(path))
+    except OSError as error:
+        port.close()
+        raise ConfigError(f"the network {name!r} cannot be reached: {error}", key="vif") from error
+    return port
+
+
+def _start(path: Path) -> None:
+    path.unlink(missing_ok=True)  # of one that was killed
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+        # The child of this one is the switch; nobody has to wait for it.
+        subprocess.run(
+            [sys.executable, "-m", "domzero.dom0.network", str(path), str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            check=True,
+        )
+
+
+def _serve(path: Path, listener: int) -> None:
+    """Is a switch until nobody is connected any more."""
+    while True:
+        _machine.run_switch(os.dup(listener), FIRST_PORT_S)
+        # Whoever connects holds the lock: here, nobody can be on the way.
+        with _locked(path.parent):
+            if not select.select([listener], [], [], 0)[0]:
+                path.unlink(missing_ok=True)
+                return
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m domzero.dom0.network PATH FD`: goes to the background, as a switch that listens there."""
+    path, listener = Path(arguments[0]), int(arguments[1])
+    if os.fork() == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        _serve(path, listener)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network interface specifications: xl.cfg's `vif = [...]` and `--vif`, as xl-network-configuration(5) has them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from uuid import UUID
+
+from domzero.errors import ConfigError
+
+HELP = (
+    "a network interface: '' or bridge=user to reach out as you do, bridge=NAME for a network of domains; "
+    "mac=, mtu=, hostfwd=tcp:127.0.0.1:2222-:22"
+)
+EXAMPLE = "for instance 'bridge=user,hostfwd=tcp:127.0.0.1:2222-:22', or 'mac=00:16:3e:01:02:03,bridge=lan'"
+USER = "user"
+"""The network of an interface that reaches out as the user who runs the domain."""
+XEN_OUI = bytes((0x00, 0x16, 0x3E))
+MTU = 1500
+MTU_MIN = 68
+MTU_MAX = 65516
+"""What fits in a frame of 65,535 bytes with a VLAN's header, in words of 32 bits."""
+INTERFACES_MAX = 64
+NAME_MAX = 32
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_MAC = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}", re.ASCII | re.IGNORECASE)
+_FORWARD = re.compile(
+    r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
+)  # as QEMU writes them
+_IGNORED = ("model", "vifname")
+_REFUSED = ("script", "backend", "rate", "gatewaydev", "netdev", "colo_", "devid", "trusted", "vlan")
+
+
+@dataclass(slots=True, frozen=True)
+class Forward:
+    """A port of the host that leads to one of the guest's."""
+
+    protocol: str
+    address: str
+    port: int
+    guest_port: int
+
+
+@dataclass(slots=True, frozen=True)
+class VifSpec:
+    """One interface.
+
+    :param devid: its number in xenstore: 0, 1, ...
+    :param mac: None: made from the domain's uuid (`mac_of`).
+    :param network: `USER`, or the name of a network of domains.
+    :param ip: addresses that the guest is given on the user network; none: the host's own.
+    :param mtu: None: what the network has.
+    """
+
+    devid: int
+    mac: bytes | None = None
+    network: str = USER
+    vifname: str = ""
+    ip: tuple[IPv4Address | IPv6Address, ...] = ()
+    mtu: int | None = None
+    forwards: tuple[Forward, ...] = ()
+
+    @property
+    def effective_mtu(self) -> int:
+        """The MTU that the guest is told."""
+        return self.mtu or (MTU_MAX if self.network == USER else MTU)
+
+    def mac_of(self, uuid: UUID) -> bytes:
+        """Its address: the same whenever a domain with this uuid starts."""
+        if self.mac is not None:
+            return self.mac
+        last = hashlib.sha256(uuid.bytes + self.devid.to_bytes(4, "little")).digest()[:3]
+        return XEN_OUI + bytes((last[0] & 0x7F, last[1], last[2]))
+
+
+def mac_text(mac: bytes) -> str:
+    """As Xen's nodes have it: 00:16:3e:01:02:03."""
+    return mac.hex(":")
+
+
+def parse_vif(text: str, index: int = 0) -> VifSpec:
+    """Understands `key=value` parts between commas.
+
+    :param index: how many interfaces there are before it.
+    :raises ConfigError: with the reason.
+    """
+    words: dict[str, str] = {}
+    forwards: list[Forward] = []
+    for part in (each.strip(" ") for each in text.split(",")):
+        if not part:
+            continue
+        key, equals, value = part.partition("=")
+        if key == "hostfwd" and equals:
+            forwards.append(_forward(text, value))
+        elif key in _REFUSED or key.startswith("colo_"):
+            raise _refused(text, f"{key} is not supported")
+        elif key not in ("mac", "bridge", "type", "ip", "mtu", *_IGNORED) or not equals:
+            raise _refused(text, f"what is {part!r}?")
+        elif words.setdefault(key, value) != value:
+            raise _refused(text, f"{key} is given twice")
+    if words.get("type", "vif") not in ("vif", "ioemu"):
+        raise _refused(text, f"no such type: {words['type']!r} (vif)")
+    network = words.get("bridge", "") or USER
+    if not _NAME.fullmatch(network):
+        raise _refused(
+            text, f"no name of a network: {network!r}", f"up to {NAME_MAX} letters, digits, '_', '-' and '.'"
+        )
+    if network != USER and (forwards or words.get("ip")):
+        raise _refused(
+            text, f"{'hostfwd' if forwards else 'ip'} is only for bridge={USER}: nobody else gives addresses"
+        )
+    return VifSpec(
+        devid=index,
+        mac=_mac(text, words["mac"]) if words.get("mac") else None,
+        network=network,
+        vifname=words.get("vifname", ""),
+        ip=tuple(_addresses(text, words.get("ip", ""))),
+        mtu=_mtu(text, words["mtu"]) if words.get("mtu") else None,
+        forwards=tuple(forwards),
+    )
+
+
+def parse_vifs(texts: list[str]) -> Iterator[VifSpec | ConfigError]:
+    """Each specification, or what is wrong with it; two interfaces with one address are wrong."""
+    seen: dict[bytes, str] = {}
+    if len(texts) > INTERFACES_MAX:
+        yield ConfigError(f"{len(texts)} interfaces: {INTERFACES_MAX} are possible", key="vif")
+        return
+    for index, text in enumerate(texts):
+        try:
+            spec = parse_vif(text, index)
+            if spec.mac is not None and spec.mac in seen:
+                raise _refused(text, f"{mac_text(spec.mac)} is taken by {seen[spec.mac]!r}")
+        except ConfigError as error:
+            yield error
+            continue
+        if spec.mac is not None:
+            seen[spec.mac] = text
+        yield spec
+
+
+def _mac(text: str, value: str) -> bytes:
+    if not _MAC.fullmatch(value):
+        raise _refused(text, f"no MAC address: {value!r}")
+    mac = bytes(int(byte, 16) for byte in value.split(":"))
+    if mac[0] & 1 or not any(mac):
+        raise _refused(text, f"{value} is no address of one station", "its first byte is even, and not all are 0")
+    return mac
+
+
+def _mtu(text: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not MTU_MIN <= int(value[:9]) <= MTU_MAX:
+        raise _refused(text, f"no MTU: {value!r} ({MTU_MIN} to {MTU_MAX})")
+    return int(value)
+
+
+def _addresses(text: str, value: str) -> Iterator[IPv4Address | IPv6Address]:
+    try:
+        found = [ip_address(word) for word in value.split()]
+    except ValueError as error:
+        raise _refused(text, f"no IP address: {value!r}") from error
+    if len({each.version for each in found}) != len(found):
+        raise _refused(text, "one address of IPv4 and one of IPv6 are possible")
+    yield from found
+
+
+def _forward(text: str, value: str) -> Forward:
+    match = _FORWARD.fullmatch(value)
+    if match is None:
+        raise _refused(
+            text, f"no forward: {value!r}", "tcp:127.0.0.1:2222-:22: the host's address and port, the guest's"
+        )
+    protocol, address, port, guest, guest_port = match.groups()
+    address = address.strip("[]") or "127.0.0.1"
+    try:
+        ip_address(address)
+    except ValueError as error:
+        raise _refused(text, f"no IP address: {address!r}") from error
+    if guest:
+        raise _refused(text, f"{guest}: the guest's address is not given in a forward")
+    for each in (port, guest_port):
+        if not 1 <= int(each) <= 65535:
+            raise _refused(text, f"no port: {each}")
+    return Forward(protocol, address, int(port), int(guest_port))
+
+
+def _refused(text: str, what: str, hint: str = EXAMPLE) -> ConfigError:
+    return ConfigError(f"{text[:200]!r}: {what}", key="vif", hint=hint)

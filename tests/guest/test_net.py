@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network interfaces, with Linux's front end: domains that reach each other, and the world through passt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from building import Run
+from waiting import until
+
+from domzero.dom0.backends.net import NetDevice
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.images.cache import Image
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
+from domzero.errors import ConfigError
+from domzero.hypervisor.clock import VirtualClock
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+
+PROMPT = b":/root# "
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Networks of this test's own; nothing may be left of them."""
+    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield Path(directory, "domzero", "networks")
+
+
+class Shell:
+    """A domain with busybox' shell on its console."""
+
+    def __init__(self, debian: Image, *vifs: str, vcpus: int = 1) -> None:
+        config = DomainConfig(
+            kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, memory_mib=160, vcpus=vcpus,
+            vifs=list(vifs),
+        )  # fmt: skip
+        self._commands = 0
+        self.log: list[str] = []
+        self.session = DomainSession(config, log=self.log.append)
+        self.session.start()
+
+    def ready(self) -> None:
+        """Its shell is there, and lines are not broken."""
+        self.start("stty cols 500")()
+
+    def start(self, command: str) -> Callable[[], str]:
+        """Types a command; the result waits for its end and gives what it wrote."""
+        console = self.session.console
+        until(lambda: PROMPT in console.history, 240, "a prompt")
+        self._commands += 1
+        at, mark = len(console.history), f"end{self._commands}"
+        console.send(f"{command}; echo ''{mark[0]}''{mark[1:]}\n".encode())
+
+        def finished() -> str:
+            until(lambda: f"{mark}\r\n".encode() in console.history[at:], 240, command)
+            text = console.history[at:].decode(errors="replace").replace("\r", "")
+            return text.partition(f"''{mark[1:]}\n")[2].partition(f"{mark}\n")[0]
+
+        return finished
+
+    def do(self, command: str) -> str:
+        """Types a command, and gives what it wrote."""
+        return self.start(command)()
+
+    @property
+    def device(self) -> NetDevice:
+        instance = self.session._instance  # its counts are nowhere else yet
+        assert instance is not None
+        return instance.vifs.devices[0]
+
+
+@pytest.fixture
+def boot(debian: Image) -> Iterator[Callable[..., Shell]]:
+    shells: list[Shell] = []
+
+    def boot(*vifs: str, vcpus: int = 1) -> Shell:
+        shells.append(Shell(debian, *vifs, vcpus=vcpus))
+        return shells[-1]
+
+    yield boot
+    for shell in shells:
+        host = shell.session.host
+        assert host is None or host.audit() == []
+        shell.session.destroy()
+
+
+def test_domains_of_a_network_reach_each_other_and_one_elsewhere_sees_nothing(
+    boot: Callable[..., Shell], networks: Path
+) -> None:
+    one, two, other = boot("bridge=lan"), boot("bridge=lan", vcpus=2), boot("bridge=elsewhere")
+    for number, shell in enumerate((one, two, other), 1):
+        shell.ready()
+        shell.do(f"ip addr add 10.0.0.{number}/24 dev eth0")
+    assert "100% packet loss" in other.do("ping -c 1 -W 1 10.0.0.1")
+    assert " 0% packet loss" in one.do("ping -c 3 -i 0.2 10.0.0.2")
+    assert " 0% packet loss" in two.do("ping -c 2 -i 0.2 -s 20000 10.0.0.1")
+    received = other.do("cat /sys/class/net/eth0/statistics/rx_packets")
+    assert received.strip() == "0" and other.device.link.counts.received_frames == 0
+
+    # TCP with large segments, both ways at once; what comes is what was sent.
+    for shell in (one, two):
+        shell.do("dd if=/dev/urandom of=/tmp/sent bs=1M count=16 2>/dev/null")
+    sums = [shell.do("md5sum < /tmp/sent").split()[0] for shell in (one, two)]
+    listening = one.start("nc -l -p 9 < /tmp/sent > /tmp/got; md5sum < /tmp/got")
+    until(lambda: b"nc -l" in one.session.console.history)
+    connected = two.do(
+        "for n in 1 2 3 4 5; do nc 10.0.0.1 9 < /tmp/sent > /tmp/got && break; sleep 1; done; md5sum < /tmp/got"
+    )
+    assert [sums[1], sums[0]] == [listening().split()[0], connected.split()[0]]
+    counts = two.device.link.counts
+    assert counts.errors == counts.spoofed == 0
+    assert counts.sent_bytes / counts.sent_frames > 1514, "large segments are not cut"
+
+    # Another's address is of no use.
+    two.do("ip link set eth0 down; ip link set eth0 address 00:16:3e:00:00:01; ip link set eth0 up")
+    assert "100% packet loss" in two.do("ping -c 1 -W 1 10.0.0.1")
+    assert counts.spoofed == 0 < two.device.link.counts.spoofed
+
+    assert sorted(path.name for path in networks.iterdir()) == ["elsewhere.sock", "lan.sock"]
+    for shell in (one, two, other):
+        shell.session.destroy()
+    until(lambda: list(networks.iterdir()) == [], what="the end of the switches")
+
+
+def test_the_user_network_gives_an_address_names_and_forwards_of_ports(boot: Callable[..., Shell]) -> None:
+    if shutil.which("passt") is None:
+        pytest.skip("passt is not here: apt-get install passt")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shell = boot(f"bridge=user,mac=00:16:3e:11:22:33,ip=10.1.2.3,hostfwd=tcp:127.0.0.1:{port}-:22")
+    shell.ready()
+    until(lambda: "10.1.2.3/" in shell.do("ip -4 addr show eth0"), what="an address")
+    assert "00:16:3e:11:22:33" in shell.do("ip link show eth0")
+    assert "default via" in shell.do("ip route")
+    data = random.Random(1).randbytes(8 << 20)
+    served = shell.start("nc -l -p 22 > /tmp/got; md5sum < /tmp/got; nc -l -p 22 < /tmp/got")
+    until(lambda: b"nc -l" in shell.session.console.history)
+
+    def sent() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+                return client.recv(1) == b""
+        except ConnectionError:
+            return False  # nobody listens in the guest yet
+
+    until(sent)
+    until(lambda: hashlib.md5(data).hexdigest().encode() in shell.session.console.history)
+    got = bytearray()
+
+    def received() -> bool:
+        got.clear()
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                client.sendall(b"?")  # passt of 2023 lets the client speak first
+                while part := client.recv(1 << 16):
+                    got.extend(part)
+        except ConnectionError:
+            pass
+        return len(got) > 0
+
+    until(received)
+    assert bytes(got) == data
+    served()
+
+
+def test_a_network_starts_again_when_its_switch_was_killed(boot: Callable[..., Shell], networks: Path) -> None:
+    one = boot("bridge=lan")
+    until(lambda: (networks / "lan.sock").is_socket())
+    switch = next(
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and str(networks / "lan.sock").encode() in _command(path)
+    )
+    os.kill(switch, 9)
+    until(lambda: any("has gone" in line for line in one.log), what="a line in the log")
+    two, three = boot("bridge=lan"), boot("bridge=lan")
+    two.ready()
+    three.ready()
+    two.do("ip addr add 10.0.0.2/24 dev eth0")
+    three.do("ip addr add 10.0.0.3/24 dev eth0")
+    assert " 0% packet loss" in two.do("ping -c 2 -i 0.2 10.0.0.3")
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_interfaces_and_virtual_time_exclude_each_other(shell: str) -> None:
+    session = DomainSession(DomainConfig(kernel=shell, memory_mib=16, vifs=["bridge=lan"]), clock=VirtualClock())
+    with pytest.raises(ConfigError, match="virtual time"):
+        session.start()
+
+
+def test_without_passt_the_user_network_says_how_to_get_it(
+    shell: str, domzero_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = domzero_run("--kernel", shell, "--vif", "")
+    assert result.returncode == 2
+    assert b"apt-get install passt" in result.stderr and result.stderr.count(b"\n") <= 2
+
+
+def test_an_interface_of_the_host_is_no_network_yet(shell: str, domzero_run: Run) -> None:
+    result = domzero_run("--kernel", shell, "--vif", "bridge=lo")
+    assert result.returncode == 2 and b"bridges and taps" in result.stderr
+
+
+def test_an_interface_ends_in_order_with_its_domain(boot: Callable[..., Shell]) -> None:
+    shell = boot("bridge=lan", "bridge=lan,mtu=9000")
+    shell.ready()
+    assert "eth1" in shell.do("ls /sys/class/net")
+    shell.do("rmmod xen-netfront && modprobe xen-netfront")
+    assert (
+        shell.do("ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up; cat /sys/class/net/eth0/carrier").strip()
+        == "1"
+    )
+    shell.session.console.send(b"poweroff\n")
+    end = shell.session.wait(60)
+    assert end is not None and end.reason is EndReason.POWEROFF

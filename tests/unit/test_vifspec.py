@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network interface specifications: what xl-network-configuration(5) says, and what is refused."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from uuid import UUID
+
+import pytest
+
+from domzero.dom0.vifspec import MTU, MTU_MAX, USER, Forward, VifSpec, mac_text, parse_vif, parse_vifs
+from domzero.errors import ConfigError
+
+MAC = bytes.fromhex("00163e010203")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", VifSpec(0)),
+        ("bridge=user", VifSpec(0, network=USER)),
+        ("bridge=xenbr0", VifSpec(0, network="xenbr0")),
+        ("mac=00:16:3e:01:02:03, bridge=lan", VifSpec(0, mac=MAC, network="lan")),
+        ("mac=0:16:3E:1:2:3", VifSpec(0, mac=MAC)),
+        ("type=vif,model=e1000,vifname=guest0", VifSpec(0, vifname="guest0")),
+        ("type=ioemu", VifSpec(0)),
+        ("mtu=9000,bridge=lan", VifSpec(0, network="lan", mtu=9000)),
+        ("ip=10.0.0.5", VifSpec(0, ip=(ip_address("10.0.0.5"),))),
+        ("ip=10.0.0.5 fd00::5", VifSpec(0, ip=(ip_address("10.0.0.5"), ip_address("fd00::5")))),
+        (
+            "bridge=user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-:5353",
+            VifSpec(0, forwards=(Forward("tcp", "127.0.0.1", 2222, 22), Forward("udp", "127.0.0.1", 53, 5353))),
+        ),
+        ("hostfwd=tcp:[::1]:80-:80", VifSpec(0, forwards=(Forward("tcp", "::1", 80, 80),))),
+        ("mac=00:16:3e:01:02:03,mac=00:16:3e:01:02:03,", VifSpec(0, mac=MAC)),
+    ],
+)
+def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
+    assert parse_vif(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("mac=00:16:3e:01:02", "no MAC"),
+        ("mac=00:16:3e:01:02:0g", "no MAC"),
+        ("mac=01:16:3e:01:02:03", "no address of one station"),
+        ("mac=0:0:0:0:0:0", "no address of one station"),
+        ("mac=00:16:3e:01:02:03,mac=00:16:3e:01:02:04", "given twice"),
+        ("script=vif-route", "script is not supported"),
+        ("backend=net", "backend is not supported"),
+        ("rate=1Mb/s", "rate is not supported"),
+        ("type=tap", "no such type"),
+        ("bridge=../x", "no name of a network"),
+        ("bridge=" + "n" * 33, "no name of a network"),
+        ("bridge", "what is 'bridge'"),
+        ("speed=1", "what is 'speed=1'"),
+        ("mtu=67", "no MTU"),
+        ("mtu=65517", "no MTU"),
+        ("mtu=1e3", "no MTU"),
+        ("ip=10.0.0.300", "no IP address"),
+        ("ip=10.0.0.1 10.0.0.2", "one address of IPv4"),
+        ("ip=10.0.0.1,bridge=lan", "only for bridge=user"),
+        ("hostfwd=tcp:127.0.0.1:1-:1,bridge=lan", "only for bridge=user"),
+        ("hostfwd=tcp:127.0.0.1:0-:1", "no port"),
+        ("hostfwd=tcp:127.0.0.1:65536-:1", "no port"),
+        ("hostfwd=tcp:127.0.0:1-:1", "no IP address"),
+        ("hostfwd=icmp::1-:1", "no forward"),
+        ("hostfwd=tcp::1-10.0.0.1:1", "guest's address"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        parse_vif(text)
+    assert caught.value.key == "vif"
+
+
+def test_addresses_are_xens_and_stay_with_the_uuid_and_the_index() -> None:
+    uuid, other = UUID(int=1), UUID(int=2)
+    macs = [parse_vif("", index).mac_of(each) for each in (uuid, other) for index in (0, 1)]
+    assert len(set(macs)) == 4
+    assert all(mac[:3] == bytes((0, 0x16, 0x3E)) and mac[3] < 0x80 for mac in macs)
+    assert parse_vif("", 1).mac_of(uuid) == macs[1]
+    assert mac_text(macs[0]) == "00:16:3e:31:73:6a"
+    assert parse_vif(f"mac={mac_text(MAC)}").mac_of(uuid) == MAC
+
+
+def test_the_mtu_is_large_where_nobody_else_has_to_understand_it() -> None:
+    assert parse_vif("").effective_mtu == MTU_MAX
+    assert parse_vif("bridge=lan").effective_mtu == MTU
+    assert parse_vif("bridge=lan,mtu=9000").effective_mtu == 9000
+
+
+def test_two_interfaces_have_two_addresses_and_there_is_an_end_to_their_number() -> None:
+    first, second, third = parse_vifs(["mac=00:16:3e:01:02:03", "mac=00:16:3E:1:2:3", "bridge=lan"])
+    assert isinstance(first, VifSpec) and first.devid == 0
+    assert isinstance(second, ConfigError) and "is taken by" in str(second)
+    assert isinstance(third, VifSpec) and third.devid == 2
+    (fault,) = parse_vifs([""] * 65)
+    assert isinstance(fault, ConfigError) and "64" in str(fault)
