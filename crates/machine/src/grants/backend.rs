@@ -5,8 +5,9 @@
 //! granter ends meanwhile: nobody else gets the frame before the mapping is dropped.
 
 use super::active::Active;
-use super::{DomainGrants, GrantResult, How};
+use super::{DomainGrants, GrantResult, How, State};
 use crate::abi::DomId;
+use crate::frames::flag;
 use crate::mem::{Mfn, PAGE_SIZE};
 
 /// An access that is not inside the page.
@@ -60,8 +61,40 @@ impl DomainGrants {
             true => uses.mappings += 1,
             false => uses.plain += 1,
         }
-        self.domain.host_mapped(active.mfn);
+        match (writable, keeps) {
+            (true, true) => self.begin_writing(state, active.mfn),
+            (true, false) => self.domain.host_mapped(active.mfn),
+            (false, _) => {}
+        }
         Ok(active)
+    }
+
+    /// Decoded code of a frame is not kept while a back end may write to it.
+    fn begin_writing(&self, state: &mut State, mfn: Mfn) {
+        let writers = state.host_writers.entry(mfn).or_insert_with(|| {
+            let frames = &self.domain.machine.frames;
+            (0, frames.flags(mfn) & flag::NO_CODE != 0)
+        });
+        writers.0 += 1;
+        if writers.0 == 1 {
+            self.domain.host_mapped(mfn);
+        }
+    }
+
+    /// The last one who wrote there lets go: a page that a disk or a network has filled may be a program's.
+    fn end_writing(&self, mfn: Mfn) {
+        let state = &mut *self.grants.lock();
+        let Some((writers, was_set)) = state.host_writers.get_mut(&mfn) else {
+            return;
+        };
+        *writers -= 1;
+        if *writers == 0 {
+            let was_set = *was_set;
+            state.host_writers.remove(&mfn);
+            if !was_set {
+                self.domain.host_unmapped(mfn);
+            }
+        }
     }
 
     /// False when the domain has ended, or nothing was in use.
@@ -180,6 +213,9 @@ impl GrantMapping {
 
 impl Drop for GrantMapping {
     fn drop(&mut self) {
+        if self.writable {
+            self.granter.end_writing(self.mfn);
+        }
         if !self.granter.end_use_as_host(self.gref, self.writable, true) {
             // The domain has ended, and left this reference to us.
             self.granter.domain.put_ref(self.mfn, self.writable);

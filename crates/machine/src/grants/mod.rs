@@ -56,6 +56,8 @@ pub struct Grants {
 struct State {
     slots: BTreeMap<DomId, Slot>,
     serial: u64,
+    /// Frames that back ends may write to at any time: how many mappings, and whether code in them was not kept before.
+    host_writers: BTreeMap<Mfn, (u32, bool)>,
 }
 
 struct Slot {

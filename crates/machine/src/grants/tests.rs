@@ -5,6 +5,7 @@ use super::*;
 use crate::abi::grant::gntmap;
 use crate::abi::{DOMID_IO, DOMID_XEN};
 use crate::clock::Clock;
+use crate::frames::flag;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A domain that grants, and one that maps.
@@ -66,6 +67,30 @@ fn a_back_end_uses_a_page_until_it_drops_the_mapping() {
     assert_eq!(two.flags(9), 1);
     assert_eq!(two.granter.domain.outside_refs(), vec![]);
     assert_eq!(two.grants.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn code_in_a_page_is_not_kept_while_a_back_end_may_write_to_it() {
+    let two = Two::new();
+    let mfn = two.grant(9, 0);
+    let client = two.granter.client(0);
+    let is_kept = || two.grants.machine.frames.flags(mfn) & flag::NO_CODE == 0;
+    let read = client.map(9, false).unwrap();
+    assert!(is_kept());
+    let (first, second) = (client.map(9, true).unwrap(), client.map(9, true).unwrap());
+    assert!(!is_kept());
+    drop((read, first));
+    assert!(!is_kept());
+    drop(second);
+    assert!(is_kept());
+    // A ring's page is written by others, too.
+    let ring = client.map(9, true).unwrap();
+    two.granter.domain.hold(mfn).unwrap();
+    drop(ring);
+    assert!(!is_kept());
+    drop(client.map(9, true).unwrap());
+    assert!(!is_kept());
+    assert!(two.grants.lock().host_writers.is_empty());
 }
 
 #[test]
