@@ -71,7 +71,18 @@ class blkif_request_discard(Wire):
     nr_sectors: u64
 
 
-@wire
+class _blkif_request_indirect_compat(Wire):
+    operation: u8
+    indirect_op: u8
+    nr_segments: u16
+    id: u64
+    sector_number: u64
+    handle: u16
+    indirect_grefs: Annotated[list[int], array(u32, 8)]
+    pad: u64
+
+
+@wire(compat=_blkif_request_indirect_compat)
 class blkif_request_indirect(Wire):
     """BLKIF_OP_INDIRECT: its segments are in pages of their own."""
 
