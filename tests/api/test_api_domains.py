@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import threading
@@ -31,7 +32,7 @@ def type_line(api: httpx.Client, key: object, line: str) -> None:
 
 
 def booted(api: httpx.Client, key: object, times: int = 1) -> None:
-    until(lambda: console(api, key).count("hello") == times, what="the guest's greeting")
+    until(lambda: len(re.findall("hello.*\n", console(api, key))) == times, what="the guest's greeting, all of it")
 
 
 def gone(api: httpx.Client, key: object) -> dict[str, object]:
