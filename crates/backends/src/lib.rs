@@ -10,4 +10,4 @@ pub mod block;
 pub mod net;
 mod ring;
 
-pub use ring::{BackRing, RingBroken, RingRefused};
+pub use ring::{BackRing, ConnectError, RingBroken, RingRefused, Served};

@@ -2,7 +2,7 @@
 //! The back end's side of a ring of requests and responses (`io/ring.h`), in one or more granted pages.
 
 use domzero_machine::abi::ring::{HEAD, REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
-use domzero_machine::grants::GrantMapping;
+use domzero_machine::grants::{GrantClient, GrantMapping};
 use std::sync::atomic::{fence, Ordering};
 
 const PAGE: usize = 4096;
@@ -26,6 +26,24 @@ pub enum RingRefused {
     Broken(#[from] RingBroken),
 }
 
+/// Why a ring could not be connected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("grant {0} of the ring cannot be mapped")]
+    Grant(u32),
+    #[error(transparent)]
+    Ring(#[from] RingRefused),
+}
+
+/// What a turn at a ring leaves to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// The front end is to be sent its event.
+    pub notify: bool,
+    /// There may be more to do at once; else the front end sends its event.
+    pub more: bool,
+}
+
 /// A shared ring, whose entries follow each other across its pages.
 pub struct BackRing {
     pages: Vec<GrantMapping>,
@@ -38,10 +56,17 @@ pub struct BackRing {
 }
 
 impl BackRing {
+    /// Maps the pages that a front end has granted for a ring, and attaches to it.
+    pub fn connect(front: &GrantClient, grefs: &[u32], entry: usize) -> Result<BackRing, ConnectError> {
+        let map = |&gref| front.map(gref, true).map_err(|_| ConnectError::Grant(gref));
+        let pages = grefs.iter().map(map).collect::<Result<_, _>>()?;
+        Ok(BackRing::attach(pages, entry)?)
+    }
+
     /// Attaches to a ring: goes on behind the responses that are in it, which is where an earlier back end was.
     ///
     /// `pages`: mapped writable; `entry`: bytes of the larger of request and response.
-    pub fn attach(pages: Vec<GrantMapping>, entry: usize) -> Result<BackRing, RingRefused> {
+    fn attach(pages: Vec<GrantMapping>, entry: usize) -> Result<BackRing, RingRefused> {
         let room = (pages.len() * PAGE).saturating_sub(HEAD) / entry;
         if !pages.len().is_power_of_two() || room == 0 {
             return Err(RingRefused::Pages(pages.len()));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A ring served by a thread of its own.
 
-use super::queue::{Queue, Served};
-use crate::ring::RingBroken;
+use super::queue::Queue;
+use crate::ring::{RingBroken, Served};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 

@@ -13,5 +13,5 @@ mod request;
 pub use device::{serve_all, Notice, QueueThread};
 pub use disk::{Disk, Piece, RawDisk};
 pub use qcow2::Qcow2Disk;
-pub use queue::{Agreed, ConnectError, Counts, Queue, Served, MAX_PERSISTENT};
+pub use queue::{Agreed, Counts, Queue, MAX_PERSISTENT};
 pub use request::{Action, IndirectPages, Request, Segment, MAX_INDIRECT_SEGMENTS};

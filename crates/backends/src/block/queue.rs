@@ -3,7 +3,7 @@
 
 use super::disk::{Disk, Piece};
 use super::request::{Action, IndirectPages, Request};
-use crate::ring::{BackRing, RingBroken, RingRefused};
+use crate::ring::{BackRing, ConnectError, RingBroken, Served};
 use domzero_machine::abi::blkif::{self, Layout, SECTOR};
 use domzero_machine::grants::{GrantClient, GrantMapping};
 use std::collections::HashMap;
@@ -48,15 +48,6 @@ pub struct Queue {
     agreed: Agreed,
 }
 
-/// What `Queue::serve` leaves to its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Served {
-    /// The front end is to be sent its event.
-    pub notify: bool,
-    /// There may be more to do at once; else the front end sends its event.
-    pub more: bool,
-}
-
 impl Queue {
     /// Connects to the ring in the pages `ring_refs`.
     pub fn connect(
@@ -66,10 +57,7 @@ impl Queue {
         counts: Arc<Counts>,
         agreed: Agreed,
     ) -> Result<Queue, ConnectError> {
-        let pages = ring_refs
-            .iter()
-            .map(|&gref| front.map(gref, true).map_err(|_| ConnectError::Grant(gref)));
-        let ring = BackRing::attach(pages.collect::<Result<_, _>>()?, agreed.layout.entry)?;
+        let ring = BackRing::connect(&front, ring_refs, agreed.layout.entry)?;
         Ok(Queue {
             ring,
             pages: Pages {
@@ -183,15 +171,6 @@ impl Queue {
         self.counts.discards.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Why a ring could not be connected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    #[error("grant {0} of the ring cannot be mapped")]
-    Grant(u32),
-    #[error(transparent)]
-    Ring(#[from] RingRefused),
 }
 
 /// The front end's granted pages, and those of them that stay mapped.

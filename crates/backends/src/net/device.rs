@@ -2,8 +2,9 @@
 //! An interface served by a thread of its own, which waits for its wire and for its front end's events.
 
 use super::link::{Link, SharedLink};
-use super::queue::{Queue, Served, FRAMES_PER_TURN};
+use super::queue::{Queue, FRAMES_PER_TURN};
 use super::request::Broken;
+use crate::ring::Served;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};

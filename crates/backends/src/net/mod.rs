@@ -15,6 +15,6 @@ pub use frame::{
     fill_checksum, has_right_checksum, set_partial_checksum, split, Transport, ETHERNET, FRAME_MAX,
 };
 pub use link::{Link, SharedLink, AHEAD};
-pub use queue::{Agreed, ConnectError, Counts, Queue, QueueRefs, Served, FRAMES_PER_TURN};
+pub use queue::{Agreed, Counts, Queue, QueueRefs, FRAMES_PER_TURN};
 pub use request::Broken;
 pub use switch::{Switch, PORT_QUEUE_MAX, STATIONS_MAX};

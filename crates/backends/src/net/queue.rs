@@ -4,7 +4,7 @@
 use super::frame::{self, Transport, FRAME_MAX};
 use super::link::Link;
 use super::request::{Broken, Packet};
-use crate::ring::{BackRing, RingRefused};
+use crate::ring::{BackRing, ConnectError, Served};
 use domzero_machine::abi::netif::{self, extra_info, rx_request, rx_response, tx_request};
 use domzero_machine::grants::GrantClient;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,24 +59,6 @@ pub struct QueueRefs {
     pub rx: u32,
 }
 
-/// Why a queue could not be connected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    #[error("grant {0} of the ring cannot be mapped")]
-    Grant(u32),
-    #[error(transparent)]
-    Ring(#[from] RingRefused),
-}
-
-/// What a turn leaves to its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Served {
-    /// The front end is to be sent its event.
-    pub notify: bool,
-    /// There may be more to do at once.
-    pub more: bool,
-}
-
 /// A pair of rings.
 pub struct Queue {
     front: GrantClient,
@@ -96,12 +78,8 @@ impl Queue {
         agreed: Agreed,
         counts: Arc<Counts>,
     ) -> Result<Queue, ConnectError> {
-        let ring = |gref, entry| -> Result<BackRing, ConnectError> {
-            let page = front.map(gref, true).map_err(|_| ConnectError::Grant(gref))?;
-            Ok(BackRing::attach(vec![page], entry)?)
-        };
-        let tx = ring(refs.tx, tx_request::SIZE)?;
-        let rx = ring(refs.rx, rx_request::SIZE.max(rx_response::SIZE))?;
+        let tx = BackRing::connect(&front, &[refs.tx], tx_request::SIZE)?;
+        let rx = BackRing::connect(&front, &[refs.rx], rx_request::SIZE.max(rx_response::SIZE))?;
         Ok(Queue {
             front,
             tx,
