@@ -2,6 +2,7 @@
 //! The block back end against a front end that is driven by hand.
 
 mod front;
+mod granter;
 
 use domzero_backends::block::{
     serve_all, Agreed, Counts, Disk, Notice, Qcow2Disk, Queue, QueueThread, RawDisk, MAX_INDIRECT_SEGMENTS,
@@ -9,7 +10,8 @@ use domzero_backends::block::{
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
 use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
-use front::{agreed, contents, file, qemu_img, raw, Front, PERMIT, READ_ONLY};
+use front::{agreed, contents, file, qemu_img, raw, Front};
+use granter::{PERMIT, READ_ONLY};
 use std::fs::File;
 use std::io::Seek;
 use std::process::Command;
@@ -30,12 +32,12 @@ fn sectors_are_read_and_written_in_both_layouts() {
             front.response(0),
             (0xdead_beef_0123, blkif::OP_READ, blkif::RSP_OKAY)
         );
-        let page = front.bytes(mfn, 4096);
+        let page = front.read(mfn, 0, 4096);
         let expected: Vec<u8> = [0, 0, 5, 6, 7, 0, 0, 0].iter().flat_map(|n| [*n; 512]).collect();
         assert_eq!(page, expected);
 
         let (other, second) = front.page();
-        front.fill(second, &[0xaa; 4096]);
+        front.write(second, 0, &[0xaa; 4096]);
         let write = front.request(
             blkif::OP_WRITE,
             2,
@@ -67,7 +69,7 @@ fn a_ring_of_several_pages_goes_around_and_its_entries_cross_pages() {
             let read = front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]);
             assert_eq!(front.ask(&mut queue, &read), blkif::RSP_OKAY);
             assert_eq!(front.response(n as u32).0, n);
-            assert_eq!(front.bytes(mfn, 512), [n as u8; 512]);
+            assert_eq!(front.read(mfn, 0, 512), [n as u8; 512]);
         }
     }
 }
@@ -86,8 +88,8 @@ fn indirect_requests_have_up_to_256_segments() {
     );
     assert_eq!(front.response(0).1, blkif::OP_READ);
     for (n, (_, mfn)) in pages[..MAX_INDIRECT_SEGMENTS].iter().enumerate() {
-        assert_eq!(front.bytes(*mfn, 1)[0], (n * 8) as u8);
-        front.fill(*mfn, &[!(n as u8); 4096]);
+        assert_eq!(front.read(*mfn, 0, 1)[0], (n * 8) as u8);
+        front.write(*mfn, 0, &[!(n as u8); 4096]);
     }
     assert_eq!(
         front.ask(&mut queue, &front.indirect(blkif::OP_WRITE, 2, 8, all)),
@@ -214,7 +216,7 @@ fn barriers_write_flushes_answer_and_discarded_sectors_are_zero() {
     let (disk, mut file) = raw(64);
     let mut queue = front.connect(disk, agreed(X86_64));
     let (gref, mfn) = front.page();
-    front.fill(mfn, &[0x77; 4096]);
+    front.write(mfn, 0, &[0x77; 4096]);
     let barrier = front.request(blkif::OP_WRITE_BARRIER, 1, 3, &[(gref, 0, 0)]);
     assert_eq!(front.ask(&mut queue, &barrier), blkif::RSP_OKAY);
     assert_eq!(
@@ -240,7 +242,7 @@ fn indices_that_cannot_be_break_the_ring() {
     for claimed in [33, 1000, u32::MAX, 1 << 31] {
         let front = Front::new(X86_64, 1);
         let mut queue = front.connect(raw(8).0, agreed(X86_64));
-        front.set_word(REQ_PROD, claimed);
+        front.set_head(REQ_PROD, claimed);
         let broken = RingBroken {
             requested: claimed,
             entries: 32,
@@ -248,7 +250,7 @@ fn indices_that_cannot_be_break_the_ring() {
         assert_eq!(queue.serve(), Err(broken));
     }
     let front = Front::new(X86_64, 1);
-    front.set_word(REQ_PROD, 40);
+    front.set_head(REQ_PROD, 40);
     let (client, counts) = (front.table.client(0), Arc::new(Counts::default()));
     let refused = Queue::connect(
         client,
@@ -277,7 +279,7 @@ fn a_new_back_end_goes_on_where_the_last_one_stopped() {
     let mut queue = front.connect(RawDisk::new(file, true).unwrap(), agreed(X86_64));
     queue.serve().unwrap();
     assert_eq!(front.response(5), (77, blkif::OP_READ, blkif::RSP_OKAY));
-    assert_eq!(front.bytes(mfn, 1), [9]);
+    assert_eq!(front.read(mfn, 0, 1), [9]);
 }
 
 #[test]
@@ -299,7 +301,7 @@ fn persistent_grants_stay_mapped_until_the_ring_is_let_go() {
         front.ask(&mut queue, &front.request(blkif::OP_READ, 1, 9, &[(gref, 0, 0)])),
         blkif::RSP_OKAY
     );
-    assert_eq!(front.bytes(mfn, 1), [9]);
+    assert_eq!(front.read(mfn, 0, 1), [9]);
     let used = |gref| {
         let at = front.table.entry_maddr(gref).unwrap();
         front.grants.machine().mem.read_u64(at).unwrap() & 0x18
@@ -326,7 +328,7 @@ fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
     const SOON: Duration = Duration::from_secs(60);
     let front = Front::new(X86_64, 1);
     let (gref, mfn) = front.page();
-    front.set_word(RSP_EVENT, 1);
+    front.set_head(RSP_EVENT, 1);
     front.send(&front.request(blkif::OP_READ, 1, 4, &[(gref, 0, 0)]));
     let (tell, told) = channel();
     let mut thread = QueueThread::start(
@@ -336,17 +338,17 @@ fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
     )
     .unwrap();
     assert_eq!(told.recv_timeout(SOON), Ok(None));
-    assert_eq!(front.bytes(mfn, 1), [4]);
+    assert_eq!(front.read(mfn, 0, 1), [4]);
     // It asks for an event with the next request, and sends none until the second response.
-    assert_eq!(front.word(REQ_EVENT), 2);
-    front.set_word(RSP_EVENT, 3);
+    assert_eq!(front.head(REQ_EVENT), 2);
+    front.set_head(RSP_EVENT, 3);
     for n in 2..4 {
         front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
     }
     thread.ring();
     assert_eq!(told.recv_timeout(SOON), Ok(None));
-    assert_eq!(front.word(RSP_PROD), 3);
-    front.set_word(REQ_PROD, 1000);
+    assert_eq!(front.head(RSP_PROD), 3);
+    front.set_head(REQ_PROD, 1000);
     thread.ring();
     assert!(matches!(told.recv_timeout(SOON), Ok(Some(_))));
     thread.stop();
@@ -358,13 +360,13 @@ fn without_a_thread_all_that_waits_is_done_at_once() {
     let front = Front::new(X86_64, 1);
     let mut queue = front.connect(raw(64).0, agreed(X86_64));
     let (gref, _) = front.page();
-    front.set_word(RSP_EVENT, 1);
+    front.set_head(RSP_EVENT, 1);
     for n in 0..32 {
         front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
     }
     let (tell, told) = channel();
     assert_eq!(serve_all(&mut queue, &Told(tell), || false), Ok(()));
-    assert_eq!((told.try_iter().count(), front.word(RSP_PROD)), (1, 32));
+    assert_eq!((told.try_iter().count(), front.head(RSP_PROD)), (1, 32));
 }
 
 #[test]
@@ -415,8 +417,8 @@ fn a_qcow2_image_with_a_backing_file_is_what_qemu_says_it_is() {
         ),
         blkif::RSP_OKAY
     );
-    assert_eq!(front.bytes(mfn, 4096)[512 * 7], 307u64 as u8);
-    front.fill(mfn, &[0x99; 4096]);
+    assert_eq!(front.read(mfn, 0, 4096)[512 * 7], 307u64 as u8);
+    front.write(mfn, 0, &[0x99; 4096]);
     assert_eq!(
         front.ask(
             &mut queue,
@@ -448,6 +450,39 @@ fn a_qcow2_image_with_a_backing_file_is_what_qemu_says_it_is() {
         [300, 301, 302, 303, 2047].map(|n| bytes[n * 512]),
         [300u64 as u8, 0x99, 0x99, 303u64 as u8, 0xff]
     );
+}
+
+#[test]
+fn what_was_written_to_a_qcow2_image_is_in_it_when_it_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    if !qemu_img(&["create", "-q", "-f", "qcow2", &path("disk.qcow2"), "8M"]) {
+        return;
+    }
+    let front = Front::new(X86_64, 1);
+    let mut queue = front.connect(
+        Qcow2Disk::open(path("disk.qcow2").as_ref(), true).unwrap(),
+        agreed(X86_64),
+    );
+    let (gref, mfn) = front.page();
+    front.write(mfn, 0, &[0x5a; 4096]);
+    for cluster in [3, 7, 9] {
+        let write = front.request(blkif::OP_WRITE, 1, cluster * 128, &[(gref, 0, 7)]);
+        assert_eq!(front.ask(&mut queue, &write), blkif::RSP_OKAY);
+    }
+    drop(queue);
+    qemu_img(&["check", "-q", "-f", "qcow2", &path("disk.qcow2")]);
+    qemu_img(&[
+        "convert",
+        "-f",
+        "qcow2",
+        "-O",
+        "raw",
+        &path("disk.qcow2"),
+        &path("out.raw"),
+    ]);
+    let bytes = std::fs::read(path("out.raw")).unwrap();
+    assert_eq!([3, 5, 7, 9].map(|n| bytes[n * 65536]), [0x5a, 0, 0x5a, 0x5a]);
 }
 
 #[test]

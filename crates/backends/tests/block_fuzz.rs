@@ -1,49 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random requests to the block back end, and random damage to images: DOMZERO_FUZZ_SECONDS of each.
 
+mod dice;
 mod front;
+mod granter;
 
+use dice::{fuzz_seconds, Dice};
 use domzero_backends::block::{Agreed, Disk, Qcow2Disk};
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
 use domzero_machine::abi::ring::{REQ_PROD, RSP_EVENT, RSP_PROD};
-use front::{agreed, packed, qemu_img, raw, Front, PERMIT, READ_ONLY};
-use std::time::Duration;
-
-/// Numbers that look random (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n
-    }
-}
-
-fn fuzz_seconds() -> Duration {
-    let seconds = std::env::var("DOMZERO_FUZZ_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(2))
-}
+use front::{agreed, packed, qemu_img, raw, Front};
+use granter::{PERMIT, READ_ONLY};
 
 #[test]
 fn random_requests_harm_nobody() {
     let start = std::time::Instant::now();
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     while start.elapsed() < fuzz_seconds() {
-        let layout = if dice.below(2) == 0 { X86_64 } else { X86_32 };
+        let layout = if dice.once_in(2) { X86_64 } else { X86_32 };
         let front = Front::new(layout, 1 << dice.below(3));
         let (disk, file) = raw(256);
         let agreed = Agreed {
             layout,
-            persistent: dice.below(2) == 0,
-            writable: dice.below(4) != 0,
+            persistent: dice.once_in(2),
+            writable: !dice.once_in(4),
         };
         let mut queue = front.connect(disk, agreed);
         let pages: Vec<_> = (0..4).map(|_| front.page()).collect();
@@ -55,9 +35,9 @@ fn random_requests_harm_nobody() {
                 entry.iter_mut().for_each(|byte| *byte = dice.roll() as u8);
                 // Mostly plausible, or nothing gets far.
                 entry[0] = dice.below(8) as u8;
-                if dice.below(8) != 0 {
+                if !dice.once_in(8) {
                     entry[1] = dice.below(13) as u8;
-                    let sector = if dice.below(4) == 0 {
+                    let sector = if dice.once_in(4) {
                         dice.roll()
                     } else {
                         dice.below(260)
@@ -81,10 +61,10 @@ fn random_requests_harm_nobody() {
                 }
                 front.send(&entry);
             }
-            if dice.below(50) == 0 {
-                front.set_word(REQ_PROD, dice.roll() as u32);
+            if dice.once_in(50) {
+                front.set_head(REQ_PROD, dice.roll() as u32);
             }
-            front.set_word(RSP_EVENT, dice.roll() as u32);
+            front.set_head(RSP_EVENT, dice.roll() as u32);
             while match queue.serve() {
                 Ok(served) => served.more,
                 Err(_) => break 'ring,
@@ -114,7 +94,7 @@ fn a_damaged_qcow2_image_is_an_error_and_no_more() {
         let mut image = good.clone();
         for _ in 0..=dice.below(3) {
             // The header, and the entries of the tables behind it.
-            let at = if dice.below(3) == 0 {
+            let at = if dice.once_in(3) {
                 dice.below(image.len() as u64)
             } else {
                 dice.below(112)
@@ -127,8 +107,8 @@ fn a_damaged_qcow2_image_is_an_error_and_no_more() {
         };
         opened += 1;
         let sectors = disk.sectors();
-        front.set_word(REQ_PROD, 0);
-        front.set_word(RSP_PROD, 0);
+        front.set_head(REQ_PROD, 0);
+        front.set_head(RSP_PROD, 0);
         front.req_prod.set(0);
         let mut queue = front.connect(disk, agreed(X86_64));
         for sector in [0, sectors / 2, sectors.saturating_sub(8)] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The network back end against a front end that is driven by hand.
 
+mod granter;
 mod net_front;
 
 use domzero_backends::net::{
@@ -8,6 +9,7 @@ use domzero_backends::net::{
 };
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
+use granter::{PERMIT, READ_ONLY};
 use net_front::*;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{channel, Sender};
@@ -21,7 +23,7 @@ fn frames_of_one_and_of_many_slots_are_sent_and_answered() {
     for length in [14, 60, 1514, 4096, 4097, 65530, 65535] {
         let frame = plain(length);
         let slots = front.slots(&frame, 0);
-        front.set_word(TX, RSP_EVENT, index + slots.len() as u32);
+        front.set_head(TX, RSP_EVENT, index + slots.len() as u32);
         for entry in &slots {
             front.put(TX, entry);
         }
@@ -33,7 +35,7 @@ fn frames_of_one_and_of_many_slots_are_sent_and_answered() {
             index += 1;
         }
         assert_eq!(
-            (front.word(TX, RSP_PROD), front.word(TX, REQ_EVENT)),
+            (front.head(TX, RSP_PROD), front.head(TX, REQ_EVENT)),
             (index, index + 1)
         );
     }
@@ -119,7 +121,7 @@ fn bad_frames_get_an_error_in_all_of_their_slots_and_harm_nobody() {
             front.put(TX, entry);
         }
         queue.transmit(&mut link).unwrap();
-        assert_eq!(front.word(TX, RSP_PROD), front.produced[TX].get());
+        assert_eq!(front.head(TX, RSP_PROD), front.produced[TX].get());
         assert_eq!(front.sent(index).1, netif::RSP_ERROR, "{frame:?}");
     }
     assert_eq!(front.counts.errors.load(Ordering::Relaxed), 8);
@@ -187,7 +189,7 @@ fn a_ring_that_cannot_be_is_broken() {
         let front = Front::new();
         let mut queue = front.connect(agreed());
         let (mut link, _other) = wire();
-        front.set_word(ring, REQ_PROD, 1000);
+        front.set_head(ring, REQ_PROD, 1000);
         let broken = match ring {
             TX => queue.transmit(&mut link).map(|_| ()),
             _ => queue.receive(&plain(60)).map(|_| ()),
@@ -225,14 +227,14 @@ fn a_guest_is_given_frames_in_as_many_pages_as_they_need() {
         ..agreed()
     });
     let mut index = 0;
-    front.set_word(RX, RSP_EVENT, 1);
+    front.set_head(RX, RSP_EVENT, 1);
     for length in [14, 60, 4096, 4097, 65530] {
         let frame = plain(length);
         let pages = frame.len().div_ceil(4096);
         let mut offered = front.offer(pages as u16 - 1);
         if pages > 1 {
             assert!(!queue.receive(&frame).unwrap());
-            assert_eq!(front.word(RX, REQ_EVENT), index + pages as u32);
+            assert_eq!(front.head(RX, REQ_EVENT), index + pages as u32);
         } else {
             assert!(!queue.receive(&frame).unwrap());
         }
@@ -247,7 +249,7 @@ fn a_guest_is_given_frames_in_as_many_pages_as_they_need() {
             index += 1;
         }
         assert_eq!(got, frame);
-        assert_eq!(front.word(RX, RSP_PROD), index);
+        assert_eq!(front.head(RX, RSP_PROD), index);
     }
     drop(queue);
     assert_eq!(front.grants.audit(), Vec::<String>::new());
@@ -309,7 +311,7 @@ fn a_large_tcp_frame_is_given_whole_to_who_takes_it_and_cut_for_who_does_not() {
         data.extend_from_slice(&part[54..]);
     }
     assert_eq!(data, frame[54..]);
-    assert_eq!(front.word(RX, RSP_PROD), 14);
+    assert_eq!(front.head(RX, RSP_PROD), 14);
 }
 
 #[test]
@@ -367,7 +369,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
     let (link, mut other) = wire();
     let link = SharedLink::new(link);
     for ring in [TX, RX] {
-        front.set_word(ring, RSP_EVENT, 1);
+        front.set_head(ring, RSP_EVENT, 1);
     }
     front.put(TX, &front.slots(&plain(70), 0)[0]);
     let (tell, told) = channel();
@@ -392,7 +394,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
     thread.stop();
     drop(thread);
     // The next one goes on where that one stopped: with the second frame.
-    front.set_word(RX, RSP_EVENT, 2);
+    front.set_head(RX, RSP_EVENT, 2);
     let pages = front.offer(1);
     let (tell, told) = channel();
     let thread = start(tell);
@@ -400,7 +402,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
     assert_eq!(front.read(pages[0], 0, 90), plain(90));
     drop(other);
     assert_eq!(told.recv_timeout(SOON), Ok(Said::Lost));
-    front.set_word(TX, REQ_PROD, 5000);
+    front.set_head(TX, REQ_PROD, 5000);
     thread.ring();
     assert!(matches!(
         told.recv_timeout(SOON),
@@ -414,7 +416,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
 fn a_front_end_that_does_not_tell_of_its_pages_is_looked_at() {
     let front = Front::new();
     let (link, mut other) = wire();
-    front.set_word(RX, RSP_EVENT, 1);
+    front.set_head(RX, RSP_EVENT, 1);
     let (tell, told) = channel();
     let queue = front.connect(Agreed {
         rx_notify: false,

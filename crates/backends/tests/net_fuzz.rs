@@ -1,41 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random slots and random frames to the network back end: DOMZERO_FUZZ_SECONDS of each.
 
+mod dice;
+mod granter;
 mod net_front;
 
+use dice::{fuzz_seconds, Dice};
 use domzero_backends::net::{fill_checksum, has_right_checksum, split, Agreed};
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{REQ_PROD, RSP_EVENT, RSP_PROD};
+use granter::{PERMIT, READ_ONLY};
 use net_front::*;
 use std::io::Write;
-use std::time::{Duration, Instant};
-
-/// Numbers that look random (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n
-    }
-
-    fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
-fn fuzz_seconds() -> Duration {
-    let seconds = std::env::var("DOMZERO_FUZZ_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(2))
-}
+use std::time::Instant;
 
 /// A frame that is TCP, or was before some of its bytes were changed.
 fn damaged(dice: &mut Dice) -> Vec<u8> {
@@ -124,13 +101,13 @@ fn random_slots_and_frames_harm_nobody() {
                 entry.extend(grefs[dice.below(grefs.len() as u64) as usize].to_le_bytes());
                 front.put(RX, &entry);
             }
-            front.set_word(TX, RSP_EVENT, dice.roll() as u32);
+            front.set_head(TX, RSP_EVENT, dice.roll() as u32);
             if dice.once_in(40) {
-                front.set_word(dice.below(2) as usize, REQ_PROD, dice.roll() as u32);
+                front.set_head(dice.below(2) as usize, REQ_PROD, dice.roll() as u32);
             }
-            let before = front.word(TX, RSP_PROD);
+            let before = front.head(TX, RSP_PROD);
             match queue.transmit(&mut link) {
-                Ok(_) => sent += u64::from(front.word(TX, RSP_PROD).wrapping_sub(before)),
+                Ok(_) => sent += u64::from(front.head(TX, RSP_PROD).wrapping_sub(before)),
                 Err(_) => {
                     broken += 1;
                     break;

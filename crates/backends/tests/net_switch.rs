@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Switches, with ports that are driven by hand.
 
+mod granter;
 mod net_front;
 
 use domzero_backends::net::{Switch, PORT_QUEUE_MAX};

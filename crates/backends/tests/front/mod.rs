@@ -3,95 +3,55 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+use crate::granter::Granter;
 use domzero_backends::block::{Agreed, Counts, Disk, Queue, RawDisk};
 use domzero_machine::abi::blkif::{self, Layout};
 use domzero_machine::abi::ring::{HEAD, REQ_PROD, RSP_PROD};
-use domzero_machine::clock::Clock;
-use domzero_machine::grants::{DomainGrants, GrantLimits, Grants};
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::Mfn;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::ops::Deref;
 use std::process::Command;
 use std::sync::Arc;
 
-pub const LIMITS: GrantLimits = GrantLimits {
-    frames: 4,
-    maptrack_frames: 1,
-};
-pub const PERMIT: u64 = 1;
-pub const READ_ONLY: u64 = 1 << 2;
-
 /// A front end: its granted pages, and its side of the ring.
 pub struct Front {
-    pub grants: Arc<Grants>,
-    pub domain: Arc<Domain>,
-    pub table: DomainGrants,
+    granter: Granter,
     pub layout: Layout,
     pub ring: Vec<Mfn>,
     pub ring_refs: Vec<u32>,
-    pub next_gref: Cell<u32>,
     pub req_prod: Cell<u32>,
+}
+
+impl Deref for Front {
+    type Target = Granter;
+
+    fn deref(&self) -> &Granter {
+        &self.granter
+    }
 }
 
 impl Front {
     pub fn new(layout: Layout, ring_pages: usize) -> Front {
-        let machine = Machine::new(2048, 3, Clock::virtual_at(0)).unwrap();
-        let grants = Grants::new(machine.clone());
-        let domain = Domain::new(machine, 1);
-        let table = grants.add(&domain, LIMITS).unwrap();
-        table.grow(4).unwrap();
-        let mut front = Front {
-            grants,
-            domain,
-            table,
+        let granter = Granter::new();
+        let (ring_refs, ring) = (0..ring_pages).map(|_| granter.page()).unzip();
+        Front {
+            granter,
             layout,
-            ring: Vec::new(),
-            ring_refs: Vec::new(),
-            next_gref: Cell::new(8),
+            ring,
+            ring_refs,
             req_prod: Cell::new(0),
-        };
-        for _ in 0..ring_pages {
-            let (gref, mfn) = front.page();
-            front.ring_refs.push(gref);
-            front.ring.push(mfn);
         }
-        front
     }
 
-    pub fn grant(&self, mfn: Mfn, flags: u64) -> u32 {
-        let gref = self.next_gref.replace(self.next_gref.get() + 1);
-        let at = self.table.entry_maddr(gref).unwrap();
-        self.grants.machine().mem.write_u64(at, flags | mfn.0 << 32);
-        gref
+    /// A word of the ring's head.
+    pub fn head(&self, at: usize) -> u32 {
+        self.word(self.ring[0], at)
     }
 
-    /// A page that is granted to domain 0.
-    pub fn page(&self) -> (u32, Mfn) {
-        let mfn = self.domain.alloc(1).unwrap()[0];
-        (self.grant(mfn, PERMIT), mfn)
-    }
-
-    pub fn fill(&self, mfn: Mfn, data: &[u8]) {
-        self.grants.machine().mem.write(mfn.maddr(), data);
-    }
-
-    pub fn bytes(&self, mfn: Mfn, length: usize) -> Vec<u8> {
-        let mut data = vec![0; length];
-        self.grants.machine().mem.read(mfn.maddr(), &mut data);
-        data
-    }
-
-    pub fn word(&self, at: usize) -> u32 {
-        let bytes = self.bytes(self.ring[0], at + 4);
-        u32::from_le_bytes(bytes[at..].try_into().unwrap())
-    }
-
-    pub fn set_word(&self, at: usize, value: u32) {
-        self.grants
-            .machine()
-            .mem
-            .write(self.ring[0].maddr() + at as u64, &value.to_le_bytes());
+    pub fn set_head(&self, at: usize, value: u32) {
+        self.set_word(self.ring[0], at, value);
     }
 
     pub fn entries(&self) -> u32 {
@@ -110,7 +70,7 @@ impl Front {
             self.grants.machine().mem.write(*at, &[*byte]);
         }
         self.req_prod.set(self.req_prod.get().wrapping_add(1));
-        self.set_word(REQ_PROD, self.req_prod.get());
+        self.set_head(REQ_PROD, self.req_prod.get());
     }
 
     /// id, operation, status of a response.
@@ -151,7 +111,7 @@ impl Front {
         entry[2..4].copy_from_slice(&(segments.len() as u16).to_le_bytes());
         for (n, page) in segments.chunks(512).enumerate() {
             let (gref, mfn) = self.page();
-            self.fill(mfn, &page.iter().flat_map(|s| packed(*s)).collect::<Vec<_>>());
+            self.write(mfn, 0, &page.iter().flat_map(|s| packed(*s)).collect::<Vec<_>>());
             let at = self.layout.indirect_grefs + n * 4;
             entry[at..at + 4].copy_from_slice(&gref.to_le_bytes());
         }
@@ -175,7 +135,7 @@ impl Front {
         let index = self.req_prod.get();
         self.send(entry);
         queue.serve().unwrap();
-        assert_eq!(self.word(RSP_PROD), index + 1);
+        assert_eq!(self.head(RSP_PROD), index + 1);
         self.response(index).2
     }
 }

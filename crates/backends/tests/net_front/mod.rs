@@ -3,35 +3,26 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+use crate::granter::Granter;
 use domzero_backends::net::{fill_checksum, Agreed, Counts, Link, Queue, QueueRefs, AHEAD};
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{HEAD, REQ_PROD};
-use domzero_machine::clock::Clock;
-use domzero_machine::grants::{DomainGrants, GrantLimits, Grants};
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::Mfn;
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const LIMITS: GrantLimits = GrantLimits {
-    frames: 4,
-    maptrack_frames: 1,
-};
-pub const PERMIT: u64 = 1;
-pub const READ_ONLY: u64 = 1 << 2;
 pub const MAC: [u8; 6] = [0, 0x16, 0x3e, 1, 2, 3];
 pub const ENTRIES: u32 = 256;
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// A front end: its granted pages, and its sides of the rings.
 pub struct Front {
-    pub grants: Arc<Grants>,
-    pub domain: Arc<Domain>,
-    pub table: DomainGrants,
+    granter: Granter,
     pub rings: [(u32, Mfn); 2],
-    pub next_gref: Cell<u32>,
     pub produced: [Cell<u32>; 2],
     pub counts: Arc<Counts>,
 }
@@ -67,54 +58,32 @@ pub fn extra(kind: u8, flags: u8, size: u16, gso: u8) -> Vec<u8> {
     vec![kind, flags, low, high, gso, 0, 0, 0, 0, 0, 0, 0]
 }
 
+impl Deref for Front {
+    type Target = Granter;
+
+    fn deref(&self) -> &Granter {
+        &self.granter
+    }
+}
+
 impl Front {
     pub fn new() -> Front {
-        let machine = Machine::new(2048, 3, Clock::virtual_at(0)).unwrap();
-        let grants = Grants::new(machine.clone());
-        let domain = Domain::new(machine, 1);
-        let table = grants.add(&domain, LIMITS).unwrap();
-        table.grow(4).unwrap();
-        let mut front = Front {
-            grants,
-            domain,
-            table,
-            rings: [(0, Mfn(0)); 2],
-            next_gref: Cell::new(8),
+        let granter = Granter::new();
+        Front {
+            rings: [granter.page(), granter.page()],
+            granter,
             produced: Default::default(),
             counts: Arc::default(),
-        };
-        front.rings = [front.page(), front.page()];
-        front
+        }
     }
 
-    pub fn grant(&self, mfn: Mfn, flags: u64) -> u32 {
-        let gref = self.next_gref.replace(self.next_gref.get() + 1);
-        let at = self.table.entry_maddr(gref).unwrap();
-        self.grants.machine().mem.write_u64(at, flags | mfn.0 << 32);
-        gref
+    /// A word of a ring's head.
+    pub fn head(&self, ring: usize, at: usize) -> u32 {
+        self.word(self.rings[ring].1, at)
     }
 
-    pub fn page(&self) -> (u32, Mfn) {
-        let mfn = self.domain.alloc(1).unwrap()[0];
-        (self.grant(mfn, PERMIT), mfn)
-    }
-
-    pub fn write(&self, mfn: Mfn, at: usize, data: &[u8]) {
-        self.grants.machine().mem.write(mfn.maddr() + at as u64, data);
-    }
-
-    pub fn read(&self, mfn: Mfn, at: usize, length: usize) -> Vec<u8> {
-        let mut data = vec![0; length];
-        self.grants.machine().mem.read(mfn.maddr() + at as u64, &mut data);
-        data
-    }
-
-    pub fn word(&self, ring: usize, at: usize) -> u32 {
-        u32::from_le_bytes(self.read(self.rings[ring].1, at, 4).try_into().unwrap())
-    }
-
-    pub fn set_word(&self, ring: usize, at: usize, value: u32) {
-        self.write(self.rings[ring].1, at, &value.to_le_bytes());
+    pub fn set_head(&self, ring: usize, at: usize, value: u32) {
+        self.set_word(self.rings[ring].1, at, value);
     }
 
     pub fn put(&self, ring: usize, entry: &[u8]) {
@@ -122,7 +91,7 @@ impl Front {
         let at = HEAD + (index % ENTRIES) as usize * SIZES[ring];
         self.write(self.rings[ring].1, at, entry);
         self.produced[ring].set(index.wrapping_add(1));
-        self.set_word(ring, REQ_PROD, index.wrapping_add(1));
+        self.set_head(ring, REQ_PROD, index.wrapping_add(1));
     }
 
     pub fn response(&self, ring: usize, index: u32) -> Vec<u8> {
