@@ -131,12 +131,8 @@ class BlockDisk:
     def sectors(self) -> int:
         """How many sectors of 512 bytes."""
     @property
-    def writable(self) -> bool: ...
-    @property
     def counts(self) -> BlockCounts:
         """What was done so far."""
-    def flush(self) -> None:
-        """Returns when all that was written is on stable storage."""
     def close(self) -> None:
         """Lets go of the file and of its lock, once no ring uses it. What else is asked raises ValueError then."""
 

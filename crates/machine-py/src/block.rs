@@ -1,28 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Block devices: disks, and rings with threads that serve them.
 
+use crate::device::{call, lock, os_error, owned, BACKEND};
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::block::{self, serve_all, Agreed, Notice, Qcow2Disk, QueueThread, RawDisk};
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::fs::File;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Domain 0, whose back ends these are.
-const BACKEND: u16 = 0;
-
-pub fn os_error(error: std::io::Error) -> PyErr {
-    match error.raw_os_error() {
-        Some(number) => PyOSError::new_err((number, error.to_string())),
-        None => PyOSError::new_err(error.to_string()),
-    }
-}
+use std::sync::{Arc, Mutex};
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct BlockDisk {
@@ -42,7 +33,7 @@ impl BlockDisk {
     }
 
     fn open(&self) -> PyResult<Arc<dyn block::Disk>> {
-        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let disk = lock(&self.disk).clone();
         disk.ok_or_else(|| PyValueError::new_err("the disk is closed"))
     }
 }
@@ -50,14 +41,8 @@ impl BlockDisk {
 #[pymethods]
 impl BlockDisk {
     #[staticmethod]
-    // The descriptor is given away by its owner.
-    #[allow(unsafe_code)]
     fn raw(fd: RawFd, writable: bool) -> PyResult<BlockDisk> {
-        if fd < 0 {
-            return Err(PyValueError::new_err("no descriptor"));
-        }
-        // SAFETY: the contract of `BlockDisk.raw` says that the descriptor is open, and belongs to the disk from here on.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let file = File::from(owned(fd)?);
         work(|| RawDisk::new(file, writable))?
             .map(|disk| BlockDisk::of(disk, writable))
             .map_err(os_error)
@@ -76,18 +61,8 @@ impl BlockDisk {
         Ok(self.open()?.sectors())
     }
 
-    #[getter]
-    fn writable(&self) -> bool {
-        self.writable
-    }
-
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let disk = self.open()?;
-        work(|| py.detach(|| disk.flush()))?.map_err(os_error)
-    }
-
     fn close(&self, py: Python<'_>) {
-        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let disk = lock(&self.disk).take();
         py.detach(|| drop(disk));
     }
 
@@ -123,23 +98,13 @@ struct Callbacks {
     broken: Py<PyAny>,
 }
 
-impl Callbacks {
-    fn call(&self, function: &Py<PyAny>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) {
-        Python::attach(|py| {
-            if let Err(error) = function.call1(py, arguments) {
-                error.write_unraisable(py, None);
-            }
-        });
-    }
-}
-
 impl Notice for Callbacks {
     fn notify(&self) {
-        self.call(&self.notify, ());
+        call(&self.notify, ());
     }
 
     fn broken(&self, error: RingBroken) {
-        self.call(&self.broken, (error.to_string(),));
+        call(&self.broken, (error.to_string(),));
     }
 }
 
@@ -152,12 +117,6 @@ enum Server {
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct BlockRing(Mutex<Server>);
-
-impl BlockRing {
-    fn lock(&self) -> MutexGuard<'_, Server> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 #[pymethods]
 impl BlockRing {
@@ -191,7 +150,7 @@ impl BlockRing {
     }
 
     fn ring(&self) -> PyResult<()> {
-        let mut server = self.lock();
+        let mut server = lock(&self.0);
         if let Server::Thread(thread) = &*server {
             thread.ring();
         }
@@ -206,7 +165,7 @@ impl BlockRing {
     }
 
     fn close(&self, py: Python<'_>) {
-        let server = std::mem::replace(&mut *self.lock(), Server::Closed);
+        let server = std::mem::replace(&mut *lock(&self.0), Server::Closed);
         // Its thread may be waiting for the interpreter.
         py.detach(|| {
             if let Server::Thread(mut thread) = server {

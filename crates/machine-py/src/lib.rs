@@ -4,6 +4,7 @@
 mod bare;
 mod big_lock;
 mod block;
+mod device;
 mod enums;
 mod exit;
 mod grants;

@@ -1,34 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network interfaces: wires, interfaces with threads that serve them, and switches.
 
-use crate::block::os_error;
+use crate::device::{call, lock, os_error, owned, BACKEND};
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::net::{self, Broken, DeviceThread, Notice, QueueRefs, SharedLink, Switch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Domain 0, whose back ends these are.
-const BACKEND: u16 = 0;
-
-// The descriptor is given away by its owner.
-#[allow(unsafe_code)]
-fn owned(fd: RawFd) -> PyResult<OwnedFd> {
-    if fd < 0 {
-        return Err(PyValueError::new_err("no descriptor"));
-    }
-    // SAFETY: the contracts of `NetLink` and `run_switch` say that the descriptor is open, and is theirs from here on.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct NetLink {
@@ -120,30 +103,25 @@ struct Callbacks {
     lost: Py<PyAny>,
 }
 
-fn call(function: Option<&Py<PyAny>>, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) {
-    let Some(function) = function else { return };
-    Python::attach(|py| {
-        if let Err(error) = function.call1(py, arguments) {
-            error.write_unraisable(py, None);
-        }
-    });
-}
-
 impl Notice for Callbacks {
     fn transmitted(&self, queue: usize) {
-        call(self.transmitted.get(queue), ());
+        if let Some(function) = self.transmitted.get(queue) {
+            call(function, ());
+        }
     }
 
     fn received(&self, queue: usize) {
-        call(self.received.get(queue), ());
+        if let Some(function) = self.received.get(queue) {
+            call(function, ());
+        }
     }
 
     fn broken(&self, error: Broken) {
-        call(Some(&self.broken), (error.to_string(),));
+        call(&self.broken, (error.to_string(),));
     }
 
     fn lost(&self) {
-        call(Some(&self.lost), ());
+        call(&self.lost, ());
     }
 }
 

@@ -24,7 +24,6 @@ from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.tools import Meter, Progress, need_tools
 from domzero.errors import ConfigError, ImageError
 
-DEFAULT_NAME = "debian-disk"
 DEFAULT_SIZE = 4 << 30
 SIZE_MIN = 1 << 30
 KNOWN_SUITES = ("bookworm",)

@@ -14,7 +14,6 @@ from domzero.dom0.images.options import FirstBoot
 
 SETUP_DIR = ".domzero"
 """In the new root while it is being made; gone at the end."""
-ROOT_LABEL = "root"
 
 
 @dataclass(slots=True, frozen=True)

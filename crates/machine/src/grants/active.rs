@@ -50,10 +50,6 @@ impl Active {
             true => &mut self.writers,
         }
     }
-
-    pub fn is_transitive(&self) -> bool {
-        self.via.is_some()
-    }
 }
 
 /// A reference on a frame of `domain`. `Err`: bad_page when it is not the domain's, general_error when it cannot be had

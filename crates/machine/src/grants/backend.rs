@@ -146,10 +146,6 @@ impl GrantClient {
 }
 
 impl GrantMapping {
-    pub fn gref(&self) -> u32 {
-        self.gref
-    }
-
     pub fn mfn(&self) -> Mfn {
         self.mfn
     }

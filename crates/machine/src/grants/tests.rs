@@ -290,7 +290,7 @@ fn a_transitive_grant_is_held_at_both_owners_while_it_is_used() {
     let acquire = |how| two.grants.lock().acquire(two.mapper.key, 20, 0, how);
     let release = |writable| two.grants.lock().release(two.mapper.key, 20, writable);
     let active = acquire(How::copy(true)).unwrap();
-    assert_eq!((active.mfn, active.is_transitive()), (frame, true));
+    assert_eq!((active.mfn, active.via.is_some()), (frame, true));
     assert_eq!((status(), two.flags(9)), (24, 1 | 24));
     acquire(How::copy(false)).unwrap();
     assert_eq!(refs(), vec![(frame, 1, 1)]);
