@@ -7,7 +7,9 @@ import argparse
 import json
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
@@ -17,6 +19,9 @@ from domzero.dom0.life import EndReason
 from domzero.dom0.messages import to_json
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
+
+if TYPE_CHECKING:
+    from domzero.dom0.xlsyntax import Settings
 
 DESCRIPTION = """Creates a domain and starts it. Its configuration comes from an xl.cfg file, from key=value words in
 xl.cfg's syntax (which come after the file's), or from the options; options win."""
@@ -112,20 +117,14 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         image = start_of(args.image, lambda text: print(f"domzero: {text}", file=sys.stderr))
         found: dict[str, str | None] = {"kernel": image.kernel, "ramdisk": image.ramdisk, "cmdline": image.cmdline}
         settings |= {key: xlcfg.Setting(value, "") for key, value in found.items() if value is not None}
-        if image.disks:
-            given = settings["disk"].value if "disk" in settings else []
-            settings["disk"] = xlcfg.Setting([*image.disks, *(given if isinstance(given, list) else [])], "")
+        _extend(settings, "disk", before=image.disks)
         if image.memory_mib is not None:
             settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
-    for key, more in (("disk", args.disk), ("vif", args.vif)):
-        if more:
-            before = settings.get(key)
-            settings[key] = xlcfg.Setting(
-                [*(before.value if before and isinstance(before.value, list) else []), *more], ""
-            )
+    _extend(settings, "disk", behind=args.disk)
+    _extend(settings, "vif", behind=args.vif)
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)
@@ -136,6 +135,15 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     config.disks = [spec.text(str(Path(spec.target).absolute())) for spec in config.disk_specs]
     return config, parsed.warnings
+
+
+def _extend(settings: Settings, key: str, *, before: Sequence[str] = (), behind: Sequence[str] = ()) -> None:
+    """Puts more into a list; what the file has in its place that is none is as good as nothing."""
+    from domzero.dom0.xlsyntax import Setting
+
+    if before or behind:
+        given = settings[key].value if key in settings else []
+        settings[key] = Setting([*before, *(given if isinstance(given, list) else []), *behind], "")
 
 
 def request_body(config: DomainConfig) -> Json:

@@ -48,7 +48,6 @@ class BlockDevice:
         self.devid = spec.devid
         self.disk = disk
         self.broken: Callable[[str], None] = lambda _: None
-        """Told why a ring cannot be used any more; in any thread."""
         self.sectors = disk.sectors
         self._domain = domain
         self._rings: list[tuple[_machine.BlockRing, BackendPort]] = []

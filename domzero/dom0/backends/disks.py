@@ -35,7 +35,6 @@ class DomainDisks:
                 raise ConfigError(f"there is a disk {spec.vdev} already", key="disk")
             device = BlockDevice(self._domain, spec, disk)
             back_end = BackEnd(self._store, self._domain, device, self._domain.log)
-            device.broken = back_end.broken
             back_end.start()
             self._disks[spec.devid] = device, back_end
 

@@ -32,7 +32,6 @@ class NetDevice:
         self.mac = mac
         self.link = _machine.NetLink(wire.detach())
         self.broken: Callable[[str], None] = lambda _: None
-        """Told why the rings cannot be used any more; in any thread."""
         self._domain = domain
         self._rings: _machine.NetRings | None = None
         self._ports: list[BackendPort] = []
@@ -159,7 +158,6 @@ class DomainVifs:
         """Gives the domain an interface, and the interface its wire."""
         device = NetDevice(self._domain, spec, mac, wire)
         back_end = BackEnd(self._store, self._domain, device, self._domain.log)
-        device.broken = back_end.broken
         back_end.start()
         self.devices.append(device)
         self._back_ends.append(back_end)

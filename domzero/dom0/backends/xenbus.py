@@ -73,6 +73,8 @@ class Device(Protocol):
     kind: str
     """Its directory: `vbd`."""
     devid: int
+    broken: Callable[[str], None]
+    """Its back end's: to be told why its rings cannot be used any more; from any thread."""
 
     def front_nodes(self) -> Nodes:
         """What the toolstack writes for the front end, beside where the back end is."""
@@ -91,7 +93,7 @@ class Device(Protocol):
 
 
 class BackEnd:
-    """One device's back end.
+    """One device's back end, which the device tells when its rings are broken.
 
     :param log: receives lines about this device.
     """
@@ -100,10 +102,12 @@ class BackEnd:
         self._store = store
         self._domain = domain
         self.device = device
+        device.broken = self.broken
         self._log = log
         domid, place = domain.domid, f"{device.kind}/{domain.domid}/{device.devid}"
         self.path = f"/local/domain/0/backend/{place}"
         self.front = Front(store, f"/local/domain/{domid}/device/{device.kind}/{device.devid}")
+        self._perms = ("n0", f"r{domid}")
         self._watch: WatchHandle | None = None
         self._lock = threading.RLock()
         self._state = XenbusState.XenbusStateUnknown
@@ -116,7 +120,7 @@ class BackEnd:
     def start(self) -> None:
         """Writes both ends' nodes, and waits for the front end."""
         store, domid, device = self._store, self._domain.domid, self.device
-        theirs, ours = (f"n{domid}", "r0"), ("n0", f"r{domid}")
+        theirs, ours = (f"n{domid}", "r0"), self._perms
         store.mkdir(self.front.path, theirs)
         store.mkdir(self.path, ours)
         front: Nodes = {"backend": self.path, "backend-id": 0, **device.front_nodes()}
@@ -193,7 +197,7 @@ class BackEnd:
 
     def _fail(self, what: str) -> None:
         self._log(f"{self.device.kind} {self.device.devid}: disconnected: {what}")
-        self._store.write(f"{self.path}/error", what, ("n0", f"r{self._domain.domid}"))
+        self._store.write(f"{self.path}/error", what, self._perms)
         self.device.disconnect()
         self._switch(XenbusState.XenbusStateClosing)
 
