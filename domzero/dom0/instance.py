@@ -102,7 +102,7 @@ class Instance:
             with ExitStack() as undo:
                 wires = []
                 for vif in config.vif_specs:
-                    wires.append((vif, connect(vif, vif.mac_of(config.uuid))))
+                    wires.append((vif, connect(vif)))
                     undo.callback(wires[-1][1].close)
                 disks = []
                 for spec in config.disk_specs:

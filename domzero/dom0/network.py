@@ -33,7 +33,7 @@ FIRST_PORT_S = 10
 _BACKLOG = 64
 
 
-def connect(spec: VifSpec, mac: bytes) -> socket.socket:
+def connect(spec: VifSpec) -> socket.socket:
     """Connects an interface to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
         return _passt(spec)

@@ -81,8 +81,8 @@ impl Machine {
         list.push(Arc::downgrade(shared));
     }
 
-    /// Takes the memory lock, after those who came before. While a vCPU's thread waits for it, it counts as outside the guest: the holder may wait for
-    /// that in [`Machine::purge`].
+    /// Takes the memory lock, after those who came before. While a vCPU's thread waits for it, it counts as outside the
+    /// guest: the holder may wait for that in [`Machine::purge`].
     pub fn lock_mm(&self, caller: Caller<'_>) -> MmGuard<'_> {
         if !self.turns.any_waits() {
             if let Ok(guard) = self.mm.try_lock() {

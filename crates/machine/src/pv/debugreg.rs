@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The debug registers, as set_debugreg, get_debugreg and `mov` have them, and CR4, which some of them depend on.
 
+use super::guest_copy::address_ok;
 use super::Vcpu;
-use crate::abi::layout::{HYPERVISOR_VIRT_END, LOW_END};
 use crate::abi::x86::{cr4, dr6, dr7};
 use crate::abi::Errno;
 use crate::cpu::debug::DebugRegs;
@@ -14,7 +14,7 @@ impl Vcpu {
         let de = self.cpu.model.cr4 & cr4::DE != 0;
         match index {
             0..=3 => {
-                if (LOW_END..HYPERVISOR_VIRT_END).contains(&value) {
+                if !address_ok(value) {
                     return Err(Errno::EPERM);
                 }
                 self.cpu.set_breakpoint(index as usize, value);

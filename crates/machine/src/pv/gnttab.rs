@@ -3,12 +3,13 @@
 //!
 //! The other commands are about the table as a whole and come once in a guest's life: they are the layer above's.
 
+use super::guest_copy::address_ok;
 use super::mmu_ops::Outcome;
 use super::{Efault, Vcpu};
 use crate::abi::grant::{
     copy, gntcopy, gnttabop, map_grant_ref, swap_grant_ref, unmap_and_replace, unmap_grant_ref,
 };
-use crate::abi::layout::{HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START_PAE, LOW_END};
+use crate::abi::layout::HYPERVISOR_VIRT_START_PAE;
 use crate::abi::x86::gpr::{RCX, RDX, RSI};
 use crate::abi::Errno;
 use crate::grants::{CopyEnd, CopyFrom, DomainGrants, GrantResult, Map, Unmap};
@@ -103,7 +104,7 @@ fn array_ok(va: u64, size: u64, is_32bit: bool) -> bool {
         true => va
             .checked_add(size)
             .is_some_and(|end| end <= HYPERVISOR_VIRT_START_PAE),
-        false => !(LOW_END..HYPERVISOR_VIRT_END).contains(&va),
+        false => address_ok(va),
     }
 }
 

@@ -16,6 +16,11 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Efault;
 
+/// Where a 64-bit guest's range may begin, which is all that Xen asks of some: canonical, and not in the hypervisor's part.
+pub(super) fn address_ok(va: u64) -> bool {
+    !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
+}
+
 /// A range that a guest may name: canonical, and not in the hypervisor's part (Xen's `access_ok`).
 pub(super) fn access_ok(va: u64, len: u64, is_32bit: bool) -> bool {
     if is_32bit {

@@ -4,8 +4,9 @@
 //! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between
 //! pieces pending events and stop requests are looked at, and the call may ask to be continued.
 
+use super::guest_copy::address_ok;
 use crate::abi::hypercall::{mmu, uvmf, MMU_UPDATE_PREEMPTED};
-use crate::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_COMPAT_VA};
+use crate::abi::layout::M2P_COMPAT_VA;
 use crate::abi::structs::{long, mmu_update as layout};
 use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::frames::{segdesc, BaseKind, MmError, MmResult, Op, Ty};
@@ -109,7 +110,7 @@ pub(super) fn array_ok(va: u64, count: u32, size: u64, is_32bit: bool) -> bool {
     if is_32bit {
         return va + (count * size).saturating_sub(1) < M2P_COMPAT_VA;
     }
-    !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
+    address_ok(va)
 }
 
 /// The progress of a batch of requests.

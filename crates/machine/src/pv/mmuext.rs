@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
 
+use super::guest_copy::address_ok;
 use super::mmu_ops::{
     array_ok, finish_batch, page_owner, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who,
 };
-use crate::abi::layout::{HYPERVISOR_VIRT_END, LDT_ENTRIES_MAX, LOW_END};
+use crate::abi::layout::LDT_ENTRIES_MAX;
 use crate::abi::structs::mmuext_op as layout;
 use crate::abi::Errno;
 use crate::frames::Domain;
@@ -177,14 +178,10 @@ fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -
 fn set_ldt<C: PvCpu>(c: &mut C, op: ExtOp) -> MmResult {
     let entries = op.arg2 as u32;
     let va = if entries == 0 { 0 } else { op.arg1 };
+    // Xen asks no more of 32-bit guests either.
     if va & (PAGE_SIZE - 1) != 0 || entries > LDT_ENTRIES_MAX || !address_ok(va) {
         return Err(err(Errno::EINVAL));
     }
     c.set_ldt(va, entries);
     Ok(())
-}
-
-/// Not in the 64-bit hypervisor's part of the address space, and canonical. Xen asks no more of 32-bit guests either.
-fn address_ok(va: u64) -> bool {
-    !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
 }
