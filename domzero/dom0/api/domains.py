@@ -163,20 +163,20 @@ async def audit_domain(record: RecordDep, manager: ManagerDep) -> AuditInfo:
     return AuditInfo(problems=await manager.audit(record))
 
 
-@router.get("/domains/{domain}/disks", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.get("/domains/{domain}/disks", responses=ASKED)
 async def list_disks(record: RecordDep, manager: ManagerDep) -> list[DiskInfo]:
     """Its disks, and what its guest did with them."""
     return [DiskInfo.of(disk) for disk in await manager.disks(record)]
 
 
-@router.post("/domains/{domain}/disks", status_code=201, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.post("/domains/{domain}/disks", status_code=201, responses=ASKED)
 async def attach_disk(record: RecordDep, body: DiskAttach, manager: ManagerDep) -> DiskInfo:
     """Plugs a disk in, while the domain runs."""
     spec = await manager.attach_disk(record, body.spec)
     return next(DiskInfo.of(disk) for disk in await manager.disks(record) if disk.devid == spec.devid)
 
 
-@router.delete("/domains/{domain}/disks/{vdev}", status_code=204, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+@router.delete("/domains/{domain}/disks/{vdev}", status_code=204, responses=ASKED)
 async def detach_disk(
     record: RecordDep,
     vdev: Annotated[str, Path(description="The disk's name in the guest", max_length=20, examples=["xvdb"])],
