@@ -8,7 +8,6 @@ a user meet there, those of Domain 0 and of `domzero run`.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import select
@@ -18,11 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from domzero import _machine
-from domzero.dom0.paths import private_directory
+from domzero.dom0.paths import locked_directory, private_directory
 from domzero.dom0.vifspec import MTU_MAX, USER, Forward, VifSpec
 from domzero.errors import ConfigError
 
@@ -112,23 +110,12 @@ def _name_servers(path: Path) -> Iterator[str]:
                 continue
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Nobody else starts or ends a switch meanwhile."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _switch(name: str) -> socket.socket:
     directory = private_directory("networks")
     path = directory / f"{name}.sock"
     port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _locked(directory):
+        with locked_directory(directory):  # nobody else starts or ends a switch meanwhile
             try:
                 port.connect(str(path))
             except (FileNotFoundError, ConnectionRefusedError):
@@ -162,7 +149,7 @@ def _serve(path: Path, listener: int) -> None:
     while True:
         _machine.run_switch(os.dup(listener), FIRST_PORT_S)
         # Whoever connects holds the lock: here, nobody can be on the way.
-        with _locked(path.parent):
+        with locked_directory(path.parent):
             if not select.select([listener], [], [], 0)[0]:
                 path.unlink(missing_ok=True)
                 return

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where Domain 0's sockets are."""
+"""Where Domain 0's sockets are, and directories of its user's."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from domzero.errors import ConfigError
@@ -43,6 +46,17 @@ def private_directory(name: str) -> Path:
         if short and _private_directory(directory) and _private_directory(path):
             return path
     raise ConfigError(f"no directory for {name} could be made", hint="XDG_RUNTIME_DIR is the first place")
+
+
+@contextmanager
+def locked_directory(path: Path) -> Iterator[None]:
+    """Waits until nobody else who asks for it has this directory, and has it until the end of the block."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def existing_socket() -> Path:

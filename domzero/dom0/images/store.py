@@ -20,6 +20,7 @@ from typing import Any
 from domzero.builder.files import read_file
 from domzero.dom0.images.locks import exclusive
 from domzero.dom0.images.options import check_image_name
+from domzero.dom0.paths import locked_directory
 from domzero.errors import ConfigError, ImageError
 
 LAYERS = ".layers"
@@ -188,12 +189,8 @@ class DiskStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps every other process from changing what belongs to no single image."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with locked_directory(self.root):
             yield
-        finally:
-            os.close(fd)
 
     def _sweep(self) -> None:
         """Deletes what was left half-made by processes that are gone."""
