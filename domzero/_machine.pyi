@@ -347,6 +347,9 @@ class NetRings:
     def close(self) -> None:
         """Returns when nothing is being moved any more. Lets go of the rings' pages."""
 
+def give_back_free() -> None:
+    """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
+
 def run_switch(fd: int, first_s: int) -> None:
     """Is a switch, whose ports connect to a listening Unix socket, until the last port has gone, or none has come in
     `first_s` seconds. Closes `fd`. OSError."""
@@ -416,6 +419,13 @@ class Vcpu:
     @property
     def instructions(self) -> int:
         """Instructions executed since creation."""
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded code and translations take."""
+    def forget_cached(self) -> None:
+        """Forgets them. What is needed again is made again: the guest sees no difference. `give_back_free` gives
+        their memory back to the host."""
 
     # --- registers
     def registers(self) -> dict[str, int]: ...

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 
+from domzero import _machine
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
@@ -134,6 +135,8 @@ class Worker:
         if self._instance is not None:
             raise ConfigError("this worker has its domain already")
         self._instance = Instance.build(config, self._store, self._console, domid=domid, log=self._log)
+        self._instance.host.forget_touched()
+        _machine.give_back_free()  # what its images took while they were read
         threading.Thread(target=self._wait, args=(self._instance,), name="exit", daemon=True).start()
         if not config.paused:
             self._instance.unpause()

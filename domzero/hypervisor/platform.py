@@ -32,6 +32,10 @@ class Platform:
         self.quiet = self.lock.condition()
         """Notified when a vCPU has left guest code because it was asked to."""
 
+    def forget_touched(self) -> None:
+        """Memory that Python has touched counts as this process's a second time until then; nothing in it changes."""
+        self._mmap.madvise(mmap.MADV_DONTNEED)
+
     def log(self, text: str) -> None:
         """One line of the hypervisor's own log."""
         if self._log is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from domzero.abi.vcpu import RunState
 from domzero.abi.xen import Virq, VmAssistType
 from domzero.hypervisor import timekeeping
+from domzero.hypervisor.idle import IdleMemory
 from domzero.hypervisor.timers import Timers
 from domzero.hypervisor.vcpu_info import VcpuInfo
 
@@ -23,6 +24,7 @@ class Vcpu:
         self.vcpu_id = vcpu_id
         self.hw = domain.hw.create_vcpu(vcpu_id)
         self.wake = host.lock.condition()
+        self.idle_memory = IdleMemory(self.hw, host.now_ns())
         self.thread: threading.Thread | None = None
         self.in_guest = False
         self.stopping = False

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a vCPU's thread does: runs guest code, answers its exits, sleeps, fires timers."""
 
+from math import inf
+
 from domzero import _machine
 from domzero.abi.vcpu import RunState
 from domzero.hypervisor import crash, hypercalls, timekeeping
@@ -110,12 +112,21 @@ def _sleep(vcpu: Vcpu) -> None:
     if vcpu.domain.pause_count or vcpu.domain.shutdown_code is not None:
         host.quiet.notify_all()
     next_ns = vcpu.timers.next_ns
-    if vcpu.domain.shutdown_code is not None or next_ns is None:
-        vcpu.wake.wait()
-    elif isinstance(host.clock, VirtualClock):
-        _sleep_virtual(vcpu)
+    if isinstance(host.clock, VirtualClock):
+        if vcpu.domain.shutdown_code is not None or next_ns is None:
+            vcpu.wake.wait()
+        else:
+            _sleep_virtual(vcpu)
+    elif vcpu.idle_memory.give_back(now_ns):
+        host.lock.release()
+        try:
+            _machine.give_back_free()
+        finally:
+            host.lock.acquire()  # and look again: it may be to run by now
     else:
-        vcpu.wake.wait(min((next_ns - now_ns) / 1e9, LONGEST_SLEEP_S))
+        wanted_ns = inf if vcpu.domain.shutdown_code is not None or next_ns is None else next_ns - now_ns
+        sleep_ns = vcpu.idle_memory.sleep_ns(now_ns, wanted_ns)
+        vcpu.wake.wait(None if sleep_ns == inf else min(sleep_ns / 1e9, LONGEST_SLEEP_S))
 
 
 def _sleep_virtual(vcpu: Vcpu) -> None:

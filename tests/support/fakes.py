@@ -244,6 +244,7 @@ class FakeVcpu:
     notified: int = 0
     kicked: int = 0
     instructions: int = 0
+    cached_bytes: int = 0
     guest_kernel: bool = True
     ts: bool = False
     cr4: int = 0x660
@@ -272,6 +273,9 @@ class FakeVcpu:
 
     def run(self, budget: int, deadline_ns: int = 0) -> Any:
         return self.exits.pop(0) if self.exits else _machine.ExitInterrupted()
+
+    def forget_cached(self) -> None:
+        self.cached_bytes = 0
 
     def kick(self) -> None:
         self.kicked += 1

@@ -94,6 +94,11 @@ fn request<R>(f: impl FnOnce() -> Result<R, Errno>) -> PyResult<R> {
     work(f)?.map_err(refused)
 }
 
+#[pyfunction]
+pub fn give_back_free(py: Python<'_>) {
+    py.detach(dm::mem::give_back_free);
+}
+
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Machine(pub Arc<dm::Machine>, Arc<Grants>);
 

@@ -35,7 +35,8 @@ mod _machine {
     use super::grants::{GrantRefused, GrantTable};
     #[pymodule_export]
     use super::host::{
-        Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, Preempted, VcpuRunning, XenRefused,
+        give_back_free, Domain, FrameInfo, GuestFault, Machine, MachineBug, MachineError, Preempted,
+        VcpuRunning, XenRefused,
     };
     #[pymodule_export]
     use super::net::{run_switch, NetAgreed, NetCounts, NetLink, NetRings};

@@ -160,6 +160,15 @@ impl Vcpu {
         Ok(self.lock()?.instructions())
     }
 
+    #[getter]
+    fn cached_bytes(&self) -> PyResult<usize> {
+        Ok(self.lock()?.cpu.cached_bytes())
+    }
+
+    fn forget_cached(&self) -> PyResult<()> {
+        self.work(|v| v.cpu.forget_cached())
+    }
+
     // --- registers
 
     fn registers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -9,6 +9,7 @@ use crate::mem::Mfn;
 use iced_x86::Instruction;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem::MaybeUninit;
 
 /// Runs one op. Release builds end every handler in a call of the next one, which LLVM turns into a jump, and return null
 /// at the end of the chain; with debug assertions the next op is returned to a loop.
@@ -144,7 +145,8 @@ struct Record {
 /// The blocks of one vCPU.
 #[derive(Default)]
 pub struct BlockCache {
-    chunks: Vec<Box<[Slot]>>,
+    /// Memory that nothing was written to is not there.
+    chunks: Vec<Box<[MaybeUninit<Slot>]>>,
     /// Chunk in use, and slots of it that are taken.
     chunk: usize,
     used: usize,
@@ -180,6 +182,19 @@ impl BlockCache {
         self.frames.clear();
     }
 
+    /// Bytes of all ops that there is room for.
+    pub fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * std::mem::size_of::<Slot>()
+    }
+
+    /// Forgets all, and gives its memory back. Only when no op is running, and nothing leads to one.
+    pub fn shrink(&mut self) {
+        *self = BlockCache {
+            limit: self.limit,
+            ..BlockCache::default()
+        };
+    }
+
     /// Copies `ops`, which begin with a header slot, into the arena as the block `key`, made from bytes `start..end` of `mfn` (and the first `second.1`
     /// bytes of the frame `second.0`).
     pub fn insert(
@@ -197,12 +212,13 @@ impl BlockCache {
             }
             self.used = 0;
             if self.chunk >= self.chunks.len() {
-                self.chunks
-                    .push(vec![Slot { raw: [0; 4] }; CHUNK].into_boxed_slice());
+                self.chunks.push(Box::new_uninit_slice(CHUNK));
             }
         }
         let room = &mut self.chunks[self.chunk][self.used..self.used + ops.len()];
-        room.copy_from_slice(ops);
+        for (slot, op) in room.iter_mut().zip(ops) {
+            slot.write(*op);
+        }
         let first = room.as_mut_ptr().cast::<Op>();
         self.used += ops.len();
         self.taken += ops.len();

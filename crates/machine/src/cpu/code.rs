@@ -3,8 +3,10 @@
 
 use super::block::BlockCache;
 use super::Cpu;
+use crate::cpu::jumps::JUMPS_BYTES;
 use crate::frames::flag;
 use crate::mem::Mfn;
+use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use crate::shared::{Caller, Purge};
 
 /// After so many slow stores to one frame it is taken for data and its blocks are dropped.
@@ -59,6 +61,22 @@ impl Cpu {
     /// Flushes the block cache whenever `slots` of it are taken (0: when it is full). For tests.
     pub fn set_code_limit(&mut self, slots: usize) {
         self.code.blocks.set_limit(slots);
+    }
+
+    /// Memory that decoded code and translations take, in bytes.
+    pub fn cached_bytes(&self) -> usize {
+        self.code.blocks.bytes() + self.views.count() * (size_of::<[TlbEntry; TLB_SIZE]>() + JUMPS_BYTES)
+    }
+
+    /// Forgets decoded code and translations and gives their memory back; what is needed again is decoded again. The CPU is
+    /// not in `run`.
+    pub fn forget_cached(&mut self) {
+        self.chain.pending = None;
+        self.chain.last_miss = (0, 0);
+        self.views.shrink();
+        self.code.blocks.shrink();
+        self.code.forget_all = false;
+        self.view_changed();
     }
 
     pub(crate) fn forget_code(&mut self, mfn: Mfn, start: u16, end: u16) {

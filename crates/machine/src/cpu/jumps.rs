@@ -7,6 +7,9 @@ use crate::mmu::tlb::{tlb_index, PerView, TLB_SIZE};
 /// Entries of one cache, direct mapped.
 const JUMPS: usize = 1 << 13;
 
+/// Memory of one cache.
+pub const JUMPS_BYTES: usize = JUMPS * size_of::<Jump>();
+
 /// Where the block at `rip` is.
 #[derive(Clone, Copy)]
 pub struct Jump {

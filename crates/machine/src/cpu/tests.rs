@@ -113,6 +113,34 @@ fn a_code_cache_of_a_few_blocks_gives_the_same_results() {
 }
 
 #[test]
+fn what_is_kept_to_be_fast_can_be_given_back_at_any_time_and_changes_nothing() {
+    let result = |every: i64| {
+        let mut vm = TestVm::new(&busy(200));
+        let mut forgotten = 0;
+        loop {
+            if let Stop::Trap(trap) = vm.run(every) {
+                assert_eq!(trap, breakpoint());
+                return (forgotten, vm.cpu.regs, vm.cpu.rflags(), vm.peek(DATA, 128));
+            }
+            let before = vm.cpu.cached_bytes();
+            vm.cpu.forget_cached();
+            forgotten += before - vm.cpu.cached_bytes();
+        }
+    };
+    let whole = result(1 << 40);
+    assert_eq!(whole.0, 0);
+    for every in [1, 7, 64, 333] {
+        let parts = result(every);
+        assert!(parts.0 > 0, "nothing was given back");
+        assert_eq!(
+            (parts.1, parts.2, &parts.3),
+            (whole.1, whole.2, &whole.3),
+            "each {every}"
+        );
+    }
+}
+
+#[test]
 fn one_frame_of_code_at_two_addresses_is_relative_to_each() {
     // lea rax, [rip]; int3
     let mut vm = TestVm::new(&[0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xcc]);

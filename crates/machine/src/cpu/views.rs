@@ -64,7 +64,7 @@ impl Cpu {
         self.views.invlpg(va);
     }
 
-    fn view_changed(&mut self) {
+    pub(super) fn view_changed(&mut self) {
         self.chain.tlb = self.views.current_tlb();
         self.chain.jumps = self.views.beside().entries();
     }

@@ -90,6 +90,11 @@ struct Node {
     prev: u32,
 }
 
+const UNLINKED: Node = Node {
+    next: NONE,
+    prev: NONE,
+};
+
 impl<P: PerView> View<P> {
     fn new() -> View<P> {
         let entries = empty_tlb().into_boxed_slice();
@@ -146,13 +151,7 @@ impl<P: PerView> Views<P> {
             list: vec![View::new()],
             current: 0,
             tick: 0,
-            nodes: vec![
-                Node {
-                    next: NONE,
-                    prev: NONE
-                };
-                VIEWS * TLB_SIZE
-            ],
+            nodes: vec![UNLINKED; TLB_SIZE],
             lists: vec![NONE; LISTS].into_boxed_slice(),
         }
     }
@@ -187,6 +186,7 @@ impl<P: PerView> Views<P> {
             }
             if self.list.len() < VIEWS {
                 self.list.push(View::new());
+                self.nodes.resize(self.list.len() * TLB_SIZE, UNLINKED);
                 return self.list.len() - 1;
             }
             (0..self.list.len())
@@ -290,6 +290,22 @@ impl<P: PerView> Views<P> {
         if first != NONE {
             self.nodes[first as usize].prev = id as u32;
         }
+    }
+
+    /// How many views take memory.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Forgets everything, and gives the memory of all views but the current one back.
+    pub fn shrink(&mut self) {
+        let View { key, generation, .. } = self.list[self.current];
+        *self = Views {
+            tick: self.tick,
+            ..Views::new()
+        };
+        self.list[0].key = key;
+        self.list[0].generation = generation;
     }
 
     /// Flushes every view.
