@@ -51,6 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--cmdline", metavar="TEXT", help="kernel command line")
     what.add_argument("--memory", metavar="MiB", type=int, help="memory in MiB (default: 256)")
     what.add_argument("--vcpus", metavar="N", type=int, help="virtual CPUs (default: 1)")
+    what.add_argument("--maxvcpus", metavar="N", type=int, help="that `vcpu-set` can give it (default: as many)")
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
@@ -120,7 +121,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         _extend(settings, "disk", before=image.disks)
         if image.memory_mib is not None:
             settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
-    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "name", "seed"):
+    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
     _extend(settings, "disk", behind=args.disk)

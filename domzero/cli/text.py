@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 from unicodedata import combining, east_asian_width
 
+from domzero.dom0.cpuspec import format_cpus
 from domzero.dom0.names import DOMAIN_0
 
 Json = dict[str, Any]
 
 NAME_WIDTH = 40
+VCPU_NAME_WIDTH = 32
 # SHUTDOWN_poweroff, _reboot, _suspend, _crash, _watchdog, _soft_reset
 _SHUTDOWN_LETTERS = {"poweroff": "-", "reboot": "r", "suspend": "s", "crash": "c", "watchdog": "w", "soft_reset": "S"}
 INFO_FIELDS = (
@@ -81,6 +83,27 @@ def list_table(domains: list[Json], host: Json | None) -> str:
         )
         for domain in domains
     ]
+    return "\n".join(rows)
+
+
+def vcpu_table(domains: list[tuple[Json, list[Json]]], processors: int) -> str:
+    """All of `xl vcpu-list`: each domain with its vCPUs.
+
+    :param processors: of the host, all of which a vCPU's affinity calls `all`.
+    """
+    width = max([VCPU_NAME_WIDTH, *(_columns(domain["name"]) for domain, _ in domains)])
+    head = f"{'ID':>5} {'VCPU':>5} {'CPU':>5} {'State':>5} {'Time(s)':>9} Affinity (Hard / Soft)"
+    rows = [f"{'Name':<{width}} {head}"]
+    for domain, vcpus in domains:
+        name = domain["name"] + " " * (width - _columns(domain["name"]))
+        for vcpu in vcpus:
+            state = {"running": "r--", "blocked": "-b-", "paused": "---", "offline": "--p"}[vcpu["state"]]
+            processor = "-" if vcpu["processor"] is None or state == "--p" else vcpu["processor"]
+            affinity = "all" if len(vcpu["affinity"]) == processors else format_cpus(vcpu["affinity"])
+            rows.append(
+                f"{name} {domain['domid'] or 0:5d} {vcpu['vcpu']:5d} {processor:>5} {state:>5} "
+                f"{vcpu['cpu_time_seconds']:9.1f} {affinity} / all"
+            )
     return "\n".join(rows)
 
 

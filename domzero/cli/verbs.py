@@ -63,6 +63,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _domain(parser)
     parser.add_argument("memory", metavar="MEM", help="in KiB, or with a unit: 2g, 512m, 65536k")
 
+    parser = add("sysrq", press_sysrq, "press a SysRq key in a domain")
+    _domain(parser)
+    parser.add_argument("key", metavar="LETTER", help="such as h, for the help of a Linux kernel on its console")
+
+    parser = add("trigger", trigger, "send a domain an NMI, or ask it to shut down")
+    _domain(parser)
+    parser.add_argument("what", choices=["nmi", "power", "reset"], help="what happens: power and reset ask the guest")
+    parser.add_argument("vcpu", metavar="VCPU", nargs="?", type=int, default=0, help="that the NMI is for (default: 0)")
+
     parser = add("dmesg", show_log, "show what the hypervisor has logged")
     parser.add_argument("-c", "--clear", action="store_true", help="and clear it")
 
@@ -224,6 +233,23 @@ def set_memory(args: argparse.Namespace) -> int:
         )
     with Dom0.from_args(args) as dom0:
         return _print(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
+
+
+def press_sysrq(args: argparse.Namespace) -> int:
+    """`sysrq`."""
+    with Dom0.from_args(args) as dom0:
+        return _print(args, dom0.request("POST", f"{domain_path(args.domain)}/sysrq", {"key": args.key}).json(), None)
+
+
+def trigger(args: argparse.Namespace) -> int:
+    """`trigger`."""
+    path, body = {
+        "nmi": ("nmi", {"vcpu": args.vcpu}),
+        "power": ("shutdown", None),
+        "reset": ("reboot", None),
+    }[args.what]
+    with Dom0.from_args(args) as dom0:
+        return _print(args, dom0.request("POST", f"{domain_path(args.domain)}/{path}", body).json(), None)
 
 
 def show_log(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.vifspec import VifSpec, parse_vifs
@@ -42,6 +43,8 @@ class DomainConfig:
     :param ramdisk: path of an initramfs, or None.
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
+    :param vcpus: that it starts with, of `max_vcpus` that it may have (xl.cfg's maxvcpus); as many if None.
+    :param cpus: for each vCPU the processors of the host that it may run on, as xl.cfg(5) has them; all if missing.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
@@ -59,6 +62,7 @@ class DomainConfig:
     memory_mib: int = 256
     maxmem_mib: int | None = None
     vcpus: int = 1
+    max_vcpus: int | None = None
     on_poweroff: Action = Action.DESTROY
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
@@ -70,6 +74,7 @@ class DomainConfig:
     seed: int | None = None
     paused: bool = False
     engine: str = "auto"
+    cpus: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
     vifs: list[str] = field(default_factory=list)
 
@@ -77,6 +82,11 @@ class DomainConfig:
     def static_max_mib(self) -> int:
         """Memory that the domain may grow to (xenstore's memory/static-max), in MiB."""
         return self.memory_mib if self.maxmem_mib is None else self.maxmem_mib
+
+    @property
+    def vcpus_max(self) -> int:
+        """vCPUs that the domain is built with: those beyond `vcpus` wait to be put online."""
+        return self.vcpus if self.max_vcpus is None else self.max_vcpus
 
     @property
     def disk_specs(self) -> list[DiskSpec]:
@@ -120,6 +130,18 @@ class DomainConfig:
             )
         if not 1 <= self.vcpus <= VCPUS_MAX:
             yield ConfigError(f"{self.vcpus} is not possible: 1 to {VCPUS_MAX}", key="vcpus")
+        elif not self.vcpus <= self.vcpus_max <= VCPUS_MAX:
+            yield ConfigError(
+                f"{self.vcpus_max} is not possible: from the {self.vcpus} that the domain starts with to {VCPUS_MAX}",
+                key="maxvcpus",
+            )
+        for text in dict.fromkeys(self.cpus):
+            try:
+                parse_cpus(text)
+            except ConfigError as error:
+                yield error
+        if len(self.cpus) > self.vcpus_max:
+            yield ConfigError(f"there are {len(self.cpus)} lists for {self.vcpus_max} vCPUs", key="cpus")
         if not is_text(self.cmdline) or len(self.cmdline.encode()) > CMDLINE_MAX:
             yield ConfigError(f"at most {CMDLINE_MAX} bytes of UTF-8 text, without NUL", key="cmdline")
         if fault := name_fault(self.name):

@@ -8,6 +8,7 @@ import platform
 import re
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from domzero.abi.xen import PAGE_SIZE
 if TYPE_CHECKING:
     from domzero.dom0.manager import Manager
 
+_STAT_UTIME, _STAT_STIME, _STAT_PROCESSOR = 11, 12, 36
+"""Where /proc/PID/stat has them (proc(5): 14, 15 and 39), counted from behind the command's name."""
 XEN_VERSION = (4, 17, "-domzero")
 
 
@@ -105,3 +108,25 @@ def _cpu_mhz() -> float:
     except OSError:
         match = None
     return float(match[1]) if match else 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class ThreadUsage:
+    """What a thread has used.
+
+    :param processor: that it ran on last.
+    :param cpu_ns: of processors, in user and system mode.
+    """
+
+    processor: int
+    cpu_ns: int
+
+
+def thread_usage(pid: int, thread_id: int) -> ThreadUsage | None:
+    """Of a process' thread; None when it is not there any more."""
+    try:
+        fields = Path(f"/proc/{pid}/task/{thread_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    ticks = int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])
+    return ThreadUsage(int(fields[_STAT_PROCESSOR]), ticks * 10**9 // os.sysconf("SC_CLK_TCK"))

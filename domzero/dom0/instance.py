@@ -24,6 +24,7 @@ from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.net import DomainVifs
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
@@ -133,7 +134,7 @@ class Instance:
             image,
             pages=_pages(config.memory_mib),
             max_pages=_pages(config.static_max_mib),
-            vcpus=config.vcpus,
+            vcpus=config.vcpus_max,
             cmdline=config.cmdline,
             ramdisk=ramdisk,
             name=config.name,
@@ -146,6 +147,8 @@ class Instance:
                 grant_version=config.max_grant_version,
             ),
         )
+        for vcpu, text in zip(built.domain.vcpus, config.cpus, strict=False):
+            vcpu.pin(parse_cpus(text))
         write_nodes(store, config, domid, built.store, built.console)
         connection = store.connect(domid)
         store_ring, store_port = built.store.connect(lambda page, notify: RingBackend(page, connection, notify))

@@ -13,9 +13,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
-from domzero.dom0.config import MEMORY_MIN_MIB, Action, DomainConfig
+from domzero.dom0.changes import Changes
+from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.diskspec import DiskSpec, device_number, parse_disk
-from domzero.dom0.hostinfo import guest_memory_mib, memory_mib
+from domzero.dom0.hostinfo import ThreadUsage, guest_memory_mib, memory_mib, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, after_end
 from domzero.dom0.messages import (
     AttachDisk,
@@ -28,18 +29,23 @@ from domzero.dom0.messages import (
     Exited,
     GetStats,
     ListDisks,
+    ListVcpus,
     LogLine,
     Pause,
+    PinVcpu,
     Request,
+    SendNmi,
     Stats,
     Unpause,
+    Vcpus,
+    VcpuStats,
 )
-from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, check_name, is_domid, shown
+from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
-from domzero.dom0.xenstore_nodes import back_end_directories, forget_nodes
+from domzero.dom0.xenstore_nodes import back_end_directories, forget_nodes, home
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -260,38 +266,43 @@ class Manager:
             self.say(f"domain {record.name} ({record.domid}) is destroyed by request")
             await self._end(record, End(EndReason.DESTROYED, ("by request",)))
 
-    def check_changes(self, record: Record, *, name: str | None, memory_target_mib: int | None, runs: bool) -> None:
-        """Raises what `rename` and `set_memory_target` would, without changing anything.
+    def check_changes(self, record: Record, changes: Changes, *, runs: bool = False) -> None:
+        """Raises what `change` would, without changing anything.
 
-        :param runs: the domain must run for other changes, too.
+        :param runs: the domain must run for something else, too.
         """
-        if name is not None:
-            check_name(name)
-            self._check_unique(name, None, besides=record)
-        if memory_target_mib is not None or runs:
+        if runs or changes.needs_guest:
             self._check_runs(record)
-        most = record.config.static_max_mib
-        if memory_target_mib is not None and not MEMORY_MIN_MIB <= memory_target_mib <= most:
-            raise ConfigError(
-                f"{memory_target_mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
-                key="memory_target_mib",
-            )
+        changes.check(record)
+        if changes.name is not None:
+            self._check_unique(changes.name, None, besides=record)
 
-    async def rename(self, record: Record, name: str) -> None:
-        """Gives a domain another name; NameInUse."""
-        self.check_changes(record, name=name, memory_target_mib=None, runs=False)
-        record.config.name = name
-        if not record.ending:
-            for path in (f"/local/domain/{record.domid}/name", f"/vm/{record.uuid}/name"):
-                if self.store.exists(path):
-                    self.store.write(path, name)
+    async def change(self, record: Record, changes: Changes) -> None:
+        """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
+        self.check_changes(record, changes)
+        changes.apply(record, self.store)
         await self._notify()
 
-    async def set_memory_target(self, record: Record, mib: int) -> None:
-        """Asks the guest's balloon driver for this amount of memory."""
-        self.check_changes(record, name=None, memory_target_mib=mib, runs=True)
-        record.memory_target_mib = mib
-        self.store.write(f"/local/domain/{record.domid}/memory/target", mib * 1024)
+    def send_sysrq(self, record: Record, key: str) -> None:
+        """Presses a key together with SysRq in the guest, as its kernel understands it."""
+        self._check_runs(record)
+        if len(key) != 1 or not key.isascii() or not key.isprintable():
+            raise ConfigError("one printable ASCII character", key="key", hint="such as h, for the guest's help")
+        self.store.write(f"{home(record.domid or 0)}/control/sysrq", key)
+
+    async def vcpus(self, record: Record) -> list[tuple[VcpuStats, ThreadUsage | None]]:
+        """The domain's vCPUs, with what they do and what their threads have used."""
+        found = (await self._ask(record, ListVcpus(), Vcpus)).vcpus
+        pid = record.worker.pid if record.worker is not None else None
+        return [(vcpu, thread_usage(pid, vcpu.thread_id) if pid and vcpu.thread_id else None) for vcpu in found]
+
+    async def pin_vcpu(self, record: Record, vcpu: int | None, cpus: frozenset[int]) -> None:
+        """Lets a vCPU, or all, run on these processors of the host only, until it is started again. ConfigError."""
+        await self._ask(record, PinVcpu(vcpu, tuple(sorted(cpus))), Done)
+
+    async def send_nmi(self, record: Record, vcpu: int) -> None:
+        """A non-maskable interrupt for a vCPU. ConfigError."""
+        await self._ask(record, SendNmi(vcpu), Done)
 
     async def refresh(self, record: Record) -> None:
         """Asks the worker for the state and the time used; keeps what is known if it does not answer at once.

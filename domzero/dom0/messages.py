@@ -89,6 +89,26 @@ class ListDisks:
 
 
 @dataclass(slots=True, frozen=True)
+class ListVcpus:
+    """Answer: Vcpus."""
+
+
+@dataclass(slots=True, frozen=True)
+class PinVcpu:
+    """Let a vCPU, or all of them, run on these processors only. Answer: Done."""
+
+    vcpu: int | None
+    processors: tuple[int, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class SendNmi:
+    """Interrupt a vCPU as nothing can mask. Answer: Done."""
+
+    vcpu: int
+
+
+@dataclass(slots=True, frozen=True)
 class Stop:
     """End, without asking the guest. Answer: Done."""
 
@@ -145,6 +165,36 @@ class Disks:
     """The disks that there are."""
 
     disks: tuple[DiskStats, ...]
+
+
+class VcpuState(str, Enum):
+    """What a vCPU is doing, in the words of `xl vcpu-list`."""
+
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    OFFLINE = "offline"
+
+
+@dataclass(slots=True, frozen=True)
+class VcpuStats:
+    """One vCPU.
+
+    :param thread_id: of its thread, to the host; None for one that never ran.
+    :param affinity: the processors that it may run on.
+    """
+
+    vcpu: int
+    state: VcpuState
+    thread_id: int | None
+    affinity: tuple[int, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Vcpus:
+    """The vCPUs that there are."""
+
+    vcpus: tuple[VcpuStats, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -236,8 +286,21 @@ class ChildEnded:
     status: int
 
 
-Request: TypeAlias = Start | Pause | Unpause | GetStats | Audit | AttachDisk | DetachDisk | ListDisks | Stop
-Answer: TypeAlias = Done | Stats | Audited | Disks | Refused
+Request: TypeAlias = (
+    Start
+    | Pause
+    | Unpause
+    | GetStats
+    | Audit
+    | AttachDisk
+    | DetachDisk
+    | ListDisks
+    | ListVcpus
+    | PinVcpu
+    | SendNmi
+    | Stop
+)
+Answer: TypeAlias = Done | Stats | Audited | Disks | Vcpus | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 Message: TypeAlias = Request | Answer | Event | Forking

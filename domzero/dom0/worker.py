@@ -18,6 +18,7 @@ import threading
 import time
 
 from domzero import _machine
+from domzero.dom0 import vcpus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
@@ -37,15 +38,19 @@ from domzero.dom0.messages import (
     GetStats,
     InputTaken,
     ListDisks,
+    ListVcpus,
     LogLine,
     Message,
     MessageError,
     Pause,
+    PinVcpu,
     Refused,
+    SendNmi,
     Start,
     Stats,
     Stop,
     Unpause,
+    Vcpus,
     decode,
 )
 from domzero.dom0.socket_frames import FrameDecoder
@@ -125,6 +130,12 @@ class Worker:
             instance.disks.attach(parse_disk(message.spec))
         elif isinstance(message, DetachDisk):
             instance.disks.detach(message.vdev, force=message.force)
+        elif isinstance(message, ListVcpus):
+            return Vcpus(tuple(vcpus.stats(instance.domain)))
+        elif isinstance(message, PinVcpu):
+            vcpus.pin(instance.domain, message.vcpu, message.processors)
+        elif isinstance(message, SendNmi):
+            vcpus.send_nmi(instance.domain, message.vcpu)
         elif isinstance(message, ListDisks):
             return Disks(tuple(instance.disks.stats()))
         else:

@@ -18,8 +18,6 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.messages import (
     Answer,
-    Audited,
-    Disks,
     Done,
     Exited,
     FrameKind,
@@ -30,7 +28,6 @@ from domzero.dom0.messages import (
     Refused,
     Request,
     Start,
-    Stats,
     Stop,
     decode,
     encode,
@@ -49,7 +46,7 @@ INPUT_AHEAD = 16 * 1024
 STOP_GRACE_SECONDS = 0.7
 
 
-A = TypeVar("A", Done, Stats, Audited, Disks)
+A = TypeVar("A", bound=Answer)
 
 
 NOT_WANTED = "its worker process was ended while it was started"
@@ -242,7 +239,7 @@ class WorkerHandle(asyncio.Protocol):
             self._input_taken.set()
         elif isinstance(message, LogLine | Exited):
             self._on_event(message)
-        elif isinstance(message, Done | Stats | Audited | Disks | Refused):
+        elif isinstance(message, Answer):
             future = self._waiting.get(request_id)
             if future is not None and not future.done():
                 future.set_result(message)

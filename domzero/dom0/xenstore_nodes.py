@@ -48,7 +48,7 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
             (f"{path}/vm", vm),
             (f"{path}/name", config.name),
             (f"{path}/domid", domid),
-            *((f"{path}/cpu/{cpu}/availability", "online") for cpu in range(config.vcpus)),
+            *vcpu_nodes(domid, config.vcpus, config.vcpus_max),
             (f"{path}/memory/static-max", config.static_max_mib << 10),
             (f"{path}/memory/target", config.memory_mib << 10),
             (f"{path}/memory/videoram", -1),
@@ -79,6 +79,12 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
     )
     for directory in ("data", "drivers", "feature", "attr", "error"):
         store.mkdir(f"{path}/{directory}", own)
+
+
+def vcpu_nodes(domid: int, online: int, most: int) -> list[tuple[str, str]]:
+    """What tells a guest how many of its vCPUs it should use: the first `online` of `most`."""
+    states = ("online" if cpu < online else "offline" for cpu in range(most))
+    return [(f"{home(domid)}/cpu/{cpu}/availability", state) for cpu, state in enumerate(states)]
 
 
 def forget_nodes(store: Writer, uuid: UUID, domid: int | None) -> None:

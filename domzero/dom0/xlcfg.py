@@ -43,7 +43,6 @@ _HARMLESS = _words(
 )
 # Keys that ask for something; only these values of theirs are what a domain has anyway.
 _ONLY: dict[str, tuple[Value | int, ...]] = {
-    "cpus": ("all", "", []),
     "cpus_soft": ("all", "", []),
     "cap": (0,),
     "tsc_mode": ("default", 0, ""),
@@ -74,7 +73,7 @@ _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", 
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
-    name type builder uuid vcpus maxvcpus memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
+    name type builder uuid vcpus maxvcpus cpus memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
     on_poweroff on_reboot on_crash on_watchdog engine seed
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
@@ -147,11 +146,6 @@ class _Reader:
         self._check_bootloader(config)
         if not config.name:
             self._error("name", "missing", 'every domain needs one, such as name="guest"')
-        most = self._number("maxvcpus", config.vcpus)
-        if most < config.vcpus:
-            self._error("maxvcpus", f"{most} is less than the {config.vcpus} that the domain starts with")
-        elif most > config.vcpus:
-            self._error("maxvcpus", "more than the domain starts with is not supported yet")
         try:
             config.check()
         except ConfigErrors as errors:
@@ -174,6 +168,9 @@ class _Reader:
             disks=self._strings("disk"),
             vifs=self._strings("vif"),
         )
+        if "maxvcpus" in self.settings:
+            config.max_vcpus = self._number("maxvcpus", config.vcpus)
+        config.cpus = self._cpus(config.vcpus_max)
         if "maxmem" in self.settings:
             config.maxmem_mib = self._number("maxmem", config.memory_mib)
         for key in _LIMIT_KEYS:
@@ -187,6 +184,13 @@ class _Reader:
             if text := self._string(key):
                 self._set_action(config, key, text)
         return config
+
+    def _cpus(self, vcpus: int) -> list[str]:
+        """A list of processors for all vCPUs, or a list with one for each."""
+        setting = self.settings.get("cpus")
+        if setting is None or not setting.value:
+            return []
+        return [setting.value] * vcpus if isinstance(setting.value, str) else self._strings("cpus")
 
     def _set_action(self, config: DomainConfig, key: str, text: str) -> None:
         if text in ("rename-restart", "coredump-destroy", "coredump-restart", "soft-reset"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A virtual CPU: its state, and what makes it run, sleep and wake. Its thread's loop is in `vcpu_thread`."""
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ class Vcpu:
         self.is_blocked = False
         self.poll_ports: frozenset[int] | None = None
         self.nmi_pending = False
+        self.affinity: frozenset[int] | None = None
+        """Processors of the host that its thread may run on, once somebody has said so."""
         self.has_injected = False
         """An exception waits for delivery; there is room for one."""
         self.timers = Timers(
@@ -148,6 +151,20 @@ class Vcpu:
         if self.thread is None and self.is_initialised and self.is_let_go and not self.stopping:
             self.thread = threading.Thread(target=self.domain.run_vcpu, args=(self,), name=repr(self), daemon=True)
             self.thread.start()
+            self._apply_affinity()
+
+    def pin(self, processors: frozenset[int]) -> None:
+        """Lets its thread run on these processors of the host only. OSError: on none of them can it."""
+        before, self.affinity = self.affinity, processors
+        try:
+            self._apply_affinity()
+        except OSError:
+            self.affinity = before
+            raise
+
+    def _apply_affinity(self) -> None:
+        if self.affinity is not None and self.thread is not None and self.thread.native_id is not None:
+            os.sched_setaffinity(self.thread.native_id, self.affinity)
 
     @property
     def is_let_go(self) -> bool:

@@ -14,11 +14,14 @@ import pytest
 from building import COMMAND, Run, busybox_of
 from waiting import until
 
+from domzero.dom0 import vcpus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
 from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
 from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
+from domzero.dom0.messages import VcpuState
+from domzero.dom0.xenstore_nodes import vcpu_nodes
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
@@ -91,6 +94,55 @@ def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with(debian: Ima
         session.console.send(room + b" && dd if=/dev/zero of=/t/full bs=1M count=100 && echo filled $((1 + 1))\n")
         until(lambda: b"filled 2" in session.console.history)
         assert host.audit() == []
+    finally:
+        session.destroy()
+
+
+def test_vcpus_come_and_go_while_it_runs(debian: Image) -> None:
+    config = DomainConfig(kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, max_vcpus=3)
+    session = DomainSession(config)
+    session.start()
+    try:
+        until(lambda: b"A busybox shell follows" in session.console.history)
+        domain, host = session.domain, session.host
+        assert domain is not None and host is not None
+        online = ["online", "offline", "offline"]
+        until(lambda: [vcpu.state == VcpuState.OFFLINE for vcpu in vcpus.stats(domain)] == [False, True, True])
+
+        def use(count: int) -> None:
+            for path, state in vcpu_nodes(session.domid, count, 3):
+                session.store.write(path, state)
+
+        assert [session.store.get(path) for path, _ in vcpu_nodes(session.domid, 1, 3)] == online
+        use(3)
+        # What udev's rules do in a whole system: the kernel only says that there are more.
+        up = b"for n in 1 2; do until echo 1 >/sys/devices/system/cpu/cpu$n/online; do usleep 10000; done; done\n"
+        session.console.send(up + b"echo now $(cat /sys/devices/system/cpu/online)\n")
+        until(lambda: b"now 0-2\r\n" in session.console.history)
+        assert VcpuState.OFFLINE not in {vcpu.state for vcpu in vcpus.stats(domain)}
+        use(2)
+        until(lambda: [vcpu.state == VcpuState.OFFLINE for vcpu in vcpus.stats(domain)] == [False, False, True])
+        session.console.send(b"echo then $(cat /sys/devices/system/cpu/online)\n")
+        until(lambda: b"then 0-1\r\n" in session.console.history)
+        assert host.audit() == []
+    finally:
+        session.destroy()
+
+
+def test_it_answers_sysrq_and_an_nmi(debian: Image) -> None:
+    config = DomainConfig(kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline)
+    session = DomainSession(config)
+    session.start()
+    try:
+        until(lambda: b"A busybox shell follows" in session.console.history)
+        assert session.domain is not None
+        session.store.write(f"/local/domain/{session.domid}/control/sysrq", "h")
+        until(lambda: b"sysrq: HELP : loglevel(0-9)" in session.console.history)
+        vcpus.send_nmi(session.domain, 0)
+        until(lambda: b"NMI received for unknown reason" in session.console.history)
+        session.store.write(f"/local/domain/{session.domid}/control/sysrq", "o")
+        end = session.wait(120)
+        assert end is not None and end.reason is EndReason.POWEROFF
     finally:
         session.destroy()
 

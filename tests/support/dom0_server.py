@@ -77,6 +77,14 @@ class Server:
             timeout=timeout,
         )
 
+    def read_store(self, path: str) -> str:
+        """The value of a node of its xenstore."""
+        import pyxs  # type: ignore[import-untyped]
+
+        with pyxs.Client(unix_socket_path=str(self.xenstore)) as client:
+            value: bytes = client[path.encode()]
+            return value.decode()
+
     def workers(self) -> list[int]:
         """Process ids of the workers: children of the fork server, which is Domain 0's only child."""
         return [worker for child in children(self.process.pid) for worker in children(child)]

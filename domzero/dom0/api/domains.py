@@ -19,10 +19,16 @@ from domzero.dom0.api.models import (
     DomainCreate,
     DomainInfo,
     DomainPatch,
+    Nmi,
+    Pinning,
+    SysRq,
     TaskInfo,
+    VcpuInfo,
 )
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.changes import Changes
+from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
@@ -106,24 +112,19 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 
 @router.patch("/domains/{domain}", responses=ASKED)
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
-    """Changes name, memory target or state: all that is asked for, or nothing."""
+    """Changes name, memory target, vCPUs or state: all that is asked for, or nothing."""
     for field in body.model_fields_set:
         if getattr(body, field) is None:
             raise ConfigError("null is not a value; leave the field out", key=field)
-    before = record.name, record.memory_target_mib
-    manager.check_changes(record, name=body.name, memory_target_mib=body.memory_target_mib, runs=body.state is not None)
-    if body.name is not None:
-        await manager.rename(record, body.name)
-    if body.memory_target_mib is not None:
-        await manager.set_memory_target(record, body.memory_target_mib)
+    changes = Changes(name=body.name, memory_target_mib=body.memory_target_mib, vcpus=body.vcpus)
+    before = Changes.of(record)
+    manager.check_changes(record, changes, runs=body.state is not None)
+    await manager.change(record, changes)
     try:
         await _change_state(manager, record, body.state)
     except DomzeroError:
         with suppress(DomzeroError):  # it may have ended meanwhile
-            if body.name is not None:
-                await manager.rename(record, before[0])
-            if body.memory_target_mib is not None:
-                await manager.set_memory_target(record, before[1])
+            await manager.change(record, before if changes.needs_guest else Changes(name=before.name))
         raise
     return await info(manager, record)
 
@@ -185,6 +186,33 @@ async def detach_disk(
 ) -> None:
     """Takes a disk away; 409 if the guest still uses it."""
     await manager.detach_disk(record, vdev, force=force)
+
+
+@router.get("/domains/{domain}/vcpus", responses=ASKED)
+async def list_vcpus(record: RecordDep, manager: ManagerDep) -> list[VcpuInfo]:
+    """Its vCPUs, with what they do now; those that are offline, too."""
+    return [VcpuInfo.of(vcpu, usage) for vcpu, usage in await manager.vcpus(record)]
+
+
+@router.put("/domains/{domain}/vcpus/affinity", responses=ASKED)
+async def pin_vcpus(record: RecordDep, body: Pinning, manager: ManagerDep) -> list[VcpuInfo]:
+    """Lets a vCPU, or all, run on some of the host's processors only; until the domain is started again."""
+    await manager.pin_vcpu(record, body.vcpu, parse_cpus(body.cpus))
+    return [VcpuInfo.of(vcpu, usage) for vcpu, usage in await manager.vcpus(record)]
+
+
+@router.post("/domains/{domain}/sysrq", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def press_sysrq(record: RecordDep, body: SysRq, manager: ManagerDep) -> DomainInfo:
+    """Presses a key together with SysRq in the guest."""
+    manager.send_sysrq(record, body.key)
+    return await info(manager, record)
+
+
+@router.post("/domains/{domain}/nmi", status_code=202, responses=ASKED)
+async def send_nmi(record: RecordDep, body: Nmi, manager: ManagerDep) -> DomainInfo:
+    """Sends a vCPU a non-maskable interrupt."""
+    await manager.send_nmi(record, body.vcpu)
+    return await info(manager, record)
 
 
 @router.post("/domains/{domain}/shutdown", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})

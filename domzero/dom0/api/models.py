@@ -21,8 +21,10 @@ from domzero.dom0.config import (
     Action,
     DomainConfig,
 )
+from domzero.dom0.cpuspec import TEXT_MAX
+from domzero.dom0.hostinfo import ThreadUsage
 from domzero.dom0.life import DomainState, End, EndReason
-from domzero.dom0.messages import DiskStats, to_json
+from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, to_json
 from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import Record
 
@@ -64,7 +66,11 @@ class DomainCreate(Model):
             ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="What its balloon may grow it to; `memory_mib` if absent."
         ),
     ] = None
-    vcpus: Annotated[int, Field(strict=True, ge=1, le=VCPUS_MAX)] = 1
+    vcpus: Annotated[int, Field(strict=True, ge=1, le=VCPUS_MAX, description="Those that it starts with.")] = 1
+    max_vcpus: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=VCPUS_MAX, description="What it may be given while it runs; `vcpus` if absent."),
+    ] = None
     uuid: Annotated[UUID | None, Field(description="Drawn at random if not given.")] = None
     on_poweroff: Action = Action.DESTROY
     on_reboot: Action = Action.RESTART
@@ -81,6 +87,10 @@ class DomainCreate(Model):
     ] = None
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    cpus: Annotated[
+        list[Annotated[str, Field(max_length=TEXT_MAX)]],
+        Field(max_length=VCPUS_MAX, description="For each vCPU, processors of the host that it may run on, as xl's."),
+    ] = []
     disks: Annotated[
         list[str], Field(max_length=DEVICES_MAX, description="Block devices, as xl-disk-configuration(5) has them.")
     ] = []
@@ -111,6 +121,10 @@ class DomainPatch(Model):
         int | None,
         Field(strict=True, ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="Asked of the guest's balloon driver."),
     ] = None
+    vcpus: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=VCPUS_MAX, description="Asked of the guest, which takes vCPUs in and out."),
+    ] = None
     state: Annotated[
         DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")
     ] = None
@@ -140,7 +154,8 @@ class DomainInfo(Model):
     memory_mib: Annotated[int, Field(description="What it was started with.")]
     maxmem_mib: Annotated[int, Field(description="What its balloon may grow it to.")]
     memory_target_mib: int
-    vcpus: int
+    vcpus: Annotated[int, Field(description="That it should use.")]
+    max_vcpus: Annotated[int, Field(description="That it has: the others are offline.")]
     cpu_time_seconds: float
     kernel: str
     ramdisk: str | None
@@ -171,6 +186,7 @@ class DomainInfo(Model):
             maxmem_mib=config.static_max_mib,
             memory_target_mib=record.memory_target_mib,
             vcpus=config.vcpus,
+            max_vcpus=config.vcpus_max,
             cpu_time_seconds=round(record.cpu_ns / 1e9, 3),
             kernel=config.kernel,
             ramdisk=config.ramdisk,
@@ -224,6 +240,46 @@ class DiskInfo(Model):
     def of(cls, disk: DiskStats) -> DiskInfo:
         """From what the worker says."""
         return cls(**to_json(disk))
+
+
+class VcpuInfo(Model):
+    """One vCPU of a domain."""
+
+    vcpu: int
+    state: VcpuState
+    processor: Annotated[int | None, Field(description="Of the host, that it ran on last.")]
+    cpu_time_seconds: float
+    affinity: Annotated[list[int], Field(description="Processors of the host that it may run on.")]
+
+    @classmethod
+    def of(cls, vcpu: VcpuStats, usage: ThreadUsage | None) -> VcpuInfo:
+        """From what the worker says, and what the host knows of its thread."""
+        return cls(
+            vcpu=vcpu.vcpu,
+            state=vcpu.state,
+            processor=usage.processor if usage else None,
+            cpu_time_seconds=round(usage.cpu_ns / 1e9, 3) if usage else 0.0,
+            affinity=list(vcpu.affinity),
+        )
+
+
+class Pinning(Model):
+    """Where vCPUs may run."""
+
+    vcpu: Annotated[int | None, Field(strict=True, ge=0, lt=VCPUS_MAX, description="All of them if absent.")] = None
+    cpus: Annotated[str, Field(max_length=TEXT_MAX, description="Of the host, as xl has them.", examples=["0-3,^1"])]
+
+
+class SysRq(Model):
+    """A key to be pressed together with SysRq."""
+
+    key: Annotated[str, Field(min_length=1, max_length=1, examples=["h"])]
+
+
+class Nmi(Model):
+    """Where a non-maskable interrupt goes."""
+
+    vcpu: Annotated[int, Field(strict=True, ge=0, lt=VCPUS_MAX)] = 0
 
 
 class ConsoleInput(Model):

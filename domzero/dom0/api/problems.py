@@ -28,7 +28,13 @@ FIELD_MAX = 100
 """Characters."""
 
 # DomainConfig's keys and fields have xl's names, the API its own.
-_FIELD_OF_KEY = {"memory": "memory_mib", "maxmem": "maxmem_mib", "disk": "disks", "vif": "vifs"}
+_FIELD_OF_KEY = {
+    "memory": "memory_mib",
+    "maxmem": "maxmem_mib",
+    "disk": "disks",
+    "vif": "vifs",
+    "maxvcpus": "max_vcpus",
+}
 
 _STATUS: list[tuple[type[DomzeroError], int, str]] = [
     (NotFound, 404, "HANDLE_INVALID"),

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be changed of a domain that runs, by Domain 0 alone: all that is asked for, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domzero.dom0.config import MEMORY_MIN_MIB
+from domzero.dom0.names import check_name
+from domzero.dom0.records import Record
+from domzero.dom0.xenstore import Store
+from domzero.dom0.xenstore_nodes import home, vcpu_nodes
+from domzero.errors import ConfigError
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Changes:
+    """What is to be changed; None leaves it as it is.
+
+    :param memory_target_mib: what the guest's balloon driver is asked for, in MiB.
+    :param vcpus: how many of its vCPUs the guest is asked to use.
+    """
+
+    name: str | None = None
+    memory_target_mib: int | None = None
+    vcpus: int | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> Changes:
+        """What would make it again as it is now."""
+        return cls(name=record.name, memory_target_mib=record.memory_target_mib, vcpus=record.config.vcpus)
+
+    @property
+    def needs_guest(self) -> bool:
+        """Whether the guest is asked for something: it must run."""
+        return self.memory_target_mib is not None or self.vcpus is not None
+
+    def check(self, record: Record) -> None:
+        """Raises ConfigError for what this domain cannot have. Whether the name is free is not looked at."""
+        if self.name is not None:
+            check_name(self.name)
+        most = record.config.static_max_mib
+        if self.memory_target_mib is not None and not MEMORY_MIN_MIB <= self.memory_target_mib <= most:
+            raise ConfigError(
+                f"{self.memory_target_mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
+                key="memory_target_mib",
+            )
+        most = record.config.vcpus_max
+        if self.vcpus is not None and not 1 <= self.vcpus <= most:
+            hint = f"a domain has as many as it was made with (maxvcpus, max_vcpus): {most}"
+            raise ConfigError(f"{self.vcpus} is not possible: 1 to {most}", key="vcpus", hint=hint)
+
+    def apply(self, record: Record, store: Store) -> None:
+        """Makes them, checked already."""
+        if self.name is not None:
+            record.config.name = self.name
+            if not record.ending:
+                for path in (f"{home(record.domid or 0)}/name", f"/vm/{record.uuid}/name"):
+                    if store.exists(path):
+                        store.write(path, self.name)
+        if self.memory_target_mib is not None:
+            record.memory_target_mib = self.memory_target_mib
+            store.write(f"{home(record.domid or 0)}/memory/target", self.memory_target_mib << 10)
+        if self.vcpus is not None:
+            record.config.vcpus, most = self.vcpus, record.config.vcpus_max
+            record.config.max_vcpus = most
+            for path, state in vcpu_nodes(record.domid or 0, self.vcpus, most):
+                store.write(path, state)
