@@ -37,6 +37,7 @@ bench: setup
 	$(BIN)/python benchmarks/lock_waits.py
 	$(BIN)/python benchmarks/api_load.py
 	$(BIN)/python benchmarks/xenstore_load.py
+	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/boot.py
 
 fuzz: setup
