@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Encodings of 64-bit code that processors of AMD and of Intel decode differently, each as its manual has it (AMD64
 //! Architecture Programmer's Manual volume 3: CALL, JMP, RET, Jcc, LOOP, LSS; Intel SDM volume 2, the same), on any host.
+//! And what their manuals leave open, where the engine does what AMD's processors do: `engine/intel.rs` has what Intel's
+//! do instead.
 
-use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::cpu::decode::Vendor::{self, Amd, Intel};
-use domzero_machine::cpu::fault::{Fault, Trap};
+use domzero_machine::cpu::fault::{vector, Fault, Trap};
+use domzero_machine::cpu::x87state::F80;
 use domzero_machine::cpu::{CpuidRow, Stop};
-use domzero_machine::testing::{TestVm, CODE, DATA, STACK_TOP};
+use domzero_machine::testing::{TestVm, CODE, DATA, RO, STACK_TOP};
 
 const RAX: usize = 0;
 const RCX: usize = 1;
 const RSP: usize = 4;
+const RSI: usize = 6;
+const RDI: usize = 7;
 const SP: u64 = STACK_TOP - 64;
 const CS64: u16 = FLAT_KERNEL_CS;
 const SS: u16 = FLAT_KERNEL_SS;
@@ -179,5 +184,107 @@ fn the_vendor_is_that_of_the_cpuid_table_and_code_is_decoded_afresh_when_it_chan
         vm.cpu.rip = CODE;
         vm.run_ok(1);
         assert_eq!(vm.cpu.rip, rip);
+    }
+}
+
+/// Runs one instruction that must fault with `vector`; gives cr2.
+fn faults(vm: &mut TestVm, expected: u8) -> u64 {
+    match vm.run(1) {
+        Stop::Trap(Trap::Fault(f)) if f.vector == expected => f.cr2,
+        stop => panic!("{stop:?} instead of a fault {expected}"),
+    }
+}
+
+#[test]
+fn bound_reads_both_bounds_before_it_compares() {
+    for slow in [false, true] {
+        let at = (DATA + 4 * 4096 - 4) as u32;
+        let mut vm = vm(Amd, slow, &[[0x62, 0x05].as_slice(), &at.to_le_bytes()].concat());
+        let data = FLAT_KERNEL_SS;
+        vm.cpu.seg.sel = [data, FLAT_RING3_CS32, data, data, 0, 0];
+        // Index 0, lower bound 5: out of bounds, but the upper bound is on no page.
+        vm.poke(u64::from(at), &5u32.to_le_bytes());
+        assert_eq!(faults(&mut vm, vector::PF), DATA + 4 * 4096);
+        vm.map(DATA + 4 * 4096, 1, 7);
+        faults(&mut vm, vector::BR);
+    }
+}
+
+#[test]
+fn an_x87_store_faults_by_its_operand_before_it_raises_an_unmasked_exception() {
+    // A NaN to fbstp, fistp and fstp (m32) with #I unmasked.
+    for code in [[0xdf, 0x30], [0xdb, 0x18], [0xd9, 0x18]] {
+        let mut vm = vm(Amd, false, &code);
+        let x87 = &mut vm.cpu.fpu.x87;
+        x87.set_control(0x37e);
+        x87.set_status_word(7 << 11);
+        x87.tags = 0x80;
+        x87.regs[7] = F80 {
+            m: 0x8000_0000_0000_0001,
+            se: 0x7fff,
+        };
+        vm.cpu.regs[RAX] = RO;
+        assert_eq!(faults(&mut vm, vector::PF), RO);
+        assert_eq!(vm.cpu.fpu.x87.status_word(), 7 << 11);
+        // Where it could be stored it is not, nor popped.
+        vm.cpu.regs[RAX] = DATA;
+        vm.poke(DATA, &[0xee; 10]);
+        vm.run_ok(1);
+        assert_eq!(vm.peek(DATA, 10), [0xee; 10]);
+        assert_eq!(vm.cpu.fpu.x87.status_word(), 0x8081 | 7 << 11);
+    }
+}
+
+#[test]
+fn a_misaligned_stos_raises_ac_wherever_its_address_is() {
+    for slow in [false, true] {
+        for (at, expected) in [(1 << 47 | 4, vector::AC), (1 << 47 | 8, vector::GP)] {
+            let mut vm = vm(Amd, slow, &[0x48, 0xab]);
+            vm.cpu.set_rflags(0x202 | 1 << 18);
+            vm.cpu.regs[RDI] = at;
+            faults(&mut vm, expected);
+        }
+    }
+}
+
+#[test]
+fn rep_movs_with_32_bit_addresses_leaves_its_pointers_alone_until_an_iteration_completes() {
+    const UPPER: u64 = 0x1234_5678 << 32;
+    for slow in [false, true] {
+        for (count, to) in [(0, DATA), (2, RO), (2, DATA)] {
+            let mut vm = vm(Amd, slow, &[0x67, 0xf3, 0xa5]);
+            vm.cpu.regs[RCX] = count;
+            vm.cpu.regs[RSI] = UPPER | DATA;
+            vm.cpu.regs[RDI] = UPPER | to;
+            if to == RO {
+                assert_eq!(faults(&mut vm, vector::PF), RO);
+            } else {
+                vm.run_ok(1);
+            }
+            let pointers = (vm.cpu.regs[RSI], vm.cpu.regs[RDI]);
+            if count == 0 || to == RO {
+                assert_eq!(pointers, (UPPER | DATA, UPPER | to));
+            } else {
+                assert_eq!(pointers, (DATA + 8, DATA + 8));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_nan_of_a_dot_product_goes_to_all_elements() {
+    let lanes = |v: [u32; 4]| v.iter().rev().fold(0, |all, &x| all << 32 | u128::from(x));
+    let one = 1.0f32.to_bits();
+    for slow in [false, true] {
+        let mut vm = vm(Amd, slow, &[0x66, 0x0f, 0x3a, 0x40, 0xc1, 0xf7]);
+        vm.cpu.fpu.xmm[0] = lanes([one, one, 0x7fc0_0033, 0x7f80_0044]);
+        vm.cpu.fpu.xmm[1] = lanes([one, 0xffc0_0022, one, one]);
+        vm.run_ok(1);
+        let nan = 0xffc0_0022;
+        assert_eq!(vm.cpu.fpu.xmm[0], lanes([nan, nan, nan, 0]));
+        let mut vm = self::vm(Amd, slow, &[0x66, 0x0f, 0x3a, 0x41, 0xc1, 0x33]);
+        vm.cpu.fpu.xmm[0] = 0xfff8_0000_0000_0011_7ff0_0000_0000_0022;
+        vm.run_ok(1);
+        assert_eq!(vm.cpu.fpu.xmm[0], 0x7ff8_0000_0000_0022_7ff8_0000_0000_0022);
     }
 }

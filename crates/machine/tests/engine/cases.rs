@@ -29,6 +29,7 @@ impl<'a> Generator<'a> {
             state: g.state,
             memory: g.memory,
             undefined,
+            segment: None,
         })
     }
 
@@ -46,11 +47,19 @@ impl<'a> Generator<'a> {
             state: g.state,
             memory: g.memory,
             undefined,
+            segment: None,
         })
     }
 
-    /// A stream of `n` instructions without branches, at fixed addresses; with `rounds`, a loop around it.
-    pub fn sequence(rng: &'a mut Rng, bits: u32, forms: &[Code], n: usize, rounds: u64) -> Option<Case> {
+    /// A stream of `n` instructions without branches, at fixed addresses; with `rounds`, a loop around it. Half of them
+    /// are `common` forms.
+    pub fn sequence(
+        rng: &'a mut Rng,
+        bits: u32,
+        [forms, common]: [&[Code]; 2],
+        n: usize,
+        rounds: u64,
+    ) -> Option<Case> {
         let mut g = Generator::new(rng, bits);
         g.fixed_addresses = true;
         // All x87 exceptions masked, none pending.
@@ -66,11 +75,10 @@ impl<'a> Generator<'a> {
         let (mut insns, mut bytes, mut undefined, mut ever) = (Vec::new(), Vec::new(), 0u64, 0u64);
         let mut factory = InstructionInfoFactory::new();
         let mut tries = 0;
-        let common: Vec<Code> = forms.iter().copied().filter(|c| everyday(c.mnemonic())).collect();
         while insns.len() < n && tries < 20 * n {
             tries += 1;
             let any = common.is_empty() || g.rng.chance(50);
-            let code = g.rng.pick(if any { forms } else { &common });
+            let code = g.rng.pick(if any { forms } else { common });
             let before = (g.state.clone(), g.memory.len());
             let Some((insn, b)) = g.instruction(code, start + bytes.len() as u64) else {
                 g.memory.truncate(before.1);
@@ -131,6 +139,7 @@ impl<'a> Generator<'a> {
             state: g.state,
             memory: g.memory,
             undefined: ever,
+            segment: None,
         })
     }
 }

@@ -114,6 +114,7 @@ fn case(rng: &mut Rng) -> Option<Case> {
         state,
         memory,
         undefined: 0,
+        segment: None,
     })
 }
 

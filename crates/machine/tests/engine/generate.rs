@@ -16,6 +16,8 @@ pub struct Case {
     pub memory: Vec<(u64, Vec<u8>)>,
     /// Arithmetic flags that the manuals leave undefined after it.
     pub undefined: u64,
+    /// The one segment that is not flat.
+    pub segment: Option<crate::intel::Segment>,
 }
 
 pub struct Generator<'a> {

@@ -13,6 +13,8 @@ mod generate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod intel;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod operands;

@@ -3,10 +3,11 @@
 
 use crate::generate::{Case, Generator};
 use crate::guest::Guest;
+use crate::intel;
 use crate::native::Native;
 use crate::rng::Rng;
 use crate::state::*;
-use crate::tables::forms;
+use crate::tables::{everyday, forms};
 use crate::vendor;
 use crate::x87::{compare_x87, leaves_something_open, unmasked};
 use domzero_machine::cpu::exec;
@@ -151,6 +152,7 @@ impl Pair {
             eprintln!("    host {native_end:x?}");
         }
         let guest_end = self.guest.run(&mut guest, slice);
+        let native_end = intel::as_amd(case, &self.native, native_end, &mut native, &guest_end, &guest);
         self.forgive(case);
         if vendor::stored_in_vain(case, &native_end) {
             self.compare_memory(&mut String::new());
@@ -232,7 +234,7 @@ fn mmx_transition_open(case: &Case, native: &End) -> bool {
 }
 
 /// A register as an address sees it.
-fn register(state: &State, r: iced_x86::Register) -> Option<u64> {
+pub fn register(state: &State, r: iced_x86::Register) -> Option<u64> {
     let Some(n) = crate::tables::gpr(r) else {
         return Some(if r == iced_x86::Register::GS { GS_BASE } else { 0 });
     };
@@ -527,14 +529,16 @@ fn sequences(name: &str, bits: u32, seed: u64, default: u64, rounds: bool, distu
     let (mut pair, mut report) = (Pair::new(), Report::default());
     let mut forms = known_forms(bits);
     forms.retain(|c| !leaves_something_open(c.mnemonic()) && !vendor::open_in_sequences(*c));
+    let common: Vec<Code> = forms.iter().copied().filter(|c| everyday(c.mnemonic())).collect();
     let mut rng = Rng::new(seed);
     pair.guest.disturb = disturb.then(|| Rng::new(seed));
     for n in 0..cases(default) {
         let length = 2 + rng.below(7) as usize;
         let times = if rounds { 1 + rng.below(6) } else { 0 };
-        let Some(case) = Generator::sequence(&mut rng, bits, &forms, length, times) else {
+        let Some(mut case) = Generator::sequence(&mut rng, bits, [&forms, &common], length, times) else {
             continue;
         };
+        intel::settle(&mut case);
         report.cases += 1;
         let slice = [1000, 1, 2, 7, 64][(n % 5) as usize];
         let diff = pair.check(&case, slice);

@@ -5,13 +5,14 @@
 #![allow(unsafe_code)]
 
 use crate::generate::Case;
+use crate::intel::Segment;
 use crate::oracle::{cases, describe, seed, Pair, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::{RAX, RBP, RBX, RCX, RDI, RSI, RSP};
 use domzero_machine::cpu::segment::DescTable;
 use domzero_machine::Mfn;
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 
 /// Descriptors that are tried at a time.
 const ENTRIES: u64 = 8;
@@ -92,6 +93,19 @@ impl Spec {
             self.limit << 12 | 0xfff
         } else {
             self.limit
+        }
+    }
+
+    fn loaded(self, register: Register) -> Segment {
+        let (first, last) = match (self.contents, self.wide) {
+            (1, wide) => (self.last().wrapping_add(1), if wide { u32::MAX } else { 0xffff }),
+            _ => (0, self.last()),
+        };
+        Segment {
+            register,
+            base: self.base,
+            first,
+            last,
         }
     }
 
@@ -304,6 +318,10 @@ fn segments_do_what_they_do_on_the_hosts_cpu() {
         let insns: Vec<_> = Decoder::with_ip(32, &bytes, start, DecoderOptions::NONE)
             .into_iter()
             .collect();
+        let register = insns
+            .last()
+            .map_or(Register::None, |i: &Instruction| i.memory_segment());
+        let segment = (kind == 0).then(|| spec.loaded(register));
         let case = Case {
             undefined: if bytes.contains(&0xc1) { AF | OF } else { 0 },
             insns,
@@ -311,6 +329,7 @@ fn segments_do_what_they_do_on_the_hosts_cpu() {
             start,
             state,
             memory: Vec::new(),
+            segment,
         };
         report.cases += 1;
         let diff = pair.check(&case, [1000, 1][n as usize & 1]);

@@ -35,6 +35,7 @@ fn both(start: u64, regs: &[(usize, u64)], expected: u64, body: impl Fn(&mut Cod
         state,
         memory: Vec::new(),
         undefined: 0,
+        segment: None,
     };
     for slow in [false, true] {
         for slice in [1, 2, 3, 7, 64, 1000] {
@@ -192,6 +193,7 @@ fn a_store_that_faults_after_a_patch_leaves_the_patch() {
         state: State::default(),
         memory: Vec::new(),
         undefined: 0,
+        segment: None,
     };
     let diff = pair.check(&case, 1000);
     assert!(diff.is_empty(), "{diff}");
