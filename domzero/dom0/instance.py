@@ -264,8 +264,12 @@ class Instance:
         with self._lock:  # it is not taken apart meanwhile
             return [] if self._is_closed else self.host.audit()
 
-    def close(self) -> None:
-        """Gives back all that it has."""
+    def close(self, *, process_ends: bool = False) -> None:
+        """Gives back all that it has.
+
+        :param process_ends: its memory goes with this process at once, and need not be taken apart page table by page
+            table before.
+        """
         with self._lock:
             if self._is_closed:
                 return
@@ -277,7 +281,8 @@ class Instance:
             self._store_ring.close()
             for port in self._ports:
                 port.close()
-            self.host.close()
+            if not process_ends:
+                self.host.close()
 
 
 def _pages(mib: int) -> int:

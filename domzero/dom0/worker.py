@@ -114,7 +114,7 @@ class Worker:
             if instance is not None:
                 self._instance = None
                 instance.destroy(EndReason.DESTROYED)
-                instance.close()
+                instance.close(process_ends=True)
             return Done()
         if instance is None:
             raise DomzeroError("there is no domain yet")
