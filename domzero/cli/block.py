@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from domzero.cli.api_client import Dom0, add_connection_options, domain_path
 from domzero.cli.status import ExitStatus
-from domzero.dom0.diskspec import HELP, parse_disk
+from domzero.dom0.diskspec import HELP, is_named, parse_disk
 
 Json = dict[str, Any]
 
@@ -51,9 +51,10 @@ def attach(args: argparse.Namespace) -> int:
     """`block-attach`."""
     with Dom0.from_args(args) as dom0:
         path = f"{domain_path(args.domain)}/disks"
-        index = len(dom0.get(path))
-        spec = parse_disk(",".join(args.spec), index)  # xl takes its parts as words, too
-        disk = dom0.request("POST", path, {"spec": spec.text(str(Path(spec.target).absolute()))}).json()
+        text = ",".join(args.spec)  # xl takes its parts as words, too
+        spec = parse_disk(text)
+        asked = spec.text(str(Path(spec.target).absolute()), named=is_named(text))
+        disk = dom0.request("POST", path, {"spec": asked}).json()
     if args.json:
         print(json.dumps(disk, indent=2))
     return ExitStatus.OK

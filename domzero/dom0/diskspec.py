@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,9 +40,10 @@ class DiskSpec:
     discard: bool = True
     is_cdrom: bool = False
 
-    def text(self, target: str) -> str:
-        """The same with another target, as a specification."""
-        words = [f"format={self.format.value}", f"vdev={self.vdev}", f"access={'rw' if self.writable else 'ro'}"]
+    def text(self, target: str, *, named: bool = True) -> str:
+        """The same with another target, as a specification; without its name if Domain 0 is to choose one."""
+        words = [f"format={self.format.value}", f"access={'rw' if self.writable else 'ro'}"]
+        words += [f"vdev={self.vdev}"] if named else []
         words += [] if self.discard else ["no-discard"]
         words += ["devtype=cdrom"] if self.is_cdrom else []
         return ",".join([*words, f"target={target}"])
@@ -59,12 +61,21 @@ _FLAGS = ("cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "di
 _XVD_LETTERS = 26
 
 
-def parse_disk(text: str, index: int = 0) -> DiskSpec:
+def parse_disk(text: str, taken: Container[int] = ()) -> DiskSpec:
     """Understands `target[,format[,vdev[,access]]]` with `key=value` parts in any place, `target=` last.
 
-    :param index: how many disks there are before it: without `vdev` it is the next of xvda, xvdb, ...
+    :param taken: numbers of disks that there are: without `vdev` it is the first of xvda, xvdb, ... that is free.
     :raises ConfigError: with the reason.
     """
+    return _spec(text, *_parts(text), taken)
+
+
+def is_named(text: str) -> bool:
+    """Whether a specification says which name the disk has in the guest; ConfigError as in `parse_disk`."""
+    return bool(_vdev(_parts(text)[0]))
+
+
+def _parts(text: str) -> tuple[dict[str, str], set[str]]:
     if not is_text(text):
         raise _refused(shown(text), "a path is UTF-8 text without NUL")
     words: dict[str, str] = {}
@@ -94,15 +105,23 @@ def parse_disk(text: str, index: int = 0) -> DiskSpec:
             _set_target(words, part, text)
         else:
             words[place] = part
-    return _spec(text, words, flags, index)
+    return words, flags
 
 
 def parse_disks(texts: list[str]) -> Iterator[DiskSpec | ConfigError]:
-    """Each specification, or what is wrong with it; two disks with one name are wrong."""
+    """Each specification, or what is wrong with it; two disks with one name are wrong.
+
+    Those without a name have the first ones that no other asks for.
+    """
+    named: set[int] = set()
+    for text in texts:
+        with suppress(ConfigError):  # said below
+            if vdev := _vdev(_parts(text)[0]):
+                named.add(device_number(vdev))
     seen: dict[int, str] = {}
-    for index, text in enumerate(texts):
+    for text in texts:
         try:
-            spec = parse_disk(text, index)
+            spec = parse_disk(text, named | set(seen))
             if spec.devid in seen:
                 raise _refused(text, f"{spec.vdev} is taken by {seen[spec.devid]!r}")
         except ConfigError as error:
@@ -112,9 +131,13 @@ def parse_disks(texts: list[str]) -> Iterator[DiskSpec | ConfigError]:
         yield spec
 
 
-def _spec(text: str, words: dict[str, str], flags: set[str], index: int) -> DiskSpec:
+def _vdev(words: dict[str, str]) -> str:
+    return words.get("vdev", "").partition(":")[0]
+
+
+def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[int]) -> DiskSpec:
     target, form = words.get("target", ""), words.get("format", "")
-    vdev, _, kind = words.get("vdev", "").partition(":")
+    vdev, kind = _vdev(words), words.get("vdev", "").partition(":")[2]
     if kind not in ("", "cdrom", "disk"):
         raise _refused(text, f"no such device type: {kind!r} (disk or cdrom)")
     is_cdrom = kind == "cdrom" or bool(flags & {"cdrom", "devtype=cdrom"})
@@ -130,7 +153,7 @@ def _spec(text: str, words: dict[str, str], flags: set[str], index: int) -> Disk
     access = words.get("access") or ("ro" if is_cdrom else "rw")
     if access not in _ACCESS:
         raise _refused(text, f"no such access: {access!r} (rw or ro)")
-    vdev = vdev or _next_name(text, index)
+    vdev = vdev or _free_name(text, taken)
     return DiskSpec(
         target=target,
         format=_FORMATS[form],
@@ -142,10 +165,11 @@ def _spec(text: str, words: dict[str, str], flags: set[str], index: int) -> Disk
     )
 
 
-def _next_name(text: str, index: int) -> str:
-    if index >= _XVD_LETTERS:
+def _free_name(text: str, taken: Container[int]) -> str:
+    names = ("xvd" + chr(ord("a") + number) for number in range(_XVD_LETTERS))
+    if (name := next((name for name in names if device_number(name) not in taken), None)) is None:
         raise _refused(text, "there is no vdev")
-    return "xvd" + chr(ord("a") + index)
+    return name
 
 
 def device_number(vdev: str, text: str = "") -> int:

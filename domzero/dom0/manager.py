@@ -15,7 +15,7 @@ from contextlib import suppress
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.diskspec import DiskSpec, device_number, parse_disk
+from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
 from domzero.dom0.hostinfo import ThreadUsage, guest_memory_mib, memory_mib, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, after_end
 from domzero.dom0.messages import (
@@ -231,9 +231,12 @@ class Manager:
 
     async def attach_disk(self, record: Record, text: str) -> DiskSpec:
         """Plugs a disk in, now and at each start of the domain from here on. ConfigError."""
-        spec = parse_disk(text, len(record.config.disks))
-        await self._ask(record, AttachDisk(spec.text(spec.target)), Done)
-        record.config.disks = [*record.config.disks, spec.text(spec.target)]
+        parse_disk(text)
+        async with record.plugging:
+            taken = {disk.devid for disk in await self.disks(record)}
+            spec = parse_disk(text, taken | {disk.devid for disk in record.config.disk_specs})
+            await self._ask(record, AttachDisk(spec.text(spec.target)), Done)
+            record.config.disks = [*record.config.disks, spec.text(spec.target)]
         return spec
 
     async def detach_disk(self, record: Record, vdev: str, *, force: bool) -> None:
@@ -248,7 +251,11 @@ class Manager:
                     hint="unmount it in the guest, or take it away with --force",
                 )
             await asyncio.sleep(POLL_SECONDS)
-        record.config.disks = [text for text in record.config.disks if parse_disk(text).devid != devid]
+        # What was named by its place in the list keeps its name without the other.
+        named = zip(record.config.disks, record.config.disk_specs, strict=True)
+        record.config.disks = [
+            text if is_named(text) else spec.text(spec.target) for text, spec in named if spec.devid != devid
+        ]
 
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""

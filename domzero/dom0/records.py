@@ -41,6 +41,8 @@ class Record:
     """The question how the worker is, if it has not been answered yet."""
     refreshed_mono: float = 0.0
     """When it was answered last."""
+    plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """A device is being given a name."""
     memory_target_mib: int = 0
     reboots: int = 0
     ending: bool = False

@@ -43,6 +43,31 @@ def test_disks_are_attached_listed_and_detached(api: httpx.Client, create: Creat
     assert api.post(path, json={"spec": str(other)}).status_code == 201  # its image was let go of
 
 
+def test_a_disk_without_a_name_has_the_next_free_one_and_keeps_it(
+    api: httpx.Client, create: Create, server: Server, tmp_path: Path
+) -> None:
+    images = [tmp_path / f"{n}.img" for n in range(5)]
+    for each in images:
+        each.write_bytes(bytes(4096))
+    domain = create("named", disks=[str(images[0]), f"{images[1]},raw,xvdc,w", str(images[2])])
+    path = f"/domains/{domain['uuid']}/disks"
+
+    def there() -> dict[str, int]:
+        return {disk["vdev"]: images.index(Path(disk["target"])) for disk in api.get(path).json()}
+
+    assert there() == {"xvda": 0, "xvdc": 1, "xvdb": 2}
+    assert api.delete(f"{path}/xvda").status_code == 204
+    assert there() == {"xvdc": 1, "xvdb": 2}
+    assert api.post(path, json={"spec": str(images[3])}).json()["vdev"] == "xvda"
+    assert server.cli("block-attach", str(domain["name"]), str(images[4])).returncode == 0
+    expected = {"xvda": 3, "xvdb": 2, "xvdc": 1, "xvdd": 4}
+    assert there() == expected
+    before = api.get(f"/domains/{domain['uuid']}").json()["domid"]
+    assert api.post(f"/domains/{domain['uuid']}/console", json={"data": "reboot\n"}).is_success
+    until(lambda: api.get(f"/domains/{domain['uuid']}").json()["domid"] not in (None, before))
+    until(lambda: api.get(path).is_success and there() == expected)
+
+
 def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
     api: httpx.Client, shell: str, server: Server, image: Path, create: Create
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import string
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, parse_disk, parse_disks
+from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, is_named, parse_disk, parse_disks
 from domzero.errors import ConfigError
 
 SOURCE = Path(__file__).parents[1] / "support" / "xldisk.c"
@@ -99,10 +100,11 @@ def test_specifications_mean_what_xen_makes_of_them(oracle: Path) -> None:
 
 
 def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
-    assert parse_disk("disk.qcow2", 2) == DiskSpec("disk.qcow2", DiskFormat.QCOW2, "xvdc", 51744, writable=True)
+    taken = {device_number("xvda"), device_number("xvdb"), device_number("xvdd")}
+    assert parse_disk("disk.qcow2", taken) == DiskSpec("disk.qcow2", DiskFormat.QCOW2, "xvdc", 51744, writable=True)
     assert parse_disk("disk.img,,,ro") == DiskSpec("disk.img", DiskFormat.RAW, "xvda", 51712, writable=False)
     with pytest.raises(ConfigError, match="no vdev"):
-        parse_disk("disk.img", 26)
+        parse_disk("disk.img", {device_number("xvd" + letter) for letter in string.ascii_lowercase})
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,22 @@ def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
 
 
 def test_two_disks_have_two_names() -> None:
-    found = list(parse_disks(["/a", "/b,raw,xvda,w", "/c,raw,xvda1,w"]))
+    found = list(parse_disks(["/a,raw,xvda,w", "/b,raw,xvda,w", "/c,raw,xvda1,w"]))
     assert [type(each) for each in found] == [DiskSpec, ConfigError, DiskSpec]
-    assert "taken by '/a'" in str(found[1])
+    assert "taken by '/a,raw,xvda,w'" in str(found[1])
+
+
+def test_disks_without_a_name_have_the_first_ones_that_no_other_asks_for() -> None:
+    found = list(parse_disks(["/a", "/b,raw,xvda,w", "/c", "/d,raw,xvdc,w"]))
+    assert [each.vdev for each in found if isinstance(each, DiskSpec)] == ["xvdb", "xvda", "xvdd", "xvdc"]
+
+
+def test_a_specification_may_leave_its_name_to_domain_0() -> None:
+    for text in ("/a", "/a,qcow2", "/a,raw,,ro", "/a,raw,:cdrom"):
+        spec = parse_disk(text)
+        assert not is_named(text) and not is_named(spec.text("/x", named=False))
+        assert parse_disk(spec.text(spec.target, named=False)) == spec
+        assert is_named(spec.text("/x"))
 
 
 def test_the_text_of_a_specification_is_the_specification() -> None:

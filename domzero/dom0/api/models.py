@@ -212,7 +212,7 @@ class DiskAttach(Model):
         str,
         Field(
             max_length=4096,
-            description="As xl-disk-configuration(5) has it.",
+            description="As xl-disk-configuration(5) has it; without a vdev it is the next free of xvda, xvdb, ...",
             examples=["/images/data.qcow2,qcow2,xvdb,rw"],
         ),
     ]
