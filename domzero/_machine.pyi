@@ -441,7 +441,9 @@ class Vcpu:
         """One entry of set_trap_table, already checked. flags as in struct trap_info (TI_GET_DPL, TI_GET_IF)."""
     def get_trap(self, vector: int) -> tuple[int, int, int]: ...
     def set_callback(self, kind: Callback, cs: int, address: int, mask_events: bool) -> None: ...
+    def get_callback(self, kind: Callback) -> tuple[int, int, bool]: ...
     def set_kernel_stack(self, ss: int, sp: int) -> None: ...
+    def get_kernel_stack(self) -> tuple[int, int]: ...
     def set_vcpu_info(self, maddr: int) -> None:
         """Where evtchn_upcall_pending / evtchn_upcall_mask of this vCPU are."""
     def set_base(self, kind: Base, mfn: int) -> None:
@@ -452,6 +454,10 @@ class Vcpu:
         """SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SEL. XenRefused: EINVAL."""
     def set_gdt(self, mfns: list[int], entries: int) -> None:
         """XenRefused: EINVAL. Preempted."""
+    def get_gdt(self) -> tuple[list[int], int]:
+        """Its frames, and how many entries may be used."""
+    def get_ldt(self) -> tuple[int, int]:
+        """Where it is, and its entries."""
     def set_ldt(self, va: int, entries: int) -> None:
         """XenRefused: EINVAL."""
     def set_cr0_ts(self, ts: bool) -> None: ...
@@ -473,6 +479,7 @@ class Vcpu:
     def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
         """(leaf, subleaf or None for any, eax, ebx, ecx, edx); leaves not listed read as zero. For `cpuid` with and
         without the forced-emulation prefix."""
+    def get_iopl(self) -> int: ...
     def set_iopl(self, iopl: int) -> None: ...
 
     # --- guest memory, in the guest kernel's address space. GuestFault where not mapped.
@@ -494,6 +501,8 @@ class Vcpu:
         """The iret hypercall, when it comes in a multicall: None, or why the domain crashes."""
     def load_fpu(self, image: bytes) -> None:
         """x87, MXCSR and vector registers from the 512 bytes of fxsave."""
+    def save_fpu(self) -> bytes:
+        """What `load_fpu` takes."""
     # Of these, Preempted too.
     def update_va_mapping(self, va: int, value: int, flags: int) -> None: ...
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None: ...

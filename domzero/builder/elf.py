@@ -9,10 +9,16 @@ from dataclasses import dataclass
 
 from domzero.errors import ImageError
 
+ELFCLASS64 = 2
+ELFDATA2LSB = 1
+EV_CURRENT = 1
+ET_CORE = 4
 EM_386 = 3
 EM_X86_64 = 62
 PT_LOAD = 1
 PT_NOTE = 4
+SHT_PROGBITS = 1
+SHT_STRTAB = 3
 SHT_NOTE = 7
 SHT_NOBITS = 8
 _PN_MAX = 1024

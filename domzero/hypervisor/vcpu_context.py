@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""struct vcpu_guest_context: the first registers of a vCPU, for VCPUOP_initialise."""
+"""struct vcpu_guest_context: the first registers of a vCPU, for VCPUOP_initialise, and all of them, for core dumps."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from domzero._machine import Base, Callback, XenRefused
-from domzero.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY, Vgcf, vcpu_guest_context, xen_cr3_to_pfn
+from domzero.abi.arch_x86 import (
+    FIRST_RESERVED_GDT_ENTRY,
+    Vgcf,
+    vcpu_guest_context,
+    xen_cr3_to_pfn,
+    xen_pfn_to_cr3,
+)
 from domzero.abi.errno import Errno
+from domzero.abi.layout import layout_for
 from domzero.abi.x86 import (
     X86_CR0_TS,
     X86_EFLAGS_AC,
@@ -170,3 +177,62 @@ def _load_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
     hw.set_callback(Callback.EVENT, 0, c.event_callback_eip, True)
     hw.set_callback(Callback.FAILSAFE, 0, c.failsafe_callback_eip, failsafe_masks)
     hw.set_callback(Callback.SYSCALL, 0, c.syscall_callback_eip, masks)
+
+
+def save(vcpu: "Vcpu") -> vcpu_guest_context:
+    """The context of a vCPU that stands still, as `load` takes it: XEN_DOMCTL_getvcpucontext, for core dumps.
+
+    :returns: in the guest's own layout.
+    """
+    hw, is_32bit = vcpu.hw, vcpu.domain.is_32bit
+    c: vcpu_guest_context = layout_for(vcpu_guest_context, is_32bit)()
+    c.fpu_ctxt = hw.save_fpu()
+    c.flags = (
+        Vgcf.VGCF_i387_valid
+        | (Vgcf.VGCF_in_kernel if hw.guest_kernel else 0)
+        | (0 if vcpu.is_down else Vgcf.VGCF_online)
+        | (Vgcf.VGCF_failsafe_disables_events if hw.get_callback(Callback.FAILSAFE)[2] else 0)
+    )
+    regs = c.user_regs
+    for name in _REGISTERS_32 if is_32bit else _REGISTERS_64:
+        setattr(regs, name.replace("r", "e", 1) if is_32bit else name, hw.get_reg(name))
+    setattr(regs, "eflags" if is_32bit else "rflags", hw.get_reg("rflags") | hw.get_iopl() << 12)
+    regs.saved_upcall_mask = vcpu.info.upcall_mask
+    for name in ("cs", "ss", *_SEGMENTS):
+        setattr(regs, name, hw.get_reg(name))
+    for vector, trap in enumerate(c.trap_ctxt):
+        trap.vector = vector
+        trap.cs, trap.address, trap.flags = hw.get_trap(vector)
+    _save_tables(vcpu, c)
+    _save_callbacks(vcpu, c)
+    c.vm_assist = vcpu.domain.vm_assist
+    return c
+
+
+def _save_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
+    hw, is_32bit = vcpu.hw, vcpu.domain.is_32bit
+    frames, c.gdt_ents = hw.get_gdt()
+    c.gdt_frames[: len(frames)] = frames
+    c.ldt_base, c.ldt_ents = hw.get_ldt()
+    c.kernel_ss, c.kernel_sp = hw.get_kernel_stack()
+    c.ctrlreg[0] = cpuid.CR0_VALUE | (X86_CR0_TS if hw.get_cr0_ts() else 0)
+    c.ctrlreg[2] = hw.get_reg("cr2")
+    c.ctrlreg[3] = xen_pfn_to_cr3(hw.get_base(Base.KERNEL), is_32bit=is_32bit)
+    c.ctrlreg[4] = hw.get_cr4()
+    if not is_32bit and (user := hw.get_base(Base.USER)):
+        c.ctrlreg[1] = xen_pfn_to_cr3(user)
+    for index in (0, 1, 2, 3, 6, 7):
+        c.debugreg[index] = hw.get_debug_reg(index) or 0
+
+
+def _save_callbacks(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
+    hw = vcpu.hw
+    event, failsafe = hw.get_callback(Callback.EVENT), hw.get_callback(Callback.FAILSAFE)
+    c.event_callback_eip, c.failsafe_callback_eip = event[1], failsafe[1]
+    if vcpu.domain.is_32bit:
+        c.event_callback_cs, c.failsafe_callback_cs = event[0], failsafe[0]
+        return
+    _, c.syscall_callback_eip, masks = hw.get_callback(Callback.SYSCALL)
+    c.flags |= Vgcf.VGCF_syscall_disables_events if masks else 0
+    c.fs_base, c.gs_base_kernel = hw.get_reg("fs_base"), hw.get_reg("gs_base_kernel")
+    c.gs_base_user = hw.get_reg("gs_base_user")

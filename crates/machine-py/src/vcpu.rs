@@ -257,6 +257,28 @@ impl Vcpu {
         Ok(())
     }
 
+    fn get_callback(&self, kind: enums::Callback) -> PyResult<(u16, u64, bool)> {
+        let c = self.lock()?.callback(kind.into());
+        Ok((c.cs, c.address, c.mask_events))
+    }
+
+    fn get_kernel_stack(&self) -> PyResult<(u16, u64)> {
+        Ok(self.lock()?.kernel_stack())
+    }
+
+    fn get_gdt(&self) -> PyResult<(Vec<u64>, u32)> {
+        let (frames, entries) = self.lock()?.gdt();
+        Ok((frames.into_iter().map(|mfn| mfn.0).collect(), entries))
+    }
+
+    fn get_ldt(&self) -> PyResult<(u64, u32)> {
+        Ok(self.lock()?.ldt())
+    }
+
+    fn save_fpu(&self) -> PyResult<[u8; 512]> {
+        Ok(self.lock()?.save_fpu())
+    }
+
     fn set_kernel_stack(&self, ss: u16, sp: u64) -> PyResult<()> {
         self.lock()?.set_kernel_stack(ss, sp);
         Ok(())
@@ -338,6 +360,10 @@ impl Vcpu {
         };
         self.lock()?.cpu.set_cpuid(leaves.into_iter().map(row).collect());
         Ok(())
+    }
+
+    fn get_iopl(&self) -> PyResult<u8> {
+        Ok(self.lock()?.iopl())
     }
 
     fn set_iopl(&self, iopl: u8) -> PyResult<()> {

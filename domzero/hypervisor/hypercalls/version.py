@@ -40,6 +40,14 @@ PV_FEATURES = (
 xen_version = operation(Hypercall.HYPERVISOR_xen_version, "ip", XenVer)
 
 
+def compiled() -> xen_compile_info:
+    """Who compiled the hypervisor."""
+    info = xen_compile_info()
+    info.compiler = f"domzero {__version__}".encode()[:63]
+    info.compile_by = b"domzero"
+    return info
+
+
 def _string(vcpu: "Vcpu", va: int, text: bytes, length: int) -> None:
     guest_memory.write(vcpu, va, text[: length - 1].ljust(length, b"\0"))
 
@@ -59,10 +67,7 @@ def extraversion(vcpu: "Vcpu", arg: int) -> None:
 @xen_version.sub(XenVer.XENVER_compile_info)
 def compile_info(vcpu: "Vcpu", arg: int) -> None:
     """Who compiled the hypervisor."""
-    info = xen_compile_info()
-    info.compiler = f"domzero {__version__}".encode()[:63]
-    info.compile_by = b"domzero"
-    guest_memory.write(vcpu, arg, bytes(info))
+    guest_memory.write(vcpu, arg, bytes(compiled()))
 
 
 @xen_version.sub(XenVer.XENVER_capabilities)

@@ -250,6 +250,11 @@ impl Vcpu {
         self.kernel_sp = sp;
     }
 
+    /// Where the kernel's stack is: selector and pointer.
+    pub fn kernel_stack(&self) -> (u16, u64) {
+        (self.kernel_ss, self.kernel_sp)
+    }
+
     /// `maddr` must lie in memory with room for a `struct vcpu_info` (64 bytes) in its frame.
     pub fn set_vcpu_info(&mut self, maddr: u64) {
         self.vcpu_info = Some(maddr);
@@ -287,6 +292,11 @@ impl Vcpu {
             seg::SS => {}
             _ => self.segments_are_new = true,
         }
+    }
+
+    /// The virtual IOPL.
+    pub fn iopl(&self) -> u8 {
+        self.iopl
     }
 
     pub fn set_iopl(&mut self, iopl: u8) {

@@ -171,6 +171,11 @@ impl Vcpu {
         }
     }
 
+    /// The fxsave image that `load_fpu` takes.
+    pub fn save_fpu(&self) -> [u8; 512] {
+        crate::cpu::exec::x87::save_image(&self.cpu, !self.cpu.domain.is_32bit)
+    }
+
     /// HYPERVISOR_update_descriptor. `Preempted`: to be made again.
     pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> MmResult {
         mmu_ops::update_descriptor(self, maddr, descriptor)
@@ -234,6 +239,20 @@ impl Vcpu {
             self.cpu.seg.tables.gdt = table;
         }
         done
+    }
+
+    /// The frames of the GDT and how many entries of it may be used, as `set_gdt` has them.
+    pub fn gdt(&self) -> (Vec<Mfn>, u32) {
+        let table = &self.cpu.seg.tables.gdt;
+        (
+            table.frames.iter().map_while(|frame| *frame).collect(),
+            table.entries,
+        )
+    }
+
+    /// The address of the LDT and its entries, as `set_ldt` has them.
+    pub fn ldt(&self) -> (u64, u32) {
+        (self.ldt_base, self.cpu.seg.tables.ldt.entries)
     }
 }
 

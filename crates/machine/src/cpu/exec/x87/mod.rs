@@ -13,7 +13,7 @@ mod store;
 mod transcendental;
 mod wide;
 
-pub use state::load_image;
+pub use state::{load_image, save_image};
 
 use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
 use crate::cpu::fault::{Exec, Trap};

@@ -114,6 +114,13 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
     Ok(())
 }
 
+/// An fxsave area, with zeros in what fxsave leaves as it is.
+pub fn save_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_AREA] {
+    let mut area = [0; FXSAVE_AREA];
+    put(&mut area, 0, fxsave_image(cpu, wide));
+    area
+}
+
 /// Loads the first part of an fxsave area.
 pub fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) -> Exec {
     fxrstor_image(cpu, &take(area, 0), wide)
