@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vcpu-list`, `vcpu-set`, `vcpu-pin`: the vCPUs of a domain that runs, as xl has them."""
+"""`vcpu-list`, `vcpu-set`, `vcpu-pin`, `sched-credit2`: the vCPUs of a domain that runs, as xl has them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from domzero.cli.api_client import Dom0, add_connection_options, domain_path
 from domzero.cli.status import ExitStatus
-from domzero.cli.text import vcpu_table
+from domzero.cli.text import cap_table, vcpu_table
 from domzero.errors import ConfigError
 
 Json = dict[str, Any]
@@ -44,6 +44,34 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("cpus", metavar="CPUS", help="of the host: 0-3,^1 or all")
     add_connection_options(parser)
     parser.set_defaults(handler=pin)
+
+    parser = subparsers.add_parser(
+        "sched-credit2",
+        help="bound the processor time of a domain",
+        description="Shows or sets how much of the host's processors domains may use. All have the same weight.",
+    )
+    parser.add_argument("-d", "--domain", metavar="DOMAIN", help="name, domid or uuid; all if none is given")
+    parser.add_argument(
+        "-c", "--cap", metavar="CAP", type=int, help="percent of one processor for all its vCPUs; 0: no bound"
+    )
+    add_connection_options(parser)
+    parser.set_defaults(handler=schedule)
+
+
+def schedule(args: argparse.Namespace) -> int:
+    """`sched-credit2`."""
+    if args.cap is not None and args.domain is None:
+        raise ConfigError("which domain? Give one with -d", key="--cap")
+    with Dom0.from_args(args) as dom0:
+        if args.cap is not None:
+            domains = [dom0.patch(args.domain, cap=args.cap)]
+        else:
+            domains = [dom0.domain(args.domain)] if args.domain is not None else dom0.get("/domains")
+    if args.json:
+        print(json.dumps([{key: domain[key] for key in ("name", "domid", "cap")} for domain in domains], indent=2))
+    elif args.cap is None:
+        print(cap_table(domains))
+    return ExitStatus.OK
 
 
 def list_vcpus(args: argparse.Namespace) -> int:

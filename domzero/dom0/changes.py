@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be changed of a domain that runs, by Domain 0 alone: all that is asked for, or nothing."""
+"""What may be changed of a domain that runs: all that is asked for, or nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domzero.dom0.config import MEMORY_MIN_MIB
+from domzero.dom0.config import CAP_MAX, MEMORY_MIN_MIB
 from domzero.dom0.names import check_name
 from domzero.dom0.records import Record
 from domzero.dom0.xenstore import Store
@@ -18,22 +18,29 @@ class Changes:
     """What is to be changed; None leaves it as it is.
 
     :param memory_target_mib: what the guest's balloon driver is asked for, in MiB.
+    :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
     :param vcpus: how many of its vCPUs the guest is asked to use.
     """
 
     name: str | None = None
     memory_target_mib: int | None = None
     vcpus: int | None = None
+    cap: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> Changes:
         """What would make it again as it is now."""
-        return cls(name=record.name, memory_target_mib=record.memory_target_mib, vcpus=record.config.vcpus)
+        return cls(
+            name=record.name,
+            memory_target_mib=record.memory_target_mib,
+            vcpus=record.config.vcpus,
+            cap=record.config.cap,
+        )
 
     @property
     def needs_guest(self) -> bool:
         """Whether the guest is asked for something: it must run."""
-        return self.memory_target_mib is not None or self.vcpus is not None
+        return not (self.memory_target_mib is None and self.vcpus is None and self.cap is None)
 
     def check(self, record: Record) -> None:
         """Raises ConfigError for what this domain cannot have. Whether the name is free is not looked at."""
@@ -50,8 +57,11 @@ class Changes:
             hint = f"a domain has as many as it was made with (maxvcpus, max_vcpus): {most}"
             raise ConfigError(f"{self.vcpus} is not possible: 1 to {most}", key="vcpus", hint=hint)
 
+        if self.cap is not None and not 0 <= self.cap <= CAP_MAX:
+            raise ConfigError(f"{self.cap} is not possible: 0 to {CAP_MAX} percent of a processor", key="cap")
+
     def apply(self, record: Record, store: Store) -> None:
-        """Makes them, checked already."""
+        """Makes them, checked already, but for what its worker has to do."""
         if self.name is not None:
             record.config.name = self.name
             if not record.ending:
@@ -61,6 +71,8 @@ class Changes:
         if self.memory_target_mib is not None:
             record.memory_target_mib = self.memory_target_mib
             store.write(f"{home(record.domid or 0)}/memory/target", self.memory_target_mib << 10)
+        if self.cap is not None:
+            record.config.cap = self.cap
         if self.vcpus is not None:
             record.config.vcpus, most = self.vcpus, record.config.vcpus_max
             record.config.max_vcpus = most

@@ -18,6 +18,7 @@ from domzero.errors import ConfigError, ConfigErrors
 MEMORY_MIN_MIB = 4
 MEMORY_MAX_MIB = 512 * 1024
 VCPUS_MAX = 32
+CAP_MAX = 100 * VCPUS_MAX
 EVENT_CHANNELS_MAX = (1 << 17) - 1
 """EVTCHN_FIFO_NR_CHANNELS - 1: the highest port that a guest can use."""
 EVENT_CHANNELS_MIN = 2
@@ -44,6 +45,7 @@ class DomainConfig:
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
     :param vcpus: that it starts with, of `max_vcpus` that it may have (xl.cfg's maxvcpus); as many if None.
+    :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
     :param cpus: for each vCPU the processors of the host that it may run on, as xl.cfg(5) has them; all if missing.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
@@ -74,6 +76,7 @@ class DomainConfig:
     seed: int | None = None
     paused: bool = False
     engine: str = "auto"
+    cap: int = 0
     cpus: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
     vifs: list[str] = field(default_factory=list)
@@ -135,6 +138,8 @@ class DomainConfig:
                 f"{self.vcpus_max} is not possible: from the {self.vcpus} that the domain starts with to {VCPUS_MAX}",
                 key="maxvcpus",
             )
+        if not 0 <= self.cap <= CAP_MAX:
+            yield ConfigError(f"{self.cap} is not possible: 0 to {CAP_MAX} percent of a processor", key="cap")
         for text in dict.fromkeys(self.cpus):
             try:
                 parse_cpus(text)

@@ -92,12 +92,8 @@ class Instance:
         :param image: its kernel; read from `config.kernel` when not given.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
-        if config.vifs and isinstance(clock, VirtualClock):
-            raise ConfigError(
-                "a run with virtual time is the same again, and what comes from a network is not",
-                key="vif",
-                hint="remove the network interfaces, or use the host's time",
-            )
+        if isinstance(clock, VirtualClock):
+            _check_repeatable(config)
         with _refusals(config):
             image, ramdisk = _load(config, image)
             with ExitStack() as undo:
@@ -147,6 +143,7 @@ class Instance:
                 grant_version=config.max_grant_version,
             ),
         )
+        built.domain.set_cap(config.cap)
         for vcpu, text in zip(built.domain.vcpus, config.cpus, strict=False):
             vcpu.pin(parse_cpus(text))
         write_nodes(store, config, domid, built.store, built.console)
@@ -287,6 +284,15 @@ class Instance:
 
 def _pages(mib: int) -> int:
     return mib << (20 - PAGE_SHIFT)
+
+
+def _check_repeatable(config: DomainConfig) -> None:
+    """A run with virtual time is the same again: ConfigError for what cannot be."""
+    hint = "leave it out, or use the host's time"
+    if config.vifs:
+        raise ConfigError("what comes from a network is not the same with each run", key="vif", hint=hint)
+    if config.cap:
+        raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
 
 
 def _load(config: DomainConfig, image: KernelImage | None) -> tuple[KernelImage, bytes]:

@@ -35,6 +35,7 @@ from domzero.dom0.messages import (
     PinVcpu,
     Request,
     SendNmi,
+    SetCap,
     Stats,
     Unpause,
     Vcpus,
@@ -287,6 +288,8 @@ class Manager:
     async def change(self, record: Record, changes: Changes) -> None:
         """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
         self.check_changes(record, changes)
+        if changes.cap is not None:
+            await self._ask(record, SetCap(changes.cap), Done)
         changes.apply(record, self.store)
         await self._notify()
 

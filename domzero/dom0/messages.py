@@ -102,6 +102,13 @@ class PinVcpu:
 
 
 @dataclass(slots=True, frozen=True)
+class SetCap:
+    """Bound the processor time of the vCPUs, in percent of one processor; 0 for no bound. Answer: Done."""
+
+    percent: int
+
+
+@dataclass(slots=True, frozen=True)
 class SendNmi:
     """Interrupt a vCPU as nothing can mask. Answer: Done."""
 
@@ -298,6 +305,7 @@ Request: TypeAlias = (
     | ListVcpus
     | PinVcpu
     | SendNmi
+    | SetCap
     | Stop
 )
 Answer: TypeAlias = Done | Stats | Audited | Disks | Vcpus | Refused

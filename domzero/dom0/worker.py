@@ -46,6 +46,7 @@ from domzero.dom0.messages import (
     PinVcpu,
     Refused,
     SendNmi,
+    SetCap,
     Start,
     Stats,
     Stop,
@@ -134,6 +135,8 @@ class Worker:
             return Vcpus(tuple(vcpus.stats(instance.domain)))
         elif isinstance(message, PinVcpu):
             vcpus.pin(instance.domain, message.vcpu, message.processors)
+        elif isinstance(message, SetCap):
+            instance.domain.set_cap(message.percent)
         elif isinstance(message, SendNmi):
             vcpus.send_nmi(instance.domain, message.vcpu)
         elif isinstance(message, ListDisks):

@@ -44,7 +44,6 @@ _HARMLESS = _words(
 # Keys that ask for something; only these values of theirs are what a domain has anyway.
 _ONLY: dict[str, tuple[Value | int, ...]] = {
     "cpus_soft": ("all", "", []),
-    "cap": (0,),
     "tsc_mode": ("default", 0, ""),
     "cpuid": ("", []),
     "bootloader_args": ("", []),
@@ -73,7 +72,7 @@ _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", 
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
-    name type builder uuid vcpus maxvcpus cpus memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
+    name type builder uuid vcpus maxvcpus cpus cap memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
     on_poweroff on_reboot on_crash on_watchdog engine seed
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
@@ -170,6 +169,7 @@ class _Reader:
         )
         if "maxvcpus" in self.settings:
             config.max_vcpus = self._number("maxvcpus", config.vcpus)
+        config.cap = self._number("cap", 0)
         config.cpus = self._cpus(config.vcpus_max)
         if "maxmem" in self.settings:
             config.maxmem_mib = self._number("maxmem", config.memory_mib)

@@ -16,6 +16,11 @@ class HostClock:
         return time.time_ns()
 
 
+def thread_ns() -> int:
+    """Processor time of the calling thread, in nanoseconds."""
+    return time.thread_time_ns()
+
+
 class VirtualClock:
     """Guest time is driven by instructions and by idling: the same run each time.
 

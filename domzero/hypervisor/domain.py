@@ -15,6 +15,7 @@ from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import timekeeping
 from domzero.hypervisor.back_ends import BackEnds
+from domzero.hypervisor.cap import Cap
 from domzero.hypervisor.domids import Domids
 from domzero.hypervisor.evtchn import EventChannels
 from domzero.hypervisor.grant import GrantTable
@@ -76,6 +77,7 @@ class Domain:
     back_ends: BackEnds = field(init=False)
     grants: GrantTable = field(init=False)
     watchdogs: Watchdogs = field(init=False)
+    cap: Cap = field(init=False)
     timed: list[Timed] = field(default_factory=list)
     """What vCPU 0's thread looks after besides its own timers."""
     run_vcpu: VcpuLoop
@@ -167,6 +169,7 @@ class Domain:
             failed=domain.our_bug,
         )
         domain.grants = GrantTable(domain)
+        domain.cap = Cap(host.now_ns)
         domain.watchdogs = Watchdogs(
             host.now_ns, changed=lambda: domain.vcpus[0].timers.changed(), expired=domain._watchdog_expired
         )
@@ -254,6 +257,13 @@ class Domain:
         me = threading.current_thread()
         while any(v.in_guest and v.thread is not me for v in self.vcpus):
             self.host.quiet.wait(0.1)
+
+    def set_cap(self, percent: int) -> None:
+        """Bounds the processor time of the vCPUs together, in percent of one processor; 0 for no bound."""
+        with self.host.lock:
+            self.cap.set(percent)
+            for vcpu in self.vcpus:
+                vcpu.interrupt()
 
     def set_trace(self, trace: Callable[[Vcpu, str, tuple[int, ...], int], None] | None) -> None:
         """Calls `trace` after every hypercall, those the machine would answer itself included; None ends it."""

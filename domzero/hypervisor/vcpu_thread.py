@@ -6,7 +6,7 @@ from math import inf
 from domzero import _machine
 from domzero.abi.vcpu import RunState
 from domzero.hypervisor import crash, hypercalls, timekeeping
-from domzero.hypervisor.clock import VirtualClock
+from domzero.hypervisor.clock import VirtualClock, thread_ns
 from domzero.hypervisor.emulate import privileged
 from domzero.hypervisor.errors import DomainCrash
 from domzero.hypervisor.vcpu import Vcpu
@@ -42,6 +42,11 @@ def step(vcpu: Vcpu) -> None:
     if not vcpu.may_run:
         _sleep(vcpu)
         return
+    cap = vcpu.domain.cap
+    slice_ns = cap.slice_ns() if cap.percent else 0
+    if cap.percent and not slice_ns:
+        _wait_for_cap(vcpu)
+        return
     if vcpu.runstates.state is not RunState.RUNSTATE_running:
         now_ns = vcpu.domain.host.now_ns()
         vcpu.enter_runstate(RunState.RUNSTATE_running, now_ns)
@@ -50,7 +55,14 @@ def step(vcpu: Vcpu) -> None:
         vcpu.nmi_pending = False
         vcpu.hw.send_nmi()
     vcpu.has_injected = False
-    _run_once(vcpu)
+    if not slice_ns:
+        _run_once(vcpu)
+        return
+    began_ns = thread_ns()
+    try:
+        _run_once(vcpu, vcpu.domain.host.now_ns() + slice_ns)
+    finally:
+        cap.charge(thread_ns() - began_ns)
 
 
 def _refresh_time(vcpu: Vcpu, now_ns: int) -> None:
@@ -58,13 +70,15 @@ def _refresh_time(vcpu: Vcpu, now_ns: int) -> None:
         vcpu.update_time(now_ns)
 
 
-def _run_once(vcpu: Vcpu) -> None:
+def _run_once(vcpu: Vcpu, until_ns: int | None = None) -> None:
     lock = vcpu.domain.host.lock
     # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what
     # it has overwritten of the last one (an odd version, for which it waits) does not stay.
     deadline_ns = vcpu.time.stamp_ns + timekeeping.REFRESH_NS
     if vcpu.timers.next_ns is not None:
         deadline_ns = min(deadline_ns, vcpu.timers.next_ns)
+    if until_ns is not None:
+        deadline_ns = min(deadline_ns, until_ns)
     budget = BUDGET if vcpu.step_end is None else vcpu.step_end - vcpu.hw.instructions
     vcpu.in_guest = True
     lock.release()
@@ -102,6 +116,15 @@ def handle_exit(vcpu: Vcpu, exit_: "_machine.Exit") -> None:
                 vcpu.domain.on_trap(vcpu, exit_)
         case _machine.ExitBudget() | _machine.ExitInterrupted():
             pass
+
+
+def _wait_for_cap(vcpu: Vcpu) -> None:
+    """The domain has used what its cap allows: its vCPUs wait, runnable as they are, for the next period."""
+    host = vcpu.domain.host
+    now_ns = host.now_ns()
+    if vcpu.runstates.state is not RunState.RUNSTATE_runnable:
+        vcpu.enter_runstate(RunState.RUNSTATE_runnable, now_ns)
+    vcpu.wake.wait(max(vcpu.domain.cap.next_period_ns - now_ns, 0) / 1e9)
 
 
 def _sleep(vcpu: Vcpu) -> None:

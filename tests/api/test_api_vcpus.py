@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 
 import httpx
 from dom0_server import Server
+from waiting import until
 
 Json = dict[str, object]
 Create = Callable[..., Json]
@@ -92,3 +94,28 @@ def test_sysrq_and_nmi_reach_the_domain_or_say_why_not(server: Server, api: http
     assert server.cli("trigger", "pressed", "power").returncode == 0
     after = api.get(f"/domains/{domain['uuid']}/wait").json()
     assert after["exit"]["reason"] == "poweroff"
+
+
+def test_a_cap_bounds_what_a_busy_domain_uses(server: Server, api: httpx.Client, create: Create) -> None:
+    domain = create("busy", cap=20)
+    path = f"/domains/{domain['uuid']}"
+    assert domain["cap"] == 20
+    assert api.post(f"{path}/console", json={"data": "spin\n"}).status_code == 204
+
+    def used() -> float:
+        seconds: float = api.get(f"{path}/vcpus").json()[0]["cpu_time_seconds"]
+        return seconds
+
+    until(lambda: used() > 0.2)
+    began, before = time.monotonic(), used()
+    until(lambda: used() >= before + 0.5)
+    # More than this the cap never gives, however fast the host is: a load makes it less.
+    after = used()
+    assert after - before <= 0.2 * (time.monotonic() - began) + 0.1
+    assert server.cli("sched-credit2", "-d", "busy", "-c", "0").returncode == 0
+    assert api.get(path).json()["cap"] == 0
+    lines = server.cli("sched-credit2", "-d", "busy").stdout.splitlines()
+    assert lines[0] == "Name                                ID Weight  Cap"
+    assert lines[1].split() == ["busy", str(domain["domid"]), "256", "0"]
+    for words in (("-c", "10"), ("-d", "busy", "-c", "-1"), ("-d", "busy", "-c", "3201")):
+        assert server.cli("sched-credit2", *words).returncode == 2

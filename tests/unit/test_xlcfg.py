@@ -74,7 +74,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("bootloader='pygrub'", "bootloader", "there is a kernel, too"),
         ("pci=['01:00.0']", "pci", "not supported yet"),
         ("cpus='4000'", "cpus", "there is no 4000"),
-        ("cap=50", "cap", "not supported yet"),
+        ("cap=9999", "cap", "9999 is not possible"),
         ("memory=128; maxmem=64", "maxmem", "64 MiB is not possible"),
         ("max_grant_frames=0", "max_grant_frames", "0 is not possible"),
         ("max_event_channels='-1'", "max_event_channels", "-1 is not possible"),

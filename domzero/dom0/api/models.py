@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from domzero.dom0.config import (
+    CAP_MAX,
     EVENT_CHANNELS_MAX,
     EVENT_CHANNELS_MIN,
     GRANT_FRAMES_MAX,
@@ -87,6 +88,9 @@ class DomainCreate(Model):
     ] = None
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    cap: Annotated[
+        int, Field(strict=True, ge=0, le=CAP_MAX, description="Percent of one processor for all vCPUs; 0: no bound.")
+    ] = 0
     cpus: Annotated[
         list[Annotated[str, Field(max_length=TEXT_MAX)]],
         Field(max_length=VCPUS_MAX, description="For each vCPU, processors of the host that it may run on, as xl's."),
@@ -125,6 +129,10 @@ class DomainPatch(Model):
         int | None,
         Field(strict=True, ge=1, le=VCPUS_MAX, description="Asked of the guest, which takes vCPUs in and out."),
     ] = None
+    cap: Annotated[
+        int | None,
+        Field(strict=True, ge=0, le=CAP_MAX, description="Percent of one processor for all vCPUs; 0: no bound."),
+    ] = None
     state: Annotated[
         DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")
     ] = None
@@ -156,6 +164,7 @@ class DomainInfo(Model):
     memory_target_mib: int
     vcpus: Annotated[int, Field(description="That it should use.")]
     max_vcpus: Annotated[int, Field(description="That it has: the others are offline.")]
+    cap: Annotated[int, Field(description="Percent of one processor for all vCPUs; 0: no bound.")]
     cpu_time_seconds: float
     kernel: str
     ramdisk: str | None
@@ -187,6 +196,7 @@ class DomainInfo(Model):
             memory_target_mib=record.memory_target_mib,
             vcpus=config.vcpus,
             max_vcpus=config.vcpus_max,
+            cap=config.cap,
             cpu_time_seconds=round(record.cpu_ns / 1e9, 3),
             kernel=config.kernel,
             ramdisk=config.ramdisk,
