@@ -2,7 +2,7 @@
 //! The back end's side of a ring of requests and responses (`io/ring.h`), in one or more granted pages.
 
 use domzero_machine::abi::ring::{HEAD, REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
-use domzero_machine::grants::{GrantClient, GrantMapping};
+use domzero_machine::{GrantClient, GrantMapping};
 use std::sync::atomic::{fence, Ordering};
 
 const PAGE: usize = 4096;

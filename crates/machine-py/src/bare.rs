@@ -5,9 +5,7 @@ use crate::enums::Step;
 use crate::host::{GuestFault, Machine, MachineError};
 use crate::vcpu::{GPRS, SEGMENTS};
 use domzero_machine::bare::{Bare as Inner, Table};
-use domzero_machine::cpu::CpuidRow;
-use domzero_machine::mmu::walk;
-use domzero_machine::Mfn;
+use domzero_machine::{walk_tables, CpuidRow, Mfn};
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -208,7 +206,7 @@ impl Bare {
         let Some(base) = v.cpu.base() else {
             return Vec::new();
         };
-        walk::inspect(&v.domain().machine.mem, base, va, false)
+        walk_tables(&v.domain().machine.mem, base, va, false)
             .into_iter()
             .map(|(level, table, index, entry)| (level, table.0, index, entry))
             .collect()

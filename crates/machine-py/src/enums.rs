@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Words of the contract as Python enumerations.
 
-use domzero_machine::bare;
-use domzero_machine::frames::{BaseKind, Ty};
-use domzero_machine::pv::CallbackKind;
+use domzero_machine::{bare, BaseKind, CallbackKind, Ty};
 use pyo3::prelude::*;
 
 #[pyclass(

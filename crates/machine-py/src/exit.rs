@@ -2,9 +2,7 @@
 //! `Exit` as Python classes, one per exit. Each can be made from Python too: for tests of who handles them.
 
 use crate::vcpu::GPRS;
-use domzero_machine::cpu::fault::PrivInsn;
-use domzero_machine::pv::SeenTrap;
-use domzero_machine::Exit;
+use domzero_machine::{Exit, PrivInsn, SeenTrap};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::PyClass;

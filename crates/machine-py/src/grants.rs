@@ -2,8 +2,7 @@
 //! `GrantTable`.
 
 use crate::host::{refused, work};
-use domzero_machine::grants::{DomainGrants, GrantResult};
-use domzero_machine::Mfn;
+use domzero_machine::{DomainGrants, GrantResult, Mfn};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 

@@ -6,13 +6,9 @@ use crate::grants::GrantTable;
 use crate::vcpu::Vcpu;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
-use domzero_machine::bug::{caught, Bug};
-use domzero_machine::clock::Clock;
-use domzero_machine::frames::MmError;
-use domzero_machine::grants::{DomainGrants, GrantLimits, Grants};
-use domzero_machine::random::RandomSource;
-use domzero_machine::shared::Caller;
-use domzero_machine::Mfn;
+use domzero_machine::{
+    caught, Bug, Caller, Clock, DomainGrants, GrantLimits, Grants, Mfn, MmError, RandomSource,
+};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -96,7 +92,7 @@ fn request<R>(f: impl FnOnce() -> Result<R, Errno>) -> PyResult<R> {
 
 #[pyfunction]
 pub fn give_back_free(py: Python<'_>) {
-    py.detach(dm::mem::give_back_free);
+    py.detach(dm::give_back_free);
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
@@ -214,7 +210,7 @@ impl Machine {
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
-pub struct FrameInfo(dm::frames::FrameInfo);
+pub struct FrameInfo(dm::FrameInfo);
 
 #[pymethods]
 impl FrameInfo {

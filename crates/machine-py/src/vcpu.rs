@@ -6,16 +6,10 @@ use crate::exit::to_python;
 use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
-use domzero_machine::bug::caught;
-use domzero_machine::cpu::fault::Fault;
-use domzero_machine::cpu::CpuidRow;
-use domzero_machine::frames::MmResult;
-use domzero_machine::grants::DomainGrants;
-use domzero_machine::mmu::walk;
-use domzero_machine::pv::mmu_ops::Outcome;
-use domzero_machine::pv::{self, Callback, TrapGate};
-use domzero_machine::shared::VcpuShared;
-use domzero_machine::Mfn;
+use domzero_machine::{
+    caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainGrants, Fault, Mfn, MmResult, TrapGate,
+    VcpuShared,
+};
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -23,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Vcpu {
-    inner: Mutex<pv::Vcpu>,
+    inner: Mutex<dm::Vcpu>,
     shared: Arc<VcpuShared>,
     id: u32,
 }
@@ -46,7 +40,7 @@ fn address_mask(name: &str) -> Option<usize> {
 
 impl Vcpu {
     pub fn new(domain: &Arc<dm::Domain>, grants: Option<&DomainGrants>, id: u32) -> Vcpu {
-        let mut inner = pv::Vcpu::new(domain, id);
+        let mut inner = dm::Vcpu::new(domain, id);
         if let Some(grants) = grants {
             inner.set_grants(grants.clone());
         }
@@ -58,7 +52,7 @@ impl Vcpu {
         }
     }
 
-    fn lock(&self) -> PyResult<MutexGuard<'_, pv::Vcpu>> {
+    fn lock(&self) -> PyResult<MutexGuard<'_, dm::Vcpu>> {
         match self.inner.try_lock() {
             Ok(guard) => Ok(guard),
             Err(TryLockError::Poisoned(e)) => Ok(e.into_inner()),
@@ -68,7 +62,7 @@ impl Vcpu {
 
     /// Does what a guest asked for. A panic in it is a bug of ours: `MachineBug`, and the vCPU, whose state may be half
     /// changed, does nothing more. Its registers can still be read.
-    fn work<R>(&self, f: impl FnOnce(&mut pv::Vcpu) -> R) -> PyResult<R> {
+    fn work<R>(&self, f: impl FnOnce(&mut dm::Vcpu) -> R) -> PyResult<R> {
         if self.inner.is_poisoned() {
             return Err(MachineBug::new_err("this vCPU has met a bug before"));
         }
@@ -82,16 +76,16 @@ impl Vcpu {
     }
 
     /// The same for what may be refused: `XenRefused`.
-    fn request<R>(&self, f: impl FnOnce(&mut pv::Vcpu) -> Result<R, Errno>) -> PyResult<R> {
+    fn request<R>(&self, f: impl FnOnce(&mut dm::Vcpu) -> Result<R, Errno>) -> PyResult<R> {
         self.work(f)?.map_err(refused)
     }
 
     /// The same for what may take more than one round: `Preempted` then. Without the interpreter's lock.
-    fn part(&self, py: Python<'_>, f: impl FnOnce(&mut pv::Vcpu) -> MmResult + Send) -> PyResult<()> {
+    fn part(&self, py: Python<'_>, f: impl FnOnce(&mut dm::Vcpu) -> MmResult + Send) -> PyResult<()> {
         self.work(|v| py.detach(|| f(v)))?.map_err(not_done)
     }
 
-    fn read_register(v: &pv::Vcpu, name: &str) -> Option<u64> {
+    fn read_register(v: &dm::Vcpu, name: &str) -> Option<u64> {
         if let Some(i) = GPRS.iter().position(|&g| g == name) {
             return Some(v.cpu.regs[i]);
         }
@@ -126,11 +120,11 @@ impl Vcpu {
     }
 
     fn kick(&self) {
-        pv::Vcpu::kick(&self.shared);
+        dm::Vcpu::kick(&self.shared);
     }
 
     fn notify(&self) {
-        pv::Vcpu::notify(&self.shared);
+        dm::Vcpu::notify(&self.shared);
     }
 
     fn hypercall_return(&self, rc: i64) -> PyResult<()> {
@@ -394,7 +388,7 @@ impl Vcpu {
         let Some(base) = v.base(v.guest_kernel()) else {
             return Ok(Vec::new());
         };
-        let steps = walk::inspect(&v.domain().machine.mem, base, va, v.domain().is_32bit);
+        let steps = walk_tables(&v.domain().machine.mem, base, va, v.domain().is_32bit);
         Ok(steps
             .into_iter()
             .map(|(level, table, index, entry)| (level, table.0, index, entry))
@@ -498,9 +492,9 @@ impl Vcpu {
 /// Where a page-table batch goes on (first argument, second argument), if it is not done.
 type Progress = Option<(u64, u32)>;
 
-fn progress(outcome: Outcome) -> Result<Progress, Errno> {
+fn progress(outcome: BatchOutcome) -> Result<Progress, Errno> {
     match outcome {
-        Outcome::Done(done) => done.map(|()| None),
-        Outcome::Continue { req_va, count } => Ok(Some((req_va, count))),
+        BatchOutcome::Done(done) => done.map(|()| None),
+        BatchOutcome::Continue { req_va, count } => Ok(Some((req_va, count))),
     }
 }

@@ -2,23 +2,46 @@
 //! The machine under Domzero: guest RAM, frame types, page walks, the x86 CPU engines and PV trap mechanics.
 //!
 //! No Python here; `crates/machine-py` binds it. A guest fault is a value, never an error; no guest input may panic.
+//!
+//! What other crates use is named below, and nothing else is public: the strata inside are in
+//! `tests/style/test_strata.py`.
 
 pub mod abi;
 pub mod bare;
-pub mod bug;
-pub mod clock;
-pub mod cpu;
-pub mod fault;
-pub mod frames;
-pub mod grants;
-pub mod mem;
-pub mod mmu;
-pub mod pv;
-pub mod random;
-pub mod shared;
+mod bug;
+mod clock;
+mod cpu;
+mod fault;
+mod frames;
+mod grants;
+mod mem;
+mod mmu;
+mod pv;
+mod random;
+mod shared;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use frames::{DomId, Domain, Machine};
-pub use mem::{Mfn, PhysMem};
-pub use pv::Exit;
+// The machine and its domains: memory, its books, time and randomness.
+pub use clock::Clock;
+pub use frames::{BaseKind, DomId, Domain, FrameInfo, Machine, MmError, MmResult, Ty};
+pub use mem::{give_back_free, Mfn, PhysMem};
+pub use mmu::walk::inspect as walk_tables;
+pub use random::RandomSource;
+
+// A vCPU of a PV guest, what it stops for, and how other threads reach it.
+pub use pv::mmu_ops::Outcome as BatchOutcome;
+pub use pv::{platform as pv_platform, Callback, CallbackKind, Exit, SeenTrap, TrapGate, Vcpu};
+pub use shared::{attention, Caller, Purge, VcpuShared};
+
+// The processor under it.
+pub use cpu::decode::Vendor;
+pub use cpu::fault::{vector, Fault, PrivInsn, Trap};
+pub use cpu::segment::DescTable;
+pub use cpu::{Cpu, CpuidRow, Stop};
+
+// Grants.
+pub use grants::{DomainGrants, GrantClient, GrantLimits, GrantMapping, GrantResult, Grants, OutsidePage};
+
+// Faults of our own, told apart from those of guests.
+pub use bug::{caught, Bug};

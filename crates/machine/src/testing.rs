@@ -11,6 +11,10 @@ use crate::mem::Mfn;
 use crate::shared::VcpuShared;
 use std::sync::Arc;
 
+/// Whether, and how, the engine executes an instruction: for tests that want to know what it can do.
+pub use crate::cpu::exec::lookup as exec_lookup;
+pub use crate::cpu::x87state::F80;
+
 /// Where `TestVm::new` puts the code (readable, executable, not writable).
 pub const CODE: u64 = 0x40_0000;
 /// Four pages of writable data, not executable; the page after them is not mapped.

@@ -3,12 +3,8 @@
 
 use domzero_machine::abi::selector::{FLAT_COMPAT_RING1_CS, FLAT_KERNEL_SS, XEN_CS64};
 use domzero_machine::bare::{Bare, Outcome, Table};
-use domzero_machine::clock::Clock;
-use domzero_machine::cpu::fault::Fault;
-use domzero_machine::pv::Exit;
-use domzero_machine::pv::Vcpu;
 use domzero_machine::testing::TestVm;
-use domzero_machine::{Machine, Mfn};
+use domzero_machine::{Clock, Exit, Fault, Machine, Mfn, Vcpu};
 
 const CODE: u64 = 0x40_0000;
 const TABLES: u64 = 0x41_0000;

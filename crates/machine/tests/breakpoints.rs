@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Breakpoints: which instructions they cost, and that they hit what they hit when every instruction is looked at.
 
-use domzero_machine::cpu::fault::{vector, Trap};
-use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
+use domzero_machine::{vector, Stop, Trap};
 use iced_x86::code_asm::*;
 use iced_x86::IcedError;
 

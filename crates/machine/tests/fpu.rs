@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! x87 and SSE through the engine: exceptions, state saving, faults. Results are compared with the host's CPU in `engine/`.
 
-use domzero_machine::cpu::fault::{vector, Fault, Trap};
-use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{TestVm, CODE, DATA, RO};
+use domzero_machine::{vector, Fault, Stop, Trap};
 use iced_x86::code_asm::*;
 
 fn vm(f: impl Fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> TestVm {

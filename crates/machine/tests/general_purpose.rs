@@ -2,9 +2,8 @@
 //! General-purpose instructions, by small programs with known results.
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, XEN_CS64, XEN_DS};
-use domzero_machine::cpu::fault::{vector, Fault, PrivInsn, Trap};
-use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{TestVm, CODE, DATA, RO, STACK_TOP};
+use domzero_machine::{vector, Fault, PrivInsn, Stop, Trap};
 use iced_x86::code_asm::*;
 
 const RAX: usize = 0;

@@ -5,12 +5,10 @@ use domzero_machine::abi::hypercall::nr;
 use domzero_machine::abi::layout::HYPERVISOR_VIRT_START;
 use domzero_machine::abi::pte;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
-use domzero_machine::cpu::fault::Fault;
-use domzero_machine::cpu::fault::{vector, PrivInsn};
-use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
-use domzero_machine::pv::{Exit, SeenTrap};
-use domzero_machine::shared::attention;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
+use domzero_machine::{
+    attention, vector, Callback, CallbackKind, Exit, Fault, PrivInsn, SeenTrap, TrapGate, Vcpu,
+};
 use std::sync::atomic::Ordering;
 
 /// Selectors, as they stand in a frame.
@@ -25,7 +23,7 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     let mut vm = TestVm::new(code);
     vm.poke(HANDLER, &SYSCALL);
-    let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, INFO_VA, false);
+    let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, INFO_VA, false);
     let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
@@ -241,7 +239,7 @@ fn a_handler_that_cannot_be_fetched_ends_within_the_budget() {
 #[test]
 fn the_forced_emulation_prefix_asks_the_hypervisors_cpuid() {
     let (mut v, _) = vcpu(&[0x0f, 0x0b, b'x', b'e', b'n', 0x0f, 0xa2, 0x90]);
-    v.cpu.set_cpuid(vec![domzero_machine::cpu::CpuidRow {
+    v.cpu.set_cpuid(vec![domzero_machine::CpuidRow {
         leaf: 0x4000_0000,
         subleaf: None,
         regs: [1, 2, 3, 4],

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! rdrand and rdseed: which values, which flags, which forms.
 
-use domzero_machine::clock::Clock;
-use domzero_machine::cpu::fault::{Fault, Trap};
-use domzero_machine::cpu::Stop;
-use domzero_machine::pv::Vcpu;
 use domzero_machine::testing::{TestVm, CODE};
-use domzero_machine::{Domain, Machine};
+use domzero_machine::{Clock, Domain, Fault, Machine, Stop, Trap, Vcpu};
 use std::sync::Arc;
 
 const ARITH: u64 = 0x8d5;

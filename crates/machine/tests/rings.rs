@@ -2,11 +2,8 @@
 //! 32-bit code in rings 1 and 3: loads of segment registers, far transfers, returns to the outer ring, and their error
 //! codes. What can be compared with the host's CPU is in tests/engine/segments.rs; its rings cannot.
 
-use domzero_machine::cpu::fault::{vector, Fault, PrivInsn, Trap};
-use domzero_machine::cpu::segment::DescTable;
-use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, STACK_TOP};
-use domzero_machine::Mfn;
+use domzero_machine::{vector, DescTable, Fault, Mfn, PrivInsn, Stop, Trap};
 use iced_x86::code_asm::{ax, dword_ptr, eax, ecx, edx, registers as r, CodeAssembler};
 use iced_x86::IcedError;
 

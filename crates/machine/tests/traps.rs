@@ -6,10 +6,8 @@ use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
 use domzero_machine::abi::x86::cr4;
 use domzero_machine::abi::{pte, Errno};
-use domzero_machine::cpu::fault::vector;
-use domzero_machine::pv::Exit;
-use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
+use domzero_machine::{vector, Callback, CallbackKind, Exit, TrapGate, Vcpu};
 
 /// Handler of vector `n`: a hypercall whose number is the vector.
 /// Selectors, as they stand in a frame.
@@ -37,7 +35,7 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
         stub.extend_from_slice(&SYSCALL);
         vm.poke(handler(n), &stub);
     }
-    let walk = domzero_machine::mmu::walk::inspect(&vm.machine.mem, vm.l4, DATA + 0x3000, false);
+    let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, DATA + 0x3000, false);
     let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);

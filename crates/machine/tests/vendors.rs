@@ -5,11 +5,10 @@
 //! do instead.
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
-use domzero_machine::cpu::decode::Vendor::{self, Amd, Intel};
-use domzero_machine::cpu::fault::{vector, Fault, Trap};
-use domzero_machine::cpu::x87state::F80;
-use domzero_machine::cpu::{CpuidRow, Stop};
+use domzero_machine::testing::F80;
 use domzero_machine::testing::{TestVm, CODE, DATA, RO, STACK_TOP};
+use domzero_machine::Vendor::{self, Amd, Intel};
+use domzero_machine::{vector, CpuidRow, Fault, Stop, Trap};
 
 const RAX: usize = 0;
 const RCX: usize = 1;

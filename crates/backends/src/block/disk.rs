@@ -5,7 +5,7 @@
 
 use super::lock::ImageLock;
 use domzero_machine::abi::blkif::SECTOR;
-use domzero_machine::grants::{GrantMapping, OutsidePage};
+use domzero_machine::{GrantMapping, OutsidePage};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;

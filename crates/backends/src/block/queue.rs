@@ -5,7 +5,7 @@ use super::disk::{Disk, Piece};
 use super::request::{Action, IndirectPages, Request};
 use crate::ring::{BackRing, ConnectError, RingBroken, Served};
 use domzero_machine::abi::blkif::{self, Layout, SECTOR};
-use domzero_machine::grants::{GrantClient, GrantMapping};
+use domzero_machine::{GrantClient, GrantMapping};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,7 +6,7 @@ use super::link::Link;
 use super::request::{Broken, Packet};
 use crate::ring::{BackRing, ConnectError, Served};
 use domzero_machine::abi::netif::{self, extra_info, rx_request, rx_response, tx_request};
-use domzero_machine::grants::GrantClient;
+use domzero_machine::GrantClient;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 

@@ -3,9 +3,7 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
-use domzero_machine::clock::Clock;
-use domzero_machine::grants::{DomainGrants, GrantLimits, Grants};
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::{Clock, Domain, DomainGrants, GrantLimits, Grants, Machine, Mfn};
 use std::cell::Cell;
 use std::sync::Arc;
 

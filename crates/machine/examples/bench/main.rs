@@ -8,8 +8,8 @@
 mod pv;
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
-use domzero_machine::cpu::Stop;
 use domzero_machine::testing::{pte, TestVm, STACK_TOP};
+use domzero_machine::Stop;
 use iced_x86::code_asm::*;
 use std::time::{Duration, Instant};
 

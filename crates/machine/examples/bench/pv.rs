@@ -4,9 +4,8 @@
 #![allow(unsafe_code)]
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use domzero_machine::pv::Exit;
-use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
 use domzero_machine::testing::{TestVm, CODE, STACK_TOP};
+use domzero_machine::{Callback, CallbackKind, Exit, TrapGate, Vcpu};
 use iced_x86::code_asm::*;
 use iced_x86::IcedError;
 use std::time::Instant;

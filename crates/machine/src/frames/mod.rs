@@ -21,12 +21,11 @@ mod turns;
 mod types;
 
 pub use crate::abi::DomId;
-pub use code::CodeMap;
 pub use domain::Domain;
 pub use entries::{ptwr, PtwrResult};
-pub use frame_info::{state, BaseKind, FrameInfo, Mm, Ty, NO_OWNER};
+pub use frame_info::{BaseKind, FrameInfo, Mm, Ty};
 pub use grant::GrantAddress;
-pub use machine::{Machine, MmGuard};
+pub use machine::Machine;
 pub(crate) use memory::{ended, to_the_end};
 pub use op::{MmError, MmResult, Op};
 

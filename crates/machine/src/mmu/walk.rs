@@ -45,7 +45,6 @@ pub struct Walker<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Leaf {
     pub mfn: Mfn,
-    pub nx: bool,
     /// From the window: there are no entries behind it.
     pub window: bool,
     /// Machine addresses and values of the entries used, L4 first. Address 0: no such level.
@@ -113,7 +112,6 @@ impl Walker<'_> {
             }
             return Ok(Leaf {
                 mfn: table,
-                nx: any_nx,
                 window: false,
                 path,
             });
@@ -132,7 +130,6 @@ impl Walker<'_> {
         }
         Ok(Leaf {
             mfn: Mfn(window.shown.0 .0 + page),
-            nx: true,
             window: true,
             path: [(0, 0); 4],
         })

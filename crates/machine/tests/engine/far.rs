@@ -7,8 +7,7 @@ use crate::oracle::{cases, describe, seed, Pair, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::vendor::decoder_options;
-use domzero_machine::cpu::segment::DescTable;
-use domzero_machine::Mfn;
+use domzero_machine::{DescTable, Mfn};
 use iced_x86::Decoder;
 
 const RSP: usize = 4;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Exceptions one by one: vector, error code, cr2, and what the instruction must not have done. On any host.
 
-use domzero_machine::cpu::fault::{vector, Fault, Trap};
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, STACK_TOP};
+use domzero_machine::{vector, Fault, Trap};
 use iced_x86::code_asm::*;
 use iced_x86::IcedError;
 
@@ -373,7 +373,7 @@ fn a_fault_in_the_middle_of_a_block_costs_the_instructions_before_it_only() {
         vm.cpu.budget.left = 100;
         assert_eq!(
             vm.cpu.run(),
-            domzero_machine::cpu::Stop::Trap(Trap::Fault(Fault::pf(HOLE, 4)))
+            domzero_machine::Stop::Trap(Trap::Fault(Fault::pf(HOLE, 4)))
         );
         assert_eq!((vm.cpu.regs[RAX], vm.cpu.budget.left), (2, 98));
         // Again from the same place: the block is entered in its middle.

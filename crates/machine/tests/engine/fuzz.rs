@@ -6,12 +6,9 @@
 
 use crate::rng::Rng;
 use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
-use domzero_machine::clock::Clock;
-use domzero_machine::cpu::fault::Trap;
-use domzero_machine::cpu::segment::DescTable;
-use domzero_machine::cpu::{Cpu, Stop};
-use domzero_machine::shared::{attention, Purge, VcpuShared};
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::{
+    attention, Clock, Cpu, DescTable, Domain, Machine, Mfn, Purge, Stop, Trap, VcpuShared,
+};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -237,7 +234,7 @@ fn run_input(data: &[u8]) {
     let mut cpu = Cpu::new(
         vm.domain.clone(),
         vm.shared.clone(),
-        domzero_machine::pv::platform(&vm.domain),
+        domzero_machine::pv_platform(&vm.domain),
     );
     for f in MINE..MINE + MINE_FRAMES {
         // The same code begins in every frame, at different places; the rest is data.

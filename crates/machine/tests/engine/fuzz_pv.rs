@@ -7,10 +7,7 @@ use crate::rng::Rng;
 use domzero_machine::abi::hypercall::nr;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use domzero_machine::abi::DOMID_SELF;
-use domzero_machine::clock::Clock;
-use domzero_machine::pv::Exit;
-use domzero_machine::pv::{Callback, CallbackKind, TrapGate, Vcpu};
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::{Callback, CallbackKind, Clock, Domain, Exit, Machine, Mfn, TrapGate, Vcpu};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -260,10 +257,9 @@ impl Prey {
             17 => {
                 let mfn = self.frame(rng);
                 if rng.chance(50) {
-                    let _ = self.domain.release(
-                        mfn,
-                        domzero_machine::shared::Caller::Vcpu(&self.vcpu.shared().clone()),
-                    );
+                    let _ = self
+                        .domain
+                        .release(mfn, domzero_machine::Caller::Vcpu(&self.vcpu.shared().clone()));
                 } else if let Some(new) = self.domain.alloc(1) {
                     let slot = 6 + rng.below(OWNED as u64 - 6) as usize;
                     self.owned[slot] = new[0];

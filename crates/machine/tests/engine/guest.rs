@@ -6,12 +6,8 @@
 use crate::rng::Rng;
 use crate::state::*;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
-use domzero_machine::clock::Clock;
-use domzero_machine::cpu::fault::{vector, Trap};
-use domzero_machine::cpu::x87state::F80;
-use domzero_machine::cpu::{Cpu, Stop};
-use domzero_machine::shared::Purge;
-use domzero_machine::{Domain, Machine, Mfn};
+use domzero_machine::testing::F80;
+use domzero_machine::{vector, Clock, Cpu, Domain, Machine, Mfn, Purge, Stop, Trap};
 use std::sync::Arc;
 
 const FRAMES: u64 = 256;
@@ -57,8 +53,8 @@ impl Guest {
                 Page::Ro => write(4, i as u64, frame | 5),
             }
         }
-        let shared = Arc::new(domzero_machine::shared::VcpuShared::default());
-        let mut cpu = Cpu::new(domain.clone(), shared, domzero_machine::pv::platform(&domain));
+        let shared = Arc::new(domzero_machine::VcpuShared::default());
+        let mut cpu = Cpu::new(domain.clone(), shared, domzero_machine::pv_platform(&domain));
         cpu.set_base(Mfn(TABLES), true);
         cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
         cpu.bases.gs = GS_BASE;

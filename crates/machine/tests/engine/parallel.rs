@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Two CPUs of one domain at once: locked instructions are atomic, code written by the other is executed, a stop is seen.
 
-use domzero_machine::cpu::fault::Trap;
-use domzero_machine::cpu::{Cpu, Stop};
-use domzero_machine::shared::{attention, VcpuShared};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
+use domzero_machine::{attention, Cpu, Stop, Trap, VcpuShared};
 use iced_x86::code_asm::*;
 use iced_x86::IcedError;
 use std::sync::Arc;
@@ -24,7 +22,7 @@ fn second(vm: &TestVm) -> Box<Cpu> {
     let mut cpu = Cpu::new(
         vm.domain.clone(),
         Arc::new(VcpuShared::default()),
-        domzero_machine::pv::platform(&vm.domain),
+        domzero_machine::pv_platform(&vm.domain),
     );
     cpu.set_base(vm.l4, true);
     cpu.regs[4] = STACK_TOP - 0x2000;

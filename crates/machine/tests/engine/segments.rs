@@ -10,8 +10,7 @@ use crate::oracle::{cases, describe, seed, Pair, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::{RAX, RBP, RBX, RCX, RDI, RSI, RSP};
-use domzero_machine::cpu::segment::DescTable;
-use domzero_machine::Mfn;
+use domzero_machine::{DescTable, Mfn};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 
 /// Descriptors that are tried at a time.

@@ -5,7 +5,7 @@ use crate::generate::Case;
 use crate::native::Native;
 use crate::oracle::{describe, Pair};
 use crate::state::*;
-use domzero_machine::shared::Purge;
+use domzero_machine::Purge;
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, IcedError};
 

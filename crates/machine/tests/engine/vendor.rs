@@ -7,7 +7,7 @@
 
 use crate::generate::Case;
 use crate::state::*;
-use domzero_machine::cpu::decode::Vendor;
+use domzero_machine::Vendor;
 use iced_x86::{Code, DecoderOptions, Mnemonic, OpKind, Register};
 use std::sync::OnceLock;
 
