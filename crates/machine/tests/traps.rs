@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Debug registers, single steps, NMIs, port I/O and system calls, as a guest kernel sees them.
 
-use domzero_machine::abi::hypercall::{nr, segbase, vmasst};
+use domzero_machine::abi::hypercall::{mmuext, nr, segbase, vmasst};
 use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
 use domzero_machine::abi::x86::cr4;
-use domzero_machine::abi::{pte, Errno};
+use domzero_machine::abi::{pte, Errno, DOMID_SELF};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use domzero_machine::{vector, Callback, CallbackKind, Exit, TrapGate, Vcpu};
 
@@ -496,4 +496,33 @@ fn a_hypercall_can_be_single_stepped_wherever_it_is_answered() {
         assert_eq!((n, frame[0], frame[2] & TF), (1, CODE + 2, TF), "fast: {fast}");
         assert_eq!(v.debug_reg(6), Some(0xffff_0ff0 | DR6_BS));
     }
+}
+
+/// MMUEXT_SET_LDT, as a guest asks for it.
+fn ask_for_ldt(v: &mut Vcpu, va: u64, entries: u64) -> Result<(), Errno> {
+    for (at, word) in [u64::from(mmuext::SET_LDT), va, entries].into_iter().enumerate() {
+        v.copy_out(DATA + 8 * at as u64, &word.to_le_bytes())
+            .expect("mapped");
+    }
+    v.mmuext_op(DATA, 1, 0, u32::from(DOMID_SELF))
+}
+
+#[test]
+fn an_ldt_is_refused_for_where_it_begins_but_not_for_where_it_ends() {
+    // mov eax, 0x100f; mov ds, eax
+    let (mut v, _) = vcpu(&[0xb8, 0x0f, 0x10, 0, 0, 0x8e, 0xd8]);
+    for (va, entries) in [
+        (0x1001, 4),
+        (0x1000, 8193),
+        (LOW_END, 1),
+        (HYPERVISOR_VIRT_END - 0x1000, 1),
+    ] {
+        assert_eq!(ask_for_ldt(&mut v, va, entries), Err(Errno::EINVAL), "{va:#x}");
+        assert_eq!(v.cpu.seg.tables.ldt.entries, 0);
+    }
+    assert_eq!(ask_for_ldt(&mut v, LOW_END - 0x1000, 8192), Ok(()));
+    assert_eq!(v.cpu.seg.tables.ldt.entries, 8192, "what was answered is so");
+    // The second page of it is no address: using a selector there is a page fault.
+    let (n, _, code) = trapped(&mut v);
+    assert_eq!((n, code), (14, Some(0)));
 }

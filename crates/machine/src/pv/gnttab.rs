@@ -3,13 +3,12 @@
 //!
 //! The other commands are about the table as a whole and come once in a guest's life: they are the layer above's.
 
-use super::guest_copy::address_ok;
+use super::guest_copy::array_ok;
 use super::mmu_ops::Outcome;
 use super::{Efault, Vcpu};
 use crate::abi::grant::{
     copy, gntcopy, gnttabop, map_grant_ref, swap_grant_ref, unmap_and_replace, unmap_grant_ref,
 };
-use crate::abi::layout::HYPERVISOR_VIRT_START_PAE;
 use crate::abi::x86::gpr::{RCX, RDX, RSI};
 use crate::abi::Errno;
 use crate::grants::{CopyEnd, CopyFrom, DomainGrants, GrantResult, Map, Unmap};
@@ -98,16 +97,6 @@ impl Item {
     }
 }
 
-/// What Xen looks at before it begins with an array: for 64-bit guests only where it starts.
-fn array_ok(va: u64, size: u64, is_32bit: bool) -> bool {
-    match is_32bit {
-        true => va
-            .checked_add(size)
-            .is_some_and(|end| end <= HYPERVISOR_VIRT_START_PAE),
-        false => address_ok(va),
-    }
-}
-
 impl Vcpu {
     /// A guest's grant_table_op in registers. `None`: it is for the layer above. `Some(None)`: the call is to be made
     /// again after its events.
@@ -146,7 +135,7 @@ impl Vcpu {
     fn grant_items(&mut self, grants: &DomainGrants, command: Command, mut va: u64, count: u32) -> Outcome {
         let is_32bit = self.is_32bit();
         let (size, status_at) = command.layout(is_32bit);
-        if !array_ok(va, size as u64 * u64::from(count), is_32bit) {
+        if !array_ok(va, count, size as u64, is_32bit) {
             return Outcome::Done(Err(Errno::EFAULT));
         }
         let now = count.min(ITEMS_AT_ONCE);

@@ -8,7 +8,7 @@ use crate::abi::{pte, selector, Errno};
 use crate::cpu::fault::{vector, Fault};
 use crate::cpu::segment::{DescTable, Descriptor};
 use crate::frames::{MmError, MmResult};
-use crate::mem::Mfn;
+use crate::mem::{Mfn, PAGE_SIZE};
 use crate::shared::Caller;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +19,15 @@ pub struct Efault;
 /// Where a 64-bit guest's range may begin, which is all that Xen asks of some: canonical, and not in the hypervisor's part.
 pub(super) fn address_ok(va: u64) -> bool {
     !(LOW_END..HYPERVISOR_VIRT_END).contains(&va)
+}
+
+/// Xen's `guest_handle_okay`, the first of all checks: where an array may begin. A 64-bit guest's may reach into what is
+/// not the guest's (its copies fail there); a 32-bit guest's, of any elements, ends below Xen's window.
+pub(super) fn array_ok(va: u64, count: u32, size: u64, is_32bit: bool) -> bool {
+    match is_32bit {
+        true => va + (u64::from(count) * size).saturating_sub(1) < M2P_COMPAT_VA,
+        false => address_ok(va),
+    }
 }
 
 /// A range that a guest may name: canonical, and not in the hypervisor's part (Xen's `access_ok`).
@@ -102,11 +111,9 @@ impl Vcpu {
 impl Vcpu {
     /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. `Err`: EINVAL.
     ///
-    /// A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
+    /// As Xen does, this asks where the table begins and not where it ends: what it may not reach is never mapped. A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
     pub fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
-        // Of a 32-bit guest's address nothing is asked until a page is used (`map_ldt_page`).
-        let range_ok = self.is_32bit() || access_ok(va, u64::from(entries) * 8, false);
-        if entries > LDT_ENTRIES_MAX || va & 0xfff != 0 || !range_ok {
+        if entries > LDT_ENTRIES_MAX || va & (PAGE_SIZE - 1) != 0 || !address_ok(va) {
             return Err(Errno::EINVAL);
         }
         if (va, entries) == (self.ldt_base, self.cpu.seg.tables.ldt.entries) {
@@ -160,9 +167,10 @@ impl Vcpu {
 
     fn map_ldt_page(&mut self, selector: u16) -> MmResult {
         let page = selector >> 12;
-        let va = self.ldt_base.wrapping_add(u64::from(page) * 4096);
-        if self.is_32bit() && va >= M2P_COMPAT_VA {
-            return Err(MmError::Errno(Errno::EFAULT)); // Xen's window, or behind the end: the guest has no pages there
+        let va = self.ldt_base.wrapping_add(u64::from(page) * PAGE_SIZE);
+        // The hypervisor's part, or what is no address: the guest has no pages there.
+        if !access_ok(va, PAGE_SIZE, self.is_32bit()) {
+            return Err(MmError::Errno(Errno::EFAULT));
         }
         let Some(maddr) = self.translate_kernel(va) else {
             return Err(MmError::Errno(Errno::EFAULT));
@@ -175,5 +183,22 @@ impl Vcpu {
             *slot = mapped.is_ok().then_some(mfn);
         }
         mapped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_of_nothing_begins_where_one_of_something_may() {
+        for count in [0, 1] {
+            assert!(array_ok(M2P_COMPAT_VA - 8, count, 8, true));
+            assert!(!array_ok(M2P_COMPAT_VA, count, 8, true));
+            assert!(array_ok(LOW_END - 8, count, 8, false));
+            assert!(!array_ok(LOW_END, count, 8, false));
+        }
+        assert!(!array_ok(M2P_COMPAT_VA - 8, 2, 8, true));
+        assert!(array_ok(LOW_END - 8, 2, 8, false), "its copies fail instead");
     }
 }

@@ -4,9 +4,8 @@
 //! Interface and error numbers: `xen.h`. Batches are cut into pieces, each a short holding of the memory lock; between
 //! pieces pending events and stop requests are looked at, and the call may ask to be continued.
 
-use super::guest_copy::address_ok;
+use super::guest_copy::array_ok;
 use crate::abi::hypercall::{mmu, uvmf, MMU_UPDATE_PREEMPTED};
-use crate::abi::layout::M2P_COMPAT_VA;
 use crate::abi::structs::{long, mmu_update as layout};
 use crate::abi::{Errno, DOMID_IO, DOMID_SELF, DOMID_XEN};
 use crate::frames::{segdesc, BaseKind, MmError, MmResult, Op, Ty};
@@ -53,7 +52,8 @@ pub trait PvCpu {
     fn flush_tlb(&mut self, who: Who);
     fn invlpg(&mut self, va: u64, who: Who);
     /// The guest's LDT is `entries` descriptors at `va` from now on. Its pages are not mapped yet.
-    fn set_ldt(&mut self, va: u64, entries: u32);
+    /// `Err`: EINVAL.
+    fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno>;
 }
 
 /// Whom `foreigndom` names. Nobody here has a target domain, so naming another one is refused, but not before the checks
@@ -104,15 +104,6 @@ pub(super) fn finish_batch<C: PvCpu>(c: &mut C, b: Batch, req_size: u64) -> Outc
     }
 }
 
-/// Xen's `guest_handle_okay`, the first of all checks: where an array of requests may begin.
-pub(super) fn array_ok(va: u64, count: u32, size: u64, is_32bit: bool) -> bool {
-    let count = u64::from(count & !MMU_UPDATE_PREEMPTED);
-    if is_32bit {
-        return va + (count * size).saturating_sub(1) < M2P_COMPAT_VA;
-    }
-    address_ok(va)
-}
-
 /// The progress of a batch of requests.
 pub(super) struct Batch {
     pub req_va: u64,
@@ -153,7 +144,12 @@ impl Batch {
 /// HYPERVISOR_mmu_update. `foreigndom` and `count` as the guest gave them.
 pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
-    if !array_ok(req_va, count, layout::SIZE as u64, d.is_32bit) {
+    if !array_ok(
+        req_va,
+        count & !MMU_UPDATE_PREEMPTED,
+        layout::SIZE as u64,
+        d.is_32bit,
+    ) {
         return Batch::failed(Errno::EFAULT);
     }
     let table_owner = match (foreigndom >> 16) as u16 {

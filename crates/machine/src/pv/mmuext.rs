@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! HYPERVISOR_mmuext_op: pins, base pointers, TLB and cache flushes, LDT, page clearing and copying.
 
-use super::guest_copy::address_ok;
-use super::mmu_ops::{
-    array_ok, finish_batch, page_owner, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who,
-};
-use crate::abi::layout::LDT_ENTRIES_MAX;
+use super::guest_copy::array_ok;
+use super::mmu_ops::{finish_batch, page_owner, settle_tail, vcpu_mask, Batch, Outcome, Owner, PvCpu, Who};
+use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
 use crate::abi::structs::mmuext_op as layout;
 use crate::abi::Errno;
 use crate::frames::Domain;
@@ -55,7 +53,7 @@ fn err(e: Errno) -> MmError {
 pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
     let d = c.domain().clone();
     let size = layout::size(d.is_32bit) as u64;
-    if !array_ok(op_va, count, size, d.is_32bit) {
+    if !array_ok(op_va, count & !MMU_UPDATE_PREEMPTED, size, d.is_32bit) {
         return Batch::failed(Errno::EFAULT);
     }
     match page_owner(&d, foreigndom as u16) {
@@ -178,10 +176,5 @@ fn new_base<C: PvCpu>(c: &mut C, d: &Domain, kind: BaseKind, mfn: Option<Mfn>) -
 fn set_ldt<C: PvCpu>(c: &mut C, op: ExtOp) -> MmResult {
     let entries = op.arg2 as u32;
     let va = if entries == 0 { 0 } else { op.arg1 };
-    // Xen asks no more of 32-bit guests either.
-    if va & (PAGE_SIZE - 1) != 0 || entries > LDT_ENTRIES_MAX || !address_ok(va) {
-        return Err(err(Errno::EINVAL));
-    }
-    c.set_ldt(va, entries);
-    Ok(())
+    c.set_ldt(va, entries).map_err(err)
 }

@@ -66,9 +66,8 @@ impl PvCpu for Vcpu {
         self.flush_others(who, Purge::Page(va));
     }
 
-    fn set_ldt(&mut self, va: u64, entries: u32) {
-        // mmuext_op has checked both.
-        let _ = Vcpu::set_ldt(self, va, entries);
+    fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
+        Vcpu::set_ldt(self, va, entries)
     }
 }
 

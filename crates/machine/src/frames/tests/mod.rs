@@ -103,9 +103,10 @@ impl PvCpu for Guest {
     fn invlpg(&mut self, _va: u64, who: Who) {
         self.flushes.push(who);
     }
-    fn set_ldt(&mut self, va: u64, entries: u32) {
+    fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
         self.domain.ldt_clear(self.id, Caller::Host);
         self.ldt = (va, entries);
+        Ok(())
     }
 }
 
