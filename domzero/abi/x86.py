@@ -5,6 +5,7 @@ Names that begin with `X86_` are those of Linux' `asm/processor-flags.h`, and th
 have no public header and are from AMD's "Architecture Programmer's Manual", volume 2.
 """
 
+import struct
 from enum import IntEnum
 
 TABLE_BITS = 9
@@ -131,6 +132,39 @@ EFER_AUTOIBRS = 1 << 21
 APIC_DEFAULT_BASE = 0xFEE0_0000
 APIC_BASE_BSP = 1 << 8
 APIC_BASE_ENABLE = 1 << 11
+
+
+DESC_DATA_WRITABLE, DESC_CODE_READABLE = 0x3, 0xB
+"""Types of segments, with the accessed bit set."""
+DESC_TSS_AVAILABLE, DESC_INTERRUPT_GATE = 0x9, 0xE
+"""Types of system descriptors, in 64-bit mode."""
+DESC_S_BIT, DESC_DPL_BIT, DESC_P_BIT, DESC_L_BIT, DESC_DB_BIT, DESC_G_BIT = 44, 45, 47, 53, 54, 55
+TSS_LIMIT = 0x67
+"""Of a 64-bit TSS without an I/O bitmap."""
+TSS_RSP0 = 4
+GATE_SIZE = 16
+"""Of an entry of an IDT in 64-bit mode."""
+
+
+def flat_segment(kind: int, dpl: int, *, bits: int = 32) -> int:
+    """A descriptor of all 4 GiB: of `bits` 64 for code in 64-bit mode."""
+    size = 1 << (DESC_L_BIT if bits == 64 else DESC_DB_BIT)
+    present = 1 << DESC_S_BIT | dpl << DESC_DPL_BIT | 1 << DESC_P_BIT
+    return 0xF_0000_0000_FFFF | kind << 40 | present | size | 1 << DESC_G_BIT
+
+
+def tss_descriptor(base: int) -> bytes:
+    """An available 64-bit TSS, for a GDT: 16 bytes."""
+    low = TSS_LIMIT | (base & 0xFFFFFF) << 16 | DESC_TSS_AVAILABLE << 40 | 1 << DESC_P_BIT | (base >> 24 & 0xFF) << 56
+    return struct.pack("<QQ", low, base >> 32)
+
+
+def interrupt_gate(address: int, selector: int, dpl: int = 0) -> bytes:
+    """An interrupt gate to `address`, for an IDT in 64-bit mode."""
+    rights = DESC_INTERRUPT_GATE << 40 | dpl << DESC_DPL_BIT | 1 << DESC_P_BIT
+    return struct.pack(
+        "<QQ", address & 0xFFFF | selector << 16 | rights | (address >> 16 & 0xFFFF) << 48, address >> 32
+    )
 
 
 def is_canonical(address: int) -> bool:

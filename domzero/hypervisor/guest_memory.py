@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 from domzero._machine import GuestFault
 from domzero.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START_PAE
 from domzero.abi.layout import Wire, layout_for, sizeof
+from domzero.abi.x86 import LOW_CANONICAL_END
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 T = TypeVar("T", bound=Wire)
-
-_LOW_END = 1 << 47
 
 
 def check_range(vcpu: "Vcpu", va: int, length: int) -> None:
@@ -24,9 +23,9 @@ def check_range(vcpu: "Vcpu", va: int, length: int) -> None:
     :raises GuestFault: the range begins in the hypervisor, or is not canonical.
     """
     if vcpu.domain.is_32bit:
-        if va + length > HYPERVISOR_VIRT_START_PAE:
+        if va + max(length, 1) > HYPERVISOR_VIRT_START_PAE:
             raise GuestFault(va)
-    elif _LOW_END <= va < HYPERVISOR_VIRT_END:
+    elif LOW_CANONICAL_END <= va < HYPERVISOR_VIRT_END:
         raise GuestFault(va)
 
 

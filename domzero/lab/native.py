@@ -6,7 +6,23 @@ from __future__ import annotations
 import struct
 
 from domzero._machine import Bare, Machine
-from domzero.abi.x86 import PTE_FRAME_MASK, PTE_NX, PTE_PRESENT, PTE_RW, PTE_USER, Vector, table_index
+from domzero.abi.x86 import (
+    DESC_CODE_READABLE,
+    DESC_DATA_WRITABLE,
+    GATE_SIZE,
+    PTE_FRAME_MASK,
+    PTE_NX,
+    PTE_PRESENT,
+    PTE_RW,
+    PTE_USER,
+    TSS_LIMIT,
+    TSS_RSP0,
+    Vector,
+    flat_segment,
+    interrupt_gate,
+    table_index,
+    tss_descriptor,
+)
 from domzero.abi.xen import PAGE_SIZE
 from domzero.lab.listing import Listing
 
@@ -35,30 +51,18 @@ SCRATCH_VA = 0x70_0000
 
 _GDT = (
     0,
-    0x00AF_9B00_0000_FFFF,  # 0x08 ring 0 code
-    0x00CF_9300_0000_FFFF,  # 0x10 ring 0 data
-    0x00CF_FB00_0000_FFFF,  # 0x18 ring 3 code, 32-bit
-    0x00CF_F300_0000_FFFF,  # 0x20 ring 3 data
-    0x00AF_FB00_0000_FFFF,  # 0x28 ring 3 code
+    flat_segment(DESC_CODE_READABLE, 0, bits=64),  # 0x08
+    flat_segment(DESC_DATA_WRITABLE, 0),  # 0x10
+    flat_segment(DESC_CODE_READABLE, 3),  # 0x18
+    flat_segment(DESC_DATA_WRITABLE, 3),  # 0x20
+    flat_segment(DESC_CODE_READABLE, 3, bits=64),  # 0x28
     0,
-    0x00AF_BB00_0000_FFFF,  # 0x38 ring 1 code
-    0x00CF_B300_0000_FFFF,  # 0x40 ring 1 data
+    flat_segment(DESC_CODE_READABLE, 1, bits=64),  # 0x38
+    flat_segment(DESC_DATA_WRITABLE, 1),  # 0x40
 )
 GDT_LIMIT = 8 * (len(_GDT) + 2) - 1
 VECTOR_BREAKPOINT, VECTOR_OVERFLOW, VECTOR_LINUX = Vector.BP, Vector.OF, 0x80
 FREE_GATES = {VECTOR_BREAKPOINT, VECTOR_OVERFLOW, VECTOR_LINUX}
-
-
-def tss_descriptor(base: int) -> bytes:
-    """An available 64-bit TSS, for a GDT."""
-    low = 0x67 | (base & 0xFFFFFF) << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56
-    return struct.pack("<QQ", low, base >> 32)
-
-
-def gate(address: int, selector: int = CODE[0], dpl: int = 0) -> bytes:
-    """An interrupt gate, for an IDT."""
-    low = address & 0xFFFF | selector << 16 | (0x8E | dpl << 5) << 40 | (address >> 16 & 0xFFFF) << 48
-    return struct.pack("<QQ", low, address >> 32)
 
 
 class NativeMachine:
@@ -73,7 +77,7 @@ class NativeMachine:
         user = USER if user_kernel else 0
         self.map_bytes(program.base, program.image(), WRITABLE | user)
         gdt = struct.pack(f"<{len(_GDT)}Q", *_GDT) + tss_descriptor(TSS_VA)
-        tss = struct.pack("<IQ", 0, STACK_TOP)
+        tss = bytes(TSS_RSP0) + struct.pack("<Q", STACK_TOP)
         self.map_bytes(TABLES_VA, gdt.ljust(TSS_VA - GDT_VA, b"\0") + tss, WRITABLE)
         self.map_bytes(IDT_VA, b"", WRITABLE)
         self.map_bytes(STACK_VA, b"", WRITABLE)
@@ -81,7 +85,7 @@ class NativeMachine:
         cpu.set_reg("cr3", self.root * PAGE_SIZE)
         cpu.load_table("gdt", GDT_VA, GDT_LIMIT)
         cpu.load_table("idt", IDT_VA, PAGE_SIZE - 1)
-        cpu.load_table("tss", TSS_VA, 0x67)
+        cpu.load_table("tss", TSS_VA, TSS_LIMIT)
         cpu.set_reg("tr", TSS_SELECTOR)
         cpu.set_reg("star", STAR)
         cpu.set_reg("rip", program.base)
@@ -91,7 +95,7 @@ class NativeMachine:
     def set_gate(self, vector: int, address: int) -> None:
         """An interrupt gate of the IDT; applications may use those of breakpoints and system calls."""
         dpl = 3 if vector in FREE_GATES else 0
-        self.cpu.write_va(IDT_VA + 16 * vector, gate(address, dpl=dpl))
+        self.cpu.write_va(IDT_VA + GATE_SIZE * vector, interrupt_gate(address, CODE[0], dpl))
 
     def enter_ring(self, ring: int) -> None:
         """Code goes on in another ring."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from domzero._machine import Outcome
 from domzero.abi.elfnote import ElfNote
-from domzero.abi.x86 import X86_EFLAGS_IF, X86_EFLAGS_ZF
+from domzero.abi.x86 import X86_EFLAGS_IF, X86_EFLAGS_ZF, tss_descriptor
 from domzero.builder.image import KernelImage, load_kernel
 from domzero.builder.notes import XenNotes
 from domzero.lab.document import Document
 from domzero.lab.guest import Event, PvGuest
 from domzero.lab.instructions import exception
 from domzero.lab.listing import Listing, listing
-from domzero.lab.native import NativeMachine, tss_descriptor
+from domzero.lab.native import NativeMachine
 
 _LIMIT = 400
 _COMPARED = ("rax", "rcx", "rdx", "rsp", "ds", "IF", "ZF")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Facts of Xen's ABI and of x86 are spelled in `domzero/abi` and the crate's `abi` only; all others use their names."""
 
+import io
 import re
 import tokenize
 from enum import IntEnum, IntFlag
@@ -36,19 +37,44 @@ NUMBERS = declared()
 FILES = [path for path in sorted((ROOT / "domzero").rglob("*.py")) if "abi" not in path.relative_to(ROOT).parts]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_number_of_the_abi_is_spelled_elsewhere(path: Path) -> None:
-    with path.open("rb") as file:
-        tokens = [token for token in tokenize.tokenize(file.readline) if token.type == tokenize.NUMBER]
-    spelled = {}
-    for token in tokens:
+BY_SHAPE = [
+    (re.compile(r"\|[^\n#]*<< (?:4[0-7]|5[2-6])\b"), "fields of a descriptor: flat_segment, interrupt_gate"),
+    (re.compile(r"(?i)\b0x(?:0{0,2}[0-9a-f]f_?[89a-f][0-9a-f]00_?0000_?ffff)\b"), "a descriptor: flat_segment"),
+    (re.compile(r"\b1 << 47\b"), "where the lower half of addresses ends: LOW_CANONICAL_END"),
+]
+
+
+def spelled_in(code: str) -> dict[str, str]:
+    """The facts that a file of Python spells, with what to use instead."""
+    found = {}
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type != tokenize.NUMBER:
+            continue
         try:
             value = int(token.string, 0)
         except ValueError:
             continue
         if value in NUMBERS:
-            spelled[f"line {token.start[0]}: {token.string}"] = NUMBERS[value]
-    assert spelled == {}
+            found[f"line {token.start[0]}: {token.string}"] = NUMBERS[value]
+    return found | {match[0]: why for pattern, why in BY_SHAPE for match in pattern.finditer(code)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_number_of_the_abi_is_spelled_elsewhere(path: Path) -> None:
+    assert spelled_in(path.read_text()) == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cs = 0xE033",
+        "low = address | selector << 16 | (0x8E | dpl << 5) << 40",
+        "GDT = (0, 0x00AF_9B00_0000_FFFF)",
+        "if va >= 1 << 47: pass",
+    ],
+)
+def test_the_rule_sees_the_ways_to_spell_a_fact(code: str) -> None:
+    assert spelled_in(code) != {}
 
 
 def test_the_numbers_that_are_looked_for_include_the_best_known() -> None:
