@@ -17,6 +17,8 @@ _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 # QEMU's block/file-posix.c: a lock on byte 100 + n is held by who does n, on 200 + n by who does not bear others to.
 _DOES, _REFUSES = 100, 200
 _WRITES, _RESIZES = 1, 3
+_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What a file system without such locks answers: a disk is used then, as `crates/backends/src/block/lock.rs` does."""
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def _refuse_writers(fd: int) -> bool:
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, _REFUSES + what, 1, 0))
         except OSError as error:
-            return error.errno not in (errno.EAGAIN, errno.EACCES)  # others: a file system without such locks
+            return error.errno in _NO_LOCKS
         if _byte_locked(fd, _DOES + what, 1):
             return False
     return True

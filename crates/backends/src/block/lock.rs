@@ -3,7 +3,8 @@
 //!
 //! The locks are those of QEMU, so that its tools refuse an image that a domain writes to, and the other way around: what
 //! somebody does is a lock on one byte, what he does not bear others to do is a lock on another, and both are looked for.
-//! They are of the open file: they go with it, whatever becomes of the process.
+//! They are of the open file: they go with it, whatever becomes of the process. On a file system that has no such locks an
+//! image is used without, as `domzero/dom0/images/locks.py` does.
 // Locks of open files are asked for by fcntl.
 #![allow(unsafe_code)]
 
@@ -34,11 +35,21 @@ impl ImageLock {
         // What we do and forbid is there to be seen first, so that of two who come at once not both see nothing.
         for byte in does.iter().map(|p| DOES + p).chain(forbids.map(|p| FORBIDS + p)) {
             let mut lock = byte_lock(byte, libc::F_RDLCK);
-            control(&file, libc::F_OFD_SETLK, &mut lock)?;
+            if let Err(error) = control(&file, libc::F_OFD_SETLK, &mut lock) {
+                if has_no_locks(&error) {
+                    break;
+                }
+                return Err(error);
+            }
         }
         for byte in does.iter().map(|p| FORBIDS + p).chain(forbids.map(|p| DOES + p)) {
             let mut lock = byte_lock(byte, libc::F_WRLCK);
-            control(&file, libc::F_OFD_GETLK, &mut lock)?;
+            if let Err(error) = control(&file, libc::F_OFD_GETLK, &mut lock) {
+                if has_no_locks(&error) {
+                    break;
+                }
+                return Err(error);
+            }
             if lock.l_type != libc::F_UNLCK as libc::c_short {
                 let mut all = byte_lock(DOES, libc::F_UNLCK);
                 all.l_len = FORBIDS;
@@ -48,6 +59,14 @@ impl ImageLock {
         }
         Ok(ImageLock { _file: file })
     }
+}
+
+/// Whether an error says that the file system knows no such locks, rather than that one is not to be had.
+fn has_no_locks(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP)
+    )
 }
 
 fn byte_lock(byte: i64, kind: libc::c_int) -> libc::flock {
@@ -65,5 +84,37 @@ fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::Res
     match unsafe { libc::fcntl(file.as_raw_fd(), command, lock) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+
+    #[test]
+    fn a_file_that_cannot_be_locked_for_another_reason_is_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("disk");
+        // A lock for reading needs a file that is open for reading.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .expect("a file");
+        let refused = ImageLock::take(&file, true).err().and_then(|e| e.raw_os_error());
+        assert_eq!(refused, Some(libc::EBADF));
+    }
+
+    #[test]
+    fn only_what_a_file_system_without_locks_answers_is_passed_over() {
+        let passed_over = |n| has_no_locks(&io::Error::from_raw_os_error(n));
+        assert!([libc::EINVAL, libc::ENOLCK, libc::ENOSYS, libc::EOPNOTSUPP]
+            .into_iter()
+            .all(passed_over));
+        assert!(![libc::EAGAIN, libc::EACCES, libc::EBADF, libc::EIO]
+            .into_iter()
+            .any(passed_over));
     }
 }

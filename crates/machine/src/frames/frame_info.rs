@@ -150,6 +150,10 @@ pub enum BaseKind {
 pub struct DomMm {
     pub is_32bit: bool,
     /// No new reference to any of its frames is given out.
+    ///
+    /// [`crate::frames::Domain::dying`] comes before it, and is another thing: that is read without the frame table's lock
+    /// by vCPUs on their way into the guest, and the end of a domain waits for them before it takes this lock, which
+    /// they may hold. This one changes under the lock, in the step that begins to give the domain's frames back.
     pub dying: bool,
     /// Destroyed, and no frame is its any more: forgotten with the last reference from outside.
     pub(super) gone: bool,
