@@ -191,9 +191,14 @@ def _key_of(body: Json | None) -> str | None:
     return next((key for key, value in (body or {}).items() if isinstance(value, str) and not is_text(value)), None)
 
 
+def is_domain_0(key: str) -> bool:
+    """Whether a word means Domain 0 itself."""
+    return key == DOMAIN_0 or (is_domid(key) and not key.strip("0"))
+
+
 def domain_path(key: str) -> str:
     """The path of a domain's routes; DomzeroError for what would make another path."""
-    if key == DOMAIN_0 or (is_domid(key) and not key.strip("0")):
+    if is_domain_0(key):
         raise DomzeroError(f"{DOMAIN_0} is Domain 0 itself: this is for other domains")
     if key in ("", ".", "..") or "/" in key or not is_text(key):
         raise DomzeroError(f"no such domain: '{shown(key)}'", hint="`domzero list` shows what there is")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
 from domzero.dom0.diskspec import HELP, is_named, parse_disk
 
@@ -63,7 +63,8 @@ def attach(args: argparse.Namespace) -> int:
 def list_disks(args: argparse.Namespace) -> int:
     """`block-list`."""
     with Dom0.from_args(args) as dom0:
-        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/disks")) for key in args.domains]
+        keys = [key for key in args.domains if not is_domain_0(key)]  # which has none
+        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/disks")) for key in keys]
     if args.json:
         print(json.dumps([disk for _, disks in found for disk in disks], indent=2))
         return ExitStatus.OK

@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import Any
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import cap_table, vcpu_table
 from domzero.errors import ConfigError
@@ -77,7 +77,8 @@ def schedule(args: argparse.Namespace) -> int:
 def list_vcpus(args: argparse.Namespace) -> int:
     """`vcpu-list`."""
     with Dom0.from_args(args) as dom0:
-        domains: list[Json] = [dom0.domain(key) for key in args.domains] or dom0.get("/domains")
+        keys = [key for key in args.domains if not is_domain_0(key)]  # a process of the host, which has none
+        domains: list[Json] = [dom0.domain(key) for key in keys] if args.domains else dom0.get("/domains")
         found = [(domain, dom0.get(f"{domain_path(domain['uuid'])}/vcpus")) for domain in domains]
         cpus = dom0.get("/host")["nr_cpus"]
     if args.json:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
 from domzero.dom0.config import MEMORY_MIN_MIB
-from domzero.dom0.names import DOMAIN_0, is_domid, shown
+from domzero.dom0.names import DOMAIN_0, shown
 from domzero.errors import ConfigError, DomzeroError
 
 Json = dict[str, Any]
@@ -104,10 +104,6 @@ def _print(args: argparse.Namespace, value: object, text: str | None) -> int:
     return ExitStatus.OK
 
 
-def _is_domain_0(key: str) -> bool:
-    return key == DOMAIN_0 or (is_domid(key) and not key.strip("0"))
-
-
 def _asked_for(dom0: Dom0, args: argparse.Namespace) -> list[Json]:
     """The domains of a verb that takes several. All must exist: of a list with a slip in it, none is touched."""
     if args.all == bool(args.domains):
@@ -156,7 +152,7 @@ def _selected(dom0: Dom0, keys: Iterable[str], *, ended: bool = False) -> list[J
 def list_domains(args: argparse.Namespace) -> int:
     """`list`."""
     with Dom0.from_args(args) as dom0:
-        keys = [key for key in args.domains if not _is_domain_0(key)]
+        keys = [key for key in args.domains if not is_domain_0(key)]
         with_host = len(keys) < len(args.domains) or not args.domains
         domains = _selected(dom0, keys, ended=args.all) if keys or not args.domains else []
         if args.json or args.long:
@@ -276,7 +272,7 @@ def uptime(args: argparse.Namespace) -> int:
     """`uptime`."""
     with Dom0.from_args(args) as dom0:
         host = dom0.get("/host")
-        keys = [key for key in args.domains if not _is_domain_0(key)]
+        keys = [key for key in args.domains if not is_domain_0(key)]
         with_host = len(keys) < len(args.domains) or not args.domains
         rows = [(DOMAIN_0, 0, float(host["uptime_seconds"]))] if with_host else []
         for domain in _selected(dom0, keys) if keys or not args.domains else []:
@@ -305,12 +301,12 @@ def list_vms(args: argparse.Namespace) -> int:
 def show_domid(args: argparse.Namespace) -> int:
     """`domid`."""
     with Dom0.from_args(args) as dom0:
-        domid = 0 if _is_domain_0(args.domain) else dom0.domain(args.domain)["domid"]
+        domid = 0 if is_domain_0(args.domain) else dom0.domain(args.domain)["domid"]
     return _print(args, domid, str(domid))
 
 
 def show_name(args: argparse.Namespace) -> int:
     """`domname`."""
     with Dom0.from_args(args) as dom0:
-        name = DOMAIN_0 if _is_domain_0(args.domain) else dom0.domain(args.domain)["name"]
+        name = DOMAIN_0 if is_domain_0(args.domain) else dom0.domain(args.domain)["name"]
     return _print(args, name, str(name))

@@ -78,6 +78,8 @@ def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
         (f"{image},raw,foo", "no such vdev"),
         (f"{image},qcow2,xvda", "qcow2"),
         (f"{image}\0", "NUL"),
+        ("/proc/self/mem", "smaller than a sector"),
+        ("/dev/zero", "neither a regular file nor a block device"),
     ):
         answer = api.post("/domains", json={"name": "bad", "kernel": shell, "memory_mib": 16, "disks": [spec]})
         assert answer.status_code == 422 and why in answer.text

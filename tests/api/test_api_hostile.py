@@ -183,6 +183,20 @@ def test_forty_thousand_unknown_keys_are_more_than_a_request_needs(api: httpx.Cl
     assert response.status_code == 413
 
 
+def test_fields_of_another_request_are_refused_with_the_reason(api: httpx.Client, create: Create, shell: str) -> None:
+    path = f"/domains/{create('fixed')['uuid']}"
+    for body, why in (
+        ({"memory_mib": 32}, "fixed when a domain is created"),
+        ({"memory_mb": 32}, "did you mean memory_mib?"),
+        ({"name": "a\nb"}, "only printable characters"),
+        ({"name": "a/b"}, "without '/'"),
+    ):
+        answer = api.patch(path, json=body)
+        assert answer.status_code == 422 and why in answer.json()["errors"][0]["message"]
+    answer = api.post("/domains", json={"name": "new", "kernel": shell, "state": "paused"})
+    assert answer.status_code == 422 and "for domains that exist" in answer.text
+
+
 def test_a_patch_changes_all_or_nothing(api: httpx.Client, create: Create) -> None:
     create("whole")
     create("taken")

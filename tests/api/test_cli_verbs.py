@@ -426,6 +426,10 @@ def test_domain_0_is_known_to_what_only_reads(server: Server) -> None:
         assert server.cli("domname", word).stdout == "Domain-0\n"
         assert server.cli("list", word).stdout.splitlines()[1].startswith("Domain-0 ")
         assert server.cli("uptime", word).stdout.splitlines()[1].startswith("Domain-0 ")
+    for verb in ("block-list", "vcpu-list"):
+        result = server.cli(verb, "Domain-0")  # it has none of its own
+        assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1), verb
+        assert server.cli(verb, "Domain-0", "--json").stdout == "[]\n"
     assert "00000000-0000-0000-0000-000000000000  0    Domain-0" in server.cli("vm-list").stdout
     for verb in ("pause", "destroy", "console", "rename", "mem-set"):
         result = server.cli(verb, "Domain-0", *({"rename": ["x"], "mem-set": ["64m"]}.get(verb, [])))

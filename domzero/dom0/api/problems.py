@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
 from domzero.dom0.manager import BadState, NameInUse, NoAnswer, NotFound
-from domzero.dom0.names import shown
+from domzero.dom0.names import name_fault, shown
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
 MEDIA_TYPE = "application/problem+json"
@@ -107,8 +107,14 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _field_message(error: dict[str, Any], field: str) -> str:
+    if error["type"] == "string_pattern_mismatch" and field == "name":
+        return name_fault(str(error["input"])) or str(error["msg"])
     if error["type"] != "extra_forbidden":
         return str(error["msg"])
+    if field in DomainCreate.model_fields:
+        return "it is fixed when a domain is created"
+    if field in DomainPatch.model_fields:
+        return "it is for domains that exist: create the domain, then change it"
     known = {*DomainCreate.model_fields, *DomainPatch.model_fields}
     near = difflib.get_close_matches(field[:FIELD_MAX], known, 1)
     return "no such field" + (f": did you mean {near[0]}?" if near else "")

@@ -29,13 +29,18 @@ def open_disk(spec: DiskSpec) -> _machine.BlockDisk:
     """Opens what a specification names. ConfigError: it cannot be."""
     try:
         if spec.format is DiskFormat.QCOW2:
-            return _machine.BlockDisk.qcow2(spec.target, spec.writable)
-        flags = (os.O_RDWR if spec.writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-        return _machine.BlockDisk.raw(os.open(spec.target, flags), spec.writable)
+            disk = _machine.BlockDisk.qcow2(spec.target, spec.writable)
+        else:
+            flags = (os.O_RDWR if spec.writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+            disk = _machine.BlockDisk.raw(os.open(spec.target, flags), spec.writable)
     except OSError as error:
         reason = "in use by another domain or program" if error.errno == errno.EBUSY else error.strerror or str(error)
         hint = "give it as read-only: ',ro'" if isinstance(error, PermissionError) and spec.writable else ""
         raise ConfigError(f"{spec.target}: {reason}", key="disk", hint=hint) from error
+    if disk.sectors == 0:  # as files of /proc have none
+        disk.close()
+        raise ConfigError(f"{spec.target}: smaller than a sector of {SECTOR} bytes", key="disk")
+    return disk
 
 
 class BlockDevice:
