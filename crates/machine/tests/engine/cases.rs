@@ -80,7 +80,7 @@ impl<'a> Generator<'a> {
             let any = common.is_empty() || g.rng.chance(50);
             let code = g.rng.pick(if any { forms } else { common });
             let before = (g.state.clone(), g.memory.len());
-            let Some((insn, b)) = g.instruction(code, start + bytes.len() as u64) else {
+            let Some((mut insn, b)) = g.instruction(code, start + bytes.len() as u64) else {
                 g.memory.truncate(before.1);
                 continue;
             };
@@ -104,6 +104,7 @@ impl<'a> Generator<'a> {
             if skipped {
                 insns.push(jump);
                 bytes.extend(skip);
+                insn.set_ip(jump.next_ip());
             }
             if !skipped && !by_count && !insn.has_rep_prefix() && !insn.has_repne_prefix() {
                 undefined &= !flag_bits(insn.rflags_modified());
