@@ -2,7 +2,6 @@
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
 from collections.abc import Callable
-from os import PathLike
 from threading import Condition
 from types import TracebackType
 from typing import ClassVar, Literal, TypeAlias, final
@@ -125,8 +124,11 @@ class BlockDisk:
     def raw(fd: int, writable: bool) -> BlockDisk:
         """A regular file or a block device. `fd` is open, for writing if `writable`, and is closed with the disk."""
     @staticmethod
-    def qcow2(path: str | PathLike[str], writable: bool) -> BlockDisk:
-        """A qcow2 image with all its backing files."""
+    def qcow2(fds: list[int], raw_base: bool, writable: bool) -> BlockDisk:
+        """A qcow2 image and the backing files that it rests on, in their order; all are open and closed with the disk.
+
+        :param raw_base: the last one is no qcow2 image.
+        """
     @property
     def sectors(self) -> int:
         """How many sectors of 512 bytes."""

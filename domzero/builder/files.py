@@ -15,25 +15,50 @@ FILE_MAX = 1 << 30
 def read_file(path: str | PathLike[str], what: str, limit: int = FILE_MAX) -> bytes:
     """Reads a kernel, a ramdisk or the like.
 
-    Nothing is read of what is not a regular file: a FIFO would wait for a writer, a device could go on for ever.
-
     :param what: "kernel", "ramdisk": the key of the error.
     :param limit: bytes that the file may have.
     :raises ImageError: missing, unreadable, not a regular file, empty, larger than `limit`, or no memory for it.
     """
+    fd = open_file(path, what, limit)
+    try:
+        return read_open(fd, fspath(path), what, limit)
+    finally:
+        os.close(fd)
+
+
+def open_file(path: str | PathLike[str], what: str, limit: int = FILE_MAX) -> int:
+    """As `read_file`, without reading.
+
+    Nothing waits for what is not a regular file: a FIFO would for a writer, and a device could be read for ever.
+
+    :returns: a descriptor, the caller's.
+    """
     name = fspath(path)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        try:
-            status = os.fstat(fd)
-            _check(status, name, what, limit)
-            data = _read(fd, status.st_size)
-        finally:
-            os.close(fd)
     except OSError as error:
         raise ImageError(f"{name}: {error.strerror or error}", key=what) from error
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"{name!r}: {error}", key=what) from error
+    try:
+        _check(os.fstat(fd), name, what, limit)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_open(fd: int, name: str, what: str, limit: int = FILE_MAX) -> bytes:
+    """As `read_file`, of a file that is open.
+
+    :param name: for errors.
+    """
+    status = os.fstat(fd)
+    _check(status, name, what, limit)
+    try:
+        data = _read(fd, status.st_size)
+    except OSError as error:
+        raise ImageError(f"{name}: {error.strerror or error}", key=what) from error
     except MemoryError as error:
         raise ImageError(f"{name}: no memory to read {status.st_size >> 20} MiB", key=what) from error
     if len(data) < status.st_size:

@@ -14,7 +14,7 @@ from domzero.builder import bzimage
 from domzero.builder.bsd_symtab import BsdSymtab, find_symtab
 from domzero.builder.decompress import compression_of, decompress
 from domzero.builder.elf import EM_X86_64, ElfFile, is_elf, parse_elf
-from domzero.builder.files import read_file
+from domzero.builder.files import open_file, read_file, read_open
 from domzero.builder.notes import XenNotes, find_notes
 from domzero.errors import ImageError
 
@@ -85,6 +85,16 @@ def load_kernel(path: str | PathLike[str]) -> KernelImage:
     while len(_cache) > _CACHED_KERNELS:
         _cache.popitem(last=False)
     return image
+
+
+def open_kernel(path: str | PathLike[str]) -> int:
+    """Opens what `load_kernel` would read, for `read_kernel`; a descriptor, the caller's. ImageError."""
+    return open_file(_unpacked_beside(fspath(path)) or path, "kernel", KERNEL_MAX)
+
+
+def read_kernel(fd: int, name: str) -> KernelImage:
+    """As `load_kernel`, of a file that is open, and without keeping anything."""
+    return parse_kernel(read_open(fd, name, "kernel", KERNEL_MAX), name)
 
 
 def _unpacked_beside(name: str) -> str | None:

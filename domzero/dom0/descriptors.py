@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """File descriptors of the Domain 0 process: as many as the system allows, and some held back for who needs them most.
 
-A domain takes about four (control, two of xenstore, its worker's stderr), a client one. The kernel gives the lowest
-number that is free: a number near the limit says that nearly all are taken.
+A domain takes about five (control, files, two of xenstore, its worker's stderr), a client one. The kernel gives the
+lowest number that is free: a number near the limit says that nearly all are taken.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from domzero.dom0 import worker
 from domzero.dom0.messages import ChildEnded, Kill, Message, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
 
 MESSAGE_MAX = 4096
-FDS = 4
-"""A worker's control, guest and toolstack sockets, and its stderr."""
+FDS = 5
+"""A worker's control, guest, toolstack and files sockets, and its stderr."""
 
 
 def main(arguments: list[str]) -> int:
@@ -108,10 +108,10 @@ class _Server:
             for fd in self._wake:
                 os.close(fd)
             os.setsid()
-            os.dup2(fds[3], 2)
-            os.close(fds[3])
+            os.dup2(fds[-1], 2)
+            os.close(fds[-1])
             gc.enable()
-            status = worker.run(parent, *(socket.socket(fileno=fd) for fd in fds[:3]))
+            status = worker.run(parent, [socket.socket(fileno=fd) for fd in fds[:-1]])
         except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from domzero import _machine
 from domzero.abi.xen import PAGE_SHIFT
 from domzero.builder.domain import build_domain
-from domzero.builder.files import FILE_MAX, read_file
-from domzero.builder.image import KernelImage, load_kernel
+from domzero.builder.files import FILE_MAX, read_open
+from domzero.builder.image import KernelImage, load_kernel, read_kernel
 from domzero.builder.layout import Layout, plan
-from domzero.dom0.backends.block import open_disk
+from domzero.dom0.backends.block import use_disk
 from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.net import DomainVifs
 from domzero.dom0.config import DomainConfig
@@ -28,7 +28,7 @@ from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
-from domzero.dom0.network import connect
+from domzero.dom0.open_files import DomainFiles, open_domain
 from domzero.dom0.vifspec import VifSpec
 from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
@@ -85,31 +85,33 @@ class Instance:
         log: Callable[[str], None] | None = None,
         clock: Clock | None = None,
         image: KernelImage | None = None,
+        files: DomainFiles | None = None,
     ) -> Instance:
         """Reads the images, makes a hypervisor with the domain in it, and its back ends; writes its nodes.
 
         :param store: what `domid` will find in xenstore; introducing and releasing it is the caller's.
         :param image: its kernel; read from `config.kernel` when not given.
+        :param files: all that it is made of; opened when not given. What is left of it is closed.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
         if isinstance(clock, VirtualClock):
             _check_repeatable(config)
-        with _refusals(config):
-            image, ramdisk = _load(config, image)
-            with ExitStack() as undo:
-                wires = []
-                for vif in config.vif_specs:
-                    wires.append((vif, connect(vif)))
-                    undo.callback(wires[-1][1].close)
-                disks = []
-                for spec in config.disk_specs:
-                    disks.append((spec, open_disk(spec)))
-                    undo.callback(disks[-1][1].close)
-                host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
-                undo.callback(host.close)
-                instance = cls._build(host, config, image, ramdisk, disks, wires, store, console, domid, log)
-                undo.pop_all()
-                return instance
+        with _refusals(config), ExitStack() as undo:
+            files = files or open_domain(config, kernel=False)
+            undo.callback(files.close)
+            image, ramdisk = _load(config, image, files)
+            wires = list(zip(config.vif_specs, files.wires, strict=True))
+            disks = []
+            for spec, opened in zip(config.disk_specs, files.disks, strict=True):
+                disks.append((spec, use_disk(spec, opened)))
+                undo.callback(disks[-1][1].close)
+            host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
+            undo.callback(host.close)
+            instance = cls._build(host, config, image, ramdisk, disks, wires, store, console, domid, log)
+            undo.pop_all()
+            files.wires.clear()
+            files.close()
+            return instance
 
     @classmethod
     def _build(
@@ -295,11 +297,14 @@ def _check_repeatable(config: DomainConfig) -> None:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
 
 
-def _load(config: DomainConfig, image: KernelImage | None) -> tuple[KernelImage, bytes]:
+def _load(config: DomainConfig, image: KernelImage | None, files: DomainFiles) -> tuple[KernelImage, bytes]:
     """Reads the images and checks that they fit, before anything is made."""
     limit = min(FILE_MAX, config.memory_mib << 20)
-    ramdisk = read_file(config.ramdisk, "ramdisk", limit) if config.ramdisk else b""
-    image = image or load_kernel(config.kernel)
+    ramdisk = b""
+    if files.ramdisk is not None:
+        ramdisk = read_open(files.ramdisk, config.ramdisk or "", "ramdisk", limit)
+    if image is None:  # in this process the next start may find it in memory
+        image = load_kernel(config.kernel) if files.kernel is None else read_kernel(files.kernel, config.kernel)
     plan(image, _pages(config.memory_mib), len(ramdisk))
     return image, ramdisk
 

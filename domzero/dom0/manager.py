@@ -9,8 +9,9 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import closing, suppress
+from functools import partial
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.changes import Changes
@@ -42,6 +43,7 @@ from domzero.dom0.messages import (
     VcpuStats,
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
+from domzero.dom0.open_files import in_thread, open_disk
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
@@ -236,7 +238,8 @@ class Manager:
         async with record.plugging:
             taken = {disk.devid for disk in await self.disks(record)}
             spec = parse_disk(text, taken | {disk.devid for disk in record.config.disk_specs})
-            await self._ask(record, AttachDisk(spec.text(spec.target)), Done)
+            with closing(await in_thread(partial(open_disk, spec))) as disk:
+                await self._ask(record, AttachDisk(spec.text(spec.target), disk.formats), Done, disk.fds)
             record.config.disks = [*record.config.disks, spec.text(spec.target)]
         return spec
 
@@ -352,12 +355,12 @@ class Manager:
         is_kept = record.following is not None and record.following.action == Action.PRESERVE
         return record.gone or (record.ended and not record.ending and is_kept)
 
-    async def _ask(self, record: Record, request: Request, expected: type[A]) -> A:
+    async def _ask(self, record: Record, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
         self._check_runs(record)
         if record.worker is None:
             raise BadState(f"domain {record.name} is {record.state.value}")
         try:
-            return await asyncio.wait_for(record.worker.request(request, expected), ANSWER_SECONDS)
+            return await asyncio.wait_for(record.worker.request(request, expected, files), ANSWER_SECONDS)
         except (TimeoutError, asyncio.TimeoutError):
             raise NoAnswer(
                 f"the worker of domain {record.name}, process {record.worker.pid}, does not answer",

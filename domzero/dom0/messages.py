@@ -2,8 +2,8 @@
 """What the Domain 0 process and a worker say to each other, over the worker's control socket.
 
 A frame (`socket_frames`) is a message, or console bytes as they are. A message is one of the dataclasses here; a
-request has an identifier, which its answer repeats. What is no message raises `MessageError` with what is wrong: the
-other end is at fault, and is ended for it.
+request has an identifier, which its answer repeats, and says how many open files belong to it (`file_passing`).
+What is no message raises `MessageError` with what is wrong: the other end is at fault, and is ended for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enum import Enum, IntEnum
 from typing import Any, TypeAlias, TypeVar
 
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.diskspec import DiskFormat
 from domzero.dom0.life import DomainState, EndReason
 from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 
@@ -42,10 +43,16 @@ class MessageError(DomzeroError):
 
 @dataclass(slots=True, frozen=True)
 class Start:
-    """Build the domain and let it run, unless it is to be paused. Answer: Done."""
+    """Build the domain and let it run, unless it is to be paused. Answer: Done.
+
+    Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each interface.
+
+    :param disk_files: formats of each disk's image and of the files that it rests on.
+    """
 
     domid: int
     config: DomainConfig
+    disk_files: tuple[tuple[DiskFormat, ...], ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,9 +77,13 @@ class Audit:
 
 @dataclass(slots=True, frozen=True)
 class AttachDisk:
-    """Plug a disk in. Answer: Done."""
+    """Plug a disk in. Answer: Done.
+
+    :param files: formats of its files, which come with this.
+    """
 
     spec: str
+    files: tuple[DiskFormat, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -318,26 +329,42 @@ _MESSAGES: dict[str, type[Any]] = {
 }
 
 
-def encode(message: Message, request_id: int = 0) -> bytes:
-    """A message as the payload of a frame; `request_id` in a request and in its answer."""
+def encode(message: Message, request_id: int = 0, files: int = 0) -> bytes:
+    """A message as the payload of a frame; `request_id` in a request and in its answer.
+
+    :param files: how many belong to it.
+    """
     body = {"type": type(message).__name__, "id": request_id, "body": to_json(message)}
+    if files:
+        body["files"] = files
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def decode(payload: bytes) -> tuple[Message, int]:
-    """The message in a frame's payload, and its request's identifier. MessageError."""
+    """The message in a frame's payload, to which no files belong, and its request's identifier. MessageError."""
+    message, request_id, files = decode_request(payload)
+    if files:
+        raise MessageError(f"{type(message).__name__}: no files belong to it")
+    return message, request_id
+
+
+def decode_request(payload: bytes) -> tuple[Message, int, int]:
+    """As `decode`, and how many files belong to it."""
     try:
         outer = json.loads(payload)
     except ValueError as error:  # also bytes that are no UTF-8
         raise MessageError(f"not JSON: {error}") from error
-    if not isinstance(outer, dict) or outer.keys() != {"type", "id", "body"}:
+    if not isinstance(outer, dict) or outer.keys() - {"files"} != {"type", "id", "body"}:
         raise MessageError("not an object of type, id and body")
     name, request_id = outer["type"], outer["id"]
     kind = _MESSAGES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise MessageError(f"no such message: {name!r}")
     message: Message = from_json(kind, outer["body"], name)
-    return message, _value(int, request_id, "id")
+    files = _value(int, outer.get("files", 0), "files")
+    if files < 0:
+        raise MessageError(f"files: {files}")
+    return message, _value(int, request_id, "id"), files
 
 
 # --- dataclasses as JSON, checked against their annotations

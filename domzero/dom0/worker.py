@@ -16,13 +16,14 @@ import socket
 import sys
 import threading
 import time
+from contextlib import closing
 
 from domzero import _machine
 from domzero.dom0 import vcpus
-from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
 from domzero.dom0.diskspec import parse_disk
+from domzero.dom0.file_passing import receive_files
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import (
@@ -52,8 +53,9 @@ from domzero.dom0.messages import (
     Stop,
     Unpause,
     Vcpus,
-    decode,
+    decode_request,
 )
+from domzero.dom0.open_files import OpenDisk, received_domain
 from domzero.dom0.socket_frames import FrameDecoder
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
@@ -71,8 +73,11 @@ _NICE_TRIES, _NICE_APART_SECONDS = 100, 0.1
 class Worker:
     """Carries out what Domain 0 asks."""
 
-    def __init__(self, control: socket.socket, guest: socket.socket, toolstack: socket.socket) -> None:
+    def __init__(
+        self, control: socket.socket, guest: socket.socket, toolstack: socket.socket, files: socket.socket
+    ) -> None:
         self._socket = control
+        self._files = files
         self._console = Console()
         self._channel = ControlChannel(control, hold=self._console.hold, release=self._console.release)
         self._console.add_sink(self._channel.console)
@@ -89,27 +94,33 @@ class Worker:
                 for kind, payload in decoder.feed(data):
                     if kind == FrameKind.CONSOLE:
                         self._input.put(payload)
-                    elif not self._request(*decode(payload)):
+                    elif not self._request(*decode_request(payload)):
                         self._channel.finish()
                         return
         except ConnectionError:
             return
 
-    def _request(self, message: Message, request_id: int) -> bool:
+    def _request(self, message: Message, request_id: int, count: int) -> bool:
         answer: Answer
+        files: list[int] = []
         try:
-            answer = self._do(message)
+            files = receive_files(self._files, request_id, count)
+            answer = self._do(message, files)
         except DomzeroError as error:
             answer = Refused.of(error)
         except Exception as error:
             logger.exception("a fault of the worker")  # to stderr, which Domain 0 keeps
             answer = Refused("DomzeroError", f"a fault of the worker: {type(error).__name__}: {error}")
+        finally:
+            while files:  # that nobody took
+                os.close(files.pop())
         self._channel.send(answer, request_id)
         return not isinstance(message, Stop)
 
-    def _do(self, message: Message) -> Answer:
+    def _do(self, message: Message, files: list[int]) -> Answer:
+        """:param files: that came with it; who uses them takes them out."""
         if isinstance(message, Start):
-            return self._start(message.domid, message.config)
+            return self._start(message, _all(files))
         instance = self._instance
         if isinstance(message, Stop):
             if instance is not None:
@@ -128,7 +139,9 @@ class Worker:
         elif isinstance(message, Audit):
             return Audited(tuple(instance.audit()))
         elif isinstance(message, AttachDisk):
-            instance.disks.attach(parse_disk(message.spec))
+            if len(files) != len(message.files):
+                raise MessageError(f"{len(files)} files for a disk of {len(message.files)}")
+            instance.disks.attach(parse_disk(message.spec), OpenDisk(_all(files), message.files))
         elif isinstance(message, DetachDisk):
             instance.disks.detach(message.vdev, force=message.force)
         elif isinstance(message, ListVcpus):
@@ -145,10 +158,14 @@ class Worker:
             raise MessageError(f"{type(message).__name__} is no request")
         return Done()
 
-    def _start(self, domid: int, config: DomainConfig) -> Done:
-        if self._instance is not None:
-            raise ConfigError("this worker has its domain already")
-        self._instance = Instance.build(config, self._store, self._console, domid=domid, log=self._log)
+    def _start(self, start: Start, fds: list[int]) -> Done:
+        config = start.config
+        with closing(received_domain(config, start.disk_files, fds)) as files:
+            if self._instance is not None:
+                raise ConfigError("this worker has its domain already")
+            self._instance = Instance.build(
+                config, self._store, self._console, domid=start.domid, log=self._log, files=files
+            )
         self._instance.host.forget_touched()
         _machine.give_back_free()  # what its images took while they were read
         threading.Thread(target=self._wait, args=(self._instance,), name="exit", daemon=True).start()
@@ -173,6 +190,12 @@ class Worker:
                 if data:
                     self._console.wait_room(1.0)
             self._channel.send(InputTaken(count))
+
+
+def _all(files: list[int]) -> list[int]:
+    taken = files[:]
+    files.clear()
+    return taken
 
 
 def die_with(parent: int) -> None:
@@ -204,15 +227,17 @@ def step_back() -> None:
     threading.Thread(target=set_group, name="nice", daemon=True).start()
 
 
-def run(parent: int, control: socket.socket, guest: socket.socket, toolstack: socket.socket) -> int:
+def run(parent: int, sockets: list[socket.socket]) -> int:
     """All that the process does; returns its exit status.
 
     :param parent: the process that this one ends with.
+    :param sockets: control, the guest's xenstore, the toolstack's xenstore, files.
     """
+    control, guest, toolstack, files = sockets
     die_with(parent)
     step_back()
     try:
-        Worker(control, guest, toolstack).run()
+        Worker(control, guest, toolstack, files).run()
     except DomzeroError as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import itertools
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from domzero.dom0 import file_passing
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.messages import (
@@ -32,6 +34,7 @@ from domzero.dom0.messages import (
     decode,
     encode,
 )
+from domzero.dom0.open_files import DomainFiles, in_thread, open_domain
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Connection, Store
@@ -86,6 +89,7 @@ class WorkerHandle(asyncio.Protocol):
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._transport: asyncio.Transport | None = None
+        self._files: socket.socket | None = None
         self._child: Child | None = None
         self._relays: list[RelayServer] = []
         self._unread_input = 0
@@ -103,6 +107,10 @@ class WorkerHandle(asyncio.Protocol):
 
     async def start(self, config: DomainConfig) -> None:
         """Starts the process and builds the domain in it; raises what goes wrong there."""
+        with contextlib.closing(await in_thread(functools.partial(open_domain, config))) as files:
+            await self._start(config, files)
+
+    async def _start(self, config: DomainConfig, files: DomainFiles) -> None:
         if self._stopping:
             raise WorkerGone(NOT_WANTED)
         check_for_worker()
@@ -116,7 +124,7 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
         try:
-            await self.request(Start(self.domid, config), Done)
+            await self.request(Start(self.domid, config, files.formats()), Done, files.numbers())
         except WorkerGone:
             status = await child.ended
             if self._watcher is not None:
@@ -133,6 +141,9 @@ class WorkerHandle(asyncio.Protocol):
                 pairs.append(socket.socketpair())
                 ours.enter_context(pairs[-1][0])
                 theirs.enter_context(pairs[-1][1])
+            pairs.append(file_passing.pair())
+            ours.enter_context(pairs[-1][0])
+            theirs.enter_context(pairs[-1][1])
             stderr_read, stderr_write = os.pipe()
             stderr = ours.enter_context(os.fdopen(stderr_read, "rb", 0))
             theirs.callback(os.close, stderr_write)
@@ -140,6 +151,7 @@ class WorkerHandle(asyncio.Protocol):
             if self._stopping:
                 child.kill()
             ours.pop_all()
+        self._files = pairs.pop()[0]
         loop = asyncio.get_running_loop()
         self._watcher = loop.create_task(self._watch(child, stderr))
         await loop.create_connection(lambda: self, sock=pairs[0][0])
@@ -149,14 +161,21 @@ class WorkerHandle(asyncio.Protocol):
             self._relays.append(await RelayServer.start(sock, connection))
         return child
 
-    async def request(self, request: Request, expected: type[A]) -> A:
-        """Asks the worker; raises the error that it answers, or WorkerGone."""
-        if self._transport is None:
+    async def request(self, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
+        """Asks the worker; raises the error that it answers, or WorkerGone.
+
+        :param files: that go with the request; they stay the caller's, to be closed when this returns.
+        """
+        if self._transport is None or self._files is None:
             raise WorkerGone("its worker process has ended")
         request_id = next(self._ids)
+        try:
+            file_passing.send_files(self._files, request_id, files)
+        except ConnectionError:
+            raise WorkerGone("its worker process has ended") from None
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
-        self._send(FrameKind.MESSAGE, encode(request, request_id))
+        self._send(FrameKind.MESSAGE, encode(request, request_id, len(files)))
         try:
             answer = await future
         finally:
@@ -276,5 +295,7 @@ class WorkerHandle(asyncio.Protocol):
         for relay in self._relays:
             relay.close()
         self._relays.clear()
+        if self._files is not None:
+            self._files.close()
         if self._transport is not None:
             self._transport.close()

@@ -43,7 +43,7 @@ class WorkerSpawner:
         self._children: dict[int, Child] = {}
 
     async def spawn(self, sockets: list[socket.socket], stderr: int) -> Child:
-        """A worker with these sockets (control, guest, toolstack) and this file as stderr. ResourceError."""
+        """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError."""
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future

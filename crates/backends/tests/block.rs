@@ -406,7 +406,19 @@ fn a_qcow2_image_with_a_backing_file_is_what_qemu_says_it_is() {
         &path("top.qcow2"),
     ]);
     let front = Front::new(X86_64, 1);
-    let disk = Qcow2Disk::open(path("top.qcow2").as_ref(), true).unwrap();
+    let open = |name: &str, writable| {
+        File::options()
+            .read(true)
+            .write(writable)
+            .open(path(name))
+            .unwrap()
+    };
+    let disk = Qcow2Disk::open(
+        vec![open("top.qcow2", true), open("base.qcow2", false)],
+        false,
+        true,
+    )
+    .unwrap();
     assert_eq!(disk.sectors(), 4096);
     let mut queue = front.connect(disk, agreed(X86_64));
     let (gref, mfn) = front.page();
@@ -460,10 +472,12 @@ fn what_was_written_to_a_qcow2_image_is_in_it_when_it_is_closed() {
         return;
     }
     let front = Front::new(X86_64, 1);
-    let mut queue = front.connect(
-        Qcow2Disk::open(path("disk.qcow2").as_ref(), true).unwrap(),
-        agreed(X86_64),
-    );
+    let image = File::options()
+        .read(true)
+        .write(true)
+        .open(path("disk.qcow2"))
+        .unwrap();
+    let mut queue = front.connect(Qcow2Disk::open(vec![image], false, true).unwrap(), agreed(X86_64));
     let (gref, mfn) = front.page();
     front.write(mfn, 0, &[0x5a; 4096]);
     for cluster in [3, 7, 9] {

@@ -102,7 +102,12 @@ fn a_damaged_qcow2_image_is_an_error_and_no_more() {
             image[at] = dice.roll() as u8;
         }
         std::fs::write(&path, &image).unwrap();
-        let Ok(disk) = Qcow2Disk::open(&path, true) else {
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let Ok(disk) = Qcow2Disk::open(vec![file], false, true) else {
             continue;
         };
         opened += 1;

@@ -11,7 +11,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::fs::File;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -49,8 +48,10 @@ impl BlockDisk {
     }
 
     #[staticmethod]
-    fn qcow2(py: Python<'_>, path: PathBuf, writable: bool) -> PyResult<BlockDisk> {
-        let open = || py.detach(|| Qcow2Disk::open(&path, writable));
+    fn qcow2(py: Python<'_>, fds: Vec<RawFd>, raw_base: bool, writable: bool) -> PyResult<BlockDisk> {
+        let files = fds.into_iter().map(|fd| owned(fd).map(File::from));
+        let files = files.collect::<PyResult<Vec<File>>>()?;
+        let open = || py.detach(|| Qcow2Disk::open(files, raw_base, writable));
         work(open)?
             .map(|disk| BlockDisk::of(disk, writable))
             .map_err(os_error)

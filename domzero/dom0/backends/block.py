@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 
 from domzero import _machine
 from domzero.abi.io_blkif import VDisk
 from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
 from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.dom0.open_files import OpenDisk
 from domzero.errors import ConfigError
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.domain import Domain
@@ -25,18 +25,17 @@ MAX_INDIRECT_SEGMENTS = 256
 _PROTOCOLS = {"x86_64-abi": False, "x86_32-abi": True}
 
 
-def open_disk(spec: DiskSpec) -> _machine.BlockDisk:
-    """Opens what a specification names. ConfigError: it cannot be."""
+def use_disk(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
+    """The disk in open files, which it takes. ConfigError: they cannot be used."""
     try:
+        fds = opened.take()
         if spec.format is DiskFormat.QCOW2:
-            disk = _machine.BlockDisk.qcow2(spec.target, spec.writable)
+            disk = _machine.BlockDisk.qcow2(fds, opened.formats[-1] is DiskFormat.RAW, spec.writable)
         else:
-            flags = (os.O_RDWR if spec.writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-            disk = _machine.BlockDisk.raw(os.open(spec.target, flags), spec.writable)
+            disk = _machine.BlockDisk.raw(fds[0], spec.writable)
     except OSError as error:
         reason = "in use by another domain or program" if error.errno == errno.EBUSY else error.strerror or str(error)
-        hint = "give it as read-only: ',ro'" if isinstance(error, PermissionError) and spec.writable else ""
-        raise ConfigError(f"{spec.target}: {reason}", key="disk", hint=hint) from error
+        raise ConfigError(f"{spec.target}: {reason}", key="disk") from error
     if disk.sectors == 0:  # as files of /proc have none
         disk.close()
         raise ConfigError(f"{spec.target}: smaller than a sector of {SECTOR} bytes", key="disk")

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 
 from domzero import _machine
-from domzero.dom0.backends.block import SECTOR, BlockDevice, open_disk
+from domzero.dom0.backends.block import SECTOR, BlockDevice, use_disk
 from domzero.dom0.backends.xenbus import BackEnd
 from domzero.dom0.diskspec import DiskSpec, device_number
 from domzero.dom0.messages import DiskStats
+from domzero.dom0.open_files import OpenDisk
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ConfigError
 from domzero.hypervisor.domain import Domain
@@ -38,14 +39,18 @@ class DomainDisks:
             back_end.start()
             self._disks[spec.devid] = device, back_end
 
-    def attach(self, spec: DiskSpec) -> None:
-        """Opens a disk and plugs it in; the guest is told by its nodes in xenstore."""
+    def attach(self, spec: DiskSpec, opened: OpenDisk) -> None:
+        """Plugs a disk in; the guest is told by its nodes in xenstore.
+
+        :param opened: its files, closed with the disk or when it is refused.
+        """
         with self._lock:
             self._forget_gone()
             is_there = spec.devid in self._disks
         if is_there:  # before its image is found to be in use, by this very domain
+            opened.close()
             raise ConfigError(f"there is a disk {spec.vdev} already", key="disk")
-        self.plug(spec, open_disk(spec))
+        self.plug(spec, use_disk(spec, opened))
 
     def detach(self, vdev: str, *, force: bool) -> None:
         """Asks the guest to let go of a disk; with `force` it has no choice. ConfigError: there is none."""

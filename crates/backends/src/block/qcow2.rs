@@ -7,11 +7,10 @@ use super::qcow2_check::counts_cover_the_tables;
 use domzero_machine::abi::blkif::SECTOR;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
-use imago::{
-    FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, Storage as _, StorageOpenOptions,
-};
+use imago::raw::Raw;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::RwLock;
 
 /// An open image. Data goes through a buffer: `imago` asks for memory that nobody else changes.
@@ -19,30 +18,46 @@ pub struct Qcow2Disk {
     // Discarding asks for it alone.
     image: RwLock<FormatAccess<Storage>>,
     sectors: u64,
-    _lock: ImageLock,
+    _locks: Vec<ImageLock>,
 }
 
 impl Qcow2Disk {
-    /// Opens an image, and the files that it names as backing files. `ResourceBusy`: others use it.
-    pub fn open(path: &Path, writable: bool) -> io::Result<Qcow2Disk> {
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(writable)
-            .open(path)?;
-        let lock = ImageLock::take(&file, writable)?;
-        if writable {
-            counts_cover_the_tables(&file)?;
+    /// Takes an image and its backing files, open already: each rests on the next, and only the first is written to.
+    /// No other files are used, whatever the images name. `ResourceBusy`: others use one of them.
+    ///
+    /// `raw_base`: the last is no qcow2 image.
+    pub fn open(files: Vec<File>, raw_base: bool, writable: bool) -> io::Result<Qcow2Disk> {
+        let count = files.len();
+        let mut locks = Vec::with_capacity(count);
+        let mut below = None;
+        for (depth, file) in files.into_iter().enumerate().rev() {
+            let writable = writable && depth == 0;
+            locks.push(ImageLock::take(&file, writable)?);
+            let image = if raw_base && depth > 0 && depth == count - 1 {
+                let base = Raw::<Storage>::builder(file.try_into()?);
+                FormatAccess::new(base.write(false).open(DenyImplicitOpenGate::default())?)
+            } else {
+                if writable {
+                    counts_cover_the_tables(&file)?;
+                }
+                let rests = below.is_some();
+                let image = Qcow2::<Storage>::builder(file.try_into()?)
+                    .write(writable)
+                    .backing(below.take());
+                let image = image.open(DenyImplicitOpenGate::default())?;
+                if image.implicit_backing_file().is_some() != rests {
+                    let what = "its backing files are not those that it names";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
+                FormatAccess::new(image)
+            };
+            below = Some(image);
         }
-        let options = StorageOpenOptions::new().filename(path).write(writable);
-        let storage = Storage::open(options)?;
-        let image = Qcow2::<Storage>::builder(storage)
-            .write(writable)
-            .open(PermissiveImplicitOpenGate::default())?;
-        let image = FormatAccess::new(image);
+        let image = below.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Qcow2Disk {
             sectors: image.size() / SECTOR,
             image: RwLock::new(image),
-            _lock: lock,
+            _locks: locks,
         })
     }
 

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a domain is made of, as open files: its kernel, ramdisk and disks, and its networks as connected sockets.
+
+Domain 0 opens all of it and gives it to the worker (`file_passing`), which opens nothing itself. Opening may wait, for
+a network's file system or for passt: not in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from domzero.builder.files import FILE_MAX, open_file
+from domzero.builder.image import open_kernel
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.dom0.images.qcow2 import backing_of
+from domzero.dom0.network import connect
+from domzero.errors import ConfigError, ImageError
+
+CHAIN_MAX = 64
+"""An image and the files below it."""
+_THREADS = 16
+
+
+class Closable(Protocol):
+    """What holds open files."""
+
+    def close(self) -> None:
+        """Closes those that are left."""
+
+
+@dataclass(slots=True)
+class OpenDisk:
+    """A disk's image and the files that it rests on, each on the next.
+
+    :param formats: of each file.
+    """
+
+    fds: list[int] = field(default_factory=list)
+    formats: tuple[DiskFormat, ...] = ()
+
+    def take(self) -> list[int]:
+        """Gives the files away."""
+        fds, self.fds = self.fds, []
+        return fds
+
+    def close(self) -> None:
+        """Closes those that nobody took."""
+        for fd in self.take():
+            os.close(fd)
+
+
+@dataclass(slots=True)
+class DomainFiles:
+    """All that one start of a domain needs; what nobody took is closed with `close`."""
+
+    kernel: int | None = None
+    ramdisk: int | None = None
+    disks: list[OpenDisk] = field(default_factory=list)
+    wires: list[socket.socket] = field(default_factory=list)
+
+    def numbers(self) -> list[int]:
+        """The descriptors, in the order in which they are passed on."""
+        boot = [fd for fd in (self.kernel, self.ramdisk) if fd is not None]
+        disks = [fd for disk in self.disks for fd in disk.fds]
+        return [*boot, *disks, *(wire.fileno() for wire in self.wires)]
+
+    def formats(self) -> tuple[tuple[DiskFormat, ...], ...]:
+        """Of the files of each disk."""
+        return tuple(disk.formats for disk in self.disks)
+
+    def close(self) -> None:
+        """Closes all that is left."""
+        for fd in (self.kernel, self.ramdisk):
+            if fd is not None:
+                os.close(fd)
+        self.kernel = self.ramdisk = None
+        disks, self.disks = self.disks, []
+        wires, self.wires = self.wires, []
+        for disk in disks:
+            disk.close()
+        for wire in wires:
+            wire.close()
+
+
+def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
+    """Opens all that a configuration names. DomzeroError; nothing is left open then.
+
+    :param kernel: the kernel, too.
+    """
+    files = DomainFiles()
+    try:
+        if kernel:
+            files.kernel = open_kernel(config.kernel)
+        if config.ramdisk:
+            files.ramdisk = open_file(config.ramdisk, "ramdisk", min(FILE_MAX, config.memory_mib << 20))
+        for spec in config.disk_specs:
+            files.disks.append(open_disk(spec))
+        for vif in config.vif_specs:
+            files.wires.append(connect(vif))
+    except BaseException:
+        files.close()
+        raise
+    return files
+
+
+def received_domain(config: DomainConfig, formats: tuple[tuple[DiskFormat, ...], ...], fds: list[int]) -> DomainFiles:
+    """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this."""
+    expected = 1 + bool(config.ramdisk) + sum(map(len, formats)) + len(config.vif_specs)
+    if len(fds) != expected or len(formats) != len(config.disk_specs):
+        for fd in fds:
+            os.close(fd)
+        raise ConfigError(f"{len(fds)} files came with the domain, and {expected} belong to it")
+    left = iter(fds)
+    files = DomainFiles(next(left), next(left) if config.ramdisk else None)
+    files.disks = [OpenDisk([next(left) for _ in each], each) for each in formats]
+    files.wires = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd) for fd in left]
+    return files
+
+
+def open_disk(spec: DiskSpec) -> OpenDisk:
+    """Opens what a specification names, and what that rests on. ConfigError."""
+    disk = OpenDisk()
+    path, format, writable = spec.target, spec.format, spec.writable
+    try:
+        while True:
+            disk.fds.append(_open_image(path, writable=writable))
+            disk.formats = (*disk.formats, format)
+            below = backing_of(disk.fds[-1]) if format is DiskFormat.QCOW2 else None
+            if below is None:
+                return disk
+            if len(disk.fds) == CHAIN_MAX:
+                raise ImageError(f"it rests on more than {CHAIN_MAX} files")
+            format = _backing_format(below.format)
+            if ":" in below.name.partition("/")[0]:
+                raise ImageError(f"its backing file is none of this host: {below.name[:100]!r}")
+            path, writable = os.path.join(os.path.dirname(path), below.name), False
+    except (OSError, ValueError, ImageError) as error:
+        disk.close()
+        hint = "give it as read-only: ',ro'" if isinstance(error, PermissionError) and writable else ""
+        if isinstance(error, ImageError):
+            hint = error.hint or ""
+            reason = error.message
+        else:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        where = path if path == spec.target else f"{spec.target}: its backing file {path}"
+        raise ConfigError(f"{where}: {reason}", key="disk", hint=hint) from error
+    except BaseException:
+        disk.close()
+        raise
+
+
+def _open_image(path: str, *, writable: bool) -> int:
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    fd = os.open(path, flags)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        os.close(fd)
+        raise ImageError("neither a regular file nor a block device")
+    return fd
+
+
+def _backing_format(name: str) -> DiskFormat:
+    if name in ("raw", "file", "host_device"):
+        return DiskFormat.RAW
+    if name == DiskFormat.QCOW2.value:
+        return DiskFormat.QCOW2
+    if not name:  # to guess would be to let whoever wrote to that file decide
+        raise ImageError(
+            "it does not say which format its backing file has", hint="qemu-img rebase -u -F FORMAT -b FILE IMAGE"
+        )
+    raise ImageError(f"its backing file has the format {name[:20]!r}: raw and qcow2 are possible")
+
+
+C = TypeVar("C", bound=Closable)
+_threads: ThreadPoolExecutor | None = None
+
+
+async def in_thread(opens: Callable[[], C]) -> C:
+    """Opens in a thread. What comes after nobody waits for it any more is closed."""
+    global _threads
+    _threads = _threads or ThreadPoolExecutor(_THREADS, "open")
+    future = _threads.submit(opens)
+    try:
+        return await asyncio.shield(asyncio.wrap_future(future))
+    except asyncio.CancelledError:
+        future.add_done_callback(_close)
+        raise
+
+
+def _close(future: Future[C]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
+
+
+__all__ = ["DomainFiles", "OpenDisk", "in_thread", "open_disk", "open_domain", "received_domain"]
