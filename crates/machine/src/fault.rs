@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An exception as the processor raises it.
 
-pub use crate::abi::x86::{pf, vector};
+pub(crate) use crate::abi::x86::pf;
+pub use crate::abi::x86::vector;
 
 /// An x86 exception as the hardware would raise it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

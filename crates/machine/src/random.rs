@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 /// The random numbers of one vCPU. Nothing about another vCPU's follows from them.
-pub struct RandomStream(ChaCha20Rng);
+pub(crate) struct RandomStream(ChaCha20Rng);
 
 impl RandomStream {
-    pub fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.0.next_u64()
     }
 }

@@ -11,8 +11,6 @@ use crate::mem::Mfn;
 use crate::shared::VcpuShared;
 use std::sync::Arc;
 
-/// Whether, and how, the engine executes an instruction: for tests that want to know what it can do.
-pub use crate::cpu::exec::lookup as exec_lookup;
 pub use crate::cpu::x87state::F80;
 
 /// Where `TestVm::new` puts the code (readable, executable, not writable).
@@ -31,6 +29,11 @@ pub const CODE_PAGES: u64 = 16;
 /// Bits of page-table entries.
 pub mod pte {
     pub use crate::abi::pte::{NX, P, RW, USER as US};
+}
+
+/// Whether the engine executes this form of an instruction.
+pub fn executes(code: iced_x86::Code) -> bool {
+    crate::cpu::exec::lookup(code).is_some()
 }
 
 /// A domain with one CPU at CPL 3 in 64-bit mode, whose page tables map the regions above.

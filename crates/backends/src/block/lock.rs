@@ -22,13 +22,13 @@ const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
 
 /// A lock on an image, held until this is dropped.
-pub struct ImageLock {
+pub(super) struct ImageLock {
     _file: File,
 }
 
 impl ImageLock {
     /// Takes it on an open file. `ResourceBusy`: somebody else uses the image in a way that does not go with this.
-    pub fn take(file: &File, writable: bool) -> io::Result<ImageLock> {
+    pub(super) fn take(file: &File, writable: bool) -> io::Result<ImageLock> {
         let file = file.try_clone()?;
         let does: &[i64] = if writable { &[READ, WRITE, RESIZE] } else { &[READ] };
         let forbids = [WRITE, RESIZE];

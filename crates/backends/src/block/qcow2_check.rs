@@ -75,7 +75,7 @@ impl Header {
 }
 
 /// `Err`: counts are missing for the header, or for clusters that the image's tables are in.
-pub fn counts_cover_the_tables(file: &File) -> io::Result<()> {
+pub(super) fn counts_cover_the_tables(file: &File) -> io::Result<()> {
     let header = Header::read(file)?;
     let mut table = vec![0; header.table_bytes as usize];
     file.read_exact_at(&mut table, header.table_offset)

@@ -180,7 +180,7 @@ pub fn set_partial_checksum(frame: &mut [u8], found: Transport) {
 }
 
 /// The size of TCP segments that fit an MTU. `None`: it is no TCP frame, or one that fits.
-pub fn segment_size(frame: &[u8], found: Transport, mtu: usize) -> Option<u16> {
+pub(super) fn segment_size(frame: &[u8], found: Transport, mtu: usize) -> Option<u16> {
     if frame.len() <= ETHERNET + mtu {
         return None;
     }

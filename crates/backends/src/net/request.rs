@@ -30,7 +30,7 @@ pub enum Broken {
 
 /// A part of a granted page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub(super) struct Piece {
     pub gref: u32,
     pub offset: u16,
     pub size: u16,
@@ -39,7 +39,7 @@ pub struct Piece {
 
 /// One frame, checked as far as it can be without its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
+pub(super) struct Packet {
     pub flags: u16,
     pub pieces: Vec<Piece>,
     /// Slots with extra information behind the first one.
@@ -94,7 +94,7 @@ impl Taker<'_> {
 
 impl Packet {
     /// `waiting` slots are in the ring, at least one.
-    pub fn take(ring: &mut BackRing, waiting: u32) -> Result<Packet, Broken> {
+    pub(super) fn take(ring: &mut BackRing, waiting: u32) -> Result<Packet, Broken> {
         let mut taker = Taker { ring, waiting };
         let first = taker.slot()?;
         let mut packet = Packet {
@@ -158,12 +158,12 @@ impl Packet {
     }
 
     /// Bytes of the frame.
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.pieces.iter().map(|piece| usize::from(piece.size)).sum()
     }
 
     /// Answers all of its slots.
-    pub fn answer(&self, ring: &mut BackRing, status: i16) {
+    pub(super) fn answer(&self, ring: &mut BackRing, status: i16) {
         for (number, piece) in self.pieces.iter().enumerate() {
             ring.put(&response(piece.id, status));
             if number == 0 {

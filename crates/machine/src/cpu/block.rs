@@ -25,12 +25,12 @@ use std::mem::MaybeUninit;
 ///    lead to a block of the arena.
 /// 4. `tlb` and `jumps` point to the current view. What a TLB entry gives for an address whose tag matches is guest RAM, to the end
 ///    of the page.
-pub type Handler = unsafe fn(*mut Cpu, *const Op) -> *const Op;
+pub(crate) type Handler = unsafe fn(*mut Cpu, *const Op) -> *const Op;
 
 /// One decoded instruction (or two fused ones). Registers are byte offsets into [`Cpu`].
 #[repr(C, align(32))]
 #[derive(Clone, Copy)]
-pub struct Op {
+pub(crate) struct Op {
     pub h: Handler,
     /// Immediate, slow handler, or linked block.
     pub imm: u64,
@@ -57,7 +57,7 @@ pub struct Op {
 /// The slot after an op with links.
 #[repr(C, align(32))]
 #[derive(Clone, Copy)]
-pub struct Ext {
+pub(crate) struct Ext {
     pub unused: u64,
     /// Link to the block that follows when a branch is not taken.
     pub fall: u64,
@@ -73,7 +73,7 @@ pub struct Ext {
 /// What a slot can be.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub union Slot {
+pub(crate) union Slot {
     pub op: Op,
     pub ext: Ext,
     pub raw: [u64; 4],
@@ -83,7 +83,7 @@ pub union Slot {
 const _: () = assert!(std::mem::size_of::<Op>() == 32 && std::mem::size_of::<Instruction>() <= 64);
 
 impl Op {
-    pub fn new(h: Handler) -> Op {
+    pub(crate) fn new(h: Handler) -> Op {
         Op {
             h,
             imm: 0,
@@ -108,15 +108,15 @@ const CHUNK: usize = 1 << 15;
 const MAX_CHUNKS: usize = 64;
 
 /// Finds a block: machine frame, offset, mode.
-pub type Key = u64;
+pub(crate) type Key = u64;
 
-pub fn key(mfn: Mfn, offset: u64, mode: u8) -> Key {
+pub(crate) fn key(mfn: Mfn, offset: u64, mode: u8) -> Key {
     mfn.0 << 16 | (offset & 0xfff) << 4 | u64::from(mode & 15)
 }
 
 /// Multiplicative hashing is enough: the keys are not the guest's choice alone, and a chain costs only its own time.
 #[derive(Default)]
-pub struct KeyHasher(u64);
+pub(crate) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -144,7 +144,7 @@ struct Record {
 
 /// The blocks of one vCPU.
 #[derive(Default)]
-pub struct BlockCache {
+pub(crate) struct BlockCache {
     /// Memory that nothing was written to is not there.
     chunks: Vec<Box<[MaybeUninit<Slot>]>>,
     /// Chunk in use, and slots of it that are taken.
@@ -158,23 +158,23 @@ pub struct BlockCache {
 }
 
 impl BlockCache {
-    pub fn get(&self, key: Key) -> Option<*const Op> {
+    pub(crate) fn get(&self, key: Key) -> Option<*const Op> {
         self.map.get(&key).copied()
     }
 
     /// No room for another block of any size: flush before the next one.
-    pub fn full(&self) -> bool {
+    pub(crate) fn full(&self) -> bool {
         let end = self.chunk + 1 >= MAX_CHUNKS && self.used + 1024 > CHUNK;
         end || (self.limit > 0 && self.taken >= self.limit)
     }
 
     /// Flushes when `slots` are taken: for tests.
-    pub fn set_limit(&mut self, slots: usize) {
+    pub(crate) fn set_limit(&mut self, slots: usize) {
         self.limit = slots;
     }
 
     /// Forgets all. Only when no op is running.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.chunk = 0;
         self.used = 0;
         self.taken = 0;
@@ -183,12 +183,12 @@ impl BlockCache {
     }
 
     /// Bytes of all ops that there is room for.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.chunks.len() * CHUNK * std::mem::size_of::<Slot>()
     }
 
     /// Forgets all, and gives its memory back. Only when no op is running, and nothing leads to one.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         *self = BlockCache {
             limit: self.limit,
             ..BlockCache::default()
@@ -197,7 +197,7 @@ impl BlockCache {
 
     /// Copies `ops`, which begin with a header slot, into the arena as the block `key`, made from bytes `start..end` of `mfn` (and the first `second.1`
     /// bytes of the frame `second.0`).
-    pub fn insert(
+    pub(crate) fn insert(
         &mut self,
         key: Key,
         ops: &[Slot],
@@ -244,7 +244,7 @@ impl BlockCache {
     }
 
     /// Forgets the blocks made from bytes `start..end` of `mfn`, also one that is running: its next op leaves it.
-    pub fn forget(&mut self, mfn: Mfn, start: u16, end: u16) {
+    pub(crate) fn forget(&mut self, mfn: Mfn, start: u16, end: u16) {
         let Some(records) = self.frames.get_mut(&mfn.0) else {
             return;
         };
@@ -286,7 +286,7 @@ impl BlockCache {
     }
 
     /// Makes every block leave at its next op; `clear` must follow when none is running.
-    pub fn kill_all(&mut self) {
+    pub(crate) fn kill_all(&mut self) {
         self.frames.values().flatten().for_each(kill);
         self.map.clear();
         self.frames.clear();

@@ -19,7 +19,7 @@ const WINDOW: usize = 512;
 
 /// A decoded block that is not in the arena yet. `ops` begins with a header slot, which holds the frame.
 #[derive(Default)]
-pub struct Draft {
+pub(crate) struct Draft {
     pub ops: Vec<Slot>,
     /// Bytes of the first frame that it was made from: from the entry offset to here.
     pub end: u16,
@@ -370,7 +370,7 @@ fn too_long(bits: u32, vendor: Vendor, bytes: &[u8]) -> bool {
 
 /// True if `insn` must be the last of its block: it branches, may leave the engine, or changes what later
 /// instructions were decoded under.
-pub fn ends_block(insn: &Instruction) -> bool {
+pub(crate) fn ends_block(insn: &Instruction) -> bool {
     if insn.flow_control() != FlowControl::Next {
         return true;
     }

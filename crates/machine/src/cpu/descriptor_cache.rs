@@ -10,14 +10,14 @@ use crate::abi::x86::{descriptor, selector};
 use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess, Register};
 
 /// Indices of [`Segments::sel`] and of the hidden parts.
-pub use crate::abi::x86::seg::{CS, DS, ES, FS, GS, SS};
+pub(crate) use crate::abi::x86::seg::{CS, DS, ES, FS, GS, SS};
 
 /// 64-bit code.
-pub const MODE_LONG: u8 = 0;
+pub(crate) const MODE_LONG: u8 = 0;
 /// 32-bit code in flat segments; with bits 1 and 2, offsets in fs and gs need no checks.
-pub const MODE_FLAT: u8 = 1;
+pub(crate) const MODE_FLAT: u8 = 1;
 /// Instructions run one by one.
-pub const MODE_STEPS: u8 = 8;
+pub(crate) const MODE_STEPS: u8 = 8;
 
 /// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical, and aligned.
 const RAISES_GP: u64 = 1 << 63;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can end an instruction other than its completion.
 
-pub use crate::fault::{pf, vector, Fault};
+pub(crate) use crate::fault::pf;
+pub use crate::fault::{vector, Fault};
 
 /// A sensitive instruction that faulted because the guest is deprivileged; the hypervisor emulates it.
 /// `reg` operands are general-purpose register numbers 0..15 (rax rcx rdx rbx rsp rbp rsi rdi r8..r15).
@@ -102,4 +103,4 @@ impl From<Fault> for Trap {
 }
 
 /// What every instruction handler returns.
-pub type Exec = Result<(), Trap>;
+pub(crate) type Exec = Result<(), Trap>;

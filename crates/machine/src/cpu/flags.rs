@@ -8,7 +8,7 @@
 use super::Cpu;
 use iced_x86::ConditionCode;
 
-pub use crate::abi::x86::rflags::*;
+pub(crate) use crate::abi::x86::rflags::*;
 
 /// Bits of `Flags::aux`.
 pub(crate) const AUX_CF: u64 = 1 << 63;

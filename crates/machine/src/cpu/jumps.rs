@@ -8,17 +8,17 @@ use crate::mmu::tlb::{tlb_index, PerView, TLB_SIZE};
 const JUMPS: usize = 1 << 13;
 
 /// Memory of one cache.
-pub const JUMPS_BYTES: usize = JUMPS * size_of::<Jump>();
+pub(crate) const JUMPS_BYTES: usize = JUMPS * size_of::<Jump>();
 
 /// Where the block at `rip` is.
 #[derive(Clone, Copy)]
-pub struct Jump {
+pub(crate) struct Jump {
     pub rip: u64,
     pub op: *const Op,
 }
 
 #[inline(always)]
-pub fn jump_index(rip: u64) -> usize {
+pub(crate) fn jump_index(rip: u64) -> usize {
     (rip ^ rip >> 11) as usize & (JUMPS - 1)
 }
 
@@ -31,7 +31,7 @@ fn no_jump(index: usize) -> Jump {
 }
 
 /// The jump cache of one address space.
-pub struct Jumps {
+pub(crate) struct Jumps {
     entries: Box<[Jump]>,
     /// Bit n: there may be jumps to a page with TLB index n.
     pages: [u64; TLB_SIZE / 64],
@@ -41,12 +41,12 @@ pub struct Jumps {
 
 impl Jumps {
     /// The entries, for handlers; they stay where they are as long as the view is current.
-    pub fn entries(&mut self) -> *mut Jump {
+    pub(crate) fn entries(&mut self) -> *mut Jump {
         self.entries.as_mut_ptr()
     }
 
     /// From now on jumps lead to blocks of this mode.
-    pub fn set_mode(&mut self, mode: u8) {
+    pub(crate) fn set_mode(&mut self, mode: u8) {
         if self.mode != mode {
             self.mode = mode;
             self.flush();
@@ -54,7 +54,7 @@ impl Jumps {
     }
 
     /// There is a jump to the block at `rip` from now on.
-    pub fn set(&mut self, rip: u64, op: *const Op) {
+    pub(crate) fn set(&mut self, rip: u64, op: *const Op) {
         self.entries[jump_index(rip)] = Jump { rip, op };
         let i = tlb_index(rip);
         self.pages[i / 64] |= 1 << (i % 64);

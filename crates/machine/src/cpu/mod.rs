@@ -7,27 +7,27 @@
 pub(crate) mod access;
 pub(crate) mod block;
 pub(crate) mod code;
-pub mod debug;
-pub mod decode;
+pub(crate) mod debug;
+pub(crate) mod decode;
 pub(crate) mod descriptor_cache;
-pub mod exec;
-pub mod fault;
+pub(crate) mod exec;
+pub(crate) mod fault;
 pub(crate) mod flags;
 pub(crate) mod jumps;
-pub mod model;
-pub mod platform;
+pub(crate) mod model;
+pub(crate) mod platform;
 pub(crate) mod regs;
 pub(crate) mod run;
 mod scalar;
-pub mod segment;
+pub(crate) mod segment;
 mod segmented;
 #[cfg(test)]
 mod tests;
 pub(crate) mod views;
-pub mod x87state;
+pub(crate) mod x87state;
 
 pub use model::CpuidRow;
-pub use scalar::Scalar;
+pub(crate) use scalar::Scalar;
 
 use crate::cpu::access::AccessRules;
 use crate::cpu::code::CodeCache;
@@ -49,7 +49,7 @@ use std::sync::Arc;
 /// A handler of one instruction form that is not worth a specialised fast handler. Looked up once, when the block is
 /// decoded; the `Instruction` was decoded with its own address *within its page* as IP: use [`Cpu::ea`], never
 /// `memory_displacement64` or `next_ip` directly. For branch targets see [`Cpu::branch_target`].
-pub type SlowFn = fn(&mut Cpu, &Instruction) -> Exec;
+pub(crate) type SlowFn = fn(&mut Cpu, &Instruction) -> Exec;
 
 /// The state of one processor. In long mode kernel and applications may both run at CPL 3: the layer above tells them apart
 /// and chooses the page tables with [`Cpu::set_base`].

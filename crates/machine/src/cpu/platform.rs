@@ -6,7 +6,7 @@ use crate::mmu::walk::Window;
 use crate::shared::Caller;
 
 /// The answer of sgdt and sidt: limit, linear address.
-pub type TableRegister = (u16, u64);
+pub(crate) type TableRegister = (u16, u64);
 
 /// What the instructions tell that show ring 0's own state to any code: sgdt, sidt, sldt, str, smsw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct SystemRegisters {
 }
 
 /// A store to a live page table that is mapped read-only: as [`crate::frames::ptwr`].
-pub type TableStore =
+pub(crate) type TableStore =
     fn(&Domain, Caller<'_>, maddr: u64, upper_half: bool, &mut dyn FnMut(u64) -> Option<u64>) -> PtwrResult;
 
 /// What the operating system on the processor is written for; it cannot change that.

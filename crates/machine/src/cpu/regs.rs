@@ -5,7 +5,7 @@ use super::{Cpu, Scalar};
 use iced_x86::{Instruction, OpKind, Register};
 
 /// Index into [`Segments::sel`](super::descriptor_cache::Segments) of a segment register: es cs ss ds fs gs.
-pub fn seg_index(r: Register) -> usize {
+pub(crate) fn seg_index(r: Register) -> usize {
     match r {
         Register::ES => 0,
         Register::CS => 1,
@@ -18,7 +18,7 @@ pub fn seg_index(r: Register) -> usize {
 
 /// Number 0..15 of a general-purpose register of any width (AH..BH give their parent's); 0 for anything else.
 #[inline]
-pub fn gpr_index(r: Register) -> usize {
+pub(crate) fn gpr_index(r: Register) -> usize {
     let n = r as usize;
     let al = Register::AL as usize;
     if n < al {
@@ -41,13 +41,13 @@ pub fn gpr_index(r: Register) -> usize {
 
 /// True for AH CH DH BH.
 #[inline]
-pub fn is_high_byte(r: Register) -> bool {
+pub(crate) fn is_high_byte(r: Register) -> bool {
     matches!(r, Register::AH | Register::CH | Register::DH | Register::BH)
 }
 
 /// Number 0..15 of an xmm register; 0 for anything else.
 #[inline]
-pub fn xmm_index(r: Register) -> usize {
+pub(crate) fn xmm_index(r: Register) -> usize {
     let k = (r as usize).wrapping_sub(Register::XMM0 as usize);
     if k < 16 {
         k

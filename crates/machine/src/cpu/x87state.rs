@@ -52,17 +52,17 @@ impl Default for Fpu {
 }
 
 /// Status word bits.
-pub mod sw {
+pub(crate) mod sw {
     /// Stack fault.
-    pub const SF: u16 = 0x40;
+    pub(crate) const SF: u16 = 0x40;
     /// An unmasked exception is pending.
-    pub const ES: u16 = 0x80;
-    pub const C0: u16 = 0x100;
-    pub const C1: u16 = 0x200;
-    pub const C2: u16 = 0x400;
-    pub const C3: u16 = 0x4000;
-    pub const BUSY: u16 = 0x8000;
-    pub const TOP: u16 = 0x3800;
+    pub(crate) const ES: u16 = 0x80;
+    pub(crate) const C0: u16 = 0x100;
+    pub(crate) const C1: u16 = 0x200;
+    pub(crate) const C2: u16 = 0x400;
+    pub(crate) const C3: u16 = 0x4000;
+    pub(crate) const BUSY: u16 = 0x8000;
+    pub(crate) const TOP: u16 = 0x3800;
 }
 
 impl Default for X87 {

@@ -28,7 +28,7 @@ pub enum PtwrResult {
 /// narrower stores into the old value), `op` gets the old entry and gives the new one, or `None` to store nothing. `op`
 /// may be called again when an engine has set A or D meanwhile. `upper_half`: a plain store to the upper half of an entry.
 /// Takes the memory lock.
-pub fn ptwr(
+pub(crate) fn ptwr(
     domain: &Domain,
     caller: Caller<'_>,
     maddr: u64,

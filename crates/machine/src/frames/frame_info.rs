@@ -65,21 +65,21 @@ impl Ty {
 }
 
 /// Bits of [`FrameInfo::state`].
-pub mod state {
+pub(crate) mod state {
     /// Handed out and not given back: holds one reference.
-    pub const ALLOCATED: u8 = 1;
+    pub(crate) const ALLOCATED: u8 = 1;
     /// Pinned as its type: holds one reference and one type reference.
-    pub const PINNED: u8 = 2;
+    pub(crate) const PINNED: u8 = 2;
     /// A hypervisor frame shared with the owner: always writable, never a table, not the guest's to release.
-    pub const XEN: u8 = 4;
+    pub(crate) const XEN: u8 = 4;
     /// In its domain's list of dead tables, which holds one reference.
-    pub const DEAD: u8 = 8;
+    pub(crate) const DEAD: u8 = 8;
     /// Given to a domain: on no free list.
-    pub const IN_USE: u8 = 16;
+    pub(crate) const IN_USE: u8 = 16;
 }
 
 /// No owner: free, of the hypervisor, or left over from a domain that is gone.
-pub const NO_OWNER: DomId = DOMID_INVALID;
+pub(crate) const NO_OWNER: DomId = DOMID_INVALID;
 
 /// One frame-table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub enum BaseKind {
 
 /// What the frame table keeps per domain.
 #[derive(Debug, Default)]
-pub struct DomMm {
+pub(crate) struct DomMm {
     pub is_32bit: bool,
     /// No new reference to any of its frames is given out.
     ///

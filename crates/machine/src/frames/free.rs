@@ -11,7 +11,7 @@ pub(super) struct FreeFrames {
 
 impl FreeFrames {
     /// `list` of a machine with `frames` frames, the last one to be handed out first.
-    pub fn new(list: Vec<u64>, frames: u64) -> FreeFrames {
+    pub(crate) fn new(list: Vec<u64>, frames: u64) -> FreeFrames {
         let mut free = FreeFrames {
             list: Vec::with_capacity(list.len()),
             place: vec![0; frames as usize],
@@ -20,15 +20,15 @@ impl FreeFrames {
         free
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &u64> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &u64> {
         self.list.iter()
     }
 
-    pub fn push(&mut self, mfn: u64) {
+    pub(crate) fn push(&mut self, mfn: u64) {
         if let Some(place) = self.place.get_mut(mfn as usize) {
             *place = self.list.len() as u32;
             self.list.push(mfn);
@@ -36,7 +36,7 @@ impl FreeFrames {
     }
 
     /// The next `count` of them, if there are so many.
-    pub fn take(&mut self, count: usize) -> Option<Vec<u64>> {
+    pub(crate) fn take(&mut self, count: usize) -> Option<Vec<u64>> {
         let left = self.list.len().checked_sub(count)?;
         let mut taken = self.list.split_off(left);
         taken.reverse();
@@ -44,7 +44,7 @@ impl FreeFrames {
     }
 
     /// Takes a certain one, if it is free; another one gets its place.
-    pub fn remove(&mut self, mfn: u64) {
+    pub(crate) fn remove(&mut self, mfn: u64) {
         let at = self.place.get(mfn as usize).map_or(usize::MAX, |at| *at as usize);
         if self.list.get(at) != Some(&mfn) {
             return;

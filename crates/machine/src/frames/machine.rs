@@ -29,7 +29,7 @@ pub struct Machine {
 }
 
 /// The memory lock, held: types, counts, owners and free frames are behind it.
-pub type MmGuard<'a> = MutexGuard<'a, Mm>;
+pub(crate) type MmGuard<'a> = MutexGuard<'a, Mm>;
 
 impl Machine {
     /// `frames` 4 KiB machine frames; `seed` shuffles the order in which they are handed out, and is all that the guests'

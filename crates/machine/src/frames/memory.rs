@@ -17,10 +17,10 @@ use crate::shared::{Caller, Purge};
 use std::sync::atomic::Ordering;
 
 /// Holdings of the memory lock in one part of a guest's operation: others wait that long for what its caller holds.
-pub const HOLDINGS: u32 = 2;
+pub(crate) const HOLDINGS: u32 = 2;
 
 /// Frames that one holding of the lock looks through for an extent, or for what a dying domain owns.
-pub const LOOKED_AT: usize = 1 << 16;
+pub(crate) const LOOKED_AT: usize = 1 << 16;
 
 /// The largest extent: 2 MiB, as much as an unprivileged domain of Xen may ask for.
 const MAX_EXTENT_ORDER: u32 = 9;

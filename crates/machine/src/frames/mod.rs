@@ -22,28 +22,30 @@ mod types;
 
 pub use crate::abi::DomId;
 pub use domain::Domain;
-pub use entries::{ptwr, PtwrResult};
-pub use frame_info::{BaseKind, FrameInfo, Mm, Ty};
-pub use grant::GrantAddress;
+pub(crate) use entries::{ptwr, PtwrResult};
+pub(crate) use frame_info::Mm;
+pub use frame_info::{BaseKind, FrameInfo, Ty};
+pub(crate) use grant::GrantAddress;
 pub use machine::Machine;
 pub(crate) use memory::{ended, to_the_end};
-pub use op::{MmError, MmResult, Op};
+pub(crate) use op::Op;
+pub use op::{MmError, MmResult};
 
 use crate::mem::{Mfn, PhysMem};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bits of [`FrameTable::flags`]: what engines may have cached about a frame.
-pub mod flag {
+pub(crate) mod flag {
     /// Some software TLB may hold a translation that allows writes.
-    pub const TLB_W: u32 = 1;
+    pub(crate) const TLB_W: u32 = 1;
     /// Some software TLB may hold a translation.
-    pub const TLB_R: u32 = 2;
+    pub(crate) const TLB_R: u32 = 2;
     /// Some block cache may hold decoded instructions: stores must go through the slow path.
-    pub const CODE: u32 = 4;
+    pub(crate) const CODE: u32 = 4;
     /// Written by the host without notice (shared rings, vcpu_info): decoded blocks from it must not be kept.
-    pub const NO_CODE: u32 = 8;
+    pub(crate) const NO_CODE: u32 = 8;
     /// In use as a page table or descriptor table: a guest store must go through the slow path.
-    pub const PROTECTED: u32 = 16;
+    pub(crate) const PROTECTED: u32 = 16;
 }
 
 pub struct FrameTable {

@@ -27,7 +27,7 @@ pub(crate) const EBUSY: MmError = MmError::Errno(Errno::EBUSY);
 pub(crate) const EPERM: MmError = MmError::Errno(Errno::EPERM);
 
 /// Tables that one holding of the lock may validate or devalidate: well under a millisecond.
-pub const BUDGET: u32 = 96;
+pub(crate) const BUDGET: u32 = 96;
 
 /// More purges than this at once become one flush of everything.
 const MANY: usize = 16;

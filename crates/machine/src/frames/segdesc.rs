@@ -19,7 +19,7 @@ const fn kernel_rpl(is_32bit: bool) -> u8 {
 }
 
 /// May a gate of this guest lead through `sel`? Not into Xen's part of the GDT, but for the flat guest segments there.
-pub fn gate_selector_ok(sel: u16, is_32bit: bool) -> bool {
+pub(crate) fn gate_selector_ok(sel: u16, is_32bit: bool) -> bool {
     let flat_kernel_cs = if is_32bit {
         FLAT_COMPAT_RING1_CS
     } else {
@@ -30,7 +30,7 @@ pub fn gate_selector_ok(sel: u16, is_32bit: bool) -> bool {
 
 /// The descriptor as it may stand in a table (with its privilege level raised to the guest kernel's where it claims more),
 /// or `None` if it may not.
-pub fn check(d: u64, is_32bit: bool) -> Option<u64> {
+pub(crate) fn check(d: u64, is_32bit: bool) -> Option<u64> {
     if d & P == 0 {
         return Some(d);
     }

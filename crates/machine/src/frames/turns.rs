@@ -23,12 +23,12 @@ struct Numbers {
 
 impl Turns {
     /// Whether somebody stands in the queue: then one who comes takes no short cut.
-    pub fn any_waits(&self) -> bool {
+    pub(crate) fn any_waits(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) != 0
     }
 
     /// Waits for this thread's turn, and until `lock` has what all wait for.
-    pub fn take<T>(&self, lock: impl FnOnce() -> T) -> T {
+    pub(crate) fn take<T>(&self, lock: impl FnOnce() -> T) -> T {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = numbers.next;

@@ -9,7 +9,7 @@ use crate::frames::Domain;
 use crate::mem::{Mfn, PAGE_SIZE};
 
 /// Uses of one grant at a time.
-pub const MAX_USES: u32 = (1 << 15) - 1;
+pub(crate) const MAX_USES: u32 = (1 << 15) - 1;
 /// How often an entry that the guest changes meanwhile is tried.
 const MAX_RETRIES: u32 = 5;
 

@@ -42,7 +42,7 @@ pub(super) struct Track {
 }
 
 impl Track {
-    pub fn new(frames: u32) -> Track {
+    pub(crate) fn new(frames: u32) -> Track {
         Track {
             mappings: BTreeMap::new(),
             next: 0,
@@ -50,7 +50,7 @@ impl Track {
         }
     }
 
-    pub fn list(&self) -> Vec<(u32, Mapping)> {
+    pub(crate) fn list(&self) -> Vec<(u32, Mapping)> {
         self.mappings.iter().map(|(handle, m)| (*handle, *m)).collect()
     }
 

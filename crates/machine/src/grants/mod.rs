@@ -19,11 +19,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use crate::abi::grant::GrantStatus;
-pub use active::Active;
+pub(crate) use crate::abi::grant::GrantStatus;
+pub(crate) use active::Active;
 pub use backend::{GrantClient, GrantMapping, OutsidePage};
-pub use copy::{CopyEnd, CopyFrom};
-pub use maptrack::{Map, Mapping, Unmap};
+pub(crate) use copy::{CopyEnd, CopyFrom};
+pub(crate) use maptrack::{Map, Mapping, Unmap};
 
 use crate::abi::{DomId, Errno, DOMID_SELF};
 use crate::frames::{Domain, Machine};

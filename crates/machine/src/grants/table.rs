@@ -43,7 +43,7 @@ struct Reserved {
 }
 
 impl Table {
-    pub fn new(domain: &Arc<Domain>, max_frames: u32) -> GrantResult<Table> {
+    pub(crate) fn new(domain: &Arc<Domain>, max_frames: u32) -> GrantResult<Table> {
         let mut table = Table {
             domain: domain.clone(),
             version: 1,
@@ -65,11 +65,11 @@ impl Table {
         }
     }
 
-    pub fn entries(&self) -> u32 {
+    pub(crate) fn entries(&self) -> u32 {
         (self.frames.len() as u64 * (PAGE_SIZE / self.entry_size())) as u32
     }
 
-    pub fn grow(&mut self, frames: u32) -> GrantResult {
+    pub(crate) fn grow(&mut self, frames: u32) -> GrantResult {
         if frames > self.max_frames {
             return Err(GrantStatus::general_error);
         }
@@ -100,7 +100,7 @@ impl Table {
         }
     }
 
-    pub fn entry_maddr(&self, gref: u32) -> GrantResult<u64> {
+    pub(crate) fn entry_maddr(&self, gref: u32) -> GrantResult<u64> {
         let size = self.entry_size();
         let per_frame = PAGE_SIZE / size;
         let frame = self.frames.get((u64::from(gref) / per_frame) as usize);
@@ -108,7 +108,7 @@ impl Table {
         Ok(frame.maddr() + u64::from(gref) % per_frame * size)
     }
 
-    pub fn status_maddr(&self, gref: u32) -> GrantResult<u64> {
+    pub(crate) fn status_maddr(&self, gref: u32) -> GrantResult<u64> {
         if self.version == 1 {
             return self.entry_maddr(gref);
         }
@@ -120,7 +120,7 @@ impl Table {
     }
 
     /// Both words of an entry, each read once; version 1 has one.
-    pub fn words(&self, at: u64) -> (u64, u64) {
+    pub(crate) fn words(&self, at: u64) -> (u64, u64) {
         let mem = &self.domain.machine.mem;
         let first = mem.read_u64(at).unwrap_or(0);
         let second = (self.version == 2).then(|| mem.read_u64(at + 8)).flatten();
@@ -128,11 +128,11 @@ impl Table {
     }
 
     /// Flags (low half) and domain of the entry at `at`.
-    pub fn header(&self, at: u64) -> u32 {
+    pub(crate) fn header(&self, at: u64) -> u32 {
         self.domain.machine.mem.read_u64(at).unwrap_or(0) as u32
     }
 
-    pub fn seed(&self, gref: u32, mfn: Mfn, domid: DomId) -> bool {
+    pub(crate) fn seed(&self, gref: u32, mfn: Mfn, domid: DomId) -> bool {
         let (Ok(at), true) = (self.entry_maddr(gref), gref < NR_RESERVED_ENTRIES) else {
             return false;
         };
@@ -152,7 +152,7 @@ impl Table {
         self.domain.machine.mem.write_u64(at, word);
     }
 
-    pub fn swap(&self, a: u32, b: u32) -> GrantResult {
+    pub(crate) fn swap(&self, a: u32, b: u32) -> GrantResult {
         let mut places = vec![(self.entry_maddr(a)?, self.entry_maddr(b)?, self.entry_size())];
         if a == b {
             return Ok(());
@@ -174,7 +174,7 @@ impl Table {
         Ok(())
     }
 
-    pub fn set_version(&mut self, version: u32) -> Result<(), Errno> {
+    pub(crate) fn set_version(&mut self, version: u32) -> Result<(), Errno> {
         if !matches!(version, 1 | 2) {
             return Err(Errno::EINVAL);
         }
@@ -252,7 +252,7 @@ impl Table {
     }
 
     /// The domain ends: gives back the references that users of its grants hold through the table.
-    pub fn put_all(&self) {
+    pub(crate) fn put_all(&self) {
         for (gref, active) in self.active.iter().filter(|(_, a)| a.via.is_none()) {
             for (writable, uses) in [(false, active.readers), (true, active.writers)] {
                 let kept = self.host.get(&(*gref, writable)).map_or(0, |h| h.mappings);

@@ -6,8 +6,8 @@
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub const PAGE_SIZE: u64 = 4096;
-pub const PAGE_SHIFT: u32 = 12;
+pub(crate) const PAGE_SIZE: u64 = 4096;
+pub(crate) const PAGE_SHIFT: u32 = 12;
 
 /// Machine frame number.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

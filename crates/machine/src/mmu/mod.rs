@@ -2,4 +2,4 @@
 //! Page walks and the software TLB.
 
 pub(crate) mod tlb;
-pub mod walk;
+pub(crate) mod walk;

@@ -5,9 +5,9 @@
 use crate::mem::Mfn;
 
 /// Entries of one view, direct mapped.
-pub const TLB_SIZE: usize = 4096;
+pub(crate) const TLB_SIZE: usize = 4096;
 /// Views that are kept.
-pub const VIEWS: usize = 16;
+pub(crate) const VIEWS: usize = 16;
 /// More filled entries than this, and a flush clears the whole array.
 const TOUCHED_MAX: usize = 1024;
 
@@ -15,7 +15,7 @@ const TOUCHED_MAX: usize = 1024;
 /// one addition and one unsigned comparison check page, size and crossing.
 #[repr(C, align(32))]
 #[derive(Debug, Clone, Copy)]
-pub struct TlbEntry {
+pub(crate) struct TlbEntry {
     pub neg_r: u64,
     pub neg_w: u64,
     pub neg_x: u64,
@@ -24,7 +24,7 @@ pub struct TlbEntry {
 }
 
 #[inline(always)]
-pub fn tlb_index(va: u64) -> usize {
+pub(crate) fn tlb_index(va: u64) -> usize {
     (va >> 12) as usize & (TLB_SIZE - 1)
 }
 
@@ -35,7 +35,7 @@ fn invalid_tag(index: usize) -> u64 {
 }
 
 /// Translations of nothing.
-pub fn empty_tlb() -> Vec<TlbEntry> {
+pub(crate) fn empty_tlb() -> Vec<TlbEntry> {
     (0..TLB_SIZE)
         .map(|i| TlbEntry {
             neg_r: invalid_tag(i),
@@ -47,7 +47,7 @@ pub fn empty_tlb() -> Vec<TlbEntry> {
 }
 
 /// What an engine keeps for each address space beside the translations, and forgets with them.
-pub trait PerView {
+pub(crate) trait PerView {
     /// Nothing is kept yet.
     fn new() -> Self;
     /// All translations of the view are forgotten.
@@ -58,7 +58,7 @@ pub trait PerView {
 
 /// Which address space a view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ViewKey {
+pub(crate) struct ViewKey {
     pub l4: Mfn,
     pub user: bool,
 }
@@ -137,7 +137,7 @@ impl<P: PerView> View<P> {
 }
 
 /// All views of a vCPU.
-pub struct Views<P> {
+pub(crate) struct Views<P> {
     list: Vec<View<P>>,
     current: usize,
     tick: u64,
@@ -146,7 +146,7 @@ pub struct Views<P> {
 }
 
 impl<P: PerView> Views<P> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Views {
             list: vec![View::new()],
             current: 0,
@@ -157,27 +157,27 @@ impl<P: PerView> Views<P> {
     }
 
     /// The entries of the current view; valid until the next call of a method that switches.
-    pub fn current_tlb(&mut self) -> *mut TlbEntry {
+    pub(crate) fn current_tlb(&mut self) -> *mut TlbEntry {
         self.list[self.current].entries.as_mut_ptr()
     }
 
     /// What is kept beside the current view; it stays where it is as long as `current_tlb`.
-    pub fn beside(&mut self) -> &mut P {
+    pub(crate) fn beside(&mut self) -> &mut P {
         &mut self.list[self.current].beside
     }
 
     /// What is kept beside each view.
-    pub fn all_beside(&mut self) -> impl Iterator<Item = &mut P> {
+    pub(crate) fn all_beside(&mut self) -> impl Iterator<Item = &mut P> {
         self.list.iter_mut().map(|v| &mut v.beside)
     }
 
-    pub fn key(&self) -> Option<ViewKey> {
+    pub(crate) fn key(&self) -> Option<ViewKey> {
         self.list[self.current].key
     }
 
     /// Makes the view of `key` current, reusing the least recently used one if there is none. With `base_load`, a view
     /// older than `generation` is flushed. Returns true if what was in the view before is gone.
-    pub fn switch(&mut self, key: ViewKey, generation: u64, base_load: bool) -> bool {
+    pub(crate) fn switch(&mut self, key: ViewKey, generation: u64, base_load: bool) -> bool {
         self.tick += 1;
         let found = self.list.iter().position(|v| v.key == Some(key));
         let at = found.unwrap_or_else(|| {
@@ -208,7 +208,7 @@ impl<P: PerView> Views<P> {
     }
 
     /// Flushes the view of `key`, if there is one and it is older than `generation`.
-    pub fn refresh(&mut self, key: ViewKey, generation: u64) {
+    pub(crate) fn refresh(&mut self, key: ViewKey, generation: u64) {
         let current = self.current;
         let found = self.list.iter_mut().enumerate().find(|(_, v)| v.key == Some(key));
         if let Some((i, v)) = found.filter(|(_, v)| v.generation != generation) {
@@ -222,7 +222,7 @@ impl<P: PerView> Views<P> {
     }
 
     /// Flushes every view that is older than `generation`.
-    pub fn refresh_all(&mut self, generation: u64) {
+    pub(crate) fn refresh_all(&mut self, generation: u64) {
         let current = self.current;
         for (i, v) in self.list.iter_mut().enumerate() {
             if v.generation == generation {
@@ -239,7 +239,7 @@ impl<P: PerView> Views<P> {
 
     /// Fills the entry of `va` in the current view with the frame at `host`; adds to what the entry allows if it is of
     /// the same page.
-    pub fn fill(&mut self, va: u64, host: *mut u8, write: bool, fetch: bool) {
+    pub(crate) fn fill(&mut self, va: u64, host: *mut u8, write: bool, fetch: bool) {
         let page = va & !0xfff;
         let i = tlb_index(va);
         let tag = page.wrapping_neg();
@@ -293,12 +293,12 @@ impl<P: PerView> Views<P> {
     }
 
     /// How many views take memory.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.list.len()
     }
 
     /// Forgets everything, and gives the memory of all views but the current one back.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         let View { key, generation, .. } = self.list[self.current];
         *self = Views {
             tick: self.tick,
@@ -309,7 +309,7 @@ impl<P: PerView> Views<P> {
     }
 
     /// Flushes every view.
-    pub fn flush_all(&mut self) {
+    pub(crate) fn flush_all(&mut self) {
         for (i, v) in self.list.iter_mut().enumerate() {
             if i == self.current {
                 v.flush();
@@ -320,12 +320,12 @@ impl<P: PerView> Views<P> {
     }
 
     /// Flushes the current view.
-    pub fn flush_current(&mut self) {
+    pub(crate) fn flush_current(&mut self) {
         self.list[self.current].flush();
     }
 
     /// Forgets one page in every view.
-    pub fn invlpg(&mut self, va: u64) {
+    pub(crate) fn invlpg(&mut self, va: u64) {
         let i = tlb_index(va);
         let tag = (va & !0xfff).wrapping_neg();
         for v in self.list.iter_mut() {
@@ -339,7 +339,7 @@ impl<P: PerView> Views<P> {
 
     /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). What
     /// is kept beside the views stays: the caller forgets it.
-    pub fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
+    pub(crate) fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
         let mut id = self.lists[list_of(host)];
         while id != NONE {
             let (view, i) = (id as usize / TLB_SIZE, id as usize % TLB_SIZE);

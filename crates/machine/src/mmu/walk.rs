@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 
 /// What an access wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     Read,
     Write,
     Fetch,
@@ -29,7 +29,7 @@ pub struct Window {
 
 /// What a walk needs to know beside the address.
 #[derive(Debug, Clone, Copy)]
-pub struct Walker<'a> {
+pub(crate) struct Walker<'a> {
     /// The root table: an L4, or the L3 of a 32-bit guest.
     pub l4: Mfn,
     /// The root is an L3 of four entries.
@@ -43,7 +43,7 @@ pub struct Walker<'a> {
 
 /// A translation, with the path that led to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     pub mfn: Mfn,
     /// From the window: there are no entries behind it.
     pub window: bool,
@@ -62,7 +62,7 @@ impl Walker<'_> {
     }
 
     /// Translates the canonical address `va`; sets A on every level, and D on the leaf of a write, when it succeeds.
-    pub fn walk(&self, mem: &PhysMem, va: u64, access: Access) -> Result<Leaf, Fault> {
+    pub(crate) fn walk(&self, mem: &PhysMem, va: u64, access: Access) -> Result<Leaf, Fault> {
         let code = self.code(access);
         if let Some(window) = self.window.filter(|w| w.addresses.contains(&va)) {
             return self.walk_window(window, va, access);
@@ -138,7 +138,7 @@ impl Walker<'_> {
 
 impl Leaf {
     /// True if the entries that gave this translation are still what they were.
-    pub fn still_valid(&self, mem: &PhysMem) -> bool {
+    pub(crate) fn still_valid(&self, mem: &PhysMem) -> bool {
         self.window
             || self
                 .path

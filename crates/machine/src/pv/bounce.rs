@@ -8,7 +8,7 @@ use crate::abi::x86::{rflags, seg};
 use crate::cpu::fault::{vector, Fault};
 
 /// Why the guest kernel could not be entered: the domain crashes.
-pub type BounceError = &'static str;
+pub(crate) type BounceError = &'static str;
 
 /// No handler of an honest guest sends its own vCPU an event so often before it lets what it interrupted go on.
 const UPCALLS_IN_A_ROW: u32 = 16;

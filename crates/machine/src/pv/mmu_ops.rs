@@ -27,7 +27,7 @@ pub enum Outcome {
 
 /// Which vCPUs a flush is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     Local,
     /// Bit n: vCPU n of this domain.
     Mask(u64),
@@ -35,7 +35,7 @@ pub enum Who {
 }
 
 /// What these hypercalls need of the vCPU that makes them.
-pub trait PvCpu {
+pub(crate) trait PvCpu {
     fn domain(&self) -> &Arc<Domain>;
     fn shared(&self) -> &Arc<VcpuShared>;
     fn vcpu_id(&self) -> u32;
@@ -117,7 +117,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub fn new<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64) -> Batch {
+    pub(crate) fn new<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64) -> Batch {
         let mut done_before = 0;
         if count & MMU_UPDATE_PREEMPTED != 0 && done_va != 0 {
             let mut b = [0; 4];
@@ -136,13 +136,19 @@ impl Batch {
         }
     }
 
-    pub fn failed(e: Errno) -> Outcome {
+    pub(crate) fn failed(e: Errno) -> Outcome {
         Outcome::Done(Err(e))
     }
 }
 
 /// HYPERVISOR_mmu_update. `foreigndom` and `count` as the guest gave them.
-pub fn mmu_update<C: PvCpu>(c: &mut C, req_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+pub(crate) fn mmu_update<C: PvCpu>(
+    c: &mut C,
+    req_va: u64,
+    count: u32,
+    done_va: u64,
+    foreigndom: u32,
+) -> Outcome {
     let d = c.domain().clone();
     if !array_ok(
         req_va,
@@ -272,7 +278,7 @@ fn one_update(op: &mut Op<'_>, ptr: u64, val: u64, table_owner: Owner, owner: Ow
 }
 
 /// HYPERVISOR_update_va_mapping and, with `domid`, its _otherdomain form: a part of it. `Preempted`: make it again.
-pub fn update_va_mapping<C: PvCpu>(
+pub(crate) fn update_va_mapping<C: PvCpu>(
     c: &mut C,
     va: u64,
     value: u64,
@@ -321,7 +327,7 @@ pub(super) fn vcpu_mask<C: PvCpu>(c: &mut C, va: u64) -> Option<u64> {
 }
 
 /// HYPERVISOR_update_descriptor: a part of it, as above.
-pub fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> MmResult {
+pub(crate) fn update_descriptor<C: PvCpu>(c: &mut C, maddr: u64, descriptor: u64) -> MmResult {
     let d = c.domain().clone();
     let me = c.shared().clone();
     d.part(Caller::Vcpu(&me), |op| {

@@ -50,7 +50,13 @@ fn err(e: Errno) -> MmError {
 }
 
 /// The whole hypercall; arguments as the guest gave them.
-pub fn mmuext_op<C: PvCpu>(c: &mut C, op_va: u64, count: u32, done_va: u64, foreigndom: u32) -> Outcome {
+pub(crate) fn mmuext_op<C: PvCpu>(
+    c: &mut C,
+    op_va: u64,
+    count: u32,
+    done_va: u64,
+    foreigndom: u32,
+) -> Outcome {
     let d = c.domain().clone();
     let size = layout::size(d.is_32bit) as u64;
     if !array_ok(op_va, count & !MMU_UPDATE_PREEMPTED, size, d.is_32bit) {

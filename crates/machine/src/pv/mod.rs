@@ -7,13 +7,13 @@ mod bounce;
 mod debugreg;
 mod exit;
 mod gate;
-pub mod gnttab;
+pub(crate) mod gnttab;
 mod guest_copy;
-pub use guest_copy::Efault;
+pub(crate) use guest_copy::Efault;
 mod hypercall;
 mod io;
 mod iret;
-pub mod mmu_ops;
+pub(crate) mod mmu_ops;
 pub(crate) mod mmuext;
 mod platform;
 mod pv32;
@@ -21,7 +21,7 @@ mod pv_cpu;
 mod run;
 mod trap;
 
-pub use bounce::BounceError;
+pub(crate) use bounce::BounceError;
 pub use exit::{Exit, SeenTrap};
 pub use platform::platform;
 
@@ -58,7 +58,7 @@ impl TrapGate {
 
 /// Where the guest kernel is entered. The selector counts in 32-bit guests only: the others have one.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub cs: u16,
     pub address: u64,
 }

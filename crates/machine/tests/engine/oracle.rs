@@ -10,7 +10,7 @@ use crate::state::*;
 use crate::tables::{everyday, forms};
 use crate::vendor;
 use crate::x87::{compare_x87, leaves_something_open, unmasked};
-use domzero_machine::testing::exec_lookup;
+use domzero_machine::testing::executes;
 use iced_x86::{Code, Formatter, IntelFormatter, Mnemonic};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -402,7 +402,7 @@ pub fn known_forms(bits: u32) -> Vec<Code> {
     let filter = std::env::var("DOMZERO_ORACLE_FILTER")
         .unwrap_or_default()
         .to_lowercase();
-    forms(bits, |c| exec_lookup(c).is_some() && supported_here(c))
+    forms(bits, |c| executes(c) && supported_here(c))
         .into_iter()
         .filter(|c| {
             filter

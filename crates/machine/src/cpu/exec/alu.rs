@@ -114,7 +114,7 @@ fn adx<const BIT: u64, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Add_rm8_r8 | Add_r8_rm8 | Add_AL_imm8 | Add_rm8_imm8 | Add_rm8_imm8_82 => binary::<ADD, 8>,

@@ -114,7 +114,7 @@ fn crc32<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Bt_rm16_r16 | Bt_rm16_imm8 => bit_test::<BT, 16>,

@@ -106,7 +106,7 @@ fn mulx<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         VEX_Andn_r32_r32_rm32 => andn::<32>,

@@ -254,7 +254,7 @@ fn iret<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     Err(Trap::EndBlock)
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Jo_rel8_64 | Jo_rel32_64 => jcc,

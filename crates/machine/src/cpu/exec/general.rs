@@ -6,7 +6,7 @@ use crate::cpu::SlowFn;
 use iced_x86::Code;
 
 /// The handler of a general-purpose instruction form, if it is one.
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     mov::lookup(code)
         .or_else(|| alu::lookup(code))
         .or_else(|| flow::lookup(code))

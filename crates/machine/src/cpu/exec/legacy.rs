@@ -118,7 +118,7 @@ fn arpl(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Daa => decimal::<false>,

@@ -37,6 +37,6 @@ static HANDLERS: LazyLock<Vec<Option<SlowFn>>> = LazyLock::new(|| {
 });
 
 /// The handler of an instruction form; `None` raises #UD.
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     HANDLERS.get(code as usize).copied().flatten()
 }

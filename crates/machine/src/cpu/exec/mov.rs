@@ -117,7 +117,7 @@ fn xchg<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Mov_rm8_r8 | Mov_r8_rm8 | Mov_AL_moffs8 | Mov_moffs8_AL | Mov_r8_imm8 | Mov_rm8_imm8 => mov::<8>,

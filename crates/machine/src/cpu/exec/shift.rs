@@ -137,7 +137,7 @@ fn shrd<const B: u32>(a: u64, b: u64, n: u32) -> (u64, bool, bool) {
     (r, wide & 1 != 0, top_differ::<B>(r))
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Rol_rm8_imm8 | Rol_rm8_1 | Rol_rm8_CL => shift::<ROL, 8>,

@@ -236,7 +236,7 @@ fn popa<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Push_r32 | Push_rm32 => push_op::<32>,

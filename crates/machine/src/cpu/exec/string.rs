@@ -296,7 +296,7 @@ fn compare<const CMPS: bool, const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Ex
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Movsb_m8_m8 => movs::<8>,

@@ -302,7 +302,7 @@ fn string_io<const SIZE: u8, const OUT: bool>(cpu: &mut Cpu, i: &Instruction) ->
     )
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Clc => set_flag::<CF, false>,

@@ -7,19 +7,19 @@ use super::*;
 use crate::cpu::block::Ext;
 use crate::cpu::flags::{AUX_AF, AUX_CF, AUX_PO};
 
-pub const ADD: u8 = 0;
-pub const OR: u8 = 1;
-pub const ADC: u8 = 2;
-pub const SBB: u8 = 3;
-pub const AND: u8 = 4;
-pub const SUB: u8 = 5;
-pub const XOR: u8 = 6;
-pub const CMP: u8 = 7;
-pub const TEST: u8 = 8;
-pub const INC: u8 = 9;
-pub const DEC: u8 = 10;
-pub const NEG: u8 = 11;
-pub const NOT: u8 = 12;
+pub(crate) const ADD: u8 = 0;
+pub(crate) const OR: u8 = 1;
+pub(crate) const ADC: u8 = 2;
+pub(crate) const SBB: u8 = 3;
+pub(crate) const AND: u8 = 4;
+pub(crate) const SUB: u8 = 5;
+pub(crate) const XOR: u8 = 6;
+pub(crate) const CMP: u8 = 7;
+pub(crate) const TEST: u8 = 8;
+pub(crate) const INC: u8 = 9;
+pub(crate) const DEC: u8 = 10;
+pub(crate) const NEG: u8 = 11;
+pub(crate) const NOT: u8 = 12;
 
 /// The result (its upper bits are meaningless for narrow types).
 #[inline(always)]
@@ -92,7 +92,7 @@ const fn stores(o: u8) -> bool {
     o != CMP && o != TEST
 }
 
-pub unsafe fn rr<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn rr<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), rd(cpu, (*op).src));
         if stores(O) {
@@ -102,7 +102,7 @@ pub unsafe fn rr<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op)
     })
 }
 
-pub unsafe fn ri<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn ri<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), T::cut((*op).imm));
         if stores(O) {
@@ -112,7 +112,10 @@ pub unsafe fn ri<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op)
     })
 }
 
-pub unsafe fn rm<T: W, const O: u8, const F: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn rm<T: W, const O: u8, const F: bool, const X: bool>(
+    cpu: *mut Cpu,
+    op: *const Op,
+) -> *const Op {
     by_contract!({
         let b = ld!(T, cpu, op, ea::<X>(cpu, op));
         let r = alu::<T, O, F>(cpu, rd(cpu, (*op).dst), b);
@@ -124,7 +127,7 @@ pub unsafe fn rm<T: W, const O: u8, const F: bool, const X: bool>(cpu: *mut Cpu,
 }
 
 /// Memory with a register (`I` false) or an immediate.
-pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>(
+pub(crate) unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>(
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
@@ -148,7 +151,7 @@ pub unsafe fn mx<T: W, const O: u8, const F: bool, const X: bool, const I: bool>
 }
 
 /// The same, locked.
-pub unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
+pub(crate) unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
@@ -210,7 +213,7 @@ unsafe fn lock_cold<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b:
 }
 
 /// lock xadd, and xchg (always locked): the old value goes to the register.
-pub unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let va = ea::<X>(cpu, op);
         let p = atomic!(T, cpu, va, exchange_slow::<T, A>(cpu, op, va));
@@ -268,7 +271,7 @@ unsafe fn exchange_cold<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u
 }
 
 /// cmpxchg, locked or not, with `[mem], src`.
-pub unsafe fn cmpxchg<T: W, const L: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn cmpxchg<T: W, const L: bool, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let va = ea::<X>(cpu, op);
         let p = atomic!(T, cpu, va, cmpxchg_slow::<T, L>(cpu, op, va));
@@ -345,7 +348,10 @@ fn compare<T: W, const O: u8, const C: u8>(a: u64, b: u64) -> bool {
 
 /// cmp or test, fused with the jcc that follows. `K`: 0 two registers, 1 register and immediate, 2 memory and
 /// immediate, 3 register and memory, 4 memory and register.
-pub unsafe fn fused<T: W, const O: u8, const C: u8, const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn fused<T: W, const O: u8, const C: u8, const K: u8>(
+    cpu: *mut Cpu,
+    op: *const Op,
+) -> *const Op {
     by_contract!({
         let ext = op.add(1).cast::<Ext>();
         let (a, b): (T, T) = match K {
@@ -403,15 +409,15 @@ macro_rules! by_op {
     };
 }
 
-pub fn pick_rr(o: u8, size: usize, live: bool) -> Handler {
+pub(crate) fn pick_rr(o: u8, size: usize, live: bool) -> Handler {
     by_size!(size, by_op!(o, live, rr))
 }
 
-pub fn pick_ri(o: u8, size: usize, live: bool) -> Handler {
+pub(crate) fn pick_ri(o: u8, size: usize, live: bool) -> Handler {
     by_size!(size, by_op!(o, live, ri))
 }
 
-pub fn pick_rm(o: u8, size: usize, live: bool, x: bool) -> Handler {
+pub(crate) fn pick_rm(o: u8, size: usize, live: bool, x: bool) -> Handler {
     if x {
         by_size!(size, by_op!(o, live, rm, true))
     } else {
@@ -419,7 +425,7 @@ pub fn pick_rm(o: u8, size: usize, live: bool, x: bool) -> Handler {
     }
 }
 
-pub fn pick_mx(o: u8, size: usize, live: bool, x: bool, imm: bool) -> Handler {
+pub(crate) fn pick_mx(o: u8, size: usize, live: bool, x: bool, imm: bool) -> Handler {
     match (x, imm) {
         (false, false) => by_size!(size, by_op!(o, live, mx, false, false)),
         (false, true) => by_size!(size, by_op!(o, live, mx, false, true)),
@@ -429,7 +435,7 @@ pub fn pick_mx(o: u8, size: usize, live: bool, x: bool, imm: bool) -> Handler {
 }
 
 /// inc dec neg not: in a register.
-pub fn pick_r(o: u8, size: usize, live: bool) -> Handler {
+pub(crate) fn pick_r(o: u8, size: usize, live: bool) -> Handler {
     by_size!(
         size,
         match (o, live) {
@@ -445,7 +451,7 @@ pub fn pick_r(o: u8, size: usize, live: bool) -> Handler {
 }
 
 /// inc dec neg not: in memory.
-pub fn pick_m(o: u8, size: usize, x: bool) -> Handler {
+pub(crate) fn pick_m(o: u8, size: usize, x: bool) -> Handler {
     macro_rules! one {
         ($x:literal) => {
             by_size!(
@@ -466,7 +472,7 @@ pub fn pick_m(o: u8, size: usize, x: bool) -> Handler {
     }
 }
 
-pub fn pick_lock(o: u8, size: usize, x: bool, imm: bool) -> Option<Handler> {
+pub(crate) fn pick_lock(o: u8, size: usize, x: bool, imm: bool) -> Option<Handler> {
     macro_rules! one {
         ($x:literal, $i:literal) => {
             by_size!(
@@ -492,7 +498,7 @@ pub fn pick_lock(o: u8, size: usize, x: bool, imm: bool) -> Option<Handler> {
     }
 }
 
-pub fn pick_exchange(add: bool, size: usize, x: bool) -> Handler {
+pub(crate) fn pick_exchange(add: bool, size: usize, x: bool) -> Handler {
     match (add, x) {
         (false, false) => by_size!(size, exchange::<T, false, false> as Handler),
         (false, true) => by_size!(size, exchange::<T, false, true> as Handler),
@@ -501,7 +507,7 @@ pub fn pick_exchange(add: bool, size: usize, x: bool) -> Handler {
     }
 }
 
-pub fn pick_cmpxchg(lock: bool, size: usize, x: bool) -> Handler {
+pub(crate) fn pick_cmpxchg(lock: bool, size: usize, x: bool) -> Handler {
     match (lock, x) {
         (false, false) => by_size!(size, cmpxchg::<T, false, false> as Handler),
         (false, true) => by_size!(size, cmpxchg::<T, false, true> as Handler),
@@ -511,7 +517,7 @@ pub fn pick_cmpxchg(lock: bool, size: usize, x: bool) -> Handler {
 }
 
 /// A comparison fused with jcc of condition `cc`; `k` as in `fused`.
-pub fn pick_fused(test: bool, size: usize, cc: u8, k: u8) -> Option<Handler> {
+pub(crate) fn pick_fused(test: bool, size: usize, cc: u8, k: u8) -> Option<Handler> {
     macro_rules! one {
         ($t:ty, $o:expr, $k:literal) => {
             by_cond!(cc, {

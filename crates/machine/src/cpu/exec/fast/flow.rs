@@ -63,7 +63,7 @@ macro_rules! taken {
     }};
 }
 
-pub unsafe fn jcc<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn jcc<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         if cond::<C>(cpu) {
             taken!(cpu, op)
@@ -76,17 +76,17 @@ pub unsafe fn jcc<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub fn pick_jcc(cc: u8) -> Handler {
+pub(crate) fn pick_jcc(cc: u8) -> Handler {
     by_cond!(cc, jcc::<C> as Handler)
 }
 
 /// The next block in the page.
-pub unsafe fn op_fall(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_fall(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({ taken!(cpu, op) })
 }
 
 /// A jump out of the page, and its end.
-pub unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         jump!(
             cpu,
@@ -118,21 +118,21 @@ macro_rules! check_target {
     }};
 }
 
-pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push_return!(cpu, op);
         taken!(cpu, op)
     })
 }
 
-pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push_return!(cpu, op);
         jump!(cpu, (*cpu).bases.page.wrapping_add((*op).disp as i64 as u64))
     })
 }
 
-pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = rd::<u64>(cpu, (*op).src);
         check_target!(cpu, op, rip);
@@ -141,7 +141,7 @@ pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
         check_target!(cpu, op, rip);
@@ -150,7 +150,7 @@ pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
     })
 }
 
-pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = rd::<u64>(cpu, (*op).src);
         check_target!(cpu, op, rip);
@@ -158,7 +158,7 @@ pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = ld!(u64, cpu, op, ea::<X>(cpu, op));
         check_target!(cpu, op, rip);
@@ -166,7 +166,7 @@ pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op 
     })
 }
 
-pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let sp = rd::<u64>(cpu, RSP);
         let rip = ld!(u64, cpu, op, sp);
@@ -176,21 +176,21 @@ pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn set_r<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn set_r<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         wr::<u8>(cpu, (*op).dst, u8::from(cond::<C>(cpu)));
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn set_m<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn set_m<const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         st!(u8, cpu, op, ea::<true>(cpu, op), u8::from(cond::<C>(cpu)));
         go!(cpu, op.add(1))
     })
 }
 
-pub fn pick_set(cc: u8, mem: bool) -> Handler {
+pub(crate) fn pick_set(cc: u8, mem: bool) -> Handler {
     if mem {
         by_cond!(cc, set_m::<C> as Handler)
     } else {
@@ -199,7 +199,7 @@ pub fn pick_set(cc: u8, mem: bool) -> Handler {
 }
 
 /// A 32-bit cmov clears the upper half even when it does not move.
-pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = if cond::<C>(cpu) {
             rd::<T>(cpu, (*op).src)
@@ -212,7 +212,7 @@ pub unsafe fn cmov_r<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const 
 }
 
 /// The load happens whatever the condition.
-pub unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let m = ld!(T, cpu, op, ea::<true>(cpu, op));
         let v = if cond::<C>(cpu) {
@@ -225,7 +225,7 @@ pub unsafe fn cmov_m<T: W, const C: u8>(cpu: *mut Cpu, op: *const Op) -> *const 
     })
 }
 
-pub fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
+pub(crate) fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
     match (size, mem) {
         (4, false) => Some(by_cond!(cc, cmov_r::<u32, C> as Handler)),
         (8, false) => Some(by_cond!(cc, cmov_r::<u64, C> as Handler)),
@@ -236,7 +236,7 @@ pub fn pick_cmov(cc: u8, size: usize, mem: bool) -> Option<Handler> {
 }
 
 /// clc, stc, cmc.
-pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let c = &mut *cpu;
         // OF is CF xor bit 62: both bits change together.
@@ -253,7 +253,7 @@ pub unsafe fn carry<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// The fast form of a branch, setcc or cmovcc.
-pub fn lower(i: &Instruction) -> Option<Low> {
+pub(crate) fn lower(i: &Instruction) -> Option<Low> {
     let mut op = Op::new(op_nop);
     match i.code() {
         Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Jmp_rel8_32 | Code::Jmp_rel32_32 => {

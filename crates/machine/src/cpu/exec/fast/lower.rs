@@ -7,13 +7,13 @@ use iced_x86::{Code, CodeSize, ConditionCode, Instruction, Mnemonic as M, OpKind
 
 /// What goes into the slot after an op with links (and `target` into `disp` of one without).
 #[derive(Clone, Copy, Default)]
-pub struct LowExt {
+pub(crate) struct LowExt {
     pub imm: i32,
     pub target: i32,
 }
 
 #[derive(Clone, Copy)]
-pub enum Low {
+pub(crate) enum Low {
     /// Does nothing at all.
     Nothing,
     Op(Op, LowExt),
@@ -170,7 +170,7 @@ pub(super) fn target(i: &Instruction) -> Option<i32> {
 }
 
 /// Bit n: instruction n must leave exact flags.
-pub fn flags_live(insns: &[Instruction]) -> Vec<bool> {
+pub(crate) fn flags_live(insns: &[Instruction]) -> Vec<bool> {
     let mut live = true;
     let mut out = vec![true; insns.len()];
     for (slot, i) in out.iter_mut().zip(insns).rev() {
@@ -214,7 +214,7 @@ fn shift_count(i: &Instruction) -> Option<u32> {
 }
 
 /// cmp or test with the jcc after it, as one op.
-pub fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {
+pub(crate) fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {
     let next = next?;
     let test = match i.mnemonic() {
         M::Cmp => false,
@@ -265,7 +265,7 @@ pub fn fuse(i: &Instruction, next: Option<&Instruction>) -> Option<Low> {
 }
 
 /// The fast form of `i`, if it has one; `live`: its flags may be looked at.
-pub fn lower(i: &Instruction, live: bool) -> Option<Low> {
+pub(crate) fn lower(i: &Instruction, live: bool) -> Option<Low> {
     let mut op = Op::new(super::op_nop);
     let m = i.mnemonic();
     if let Some(o) = alu_op(m) {

@@ -23,7 +23,7 @@ unsafe fn product<T: W>(cpu: *mut Cpu, a: T, b: T) -> T {
     })
 }
 
-pub unsafe fn imul_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn imul_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let r = product::<T>(cpu, rd(cpu, (*op).dst), rd(cpu, (*op).src));
         wr::<T>(cpu, (*op).dst, r);
@@ -31,7 +31,7 @@ pub unsafe fn imul_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn imul_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn imul_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let b = ld!(T, cpu, op, ea::<true>(cpu, op));
         let r = product::<T>(cpu, rd(cpu, (*op).dst), b);
@@ -40,7 +40,7 @@ pub unsafe fn imul_rm<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn imul_rri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn imul_rri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let r = product::<T>(cpu, rd(cpu, (*op).src), T::cut((*op).imm));
         wr::<T>(cpu, (*op).dst, r);
@@ -48,7 +48,7 @@ pub unsafe fn imul_rri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn imul_rmi<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn imul_rmi<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let b = ld!(T, cpu, op, ea::<true>(cpu, op));
         let r = product::<T>(cpu, b, T::cut((*op).imm));
@@ -58,7 +58,7 @@ pub unsafe fn imul_rmi<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// mul of rax by a register.
-pub unsafe fn mul_r<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn mul_r<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let p = u128::from(rd::<T>(cpu, 0).wide()) * u128::from(rd::<T>(cpu, (*op).src).wide());
         let high = T::cut((p >> T::BITS) as u64);
@@ -70,7 +70,7 @@ pub unsafe fn mul_r<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// bt of a register by a register (`I` false) or a constant.
-pub unsafe fn bt<T: W, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn bt<T: W, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let n = if I {
             (*op).imm
@@ -87,7 +87,7 @@ pub unsafe fn bt<T: W, const I: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
     })
 }
 
-pub fn pick_imul(size: usize, mem: bool, imm: bool) -> Option<Handler> {
+pub(crate) fn pick_imul(size: usize, mem: bool, imm: bool) -> Option<Handler> {
     macro_rules! one {
         ($t:ty) => {
             Some(match (mem, imm) {

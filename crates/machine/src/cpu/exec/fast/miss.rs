@@ -25,7 +25,7 @@ enum Then {
 
 #[cold]
 #[inline(never)]
-pub unsafe fn read(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
+pub(crate) unsafe fn read(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
     by_contract!({
         match refill(cpu, op, va, size, Access::Read) {
             Then::Again => go!(cpu, op),
@@ -37,7 +37,7 @@ pub unsafe fn read(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const O
 
 #[cold]
 #[inline(never)]
-pub unsafe fn write(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
+pub(crate) unsafe fn write(cpu: *mut Cpu, op: *const Op, va: u64, size: u64) -> *const Op {
     by_contract!({
         match refill(cpu, op, va, size, Access::Write) {
             Then::Again => go!(cpu, op),

@@ -11,17 +11,17 @@
 // Handlers read ops and registers by raw pointers.
 #![allow(unsafe_code)]
 
-pub mod alu;
-pub mod flow;
-pub mod lower;
-pub mod misc;
-pub mod miss;
-pub mod mov;
-pub mod narrow;
-pub mod shift;
-pub mod simd;
-pub mod string;
-pub mod vector;
+pub(crate) mod alu;
+pub(crate) mod flow;
+pub(crate) mod lower;
+pub(crate) mod misc;
+pub(crate) mod miss;
+pub(crate) mod mov;
+pub(crate) mod narrow;
+pub(crate) mod shift;
+pub(crate) mod simd;
+pub(crate) mod string;
+pub(crate) mod vector;
 
 use crate::cpu::block::{Handler, Op};
 use crate::cpu::fault::{vector as vec_no, Fault, Trap};
@@ -163,7 +163,7 @@ macro_rules! by_cond {
 pub(crate) use {atomic, by_cond, by_contract, by_size, enter, go, jump, ld, st};
 
 /// The operand types of fast handlers.
-pub trait W: Scalar {
+pub(crate) trait W: Scalar {
     const BITS: u32;
     fn wide(self) -> u64;
     fn cut(v: u64) -> Self;
@@ -332,7 +332,7 @@ unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool
 }
 
 /// An instruction without a fast handler.
-pub unsafe fn op_slow(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_slow(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         if !call_slow(cpu, op) {
             return null();
@@ -342,7 +342,7 @@ pub unsafe fn op_slow(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// The same at the end of a block: it may have branched.
-pub unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         if !call_slow(cpu, op) {
             return null();
@@ -352,7 +352,7 @@ pub unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// In place of the ops of a forgotten block.
-pub unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         (*cpu).rip = (*cpu).bases.page.wrapping_add((*op).off as u64);
         (*cpu).budget.slice += (*op).left as i64;
@@ -360,13 +360,13 @@ pub unsafe fn op_leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn op_nop(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_nop(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({ go!(cpu, op.add(1)) })
 }
 
 #[cold]
 #[inline(never)]
-pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         trap(cpu, op, Trap::Fault(Fault::ud()));
         null()
@@ -375,7 +375,7 @@ pub unsafe fn op_ud(cpu: *mut Cpu, op: *const Op) -> *const Op {
 
 #[cold]
 #[inline(never)]
-pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         (*cpu).access.noncanonical = false;
         trap(cpu, op, Trap::Fault(Fault::gp()));
@@ -384,7 +384,7 @@ pub unsafe fn op_gp(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// Before an instruction that crosses into the next page: that must still be the frame it was decoded from.
-pub unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let va = (*cpu).bases.page.wrapping_add(4096);
         let e = (*cpu).chain.tlb.add(crate::mmu::tlb::tlb_index(va));

@@ -3,21 +3,21 @@
 
 use super::*;
 
-pub unsafe fn rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         wr::<T>(cpu, (*op).dst, rd::<T>(cpu, (*op).src));
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn ri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn ri<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         wr::<T>(cpu, (*op).dst, T::cut((*op).imm));
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn rm<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn rm<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = ld!(T, cpu, op, ea::<X>(cpu, op));
         wr::<T>(cpu, (*op).dst, v);
@@ -25,14 +25,14 @@ pub unsafe fn rm<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
     })
 }
 
-pub unsafe fn mr<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn mr<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         st!(T, cpu, op, ea::<X>(cpu, op), rd::<T>(cpu, (*op).src));
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn mi<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn mi<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         st!(T, cpu, op, ea::<X>(cpu, op), T::cut((*op).imm));
         go!(cpu, op.add(1))
@@ -40,7 +40,7 @@ pub unsafe fn mi<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
 }
 
 /// movzx and movsx from `S` to `T`.
-pub unsafe fn extend_r<S: W, T: W, const SIGN: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn extend_r<S: W, T: W, const SIGN: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = rd::<S>(cpu, (*op).src).wide();
         wr::<T>(cpu, (*op).dst, T::cut(if SIGN { S::sext(v) } else { v }));
@@ -48,7 +48,7 @@ pub unsafe fn extend_r<S: W, T: W, const SIGN: bool>(cpu: *mut Cpu, op: *const O
     })
 }
 
-pub unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(
+pub(crate) unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(
     cpu: *mut Cpu,
     op: *const Op,
 ) -> *const Op {
@@ -59,7 +59,7 @@ pub unsafe fn extend_m<S: W, T: W, const SIGN: bool, const X: bool>(
     })
 }
 
-pub unsafe fn lea<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn lea<T: W, const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         wr::<T>(cpu, (*op).dst, T::cut(ea::<X>(cpu, op)));
         go!(cpu, op.add(1))
@@ -75,22 +75,22 @@ macro_rules! push {
     }};
 }
 
-pub unsafe fn push_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({ push!(cpu, op, rd::<u64>(cpu, (*op).src)) })
 }
 
-pub unsafe fn push_i(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_i(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({ push!(cpu, op, (*op).imm) })
 }
 
-pub unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = ld!(u64, cpu, op, ea::<X>(cpu, op));
         push!(cpu, op, v)
     })
 }
 
-pub unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let sp = rd::<u64>(cpu, RSP);
         let v = ld!(u64, cpu, op, sp);
@@ -100,7 +100,7 @@ pub unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let bp = rd::<u64>(cpu, RBP);
         let v = ld!(u64, cpu, op, bp);
@@ -110,7 +110,7 @@ pub unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn xchg_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn xchg_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let (a, b) = (rd::<T>(cpu, (*op).dst), rd::<T>(cpu, (*op).src));
         wr::<T>(cpu, (*op).dst, b);
@@ -120,7 +120,7 @@ pub unsafe fn xchg_rr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// cwde and cdqe: from `S` to the `T` twice as wide, in rax.
-pub unsafe fn widen_a<S: W, T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn widen_a<S: W, T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         wr::<T>(cpu, 0, T::cut(S::sext(rd::<S>(cpu, 0).wide())));
         go!(cpu, op.add(1))
@@ -128,7 +128,7 @@ pub unsafe fn widen_a<S: W, T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// cdq and cqo.
-pub unsafe fn widen_d<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn widen_d<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = (T::sext(rd::<T>(cpu, 0).wide()) as i64 >> 63) as u64;
         wr::<T>(cpu, 16, T::cut(v));
@@ -136,7 +136,7 @@ pub unsafe fn widen_d<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn bswap<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn bswap<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = rd::<T>(cpu, (*op).dst).wide().swap_bytes() >> (64 - T::BITS);
         wr::<T>(cpu, (*op).dst, T::cut(v));
@@ -144,7 +144,7 @@ pub unsafe fn bswap<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub fn pick_rm(size: usize, x: bool) -> Handler {
+pub(crate) fn pick_rm(size: usize, x: bool) -> Handler {
     if x {
         by_size!(size, rm::<T, true> as Handler)
     } else {
@@ -152,7 +152,7 @@ pub fn pick_rm(size: usize, x: bool) -> Handler {
     }
 }
 
-pub fn pick_mr(size: usize, x: bool) -> Handler {
+pub(crate) fn pick_mr(size: usize, x: bool) -> Handler {
     if x {
         by_size!(size, mr::<T, true> as Handler)
     } else {
@@ -160,7 +160,7 @@ pub fn pick_mr(size: usize, x: bool) -> Handler {
     }
 }
 
-pub fn pick_mi(size: usize, x: bool) -> Handler {
+pub(crate) fn pick_mi(size: usize, x: bool) -> Handler {
     if x {
         by_size!(size, mi::<T, true> as Handler)
     } else {
@@ -169,7 +169,7 @@ pub fn pick_mi(size: usize, x: bool) -> Handler {
 }
 
 /// movzx and movsx; `from` < `to` bytes. `mem`: `Some(has an index)`.
-pub fn pick_extend(from: usize, to: usize, sign: bool, mem: Option<bool>) -> Option<Handler> {
+pub(crate) fn pick_extend(from: usize, to: usize, sign: bool, mem: Option<bool>) -> Option<Handler> {
     macro_rules! one {
         ($s:ty, $t:ty) => {
             Some(match (sign, mem) {

@@ -11,21 +11,21 @@ macro_rules! push {
     }};
 }
 
-pub unsafe fn push_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push!(cpu, op, rd::<u32>(cpu, (*op).src));
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn push_i(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_i(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push!(cpu, op, (*op).imm as u32);
         go!(cpu, op.add(1))
     })
 }
 
-pub unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let v = ld!(u32, cpu, op, ea::<X>(cpu, op));
         push!(cpu, op, v);
@@ -33,7 +33,7 @@ pub unsafe fn push_m<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let sp = rd::<u32>(cpu, RSP);
         let v = ld!(u32, cpu, op, u64::from(sp));
@@ -43,7 +43,7 @@ pub unsafe fn pop_r(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn leave(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let bp = rd::<u32>(cpu, RBP);
         let v = ld!(u32, cpu, op, u64::from(bp));
@@ -61,7 +61,7 @@ macro_rules! push_return {
     }};
 }
 
-pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push_return!(cpu, op);
         let l = (*op).imm as *const Op;
@@ -72,7 +72,7 @@ pub unsafe fn call_near(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         push_return!(cpu, op);
         jump!(
@@ -82,7 +82,7 @@ pub unsafe fn call_far(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = rd::<u32>(cpu, (*op).src);
         push_return!(cpu, op);
@@ -90,7 +90,7 @@ pub unsafe fn call_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = ld!(u32, cpu, op, ea::<X>(cpu, op));
         push_return!(cpu, op);
@@ -98,11 +98,11 @@ pub unsafe fn call_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op
     })
 }
 
-pub unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn jmp_reg(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({ jump!(cpu, u64::from(rd::<u32>(cpu, (*op).src))) })
 }
 
-pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let rip = ld!(u32, cpu, op, ea::<X>(cpu, op));
         jump!(cpu, u64::from(rip))
@@ -110,7 +110,7 @@ pub unsafe fn jmp_mem<const X: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op 
 }
 
 /// ret, with the bytes that it releases.
-pub unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn ret(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let sp = rd::<u32>(cpu, RSP);
         let rip = ld!(u32, cpu, op, u64::from(sp));

@@ -4,11 +4,11 @@
 use super::*;
 use crate::cpu::flags::{AUX_AF, AUX_CF, AUX_PO};
 
-pub const ROL: u8 = 0;
-pub const ROR: u8 = 1;
-pub const SHL: u8 = 4;
-pub const SHR: u8 = 5;
-pub const SAR: u8 = 7;
+pub(crate) const ROL: u8 = 0;
+pub(crate) const ROR: u8 = 1;
+pub(crate) const SHL: u8 = 4;
+pub(crate) const SHR: u8 = 5;
+pub(crate) const SAR: u8 = 7;
 
 /// Shifts by `n`, which is not 0 and less than the width for types under 32 bits.
 #[inline(always)]
@@ -57,7 +57,7 @@ unsafe fn shift<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, a: T, n: u32) -
     })
 }
 
-pub unsafe fn reg_imm<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn reg_imm<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let r = shift::<T, O, F>(cpu, rd(cpu, (*op).dst), (*op).imm as u32);
         wr::<T>(cpu, (*op).dst, r);
@@ -66,7 +66,7 @@ pub unsafe fn reg_imm<T: W, const O: u8, const F: bool>(cpu: *mut Cpu, op: *cons
 }
 
 /// By cl; only 32 and 64 bits. A count of 0 changes nothing but the upper half.
-pub unsafe fn reg_cl<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn reg_cl<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         let n = rd::<u8>(cpu, 8) as u32 & (T::BITS - 1);
         let a: T = rd(cpu, (*op).dst);
@@ -95,11 +95,11 @@ macro_rules! by_shift {
     };
 }
 
-pub fn pick_imm(o: u8, size: usize, live: bool) -> Option<Handler> {
+pub(crate) fn pick_imm(o: u8, size: usize, live: bool) -> Option<Handler> {
     by_size!(size, by_shift!(o, live))
 }
 
-pub fn pick_cl(o: u8, size: usize) -> Option<Handler> {
+pub(crate) fn pick_cl(o: u8, size: usize) -> Option<Handler> {
     macro_rules! one {
         ($t:ty) => {
             match o {

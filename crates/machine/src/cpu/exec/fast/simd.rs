@@ -90,7 +90,7 @@ macro_rules! shift {
     }};
 }
 
-pub unsafe fn byte_mask(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn byte_mask(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let m = l::byte_mask(*xmm(cpu, (*op).src));

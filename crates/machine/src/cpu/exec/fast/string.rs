@@ -146,7 +146,7 @@ unsafe fn rep<T: W>(cpu: *mut Cpu, op: *const Op, movs: bool) -> Rep {
     })
 }
 
-pub unsafe fn movs<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn movs<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         if rep::<T>(cpu, op, true) == Rep::Left {
             return null();
@@ -155,7 +155,7 @@ pub unsafe fn movs<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         if rep::<T>(cpu, op, false) == Rep::Left {
             return null();
@@ -165,7 +165,7 @@ pub unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// The fast form of rep movs and rep stos.
-pub fn lower(i: &Instruction) -> Option<Low> {
+pub(crate) fn lower(i: &Instruction) -> Option<Low> {
     let op = Op::new(op_nop);
     if !i.has_rep_prefix() && !i.has_repne_prefix() {
         return None;

@@ -30,7 +30,7 @@ macro_rules! check_fpu {
 
 pub(super) use check_fpu;
 
-pub unsafe fn mov_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn mov_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         *xmm(cpu, (*op).dst) = *xmm(cpu, (*op).src);
@@ -39,7 +39,7 @@ pub unsafe fn mov_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// `A`: must be aligned.
-pub unsafe fn load<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn load<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let va = ea::<true>(cpu, op);
@@ -55,7 +55,7 @@ pub unsafe fn load<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn store<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn store<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let va = ea::<true>(cpu, op);
@@ -72,7 +72,7 @@ pub unsafe fn store<const A: bool>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// movd and movq into an xmm register: the rest becomes zero.
-pub unsafe fn low_load<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn low_load<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let v = ld!(T, cpu, op, ea::<true>(cpu, op));
@@ -81,7 +81,7 @@ pub unsafe fn low_load<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn low_store<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn low_store<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let v = *xmm(cpu, (*op).src) as u64;
@@ -90,7 +90,7 @@ pub unsafe fn low_store<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn low_from_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn low_from_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         *xmm(cpu, (*op).dst) = u128::from(rd::<T>(cpu, (*op).src).wide());
@@ -98,7 +98,7 @@ pub unsafe fn low_from_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn low_to_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn low_to_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         wr::<T>(cpu, (*op).dst, T::cut(*xmm(cpu, (*op).src) as u64));
@@ -106,7 +106,7 @@ pub unsafe fn low_to_gpr<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
-pub unsafe fn low_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn low_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         *xmm(cpu, (*op).dst) = u128::from(*xmm(cpu, (*op).src) as u64);
@@ -115,7 +115,7 @@ pub unsafe fn low_rr(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// pxor and its like (0), por (1), pand (2), pandn (3).
-pub unsafe fn logic<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
+pub(crate) unsafe fn logic<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         check_fpu!(cpu, op);
         let b = *xmm(cpu, (*op).src);
@@ -131,7 +131,7 @@ pub unsafe fn logic<const K: u8>(cpu: *mut Cpu, op: *const Op) -> *const Op {
 }
 
 /// The fast form of a move or of logic of xmm registers.
-pub fn lower(i: &Instruction) -> Option<Low> {
+pub(crate) fn lower(i: &Instruction) -> Option<Low> {
     use Code as C;
     let mut op = Op::new(op_nop);
     let (dst, src) = (i.op0_register(), i.op1_register());

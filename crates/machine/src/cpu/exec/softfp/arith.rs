@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 /// The NaN that an operation with a NaN operand gives, raising #I for a signalling one.
 /// SSE takes the first operand if it is a NaN, else the second; x87 the one with the larger significand.
-pub fn pick_nan(env: &mut Env, a: &Un, b: &Un) -> Res {
+pub(crate) fn pick_nan(env: &mut Env, a: &Un, b: &Un) -> Res {
     if a.is_snan() || b.is_snan() {
         env.flags |= flag::IE;
     }
@@ -53,7 +53,7 @@ fn normal(sign: bool, exp: i32, sig: u128) -> Res {
     Res::Num(sign, exp - lz as i32, sig << lz)
 }
 
-pub fn add(env: &mut Env, a: &Un, b: &Un) -> Res {
+pub(crate) fn add(env: &mut Env, a: &Un, b: &Un) -> Res {
     if let Some(r) = special(env, a, b) {
         return r;
     }
@@ -92,14 +92,14 @@ pub fn add(env: &mut Env, a: &Un, b: &Un) -> Res {
     }
 }
 
-pub fn sub(env: &mut Env, a: &Un, b: &Un) -> Res {
+pub(crate) fn sub(env: &mut Env, a: &Un, b: &Un) -> Res {
     if b.is_nan() {
         return add(env, a, b);
     }
     add(env, a, &b.negated())
 }
 
-pub fn mul(env: &mut Env, a: &Un, b: &Un) -> Res {
+pub(crate) fn mul(env: &mut Env, a: &Un, b: &Un) -> Res {
     if let Some(r) = special(env, a, b) {
         return r;
     }
@@ -117,7 +117,7 @@ pub fn mul(env: &mut Env, a: &Un, b: &Un) -> Res {
     normal(sign, a.exp + b.exp + 1, u128::from(a.sig) * u128::from(b.sig))
 }
 
-pub fn div(env: &mut Env, a: &Un, b: &Un) -> Res {
+pub(crate) fn div(env: &mut Env, a: &Un, b: &Un) -> Res {
     if let Some(r) = special(env, a, b) {
         return r;
     }
@@ -143,7 +143,7 @@ pub fn div(env: &mut Env, a: &Un, b: &Un) -> Res {
     normal(sign, a.exp - b.exp, (q1 << 64) | q2 | u128::from(r2 != 0))
 }
 
-pub fn sqrt(env: &mut Env, a: &Un) -> Res {
+pub(crate) fn sqrt(env: &mut Env, a: &Un) -> Res {
     if let Some(r) = special(env, a, a) {
         return r;
     }
@@ -166,7 +166,7 @@ pub fn sqrt(env: &mut Env, a: &Un) -> Res {
 }
 
 /// Orders two operands; `None` if unordered. Raises #I for signalling NaNs, or for any if `quiet_too`, and #D.
-pub fn compare(env: &mut Env, a: &Un, b: &Un, quiet_too: bool) -> Option<Ordering> {
+pub(crate) fn compare(env: &mut Env, a: &Un, b: &Un, quiet_too: bool) -> Option<Ordering> {
     if a.class == Class::Bad || b.class == Class::Bad {
         env.flags |= flag::IE;
         return None;
@@ -182,7 +182,7 @@ pub fn compare(env: &mut Env, a: &Un, b: &Un, quiet_too: bool) -> Option<Orderin
 }
 
 /// Orders two operands that are not NaNs.
-pub fn order(a: &Un, b: &Un) -> Ordering {
+pub(crate) fn order(a: &Un, b: &Un) -> Ordering {
     fn key(u: &Un) -> (i32, u64) {
         match u.class {
             Class::Zero => (i32::MIN, 0),

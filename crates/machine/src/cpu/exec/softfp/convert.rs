@@ -22,7 +22,7 @@ fn integer(u: &Un, rounding: u32) -> (u128, bool, bool) {
 }
 
 /// To a signed integer of `bits` bits; `None` (the caller stores the integer indefinite) with #I if it does not fit.
-pub fn to_int(env: &mut Env, u: &Un, rounding: u32, bits: u32) -> Option<i64> {
+pub(crate) fn to_int(env: &mut Env, u: &Un, rounding: u32, bits: u32) -> Option<i64> {
     let limit = 1u128 << (bits - 1);
     let magnitude = match u.class {
         Class::Zero => 0,
@@ -51,7 +51,7 @@ pub fn to_int(env: &mut Env, u: &Un, rounding: u32, bits: u32) -> Option<i64> {
 }
 
 /// Rounds to an integral value; precision is raised unless `exact_only` is false. NaNs must have been dealt with.
-pub fn round_int(env: &mut Env, u: &Un, rounding: u32, report: bool) -> Res {
+pub(crate) fn round_int(env: &mut Env, u: &Un, rounding: u32, report: bool) -> Res {
     if u.class != Class::Num || u.exp >= 63 {
         return u.res();
     }
@@ -68,6 +68,6 @@ pub fn round_int(env: &mut Env, u: &Un, rounding: u32, report: bool) -> Res {
 }
 
 /// A signed integer, to be rounded to a format.
-pub fn from_int(v: i64) -> Un {
+pub(crate) fn from_int(v: i64) -> Un {
     Un::int(v < 0, v.unsigned_abs())
 }

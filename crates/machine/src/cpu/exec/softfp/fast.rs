@@ -15,12 +15,12 @@ fn exponent<F: Format>(x: u64) -> u64 {
 
 /// Normal, not zero.
 #[inline(always)]
-pub fn normal<F: Format>(x: u64) -> bool {
+pub(crate) fn normal<F: Format>(x: u64) -> bool {
     exponent::<F>(x).wrapping_sub(1) < F::EMASK - 1
 }
 
 #[inline(always)]
-pub fn plain<F: Format>(x: u64) -> bool {
+pub(crate) fn plain<F: Format>(x: u64) -> bool {
     normal::<F>(x) || x & (F::SIGN - 1) == 0
 }
 
@@ -34,7 +34,7 @@ macro_rules! binary {
     ($name:ident, $attempt:ident, $slow:ident, $inputs:ident, $result:ident) => {
         /// The host's result, if it cannot concern a flag; only under [`Env::fast`].
         #[inline(always)]
-        pub fn $attempt<F: Format>(a: u64, b: u64) -> Option<u64> {
+        pub(crate) fn $attempt<F: Format>(a: u64, b: u64) -> Option<u64> {
             if $inputs::<F>(a) && $inputs::<F>(b) {
                 let r = F::$name(a, b);
                 if $result::<F>(r) {
@@ -45,7 +45,7 @@ macro_rules! binary {
         }
 
         #[inline(always)]
-        pub fn $name<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+        pub(crate) fn $name<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
             if env.fast {
                 if let Some(r) = $attempt::<F>(a, b) {
                     return r;
@@ -56,7 +56,7 @@ macro_rules! binary {
 
         #[cold]
         #[inline(never)]
-        pub fn $slow<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+        pub(crate) fn $slow<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
             let (a, b) = (unpack::<F>(a, env.daz), unpack::<F>(b, env.daz));
             let r = arith::$name(env, &a, &b);
             pack::<F>(env, r)
@@ -70,12 +70,12 @@ binary!(div, try_div, div_slow, normal, safe);
 
 /// As `try_add`; the first operand is not used.
 #[inline(always)]
-pub fn try_sqrt<F: Format>(_: u64, a: u64) -> Option<u64> {
+pub(crate) fn try_sqrt<F: Format>(_: u64, a: u64) -> Option<u64> {
     (normal::<F>(a) && a & F::SIGN == 0).then(|| F::sqrt(a))
 }
 
 #[inline(always)]
-pub fn sqrt<F: Format>(env: &mut Env, a: u64) -> u64 {
+pub(crate) fn sqrt<F: Format>(env: &mut Env, a: u64) -> u64 {
     if env.fast {
         if let Some(r) = try_sqrt::<F>(0, a) {
             return r;
@@ -87,7 +87,7 @@ pub fn sqrt<F: Format>(env: &mut Env, a: u64) -> u64 {
 }
 
 /// [`sqrt`] of the second operand.
-pub fn sqrt_slow<F: Format>(env: &mut Env, _: u64, a: u64) -> u64 {
+pub(crate) fn sqrt_slow<F: Format>(env: &mut Env, _: u64, a: u64) -> u64 {
     sqrt::<F>(env, a)
 }
 
@@ -111,18 +111,18 @@ fn minmax<F: Format>(env: &mut Env, a: u64, b: u64, wanted: Ordering) -> u64 {
 }
 
 #[inline(always)]
-pub fn min<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+pub(crate) fn min<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
     minmax::<F>(env, a, b, Ordering::Less)
 }
 
 #[inline(always)]
-pub fn max<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
+pub(crate) fn max<F: Format>(env: &mut Env, a: u64, b: u64) -> u64 {
     minmax::<F>(env, a, b, Ordering::Greater)
 }
 
 /// Compares; `quiet_too` raises #I for quiet NaNs as well.
 #[inline(always)]
-pub fn compare<F: Format>(env: &mut Env, a: u64, b: u64, quiet_too: bool) -> Option<Ordering> {
+pub(crate) fn compare<F: Format>(env: &mut Env, a: u64, b: u64, quiet_too: bool) -> Option<Ordering> {
     if plain::<F>(a) && plain::<F>(b) {
         return Some(if F::less(a, b) {
             Ordering::Less
@@ -138,7 +138,7 @@ pub fn compare<F: Format>(env: &mut Env, a: u64, b: u64, quiet_too: bool) -> Opt
 
 /// The predicate `imm & 7` of `cmpps`.
 #[inline(always)]
-pub fn predicate<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> bool {
+pub(crate) fn predicate<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> bool {
     // lt, le, nlt, nle signal quiet NaNs; eq, unord, neq, ord do not.
     let signalling = matches!(imm & 3, 1 | 2);
     let o = compare::<F>(env, a, b, signalling);
@@ -153,7 +153,7 @@ pub fn predicate<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> bool {
 
 /// To a signed integer of `bits` bits, or the integer indefinite. `rounding` `None` means MXCSR's.
 #[inline(always)]
-pub fn to_int<F: Format>(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i64 {
+pub(crate) fn to_int<F: Format>(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i64 {
     let u = unpack::<F>(a, env.daz);
     let rounding = if truncate { rc::ZERO } else { env.rc };
     match convert::to_int(env, &u, rounding, bits) {
@@ -163,7 +163,7 @@ pub fn to_int<F: Format>(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i6
 }
 
 #[inline(always)]
-pub fn f64_to_int(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i64 {
+pub(crate) fn f64_to_int(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i64 {
     if truncate && normal::<F64>(a) {
         let x = f64::from_bits(a);
         if x.abs() < 2147483647.0 {
@@ -178,13 +178,13 @@ pub fn f64_to_int(env: &mut Env, a: u64, truncate: bool, bits: u32) -> i64 {
 }
 
 #[inline(always)]
-pub fn from_int<F: Format>(env: &mut Env, v: i64) -> u64 {
+pub(crate) fn from_int<F: Format>(env: &mut Env, v: i64) -> u64 {
     let r = convert::from_int(v).res();
     pack::<F>(env, r)
 }
 
 #[inline(always)]
-pub fn f64_from_int(env: &mut Env, v: i64) -> u64 {
+pub(crate) fn f64_from_int(env: &mut Env, v: i64) -> u64 {
     if v.unsigned_abs() < 1 << 53 {
         return (v as f64).to_bits();
     }
@@ -192,7 +192,7 @@ pub fn f64_from_int(env: &mut Env, v: i64) -> u64 {
 }
 
 #[inline(always)]
-pub fn f32_to_f64(env: &mut Env, a: u64) -> u64 {
+pub(crate) fn f32_to_f64(env: &mut Env, a: u64) -> u64 {
     if plain::<F32>(a) {
         return f64::from(f32::from_bits(a as u32)).to_bits();
     }
@@ -201,7 +201,7 @@ pub fn f32_to_f64(env: &mut Env, a: u64) -> u64 {
 
 /// As `try_add`, double to single.
 #[inline(always)]
-pub fn try_narrow(a: u64) -> Option<u64> {
+pub(crate) fn try_narrow(a: u64) -> Option<u64> {
     if normal::<F64>(a) {
         let r = u64::from((f64::from_bits(a) as f32).to_bits());
         if safe::<F32>(r) {
@@ -212,7 +212,7 @@ pub fn try_narrow(a: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-pub fn f64_to_f32(env: &mut Env, a: u64) -> u64 {
+pub(crate) fn f64_to_f32(env: &mut Env, a: u64) -> u64 {
     if env.fast {
         if let Some(r) = try_narrow(a) {
             return r;
@@ -231,7 +231,7 @@ fn widen<A: Format, B: Format>(env: &mut Env, a: u64) -> u64 {
 }
 
 /// `roundps` and friends: `imm` bit 2 takes MXCSR's mode, bit 3 keeps precision from being raised.
-pub fn round_imm<F: Format>(env: &mut Env, a: u64, imm: u8) -> u64 {
+pub(crate) fn round_imm<F: Format>(env: &mut Env, a: u64, imm: u8) -> u64 {
     let u = unpack::<F>(a, env.daz);
     if u.class == Class::Nan {
         if u.is_snan() {

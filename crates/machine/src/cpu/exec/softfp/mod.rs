@@ -5,36 +5,36 @@
 //! operations give an exact-enough result (128 bits with a sticky last bit), and one function rounds it to the target.
 //! [`fast`] holds the shortcuts through the host's own arithmetic for operands and modes where no flag can change.
 
-pub mod arith;
-pub mod convert;
-pub mod fast;
+pub(crate) mod arith;
+pub(crate) mod convert;
+pub(crate) mod fast;
 #[cfg(test)]
 mod tests;
 
 /// Exception flags, at their positions in MXCSR and in the x87 status word.
-pub mod flag {
-    pub const IE: u32 = 1;
-    pub const DE: u32 = 2;
-    pub const ZE: u32 = 4;
-    pub const OE: u32 = 8;
-    pub const UE: u32 = 16;
-    pub const PE: u32 = 32;
+pub(crate) mod flag {
+    pub(crate) const IE: u32 = 1;
+    pub(crate) const DE: u32 = 2;
+    pub(crate) const ZE: u32 = 4;
+    pub(crate) const OE: u32 = 8;
+    pub(crate) const UE: u32 = 16;
+    pub(crate) const PE: u32 = 32;
     /// Found before the operation is carried out: one that is unmasked keeps the later ones from being looked for.
-    pub const PRE: u32 = IE | DE | ZE;
-    pub const ALL: u32 = 63;
+    pub(crate) const PRE: u32 = IE | DE | ZE;
+    pub(crate) const ALL: u32 = 63;
 }
 
 /// Rounding modes, as encoded in MXCSR, the x87 control word and `roundps`.
-pub mod rc {
-    pub const NEAREST: u32 = 0;
-    pub const DOWN: u32 = 1;
-    pub const UP: u32 = 2;
-    pub const ZERO: u32 = 3;
+pub(crate) mod rc {
+    pub(crate) const NEAREST: u32 = 0;
+    pub(crate) const DOWN: u32 = 1;
+    pub(crate) const UP: u32 = 2;
+    pub(crate) const ZERO: u32 = 3;
 }
 
 /// Modes an operation runs under, and the flags it raised.
 #[derive(Debug, Clone, Copy)]
-pub struct Env {
+pub(crate) struct Env {
     pub rc: u32,
     pub daz: bool,
     /// Flush to zero; only set when underflow is masked, as the hardware has it.
@@ -53,12 +53,12 @@ pub struct Env {
 impl Env {
     /// [`Env::fast`] for an MXCSR: precision raised and masked, nearest rounding.
     #[inline(always)]
-    pub fn is_fast(mxcsr: u32) -> bool {
+    pub(crate) fn is_fast(mxcsr: u32) -> bool {
         mxcsr & 0x7020 == 0x1020
     }
 
     #[inline(always)]
-    pub fn sse(mxcsr: u32) -> Env {
+    pub(crate) fn sse(mxcsr: u32) -> Env {
         let masks = (mxcsr >> 7) & flag::ALL;
         Env {
             rc: (mxcsr >> 13) & 3,
@@ -72,7 +72,7 @@ impl Env {
         }
     }
 
-    pub fn x87(control: u16) -> Env {
+    pub(crate) fn x87(control: u16) -> Env {
         Env {
             rc: u32::from(control >> 10) & 3,
             daz: false,
@@ -87,26 +87,26 @@ impl Env {
 
     /// Raises the denormal-operand flag if one of the operands is denormal.
     #[inline(always)]
-    pub fn denormals(&mut self, a: &Un, b: &Un) {
+    pub(crate) fn denormals(&mut self, a: &Un, b: &Un) {
         if a.denormal | b.denormal {
             self.flags |= flag::DE;
         }
     }
 
-    pub fn invalid(&mut self) -> Res {
+    pub(crate) fn invalid(&mut self) -> Res {
         self.flags |= flag::IE;
         Res::Nan(Un::DEFAULT_NAN)
     }
 
     /// An exception is raised that the guest has not masked.
     #[inline(always)]
-    pub fn unmasked(&self) -> bool {
+    pub(crate) fn unmasked(&self) -> bool {
         self.flags & !self.masks != 0
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     Zero,
     Num,
     Inf,
@@ -118,7 +118,7 @@ pub enum Class {
 /// An unpacked operand. `sig` has its leading one at bit 63 (a number), or the NaN's payload with the quiet bit at 62;
 /// a number is `sig / 2^63 * 2^exp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Un {
+pub(crate) struct Un {
     pub sign: bool,
     pub class: Class,
     pub exp: i32,
@@ -126,11 +126,11 @@ pub struct Un {
     pub denormal: bool,
 }
 
-pub const QUIET: u64 = 1 << 62;
-pub const LEADING: u64 = 1 << 63;
+pub(crate) const QUIET: u64 = 1 << 62;
+pub(crate) const LEADING: u64 = 1 << 63;
 
 impl Un {
-    pub const DEFAULT_NAN: Un = Un {
+    pub(crate) const DEFAULT_NAN: Un = Un {
         sign: true,
         class: Class::Nan,
         exp: 0,
@@ -138,7 +138,7 @@ impl Un {
         denormal: false,
     };
 
-    pub const fn zero(sign: bool) -> Un {
+    pub(crate) const fn zero(sign: bool) -> Un {
         Un {
             sign,
             class: Class::Zero,
@@ -147,7 +147,7 @@ impl Un {
             denormal: false,
         }
     }
-    pub const fn inf(sign: bool) -> Un {
+    pub(crate) const fn inf(sign: bool) -> Un {
         Un {
             sign,
             class: Class::Inf,
@@ -157,7 +157,7 @@ impl Un {
         }
     }
     /// `magnitude` with `sign`, exactly.
-    pub fn int(sign: bool, magnitude: u64) -> Un {
+    pub(crate) fn int(sign: bool, magnitude: u64) -> Un {
         if magnitude == 0 {
             return Un::zero(sign);
         }
@@ -170,28 +170,28 @@ impl Un {
             denormal: false,
         }
     }
-    pub fn is_nan(&self) -> bool {
+    pub(crate) fn is_nan(&self) -> bool {
         self.class == Class::Nan
     }
-    pub fn is_snan(&self) -> bool {
+    pub(crate) fn is_snan(&self) -> bool {
         self.class == Class::Nan && self.sig & QUIET == 0
     }
-    pub fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         self.class == Class::Zero
     }
-    pub fn is_inf(&self) -> bool {
+    pub(crate) fn is_inf(&self) -> bool {
         self.class == Class::Inf
     }
-    pub fn quiet(mut self) -> Un {
+    pub(crate) fn quiet(mut self) -> Un {
         self.sig |= QUIET;
         self
     }
-    pub fn negated(mut self) -> Un {
+    pub(crate) fn negated(mut self) -> Un {
         self.sign = !self.sign;
         self
     }
     /// The operand itself as a result, to be rounded to another format.
-    pub fn res(&self) -> Res {
+    pub(crate) fn res(&self) -> Res {
         match self.class {
             Class::Zero => Res::Zero(self.sign),
             Class::Inf => Res::Inf(self.sign),
@@ -204,7 +204,7 @@ impl Un {
 
 /// A result before rounding. `Num(sign, exp, sig)` has its leading one at bit 127; bit 0 is sticky.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Res {
+pub(crate) enum Res {
     Zero(bool),
     Inf(bool),
     Nan(Un),
@@ -213,7 +213,7 @@ pub enum Res {
 
 /// Where a result goes: bits of precision and range of exponents.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub(crate) struct Target {
     pub precision: u32,
     pub emin: i32,
     pub emax: i32,
@@ -223,7 +223,7 @@ pub struct Target {
 
 /// A result rounded to a target; `sig` is left-aligned and has bit 63 clear for a denormal number (`exp` is `emin` then).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rounded {
+pub(crate) enum Rounded {
     Zero,
     Inf,
     Num(i32, u64),
@@ -252,7 +252,7 @@ fn round_at(env: &mut Env, sign: bool, sig: u128, p: u32) -> (u64, bool, bool) {
 }
 
 /// `sig >> n` with the lost bits gathered in bit 0.
-pub fn shift_sticky(sig: u128, n: u32) -> u128 {
+pub(crate) fn shift_sticky(sig: u128, n: u32) -> u128 {
     match n {
         0 => sig,
         1..=127 => (sig >> n) | u128::from(sig << (128 - n) != 0),
@@ -262,7 +262,7 @@ pub fn shift_sticky(sig: u128, n: u32) -> u128 {
 
 /// Rounds a number (leading one of `sig` at bit 127) to `target`, raising overflow, underflow and precision.
 /// x86 finds tininess after rounding.
-pub fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) -> Rounded {
+pub(crate) fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) -> Rounded {
     let (r, carry, inexact) = round_at(env, sign, sig, target.precision);
     let e = exp + i32::from(carry);
     if e > target.emax {
@@ -310,7 +310,7 @@ pub fn round(env: &mut Env, sign: bool, exp: i32, sig: u128, target: &Target) ->
 }
 
 /// A binary interchange format held in the low bits of a `u64`.
-pub trait Format {
+pub(crate) trait Format {
     const P: u32;
     const EBITS: u32;
     const EMASK: u64 = (1 << Self::EBITS) - 1;
@@ -336,7 +336,7 @@ pub trait Format {
 macro_rules! format {
     ($name:ident, $f:ty, $u:ty, $p:literal, $e:literal) => {
         #[derive(Debug, Clone, Copy)]
-        pub struct $name;
+        pub(crate) struct $name;
         impl Format for $name {
             const P: u32 = $p;
             const EBITS: u32 = $e;
@@ -376,7 +376,7 @@ format!(F64, f64, u64, 53, 11);
 
 /// Takes `bits` apart; denormals read as zero under DAZ.
 #[inline]
-pub fn unpack<F: Format>(bits: u64, daz: bool) -> Un {
+pub(crate) fn unpack<F: Format>(bits: u64, daz: bool) -> Un {
     let frac = bits & F::FRAC;
     let e = (bits >> (F::P - 1)) & F::EMASK;
     let sign = bits & F::SIGN != 0;
@@ -417,7 +417,7 @@ pub fn unpack<F: Format>(bits: u64, daz: bool) -> Un {
 
 /// Rounds a result into format `F`.
 #[inline]
-pub fn pack<F: Format>(env: &mut Env, res: Res) -> u64 {
+pub(crate) fn pack<F: Format>(env: &mut Env, res: Res) -> u64 {
     let (sign, body) = match res {
         Res::Zero(sign) => (sign, 0),
         Res::Inf(sign) => (sign, F::EMASK << (F::P - 1)),

@@ -115,7 +115,7 @@ fn packed(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
     mmx::src64(cpu, i)
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Cvtsi2ss_xmm_rm32 => from_gpr!(rm32, i32, fast::from_int::<F32>, low32, u32),

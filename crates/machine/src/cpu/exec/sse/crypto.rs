@@ -184,7 +184,7 @@ fn sha256_msg2(a: u128, b: u128) -> u128 {
     ])
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Aesenc_xmm_xmmm128 => bin!(|a, k| l::from_bytes(mix(shift_sub(l::bytes(a)))) ^ k),

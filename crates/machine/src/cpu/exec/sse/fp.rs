@@ -188,7 +188,7 @@ fn dot<F: Format, const N: usize>(env: &mut Env, a: [u64; N], b: [u64; N], imm: 
     std::array::from_fn(|k| if imm >> k & 1 != 0 { sum } else { 0 })
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Addss_xmm_xmmm32 => ss!(fast::add::<F32>),

@@ -15,7 +15,7 @@ pub fn lookup(_code: Code) -> Option<SlowFn> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     x86::lookup(code)
 }
 
@@ -56,7 +56,7 @@ mod x86 {
         }};
     }
 
-    pub fn lookup(code: Code) -> Option<SlowFn> {
+    pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
         use Code::*;
         Some(match code {
             Pshufb_xmm_xmmm128 => native!("ssse3", |a, b, _x| _mm_shuffle_epi8(a, b)),

@@ -7,14 +7,14 @@
 // The types are those that the intrinsics take and give.
 #![allow(clippy::missing_transmute_annotations)]
 
-pub use super::portable::*;
+pub(crate) use super::portable::*;
 
 /// Defines `$name` by an SSE2 intrinsic on x86-64 hosts, which shadows the portable one.
 macro_rules! sse2 {
     ($($name:ident = $intrinsic:ident;)*) => {$(
         #[cfg(target_arch = "x86_64")]
         #[inline(always)]
-        pub fn $name(a: u128, b: u128) -> u128 {
+        pub(crate) fn $name(a: u128, b: u128) -> u128 {
             // SAFETY: SSE2 belongs to x86-64, and the types are 16 bytes of plain data.
             unsafe {
                 use std::mem::transmute;
@@ -83,7 +83,7 @@ sse2! {
 /// One bit per byte: its top bit.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn byte_mask(x: u128) -> u32 {
+pub(crate) fn byte_mask(x: u128) -> u32 {
     // SAFETY: as above.
     unsafe {
         std::arch::x86_64::_mm_movemask_epi8(std::mem::transmute::<u128, std::arch::x86_64::__m128i>(x))

@@ -11,27 +11,27 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 
 /// Number of an MMX register.
 #[inline(always)]
-pub fn mm(r: Register) -> usize {
+pub(crate) fn mm(r: Register) -> usize {
     (r as usize).wrapping_sub(Register::MM0 as usize) & 7
 }
 
 /// What every MMX instruction checks first: CR0.TS and a pending x87 exception.
-pub fn enter(cpu: &Cpu) -> Exec {
+pub(crate) fn enter(cpu: &Cpu) -> Exec {
     check(cpu)?;
     cpu.fpu.x87.check_pending()
 }
 
 /// Every MMX instruction but `emms` sets TOP to 0 and marks all registers valid.
-pub fn touch(cpu: &mut Cpu) {
+pub(crate) fn touch(cpu: &mut Cpu) {
     cpu.fpu.x87.top = 0;
     cpu.fpu.x87.tags = 0xff;
 }
 
-pub fn get(cpu: &Cpu, n: usize) -> u64 {
+pub(crate) fn get(cpu: &Cpu, n: usize) -> u64 {
     cpu.fpu.x87.regs[n & 7].m
 }
 
-pub fn set(cpu: &mut Cpu, n: usize, v: u64) {
+pub(crate) fn set(cpu: &mut Cpu, n: usize, v: u64) {
     touch(cpu);
     let r = &mut cpu.fpu.x87.regs[n & 7];
     r.m = v;
@@ -39,7 +39,7 @@ pub fn set(cpu: &mut Cpu, n: usize, v: u64) {
 }
 
 /// Operand 1 as mm or m64.
-pub fn src64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
+pub(crate) fn src64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
     if i.op1_kind() == OpKind::Register {
         return Ok(get(cpu, mm(i.op1_register())));
     }
@@ -109,7 +109,7 @@ macro_rules! low {
     };
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     moves(code).or_else(|| arithmetic(code))
 }
 

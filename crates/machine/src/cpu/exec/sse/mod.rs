@@ -18,7 +18,7 @@ mod portable;
 mod string;
 
 pub(crate) use fp::compare;
-pub use mov::MXCSR_MASK;
+pub(crate) use mov::MXCSR_MASK;
 
 use crate::cpu::exec::softfp::{flag, Env};
 use crate::cpu::fault::{vector, Exec, Fault, Trap};
@@ -26,7 +26,7 @@ use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, OpKind, Register};
 
 /// The handler for an SSE-family or MMX instruction form, if it is one.
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     host::lookup(code)
         .or_else(|| mov::lookup(code))
         .or_else(|| int::lookup(code))

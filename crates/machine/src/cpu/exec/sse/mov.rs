@@ -9,7 +9,7 @@ use iced_x86::{Code, Instruction, OpKind};
 
 const HIGH: u128 = !0 << 64;
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Movups_xmm_xmmm128 | Movupd_xmm_xmmm128 | Movdqu_xmm_xmmm128 | Lddqu_xmm_m128 => {
@@ -205,10 +205,10 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
 }
 
 /// MXCSR bits that exist: everything but AMD's misaligned-exception mask.
-pub const MXCSR_MASK: u32 = 0xffff;
+pub(crate) const MXCSR_MASK: u32 = 0xffff;
 
 /// `maskmovdqu`, `maskmovq`: stores the bytes whose mask bit is set at `[rdi]`.
-pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len: usize) -> Exec {
+pub(crate) fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len: usize) -> Exec {
     let va = cpu.ea(i);
     cpu.check_alignment(va, 8)?;
     // The whole operand must be writable, whatever the mask says, as on AMD's processors.
@@ -222,14 +222,14 @@ pub fn masked_store(cpu: &mut Cpu, i: &Instruction, value: u128, mask: u32, len:
 }
 
 /// Operand 1 as r32/m32 and r64/m64.
-pub fn rm32(cpu: &mut Cpu, i: &Instruction) -> Result<u32, Trap> {
+pub(crate) fn rm32(cpu: &mut Cpu, i: &Instruction) -> Result<u32, Trap> {
     if i.op1_kind() == OpKind::Register {
         return Ok(cpu.regs[gn(i.op1_register())] as u32);
     }
     let va = cpu.ea(i);
     cpu.read::<u32>(va)
 }
-pub fn rm64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
+pub(crate) fn rm64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
     if i.op1_kind() == OpKind::Register {
         return Ok(cpu.regs[gn(i.op1_register())]);
     }
@@ -238,7 +238,7 @@ pub fn rm64(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
 }
 
 /// Stores to operand 0; a register is zero-extended.
-pub fn store32(cpu: &mut Cpu, i: &Instruction, v: u32) -> Exec {
+pub(crate) fn store32(cpu: &mut Cpu, i: &Instruction, v: u32) -> Exec {
     if i.op0_kind() == OpKind::Register {
         cpu.regs[gn(i.op0_register())] = u64::from(v);
         return Ok(());
@@ -246,7 +246,7 @@ pub fn store32(cpu: &mut Cpu, i: &Instruction, v: u32) -> Exec {
     let va = cpu.ea(i);
     cpu.write::<u32>(va, v)
 }
-pub fn store64(cpu: &mut Cpu, i: &Instruction, v: u64) -> Exec {
+pub(crate) fn store64(cpu: &mut Cpu, i: &Instruction, v: u64) -> Exec {
     if i.op0_kind() == OpKind::Register {
         cpu.regs[gn(i.op0_register())] = v;
         return Ok(());

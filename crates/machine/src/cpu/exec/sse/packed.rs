@@ -10,7 +10,7 @@
 macro_rules! quick {
     ($name:ident, $intrinsic:ident, $zeros:literal, $least:literal) => {
         #[inline(always)]
-        pub fn $name(a: u128, b: u128) -> Option<u128> {
+        pub(crate) fn $name(a: u128, b: u128) -> Option<u128> {
             use std::arch::x86_64::*;
             use std::mem::transmute;
             // SAFETY: SSE2 belongs to x86-64; the types are 16 bytes of plain data. The host's MXCSR has its default modes.
@@ -71,4 +71,4 @@ mod quick {
     none!(add sub mul div);
 }
 
-pub use quick::{add, div, mul, sub};
+pub(crate) use quick::{add, div, mul, sub};

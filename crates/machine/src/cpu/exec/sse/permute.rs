@@ -31,7 +31,7 @@ fn blend_bytes(a: u128, b: u128, mask: u128) -> u128 {
     (a & !full) | (b & full)
 }
 
-pub fn pshuflw(b: u128, imm: u8) -> u128 {
+pub(crate) fn pshuflw(b: u128, imm: u8) -> u128 {
     let w = l::words(b);
     l::from_words(std::array::from_fn(
         |k| if k < 4 { w[select4(imm, k)] } else { w[k] },
@@ -39,18 +39,18 @@ pub fn pshuflw(b: u128, imm: u8) -> u128 {
 }
 
 #[inline(always)]
-pub fn pshufhw(_: u128, b: u128, imm: u8) -> u128 {
+pub(crate) fn pshufhw(_: u128, b: u128, imm: u8) -> u128 {
     pshuflw(b >> 64, imm) << 64 | (b & u128::from(u64::MAX))
 }
 
 #[inline(always)]
-pub fn pshufd(_: u128, b: u128, imm: u8) -> u128 {
+pub(crate) fn pshufd(_: u128, b: u128, imm: u8) -> u128 {
     let d = l::dwords(b);
     l::from_dwords(std::array::from_fn(|k| d[select4(imm, k)]))
 }
 
 #[inline(always)]
-pub fn shufps(a: u128, b: u128, imm: u8) -> u128 {
+pub(crate) fn shufps(a: u128, b: u128, imm: u8) -> u128 {
     let (a, b) = (l::dwords(a), l::dwords(b));
     l::from_dwords(std::array::from_fn(|k| {
         if k < 2 {
@@ -62,13 +62,13 @@ pub fn shufps(a: u128, b: u128, imm: u8) -> u128 {
 }
 
 #[inline(always)]
-pub fn shufpd(a: u128, b: u128, imm: u8) -> u128 {
+pub(crate) fn shufpd(a: u128, b: u128, imm: u8) -> u128 {
     let (a, b) = (l::qwords(a), l::qwords(b));
     l::from_qwords([a[usize::from(imm & 1)], b[usize::from(imm >> 1 & 1)]])
 }
 
 #[inline(always)]
-pub fn palignr(a: u128, b: u128, imm: u8) -> u128 {
+pub(crate) fn palignr(a: u128, b: u128, imm: u8) -> u128 {
     match u32::from(imm) * 8 {
         0 => b,
         n @ 1..=127 => (b >> n) | (a << (128 - n)),
@@ -77,7 +77,7 @@ pub fn palignr(a: u128, b: u128, imm: u8) -> u128 {
     }
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Punpcklbw_xmm_xmmm128 => bin!(l::punpcklbw),
@@ -212,7 +212,7 @@ pub fn lookup(code: Code) -> Option<SlowFn> {
 }
 
 /// Operand 1 as the low half of a register, or m16.
-pub fn rm16(cpu: &mut Cpu, i: &Instruction) -> Result<u16, Trap> {
+pub(crate) fn rm16(cpu: &mut Cpu, i: &Instruction) -> Result<u16, Trap> {
     if i.op1_kind() == OpKind::Register {
         return Ok(cpu.regs[gn(i.op1_register())] as u16);
     }

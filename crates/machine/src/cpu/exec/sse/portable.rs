@@ -9,18 +9,18 @@
 macro_rules! split {
     ($to:ident, $from:ident, $map:ident, $t:ty, $n:literal) => {
         #[inline(always)]
-        pub fn $to(x: u128) -> [$t; $n] {
+        pub(crate) fn $to(x: u128) -> [$t; $n] {
             // SAFETY: both are 16 bytes of plain data.
             let lanes = unsafe { std::mem::transmute::<[u8; 16], [$t; $n]>(x.to_le_bytes()) };
             lanes.map(<$t>::from_le)
         }
         #[inline(always)]
-        pub fn $from(x: [$t; $n]) -> u128 {
+        pub(crate) fn $from(x: [$t; $n]) -> u128 {
             // SAFETY: both are 16 bytes of plain data.
             u128::from_le_bytes(unsafe { std::mem::transmute::<[$t; $n], [u8; 16]>(x.map(<$t>::to_le)) })
         }
         #[inline(always)]
-        pub fn $map(a: u128, b: u128, f: impl Fn($t, $t) -> $t) -> u128 {
+        pub(crate) fn $map(a: u128, b: u128, f: impl Fn($t, $t) -> $t) -> u128 {
             let (a, b) = ($to(a), $to(b));
             let mut r = [0; $n];
             for k in 0..$n {
@@ -41,7 +41,7 @@ split!(iqwords, from_iqwords, imap64, i64, 2);
 
 macro_rules! lanes {
     ($map:ident: $($name:ident = |$a:ident, $b:ident| $e:expr;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, b: u128) -> u128 { $map(a, b, |$a, $b| $e) })*
+        $(#[inline(always)] pub(crate) fn $name(a: u128, b: u128) -> u128 { $map(a, b, |$a, $b| $e) })*
     };
 }
 
@@ -128,7 +128,7 @@ fn sign<T: PartialOrd>(a: T, control: T, negative: T, zero: T) -> T {
 /// Shifts by the low 64 bits of `count`.
 macro_rules! shifts {
     ($($name:ident $map:ident |$a:ident, $n:ident| $e:expr;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, count: u128) -> u128 {
+        $(#[inline(always)] pub(crate) fn $name(a: u128, count: u128) -> u128 {
             let $n = (count as u64).min(255) as u32;
             $map(a, 0, |$a, _| $e)
         })*
@@ -145,33 +145,33 @@ shifts! {
     psrlq map64 |a, n| a.checked_shr(n).unwrap_or(0);
 }
 #[inline(always)]
-pub fn pslldq(a: u128, count: u128) -> u128 {
+pub(crate) fn pslldq(a: u128, count: u128) -> u128 {
     a.checked_shl((count as u64).min(255) as u32 * 8).unwrap_or(0)
 }
 #[inline(always)]
-pub fn psrldq(a: u128, count: u128) -> u128 {
+pub(crate) fn psrldq(a: u128, count: u128) -> u128 {
     a.checked_shr((count as u64).min(255) as u32 * 8).unwrap_or(0)
 }
 
 #[inline(always)]
-pub fn pand(a: u128, b: u128) -> u128 {
+pub(crate) fn pand(a: u128, b: u128) -> u128 {
     a & b
 }
 #[inline(always)]
-pub fn pandn(a: u128, b: u128) -> u128 {
+pub(crate) fn pandn(a: u128, b: u128) -> u128 {
     !a & b
 }
 #[inline(always)]
-pub fn por(a: u128, b: u128) -> u128 {
+pub(crate) fn por(a: u128, b: u128) -> u128 {
     a | b
 }
 #[inline(always)]
-pub fn pxor(a: u128, b: u128) -> u128 {
+pub(crate) fn pxor(a: u128, b: u128) -> u128 {
     a ^ b
 }
 
 #[inline(always)]
-pub fn pmaddwd(a: u128, b: u128) -> u128 {
+pub(crate) fn pmaddwd(a: u128, b: u128) -> u128 {
     let (a, b) = (iwords(a), iwords(b));
     from_idwords(std::array::from_fn(|k| {
         let p = |j: usize| i32::from(a[2 * k + j]) * i32::from(b[2 * k + j]);
@@ -181,7 +181,7 @@ pub fn pmaddwd(a: u128, b: u128) -> u128 {
 
 /// Unsigned bytes of `a` times signed bytes of `b`, pairs added with saturation.
 #[inline(always)]
-pub fn pmaddubsw(a: u128, b: u128) -> u128 {
+pub(crate) fn pmaddubsw(a: u128, b: u128) -> u128 {
     let (a, b) = (bytes(a), ibytes(b));
     from_iwords(std::array::from_fn(|k| {
         let p = |j: usize| i32::from(a[2 * k + j]) * i32::from(b[2 * k + j]);
@@ -190,7 +190,7 @@ pub fn pmaddubsw(a: u128, b: u128) -> u128 {
 }
 
 #[inline(always)]
-pub fn psadbw(a: u128, b: u128) -> u128 {
+pub(crate) fn psadbw(a: u128, b: u128) -> u128 {
     let (a, b) = (bytes(a), bytes(b));
     from_qwords(std::array::from_fn(|h| {
         (8 * h..8 * h + 8).map(|k| u64::from(a[k].abs_diff(b[k]))).sum()
@@ -215,53 +215,53 @@ fn pairs32(a: u128, b: u128, f: impl Fn(u32, u32) -> u32) -> u128 {
     from_dwords([f(a[0], a[1]), f(a[2], a[3]), f(b[0], b[1]), f(b[2], b[3])])
 }
 #[inline(always)]
-pub fn phaddw(a: u128, b: u128) -> u128 {
+pub(crate) fn phaddw(a: u128, b: u128) -> u128 {
     pairs16(a, b, i16::wrapping_add)
 }
 #[inline(always)]
-pub fn phaddsw(a: u128, b: u128) -> u128 {
+pub(crate) fn phaddsw(a: u128, b: u128) -> u128 {
     pairs16(a, b, i16::saturating_add)
 }
 #[inline(always)]
-pub fn phsubw(a: u128, b: u128) -> u128 {
+pub(crate) fn phsubw(a: u128, b: u128) -> u128 {
     pairs16(a, b, i16::wrapping_sub)
 }
 #[inline(always)]
-pub fn phsubsw(a: u128, b: u128) -> u128 {
+pub(crate) fn phsubsw(a: u128, b: u128) -> u128 {
     pairs16(a, b, i16::saturating_sub)
 }
 #[inline(always)]
-pub fn phaddd(a: u128, b: u128) -> u128 {
+pub(crate) fn phaddd(a: u128, b: u128) -> u128 {
     pairs32(a, b, u32::wrapping_add)
 }
 #[inline(always)]
-pub fn phsubd(a: u128, b: u128) -> u128 {
+pub(crate) fn phsubd(a: u128, b: u128) -> u128 {
     pairs32(a, b, u32::wrapping_sub)
 }
 
 #[inline(always)]
-pub fn packsswb(a: u128, b: u128) -> u128 {
+pub(crate) fn packsswb(a: u128, b: u128) -> u128 {
     let (a, b) = (iwords(a), iwords(b));
     from_ibytes(std::array::from_fn(|k| {
         (if k < 8 { a[k] } else { b[k - 8] }).clamp(-128, 127) as i8
     }))
 }
 #[inline(always)]
-pub fn packuswb(a: u128, b: u128) -> u128 {
+pub(crate) fn packuswb(a: u128, b: u128) -> u128 {
     let (a, b) = (iwords(a), iwords(b));
     from_bytes(std::array::from_fn(|k| {
         (if k < 8 { a[k] } else { b[k - 8] }).clamp(0, 255) as u8
     }))
 }
 #[inline(always)]
-pub fn packssdw(a: u128, b: u128) -> u128 {
+pub(crate) fn packssdw(a: u128, b: u128) -> u128 {
     let (a, b) = (idwords(a), idwords(b));
     from_iwords(std::array::from_fn(|k| {
         (if k < 4 { a[k] } else { b[k - 4] }).clamp(-32768, 32767) as i16
     }))
 }
 #[inline(always)]
-pub fn packusdw(a: u128, b: u128) -> u128 {
+pub(crate) fn packusdw(a: u128, b: u128) -> u128 {
     let (a, b) = (idwords(a), idwords(b));
     from_words(std::array::from_fn(|k| {
         (if k < 4 { a[k] } else { b[k - 4] }).clamp(0, 65535) as u16
@@ -271,7 +271,7 @@ pub fn packusdw(a: u128, b: u128) -> u128 {
 /// Interleaves the low (`H` = 0) or high (`H` = 1) halves.
 macro_rules! unpack {
     ($($name:ident $to:ident $from:ident $n:literal $high:literal;)*) => {
-        $(#[inline(always)] pub fn $name(a: u128, b: u128) -> u128 {
+        $(#[inline(always)] pub(crate) fn $name(a: u128, b: u128) -> u128 {
             let (a, b) = ($to(a), $to(b));
             $from(std::array::from_fn(|k| {
                 let at = k / 2 + $high * $n / 2;
@@ -292,7 +292,7 @@ unpack! {
 }
 
 #[inline(always)]
-pub fn pshufb(a: u128, b: u128) -> u128 {
+pub(crate) fn pshufb(a: u128, b: u128) -> u128 {
     let (a, b) = (bytes(a), bytes(b));
     from_bytes(std::array::from_fn(|k| {
         if b[k] & 0x80 != 0 {
@@ -305,7 +305,7 @@ pub fn pshufb(a: u128, b: u128) -> u128 {
 
 /// One bit per byte: its top bit.
 #[inline(always)]
-pub fn byte_mask(x: u128) -> u32 {
+pub(crate) fn byte_mask(x: u128) -> u32 {
     fn half(x: u64) -> u64 {
         ((x >> 7) & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
     }

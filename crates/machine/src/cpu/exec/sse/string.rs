@@ -138,7 +138,7 @@ fn mask(cpu: &mut Cpu, i: &Instruction, (result, n): (u32, usize)) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Pcmpistri_xmm_xmmm128_imm8 => handler!(|cpu, i| {

@@ -171,7 +171,7 @@ fn sign(cpu: &mut Cpu, f: impl Fn(u16) -> u16) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fadd_m32fp => mem!(mem_f32, arith::add),

@@ -104,7 +104,7 @@ macro_rules! both {
     };
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fcom_m32fp => mem!(mem_f32, 0),

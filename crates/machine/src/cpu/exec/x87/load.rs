@@ -124,9 +124,9 @@ macro_rules! cmov {
     };
 }
 /// The first 128 bits of log2(e), exponent 0.
-pub const LOG2_E: u128 = 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88;
+pub(crate) const LOG2_E: u128 = 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88;
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fld_m32fp => waiting!(|cpu, i| {

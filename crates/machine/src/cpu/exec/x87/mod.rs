@@ -13,7 +13,7 @@ mod store;
 mod transcendental;
 mod wide;
 
-pub use state::{load_image, save_image};
+pub(crate) use state::{load_image, save_image};
 
 use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
 use crate::cpu::fault::{Exec, Trap};
@@ -22,7 +22,7 @@ use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction, Register};
 
 /// The handler for an x87 or state-saving instruction form, if it is one.
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     state::lookup(code)
         .or_else(|| load::lookup(code))
         .or_else(|| store::lookup(code))
@@ -82,7 +82,7 @@ fn sn(r: Register) -> u8 {
     (r as usize).wrapping_sub(Register::ST0 as usize) as u8 & 7
 }
 
-pub const INDEFINITE: F80 = F80 {
+pub(crate) const INDEFINITE: F80 = F80 {
     m: 3 << 62,
     se: 0xffff,
 };

@@ -116,7 +116,7 @@ fn remainder(cpu: &mut Cpu, nearest: bool) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fprem => waiting!(|cpu, i| remainder(cpu, false)),

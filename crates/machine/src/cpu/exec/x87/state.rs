@@ -58,7 +58,7 @@ fn pointers(f: &X87) -> (u64, u64, u16) {
 }
 
 /// The image of fxsave; `wide` is the form with REX.W, which holds 64-bit pointers.
-pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
+pub(crate) fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     let mut b = [0; FXSAVE_LEN];
     let f = &cpu.fpu.x87;
     put(&mut b, 0, f.control.to_le_bytes());
@@ -85,7 +85,7 @@ pub fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
 }
 
 /// Loads an fxsave image; #GP for reserved MXCSR bits.
-pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
+pub(crate) fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
     let mxcsr = u32::from_le_bytes(take(b, 24));
     if mxcsr & !MXCSR_MASK != 0 {
         return Err(Fault::gp().into());
@@ -115,14 +115,14 @@ pub fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
 }
 
 /// An fxsave area, with zeros in what fxsave leaves as it is.
-pub fn save_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_AREA] {
+pub(crate) fn save_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_AREA] {
     let mut area = [0; FXSAVE_AREA];
     put(&mut area, 0, fxsave_image(cpu, wide));
     area
 }
 
 /// Loads the first part of an fxsave area.
-pub fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) -> Exec {
+pub(crate) fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) -> Exec {
     fxrstor_image(cpu, &take(area, 0), wide)
 }
 
@@ -306,7 +306,7 @@ macro_rules! control {
     };
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fxsave_m512byte => handler!(|cpu, i| fxsave(cpu, i, false)),

@@ -107,7 +107,7 @@ macro_rules! fist {
     };
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         Fst_m32fp => fst!(F32, u32, 0xffc0_0000, false),

@@ -14,8 +14,8 @@ use crate::cpu::{Cpu, SlowFn};
 use iced_x86::Code;
 
 /// The first 128 bits of pi (exponent 1) and ln 2 (exponent -1).
-pub const PI: u128 = 0xc90f_daa2_2168_c234_c4c6_628b_80dc_1cd1;
-pub const LN2: u128 = 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af;
+pub(crate) const PI: u128 = 0xc90f_daa2_2168_c234_c4c6_628b_80dc_1cd1;
+pub(crate) const LN2: u128 = 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af;
 
 const WIDE_PI: Wide = Wide {
     sign: false,
@@ -394,7 +394,7 @@ fn trig(cpu: &mut Cpu, which: Trig) -> Exec {
     Ok(())
 }
 
-pub fn lookup(code: Code) -> Option<SlowFn> {
+pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
         F2xm1 => waiting!(|cpu, i| super::unary(cpu, &EXTENDED, f2xm1)),

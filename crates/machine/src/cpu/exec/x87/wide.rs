@@ -5,25 +5,25 @@ use std::cmp::Ordering;
 
 /// `sig / 2^127 * 2^exp`, normalised; zero has `sig` 0.
 #[derive(Debug, Clone, Copy)]
-pub struct Wide {
+pub(crate) struct Wide {
     pub sign: bool,
     pub exp: i32,
     pub sig: u128,
 }
 
 impl Wide {
-    pub const ZERO: Wide = Wide {
+    pub(crate) const ZERO: Wide = Wide {
         sign: false,
         exp: i32::MIN / 4,
         sig: 0,
     };
-    pub const ONE: Wide = Wide {
+    pub(crate) const ONE: Wide = Wide {
         sign: false,
         exp: 0,
         sig: 1 << 127,
     };
 
-    pub fn new(sign: bool, exp: i32, sig: u128) -> Wide {
+    pub(crate) fn new(sign: bool, exp: i32, sig: u128) -> Wide {
         if sig == 0 {
             return Wide::ZERO;
         }
@@ -34,27 +34,27 @@ impl Wide {
             sig: sig << lz,
         }
     }
-    pub fn int(v: i64) -> Wide {
+    pub(crate) fn int(v: i64) -> Wide {
         Wide::new(v < 0, 127, u128::from(v.unsigned_abs()))
     }
-    pub fn negated(self) -> Wide {
+    pub(crate) fn negated(self) -> Wide {
         Wide {
             sign: !self.sign,
             ..self
         }
     }
-    pub fn abs(self) -> Wide {
+    pub(crate) fn abs(self) -> Wide {
         Wide { sign: false, ..self }
     }
     /// Times a power of two.
-    pub fn scaled(self, by: i32) -> Wide {
+    pub(crate) fn scaled(self, by: i32) -> Wide {
         Wide {
             exp: self.exp + by,
             ..self
         }
     }
 
-    pub fn add(self, o: Wide) -> Wide {
+    pub(crate) fn add(self, o: Wide) -> Wide {
         if self.sig == 0 {
             return o;
         }
@@ -70,11 +70,11 @@ impl Wide {
         let (x, y) = (a.sig >> 1, (b.sig >> 1).checked_shr(shift).unwrap_or(0));
         Wide::new(a.sign, a.exp + 1, if a.sign == b.sign { x + y } else { x - y })
     }
-    pub fn sub(self, o: Wide) -> Wide {
+    pub(crate) fn sub(self, o: Wide) -> Wide {
         self.add(o.negated())
     }
 
-    pub fn mul(self, o: Wide) -> Wide {
+    pub(crate) fn mul(self, o: Wide) -> Wide {
         if self.sig == 0 || o.sig == 0 {
             return Wide::ZERO;
         }
@@ -100,7 +100,7 @@ impl Wide {
     }
 
     /// Division by zero gives zero; callers exclude it.
-    pub fn div(self, o: Wide) -> Wide {
+    pub(crate) fn div(self, o: Wide) -> Wide {
         if self.sig == 0 || o.sig == 0 {
             return Wide::ZERO;
         }
@@ -130,7 +130,7 @@ impl Wide {
     }
 
     /// Divided by a small positive integer.
-    pub fn div_small(self, d: u32) -> Wide {
+    pub(crate) fn div_small(self, d: u32) -> Wide {
         let d = u128::from(d.max(1));
         let (q, r) = (self.sig / d, self.sig % d);
         if q == 0 {
@@ -144,12 +144,12 @@ impl Wide {
         }
     }
 
-    pub fn cmp_abs(self, o: Wide) -> Ordering {
+    pub(crate) fn cmp_abs(self, o: Wide) -> Ordering {
         (self.exp, self.sig).cmp(&(o.exp, o.sig))
     }
 
     /// Rounded to the nearest integer; the magnitude must be below 2^63.
-    pub fn nearest(self) -> i64 {
+    pub(crate) fn nearest(self) -> i64 {
         if self.sig == 0 || self.exp < -1 {
             return 0;
         }
