@@ -163,14 +163,15 @@ class BlockRing:
         *,
         is_32bit: bool,
         persistent: bool,
-        notify: Callable[[], object],
+        port: EventPort,
         broken: Callable[[str], object],
         thread: str | None,
     ) -> BlockRing:
-        """Maps the ring. `notify` sends the front end its event; `broken` is told why the ring is served no more.
-        `thread`: its name; None: there is none. MachineError: the pages cannot be mapped, or are no ring."""
+        """Maps the ring. `port` sends the front end its event, and the front end's wakes the thread from now on;
+        `broken` is told why the ring is served no more. `thread`: its name; None: there is none. MachineError: the
+        pages cannot be mapped, or are no ring."""
     def ring(self) -> None:
-        """The front end has sent its event, or may have written requests."""
+        """Without a thread: the front end has sent its event, or may have written requests."""
     def close(self) -> None:
         """Returns when no request is being done any more. Lets go of the ring's pages."""
 
@@ -273,10 +274,103 @@ class Domain:
     def create_grants(self, frames: int, maptrack_frames: int) -> GrantTable:
         """The domain's grant table, of at most `frames` frames, and its mappings of others' grants, 256 for each of
         `maptrack_frames`. Once, and before its vCPUs. MachineError when there is no memory."""
-    def create_vcpu(self, vcpu_id: int) -> Vcpu: ...
+    def create_events(self, shared_info: int, max_port: int, *, host_ends_above: bool) -> EventChannels:
+        """The domain's ports, the highest being `max_port`; `shared_info` is the machine address of that page. Once,
+        and before its vCPUs. `host_ends_above`: `Vcpu.run` does not answer hypercalls that tell host code."""
+    def create_vcpu(self, vcpu_id: int) -> Vcpu:
+        """The next one by number."""
     def destroy(self) -> int:
         """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by
         others."""
+
+@final
+class BellQueue:
+    """Numbers of what has happened, each there once until it is taken. Thread-safe."""
+
+    def __new__(cls) -> BellQueue: ...
+    def put(self, number: int) -> None: ...
+    def get(self) -> int:
+        """Waits for one, without the interpreter's lock."""
+    def take(self) -> list[int]:
+        """All that are there."""
+
+@final
+class EventChannel:
+    """A port, as it was."""
+
+    port: int
+    status: int
+    """EVTCHNSTAT_*."""
+    vcpu: int
+    """Whom it notifies."""
+    remote_domid: int
+    remote_port: int
+    virq: int
+    priority: int
+    has_host: bool
+    """Whether the other end is host code."""
+
+@final
+class EventPort:
+    """The host's end of a port. Any thread; no lock of Python's is needed."""
+
+    @property
+    def port(self) -> int:
+        """The guest's port."""
+    @property
+    def is_open(self) -> bool: ...
+    def notify(self) -> None:
+        """Sends the guest an event; nothing once the port is closed."""
+    def close(self) -> None:
+        """Lets go of the port, which waits for a new peer."""
+
+@final
+class EventChannels:
+    """One domain's event channels. Thread-safe. What is refused is XenRefused, with the errno of the hypercall."""
+
+    def alloc_unbound(self, remote_domid: int) -> int: ...
+    def bind_interdomain(self, remote_domid: int, remote_port: int) -> int: ...
+    def bind_virq(self, virq: int, vcpu_id: int) -> int: ...
+    def bind_ipi(self, vcpu_id: int) -> int: ...
+    def bind_vcpu(self, port: int, vcpu_id: int) -> None: ...
+    def bind_host(self, port: int, domid: int, queue: BellQueue | None, number: int) -> EventPort:
+        """Connects host code that acts for `domid` to a port that waits for that domain: the guest's events put
+        `number` into `queue`. Without a queue they are lost until a device takes the port, which looks then."""
+    def close_port(self, port: int) -> None: ...
+    def close(self) -> None:
+        """The domain ends: every port is closed, and none is given out any more."""
+    def reset(self, at_once: int, resume: bool) -> bool:
+        """A round of EVTCHNOP_reset, of so many ports: whether it was the last."""
+    def init_control(self, vcpu_id: int, gfn: int, offset: int) -> None: ...
+    def expand_array(self, vcpu_id: int, gfn: int, at_once: int) -> bool:
+        """A round of EVTCHNOP_expand_array, of so many ports: whether it was the last."""
+    def set_priority(self, port: int, priority: int) -> None: ...
+    def send(self, port: int) -> None: ...
+    def send_virq(self, vcpu_id: int, virq: int) -> None:
+        """Raises a virtual interrupt; lost when no port is bound to it."""
+    def set_pending(self, port: int) -> None:
+        """Makes an event pending on a port, whatever it is bound to, and tells its vCPU unless masked."""
+    def unmask(self, port: int) -> None: ...
+    def is_pending(self, port: int) -> bool:
+        """Of a port that is in use."""
+    def block(self, vcpu_id: int) -> None:
+        """SCHEDOP_block: enables upcalls; the vCPU is blocked unless one is pending."""
+    def poll(self, vcpu_id: int, ports: list[int]) -> None:
+        """SCHEDOP_poll: the vCPU is blocked until one of the ports is pending or an upcall is due, unless it is so."""
+    def move_info(self, vcpu_id: int, maddr: int) -> None:
+        """Copies a vCPU's `vcpu_info` to where it is from now on; every event counts as pending, and the vCPU is told.
+        The frame is held, and lies in memory with room for it."""
+    def channel(self, port: int) -> EventChannel: ...
+    @property
+    def channels(self) -> list[EventChannel]: ...
+    @property
+    def virqs(self) -> list[tuple[tuple[int, int], int]]:
+        """((vcpu, virq), port)"""
+    @property
+    def frames(self) -> list[int]:
+        """Frames of the guest that are written, once for each use; each holds a writable reference."""
+    def audit(self) -> list[str]:
+        """Where the books are wrong. Nobody may be in init_control, expand_array or reset."""
 
 @final
 class NetLink:
@@ -335,17 +429,15 @@ class NetRings:
         ring_refs: list[tuple[int, int]],
         agreed: NetAgreed,
         *,
-        transmitted: list[Callable[[], object]],
-        received: list[Callable[[], object]],
+        transmitted: list[EventPort],
+        received: list[EventPort],
         broken: Callable[[str], object],
         lost: Callable[[], object],
         thread: str,
     ) -> NetRings:
-        """Maps the rings, (tx, rx) of each queue. `transmitted` and `received` send the front end its events; `broken`
-        is told why the rings are served no more, `lost` that the wire's other end has gone. MachineError: the pages
-        cannot be mapped, or are no ring."""
-    def ring(self) -> None:
-        """The front end has sent one of its events."""
+        """Maps the rings, (tx, rx) of each queue. `transmitted` and `received` send the front end its events, and the
+        front end's wake the thread from now on; `broken` is told why the rings are served no more, `lost` that the
+        wire's other end has gone. MachineError: the pages cannot be mapped, or are no ring."""
     def close(self) -> None:
         """Returns when nothing is being moved any more. Lets go of the rings' pages."""
 
@@ -397,7 +489,8 @@ class GrantTable:
 
 @final
 class Vcpu:
-    """One virtual CPU. One thread at a time may use it; `kick` and `notify` may be called from any thread."""
+    """One virtual CPU. One thread at a time may use it; `kick`, `notify`, `poke` and `unblock` may be called from any
+    thread."""
 
     @property
     def vcpu_id(self) -> int: ...
@@ -410,6 +503,16 @@ class Vcpu:
         """Makes `run` return Interrupted, within a millisecond."""
     def notify(self) -> None:
         """An event was made pending in vcpu_info: a running vCPU looks at once."""
+    @property
+    def is_blocked(self) -> bool:
+        """In SCHEDOP_block or SCHEDOP_poll; any thread's event ends it."""
+    def unblock(self) -> None:
+        """Ends both, and pokes if it was so."""
+    def poke(self) -> None:
+        """Ends `sleep`, or the next one."""
+    def sleep(self, lock: BigLock, timeout_s: float | None = None) -> None:
+        """Waits until it is poked, without `lock`, which the caller holds and has again then. Not at all, if it was
+        poked since the last time."""
     def hypercall_return(self, rc: int) -> None:
         """Sets rax (sign-extended as the guest's width asks)."""
     def hypercall_restart(self) -> None:
@@ -512,6 +615,9 @@ class Vcpu:
     def grant_table_op(self, command: int, va: int, count: int) -> tuple[int, int] | None:
         """The first elements of an array (GNTTABOP map, unmap, unmap_and_replace, copy, swap): the last two arguments
         to go on with, None when it is done. XenRefused: EFAULT; ENOSYS for another command."""
+    def event_channel_op(self, command: int, va: int) -> int | None:
+        """A command of event_channel_op, its argument copied in and out, or a round of it: the command to go on with
+        after the guest's events; None: it is done. XenRefused."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls, and
         those on arrays of grants, without an exit. Off for tracing."""

@@ -17,8 +17,7 @@ from domzero.builder.image import KernelImage
 from domzero.builder.layout import Layout, little_room
 from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.domain import Domain, DomainSpec, Limits
-from domzero.hypervisor.evtchn import alloc_unbound, bind_backend
-from domzero.hypervisor.evtchn_channel import BackendPort
+from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
 from domzero.hypervisor.host import Host
 
 SLACK_PAGES = 256

@@ -36,7 +36,7 @@ from domzero.dom0.xenstore_nodes import write_nodes
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 from domzero.hypervisor.clock import Clock, VirtualClock
 from domzero.hypervisor.domain import Domain, Limits
-from domzero.hypervisor.evtchn_channel import BackendPort
+from domzero.hypervisor.evtchn import BackendPort
 from domzero.hypervisor.host import Host
 
 

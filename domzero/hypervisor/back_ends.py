@@ -7,11 +7,15 @@ takes, and hangs if that handler runs before the hypercall returns.
 
 from __future__ import annotations
 
-import queue
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from domzero import _machine
+
+STOP = 0
+"""What ends the thread, in place of a port's number."""
 LATENCY_NS = 20_000
 """Virtual time from a guest's event to the answer: part of what makes a run reproducible."""
 
@@ -19,8 +23,11 @@ LATENCY_NS = 20_000
 class Due(Protocol):
     """A back end's port: what is called once for all events since the last call."""
 
-    is_open: bool
     is_due: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it wants to be called at all."""
 
     @property
     def callback(self) -> Callable[[], None]:
@@ -32,7 +39,7 @@ class BackEnds:
 
     :param name: of the thread.
     :param virtual_now: virtual time in nanoseconds, in deterministic runs: the answer then comes from `fire`, at an
-        instruction. None: there is a thread, started with the first event.
+        instruction. None: there is a thread, started when there is something to expect.
     :param schedule: in deterministic runs, called when `next_ns` has changed.
     :param failed: told what a callback raised, which is our bug.
     """
@@ -51,25 +58,62 @@ class BackEnds:
         self._failed = failed
         self._waiting: list[Due] = []
         self._next_ns: int | None = None
-        self._queue: queue.SimpleQueue[Due | threading.Event | None] = queue.SimpleQueue()
+        self.bells = _machine.BellQueue()
+        """Where the machine puts the numbers of ports whose events have come: those that `expect` has given."""
+        self._numbers = itertools.count(1)
+        self._expected: dict[int, Due] = {}
+        self._once: dict[int, Due | threading.Event] = {}
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._stopped = False
 
+    def expect(self, port: Due) -> int:
+        """A number for `bells` by which a port's events are told, until `forget`."""
+        number = next(self._numbers)
+        self._expected[number] = port
+        self._start()
+        return number
+
+    def forget(self, number: int) -> None:
+        """Nobody puts this number into `bells` any more, or it does not matter."""
+        self._expected.pop(number, None)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and self._virtual_now is None and not self._stopped:
+                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                self._thread.start()
+
     def ring(self, port: Due) -> None:
-        """The guest has sent an event; with `host.lock` held. Events that come before the answer are one."""
+        """Something has happened at a port, and waits for its answer. What comes before the answer is one."""
         if port.is_due or self._stopped:
             return
         port.is_due = True
         if self._virtual_now is None:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
-            self._queue.put(port)
+            self._put(port)
+            self._start()
             return
+        self._wait(port)
+
+    def _put(self, item: Due | threading.Event) -> None:
+        number = next(self._numbers)
+        self._once[number] = item
+        self.bells.put(number)
+
+    def _wait(self, port: Due) -> None:
         self._waiting.append(port)
-        if self._next_ns is None:
+        if self._virtual_now is not None and self._next_ns is None:
             self._next_ns = self._virtual_now() + LATENCY_NS
             self._schedule()
+
+    def collect(self) -> None:
+        """In a deterministic run, after whatever may have sent an event; with `host.lock` held."""
+        if self._virtual_now is not None:
+            for number in self.bells.take():
+                port = self._expected.get(number)
+                if port is not None and not port.is_due and not self._stopped:
+                    port.is_due = True
+                    self._wait(port)
 
     def next_ns(self) -> int | None:
         """When `fire` has something to do: never, when there is a thread."""
@@ -91,24 +135,28 @@ class BackEnds:
                 self.fire(self._next_ns)
         elif self._thread is not None and self._thread is not threading.current_thread():
             done = threading.Event()
-            self._queue.put(done)
+            self._put(done)
             while not done.wait(0.1) and self._thread.is_alive():
                 pass
 
     def stop(self) -> None:
         """No callback runs any more once this returns. Not with `host.lock` held."""
-        self._stopped = True
+        with self._starting:
+            self._stopped = True
         self._waiting.clear()
         self._next_ns = None
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._queue.put(None)
+            self.bells.put(STOP)
             self._thread.join()
+            self._once.clear()
+        self._expected.clear()
 
     def _main(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (number := self.bells.get()) != STOP:
+            item = self._once.pop(number, None) or self._expected.get(number)
             if isinstance(item, threading.Event):
                 item.set()
-            elif not self._stopped:
+            elif item is not None and not self._stopped:
                 self._call(item)
 
     def _call(self, port: Due) -> None:

@@ -161,13 +161,13 @@ class Domain:
             domain.shared_info[index * timekeeping.VCPU_INFO_SIZE + 1] = 1
         domain.stopped = host.lock.condition()
         domain.domids = Domids(domain, domid, domains)
-        domain.evtchn = EventChannels(domain)
         domain.back_ends = BackEnds(
             f"d{domid}-back-ends",
             virtual_now=None if host.clock.virtual_start_ns is None else host.now_ns,
             schedule=lambda: domain.vcpus[0].timers.changed(),
             failed=domain.our_bug,
         )
+        domain.evtchn = EventChannels(domain)
         domain.grants = GrantTable(domain)
         domain.cap = Cap(host.now_ns)
         domain.watchdogs = Watchdogs(

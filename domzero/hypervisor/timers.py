@@ -79,6 +79,11 @@ class Timers:
         self._poll_ns = None if when_ns is None else deadline(when_ns)
         self.changed()
 
+    @property
+    def has_poll(self) -> bool:
+        """Whether there is an end of SCHEDOP_poll."""
+        return self._poll_ns is not None
+
     def fire(self, now_ns: int) -> None:
         """Does what is due."""
         if self._singleshot_ns is not None and self._singleshot_ns <= now_ns:
@@ -87,6 +92,7 @@ class Timers:
         if self._periodic_ns is not None and self._periodic_ns <= now_ns:
             self._periodic_work(now_ns)
         if self._poll_ns is not None and self._poll_ns <= now_ns:
+            self._poll_ns = None
             self._poll_over()
         for other in self._also:
             other.fire(now_ns)

@@ -3,6 +3,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from domzero.abi.vcpu import RunState
@@ -24,7 +25,6 @@ class Vcpu:
         self.domain = domain
         self.vcpu_id = vcpu_id
         self.hw = domain.hw.create_vcpu(vcpu_id)
-        self.wake = host.lock.condition()
         self.idle_memory = IdleMemory(self.hw, host.now_ns())
         self.thread: threading.Thread | None = None
         self.in_guest = False
@@ -33,8 +33,6 @@ class Vcpu:
         """While the domain is paused, this vCPU alone goes on until it has executed so many instructions."""
         self.is_initialised = False
         self.is_down = True
-        self.is_blocked = False
-        self.poll_ports: frozenset[int] | None = None
         self.nmi_pending = False
         self.affinity: frozenset[int] | None = None
         """Processors of the host that its thread may run on, once somebody has said so."""
@@ -49,7 +47,7 @@ class Vcpu:
         )
         # what the guest shares
         info_maddr = domain.shared_info_maddr + vcpu_id * timekeeping.VCPU_INFO_SIZE
-        self.info = VcpuInfo(self.hw, host, info_maddr, is_32bit=domain.is_32bit)
+        self.info = VcpuInfo(self.hw, domain.evtchn.hw, vcpu_id, host, info_maddr)
         self.time = timekeeping.TimeRecord(self.hw, host.shared)
         self.runstates = timekeeping.RunStates(since_ns=host.now_ns())
         # what privileged instructions see
@@ -69,16 +67,9 @@ class Vcpu:
 
     # --- what the guest sees of it
 
-    def mark_events_pending(self) -> None:
-        """An event waits for this vCPU: it is told, and wakes."""
-        self.info.set_upcall_pending()
-        self.hw.notify()
-        self.unblock()
-
     def move_info(self, mfn: int, offset: int) -> None:
         """VCPUOP_register_vcpu_info, checked already."""
         self.info.move(mfn, offset)
-        self.mark_events_pending()
 
     def update_time(self, now_ns: int) -> None:
         """Writes the time record; only from the vCPU's own thread when there is a copy of it."""
@@ -96,30 +87,35 @@ class Vcpu:
 
     # --- sleeping and waking
 
+    @property
+    def is_blocked(self) -> bool:
+        """In SCHEDOP_block or SCHEDOP_poll. Events end it at any time, also without `host.lock`."""
+        return self.hw.is_blocked
+
     def unblock(self) -> None:
         """Ends SCHEDOP_block and SCHEDOP_poll."""
-        if self.is_blocked:
-            self.is_blocked = False
-            self.poll_ports = None
-            self.timers.set_poll(None)
+        self.hw.unblock()
 
     def block(self) -> None:
         """SCHEDOP_block: upcalls are enabled; sleeps unless one is due."""
-        self.info.upcall_mask = False
-        if not self.info.upcall_pending:
-            self.is_blocked = True
+        self.domain.evtchn.hw.block(self.vcpu_id)
 
-    def poll(self, ports: frozenset[int], deadline_ns: int | None) -> None:
-        """SCHEDOP_poll: sleeps until one of `ports` is pending, an upcall is due, or the deadline."""
-        if self.info.upcall_is_due:
-            return
-        self.is_blocked = True
-        self.poll_ports = ports
-        self.timers.set_poll(deadline_ns)
+    def poll(self, ports: Sequence[int], deadline_ns: int | None) -> None:
+        """SCHEDOP_poll: sleeps until one of `ports` is pending, an upcall is due, or the deadline; not if it is so.
+
+        :raises XenRefused: EINVAL for a port that is not in use.
+        """
+        self.domain.evtchn.hw.poll(self.vcpu_id, list(ports))
+        if self.is_blocked:
+            self.timers.set_poll(deadline_ns)
+
+    def sleep(self, timeout_s: float | None = None) -> None:
+        """The vCPU's thread waits, without `host.lock`, until it is poked or an event wakes it."""
+        self.hw.sleep(self.domain.host.lock, timeout_s)
 
     def poke(self) -> None:
         """Makes the vCPU's thread look again at what it should do."""
-        self.wake.notify_all()
+        self.hw.poke()
 
     def bring_up(self) -> None:
         """The vCPU has its registers and may run (VCPUOP_up; the builder, for vCPU 0)."""
@@ -133,7 +129,7 @@ class Vcpu:
         if self.thread is not threading.current_thread():
             if self.in_guest:
                 self.hw.kick()
-            self.wake.notify_all()
+            self.poke()
 
     def send_nmi(self) -> None:
         """VCPUOP_send_nmi."""

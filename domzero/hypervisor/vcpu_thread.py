@@ -42,6 +42,8 @@ def step(vcpu: Vcpu) -> None:
     if not vcpu.may_run:
         _sleep(vcpu)
         return
+    if vcpu.timers.has_poll:
+        vcpu.timers.set_poll(None)  # an event came first
     cap = vcpu.domain.cap
     slice_ns = cap.slice_ns() if cap.percent else 0
     if cap.percent and not slice_ns:
@@ -124,7 +126,7 @@ def _wait_for_cap(vcpu: Vcpu) -> None:
     now_ns = host.now_ns()
     if vcpu.runstates.state is not RunState.RUNSTATE_runnable:
         vcpu.enter_runstate(RunState.RUNSTATE_runnable, now_ns)
-    vcpu.wake.wait(max(vcpu.domain.cap.next_period_ns - now_ns, 0) / 1e9)
+    vcpu.sleep(max(vcpu.domain.cap.next_period_ns - now_ns, 0) / 1e9)
 
 
 def _sleep(vcpu: Vcpu) -> None:
@@ -137,7 +139,7 @@ def _sleep(vcpu: Vcpu) -> None:
     next_ns = vcpu.timers.next_ns
     if isinstance(host.clock, VirtualClock):
         if vcpu.domain.shutdown_code is not None or next_ns is None:
-            vcpu.wake.wait()
+            vcpu.sleep()
         else:
             _sleep_virtual(vcpu)
     elif vcpu.idle_memory.give_back(now_ns):
@@ -149,14 +151,14 @@ def _sleep(vcpu: Vcpu) -> None:
     else:
         wanted_ns = inf if vcpu.domain.shutdown_code is not None or next_ns is None else next_ns - now_ns
         sleep_ns = vcpu.idle_memory.sleep_ns(now_ns, wanted_ns)
-        vcpu.wake.wait(None if sleep_ns == inf else min(sleep_ns / 1e9, LONGEST_SLEEP_S))
+        vcpu.sleep(None if sleep_ns == inf else min(sleep_ns / 1e9, LONGEST_SLEEP_S))
 
 
 def _sleep_virtual(vcpu: Vcpu) -> None:
     """With virtual time: when nothing can run, time jumps to the next timer of what is not paused."""
     vcpus = [each for domain in vcpu.domain.domids.all() for each in domain.vcpus if each.is_let_go]
     if vcpu not in vcpus or any(each.may_run for each in vcpus):
-        vcpu.wake.wait()
+        vcpu.sleep()
         return
     times = [
         each.timers.next_ns for each in vcpus if each.timers.next_ns is not None and each.domain.shutdown_code is None

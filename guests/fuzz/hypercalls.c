@@ -272,8 +272,36 @@ static void granting(struct random *r)
     }
 }
 
+static volatile u32 *words; /* of the FIFO ABI, when the seed is odd */
+static struct evtchn_fifo_control_block *blocks;
+
+static void choose_fifo(uint cpus)
+{
+    char *control = page_alloc(), *array = page_alloc();
+    for (uint cpu = 0; cpu < cpus; cpu++) {
+        struct evtchn_init_control op = {.control_gfn = mfn_of(control), .offset = cpu * 128, .vcpu = cpu};
+        evtchn_op(EVTCHNOP_init_control, &op);
+    }
+    struct evtchn_expand_array op = {.array_gfn = mfn_of(array)};
+    evtchn_op(EVTCHNOP_expand_array, &op);
+    blocks = (void *)control;
+    words = (void *)array;
+}
+
+/* What the hypervisor reads of the guest's memory, anything, at any time. */
+static void spoil_words(struct random *r)
+{
+    for (uint i = 0; i < 8; i++)
+        words[below(r, 64)] = below(r, 2) ? (u32)next(r) : below(r, 16) << 28 | below(r, 64);
+    struct evtchn_fifo_control_block *block = (void *)((char *)blocks + below(r, 4) * 128);
+    block->ready = (u32)next(r);
+    block->head[below(r, 16)] = (u32)next(r);
+}
+
 static void events(struct random *r)
 {
+    if (words && below(r, 2))
+        spoil_words(r);
     u32 words[8];
     uint command = below(r, 14), port = below(r, 40);
     if (command == EVTCHNOP_reset || command == EVTCHNOP_init_control || command == EVTCHNOP_expand_array)
@@ -437,6 +465,8 @@ void guest(void)
     update_va(SCRATCH_VA + 0x1000000, pte_for(frames[0], RWP), UVMF_INVLPG);
     grants = (void *)(SCRATCH_VA + 0x1000000);
     uint cpus = cpu_count();
+    if (seed & 1)
+        choose_fifo(cpus);
     running = cpus - 1;
     for (uint cpu = 1; cpu < cpus; cpu++)
         start_cpu(cpu, second);

@@ -65,7 +65,8 @@ class Shell:
         def finished() -> str:
             until(lambda: f"{mark}\r\n".encode() in console.history[at:], 240, command)
             text = console.history[at:].decode(errors="replace").replace("\r", "")
-            return text.partition(f"''{mark[1:]}\n")[2].partition(f"{mark}\n")[0]
+            # What is typed before the prompt is there is echoed twice.
+            return text.rpartition(f"''{mark[1:]}\n")[2].partition(f"{mark}\n")[0]
 
         return finished
 

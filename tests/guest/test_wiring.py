@@ -36,7 +36,7 @@ def test_a_wired_domain_is_paused_with_rings_ports_and_a_memory_map(host: Host, 
     assert all(vcpu.thread is None for vcpu in domain.vcpus)
     for ring in (built.store, built.console):
         channel = domain.evtchn.channel(ring.port)
-        assert (channel.state, channel.remote_domid) == (EvtchnStat.EVTCHNSTAT_unbound, 0)
+        assert (channel.status, channel.remote_domid) == (EvtchnStat.EVTCHNSTAT_unbound, 0)
         assert len(ring.page) == 4096
     assert host.audit() == []
 

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "crates" / "machine" / "src"
 STRATA = [
     {"abi", "bug"},
-    {"mem", "fault", "clock", "random"},
+    {"mem", "fault", "clock", "random", "sleep"},
     {"shared"},
     {"frames"},
-    {"grants"},
+    {"grants", "evtchn"},
     {"mmu"},
     {"cpu"},
     {"pv", "bare"},

@@ -9,6 +9,7 @@ What they offer is checked against the contract, `domzero/_machine.pyi`: tests/u
 
 import mmap
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,8 +197,14 @@ class FakeDomain:
         self.share_hypervisor_frames(1)
         return FakeGrantTable(self)
 
+    def create_events(self, shared_info: int, max_port: int, *, host_ends_above: bool) -> "FakeEventChannels":
+        self.events = FakeEventChannels(self, shared_info)
+        return self.events
+
     def create_vcpu(self, vcpu_id: int) -> "FakeVcpu":
-        return FakeVcpu(self, vcpu_id)
+        vcpu = FakeVcpu(self, vcpu_id)
+        self.events.vcpus.append(vcpu)
+        return vcpu
 
     def destroy(self) -> int:
         self.destroyed = True
@@ -218,6 +225,89 @@ class FakeGrantTable:
 
     def other_refs(self) -> list[tuple[int, int, int]]:
         return self.domain.outside_refs()
+
+    def close(self) -> None:
+        pass
+
+
+class FakeEventChannels:
+    """Ports that are bound and get pending, for what sleeps and wakes: all else is tested on the real machine."""
+
+    def __init__(self, domain: FakeDomain, shared_info: int) -> None:
+        self.domain = domain
+        self.shared_info = shared_info
+        self.vcpus: list[FakeVcpu] = []
+        self.targets: list[int] = [0]
+        """Whom each port notifies; there is no port 0."""
+        self.bound: dict[tuple[int, int], int] = {}
+
+    def _bind(self, vcpu_id: int) -> int:
+        self.targets.append(vcpu_id)
+        return len(self.targets) - 1
+
+    def _check(self, port: int) -> None:
+        if not 0 < port < len(self.targets):
+            raise refusal()
+
+    def alloc_unbound(self, remote_domid: int) -> int:
+        return self._bind(0)
+
+    def bind_virq(self, virq: int, vcpu_id: int) -> int:
+        self.bound[vcpu_id, virq] = self._bind(vcpu_id)
+        return self.bound[vcpu_id, virq]
+
+    def bind_ipi(self, vcpu_id: int) -> int:
+        return self._bind(vcpu_id)
+
+    def send_virq(self, vcpu_id: int, virq: int) -> None:
+        if (port := self.bound.get((vcpu_id, virq))) is not None:
+            self.set_pending(port)
+
+    def set_pending(self, port: int) -> None:
+        words = 128 if self.domain.is_32bit else 512
+        machine, vcpu = self.domain.machine, self.vcpus[self.targets[port]]
+        if machine.test_and_set_bit(self.shared_info + 2048, port):
+            return
+        if not machine.ram[self.shared_info + 2048 + words + port // 8] >> port % 8 & 1:
+            machine.ram[vcpu.info + (4 if self.domain.is_32bit else 8)] |= 1
+            self._mark(vcpu)
+        for each in self.vcpus:
+            if port in each.polls:
+                each.unblock()
+
+    def _mark(self, vcpu: "FakeVcpu") -> None:
+        self.domain.machine.ram[vcpu.info] = 1
+        vcpu.notify()
+        vcpu.unblock()
+
+    def is_pending(self, port: int) -> bool:
+        self._check(port)
+        return bool(self.domain.machine.ram[self.shared_info + 2048 + port // 8] >> port % 8 & 1)
+
+    def block(self, vcpu_id: int) -> None:
+        vcpu = self.vcpus[vcpu_id]
+        self.domain.machine.ram[vcpu.info + 1] = 0
+        vcpu.blocked = not self.domain.machine.ram[vcpu.info]
+
+    def poll(self, vcpu_id: int, ports: list[int]) -> None:
+        vcpu = self.vcpus[vcpu_id]
+        if not any([self.is_pending(port) for port in ports]):
+            vcpu.blocked, vcpu.polls = True, set(ports)
+
+    def move_info(self, vcpu_id: int, maddr: int) -> None:
+        vcpu = self.vcpus[vcpu_id]
+        old = self.shared_info + vcpu_id * 64
+        self.domain.machine.write(maddr, self.domain.machine.read(old, 64))
+        at = 4 if self.domain.is_32bit else 8
+        self.domain.machine.write(maddr + at, bytes([255]) * at)
+        self._mark(vcpu)
+
+    @property
+    def frames(self) -> list[int]:
+        return []
+
+    def audit(self) -> list[str]:
+        return []
 
     def close(self) -> None:
         pass
@@ -253,6 +343,11 @@ class FakeVcpu:
     """What set_base raises."""
     rounds: int = 0
     """How often what may take several rounds raises Preempted first."""
+    blocked: bool = False
+    polls: set[int] = field(default_factory=set)
+    poked: threading.Event = field(default_factory=threading.Event)
+    info: int = 0
+    """Where its vcpu_info is."""
 
     # --- tests' side
 
@@ -282,6 +377,24 @@ class FakeVcpu:
 
     def notify(self) -> None:
         self.notified += 1
+
+    @property
+    def is_blocked(self) -> bool:
+        return self.blocked
+
+    def unblock(self) -> None:
+        if self.blocked:
+            self.blocked, self.polls = False, set()
+            self.poke()
+
+    def poke(self) -> None:
+        self.poked.set()
+
+    def sleep(self, lock: _machine.BigLock, timeout_s: float | None = None) -> None:
+        depth = lock._release_save()  # type: ignore[attr-defined]  # what threading.Condition calls
+        self.poked.wait(timeout_s)
+        lock._acquire_restore(depth)  # type: ignore[attr-defined]
+        self.poked.clear()
 
     def hypercall_return(self, rc: int) -> None:
         self.result = rc
@@ -378,6 +491,7 @@ class FakeVcpu:
         self.calls.append(("set_kernel_stack", ss, sp))
 
     def set_vcpu_info(self, maddr: int) -> None:
+        self.info = maddr
         self.calls.append(("set_vcpu_info", maddr))
 
     def set_segment_base(self, which: int, base: int) -> None:
@@ -419,6 +533,10 @@ class FakeVcpu:
 
     def grant_table_op(self, command: int, va: int, count: int) -> tuple[int, int] | None:
         self.calls.append(("grant_table_op", command, va, count))
+        return None
+
+    def event_channel_op(self, command: int, va: int) -> int | None:
+        self.calls.append(("event_channel_op", command, va))
         return None
 
     def update_va_mapping(self, va: int, value: int, flags: int) -> None:

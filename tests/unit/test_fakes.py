@@ -16,6 +16,7 @@ FAKES = {
     (fakes, "FakeMachine"): "Machine",
     (fakes, "FakeDomain"): "Domain",
     (fakes, "FakeGrantTable"): "GrantTable",
+    (fakes, "FakeEventChannels"): "EventChannels",
     (fakes, "FakeVcpu"): "Vcpu",
     (fakes, "FakeFrameInfo"): "FrameInfo",
     (builder_machine, "BuilderMachine"): "Machine",

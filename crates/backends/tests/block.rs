@@ -345,11 +345,11 @@ fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
     for n in 2..4 {
         front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
     }
-    thread.ring();
+    thread.bell().ring();
     assert_eq!(told.recv_timeout(SOON), Ok(None));
     assert_eq!(front.head(RSP_PROD), 3);
     front.set_head(REQ_PROD, 1000);
-    thread.ring();
+    thread.bell().ring();
     assert!(matches!(told.recv_timeout(SOON), Ok(Some(_))));
     thread.stop();
     assert_eq!(front.grants.audit(), Vec::<String>::new());

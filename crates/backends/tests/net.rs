@@ -388,7 +388,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
     write_frame(&mut other, &plain(80));
     write_frame(&mut other, &plain(90));
     let pages = front.offer(1);
-    thread.ring();
+    thread.bell().ring();
     assert_eq!(told.recv_timeout(SOON), Ok(Said::Received));
     assert_eq!(front.read(pages[0], 0, 80), plain(80));
     thread.stop();
@@ -403,7 +403,7 @@ fn a_thread_moves_frames_both_ways_and_the_wire_outlives_it() {
     drop(other);
     assert_eq!(told.recv_timeout(SOON), Ok(Said::Lost));
     front.set_head(TX, REQ_PROD, 5000);
-    thread.ring();
+    thread.bell().ring();
     assert!(matches!(
         told.recv_timeout(SOON),
         Ok(Said::Broken(Broken::Ring(_)))

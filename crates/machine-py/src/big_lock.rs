@@ -99,6 +99,13 @@ impl BigLock {
         Ok(())
     }
 
+    /// Does something without it, however often this thread has taken it, and without the interpreter's lock.
+    pub fn without(&self, py: Python<'_>, f: impl FnOnce() + Send) -> PyResult<()> {
+        let depth = self._release_save()?;
+        py.detach(f);
+        self._acquire_restore(py, depth)
+    }
+
     /// The thread of `turn` does not want it any more.
     fn leave(&self, turn: &Arc<Turn>) {
         let mut state = lock(&self.state);

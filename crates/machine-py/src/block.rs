@@ -2,11 +2,13 @@
 //! Block devices: disks, and rings with threads that serve them.
 
 use crate::device::{call, lock, os_error, owned, BACKEND};
+use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::block::{self, serve_all, Agreed, Notice, Qcow2Disk, QueueThread, RawDisk};
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif;
+use domzero_machine::HostPort;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::fs::File;
@@ -93,15 +95,15 @@ pub struct BlockCounts {
     errors: u64,
 }
 
-/// Functions of Python's that the ring's thread calls.
+/// The guest's event, and a function of Python's that the ring's thread calls.
 struct Callbacks {
-    notify: Py<PyAny>,
+    port: HostPort,
     broken: Py<PyAny>,
 }
 
 impl Notice for Callbacks {
     fn notify(&self) {
-        call(&self.notify, ());
+        self.port.notify();
     }
 
     fn broken(&self, error: RingBroken) {
@@ -122,14 +124,14 @@ pub struct BlockRing(Mutex<Server>);
 #[pymethods]
 impl BlockRing {
     #[new]
-    #[pyo3(signature = (grants, disk, ring_refs, *, is_32bit, persistent, notify, broken, thread))]
+    #[pyo3(signature = (grants, disk, ring_refs, *, is_32bit, persistent, port, broken, thread))]
     fn new(
         grants: &GrantTable,
         disk: &BlockDisk,
         ring_refs: Vec<u32>,
         is_32bit: bool,
         persistent: bool,
-        notify: Py<PyAny>,
+        port: &EventPort,
         broken: Py<PyAny>,
         thread: Option<String>,
     ) -> PyResult<BlockRing> {
@@ -142,9 +144,17 @@ impl BlockRing {
         let opened = disk.open()?;
         let connect = || block::Queue::connect(front, &ring_refs, opened, counts, agreed);
         let queue = work(connect)?.map_err(|e| MachineError::new_err(e.to_string()))?;
-        let callbacks = Callbacks { notify, broken };
+        let port = port.0.clone();
+        let callbacks = Callbacks {
+            port: port.clone(),
+            broken,
+        };
         let server = match thread {
-            Some(name) => Server::Thread(QueueThread::start(name, queue, callbacks).map_err(os_error)?),
+            Some(name) => {
+                let thread = QueueThread::start(name, queue, callbacks).map_err(os_error)?;
+                port.attach(thread.bell());
+                Server::Thread(thread)
+            }
             None => Server::Inline(Box::new(queue), callbacks),
         };
         Ok(BlockRing(Mutex::new(server)))
@@ -152,9 +162,6 @@ impl BlockRing {
 
     fn ring(&self) -> PyResult<()> {
         let mut server = lock(&self.0);
-        if let Server::Thread(thread) = &*server {
-            thread.ring();
-        }
         let Server::Inline(queue, callbacks) = &mut *server else {
             return Ok(());
         };

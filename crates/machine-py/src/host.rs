@@ -2,12 +2,14 @@
 //! `Machine`, `FrameInfo` and `Domain`.
 
 use crate::enums::FrameType;
+use crate::events::EventChannels;
 use crate::grants::GrantTable;
 use crate::vcpu::Vcpu;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
-    caught, Bug, Caller, Clock, DomainGrants, GrantLimits, Grants, Mfn, MmError, RandomSource,
+    caught, Bug, Caller, Clock, DomainEvents, DomainGrants, Events, GrantLimits, Grants, Mfn, MmError,
+    RandomSource,
 };
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -96,7 +98,7 @@ pub fn give_back_free(py: Python<'_>) {
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
-pub struct Machine(pub Arc<dm::Machine>, Arc<Grants>);
+pub struct Machine(pub Arc<dm::Machine>, Arc<Grants>, Arc<Events>);
 
 #[pymethods]
 impl Machine {
@@ -111,7 +113,7 @@ impl Machine {
         let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
         let key = random_key.unwrap_or_else(|| RandomSource::key_from_seed(seed));
         dm::Machine::with_random_key(frames, seed, key, clock)
-            .map(|machine| Machine(machine.clone(), Grants::new(machine)))
+            .map(|machine| Machine(machine.clone(), Grants::new(machine), Arc::default()))
             .map_err(|e| MachineError::new_err(e.to_string()))
     }
 
@@ -190,6 +192,8 @@ impl Machine {
             inner: dm::Domain::new_with(self.0.clone(), domid, is_32bit),
             all_grants: self.1.clone(),
             grants: OnceLock::new(),
+            all_events: self.2.clone(),
+            events: OnceLock::new(),
         }
     }
 
@@ -245,6 +249,8 @@ pub struct Domain {
     inner: Arc<dm::Domain>,
     all_grants: Arc<Grants>,
     grants: OnceLock<DomainGrants>,
+    all_events: Arc<Events>,
+    events: OnceLock<Arc<DomainEvents>>,
 }
 
 #[pymethods]
@@ -343,8 +349,24 @@ impl Domain {
         Ok(GrantTable(made))
     }
 
+    #[pyo3(signature = (shared_info, max_port, *, host_ends_above))]
+    fn create_events(
+        &self,
+        shared_info: u64,
+        max_port: u32,
+        host_ends_above: bool,
+    ) -> PyResult<EventChannels> {
+        let made = self
+            .all_events
+            .add(&self.inner, shared_info, max_port, host_ends_above);
+        match self.events.set(made.clone()) {
+            Ok(()) => Ok(EventChannels(made)),
+            Err(_) => Err(PyValueError::new_err("the domain has event channels")),
+        }
+    }
+
     fn create_vcpu(&self, vcpu_id: u32) -> Vcpu {
-        Vcpu::new(&self.inner, self.grants.get(), vcpu_id)
+        Vcpu::new(&self.inner, self.grants.get(), self.events.get(), vcpu_id)
     }
 
     fn destroy(&self, py: Python<'_>) -> PyResult<u64> {

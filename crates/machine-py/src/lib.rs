@@ -6,6 +6,7 @@ mod big_lock;
 mod block;
 mod device;
 mod enums;
+mod events;
 mod exit;
 mod grants;
 mod host;
@@ -26,6 +27,8 @@ mod _machine {
     use super::block::{BlockCounts, BlockDisk, BlockRing};
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
+    #[pymodule_export]
+    use super::events::{BellQueue, EventChannel, EventChannels, EventPort};
     #[pymodule_export]
     use super::exit::{
         ExitBudget, ExitClts, ExitDeadline, ExitFault, ExitHypercall, ExitInterrupted, ExitMovFromCr,

@@ -2,9 +2,11 @@
 //! Network interfaces: wires, interfaces with threads that serve them, and switches.
 
 use crate::device::{call, lock, os_error, owned, BACKEND};
+use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::net::{self, Broken, DeviceThread, Notice, QueueRefs, SharedLink, Switch};
+use domzero_machine::HostPort;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
@@ -95,24 +97,24 @@ impl NetAgreed {
     }
 }
 
-/// Functions of Python's that the interface's thread calls.
+/// The guest's events, and functions of Python's that the interface's thread calls.
 struct Callbacks {
-    transmitted: Vec<Py<PyAny>>,
-    received: Vec<Py<PyAny>>,
+    transmitted: Vec<HostPort>,
+    received: Vec<HostPort>,
     broken: Py<PyAny>,
     lost: Py<PyAny>,
 }
 
 impl Notice for Callbacks {
     fn transmitted(&self, queue: usize) {
-        if let Some(function) = self.transmitted.get(queue) {
-            call(function, ());
+        if let Some(port) = self.transmitted.get(queue) {
+            port.notify();
         }
     }
 
     fn received(&self, queue: usize) {
-        if let Some(function) = self.received.get(queue) {
-            call(function, ());
+        if let Some(port) = self.received.get(queue) {
+            port.notify();
         }
     }
 
@@ -138,8 +140,8 @@ impl NetRings {
         link: &NetLink,
         ring_refs: Vec<(u32, u32)>,
         agreed: &NetAgreed,
-        transmitted: Vec<Py<PyAny>>,
-        received: Vec<Py<PyAny>>,
+        transmitted: Vec<Py<EventPort>>,
+        received: Vec<Py<EventPort>>,
         broken: Py<PyAny>,
         lost: Py<PyAny>,
         thread: String,
@@ -152,6 +154,12 @@ impl NetRings {
         });
         let queues = work(|| queues.collect::<Result<Vec<_>, _>>())?
             .map_err(|error| MachineError::new_err(error.to_string()))?;
+        let ports = |list: Vec<Py<EventPort>>| -> Vec<HostPort> {
+            list.iter().map(|port| port.get().0.clone()).collect()
+        };
+        let (transmitted, received) = (ports(transmitted), ports(received));
+        let all = transmitted.iter().chain(&received).cloned();
+        let all = all.collect::<Vec<_>>();
         let callbacks = Callbacks {
             transmitted,
             received,
@@ -159,13 +167,10 @@ impl NetRings {
             lost,
         };
         let device = DeviceThread::start(thread, queues, wire, callbacks).map_err(os_error)?;
-        Ok(NetRings(Mutex::new(Some(device))))
-    }
-
-    fn ring(&self) {
-        if let Some(device) = &*lock(&self.0) {
-            device.ring();
+        for port in all {
+            port.attach(device.bell());
         }
+        Ok(NetRings(Mutex::new(Some(device))))
     }
 
     fn close(&self, py: Python<'_>) {

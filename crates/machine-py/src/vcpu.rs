@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `Vcpu`.
 
+use crate::big_lock::BigLock;
 use crate::enums::{self, Base};
 use crate::exit::to_python;
 use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
-    caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainGrants, Fault, Mfn, MmResult, TrapGate,
-    VcpuShared,
+    caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainEvents, DomainGrants, EventOutcome, Fault,
+    Mfn, MmResult, TrapGate, VcpuShared,
 };
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct Vcpu {
@@ -39,10 +41,18 @@ fn address_mask(name: &str) -> Option<usize> {
 }
 
 impl Vcpu {
-    pub fn new(domain: &Arc<dm::Domain>, grants: Option<&DomainGrants>, id: u32) -> Vcpu {
+    pub fn new(
+        domain: &Arc<dm::Domain>,
+        grants: Option<&DomainGrants>,
+        events: Option<&Arc<DomainEvents>>,
+        id: u32,
+    ) -> Vcpu {
         let mut inner = dm::Vcpu::new(domain, id);
         if let Some(grants) = grants {
             inner.set_grants(grants.clone());
+        }
+        if let Some(events) = events {
+            inner.set_events(events.clone());
         }
         let shared = inner.shared().clone();
         Vcpu {
@@ -125,6 +135,26 @@ impl Vcpu {
 
     fn notify(&self) {
         dm::Vcpu::notify(&self.shared);
+    }
+
+    #[getter]
+    fn is_blocked(&self) -> bool {
+        self.shared.sleep.is_blocked()
+    }
+
+    fn unblock(&self) {
+        self.shared.sleep.unblock();
+    }
+
+    fn poke(&self) {
+        self.shared.sleep.poke();
+    }
+
+    #[pyo3(signature = (lock, timeout_s=None))]
+    fn sleep(&self, py: Python<'_>, lock: &BigLock, timeout_s: Option<f64>) -> PyResult<()> {
+        let timeout = timeout_s.map(Duration::try_from_secs_f64).transpose();
+        let timeout = timeout.map_err(|e| PyValueError::new_err(e.to_string()))?;
+        lock.without(py, || self.shared.sleep.wait(timeout))
     }
 
     fn hypercall_return(&self, rc: i64) -> PyResult<()> {
@@ -445,6 +475,18 @@ impl Vcpu {
         self.request(|v| {
             let outcome = py.detach(|| v.grant_table_op(command, va, count));
             progress(outcome.ok_or(Errno::ENOSYS)?)
+        })
+    }
+
+    fn event_channel_op(&self, py: Python<'_>, command: u32, va: u64) -> PyResult<Option<u32>> {
+        self.request(|v| {
+            match py
+                .detach(|| v.event_channel_op(command, va))
+                .ok_or(Errno::ENOSYS)?
+            {
+                EventOutcome::Done(done) => done.map(|()| None),
+                EventOutcome::Continue(command) => Ok(Some(command)),
+            }
         })
     }
 

@@ -11,6 +11,7 @@ pub mod bare;
 mod bug;
 mod clock;
 mod cpu;
+mod evtchn;
 mod fault;
 mod frames;
 mod grants;
@@ -19,6 +20,7 @@ mod mmu;
 mod pv;
 mod random;
 mod shared;
+mod sleep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -42,6 +44,10 @@ pub use cpu::{Cpu, CpuidRow, Stop};
 
 // Grants.
 pub use grants::{DomainGrants, GrantClient, GrantLimits, GrantMapping, GrantResult, Grants, OutsidePage};
+
+// Event channels.
+pub use evtchn::{Bell, Binding, Channel, DomainEvents, Events, HostPort};
+pub use pv::event_channel::EventOutcome;
 
 // Faults of our own, told apart from those of guests.
 pub use bug::{caught, Bug};

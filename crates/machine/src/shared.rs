@@ -3,6 +3,7 @@
 //! guest, which only the two guards here change.
 
 use crate::mem::Mfn;
+use crate::sleep::Sleep;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Mutex;
 
@@ -50,6 +51,8 @@ pub struct VcpuShared {
     in_guest: AtomicBool,
     /// The vCPU's number in its domain.
     pub vcpu_id: AtomicU32,
+    /// Whether it is blocked, and where its thread waits.
+    pub sleep: Sleep,
     purges: Mutex<Queue>,
 }
 

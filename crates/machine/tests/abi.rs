@@ -2,6 +2,7 @@
 //! Xen's numbers and layouts here are those of its public headers, as a C compiler has told them to
 //! `tests/abi/golden.json` (written by `tests/abi/probe.py`).
 
+use domzero_machine::abi::evtchn::{self, evtchnop, evtchnstat, fifo, virq};
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
 use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
@@ -27,7 +28,8 @@ macro_rules! named {
 fn numbers() -> Vec<(String, i64)> {
     let mut all = named!("__HYPERVISOR_", nr: MMU_UPDATE = "mmu_update", STACK_SWITCH = "stack_switch",
         FPU_TASKSWITCH = "fpu_taskswitch", UPDATE_VA_MAPPING = "update_va_mapping", IRET = "iret",
-        SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op", GRANT_TABLE_OP = "grant_table_op");
+        SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op", GRANT_TABLE_OP = "grant_table_op",
+        EVENT_CHANNEL_OP_COMPAT = "event_channel_op_compat", EVENT_CHANNEL_OP = "event_channel_op");
     all.extend(
         named!("MMU_", mmu: NORMAL_PT_UPDATE = "NORMAL_PT_UPDATE", MACHPHYS_UPDATE = "MACHPHYS_UPDATE",
         PT_UPDATE_PRESERVE_AD = "PT_UPDATE_PRESERVE_AD", PT_UPDATE_NO_TRANSLATE = "PT_UPDATE_NO_TRANSLATE"),
@@ -94,6 +96,25 @@ fn numbers() -> Vec<(String, i64)> {
     );
     all.extend(named!("GNTCOPY_", gntcopy: SOURCE_GREF = "source_gref", DEST_GREF = "dest_gref"));
     all.extend(named!("GNTTAB_", grant: NR_RESERVED_ENTRIES = "NR_RESERVED_ENTRIES"));
+    all.extend(
+        named!("EVTCHNOP_", evtchnop: BIND_INTERDOMAIN = "bind_interdomain", BIND_VIRQ = "bind_virq",
+        BIND_PIRQ = "bind_pirq", CLOSE = "close", SEND = "send", STATUS = "status", ALLOC_UNBOUND = "alloc_unbound",
+        BIND_IPI = "bind_ipi", BIND_VCPU = "bind_vcpu", UNMASK = "unmask", RESET = "reset",
+        INIT_CONTROL = "init_control", EXPAND_ARRAY = "expand_array", SET_PRIORITY = "set_priority"),
+    );
+    all.extend(
+        named!("EVTCHNSTAT_", evtchnstat: CLOSED = "closed", UNBOUND = "unbound", INTERDOMAIN = "interdomain",
+        VIRQ = "virq", IPI = "ipi"),
+    );
+    all.extend(
+        named!("EVTCHN_FIFO_", fifo: PRIORITY_DEFAULT = "PRIORITY_DEFAULT", MAX_QUEUES = "MAX_QUEUES",
+        NR_CHANNELS = "NR_CHANNELS", LINK_BITS = "LINK_BITS", PENDING = "PENDING", MASKED = "MASKED",
+        LINKED = "LINKED", BUSY = "BUSY"),
+    );
+    all.extend(
+        named!("", virq: TIMER = "VIRQ_TIMER", DEBUG = "VIRQ_DEBUG", XENOPROF = "VIRQ_XENOPROF",
+        XENPMU = "VIRQ_XENPMU", COUNT = "NR_VIRQS"),
+    );
     all.extend(GrantStatus::ALL.map(|s| (format!("value {s}"), i64::from(s.number()))));
     all.extend(Errno::ALL.map(|e| (format!("value XEN_{e}"), i64::from(e.number()))));
     all
@@ -207,6 +228,123 @@ fn grant_layouts(is_32bit: bool) -> Vec<(&'static str, i64)> {
             swap_grant_ref::STATUS as i64,
         ),
     ]
+}
+
+/// Name of a structure, its size, its members' names and offsets.
+type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
+
+fn event_layouts(is_32bit: bool) -> Vec<(String, i64)> {
+    use evtchn::{
+        alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, expand_array,
+        init_control, one_port, reset, set_priority, shared_info, status,
+    };
+    let structs: [Layout; 16] = [
+        (
+            "alloc_unbound",
+            alloc_unbound::SIZE,
+            &[
+                ("dom", alloc_unbound::DOM),
+                ("remote_dom", alloc_unbound::REMOTE_DOM),
+                ("port", alloc_unbound::PORT),
+            ],
+        ),
+        (
+            "bind_interdomain",
+            bind_interdomain::SIZE,
+            &[
+                ("remote_dom", bind_interdomain::REMOTE_DOM),
+                ("remote_port", bind_interdomain::REMOTE_PORT),
+                ("local_port", bind_interdomain::LOCAL_PORT),
+            ],
+        ),
+        (
+            "bind_virq",
+            bind_virq::SIZE,
+            &[
+                ("virq", bind_virq::VIRQ),
+                ("vcpu", bind_virq::VCPU),
+                ("port", bind_virq::PORT),
+            ],
+        ),
+        ("bind_pirq", bind_pirq::SIZE, &[("pirq", bind_pirq::PIRQ)]),
+        (
+            "bind_ipi",
+            bind_ipi::SIZE,
+            &[("vcpu", bind_ipi::VCPU), ("port", bind_ipi::PORT)],
+        ),
+        ("close", one_port::SIZE, &[("port", one_port::PORT)]),
+        ("send", one_port::SIZE, &[("port", one_port::PORT)]),
+        ("unmask", one_port::SIZE, &[("port", one_port::PORT)]),
+        (
+            "status",
+            status::SIZE,
+            &[
+                ("dom", status::DOM),
+                ("port", status::PORT),
+                ("status", status::STATUS),
+                ("vcpu", status::VCPU),
+                ("u", status::U),
+            ],
+        ),
+        (
+            "status_interdomain",
+            status::SIZE - status::U,
+            &[("dom", 0), ("port", status::U_INTERDOMAIN_PORT - status::U)],
+        ),
+        (
+            "bind_vcpu",
+            bind_vcpu::SIZE,
+            &[("port", bind_vcpu::PORT), ("vcpu", bind_vcpu::VCPU)],
+        ),
+        ("reset", reset::SIZE, &[("dom", reset::DOM)]),
+        (
+            "init_control",
+            init_control::SIZE,
+            &[
+                ("control_gfn", init_control::CONTROL_GFN),
+                ("offset", init_control::OFFSET),
+                ("vcpu", init_control::VCPU),
+                ("link_bits", init_control::LINK_BITS),
+            ],
+        ),
+        (
+            "expand_array",
+            expand_array::SIZE,
+            &[("array_gfn", expand_array::ARRAY_GFN)],
+        ),
+        (
+            "set_priority",
+            set_priority::SIZE,
+            &[("port", set_priority::PORT), ("priority", set_priority::PRIORITY)],
+        ),
+        (
+            "fifo_control_block",
+            fifo::control_block::SIZE as usize,
+            &[
+                ("ready", fifo::control_block::READY as usize),
+                ("head", fifo::control_block::HEAD as usize),
+            ],
+        ),
+    ];
+    let mut all = Vec::new();
+    for (name, size, fields) in structs {
+        all.push((format!("sizeof evtchn_{name}"), size as i64));
+        for (field, offset) in fields {
+            all.push((format!("offsetof evtchn_{name} {field}"), *offset as i64));
+        }
+    }
+    all.extend(
+        [
+            ("shared_info evtchn_pending", shared_info::EVTCHN_PENDING),
+            ("shared_info evtchn_mask", shared_info::evtchn_mask(is_32bit)),
+            (
+                "vcpu_info evtchn_pending_sel",
+                shared_info::evtchn_pending_sel(is_32bit),
+            ),
+        ]
+        .map(|(name, offset)| (format!("offsetof {name}"), offset as i64)),
+    );
+    all
 }
 
 fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> {
@@ -330,9 +468,8 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
     if !is_32bit {
         all.push(("sizeof iret_context", iret_context::SIZE as i64));
     }
-    all.into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    let all = all.into_iter().map(|(name, value)| (name.to_owned(), value));
+    all.chain(event_layouts(is_32bit)).collect()
 }
 
 #[test]

@@ -15,8 +15,7 @@ from domzero.errors import ConfigError
 from domzero.hypervisor.clock import VirtualClock
 from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import bind_backend
-from domzero.hypervisor.evtchn_channel import BackendPort
+from domzero.hypervisor.evtchn import BackendPort, bind_backend, bind_device
 
 SECTOR = 512
 MAX_RING_PAGE_ORDER = 4
@@ -54,7 +53,7 @@ class BlockDevice:
         self.broken: Callable[[str], None] = lambda _: None
         self.sectors = disk.sectors
         self._domain = domain
-        self._rings: list[tuple[_machine.BlockRing, BackendPort]] = []
+        self._rings: list[tuple[_machine.BlockRing, BackendPort | _machine.EventPort]] = []
 
     def front_nodes(self) -> Nodes:
         """Written by the toolstack for the front end."""
@@ -128,11 +127,15 @@ class BlockDevice:
             for ring in rings:
                 ring.ring()
 
+        is_virtual = isinstance(self._domain.host.clock, VirtualClock)
+        port: BackendPort | _machine.EventPort
         try:
-            port = bind_backend(self._domain, port_number, rung)
+            if is_virtual:
+                port = bind_backend(self._domain, port_number, rung)
+            else:
+                port = bind_device(self._domain, port_number)
         except XenError as error:
             raise FrontendError(f"event channel {port_number}: {error}") from error
-        is_virtual = isinstance(self._domain.host.clock, VirtualClock)
         name = f"{self.spec.vdev}-{queue}"
         try:
             ring = _machine.BlockRing(
@@ -141,7 +144,7 @@ class BlockDevice:
                 refs,
                 is_32bit=is_32bit,
                 persistent=persistent,
-                notify=port.notify,
+                port=port.hw if isinstance(port, BackendPort) else port,
                 broken=self.broken,
                 thread=None if is_virtual else name,
             )

@@ -12,8 +12,7 @@ from domzero.dom0.vifspec import USER, VifSpec, mac_text
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import bind_backend
-from domzero.hypervisor.evtchn_channel import BackendPort
+from domzero.hypervisor.evtchn import bind_device
 
 MAX_QUEUES = 4
 
@@ -34,7 +33,7 @@ class NetDevice:
         self.broken: Callable[[str], None] = lambda _: None
         self._domain = domain
         self._rings: _machine.NetRings | None = None
-        self._ports: list[BackendPort] = []
+        self._ports: list[_machine.EventPort] = []
 
     def front_nodes(self) -> Nodes:
         """Written by the toolstack for the front end."""
@@ -89,8 +88,8 @@ class NetDevice:
 
     def _connect(self, front: Front, queues: int, agreed: _machine.NetAgreed) -> None:
         refs: list[tuple[int, int]] = []
-        transmitted: list[Callable[[], object]] = []
-        received: list[Callable[[], object]] = []
+        transmitted: list[_machine.EventPort] = []
+        received: list[_machine.EventPort] = []
         for queue in range(queues):
             at = f"queue-{queue}/" if queues > 1 else ""
             refs.append((front.number(f"{at}tx-ring-ref"), front.number(f"{at}rx-ring-ref")))
@@ -98,8 +97,8 @@ class NetDevice:
                 ports = [self._bind(front.number(f"{at}event-channel-{way}")) for way in ("tx", "rx")]
             else:
                 ports = [self._bind(front.number(f"{at}event-channel"))]
-            transmitted.append(ports[0].notify)
-            received.append(ports[-1].notify)
+            transmitted.append(ports[0])
+            received.append(ports[-1])
         name = f"vif{self.devid}"
         try:
             self._rings = _machine.NetRings(
@@ -116,17 +115,13 @@ class NetDevice:
         except _machine.MachineError as error:
             raise FrontendError(str(error)) from error
 
-    def _bind(self, number: int) -> BackendPort:
+    def _bind(self, number: int) -> _machine.EventPort:
         try:
-            port = bind_backend(self._domain, number, self._rung)
+            port = bind_device(self._domain, number)
         except XenError as error:
             raise FrontendError(f"event channel {number}: {error}") from error
         self._ports.append(port)
         return port
-
-    def _rung(self) -> None:
-        if self._rings is not None:
-            self._rings.ring()
 
     def _lost(self) -> None:
         self._domain.log(f"vif {self.devid}: the network {self.spec.network!r} has gone")

@@ -114,7 +114,7 @@ def get_status_frames(vcpu: "Vcpu", arg: abi.gnttab_get_status_frames) -> None:
 def _in_machine(command: GrantTableOp) -> None:
     """Registers a command that takes an array, each element with a status of its own: the machine does it."""
 
-    @grant_table_op.sub(command)
+    @grant_table_op.sub(command, note="in the machine")
     def handler(vcpu: "Vcpu", uop: int, count: int) -> int:
         later = vcpu.hw.grant_table_op(command, uop, count)
         if later is not None:

@@ -9,7 +9,6 @@ from domzero.abi.errno import Errno
 from domzero.abi.physdev import PhysdevOp
 from domzero.abi.xen import Hypercall
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.hypercalls.event_channel import NR_PIRQS
 from domzero.hypervisor.hypercalls.table import hypercall, operation
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ MAX_PORTS = 65536
 IOBITMAP_BYTES = MAX_PORTS // 8
 NR_GSIS = 24
 FIRST_FREE_GSI = 16
+NR_PIRQS = 272
 
 physdev_op = operation(Hypercall.HYPERVISOR_physdev_op, "ip", PhysdevOp)
 

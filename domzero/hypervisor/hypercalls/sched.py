@@ -71,9 +71,7 @@ def poll(vcpu: "Vcpu", arg: sched_poll) -> None:
     if vcpu.info.upcall_is_due:
         return  # whatever the ports are
     ports = struct.unpack(f"<{arg.nr_ports}I", guest_memory.read(vcpu, arg.ports, 4 * arg.nr_ports))
-    if any([vcpu.domain.evtchn.is_pending(port) for port in ports]):
-        return
-    vcpu.poll(frozenset(ports), arg.timeout or None)
+    vcpu.poll(ports, arg.timeout or None)
 
 
 @sched_op.sub(SchedOp.SCHEDOP_watchdog, sched_watchdog)

@@ -54,6 +54,8 @@ class SubOperation:
     handler: Handler | None = None
     struct: type[Wire] | None = None
     copy_out: bool = False
+    by_address: bool = False
+    """The handler is given where `struct` is, and copies it itself."""
     errno: Errno | None = None
     note: str = ""
     reads: tuple[int, int] = (0, 0)
@@ -95,16 +97,24 @@ class Operation:
         self._masks = tuple(0xFFFFFFFF if letter in "ui" else (1 << 64) - 1 for letter in self.signature)
 
     def sub(
-        self, command: IntEnum, struct: type[Wire] | None = None, *, copy_out: bool = False, note: str = ""
+        self,
+        command: IntEnum,
+        struct: type[Wire] | None = None,
+        *,
+        copy_out: bool = False,
+        by_address: bool = False,
+        note: str = "",
     ) -> Callable[[Handler], Handler]:
         """Registers the handler of a command.
 
         With `struct`, the structure that the last argument points to is copied in once and given to the handler in
-        its place, and copied out when the handler has succeeded if `copy_out` says so.
+        its place, and copied out when the handler has succeeded if `copy_out` says so. With `by_address` that is the
+        handler's affair, and `struct` is for whoever looks at the call.
         """
 
         def register(handler: Handler) -> Handler:
-            self._add(command, SubOperation(command.name, State.DONE, handler, struct, copy_out, note=note))
+            row = SubOperation(command.name, State.DONE, handler, struct, copy_out, by_address, note=note)
+            self._add(command, row)
             return handler
 
         return register
@@ -173,7 +183,7 @@ class Operation:
                 guest_memory.read(vcpu, args[-1], size)
             return -sub.errno
         rest = args[1:]
-        if sub.struct is None:
+        if sub.struct is None or sub.by_address:
             return sub.handler(vcpu, *rest) or 0
         va = rest.pop()
         value = guest_memory.copy_in(vcpu, sub.struct, va)

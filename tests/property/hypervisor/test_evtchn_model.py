@@ -5,7 +5,7 @@ import os
 import struct
 from typing import Any
 
-import fakes
+import real_host
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -25,9 +25,9 @@ class EventChannelMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = fakes.make_host()
+        self.host = real_host.make_host()
         self.host.lock.acquire()
-        self.domains = [fakes.make_domain(self.host, vcpus=2) for _ in range(3)]
+        self.domains = [real_host.make_domain(self.host, vcpus=2) for _ in range(3)]
         self.model: dict[tuple[int, int], tuple[Any, ...]] = {}
         self.pending: set[tuple[int, int]] = set()
         self.called: list[int] = []
@@ -133,7 +133,7 @@ class EventChannelMachine(RuleBasedStateMachine):
         assert self.host.destroy_domain(self.domains[d]) == 0
         self.forget(d)
         # Whoever waits for the old domain waits for a domain of that number, whichever it is.
-        self.domains[d] = fakes.make_domain(self.host, vcpus=2, domid=self.domains[d].domid)
+        self.domains[d] = real_host.make_domain(self.host, vcpus=2, domid=self.domains[d].domid)
 
     def forget(self, d: int) -> None:
         for key in [key for key in self.model if key[0] == d]:
@@ -152,7 +152,7 @@ class EventChannelMachine(RuleBasedStateMachine):
         for index, domain in enumerate(self.domains):
             for channel in domain.evtchn.channels:
                 what = self.model.get((index, channel.port))
-                assert channel.state == (EvtchnStat.EVTCHNSTAT_closed if what is None else kinds[what[0]])
+                assert channel.status == (EvtchnStat.EVTCHNSTAT_closed if what is None else kinds[what[0]])
             word = struct.unpack_from("<Q", domain.shared_info, PENDING_AT)[0]
             assert word == sum(1 << p for d, p in self.pending if d == index)
 

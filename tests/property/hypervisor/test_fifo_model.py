@@ -4,7 +4,7 @@
 import os
 from typing import Any
 
-import fakes
+import real_host
 from fifo_guest import MASKED, FifoGuest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,9 +24,9 @@ class FifoMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = fakes.make_host()
+        self.host = real_host.make_host()
         self.host.lock.acquire()
-        self.domain = fakes.make_domain(self.host, vcpus=2)
+        self.domain = real_host.make_domain(self.host, vcpus=2)
         self.evtchn = self.domain.evtchn
         self.guest: FifoGuest | None = None
         self.pending: set[int] = set()
@@ -34,7 +34,7 @@ class FifoMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         assert self.host.destroy_domain(self.domain) == 0
-        assert self.domain.hw.refs == {}
+        assert self.domain.hw.outside_refs() == []
         self.host.close()
         self.host.lock.release()
 
@@ -60,7 +60,7 @@ class FifoMachine(RuleBasedStateMachine):
 
     def send_everything(self) -> None:
         for channel in self.evtchn.channels:
-            if channel.state is EvtchnStat.EVTCHNSTAT_ipi:
+            if channel.status == EvtchnStat.EVTCHNSTAT_ipi:
                 self.send(channel.port)
 
     @precondition(lambda self: self.guest is not None)
@@ -102,7 +102,7 @@ class FifoMachine(RuleBasedStateMachine):
         channel = self.evtchn.channels[port]
         if isinstance(self.attempt(self.evtchn.send, port), XenError):
             return
-        match channel.state:
+        match channel.status:
             case EvtchnStat.EVTCHNSTAT_ipi:
                 self.pending.add(port)
             case EvtchnStat.EVTCHNSTAT_interdomain:
@@ -149,7 +149,7 @@ class FifoMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_pending_is_what_the_model_says(self) -> None:
         for channel in self.evtchn.channels:
-            if channel.state is not EvtchnStat.EVTCHNSTAT_closed:
+            if channel.status != EvtchnStat.EVTCHNSTAT_closed:
                 assert self.evtchn.is_pending(channel.port) is (channel.port in self.pending)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Host.audit`: finds every kind of wrong book, and nothing where there is nothing."""
+"""`Host.audit`: finds wrong references, and nothing where there is nothing. Wrong ports: crates/machine/src/evtchn."""
 
 import struct
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from real_host import make_domain
 
-from domzero.abi.event_channel import EvtchnStat
 from domzero.abi.xen import Virq
 from domzero.hypervisor.grant import map_backend
 
@@ -33,26 +32,6 @@ def test_nothing_is_wrong_with_busy_domains(host: Any, busy: Any) -> None:
     assert host.audit() == []
 
 
-def _peer_gone(domain: Any) -> None:
-    domain.evtchn.channels[4].remote_port = 9
-
-
-def _virq_lost(domain: Any) -> None:
-    domain.evtchn.virqs.clear()
-
-
-def _port_lost(domain: Any) -> None:
-    domain.evtchn._free.remove(20)
-
-
-def _tail_wrong(domain: Any) -> None:
-    domain.evtchn.ops.tails[0, 7] = 1
-
-
-def _latched(domain: Any) -> None:
-    domain.evtchn.channels[2].latched = True
-
-
 def _reference_leaked(domain: Any) -> None:
     domain.hw.get_ref(domain.grants.active[9].mfn, writable=False)
 
@@ -61,19 +40,9 @@ def _reference_lost(domain: Any) -> None:
     domain.hw.put_ref(domain.evtchn.frames[0], writable=True)
 
 
-def _port_closed_half(domain: Any) -> None:
-    domain.evtchn.channels[4].state = EvtchnStat.EVTCHNSTAT_unbound
-
-
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (_peer_gone, "peer"),
-        (_port_closed_half, "peer"),
-        (_virq_lost, "virtual interrupt"),
-        (_port_lost, "listed"),
-        (_tail_wrong, "tail"),
-        (_latched, "latched"),
         (_reference_leaked, "references are held"),
         (_reference_lost, "references are held"),
     ],
@@ -83,5 +52,3 @@ def test_a_wrong_book_is_found(host: Any, domain: Any, busy: Any, damage: Callab
     found = host.audit()
     assert found
     assert word in "\n".join(found)
-    domain.evtchn.ops.array.clear()  # what was damaged cannot be given back in order
-    domain.evtchn.ops.blocks.clear()

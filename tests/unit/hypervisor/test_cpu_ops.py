@@ -284,17 +284,6 @@ def test_a_multicall_stops_when_the_domain_does(domain: Any, vcpu: Any) -> None:
     assert not vcpu.may_run
 
 
-def test_events_are_delivered_between_two_calls_of_a_multicall(domain: Any, vcpu: Any) -> None:
-    domain.shared_info[1] = 0
-    port = domain.evtchn.bind_ipi(0)
-    send = vcpu.hw.place(struct.pack("<I", port))
-    va = vcpu.hw.place(calls((32, 4, send), (17, 0, 0)))
-    hypercalls.dispatch(vcpu, H.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))
-    assert vcpu.hw.restarted
-    assert (vcpu.hw.regs["rdi"], vcpu.hw.regs["rsi"]) == (va + 64, 1)
-    assert results(vcpu, va, 2) == [0, 0xDEAD]
-
-
 def test_a_call_that_is_continued_inside_a_multicall_says_so_in_its_entry(domain: Any, vcpu: Any) -> None:
     domain.console_sink = lambda _data: None
     text = vcpu.hw.place(b"x" * 4096)

@@ -3,6 +3,7 @@
 
 use super::queue::Queue;
 use crate::ring::{RingBroken, Served};
+use domzero_machine::Bell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -15,20 +16,48 @@ pub trait Notice: Send {
 }
 
 #[derive(Default)]
-struct Signal {
+struct Wanted {
     rung: bool,
     stop: bool,
 }
 
-/// Serves a queue until it is dropped.
-pub struct QueueThread {
-    signal: Arc<(Mutex<Signal>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+/// What the ring's thread waits for.
+#[derive(Default)]
+struct Signal {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
 }
 
-/// Nothing that can panic runs under this lock.
-fn lock(mutex: &Mutex<Signal>) -> MutexGuard<'_, Signal> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Signal {
+    /// Nothing that can panic runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False: it is to stop.
+    fn wait(&self) -> bool {
+        let mut now = self.lock();
+        while !now.rung && !now.stop {
+            now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+        }
+        now.rung = false;
+        !now.stop
+    }
+}
+
+impl Bell for Signal {
+    fn ring(&self) {
+        let was_rung = std::mem::replace(&mut self.lock().rung, true);
+        if !was_rung {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Serves a queue until it is dropped.
+pub struct QueueThread {
+    signal: Arc<Signal>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl QueueThread {
@@ -38,30 +67,13 @@ impl QueueThread {
         mut queue: Queue,
         notice: impl Notice + 'static,
     ) -> std::io::Result<QueueThread> {
-        let signal = Arc::new((
-            Mutex::new(Signal {
-                rung: true,
-                stop: false,
-            }),
-            Condvar::new(),
-        ));
+        let signal = Arc::new(Signal::default());
+        signal.ring();
         let theirs = Arc::clone(&signal);
         let serve = move || {
-            let (state, changed) = &*theirs;
-            loop {
-                {
-                    let mut now = lock(state);
-                    while !now.rung && !now.stop {
-                        now = changed.wait(now).unwrap_or_else(PoisonError::into_inner);
-                    }
-                    if now.stop {
-                        return;
-                    }
-                    now.rung = false;
-                }
-                match serve_all(&mut queue, &notice, || lock(state).stop) {
-                    Ok(()) => {}
-                    Err(error) => return notice.broken(error),
+            while theirs.wait() {
+                if let Err(error) = serve_all(&mut queue, &notice, || theirs.lock().stop) {
+                    return notice.broken(error);
                 }
             }
         };
@@ -72,16 +84,15 @@ impl QueueThread {
         })
     }
 
-    /// The front end has sent its event.
-    pub fn ring(&self) {
-        lock(&self.signal.0).rung = true;
-        self.signal.1.notify_one();
+    /// What the front end's event is to ring.
+    pub fn bell(&self) -> Arc<dyn Bell> {
+        Arc::clone(&self.signal) as Arc<dyn Bell>
     }
 
     /// Returns when no request is being done any more; what waits in the ring stays there.
     pub fn stop(&mut self) {
-        lock(&self.signal.0).stop = true;
-        self.signal.1.notify_one();
+        self.signal.lock().stop = true;
+        self.signal.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             // It ended by a panic: nothing is left to be stopped.
             thread.join().ok();

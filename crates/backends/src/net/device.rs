@@ -5,6 +5,7 @@ use super::link::{Link, SharedLink};
 use super::queue::{Queue, FRAMES_PER_TURN};
 use super::request::Broken;
 use crate::ring::Served;
+use domzero_machine::Bell;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +39,7 @@ struct Signal {
     stop: AtomicBool,
 }
 
-impl Signal {
+impl Bell for Signal {
     fn ring(&self) {
         // It fails when it was rung 2^64 times, and is readable then, too.
         rustix::io::write(&self.event, &1u64.to_ne_bytes()).ok();
@@ -83,9 +84,9 @@ impl DeviceThread {
         })
     }
 
-    /// The front end has sent one of its events.
-    pub fn ring(&self) {
-        self.signal.ring();
+    /// What the front end's events are to ring.
+    pub fn bell(&self) -> Arc<dyn Bell> {
+        Arc::clone(&self.signal) as Arc<dyn Bell>
     }
 
     /// Returns when nothing is being moved any more; what waits in the rings stays there.

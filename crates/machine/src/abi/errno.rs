@@ -12,8 +12,10 @@ pub enum Errno {
     EACCES = 13,
     EFAULT = 14,
     EBUSY = 16,
+    EEXIST = 17,
     ENODEV = 19,
     EINVAL = 22,
+    ENOSPC = 28,
     ERANGE = 34,
     ENOSYS = 38,
     EOPNOTSUPP = 95,
@@ -21,7 +23,7 @@ pub enum Errno {
 
 impl Errno {
     /// Every number that the machine gives.
-    pub const ALL: [Errno; 12] = [
+    pub const ALL: [Errno; 14] = [
         Errno::EPERM,
         Errno::ENOENT,
         Errno::ESRCH,
@@ -29,8 +31,10 @@ impl Errno {
         Errno::EACCES,
         Errno::EFAULT,
         Errno::EBUSY,
+        Errno::EEXIST,
         Errno::ENODEV,
         Errno::EINVAL,
+        Errno::ENOSPC,
         Errno::ERANGE,
         Errno::ENOSYS,
         Errno::EOPNOTSUPP,

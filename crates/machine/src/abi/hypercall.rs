@@ -7,10 +7,12 @@ pub mod nr {
     pub const STACK_SWITCH: u64 = 3;
     pub const FPU_TASKSWITCH: u64 = 5;
     pub const UPDATE_VA_MAPPING: u64 = 14;
+    pub const EVENT_CHANNEL_OP_COMPAT: u64 = 16;
     pub const GRANT_TABLE_OP: u64 = 20;
     pub const IRET: u64 = 23;
     pub const SET_SEGMENT_BASE: u64 = 25;
     pub const MMUEXT_OP: u64 = 26;
+    pub const EVENT_CHANNEL_OP: u64 = 32;
 }
 
 /// The vector by which 32-bit guests make hypercalls, and the direct entry of the others' `int $0x82` (TRAP_INSTR).

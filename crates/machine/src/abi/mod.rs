@@ -6,6 +6,7 @@
 
 pub mod blkif;
 pub mod errno;
+pub mod evtchn;
 pub mod grant;
 pub mod hypercall;
 pub mod layout;

@@ -24,6 +24,13 @@ impl Machine {
         Some(old & mask != 0)
     }
 
+    /// Bit `bit` of the little-endian bit string at `maddr`; false outside memory.
+    pub fn test_bit(&self, maddr: u64, bit: u64) -> bool {
+        let byte = maddr.wrapping_add(bit >> 3);
+        let word = self.mem.read_u64(byte & !7).unwrap_or(0);
+        word >> ((byte & 7) * 8 + (bit & 7)) & 1 != 0
+    }
+
     /// Compare-and-exchange on an aligned 32-bit word; returns what was there, `None` outside memory or unaligned.
     pub fn compare_exchange_u32(&self, maddr: u64, old: u32, new: u32) -> Option<u32> {
         if maddr & 3 != 0 {
@@ -54,6 +61,7 @@ mod tests {
         assert_eq!(m.change_bit(at + 1, 9, true), Some(false));
         assert_eq!(m.change_bit(at + 1, 9, true), Some(true));
         assert_eq!(m.mem.read_u64(at), Some(2 << 16));
+        assert!(m.test_bit(at + 1, 9) && !m.test_bit(at + 1, 8) && !m.test_bit(u64::MAX, 8));
         assert_eq!(m.change_bit(at + 1, 9, false), Some(true));
         assert_eq!(m.mem.read_u64(at), Some(0));
         assert_eq!(m.compare_exchange_u32(at + 4, 0, 7), Some(0));

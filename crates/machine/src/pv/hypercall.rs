@@ -50,6 +50,17 @@ impl Vcpu {
                 return self.after_hypercall();
             }
         }
+        if self.fast_hypercalls && (nr == nr::EVENT_CHANNEL_OP || nr == nr::EVENT_CHANNEL_OP_COMPAT) {
+            let done = match nr == nr::EVENT_CHANNEL_OP {
+                true => self.event_hypercall(args),
+                false => self.event_hypercall_compat(args),
+            };
+            if let Some(done) = done {
+                self.fast_counts[nr as usize] += 1;
+                self.hypercall_return(errno::rc(done));
+                return self.after_hypercall();
+            }
+        }
         if self.fast_hypercalls {
             if let Some(done) = self.fast_hypercall(nr, args) {
                 self.fast_counts[(nr & 63) as usize] += 1;

@@ -5,6 +5,7 @@
 
 mod bounce;
 mod debugreg;
+pub mod event_channel;
 mod exit;
 mod gate;
 pub(crate) mod gnttab;
@@ -31,6 +32,7 @@ use crate::abi::structs::{trap_info, vcpu_info};
 use crate::abi::x86::{cr4, seg};
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
+use crate::evtchn::DomainEvents;
 use crate::frames::Domain;
 use crate::grants::DomainGrants;
 use crate::mem::Mfn;
@@ -154,6 +156,8 @@ pub struct Vcpu {
     instructions: u64,
     /// The grants of the domain, once it has some.
     grants: Option<DomainGrants>,
+    /// Its ports, as soon as it has some.
+    events: Option<Arc<DomainEvents>>,
     /// How often each hypercall was answered without an exit.
     pub fast_counts: [u64; 64],
 }
@@ -201,6 +205,7 @@ impl Vcpu {
             nmi_masked: false,
             instructions: 0,
             grants: None,
+            events: None,
             fast_counts: [0; 64],
         }
     }
@@ -329,6 +334,12 @@ impl Vcpu {
     /// The grants that this vCPU's grant_table_op is about.
     pub fn set_grants(&mut self, grants: DomainGrants) {
         self.grants = Some(grants);
+    }
+
+    /// The ports that this vCPU's event_channel_op is about; it is the next one of their domain.
+    pub fn set_events(&mut self, events: Arc<DomainEvents>) {
+        events.add_vcpu(&self.cpu.shared);
+        self.events = Some(events);
     }
 
     pub fn set_ts(&mut self, ts: bool) {
