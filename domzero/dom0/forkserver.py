@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from domzero.dom0 import worker
 from domzero.dom0.messages import ChildEnded, Kill, Message, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
@@ -59,7 +60,10 @@ class _Server:
                 os.read(self._wake[0], 4096)
                 self._reap()
             if self._sock.fileno() in ready:
-                data, fds, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX, FDS)
+                try:
+                    data, fds, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX, FDS)
+                except ConnectionError:  # Domain 0 has gone, and left something unread
+                    return
                 if not data:
                     return
                 self._carry_out(*decode(data), fds)
@@ -73,7 +77,8 @@ class _Server:
             self._tell(ChildEnded(pid, os.waitstatus_to_exitcode(status)))
 
     def _tell(self, message: Message, request_id: int = 0) -> None:
-        self._sock.sendall(encode(message, request_id))
+        with suppress(ConnectionError):  # Domain 0 has gone: `run` sees it next, and the children end with this process
+            self._sock.sendall(encode(message, request_id))
 
     def _carry_out(self, message: Message, request_id: int, fds: list[int]) -> None:
         if isinstance(message, Kill):

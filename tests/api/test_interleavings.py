@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -128,8 +129,13 @@ async def interleave(rounds: int, kernel: str, seed: int) -> None:
     await manager.close()
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def descriptors() -> dict[str, str]:
+    """What this process has open."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 def named_files(pid: int) -> set[str]:
@@ -149,9 +155,12 @@ def named_files(pid: int) -> set[str]:
 def leaves_nothing(rounds: int, kernel: str, seed: int) -> None:
     """Interleaves, and compares what this process has, and what was left of those that it started."""
     asyncio.run(interleave(4, kernel, 1))
-    before = descriptors(), threading.active_count(), children(os.getpid())
+    before, threads, processes = descriptors(), threading.active_count(), children(os.getpid())
     asyncio.run(interleave(rounds, kernel, seed))
-    assert (descriptors(), threading.active_count(), children(os.getpid())) == before
+    gc.collect()
+    after = descriptors()
+    assert len(after) == len(before), {name: what for name, what in after.items() if before.get(name) != what}
+    assert (threading.active_count(), children(os.getpid())) == (threads, processes)
 
 
 def test_no_interleaving_leaves_a_process_without_its_record(shell: str) -> None:
