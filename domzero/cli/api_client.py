@@ -133,12 +133,26 @@ class Dom0:
             return answer
         if not quiet:
             print(f"building {body['name']}…", file=sys.stderr, flush=True)
-        while answer["state"] == "running":
-            time.sleep(0.2)
-            answer = self.get(f"/tasks/{answer['id']}")
-        if answer["error"]:
-            raise _error_of_problem(answer["error"])
+        self._wait_for_task(answer)
         return self.domain(str(answer["domain"]))
+
+    def dump_core(self, key: str, path: str, *, quiet: bool = True) -> Json:
+        """Writes a domain's core dump; waits for the task if it takes longer."""
+        response = self.request("POST", f"{domain_path(key)}/core", {"path": path})
+        answer: Json = response.json()
+        if response.status_code != 202:
+            return answer
+        if not quiet:
+            print(f"dumping core of {key}…", file=sys.stderr, flush=True)
+        self._wait_for_task(answer)
+        return {"path": path}
+
+    def _wait_for_task(self, task: Json) -> None:
+        while task["state"] == "running":
+            time.sleep(0.2)
+            task = self.get(f"/tasks/{task['id']}")
+        if task["error"]:
+            raise _error_of_problem(task["error"])
 
     def console(self, key: str, *, history: bool = True) -> ClientConnection:
         """The websocket of a domain's console."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import uuid
@@ -62,6 +63,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add("mem-set", set_memory, "set a domain's memory target")
     _domain(parser)
     parser.add_argument("memory", metavar="MEM", help="in KiB, or with a unit: 2g, 512m, 65536k")
+
+    parser = add("dump-core", dump_core, "write a domain's core dump to a file")
+    _domain(parser)
+    parser.add_argument("file", metavar="FILE", help="Xen's ELF format; what is there is replaced when it is whole")
 
     parser = add("sysrq", press_sysrq, "press a SysRq key in a domain")
     _domain(parser)
@@ -229,6 +234,12 @@ def set_memory(args: argparse.Namespace) -> int:
         )
     with Dom0.from_args(args) as dom0:
         return _print(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
+
+
+def dump_core(args: argparse.Namespace) -> int:
+    """`dump-core`."""
+    with Dom0.from_args(args) as dom0:
+        return _print(args, dom0.dump_core(args.domain, os.path.abspath(args.file), quiet=args.json), None)
 
 
 def press_sysrq(args: argparse.Namespace) -> int:

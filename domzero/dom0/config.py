@@ -34,6 +34,18 @@ class Action(str, Enum):
     DESTROY = "destroy"
     RESTART = "restart"
     PRESERVE = "preserve"
+    COREDUMP_DESTROY = "coredump-destroy"
+    COREDUMP_RESTART = "coredump-restart"
+
+    @property
+    def dumps_core(self) -> bool:
+        """Whether a core dump comes first."""
+        return self in (Action.COREDUMP_DESTROY, Action.COREDUMP_RESTART)
+
+    @property
+    def after_dump(self) -> Action:
+        """What it is without the core dump."""
+        return {Action.COREDUMP_DESTROY: Action.DESTROY, Action.COREDUMP_RESTART: Action.RESTART}.get(self, self)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A domain's core dump, in Xen's ELF format (docs/misc/dump-core-format.txt of Xen, version 0.1).
+"""A domain's core dump, in Xen's ELF format (Xen's document "xen dump-core format", version 0.1).
 
 An ELF file without programs, whose sections say what the domain was: registers of its vCPUs, shared_info, its pages and
 which pseudo-physical and machine frames they are. `crash` and `readelf` read it.

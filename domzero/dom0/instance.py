@@ -24,6 +24,7 @@ from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.net import DomainVifs
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.coredump import write_core
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
@@ -73,6 +74,8 @@ class Instance:
         self._end: End | None = None
         self._lived_s = 0.0
         self._is_closed = False
+        self._dumps = 0
+        self._dumped = threading.Condition(self._lock)
 
     @classmethod
     def build(
@@ -263,6 +266,29 @@ class Instance:
         with self._lock:  # it is not taken apart meanwhile
             return [] if self._is_closed else self.host.audit()
 
+    def dump_core(self, fd: int) -> int:
+        """Writes its core dump into an empty file; the vCPUs stand still meanwhile. It may have ended.
+
+        :returns: bytes of the file.
+        :raises DomzeroError: it could not be written, or all has been given back.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise DomzeroError("the domain is not there any more")
+            self._dumps += 1
+        try:
+            self.domain.pause()
+            try:
+                return write_core(self.domain, fd)
+            finally:
+                self.domain.unpause()
+        except OSError as error:
+            raise DomzeroError(f"the core dump could not be written: {error.strerror}") from error
+        finally:
+            with self._lock:
+                self._dumps -= 1
+                self._dumped.notify_all()
+
     def close(self, *, process_ends: bool = False) -> None:
         """Gives back all that it has.
 
@@ -273,6 +299,7 @@ class Instance:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._dumped.wait_for(lambda: self._dumps == 0)
             self.disks.close()
             self.vifs.close()
             self._console.attach(None)

@@ -162,6 +162,7 @@ class Next:
 
     :param delay_s: before a restart.
     :param quick_crashes: in a row until now, for the next call.
+    :param core: a core dump comes before it.
     :param note: why it is not what the configuration asks for; or empty.
     """
 
@@ -169,6 +170,7 @@ class Next:
     delay_s: float = 0.0
     quick_crashes: int = 0
     note: str = ""
+    core: bool = False
 
 
 def after_end(config: DomainConfig, end: End, lived_s: float, quick_crashes: int = 0) -> Next:
@@ -177,24 +179,27 @@ def after_end(config: DomainConfig, end: End, lived_s: float, quick_crashes: int
     :param lived_s: seconds from the start to the end.
     :param quick_crashes: what the last answer said (0 at first).
     """
-    action = {
+    wanted = {
         EndReason.POWEROFF: config.on_poweroff,
         EndReason.REBOOT: config.on_reboot,
         EndReason.SUSPEND: Action.PRESERVE,
         EndReason.CRASH: config.on_crash,
         EndReason.WATCHDOG: config.on_watchdog,
     }.get(end.reason, Action.DESTROY)
+    action, core = wanted.after_dump, wanted.dumps_core
     if action is not Action.RESTART:
-        return Next(action)
+        return Next(action, core=core)
     is_quick = lived_s < QUICK_S
     delay_s = QUICK_S - max(0.0, lived_s) if is_quick else 0.0
     if not (is_quick and end.reason.is_crash):
-        return Next(action, delay_s)
+        return Next(action, delay_s, core=core)
     if quick_crashes >= QUICK_CRASHES_MAX:
         return Next(
-            Action.DESTROY, note=f"not restarted: {quick_crashes + 1} starts in a row ended within {QUICK_S:g} s"
+            Action.DESTROY,
+            core=core,
+            note=f"not restarted: {quick_crashes + 1} starts in a row ended within {QUICK_S:g} s",
         )
-    return Next(action, delay_s, quick_crashes + 1)
+    return Next(action, delay_s, quick_crashes + 1, core=core)
 
 
 __all__ = ["DomainState", "End", "EndReason", "Next", "after_end"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console
+from domzero.dom0.corefile import CoreFile
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.xenstore import Store
@@ -198,6 +200,8 @@ class DomainSession:
             self.store.domain_stopped(instance.domid)
             following = after_end(self.config, end, instance.lived_s, quick_crashes)
             quick_crashes = following.quick_crashes
+            if following.core:
+                self._dump_core(instance)
             restart = following.action is Action.RESTART and not self._destroy_asked.is_set()
             if restart and self._restart(end, following):
                 continue
@@ -228,6 +232,15 @@ class DomainSession:
         if self._on_restart is not None:
             self._on_restart(end)
         return True
+
+    def _dump_core(self, instance: Instance) -> None:
+        try:
+            with closing(CoreFile.automatic(self.config.name)) as file:
+                instance.dump_core(file.fd)
+                file.keep()
+            self._say(f"core dump in {file.path}")
+        except DomzeroError as error:
+            self._say(f"no core dump: {error}")
 
     def _say(self, text: str) -> None:
         if self._log is not None:

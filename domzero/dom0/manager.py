@@ -9,16 +9,18 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
 from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.corefile import CoreFile
 from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
 from domzero.dom0.hostinfo import ThreadUsage, guest_memory_mib, memory_mib, thread_usage
-from domzero.dom0.life import DomainState, End, EndReason, after_end
+from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.messages import (
     AttachDisk,
     Audit,
@@ -27,6 +29,8 @@ from domzero.dom0.messages import (
     Disks,
     DiskStats,
     Done,
+    DumpCore,
+    Dumped,
     Exited,
     GetStats,
     ListDisks,
@@ -355,6 +359,22 @@ class Manager:
         is_kept = record.following is not None and record.following.action == Action.PRESERVE
         return record.gone or (record.ended and not record.ending and is_kept)
 
+    async def dump_core(self, record: Record, path: str) -> int:
+        """Writes a domain's core dump to a file of this path, when it is whole. It may have ended, and be preserved.
+
+        :returns: bytes of the file.
+        """
+        if record.ending or record.worker is None or record.state == DomainState.BUILDING:
+            raise BadState(f"domain {record.name} is {record.state.value}")
+        return await self._dump_core(record, record.worker, partial(CoreFile, Path(path)))
+
+    async def _dump_core(self, record: Record, worker: WorkerHandle, make: Callable[[], CoreFile]) -> int:
+        with closing(await in_thread(make)) as file:
+            dumped = await worker.request(DumpCore(), Dumped, [file.fd])
+            await in_thread(file.keep)
+        self.say(f"domain {record.name}: core dump in {shown(str(file.path))}")
+        return dumped.bytes
+
     async def _ask(self, record: Record, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
         self._check_runs(record)
         if record.worker is None:
@@ -398,6 +418,20 @@ class Manager:
         self.say(f"domain {record.name} ({record.domid}) ended: {end.message}; {following.action.value}{note}")
         if record.domid is not None:
             self.store.domain_stopped(record.domid)
+        if following.core and record.worker is not None:
+            self._spawn(self._follow_with_core(record, record.worker, following))
+        else:
+            self._follow(record, following)
+
+    async def _follow_with_core(self, record: Record, worker: WorkerHandle, following: Next) -> None:
+        try:
+            await self._dump_core(record, worker, partial(CoreFile.automatic, record.name))
+        except DomzeroError as error:
+            self.say(f"domain {record.name}: no core dump: {error}")
+        if record.worker is worker and not record.ending:
+            self._follow(record, following)
+
+    def _follow(self, record: Record, following: Next) -> None:
         if following.action == Action.RESTART and not self.closing.is_set():
             self._spawn(self._restart(record, following.delay_s))
         elif following.action == Action.DESTROY:

@@ -127,6 +127,11 @@ class SendNmi:
 
 
 @dataclass(slots=True, frozen=True)
+class DumpCore:
+    """Write a core dump, while the vCPUs stand still. File: an empty one. Answer: Dumped, when it is done."""
+
+
+@dataclass(slots=True, frozen=True)
 class Stop:
     """End, without asking the guest. Answer: Done."""
 
@@ -183,6 +188,16 @@ class Disks:
     """The disks that there are."""
 
     disks: tuple[DiskStats, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Dumped:
+    """The core dump is written.
+
+    :param bytes: of the file, with its holes.
+    """
+
+    bytes: int
 
 
 class VcpuState(str, Enum):
@@ -317,9 +332,10 @@ Request: TypeAlias = (
     | PinVcpu
     | SendNmi
     | SetCap
+    | DumpCore
     | Stop
 )
-Answer: TypeAlias = Done | Stats | Audited | Disks | Vcpus | Refused
+Answer: TypeAlias = Done | Stats | Audited | Disks | Vcpus | Dumped | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 Message: TypeAlias = Request | Answer | Event | Forking

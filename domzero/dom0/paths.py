@@ -48,6 +48,17 @@ def private_directory(name: str) -> Path:
     raise ConfigError(f"no directory for {name} could be made", hint="XDG_RUNTIME_DIR is the first place")
 
 
+def dump_directory() -> Path:
+    """Where core dumps go that a configuration asks for: DOMZERO_DUMP_DIR, or in the state directory. ConfigError."""
+    if chosen := os.environ.get("DOMZERO_DUMP_DIR"):
+        return Path(chosen).absolute()
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.environ.get("HOME", "/nonexistent"), ".local", "state")
+    path = Path(state) / "domzero" / "dump"
+    if not _private_directory(path):
+        raise ConfigError(f"no core dump can be kept in {path}", hint="DOMZERO_DUMP_DIR chooses another directory")
+    return path
+
+
 @contextmanager
 def locked_directory(path: Path) -> Iterator[None]:
     """Waits until nobody else who asks for it has this directory, and has it until the end of the block."""

@@ -34,6 +34,8 @@ from domzero.dom0.messages import (
     DetachDisk,
     Disks,
     Done,
+    DumpCore,
+    Dumped,
     Exited,
     FrameKind,
     GetStats,
@@ -105,6 +107,10 @@ class Worker:
         files: list[int] = []
         try:
             files = receive_files(self._files, request_id, count)
+            if isinstance(message, DumpCore) and self._instance is not None and len(files) == 1:
+                job = (self._instance, files.pop(), request_id)
+                threading.Thread(target=self._dump, args=job, name="core", daemon=True).start()
+                return True
             answer = self._do(message, files)
         except DomzeroError as error:
             answer = Refused.of(error)
@@ -116,6 +122,17 @@ class Worker:
                 os.close(files.pop())
         self._channel.send(answer, request_id)
         return not isinstance(message, Stop)
+
+    def _dump(self, instance: Instance, fd: int, request_id: int) -> None:
+        """In a thread of its own: other requests are answered meanwhile."""
+        answer: Answer
+        try:
+            answer = Dumped(instance.dump_core(fd))
+        except DomzeroError as error:
+            answer = Refused.of(error)
+        finally:
+            os.close(fd)
+        self._channel.send(answer, request_id)
 
     def _do(self, message: Message, files: list[int]) -> Answer:
         """:param files: that came with it; who uses them takes them out."""

@@ -193,10 +193,11 @@ class _Reader:
         return [setting.value] * vcpus if isinstance(setting.value, str) else self._strings("cpus")
 
     def _set_action(self, config: DomainConfig, key: str, text: str) -> None:
-        if text in ("rename-restart", "coredump-destroy", "coredump-restart", "soft-reset"):
-            self._error(key, f"{text} is not supported yet", "destroy, restart or preserve")
-        elif text not in {action.value for action in Action}:
-            self._error(key, f"no such action: {text[:100]!r}", "destroy, restart or preserve")
+        actions = [action.value for action in Action]
+        if text in ("rename-restart", "soft-reset"):
+            self._error(key, f"{text} is not supported yet", ", ".join(actions))
+        elif text not in actions:
+            self._error(key, f"no such action: {text[:100]!r}", ", ".join(actions))
         else:
             setattr(config, key, Action(text))
 

@@ -29,11 +29,14 @@ class Server:
         self.socket = directory / "d.sock"
         self.log = directory / "serve.log"
         self.xenstore = directory / "xenstored.sock"
+        self.dumps = directory / "dumps"
+        self.dumps.mkdir(exist_ok=True)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "DOMZERO_SOCKET": str(self.socket),
             "XENSTORED_PATH": str(self.xenstore),
+            "DOMZERO_DUMP_DIR": str(self.dumps),
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

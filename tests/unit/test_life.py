@@ -28,8 +28,10 @@ def config(**actions: Action) -> DomainConfig:
 )
 def test_what_the_guest_did_is_followed_by_what_xl_cfg_says(reason: EndReason, key: str, default: Action) -> None:
     assert after_end(config(), End(reason), LONG) == Next(default)
-    for action in Action:
+    for action in (D, R, P):
         assert after_end(config(**{key: action}), End(reason), LONG) == Next(action)
+    for action, then in ((Action.COREDUMP_DESTROY, D), (Action.COREDUMP_RESTART, R)):
+        assert after_end(config(**{key: action}), End(reason), LONG) == Next(then, core=True)
 
 
 @pytest.mark.parametrize("reason", [reason for reason in EndReason if reason not in (EndReason.SUSPEND,)][4:])

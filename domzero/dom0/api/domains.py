@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse
 
 from domzero.dom0.api.models import (
     AuditInfo,
+    CoreDump,
+    CoreInfo,
     DesiredState,
     DiskAttach,
     DiskInfo,
@@ -199,6 +201,33 @@ async def pin_vcpus(record: RecordDep, body: Pinning, manager: ManagerDep) -> li
     """Lets a vCPU, or all, run on some of the host's processors only; until the domain is started again."""
     await manager.pin_vcpu(record, body.vcpu, parse_cpus(body.cpus))
     return [VcpuInfo.of(vcpu, usage) for vcpu, usage in await manager.vcpus(record)]
+
+
+@router.post(
+    "/domains/{domain}/core",
+    status_code=201,
+    response_model=CoreInfo,
+    responses={
+        202: {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."},
+        404: RESPONSES[404],
+        409: RESPONSES[409],
+    },
+)
+async def dump_core(
+    record: RecordDep, body: CoreDump, manager: ManagerDep, tasks: Annotated[Tasks, Depends(get_tasks)]
+) -> CoreInfo | JSONResponse:
+    """Writes a core dump in Xen's ELF format; the vCPUs stand still meanwhile."""
+    size = 0
+
+    async def dump() -> None:
+        nonlocal size
+        size = await manager.dump_core(record, body.path)
+
+    task = await tasks.run("dump-core", dump(), record.uuid)
+    if task is not None:
+        headers = {"Location": f"/v1/tasks/{task.id}"}
+        return JSONResponse(task.info().model_dump(mode="json"), 202, headers)
+    return CoreInfo(path=body.path, bytes=size)
 
 
 @router.post("/domains/{domain}/sysrq", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})

@@ -280,6 +280,19 @@ class Pinning(Model):
     cpus: Annotated[str, Field(max_length=TEXT_MAX, description="Of the host, as xl has them.", examples=["0-3,^1"])]
 
 
+class CoreDump(Model):
+    """Where a core dump goes."""
+
+    path: Annotated[str, Field(max_length=4096, description="Absolute, on the host. A file that is there is replaced.")]
+
+
+class CoreInfo(Model):
+    """A core dump that was written."""
+
+    path: str
+    bytes: Annotated[int, Field(description="Of the file, with its holes.")]
+
+
 class SysRq(Model):
     """A key to be pressed together with SysRq."""
 
