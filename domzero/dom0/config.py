@@ -14,11 +14,14 @@ from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
+from domzero.hypervisor.clock import local_offset_s
 
 MEMORY_MIN_MIB = 4
 MEMORY_MAX_MIB = 512 * 1024
 VCPUS_MAX = 32
 CAP_MAX = 100 * VCPUS_MAX
+TIME_OFFSET_MAX_S = (1 << 31) - 1
+"""libxl keeps it in an int32_t."""
 EVENT_CHANNELS_MAX = (1 << 17) - 1
 """EVTCHN_FIFO_NR_CHANNELS - 1: the highest port that a guest can use."""
 EVENT_CHANNELS_MIN = 2
@@ -57,6 +60,8 @@ class DomainConfig:
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
     :param vcpus: that it starts with, of `max_vcpus` that it may have (xl.cfg's maxvcpus); as many if None.
+    :param rtc_timeoffset: seconds that its wall clock is ahead of the host's.
+    :param localtime: its wall clock has the host's local time, not UTC, and rtc_timeoffset on top.
     :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
     :param cpus: for each vCPU the processors of the host that it may run on, as xl.cfg(5) has them; all if missing.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
@@ -88,6 +93,8 @@ class DomainConfig:
     seed: int | None = None
     paused: bool = False
     engine: str = "auto"
+    rtc_timeoffset: int = 0
+    localtime: bool = False
     cap: int = 0
     cpus: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
@@ -102,6 +109,11 @@ class DomainConfig:
     def vcpus_max(self) -> int:
         """vCPUs that the domain is built with: those beyond `vcpus` wait to be put online."""
         return self.vcpus if self.max_vcpus is None else self.max_vcpus
+
+    @property
+    def time_offset_s(self) -> int:
+        """Seconds that the domain's wall clock is ahead of the host's, as the host's time zone is now."""
+        return self.rtc_timeoffset + (local_offset_s() if self.localtime else 0)
 
     @property
     def disk_specs(self) -> list[DiskSpec]:
@@ -150,6 +162,9 @@ class DomainConfig:
                 f"{self.vcpus_max} is not possible: from the {self.vcpus} that the domain starts with to {VCPUS_MAX}",
                 key="maxvcpus",
             )
+        if not -TIME_OFFSET_MAX_S <= self.rtc_timeoffset <= TIME_OFFSET_MAX_S:
+            what = f"{self.rtc_timeoffset} is not possible: {TIME_OFFSET_MAX_S} seconds at most, either way"
+            yield ConfigError(what, key="rtc_timeoffset")
         if not 0 <= self.cap <= CAP_MAX:
             yield ConfigError(f"{self.cap} is not possible: 0 to {CAP_MAX} percent of a processor", key="cap")
         for text in dict.fromkeys(self.cpus):

@@ -149,6 +149,8 @@ class Instance:
             ),
         )
         built.domain.set_cap(config.cap)
+        if config.time_offset_s:
+            built.domain.set_time_offset(config.time_offset_s)
         for vcpu, text in zip(built.domain.vcpus, config.cpus, strict=False):
             vcpu.pin(parse_cpus(text))
         write_nodes(store, config, domid, built.store, built.console)
@@ -320,6 +322,8 @@ def _check_repeatable(config: DomainConfig) -> None:
     hint = "leave it out, or use the host's time"
     if config.vifs:
         raise ConfigError("what comes from a network is not the same with each run", key="vif", hint=hint)
+    if config.localtime:
+        raise ConfigError("the host's time zone is not the same everywhere", key="localtime", hint=hint)
     if config.cap:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
 

@@ -200,7 +200,10 @@ class Manager:
         )
         record.worker = worker
         try:
-            await worker.start(dataclasses.replace(record.config, paused=paused))
+            # The time zone is in files, which a worker does not open.
+            offset_s = record.config.time_offset_s
+            config = dataclasses.replace(record.config, paused=paused, rtc_timeoffset=offset_s, localtime=False)
+            await worker.start(config)
         except WorkerGone:
             self._say_stderr(record, worker)
             raise

@@ -34,7 +34,7 @@ def _words(text: str) -> frozenset[str]:
 # Keys with no effect on a PV guest here, whatever their value.
 _HARMLESS = _words(
     """
-    nomigrate pool cpu_weight nodes localtime rtc_timeoffset e820_host seclabel init_seclabel keymap vnc
+    nomigrate pool cpu_weight nodes e820_host seclabel init_seclabel keymap vnc
     vnclisten vncdisplay vncunused vncpasswd sdl boot vga videoram bios serial usb usbdevice acpi apic pae hap
     nx device_model_version xen_platform_pci stdvga nographic opengl timer_mode hpet viridian 
     gfx_passthru on_xend_start on_xend_stop
@@ -73,7 +73,7 @@ _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
     name type builder uuid vcpus maxvcpus cpus cap memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
-    on_poweroff on_reboot on_crash on_watchdog engine seed
+    on_poweroff on_reboot on_crash on_watchdog engine seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
 )
@@ -169,6 +169,8 @@ class _Reader:
         )
         if "maxvcpus" in self.settings:
             config.max_vcpus = self._number("maxvcpus", config.vcpus)
+        config.localtime = bool(self._number("localtime", 0))
+        config.rtc_timeoffset = self._number("rtc_timeoffset", 0)
         config.cap = self._number("cap", 0)
         config.cpus = self._cpus(config.vcpus_max)
         if "maxmem" in self.settings:

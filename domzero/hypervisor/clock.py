@@ -16,6 +16,11 @@ class HostClock:
         return time.time_ns()
 
 
+def local_offset_s() -> int:
+    """What the host's time zone adds to UTC now, in seconds."""
+    return time.localtime().tm_gmtoff
+
+
 def thread_ns() -> int:
     """Processor time of the calling thread, in nanoseconds."""
     return time.thread_time_ns()

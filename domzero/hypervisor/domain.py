@@ -258,6 +258,11 @@ class Domain:
         while any(v.in_guest and v.thread is not me for v in self.vcpus):
             self.host.quiet.wait(0.1)
 
+    def set_time_offset(self, seconds: int) -> None:
+        """Lets the domain's wall clock differ from the host's (XEN_DOMCTL_settimeoffset)."""
+        with self.host.lock:
+            timekeeping.update_wallclock(self.host, self.shared_info_maddr, is_32bit=self.is_32bit, offset_s=seconds)
+
     def set_cap(self, percent: int) -> None:
         """Bounds the processor time of the vCPUs together, in percent of one processor; 0 for no bound."""
         with self.host.lock:

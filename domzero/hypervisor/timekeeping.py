@@ -39,10 +39,13 @@ def deadline(when_ns: int) -> int | None:
     return when_ns if when_ns < LAST_DEADLINE_NS else None
 
 
-def update_wallclock(platform: Platform, shared_info_maddr: int, *, is_32bit: bool) -> None:
-    """Writes shared_info's wall clock: Unix time at system time zero."""
+def update_wallclock(platform: Platform, shared_info_maddr: int, *, is_32bit: bool, offset_s: int = 0) -> None:
+    """Writes shared_info's wall clock: Unix time at system time zero.
+
+    :param offset_s: that the domain's differs from the host's by (XEN_DOMCTL_settimeoffset).
+    """
     now_ns = platform.now_ns()
-    base_ns = max(platform.clock.wallclock_ns(now_ns) - now_ns, 0)
+    base_ns = max(platform.clock.wallclock_ns(now_ns) - now_ns + offset_s * 10**9, 0)
     seconds, nanoseconds = divmod(base_ns, 10**9)
     layout = layout_for(shared_info, is_32bit)
     shared, base = platform.shared, shared_info_maddr

@@ -74,6 +74,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("bootloader='pygrub'", "bootloader", "there is a kernel, too"),
         ("pci=['01:00.0']", "pci", "not supported yet"),
         ("cpus='4000'", "cpus", "there is no 4000"),
+        ("rtc_timeoffset=99999999999", "rtc_timeoffset", "99999999999 is not possible"),
         ("cap=9999", "cap", "9999 is not possible"),
         ("memory=128; maxmem=64", "maxmem", "64 MiB is not possible"),
         ("max_grant_frames=0", "max_grant_frames", "0 is not possible"),

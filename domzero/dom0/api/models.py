@@ -18,6 +18,7 @@ from domzero.dom0.config import (
     MAPTRACK_FRAMES_MAX,
     MEMORY_MAX_MIB,
     MEMORY_MIN_MIB,
+    TIME_OFFSET_MAX_S,
     VCPUS_MAX,
     Action,
     DomainConfig,
@@ -88,6 +89,16 @@ class DomainCreate(Model):
     ] = None
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    rtc_timeoffset: Annotated[
+        int,
+        Field(
+            strict=True,
+            ge=-TIME_OFFSET_MAX_S,
+            le=TIME_OFFSET_MAX_S,
+            description="Seconds that its wall clock is ahead of the host's.",
+        ),
+    ] = 0
+    localtime: Annotated[bool, Field(strict=True, description="Its wall clock has the host's local time.")] = False
     cap: Annotated[
         int, Field(strict=True, ge=0, le=CAP_MAX, description="Percent of one processor for all vCPUs; 0: no bound.")
     ] = 0

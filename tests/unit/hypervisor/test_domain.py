@@ -50,6 +50,20 @@ def test_wall_clock_and_system_time_make_unix_time(host: Any, domain: Any) -> No
     assert wall_ns == host.clock.wallclock_ns(host.machine.now)
 
 
+def test_a_domains_wall_clock_may_differ_from_the_hosts(host: Any) -> None:
+    for is_32bit in (False, True):
+        domain = fakes.make_domain(host, is_32bit=is_32bit)
+        at = 2048 + 256 if is_32bit else 3072
+        before = struct.unpack_from("<2I", domain.shared_info, at)
+        domain.set_time_offset(-3600)
+        after = struct.unpack_from("<2I", domain.shared_info, at)
+        assert after == (before[0] + 2, before[1] - 3600)
+        domain.set_time_offset(1 << 32)  # beyond 32 bits of seconds
+        assert struct.unpack_from("<I", domain.shared_info, at + 4)[0] == before[1]
+        domain.set_time_offset(-(1 << 62) // 10**9)  # before 1970 there is nothing
+        assert struct.unpack_from("<I", domain.shared_info, at + 4)[0] == 0
+
+
 def test_a_32_bit_domain_has_its_own_layout(host: Any) -> None:
     domain = fakes.make_domain(host, is_32bit=True)
     assert struct.unpack_from("<I", domain.shared_info, 2048 + 256)[0] == 2
