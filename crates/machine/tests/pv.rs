@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! PV trap mechanics: frames, modes, events, as a guest kernel sees them.
 
+use domzero_machine::abi::evtchn::evtchnop;
 use domzero_machine::abi::hypercall::nr;
 use domzero_machine::abi::layout::HYPERVISOR_VIRT_START;
 use domzero_machine::abi::pte;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use domzero_machine::{
-    attention, vector, Callback, CallbackKind, Exit, Fault, PrivInsn, SeenTrap, TrapGate, Vcpu,
+    attention, vector, Bell, Callback, CallbackKind, Events, Exit, Fault, PrivInsn, SeenTrap, TrapGate, Vcpu,
 };
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 
 /// Selectors, as they stand in a frame.
 const CS: u64 = FLAT_KERNEL_CS as u64;
@@ -455,4 +457,60 @@ fn a_watched_exception_ends_the_run_at_its_handler_and_others_do_not() {
     let (mut v, _) = vcpu(&load);
     v.watch_traps(&[13]);
     assert!(matches!(v.run(10, u64::MAX), Exit::Hypercall { .. }));
+}
+
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Bell for Count {
+    fn ring(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Makes event_channel_op once; what is in rax where it is answered, or the exit.
+fn event_op(v: &mut Vcpu, command: u32, port: u32) -> Result<u64, Exit> {
+    v.cpu.write::<u32>(DATA, port).expect("mapped");
+    v.cpu.rip = CODE;
+    v.cpu.regs[0] = nr::EVENT_CHANNEL_OP;
+    v.cpu.regs[7] = command.into();
+    v.cpu.regs[6] = DATA;
+    match v.run(1, u64::MAX) {
+        Exit::Budget => Ok(v.cpu.regs[0]),
+        exit => Err(exit),
+    }
+}
+
+#[test]
+fn event_channel_op_is_answered_without_an_exit_but_for_what_is_the_layer_aboves() {
+    for above in [false, true] {
+        let (mut v, info) = vcpu(&SYSCALL);
+        let all = Arc::<Events>::default();
+        let events = all.add(v.domain(), info & !0xfff, 1023, above);
+        v.set_events(events.clone());
+        let (ipi, host) = (events.bind_ipi(0).unwrap(), events.alloc_unbound(0).unwrap());
+        let bell = Arc::new(Count::default());
+        events.bind_host(host, 0, Some(bell.clone())).unwrap();
+        assert_eq!(event_op(&mut v, evtchnop::SEND, ipi), Ok(0));
+        assert_eq!(events.is_pending(ipi), Ok(true));
+        assert_eq!(event_op(&mut v, evtchnop::SEND, 0), Ok(-22i64 as u64));
+        let sent = event_op(&mut v, evtchnop::SEND, host);
+        assert_eq!(
+            (sent.is_ok(), bell.0.load(Ordering::SeqCst)),
+            (!above, u32::from(!above))
+        );
+        for command in [
+            evtchnop::RESET,
+            evtchnop::INIT_CONTROL,
+            evtchnop::EXPAND_ARRAY,
+            99,
+        ] {
+            assert!(matches!(
+                event_op(&mut v, command, 0),
+                Err(Exit::Hypercall { nr: 32, .. })
+            ));
+        }
+        v.set_fast_hypercalls(false);
+        assert!(event_op(&mut v, evtchnop::SEND, ipi).is_err());
+    }
 }

@@ -13,10 +13,10 @@ use crate::mem::{Mfn, PAGE_SIZE};
 use std::collections::BTreeMap;
 
 const WORD: u64 = 4;
-pub const WORDS_PER_PAGE: u32 = (PAGE_SIZE / WORD) as u32;
-pub const MAX_PAGES: usize = (fifo::NR_CHANNELS / WORDS_PER_PAGE) as usize;
+pub(crate) const WORDS_PER_PAGE: u32 = (PAGE_SIZE / WORD) as u32;
+pub(crate) const MAX_PAGES: usize = (fifo::NR_CHANNELS / WORDS_PER_PAGE) as usize;
 /// Where in its page a control block may begin at the latest.
-pub const MAX_OFFSET: u32 = (PAGE_SIZE - control_block::SIZE) as u32;
+pub(crate) const MAX_OFFSET: u32 = (PAGE_SIZE - control_block::SIZE) as u32;
 const LINK_TRIES: u32 = 8;
 const LINK_MASK: u32 = (1 << fifo::LINK_BITS) - 1;
 
@@ -25,16 +25,16 @@ type Tails = [u32; fifo::MAX_QUEUES as usize];
 
 /// Where a domain sees its events once it has called EVTCHNOP_init_control.
 #[derive(Debug, Default)]
-pub struct Fifo {
+pub(crate) struct Fifo {
     /// Frames with the words of 1024 ports each, in the guest's hands.
-    pub array: Vec<Mfn>,
+    pub(crate) array: Vec<Mfn>,
     /// Machine address of each vCPU's control block.
-    pub blocks: BTreeMap<u32, u64>,
+    pub(crate) blocks: BTreeMap<u32, u64>,
     /// Ports below this have a word, and what was latched for want of one has been raised.
-    pub raised: u32,
-    pub tails: BTreeMap<u32, Tails>,
+    pub(crate) raised: u32,
+    pub(crate) tails: BTreeMap<u32, Tails>,
     /// vCPUs in a long EVTCHNOP_expand_array, and the frame that they have given.
-    pub expanding: BTreeMap<u32, Mfn>,
+    pub(crate) expanding: BTreeMap<u32, Mfn>,
 }
 
 fn test(machine: &Machine, word: u64, bit: u32) -> bool {
@@ -51,7 +51,7 @@ fn clear(machine: &Machine, word: u64, bit: u32) -> bool {
 
 impl Fifo {
     /// Frames of the guest that are written, once for each use.
-    pub fn frames(&self) -> Vec<Mfn> {
+    pub(crate) fn frames(&self) -> Vec<Mfn> {
         let blocks = self.blocks.values().map(|maddr| Mfn(maddr / PAGE_SIZE));
         self.array.iter().copied().chain(blocks).collect()
     }
@@ -69,7 +69,7 @@ impl Fifo {
 
     /// Makes an event pending and, unless masked or linked, puts it at the end of its queue. True if it was not pending
     /// before.
-    pub fn set_pending(
+    pub(crate) fn set_pending(
         &mut self,
         machine: &Machine,
         port: u32,
@@ -138,14 +138,14 @@ impl Fifo {
     }
 
     /// Nobody who gets the port next must see an old event. A linked port stays linked: the guest takes it off.
-    pub fn clear_pending(&self, machine: &Machine, port: u32) {
+    pub(crate) fn clear_pending(&self, machine: &Machine, port: u32) {
         if let Some(word) = self.word(port) {
             clear(machine, word, fifo::PENDING);
         }
     }
 
     /// Clears the mask bit. True: the event is pending, and is to be raised again.
-    pub fn unmask(&self, machine: &Machine, port: u32) -> bool {
+    pub(crate) fn unmask(&self, machine: &Machine, port: u32) -> bool {
         let Some(word) = self.word(port) else {
             return false;
         };
@@ -153,19 +153,19 @@ impl Fifo {
         test(machine, word, fifo::PENDING)
     }
 
-    pub fn is_pending(&self, machine: &Machine, port: u32) -> bool {
+    pub(crate) fn is_pending(&self, machine: &Machine, port: u32) -> bool {
         self.word(port)
             .is_some_and(|word| test(machine, word, fifo::PENDING))
     }
 
     /// Whether a closed port is still in a queue: it must not be used for anything else yet.
-    pub fn is_busy(&self, machine: &Machine, port: u32) -> bool {
+    pub(crate) fn is_busy(&self, machine: &Machine, port: u32) -> bool {
         self.word(port)
             .is_some_and(|word| test(machine, word, fifo::LINKED))
     }
 
     /// Where the books are wrong. The words themselves are the guest's, and may be anything.
-    pub fn audit(&self, channels: &[Channel], vcpus: usize) -> Vec<String> {
+    pub(crate) fn audit(&self, channels: &[Channel], vcpus: usize) -> Vec<String> {
         let mut out = Vec::new();
         for (vcpu, tails) in &self.tails {
             for (priority, port) in (0..).zip(tails).filter(|(_, port)| **port != 0) {

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use two_level::TwoLevel;
 use vcpus::EventVcpu;
 
-pub type EventResult<T = ()> = Result<T, Errno>;
+pub(crate) type EventResult<T = ()> = Result<T, Errno>;
 
 /// Ports become valid in steps of this many.
 const BUCKET: u32 = 64;

@@ -7,7 +7,7 @@ use crate::frames::Machine;
 
 /// Where a domain sees its events until it chooses the FIFO ABI.
 #[derive(Debug, Clone, Copy)]
-pub struct TwoLevel {
+pub(crate) struct TwoLevel {
     pending: u64,
     mask: u64,
     is_32bit: bool,
@@ -15,7 +15,7 @@ pub struct TwoLevel {
 
 impl TwoLevel {
     /// `shared_info`: its machine address.
-    pub fn new(shared_info: u64, is_32bit: bool) -> TwoLevel {
+    pub(crate) fn new(shared_info: u64, is_32bit: bool) -> TwoLevel {
         TwoLevel {
             pending: shared_info + shared_info::EVTCHN_PENDING,
             mask: shared_info + shared_info::evtchn_mask(is_32bit),
@@ -23,12 +23,12 @@ impl TwoLevel {
         }
     }
 
-    pub fn max_ports(&self) -> u32 {
+    pub(crate) fn max_ports(&self) -> u32 {
         shared_info::ports(self.is_32bit)
     }
 
     /// Makes an event pending and, unless masked, tells the vCPU. True if it was not pending before.
-    pub fn set_pending(&self, machine: &Machine, port: u32, vcpu: Option<&EventVcpu>) -> bool {
+    pub(crate) fn set_pending(&self, machine: &Machine, port: u32, vcpu: Option<&EventVcpu>) -> bool {
         if machine.change_bit(self.pending, port.into(), true) != Some(false) {
             return false;
         }
@@ -47,18 +47,18 @@ impl TwoLevel {
     }
 
     /// Nobody who gets the port next must see an old event.
-    pub fn clear_pending(&self, machine: &Machine, port: u32) {
+    pub(crate) fn clear_pending(&self, machine: &Machine, port: u32) {
         machine.change_bit(self.pending, port.into(), false);
     }
 
     /// Clears the mask bit, and notifies if the event is pending.
-    pub fn unmask(&self, machine: &Machine, port: u32, vcpu: Option<&EventVcpu>) {
+    pub(crate) fn unmask(&self, machine: &Machine, port: u32, vcpu: Option<&EventVcpu>) {
         if machine.change_bit(self.mask, port.into(), false) == Some(true) && self.is_pending(machine, port) {
             self.select(machine, port, vcpu);
         }
     }
 
-    pub fn is_pending(&self, machine: &Machine, port: u32) -> bool {
+    pub(crate) fn is_pending(&self, machine: &Machine, port: u32) -> bool {
         machine.test_bit(self.pending, port.into())
     }
 }

@@ -7,10 +7,10 @@ use crate::frames::Machine;
 use crate::shared::{attention, VcpuShared};
 use std::sync::Arc;
 
-pub struct EventVcpu {
-    pub shared: Arc<VcpuShared>,
+pub(crate) struct EventVcpu {
+    pub(crate) shared: Arc<VcpuShared>,
     /// Machine address of its `vcpu_info`: in shared_info at first, in a frame of the guest once it has registered one.
-    pub info: u64,
+    pub(crate) info: u64,
 }
 
 impl EventVcpu {
@@ -20,21 +20,21 @@ impl EventVcpu {
         byte[0]
     }
 
-    pub fn upcall_pending(&self, machine: &Machine) -> bool {
+    pub(crate) fn upcall_pending(&self, machine: &Machine) -> bool {
         self.byte(machine, vcpu_info::EVTCHN_UPCALL_PENDING) != 0
     }
 
     /// Whether the guest is to be entered at its event callback.
-    pub fn upcall_is_due(&self, machine: &Machine) -> bool {
+    pub(crate) fn upcall_is_due(&self, machine: &Machine) -> bool {
         self.upcall_pending(machine) && self.byte(machine, vcpu_info::EVTCHN_UPCALL_MASK) == 0
     }
 
-    pub fn enable_upcalls(&self, machine: &Machine) {
+    pub(crate) fn enable_upcalls(&self, machine: &Machine) {
         machine.mem.write(self.info + vcpu_info::EVTCHN_UPCALL_MASK, &[0]);
     }
 
     /// An event waits for it: it is told, and wakes.
-    pub fn mark(&self, machine: &Machine) {
+    pub(crate) fn mark(&self, machine: &Machine) {
         machine
             .mem
             .write(self.info + vcpu_info::EVTCHN_UPCALL_PENDING, &[1]);
@@ -43,13 +43,13 @@ impl EventVcpu {
     }
 
     /// Where the selector of the 2-level ABI is.
-    pub fn pending_sel(&self, is_32bit: bool) -> u64 {
+    pub(crate) fn pending_sel(&self, is_32bit: bool) -> u64 {
         self.info + shared_info::evtchn_pending_sel(is_32bit)
     }
 
     /// VCPUOP_register_vcpu_info: it lives at `to` from now on, in a frame that is held. Every event counts as pending
     /// then, so that none gets lost.
-    pub fn move_info(&mut self, machine: &Machine, to: u64, is_32bit: bool) {
+    pub(crate) fn move_info(&mut self, machine: &Machine, to: u64, is_32bit: bool) {
         let mut bytes = [0; vcpu_info::SIZE as usize];
         machine.mem.read(self.info, &mut bytes);
         machine.mem.write(to, &bytes);

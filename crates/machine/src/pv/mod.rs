@@ -5,7 +5,7 @@
 
 mod bounce;
 mod debugreg;
-pub mod event_channel;
+pub(crate) mod event_channel;
 mod exit;
 mod gate;
 pub(crate) mod gnttab;
