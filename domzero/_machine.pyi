@@ -441,6 +441,49 @@ class NetRings:
     def close(self) -> None:
         """Returns when nothing is being moved any more. Lets go of the rings' pages."""
 
+@final
+class Share:
+    """A directory of the host that guests may use, each as long as it has rings."""
+
+    def __new__(cls, fd: int, writable: bool) -> Share:
+        """Takes a descriptor of a directory, which may be one by O_PATH; it is the share's from here on. OSError:
+        it is no directory, or the kernel is older than Linux 5.8."""
+    @property
+    def counts(self) -> ShareCounts: ...
+    def close(self) -> None: ...
+
+@final
+class ShareCounts:
+    """What a share has seen; `errors` are requests answered with an error: that a file is not there is one."""
+
+    @property
+    def requests(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def read_bytes(self) -> int: ...
+    @property
+    def written_bytes(self) -> int: ...
+
+@final
+class ShareRings:
+    """The rings of a 9pfs front end, served by one thread."""
+
+    def __new__(
+        cls,
+        grants: GrantTable,
+        share: Share,
+        ring_refs: list[int],
+        *,
+        ports: list[EventPort],
+        broken: Callable[[str], object],
+        thread: str,
+    ) -> ShareRings:
+        """Maps the rings. `ports`, of each ring, send the front end its events, and the front end's wake the thread;
+        `broken` is told why the rings are served no more. MachineError: the pages cannot be mapped, or are no rings."""
+    def close(self) -> None:
+        """Returns when no request is being done any more. Lets go of the rings' pages."""
+
 def give_back_free() -> None:
     """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
 

@@ -6,12 +6,13 @@ Works on the machine alone (`_machine.Machine`, `Domain`, `Vcpu`): nothing runs 
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from domzero._machine import Base, XenRefused
+from domzero._machine import Base, Preempted, XenRefused
 from domzero.abi.arch_x86 import (
     FLAT_COMPAT_RING1_CS,
     FLAT_COMPAT_RING1_DS,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _TABLE_PROT = PTE_PRESENT | PTE_RW | PTE_USER | PTE_ACCESSED | PTE_DIRTY
 _ZERO_PAGE = bytes(PAGE_SIZE)
+_EXTENT_ORDER = 9
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Start:
 
     :param shared_info: machine address of its shared_info page.
     :param store_port, console_port: the guest's ends of the event channels to Domain 0.
+    :param extent_seed: its memory is made of extents of 2 MiB, in an order that this gives, as far as there are any;
+        None: of single frames.
     """
 
     nr_pages: int
@@ -59,6 +63,7 @@ class Start:
     console_port: int
     cmdline: str = ""
     ramdisk: bytes = b""
+    extent_seed: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,7 +127,7 @@ def build_pv(
     if stubs_va is not None:
         layout.pfn_of(stubs_va, "hypercall page")
 
-    mfns = array("Q", hw.alloc(start.nr_pages))
+    mfns = _allocate(hw, start)
     mapping = None if ram is not None else mmap.mmap(machine.fileno(), machine.frames << PAGE_SHIFT)
     memory = _Memory(memoryview(mapping) if mapping is not None else memoryview(ram or b""), mfns)
     try:
@@ -141,6 +146,37 @@ def build_pv(
 
     _start_vcpu(width, vcpu, layout, entry, mfns[layout.pt_pfn])
     return Built(layout, mfns[layout.store_pfn], mfns[layout.console_pfn])
+
+
+def _allocate(hw: Domain, start: Start) -> array[int]:
+    """The frames of its memory, by pfn.
+
+    Linux's 9pfs front end grants `virt_to_gfn(first) + n` for the pages of its rings, which it allocates in pieces of
+    up to 2 MiB: in a PV guest that works because Xen's builder populates extents of this size. Single frames, where
+    extents are missing, come first: kernels allocate large pieces from the other end.
+    """
+    if start.extent_seed is None:
+        return array("Q", hw.alloc(start.nr_pages))
+    extents: list[int] = []
+    while (len(extents) + 1) << _EXTENT_ORDER <= start.nr_pages:
+        try:
+            first = hw.alloc_extent(_EXTENT_ORDER)
+        except Preempted:
+            continue
+        if first is None:
+            break
+        extents.append(first)
+    key = start.extent_seed.to_bytes(8, "little")
+    extents.sort(key=lambda first: hashlib.blake2b(first.to_bytes(8, "little"), key=key).digest())
+    size = 1 << _EXTENT_ORDER
+    tail = start.nr_pages % size
+    frames = hw.alloc(start.nr_pages - len(extents) * size)
+    split = len(frames) - tail
+    mfns = array("Q", frames[:split])
+    for first in extents:
+        mfns.extend(range(first, first + size))
+    mfns.extend(frames[split:])
+    return mfns
 
 
 class _Memory:

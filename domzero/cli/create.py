@@ -17,6 +17,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import to_json
+from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
 
@@ -54,6 +55,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--maxvcpus", metavar="N", type=int, help="that `vcpu-set` can give it (default: as many)")
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
+    what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
     how = parser.add_argument_group("how")
@@ -126,6 +128,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
             settings[key] = xlcfg.Setting(str(value), "")
     _extend(settings, "disk", behind=args.disk)
     _extend(settings, "vif", behind=args.vif)
+    _extend(settings, "p9", behind=args.share)
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)
@@ -135,6 +138,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     config.disks = [spec.text(str(Path(spec.target).absolute())) for spec in config.disk_specs]
+    config.shares = [spec.text(str(Path(spec.path).absolute())) for spec in config.share_specs]
     return config, parsed.warnings
 
 

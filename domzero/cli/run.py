@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from domzero.cli.status import ExitStatus
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.names import shown
+from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
@@ -77,6 +78,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--vcpus", metavar="N", type=int, default=1, help="virtual CPUs (default: %(default)s)")
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
+    what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
     how = parser.add_argument_group("how it runs")
     how.add_argument(
@@ -154,6 +156,7 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         engine=args.engine,
         disks=disks,
         vifs=args.vif,
+        shares=args.share,
     )
     config.check()
     return config

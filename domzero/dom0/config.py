@@ -12,6 +12,7 @@ from pathlib import Path
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
+from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 from domzero.hypervisor.clock import local_offset_s
@@ -66,6 +67,7 @@ class DomainConfig:
     :param cpus: for each vCPU the processors of the host that it may run on, as xl.cfg(5) has them; all if missing.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
+    :param shares: specifications of directories of the host for it, as xl.cfg(5) has them under `p9`.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
@@ -99,6 +101,7 @@ class DomainConfig:
     cpus: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
     vifs: list[str] = field(default_factory=list)
+    shares: list[str] = field(default_factory=list)
 
     @property
     def static_max_mib(self) -> int:
@@ -124,6 +127,11 @@ class DomainConfig:
     def vif_specs(self) -> list[VifSpec]:
         """The network interfaces, understood; those that cannot be are left out."""
         return [found for found in parse_vifs(self.vifs) if isinstance(found, VifSpec)]
+
+    @property
+    def share_specs(self) -> list[ShareSpec]:
+        """The shared directories, understood; those that cannot be are left out."""
+        return [found for found in parse_shares(self.shares) if isinstance(found, ShareSpec)]
 
     def check(self) -> None:
         """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
@@ -194,3 +202,4 @@ class DomainConfig:
             yield ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
         yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))
         yield from (found for found in parse_vifs(self.vifs) if isinstance(found, ConfigError))
+        yield from (found for found in parse_shares(self.shares) if isinstance(found, ConfigError))

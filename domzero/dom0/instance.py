@@ -22,6 +22,7 @@ from domzero.builder.layout import Layout, plan
 from domzero.dom0.backends.block import use_disk
 from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.net import DomainVifs
+from domzero.dom0.backends.p9 import DomainShares, use_share
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.coredump import write_core
@@ -30,6 +31,7 @@ from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.open_files import DomainFiles, open_domain
+from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.vifspec import VifSpec
 from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
@@ -55,6 +57,7 @@ class Instance:
         emergency: EmergencyConsole,
         disks: DomainDisks,
         vifs: DomainVifs,
+        shares: DomainShares,
     ) -> None:
         self.host = host
         self.domain = domain
@@ -66,6 +69,7 @@ class Instance:
         self._emergency = emergency
         self.disks = disks
         self.vifs = vifs
+        self.shares = shares
         self._lock = threading.RLock()
         self._is_paused = True
         self._forced: EndReason | None = None
@@ -108,9 +112,13 @@ class Instance:
             for spec, opened in zip(config.disk_specs, files.disks, strict=True):
                 disks.append((spec, use_disk(spec, opened)))
                 undo.callback(disks[-1][1].close)
+            shares = []
+            for share, fd in zip(config.share_specs, files.take_shares(), strict=True):
+                shares.append((share, use_share(share, fd)))
+                undo.callback(shares[-1][1].close)
             host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
             undo.callback(host.close)
-            instance = cls._build(host, config, image, ramdisk, disks, wires, store, console, domid, log)
+            instance = cls._build(host, config, image, ramdisk, disks, wires, shares, store, console, domid, log)
             undo.pop_all()
             files.wires.clear()
             files.close()
@@ -125,6 +133,7 @@ class Instance:
         ramdisk: bytes,
         disks: list[tuple[DiskSpec, _machine.BlockDisk]],
         wires: list[tuple[VifSpec, socket.socket]],
+        shares: list[tuple[ShareSpec, _machine.Share]],
         store: StoreApi,
         console: Console,
         domid: int,
@@ -147,6 +156,8 @@ class Instance:
                 maptrack_frames=config.max_maptrack_frames,
                 grant_version=config.max_grant_version,
             ),
+            # Linux's 9pfs front end takes neighbours in its memory for neighbours in the machine.
+            has_extents=bool(config.shares),
         )
         built.domain.set_cap(config.cap)
         if config.time_offset_s:
@@ -169,8 +180,11 @@ class Instance:
         vifs = DomainVifs(store, built.domain)
         for vif, wire in wires:
             vifs.plug(vif, vif.mac_of(config.uuid), wire)
+        directories = DomainShares(store, built.domain)
+        for spec_of_share, share in shares:
+            directories.plug(spec_of_share, share)
         ports = (store_port, console_port)
-        return cls(host, built.domain, built.layout, console, rings, ports, emergency, devices, vifs)
+        return cls(host, built.domain, built.layout, console, rings, ports, emergency, devices, vifs, directories)
 
     @property
     def domid(self) -> int:
@@ -304,6 +318,7 @@ class Instance:
             self._dumped.wait_for(lambda: self._dumps == 0)
             self.disks.close()
             self.vifs.close()
+            self.shares.close()
             self._console.attach(None)
             self._console_ring.close()
             self._store_ring.close()
@@ -324,6 +339,8 @@ def _check_repeatable(config: DomainConfig) -> None:
         raise ConfigError("what comes from a network is not the same with each run", key="vif", hint=hint)
     if config.localtime:
         raise ConfigError("the host's time zone is not the same everywhere", key="localtime", hint=hint)
+    if config.shares:
+        raise ConfigError("what is in a directory of the host is not the same with each run", key="p9", hint=hint)
     if config.cap:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a domain is made of, as open files: its kernel, ramdisk and disks, and its networks as connected sockets.
+"""What a domain is made of, as open files: kernel, ramdisk, disks, shared directories; networks as connected sockets.
 
 Domain 0 opens all of it and gives it to the worker (`file_passing`), which opens nothing itself. Opening may wait, for
 a network's file system or for passt: not in the event loop.
@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -22,6 +22,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import DiskFormat, DiskSpec
 from domzero.dom0.images.qcow2 import backing_of
 from domzero.dom0.network import connect
+from domzero.dom0.sharespec import ShareSpec
 from domzero.errors import ConfigError, ImageError
 
 CHAIN_MAX = 64
@@ -64,21 +65,27 @@ class DomainFiles:
     kernel: int | None = None
     ramdisk: int | None = None
     disks: list[OpenDisk] = field(default_factory=list)
+    shares: list[int] = field(default_factory=list)
     wires: list[socket.socket] = field(default_factory=list)
 
     def numbers(self) -> list[int]:
         """The descriptors, in the order in which they are passed on."""
         boot = [fd for fd in (self.kernel, self.ramdisk) if fd is not None]
         disks = [fd for disk in self.disks for fd in disk.fds]
-        return [*boot, *disks, *(wire.fileno() for wire in self.wires)]
+        return [*boot, *disks, *self.shares, *(wire.fileno() for wire in self.wires)]
 
     def formats(self) -> tuple[tuple[DiskFormat, ...], ...]:
         """Of the files of each disk."""
         return tuple(disk.formats for disk in self.disks)
 
+    def take_shares(self) -> Iterator[int]:
+        """Gives the shared directories away, one by one."""
+        while self.shares:
+            yield self.shares.pop(0)
+
     def close(self) -> None:
         """Closes all that is left."""
-        for fd in (self.kernel, self.ramdisk):
+        for fd in (self.kernel, self.ramdisk, *self.take_shares()):
             if fd is not None:
                 os.close(fd)
         self.kernel = self.ramdisk = None
@@ -103,6 +110,8 @@ def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
             files.ramdisk = open_file(config.ramdisk, "ramdisk", min(FILE_MAX, config.memory_mib << 20))
         for spec in config.disk_specs:
             files.disks.append(open_disk(spec))
+        for share in config.share_specs:
+            files.shares.append(open_share(share))
         for vif in config.vif_specs:
             files.wires.append(connect(vif))
     except BaseException:
@@ -113,7 +122,7 @@ def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
 
 def received_domain(config: DomainConfig, formats: tuple[tuple[DiskFormat, ...], ...], fds: list[int]) -> DomainFiles:
     """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this."""
-    expected = 1 + bool(config.ramdisk) + sum(map(len, formats)) + len(config.vif_specs)
+    expected = 1 + bool(config.ramdisk) + sum(map(len, formats)) + len(config.share_specs) + len(config.vif_specs)
     if len(fds) != expected or len(formats) != len(config.disk_specs):
         for fd in fds:
             os.close(fd)
@@ -121,6 +130,7 @@ def received_domain(config: DomainConfig, formats: tuple[tuple[DiskFormat, ...],
     left = iter(fds)
     files = DomainFiles(next(left), next(left) if config.ramdisk else None)
     files.disks = [OpenDisk([next(left) for _ in each], each) for each in formats]
+    files.shares = [next(left) for _ in config.share_specs]
     files.wires = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd) for fd in left]
     return files
 
@@ -155,6 +165,14 @@ def open_disk(spec: DiskSpec) -> OpenDisk:
     except BaseException:
         disk.close()
         raise
+
+
+def open_share(spec: ShareSpec) -> int:
+    """Opens a directory: the only time that its path is used. ConfigError."""
+    try:
+        return os.open(spec.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"{spec.path}: {error.strerror or error}", key="p9") from error
 
 
 def _open_image(path: str, *, writable: bool) -> int:
@@ -200,4 +218,4 @@ def _close(future: Future[C]) -> None:
         future.result().close()
 
 
-__all__ = ["DomainFiles", "OpenDisk", "in_thread", "open_disk", "open_domain", "received_domain"]
+__all__ = ["DomainFiles", "OpenDisk", "in_thread", "open_disk", "open_domain", "open_share", "received_domain"]

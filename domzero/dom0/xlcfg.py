@@ -51,7 +51,6 @@ _ONLY: dict[str, tuple[Value | int, ...]] = {
     "on_soft_reset": ("destroy", "soft-reset"),
     "vfb": ([],),
     "vkb": ([],),
-    "p9": ([],),
     "channel": ([],),
     "pci": ([],),
     "usbctrl": ([],),
@@ -72,7 +71,8 @@ _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", 
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
-    name type builder uuid vcpus maxvcpus cpus cap memory maxmem kernel ramdisk cmdline root extra bootloader disk vif
+    name type builder uuid vcpus maxvcpus cpus cap memory maxmem kernel ramdisk cmdline root extra bootloader
+    disk vif p9
     on_poweroff on_reboot on_crash on_watchdog engine seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
@@ -166,6 +166,7 @@ class _Reader:
             seed=self._number("seed", 0) if "seed" in self.settings else None,
             disks=self._strings("disk"),
             vifs=self._strings("vif"),
+            shares=self._strings("p9"),
         )
         if "maxvcpus" in self.settings:
             config.max_vcpus = self._number("maxvcpus", config.vcpus)

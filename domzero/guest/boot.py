@@ -30,6 +30,7 @@ def boot(
     seed: int | None = None,
     disks: Sequence[str] = (),
     vifs: Sequence[str] = (),
+    shares: Sequence[str] = (),
     virtual_time: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Guest:
@@ -51,6 +52,8 @@ def boot(
     :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
     :param vifs: specifications of network interfaces, as xl-network-configuration(5) has them; "" reaches out as you
         do. Not with `virtual_time`.
+    :param shares: specifications of directories of the host for the guest, as xl.cfg(5) has them under `p9`:
+        "tag=share,path=/srv/share", and `,writable` behind it. Not with `virtual_time`.
     :param virtual_time: time is driven by instructions and begins at the same moment in each run. With one vCPU, and as
         long as the program types and pauses at points that the guest determines, a run with the same seed (0 when not
         given) is the same, instruction by instruction.
@@ -77,6 +80,7 @@ def boot(
         what.seed = seed
     what.disks = [*what.disks, *disks]
     what.vifs = [*what.vifs, *vifs]
+    what.shares = [*what.shares, *shares]
     what.check()
     lines: deque[str] = deque(maxlen=_LOG_LINES)
 

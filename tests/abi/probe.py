@@ -28,7 +28,7 @@ HEADERS = [
     "xen/xen.h", "xen/elfnote.h", "xen/features.h", "xen/version.h", "xen/vcpu.h", "xen/sched.h",
     "xen/event_channel.h", "xen/grant_table.h", "xen/memory.h", "xen/physdev.h", "xen/callback.h", "xen/nmi.h",
     "xen/hvm/hvm_op.h", "xen/hvm/params.h", "xen/arch-x86/cpuid.h", "xen/io/console.h", "xen/io/xs_wire.h",
-    "xen/io/blkif.h", "xen/io/netif.h", "xen/io/xenbus.h",
+    "xen/io/blkif.h", "xen/io/netif.h", "xen/io/9pfs.h", "xen/io/xenbus.h",
     "xen/errno.h",
 ]  # fmt: skip
 
@@ -178,6 +178,7 @@ def ask(keys: list[str], width: str, *, compiler: str = "cc") -> dict[str, int]:
         "typedef unsigned char uint8_t; typedef unsigned short uint16_t; typedef unsigned int uint32_t;",
         "typedef unsigned long long uint64_t; typedef signed char int8_t; typedef short int16_t; typedef int int32_t;",
         "typedef long long int64_t; typedef __SIZE_TYPE__ size_t;",
+        "typedef uint32_t grant_ref_t; void *memcpy(void *, const void *, size_t);",
         "#define __XEN_TOOLS__ 1",
         *(f"#include <{header}>" for header in HEADERS),
         *(["#include <asm/processor-flags.h>"] if width == "64" else []),

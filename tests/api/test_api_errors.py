@@ -44,6 +44,7 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"cmdline": "x" * 5000}, "cmdline", "at most"),
         ({"disks": ["/img,vhd,xvda,rw"]}, "disks", "no such format"),
         ({"vifs": ["speed=1"]}, "vifs", "what is"),
+        ({"shares": ["tag=a,path=/a,security_model=mapped"]}, "shares", "security_model=mapped is not supported"),
         ({"kernel": ""}, "kernel", "no kernel given"),
         ({"name": "Domain-0"}, "name", "Domain 0"),
         ({"name": None}, "name", "string"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from building import Run
+from guest_shell import GuestShell
 from waiting import until
 
 from domzero.dom0.backends.net import NetDevice
@@ -26,8 +27,6 @@ from domzero.hypervisor.clock import VirtualClock
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
-PROMPT = b":/root# "
-
 
 @pytest.fixture(autouse=True)
 def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -37,42 +36,8 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory, "domzero", "networks")
 
 
-class Shell:
-    """A domain with busybox' shell on its console."""
-
-    def __init__(self, debian: Image, *vifs: str, vcpus: int = 1) -> None:
-        config = DomainConfig(
-            kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, memory_mib=160, vcpus=vcpus,
-            vifs=list(vifs),
-        )  # fmt: skip
-        self._commands = 0
-        self.log: list[str] = []
-        self.session = DomainSession(config, log=self.log.append)
-        self.session.start()
-
-    def ready(self) -> None:
-        """Its shell is there, and lines are not broken."""
-        self.start("stty cols 500")()
-
-    def start(self, command: str) -> Callable[[], str]:
-        """Types a command; the result waits for its end and gives what it wrote."""
-        console = self.session.console
-        until(lambda: PROMPT in console.history, 240, "a prompt")
-        self._commands += 1
-        at, mark = len(console.history), f"end{self._commands}"
-        console.send(f"{command}; echo ''{mark[0]}''{mark[1:]}\n".encode())
-
-        def finished() -> str:
-            until(lambda: f"{mark}\r\n".encode() in console.history[at:], 240, command)
-            text = console.history[at:].decode(errors="replace").replace("\r", "")
-            # What is typed before the prompt is there is echoed twice.
-            return text.rpartition(f"''{mark[1:]}\n")[2].partition(f"{mark}\n")[0]
-
-        return finished
-
-    def do(self, command: str) -> str:
-        """Types a command, and gives what it wrote."""
-        return self.start(command)()
+class Shell(GuestShell):
+    """A domain with network interfaces."""
 
     @property
     def device(self) -> NetDevice:
@@ -86,7 +51,7 @@ def boot(debian: Image) -> Iterator[Callable[..., Shell]]:
     shells: list[Shell] = []
 
     def boot(*vifs: str, vcpus: int = 1) -> Shell:
-        shells.append(Shell(debian, *vifs, vcpus=vcpus))
+        shells.append(Shell(debian, vifs=list(vifs), vcpus=vcpus))
         return shells[-1]
 
     yield boot

@@ -25,11 +25,24 @@ TEXT = os.urandom(50_001)
 class Domain:
     """A built domain and what it can see."""
 
-    def __init__(self, machine: BuilderMachine, image: KernelImage, ramdisk: bytes, pages: int = PAGES) -> None:
+    def __init__(
+        self,
+        machine: BuilderMachine,
+        image: KernelImage,
+        ramdisk: bytes,
+        pages: int = PAGES,
+        extent_seed: int | None = None,
+    ) -> None:
         self.vcpu = BuilderVcpu(machine)
         self.domain = BuilderDomain(machine)
         start = Start(
-            nr_pages=pages, shared_info=0x5000, store_port=1, console_port=2, cmdline="a=b c", ramdisk=ramdisk
+            nr_pages=pages,
+            shared_info=0x5000,
+            store_port=1,
+            console_port=2,
+            cmdline="a=b c",
+            ramdisk=ramdisk,
+            extent_seed=extent_seed,
         )
         self.built: Built = build_pv(machine, self.domain, self.vcpu, image, start)  # type: ignore[arg-type]
         self.info = start_info.from_buffer_copy(self.vcpu.read_va(self.vcpu.regs["rsi"], 1168))
@@ -95,6 +108,20 @@ def test_the_p2m_list_is_where_the_kernel_wants_it_and_m2p_is_its_inverse(
 def test_machine_frames_are_not_in_the_order_of_pseudo_physical_ones(machine: BuilderMachine) -> None:
     mfns = Domain(machine, image(), b"").domain.mfns
     assert sum(b == a + 1 for a, b in itertools.pairwise(mfns)) < len(mfns) // 10
+
+
+def test_with_extents_large_pieces_of_its_memory_are_neighbours_in_the_machine(machine: BuilderMachine) -> None:
+    machine.free = [mfn for mfn in machine.free if mfn not in (1 * 512 + 5, 2 * 512, 3 * 512 + 511, 4 * 512 + 9)]
+    pages = 14 * 512 + 324  # 12 extents are whole
+    domain = Domain(machine, image(), b"", pages, extent_seed=1)
+    listed = list(memoryview(domain.read(domain.info.mfn_list, pages * 8)).cast("Q"))
+    assert len(set(listed)) == pages
+    extents = [listed[at : at + 512] for at in range(2 * 512, 14 * 512, 512)]
+    assert all(extent == list(range(extent[0], extent[0] + 512)) for extent in extents)
+    firsts = [extent[0] for extent in extents]
+    assert all(first % 512 == 0 for first in firsts) and firsts != sorted(firsts)
+    rest = listed[: 2 * 512] + listed[14 * 512 :]
+    assert sum(b == a + 1 for a, b in itertools.pairwise(rest)) < len(rest) // 10
 
 
 def test_a_ramdisk_stays_unmapped_for_a_kernel_that_takes_a_frame_number(machine: BuilderMachine) -> None:

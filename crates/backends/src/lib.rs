@@ -8,6 +8,9 @@
 
 pub mod block;
 pub mod net;
+pub mod p9;
+mod piece;
 mod ring;
+mod thread;
 
 pub use ring::{BackRing, ConnectError, RingBroken, RingRefused, Served};

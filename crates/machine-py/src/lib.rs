@@ -11,6 +11,7 @@ mod exit;
 mod grants;
 mod host;
 mod net;
+mod p9;
 mod vcpu;
 
 use pyo3::prelude::*;
@@ -43,6 +44,8 @@ mod _machine {
     };
     #[pymodule_export]
     use super::net::{run_switch, NetAgreed, NetCounts, NetLink, NetRings};
+    #[pymodule_export]
+    use super::p9::{Share, ShareCounts, ShareRings};
     #[pymodule_export]
     use super::vcpu::Vcpu;
 

@@ -6,7 +6,7 @@ use domzero_machine::abi::evtchn::{self, evtchnop, evtchnstat, fifo, virq};
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
 use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
-use domzero_machine::abi::{self, blkif, layout, netif, selector, Errno};
+use domzero_machine::abi::{self, blkif, layout, netif, p9, selector, Errno};
 use std::collections::HashMap;
 
 /// The golden file's values of one width.
@@ -464,6 +464,29 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
             "offsetof netif_extra_info_gso type",
             (netif::extra_info::GSO_TYPE - netif::extra_info::GSO_SIZE) as i64,
         ),
+    ]);
+    all.extend([
+        (
+            "offsetof xen_9pfs_data_intf in_cons",
+            p9::data_intf::IN_CONS as i64,
+        ),
+        (
+            "offsetof xen_9pfs_data_intf in_prod",
+            p9::data_intf::IN_PROD as i64,
+        ),
+        (
+            "offsetof xen_9pfs_data_intf out_cons",
+            p9::data_intf::OUT_CONS as i64,
+        ),
+        (
+            "offsetof xen_9pfs_data_intf out_prod",
+            p9::data_intf::OUT_PROD as i64,
+        ),
+        (
+            "offsetof xen_9pfs_data_intf ring_order",
+            p9::data_intf::RING_ORDER as i64,
+        ),
+        ("sizeof xen_9pfs_data_intf", p9::data_intf::REF as i64),
     ]);
     if !is_32bit {
         all.push(("sizeof iret_context", iret_context::SIZE as i64));

@@ -113,6 +113,10 @@ class DomainCreate(Model):
         list[str],
         Field(max_length=DEVICES_MAX, description="Network interfaces, as xl-network-configuration(5) has them."),
     ] = []
+    shares: Annotated[
+        list[str],
+        Field(max_length=DEVICES_MAX, description="Directories of the host, as xl.cfg(5) has them under `p9`."),
+    ] = []
 
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
@@ -182,6 +186,7 @@ class DomainInfo(Model):
     cmdline: str
     disks: list[str]
     vifs: list[str]
+    shares: list[str]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -214,6 +219,7 @@ class DomainInfo(Model):
             cmdline=config.cmdline,
             disks=config.disks,
             vifs=config.vifs,
+            shares=config.shares,
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,

@@ -33,6 +33,7 @@ _FIELD_OF_KEY = {
     "maxmem": "maxmem_mib",
     "disk": "disks",
     "vif": "vifs",
+    "p9": "shares",
     "maxvcpus": "max_vcpus",
 }
 

@@ -10,8 +10,9 @@ mod qcow2_check;
 mod queue;
 mod request;
 
+pub use crate::piece::Piece;
 pub use device::{serve_all, Notice, QueueThread};
-pub use disk::{Disk, Piece, RawDisk};
+pub use disk::{Disk, RawDisk};
 pub use qcow2::Qcow2Disk;
 pub use queue::{Agreed, Counts, Queue, MAX_PERSISTENT};
 pub use request::{Action, IndirectPages, Request, Segment, MAX_INDIRECT_SEGMENTS};

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Disks in qcow2 images, with all their backing files, by the crate `imago`.
 
-use super::disk::{Disk, Piece};
+use super::disk::Disk;
 use super::lock::ImageLock;
 use super::qcow2_check::counts_cover_the_tables;
+use crate::piece::Piece;
 use domzero_machine::abi::blkif::SECTOR;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;

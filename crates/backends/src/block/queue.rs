@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One ring of a block device: takes its requests, does them, answers.
 
-use super::disk::{Disk, Piece};
+use super::disk::Disk;
 use super::request::{Action, IndirectPages, Request};
+use crate::piece::Piece;
 use crate::ring::{BackRing, ConnectError, RingBroken, Served};
 use domzero_machine::abi::blkif::{self, Layout, SECTOR};
 use domzero_machine::{GrantClient, GrantMapping};

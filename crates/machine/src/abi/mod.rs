@@ -11,6 +11,7 @@ pub mod grant;
 pub mod hypercall;
 pub mod layout;
 pub mod netif;
+pub mod p9;
 pub mod pte;
 pub mod ring;
 pub mod selector;
