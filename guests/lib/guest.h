@@ -136,6 +136,7 @@ void shut_down(uint reason) __attribute__((noreturn));
 extern struct start_info *info;
 extern struct shared_info *shared;
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void text(char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void skip(const char *why) __attribute__((noreturn));
 void finish(void) __attribute__((noreturn));

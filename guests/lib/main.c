@@ -156,6 +156,19 @@ void print(const char *format, ...)
     write_out(&line);
 }
 
+void text(char *to, size_t room, const char *format, ...)
+{
+    struct line line = {.used = 0};
+    va_list args;
+    va_start(args, format);
+    format_line(&line, format, args);
+    va_end(args);
+    if (line.used >= room)
+        line.used = room - 1;
+    memcpy(to, line.text, line.used);
+    to[line.used] = 0;
+}
+
 void fail(const char *file, int at, const char *format, ...)
 {
     struct line line = {.used = 0};

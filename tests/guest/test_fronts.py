@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Front ends that are not Linux's: small PV kernels with a blkfront and a netfront of their own, in both widths."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from building import build_guests
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.life import EndReason
+from domzero.dom0.lifecycle import DomainSession
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+MIB = 1 << 20
+WIDTHS = pytest.mark.parametrize("width", ["64", "32"])
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the guests of guests/devices in both widths."""
+    return build_guests(tmp_path_factory.mktemp("devices"), "devices")
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks of this test's own."""
+    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield
+
+
+class Guest:
+    """A domain of a small kernel."""
+
+    def __init__(
+        self, kernel: Path, cmdline: str = "", *, disks: list[str] | None = None, vifs: list[str] | None = None
+    ):
+        self.log: list[str] = []
+        config = DomainConfig(
+            kernel=str(kernel), memory_mib=16, cmdline=cmdline, disks=disks or [], vifs=vifs or []
+        )  # fmt: skip
+        self.session = DomainSession(config, log=self.log.append)
+        self.session.start()
+
+    def passes(self, name: str) -> str:
+        """Waits for its end, which is to be a good one with nothing left; gives its console."""
+        try:
+            for _ in range(300):
+                if (end := self.session.wait(1)) is not None:
+                    break
+                assert self.session.audit() == []
+            said = self.session.console.history.decode(errors="replace")
+            assert end is not None and end.reason is EndReason.POWEROFF, said + "\n".join(self.log)
+            assert f"PASS {name}" in said.splitlines(), said
+            assert "  FAIL" not in said
+            return said
+        finally:
+            self.session.destroy()
+
+
+@WIDTHS
+def test_a_disk_holds_what_a_front_end_of_our_own_writes_by_each_kind_of_request(
+    devices: Path, width: str, tmp_path: Path
+) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4 * MIB))
+    guest = Guest(devices / width / "device_disk", disks=[f"{image},raw,xvda"])
+    guest.passes("disk")
+    words = 3 * 1024 * 128
+    written = struct.pack(f"<{words}I", *(n ^ 0x5A5A5A5A for n in range(words)))
+    assert image.read_bytes() == written + bytes(4 * MIB - len(written))
+    assert not any("disconnected" in line for line in guest.log)
+
+
+@WIDTHS
+def test_two_front_ends_of_our_own_find_each_other_and_answer_each_others_echoes(devices: Path, width: str) -> None:
+    guests = [Guest(devices / width / "device_net", number, vifs=["bridge=lan"]) for number in ("1", "2")]
+    try:
+        for guest in guests:
+            guest.passes("net")
+    finally:
+        for guest in guests:
+            guest.session.destroy()
