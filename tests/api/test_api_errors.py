@@ -20,7 +20,7 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"memory_mib": 2**80}, "memory_mib", "less"),
         ({"vcpus": 33}, "vcpus", "less"),
         ({"name": ""}, "name", "at least"),
-        ({"name": "a/b"}, "name", "pattern"),
+        ({"name": "a/b"}, "name", "without '/'"),
         ({"name": ".."}, "name", "'..'"),
         ({"name": "27"}, "name", "domid"),
         ({"name": "a\u202eb"}, "name", "printable"),
