@@ -220,6 +220,7 @@ class BackEnd:
                     self._leave()
 
     def _connect(self) -> None:
+        self._fault = None  # what the rings before have broken, reported while they were let go of
         try:
             nodes = self.device.connect(self.front)
         except FrontendError as error:
