@@ -21,8 +21,8 @@ from domzero.builder.image import KernelImage, load_kernel, read_kernel
 from domzero.builder.layout import Layout, plan
 from domzero.dom0.backends.block import use_disk
 from domzero.dom0.backends.disks import DomainDisks
-from domzero.dom0.backends.net import DomainVifs
 from domzero.dom0.backends.p9 import DomainShares, use_share
+from domzero.dom0.backends.vifs import DomainVifs
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.coredump import write_core
@@ -177,9 +177,9 @@ class Instance:
         devices = DomainDisks(store, built.domain)
         for spec, disk in disks:
             devices.plug(spec, disk)
-        vifs = DomainVifs(store, built.domain)
+        vifs = DomainVifs(store, built.domain, config.uuid)
         for vif, wire in wires:
-            vifs.plug(vif, vif.mac_of(config.uuid), wire)
+            vifs.plug(vif, wire)
         directories = DomainShares(store, built.domain)
         for spec_of_share, share in shares:
             directories.plug(spec_of_share, share)

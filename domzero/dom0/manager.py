@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,11 @@ from domzero.dom0.hostinfo import ThreadUsage, guest_memory_mib, memory_mib, thr
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.messages import (
     AttachDisk,
+    AttachVif,
     Audit,
     Audited,
     DetachDisk,
+    DetachVif,
     Disks,
     DiskStats,
     Done,
@@ -35,6 +37,7 @@ from domzero.dom0.messages import (
     GetStats,
     ListDisks,
     ListVcpus,
+    ListVifs,
     LogLine,
     Pause,
     PinVcpu,
@@ -45,10 +48,14 @@ from domzero.dom0.messages import (
     Unpause,
     Vcpus,
     VcpuStats,
+    Vifs,
+    VifStats,
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
+from domzero.dom0.network import connect
 from domzero.dom0.open_files import in_thread, open_disk
 from domzero.dom0.records import DomainLog, Record
+from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, parse_vif
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
@@ -63,7 +70,7 @@ ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 STATS_FRESH_SECONDS = 0.05
 DETACH_SECONDS = 5.0
-"""How long a guest may take to let go of a disk."""
+"""How long a guest may take to let go of a device."""
 POLL_SECONDS = 0.05
 AUDIT_LINES = 1000
 
@@ -254,19 +261,54 @@ class Manager:
         """Takes a disk away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
         devid = device_number(vdev)
         await self._ask(record, DetachDisk(vdev, force), Done)
-        deadline = time.monotonic() + DETACH_SECONDS
-        while any(disk.devid == devid for disk in await self.disks(record)):
-            if time.monotonic() > deadline:
-                raise BadState(
-                    f"domain {record.name} has been asked, and still uses {vdev}",
-                    hint="unmount it in the guest, or take it away with --force",
-                )
-            await asyncio.sleep(POLL_SECONDS)
+        await self._wait_gone(record, vdev, lambda: self._has_disk(record, devid), "unmount it in the guest")
         # What was named by its place in the list keeps its name without the other.
         named = zip(record.config.disks, record.config.disk_specs, strict=True)
         record.config.disks = [
             text if is_named(text) else spec.text(spec.target) for text, spec in named if spec.devid != devid
         ]
+
+    async def vifs(self, record: Record) -> list[VifStats]:
+        """The domain's network interfaces, with what its guest did with them."""
+        return list((await self._ask(record, ListVifs(), Vifs)).vifs)
+
+    async def attach_vif(self, record: Record, text: str) -> VifSpec:
+        """Plugs a network interface in, now and at each start of the domain from here on. ConfigError."""
+        parse_vif(text)
+        async with record.plugging:
+            taken = {each.devid for each in await self.vifs(record)}
+            free = next((number for number in range(INTERFACES_MAX) if number not in taken), INTERFACES_MAX)
+            if free == INTERFACES_MAX:
+                raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
+            spec = parse_vif(text, free)
+            with closing(await in_thread(partial(connect, spec))) as wire:
+                await self._ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
+            record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
+        return spec
+
+    async def detach_vif(self, record: Record, devid: int, *, force: bool) -> None:
+        """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: not in time."""
+        await self._ask(record, DetachVif(devid, force), Done)
+        await self._wait_gone(record, f"interface {devid}", lambda: self._has_vif(record, devid), "wait for its driver")
+        record.config.vifs = [each.text() for each in record.config.vif_specs if each.devid != devid]
+
+    async def _has_disk(self, record: Record, devid: int) -> bool:
+        return any(disk.devid == devid for disk in await self.disks(record))
+
+    async def _has_vif(self, record: Record, devid: int) -> bool:
+        return any(vif.devid == devid for vif in await self.vifs(record))
+
+    async def _wait_gone(
+        self, record: Record, what: str, is_there: Callable[[], Awaitable[bool]], instead: str
+    ) -> None:
+        deadline = time.monotonic() + DETACH_SECONDS
+        while await is_there():
+            if time.monotonic() > deadline:
+                raise BadState(
+                    f"domain {record.name} has been asked, and still uses {what}",
+                    hint=f"{instead}, or take it away with --force",
+                )
+            await asyncio.sleep(POLL_SECONDS)
 
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""

@@ -127,6 +127,26 @@ class SendNmi:
 
 
 @dataclass(slots=True, frozen=True)
+class AttachVif:
+    """Plug a network interface in. File: its wire. Answer: Done."""
+
+    spec: str
+
+
+@dataclass(slots=True, frozen=True)
+class DetachVif:
+    """Ask the guest to let go of an interface, or take it away. Answer: Done; `ListVifs` says when it has gone."""
+
+    devid: int
+    force: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ListVifs:
+    """Answer: Vifs."""
+
+
+@dataclass(slots=True, frozen=True)
 class DumpCore:
     """Write a core dump, while the vCPUs stand still. File: an empty one. Answer: Dumped, when it is done."""
 
@@ -231,6 +251,38 @@ class Vcpus:
 
 
 @dataclass(slots=True, frozen=True)
+class VifStats:
+    """One network interface, and what its guest did with it.
+
+    :param spec: that it was made of.
+    :param state: of its back end, as in xenstore (`enum xenbus_state`).
+    :param spoofed: frames that were dropped for their source.
+    :param dropped: frames for the guest that it could not take.
+    """
+
+    devid: int
+    mac: str
+    network: str
+    mtu: int
+    spec: str
+    state: int
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+    errors: int
+    spoofed: int
+    dropped: int
+
+
+@dataclass(slots=True, frozen=True)
+class Vifs:
+    """The network interfaces that there are."""
+
+    vifs: tuple[VifStats, ...]
+
+
+@dataclass(slots=True, frozen=True)
 class Refused:
     """It could not be done: the error that the request raises."""
 
@@ -328,6 +380,9 @@ Request: TypeAlias = (
     | AttachDisk
     | DetachDisk
     | ListDisks
+    | AttachVif
+    | DetachVif
+    | ListVifs
     | ListVcpus
     | PinVcpu
     | SendNmi
@@ -335,7 +390,7 @@ Request: TypeAlias = (
     | DumpCore
     | Stop
 )
-Answer: TypeAlias = Done | Stats | Audited | Disks | Vcpus | Dumped | Refused
+Answer: TypeAlias = Done | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 Message: TypeAlias = Request | Answer | Event | Forking

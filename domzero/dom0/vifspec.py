@@ -33,7 +33,7 @@ _FORWARD = re.compile(
     r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
 )  # as QEMU writes them
 _IGNORED = ("model", "vifname")
-_REFUSED = ("script", "backend", "rate", "gatewaydev", "netdev", "colo_", "devid", "trusted", "vlan")
+_REFUSED = ("script", "backend", "rate", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
 
 @dataclass(slots=True, frozen=True)
@@ -44,6 +44,12 @@ class Forward:
     address: str
     port: int
     guest_port: int
+
+    @property
+    def text(self) -> str:
+        """As it is given."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.protocol}:{address}:{self.port}-:{self.guest_port}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,6 +70,16 @@ class VifSpec:
     ip: tuple[IPv4Address | IPv6Address, ...] = ()
     mtu: int | None = None
     forwards: tuple[Forward, ...] = ()
+
+    def text(self) -> str:
+        """A specification that means the same, wherever it stands among others."""
+        words = [f"devid={self.devid}", f"bridge={self.network}"]
+        words += [f"mac={mac_text(self.mac)}"] if self.mac is not None else []
+        words += [f"vifname={self.vifname}"] if self.vifname else []
+        words += [f"ip={' '.join(map(str, self.ip))}"] if self.ip else []
+        words += [f"mtu={self.mtu}"] if self.mtu is not None else []
+        words += [f"hostfwd={each.text}" for each in self.forwards]
+        return ",".join(words)
 
     @property
     def effective_mtu(self) -> int:
@@ -99,7 +115,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
             forwards.append(_forward(text, value))
         elif key in _REFUSED or key.startswith("colo_"):
             raise _refused(text, f"{key} is not supported")
-        elif key not in ("mac", "bridge", "type", "ip", "mtu", *_IGNORED) or not equals:
+        elif key not in ("mac", "bridge", "type", "ip", "mtu", "devid", *_IGNORED) or not equals:
             raise _refused(text, f"what is {part!r}?")
         elif words.setdefault(key, value) != value:
             raise _refused(text, f"{key} is given twice")
@@ -115,7 +131,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
             text, f"{'hostfwd' if forwards else 'ip'} is only for bridge={USER}: nobody else gives addresses"
         )
     return VifSpec(
-        devid=index,
+        devid=_devid(text, words["devid"]) if words.get("devid") else index,
         mac=_mac(text, words["mac"]) if words.get("mac") else None,
         network=network,
         vifname=words.get("vifname", ""),
@@ -128,17 +144,21 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
 def parse_vifs(texts: list[str]) -> Iterator[VifSpec | ConfigError]:
     """Each specification, or what is wrong with it; two interfaces with one address are wrong."""
     seen: dict[bytes, str] = {}
+    numbers: dict[int, str] = {}
     if len(texts) > INTERFACES_MAX:
         yield ConfigError(f"{len(texts)} interfaces: {INTERFACES_MAX} are possible", key="vif")
         return
     for index, text in enumerate(texts):
         try:
             spec = parse_vif(text, index)
+            if spec.devid in numbers:
+                raise _refused(text, f"number {spec.devid} is taken by {numbers[spec.devid]!r}")
             if spec.mac is not None and spec.mac in seen:
                 raise _refused(text, f"{mac_text(spec.mac)} is taken by {seen[spec.mac]!r}")
         except ConfigError as error:
             yield error
             continue
+        numbers[spec.devid] = text
         if spec.mac is not None:
             seen[spec.mac] = text
         yield spec
@@ -156,6 +176,12 @@ def _mac(text: str, value: str) -> bytes:
 def _mtu(text: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or not MTU_MIN <= int(value[:9]) <= MTU_MAX:
         raise _refused(text, f"no MTU: {value!r} ({MTU_MIN} to {MTU_MAX})")
+    return int(value)
+
+
+def _devid(text: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value[:9]) >= INTERFACES_MAX:
+        raise _refused(text, f"no number of an interface: {value!r} (0 to {INTERFACES_MAX - 1})")
     return int(value)
 
 

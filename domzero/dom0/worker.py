@@ -29,9 +29,11 @@ from domzero.dom0.life import EndReason
 from domzero.dom0.messages import (
     Answer,
     AttachDisk,
+    AttachVif,
     Audit,
     Audited,
     DetachDisk,
+    DetachVif,
     Disks,
     Done,
     DumpCore,
@@ -42,6 +44,7 @@ from domzero.dom0.messages import (
     InputTaken,
     ListDisks,
     ListVcpus,
+    ListVifs,
     LogLine,
     Message,
     MessageError,
@@ -55,10 +58,12 @@ from domzero.dom0.messages import (
     Stop,
     Unpause,
     Vcpus,
+    Vifs,
     decode_request,
 )
 from domzero.dom0.open_files import OpenDisk, received_domain
 from domzero.dom0.socket_frames import FrameDecoder
+from domzero.dom0.vifspec import parse_vif
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
 from domzero.errors import ConfigError, DomzeroError
@@ -171,6 +176,15 @@ class Worker:
             vcpus.send_nmi(instance.domain, message.vcpu)
         elif isinstance(message, ListDisks):
             return Disks(tuple(instance.disks.stats()))
+        elif isinstance(message, AttachVif):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for an interface's wire")
+            wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=files.pop())
+            instance.vifs.attach(parse_vif(message.spec), wire)
+        elif isinstance(message, DetachVif):
+            instance.vifs.detach(message.devid, force=message.force)
+        elif isinstance(message, ListVifs):
+            return Vifs(tuple(instance.vifs.stats()))
         else:
             raise MessageError(f"{type(message).__name__} is no request")
         return Done()

@@ -33,10 +33,12 @@ MAC = bytes.fromhex("00163e010203")
         ),
         ("hostfwd=tcp:[::1]:80-:80", VifSpec(0, forwards=(Forward("tcp", "::1", 80, 80),))),
         ("mac=00:16:3e:01:02:03,mac=00:16:3e:01:02:03,", VifSpec(0, mac=MAC)),
+        ("devid=3,bridge=lan", VifSpec(3, network="lan")),
     ],
 )
 def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
     assert parse_vif(text) == expected
+    assert parse_vif(expected.text(), 60) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,8 @@ def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
         ("script=vif-route", "script is not supported"),
         ("backend=net", "backend is not supported"),
         ("rate=1Mb/s", "rate is not supported"),
+        ("devid=64", "no number of an interface"),
+        ("devid=x", "no number of an interface"),
         ("type=tap", "no such type"),
         ("bridge=../x", "no name of a network"),
         ("bridge=" + "n" * 33, "no name of a network"),

@@ -26,7 +26,7 @@ from domzero.dom0.config import (
 from domzero.dom0.cpuspec import TEXT_MAX
 from domzero.dom0.hostinfo import ThreadUsage
 from domzero.dom0.life import DomainState, End, EndReason
-from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, to_json
+from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, VifStats, to_json
 from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import Record
 
@@ -320,6 +320,42 @@ class Nmi(Model):
     """Where a non-maskable interrupt goes."""
 
     vcpu: Annotated[int, Field(strict=True, ge=0, lt=VCPUS_MAX)] = 0
+
+
+class VifAttach(Model):
+    """A network interface to be plugged in."""
+
+    spec: Annotated[
+        str,
+        Field(
+            max_length=4096,
+            description="As xl-network-configuration(5) has it.",
+            examples=["bridge=lan,mac=00:16:3e:01:02:03", "hostfwd=tcp:127.0.0.1:2222-:22"],
+        ),
+    ]
+
+
+class VifInfo(Model):
+    """One network interface of a domain."""
+
+    devid: Annotated[int, Field(description="Its number.")]
+    mac: Annotated[str, Field(examples=["00:16:3e:01:02:03"])]
+    network: Annotated[str, Field(examples=["user"])]
+    mtu: int
+    spec: Annotated[str, Field(description="That it was made of.")]
+    state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+    errors: Annotated[int, Field(description="Frames of the guest's that were answered with an error.")]
+    spoofed: Annotated[int, Field(description="Frames of the guest's that were dropped for their source.")]
+    dropped: Annotated[int, Field(description="Frames for the guest that it could not take.")]
+
+    @classmethod
+    def of(cls, vif: VifStats) -> VifInfo:
+        """From what the worker says."""
+        return cls(**to_json(vif))
 
 
 class ConsoleInput(Model):

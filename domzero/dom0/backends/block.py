@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from domzero import _machine
 from domzero.abi.io_blkif import VDisk
-from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
+from domzero.dom0.backends.xenbus import Device, Front, FrontendError, Nodes
 from domzero.dom0.diskspec import DiskFormat, DiskSpec
 from domzero.dom0.open_files import OpenDisk
 from domzero.errors import ConfigError
@@ -41,7 +41,7 @@ def use_disk(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
     return disk
 
 
-class BlockDevice:
+class BlockDevice(Device):
     """One disk of one domain: a `xenbus.Device`."""
 
     kind = "vbd"

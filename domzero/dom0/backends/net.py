@@ -7,9 +7,8 @@ import socket
 from collections.abc import Callable
 
 from domzero import _machine
-from domzero.dom0.backends.xenbus import BackEnd, Front, FrontendError, Nodes
+from domzero.dom0.backends.xenbus import Device, Front, FrontendError, Nodes
 from domzero.dom0.vifspec import USER, VifSpec, mac_text
-from domzero.dom0.xenstore.remote import StoreApi
 from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn import bind_device
@@ -17,7 +16,7 @@ from domzero.hypervisor.evtchn import bind_device
 MAX_QUEUES = 4
 
 
-class NetDevice:
+class NetDevice(Device):
     """One interface of one domain: a `xenbus.Device`.
 
     :param wire: a connected Unix stream socket; it is the device's from here on.
@@ -138,26 +137,3 @@ class NetDevice:
     def close(self) -> None:
         """Lets go of the wire."""
         self.link.close()
-
-
-class DomainVifs:
-    """The interfaces of one domain, from when it is built to its end."""
-
-    def __init__(self, store: StoreApi, domain: Domain) -> None:
-        self._store = store
-        self._domain = domain
-        self.devices: list[NetDevice] = []
-        self._back_ends: list[BackEnd] = []
-
-    def plug(self, spec: VifSpec, mac: bytes, wire: socket.socket) -> None:
-        """Gives the domain an interface, and the interface its wire."""
-        device = NetDevice(self._domain, spec, mac, wire)
-        back_end = BackEnd(self._store, self._domain, device, self._domain.log)
-        back_end.start()
-        self.devices.append(device)
-        self._back_ends.append(back_end)
-
-    def close(self) -> None:
-        """Lets go of all of them. Not with `host.lock` held."""
-        for back_end in self._back_ends:
-            back_end.close()

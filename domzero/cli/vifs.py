@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`network-attach`, `network-list`, `network-detach`: the network interfaces of a domain that runs, as xl has them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.status import ExitStatus
+from domzero.dom0.vifspec import HELP, parse_vif
+from domzero.errors import ConfigError
+
+Json = dict[str, Any]
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds all of them."""
+    parser = subparsers.add_parser(
+        "network-attach",
+        help="plug a network interface into a domain",
+        description="Plugs a network interface into a domain that runs; it has it at its next starts, too.",
+    )
+    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    parser.add_argument("spec", metavar="SPEC", nargs="*", help=HELP)
+    add_connection_options(parser)
+    parser.set_defaults(handler=attach)
+
+    parser = subparsers.add_parser(
+        "network-list",
+        help="list network interfaces of domains",
+        description="Lists the network interfaces of domains, as xl does.",
+    )
+    parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name, domid or uuid")
+    add_connection_options(parser)
+    parser.set_defaults(handler=list_vifs)
+
+    parser = subparsers.add_parser(
+        "network-detach",
+        help="take a network interface away from a domain",
+        description="Asks the guest to let go of a network interface, and takes it away when it has.",
+    )
+    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    parser.add_argument("vif", metavar="DEVID|MAC", help="its number, or its address")
+    parser.add_argument("-f", "--force", action="store_true", help="take it away at once, even if the guest uses it")
+    add_connection_options(parser)
+    parser.set_defaults(handler=detach)
+
+
+def attach(args: argparse.Namespace) -> int:
+    """`network-attach`."""
+    text = ",".join(args.spec)  # xl takes its parts as words, too
+    parse_vif(text)
+    with Dom0.from_args(args) as dom0:
+        vif = dom0.request("POST", f"{domain_path(args.domain)}/vifs", {"spec": text}).json()
+    if args.json:
+        print(json.dumps(vif, indent=2))
+    return ExitStatus.OK
+
+
+def list_vifs(args: argparse.Namespace) -> int:
+    """`network-list`."""
+    with Dom0.from_args(args) as dom0:
+        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/vifs")) for key in args.domains]
+    if args.json:
+        print(json.dumps([vif for _, vifs in found for vif in vifs], indent=2))
+        return ExitStatus.OK
+    print(
+        f"{'Idx':<3} {'BE':>2} {'Mac Addr.':<17} {'handle':>6} {'state':>5} {'sent':>12} {'received':>12}  "
+        f"{'network':<12} BE-path"
+    )
+    for domain, vifs in found:
+        for vif in vifs:
+            path = f"/local/domain/0/backend/vif/{domain['domid']}/{vif['devid']}"
+            print(
+                f"{vif['devid']:<3} {0:>2} {vif['mac']:<17} {vif['devid']:>6} {vif['state']:>5} "
+                f"{vif['sent_bytes']:>12} {vif['received_bytes']:>12}  {vif['network']:<12} {path}"
+            )
+    return ExitStatus.OK
+
+
+def detach(args: argparse.Namespace) -> int:
+    """`network-detach`."""
+    with Dom0.from_args(args) as dom0:
+        path = f"{domain_path(args.domain)}/vifs"
+        devid = args.vif
+        if not devid.isascii() or not devid.isdigit():
+            wanted = devid.lower()
+            devid = next((vif["devid"] for vif in dom0.get(path) if vif["mac"] == wanted), None)
+            if devid is None:
+                raise ConfigError(f"there is no interface {args.vif}", key="vif")
+        dom0.request("DELETE", f"{path}/{devid}", force=args.force)
+    return ExitStatus.OK

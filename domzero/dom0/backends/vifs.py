@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network interfaces of one domain."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from uuid import UUID
+
+from domzero.dom0.backends.devices import Devices
+from domzero.dom0.backends.net import NetDevice
+from domzero.dom0.messages import VifStats
+from domzero.dom0.vifspec import VifSpec, mac_text
+from domzero.dom0.xenstore.remote import StoreApi
+from domzero.errors import ConfigError
+from domzero.hypervisor.domain import Domain
+
+
+class DomainVifs:
+    """Methods may be called from any thread but a vCPU's, without `host.lock`."""
+
+    def __init__(self, store: StoreApi, domain: Domain, uuid: UUID) -> None:
+        self._devices: Devices[NetDevice] = Devices(store, domain, "vif")
+        self._uuid = uuid
+
+    def plug(self, spec: VifSpec, wire: socket.socket) -> None:
+        """Gives the domain an interface, and the interface its wire."""
+        device = NetDevice(self._devices.domain, spec, spec.mac_of(self._uuid), wire)
+        self._devices.plug(device, f"an interface {spec.devid}")
+
+    def attach(self, spec: VifSpec, wire: socket.socket) -> None:
+        """Plugs an interface in; the guest is told by its nodes in xenstore.
+
+        :param wire: closed with the interface or when it is refused.
+        """
+        mac = spec.mac_of(self._uuid)
+        if any(device.mac == mac for device in self.devices):
+            wire.close()
+            raise ConfigError(f"there is an interface {mac_text(mac)} already", key="vif")
+        self.plug(spec, wire)
+
+    def detach(self, devid: int, *, force: bool) -> None:
+        """Asks the guest to let go of an interface; with `force` it has no choice. ConfigError: there is none."""
+        self._devices.unplug(devid, f"interface {devid}", force=force)
+
+    @property
+    def devices(self) -> list[NetDevice]:
+        """Those that there are, in the order of their numbers."""
+        return [device for device, _ in self._devices.all()]
+
+    def stats(self) -> Iterator[VifStats]:
+        """The interfaces that there are, in the order of their numbers."""
+        for device, back_end in self._devices.all():
+            spec, counts = device.spec, device.link.counts
+            yield VifStats(
+                devid=device.devid,
+                mac=mac_text(device.mac),
+                network=spec.network,
+                mtu=spec.effective_mtu,
+                spec=spec.text(),
+                state=int(back_end.state),
+                sent_frames=counts.sent_frames,
+                sent_bytes=counts.sent_bytes,
+                received_frames=counts.received_frames,
+                received_bytes=counts.received_bytes,
+                errors=counts.errors,
+                spoofed=counts.spoofed,
+                dropped=counts.dropped,
+            )
+
+    def close(self) -> None:
+        """Lets go of all of them. Not with `host.lock` held."""
+        self._devices.close()
