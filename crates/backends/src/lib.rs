@@ -6,6 +6,9 @@
 //! A bad request gets an error response, as Linux's back ends give it; a ring whose indices cannot be is [`RingBroken`],
 //! and its device is disconnected.
 
+#![deny(missing_docs)]
+#![cfg_attr(not(test), warn(unreachable_pub))]
+
 pub mod block;
 pub mod net;
 pub mod p9;

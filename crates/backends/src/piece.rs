@@ -26,6 +26,7 @@ impl<'a> Piece<'a> {
         })
     }
 
+    /// Its length.
     pub fn bytes(&self) -> usize {
         self.vector.iov_len
     }
@@ -55,12 +56,12 @@ type Call =
     unsafe extern "C" fn(libc::c_int, *const libc::iovec, libc::c_int, libc::off64_t) -> libc::ssize_t;
 
 /// Reads a file into the pieces, which are of writable mappings. Less than they hold: the file ends there.
-pub fn read_at(file: &File, to: &[Piece], at: u64) -> io::Result<usize> {
+pub(crate) fn read_at(file: &File, to: &[Piece], at: u64) -> io::Result<usize> {
     moved_by(libc::preadv64, file, to, at)
 }
 
 /// Writes the pieces to a file. Less than they hold: there was no room for more.
-pub fn write_at(file: &File, from: &[Piece], at: u64) -> io::Result<usize> {
+pub(crate) fn write_at(file: &File, from: &[Piece], at: u64) -> io::Result<usize> {
     moved_by(libc::pwritev64, file, from, at)
 }
 

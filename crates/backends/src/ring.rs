@@ -11,17 +11,22 @@ const PAGE: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{requested} requests are said to wait in a ring of {entries}")]
 pub struct RingBroken {
+    /// How many requests the indices say.
     pub requested: u32,
+    /// How many the ring has room for.
     pub entries: u32,
 }
 
 /// No ring can be made of these pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RingRefused {
+    /// This number of pages is no power of two.
     #[error("{0} pages are no ring: 1, 2, 4, ... are")]
     Pages(usize),
+    /// A back end writes its responses into it.
     #[error("a page of the ring cannot be written to")]
     ReadOnly,
+    /// The indices that are in it already cannot be.
     #[error(transparent)]
     Broken(#[from] RingBroken),
 }
@@ -29,8 +34,10 @@ pub enum RingRefused {
 /// Why a ring could not be connected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
+    /// The front end has not granted this reference, or not for writing.
     #[error("grant {0} of the ring cannot be mapped")]
     Grant(u32),
+    /// The pages are no ring.
     #[error(transparent)]
     Ring(#[from] RingRefused),
 }
@@ -89,6 +96,7 @@ impl BackRing {
         Ok(ring)
     }
 
+    /// How many requests it has room for: a power of two.
     pub fn entries(&self) -> u32 {
         self.entries
     }

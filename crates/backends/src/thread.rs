@@ -46,7 +46,7 @@ impl Bell for Signal {
 }
 
 /// Works until it is dropped.
-pub struct RungThread {
+pub(crate) struct RungThread {
     signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,7 +55,7 @@ impl RungThread {
     /// Starts as if it was rung.
     ///
     /// `serve`: is given a question, whether it is to stop; ends the thread by `Break`.
-    pub fn start(
+    pub(crate) fn start(
         name: String,
         mut serve: impl FnMut(&dyn Fn() -> bool) -> ControlFlow<()> + Send + 'static,
     ) -> std::io::Result<RungThread> {
@@ -77,12 +77,12 @@ impl RungThread {
     }
 
     /// What is to ring it.
-    pub fn bell(&self) -> Arc<dyn Bell> {
+    pub(crate) fn bell(&self) -> Arc<dyn Bell> {
         Arc::clone(&self.signal) as Arc<dyn Bell>
     }
 
     /// Returns when nothing is being done any more.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal.lock().stop = true;
         self.signal.changed.notify_one();
         if let Some(thread) = self.thread.take() {

@@ -10,14 +10,19 @@ pub enum Clock {
     /// The host's monotonic clock, zero at creation.
     Host(Instant),
     /// Virtual time for deterministic runs: advanced by the vCPU that runs (instructions) and by idling (timers).
-    Virtual { now_ns: AtomicU64 },
+    Virtual {
+        /// Nanoseconds since creation.
+        now_ns: AtomicU64,
+    },
 }
 
 impl Clock {
+    /// A clock of the host's that is zero now.
     pub fn host() -> Self {
         Clock::Host(Instant::now())
     }
 
+    /// Virtual time that begins at `now_ns` nanoseconds.
     pub fn virtual_at(now_ns: u64) -> Self {
         Clock::Virtual {
             now_ns: AtomicU64::new(now_ns),
@@ -39,6 +44,7 @@ impl Clock {
         }
     }
 
+    /// Whether time passes only as the guest executes and idles.
     pub fn is_virtual(&self) -> bool {
         matches!(self, Clock::Virtual { .. })
     }

@@ -7,6 +7,7 @@ pub use crate::abi::x86::vector;
 /// An x86 exception as the hardware would raise it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
+    /// One of [`vector`](mod@vector).
     pub vector: u8,
     /// `None` for vectors that push no error code.
     pub error_code: Option<u32>,
@@ -15,6 +16,7 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// An exception without an error code.
     pub const fn new(vector: u8) -> Self {
         Fault {
             vector,
@@ -22,6 +24,7 @@ impl Fault {
             cr2: 0,
         }
     }
+    /// An exception with an error code.
     pub const fn with_code(vector: u8, error_code: u32) -> Self {
         Fault {
             vector,
@@ -37,9 +40,11 @@ impl Fault {
     pub const fn gp() -> Self {
         Self::with_code(vector::GP, 0)
     }
+    /// #UD
     pub const fn ud() -> Self {
         Self::new(vector::UD)
     }
+    /// #PF, with bits of [`pf`](mod@pf).
     pub const fn pf(cr2: u64, error_code: u32) -> Self {
         Fault {
             vector: vector::PF,

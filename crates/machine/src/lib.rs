@@ -6,6 +6,9 @@
 //! What other crates use is named below, and nothing else is public: the strata inside are in
 //! `tests/style/test_strata.py`.
 
+#![deny(missing_docs)]
+#![cfg_attr(not(test), warn(unreachable_pub))]
+
 pub mod abi;
 pub mod bare;
 mod bug;

@@ -24,6 +24,7 @@ pub struct RandomSource {
 }
 
 impl RandomSource {
+    /// A source of which every stream follows from the key.
     pub fn new(key: [u8; 32]) -> RandomSource {
         RandomSource {
             key,

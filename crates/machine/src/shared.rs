@@ -31,7 +31,14 @@ pub enum Purge {
     /// All translations of this frame.
     Frame(Mfn),
     /// Decoded blocks that came from bytes `start..end` of this frame.
-    Code { mfn: Mfn, start: u16, end: u16 },
+    Code {
+        /// The frame.
+        mfn: Mfn,
+        /// Offset of the first byte.
+        start: u16,
+        /// Offset behind the last byte.
+        end: u16,
+    },
 }
 
 /// More than this many queued purges collapse into "everything".
@@ -46,6 +53,7 @@ struct Queue {
 /// Shared by the vCPU's own thread and everybody else.
 #[derive(Debug, Default)]
 pub struct VcpuShared {
+    /// Bits of [`attention`](mod@attention).
     pub attention: AtomicU32,
     /// See [`VcpuShared::enter`] and [`VcpuShared::leave`].
     in_guest: AtomicBool,
@@ -152,14 +160,17 @@ impl VcpuShared {
         }
     }
 
+    /// Sets bits of `attention`.
     pub fn request(&self, bits: u32) {
         self.attention.fetch_or(bits, Ordering::SeqCst);
     }
 
+    /// Clears bits of `attention`, and returns those that were set.
     pub fn clear(&self, bits: u32) -> u32 {
         self.attention.fetch_and(!bits, Ordering::SeqCst) & bits
     }
 
+    /// Queues what is to be forgotten, and asks for attention.
     pub fn push_purge(&self, p: Purge) {
         let mut q = self.purges.lock().unwrap_or_else(|e| e.into_inner());
         let tlb_only = matches!(p, Purge::Stale | Purge::Page(_));
@@ -196,6 +207,7 @@ impl VcpuShared {
         (!q.overflow).then_some(q.list)
     }
 
+    /// Whether something is queued to be forgotten.
     pub fn purge_pending(&self) -> bool {
         self.attention.load(Ordering::SeqCst) & attention::PURGE != 0
     }

@@ -38,9 +38,13 @@ pub fn executes(code: iced_x86::Code) -> bool {
 
 /// A domain with one CPU at CPL 3 in 64-bit mode, whose page tables map the regions above.
 pub struct TestVm {
+    /// A machine of its own.
     pub machine: Arc<Machine>,
+    /// The only domain.
     pub domain: Arc<Domain>,
+    /// Its processor, whose code begins at [`CODE`].
     pub cpu: Box<Cpu>,
+    /// The root of its page tables.
     pub l4: Mfn,
     next_frame: u64,
 }
@@ -154,6 +158,7 @@ impl TestVm {
             .collect()
     }
 
+    /// Reads a number of 64 bits as [`TestVm::peek`] does.
     pub fn peek_u64(&mut self, va: u64) -> u64 {
         u64::from_le_bytes(self.peek(va, 8).try_into().unwrap_or([0; 8]))
     }

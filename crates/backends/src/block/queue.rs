@@ -21,20 +21,28 @@ const BATCH: u32 = 32;
 /// What the front end has agreed to.
 #[derive(Debug, Clone, Copy)]
 pub struct Agreed {
+    /// Of requests, as its `protocol` says.
     pub layout: Layout,
     /// `feature-persistent` of both ends: grants stay mapped.
     pub persistent: bool,
+    /// The disk may be written.
     pub writable: bool,
 }
 
 /// What a device has done, over all of its rings.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Requests that have read.
     pub reads: AtomicU64,
+    /// Requests that have written.
     pub writes: AtomicU64,
+    /// Bytes read from the disk.
     pub read_bytes: AtomicU64,
+    /// Bytes written to the disk.
     pub written_bytes: AtomicU64,
+    /// How often what was written has been put on stable storage.
     pub flushes: AtomicU64,
+    /// Requests that have discarded.
     pub discards: AtomicU64,
     /// Requests answered with an error.
     pub errors: AtomicU64,

@@ -10,6 +10,7 @@ const SEGMENTS_PER_PAGE: usize = 4096 / segment::SIZE;
 /// A part of a granted page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
+    /// `grant_ref_t` of the page.
     pub gref: u32,
     first_sect: u8,
     last_sect: u8,
@@ -40,14 +41,19 @@ impl Segment {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// From the disk into the segments.
     Read,
+    /// From the segments to the disk.
     Write,
     /// What came before is on stable storage before this is written, and this before the answer; may have no segments.
     Barrier,
     /// What came before is on stable storage before this is written, if it has segments.
     Flush,
+    /// What is in the sectors is needed no more.
     Discard {
+        /// How many, from the request's first on.
         sectors: u64,
+        /// Nothing of it may be left on the disk.
         secure: bool,
     },
     /// Answered with this status.
@@ -57,11 +63,15 @@ pub enum Action {
 /// One request, checked as far as it can be without the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// The front end's, repeated in the response.
     pub id: u64,
     /// The operation, as it is to be repeated in the response.
     pub operation: u8,
+    /// Where on the disk, in units of 512 bytes.
     pub sector: u64,
+    /// What is to be done, as far as the operation tells.
     pub action: Action,
+    /// Where the data are in the guest's memory, in order.
     pub segments: Vec<Segment>,
 }
 

@@ -25,7 +25,9 @@ const SKIPPED_MOST: usize = 8;
 /// Where TCP or UDP is in a frame that is not a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transport {
+    /// IPv6, as against IPv4.
     pub is_ipv6: bool,
+    /// TCP, as against UDP.
     pub is_tcp: bool,
     /// Where its header begins.
     pub start: usize,

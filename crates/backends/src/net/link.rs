@@ -48,6 +48,7 @@ impl Link {
         })
     }
 
+    /// The socket, to be waited for.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -134,6 +135,7 @@ impl Link {
         self.incoming.get(start..start + self.length()?)
     }
 
+    /// Goes on to the frame behind the one that `peek` shows.
     pub fn next(&mut self) {
         if let Some(length) = self.length() {
             self.taken += LENGTH + length;
@@ -180,6 +182,7 @@ impl Link {
 pub struct SharedLink(Arc<Mutex<Link>>);
 
 impl SharedLink {
+    /// A link that several may hold.
     pub fn new(link: Link) -> SharedLink {
         SharedLink(Arc::new(Mutex::new(link)))
     }

@@ -21,24 +21,32 @@ pub struct Agreed {
     pub scatter: bool,
     /// `feature-gso-tcpv4`, `feature-gso-tcpv6`: it takes TCP frames that are larger than its MTU.
     pub gso_v4: bool,
+    /// The same for IPv6.
     pub gso_v6: bool,
     /// Not `feature-no-csum-offload`; `feature-ipv6-csum-offload`: checksums may be left for it to fill in.
     pub checksum_v4: bool,
+    /// The same for IPv6.
     pub checksum_v6: bool,
     /// `feature-rx-notify`: it sends an event when it has put pages into the ring.
     pub rx_notify: bool,
+    /// The interface's own address.
     pub mac: [u8; 6],
     /// Frames with another source address than `mac` are dropped.
     pub keeps_mac: bool,
+    /// Bytes of a frame's payload at most, where it is not cut.
     pub mtu: u16,
 }
 
 /// What an interface has done, over all of its queues.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Frames that the guest has sent.
     pub sent_frames: AtomicU64,
+    /// Their bytes.
     pub sent_bytes: AtomicU64,
+    /// Frames that the guest was given.
     pub received_frames: AtomicU64,
+    /// Their bytes.
     pub received_bytes: AtomicU64,
     /// Frames of the guest's that were answered with an error.
     pub errors: AtomicU64,
@@ -55,7 +63,9 @@ fn add(count: &AtomicU64, n: usize) {
 /// The pages of a queue's rings.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueRefs {
+    /// `tx-ring-ref`: a grant of the ring of what the guest sends.
     pub tx: u32,
+    /// `rx-ring-ref`: a grant of the ring of what it receives.
     pub rx: u32,
 }
 
@@ -72,6 +82,7 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Maps the rings of a front end.
     pub fn connect(
         front: GrantClient,
         refs: QueueRefs,

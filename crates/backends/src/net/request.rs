@@ -14,18 +14,34 @@ const SLOTS_HOSTILE: usize = 20;
 /// Why an interface is served no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
+    /// Its indices cannot be.
     #[error(transparent)]
     Ring(#[from] RingBroken),
+    /// The last slot says that more follow, and none does.
     #[error("a frame is not in the ring with all of its slots")]
     MissingSlots,
+    /// More than any front end needs.
     #[error("a frame has more than {SLOTS_HOSTILE} slots")]
     TooManySlots,
+    /// A piece that does not end in the page in which it begins.
     #[error("a piece of a frame is not inside its page: {size} bytes at {offset}")]
-    CrossesPage { offset: u16, size: u16 },
+    CrossesPage {
+        /// Where it begins, in bytes.
+        offset: u16,
+        /// How long it is, in bytes.
+        size: u16,
+    },
+    /// The type, which is none of `XEN_NETIF_EXTRA_TYPE_*`.
     #[error("extra information of the unknown type {0}")]
     Extra(u8),
+    /// Segmentation that is not TCP's, or has no size.
     #[error("segments of {size} bytes of type {kind} are asked for")]
-    Gso { size: u16, kind: u8 },
+    Gso {
+        /// Bytes of a segment.
+        size: u16,
+        /// `XEN_NETIF_GSO_TYPE_*`.
+        kind: u8,
+    },
 }
 
 /// A part of a granted page.

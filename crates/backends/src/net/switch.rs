@@ -35,6 +35,7 @@ pub struct Switch {
 }
 
 impl Switch {
+    /// A switch whose ports connect to `listener`.
     pub fn new(listener: UnixListener) -> io::Result<Switch> {
         listener.set_nonblocking(true)?;
         Ok(Switch {
@@ -45,6 +46,7 @@ impl Switch {
         })
     }
 
+    /// How many are connected.
     pub fn ports(&self) -> usize {
         self.ports.len()
     }

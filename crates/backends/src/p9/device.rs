@@ -88,6 +88,7 @@ impl Device {
         })
     }
 
+    /// How many rings the device has.
     pub fn rings(&self) -> usize {
         self.rings.len()
     }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 /// Bytes of a name at most, on all of Linux's file systems.
 const NAME_MAX: usize = 255;
 /// Bytes of a path at most (`PATH_MAX` with its terminator).
-pub const PATH_MAX: usize = 4095;
+pub(super) const PATH_MAX: usize = 4095;
 
 /// One name: neither empty, `.` nor `..`, without `/` and NUL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

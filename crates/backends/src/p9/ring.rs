@@ -10,21 +10,42 @@ const PAGE: usize = 4096;
 /// What the front end has written cannot be: the rings are of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
+    /// More is said to wait than fits.
     #[error("{waiting} bytes are said to wait in a ring of {size}")]
-    Waiting { waiting: u32, size: usize },
+    Waiting {
+        /// What the indices say.
+        waiting: u32,
+        /// Bytes of one direction.
+        size: usize,
+    },
+    /// More is said to be unread than fits.
     #[error("{unread} bytes are said to be unread in a ring of {size}")]
-    Unread { unread: u32, size: usize },
+    Unread {
+        /// What the indices say.
+        unread: u32,
+        /// Bytes of one direction.
+        size: usize,
+    },
+    /// A message of an impossible size.
     #[error("a message says that it has {size} bytes: 7 to {most} are possible")]
-    Message { size: u32, most: u32 },
+    Message {
+        /// What the message says.
+        size: u32,
+        /// What was agreed on.
+        most: u32,
+    },
 }
 
 /// Why a ring could not be connected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
+    /// A grant that is none of the ring's.
     #[error("grant {0} of the ring cannot be mapped")]
     Grant(u32),
+    /// A ring that is too large.
     #[error("the ring's order {0} is more than {MAX_RING_ORDER}")]
     Order(u32),
+    /// Its indices cannot be.
     #[error(transparent)]
     Broken(#[from] Broken),
 }

@@ -16,12 +16,13 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-/// Bytes of a message at most, and at least what a guest has to offer.
+/// Bytes of a message at most.
 pub const MSIZE_MAX: u32 = 512 << 10;
+/// What a guest has to offer at least.
 pub const MSIZE_MIN: u32 = 4096;
 /// Bytes of READ's answer before the data, and of WRITE's fixed part.
 const READ_HEAD: usize = 4;
-pub const WRITE_HEAD: usize = 16;
+pub(super) const WRITE_HEAD: usize = 16;
 /// Bytes of one answer to READDIR at most.
 const READDIR_MAX: u32 = 64 << 10;
 /// Bytes that no other answer is longer than.
@@ -31,10 +32,13 @@ const BLOCK: u64 = 4096;
 /// What a shared directory has seen.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// Requests that were answered.
     pub requests: AtomicU64,
     /// Requests answered with an error; that a file is not there is one.
     pub errors: AtomicU64,
+    /// Bytes read from files.
     pub read_bytes: AtomicU64,
+    /// Bytes written to files.
     pub written_bytes: AtomicU64,
 }
 
@@ -51,7 +55,9 @@ pub trait Data {
 /// An answer behind the header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
+    /// Its kind, one more than the request's.
     pub kind: u8,
+    /// What it says.
     pub body: Vec<u8>,
     /// Bytes that are behind `body` already.
     pub placed: usize,
@@ -84,6 +90,9 @@ fn with(writer: Writer) -> Body {
 }
 
 impl Session {
+    /// A session that has not begun.
+    ///
+    /// `msize_max`: bytes of a message that a ring can take.
     pub fn new(tree: Arc<Tree>, writable: bool, msize_max: u32, counts: Arc<Counts>) -> Session {
         Session {
             tree,

@@ -97,7 +97,7 @@ pub struct Entry<'a> {
 
 /// A time that is to be set.
 #[derive(Debug, Clone, Copy)]
-pub enum Time {
+pub(super) enum Time {
     Keep,
     Now,
     At(u64, u64),
@@ -179,6 +179,7 @@ impl Tree {
         Ok((self.directory(&parent)?, name))
     }
 
+    /// What identifies it to the guest.
     pub fn qid(&self, stat: &Stat) -> Qid {
         let kind = match mode_of(stat) {
             FileType::Directory => QID_DIR,
@@ -199,10 +200,12 @@ impl Tree {
         inode ^ (device ^ self.device).rotate_left(40)
     }
 
+    /// Its attributes, whatever it is.
     pub fn stat(&self, place: &Place) -> Result<Stat, Errno> {
         fs::fstat(self.node(place)?)
     }
 
+    /// The target of a symbolic link. EINVAL: it is none.
     pub fn read_link(&self, place: &Place) -> Result<Vec<u8>, Errno> {
         let node = self.node(place)?;
         match mode_of(&fs::fstat(&node)?) {
@@ -211,10 +214,12 @@ impl Tree {
         }
     }
 
+    /// Attributes of the file system that it is in.
     pub fn stat_fs(&self, place: &Place) -> Result<fs::StatFs, Errno> {
         fs::fstatfs(self.node(place)?)
     }
 
+    /// Opens a regular file or a directory.
     pub fn open(&self, place: &Place, how: How) -> Result<Opened, Errno> {
         // First what it is: even an open that is given up at once acts on some devices.
         let found = self.stat(place)?;
@@ -264,6 +269,7 @@ impl Tree {
         Err(Errno::AGAIN)
     }
 
+    /// Makes a directory.
     pub fn make_directory(&self, place: &Place, mode: u32) -> Result<Qid, Errno> {
         let (parent, name) = self.around(place)?;
         let mode = Mode::from_raw_mode(mode & MODE);
@@ -277,6 +283,7 @@ impl Tree {
         Ok(self.qid(&stat))
     }
 
+    /// Makes a symbolic link; its target is the guest's own business.
     pub fn make_link(&self, place: &Place, target: &[u8]) -> Result<Qid, Errno> {
         let (parent, name) = self.around(place)?;
         fs::symlinkat(target, parent, name.bytes())?;
@@ -290,12 +297,14 @@ impl Tree {
         fs::linkat(old, old_name.bytes(), new, new_name.bytes(), AtFlags::empty())
     }
 
+    /// Gives it another name, in place of what is there.
     pub fn rename(&self, from: &Place, to: &Place) -> Result<(), Errno> {
         let (old, old_name) = self.around(from)?;
         let (new, new_name) = self.around(to)?;
         fs::renameat(old, old_name.bytes(), new, new_name.bytes())
     }
 
+    /// Removes a name; of a directory, with `directory`, an empty one.
     pub fn unlink(&self, place: &Place, directory: bool) -> Result<(), Errno> {
         let (parent, name) = self.around(place)?;
         let flags = if directory {
@@ -306,6 +315,7 @@ impl Tree {
         fs::unlinkat(parent, name.bytes(), flags)
     }
 
+    /// Cuts a file off, or makes it longer.
     pub fn change_size(&self, place: &Place, bytes: u64) -> Result<(), Errno> {
         let how = How {
             writes: true,
@@ -368,7 +378,7 @@ impl Tree {
 }
 
 /// `node`: any descriptor of a file, also one by `O_PATH`.
-pub fn change_mode(node: BorrowedFd, mode: u32) -> Result<(), Errno> {
+pub(super) fn change_mode(node: BorrowedFd, mode: u32) -> Result<(), Errno> {
     let now = fs::fstat(node)?;
     if mode_of(&now) == FileType::Symlink {
         return Err(Errno::OPNOTSUPP);
@@ -383,13 +393,13 @@ pub fn change_mode(node: BorrowedFd, mode: u32) -> Result<(), Errno> {
 }
 
 /// `node`: as above.
-pub fn change_owner(node: BorrowedFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+pub(super) fn change_owner(node: BorrowedFd, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     fs::chownat(node, "", uid, gid, AtFlags::EMPTY_PATH)
 }
 
 /// `node`: as above.
-pub fn change_times(node: BorrowedFd, access: Time, modification: Time) -> Result<(), Errno> {
+pub(super) fn change_times(node: BorrowedFd, access: Time, modification: Time) -> Result<(), Errno> {
     let times = fs::Timestamps {
         last_access: timespec(access)?,
         last_modification: timespec(modification)?,
@@ -398,7 +408,7 @@ pub fn change_times(node: BorrowedFd, access: Time, modification: Time) -> Resul
 }
 
 /// Of an open file; the guest may have unlinked it.
-pub fn resize(opened: &Opened, bytes: u64) -> Result<(), Errno> {
+pub(super) fn resize(opened: &Opened, bytes: u64) -> Result<(), Errno> {
     match opened.how.writes {
         true if i64::try_from(bytes).is_ok() => fs::ftruncate(&opened.file, bytes),
         true => Err(Errno::FBIG),

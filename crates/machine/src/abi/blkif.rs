@@ -3,29 +3,46 @@
 
 /// Bytes of a sector in requests, whatever the device's own sector size is.
 pub const SECTOR: u64 = 512;
+/// Of `SECTOR` bytes.
 pub const SECTORS_PER_PAGE: u8 = 8;
 
+/// From the disk into the segments (`BLKIF_OP_READ`).
 pub const OP_READ: u8 = 0;
+/// From the segments to the disk (`BLKIF_OP_WRITE`).
 pub const OP_WRITE: u8 = 1;
+/// A write with all before it on stable storage before, and itself after (`BLKIF_OP_WRITE_BARRIER`).
 pub const OP_WRITE_BARRIER: u8 = 2;
+/// What was written goes to stable storage (`BLKIF_OP_FLUSH_DISKCACHE`).
 pub const OP_FLUSH_DISKCACHE: u8 = 3;
+/// What is in the sectors is needed no more (`BLKIF_OP_DISCARD`).
 pub const OP_DISCARD: u8 = 5;
+/// A read or write whose segments are listed in granted pages (`BLKIF_OP_INDIRECT`).
 pub const OP_INDIRECT: u8 = 6;
 
+/// In the flag of a discard: nothing of it may be left (`BLKIF_DISCARD_SECURE`).
 pub const DISCARD_SECURE: u8 = 1;
 
+/// Done (`BLKIF_RSP_OKAY`).
 pub const RSP_OKAY: i16 = 0;
+/// Not done (`BLKIF_RSP_ERROR`).
 pub const RSP_ERROR: i16 = -1;
+/// There is no such operation here (`BLKIF_RSP_EOPNOTSUPP`).
 pub const RSP_EOPNOTSUPP: i16 = -2;
 
+/// Entries of `blkif_request.seg` (`BLKIF_MAX_SEGMENTS_PER_REQUEST`).
 pub const MAX_SEGMENTS_PER_REQUEST: usize = 11;
+/// Entries of `indirect_grefs` (`BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST`).
 pub const MAX_INDIRECT_PAGES_PER_REQUEST: usize = 8;
 
 /// `struct blkif_request_segment`.
 pub mod segment {
+    /// `sizeof`.
     pub const SIZE: usize = 8;
+    /// `grant_ref_t` of the page.
     pub const GREF: usize = 0;
+    /// `uint8_t`: the first sector of the page that counts.
     pub const FIRST_SECT: usize = 4;
+    /// `uint8_t`: the last one.
     pub const LAST_SECT: usize = 5;
 }
 
@@ -34,7 +51,9 @@ pub mod segment {
 pub struct Layout {
     /// `sizeof` of the union that the ring is made of.
     pub entry: usize,
+    /// `id`, `uint64_t`: repeated in the response.
     pub id: usize,
+    /// `sector_number`, `uint64_t`: where on the disk, in units of `SECTOR`.
     pub sector_number: usize,
     /// `blkif_request.seg`.
     pub seg: usize,
@@ -42,6 +61,7 @@ pub struct Layout {
     pub nr_sectors: usize,
     /// `blkif_request_indirect.indirect_grefs`.
     pub indirect_grefs: usize,
+    /// `sizeof` of `blkif_response`.
     pub response: usize,
 }
 
@@ -53,6 +73,7 @@ pub const SECOND_BYTE: usize = 1;
 pub const INDIRECT_NR_SEGMENTS: usize = 2;
 /// `blkif_response`: `id` comes first in both widths.
 pub const RESPONSE_OPERATION: usize = 8;
+/// `blkif_response.status`, `int16_t`, of `RSP_`.
 pub const RESPONSE_STATUS: usize = 10;
 
 /// XEN_IO_PROTO_ABI_X86_64

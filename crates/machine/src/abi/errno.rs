@@ -5,19 +5,33 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Errno {
+    /// Not permitted.
     EPERM = 1,
+    /// No such thing.
     ENOENT = 2,
+    /// No such domain.
     ESRCH = 3,
+    /// Out of memory.
     ENOMEM = 12,
+    /// Permission denied.
     EACCES = 13,
+    /// A bad guest address.
     EFAULT = 14,
+    /// In use as something else, or by somebody else.
     EBUSY = 16,
+    /// It is there already.
     EEXIST = 17,
+    /// No such device or register.
     ENODEV = 19,
+    /// An invalid argument.
     EINVAL = 22,
+    /// No room is left.
     ENOSPC = 28,
+    /// An argument out of range.
     ERANGE = 34,
+    /// No such operation here.
     ENOSYS = 38,
+    /// An operation that is known and not supported.
     EOPNOTSUPP = 95,
 }
 

@@ -8,6 +8,7 @@ pub const LOW_END: u64 = 1 << 47;
 
 /// The hypervisor's part of a 64-bit guest's address space: [`XEN_SLOTS`].
 pub const HYPERVISOR_VIRT_START: u64 = 0xffff_8000_0000_0000;
+/// The first address behind it.
 pub const HYPERVISOR_VIRT_END: u64 = 0xffff_8800_0000_0000;
 /// That of a 32-bit guest's, from here to 4 GiB.
 pub const HYPERVISOR_VIRT_START_PAE: u64 = 0xf580_0000;

@@ -23,9 +23,13 @@ pub use errno::Errno;
 /// Domain identifier (`domid_t`).
 pub type DomId = u16;
 
-/// Domain identifiers with a meaning of their own (`xen.h`).
+/// The first number that no domain has; from here on they have meanings of their own (`xen.h`).
 pub const DOMID_FIRST_RESERVED: DomId = 0x7ff0;
+/// In an argument: the domain that makes the hypercall.
 pub const DOMID_SELF: DomId = 0x7ff0;
+/// In an argument: the owner of device memory.
 pub const DOMID_IO: DomId = 0x7ff1;
+/// In an argument: the owner of the hypervisor's own pages.
 pub const DOMID_XEN: DomId = 0x7ff2;
+/// No domain.
 pub const DOMID_INVALID: DomId = 0x7ff4;

@@ -11,10 +11,15 @@ pub const fn ring_size(order: u32) -> usize {
 
 /// `struct xen_9pfs_data_intf`, the page that names the others. "In" is what the front end reads.
 pub mod data_intf {
+    /// `in_cons`: what the front end has read.
     pub const IN_CONS: usize = 0;
+    /// `in_prod`: what the back end has written.
     pub const IN_PROD: usize = 4;
+    /// `out_cons`: what the back end has read.
     pub const OUT_CONS: usize = 64;
+    /// `out_prod`: what the front end has written.
     pub const OUT_PROD: usize = 68;
+    /// `ring_order`: of the pages, by the power of two.
     pub const RING_ORDER: usize = 128;
     /// Grants of the ring's pages follow.
     pub const REF: usize = 132;

@@ -3,15 +3,23 @@
 
 use super::layout::{HYPERVISOR_VIRT_START_PAE, XEN_SLOTS};
 
+/// Present.
 pub const P: u64 = 1;
+/// Writable.
 pub const RW: u64 = 1 << 1;
+/// For CPL 3 too (U/S).
 pub const USER: u64 = 1 << 2;
+/// Write-through caching.
 pub const PWT: u64 = 1 << 3;
+/// No caching.
 pub const PCD: u64 = 1 << 4;
+/// Accessed: set by the processor.
 pub const A: u64 = 1 << 5;
+/// Dirty: set by the processor in an entry that maps a page, when it is written.
 pub const D: u64 = 1 << 6;
 /// PAT in an L1 entry, page size above.
 pub const PSE: u64 = 1 << 7;
+/// The translation outlives a load of CR3.
 pub const GLOBAL: u64 = 1 << 8;
 /// Bits 9..11: the guest's.
 pub const AVAIL: u64 = 7 << 9;
@@ -19,6 +27,7 @@ pub const AVAIL: u64 = 7 << 9;
 pub const AVAIL_HIGH: u64 = 0x7ff << 52;
 /// Xen marks 64-bit guest kernel mappings (given without USER) with this bit of AVAIL_HIGH.
 pub const GUEST_KERNEL: u64 = 1 << 52;
+/// Nothing is executed there.
 pub const NX: u64 = 1 << 63;
 /// The frame address, bits 12..51.
 pub const ADDR: u64 = 0x000f_ffff_ffff_f000;
@@ -28,6 +37,7 @@ pub const ENTRIES: usize = 512;
 
 /// L4 slots `XEN_L4_FIRST..=XEN_L4_LAST` belong to Xen (HYPERVISOR_VIRT_START..END).
 pub const XEN_L4_FIRST: usize = XEN_SLOTS.start as usize;
+/// The last of them.
 pub const XEN_L4_LAST: usize = XEN_SLOTS.end as usize - 1;
 /// In the L2 behind slot 3 of a PAE guest's L3, entries from here on belong to Xen (HYPERVISOR_VIRT_START_PAE).
 pub const XEN_PAE_L2_FIRST: usize = ((HYPERVISOR_VIRT_START_PAE >> 21) & 511) as usize;
@@ -44,10 +54,12 @@ pub const fn mfn(e: u64) -> u64 {
     (e & ADDR) >> 12
 }
 
+/// Whether the entry leads anywhere.
 pub const fn present(e: u64) -> bool {
     e & P != 0
 }
 
+/// Whether it is present and allows writes.
 pub const fn writable(e: u64) -> bool {
     e & (P | RW) == P | RW
 }

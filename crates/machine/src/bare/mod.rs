@@ -51,47 +51,70 @@ const EFER_INITIAL: u64 = efer::LME | efer::LMA | efer::SCE | efer::NXE;
 /// GDTR, IDTR, and the hidden part of TR.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
+    /// Linear address.
     pub base: u64,
+    /// The last byte's offset.
     pub limit: u32,
 }
 
 /// What became of one instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// Completed; rip is behind it.
     Executed,
     /// `hlt`: nothing will ever wake this processor, as it has no devices.
     Halted,
     /// An exception or software interrupt; `entered` says whether the kernel's handler was reached through the IDT.
     Raised {
+        /// The exception; software interrupts have no error code.
         fault: Fault,
+        /// The kernel's handler was reached, and rip is at it.
         entered: bool,
     },
     /// No handler for an exception, and none for the double fault: the processor shuts down.
     TripleFault {
+        /// The exception that could not be delivered.
         fault: Fault,
     },
+    /// Something that is not emulated here, by name.
     Unsupported(&'static str),
 }
 
 /// The processor, and what its kernel put into its registers.
 pub struct Bare {
+    /// The engine, with the registers that code of all rings has.
     pub cpu: Box<Cpu>,
+    /// GDTR.
     pub gdtr: Table,
+    /// IDTR.
     pub idtr: Table,
+    /// The selector in LDTR.
     pub ldtr: u16,
+    /// The selector in TR.
     pub tr: u16,
+    /// Base and limit of the TSS.
     pub tss: Table,
+    /// CR0: see [`cr0`](mod@cr0).
     pub cr0: u64,
+    /// CR2: linear address of the last page fault.
     pub cr2: u64,
+    /// CR4: see [`cr4`](mod@cr4).
     pub cr4: u64,
+    /// EFER: see [`efer`](mod@efer).
     pub efer: u64,
+    /// STAR: selectors that `syscall` and `sysret` load.
     pub star: u64,
+    /// LSTAR: where `syscall` goes.
     pub lstar: u64,
+    /// SFMASK: bits of RFLAGS that `syscall` clears.
     pub fmask: u64,
+    /// KERNEL_GS_BASE: what `swapgs` exchanges with the base of GS.
     pub kernel_gs_base: u64,
+    /// DR0 to DR7; only kept, nothing stops at them.
     pub debug: [u64; 8],
     /// What was written to the serial port at 0x3f8.
     pub output: Vec<u8>,
+    /// How many were executed, since the beginning.
     pub instructions: u64,
 }
 
@@ -124,6 +147,7 @@ impl Bare {
         }
     }
 
+    /// The domain that owns its memory.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.cpu.domain
     }

@@ -230,10 +230,12 @@ impl Cpu {
         });
     }
 
+    /// DR7: see [`dr7`](crate::abi::x86::dr7).
     pub fn dr7(&self) -> u64 {
         self.debug.dr7
     }
 
+    /// The address mask of breakpoint `n`: bits of its address that do not count.
     pub fn breakpoint_mask(&self, n: usize) -> u64 {
         self.debug.mask.get(n).copied().unwrap_or(0)
     }

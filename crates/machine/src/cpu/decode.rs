@@ -262,7 +262,9 @@ fn push_slow(ops: &mut Vec<Slot>, insn: &Instruction, f: SlowFn, off: usize, lef
 /// with 64-bit offsets, and cut the targets of near branches with a 66 prefix to 16 bits; Intel's ignore that prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vendor {
+    /// `AuthenticAMD`, and all that are not Intel.
     Amd,
+    /// `GenuineIntel`.
     Intel,
 }
 

@@ -39,30 +39,37 @@ impl Flags {
 }
 
 impl Cpu {
+    /// Carry flag.
     #[inline(always)]
     pub fn cf(&self) -> bool {
         (self.flags.aux as i64) < 0
     }
+    /// Zero flag.
     #[inline(always)]
     pub fn zf(&self) -> bool {
         self.flags.res == 0
     }
+    /// Sign flag.
     #[inline(always)]
     pub fn sf(&self) -> bool {
         ((self.flags.res >> 63) ^ self.flags.aux) & 1 != 0
     }
+    /// Overflow flag.
     #[inline(always)]
     pub fn of(&self) -> bool {
         ((self.flags.aux ^ (self.flags.aux << 1)) as i64) < 0
     }
+    /// Parity flag.
     #[inline(always)]
     pub fn pf(&self) -> bool {
         (self.flags.res as u8 ^ (self.flags.aux >> 8) as u8).count_ones() & 1 == 0
     }
+    /// Auxiliary carry flag.
     #[inline(always)]
     pub fn af(&self) -> bool {
         self.flags.aux & AUX_AF != 0
     }
+    /// Direction flag.
     #[inline(always)]
     pub fn df(&self) -> bool {
         self.flags.other & DF != 0

@@ -60,9 +60,11 @@ pub(crate) type SlowFn = fn(&mut Cpu, &Instruction) -> Exec;
 pub struct Cpu {
     /// rax rcx rdx rbx rsp rbp rsi rdi r8..r15
     pub regs: [u64; 16],
+    /// Of segments, where they count in addresses of operands.
     pub bases: Bases,
     pub(crate) chain: Chain,
     pub(crate) flags: Flags,
+    /// How long [`Cpu::run`] goes on.
     pub budget: Budget,
     /// Linear address of the current instruction, in slow handlers and outside of [`Cpu::run`].
     pub rip: u64,
@@ -70,18 +72,26 @@ pub struct Cpu {
     pub next_rip: u64,
     /// Current privilege level. It begins as that of the platform's kernels.
     pub cpl: u8,
+    /// What accesses to memory do beside the walk.
     pub access: AccessRules,
+    /// x87, MMX and SSE registers.
     pub fpu: Fpu,
+    /// Segment registers and descriptor tables.
     pub seg: Segments,
+    /// What `cpuid`, `rdtsc` and their kin tell.
     pub model: Model,
+    /// DR0 to DR7.
     pub debug: debug::DebugRegs,
+    /// What is around the processor; it does not change.
     pub platform: Platform,
     pub(crate) views: Views<Jumps>,
     pub(crate) code: CodeCache,
     /// The next `run` panics, as if there were a bug in the engine.
     #[cfg(test)]
     pub(crate) planted_bug: bool,
+    /// Whose memory it sees.
     pub domain: Arc<Domain>,
+    /// What other threads reach of it.
     pub shared: Arc<VcpuShared>,
 }
 
@@ -97,6 +107,7 @@ pub enum Stop {
     Budget,
     /// `shared.attention` has bits other than PURGE set; `rip` is at an instruction boundary.
     Attention,
+    /// An instruction could not be completed here.
     Trap(Trap),
 }
 

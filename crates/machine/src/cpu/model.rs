@@ -9,8 +9,11 @@ use crate::random::RandomStream;
 /// One row of the CPUID table: leaf, subleaf (`None`: any), eax ebx ecx edx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuidRow {
+    /// eax before `cpuid`.
     pub leaf: u32,
+    /// ecx before `cpuid`, where it counts.
     pub subleaf: Option<u32>,
+    /// eax, ebx, ecx and edx after it.
     pub regs: [u32; 4],
 }
 

@@ -12,6 +12,7 @@ use crate::mem::Mfn;
 /// A guest's GDT or LDT: its frames as the hypervisor has validated them.
 #[derive(Debug, Clone, Default)]
 pub struct DescTable {
+    /// One per page of the table; `None` where nothing is mapped.
     pub frames: [Option<Mfn>; 16],
     /// Number of descriptors that may be used.
     pub entries: u32,

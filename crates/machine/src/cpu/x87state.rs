@@ -7,7 +7,9 @@ use crate::cpu::fault::{vector, Exec, Fault};
 /// An 80-bit extended value: sign and exponent, and the significand with its explicit leading one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct F80 {
+    /// The significand, bit 63 its integer part.
     pub m: u64,
+    /// The sign in bit 15, the biased exponent below.
     pub se: u16,
 }
 

@@ -9,20 +9,27 @@ use std::sync::Arc;
 /// What a port is connected to.
 #[derive(Clone)]
 pub enum Binding {
+    /// Nothing: the port is free.
     Closed,
     /// It waits for a domain of this number.
     Unbound(DomId),
     /// A port of a domain, perhaps the same one.
     Interdomain {
+        /// Whose port it is.
         domid: DomId,
+        /// Its number there.
         port: u32,
     },
     /// Host code that acts for a domain.
     Host {
+        /// The domain that the guest takes it for.
         domid: DomId,
+        /// Who is told of the guest's events.
         end: HostEnd,
     },
+    /// A virtual interrupt, by its number.
     Virq(u32),
+    /// The port's own vCPU.
     Ipi,
 }
 
@@ -47,10 +54,12 @@ impl Binding {
         }
     }
 
+    /// Whether the port is free.
     pub fn is_closed(&self) -> bool {
         matches!(self, Binding::Closed)
     }
 
+    /// The host's end, if it is one.
     pub fn host(&self) -> Option<&HostEnd> {
         match self {
             Binding::Host { end, .. } => Some(end),
@@ -67,15 +76,20 @@ impl Binding {
 /// A queue of the FIFO ABI.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct QueueId {
+    /// Whose queue it is.
     pub vcpu: u32,
+    /// 0 is served first.
     pub priority: u32,
 }
 
+/// One port.
 #[derive(Clone)]
 pub struct Channel {
+    /// What it is connected to.
     pub binding: Binding,
     /// Whom it notifies.
     pub vcpu: u32,
+    /// Its queue (FIFO): 0 is served first.
     pub priority: u32,
     /// An event came while the guest had given no page for this port (FIFO).
     pub latched: bool,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 /// What the guest's event does in the host: tells a thread, and returns at once. Called in the vCPU that sends, with no
 /// lock held: the answer must come from another thread.
 pub trait Bell: Send + Sync {
+    /// The guest has sent an event.
     fn ring(&self);
 }
 
@@ -46,6 +47,7 @@ impl DomainEvents {
 }
 
 impl HostPort {
+    /// The port's number in the guest's table.
     pub fn port(&self) -> u32 {
         self.port
     }
@@ -58,6 +60,7 @@ impl HostPort {
         }
     }
 
+    /// Whether the guest has not closed it.
     pub fn is_open(&self) -> bool {
         self.events.lock().host_end(self.port, self.id).is_some()
     }

@@ -227,6 +227,7 @@ impl DomainEvents {
         &self.domain.machine
     }
 
+    /// The domain whose ports these are.
     pub fn domid(&self) -> DomId {
         self.domain.domid
     }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// What the machine keeps for one domain.
 pub struct Domain {
+    /// Whose frames it has.
     pub machine: Arc<Machine>,
+    /// Its number, which an earlier domain may have had.
     pub domid: DomId,
     /// A PAE guest with 3-level page tables.
     pub is_32bit: bool,
@@ -26,9 +28,10 @@ pub struct Domain {
     /// The behaviours that the guest has asked for with vm_assist, a bit for each: its vCPUs see a change when they next
     /// begin to run.
     vm_assist: AtomicU64,
-    /// What was last written to the index ports of the PCI configuration space and the clock, which is all that a guest
-    /// can do with ports.
+    /// What was last written to port 0xcf8, the index of the PCI configuration space. Index ports are all that a guest can
+    /// write.
     pub pci_config_address: AtomicU32,
+    /// What was last written to port 0x70, the index of the clock.
     pub rtc_index: AtomicU8,
     /// Domains of this number before this one.
     predecessors: u32,
@@ -41,6 +44,7 @@ impl Domain {
         Domain::new_with(machine, domid, false)
     }
 
+    /// As [`Domain::new`]; with `is_32bit` a PAE guest.
     pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
         let fresh = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
         let predecessors = machine.random.add_domain(domid);

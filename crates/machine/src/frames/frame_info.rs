@@ -12,19 +12,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum Ty {
+    /// As nothing, or only for reading.
     #[default]
     None,
+    /// Mapped writable (PGT_writable_page).
     Writable,
+    /// A page table that maps pages (PGT_l1_page_table).
     L1,
+    /// A table of L1s (PGT_l2_page_table).
     L2,
+    /// A table of L2s (PGT_l3_page_table); the root of a PAE guest's.
     L3,
+    /// A table of L3s (PGT_l4_page_table).
     L4,
     /// The L2 that holds Xen's area of a PAE guest (slot 3 of its L3): no other L2 may stand there, nor it elsewhere.
     L2Xen,
+    /// A page of a GDT or LDT (PGT_seg_desc_page).
     SegDesc,
 }
 
 impl Ty {
+    /// That of a page table of level 1 to 4; of another, `None`.
     pub const fn table(level: u8) -> Ty {
         match level {
             1 => Ty::L1,
@@ -46,6 +54,7 @@ impl Ty {
         }
     }
 
+    /// Whether it is that of a page table.
     pub const fn is_table(self) -> bool {
         self.level() != 0
     }
@@ -84,9 +93,13 @@ pub(crate) const NO_OWNER: DomId = DOMID_INVALID;
 /// One frame-table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameInfo {
+    /// The domain; DOMID_INVALID when there is none.
     pub owner: DomId,
+    /// As what it is used now, or was last.
     pub ty: Ty,
+    /// Bits: handed out (1), pinned (2), the hypervisor's (4), a dead table (8), given to a domain (16).
     pub state: u8,
+    /// References as `ty`.
     pub type_count: u32,
     /// All references. A type reference comes with one of these.
     pub refs: u32,
@@ -106,15 +119,19 @@ impl FrameInfo {
         linear: 0,
     };
 
+    /// The domain that has it.
     pub fn owner(&self) -> Option<DomId> {
         (self.owner != NO_OWNER).then_some(self.owner)
     }
+    /// Whether the guest has pinned it as its type (MMUEXT_PIN_L*_TABLE).
     pub fn pinned(&self) -> bool {
         self.state & state::PINNED != 0
     }
+    /// Whether it was handed out to its owner and not given back.
     pub fn allocated(&self) -> bool {
         self.state & state::ALLOCATED != 0
     }
+    /// The name of its type, as `_machine.pyi` has it.
     pub fn type_name(&self) -> &'static str {
         self.ty.name()
     }
@@ -141,7 +158,9 @@ pub(super) struct Held {
 /// Which page-table base of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BaseKind {
+    /// The guest kernel's; of 32-bit guests the only one (MMUEXT_NEW_BASEPTR).
     Kernel,
+    /// That of a 64-bit guest's applications (MMUEXT_NEW_USER_BASEPTR).
     User,
 }
 

@@ -15,9 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 
 /// One host's machine. Everything in it may be used from several threads.
 pub struct Machine {
+    /// The bytes of all frames.
     pub mem: PhysMem,
+    /// Per frame, the flags that vCPUs look at without the memory lock.
     pub frames: FrameTable,
+    /// In which frames instructions have been decoded.
     pub code: CodeMap,
+    /// The time of all guests.
     pub clock: Arc<Clock>,
     pub(crate) random: RandomSource,
     /// Serialises every change of frame types, counts, owners and page tables. See [`Machine::lock_mm`].
@@ -75,6 +79,7 @@ impl Machine {
         self.m2p_compat
     }
 
+    /// From here on this vCPU is told which translations and blocks to forget.
     pub fn register_vcpu(&self, shared: &Arc<VcpuShared>) {
         let mut list = self.vcpus.write().unwrap_or_else(|e| e.into_inner());
         list.retain(|w| w.strong_count() > 0 && !std::ptr::eq(w.as_ptr(), Arc::as_ptr(shared)));
@@ -199,10 +204,12 @@ impl Machine {
         entry.flatten().unwrap_or(INVALID_M2P_ENTRY)
     }
 
+    /// Whether there is a domain of this number that is not dying.
     pub fn domain_exists(&self, domid: DomId) -> bool {
         self.lock_mm(Caller::Host).domain_exists(domid)
     }
 
+    /// Frames that no domain has.
     pub fn free_frames(&self) -> u64 {
         self.lock_mm(Caller::Host).free_frames()
     }

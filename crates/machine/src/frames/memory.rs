@@ -174,6 +174,7 @@ impl Domain {
         Some(frames)
     }
 
+    /// Frames whose owner it is.
     pub fn frames_owned(&self) -> u64 {
         self.op(Caller::Host).dom_mut().map_or(0, |d| d.owned)
     }

@@ -20,6 +20,7 @@ pub enum MmError {
     Preempted,
 }
 
+/// What operations on frames and page tables return.
 pub type MmResult<T = ()> = Result<T, MmError>;
 
 pub(crate) const EINVAL: MmError = MmError::Errno(Errno::EINVAL);

@@ -146,10 +146,12 @@ impl GrantClient {
 }
 
 impl GrantMapping {
+    /// The granted frame.
     pub fn mfn(&self) -> Mfn {
         self.mfn
     }
 
+    /// Whether it was mapped for writing.
     pub fn writable(&self) -> bool {
         self.writable
     }

@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use table::Table;
 
+/// What operations on grants return; an error is what the guest sees in `status`.
 pub type GrantResult<T = ()> = Result<T, GrantStatus>;
 
 /// Domain 0 exists for every guest: host code with a grant table of so many entries, of which it grants nothing.
@@ -104,6 +105,7 @@ impl How {
 }
 
 impl Grants {
+    /// A machine's grants; there are none yet.
     pub fn new(machine: Arc<Machine>) -> Arc<Grants> {
         Arc::new(Grants {
             machine,
@@ -111,6 +113,7 @@ impl Grants {
         })
     }
 
+    /// Whose frames are granted.
     pub fn machine(&self) -> &Arc<Machine> {
         &self.machine
     }
@@ -190,6 +193,7 @@ pub struct DomainGrants {
 }
 
 impl DomainGrants {
+    /// The domain whose table it is.
     pub fn domid(&self) -> DomId {
         self.key.domid
     }
@@ -208,6 +212,7 @@ impl DomainGrants {
         self.table(|t| t.entries()).unwrap_or(0)
     }
 
+    /// The table's frames, in order: GNTTABOP_setup_table tells them.
     pub fn frames(&self) -> Vec<Mfn> {
         self.table(|t| t.frames.clone()).unwrap_or_default()
     }

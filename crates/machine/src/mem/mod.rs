@@ -14,6 +14,7 @@ pub(crate) const PAGE_SHIFT: u32 = 12;
 pub struct Mfn(pub u64);
 
 impl Mfn {
+    /// The machine address of its first byte.
     pub const fn maddr(self) -> u64 {
         self.0 << PAGE_SHIFT
     }
@@ -49,6 +50,7 @@ unsafe impl Send for PhysMem {}
 unsafe impl Sync for PhysMem {}
 
 impl PhysMem {
+    /// Memory of so many frames of 4 KiB, all zero; the host gives it as it is touched.
     pub fn new(frames: u64) -> Result<Self, MemError> {
         let err = |e| MemError::Create(frames, e);
         let len = frames
@@ -85,10 +87,12 @@ impl PhysMem {
         }
     }
 
+    /// Its size, in frames of 4 KiB.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
+    /// The file that it is a mapping of.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -53,6 +53,7 @@ impl Vcpu {
         self.cpu.model.cr4 = value;
     }
 
+    /// CR4 as the guest sees it.
     pub fn cr4(&self) -> u64 {
         self.cpu.model.cr4
     }

@@ -19,6 +19,7 @@ const ARGUMENT_MAX: usize = status::SIZE;
 /// How event_channel_op ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventOutcome {
+    /// It is answered.
     Done(EventResult),
     /// Let the guest take its events, then make the call again with this command.
     Continue(u32),

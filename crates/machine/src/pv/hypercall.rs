@@ -98,6 +98,7 @@ impl Vcpu {
         })
     }
 
+    /// Ends an [`Exit::Hypercall`](super::Exit::Hypercall) with this value in rax; 32-bit guests see its lower half.
     pub fn hypercall_return(&mut self, rc: i64) {
         self.cpu.regs[RAX] = if self.is_32bit() {
             u64::from(rc as u32)

@@ -17,10 +17,13 @@ use std::sync::Arc;
 /// How a page-table hypercall ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// With this result.
     Done(Result<(), Errno>),
     /// Let the guest take its events, then make the call again with these in place of its first two arguments.
     Continue {
+        /// The address of what is left of the requests.
         req_va: u64,
+        /// How many are left, with MMU_UPDATE_PREEMPTED.
         count: u32,
     },
 }

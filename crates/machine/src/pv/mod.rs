@@ -43,16 +43,20 @@ use std::sync::Arc;
 /// One entry of the guest's trap table (`struct trap_info`, without the vector).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrapGate {
+    /// Selector of the handler's code.
     pub cs: u16,
+    /// The handler.
     pub address: u64,
     /// TI_GET_DPL in bits 0..1, TI_GET_IF in bit 2.
     pub flags: u8,
 }
 
 impl TrapGate {
+    /// The lowest privilege whose `int n` may go here: 0 to 3.
     pub fn dpl(self) -> u8 {
         self.flags & trap_info::DPL
     }
+    /// Whether the handler is entered with events masked.
     pub fn masks_events(self) -> bool {
         self.flags & trap_info::IF != 0
     }
@@ -86,19 +90,28 @@ impl Callback {
 /// A guest entry point that the hypervisor calls (`callback.h`).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Callback {
+    /// Selector of its code, of 32-bit guests.
     pub cs: u16,
+    /// Where it begins.
     pub address: u64,
+    /// Whether it is entered with events masked (CALLBACKF_mask_events).
     pub mask_events: bool,
 }
 
 /// Which callback; the order is that of `Vcpu::callbacks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackKind {
+    /// CALLBACKTYPE_event
     Event,
+    /// CALLBACKTYPE_failsafe
     Failsafe,
+    /// CALLBACKTYPE_syscall
     Syscall,
+    /// CALLBACKTYPE_syscall32
     Syscall32,
+    /// CALLBACKTYPE_sysenter
     Sysenter,
+    /// CALLBACKTYPE_nmi
     Nmi,
 }
 
@@ -115,7 +128,9 @@ struct Returns {
 
 /// One virtual CPU of a PV domain: the engine's state and what the guest registered with the hypervisor.
 pub struct Vcpu {
+    /// The engine, with the registers that guest code has.
     pub cpu: Box<Cpu>,
+    /// The vCPU's number in its domain.
     pub id: u32,
     traps: Box<[TrapGate; 256]>,
     callbacks: [Callback; 6],
@@ -163,6 +178,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
+    /// A vCPU of the domain, with all registers zero and nothing registered.
     pub fn new(domain: &Arc<Domain>, id: u32) -> Vcpu {
         let shared = Arc::new(VcpuShared::default());
         Vcpu::with_cpu(Cpu::new(domain.clone(), shared, platform(domain)), id)
@@ -210,10 +226,12 @@ impl Vcpu {
         }
     }
 
+    /// What other threads reach of it.
     pub fn shared(&self) -> &Arc<VcpuShared> {
         &self.cpu.shared
     }
 
+    /// The domain that it is one of.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.cpu.domain
     }
@@ -230,22 +248,27 @@ impl Vcpu {
 
     // --- what the guest registered
 
+    /// Sets the handler of an exception or software interrupt (set_trap_table).
     pub fn set_trap(&mut self, vector: u8, gate: TrapGate) {
         self.traps[usize::from(vector)] = gate;
     }
 
+    /// The handler that the guest has set.
     pub fn trap(&self, vector: u8) -> TrapGate {
         self.traps[usize::from(vector)]
     }
 
+    /// Sets an entry point (callback_op, set_callbacks).
     pub fn set_callback(&mut self, kind: CallbackKind, cb: Callback) {
         self.callbacks[kind as usize] = cb;
     }
 
+    /// The entry point that the guest has set.
     pub fn callback(&self, kind: CallbackKind) -> Callback {
         self.callbacks[kind as usize]
     }
 
+    /// Sets where the kernel's stack begins when it is entered from an application (stack_switch).
     pub fn set_kernel_stack(&mut self, ss: u16, sp: u64) {
         self.kernel_ss = if self.is_32bit() && selector::rpl(ss) != 0 {
             ss
@@ -274,6 +297,7 @@ impl Vcpu {
         }
     }
 
+    /// Whether it is of a PAE guest.
     pub fn is_32bit(&self) -> bool {
         self.cpu.domain.is_32bit
     }
@@ -304,6 +328,7 @@ impl Vcpu {
         self.iopl
     }
 
+    /// Sets the virtual IOPL, 0 to 3 (PHYSDEVOP_set_iopl).
     pub fn set_iopl(&mut self, iopl: u8) {
         self.iopl = iopl & 3;
     }
@@ -318,6 +343,7 @@ impl Vcpu {
         self.cpu.access.writable_tables = self.assists(vmasst::WRITABLE_PAGETABLES);
     }
 
+    /// Whether frequent hypercalls are answered here, without an exit.
     pub fn set_fast_hypercalls(&mut self, enabled: bool) {
         self.fast_hypercalls = enabled;
     }
@@ -342,14 +368,17 @@ impl Vcpu {
         self.events = Some(events);
     }
 
+    /// Sets CR0.TS as the guest has it (fpu_taskswitch).
     pub fn set_ts(&mut self, ts: bool) {
         self.cpu.fpu.ts = ts;
     }
 
+    /// How many it has executed, since the beginning.
     pub fn instructions(&self) -> u64 {
         self.instructions
     }
 
+    /// CR2: the address of the last page fault that it was told.
     pub fn cr2(&self) -> u64 {
         self.cr2
     }
@@ -361,6 +390,7 @@ impl Vcpu {
 
     // --- kernel/user
 
+    /// Root of the kernel's page tables, or of the applications'.
     pub fn base(&self, kernel: bool) -> Option<Mfn> {
         if kernel {
             self.base_kernel
@@ -409,6 +439,7 @@ impl Vcpu {
         self.is_32bit() || self.guest_kernel == kernel || self.toggle_guest_mode()
     }
 
+    /// Base of GS that the kernel has, or the applications.
     pub fn gs_base(&self, kernel: bool) -> u64 {
         if kernel == self.guest_kernel {
             self.cpu.bases.gs
@@ -417,6 +448,7 @@ impl Vcpu {
         }
     }
 
+    /// Sets the base of GS that the kernel has, or the applications.
     pub fn set_gs_base(&mut self, kernel: bool, base: u64) {
         if kernel == self.guest_kernel {
             self.cpu.bases.gs = base;
