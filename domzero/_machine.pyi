@@ -484,6 +484,15 @@ class ShareRings:
     def close(self) -> None:
         """Returns when no request is being done any more. Lets go of the rings' pages."""
 
+def confine() -> list[str]:
+    """Gives up, for good, all that a worker does not need of the kernel (crates/confine); while there is one thread.
+
+    :returns: what this kernel, or whoever confined the process before, did not let happen, a line each.
+    """
+
+def landlock_version() -> int:
+    """Of the kernel's landlock; 0: it has none."""
+
 def give_back_free() -> None:
     """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
 

@@ -41,6 +41,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="serve xenstore's protocol on this Unix socket (default: XENSTORED_PATH, XENSTORED_RUNDIR/socket; else "
         "xenstored's own place if it can be had, or beside Domain 0's socket)",
     )
+    parser.add_argument(
+        "--no-confine",
+        action="store_true",
+        help="leave workers all that this user may do, to look for a fault (also: DOMZERO_NO_CONFINE=1)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the hypervisor and Domain 0 say")
     parser.set_defaults(handler=handle)
 
@@ -50,6 +55,7 @@ def handle(args: argparse.Namespace) -> int:
     import asyncio
     import logging
 
+    from domzero.dom0 import confinement
     from domzero.dom0.listeners import parse_listen
     from domzero.dom0.paths import socket_for_serving, xenstore_sockets
     from domzero.dom0.server import serve
@@ -71,5 +77,5 @@ def handle(args: argparse.Namespace) -> int:
     def announce(where: str) -> None:
         print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)
 
-    asyncio.run(serve(path, listen, xenstore, announce))
+    asyncio.run(serve(path, listen, xenstore, announce, confined=confinement.is_wanted() and not args.no_confine))
     return ExitStatus.OK

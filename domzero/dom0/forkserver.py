@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fork server: the process that workers are forked from, so that they share its interpreter and its modules.
 
-`python -m domzero.dom0.forkserver FD PARENT_PID`, started by `worker_spawner.WorkerSpawner`. It does what its socket
-says (`messages`: Spawn, Kill), tells what became of its children, and ends with that socket; its children end with it.
-It has one thread and holds nothing of any domain, so nothing of one gets into the worker of another.
+`python -m domzero.dom0.forkserver FD PARENT_PID CONFINED`, started by `worker_spawner.WorkerSpawner`. It does what
+its socket says (`messages`: Spawn, Kill), tells what became of its children, and ends with that socket; its children
+end with it. It has one thread and holds nothing of any domain, so nothing of one gets into the worker of another.
 
 Python's own (`multiprocessing.forkserver`) is not it: that one makes files in /tmp, keeps a second process, and has
 every child import the command that serves HTTP.
@@ -29,7 +29,7 @@ FDS = 5
 
 def main(arguments: list[str]) -> int:
     """Entry point."""
-    fd, parent = (int(argument) for argument in arguments)
+    fd, parent, confined = (int(argument) for argument in arguments)
     worker.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
@@ -40,13 +40,14 @@ def main(arguments: list[str]) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     gc.collect()
     gc.freeze()  # no collection writes to what the children share
-    _Server(sock, (wake_read, wake_write)).run()
+    _Server(sock, (wake_read, wake_write), confined=bool(confined)).run()
     return 0
 
 
 class _Server:
-    def __init__(self, sock: socket.socket, wake: tuple[int, int]) -> None:
+    def __init__(self, sock: socket.socket, wake: tuple[int, int], *, confined: bool) -> None:
         self._sock = sock
+        self._confined = confined
         self._wake = wake
         self._children: set[int] = set()
 
@@ -85,13 +86,13 @@ class _Server:
             if message.pid in self._children:  # it has not been waited for: the number is still its own
                 os.kill(message.pid, signal.SIGKILL)
         elif isinstance(message, Spawn) and len(fds) == FDS:
-            self._spawn(request_id, fds)
+            self._spawn(request_id, fds, confined=self._confined and message.confined)
         else:
             raise MessageError(f"{type(message).__name__} with {len(fds)} files is nothing for the fork server")
         for fd in fds:
             os.close(fd)
 
-    def _spawn(self, request_id: int, fds: list[int]) -> None:
+    def _spawn(self, request_id: int, fds: list[int], *, confined: bool) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -99,11 +100,11 @@ class _Server:
             self._tell(SpawnFailed(error.errno or 0), request_id)
             return
         if pid == 0:
-            self._become_worker(parent, fds)
+            self._become_worker(parent, fds, confined=confined)
         self._children.add(pid)
         self._tell(Spawned(pid), request_id)
 
-    def _become_worker(self, parent: int, fds: list[int]) -> None:
+    def _become_worker(self, parent: int, fds: list[int], *, confined: bool) -> None:
         """In the child: does not return."""
         status = 1
         try:
@@ -116,7 +117,7 @@ class _Server:
             os.dup2(fds[-1], 2)
             os.close(fds[-1])
             gc.enable()
-            status = worker.run(parent, [socket.socket(fileno=fd) for fd in fds[:-1]])
+            status = worker.run(parent, [socket.socket(fileno=fd) for fd in fds[:-1]], confined=confined)
         except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

@@ -16,6 +16,7 @@ from domzero import __version__
 from domzero.abi.arch_x86 import HYPERVISOR_VIRT_START
 from domzero.abi.start_info import MAGIC_32, MAGIC_64
 from domzero.abi.xen import PAGE_SIZE
+from domzero.dom0 import confinement
 
 if TYPE_CHECKING:
     from domzero.dom0.manager import Manager
@@ -61,6 +62,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "cc_compiler": f"Python {platform.python_version()}",
         "xend_config_format": 4,
         "domzero_version": __version__,
+        "worker_confinement": confinement.described(confined=manager.confined),
         "dom0_memory_mib": _resident_mib(),
         "dom0_cpu_seconds": round(time.process_time(), 3),
         "uptime_seconds": round(time.time() - manager.started_at, 3),

@@ -92,9 +92,13 @@ class NoAnswer(DomzeroError):
 
 
 class Manager:
-    """All domains of this host. Methods are called in the event loop."""
+    """All domains of this host. Methods are called in the event loop.
 
-    def __init__(self) -> None:
+    :param confined: workers are (`confinement`).
+    """
+
+    def __init__(self, *, confined: bool = True) -> None:
+        self.confined = confined
         self.store = Store(schedule=lambda turn: asyncio.get_running_loop().call_soon(turn))
         self.log = DomainLog()
         self.started_at = time.time()
@@ -103,7 +107,7 @@ class Manager:
         self._ended: OrderedDict[uuid.UUID, Record] = OrderedDict()
         self._next_domid = 1
         self._changed = asyncio.Condition()
-        self._spawner = WorkerSpawner()
+        self._spawner = WorkerSpawner(confined=confined)
         self._jobs: set[asyncio.Task[None]] = set()
         self.store.write("/local/domain/0/domid", 0)
         self.store.write("/local/domain/0/name", "Domain-0")

@@ -339,7 +339,12 @@ class InputTaken:
 
 @dataclass(slots=True, frozen=True)
 class Spawn:
-    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed."""
+    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
+
+    :param confined: unless no worker is.
+    """
+
+    confined: bool
 
 
 @dataclass(slots=True, frozen=True)

@@ -61,13 +61,19 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def serve(
-    path: Path, listen: tuple[str, int] | None, xenstore: list[Path], announce: Callable[[str], None]
+    path: Path,
+    listen: tuple[str, int] | None,
+    xenstore: list[Path],
+    announce: Callable[[str], None],
+    *,
+    confined: bool = True,
 ) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
 
     :param listen: a loopback address to serve as well, to who has the token.
     :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
     :param announce: told where, once the sockets listen.
+    :param confined: workers are.
     """
     nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
@@ -81,7 +87,7 @@ async def serve(
             cleanup.callback(file.remove)
             token = file.token
             where += f" and {describe(sockets[1])} (token: {file.path})"
-        manager = Manager()
+        manager = Manager(confined=confined)
         if tool_socket is not None:
             tools = ToolServer(manager.store, nofile)
             await tools.start(tool_socket)

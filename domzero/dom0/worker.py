@@ -16,10 +16,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 from domzero import _machine
-from domzero.dom0 import vcpus
+from domzero.dom0 import confinement, vcpus
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
 from domzero.dom0.diskspec import parse_disk
@@ -92,6 +93,10 @@ class Worker:
         self._instance: Instance | None = None
         self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `InputTaken`
         threading.Thread(target=self._type, name="console-input", daemon=True).start()
+
+    def say(self, line: str) -> None:
+        """A line for the log."""
+        self._log(line)
 
     def run(self) -> None:
         """Until the control socket closes, says stop, or says what is no message."""
@@ -236,39 +241,54 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
-def step_back() -> None:
+def step_back() -> Callable[[], None]:
     """Gives this process less of the host's processors than Domain 0 has, when there is too little for both.
 
     The nice value says so within a session. Where the kernel groups processes by session (sched_autogroup), the
     worker's group has one of its own; of ordinary users it takes only ten such changes a second, so some have to wait.
+
+    :returns: does what has to wait, in a thread: not before this process is confined.
     """
     os.nice(NICE)
+    try:
+        group = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no such thing here
+        return lambda: None
 
     def set_group() -> None:
-        for _ in range(_NICE_TRIES):
-            try:
-                with open("/proc/self/autogroup", "w") as file:
-                    file.write(str(NICE))
-                return
-            except BlockingIOError:
-                time.sleep(_NICE_APART_SECONDS)
-            except OSError:  # no such thing here
-                return
+        try:
+            for _ in range(_NICE_TRIES):
+                try:
+                    os.write(group, str(NICE).encode())
+                    return
+                except BlockingIOError:
+                    time.sleep(_NICE_APART_SECONDS)
+        except OSError:
+            pass
+        finally:
+            os.close(group)
 
-    threading.Thread(target=set_group, name="nice", daemon=True).start()
+    return threading.Thread(target=set_group, name="nice", daemon=True).start
 
 
-def run(parent: int, sockets: list[socket.socket]) -> int:
+def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> int:
     """All that the process does; returns its exit status.
 
     :param parent: the process that this one ends with.
     :param sockets: control, the guest's xenstore, the toolstack's xenstore, files.
+    :param confined: before anything of the domain is looked at.
     """
     control, guest, toolstack, files = sockets
     die_with(parent)
-    step_back()
+    confinement.step_down()
+    step_back_later = step_back()
+    missing = confinement.confine() if confined else []
+    step_back_later()
     try:
-        Worker(control, guest, toolstack, files).run()
+        worker = Worker(control, guest, toolstack, files)
+        for what in missing:
+            worker.say(f"process {os.getpid()} is not confined by {what}")
+        worker.run()
     except DomzeroError as error:
         print(error, file=sys.stderr)
         return 1

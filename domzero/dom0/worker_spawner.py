@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 
+from domzero.dom0.confinement import small_environment
 from domzero.dom0.messages import ChildEnded, Kill, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.errors import DomzeroError, ResourceError
 
@@ -33,23 +34,27 @@ class Child:
 
 
 class WorkerSpawner:
-    """Starts processes. All methods in the event loop."""
+    """Starts processes. All methods in the event loop.
 
-    def __init__(self) -> None:
+    :param confined: workers are.
+    """
+
+    def __init__(self, *, confined: bool = True) -> None:
+        self._confined = confined
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
 
-    async def spawn(self, sockets: list[socket.socket], stderr: int) -> Child:
+    async def spawn(self, sockets: list[socket.socket], stderr: int, *, confined: bool) -> Child:
         """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError."""
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future
         try:
             sock = self._ready()
-            socket.send_fds(sock, [encode(Spawn(), request_id)], [*(s.fileno() for s in sockets), stderr])
+            socket.send_fds(sock, [encode(Spawn(confined), request_id)], [*(s.fileno() for s in sockets), stderr])
             return await future
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
@@ -87,7 +92,11 @@ class WorkerSpawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "domzero.dom0.forkserver", str(theirs.fileno()), str(os.getpid())],
+                [
+                    *(sys.executable, "-m", "domzero.dom0.forkserver"),
+                    *map(str, (theirs.fileno(), os.getpid(), int(self._confined))),
+                ],
+                env=small_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -4,6 +4,7 @@
 mod bare;
 mod big_lock;
 mod block;
+mod confine;
 mod device;
 mod enums;
 mod events;
@@ -26,6 +27,8 @@ mod _machine {
     use super::big_lock::BigLock;
     #[pymodule_export]
     use super::block::{BlockCounts, BlockDisk, BlockRing};
+    #[pymodule_export]
+    use super::confine::{confine, landlock_version};
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]

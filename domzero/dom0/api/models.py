@@ -433,6 +433,7 @@ class HostInfo(Model):
     cc_compiler: str
     xend_config_format: int
     domzero_version: str
+    worker_confinement: Annotated[str, Field(description="How workers are confined by the kernel; none: not at all.")]
     dom0_memory_mib: Annotated[int, Field(description="Resident memory of the Domain 0 process.")]
     dom0_cpu_seconds: float
     uptime_seconds: float

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! seccomp: filters of system calls. Each is asked, and the strictest answer counts: one refuses in silence, one says that
+//! `clone3` does not exist, whose flags no filter can read (C libraries then use `clone`), and one ends the process for all
+//! that is not listed.
+
+use crate::{calls, report};
+use seccompiler::{
+    apply_filter_all_threads, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the filter cannot be made: {0}")]
+    Filter(#[from] seccompiler::BackendError),
+    #[error("{0}")]
+    Kernel(#[from] seccompiler::Error),
+    #[error("the handler of SIGSYS: {0}")]
+    Handler(#[from] std::io::Error),
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+const EACCES: u32 = libc::EACCES as u32;
+const ENOSYS: u32 = libc::ENOSYS as u32;
+const WORD: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
+
+/// Installs them for all threads, those that come, too.
+pub fn restrict() -> Result<(), Error> {
+    let filters = [
+        program(refused()?, SeccompAction::Allow, SeccompAction::Errno(EACCES))?,
+        program(
+            [(libc::SYS_clone3, Vec::new())].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(ENOSYS),
+        )?,
+        // Last: it does not allow to install others.
+        program(allowed()?, SeccompAction::Trap, SeccompAction::Allow)?,
+    ];
+    report::install()?;
+    for filter in &filters {
+        apply_filter_all_threads(filter)?;
+    }
+    Ok(())
+}
+
+fn program(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram, Error> {
+    let filter = SeccompFilter::new(rules, otherwise, matched, ARCH.try_into()?)?;
+    Ok(filter.try_into()?)
+}
+
+fn argument(index: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
+    Ok(SeccompCondition::new(index, WORD, op, value)?)
+}
+
+fn whole_argument(index: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
+    Ok(SeccompCondition::new(index, SeccompCmpArgLen::Qword, op, value)?)
+}
+
+/// An argument that is none of these.
+fn other_than(index: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
+    let conditions = values
+        .iter()
+        .map(|value| argument(index, SeccompCmpOp::Ne, *value));
+    Ok(vec![SeccompRule::new(conditions.collect::<Result<_, _>>()?)?])
+}
+
+fn bits(index: u8, mask: u64, value: u64) -> Result<Vec<SeccompRule>, Error> {
+    Ok(vec![SeccompRule::new(vec![argument(
+        index,
+        SeccompCmpOp::MaskedEq(mask),
+        value,
+    )?])?])
+}
+
+/// What fails in silence.
+fn refused() -> Result<Rules, Error> {
+    const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+    const EXEC: u64 = libc::PROT_EXEC as u64;
+    let mut rules = Rules::new();
+    for call in calls::REFUSED.iter().chain(calls::REFUSED_OLD) {
+        rules.insert(*call, Vec::new());
+    }
+    // Of an open file only, which is how C libraries spell fstat.
+    rules.insert(libc::SYS_newfstatat, bits(3, EMPTY_PATH, 0)?);
+    rules.insert(libc::SYS_statx, bits(2, EMPTY_PATH, 0)?);
+    rules.insert(libc::SYS_mmap, bits(2, EXEC, EXEC)?);
+    rules.insert(libc::SYS_mprotect, bits(2, EXEC, EXEC)?);
+    rules.insert(libc::SYS_ioctl, other_than(1, calls::IOCTLS)?);
+    rules.insert(libc::SYS_fcntl, other_than(1, calls::FCNTLS)?);
+    rules.insert(libc::SYS_prctl, other_than(0, calls::PRCTLS)?);
+    // Limits are read, and of this process.
+    rules.insert(
+        libc::SYS_prlimit64,
+        vec![
+            SeccompRule::new(vec![argument(0, SeccompCmpOp::Ne, 0)?])?,
+            SeccompRule::new(vec![whole_argument(2, SeccompCmpOp::Ne, 0)?])?,
+        ],
+    );
+    Ok(rules)
+}
+
+/// What does not end the process: what is refused above, and what is really allowed.
+fn allowed() -> Result<Rules, Error> {
+    let mut rules = Rules::new();
+    rules.extend(refused()?.into_keys().map(|call| (call, Vec::new())));
+    for call in calls::ALLOWED.iter().chain(calls::ALLOWED_OLD) {
+        rules.insert(*call, Vec::new());
+    }
+    rules.insert(libc::SYS_clone3, Vec::new());
+    const UNIX: u64 = libc::AF_UNIX as u64;
+    rules.insert(
+        libc::SYS_socketpair,
+        vec![SeccompRule::new(vec![argument(0, SeccompCmpOp::Eq, UNIX)?])?],
+    );
+    const THREAD: u64 = libc::CLONE_THREAD as u64;
+    rules.insert(libc::SYS_clone, bits(0, THREAD, THREAD)?);
+    let own = u64::from(std::process::id());
+    rules.insert(
+        libc::SYS_tgkill,
+        vec![SeccompRule::new(vec![argument(0, SeccompCmpOp::Eq, own)?])?],
+    );
+    Ok(rules)
+}
