@@ -170,3 +170,11 @@ def test_workers_stay_unconfined_when_somebody_looks_for_a_fault(tmp_path: Path,
         assert "worker_confinement     : none" in server.cli("info").stdout
     finally:
         assert server.stop() == 0
+
+
+def test_a_worker_that_opens_files_of_a_shared_directory_is_not_confined(
+    api: httpx.Client, create: Create, tmp_path: Path
+) -> None:
+    domain = create("shares", shares=[f"tag=it,path={tmp_path}"])
+    status = Path(f"/proc/{domain['pid']}/status").read_text()
+    assert re.search(r"^Seccomp:\s*0$", status, re.MULTILINE)

@@ -44,9 +44,9 @@ class BuilderDomain:
         self.mfns = [self.machine.free.pop() for _ in range(count)]
         return self.mfns
 
-    def alloc_extent(self, order: int) -> int | None:
+    def alloc_extent(self, order: int, *, below: int = 1 << 40) -> int | None:
         free, size = set(self.machine.free), 1 << order
-        for first in range(0, self.machine.frames - size + 1, size):
+        for first in range(0, min(self.machine.frames, below) - size + 1, size):
             if free.issuperset(range(first, first + size)):
                 self.machine.free = [mfn for mfn in self.machine.free if not first <= mfn < first + size]
                 return first

@@ -29,7 +29,7 @@ class Server:
         self.socket = directory / "d.sock"
         self.log = directory / "serve.log"
         self.xenstore = directory / "xenstored.sock"
-        self.dumps = directory / "dumps"
+        self.dumps = directory.with_name(f"{directory.name}-dumps")
         self.dumps.mkdir(exist_ok=True)
         self.env = {
             **os.environ,

@@ -11,7 +11,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 pub struct Bug(pub String);
 
 /// Does `work`, and turns a panic in it into a value. Guards that `work` holds are released first (the memory lock,
-/// [`InGuest`](crate::shared::InGuest)), so nobody else waits for it. What `work` has changed may be half done: a vCPU
+/// `InGuest`), so nobody else waits for it. What `work` has changed may be half done: a vCPU
 /// to which this happens must not run again.
 pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Bug> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Bug(message(payload.as_ref())))

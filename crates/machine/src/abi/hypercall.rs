@@ -13,13 +13,13 @@ pub mod nr {
     pub const UPDATE_VA_MAPPING: u64 = 14;
     /// As EVENT_CHANNEL_OP, before 3.0.2: command and argument in one structure.
     pub const EVENT_CHANNEL_OP_COMPAT: u64 = 16;
-    /// Operations of [`gnttabop`](super::grant::gnttabop).
+    /// Operations of [`gnttabop`](super::super::grant::gnttabop).
     pub const GRANT_TABLE_OP: u64 = 20;
     /// Returns from an exception or event.
     pub const IRET: u64 = 23;
-    /// Sets a base of [`segbase`].
+    /// Sets a base of [`segbase`](super::segbase).
     pub const SET_SEGMENT_BASE: u64 = 25;
-    /// Operations of [`mmuext`].
+    /// Operations of [`mmuext`](super::mmuext).
     pub const MMUEXT_OP: u64 = 26;
     /// Operations on event channels.
     pub const EVENT_CHANNEL_OP: u64 = 32;

@@ -194,7 +194,7 @@ impl Cpu {
         Ok((d.is_conforming() || d.dpl() >= privilege).then_some(d))
     }
 
-    /// Loads es, ss, ds, fs or gs (`seg` as in [`Segments::sel`](super::descriptor_cache::Segments)) as `mov` and `pop` do. True if code runs in another way now.
+    /// Loads es, ss, ds, fs or gs (`seg` as in `Segments::sel`) as `mov` and `pop` do. True if code runs in another way now.
     pub fn load_segment(&mut self, seg: usize, selector: u16) -> Result<bool, Trap> {
         if seg == CS {
             return Err(Fault::ud().into());

@@ -111,7 +111,7 @@ impl Vcpu {
 impl Vcpu {
     /// MMUEXT_SET_LDT: `entries` descriptors at `va`, which must be page-aligned. `Err`: EINVAL.
     ///
-    /// As Xen does, this asks where the table begins and not where it ends: what it may not reach is never mapped. A page of it becomes a descriptor page when a selector into it is first used ([`Vcpu::ldt_fault`]).
+    /// As Xen does, this asks where the table begins and not where it ends: what it may not reach is never mapped. A page of it becomes a descriptor page when a selector into it is first used (`Vcpu::ldt_fault`).
     pub fn set_ldt(&mut self, va: u64, entries: u32) -> Result<(), Errno> {
         if entries > LDT_ENTRIES_MAX || va & (PAGE_SIZE - 1) != 0 || !address_ok(va) {
             return Err(Errno::EINVAL);
