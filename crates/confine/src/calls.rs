@@ -112,15 +112,7 @@ pub const REFUSED_OLD: &[c_long] = &[SYS_open, SYS_creat, SYS_stat, SYS_lstat, S
 pub const REFUSED_OLD: &[c_long] = &[];
 
 /// Commands of ioctl: of terminals that are none, flags, and block devices.
-pub const IOCTLS: &[u64] = &[
-    TCGETS as u64,
-    FIONBIO as u64,
-    FIOCLEX as u64,
-    0x8008_1272,
-    0x1268,
-    0x1277,
-    0x127f,
-];
+pub const IOCTLS: &[u64] = &[TCGETS, FIONBIO, FIOCLEX, 0x8008_1272, 0x1268, 0x1277, 0x127f];
 
 /// Commands of fcntl: flags, copies, and locks of open files.
 pub const FCNTLS: &[u64] = &[
