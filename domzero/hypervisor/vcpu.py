@@ -110,8 +110,11 @@ class Vcpu:
             self.timers.set_poll(deadline_ns)
 
     def sleep(self, timeout_s: float | None = None) -> None:
-        """The vCPU's thread waits, without `host.lock`, until it is poked or an event wakes it."""
-        self.hw.sleep(self.domain.host.lock, timeout_s)
+        """The vCPU's thread waits, without `host.lock`, until it is poked or an event wakes it.
+
+        :param timeout_s: at most; below zero when what it waits for came due in the meantime.
+        """
+        self.hw.sleep(self.domain.host.lock, None if timeout_s is None else max(timeout_s, 0.0))
 
     def poke(self) -> None:
         """Makes the vCPU's thread look again at what it should do."""

@@ -18,7 +18,7 @@ LONGEST_SLEEP_S = 3600.0
 
 
 def main(vcpu: Vcpu) -> None:
-    """The thread, until the vCPU is stopped."""
+    """The thread, until the vCPU is stopped or a bug of ours has ended the domain."""
     with vcpu.domain.host.lock:
         while not vcpu.stopping:
             try:
@@ -28,6 +28,7 @@ def main(vcpu: Vcpu) -> None:
                 vcpu.domain.crash(str(error))
             except Exception as error:  # noqa: BLE001 - a bug of ours ends this domain, not the host
                 vcpu.domain.our_bug(error)
+                return  # where it would only happen again
 
 
 def step(vcpu: Vcpu) -> None:

@@ -391,3 +391,9 @@ def test_what_cannot_be_booted_is_one_error(shell: str, tmp_path: Path) -> None:
         domzero.boot(shell, memory_mib=1)
     with pytest.raises(domzero.ImageError):
         domzero.boot(__file__)
+
+
+def test_a_vcpu_whose_timer_came_due_before_it_slept_looks_again_at_once(guest: domzero.Guest) -> None:
+    vcpu = guest._domain.vcpus[0]
+    with guest._domain.host.lock:
+        vcpu.sleep(-1e-6)  # the time between two looks at the clock
