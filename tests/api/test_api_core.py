@@ -59,6 +59,7 @@ def test_a_core_dump_that_cannot_be_written_leaves_nothing(
 def test_a_crash_leaves_the_core_that_was_asked_for(
     server: Server, api: httpx.Client, create: Create, action: str
 ) -> None:
+    server.dumps.mkdir(exist_ok=True)
     domain = create(action, on_crash=action)
     api.post(f"/domains/{domain['uuid']}/console", json={"data": "fault\n"})
     core = server.dumps / f"{action}.core"

@@ -30,7 +30,6 @@ class Server:
         self.log = directory / "serve.log"
         self.xenstore = directory / "xenstored.sock"
         self.dumps = directory.with_name(f"{directory.name}-dumps")
-        self.dumps.mkdir(exist_ok=True)
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
