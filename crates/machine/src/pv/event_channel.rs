@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! event_channel_op (`event_channel.h`), and the interface before 3.0.2.
 //!
-//! An argument is copied in once and, when the command gives something back, copied out when it has succeeded.
+//! An argument is copied out, when the command gives something back, if it has succeeded.
 
+use super::argument::Argument;
 use super::{Efault, Vcpu};
 use crate::abi::evtchn::{
     alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, compat_op, evtchnop,
@@ -10,6 +11,7 @@ use crate::abi::evtchn::{
 };
 use crate::abi::Errno;
 use crate::evtchn::{DomainEvents, EventResult};
+use std::sync::Arc;
 
 /// After so many ports a reset, or a new page of event words, lets others have their turn.
 const PORTS_AT_ONCE: u32 = 128;
@@ -31,36 +33,15 @@ impl From<Efault> for Errno {
     }
 }
 
-/// An argument, copied in.
-struct Argument([u8; ARGUMENT_MAX]);
-
-impl Argument {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
-        let part = self.0.get(at..at + N).and_then(|part| part.try_into().ok());
-        part.unwrap_or([0; N])
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.bytes(at))
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes(at))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes(at))
-    }
-
-    fn set(&mut self, at: usize, value: &[u8]) {
-        if let Some(part) = self.0.get_mut(at..at + value.len()) {
-            part.copy_from_slice(value);
-        }
-    }
-
-    fn set_u32(&mut self, at: usize, value: u32) {
-        self.set(at, &value.to_le_bytes());
-    }
+/// One command: copied in, and not yet done.
+struct Call {
+    events: Arc<DomainEvents>,
+    command: u32,
+    va: u64,
+    /// Bytes of the argument, and whether they are copied out again.
+    size: usize,
+    copies_out: bool,
+    arg: Argument<ARGUMENT_MAX>,
 }
 
 /// Bytes of a command's argument, and whether it is copied out again. `None`: there is no such command.
@@ -115,55 +96,68 @@ impl Vcpu {
     }
 
     fn answer_event(&mut self, command: u32, va: u64) -> Option<EventResult> {
-        let (size, copies_out) = shape(command).filter(|_| !is_above(command))?;
-        let events = self.events.clone()?;
-        let mut arg = Argument([0; ARGUMENT_MAX]);
-        if self.copy_in(va, arg.0.get_mut(..size)?).is_err() {
-            return Some(Err(Errno::EFAULT));
-        }
-        if command == evtchnop::SEND && events.send_is_above(arg.u32(one_port::PORT)) {
+        if is_above(command) {
             return None;
         }
-        Some(match self.event_command(&events, command, &mut arg) {
-            EventOutcome::Done(Ok(())) if copies_out => self.give_back(va, &arg, size),
-            EventOutcome::Done(done) => done,
+        let call = match self.event_call(command, va)? {
+            Ok(call) => call,
+            Err(error) => return Some(Err(error)),
+        };
+        if command == evtchnop::SEND && call.events.send_is_above(call.arg.u32(one_port::PORT)) {
+            return None;
+        }
+        match self.carry_out(call) {
+            EventOutcome::Done(done) => Some(done),
             // Only commands of the layer above are long.
-            EventOutcome::Continue(_) => return None,
-        })
+            EventOutcome::Continue(_) => None,
+        }
     }
 
     /// One command, or a round of it. `None`: there is no such command, or no event channels.
     pub fn event_channel_op(&mut self, command: u32, va: u64) -> Option<EventOutcome> {
-        let (size, copies_out) = shape(command)?;
-        let events = self.events.clone()?;
-        let mut arg = Argument([0; ARGUMENT_MAX]);
-        if self.copy_in(va, arg.0.get_mut(..size)?).is_err() {
-            return Some(EventOutcome::Done(Err(Errno::EFAULT)));
-        }
-        Some(match self.event_command(&events, command, &mut arg) {
-            EventOutcome::Done(Ok(())) if copies_out => EventOutcome::Done(self.give_back(va, &arg, size)),
-            outcome => outcome,
+        Some(match self.event_call(command, va)? {
+            Ok(call) => self.carry_out(call),
+            Err(error) => EventOutcome::Done(Err(error)),
         })
     }
 
-    fn give_back(&mut self, va: u64, arg: &Argument, size: usize) -> EventResult {
-        self.copy_out(va, arg.0.get(..size).unwrap_or(&[]))?;
-        Ok(())
+    /// Copies the argument in. `Err`: EFAULT. `None`: there is no such command, or no event channels.
+    fn event_call(&mut self, command: u32, va: u64) -> Option<EventResult<Call>> {
+        let (size, copies_out) = shape(command)?;
+        let events = self.events.clone()?;
+        let mut arg = Argument::new();
+        if self.copy_in(va, arg.0.get_mut(..size)?).is_err() {
+            return Some(Err(Errno::EFAULT));
+        }
+        Some(Ok(Call {
+            events,
+            command,
+            va,
+            size,
+            copies_out,
+            arg,
+        }))
     }
 
-    fn event_command(&mut self, events: &DomainEvents, command: u32, arg: &mut Argument) -> EventOutcome {
+    fn carry_out(&mut self, mut call: Call) -> EventOutcome {
         let shared = self.cpu.shared.clone();
         let outcome = {
             // The ports' lock is waited for, and everything done with it, outside the guest.
             let _outside = shared.leave();
-            perform(events, self.id, command, arg)
+            perform(&call.events, self.id, call.command, &mut call.arg)
         };
         self.cpu.apply_purges();
-        outcome
+        match outcome {
+            EventOutcome::Done(Ok(())) if call.copies_out => {
+                let out = self.copy_out(call.va, call.arg.0.get(..call.size).unwrap_or(&[]));
+                EventOutcome::Done(out.map_err(Errno::from))
+            }
+            outcome => outcome,
+        }
     }
 }
 
-fn perform(events: &DomainEvents, vcpu: u32, command: u32, arg: &mut Argument) -> EventOutcome {
+fn perform(events: &DomainEvents, vcpu: u32, command: u32, arg: &mut Argument<ARGUMENT_MAX>) -> EventOutcome {
     let rounds = |done: EventResult<bool>, again: u32| match done {
         Ok(true) => EventOutcome::Done(Ok(())),
         Ok(false) => EventOutcome::Continue(again),
@@ -186,7 +180,7 @@ fn perform(events: &DomainEvents, vcpu: u32, command: u32, arg: &mut Argument) -
     }
 }
 
-fn perform_short(events: &DomainEvents, command: u32, arg: &mut Argument) -> EventResult {
+fn perform_short(events: &DomainEvents, command: u32, arg: &mut Argument<ARGUMENT_MAX>) -> EventResult {
     let (at, port) = match command {
         evtchnop::SEND => return events.send(arg.u32(one_port::PORT)),
         evtchnop::UNMASK => return events.unmask(arg.u32(one_port::PORT)),
@@ -222,23 +216,23 @@ fn perform_short(events: &DomainEvents, command: u32, arg: &mut Argument) -> Eve
         evtchnop::BIND_IPI => (bind_ipi::PORT, events.bind_ipi(arg.u32(bind_ipi::VCPU))?),
         _ => return Err(Errno::ENOSYS),
     };
-    arg.set_u32(at, port);
+    arg.set(at, &port.to_le_bytes());
     Ok(())
 }
 
 /// EVTCHNOP_status: what a port is connected to.
-fn tell_status(events: &DomainEvents, arg: &mut Argument) -> EventResult {
+fn tell_status(events: &DomainEvents, arg: &mut Argument<ARGUMENT_MAX>) -> EventResult {
     let told = events.status(arg.u16(status::DOM), arg.u32(status::PORT))?;
-    arg.set_u32(status::STATUS, told.status);
-    arg.set_u32(status::VCPU, told.vcpu);
+    arg.set(status::STATUS, &told.status.to_le_bytes());
+    arg.set(status::VCPU, &told.vcpu.to_le_bytes());
     if let Some(domid) = told.domid {
         arg.set(status::U, &domid.to_le_bytes());
     }
     if let Some(port) = told.port {
-        arg.set_u32(status::U_INTERDOMAIN_PORT, port);
+        arg.set(status::U_INTERDOMAIN_PORT, &port.to_le_bytes());
     }
     if let Some(virq) = told.virq {
-        arg.set_u32(status::U, virq);
+        arg.set(status::U, &virq.to_le_bytes());
     }
     Ok(())
 }

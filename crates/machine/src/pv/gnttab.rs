@@ -3,6 +3,7 @@
 //!
 //! The other commands are about the table as a whole and come once in a guest's life: they are the layer above's.
 
+use super::argument::Argument;
 use super::guest_copy::array_ok;
 use super::mmu_ops::Outcome;
 use super::{Efault, Vcpu};
@@ -55,33 +56,10 @@ impl Command {
     }
 }
 
-/// An element, copied in.
-struct Item([u8; ITEM_MAX]);
+/// An element.
+type Item = Argument<ITEM_MAX>;
 
 impl Item {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
-        let part = self.0.get(at..at + N).and_then(|part| part.try_into().ok());
-        part.unwrap_or([0; N])
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.bytes(at))
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes(at))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes(at))
-    }
-
-    fn set(&mut self, at: usize, value: &[u8]) {
-        if let Some(part) = self.0.get_mut(at..at + value.len()) {
-            part.copy_from_slice(value);
-        }
-    }
-
     /// One end of a copy.
     fn end(&self, at: usize, granted: bool, is_32bit: bool) -> CopyEnd {
         let frame = match is_32bit {
@@ -159,7 +137,7 @@ impl Vcpu {
         size: usize,
         status_at: usize,
     ) -> Result<(), Efault> {
-        let mut item = Item([0; ITEM_MAX]);
+        let mut item = Item::new();
         self.copy_in(va, item.0.get_mut(..size).ok_or(Efault)?)?;
         let done = match command {
             Command::Map => self.grant_map_item(grants, &mut item),

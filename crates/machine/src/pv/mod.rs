@@ -3,6 +3,7 @@
 //!
 //! Layouts and rules: `arch-x86/xen.h`, `arch-x86/xen-x86_64.h` and `vcpu.h` of Xen's public headers.
 
+mod argument;
 mod bounce;
 mod debugreg;
 pub(crate) mod event_channel;
