@@ -17,3 +17,4 @@ mod ring;
 mod thread;
 
 pub use ring::{BackRing, ConnectError, RingBroken, RingRefused, Served};
+pub use thread::RungThread;

@@ -45,8 +45,8 @@ impl Bell for Signal {
     }
 }
 
-/// Works until it is dropped.
-pub(crate) struct RungThread {
+/// A thread that works until it is dropped.
+pub struct RungThread {
     signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,13 +76,13 @@ impl RungThread {
         })
     }
 
-    /// What is to ring it.
-    pub(crate) fn bell(&self) -> Arc<dyn Bell> {
+    /// What is to ring it: the front end's event.
+    pub fn bell(&self) -> Arc<dyn Bell> {
         Arc::clone(&self.signal) as Arc<dyn Bell>
     }
 
     /// Returns when nothing is being done any more.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.signal.lock().stop = true;
         self.signal.changed.notify_one();
         if let Some(thread) = self.thread.take() {

@@ -5,7 +5,7 @@ mod front;
 mod granter;
 
 use domzero_backends::block::{
-    serve_all, Agreed, Counts, Disk, Notice, Qcow2Disk, Queue, QueueThread, RawDisk, MAX_INDIRECT_SEGMENTS,
+    serve_all, start_thread, Agreed, Counts, Disk, Notice, Qcow2Disk, Queue, RawDisk, MAX_INDIRECT_SEGMENTS,
 };
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
@@ -331,7 +331,7 @@ fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
     front.set_head(RSP_EVENT, 1);
     front.send(&front.request(blkif::OP_READ, 1, 4, &[(gref, 0, 0)]));
     let (tell, told) = channel();
-    let mut thread = QueueThread::start(
+    let mut thread = start_thread(
         "test".into(),
         front.connect(raw(64).0, agreed(X86_64)),
         Told(tell),

@@ -5,8 +5,9 @@ use crate::device::{call, lock, os_error, owned, BACKEND};
 use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
-use domzero_backends::block::{self, serve_all, Agreed, Notice, Qcow2Disk, QueueThread, RawDisk};
+use domzero_backends::block::{self, serve_all, start_thread, Agreed, Notice, Qcow2Disk, RawDisk};
 use domzero_backends::RingBroken;
+use domzero_backends::RungThread;
 use domzero_machine::abi::blkif;
 use domzero_machine::HostPort;
 use pyo3::exceptions::PyValueError;
@@ -112,7 +113,7 @@ impl Notice for Callbacks {
 }
 
 enum Server {
-    Thread(QueueThread),
+    Thread(RungThread),
     /// Served by whoever says that an event came: deterministic runs.
     Inline(Box<block::Queue>, Callbacks),
     Closed,
@@ -151,7 +152,7 @@ impl BlockRing {
         };
         let server = match thread {
             Some(name) => {
-                let thread = QueueThread::start(name, queue, callbacks).map_err(os_error)?;
+                let thread = start_thread(name, queue, callbacks).map_err(os_error)?;
                 port.attach(thread.bell());
                 Server::Thread(thread)
             }

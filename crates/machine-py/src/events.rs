@@ -105,6 +105,11 @@ impl EventPort {
     }
 }
 
+/// The same, as back ends in the machine use them.
+pub fn host_ports(ports: &[Py<EventPort>]) -> Vec<HostPort> {
+    ports.iter().map(|port| port.get().0.clone()).collect()
+}
+
 /// One port, as it was.
 #[pyclass(frozen, get_all, module = "domzero._machine")]
 pub struct EventChannel {

@@ -2,7 +2,7 @@
 //! Network interfaces: wires, interfaces with threads that serve them, and switches.
 
 use crate::device::{call, lock, os_error, owned, BACKEND};
-use crate::events::EventPort;
+use crate::events::{host_ports, EventPort};
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::net::{self, Broken, DeviceThread, Notice, QueueRefs, SharedLink, Switch};
@@ -154,10 +154,7 @@ impl NetRings {
         });
         let queues = work(|| queues.collect::<Result<Vec<_>, _>>())?
             .map_err(|error| MachineError::new_err(error.to_string()))?;
-        let ports = |list: Vec<Py<EventPort>>| -> Vec<HostPort> {
-            list.iter().map(|port| port.get().0.clone()).collect()
-        };
-        let (transmitted, received) = (ports(transmitted), ports(received));
+        let (transmitted, received) = (host_ports(&transmitted), host_ports(&received));
         let all = transmitted.iter().chain(&received).cloned();
         let all = all.collect::<Vec<_>>();
         let callbacks = Callbacks {

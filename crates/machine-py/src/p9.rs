@@ -2,10 +2,11 @@
 //! Shared directories, and rings with a thread that serves them.
 
 use crate::device::{call, lock, os_error, owned, BACKEND};
-use crate::events::EventPort;
+use crate::events::{host_ports, EventPort};
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
-use domzero_backends::p9::{self, Broken, Device, DeviceThread, Notice, Tree};
+use domzero_backends::p9::{self, start_thread, Broken, Device, Notice, Tree};
+use domzero_backends::RungThread;
 use domzero_machine::HostPort;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -77,7 +78,7 @@ impl Notice for Callbacks {
 }
 
 #[pyclass(frozen, module = "domzero._machine")]
-pub struct ShareRings(Mutex<Option<DeviceThread>>);
+pub struct ShareRings(Mutex<Option<RungThread>>);
 
 #[pymethods]
 impl ShareRings {
@@ -96,10 +97,10 @@ impl ShareRings {
         let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&share.counts));
         let connect = || Device::connect(&front, &ring_refs, tree, share.writable, counts);
         let device = work(connect)?.map_err(|error| MachineError::new_err(error.to_string()))?;
-        let all: Vec<HostPort> = ports.iter().map(|port| port.get().0.clone()).collect();
+        let all = host_ports(&ports);
         let ports = all.clone();
         let callbacks = Callbacks { ports, broken };
-        let thread = DeviceThread::start(thread, device, callbacks).map_err(os_error)?;
+        let thread = start_thread(thread, device, callbacks).map_err(os_error)?;
         for port in all {
             port.attach(thread.bell());
         }

@@ -4,9 +4,7 @@
 use super::queue::Queue;
 use crate::ring::{RingBroken, Served};
 use crate::thread::RungThread;
-use domzero_machine::Bell;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 /// What a ring's thread tells the layer above. Called on that thread, with no lock held.
 pub trait Notice: Send {
@@ -16,35 +14,21 @@ pub trait Notice: Send {
     fn broken(&self, error: RingBroken);
 }
 
-/// Serves a queue until it is dropped.
-pub struct QueueThread(RungThread);
-
-impl QueueThread {
-    /// Starts with a look at the ring: requests may have come before.
-    pub fn start(
-        name: String,
-        mut queue: Queue,
-        notice: impl Notice + 'static,
-    ) -> std::io::Result<QueueThread> {
-        let serve = move |stop: &dyn Fn() -> bool| match serve_all(&mut queue, &notice, stop) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                notice.broken(error);
-                ControlFlow::Break(())
-            }
-        };
-        RungThread::start(name, serve).map(QueueThread)
-    }
-
-    /// What the front end's event is to ring.
-    pub fn bell(&self) -> Arc<dyn Bell> {
-        self.0.bell()
-    }
-
-    /// Returns when no request is being done any more; what waits in the ring stays there.
-    pub fn stop(&mut self) {
-        self.0.stop();
-    }
+/// Serves a queue until the thread is dropped. It starts with a look at the ring: requests may have come before; those
+/// that wait in the ring when it stops stay there.
+pub fn start_thread(
+    name: String,
+    mut queue: Queue,
+    notice: impl Notice + 'static,
+) -> std::io::Result<RungThread> {
+    let serve = move |stop: &dyn Fn() -> bool| match serve_all(&mut queue, &notice, stop) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            notice.broken(error);
+            ControlFlow::Break(())
+        }
+    };
+    RungThread::start(name, serve)
 }
 
 /// Serves a queue until its front end has nothing more, on the calling thread.

@@ -11,7 +11,7 @@ mod queue;
 mod request;
 
 pub use crate::piece::Piece;
-pub use device::{serve_all, Notice, QueueThread};
+pub use device::{serve_all, start_thread, Notice};
 pub use disk::{Disk, RawDisk};
 pub use qcow2::Qcow2Disk;
 pub use queue::{Agreed, Counts, Queue, MAX_PERSISTENT};

@@ -7,7 +7,6 @@ use super::tree::Tree;
 use super::wire::{kind, HEADER};
 use crate::piece;
 use crate::thread::RungThread;
-use domzero_machine::Bell;
 use domzero_machine::GrantClient;
 use std::fs::File;
 use std::io;
@@ -165,33 +164,19 @@ impl Device {
     }
 }
 
-/// Serves a device until it is dropped.
-pub struct DeviceThread(RungThread);
-
-impl DeviceThread {
-    /// Starts with a look at the rings: requests may have come before.
-    pub fn start(
-        name: String,
-        mut device: Device,
-        notice: impl Notice + 'static,
-    ) -> io::Result<DeviceThread> {
-        let serve = move |stop: &dyn Fn() -> bool| match device.serve(&notice, stop) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                notice.broken(error);
-                ControlFlow::Break(())
-            }
-        };
-        RungThread::start(name, serve).map(DeviceThread)
-    }
-
-    /// What the front end's event is to ring.
-    pub fn bell(&self) -> Arc<dyn Bell> {
-        self.0.bell()
-    }
-
-    /// Returns when no request is being done any more; what waits in the rings stays there.
-    pub fn stop(&mut self) {
-        self.0.stop();
-    }
+/// Serves a device until the thread is dropped. It starts with a look at the rings: requests may have come before; those
+/// that wait in the rings when it stops stay there.
+pub fn start_thread(
+    name: String,
+    mut device: Device,
+    notice: impl Notice + 'static,
+) -> io::Result<RungThread> {
+    let serve = move |stop: &dyn Fn() -> bool| match device.serve(&notice, stop) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            notice.broken(error);
+            ControlFlow::Break(())
+        }
+    };
+    RungThread::start(name, serve)
 }

@@ -11,7 +11,7 @@ mod session;
 mod tree;
 mod wire;
 
-pub use device::{Device, DeviceThread, Notice, Turn};
+pub use device::{start_thread, Device, Notice, Turn};
 pub use fids::{FIDS_MAX, OPEN_MAX, PLACES_MAX};
 pub use ring::{Broken, ConnectError, Ring};
 pub use session::{Answer, Counts, Data, Session, MSIZE_MAX, MSIZE_MIN};
