@@ -115,9 +115,8 @@ def test_a_front_end_without_a_version_or_with_too_many_rings_is_told_so(
     shell = boot(f"tag=r,path={tmp_path}")
     instance = shell.session._instance  # its devices are nowhere else
     assert instance is not None
-    (device,) = instance.shares.devices
+    ((device, back_end),) = instance.shares._devices.all()
     assert (device.front_nodes(), device.back_nodes()["security_model"]) == ({"tag": "r"}, "none")
-    (back_end,) = instance.shares._back_ends
     assert back_end.state is XenbusState.XenbusStateConnected
     back_end.broken("a test")
     shell.do("true")

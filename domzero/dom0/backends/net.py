@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 from domzero import _machine
-from domzero.dom0.backends.xenbus import Device, Front, FrontendError, Nodes
+from domzero.dom0.backends.rings import RingsDevice
+from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
 from domzero.dom0.vifspec import USER, VifSpec, mac_text
 from domzero.hypervisor.domain import Domain
-from domzero.hypervisor.errors import XenError
-from domzero.hypervisor.evtchn import bind_device
 
 MAX_QUEUES = 4
 
 
-class NetDevice(Device):
-    """One interface of one domain: a `xenbus.Device`.
+class NetDevice(RingsDevice):
+    """One interface of one domain.
 
     :param wire: a connected Unix stream socket; it is the device's from here on.
     """
@@ -25,14 +23,10 @@ class NetDevice(Device):
     kind = "vif"
 
     def __init__(self, domain: Domain, spec: VifSpec, mac: bytes, wire: socket.socket) -> None:
+        super().__init__(domain, spec.devid)
         self.spec = spec
-        self.devid = spec.devid
         self.mac = mac
         self.link = _machine.NetLink(wire.detach())
-        self.broken: Callable[[str], None] = lambda _: None
-        self._domain = domain
-        self._rings: _machine.NetRings | None = None
-        self._ports: list[_machine.EventPort] = []
 
     def front_nodes(self) -> Nodes:
         """Written by the toolstack for the front end."""
@@ -56,8 +50,8 @@ class NetDevice(Device):
             "multi-queue-max-queues": MAX_QUEUES,
         }
 
-    def connect(self, front: Front) -> Nodes:
-        """Takes the rings that the front end has written into its nodes."""
+    def take_rings(self, front: Front) -> _machine.NetRings:
+        """Connects its queues."""
 
         def has(name: str) -> bool:
             return front.number(name, 0) != 0
@@ -78,14 +72,6 @@ class NetDevice(Device):
             checksum_v6=has("feature-ipv6-csum-offload"),
             rx_notify=has("feature-rx-notify"),
         )
-        try:
-            self._connect(front, queues, agreed)
-        except FrontendError:
-            self.disconnect()
-            raise
-        return {}
-
-    def _connect(self, front: Front, queues: int, agreed: _machine.NetAgreed) -> None:
         refs: list[tuple[int, int]] = []
         transmitted: list[_machine.EventPort] = []
         received: list[_machine.EventPort] = []
@@ -93,46 +79,25 @@ class NetDevice(Device):
             at = f"queue-{queue}/" if queues > 1 else ""
             refs.append((front.number(f"{at}tx-ring-ref"), front.number(f"{at}rx-ring-ref")))
             if front.text(f"{at}event-channel-tx") is not None:
-                ports = [self._bind(front.number(f"{at}event-channel-{way}")) for way in ("tx", "rx")]
+                ports = [self.bind(front.number(f"{at}event-channel-{way}")) for way in ("tx", "rx")]
             else:
-                ports = [self._bind(front.number(f"{at}event-channel"))]
+                ports = [self.bind(front.number(f"{at}event-channel"))]
             transmitted.append(ports[0])
             received.append(ports[-1])
-        name = f"vif{self.devid}"
-        try:
-            self._rings = _machine.NetRings(
-                self._domain.grants.hw,
-                self.link,
-                refs,
-                agreed,
-                transmitted=transmitted,
-                received=received,
-                broken=self.broken,
-                lost=self._lost,
-                thread=name,
-            )
-        except _machine.MachineError as error:
-            raise FrontendError(str(error)) from error
-
-    def _bind(self, number: int) -> _machine.EventPort:
-        try:
-            port = bind_device(self._domain, number)
-        except XenError as error:
-            raise FrontendError(f"event channel {number}: {error}") from error
-        self._ports.append(port)
-        return port
+        return _machine.NetRings(
+            self._domain.grants.hw,
+            self.link,
+            refs,
+            agreed,
+            transmitted=transmitted,
+            received=received,
+            broken=self.broken,
+            lost=self._lost,
+            thread=f"vif{self.devid}",
+        )
 
     def _lost(self) -> None:
         self._domain.log(f"vif {self.devid}: the network {self.spec.network!r} has gone")
-
-    def disconnect(self) -> None:
-        """Lets go of all rings."""
-        ports, self._ports = self._ports, []
-        rings, self._rings = self._rings, None
-        for port in ports:
-            port.close()
-        if rings is not None:
-            rings.close()
 
     def close(self) -> None:
         """Lets go of the wire."""
