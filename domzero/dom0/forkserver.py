@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fork server: the process that workers are forked from, so that they share its interpreter and its modules.
 
-`python -m domzero.dom0.forkserver FD PARENT_PID CONFINED`, started by `worker_spawner.WorkerSpawner`. It does what
+`python -m domzero.dom0.forkserver FD PARENT_PID`, started by `worker_spawner.WorkerSpawner`. It does what
 its socket says (`messages`: Spawn, Kill), tells what became of its children, and ends with that socket; its children
 end with it. It has one thread and holds nothing of any domain, so nothing of one gets into the worker of another.
 
@@ -29,7 +29,7 @@ FDS = 5
 
 def main(arguments: list[str]) -> int:
     """Entry point."""
-    fd, parent, confined = (int(argument) for argument in arguments)
+    fd, parent = (int(argument) for argument in arguments)
     worker.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
@@ -40,14 +40,13 @@ def main(arguments: list[str]) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     gc.collect()
     gc.freeze()  # no collection writes to what the children share
-    _Server(sock, (wake_read, wake_write), confined=bool(confined)).run()
+    _Server(sock, (wake_read, wake_write)).run()
     return 0
 
 
 class _Server:
-    def __init__(self, sock: socket.socket, wake: tuple[int, int], *, confined: bool) -> None:
+    def __init__(self, sock: socket.socket, wake: tuple[int, int]) -> None:
         self._sock = sock
-        self._confined = confined
         self._wake = wake
         self._children: set[int] = set()
 
@@ -86,7 +85,7 @@ class _Server:
             if message.pid in self._children:  # it has not been waited for: the number is still its own
                 os.kill(message.pid, signal.SIGKILL)
         elif isinstance(message, Spawn) and len(fds) == FDS:
-            self._spawn(request_id, fds, confined=self._confined and message.confined)
+            self._spawn(request_id, fds, confined=message.confined)
         else:
             raise MessageError(f"{type(message).__name__} with {len(fds)} files is nothing for the fork server")
         for fd in fds:

@@ -339,10 +339,7 @@ class InputTaken:
 
 @dataclass(slots=True, frozen=True)
 class Spawn:
-    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
-
-    :param confined: unless no worker is.
-    """
+    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed."""
 
     confined: bool
 

@@ -8,6 +8,7 @@ ends with that socket, or with its parent.
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import queue
@@ -113,35 +114,27 @@ class Worker:
             return
 
     def _request(self, message: Message, request_id: int, count: int) -> bool:
-        answer: Answer
-        files: list[int] = []
         try:
             files = receive_files(self._files, request_id, count)
-            if isinstance(message, DumpCore) and self._instance is not None and len(files) == 1:
-                job = (self._instance, files.pop(), request_id)
-                threading.Thread(target=self._dump, args=job, name="core", daemon=True).start()
-                return True
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request has its answer
+            self._channel.send(_refusal(error), request_id)
+        else:
+            job = functools.partial(self._carry_out, message, request_id, files)
+            if isinstance(message, DumpCore):  # other requests are answered meanwhile
+                threading.Thread(target=job, name="core", daemon=True).start()
+            else:
+                job()
+        return not isinstance(message, Stop)
+
+    def _carry_out(self, message: Message, request_id: int, files: list[int]) -> None:
+        answer: Answer
+        try:
             answer = self._do(message, files)
-        except DomzeroError as error:
-            answer = Refused.of(error)
-        except Exception as error:
-            logger.exception("a fault of the worker")  # to stderr, which Domain 0 keeps
-            answer = Refused("DomzeroError", f"a fault of the worker: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = _refusal(error)
         finally:
             while files:  # that nobody took
                 os.close(files.pop())
-        self._channel.send(answer, request_id)
-        return not isinstance(message, Stop)
-
-    def _dump(self, instance: Instance, fd: int, request_id: int) -> None:
-        """In a thread of its own: other requests are answered meanwhile."""
-        answer: Answer
-        try:
-            answer = Dumped(instance.dump_core(fd))
-        except DomzeroError as error:
-            answer = Refused.of(error)
-        finally:
-            os.close(fd)
         self._channel.send(answer, request_id)
 
     def _do(self, message: Message, files: list[int]) -> Answer:
@@ -165,6 +158,10 @@ class Worker:
             return Stats(instance.state, time.process_time_ns())
         elif isinstance(message, Audit):
             return Audited(tuple(instance.audit()))
+        elif isinstance(message, DumpCore):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for a core dump")
+            return Dumped(instance.dump_core(files[0]))
         elif isinstance(message, AttachDisk):
             if len(files) != len(message.files):
                 raise MessageError(f"{len(files)} files for a disk of {len(message.files)}")
@@ -226,6 +223,13 @@ class Worker:
                 if data:
                     self._console.wait_room(1.0)
             self._channel.send(InputTaken(count))
+
+
+def _refusal(error: Exception) -> Refused:
+    if isinstance(error, DomzeroError):
+        return Refused.of(error)
+    logger.error("a fault of the worker", exc_info=error)  # to stderr, which Domain 0 keeps
+    return Refused("DomzeroError", f"a fault of the worker: {type(error).__name__}: {error}")
 
 
 def _all(files: list[int]) -> list[int]:

@@ -48,13 +48,18 @@ class WorkerSpawner:
         self._children: dict[int, Child] = {}
 
     async def spawn(self, sockets: list[socket.socket], stderr: int, *, confined: bool) -> Child:
-        """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError."""
+        """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError.
+
+        :param confined: unless none is.
+        """
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future
         try:
             sock = self._ready()
-            socket.send_fds(sock, [encode(Spawn(confined), request_id)], [*(s.fileno() for s in sockets), stderr])
+            socket.send_fds(
+                sock, [encode(Spawn(confined and self._confined), request_id)], [*(s.fileno() for s in sockets), stderr]
+            )
             return await future
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
@@ -92,10 +97,7 @@ class WorkerSpawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "domzero.dom0.forkserver"),
-                    *map(str, (theirs.fileno(), os.getpid(), int(self._confined))),
-                ],
+                [sys.executable, "-m", "domzero.dom0.forkserver", str(theirs.fileno()), str(os.getpid())],
                 env=small_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
