@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -104,6 +105,10 @@ class Dom0:
         found: Json = self.get(domain_path(key))
         return found
 
+    def parts(self, keys: Iterable[str], kind: str) -> list[tuple[Json, list[Json]]]:
+        """Domains, and what each has of a kind: its "disks". Domain 0 is passed over: it is the host, and has none."""
+        return [(self.domain(key), self.get(f"{domain_path(key)}/{kind}")) for key in keys if not is_domain_0(key)]
+
     def act(self, key: str, action: str) -> Json:
         """POST of an action on a domain."""
         answer: Json = self.request("POST", f"{domain_path(key)}/{action}").json()
@@ -127,32 +132,32 @@ class Dom0:
 
     def create(self, body: Json, *, quiet: bool = True) -> Json:
         """Creates a domain; waits for the task if it takes longer."""
-        response = self.request("POST", "/domains", body)
-        answer: Json = response.json()
-        if response.status_code != 202:
-            return answer
-        if not quiet:
-            print(f"building {body['name']}…", file=sys.stderr, flush=True)
-        self._wait_for_task(answer)
-        return self.domain(str(answer["domain"]))
+        done, answer = self._long("/domains", body, None if quiet else f"building {body['name']}…")
+        return answer if done else self.domain(str(answer["domain"]))
 
     def dump_core(self, key: str, path: str, *, quiet: bool = True) -> Json:
         """Writes a domain's core dump; waits for the task if it takes longer."""
-        response = self.request("POST", f"{domain_path(key)}/core", {"path": path})
+        what = None if quiet else f"dumping core of {key}…"
+        done, answer = self._long(f"{domain_path(key)}/core", {"path": path}, what)
+        return answer if done else {"path": path}
+
+    def _long(self, path: str, body: Json, what: str | None) -> tuple[bool, Json]:
+        """A POST that may become a task, which is waited for. True and its answer, or False and the task.
+
+        :param what: told on stderr when it becomes one.
+        """
+        response = self.request("POST", path, body)
         answer: Json = response.json()
         if response.status_code != 202:
-            return answer
-        if not quiet:
-            print(f"dumping core of {key}…", file=sys.stderr, flush=True)
-        self._wait_for_task(answer)
-        return {"path": path}
-
-    def _wait_for_task(self, task: Json) -> None:
-        while task["state"] == "running":
+            return True, answer
+        if what is not None:
+            print(what, file=sys.stderr, flush=True)
+        while answer["state"] == "running":
             time.sleep(0.2)
-            task = self.get(f"/tasks/{task['id']}")
-        if task["error"]:
-            raise _error_of_problem(task["error"])
+            answer = self.get(f"/tasks/{answer['id']}")
+        if answer["error"]:
+            raise _error_of_problem(answer["error"])
+        return False, answer
 
     def console(self, key: str, *, history: bool = True) -> ClientConnection:
         """The websocket of a domain's console."""

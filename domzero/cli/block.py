@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path, is_domain_0
+from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
+from domzero.cli.verb import add_domain, add_domains, add_verb, answer
 from domzero.dom0.diskspec import HELP, is_named, parse_disk
 
 Json = dict[str, Any]
@@ -18,33 +19,31 @@ Json = dict[str, Any]
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds all of them."""
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "block-attach",
-        help="plug a disk into a domain",
-        description="Plugs a disk into a domain that runs; it has the disk at its next starts, too.",
+        attach,
+        "plug a disk into a domain",
+        "Plugs a disk into a domain that runs; it has the disk at its next starts, too.",
     )
-    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    add_domain(parser)
     parser.add_argument("spec", metavar="SPEC", nargs="+", help=HELP.partition(";")[0])
-    add_connection_options(parser)
-    parser.set_defaults(handler=attach)
 
-    parser = subparsers.add_parser(
-        "block-list", help="list disks of domains", description="Lists the disks of domains, as xl does."
+    parser = add_verb(
+        subparsers, "block-list", list_disks, "list disks of domains", "Lists the disks of domains, as xl does."
     )
-    parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name, domid or uuid")
-    add_connection_options(parser)
-    parser.set_defaults(handler=list_disks)
+    add_domains(parser, can_be_none=False)
 
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "block-detach",
-        help="take a disk away from a domain",
-        description="Asks the guest to let go of a disk, and takes it away when it has.",
+        detach,
+        "take a disk away from a domain",
+        "Asks the guest to let go of a disk, and takes it away when it has.",
     )
-    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    add_domain(parser)
     parser.add_argument("vdev", metavar="DEV", help="xvdb, or its number")
     parser.add_argument("-f", "--force", action="store_true", help="take it away at once, even if the guest uses it")
-    add_connection_options(parser)
-    parser.set_defaults(handler=detach)
 
 
 def attach(args: argparse.Namespace) -> int:
@@ -55,16 +54,13 @@ def attach(args: argparse.Namespace) -> int:
         spec = parse_disk(text)
         asked = spec.text(str(Path(spec.target).absolute()), named=is_named(text))
         disk = dom0.request("POST", path, {"spec": asked}).json()
-    if args.json:
-        print(json.dumps(disk, indent=2))
-    return ExitStatus.OK
+    return answer(args, disk)
 
 
 def list_disks(args: argparse.Namespace) -> int:
     """`block-list`."""
     with Dom0.from_args(args) as dom0:
-        keys = [key for key in args.domains if not is_domain_0(key)]  # which has none
-        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/disks")) for key in keys]
+        found = dom0.parts(args.domains, "disks")
     if args.json:
         print(json.dumps([disk for _, disks in found for disk in disks], indent=2))
         return ExitStatus.OK

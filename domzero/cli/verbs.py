@@ -11,11 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path, is_domain_0
+from domzero.cli.api_client import Dom0, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table, memory_kib
+from domzero.cli.verb import add_domain, add_domains, add_verb, answer
 from domzero.dom0.config import MEMORY_MIN_MIB
 from domzero.dom0.names import DOMAIN_0, shown
 from domzero.errors import ConfigError, DomzeroError
@@ -27,22 +29,17 @@ _REBOOT_SECONDS = 300.0
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds all of them."""
-
-    def add(verb: str, handler: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parser = subparsers.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
-        add_connection_options(parser)
-        parser.set_defaults(handler=handler)
-        return parser
+    add = partial(add_verb, subparsers)
 
     parser = add("list", list_domains, "list domains")
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid; all if none is given")
+    add_domains(parser, can_be_none=True)
     parser.add_argument("-l", "--long", action="store_true", help="everything, as JSON")
     parser.add_argument(
         "-a", "--all", action="store_true", help="also domains that have ended, as far as they are kept"
     )
 
     parser = add("console", console, "attach to a domain's console; Ctrl-] detaches")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("--history", action="store_true", help="only print what it has printed so far")
     parser.add_argument("--no-history", action="store_true", help="do not begin with what it has printed so far")
 
@@ -57,56 +54,44 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _domains(add("destroy", destroy, "end domains at once; forget those that have ended"))
 
     parser = add("rename", rename, "rename a domain")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("name", metavar="NEW-NAME")
 
     parser = add("mem-set", set_memory, "set a domain's memory target")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("memory", metavar="MEM", help="in KiB, or with a unit: 2g, 512m, 65536k")
 
     parser = add("dump-core", dump_core, "write a domain's core dump to a file")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("file", metavar="FILE", help="Xen's ELF format; what is there is replaced when it is whole")
 
     parser = add("sysrq", press_sysrq, "press a SysRq key in a domain")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("key", metavar="LETTER", help="such as h, for the help of a Linux kernel on its console")
 
     parser = add("trigger", trigger, "send a domain an NMI, or ask it to shut down")
-    _domain(parser)
+    add_domain(parser)
     parser.add_argument("what", choices=["nmi", "power", "reset"], help="what happens: power and reset ask the guest")
     parser.add_argument("vcpu", metavar="VCPU", nargs="?", type=int, default=0, help="that the NMI is for (default: 0)")
 
     parser = add("dmesg", show_log, "show what the hypervisor has logged")
     parser.add_argument("-c", "--clear", action="store_true", help="and clear it")
 
-    _domain(add("audit", audit, "let a domain's hypervisor check its own books"))
+    add_domain(add("audit", audit, "let a domain's hypervisor check its own books"))
 
     parser = add("info", info, "show the host")
     parser.add_argument("field", nargs="?", metavar="FIELD", help="only the value of this field")
 
     parser = add("uptime", uptime, "show how long domains have run")
-    parser.add_argument("domains", nargs="*", metavar="DOMAIN")
+    add_domains(parser, can_be_none=True)
     add("vm-list", list_vms, "list domains with their uuids")
-    _domain(add("domid", show_domid, "show a domain's domid"))
-    _domain(add("domname", show_name, "show a domain's name"))
-
-
-def _domain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    add_domain(add("domid", show_domid, "show a domain's domid"))
+    add_domain(add("domname", show_name, "show a domain's name"))
 
 
 def _domains(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domains", nargs="*", metavar="DOMAIN", help="name, domid or uuid")
     parser.add_argument("-a", "--all", action="store_true", help="all domains")
-
-
-def _print(args: argparse.Namespace, value: object, text: str | None) -> int:
-    if args.json:
-        print(json.dumps(value, indent=2))
-    elif text is not None:
-        print(text)
-    return ExitStatus.OK
 
 
 def _asked_for(dom0: Dom0, args: argparse.Namespace) -> list[Json]:
@@ -135,7 +120,7 @@ def _action(action: str) -> Callable[[argparse.Namespace], int]:
     def handler(args: argparse.Namespace) -> int:
         with Dom0.from_args(args) as dom0:
             done = _each(dom0, _asked_for(dom0, args), lambda key: dom0.act(key, action))
-            return _print(args, done, None)
+            return answer(args, done, None)
 
     return handler
 
@@ -145,7 +130,7 @@ def audit(args: argparse.Namespace) -> int:
     with Dom0.from_args(args) as dom0:
         found = dom0.get(f"{domain_path(args.domain)}/audit")
     problems: list[str] = found["problems"]
-    _print(args, found, "\n".join(problems) or "nothing is wrong")
+    answer(args, found, "\n".join(problems) or "nothing is wrong")
     return ExitStatus.FAILED if problems else ExitStatus.OK
 
 
@@ -213,13 +198,13 @@ def destroy(args: argparse.Namespace) -> int:
     """`destroy`."""
     with Dom0.from_args(args) as dom0:
         _each(dom0, _asked_for(dom0, args), lambda key: dom0.request("DELETE", domain_path(key)))
-    return _print(args, {}, None)
+    return answer(args, {}, None)
 
 
 def rename(args: argparse.Namespace) -> int:
     """`rename`."""
     with Dom0.from_args(args) as dom0:
-        return _print(args, dom0.patch(args.domain, name=args.name), None)
+        return answer(args, dom0.patch(args.domain, name=args.name), None)
 
 
 def set_memory(args: argparse.Namespace) -> int:
@@ -233,19 +218,19 @@ def set_memory(args: argparse.Namespace) -> int:
             f"{args.memory}: less than {MEMORY_MIN_MIB} MiB; the unit is KiB, as in xl", key="MEM", hint=hint
         )
     with Dom0.from_args(args) as dom0:
-        return _print(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
+        return answer(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
 
 
 def dump_core(args: argparse.Namespace) -> int:
     """`dump-core`."""
     with Dom0.from_args(args) as dom0:
-        return _print(args, dom0.dump_core(args.domain, os.path.abspath(args.file), quiet=args.json), None)
+        return answer(args, dom0.dump_core(args.domain, os.path.abspath(args.file), quiet=args.json), None)
 
 
 def press_sysrq(args: argparse.Namespace) -> int:
     """`sysrq`."""
     with Dom0.from_args(args) as dom0:
-        return _print(args, dom0.request("POST", f"{domain_path(args.domain)}/sysrq", {"key": args.key}).json(), None)
+        return answer(args, dom0.request("POST", f"{domain_path(args.domain)}/sysrq", {"key": args.key}).json(), None)
 
 
 def trigger(args: argparse.Namespace) -> int:
@@ -256,7 +241,7 @@ def trigger(args: argparse.Namespace) -> int:
         "reset": ("reboot", None),
     }[args.what]
     with Dom0.from_args(args) as dom0:
-        return _print(args, dom0.request("POST", f"{domain_path(args.domain)}/{path}", body).json(), None)
+        return answer(args, dom0.request("POST", f"{domain_path(args.domain)}/{path}", body).json(), None)
 
 
 def show_log(args: argparse.Namespace) -> int:
@@ -265,7 +250,7 @@ def show_log(args: argparse.Namespace) -> int:
         lines = dom0.get("/host/dmesg")["lines"]
         if args.clear:
             dom0.request("DELETE", "/host/dmesg")
-        return _print(args, lines, "\n".join(map(shown, lines)) if lines else None)
+        return answer(args, lines, "\n".join(map(shown, lines)) if lines else None)
 
 
 def info(args: argparse.Namespace) -> int:
@@ -273,10 +258,10 @@ def info(args: argparse.Namespace) -> int:
     with Dom0.from_args(args) as dom0:
         host = dom0.get("/host")
         if args.field is None:
-            return _print(args, host, "\n".join(info_lines(host)))
+            return answer(args, host, "\n".join(info_lines(host)))
         if args.field not in host:
             raise ConfigError(f"no such field: {args.field}", hint="`domzero info` shows all")
-        return _print(args, host[args.field], str(host[args.field]))
+        return answer(args, host[args.field], str(host[args.field]))
 
 
 def uptime(args: argparse.Namespace) -> int:
@@ -295,7 +280,7 @@ def uptime(args: argparse.Namespace) -> int:
     value = [{"name": name, "domid": domid, "seconds": round(seconds, 1)} for name, domid, seconds in rows]
     lines = ["Name                                ID Uptime"]
     lines += [f"{name:<33} {domid:4d} {duration(seconds)}" for name, domid, seconds in rows]
-    return _print(args, value, "\n".join(lines))
+    return answer(args, value, "\n".join(lines))
 
 
 def list_vms(args: argparse.Namespace) -> int:
@@ -306,18 +291,18 @@ def list_vms(args: argparse.Namespace) -> int:
     lines.append(f"{uuid.UUID(int=0)}  0    {DOMAIN_0}")
     lines += [f"{domain['uuid']}  {domain['domid']}    {domain['name']}" for domain in domains]
     value = [{key: domain[key] for key in ("uuid", "domid", "name")} for domain in domains]
-    return _print(args, value, "\n".join(lines))
+    return answer(args, value, "\n".join(lines))
 
 
 def show_domid(args: argparse.Namespace) -> int:
     """`domid`."""
     with Dom0.from_args(args) as dom0:
         domid = 0 if is_domain_0(args.domain) else dom0.domain(args.domain)["domid"]
-    return _print(args, domid, str(domid))
+    return answer(args, domid, str(domid))
 
 
 def show_name(args: argparse.Namespace) -> int:
     """`domname`."""
     with Dom0.from_args(args) as dom0:
         name = DOMAIN_0 if is_domain_0(args.domain) else dom0.domain(args.domain)["name"]
-    return _print(args, name, str(name))
+    return answer(args, name, str(name))

@@ -7,8 +7,9 @@ import argparse
 import json
 from typing import Any
 
-from domzero.cli.api_client import Dom0, add_connection_options, domain_path
+from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
+from domzero.cli.verb import add_domain, add_domains, add_verb, answer
 from domzero.dom0.vifspec import HELP, parse_vif
 from domzero.errors import ConfigError
 
@@ -17,35 +18,35 @@ Json = dict[str, Any]
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds all of them."""
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "network-attach",
-        help="plug a network interface into a domain",
-        description="Plugs a network interface into a domain that runs; it has it at its next starts, too.",
+        attach,
+        "plug a network interface into a domain",
+        "Plugs a network interface into a domain that runs; it has it at its next starts, too.",
     )
-    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    add_domain(parser)
     parser.add_argument("spec", metavar="SPEC", nargs="*", help=HELP)
-    add_connection_options(parser)
-    parser.set_defaults(handler=attach)
 
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "network-list",
-        help="list network interfaces of domains",
-        description="Lists the network interfaces of domains, as xl does.",
+        list_vifs,
+        "list network interfaces of domains",
+        "Lists the network interfaces of domains, as xl does.",
     )
-    parser.add_argument("domains", metavar="DOMAIN", nargs="+", help="name, domid or uuid")
-    add_connection_options(parser)
-    parser.set_defaults(handler=list_vifs)
+    add_domains(parser, can_be_none=False)
 
-    parser = subparsers.add_parser(
+    parser = add_verb(
+        subparsers,
         "network-detach",
-        help="take a network interface away from a domain",
-        description="Asks the guest to let go of a network interface, and takes it away when it has.",
+        detach,
+        "take a network interface away from a domain",
+        "Asks the guest to let go of a network interface, and takes it away when it has.",
     )
-    parser.add_argument("domain", metavar="DOMAIN", help="name, domid or uuid")
+    add_domain(parser)
     parser.add_argument("vif", metavar="DEVID|MAC", help="its number, or its address")
     parser.add_argument("-f", "--force", action="store_true", help="take it away at once, even if the guest uses it")
-    add_connection_options(parser)
-    parser.set_defaults(handler=detach)
 
 
 def attach(args: argparse.Namespace) -> int:
@@ -54,15 +55,13 @@ def attach(args: argparse.Namespace) -> int:
     parse_vif(text)
     with Dom0.from_args(args) as dom0:
         vif = dom0.request("POST", f"{domain_path(args.domain)}/vifs", {"spec": text}).json()
-    if args.json:
-        print(json.dumps(vif, indent=2))
-    return ExitStatus.OK
+    return answer(args, vif)
 
 
 def list_vifs(args: argparse.Namespace) -> int:
     """`network-list`."""
     with Dom0.from_args(args) as dom0:
-        found = [(dom0.domain(key), dom0.get(f"{domain_path(key)}/vifs")) for key in args.domains]
+        found = dom0.parts(args.domains, "vifs")
     if args.json:
         print(json.dumps([vif for _, vifs in found for vif in vifs], indent=2))
         return ExitStatus.OK

@@ -426,7 +426,7 @@ def test_domain_0_is_known_to_what_only_reads(server: Server) -> None:
         assert server.cli("domname", word).stdout == "Domain-0\n"
         assert server.cli("list", word).stdout.splitlines()[1].startswith("Domain-0 ")
         assert server.cli("uptime", word).stdout.splitlines()[1].startswith("Domain-0 ")
-    for verb in ("block-list", "vcpu-list"):
+    for verb in ("block-list", "network-list", "vcpu-list"):
         result = server.cli(verb, "Domain-0")  # it has none of its own
         assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1), verb
         assert server.cli(verb, "Domain-0", "--json").stdout == "[]\n"

@@ -30,7 +30,7 @@ from domzero.dom0.api.models import (
     VifInfo,
 )
 from domzero.dom0.api.problems import RESPONSES
-from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.api.tasks import Task, Tasks
 from domzero.dom0.changes import Changes
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.life import DomainState
@@ -43,6 +43,13 @@ router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422
 
 ASKED: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (404, 409, 504)}
 """What a request that the domain's worker is asked for can lead to."""
+
+LONG: dict[str, Any] = {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."}
+
+
+def _later(task: Task) -> JSONResponse:
+    """The answer while a task goes on."""
+    return JSONResponse(task.info().model_dump(mode="json"), 202, {"Location": f"/v1/tasks/{task.id}"})
 
 
 async def get_manager(request: Request) -> Manager:  # async, as all of these: FastAPI calls others in threads
@@ -81,7 +88,7 @@ async def info(manager: Manager, record: Record) -> DomainInfo:
     status_code=201,
     response_model=DomainInfo,
     responses={
-        202: {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."},
+        202: LONG,
         409: RESPONSES[409],
     },
 )
@@ -92,8 +99,7 @@ async def create_domain(
     config = body.to_config()
     task = await tasks.run("create", manager.create(config), config.uuid)
     if task is not None:
-        headers = {"Location": f"/v1/tasks/{task.id}"}
-        return JSONResponse(task.info().model_dump(mode="json"), 202, headers)
+        return _later(task)
     record = manager.find(str(config.uuid))
     response.headers["Location"] = f"/v1/domains/{record.uuid}"
     return await info(manager, record)
@@ -212,7 +218,7 @@ async def pin_vcpus(record: RecordDep, body: Pinning, manager: ManagerDep) -> li
     status_code=201,
     response_model=CoreInfo,
     responses={
-        202: {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."},
+        202: LONG,
         404: RESPONSES[404],
         409: RESPONSES[409],
     },
@@ -229,8 +235,7 @@ async def dump_core(
 
     task = await tasks.run("dump-core", dump(), record.uuid)
     if task is not None:
-        headers = {"Location": f"/v1/tasks/{task.id}"}
-        return JSONResponse(task.info().model_dump(mode="json"), 202, headers)
+        return _later(task)
     return CoreInfo(path=body.path, bytes=size)
 
 
