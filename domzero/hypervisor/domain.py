@@ -17,7 +17,6 @@ from domzero.hypervisor import timekeeping
 from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.cap import Cap
 from domzero.hypervisor.domids import Domids
-from domzero.hypervisor.evtchn import EventChannels
 from domzero.hypervisor.grant import GrantTable
 from domzero.hypervisor.limits import Limits
 from domzero.hypervisor.platform import Platform
@@ -73,7 +72,7 @@ class Domain:
     limits: Limits = field(default_factory=Limits)
     vcpus: list[Vcpu] = field(default_factory=list)
     domids: "Domids[Domain]" = field(init=False)
-    evtchn: EventChannels = field(init=False)
+    evtchn: _machine.EventChannels = field(init=False)
     back_ends: BackEnds = field(init=False)
     grants: GrantTable = field(init=False)
     watchdogs: Watchdogs = field(init=False)
@@ -167,7 +166,11 @@ class Domain:
             schedule=lambda: domain.vcpus[0].timers.changed(),
             failed=domain.our_bug,
         )
-        domain.evtchn = EventChannels(domain)
+        domain.evtchn = hw.create_events(
+            domain.shared_info_maddr,
+            spec.limits.event_channels,
+            host_ends_above=host.clock.virtual_start_ns is not None,
+        )
         domain.grants = GrantTable(domain)
         domain.cap = Cap(host.now_ns)
         domain.watchdogs = Watchdogs(
@@ -359,7 +362,7 @@ class Domain:
     def teardown(self) -> None:
         """Gives everything back but the frames, which `hw.destroy` does; used by `Host.destroy_domain`."""
         self.is_torn_down = True
-        self.evtchn.close_all()
+        self.evtchn.close()
         self.grants.close()
         for vcpu in self.vcpus:
             vcpu.release()

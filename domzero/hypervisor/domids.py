@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which domain a domid means, and to whom: every rule of it.
 
-Xen knows three ways to look a domain up. By its number alone (`find`): DOMID_SELF is none there. By any name
-(`find_any`): DOMID_SELF is the caller. As another one (`check_remote`): the caller's own number is not permitted, and
-DOMID_SELF is none. Whoever exists may still be forbidden: an unprivileged domain may act on itself only (`check_own`).
+Xen looks a domain up by its number alone (`exists`): DOMID_SELF is none there. By any name (`check_any`): DOMID_SELF is
+the caller. As another one (`check_remote`): the caller's own number is not permitted, and DOMID_SELF is none. Whoever
+exists may still be forbidden: an unprivileged domain may act on itself only (`check_own`).
 
 Domain 0 exists, and is host code: it has a number and no `Domain`, no port that waits for a guest, and has granted
 nothing. DOMID_IO and DOMID_XEN are owners of frames, not domains; the machine's page-table operations know them
-(`page_owner` in crates/machine), every other hypercall answers that there is no such domain.
+(`page_owner` in crates/machine), every other hypercall answers that there is no such domain. What the machine answers
+itself has these rules there: event channels (`DomainEvents::check_own`) and grants.
 """
 
 from collections.abc import Collection, Mapping
@@ -38,14 +39,6 @@ class Domids(Generic[D]):
         self._domid = domid
         self._domains = domains
 
-    def find(self, domid: int) -> D | None:
-        """The domain of this number. None: there is none, or it is Domain 0."""
-        return self._domains.get(domid)
-
-    def find_any(self, domid: int) -> D | None:
-        """The same; DOMID_SELF is the caller."""
-        return self._own if domid == DOMID_SELF else self._domains.get(domid)
-
     def all(self) -> Collection[D]:
         """Every domain of the host but Domain 0."""
         return self._domains.values()
@@ -57,10 +50,6 @@ class Domids(Generic[D]):
     def is_own(self, domid: int) -> bool:
         """Whether the caller is meant, by its number or as DOMID_SELF."""
         return domid in (DOMID_SELF, self._domid)
-
-    def number(self, domid: int) -> int:
-        """The number that is kept of a domain, which need not exist: DOMID_SELF becomes the caller's."""
-        return self._domid if domid == DOMID_SELF else domid
 
     def check_any(self, domid: int) -> None:
         """The domain must exist; which one does not matter yet.

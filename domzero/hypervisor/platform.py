@@ -26,7 +26,7 @@ class Platform:
         self._mmap = mmap.mmap(machine.fileno(), machine.frames * PAGE_SIZE)
         self.memory = memoryview(self._mmap)
         """All of machine memory, writable. For frames that are in use by a running guest take `Host.frame_view`."""
-        self.shared = SharedMemory(machine, self.memory)
+        self.shared = SharedMemory(self.memory)
         self.lock = BigLock()
         """The hypervisor's big lock: hypercalls, backends and toolstack hold it when they touch domains."""
         self.quiet = self.lock.condition()

@@ -1,24 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bits and words that guests change at the same time: atomic read-modify-write on machine memory."""
-
-from domzero._machine import Machine
+"""Words of machine memory that guests read and change at the same time."""
 
 
 class SharedMemory:
-    """Machine memory as the host sees it, with the atomic operations that sharing it with guests needs.
+    """Machine memory as the host sees it.
 
     :param memory: all of machine memory, writable.
     """
 
-    def __init__(self, machine: Machine, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview) -> None:
         self.memory = memory
-        self.test_and_set_bit = machine.test_and_set_bit
-        self.test_and_clear_bit = machine.test_and_clear_bit
-        self.compare_exchange_u32 = machine.compare_exchange_u32
-
-    def test_bit(self, maddr: int, bit: int) -> bool:
-        """Bit `bit` of the little-endian bit string at `maddr`."""
-        return bool(self.memory[maddr + (bit >> 3)] >> (bit & 7) & 1)
 
     def u16(self, maddr: int) -> int:
         """The 16-bit word at `maddr`, read once."""

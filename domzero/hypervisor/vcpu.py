@@ -47,7 +47,7 @@ class Vcpu:
         )
         # what the guest shares
         info_maddr = domain.shared_info_maddr + vcpu_id * timekeeping.VCPU_INFO_SIZE
-        self.info = VcpuInfo(self.hw, domain.evtchn.hw, vcpu_id, host, info_maddr)
+        self.info = VcpuInfo(self.hw, domain.evtchn, vcpu_id, host, info_maddr)
         self.time = timekeeping.TimeRecord(self.hw, host.shared)
         self.runstates = timekeeping.RunStates(since_ns=host.now_ns())
         # what privileged instructions see
@@ -98,14 +98,14 @@ class Vcpu:
 
     def block(self) -> None:
         """SCHEDOP_block: upcalls are enabled; sleeps unless one is due."""
-        self.domain.evtchn.hw.block(self.vcpu_id)
+        self.domain.evtchn.block(self.vcpu_id)
 
     def poll(self, ports: Sequence[int], deadline_ns: int | None) -> None:
         """SCHEDOP_poll: sleeps until one of `ports` is pending, an upcall is due, or the deadline; not if it is so.
 
         :raises XenRefused: EINVAL for a port that is not in use.
         """
-        self.domain.evtchn.hw.poll(self.vcpu_id, list(ports))
+        self.domain.evtchn.poll(self.vcpu_id, list(ports))
         if self.is_blocked:
             self.timers.set_poll(deadline_ns)
 

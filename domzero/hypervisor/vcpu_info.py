@@ -38,11 +38,6 @@ class VcpuInfo:
         self._events.move_info(self._vcpu_id, self.maddr)
 
     @property
-    def upcall_pending(self) -> bool:
-        """evtchn_upcall_pending."""
-        return bool(self._memory[self.maddr])
-
-    @property
     def upcall_mask(self) -> bool:
         """evtchn_upcall_mask."""
         return bool(self._memory[self.maddr + 1])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from ports import Ports
 
 from domzero.abi.event_channel import EvtchnStat
 from domzero.builder.domain import SLACK_PAGES, build_domain
@@ -35,7 +36,7 @@ def test_a_wired_domain_is_paused_with_rings_ports_and_a_memory_map(host: Host, 
     assert domain.vcpus[0].is_initialised and not domain.vcpus[1].is_initialised
     assert all(vcpu.thread is None for vcpu in domain.vcpus)
     for ring in (built.store, built.console):
-        channel = domain.evtchn.channel(ring.port)
+        channel = Ports(domain).channel(ring.port)
         assert (channel.status, channel.remote_domid) == (EvtchnStat.EVTCHNSTAT_unbound, 0)
         assert len(ring.page) == 4096
     assert host.audit() == []
@@ -53,7 +54,7 @@ def test_events_reach_the_back_end_behind_a_ring(host: Host, shell: str) -> None
 
     back_end, port = built.console.connect(lambda _page, _notify: BackEnd())
     with host.lock:
-        built.domain.evtchn.send(built.console.port)
+        Ports(built.domain).send(built.console.port)
     assert back_end.pumped.wait(60)
     port.close()
 

@@ -9,6 +9,7 @@ import real_host
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from ports import Ports
 
 from domzero.abi.event_channel import EvtchnStat
 from domzero.abi.xen import DOMID_SELF
@@ -48,7 +49,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     @rule(d=DOMAINS, remote=DOMAINS)
     def alloc_unbound(self, d: int, remote: int) -> None:
         port = self.free_port(d)
-        assert self.domains[d].evtchn.alloc_unbound(self.domains[remote].domid) == port
+        assert Ports(self.domains[d]).alloc_unbound(self.domains[remote].domid) == port
         self.model[d, port] = ("unbound", remote)
 
     @rule(d=DOMAINS, remote=DOMAINS, port=PORTS)
@@ -56,7 +57,7 @@ class EventChannelMachine(RuleBasedStateMachine):
         expected = self.model.get((remote, port)) == ("unbound", d)
         local = self.free_port(d)
         domid = DOMID_SELF if remote == d else self.domains[remote].domid
-        result = self.attempt(self.domains[d].evtchn.bind_interdomain, domid, port)
+        result = self.attempt(Ports(self.domains[d]).bind_interdomain, domid, port)
         if not expected:
             assert isinstance(result, XenError)
             return
@@ -69,7 +70,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     def bind_virq(self, d: int, virq: int, vcpu: int) -> None:
         taken = any(k[0] == d and v[:3] == ("virq", virq, vcpu) for k, v in self.model.items())
         port = self.free_port(d)
-        result = self.attempt(self.domains[d].evtchn.bind_virq, virq, vcpu)
+        result = self.attempt(Ports(self.domains[d]).bind_virq, virq, vcpu)
         if taken or (virq == 12 and vcpu):
             assert isinstance(result, XenError)
             return
@@ -80,7 +81,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     def bind_backend(self, d: int, port: int) -> None:
         expected = self.model.get((d, port)) == ("unbound", d)
         result = self.attempt(
-            self.domains[d].evtchn.bind_backend, port, lambda: self.called.append(port), self.domains[d].domid
+            Ports(self.domains[d]).bind_backend, port, lambda: self.called.append(port), self.domains[d].domid
         )
         assert isinstance(result, XenError) is not expected
         if expected:
@@ -89,7 +90,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     @rule(d=DOMAINS, port=PORTS)
     def close(self, d: int, port: int) -> None:
         what = self.model.get((d, port))
-        result = self.attempt(self.domains[d].evtchn.close, port)
+        result = self.attempt(Ports(self.domains[d]).close, port)
         assert isinstance(result, XenError) is (what is None)
         if what is None:
             return
@@ -104,7 +105,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     def send(self, d: int, port: int) -> None:
         what = self.model.get((d, port))
         self.called.clear()
-        result = self.attempt(self.domains[d].evtchn.send, port)
+        result = self.attempt(Ports(self.domains[d]).send, port)
         assert isinstance(result, XenError) is (what is None or what[0] == "virq")
         assert self.called == []
         self.domains[d].back_ends.settle()
@@ -125,7 +126,7 @@ class EventChannelMachine(RuleBasedStateMachine):
 
     @rule(d=DOMAINS)
     def reset(self, d: int) -> None:
-        self.domains[d].evtchn.reset()
+        Ports(self.domains[d]).reset()
         self.forget(d)
 
     @rule(d=DOMAINS)
@@ -150,7 +151,7 @@ class EventChannelMachine(RuleBasedStateMachine):
     def ports_and_bits_are_those_of_the_model(self) -> None:
         kinds = {"unbound": 1, "inter": 2, "backend": 2, "virq": 4}
         for index, domain in enumerate(self.domains):
-            for channel in domain.evtchn.channels:
+            for channel in Ports(domain).channels:
                 what = self.model.get((index, channel.port))
                 assert channel.status == (EvtchnStat.EVTCHNSTAT_closed if what is None else kinds[what[0]])
             word = struct.unpack_from("<Q", domain.shared_info, PENDING_AT)[0]

@@ -9,6 +9,7 @@ from fifo_guest import MASKED, FifoGuest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from ports import Ports
 
 from domzero.abi.event_channel import EvtchnStat
 from domzero.abi.xen import DOMID_SELF
@@ -27,7 +28,7 @@ class FifoMachine(RuleBasedStateMachine):
         self.host = real_host.make_host()
         self.host.lock.acquire()
         self.domain = real_host.make_domain(self.host, vcpus=2)
-        self.evtchn = self.domain.evtchn
+        self.ports = Ports(self.domain)
         self.guest: FifoGuest | None = None
         self.pending: set[int] = set()
         self.masked: set[int] = set()
@@ -51,22 +52,22 @@ class FifoMachine(RuleBasedStateMachine):
     def choose_fifo(self, early: bool) -> None:
         """With the array before or after another event."""
         control, page = self.domain.hw.alloc(2)
-        self.evtchn.init_control(0, control, 0)
+        self.ports.init_control(0, control, 0)
         if early:
             self.send_everything()
-        self.evtchn.init_control(1, control, 2048)
-        self.evtchn.expand_array(page)
+        self.ports.init_control(1, control, 2048)
+        self.ports.expand_array(page)
         self.guest = FifoGuest(self.host.machine, [control * 4096, control * 4096 + 2048], [page])
 
     def send_everything(self) -> None:
-        for channel in self.evtchn.channels:
+        for channel in self.ports.channels:
             if channel.status == EvtchnStat.EVTCHNSTAT_ipi:
                 self.send(channel.port)
 
     @precondition(lambda self: self.guest is not None)
     @rule()
     def reset(self) -> None:
-        self.evtchn.reset()
+        self.ports.reset()
         self.guest = None
         self.pending.clear()
         self.masked.clear()
@@ -75,32 +76,32 @@ class FifoMachine(RuleBasedStateMachine):
 
     @rule(vcpu=VCPUS)
     def bind_ipi(self, vcpu: int) -> None:
-        port = self.evtchn.bind_ipi(vcpu)
+        port = self.ports.bind_ipi(vcpu)
         assert port not in self.pending
 
     @rule(vcpu=VCPUS)
     def bind_loop(self, vcpu: int) -> None:
-        first = self.evtchn.alloc_unbound(DOMID_SELF)
-        self.evtchn.bind_vcpu(first, vcpu)
-        self.pending.add(self.evtchn.bind_interdomain(DOMID_SELF, first))
+        first = self.ports.alloc_unbound(DOMID_SELF)
+        self.ports.bind_vcpu(first, vcpu)
+        self.pending.add(self.ports.bind_interdomain(DOMID_SELF, first))
 
     @rule(port=PORTS, vcpu=VCPUS)
     def move(self, port: int, vcpu: int) -> None:
-        self.attempt(self.evtchn.bind_vcpu, port, vcpu)
+        self.attempt(self.ports.bind_vcpu, port, vcpu)
 
     @rule(port=PORTS, priority=st.integers(0, 15))
     def set_priority(self, port: int, priority: int) -> None:
-        self.attempt(self.evtchn.set_priority, port, priority)
+        self.attempt(self.ports.set_priority, port, priority)
 
     @rule(port=PORTS)
     def close(self, port: int) -> None:
-        if not isinstance(self.attempt(self.evtchn.close, port), XenError):
+        if not isinstance(self.attempt(self.ports.close, port), XenError):
             self.pending.discard(port)
 
     @rule(port=PORTS)
     def send(self, port: int) -> None:
-        channel = self.evtchn.channels[port]
-        if isinstance(self.attempt(self.evtchn.send, port), XenError):
+        channel = self.ports.channels[port]
+        if isinstance(self.attempt(self.ports.send, port), XenError):
             return
         match channel.status:
             case EvtchnStat.EVTCHNSTAT_ipi:
@@ -122,7 +123,7 @@ class FifoMachine(RuleBasedStateMachine):
     def unmask(self, port: int) -> None:
         assert self.guest is not None
         if self.guest.unmask_needs_hypercall(port):
-            self.evtchn.unmask(port)
+            self.ports.unmask(port)
         self.masked.discard(port)
 
     @precondition(lambda self: self.guest is not None)
@@ -148,9 +149,9 @@ class FifoMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_pending_is_what_the_model_says(self) -> None:
-        for channel in self.evtchn.channels:
+        for channel in self.ports.channels:
             if channel.status != EvtchnStat.EVTCHNSTAT_closed:
-                assert self.evtchn.is_pending(channel.port) is (channel.port in self.pending)
+                assert self.ports.is_pending(channel.port) is (channel.port in self.pending)
 
 
 TestFifo = FifoMachine.TestCase

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ports import Ports
 from real_host import make_domain
 
 from domzero.abi.xen import Virq
@@ -17,12 +18,12 @@ def busy(host: Any, domain: Any) -> Any:
     """Two domains with channels of every kind, FIFO in one, a mapped grant and a backend."""
     other = make_domain(host)
     control, page, frame = domain.hw.alloc(3)
-    domain.evtchn.init_control(0, control, 0)
-    domain.evtchn.expand_array(page)
-    domain.evtchn.bind_virq(Virq.VIRQ_TIMER, 1)
-    domain.evtchn.send(domain.evtchn.bind_ipi(1))
-    domain.evtchn.send(domain.evtchn.bind_ipi(0))
-    domain.evtchn.bind_interdomain(other.domid, other.evtchn.alloc_unbound(domain.domid))
+    Ports(domain).init_control(0, control, 0)
+    Ports(domain).expand_array(page)
+    Ports(domain).bind_virq(Virq.VIRQ_TIMER, 1)
+    Ports(domain).send(Ports(domain).bind_ipi(1))
+    Ports(domain).send(Ports(domain).bind_ipi(0))
+    Ports(domain).bind_interdomain(other.domid, Ports(other).alloc_unbound(domain.domid))
     host.machine.write(domain.grants.hw.entry_maddr(9), struct.pack("<HHI", 1, 0, frame))
     map_backend(domain, 9, writable=True)
     return other

@@ -7,6 +7,7 @@ from typing import Any
 
 import fakes
 import pytest
+from ports import Ports
 from waiting import unchanged, until
 
 from domzero import _machine
@@ -67,8 +68,8 @@ def test_a_domains_wall_clock_may_differ_from_the_hosts(host: Any) -> None:
 def test_a_32_bit_domain_has_its_own_layout(host: Any) -> None:
     domain = fakes.make_domain(host, is_32bit=True)
     assert struct.unpack_from("<I", domain.shared_info, 2048 + 256)[0] == 2
-    port = domain.evtchn.alloc_unbound(0)
-    domain.evtchn.set_pending(port)
+    port = Ports(domain).alloc_unbound(0)
+    Ports(domain).set_pending(port)
     assert domain.shared_info[2048] == 1 << port
     assert domain.shared_info[4] == 1
 
@@ -174,7 +175,7 @@ def test_a_blocked_vcpu_wakes_for_an_event_from_another_thread(threaded: Any) ->
     until(lambda: bool(vcpu.is_blocked), WAIT_S)
     with threaded.lock:
         vcpu.hw.exits.append(_machine.ExitHypercall(6, (2, 0, 0, 0, 0, 0)))
-        domain.evtchn.set_pending(domain.evtchn.alloc_unbound(0))
+        Ports(domain).set_pending(Ports(domain).alloc_unbound(0))
     assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_poweroff
 
 

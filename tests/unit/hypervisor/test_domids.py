@@ -34,11 +34,8 @@ BAD, DENIED = "bad_domain", "permission_denied"
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("find", ("me", None, "them", None, None, None, None)),
-        ("find_any", ("me", "me", "them", None, None, None, None)),
         ("exists", (True, False, True, True, False, False, False)),
         ("is_own", (True, True, False, False, False, False, False)),
-        ("number", (OWN, OWN, OTHER, ZERO, DOMID_IO, DOMID_XEN, NOBODY)),
         ("check_any", (None, None, None, None, E, E, E)),
         ("check_own", (None, None, P, P, E, E, E)),
         ("check_remote", (P, E, None, None, E, E, E)),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import hypercall
+from ports import Ports
 from real_host import make_domain
 
 from domzero.abi import event_channel as abi
@@ -59,7 +60,7 @@ def test_port_zero_is_never_given_out(vcpu: Any) -> None:
 
 def test_a_send_sets_pending_selector_and_upcall_and_tells_the_vcpu(host: Any, domain: Any, vcpu: Any) -> None:
     other = make_domain(host)
-    port = other.evtchn.alloc_unbound(domain.domid)
+    port = Ports(other).alloc_unbound(domain.domid)
     arg = abi.evtchn_bind_interdomain(other.domid, port)
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_interdomain, arg) == 0
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(arg.local_port)) == 0
@@ -69,7 +70,7 @@ def test_a_send_sets_pending_selector_and_upcall_and_tells_the_vcpu(host: Any, d
 
 
 def test_binding_interdomain_makes_the_local_port_pending(host: Any, domain: Any, vcpu: Any) -> None:
-    port = make_domain(host).evtchn.alloc_unbound(domain.domid)
+    port = Ports(make_domain(host)).alloc_unbound(domain.domid)
     arg = abi.evtchn_bind_interdomain(2, port)
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_interdomain, arg) == 0
     assert bit(domain, SI_PENDING, arg.local_port)
@@ -77,7 +78,7 @@ def test_binding_interdomain_makes_the_local_port_pending(host: Any, domain: Any
 
 def test_a_port_that_waits_for_somebody_else_cannot_be_bound(host: Any, vcpu: Any) -> None:
     other = make_domain(host)
-    port = other.evtchn.alloc_unbound(77)
+    port = Ports(other).alloc_unbound(77)
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_interdomain, abi.evtchn_bind_interdomain(other.domid, port)) == -Errno.EINVAL
     assert op(vcpu, EvtchnOp.EVTCHNOP_bind_interdomain, abi.evtchn_bind_interdomain(99, port)) == -Errno.ESRCH
 
@@ -139,7 +140,7 @@ def test_ipis_reach_the_vcpu_they_were_bound_to(domain: Any, vcpu: Any) -> None:
 def test_only_some_channels_can_change_their_vcpu(domain: Any, vcpu: Any) -> None:
     _, timer = bind_virq(vcpu, Virq.VIRQ_TIMER)
     _, glob = bind_virq(vcpu, Virq.VIRQ_ENOMEM)
-    unbound = domain.evtchn.alloc_unbound(0)
+    unbound = Ports(domain).alloc_unbound(0)
 
     def rebind(port: int, to: int) -> int:
         return op(vcpu, EvtchnOp.EVTCHNOP_bind_vcpu, abi.evtchn_bind_vcpu(port, to))
@@ -173,7 +174,7 @@ def test_ports_that_do_not_exist_are_invalid_everywhere(vcpu: Any, port: int) ->
 
 def test_sending_on_free_and_virq_ports_is_invalid_and_on_unbound_ones_lost(domain: Any, vcpu: Any) -> None:
     _, timer = bind_virq(vcpu, Virq.VIRQ_TIMER)
-    unbound = domain.evtchn.alloc_unbound(0)
+    unbound = Ports(domain).alloc_unbound(0)
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(timer)) == -Errno.EINVAL
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(unbound)) == 0
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(50)) == -Errno.EINVAL
@@ -185,8 +186,8 @@ def test_status_says_what_a_port_is_bound_to(host: Any, domain: Any, vcpu: Any) 
     assert op(vcpu, EvtchnOp.EVTCHNOP_status, arg) == 0
     assert (arg.status, arg.vcpu, arg.u.virq) == (EvtchnStat.EVTCHNSTAT_virq, 1, Virq.VIRQ_TIMER)
     other = make_domain(host)
-    port = other.evtchn.alloc_unbound(domain.domid)
-    local = domain.evtchn.bind_interdomain(other.domid, port)
+    port = Ports(other).alloc_unbound(domain.domid)
+    local = Ports(domain).bind_interdomain(other.domid, port)
     arg = abi.evtchn_status(DOMID_SELF, local)
     assert op(vcpu, EvtchnOp.EVTCHNOP_status, arg) == 0
     assert (arg.status, arg.u.interdomain.dom, arg.u.interdomain.port) == (2, other.domid, port)
@@ -207,11 +208,11 @@ def test_another_domains_channels_are_not_for_looking_at(host: Any, vcpu: Any) -
 
 def test_closing_one_end_leaves_the_other_waiting(host: Any, domain: Any, vcpu: Any) -> None:
     other = make_domain(host)
-    port = other.evtchn.alloc_unbound(domain.domid)
-    local = domain.evtchn.bind_interdomain(other.domid, port)
+    port = Ports(other).alloc_unbound(domain.domid)
+    local = Ports(domain).bind_interdomain(other.domid, port)
     assert op(vcpu, EvtchnOp.EVTCHNOP_close, abi.evtchn_close(local)) == 0
-    assert other.evtchn.state(port) is EvtchnStat.EVTCHNSTAT_unbound
-    assert domain.evtchn.bind_interdomain(other.domid, port) == local
+    assert Ports(other).state(port) is EvtchnStat.EVTCHNSTAT_unbound
+    assert Ports(domain).bind_interdomain(other.domid, port) == local
 
 
 def test_a_reused_port_is_not_pending(domain: Any, vcpu: Any) -> None:
@@ -223,9 +224,9 @@ def test_a_reused_port_is_not_pending(domain: Any, vcpu: Any) -> None:
 
 def test_ports_run_out_with_enospc(domain: Any) -> None:
     for _ in range(MAX_PORT):
-        domain.evtchn.alloc_unbound(0)
+        Ports(domain).alloc_unbound(0)
     with pytest.raises(XenError) as error:
-        domain.evtchn.alloc_unbound(0)
+        Ports(domain).alloc_unbound(0)
     assert error.value.errno is Errno.ENOSPC
 
 
@@ -233,9 +234,9 @@ def test_reset_closes_everything(host: Any, domain: Any, vcpu: Any) -> None:
     backend = bind_backend(domain, alloc_unbound(domain), lambda: None)
     bind_virq(vcpu, Virq.VIRQ_TIMER)
     assert op(vcpu, EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset(DOMID_SELF)) == 0
-    assert all(c.status == EvtchnStat.EVTCHNSTAT_closed for c in domain.evtchn.channels)
+    assert all(c.status == EvtchnStat.EVTCHNSTAT_closed for c in Ports(domain).channels)
     assert not backend.is_open
-    assert domain.evtchn.virqs == {}
+    assert Ports(domain).virqs == {}
 
 
 def test_physical_interrupts_and_without_control_block_fifo_are_refused(vcpu: Any) -> None:
@@ -259,31 +260,31 @@ def test_the_old_interface_takes_command_and_argument_together(domain: Any, vcpu
     command = int(EvtchnOp.EVTCHNOP_close).to_bytes(4, "little")
     va = vcpu.hw.place(command + bytes(abi.evtchn_close(port)))
     assert hypercall(vcpu, Hypercall.HYPERVISOR_event_channel_op_compat, va) == 0
-    assert domain.evtchn.state(port) is EvtchnStat.EVTCHNSTAT_closed
+    assert Ports(domain).state(port) is EvtchnStat.EVTCHNSTAT_closed
 
 
 def test_a_long_reset_lets_others_have_their_turn_and_ends_all_the_same(domain: Any, vcpu: Any) -> None:
     for _ in range(300):
-        domain.evtchn.alloc_unbound(0)
-    assert not domain.evtchn.reset(100)
+        Ports(domain).alloc_unbound(0)
+    assert not Ports(domain).reset(100)
     with pytest.raises(XenError) as error:
-        domain.evtchn.reset(100)
+        Ports(domain).reset(100)
     assert error.value.errno is Errno.EBUSY
     assert op(vcpu, EvtchnOpInternal.EVTCHNOP_reset_cont, abi.evtchn_reset(DOMID_SELF)) == 0
-    assert all(c.status == EvtchnStat.EVTCHNSTAT_closed for c in domain.evtchn.channels)
-    assert domain.evtchn.alloc_unbound(0) == 1
+    assert all(c.status == EvtchnStat.EVTCHNSTAT_closed for c in Ports(domain).channels)
+    assert Ports(domain).alloc_unbound(0) == 1
     assert op(vcpu, EvtchnOpInternal.EVTCHNOP_reset_cont, abi.evtchn_reset(DOMID_SELF)) == -Errno.EBUSY
 
 
 def test_polling_a_port_that_is_not_in_use_is_invalid(domain: Any) -> None:
     for port in (0, 7, 4000):
         with pytest.raises(XenError):
-            domain.evtchn.is_pending(port)
+            Ports(domain).is_pending(port)
 
 
 def test_giving_ports_out_and_back_keeps_the_books_small(domain: Any) -> None:
     for _ in range(500):
-        domain.evtchn.close(domain.evtchn.alloc_unbound(0))
+        Ports(domain).close(Ports(domain).alloc_unbound(0))
     assert domain.evtchn.audit() == []
 
 
@@ -315,7 +316,7 @@ def test_a_closed_backend_hears_nothing_and_its_port_can_be_bound_again(domain: 
 
 
 def test_a_backend_cannot_take_a_port_that_waits_for_another_domain(domain: Any) -> None:
-    port = domain.evtchn.alloc_unbound(5)
+    port = Ports(domain).alloc_unbound(5)
     with pytest.raises(XenError):
         bind_backend(domain, port, lambda: None)
     assert bind_backend(domain, port, lambda: None, domid=5).port == port
@@ -323,16 +324,16 @@ def test_a_backend_cannot_take_a_port_that_waits_for_another_domain(domain: Any)
 
 def test_events_of_destroyed_domains_go_nowhere(host: Any, domain: Any, vcpu: Any) -> None:
     other = make_domain(host)
-    port = other.evtchn.alloc_unbound(domain.domid)
-    local = domain.evtchn.bind_interdomain(other.domid, port)
+    port = Ports(other).alloc_unbound(domain.domid)
+    local = Ports(domain).bind_interdomain(other.domid, port)
     host.destroy_domain(other)
-    assert domain.evtchn.state(local) is EvtchnStat.EVTCHNSTAT_unbound
+    assert Ports(domain).state(local) is EvtchnStat.EVTCHNSTAT_unbound
     assert op(vcpu, EvtchnOp.EVTCHNOP_send, abi.evtchn_send(local)) == 0
 
 
 def test_events_are_delivered_between_two_calls_of_a_multicall(domain: Any, vcpu: Any) -> None:
     domain.shared_info[1] = 0
-    send = vcpu.hw.place(struct.pack("<I", domain.evtchn.bind_ipi(0)))
+    send = vcpu.hw.place(struct.pack("<I", Ports(domain).bind_ipi(0)))
     entries = [(Hypercall.HYPERVISOR_event_channel_op, EvtchnOp.EVTCHNOP_send, send), (17, 0, 0)]
     va = vcpu.hw.place(b"".join(struct.pack("<8Q", nr, 0xDEAD, a, b, 0, 0, 0, 0) for nr, a, b in entries))
     dispatch(vcpu, Hypercall.HYPERVISOR_multicall, (va, 2, 0, 0, 0, 0))

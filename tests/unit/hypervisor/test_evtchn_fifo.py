@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fakes import hypercall
 from fifo_guest import LINKED, MASKED, PENDING, FifoGuest
+from ports import Ports
 from real_host import PAGE, make_domain
 
 from domzero.abi import event_channel as abi
@@ -40,9 +41,9 @@ def guest(host: Any, domain: Any, vcpu: Any) -> FifoGuest:
 
 
 def ipi(domain: Any, vcpu: int = 0, priority: int | None = None) -> int:
-    port: int = domain.evtchn.bind_ipi(vcpu)
+    port: int = Ports(domain).bind_ipi(vcpu)
     if priority is not None:
-        domain.evtchn.set_priority(port, priority)
+        Ports(domain).set_priority(port, priority)
     return port
 
 
@@ -81,7 +82,7 @@ def test_a_vcpu_has_one_control_block(guest: FifoGuest, domain: Any, vcpu: Any) 
 def test_the_event_array_ends_at_the_last_port_that_a_link_can_name(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
     (page,) = domain.hw.alloc(1)
     for _ in range(127):
-        domain.evtchn.expand_array(page)
+        Ports(domain).expand_array(page)
     assert expand(vcpu, page) == -Errno.ENOSPC
 
 
@@ -89,7 +90,7 @@ def test_events_come_in_the_order_they_were_sent(guest: FifoGuest, domain: Any, 
     ports = [ipi(domain) for _ in range(5)]
     order = [ports[i] for i in (3, 0, 4, 1, 2)]
     for port in order:
-        domain.evtchn.send(port)
+        Ports(domain).send(port)
     assert domain.shared_info[0] == 1
     assert guest.take(0) == order
     assert guest.take(0) == []
@@ -98,21 +99,21 @@ def test_events_come_in_the_order_they_were_sent(guest: FifoGuest, domain: Any, 
 def test_a_higher_priority_comes_first(guest: FifoGuest, domain: Any) -> None:
     low, normal, high = ipi(domain, 0, 15), ipi(domain), ipi(domain, 0, 0)
     for port in (low, normal, high):
-        domain.evtchn.send(port)
+        Ports(domain).send(port)
     assert guest.take(0) == [high, normal, low]
 
 
 def test_each_vcpu_has_its_own_queues(guest: FifoGuest, domain: Any) -> None:
     first, second = ipi(domain, 0), ipi(domain, 1)
-    domain.evtchn.send(second)
-    domain.evtchn.send(first)
+    Ports(domain).send(second)
+    Ports(domain).send(first)
     assert (guest.take(0), guest.take(1)) == ([first], [second])
 
 
 def test_a_masked_event_waits_for_unmask(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
     port = ipi(domain)
     guest.change(port, put=MASKED)
-    domain.evtchn.send(port)
+    Ports(domain).send(port)
     assert (guest.word(port), guest.ready(0), domain.shared_info[0]) == (PENDING | MASKED, 0, 0)
     assert guest.unmask_needs_hypercall(port)
     assert op(vcpu, EvtchnOp.EVTCHNOP_unmask, abi.evtchn_unmask(port)) == 0
@@ -122,39 +123,39 @@ def test_a_masked_event_waits_for_unmask(guest: FifoGuest, domain: Any, vcpu: An
 def test_an_event_that_comes_again_while_it_is_handled_is_linked_again(guest: FifoGuest, domain: Any) -> None:
     first, second = ipi(domain), ipi(domain)
     for _ in range(3):
-        domain.evtchn.send(first)
-        domain.evtchn.send(second)
+        Ports(domain).send(first)
+        Ports(domain).send(second)
         assert guest.take(0) == [first, second]
 
 
 def test_a_queue_is_continued_behind_a_tail_that_the_guest_has_not_seen_yet(guest: FifoGuest, domain: Any) -> None:
     ports = [ipi(domain) for _ in range(3)]
-    domain.evtchn.send(ports[0])
-    domain.evtchn.send(ports[1])
+    Ports(domain).send(ports[0])
+    Ports(domain).send(ports[1])
     assert guest.word(ports[0]) & 0x1FFFF == ports[1]
     assert guest._next(0, 7) == ports[0]
-    domain.evtchn.send(ports[2])
-    domain.evtchn.send(ports[0])
+    Ports(domain).send(ports[2])
+    Ports(domain).send(ports[0])
     assert guest.take(0) == [ports[1], ports[2], ports[0]]
 
 
 def test_a_port_that_changes_its_queue_while_it_is_the_tail_breaks_neither(guest: FifoGuest, domain: Any) -> None:
     wanderer, other = ipi(domain), ipi(domain)
-    domain.evtchn.send(wanderer)
-    domain.evtchn.set_priority(wanderer, 3)
+    Ports(domain).send(wanderer)
+    Ports(domain).set_priority(wanderer, 3)
     assert guest.take(0) == [wanderer]
-    domain.evtchn.send(wanderer)
-    domain.evtchn.send(other)
+    Ports(domain).send(wanderer)
+    Ports(domain).send(other)
     assert guest.take(0) == [wanderer, other]
 
 
 def test_events_from_before_the_array_are_raised_when_its_page_comes(host: Any, domain: Any, vcpu: Any) -> None:
     early = ipi(domain)
-    domain.evtchn.send(early)
+    Ports(domain).send(early)
     control, page = domain.hw.alloc(2)
     assert init(vcpu, control) == 0
     later = ipi(domain)
-    domain.evtchn.send(later)
+    Ports(domain).send(later)
     assert expand(vcpu, page) == 0
     assert FifoGuest(host.machine, [control * PAGE], [page]).take(0) == [early, later]
 
@@ -164,14 +165,14 @@ def test_an_event_for_a_vcpu_without_control_block_is_lost(host: Any, domain: An
     assert init(vcpu, control) == 0
     assert expand(vcpu, page) == 0
     port = ipi(domain, 1)
-    domain.evtchn.send(port)
+    Ports(domain).send(port)
     assert FifoGuest(host.machine, [control * PAGE], [page]).word(port) == 0
 
 
 def test_a_closed_port_is_not_used_again_while_it_is_linked(guest: FifoGuest, domain: Any) -> None:
     port = ipi(domain)
-    domain.evtchn.send(port)
-    domain.evtchn.close(port)
+    Ports(domain).send(port)
+    Ports(domain).close(port)
     assert guest.word(port) == LINKED
     assert ipi(domain) == port + 1
     assert guest.take(0) == []
@@ -188,9 +189,9 @@ def test_priorities_have_xens_errors(guest: FifoGuest, domain: Any, vcpu: Any) -
 
 def test_a_port_that_is_used_again_has_the_default_priority(guest: FifoGuest, domain: Any) -> None:
     port = ipi(domain, 0, 2)
-    domain.evtchn.close(port)
+    Ports(domain).close(port)
     assert ipi(domain) == port
-    assert domain.evtchn.channel(port).priority == 7
+    assert Ports(domain).channel(port).priority == 7
 
 
 def test_reset_gives_the_frames_back_and_the_two_level_abi(guest: FifoGuest, domain: Any, vcpu: Any) -> None:
@@ -198,7 +199,7 @@ def test_reset_gives_the_frames_back_and_the_two_level_abi(guest: FifoGuest, dom
     assert op(vcpu, EvtchnOp.EVTCHNOP_reset, abi.evtchn_reset(DOMID_SELF)) == 0
     assert domain.hw.outside_refs() == []
     port = ipi(domain)
-    domain.evtchn.send(port)
+    Ports(domain).send(port)
     assert domain.shared_info[2048] == 1 << port
     assert init(vcpu, domain.hw.alloc(1)[0]) == 0
 
@@ -213,21 +214,21 @@ def test_a_polling_vcpu_wakes_for_its_port(guest: FifoGuest, domain: Any, vcpu: 
     port = ipi(domain)
     guest.change(port, put=MASKED)
     vcpu.poll(frozenset({port}), None)
-    domain.evtchn.send(port)
+    Ports(domain).send(port)
     assert not vcpu.is_blocked
 
 
 def test_many_ports_need_a_domain_that_may_have_them(host: Any) -> None:
     domain = make_domain(host, vcpus=1, limits=Limits(event_channels=131071))
     control, page = domain.hw.alloc(2)
-    domain.evtchn.init_control(0, control, 0)
+    Ports(domain).init_control(0, control, 0)
     for _ in range(128):
-        domain.evtchn.expand_array(page)
+        Ports(domain).expand_array(page)
     for _ in range(131071):
-        port = domain.evtchn.bind_ipi(0)
+        port = Ports(domain).bind_ipi(0)
     assert port == 131071
     with pytest.raises(XenError) as error:
-        domain.evtchn.bind_ipi(0)
+        Ports(domain).bind_ipi(0)
     assert error.value.errno is Errno.ENOSPC
 
 
@@ -235,9 +236,9 @@ def test_many_ports_need_a_domain_that_may_have_them(host: Any) -> None:
 def test_the_two_level_abi_has_as_many_ports_as_the_guests_word_squared(host: Any, is_32bit: bool) -> None:
     domain = make_domain(host, is_32bit=is_32bit, limits=Limits(event_channels=131071))
     for _ in range(1023 if is_32bit else 4095):
-        domain.evtchn.bind_ipi(0)
+        Ports(domain).bind_ipi(0)
     with pytest.raises(XenError) as error:
-        domain.evtchn.bind_ipi(0)
+        Ports(domain).bind_ipi(0)
     assert error.value.errno is Errno.ENOSPC
 
 
@@ -248,24 +249,24 @@ def test_rubbish_in_words_and_heads_is_the_guests_own_problem(guest: FifoGuest, 
             host.machine.write(guest.word_at(port), rubbish.to_bytes(4, "little"))
         host.machine.write(guest.blocks[0], rubbish.to_bytes(4, "little") * 18)
         for port in ports:
-            domain.evtchn.send(port)
-            domain.evtchn.unmask(port)
-            domain.evtchn.set_priority(port, rubbish % 16)
-            domain.evtchn.send(port)
+            Ports(domain).send(port)
+            Ports(domain).unmask(port)
+            Ports(domain).set_priority(port, rubbish % 16)
+            Ports(domain).send(port)
         assert domain.evtchn.audit() == []
-    assert domain.evtchn.virqs == {}
-    assert domain.evtchn.bind_virq(Virq.VIRQ_TIMER, 0) > 0
+    assert Ports(domain).virqs == {}
+    assert Ports(domain).bind_virq(Virq.VIRQ_TIMER, 0) > 0
 
 
 def test_what_was_pending_in_the_two_level_tables_does_not_come_back(host: Any, domain: Any) -> None:
     """Found by the model: a bit from before the FIFO ABI was seen again after the way back."""
     port = ipi(domain)
-    domain.evtchn.send(port)
+    Ports(domain).send(port)
     for _ in range(2):
-        domain.evtchn.init_control(0, domain.hw.alloc(1)[0], 0)
-        domain.evtchn.reset()
+        Ports(domain).init_control(0, domain.hw.alloc(1)[0], 0)
+        Ports(domain).reset()
         assert domain.shared_info[2048:2056] == bytes(8)
-        assert not domain.evtchn.is_pending(ipi(domain))
+        assert not Ports(domain).is_pending(ipi(domain))
 
 
 def test_many_latched_events_are_raised_in_turns_of_one_hypercall(host: Any, domain: Any, vcpu: Any) -> None:
@@ -273,7 +274,7 @@ def test_many_latched_events_are_raised_in_turns_of_one_hypercall(host: Any, dom
     ports = [ipi(domain) for _ in range(1000)]
     assert init(vcpu, control) == 0
     for port in ports:
-        domain.evtchn.send(port)
+        Ports(domain).send(port)
     va = vcpu.hw.place(bytes(abi.evtchn_expand_array(page)))
     turns = 0
     vcpu.hw.restarted = True

@@ -7,6 +7,7 @@ from typing import Any
 import fakes
 import pytest
 from fakes import hypercall, make_domain
+from ports import Ports
 
 from domzero._machine import Base, Callback
 from domzero.abi import sched, vcpu
@@ -33,11 +34,11 @@ def vcpu_op(v: Any, command: VcpuOp, vcpu_id: int, arg: bytes | None = None) -> 
 
 @pytest.fixture
 def timer_port(domain: Any) -> int:
-    return int(domain.evtchn.bind_virq(Virq.VIRQ_TIMER, 0))
+    return int(Ports(domain).bind_virq(Virq.VIRQ_TIMER, 0))
 
 
 def pending(domain: Any, port: int) -> bool:
-    return bool(domain.evtchn.is_pending(port))
+    return bool(Ports(domain).is_pending(port))
 
 
 def test_block_opens_upcalls_and_sleeps(domain: Any, vcpu: Any) -> None:
