@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boot import build_ramdisk
+from serving import SOCKET, serving
 
 from domzero.dom0.images import fetch_debian
 
@@ -122,28 +122,10 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=8, help="kept alive (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        socket = Path(name) / "d.sock"
-        command = [sys.executable, "-m", "domzero", "serve", "--socket", str(socket), "--listen", "127.0.0.1:0"]
-        with (Path(name) / "log").open("w") as log:
-            server = subprocess.Popen(
-                command,
-                stderr=log,
-                stdout=log,
-                start_new_session=True,
-                env={**os.environ, "DOMZERO_SOCKET": str(socket)},
-            )
-        try:
-            while not (files := list(Path(name).glob("tcp-*.token"))) or not socket.exists():
-                if server.poll() is not None:
-                    print((Path(name) / "log").read_text(), file=sys.stderr)
-                    return 1
-                time.sleep(0.01)
-            port = int(files[0].name.removesuffix(".token").rpartition("-")[2])
-            result = asyncio.run(measure(socket, ("127.0.0.1", port), files[0].read_text().strip(), args))
-        finally:
-            server.terminate()
-            server.wait()
+    with tempfile.TemporaryDirectory() as name, serving(Path(name), "--listen", "127.0.0.1:0"):
+        (token,) = Path(name).glob("tcp-*.token")
+        port = int(token.name.removesuffix(".token").rpartition("-")[2])
+        result = asyncio.run(measure(Path(name) / SOCKET, ("127.0.0.1", port), token.read_text().strip(), args))
     if args.json:
         print(json.dumps(result, indent=2))
         return 0

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from serving import SOCKET, XENSTORE, serving
 from xenstore_load import Client, cpu_seconds
 
 from domzero.dom0.xenstore import Op
@@ -113,8 +114,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only guests with this in their name")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        out, path, log = Path(name), Path(name) / "d.sock", Path(name) / "log"
-        xenstore = out / "xenstored.sock"
+        out = Path(name)
         kernels = sorted({kernel for kernel, _, _ in GUESTS.values() if kernel})
         try:
             targets = [str(out / "64" / kernel) for kernel in kernels]
@@ -122,28 +122,16 @@ def main() -> int:
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"hostile: the guests cannot be built (gcc, make, libxen-dev): {error}", file=sys.stderr)
             return 1
-        command = [sys.executable, "-m", "domzero", "serve", "--xenstore-socket", str(xenstore)]
-        with log.open("w") as text:
-            server = subprocess.Popen(command, stderr=text, env={**os.environ, "DOMZERO_SOCKET": str(path)})
         found = {}
         sys.setswitchinterval(1e-4)  # the askers share this interpreter
-        try:
-            while "listens" not in log.read_text():
-                if server.poll() is not None:
-                    print(log.read_text(), file=sys.stderr)
-                    return 1
-                time.sleep(0.01)
-            is_preferred = prefer(server.pid)
-            with httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(path)), base_url="http://domzero/v1", timeout=60
-            ) as api:
+        with serving(out) as server:
+            is_preferred = prefer(server)
+            transport = httpx.HTTPTransport(uds=str(out / SOCKET))
+            with httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=60) as api:
                 for who, (kernel, cmdline, mib) in GUESTS.items():
                     if args.only in who:
                         image = out / "64" / kernel if kernel else None
-                        found[who] = measure(api, xenstore, server.pid, image, cmdline, mib)
-        finally:
-            server.terminate()
-            server.wait()
+                        found[who] = measure(api, out / XENSTORE, server, image, cmdline, mib)
     load = os.getloadavg()[0]
     if args.json:
         print(json.dumps({"load": load, "waits": found}, indent=2))

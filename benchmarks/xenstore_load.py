@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from serving import XENSTORE, serving
 
 from domzero.dom0.xenstore import Op
 from domzero.dom0.xenstore.wire import Decoder, Message
@@ -141,32 +141,19 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        path, log = Path(name) / "xenstored.sock", Path(name) / "log"
-        command = [sys.executable, "-m", "domzero", "serve", "--xenstore-socket", str(path)]
-        with log.open("w") as out:
-            server = subprocess.Popen(
-                command, stderr=out, env={**os.environ, "DOMZERO_SOCKET": str(Path(name) / "d.sock")}
-            )
-        try:
-            while "listens" not in log.read_text():
-                if server.poll() is not None:
-                    print(log.read_text(), file=sys.stderr)
-                    return 1
-                time.sleep(0.01)
+        path = Path(name) / XENSTORE
+        with serving(Path(name)) as server:
             found = []
             bystander = Bystander(path)
             for what, count, action in steps(path):
                 bystander.longest = 0.0
-                begin, cpu = time.perf_counter(), cpu_seconds(server.pid)
+                begin, cpu = time.perf_counter(), cpu_seconds(server)
                 action()
-                seconds, cpu = time.perf_counter() - begin, cpu_seconds(server.pid) - cpu
+                seconds, cpu = time.perf_counter() - begin, cpu_seconds(server) - cpu
                 waited = round(bystander.longest * 1000, 2)
                 each = {"cpu_us": round(cpu / count * 1e6, 1), "us": round(seconds / count * 1e6, 1)}
                 found.append({"what": what, "count": count, **each, "waited_ms": waited})
             bystander.close()
-        finally:
-            server.terminate()
-            server.wait()
     if args.json:
         print(json.dumps(found))
         return 0
