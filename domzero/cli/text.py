@@ -76,7 +76,7 @@ def list_table(domains: list[Json], host: Json | None) -> str:
         list_row(
             domain["name"],
             domain["domid"] or 0,
-            domain["memory_target_mib"],
+            domain["current_memory_mib"],
             domain["vcpus"],
             state_flags(domain),
             domain["cpu_time_seconds"],

@@ -16,9 +16,8 @@ from typing import Any
 
 from domzero.cli.api_client import Dom0, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
-from domzero.cli.text import duration, info_lines, list_table, memory_kib
+from domzero.cli.text import duration, info_lines, list_table
 from domzero.cli.verb import add_domain, add_domains, add_verb, answer
-from domzero.dom0.config import MEMORY_MIN_MIB
 from domzero.dom0.names import DOMAIN_0, shown
 from domzero.errors import ConfigError, DomzeroError
 
@@ -56,10 +55,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add("rename", rename, "rename a domain")
     add_domain(parser)
     parser.add_argument("name", metavar="NEW-NAME")
-
-    parser = add("mem-set", set_memory, "set a domain's memory target")
-    add_domain(parser)
-    parser.add_argument("memory", metavar="MEM", help="in KiB, or with a unit: 2g, 512m, 65536k")
 
     parser = add("dump-core", dump_core, "write a domain's core dump to a file")
     add_domain(parser)
@@ -205,20 +200,6 @@ def rename(args: argparse.Namespace) -> int:
     """`rename`."""
     with Dom0.from_args(args) as dom0:
         return answer(args, dom0.patch(args.domain, name=args.name), None)
-
-
-def set_memory(args: argparse.Namespace) -> int:
-    """`mem-set`."""
-    kib = memory_kib(args.memory)
-    if kib is None:
-        raise ConfigError(f"not an amount of memory: {args.memory!r}", key="MEM", hint="such as 512m")
-    if kib < MEMORY_MIN_MIB << 10:
-        hint = f"did you mean {args.memory}m?" if args.memory.isdecimal() else None
-        raise ConfigError(
-            f"{args.memory}: less than {MEMORY_MIN_MIB} MiB; the unit is KiB, as in xl", key="MEM", hint=hint
-        )
-    with Dom0.from_args(args) as dom0:
-        return answer(args, dom0.patch(args.domain, memory_target_mib=kib >> 10), None)
 
 
 def dump_core(args: argparse.Namespace) -> int:

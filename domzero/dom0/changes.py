@@ -17,13 +17,15 @@ from domzero.errors import ConfigError
 class Changes:
     """What is to be changed; None leaves it as it is.
 
-    :param memory_target_mib: what the guest's balloon driver is asked for, in MiB.
+    :param memory_target_mib: what the guest's balloon driver is asked for, in MiB, and its hypervisor lets it have.
+    :param memory_limit_mib: what its hypervisor lets it have, if that is more than the target, in MiB.
     :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
     :param vcpus: how many of its vCPUs the guest is asked to use.
     """
 
     name: str | None = None
     memory_target_mib: int | None = None
+    memory_limit_mib: int | None = None
     vcpus: int | None = None
     cap: int | None = None
 
@@ -33,6 +35,7 @@ class Changes:
         return cls(
             name=record.name,
             memory_target_mib=record.memory_target_mib,
+            memory_limit_mib=record.memory_limit_mib,
             vcpus=record.config.vcpus,
             cap=record.config.cap,
         )
@@ -40,7 +43,12 @@ class Changes:
     @property
     def needs_guest(self) -> bool:
         """Whether the guest is asked for something: it must run."""
-        return not (self.memory_target_mib is None and self.vcpus is None and self.cap is None)
+        return not (self.limit_mib is None and self.vcpus is None and self.cap is None)
+
+    @property
+    def limit_mib(self) -> int | None:
+        """The limit that its hypervisor is told: with a new target that is the target, as with xl."""
+        return self.memory_target_mib if self.memory_limit_mib is None else self.memory_limit_mib
 
     def check(self, record: Record) -> None:
         """Raises ConfigError for what this domain cannot have. Whether the name is free is not looked at."""
@@ -51,6 +59,13 @@ class Changes:
             raise ConfigError(
                 f"{self.memory_target_mib} MiB is not possible: {MEMORY_MIN_MIB} to the domain's maximum of {most}",
                 key="memory_target_mib",
+            )
+        target = record.memory_target_mib if self.memory_target_mib is None else self.memory_target_mib
+        if self.memory_limit_mib is not None and not target <= self.memory_limit_mib <= most:
+            raise ConfigError(
+                f"{self.memory_limit_mib} MiB is not possible: {target}, which is the domain's memory target, to its "
+                f"maximum of {most}",
+                key="memory_limit_mib",
             )
         most = record.config.vcpus_max
         if self.vcpus is not None and not 1 <= self.vcpus <= most:
@@ -71,6 +86,8 @@ class Changes:
         if self.memory_target_mib is not None:
             record.memory_target_mib = self.memory_target_mib
             store.write(f"{home(record.domid or 0)}/memory/target", self.memory_target_mib << 10)
+        if self.limit_mib is not None:
+            record.memory_limit_mib = self.limit_mib
         if self.cap is not None:
             record.config.cap = self.cap
         if self.vcpus is not None:

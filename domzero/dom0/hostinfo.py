@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from domzero.abi.arch_x86 import HYPERVISOR_VIRT_START
 from domzero.abi.start_info import MAGIC_32, MAGIC_64
 from domzero.abi.xen import PAGE_SIZE
 from domzero.dom0 import confinement
+from domzero.dom0.memory_account import memory_mib
 
 if TYPE_CHECKING:
     from domzero.dom0.manager import Manager
@@ -69,32 +69,6 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "domains": len(manager.all()),
         "pid": os.getpid(),
     }
-
-
-def memory_mib() -> tuple[int, int]:
-    """The host's memory, and how much of it is available, in MiB."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return pages >> 20, 0
-    values = {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-    return values.get("MemTotal", 0) >> 10, values.get("MemAvailable", values.get("MemFree", 0)) >> 10
-
-
-def guest_memory_mib(pid: int) -> int:
-    """Memory of a worker's guest in MiB, rounded up: what its memfd has allocated; 0 when the worker is gone.
-
-    Resident memory would not tell: the guest's is mapped more than once, and the interpreter's is among it.
-    """
-    blocks: dict[int, int] = {}  # by inode: a file may be open more than once
-    with suppress(OSError):
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                if str(fd.readlink()).startswith("/memfd:domzero-ram"):
-                    status = fd.stat()
-                    blocks[status.st_ino] = status.st_blocks
-    return -(-sum(blocks.values()) * 512 >> 20)
 
 
 def _resident_mib() -> int:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 from domzero import _machine
 from domzero.abi.xen import PAGE_SHIFT
-from domzero.builder.domain import build_domain
+from domzero.builder.domain import SLACK_PAGES, build_domain
 from domzero.builder.files import FILE_MAX, read_open
 from domzero.builder.image import KernelImage, load_kernel, read_kernel
 from domzero.builder.layout import Layout, plan
@@ -219,6 +219,16 @@ class Instance:
             return DomainState.PAUSED
         is_idle = all(vcpu.is_blocked or vcpu.is_down for vcpu in domain.vcpus)
         return DomainState.BLOCKED if is_idle else DomainState.RUNNING
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory that the domain has now, in MiB; what it has given back and still uses counts."""
+        return self.domain.hw.frames_owned >> (20 - PAGE_SHIFT)
+
+    def limit_memory(self, mib: int) -> None:
+        """Lets the domain have so much memory (XEN_DOMCTL_max_mem), of what it was built for; it keeps what it has."""
+        with self.host.lock:
+            self.domain.max_pages = _pages(mib) + SLACK_PAGES
 
     def pause(self) -> None:
         """Stops the vCPUs until `unpause`; nothing happens if they are stopped."""

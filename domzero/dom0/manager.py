@@ -19,8 +19,9 @@ from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.corefile import CoreFile
 from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
-from domzero.dom0.hostinfo import ThreadUsage, guest_memory_mib, memory_mib, thread_usage
+from domzero.dom0.hostinfo import ThreadUsage, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
+from domzero.dom0.memory_account import check_growth, check_room
 from domzero.dom0.messages import (
     AttachDisk,
     AttachVif,
@@ -44,6 +45,7 @@ from domzero.dom0.messages import (
     Request,
     SendNmi,
     SetCap,
+    SetMemoryLimit,
     Stats,
     Unpause,
     Vcpus,
@@ -142,8 +144,8 @@ class Manager:
         self._check_unique(config.name, config.uuid)
         if len(self._live) >= DOMAINS_MAX:
             raise ResourceError(f"there are {DOMAINS_MAX} domains already")
-        self._check_memory(config.static_max_mib)
-        record = Record(config, memory_target_mib=config.memory_mib)
+        check_room(config.memory_mib, self._live.values())
+        record = Record(config, memory_target_mib=config.memory_mib, memory_limit_mib=config.memory_mib)
         self._live[record.uuid] = record
         self._ended.pop(record.uuid, None)
         try:
@@ -167,21 +169,6 @@ class Manager:
         if name == DOMAIN_0:
             raise NameInUse("Domain-0 is the name of Domain 0", key="name")
 
-    def _check_memory(self, wanted_mib: int) -> None:
-        total, available = memory_mib()
-        promised = sum(self._untouched_mib(record) for record in self._live.values())
-        if total and wanted_mib > available - promised:
-            others = f", and other domains may still take {promised} of them" if promised else ""
-            raise ResourceError(
-                f"{wanted_mib} MiB are not there: the host has {available} MiB available{others}", key="memory"
-            )
-
-    def _untouched_mib(self, record: Record) -> int:
-        """Memory that the domain was promised and has not touched: the host still counts it as available."""
-        worker = record.worker
-        touched = guest_memory_mib(worker.pid) if worker is not None and worker.pid else 0
-        return max(0, record.config.static_max_mib - touched)
-
     def _new_domid(self) -> int:
         used = {record.domid for record in self._live.values()}
         while self._next_domid in used:
@@ -198,7 +185,10 @@ class Manager:
         record.domid = domid
         record.state = DomainState.BUILDING
         record.cpu_ns = 0
-        record.memory_target_mib = record.config.memory_mib
+        if record.memory_target_mib != record.config.memory_mib:  # as xl, it starts with what its balloon was at
+            record.config.maxmem_mib = record.config.static_max_mib
+            record.config.memory_mib = record.memory_target_mib
+        record.memory_limit_mib = record.current_memory_mib = record.config.memory_mib
         record.started_mono = time.monotonic()
         worker = WorkerHandle(
             self._spawner,
@@ -340,12 +330,17 @@ class Manager:
         changes.check(record)
         if changes.name is not None:
             self._check_unique(changes.name, None, besides=record)
+        if changes.limit_mib is not None:
+            key = "memory_target_mib" if changes.memory_limit_mib is None else "memory_limit_mib"
+            check_growth(record, changes.limit_mib, self._live.values(), key=key)
 
     async def change(self, record: Record, changes: Changes) -> None:
         """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
         self.check_changes(record, changes)
         if changes.cap is not None:
             await self._ask(record, SetCap(changes.cap), Done)
+        if changes.limit_mib is not None:
+            await self._ask(record, SetMemoryLimit(changes.limit_mib), Done)
         changes.apply(record, self.store)
         await self._notify()
 
@@ -389,7 +384,7 @@ class Manager:
             stats = await worker.request(GetStats(), Stats)
             if record.worker is not worker:
                 return
-            record.cpu_ns = stats.cpu_ns
+            record.cpu_ns, record.current_memory_mib = stats.cpu_ns, stats.memory_mib
             record.refreshed_mono = time.monotonic()
             is_up = stats.state in (DomainState.RUNNING, DomainState.BLOCKED)
             if is_up and not record.ended and record.state != DomainState.PAUSED:

@@ -120,6 +120,13 @@ class SetCap:
 
 
 @dataclass(slots=True, frozen=True)
+class SetMemoryLimit:
+    """Let the domain have so many MiB of memory; it keeps what it has. Answer: Done."""
+
+    mib: int
+
+
+@dataclass(slots=True, frozen=True)
 class SendNmi:
     """Interrupt a vCPU as nothing can mask. Answer: Done."""
 
@@ -166,10 +173,14 @@ class Done:
 
 @dataclass(slots=True, frozen=True)
 class Stats:
-    """The domain's state, and the processor time of the whole worker: the guest's and that of its back ends."""
+    """The domain's state, and the processor time of the whole worker: the guest's and that of its back ends.
+
+    :param memory_mib: that the guest has now.
+    """
 
     state: DomainState
     cpu_ns: int
+    memory_mib: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -389,6 +400,7 @@ Request: TypeAlias = (
     | PinVcpu
     | SendNmi
     | SetCap
+    | SetMemoryLimit
     | DumpCore
     | Stop
 )

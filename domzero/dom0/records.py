@@ -44,6 +44,11 @@ class Record:
     plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A device is being given a name."""
     memory_target_mib: int = 0
+    """What its balloon driver is asked for."""
+    memory_limit_mib: int = 0
+    """What its hypervisor lets it have."""
+    current_memory_mib: int = 0
+    """What it had when its worker was asked last."""
     reboots: int = 0
     ending: bool = False
     gone: bool = False

@@ -55,6 +55,7 @@ from domzero.dom0.messages import (
     Refused,
     SendNmi,
     SetCap,
+    SetMemoryLimit,
     Start,
     Stats,
     Stop,
@@ -155,7 +156,7 @@ class Worker:
         elif isinstance(message, Unpause):
             instance.unpause()
         elif isinstance(message, GetStats):
-            return Stats(instance.state, time.process_time_ns())
+            return Stats(instance.state, time.process_time_ns(), instance.memory_mib)
         elif isinstance(message, Audit):
             return Audited(tuple(instance.audit()))
         elif isinstance(message, DumpCore):
@@ -174,6 +175,8 @@ class Worker:
             vcpus.pin(instance.domain, message.vcpu, message.processors)
         elif isinstance(message, SetCap):
             instance.domain.set_cap(message.percent)
+        elif isinstance(message, SetMemoryLimit):
+            instance.limit_memory(message.mib)
         elif isinstance(message, SendNmi):
             vcpus.send_nmi(instance.domain, message.vcpu)
         elif isinstance(message, ListDisks):
@@ -199,6 +202,7 @@ class Worker:
             self._instance = Instance.build(
                 config, self._store, self._console, domid=start.domid, log=self._log, files=files
             )
+        self._instance.limit_memory(config.memory_mib)  # until Domain 0 gives it more
         self._instance.host.forget_touched()
         _machine.give_back_free()  # what its images took while they were read
         threading.Thread(target=self._wait, args=(self._instance,), name="exit", daemon=True).start()

@@ -3,7 +3,8 @@
  * A PV64 guest that does what it is told: one command per line on its console, and control/shutdown in xenstore.
  * It is what the tests of Domain 0 run, as it is up at once. Runs on real Xen, too: uses the public ABI only.
  *
- * Commands: echo TEXT, log TEXT (console_io), store PATH, poweroff, reboot, suspend, crash, fault, watchdog, flood N, spin.
+ * Commands: echo TEXT, log TEXT (console_io), store PATH, poweroff, reboot, suspend, crash, fault, watchdog, flood N, spin,
+ * take N (frames more), give N (of those back).
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stddef.h>
@@ -12,6 +13,7 @@
 typedef uint8_t u8;
 #include <xen/xen.h>
 #include <xen/event_channel.h>
+#include <xen/memory.h>
 #include <xen/sched.h>
 #include <xen/io/console.h>
 #include <xen/io/xs_wire.h>
@@ -167,6 +169,41 @@ static void check_shutdown_request(void)
         stop(SHUTDOWN_reboot);
 }
 
+static unsigned long number(const char *text)
+{
+    unsigned long value = 0;
+    while (*text >= '0' && *text <= '9')
+        value = value * 10 + (unsigned long)(*text++ - '0');
+    return value;
+}
+
+static void say_number(unsigned long value)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    do
+        digits[--at] = (char)('0' + value % 10);
+    while (value /= 10);
+    put(digits + at, sizeof(digits) - at);
+}
+
+/* Frames that came and go: nothing is mapped in them. */
+static void change_reservation(const char *said, unsigned int op, unsigned long count)
+{
+    static xen_pfn_t taken[16384];
+    static unsigned long held;
+    int takes = op == XENMEM_increase_reservation;
+    unsigned long room = takes ? sizeof(taken) / sizeof(*taken) - held : held;
+    struct xen_memory_reservation reservation = {.nr_extents = count < room ? count : room, .domid = DOMID_SELF};
+    unsigned long first = takes ? held : held - reservation.nr_extents;
+    set_xen_guest_handle(reservation.extent_start, taken + first);
+    long done = hypercall(__HYPERVISOR_memory_op, op, (unsigned long)&reservation, 0);
+    held = takes ? held + (unsigned long)done : first;
+    say(said);
+    say_number((unsigned long)done);
+    say("\r\n");
+}
+
 static void run(char *line)
 {
     if (starts(line, "echo ")) {
@@ -200,6 +237,10 @@ static void run(char *line)
         struct sched_watchdog watchdog = {.id = 0, .timeout = 1};
         if (hypercall(__HYPERVISOR_sched_op, SCHEDOP_watchdog, (unsigned long)&watchdog, 0) > 0)
             say("armed\r\n");
+    } else if (starts(line, "take ")) {
+        change_reservation("took ", XENMEM_increase_reservation, number(line + 5));
+    } else if (starts(line, "give ")) {
+        change_reservation("gave ", XENMEM_decrease_reservation, number(line + 5));
     } else if (starts(line, "spin")) {
         for (;;)
             ;

@@ -193,27 +193,6 @@ def test_a_rename_is_seen_by_name_and_by_the_guest(api: httpx.Client, create: Cr
     assert clash.json()["errors"][0]["field"] == "name"
 
 
-def test_a_memory_target_reaches_the_guest_and_has_bounds(api: httpx.Client, create: Create) -> None:
-    create("balloon")
-    booted(api, "balloon")
-    assert api.patch("/domains/balloon", json={"memory_target_mib": 8}).json()["memory_target_mib"] == 8
-    type_line(api, "balloon", "store memory/target")
-    until(lambda: "value 8192" in console(api, "balloon"))
-    refused = api.patch("/domains/balloon", json={"memory_target_mib": 17})
-    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "memory_target_mib")
-
-
-def test_a_memory_target_may_go_up_to_maxmem(api: httpx.Client, create: Create) -> None:
-    assert create("larger", maxmem_mib=24)["maxmem_mib"] == 24
-    booted(api, "larger")
-    assert api.patch("/domains/larger", json={"memory_target_mib": 24}).json()["memory_target_mib"] == 24
-    type_line(api, "larger", "store memory/static-max")
-    until(lambda: "value 24576" in console(api, "larger"))
-    assert api.patch("/domains/larger", json={"memory_target_mib": 25}).status_code == 422
-    refused = api.post("/domains", json={"name": "less", "kernel": "/k", "memory_mib": 16, "maxmem_mib": 15})
-    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "maxmem_mib")
-
-
 def test_a_guest_sees_only_its_own_home(api: httpx.Client, create: Create) -> None:
     first, second = create("first"), create("second")
     booted(api, "first")
@@ -301,16 +280,6 @@ def test_a_merge_patch_is_a_patch_and_null_is_no_value(api: httpx.Client, create
     assert changed.json()["state"] == "paused"
     refused = api.patch("/domains/merge", content=b'{"name": null}', headers=headers)
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "name")
-
-
-def test_a_new_start_counts_its_time_and_memory_anew(api: httpx.Client, create: Create) -> None:
-    create("anew")
-    booted(api, "anew")
-    api.patch("/domains/anew", json={"memory_target_mib": 8})
-    type_line(api, "anew", "reboot")
-    booted(api, "anew", times=2)
-    until(lambda: bool(api.get("/domains/anew").json()["reboots"] == 1), what="the restart")
-    assert api.get("/domains/anew").json()["memory_target_mib"] == 16
 
 
 def test_a_domain_may_be_destroyed_while_it_is_built(api: httpx.Client, shell: str, server: Server) -> None:

@@ -23,7 +23,7 @@ from dom0_server import Server
 from waiting import until
 
 from domzero.cli.main import VERBS
-from domzero.dom0.hostinfo import guest_memory_mib
+from domzero.dom0.memory_account import guest_memory_mib
 
 Create = Callable[..., dict[str, object]]
 
@@ -153,6 +153,12 @@ def test_the_life_of_a_domain_by_verbs(server: Server, create: Create, api: http
     assert api.get("/domains/verbs").json()["state"] == "paused"
     assert server.cli("unpause", str(domain["domid"])).returncode == 0
     assert server.cli("mem-set", "verbs", "8m").returncode == 0
+    assert server.cli("mem-max", "verbs", "8193k").returncode == 0
+    below = server.cli("mem-max", "verbs", "7m")
+    assert (below.returncode, "7 MiB is not possible: 8, which is the domain's memory target" in below.stderr) == (
+        2,
+        True,
+    )
     assert server.cli("rename", "verbs", "renamed").returncode == 0
     assert server.cli("domid", "renamed").stdout == f"{domain['domid']}\n"
     assert server.cli("domname", str(domain["uuid"])).stdout == "renamed\n"
@@ -431,8 +437,8 @@ def test_domain_0_is_known_to_what_only_reads(server: Server) -> None:
         assert (result.returncode, result.stderr, len(result.stdout.splitlines())) == (0, "", 1), verb
         assert server.cli(verb, "Domain-0", "--json").stdout == "[]\n"
     assert "00000000-0000-0000-0000-000000000000  0    Domain-0" in server.cli("vm-list").stdout
-    for verb in ("pause", "destroy", "console", "rename", "mem-set"):
-        result = server.cli(verb, "Domain-0", *({"rename": ["x"], "mem-set": ["64m"]}.get(verb, [])))
+    for verb, *more in (["pause"], ["destroy"], ["console"], ["rename", "x"], ["mem-set", "64m"], ["mem-max", "64m"]):
+        result = server.cli(verb, "Domain-0", *more)
         assert (result.returncode, "Domain-0 is Domain 0 itself" in result.stderr) == (1, True), verb
 
 

@@ -20,6 +20,7 @@ from domzero.dom0.images.cache import Image
 from domzero.dom0.images.cpio import char_device, directory, file, write_cpio
 from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
+from domzero.dom0.memory_account import guest_memory_mib
 from domzero.dom0.messages import VcpuState
 from domzero.dom0.xenstore_nodes import vcpu_nodes
 
@@ -77,7 +78,9 @@ def test_domain_0_asks_and_it_shuts_down(debian: Image) -> None:
         session.destroy()
 
 
-def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with(debian: Image) -> None:
+def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with_and_gives_it_back_to_the_host(
+    debian: Image,
+) -> None:
     config = DomainConfig(
         kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, memory_mib=128, maxmem_mib=256
     )
@@ -93,6 +96,16 @@ def test_its_balloon_takes_it_beyond_the_memory_that_it_started_with(debian: Ima
         room = b"mkdir -p /t; mount -t tmpfs -o size=140m t /t"
         session.console.send(room + b" && dd if=/dev/zero of=/t/full bs=1M count=100 && echo filled $((1 + 1))\n")
         until(lambda: b"filled 2" in session.console.history)
+        assert host.audit() == []
+        assert guest_memory_mib(os.getpid()) >= 130
+        session.console.send(b"rm /t/full && echo emptied $((1 + 1))\n")
+        until(lambda: b"emptied 2" in session.console.history)
+        session.store.write(f"/local/domain/{session.domid}/memory/target", 110 << 10)
+        until(lambda: domain.hw.frames_owned <= 110 << 8)
+        # The host has it back, not only the hypervisor.
+        until(lambda: guest_memory_mib(os.getpid()) <= 115)
+        session.console.send(b"echo and lives $((1 + 1))\n")
+        until(lambda: b"and lives 2" in session.console.history)
         assert host.audit() == []
     finally:
         session.destroy()

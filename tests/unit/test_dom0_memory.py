@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 import os
 
@@ -13,25 +12,23 @@ from kernels import elf, notes
 from domzero.builder.image import parse_kernel
 from domzero.builder.layout import little_room, plan
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.hostinfo import guest_memory_mib, memory_mib
-from domzero.dom0.manager import Manager
+from domzero.dom0.memory_account import check_growth, check_room, guest_memory_mib, memory_mib
 from domzero.dom0.records import Record
 from domzero.errors import ResourceError
 
 
 def test_memory_is_what_is_available_less_what_others_were_promised_and_have_not_touched() -> None:
-    async def scene() -> None:
-        manager = Manager()
-        total, available = memory_mib()
-        manager._check_memory(available // 2)
-        with pytest.raises(ResourceError, match=r"MiB available$"):
-            manager._check_memory(total)
-        record = Record(DomainConfig(kernel="/k", name="a", memory_mib=available // 10 * 9))
-        manager._live[record.uuid] = record
-        with pytest.raises(ResourceError, match=f"other domains may still take {available // 10 * 9} of them"):
-            manager._check_memory(available // 2)
-
-    asyncio.run(scene())
+    total, available = memory_mib()
+    check_room(available // 2, [])
+    with pytest.raises(ResourceError, match=r"MiB available$"):
+        check_room(total, [])
+    record = Record(DomainConfig(kernel="/k", name="a", maxmem_mib=total), memory_limit_mib=available // 10 * 9)
+    with pytest.raises(ResourceError, match=f"other domains may still take {available // 10 * 9} of them"):
+        check_room(available // 2, [record])
+    check_growth(record, available // 20 * 19, [record], key="memory_target_mib")
+    with pytest.raises(ResourceError, match=f"other domains may still take {available // 10 * 9} of them") as caught:
+        check_growth(record, available // 10 * 12, [record], key="memory_target_mib")
+    assert caught.value.key == "memory_target_mib"
 
 
 def test_memory_of_a_guest_is_what_is_allocated_however_often_it_is_mapped() -> None:

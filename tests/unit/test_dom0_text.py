@@ -44,7 +44,7 @@ def test_a_row_of_list_is_xls() -> None:
 def test_the_first_column_of_list_is_xls_or_as_wide_as_the_longest_name() -> None:
     domain = {
         "domid": 7,
-        "memory_target_mib": 64,
+        "current_memory_mib": 64,
         "vcpus": 1,
         "state": "running",
         "exit": None,

@@ -124,11 +124,11 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 
 @router.patch("/domains/{domain}", responses=ASKED)
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
-    """Changes name, memory target, vCPUs, cap or state: all that is asked for, or nothing."""
+    """Changes name, memory target or limit, vCPUs, cap or state: all that is asked for, or nothing."""
     for field in body.model_fields_set:
         if getattr(body, field) is None:
             raise ConfigError("null is not a value; leave the field out", key=field)
-    changes = Changes(name=body.name, memory_target_mib=body.memory_target_mib, vcpus=body.vcpus, cap=body.cap)
+    changes = Changes(**body.model_dump(exclude={"state"}))
     before = Changes.of(record)
     manager.check_changes(record, changes, runs=body.state is not None)
     await manager.change(record, changes)

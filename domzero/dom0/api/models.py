@@ -138,7 +138,21 @@ class DomainPatch(Model):
     name: Name | None = None
     memory_target_mib: Annotated[
         int | None,
-        Field(strict=True, ge=MEMORY_MIN_MIB, le=MEMORY_MAX_MIB, description="Asked of the guest's balloon driver."),
+        Field(
+            strict=True,
+            ge=MEMORY_MIN_MIB,
+            le=MEMORY_MAX_MIB,
+            description="Asked of the guest's balloon driver; the limit from now on, unless one is given.",
+        ),
+    ] = None
+    memory_limit_mib: Annotated[
+        int | None,
+        Field(
+            strict=True,
+            ge=MEMORY_MIN_MIB,
+            le=MEMORY_MAX_MIB,
+            description="What the hypervisor lets it have until its next target or start: up to its maxmem.",
+        ),
     ] = None
     vcpus: Annotated[
         int | None,
@@ -174,9 +188,11 @@ class DomainInfo(Model):
     name: str
     state: DomainState
     exists: Annotated[bool, Field(description="False once it has ended and given everything back.")]
-    memory_mib: Annotated[int, Field(description="What it was started with.")]
+    memory_mib: Annotated[int, Field(description="What it was started with, the last time.")]
     maxmem_mib: Annotated[int, Field(description="What its balloon may grow it to.")]
-    memory_target_mib: int
+    memory_target_mib: Annotated[int, Field(description="What its balloon driver is asked for.")]
+    memory_limit_mib: Annotated[int, Field(description="What the hypervisor lets it have.")]
+    current_memory_mib: Annotated[int, Field(description="What it has.")]
     vcpus: Annotated[int, Field(description="That it should use.")]
     max_vcpus: Annotated[int, Field(description="That it has: the others are offline.")]
     cap: Annotated[int, Field(description="Percent of one processor for all vCPUs; 0: no bound.")]
@@ -210,6 +226,8 @@ class DomainInfo(Model):
             memory_mib=config.memory_mib,
             maxmem_mib=config.static_max_mib,
             memory_target_mib=record.memory_target_mib,
+            memory_limit_mib=record.memory_limit_mib,
+            current_memory_mib=record.current_memory_mib,
             vcpus=config.vcpus,
             max_vcpus=config.vcpus_max,
             cap=config.cap,
