@@ -12,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from domzero.dom0.messages import FrameKind, LogLine, Message, encode
 from domzero.dom0.socket_frames import encode_frame
@@ -23,8 +24,18 @@ LOG_LINES_QUEUED = 2000
 _FINISH_SECONDS = 0.5
 
 
+@dataclass(slots=True)
+class _Queued:
+    frames: bytes
+    console_bytes: int = 0
+    is_line: bool = False
+
+
 class ControlChannel:
-    """Sends in the order of the calls, which may come from any thread and return at once.
+    """Sends what is given from any thread, which returns at once.
+
+    Output, lines and events go in the order of the calls. Answers go before all of it: Domain 0 waits for them, and
+    a guest has much to say.
 
     The process ends when there is nobody left to send to.
 
@@ -37,7 +48,8 @@ class ControlChannel:
         self._hold = hold
         self._release = release
         self._changed = threading.Condition()
-        self._queue: deque[tuple[FrameKind, bytes, bool]] = deque()  # the last: whether it is a line of the log
+        self._answers: deque[_Queued] = deque()
+        self._queue: deque[_Queued] = deque()
         self._console_bytes = 0
         self._log_lines = 0
         self._dropped = 0
@@ -47,7 +59,7 @@ class ControlChannel:
         self._thread.start()
 
     def send(self, message: Message, request_id: int = 0) -> None:
-        """Queues a message: an answer, of which there are no more than requests, or an event."""
+        """Queues a message: the answer to a request, of which there are no more than requests, or an event (0)."""
         is_line = isinstance(message, LogLine)
         with self._changed:
             if is_line:
@@ -55,13 +67,16 @@ class ControlChannel:
                     self._dropped += 1
                     return
                 self._log_lines += 1
-            self._queue.append((FrameKind.MESSAGE, encode(message, request_id), is_line))
+            queued = _Queued(encode_frame(FrameKind.MESSAGE, encode(message, request_id)), is_line=is_line)
+            (self._answers if request_id else self._queue).append(queued)
             self._changed.notify()
 
     def console(self, data: bytes) -> None:
         """Queues the guest's output."""
+        chunks = (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+        frames = b"".join(encode_frame(FrameKind.CONSOLE, chunk) for chunk in chunks)
         with self._changed:
-            self._queue.append((FrameKind.CONSOLE, data, False))
+            self._queue.append(_Queued(frames, console_bytes=len(data)))
             self._console_bytes += len(data)
             hold = self._console_bytes > _CONSOLE_HIGH and not self._held
             self._held |= hold
@@ -79,28 +94,34 @@ class ControlChannel:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_finished)
-                if not self._queue:
-                    return
-                kind, payload, is_line = self._queue.popleft()
-                dropped = 0
-                if is_line:
-                    self._log_lines -= 1
-                    dropped, self._dropped = self._dropped, 0
+                self._changed.wait_for(lambda: self._answers or self._queue or self._is_finished)
+                taken = self._take()
+            if not taken:
+                return
             try:
-                for start in range(0, len(payload), CHUNK) if kind is FrameKind.CONSOLE else ():
-                    self._sock.sendall(encode_frame(kind, payload[start : start + CHUNK]))
-                if kind is FrameKind.MESSAGE:
-                    self._sock.sendall(encode_frame(kind, payload))
-                if dropped:
-                    note = encode(LogLine(f"({dropped} lines were dropped)"))
-                    self._sock.sendall(encode_frame(FrameKind.MESSAGE, note))
+                self._sock.sendall(b"".join(each.frames for each in taken))
             except OSError:
                 os._exit(0)
-            if kind is FrameKind.CONSOLE:
-                self._console_sent(len(payload))
+            self._console_sent(sum(each.console_bytes for each in taken))
+
+    def _take(self) -> list[_Queued]:
+        """What goes next, some `CHUNK` of it: what an answer that comes now has to wait for."""
+        taken: list[_Queued] = []
+        size = 0
+        while size < CHUNK and (queue := self._answers or self._queue):
+            taken.append(queued := queue.popleft())
+            size += len(queued.frames)
+            if queued.is_line:
+                self._log_lines -= 1
+                if self._dropped:
+                    note = LogLine(f"({self._dropped} lines were dropped)")
+                    taken.append(_Queued(encode_frame(FrameKind.MESSAGE, encode(note))))
+                    self._dropped = 0
+        return taken
 
     def _console_sent(self, count: int) -> None:
+        if not count:
+            return
         with self._changed:
             self._console_bytes -= count
             release = self._held and self._console_bytes < _CONSOLE_LOW

@@ -77,6 +77,9 @@ _PR_SET_PDEATHSIG = 1
 _DETAIL_LINES = 100
 NICE = 5
 """Below Domain 0, which answers for all domains and has little to do for each."""
+SWITCH_INTERVAL_S = 1e-4
+"""After which a thread that waits for the interpreter is given it. vCPUs that make one hypercall after the other take
+it again and again, and Domain 0 waits for an answer that takes it ten times."""
 _NICE_TRIES, _NICE_APART_SECONDS = 100, 0.1
 
 
@@ -290,6 +293,7 @@ def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> 
     die_with(parent)
     confinement.step_down()
     step_back_later = step_back()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     missing = confinement.confine() if confined else []
     step_back_later()
     try:

@@ -12,7 +12,7 @@ from waiting import until
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import LOG_LINES_QUEUED, ControlChannel
 from domzero.dom0.life import EndReason
-from domzero.dom0.messages import Exited, FrameKind, LogLine, Message, decode
+from domzero.dom0.messages import Done, Exited, FrameKind, LogLine, Message, decode
 from domzero.dom0.socket_frames import FrameDecoder
 
 
@@ -35,6 +35,10 @@ class Ends:
                 self.text += payload
             else:
                 self.messages.append(decode(payload)[0])
+
+    @property
+    def lines(self) -> int:
+        return sum(isinstance(message, LogLine) for message in self.messages)
 
 
 @pytest.fixture
@@ -71,3 +75,15 @@ def test_lines_of_the_log_that_nobody_reads_are_dropped_and_counted(ends: Ends) 
     notes = [line for line in lines if "were dropped" in line]
     assert notes
     assert len(lines) - len(notes) + sum(int(note.split()[0].strip("(")) for note in notes) == total
+
+
+def test_an_answer_goes_before_the_lines_and_the_output_that_wait(ends: Ends) -> None:
+    line = "x" * 1000
+    while not ends.console.held:
+        ends.console.output(bytes(2048))
+    for _ in range(LOG_LINES_QUEUED):
+        ends.channel.send(LogLine(line))
+    ends.channel.send(Done(), request_id=1)
+    while ends.lines < LOG_LINES_QUEUED:  # to the end: the channel is not left with what it cannot send
+        ends.read()
+    assert ends.messages.index(Done()) < LOG_LINES_QUEUED // 2  # after what was on its way
