@@ -43,6 +43,10 @@ GUESTS = {
     "console_io": ("bench-hostile", "console_io", 16),
     "multicalls": ("hog", "forever", 32),
     "page tables": ("hog", "mixed", 512),
+    "a pinned table": ("hog", "pin", 512),
+    "decreases": ("hog", "decrease", 512),
+    "grants": ("bench-hostile", "grants", 16),
+    "events": ("bench-hostile", "events", 16),
     "random calls": ("fuzz_hypercalls", "seed=1 rounds=100000000", 32),
 }
 """Kernel, command line, memory."""

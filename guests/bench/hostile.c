@@ -3,10 +3,11 @@
  * A guest that keeps Domain 0 as busy as it can, until somebody ends it: its command line says with what. "deep": paths of 64
  * levels made, watched and removed; "wide": one node of a directory of 900 written over and over, and the directory read; "commits": ten transactions of 1,000
  * writes each and others' changes meanwhile; "watches": 128 watches on one node that is written to, whose events it reads;
- * "unread": the same, and it reads nothing for a while; "values": the longest messages; "console" and "console_io": output without end.
+ * "unread": the same, and it reads nothing for a while; "values": the longest messages; "console" and "console_io": output without end;
+ * "grants": the longest maps, unmaps and copies of its own pages; "events": events to itself.
  * benchmarks/hostile.py measures what others wait meanwhile.
  */
-#include "guest.h"
+#include "front.h"
 #include <xen/io/xs_wire.h>
 
 static struct xenstore_domain_interface *store;
@@ -222,6 +223,44 @@ static void console(void)
     }
 }
 
+#define MAPS 480
+static struct gnttab_map_grant_ref maps[MAPS];
+static struct gnttab_unmap_grant_ref unmaps[MAPS];
+static struct gnttab_copy copies[MAPS];
+
+static void grants(void)
+{
+    char *from = page_alloc(), *to = page_alloc();
+    domid_t me = (domid_t)own_domid();
+    u32 ref = grant_mfn(mfn_of(from), 0, me);
+    for (;;) {
+        for (uint i = 0; i < MAPS; i++)
+            maps[i] = (struct gnttab_map_grant_ref){
+                .host_addr = SCRATCH_VA + (16 + i) * PAGE, .flags = GNTMAP_host_map, .ref = ref, .dom = me};
+        RC(grant_op(GNTTABOP_map_grant_ref, maps, MAPS), 0, "maps");
+        for (uint i = 0; i < MAPS; i++) {
+            RC(maps[i].status, GNTST_okay, "a map");
+            unmaps[i] = (struct gnttab_unmap_grant_ref){.host_addr = maps[i].host_addr, .handle = maps[i].handle};
+            copies[i] = (struct gnttab_copy){.source.u.ref = ref, .source.domid = me, .dest.u.gmfn = mfn_of(to),
+                                             .dest.domid = DOMID_SELF, .len = PAGE, .flags = GNTCOPY_source_gref};
+        }
+        RC(grant_op(GNTTABOP_unmap_grant_ref, unmaps, MAPS), 0, "unmaps");
+        RC(grant_op(GNTTABOP_copy, copies, MAPS), 0, "copies");
+        RC(copies[MAPS - 1].status, GNTST_okay, "a copy");
+    }
+}
+
+static void events(void)
+{
+    struct evtchn_alloc_unbound listens = {.dom = DOMID_SELF, .remote_dom = DOMID_SELF};
+    RC(evtchn_op(EVTCHNOP_alloc_unbound, &listens), 0, "alloc_unbound");
+    struct evtchn_bind_interdomain ends = {.remote_dom = DOMID_SELF, .remote_port = listens.port};
+    RC(evtchn_op(EVTCHNOP_bind_interdomain, &ends), 0, "bind_interdomain");
+    enable_events();
+    for (;;)
+        kick(ends.local_port);
+}
+
 void guest(void)
 {
     store = (void *)(VIRT_BASE + mfn_to_pfn(info->store_mfn) * PAGE);
@@ -238,6 +277,10 @@ void guest(void)
         values();
     if (is("console"))
         console();
+    if (is("grants"))
+        grants();
+    if (is("events"))
+        events();
     while (is("console_io"))
         console_write("a line of the log that says nothing at all\n", 43);
 }
