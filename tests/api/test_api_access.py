@@ -10,6 +10,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +29,7 @@ from websockets.typing import Subprotocol
 
 from domzero.cli.api_client import Dom0
 from domzero.dom0.listeners import SocketLock, open_tcp, open_unix
+from domzero.dom0.paths import private_directory
 from domzero.dom0.token import TokenFile, find_token, read_token, token_path
 from domzero.errors import ConfigError, DomzeroError
 
@@ -107,6 +110,56 @@ def test_another_user_reaches_no_file_or_process_of_domain_0(public: Server, she
             assert as_user(NOBODY, partial(send_nothing, pid)) == b"PermissionError"
     finally:
         assert public.cli("destroy", "mine").returncode == 0
+
+
+def enter(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        return b"entered"
+
+
+def test_another_user_reads_no_core_dump_and_enters_no_network(public: Server, shell: str) -> None:
+    network = f"test{os.getpid()}"
+    arguments = ("--kernel", shell, "--memory", "16", "--name", "dumped", "--vif", f"bridge={network}", "-q")
+    assert public.cli("create", *arguments).returncode == 0
+    directory = Path(tempfile.mkdtemp(prefix="domzero-"))
+    directory.chmod(0o777)  # anybody's, as /tmp is: what protects the file is its own mode
+    try:
+        core = directory / "core"
+        assert public.cli("dump-core", "dumped", str(core)).returncode == 0
+        assert as_user(NOBODY, core.read_bytes) == b"PermissionError"
+        assert as_user(NOBODY, partial(write_to, core)) == b"PermissionError"
+        switch = private_directory("networks") / f"{network}.sock"
+        assert as_user(0, partial(enter, switch)) == b"entered"
+        assert as_user(NOBODY, partial(enter, switch)) == b"PermissionError"
+        switch.parent.chmod(0o777)
+        switch.parent.parent.chmod(0o755)
+        assert private_directory("networks") == switch.parent  # who uses it next closes it again
+        assert stat.S_IMODE(switch.parent.stat().st_mode) == 0o700
+    finally:
+        assert public.cli("destroy", "dumped").returncode == 0
+        shutil.rmtree(directory)
+
+
+def test_another_user_changes_no_image_and_reads_no_disk(tmp_path: Path) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="domzero-"))
+    directory.chmod(0o755)
+    env = {**os.environ, "XDG_DATA_HOME": str(directory), "HOME": str(directory)}
+    try:
+        source = tmp_path / "disk.img"
+        source.write_bytes(b"secret" + bytes(1 << 20))
+        source.chmod(0o644)
+        command = [sys.executable, "-m", "domzero", "image", "import", str(source), "--name", "mine"]
+        subprocess.run(command, env=env, check=True, timeout=60, capture_output=True)
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        disks = [path for path in files if path.read_bytes().startswith(b"secret")]
+        assert disks
+        for path in disks:
+            assert as_user(NOBODY, path.read_bytes) == b"PermissionError"
+        for path in files:
+            assert as_user(NOBODY, partial(write_to, path)) == b"PermissionError"
+    finally:
+        shutil.rmtree(directory)
 
 
 def test_another_user_types_on_no_console_and_ends_no_domain(public: Server, shell: str) -> None:
