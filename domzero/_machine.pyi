@@ -381,6 +381,11 @@ class NetLink:
     @property
     def counts(self) -> NetCounts:
         """What was done so far."""
+    def set_rate(self, bytes: int, interval_us: int) -> None:
+        """Bounds what the guest sends to so many bytes in each interval; 0: there is no bound. Rings that wait know of
+        it when they are woken."""
+    def set_up(self, up: bool) -> None:
+        """False: frames of both directions are dropped."""
     def close(self) -> None:
         """Lets go of the socket, once no rings use it."""
 
@@ -397,7 +402,7 @@ class NetCounts:
     spoofed: int
     """Frames of the guest's with a source address that is not its own; dropped."""
     dropped: int
-    """Frames that could not be understood or taken."""
+    """Frames that could not be understood or taken, or came while the link was down."""
 
 @final
 class NetAgreed:
@@ -438,6 +443,8 @@ class NetRings:
         """Maps the rings, (tx, rx) of each queue. `transmitted` and `received` send the front end its events, and the
         front end's wake the thread from now on; `broken` is told why the rings are served no more, `lost` that the
         wire's other end has gone. MachineError: the pages cannot be mapped, or are no ring."""
+    def wake(self) -> None:
+        """The link's settings have changed."""
     def close(self) -> None:
         """Returns when nothing is being moved any more. Lets go of the rings' pages."""
 

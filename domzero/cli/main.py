@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "block-detach": ("domzero.cli.block", "take a disk away from a domain"),
     "network-attach": ("domzero.cli.vifs", "plug a network interface into a domain"),
     "network-list": ("domzero.cli.vifs", "list network interfaces of domains"),
+    "network-set": ("domzero.cli.vifs", "change a network interface of a domain"),
     "network-detach": ("domzero.cli.vifs", "take a network interface away from a domain"),
     "dmesg": ("domzero.cli.verbs", "show what the hypervisor has logged"),
     "audit": ("domzero.cli.verbs", "let a domain's hypervisor check its own books"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`network-attach`, `network-list`, `network-detach`: the network interfaces of a domain that runs, as xl has them."""
+"""`network-attach`, `-list`, `-set`, `-detach`: the network interfaces of a domain that runs, as xl has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.verb import add_domain, add_domains, add_verb, answer
-from domzero.dom0.vifspec import HELP, parse_vif
+from domzero.dom0.vifspec import HELP, VifSpec, changed, parse_vif
 from domzero.errors import ConfigError
 
 Json = dict[str, Any]
@@ -36,6 +36,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Lists the network interfaces of domains, as xl does.",
     )
     add_domains(parser, can_be_none=False)
+
+    parser = add_verb(
+        subparsers,
+        "network-set",
+        set_vif,
+        "change a network interface of a domain",
+        "Changes a network interface while its domain runs; it stays so at its next starts.",
+    )
+    add_domain(parser)
+    parser.add_argument("vif", metavar="DEVID|MAC", help="its number, or its address")
+    parser.add_argument(
+        "settings",
+        metavar="KEY=VALUE",
+        nargs="+",
+        help="link=up, link=down; rate=10Mb/s, rate=250KB/s@20ms, or rate= for no bound",
+    )
 
     parser = add_verb(
         subparsers,
@@ -79,15 +95,34 @@ def list_vifs(args: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
+def set_vif(args: argparse.Namespace) -> int:
+    """`network-set`."""
+    settings: dict[str, str] = {}
+    for part in (part.strip() for word in args.settings for part in word.split(",") if part.strip()):
+        key, equals, value = part.partition("=")
+        if key not in ("link", "rate") or not equals or key in settings:
+            raise ConfigError(f"what is {part!r}?", key="KEY=VALUE", hint="link=up, link=down, rate=10Mb/s, rate=")
+        settings[key] = value
+    changed(VifSpec(0), **settings)  # what is wrong with them is said here
+    with Dom0.from_args(args) as dom0:
+        path = f"{domain_path(args.domain)}/vifs"
+        vif = dom0.request("PATCH", f"{path}/{_devid(dom0, path, args.vif)}", dict(settings)).json()
+    return answer(args, vif)
+
+
 def detach(args: argparse.Namespace) -> int:
     """`network-detach`."""
     with Dom0.from_args(args) as dom0:
         path = f"{domain_path(args.domain)}/vifs"
-        devid = args.vif
-        if not devid.isascii() or not devid.isdigit():
-            wanted = devid.lower()
-            devid = next((vif["devid"] for vif in dom0.get(path) if vif["mac"] == wanted), None)
-            if devid is None:
-                raise ConfigError(f"there is no interface {args.vif}", key="vif")
-        dom0.request("DELETE", f"{path}/{devid}", force=args.force)
+        dom0.request("DELETE", f"{path}/{_devid(dom0, path, args.vif)}", force=args.force)
     return ExitStatus.OK
+
+
+def _devid(dom0: Dom0, path: str, vif: str) -> str:
+    """The number of the interface that was named by it, or by its address. ConfigError."""
+    if vif.isascii() and vif.isdigit():
+        return vif
+    found = next((each["devid"] for each in dom0.get(path) if each["mac"] == vif.lower()), None)
+    if found is None:
+        raise ConfigError(f"there is no interface {vif}", key="vif")
+    return str(found)

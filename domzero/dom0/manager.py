@@ -46,6 +46,7 @@ from domzero.dom0.messages import (
     SendNmi,
     SetCap,
     SetMemoryLimit,
+    SetVif,
     Stats,
     Unpause,
     Vcpus,
@@ -57,7 +58,7 @@ from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
 from domzero.dom0.network import connect
 from domzero.dom0.open_files import in_thread, open_disk
 from domzero.dom0.records import DomainLog, Record
-from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, parse_vif
+from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, changed, parse_vif
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
@@ -279,6 +280,18 @@ class Manager:
                 await self._ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
             record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
         return spec
+
+    async def set_vif(self, record: Record, devid: int, *, link: str | None, rate: str | None) -> None:
+        """Changes an interface's settings, now and for each start of the domain from here on; None: as it is.
+        ConfigError."""
+        async with record.plugging:
+            current = next((vif for vif in await self.vifs(record) if vif.devid == devid), None)
+            if current is None:
+                raise ConfigError(f"there is no interface {devid}", key="vif")
+            spec = changed(parse_vif(current.spec), link=link, rate=rate)
+            await self._ask(record, SetVif(spec.text()), Done)
+            specs = record.config.vif_specs
+            record.config.vifs = [(spec if each.devid == devid else each).text() for each in specs]
 
     async def detach_vif(self, record: Record, devid: int, *, force: bool) -> None:
         """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: not in time."""

@@ -149,6 +149,13 @@ class DetachVif:
 
 
 @dataclass(slots=True, frozen=True)
+class SetVif:
+    """Change the settings of an interface: its rate and its link. Answer: Done."""
+
+    spec: str
+
+
+@dataclass(slots=True, frozen=True)
 class ListVifs:
     """Answer: Vifs."""
 
@@ -267,8 +274,10 @@ class VifStats:
 
     :param spec: that it was made of.
     :param state: of its back end, as in xenstore (`enum xenbus_state`).
+    :param link: `up` or `down`.
+    :param rate: how much the guest may send, as it was given; None: there is no bound.
     :param spoofed: frames that were dropped for their source.
-    :param dropped: frames for the guest that it could not take.
+    :param dropped: frames for the guest that it could not take, and all while the link was down.
     """
 
     devid: int
@@ -277,6 +286,8 @@ class VifStats:
     mtu: int
     spec: str
     state: int
+    link: str
+    rate: str | None
     sent_frames: int
     sent_bytes: int
     received_frames: int
@@ -395,6 +406,7 @@ Request: TypeAlias = (
     | ListDisks
     | AttachVif
     | DetachVif
+    | SetVif
     | ListVifs
     | ListVcpus
     | PinVcpu

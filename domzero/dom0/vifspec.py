@@ -6,15 +6,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from uuid import UUID
 
+from domzero.dom0.vifrate import Rate, parse_rate
 from domzero.errors import ConfigError
 
 HELP = (
     "a network interface: '' or bridge=user to reach out as you do, bridge=NAME for a network of domains; "
-    "mac=, mtu=, hostfwd=tcp:127.0.0.1:2222-:22"
+    "mac=, mtu=, rate=10Mb/s, link=down, hostfwd=tcp:127.0.0.1:2222-:22"
 )
 EXAMPLE = "for instance 'bridge=user,hostfwd=tcp:127.0.0.1:2222-:22', or 'mac=00:16:3e:01:02:03,bridge=lan'"
 USER = "user"
@@ -26,14 +27,18 @@ MTU_MAX = 65516
 """What fits in a frame of 65,535 bytes with a VLAN's header, in words of 32 bits."""
 INTERFACES_MAX = 64
 NAME_MAX = 32
+UP = "up"
+DOWN = "down"
+"""Of `link=`."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}", re.ASCII | re.IGNORECASE)
 _FORWARD = re.compile(
     r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
 )  # as QEMU writes them
+_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link")
 _IGNORED = ("model", "vifname")
-_REFUSED = ("script", "backend", "rate", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
+_REFUSED = ("script", "backend", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,6 +66,8 @@ class VifSpec:
     :param network: `USER`, or the name of a network of domains.
     :param ip: addresses that the guest is given on the user network; none: the host's own.
     :param mtu: None: what the network has.
+    :param rate: how much the guest may send; None: as much as it can.
+    :param is_up: whether frames pass; otherwise they are dropped in both directions.
     """
 
     devid: int
@@ -70,6 +77,8 @@ class VifSpec:
     ip: tuple[IPv4Address | IPv6Address, ...] = ()
     mtu: int | None = None
     forwards: tuple[Forward, ...] = ()
+    rate: Rate | None = None
+    is_up: bool = True
 
     def text(self) -> str:
         """A specification that means the same, wherever it stands among others."""
@@ -78,6 +87,8 @@ class VifSpec:
         words += [f"vifname={self.vifname}"] if self.vifname else []
         words += [f"ip={' '.join(map(str, self.ip))}"] if self.ip else []
         words += [f"mtu={self.mtu}"] if self.mtu is not None else []
+        words += [f"rate={self.rate.text}"] if self.rate is not None else []
+        words += [] if self.is_up else [f"link={DOWN}"]
         words += [f"hostfwd={each.text}" for each in self.forwards]
         return ",".join(words)
 
@@ -115,7 +126,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
             forwards.append(_forward(text, value))
         elif key in _REFUSED or key.startswith("colo_"):
             raise _refused(text, f"{key} is not supported")
-        elif key not in ("mac", "bridge", "type", "ip", "mtu", "devid", *_IGNORED) or not equals:
+        elif key not in (*_KEYS, *_IGNORED) or not equals:
             raise _refused(text, f"what is {part!r}?")
         elif words.setdefault(key, value) != value:
             raise _refused(text, f"{key} is given twice")
@@ -138,7 +149,22 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
         ip=tuple(_addresses(text, words.get("ip", ""))),
         mtu=_mtu(text, words["mtu"]) if words.get("mtu") else None,
         forwards=tuple(forwards),
+        rate=_rate(text, words["rate"]) if words.get("rate") else None,
+        is_up=_link(text, words.get("link", UP)),
     )
+
+
+def changed(spec: VifSpec, *, link: str | None = None, rate: str | None = None) -> VifSpec:
+    """The same interface with other settings. ConfigError.
+
+    :param link: `up` or `down`; None: as it is.
+    :param rate: as in a specification, "" for no bound; None: as it is.
+    """
+    if link is not None:
+        spec = replace(spec, is_up=_link(f"link={link}", link))
+    if rate is not None:
+        spec = replace(spec, rate=_rate(f"rate={rate}", rate) if rate else None)
+    return spec
 
 
 def parse_vifs(texts: list[str]) -> Iterator[VifSpec | ConfigError]:
@@ -177,6 +203,21 @@ def _mtu(text: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or not MTU_MIN <= int(value[:9]) <= MTU_MAX:
         raise _refused(text, f"no MTU: {value!r} ({MTU_MIN} to {MTU_MAX})")
     return int(value)
+
+
+def _rate(text: str, value: str) -> Rate:
+    try:
+        return parse_rate(value)
+    except ValueError as error:
+        raise _refused(
+            text, str(error), "bits (b) or bytes (B) a second, and the interval: 10Mb/s, 250KB/s@20ms"
+        ) from None
+
+
+def _link(text: str, value: str) -> bool:
+    if value not in (UP, DOWN):
+        raise _refused(text, f"no state of a link: {value!r} ({UP} or {DOWN})")
+    return value == UP
 
 
 def _devid(text: str, value: str) -> int:

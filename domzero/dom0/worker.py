@@ -56,6 +56,7 @@ from domzero.dom0.messages import (
     SendNmi,
     SetCap,
     SetMemoryLimit,
+    SetVif,
     Start,
     Stats,
     Stop,
@@ -191,6 +192,8 @@ class Worker:
             instance.vifs.attach(parse_vif(message.spec), wire)
         elif isinstance(message, DetachVif):
             instance.vifs.detach(message.devid, force=message.force)
+        elif isinstance(message, SetVif):
+            instance.vifs.set(parse_vif(message.spec))
         elif isinstance(message, ListVifs):
             return Vifs(tuple(instance.vifs.stats()))
         else:

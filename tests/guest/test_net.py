@@ -22,6 +22,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
 from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
+from domzero.dom0.vifspec import changed
 from domzero.errors import ConfigError
 from domzero.hypervisor.clock import VirtualClock
 
@@ -97,6 +98,31 @@ def test_domains_of_a_network_reach_each_other_and_one_elsewhere_sees_nothing(
     for shell in (one, two, other):
         shell.session.destroy()
     until(lambda: list(networks.iterdir()) == [], what="the end of the switches")
+
+
+def test_a_cable_is_pulled_out_and_put_in_again_while_frames_pass(boot: Callable[..., Shell]) -> None:
+    one, two = boot("bridge=lan,rate=8Mb/s"), boot("bridge=lan")
+    for number, shell in enumerate((one, two), 1):
+        shell.ready()
+        shell.do(f"ip addr add 10.0.0.{number}/24 dev eth0")
+    assert " 0% packet loss" in one.do("ping -c 1 10.0.0.2")
+    instance = two.session._instance
+    assert instance is not None
+    instance.vifs.set(changed(two.device.spec, link="down"))
+    assert "100% packet loss" in one.do("ping -c 2 -W 1 10.0.0.2")
+    assert two.device.link.counts.dropped > 0
+    instance.vifs.set(changed(two.device.spec, link="up"))
+    assert " 0% packet loss" in one.do("ping -c 1 10.0.0.2")
+
+    # 3 MiB take 3 s at 1 MB/s, less what an interval gives at once; the other way nothing holds them up.
+    listening = two.start("nc -l -p 9 > /tmp/got; wc -c < /tmp/got")
+    until(lambda: b"nc -l" in two.session.console.history)
+    took = one.do(
+        "dd if=/dev/zero of=/tmp/sent bs=1M count=3 2>/dev/null; start=$(cut -d. -f1 /proc/uptime); "
+        "for n in 1 2 3 4 5; do nc 10.0.0.2 9 < /tmp/sent && break; sleep 1; done; "
+        "echo $(($(cut -d. -f1 /proc/uptime) - start))"
+    )
+    assert listening().strip() == str(3 << 20) and int(took) >= 2
 
 
 def test_the_user_network_gives_an_address_names_and_forwards_of_ports(boot: Callable[..., Shell]) -> None:

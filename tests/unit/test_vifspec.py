@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from domzero.dom0.vifspec import MTU, MTU_MAX, USER, Forward, VifSpec, mac_text, parse_vif, parse_vifs
+from domzero.dom0.vifrate import Rate, parse_rate
+from domzero.dom0.vifspec import MTU, MTU_MAX, USER, Forward, VifSpec, changed, mac_text, parse_vif, parse_vifs
 from domzero.errors import ConfigError
 
 MAC = bytes.fromhex("00163e010203")
@@ -34,6 +35,9 @@ MAC = bytes.fromhex("00163e010203")
         ("hostfwd=tcp:[::1]:80-:80", VifSpec(0, forwards=(Forward("tcp", "::1", 80, 80),))),
         ("mac=00:16:3e:01:02:03,mac=00:16:3e:01:02:03,", VifSpec(0, mac=MAC)),
         ("devid=3,bridge=lan", VifSpec(3, network="lan")),
+        ("rate=10Mb/s", VifSpec(0, rate=Rate("10Mb/s", 62_500, 50_000))),
+        ("rate=250KB/s@20ms,link=down", VifSpec(0, rate=Rate("250KB/s@20ms", 5000, 20_000), is_up=False)),
+        ("link=up", VifSpec(0)),
     ],
 )
 def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
@@ -51,7 +55,19 @@ def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
         ("mac=00:16:3e:01:02:03,mac=00:16:3e:01:02:04", "given twice"),
         ("script=vif-route", "script is not supported"),
         ("backend=net", "backend is not supported"),
-        ("rate=1Mb/s", "rate is not supported"),
+        ("rate=1Mb", "no rate"),
+        ("rate=1.5Mb/s", "no rate"),
+        ("rate=1Tb/s", "no rate"),
+        ("rate=10Mb/s@", "no rate"),
+        ("rate=10Mb/s@5h", "no rate"),
+        ("rate=0Mb/s", "less than a byte"),
+        ("rate=8b/s@1ms", "less than a byte"),
+        ("rate=1b/s@0us", "no interval"),
+        ("rate=1b/s@4295s", "no interval"),
+        ("rate=9999999999999999999GB/s", "too much"),
+        ("rate=1Mb/s,rate=2Mb/s", "given twice"),
+        ("link=on", "no state of a link"),
+        ("link=", "no state of a link"),
         ("devid=64", "no number of an interface"),
         ("devid=x", "no number of an interface"),
         ("type=tap", "no such type"),
@@ -77,6 +93,32 @@ def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         parse_vif(text)
     assert caught.value.key == "vif"
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "interval_us"),
+    [
+        ("8b/s@1s", 1, 1_000_000),
+        ("1B/s@1", 1, 1_000_000),
+        ("1KB/s", 50, 50_000),
+        ("1MB/s@20ms", 20_000, 20_000),
+        ("1GB/s@100us", 100_000, 100),
+        ("10Mb/s@50m", 62_500, 50_000),
+        ("10Mb/s@5000u", 6250, 5000),
+    ],
+)
+def test_rates_are_those_of_xl(text: str, size: int, interval_us: int) -> None:
+    rate = parse_rate(text)
+    assert (rate.bytes, rate.interval_us, rate.node) == (size, interval_us, f"{size},{interval_us}")
+
+
+def test_settings_change_alone() -> None:
+    spec = parse_vif("mac=00:16:3e:01:02:03,bridge=lan,rate=1Mb/s")
+    down = changed(spec, link="down")
+    assert down.rate == spec.rate and not down.is_up and changed(down, link="up") == spec
+    assert changed(down, rate="").rate is None and not changed(down, rate="2Mb/s").is_up
+    with pytest.raises(ConfigError, match="no rate"):
+        changed(spec, rate="fast")
 
 
 def test_addresses_are_xens_and_stay_with_the_uuid_and_the_index() -> None:

@@ -5,7 +5,7 @@ mod granter;
 mod net_front;
 
 use domzero_backends::net::{
-    fill_checksum, has_right_checksum, Agreed, Broken, DeviceThread, Notice, SharedLink,
+    fill_checksum, has_right_checksum, Agreed, Broken, DeviceThread, Notice, Rate, SharedLink,
 };
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
@@ -13,6 +13,8 @@ use granter::{PERMIT, READ_ONLY};
 use net_front::*;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{channel, Sender};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[test]
 fn frames_of_one_and_of_many_slots_are_sent_and_answered() {
@@ -124,8 +126,8 @@ fn bad_frames_get_an_error_in_all_of_their_slots_and_harm_nobody() {
         assert_eq!(front.head(TX, RSP_PROD), front.produced[TX].get());
         assert_eq!(front.sent(index).1, netif::RSP_ERROR, "{frame:?}");
     }
-    assert_eq!(front.counts.errors.load(Ordering::Relaxed), 8);
-    assert_eq!(front.counts.sent_frames.load(Ordering::Relaxed), 0);
+    assert_eq!(front.interface.counts.errors.load(Ordering::Relaxed), 8);
+    assert_eq!(front.interface.counts.sent_frames.load(Ordering::Relaxed), 0);
     front.put(TX, &slot(gref, 0, 0, 9, 64));
     queue.transmit(&mut link).unwrap();
     assert_eq!(read_frame(&mut other).len(), 64);
@@ -214,7 +216,10 @@ fn another_source_address_is_dropped_where_addresses_are_kept() {
         }
         queue.transmit(&mut link).unwrap();
         assert_eq!(read_frame(&mut other).len(), if keeps_mac { 61 } else { 60 });
-        assert_eq!(front.counts.spoofed.load(Ordering::Relaxed), u64::from(keeps_mac));
+        assert_eq!(
+            front.interface.counts.spoofed.load(Ordering::Relaxed),
+            u64::from(keeps_mac)
+        );
         assert_eq!((front.sent(0).1, front.sent(1).1), (0, 0));
     }
 }
@@ -335,7 +340,7 @@ fn pages_that_cannot_be_written_are_answered_with_an_error() {
         ..agreed()
     });
     assert!(queue.receive(&plain(4097)).unwrap() && queue.receive(&[1; 13]).unwrap());
-    assert_eq!(front.counts.dropped.load(Ordering::Relaxed), 2);
+    assert_eq!(front.interface.counts.dropped.load(Ordering::Relaxed), 2);
 }
 
 #[derive(Debug, PartialEq)]
@@ -426,4 +431,105 @@ fn a_front_end_that_does_not_tell_of_its_pages_is_looked_at() {
     write_frame(&mut other, &plain(80));
     front.offer(1);
     assert_eq!(told.recv_timeout(SOON), Ok(Said::Received));
+}
+
+#[test]
+fn a_rate_holds_up_what_the_guest_sends_and_neither_what_it_receives_nor_the_end() {
+    let front = Front::new();
+    let (link, mut other) = wire();
+    // Credit for one frame, and then for none in the life of this test.
+    let rate = Rate {
+        bytes: 1,
+        interval_us: u32::MAX,
+    };
+    front.interface.set_rate(Some(rate), Instant::now());
+    front.set_head(TX, RSP_EVENT, 1);
+    front.set_head(RX, RSP_EVENT, 1);
+    for length in [70, 71, 72] {
+        front.put(TX, &front.slots(&plain(length), 0)[0]);
+    }
+    let (tell, told) = channel();
+    let queue = front.connect(agreed());
+    let thread = DeviceThread::start("test".into(), vec![queue], SharedLink::new(link), Told(tell)).unwrap();
+    assert_eq!(told.recv_timeout(SOON), Ok(Said::Transmitted));
+    assert_eq!(read_frame(&mut other), plain(70));
+    write_frame(&mut other, &plain(80));
+    front.offer(1);
+    thread.bell().ring();
+    assert_eq!(told.recv_timeout(SOON), Ok(Said::Received));
+    assert_eq!(front.head(TX, RSP_PROD), 1);
+    assert_eq!(front.interface.counts.sent_frames.load(Ordering::Relaxed), 1);
+    // A new bound holds at once, and none at all, too.
+    front.set_head(TX, RSP_EVENT, 3);
+    front.interface.set_rate(None, Instant::now());
+    thread.bell().ring();
+    assert_eq!(told.recv_timeout(SOON), Ok(Said::Transmitted));
+    assert_eq!(
+        [read_frame(&mut other), read_frame(&mut other)],
+        [plain(71), plain(72)]
+    );
+    front.interface.set_rate(Some(rate), Instant::now());
+    front.put(TX, &front.slots(&plain(73), 0)[0]);
+    front.put(TX, &front.slots(&plain(74), 0)[0]);
+    thread.bell().ring();
+    assert_eq!(read_frame(&mut other), plain(73));
+    drop(thread);
+    // What waits stays in the ring, for the next one to send.
+    assert_eq!(front.head(TX, RSP_PROD), 4);
+    assert_eq!(front.grants.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn queues_share_a_rate_evenly_and_each_frame_in_time() {
+    let fronts = [Front::new(), Front::new()];
+    let interface = Arc::clone(&fronts[0].interface);
+    let rate = Rate {
+        bytes: 1000,
+        interval_us: 1000,
+    };
+    interface.set_rate(Some(rate), Instant::now());
+    let queues = fronts
+        .iter()
+        .map(|front| front.connect_to(agreed(), &interface))
+        .collect();
+    for front in &fronts {
+        for _ in 0..30 {
+            front.put(TX, &front.slots(&plain(1000), 0)[0]);
+        }
+    }
+    let (link, mut other) = wire();
+    let (tell, _told) = channel();
+    let begin = Instant::now();
+    let _thread = DeviceThread::start("test".into(), queues, SharedLink::new(link), Told(tell)).unwrap();
+    for _ in 0..30 {
+        assert_eq!(read_frame(&mut other).len(), 1000);
+    }
+    assert!(
+        begin.elapsed() >= Duration::from_millis(28),
+        "29 intervals lie between 30 frames"
+    );
+    for front in &fronts {
+        assert!(front.head(TX, RSP_PROD) >= 10, "{}", front.head(TX, RSP_PROD));
+    }
+}
+
+#[test]
+fn a_link_that_is_down_drops_frames_of_both_directions_and_answers_the_guest() {
+    let front = Front::new();
+    let mut queue = front.connect(agreed());
+    let (mut link, mut other) = wire();
+    front.interface.set_up(false);
+    front.put(TX, &front.slots(&plain(70), 0)[0]);
+    queue.transmit(&mut link).unwrap();
+    assert_eq!(front.sent(0).1, netif::RSP_OKAY);
+    assert!(queue.receive(&plain(80)).unwrap(), "no page is needed");
+    assert_eq!(front.interface.counts.dropped.load(Ordering::Relaxed), 2);
+    front.interface.set_up(true);
+    front.put(TX, &front.slots(&plain(71), 0)[0]);
+    queue.transmit(&mut link).unwrap();
+    assert_eq!(read_frame(&mut other), plain(71));
+    assert!(!queue.receive(&plain(81)).unwrap());
+    front.offer(1);
+    assert!(queue.receive(&plain(81)).unwrap());
+    assert_eq!(front.interface.counts.dropped.load(Ordering::Relaxed), 2);
 }

@@ -13,13 +13,13 @@ use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct NetLink {
     /// Until it is closed.
     link: Mutex<Option<SharedLink>>,
-    counts: Arc<net::Counts>,
+    interface: Arc<net::Interface>,
 }
 
 #[pymethods]
@@ -29,7 +29,7 @@ impl NetLink {
         let link = net::Link::new(UnixStream::from(owned(fd)?), net::AHEAD).map_err(os_error)?;
         Ok(NetLink {
             link: Mutex::new(Some(SharedLink::new(link))),
-            counts: Arc::default(),
+            interface: Arc::default(),
         })
     }
 
@@ -37,14 +37,24 @@ impl NetLink {
     fn counts(&self) -> NetCounts {
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         NetCounts {
-            sent_frames: now(&self.counts.sent_frames),
-            sent_bytes: now(&self.counts.sent_bytes),
-            received_frames: now(&self.counts.received_frames),
-            received_bytes: now(&self.counts.received_bytes),
-            errors: now(&self.counts.errors),
-            spoofed: now(&self.counts.spoofed),
-            dropped: now(&self.counts.dropped),
+            sent_frames: now(&self.interface.counts.sent_frames),
+            sent_bytes: now(&self.interface.counts.sent_bytes),
+            received_frames: now(&self.interface.counts.received_frames),
+            received_bytes: now(&self.interface.counts.received_bytes),
+            errors: now(&self.interface.counts.errors),
+            spoofed: now(&self.interface.counts.spoofed),
+            dropped: now(&self.interface.counts.dropped),
         }
+    }
+
+    #[pyo3(signature = (bytes, interval_us))]
+    fn set_rate(&self, bytes: u64, interval_us: u32) {
+        let rate = (bytes > 0 && interval_us > 0).then_some(net::Rate { bytes, interval_us });
+        self.interface.set_rate(rate, Instant::now());
+    }
+
+    fn set_up(&self, up: bool) {
+        self.interface.set_up(up);
     }
 
     fn close(&self) {
@@ -149,8 +159,8 @@ impl NetRings {
         let wire = lock(&link.link).clone();
         let wire = wire.ok_or_else(|| PyValueError::new_err("the link is closed"))?;
         let queues = ring_refs.into_iter().map(|(tx, rx)| {
-            let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&link.counts));
-            net::Queue::connect(front, QueueRefs { tx, rx }, agreed.0, counts)
+            let (front, interface) = (grants.0.client(BACKEND), Arc::clone(&link.interface));
+            net::Queue::connect(front, QueueRefs { tx, rx }, agreed.0, interface)
         });
         let queues = work(|| queues.collect::<Result<Vec<_>, _>>())?
             .map_err(|error| MachineError::new_err(error.to_string()))?;
@@ -168,6 +178,12 @@ impl NetRings {
             port.attach(device.bell());
         }
         Ok(NetRings(Mutex::new(Some(device))))
+    }
+
+    fn wake(&self) {
+        if let Some(device) = lock(&self.0).as_ref() {
+            device.bell().ring();
+        }
     }
 
     fn close(&self, py: Python<'_>) {

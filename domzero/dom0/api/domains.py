@@ -28,6 +28,7 @@ from domzero.dom0.api.models import (
     VcpuInfo,
     VifAttach,
     VifInfo,
+    VifPatch,
 )
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Task, Tasks
@@ -263,7 +264,18 @@ async def list_vifs(record: RecordDep, manager: ManagerDep) -> list[VifInfo]:
 async def attach_vif(record: RecordDep, body: VifAttach, manager: ManagerDep) -> VifInfo:
     """Plugs a network interface in, while the domain runs."""
     spec = await manager.attach_vif(record, body.spec)
-    return next(VifInfo.of(vif) for vif in await manager.vifs(record) if vif.devid == spec.devid)
+    return await _vif(manager, record, spec.devid)
+
+
+@router.patch("/domains/{domain}/vifs/{devid}", responses=ASKED)
+async def set_vif(record: RecordDep, devid: DevidPath, body: VifPatch, manager: ManagerDep) -> VifInfo:
+    """Changes a network interface while the domain runs; it stays so at its next starts."""
+    await manager.set_vif(record, devid, link=body.link, rate=body.rate)
+    return await _vif(manager, record, devid)
+
+
+async def _vif(manager: Manager, record: Record, devid: int) -> VifInfo:
+    return next(VifInfo.of(vif) for vif in await manager.vifs(record) if vif.devid == devid)
 
 
 @router.delete("/domains/{domain}/vifs/{devid}", status_code=204, responses=ASKED)

@@ -353,6 +353,22 @@ class VifAttach(Model):
     ]
 
 
+class VifPatch(Model):
+    """Changes of a network interface; what is left out stays as it is."""
+
+    link: Annotated[Literal["up", "down"] | None, Field(description="Down: frames are dropped in both directions.")] = (
+        None
+    )
+    rate: Annotated[
+        str | None,
+        Field(
+            max_length=64,
+            description='How much the guest may send: bits or bytes a second, and the interval; "": no bound.',
+            examples=["10Mb/s", "250KB/s@20ms"],
+        ),
+    ] = None
+
+
 class VifInfo(Model):
     """One network interface of a domain."""
 
@@ -362,13 +378,17 @@ class VifInfo(Model):
     mtu: int
     spec: Annotated[str, Field(description="That it was made of.")]
     state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
+    link: Annotated[str, Field(description="up or down", examples=["up"])]
+    rate: Annotated[str | None, Field(description="How much the guest may send.", examples=["10Mb/s"])]
     sent_frames: int
     sent_bytes: int
     received_frames: int
     received_bytes: int
     errors: Annotated[int, Field(description="Frames of the guest's that were answered with an error.")]
     spoofed: Annotated[int, Field(description="Frames of the guest's that were dropped for their source.")]
-    dropped: Annotated[int, Field(description="Frames for the guest that it could not take.")]
+    dropped: Annotated[
+        int, Field(description="Frames for the guest that it could not take, or while its link was down.")
+    ]
 
     @classmethod
     def of(cls, vif: VifStats) -> VifInfo:

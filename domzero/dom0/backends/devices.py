@@ -51,12 +51,16 @@ class Devices(Generic[D]):
 
     def unplug(self, devid: int, what: str, *, force: bool) -> None:
         """Asks the guest to let go of a device; with `force` it has no choice. ConfigError: there is none."""
+        self.find(devid, what)[1].unplug(force=force)
+
+    def find(self, devid: int, what: str) -> tuple[D, BackEnd]:
+        """One device. ConfigError: there is none."""
         with self._lock:
             self._forget_gone()
             found = self._devices.get(devid)
         if found is None:
             raise ConfigError(f"there is no {what}", key=self._key)
-        found[1].unplug(force=force)
+        return found
 
     def all(self) -> list[tuple[D, BackEnd]]:
         """Those that there are, in the order of their numbers."""

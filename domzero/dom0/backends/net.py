@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 
 from domzero import _machine
 from domzero.dom0.backends.rings import RingsDevice
@@ -27,6 +28,17 @@ class NetDevice(RingsDevice):
         self.spec = spec
         self.mac = mac
         self.link = _machine.NetLink(wire.detach())
+        self.set(spec)
+
+    def set(self, spec: VifSpec) -> Mapping[str, str | int | None]:
+        """Changes what can be changed while the interface is in use: its rate and its link. The nodes that say so."""
+        rate = spec.rate
+        self.link.set_rate(rate.bytes if rate else 0, rate.interval_us if rate else 0)
+        self.link.set_up(spec.is_up)
+        self.spec = spec
+        if isinstance(rings := self._rings, _machine.NetRings):
+            rings.wake()
+        return {"rate": rate.node if rate else None, "carrier": int(spec.is_up)}
 
     def front_nodes(self) -> Nodes:
         """Written by the toolstack for the front end."""
@@ -34,7 +46,9 @@ class NetDevice(RingsDevice):
 
     def back_nodes(self) -> Nodes:
         """Written by the toolstack and the back end."""
+        set_by_user = {name: value for name, value in self.set(self.spec).items() if value is not None}
         return {
+            **set_by_user,
             "handle": self.devid,
             "mac": mac_text(self.mac),
             "bridge": self.spec.network,

@@ -10,7 +10,7 @@ from uuid import UUID
 from domzero.dom0.backends.devices import Devices
 from domzero.dom0.backends.net import NetDevice
 from domzero.dom0.messages import VifStats
-from domzero.dom0.vifspec import VifSpec, mac_text
+from domzero.dom0.vifspec import DOWN, UP, VifSpec, mac_text
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ConfigError
 from domzero.hypervisor.domain import Domain
@@ -43,6 +43,11 @@ class DomainVifs:
         """Asks the guest to let go of an interface; with `force` it has no choice. ConfigError: there is none."""
         self._devices.unplug(devid, f"interface {devid}", force=force)
 
+    def set(self, spec: VifSpec) -> None:
+        """Changes the settings of an interface to those of `spec`. ConfigError: there is none of its number."""
+        device, back_end = self._devices.find(spec.devid, f"interface {spec.devid}")
+        back_end.change(device.set(spec))
+
     @property
     def devices(self) -> list[NetDevice]:
         """Those that there are, in the order of their numbers."""
@@ -59,6 +64,8 @@ class DomainVifs:
                 mtu=spec.effective_mtu,
                 spec=spec.text(),
                 state=int(back_end.state),
+                link=UP if spec.is_up else DOWN,
+                rate=spec.rate.text if spec.rate else None,
                 sent_frames=counts.sent_frames,
                 sent_bytes=counts.sent_bytes,
                 received_frames=counts.received_frames,

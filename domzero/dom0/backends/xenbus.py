@@ -138,6 +138,20 @@ class BackEnd:
         """Of the back end."""
         return self._state
 
+    def change(self, nodes: Mapping[str, str | int | None]) -> None:
+        """Changes nodes of the back end's, while the device is there.
+
+        :param nodes: None: there is no such node any more.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            for name, value in nodes.items():
+                if value is not None:
+                    self._store.write(f"{self.path}/{name}", value, self._perms)
+                elif self._store.get(f"{self.path}/{name}") is not None:
+                    self._store.rm(f"{self.path}/{name}")
+
     def unplug(self, *, force: bool) -> None:
         """Asks the front end to let go of the device; it is gone (`is_gone`) when that has happened.
 

@@ -2,25 +2,18 @@
 //! An interface served by a thread of its own, which waits for its wire and for its front end's events.
 
 use super::link::{Link, SharedLink};
-use super::queue::{Queue, FRAMES_PER_TURN};
+use super::queue::{Queue, Transmitted, FRAMES_PER_TURN};
 use super::request::Broken;
-use crate::ring::Served;
 use domzero_machine::Bell;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How often a front end that does not tell of pages in its ring is looked at, when a frame waits for them.
-const LOOK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 30_000_000,
-};
-const AT_ONCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
+const LOOK: Duration = Duration::from_millis(30);
 
 /// What an interface's thread tells the layer above. Called on that thread, with no lock held but the link's.
 pub trait Notice: Send {
@@ -69,6 +62,7 @@ impl DeviceThread {
             signal: Arc::clone(&signal),
             notice,
             has_told: false,
+            first: 0,
         };
         let serve = move || {
             let mut link = link.lock();
@@ -112,6 +106,8 @@ struct Server<N> {
     notice: N,
     /// That the wire is lost.
     has_told: bool,
+    /// The queue whose turn is first: where there is not enough for all, all have their share.
+    first: usize,
 }
 
 /// What the thread waits for when there is nothing to do.
@@ -120,15 +116,19 @@ struct Rest {
     more: bool,
     /// A frame waits for pages of this queue's.
     starved: Option<usize>,
+    /// Frames of the guest's may be sent then.
+    until: Option<Instant>,
 }
 
 impl<N: Notice> Server<N> {
     fn serve(&mut self, link: &mut Link) -> Result<(), Broken> {
         loop {
             let mut rest = Rest::default();
-            for number in 0..self.queues.len() {
+            let queues = self.queues.len();
+            for number in (self.first..queues).chain(0..self.first) {
                 self.transmit(number, link, &mut rest)?;
             }
+            self.first = (self.first + 1) % queues.max(1);
             self.receive(link, &mut rest)?;
             if link.is_lost() && !self.has_told {
                 self.has_told = true;
@@ -145,8 +145,9 @@ impl<N: Notice> Server<N> {
         let Some(queue) = self.queues.get_mut(number) else {
             return Ok(());
         };
-        let Served { notify, more } = queue.transmit(link)?;
+        let Transmitted { notify, more, until } = queue.transmit(link)?;
         rest.more |= more;
+        rest.until = rest.until.or(until);
         if notify {
             self.notice.transmitted(number);
         }
@@ -187,19 +188,23 @@ impl<N: Notice> Server<N> {
         if link.is_waiting() {
             wanted |= PollFlags::OUT;
         }
-        let looks = rest.starved.and_then(|number| self.queues.get(number));
-        let timeout = match looks {
-            _ if rest.more => Some(&AT_ONCE),
-            Some(queue) if !queue.tells_of_pages() => Some(&LOOK),
-            _ => None,
+        let starved = rest.starved.and_then(|number| self.queues.get(number));
+        let look = starved.filter(|queue| !queue.tells_of_pages()).map(|_| LOOK);
+        let pause = rest
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = match rest.more {
+            true => Some(Duration::ZERO),
+            false => look.into_iter().chain(pause).min(),
         };
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let event = PollFd::new(&self.signal.event, PollFlags::IN);
         let wire = PollFd::from_borrowed_fd(link.fd(), wanted);
         let mut both = [event, wire];
         // A wire that is not asked would say again and again that its other end has gone.
         let asked = if link.is_lost() || wanted.is_empty() { 1 } else { 2 };
         // An interruption is as good as an event: all is looked at again.
-        poll(both.get_mut(..asked).unwrap_or(&mut []), timeout).ok();
+        poll(both.get_mut(..asked).unwrap_or(&mut []), timeout.as_ref()).ok();
         rustix::io::read(&self.signal.event, &mut [0; 8]).ok();
     }
 }

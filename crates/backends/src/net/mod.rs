@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network interfaces (`io/netif.h`): `link` is the wire, `frame` knows what is in a frame, `request` understands what the
-//! guest sends, `queue` moves frames between a guest's rings and the wire, `device` has the thread; `switch` is where
-//! wires of several guests end.
+//! guest sends, `queue` moves frames between a guest's rings and the wire, `interface` is what is counted and set of it,
+//! `rate` how much may be sent, `device` has the thread; `switch` is where wires of several guests end.
 
 mod device;
 mod frame;
+mod interface;
 mod link;
 mod queue;
+mod rate;
 mod request;
 mod switch;
 
@@ -14,7 +16,9 @@ pub use device::{DeviceThread, Notice};
 pub use frame::{
     fill_checksum, has_right_checksum, set_partial_checksum, split, Transport, ETHERNET, FRAME_MAX,
 };
+pub use interface::{Counts, Interface};
 pub use link::{Link, SharedLink, AHEAD};
-pub use queue::{Agreed, Counts, Queue, QueueRefs, FRAMES_PER_TURN};
+pub use queue::{Agreed, Queue, QueueRefs, Transmitted, FRAMES_PER_TURN};
+pub use rate::Rate;
 pub use request::Broken;
 pub use switch::{Switch, PORT_QUEUE_MAX, STATIONS_MAX};

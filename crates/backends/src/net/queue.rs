@@ -2,13 +2,14 @@
 //! The two rings of a queue: what the guest sends, and what it receives.
 
 use super::frame::{self, Transport, FRAME_MAX};
+use super::interface::{add, Interface};
 use super::link::Link;
 use super::request::{Broken, Packet};
-use crate::ring::{BackRing, ConnectError, Served};
+use crate::ring::{BackRing, ConnectError};
 use domzero_machine::abi::netif::{self, extra_info, rx_request, rx_response, tx_request};
 use domzero_machine::GrantClient;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Instant;
 
 const PAGE: usize = 4096;
 /// Frames that are moved in one direction before the other has its turn.
@@ -37,29 +38,6 @@ pub struct Agreed {
     pub mtu: u16,
 }
 
-/// What an interface has done, over all of its queues.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Frames that the guest has sent.
-    pub sent_frames: AtomicU64,
-    /// Their bytes.
-    pub sent_bytes: AtomicU64,
-    /// Frames that the guest was given.
-    pub received_frames: AtomicU64,
-    /// Their bytes.
-    pub received_bytes: AtomicU64,
-    /// Frames of the guest's that were answered with an error.
-    pub errors: AtomicU64,
-    /// Frames of the guest's with a source address that is not its own.
-    pub spoofed: AtomicU64,
-    /// Frames for the guest that it cannot take.
-    pub dropped: AtomicU64,
-}
-
-fn add(count: &AtomicU64, n: usize) {
-    count.fetch_add(n as u64, Ordering::Relaxed);
-}
-
 /// The pages of a queue's rings.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueRefs {
@@ -69,13 +47,24 @@ pub struct QueueRefs {
     pub rx: u32,
 }
 
+/// What a turn at the ring of what the guest sends leaves to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmitted {
+    /// The front end is to be sent its event.
+    pub notify: bool,
+    /// There may be more to do at once; else the front end sends its event.
+    pub more: bool,
+    /// The rest may be sent then, and not before.
+    pub until: Option<Instant>,
+}
+
 /// A pair of rings.
 pub struct Queue {
     front: GrantClient,
     tx: BackRing,
     rx: BackRing,
     agreed: Agreed,
-    counts: Arc<Counts>,
+    interface: Arc<Interface>,
     frame: Vec<u8>,
     /// Something was given to the guest that it has not been shown.
     given: bool,
@@ -87,7 +76,7 @@ impl Queue {
         front: GrantClient,
         refs: QueueRefs,
         agreed: Agreed,
-        counts: Arc<Counts>,
+        interface: Arc<Interface>,
     ) -> Result<Queue, ConnectError> {
         let tx = BackRing::connect(&front, &[refs.tx], tx_request::SIZE)?;
         let rx = BackRing::connect(&front, &[refs.rx], rx_request::SIZE.max(rx_response::SIZE))?;
@@ -96,39 +85,51 @@ impl Queue {
             tx,
             rx,
             agreed,
-            counts,
+            interface,
             frame: Vec::with_capacity(FRAME_MAX),
             given: false,
         })
     }
 
     /// Sends what the guest wants to be sent, as far as the wire has room.
-    pub fn transmit(&mut self, link: &mut Link) -> Result<Served, Broken> {
-        let mut taken = 0;
+    pub fn transmit(&mut self, link: &mut Link) -> Result<Transmitted, Broken> {
+        let (mut taken, mut until) = (0, None);
         while link.has_room() {
             let waiting = self.tx.waiting()?;
             if waiting == 0 || taken == FRAMES_PER_TURN {
                 break;
             }
+            until = self.interface.waits_until();
+            if until.is_some() {
+                break;
+            }
             taken += 1;
             let packet = Packet::take(&mut self.tx, waiting)?;
+            let is_up = self.interface.is_up();
+            if is_up {
+                self.interface.pay(packet.size());
+            }
             let status = match !packet.is_bad && self.gather(&packet) {
                 true => {
-                    self.send(&packet, link);
+                    match is_up {
+                        true => self.send(&packet, link),
+                        false => add(&self.interface.counts.dropped, 1),
+                    }
                     netif::RSP_OKAY
                 }
                 false => {
-                    add(&self.counts.errors, 1);
+                    add(&self.interface.counts.errors, 1);
                     netif::RSP_ERROR
                 }
             };
             packet.answer(&mut self.tx, status);
         }
         link.flush();
-        Ok(Served {
+        Ok(Transmitted {
             notify: taken > 0 && self.tx.push(),
             // Without room the wire says when to go on.
-            more: link.has_room() && self.tx.wait_for_requests()?,
+            more: until.is_none() && link.has_room() && self.tx.wait_for_requests()?,
+            until,
         })
     }
 
@@ -152,26 +153,30 @@ impl Queue {
 
     fn send(&mut self, packet: &Packet, link: &mut Link) {
         if self.agreed.keeps_mac && self.frame.get(6..12) != Some(&self.agreed.mac) {
-            add(&self.counts.spoofed, 1);
+            add(&self.interface.counts.spoofed, 1);
             return;
         }
         let is_blank = packet.flags & netif::TXF_CSUM_BLANK != 0 || packet.gso.is_some();
         if is_blank && !frame::fill_checksum(&mut self.frame) {
-            add(&self.counts.dropped, 1);
+            add(&self.interface.counts.dropped, 1);
             return;
         }
         // A large TCP frame goes as it is: passt takes it, and other guests' back ends cut it if they have to.
         link.send(&self.frame);
-        add(&self.counts.sent_frames, 1);
-        add(&self.counts.sent_bytes, self.frame.len());
+        add(&self.interface.counts.sent_frames, 1);
+        add(&self.interface.counts.sent_bytes, self.frame.len());
     }
 
     /// Gives the guest the frame that has come. False: it has no pages for it yet, and says when it has.
     pub fn receive(&mut self, frame: &[u8]) -> Result<bool, Broken> {
+        if !self.interface.is_up() {
+            add(&self.interface.counts.dropped, 1);
+            return Ok(true);
+        }
         self.frame.clear();
         self.frame.extend_from_slice(frame);
         let Some(plan) = self.plan() else {
-            add(&self.counts.dropped, 1);
+            add(&self.interface.counts.dropped, 1);
             return Ok(true);
         };
         if !self.rx.wait_for(plan.slots)? {
@@ -309,8 +314,8 @@ impl Queue {
                 self.rx.put(&extra);
             }
         }
-        add(&self.counts.received_frames, 1);
-        add(&self.counts.received_bytes, frame.len());
+        add(&self.interface.counts.received_frames, 1);
+        add(&self.interface.counts.received_bytes, frame.len());
     }
 }
 

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use crate::granter::Granter;
-use domzero_backends::net::{fill_checksum, Agreed, Counts, Link, Queue, QueueRefs, AHEAD};
+use domzero_backends::net::{fill_checksum, Agreed, Interface, Link, Queue, QueueRefs, AHEAD};
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{HEAD, REQ_PROD};
 use domzero_machine::Mfn;
@@ -24,7 +24,7 @@ pub struct Front {
     granter: Granter,
     pub rings: [(u32, Mfn); 2],
     pub produced: [Cell<u32>; 2],
-    pub counts: Arc<Counts>,
+    pub interface: Arc<Interface>,
 }
 
 pub const TX: usize = 0;
@@ -73,7 +73,7 @@ impl Front {
             rings: [granter.page(), granter.page()],
             granter,
             produced: Default::default(),
-            counts: Arc::default(),
+            interface: Arc::default(),
         }
     }
 
@@ -131,11 +131,15 @@ impl Front {
     }
 
     pub fn connect(&self, agreed: Agreed) -> Queue {
+        self.connect_to(agreed, &self.interface)
+    }
+
+    pub fn connect_to(&self, agreed: Agreed, interface: &Arc<Interface>) -> Queue {
         let refs = QueueRefs {
             tx: self.rings[TX].0,
             rx: self.rings[RX].0,
         };
-        Queue::connect(self.table.client(0), refs, agreed, self.counts.clone()).unwrap()
+        Queue::connect(self.table.client(0), refs, agreed, Arc::clone(interface)).unwrap()
     }
 
     /// A frame in pages of its own, as slots.
