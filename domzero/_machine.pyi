@@ -135,6 +135,9 @@ class BlockDisk:
     @property
     def counts(self) -> BlockCounts:
         """What was done so far."""
+    def limit(self, *, bps: int, bps_max: int, iops: int, iops_max: int) -> None:
+        """Bounds what its rings do together, each number at most 10^15: bytes and requests a second, 0 for no bound,
+        and how much of them may come at once, 0 for a tenth of a second's worth. Rings that wait are to be rung."""
     def close(self) -> None:
         """Lets go of the file and of its lock, once no ring uses it. What else is asked raises ValueError then."""
 
@@ -150,6 +153,8 @@ class BlockCounts:
     discards: int
     errors: int
     """Requests that were answered with an error."""
+    held: int
+    """How often requests have waited for the limits."""
 
 @final
 class BlockRing:
@@ -171,7 +176,7 @@ class BlockRing:
         `broken` is told why the ring is served no more. `thread`: its name; None: there is none. MachineError: the
         pages cannot be mapped, or are no ring."""
     def ring(self) -> None:
-        """Without a thread: the front end has sent its event, or may have written requests."""
+        """Looks for requests: the front end has sent its event, or they need not wait for limits any more."""
     def close(self) -> None:
         """Returns when no request is being done any more. Lets go of the ring's pages."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`block-attach`, `block-list`, `block-detach`: the disks of a domain that runs, as xl has them."""
+"""`block-attach`, `block-list`, `block-detach`, as xl has them, and `block-set`: the disks of a domain that runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from urllib.parse import quote
 from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.verb import add_domain, add_domains, add_verb, answer
-from domzero.dom0.diskspec import HELP, is_named, parse_disk
+from domzero.dom0.diskspec import HELP, LIMITS, is_named, parse_disk, parse_limit
+from domzero.errors import ConfigError
 
 Json = dict[str, Any]
 
@@ -36,14 +37,38 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = add_verb(
         subparsers,
+        "block-set",
+        set_limits,
+        "bound what a domain does with a disk",
+        "Bounds how much a domain reads and writes of a disk in a second, now and at its next starts.",
+    )
+    add_domain(parser)
+    _add_vdev(parser)
+    what = "bps=20M (bytes a second, with K, M, G), iops=500 (requests), bps_max=, iops_max= (at once); 0: no bound"
+    parser.add_argument("limits", metavar="NAME=VALUE", nargs="+", help=what)
+
+    parser = add_verb(
+        subparsers,
         "block-detach",
         detach,
         "take a disk away from a domain",
         "Asks the guest to let go of a disk, and takes it away when it has.",
     )
     add_domain(parser)
-    parser.add_argument("vdev", metavar="DEV", help="xvdb, or its number")
+    _add_vdev(parser)
     parser.add_argument("-f", "--force", action="store_true", help="take it away at once, even if the guest uses it")
+
+
+def _add_vdev(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vdev", metavar="DEV", help="xvdb, or its number")
+
+
+def _disk_path(dom0: Dom0, args: argparse.Namespace) -> str:
+    """Where the API has the disk; a number is looked up."""
+    path, vdev = f"{domain_path(args.domain)}/disks", args.vdev
+    if vdev.isdigit():
+        vdev = next((disk["vdev"] for disk in dom0.get(path) if disk["devid"] == int(vdev)), vdev)
+    return f"{path}/{quote(vdev, safe='')}"
 
 
 def attach(args: argparse.Namespace) -> int:
@@ -75,12 +100,21 @@ def list_disks(args: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
+def set_limits(args: argparse.Namespace) -> int:
+    """`block-set`."""
+    changes = {}
+    for text in args.limits:
+        name, _, value = text.partition("=")
+        if name not in LIMITS:
+            raise ConfigError(f"no such limit: {text[:40]!r}", key="limits", hint="bps=, iops=, bps_max=, iops_max=")
+        changes[name] = parse_limit(name, value)
+    with Dom0.from_args(args) as dom0:
+        disk = dom0.request("PATCH", _disk_path(dom0, args), changes).json()
+    return answer(args, disk)
+
+
 def detach(args: argparse.Namespace) -> int:
     """`block-detach`."""
     with Dom0.from_args(args) as dom0:
-        path = f"{domain_path(args.domain)}/disks"
-        vdev = args.vdev
-        if vdev.isdigit():
-            vdev = next((disk["vdev"] for disk in dom0.get(path) if disk["devid"] == int(vdev)), vdev)
-        dom0.request("DELETE", f"{path}/{quote(vdev, safe='')}", force=args.force)
+        dom0.request("DELETE", _disk_path(dom0, args), force=args.force)
     return ExitStatus.OK

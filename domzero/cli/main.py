@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trigger": ("domzero.cli.verbs", "send a domain an NMI, or ask it to shut down"),
     "block-attach": ("domzero.cli.block", "plug a disk into a domain"),
     "block-list": ("domzero.cli.block", "list disks of domains"),
+    "block-set": ("domzero.cli.block", "bound what a domain does with a disk"),
     "block-detach": ("domzero.cli.block", "take a disk away from a domain"),
     "network-attach": ("domzero.cli.vifs", "plug a network interface into a domain"),
     "network-list": ("domzero.cli.vifs", "list network interfaces of domains"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 
 from domzero.dom0.names import is_text, shown
@@ -16,11 +16,45 @@ HELP = "a disk: FILE[,raw|qcow2[,xvda[,rw|ro]]] or xl's key=value form; without 
 EXAMPLE = "for instance 'disk.qcow2,qcow2,xvda,rw'"
 
 
+RATE_MAX = 10**15
+"""Of limits: QEMU's, and so the machine's."""
+
+
 class DiskFormat(str, Enum):
     """How an image file holds its sectors."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
+
+
+@dataclass(slots=True, frozen=True)
+class DiskLimits:
+    """How much a guest may do with a disk, reads and writes counted together; QEMU's names. 0: there is no bound.
+
+    :param bps: bytes a second.
+    :param iops: requests a second.
+    :param bps_max: bytes that may be moved at once, after a time without; a tenth of a second's if 0.
+    :param iops_max: requests that may be made at once.
+    """
+
+    bps: int = 0
+    iops: int = 0
+    bps_max: int = 0
+    iops_max: int = 0
+
+    def words(self) -> list[str]:
+        """As parts of a specification."""
+        return [f"{name}={value}" for name, value in asdict(self).items() if value]
+
+    def check(self, text: str = "") -> DiskLimits:
+        """Raises ConfigError for what cannot be."""
+        for name, value in asdict(self).items():
+            if not 0 <= value <= RATE_MAX:
+                raise _refused(text, f"{name}={value} is not possible: 0 to {RATE_MAX}")
+        for rate, most in ((self.bps, "bps"), (self.iops, "iops")):
+            if (burst := getattr(self, f"{most}_max")) and not rate:
+                raise _refused(text, f"{most}_max={burst} needs {most}=", f"{most}= is the bound, {most}_max= a burst")
+        return self
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,6 +73,7 @@ class DiskSpec:
     writable: bool
     discard: bool = True
     is_cdrom: bool = False
+    limits: DiskLimits = field(default_factory=DiskLimits)
 
     def text(self, target: str, *, named: bool = True) -> str:
         """The same with another target, as a specification; without its name if Domain 0 is to choose one."""
@@ -46,6 +81,7 @@ class DiskSpec:
         words += [f"vdev={self.vdev}"] if named else []
         words += [] if self.discard else ["no-discard"]
         words += ["devtype=cdrom"] if self.is_cdrom else []
+        words += self.limits.words()
         return ",".join([*words, f"target={target}"])
 
 
@@ -59,6 +95,8 @@ _FORMATS = {each.value: each for each in DiskFormat}
 _FLAGS = ("cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe", "backendtype=phy",
           "backendtype=tap", "backendtype=qdisk")  # fmt: skip
 _XVD_LETTERS = 26
+LIMITS = tuple(each.name for each in fields(DiskLimits))
+"""Names of what can be bounded."""
 
 
 def parse_disk(text: str, taken: Container[int] = ()) -> DiskSpec:
@@ -95,7 +133,7 @@ def _parts(text: str) -> tuple[dict[str, str], set[str]]:
         if not part and not places:
             continue  # a comma at the end
         key, equals, value = part.partition("=")
-        if equals and key in ("format", "vdev", "access"):
+        if equals and key in ("format", "vdev", "access", *LIMITS):
             _set(words, key, value, text)
         elif equals and key in ("script", "backend", "colo", "colo-host", "colo-port", "backendtype", "devtype"):
             raise _refused(text, f"{part} is not supported")
@@ -154,6 +192,7 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
     if access not in _ACCESS:
         raise _refused(text, f"no such access: {access!r} (rw or ro)")
     vdev = vdev or _free_name(text, taken)
+    limits = DiskLimits(**{name: parse_limit(name, words[name], text) for name in LIMITS if name in words})
     return DiskSpec(
         target=target,
         format=_FORMATS[form],
@@ -162,7 +201,17 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
         writable=_ACCESS[access] and not is_cdrom,
         discard="no-discard" not in flags,
         is_cdrom=is_cdrom,
+        limits=limits.check(text),
     )
+
+
+def parse_limit(name: str, value: str, text: str = "") -> int:
+    """A limit of this name; bytes may have a unit of 1024, 1024² or 1024³. ConfigError."""
+    match = re.fullmatch(r"([0-9]{1,16})([KMG]?)", value, re.ASCII | re.IGNORECASE)
+    if match is None or (match[2] and not name.startswith("bps")):
+        example = "bps=20M" if name.startswith("bps") else f"{name}=500"
+        raise _refused(text or f"{name}={value}", f"{name} is no number: {value[:40]!r}", f"for instance {example}")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
 
 
 def _free_name(text: str, taken: Container[int]) -> str:

@@ -353,6 +353,8 @@ def _check_repeatable(config: DomainConfig) -> None:
         raise ConfigError("what is in a directory of the host is not the same with each run", key="p9", hint=hint)
     if config.cap:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
+    if any(spec.limits.words() for spec in config.disk_specs):
+        raise ConfigError("the host's time, in which a disk is bounded, is not the same", key="disk", hint=hint)
 
 
 def _load(config: DomainConfig, image: KernelImage | None, files: DomainFiles) -> tuple[KernelImage, bytes]:

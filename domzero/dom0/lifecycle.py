@@ -12,6 +12,7 @@ from domzero.dom0.console import Console
 from domzero.dom0.corefile import CoreFile
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
+from domzero.dom0.messages import DiskStats
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes, home
 from domzero.errors import DomzeroError
@@ -160,6 +161,11 @@ class DomainSession:
         """Where the hypervisor's books are wrong (`Host.audit`); nothing when there is no domain."""
         instance = self._instance
         return instance.audit() if instance is not None else []
+
+    def disks(self) -> list[DiskStats]:
+        """Its disks, with what the guest did with them; none before its start and after `destroy`."""
+        instance = self._instance
+        return list(instance.disks.stats()) if instance is not None else []
 
     def wait(self, timeout: float | None = None) -> End | None:
         """Waits for the end that is no restart; None when `timeout` seconds have passed."""

@@ -18,25 +18,19 @@ from domzero.abi.xen import DOMID_FIRST_RESERVED
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.corefile import CoreFile
-from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
 from domzero.dom0.hostinfo import ThreadUsage, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.memory_account import check_growth, check_room
 from domzero.dom0.messages import (
-    AttachDisk,
     AttachVif,
     Audit,
     Audited,
-    DetachDisk,
     DetachVif,
-    Disks,
-    DiskStats,
     Done,
     DumpCore,
     Dumped,
     Exited,
     GetStats,
-    ListDisks,
     ListVcpus,
     ListVifs,
     LogLine,
@@ -56,7 +50,7 @@ from domzero.dom0.messages import (
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
 from domzero.dom0.network import connect
-from domzero.dom0.open_files import in_thread, open_disk
+from domzero.dom0.open_files import in_thread
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, changed, parse_vif
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
@@ -222,50 +216,24 @@ class Manager:
 
     async def pause(self, record: Record) -> None:
         """Stops the domain's vCPUs."""
-        await self._ask(record, Pause(), Done)
+        await self.ask(record, Pause(), Done)
         record.state = DomainState.PAUSED
         await self._notify()
 
     async def unpause(self, record: Record) -> None:
         """Lets the domain's vCPUs go on."""
-        await self._ask(record, Unpause(), Done)
+        await self.ask(record, Unpause(), Done)
         if not record.ended:
             record.state = DomainState.RUNNING
         await self._notify()
 
     async def audit(self, record: Record) -> list[str]:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
-        return list((await self._ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
-
-    async def disks(self, record: Record) -> list[DiskStats]:
-        """The domain's disks, with what its guest did with them."""
-        return list((await self._ask(record, ListDisks(), Disks)).disks)
-
-    async def attach_disk(self, record: Record, text: str) -> DiskSpec:
-        """Plugs a disk in, now and at each start of the domain from here on. ConfigError."""
-        parse_disk(text)
-        async with record.plugging:
-            taken = {disk.devid for disk in await self.disks(record)}
-            spec = parse_disk(text, taken | {disk.devid for disk in record.config.disk_specs})
-            with closing(await in_thread(partial(open_disk, spec))) as disk:
-                await self._ask(record, AttachDisk(spec.text(spec.target), disk.formats), Done, disk.fds)
-            record.config.disks = [*record.config.disks, spec.text(spec.target)]
-        return spec
-
-    async def detach_disk(self, record: Record, vdev: str, *, force: bool) -> None:
-        """Takes a disk away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
-        devid = device_number(vdev)
-        await self._ask(record, DetachDisk(vdev, force), Done)
-        await self._wait_gone(record, vdev, lambda: self._has_disk(record, devid), "unmount it in the guest")
-        # What was named by its place in the list keeps its name without the other.
-        named = zip(record.config.disks, record.config.disk_specs, strict=True)
-        record.config.disks = [
-            text if is_named(text) else spec.text(spec.target) for text, spec in named if spec.devid != devid
-        ]
+        return list((await self.ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
 
     async def vifs(self, record: Record) -> list[VifStats]:
         """The domain's network interfaces, with what its guest did with them."""
-        return list((await self._ask(record, ListVifs(), Vifs)).vifs)
+        return list((await self.ask(record, ListVifs(), Vifs)).vifs)
 
     async def attach_vif(self, record: Record, text: str) -> VifSpec:
         """Plugs a network interface in, now and at each start of the domain from here on. ConfigError."""
@@ -277,7 +245,7 @@ class Manager:
                 raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
             spec = parse_vif(text, free)
             with closing(await in_thread(partial(connect, spec))) as wire:
-                await self._ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
+                await self.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
             record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
         return spec
 
@@ -289,25 +257,24 @@ class Manager:
             if current is None:
                 raise ConfigError(f"there is no interface {devid}", key="vif")
             spec = changed(parse_vif(current.spec), link=link, rate=rate)
-            await self._ask(record, SetVif(spec.text()), Done)
+            await self.ask(record, SetVif(spec.text()), Done)
             specs = record.config.vif_specs
             record.config.vifs = [(spec if each.devid == devid else each).text() for each in specs]
 
     async def detach_vif(self, record: Record, devid: int, *, force: bool) -> None:
         """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: not in time."""
-        await self._ask(record, DetachVif(devid, force), Done)
-        await self._wait_gone(record, f"interface {devid}", lambda: self._has_vif(record, devid), "wait for its driver")
+        await self.ask(record, DetachVif(devid, force), Done)
+        await self.wait_gone(record, f"interface {devid}", lambda: self._has_vif(record, devid), "wait for its driver")
         record.config.vifs = [each.text() for each in record.config.vif_specs if each.devid != devid]
-
-    async def _has_disk(self, record: Record, devid: int) -> bool:
-        return any(disk.devid == devid for disk in await self.disks(record))
 
     async def _has_vif(self, record: Record, devid: int) -> bool:
         return any(vif.devid == devid for vif in await self.vifs(record))
 
-    async def _wait_gone(
-        self, record: Record, what: str, is_there: Callable[[], Awaitable[bool]], instead: str
-    ) -> None:
+    async def wait_gone(self, record: Record, what: str, is_there: Callable[[], Awaitable[bool]], instead: str) -> None:
+        """Waits a while for a device that the guest was asked to let go of. BadState: it is still there.
+
+        :param instead: what a person can do in the guest.
+        """
         deadline = time.monotonic() + DETACH_SECONDS
         while await is_there():
             if time.monotonic() > deadline:
@@ -351,9 +318,9 @@ class Manager:
         """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
         self.check_changes(record, changes)
         if changes.cap is not None:
-            await self._ask(record, SetCap(changes.cap), Done)
+            await self.ask(record, SetCap(changes.cap), Done)
         if changes.limit_mib is not None:
-            await self._ask(record, SetMemoryLimit(changes.limit_mib), Done)
+            await self.ask(record, SetMemoryLimit(changes.limit_mib), Done)
         changes.apply(record, self.store)
         await self._notify()
 
@@ -366,17 +333,17 @@ class Manager:
 
     async def vcpus(self, record: Record) -> list[tuple[VcpuStats, ThreadUsage | None]]:
         """The domain's vCPUs, with what they do and what their threads have used."""
-        found = (await self._ask(record, ListVcpus(), Vcpus)).vcpus
+        found = (await self.ask(record, ListVcpus(), Vcpus)).vcpus
         pid = record.worker.pid if record.worker is not None else None
         return [(vcpu, thread_usage(pid, vcpu.thread_id) if pid and vcpu.thread_id else None) for vcpu in found]
 
     async def pin_vcpu(self, record: Record, vcpu: int | None, cpus: frozenset[int]) -> None:
         """Lets a vCPU, or all, run on these processors of the host only, until it is started again. ConfigError."""
-        await self._ask(record, PinVcpu(vcpu, tuple(sorted(cpus))), Done)
+        await self.ask(record, PinVcpu(vcpu, tuple(sorted(cpus))), Done)
 
     async def send_nmi(self, record: Record, vcpu: int) -> None:
         """A non-maskable interrupt for a vCPU. ConfigError."""
-        await self._ask(record, SendNmi(vcpu), Done)
+        await self.ask(record, SendNmi(vcpu), Done)
 
     async def refresh(self, record: Record) -> None:
         """Asks the worker for the state and the time used; keeps what is known if it does not answer at once.
@@ -432,7 +399,11 @@ class Manager:
         self.say(f"domain {record.name}: core dump in {shown(str(file.path))}")
         return dumped.bytes
 
-    async def _ask(self, record: Record, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
+    async def ask(self, record: Record, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
+        """Asks a domain's worker. What it answers as an error is raised; BadState, NoAnswer.
+
+        :param files: that go with the request; they stay the caller's.
+        """
         self._check_runs(record)
         if record.worker is None:
             raise BadState(f"domain {record.name} is {record.state.value}")

@@ -19,7 +19,7 @@ from enum import Enum, IntEnum
 from typing import Any, TypeAlias, TypeVar
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.diskspec import DiskFormat
+from domzero.dom0.diskspec import DiskFormat, DiskLimits
 from domzero.dom0.life import DomainState, EndReason
 from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 
@@ -92,6 +92,14 @@ class DetachDisk:
 
     vdev: str
     force: bool
+
+
+@dataclass(slots=True, frozen=True)
+class LimitDisk:
+    """Bound what the guest does with a disk. Answer: Done."""
+
+    vdev: str
+    limits: DiskLimits
 
 
 @dataclass(slots=True, frozen=True)
@@ -203,6 +211,7 @@ class DiskStats:
 
     :param state: of its back end, as in xenstore (`enum xenbus_state`).
     :param bytes: of the disk.
+    :param held: how often requests have waited for the limits.
     """
 
     vdev: str
@@ -219,6 +228,8 @@ class DiskStats:
     flushes: int
     discards: int
     errors: int
+    held: int
+    limits: DiskLimits
 
 
 @dataclass(slots=True, frozen=True)
@@ -403,6 +414,7 @@ Request: TypeAlias = (
     | Audit
     | AttachDisk
     | DetachDisk
+    | LimitDisk
     | ListDisks
     | AttachVif
     | DetachVif

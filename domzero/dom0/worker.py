@@ -44,6 +44,7 @@ from domzero.dom0.messages import (
     FrameKind,
     GetStats,
     InputTaken,
+    LimitDisk,
     ListDisks,
     ListVcpus,
     ListVifs,
@@ -173,6 +174,8 @@ class Worker:
             instance.disks.attach(parse_disk(message.spec), OpenDisk(_all(files), message.files))
         elif isinstance(message, DetachDisk):
             instance.disks.detach(message.vdev, force=message.force)
+        elif isinstance(message, LimitDisk):
+            instance.disks.limit(message.vdev, message.limits.check())
         elif isinstance(message, ListVcpus):
             return Vcpus(tuple(vcpus.stats(instance.domain)))
         elif isinstance(message, PinVcpu):

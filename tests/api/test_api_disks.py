@@ -68,6 +68,33 @@ def test_a_disk_without_a_name_has_the_next_free_one_and_keeps_it(
     until(lambda: api.get(path).is_success and there() == expected)
 
 
+def test_limits_are_changed_while_a_domain_runs_and_are_kept_over_a_reboot(
+    api: httpx.Client, create: Create, server: Server, image: Path
+) -> None:
+    domain = create("bounded", disks=[f"{image},raw,xvda,w,iops=100,iops_max=200"])
+    name, path = str(domain["name"]), f"/domains/{domain['uuid']}/disks"
+
+    def limits() -> tuple[int, ...]:
+        (disk,) = api.get(path).json()
+        return tuple(disk[each] for each in ("bps", "bps_max", "iops", "iops_max"))
+
+    assert limits() == (0, 0, 100, 200)
+    answer = api.patch(f"{path}/xvda", json={"bps": 1 << 20})
+    assert answer.status_code == 200 and answer.json()["bps"] == 1 << 20
+    assert server.cli("block-set", name, "51712", "iops=0", "iops_max=0", "bps_max=2M").returncode == 0
+    assert limits() == (1 << 20, 2 << 20, 0, 0)
+    for body in ({"bps": 0}, {"bps": -1}, {"bps": 10**16}, {"bps": None}, {"bps": 1.5}, {"iops_max": 3}, {"x": 1}):
+        assert api.patch(f"{path}/xvda", json=body).status_code == 422
+    assert api.patch(f"{path}/xvdb", json={"bps": 1}).status_code == 422
+    wrong = server.cli("block-set", name, "xvda", "speed=3")
+    assert wrong.returncode == 2 and "no such limit" in wrong.stderr
+    assert limits() == (1 << 20, 2 << 20, 0, 0)
+    before = api.get(f"/domains/{domain['uuid']}").json()["domid"]
+    assert api.post(f"/domains/{domain['uuid']}/console", json={"data": "reboot\n"}).is_success
+    until(lambda: api.get(f"/domains/{domain['uuid']}").json()["domid"] not in (None, before))
+    until(lambda: api.get(path).is_success and limits() == (1 << 20, 2 << 20, 0, 0))
+
+
 def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
     api: httpx.Client, shell: str, server: Server, image: Path, create: Create
 ) -> None:

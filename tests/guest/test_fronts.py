@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from building import build_guests
 
-from domzero.dom0.config import DomainConfig
+from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
 
@@ -42,7 +42,8 @@ class Guest:
     ):
         self.log: list[str] = []
         config = DomainConfig(
-            kernel=str(kernel), memory_mib=16, cmdline=cmdline, disks=disks or [], vifs=vifs or []
+            kernel=str(kernel), memory_mib=16, cmdline=cmdline, disks=disks or [], vifs=vifs or [],
+            on_poweroff=Action.PRESERVE,
         )  # fmt: skip
         self.session = DomainSession(config, log=self.log.append)
         self.session.start()
@@ -58,6 +59,7 @@ class Guest:
             assert end is not None and end.reason is EndReason.POWEROFF, said + "\n".join(self.log)
             assert f"PASS {name}" in said.splitlines(), said
             assert "  FAIL" not in said
+            self.disks = self.session.disks()
             return said
         finally:
             self.session.destroy()
@@ -75,6 +77,15 @@ def test_a_disk_holds_what_a_front_end_of_our_own_writes_by_each_kind_of_request
     written = struct.pack(f"<{words}I", *(n ^ 0x5A5A5A5A for n in range(words)))
     assert image.read_bytes() == written + bytes(4 * MIB - len(written))
     assert not any("disconnected" in line for line in guest.log)
+
+
+def test_a_front_end_of_our_own_waits_for_the_limits_of_its_disk(devices: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4 * MIB))
+    guest = Guest(devices / "64" / "device_disk", disks=[f"{image},raw,xvda,w,iops=1000,bps=20M"])
+    guest.passes("disk")
+    (disk,) = guest.disks
+    assert disk.held > 0 and disk.errors == 0
 
 
 @WIDTHS

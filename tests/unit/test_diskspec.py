@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, is_named, parse_disk, parse_disks
+from domzero.dom0.diskspec import DiskFormat, DiskLimits, DiskSpec, device_number, is_named, parse_disk, parse_disks
 from domzero.errors import ConfigError
 
 SOURCE = Path(__file__).parents[1] / "support" / "xldisk.c"
@@ -118,11 +118,26 @@ def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
         ("/a,raw,xvda,rw,script=block-x", "script=block-x is not supported"),
         ("nbd:/a,xvda,w", "nbd: is not supported"),
         ("/a,raw,xvda:floppy", "no such device type"),
+        ("/a,bps=fast", "bps is no number: 'fast'"),
+        ("/a,iops=5K", "iops is no number: '5K'"),
+        ("/a,bps=", "bps is no number: ''"),
+        ("/a,bps=-1", "bps is no number: '-1'"),
+        ("/a,bps=9999999999999999", "bps=9999999999999999 is not possible"),
+        ("/a,iops=5,iops=6", "iops is given twice"),
+        ("/a,iops_max=5", "iops_max=5 needs iops="),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(why)):
         parse_disk(text)
+
+
+def test_limits_have_qemus_names_and_units_of_1024() -> None:
+    assert parse_disk("/a,raw,xvda,rw,bps=20M,bps_max=1g,iops=500,iops_max=0").limits == DiskLimits(
+        bps=20 << 20, bps_max=1 << 30, iops=500
+    )
+    assert parse_disk("iops=1,bps=512,target=/a,bps=3").limits == DiskLimits(iops=1, bps=512)
+    assert parse_disk("/a").limits == DiskLimits()
 
 
 def test_two_disks_have_two_names() -> None:
@@ -145,7 +160,7 @@ def test_a_specification_may_leave_its_name_to_domain_0() -> None:
 
 
 def test_the_text_of_a_specification_is_the_specification() -> None:
-    for text in ("/a,qcow2,xvdb,r", "/x.iso,,hdc,cdrom", "/a,raw,xvda,rw,no-discard"):
+    for text in ("/a,qcow2,xvdb,r", "/x.iso,,hdc,cdrom", "/a,raw,xvda,rw,no-discard", "/a,bps=5k,iops=7,iops_max=9"):
         spec = parse_disk(text)
         assert parse_disk(spec.text(spec.target)) == spec
     assert parse_disk(parse_disk("/a").text("/with,commas")).target == "/with,commas"

@@ -5,6 +5,7 @@ use domzero_machine::Bell;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct Wanted {
@@ -26,10 +27,22 @@ impl Signal {
     }
 
     /// False: it is to stop.
-    fn wait(&self) -> bool {
+    fn wait(&self, until: Until) -> bool {
+        let due = match until {
+            Until::Rung => None,
+            Until::RungOrAfter(time) => Instant::now().checked_add(time),
+        };
         let mut now = self.lock();
         while !now.rung && !now.stop {
-            now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+            let left = due.map(|at| at.saturating_duration_since(Instant::now()));
+            now = match left {
+                None => self.changed.wait(now).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(now, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         now.rung = false;
         !now.stop
@@ -45,6 +58,14 @@ impl Bell for Signal {
     }
 }
 
+/// When a thread that has done what there was goes on.
+pub(crate) enum Until {
+    /// When it is rung.
+    Rung,
+    /// When it is rung, or after this time.
+    RungOrAfter(Duration),
+}
+
 /// A thread that works until it is dropped.
 pub struct RungThread {
     signal: Arc<Signal>,
@@ -54,19 +75,21 @@ pub struct RungThread {
 impl RungThread {
     /// Starts as if it was rung.
     ///
-    /// `serve`: is given a question, whether it is to stop; ends the thread by `Break`.
+    /// `serve`: is given a question, whether it is to stop; says what it waits for then, or ends the thread by `Break`.
     pub(crate) fn start(
         name: String,
-        mut serve: impl FnMut(&dyn Fn() -> bool) -> ControlFlow<()> + Send + 'static,
+        mut serve: impl FnMut(&dyn Fn() -> bool) -> ControlFlow<(), Until> + Send + 'static,
     ) -> std::io::Result<RungThread> {
         let signal = Arc::new(Signal::default());
         signal.ring();
         let theirs = Arc::clone(&signal);
         let run = move || {
-            while theirs.wait() {
-                if serve(&|| theirs.lock().stop).is_break() {
-                    return;
-                }
+            let mut until = Until::Rung;
+            while theirs.wait(until) {
+                until = match serve(&|| theirs.lock().stop) {
+                    ControlFlow::Continue(until) => until,
+                    ControlFlow::Break(()) => return,
+                };
             }
         };
         let thread = std::thread::Builder::new().name(name).spawn(run)?;

@@ -5,19 +5,18 @@ mod front;
 mod granter;
 
 use domzero_backends::block::{
-    serve_all, start_thread, Agreed, Counts, Disk, Notice, Qcow2Disk, Queue, RawDisk, MAX_INDIRECT_SEGMENTS,
+    serve_all, start_thread, Agreed, Counts, Disk, Qcow2Disk, Queue, RawDisk, MAX_INDIRECT_SEGMENTS,
 };
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
 use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
-use front::{agreed, contents, file, qemu_img, raw, Front};
+use front::{agreed, contents, file, qemu_img, raw, Front, Told, SOON};
 use granter::{PERMIT, READ_ONLY};
 use std::fs::File;
 use std::io::Seek;
 use std::process::Command;
-use std::sync::mpsc::{channel, Sender};
+use std::sync::mpsc::channel;
 use std::sync::Arc;
-use std::time::Duration;
 
 #[test]
 fn sectors_are_read_and_written_in_both_layouts() {
@@ -257,6 +256,7 @@ fn indices_that_cannot_be_break_the_ring() {
         &front.ring_refs,
         Arc::new(raw(8).0),
         counts,
+        Arc::default(),
         agreed(X86_64),
     );
     assert_eq!(
@@ -312,20 +312,8 @@ fn persistent_grants_stay_mapped_until_the_ring_is_let_go() {
     assert_eq!(front.grants.audit(), Vec::<String>::new());
 }
 
-struct Told(Sender<Option<RingBroken>>);
-
-impl Notice for Told {
-    fn notify(&self) {
-        self.0.send(None).unwrap();
-    }
-    fn broken(&self, error: RingBroken) {
-        self.0.send(Some(error)).unwrap();
-    }
-}
-
 #[test]
 fn a_thread_serves_the_ring_and_sends_the_events_that_are_asked_for() {
-    const SOON: Duration = Duration::from_secs(60);
     let front = Front::new(X86_64, 1);
     let (gref, mfn) = front.page();
     front.set_head(RSP_EVENT, 1);
@@ -365,7 +353,7 @@ fn without_a_thread_all_that_waits_is_done_at_once() {
         front.send(&front.request(blkif::OP_READ, n, n, &[(gref, 0, 0)]));
     }
     let (tell, told) = channel();
-    assert_eq!(serve_all(&mut queue, &Told(tell), || false), Ok(()));
+    assert_eq!(serve_all(&mut queue, &Told(tell), || false), Ok(None));
     assert_eq!((told.try_iter().count(), front.head(RSP_PROD)), (1, 32));
 }
 

@@ -6,7 +6,7 @@ mod front;
 mod granter;
 
 use dice::{fuzz_seconds, Dice};
-use domzero_backends::block::{Agreed, Disk, Qcow2Disk};
+use domzero_backends::block::{Agreed, Disk, Next, Qcow2Disk};
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
 use domzero_machine::abi::ring::{REQ_PROD, RSP_EVENT, RSP_PROD};
 use front::{agreed, packed, qemu_img, raw, Front};
@@ -66,7 +66,7 @@ fn random_requests_harm_nobody() {
             }
             front.set_head(RSP_EVENT, dice.roll() as u32);
             while match queue.serve() {
-                Ok(served) => served.more,
+                Ok(served) => served.next == Next::Go,
                 Err(_) => break 'ring,
             } {}
         }

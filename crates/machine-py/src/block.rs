@@ -5,7 +5,9 @@ use crate::device::{call, lock, os_error, owned, BACKEND};
 use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
-use domzero_backends::block::{self, serve_all, start_thread, Agreed, Notice, Qcow2Disk, RawDisk};
+use domzero_backends::block::{
+    self, serve_all, start_thread, Agreed, Limits, Notice, Qcow2Disk, Rate, RawDisk, Throttle,
+};
 use domzero_backends::RingBroken;
 use domzero_backends::RungThread;
 use domzero_machine::abi::blkif;
@@ -22,6 +24,7 @@ pub struct BlockDisk {
     /// Until it is closed.
     disk: Mutex<Option<Arc<dyn block::Disk>>>,
     counts: Arc<block::Counts>,
+    throttle: Arc<Throttle>,
     writable: bool,
 }
 
@@ -30,6 +33,7 @@ impl BlockDisk {
         BlockDisk {
             disk: Mutex::new(Some(Arc::new(disk))),
             counts: Arc::default(),
+            throttle: Arc::default(),
             writable,
         }
     }
@@ -65,6 +69,15 @@ impl BlockDisk {
         Ok(self.open()?.sectors())
     }
 
+    #[pyo3(signature = (*, bps, bps_max, iops, iops_max))]
+    fn limit(&self, bps: u64, bps_max: u64, iops: u64, iops_max: u64) {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        self.throttle.set(Limits {
+            bytes: rate(bps, bps_max),
+            operations: rate(iops, iops_max),
+        });
+    }
+
     fn close(&self, py: Python<'_>) {
         let disk = lock(&self.disk).take();
         py.detach(|| drop(disk));
@@ -81,6 +94,7 @@ impl BlockDisk {
             flushes: now(&self.counts.flushes),
             discards: now(&self.counts.discards),
             errors: now(&self.counts.errors),
+            held: now(&self.counts.held),
         }
     }
 }
@@ -94,6 +108,7 @@ pub struct BlockCounts {
     flushes: u64,
     discards: u64,
     errors: u64,
+    held: u64,
 }
 
 /// The guest's event, and a function of Python's that the ring's thread calls.
@@ -142,8 +157,8 @@ impl BlockRing {
             writable: disk.writable,
         };
         let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&disk.counts));
-        let opened = disk.open()?;
-        let connect = || block::Queue::connect(front, &ring_refs, opened, counts, agreed);
+        let (opened, throttle) = (disk.open()?, Arc::clone(&disk.throttle));
+        let connect = || block::Queue::connect(front, &ring_refs, opened, counts, throttle, agreed);
         let queue = work(connect)?.map_err(|e| MachineError::new_err(e.to_string()))?;
         let port = port.0.clone();
         let callbacks = Callbacks {
@@ -163,8 +178,13 @@ impl BlockRing {
 
     fn ring(&self) -> PyResult<()> {
         let mut server = lock(&self.0);
-        let Server::Inline(queue, callbacks) = &mut *server else {
-            return Ok(());
+        let (queue, callbacks) = match &mut *server {
+            Server::Inline(queue, callbacks) => (queue, callbacks),
+            Server::Thread(thread) => {
+                thread.bell().ring();
+                return Ok(());
+            }
+            Server::Closed => return Ok(()),
         };
         if let Err(error) = work(|| serve_all(queue, callbacks, || false))? {
             callbacks.broken(error);

@@ -16,11 +16,10 @@ from domzero.dom0.api.models import (
     CoreDump,
     CoreInfo,
     DesiredState,
-    DiskAttach,
-    DiskInfo,
     DomainCreate,
     DomainInfo,
     DomainPatch,
+    Model,
     Nmi,
     Pinning,
     SysRq,
@@ -78,6 +77,13 @@ DevidPath = Annotated[int, Path(description="The interface's number", ge=0, lt=I
 RecordDep = Annotated[Record, Depends(get_record)]
 
 
+def forbid_nulls(patch: Model) -> None:
+    """A field that stays as it is is left out: ConfigError."""
+    for field in patch.model_fields_set:
+        if getattr(patch, field) is None:
+            raise ConfigError("null is not a value; leave the field out", key=field)
+
+
 async def info(manager: Manager, record: Record) -> DomainInfo:
     """A domain with its present state."""
     await manager.refresh(record)
@@ -126,9 +132,7 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 @router.patch("/domains/{domain}", responses=ASKED)
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
     """Changes name, memory target or limit, vCPUs, cap or state: all that is asked for, or nothing."""
-    for field in body.model_fields_set:
-        if getattr(body, field) is None:
-            raise ConfigError("null is not a value; leave the field out", key=field)
+    forbid_nulls(body)
     changes = Changes(**body.model_dump(exclude={"state"}))
     before = Changes.of(record)
     manager.check_changes(record, changes, runs=body.state is not None)
@@ -175,30 +179,6 @@ async def unpause_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
 async def audit_domain(record: RecordDep, manager: ManagerDep) -> AuditInfo:
     """Lets its hypervisor count all references, event channels and grants again."""
     return AuditInfo(problems=await manager.audit(record))
-
-
-@router.get("/domains/{domain}/disks", responses=ASKED)
-async def list_disks(record: RecordDep, manager: ManagerDep) -> list[DiskInfo]:
-    """Its disks, and what its guest did with them."""
-    return [DiskInfo.of(disk) for disk in await manager.disks(record)]
-
-
-@router.post("/domains/{domain}/disks", status_code=201, responses=ASKED)
-async def attach_disk(record: RecordDep, body: DiskAttach, manager: ManagerDep) -> DiskInfo:
-    """Plugs a disk in, while the domain runs."""
-    spec = await manager.attach_disk(record, body.spec)
-    return next(DiskInfo.of(disk) for disk in await manager.disks(record) if disk.devid == spec.devid)
-
-
-@router.delete("/domains/{domain}/disks/{vdev}", status_code=204, responses=ASKED)
-async def detach_disk(
-    record: RecordDep,
-    vdev: Annotated[str, Path(description="The disk's name in the guest", max_length=20, examples=["xvdb"])],
-    manager: ManagerDep,
-    force: Annotated[bool, Query(description="Take it away even if the guest uses it.")] = False,
-) -> None:
-    """Takes a disk away; 409 if the guest still uses it."""
-    await manager.detach_disk(record, vdev, force=force)
 
 
 @router.get("/domains/{domain}/vcpus", responses=ASKED)

@@ -24,6 +24,7 @@ from domzero.dom0.config import (
     DomainConfig,
 )
 from domzero.dom0.cpuspec import TEXT_MAX
+from domzero.dom0.diskspec import RATE_MAX
 from domzero.dom0.hostinfo import ThreadUsage
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, VifStats, to_json
@@ -263,6 +264,19 @@ class DiskAttach(Model):
     ]
 
 
+def _rate(description: str) -> Any:
+    return Field(strict=True, ge=0, le=RATE_MAX, description=description)
+
+
+class DiskPatch(Model):
+    """What a guest may do with a disk, reads and writes counted together; what is not given stays."""
+
+    bps: Annotated[int | None, _rate("Bytes a second; 0: no bound.")] = None
+    iops: Annotated[int | None, _rate("Requests a second; 0: no bound.")] = None
+    bps_max: Annotated[int | None, _rate("Bytes at once, after a time without; 0: a tenth of a second's worth.")] = None
+    iops_max: Annotated[int | None, _rate("Requests at once, likewise.")] = None
+
+
 class DiskInfo(Model):
     """One disk of a domain."""
 
@@ -280,11 +294,17 @@ class DiskInfo(Model):
     flushes: int
     discards: int
     errors: Annotated[int, Field(description="Requests that were answered with an error.")]
+    held: Annotated[int, Field(description="How often requests have waited for the limits.")]
+    bps: Annotated[int, Field(description="Bytes a second that the guest may read and write; 0: no bound.")]
+    iops: Annotated[int, Field(description="Requests a second that it may make; 0: no bound.")]
+    bps_max: Annotated[int, Field(description="Bytes at once; 0: a tenth of a second's worth.")]
+    iops_max: Annotated[int, Field(description="Requests at once; 0: a tenth of a second's worth.")]
 
     @classmethod
     def of(cls, disk: DiskStats) -> DiskInfo:
         """From what the worker says."""
-        return cls(**to_json(disk))
+        values = to_json(disk)
+        return cls(**values.pop("limits"), **values)
 
 
 class VcpuInfo(Model):

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 from domzero import _machine
 from domzero.abi.io_blkif import VDisk
 from domzero.dom0.backends.xenbus import Device, Front, FrontendError, Nodes
-from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.dom0.diskspec import DiskFormat, DiskLimits, DiskSpec
 from domzero.dom0.open_files import OpenDisk
 from domzero.errors import ConfigError
 from domzero.hypervisor.clock import VirtualClock
@@ -54,6 +55,14 @@ class BlockDevice(Device):
         self.sectors = disk.sectors
         self._domain = domain
         self._rings: list[tuple[_machine.BlockRing, BackendPort | _machine.EventPort]] = []
+        self.limit(spec.limits)
+
+    def limit(self, limits: DiskLimits) -> None:
+        """Bounds what the guest may do with the disk from now on."""
+        self.spec = replace(self.spec, limits=limits)
+        self.disk.limit(**asdict(limits))
+        for ring, _ in self._rings:
+            ring.ring()  # what waits now may not have to any more
 
     def front_nodes(self) -> Nodes:
         """Written by the toolstack for the front end."""

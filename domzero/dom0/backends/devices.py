@@ -54,7 +54,7 @@ class Devices(Generic[D]):
         self.find(devid, what)[1].unplug(force=force)
 
     def find(self, devid: int, what: str) -> tuple[D, BackEnd]:
-        """One device. ConfigError: there is none."""
+        """A device and its back end. ConfigError: there is none."""
         with self._lock:
             self._forget_gone()
             found = self._devices.get(devid)

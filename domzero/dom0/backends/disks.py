@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from domzero import _machine
 from domzero.dom0.backends.block import SECTOR, BlockDevice, use_disk
 from domzero.dom0.backends.devices import Devices
-from domzero.dom0.diskspec import DiskSpec, device_number
+from domzero.dom0.diskspec import DiskLimits, DiskSpec, device_number
 from domzero.dom0.messages import DiskStats
 from domzero.dom0.open_files import OpenDisk
 from domzero.dom0.xenstore.remote import StoreApi
@@ -42,6 +42,10 @@ class DomainDisks:
         """Asks the guest to let go of a disk; with `force` it has no choice. ConfigError: there is none."""
         self._devices.unplug(device_number(vdev), f"disk {vdev}", force=force)
 
+    def limit(self, vdev: str, limits: DiskLimits) -> None:
+        """Bounds what the guest may do with a disk from now on. ConfigError: there is none."""
+        self._devices.find(device_number(vdev), f"disk {vdev}")[0].limit(limits)
+
     def stats(self) -> Iterator[DiskStats]:
         """The disks that there are, in the order of their numbers."""
         for device, back_end in self._devices.all():
@@ -61,6 +65,8 @@ class DomainDisks:
                 flushes=counts.flushes,
                 discards=counts.discards,
                 errors=counts.errors,
+                held=counts.held,
+                limits=spec.limits,
             )
 
     def close(self) -> None:

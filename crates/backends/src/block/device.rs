@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A ring served by a thread of its own.
 
-use super::queue::Queue;
-use crate::ring::{RingBroken, Served};
-use crate::thread::RungThread;
+use super::queue::{Next, Queue, Turn};
+use crate::ring::RingBroken;
+use crate::thread::{RungThread, Until};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// What a ring's thread tells the layer above. Called on that thread, with no lock held.
 pub trait Notice: Send {
@@ -22,7 +23,8 @@ pub fn start_thread(
     notice: impl Notice + 'static,
 ) -> std::io::Result<RungThread> {
     let serve = move |stop: &dyn Fn() -> bool| match serve_all(&mut queue, &notice, stop) {
-        Ok(()) => ControlFlow::Continue(()),
+        Ok(None) => ControlFlow::Continue(Until::Rung),
+        Ok(Some(time)) => ControlFlow::Continue(Until::RungOrAfter(time)),
         Err(error) => {
             notice.broken(error);
             ControlFlow::Break(())
@@ -31,15 +33,23 @@ pub fn start_thread(
     RungThread::start(name, serve)
 }
 
-/// Serves a queue until its front end has nothing more, on the calling thread.
-pub fn serve_all(queue: &mut Queue, notice: &impl Notice, stop: impl Fn() -> bool) -> Result<(), RingBroken> {
+/// Serves a queue until its front end has nothing more, on the calling thread. `Some`: what it has waits for the disk's
+/// limits, for this time.
+pub fn serve_all(
+    queue: &mut Queue,
+    notice: &impl Notice,
+    stop: impl Fn() -> bool,
+) -> Result<Option<Duration>, RingBroken> {
     loop {
-        let Served { notify, more } = queue.serve()?;
+        let Turn { notify, next } = queue.serve()?;
         if notify {
             notice.notify();
         }
-        if !more || stop() {
-            return Ok(());
+        match next {
+            Next::Go if stop() => return Ok(None),
+            Next::Go => {}
+            Next::Event => return Ok(None),
+            Next::After(time) => return Ok(Some(time)),
         }
     }
 }

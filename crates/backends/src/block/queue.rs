@@ -2,15 +2,17 @@
 //! One ring of a block device: takes its requests, does them, answers.
 
 use super::disk::Disk;
+use super::limit::Throttle;
 use super::request::{Action, IndirectPages, Request};
 use crate::piece::Piece;
-use crate::ring::{BackRing, ConnectError, RingBroken, Served};
+use crate::ring::{BackRing, ConnectError, RingBroken};
 use domzero_machine::abi::blkif::{self, Layout, SECTOR};
 use domzero_machine::{GrantClient, GrantMapping};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Grants that stay mapped for a front end with `feature-persistent`, per ring: as many as a full ring of the largest
 /// direct requests uses, three times.
@@ -46,6 +48,28 @@ pub struct Counts {
     pub discards: AtomicU64,
     /// Requests answered with an error.
     pub errors: AtomicU64,
+    /// How often requests have waited for the disk's limits.
+    pub held: AtomicU64,
+}
+
+/// What comes after a turn at a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// There may be more to do at once.
+    Go,
+    /// The front end sends its event when there is.
+    Event,
+    /// The disk's limits let the next request through after this time.
+    After(Duration),
+}
+
+/// What a turn at a ring leaves to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The front end is to be sent its event.
+    pub notify: bool,
+    /// When the next turn is due.
+    pub next: Next,
 }
 
 /// A ring with the disk behind it.
@@ -54,6 +78,7 @@ pub struct Queue {
     pages: Pages,
     disk: Arc<dyn Disk>,
     counts: Arc<Counts>,
+    throttle: Arc<Throttle>,
     agreed: Agreed,
 }
 
@@ -64,6 +89,7 @@ impl Queue {
         ring_refs: &[u32],
         disk: Arc<dyn Disk>,
         counts: Arc<Counts>,
+        throttle: Arc<Throttle>,
         agreed: Agreed,
     ) -> Result<Queue, ConnectError> {
         let ring = BackRing::connect(&front, ring_refs, agreed.layout.entry)?;
@@ -76,17 +102,26 @@ impl Queue {
             },
             disk,
             counts,
+            throttle,
             agreed,
         })
     }
 
-    /// Does what waits in the ring, up to a batch of it.
-    pub fn serve(&mut self) -> Result<Served, RingBroken> {
+    /// Does what waits in the ring, up to a batch of it, as far as the disk's limits let it.
+    pub fn serve(&mut self) -> Result<Turn, RingBroken> {
         let waiting = self.ring.waiting()?.min(BATCH);
         let mut entry = vec![0; self.agreed.layout.entry];
-        for _ in 0..waiting {
+        let (mut done, mut wait) = (0, None);
+        while done < waiting {
+            wait = self.throttle.wait();
+            if wait.is_some() {
+                self.counts.held.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
             self.ring.take(&mut entry);
+            done += 1;
             let request = Request::parse(&entry, self.agreed.layout, &mut self.pages);
+            self.throttle.charge(request.bytes());
             let status = self.perform(&request);
             if status != blkif::RSP_OKAY {
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
@@ -96,9 +131,13 @@ impl Queue {
                 self.ring.put(response);
             }
         }
-        Ok(Served {
-            notify: waiting > 0 && self.ring.push(),
-            more: self.ring.wait_for_requests()?,
+        Ok(Turn {
+            notify: done > 0 && self.ring.push(),
+            next: match wait {
+                Some(time) => Next::After(time),
+                None if self.ring.wait_for_requests()? => Next::Go,
+                None => Next::Event,
+            },
         })
     }
 

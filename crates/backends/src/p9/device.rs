@@ -6,7 +6,7 @@ use super::session::{Answer, Counts, Data, Session, WRITE_HEAD};
 use super::tree::Tree;
 use super::wire::{kind, HEADER};
 use crate::piece;
-use crate::thread::RungThread;
+use crate::thread::{RungThread, Until};
 use domzero_machine::GrantClient;
 use std::fs::File;
 use std::io;
@@ -172,7 +172,7 @@ pub fn start_thread(
     notice: impl Notice + 'static,
 ) -> io::Result<RungThread> {
     let serve = move |stop: &dyn Fn() -> bool| match device.serve(&notice, stop) {
-        Ok(()) => ControlFlow::Continue(()),
+        Ok(()) => ControlFlow::Continue(Until::Rung),
         Err(error) => {
             notice.broken(error);
             ControlFlow::Break(())

@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use crate::granter::Granter;
-use domzero_backends::block::{Agreed, Counts, Disk, Queue, RawDisk};
+use domzero_backends::block::{Agreed, Counts, Disk, Notice, Queue, RawDisk, Throttle};
+use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif::{self, Layout};
 use domzero_machine::abi::ring::{HEAD, REQ_PROD, RSP_PROD};
 use domzero_machine::Mfn;
@@ -13,7 +14,24 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::ops::Deref;
 use std::process::Command;
+use std::sync::mpsc::Sender;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What is waited for comes long before.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// Passes on what a ring's thread says.
+pub struct Told(pub Sender<Option<RingBroken>>);
+
+impl Notice for Told {
+    fn notify(&self) {
+        self.0.send(None).unwrap();
+    }
+    fn broken(&self, error: RingBroken) {
+        self.0.send(Some(error)).unwrap();
+    }
+}
 
 /// A front end: its granted pages, and its side of the ring.
 pub struct Front {
@@ -119,12 +137,22 @@ impl Front {
     }
 
     pub fn connect(&self, disk: impl Disk + 'static, agreed: Agreed) -> Queue {
+        self.connect_limited(disk, Arc::default(), agreed)
+    }
+
+    pub fn connect_limited(
+        &self,
+        disk: impl Disk + 'static,
+        throttle: Arc<Throttle>,
+        agreed: Agreed,
+    ) -> Queue {
         let counts = Arc::new(Counts::default());
         Queue::connect(
             self.table.client(0),
             &self.ring_refs,
             Arc::new(disk),
             counts,
+            throttle,
             agreed,
         )
         .unwrap()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/v1/domains/DOMAIN/disks: plug in, change, take away."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from domzero.dom0 import disk_changes
+from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
+from domzero.dom0.api.models import DiskAttach, DiskInfo, DiskPatch
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.diskspec import device_number
+from domzero.dom0.manager import Manager
+from domzero.dom0.records import Record
+
+router = APIRouter(prefix="/v1/domains/{domain}/disks", tags=["domains"], responses={422: RESPONSES[422]})
+Vdev = Annotated[str, Path(description="The disk's name in the guest", max_length=20, examples=["xvdb"])]
+
+
+async def _info(manager: Manager, record: Record, devid: int) -> DiskInfo:
+    disks = await disk_changes.list_disks(manager, record)
+    return next(DiskInfo.of(disk) for disk in disks if disk.devid == devid)
+
+
+@router.get("", responses=ASKED)
+async def list_disks(record: RecordDep, manager: ManagerDep) -> list[DiskInfo]:
+    """Its disks, and what its guest did with them."""
+    return [DiskInfo.of(disk) for disk in await disk_changes.list_disks(manager, record)]
+
+
+@router.post("", status_code=201, responses=ASKED)
+async def attach_disk(record: RecordDep, body: DiskAttach, manager: ManagerDep) -> DiskInfo:
+    """Plugs a disk in, while the domain runs."""
+    spec = await disk_changes.attach_disk(manager, record, body.spec)
+    return await _info(manager, record, spec.devid)
+
+
+@router.patch("/{vdev}", responses=ASKED)
+async def change_disk(record: RecordDep, vdev: Vdev, body: DiskPatch, manager: ManagerDep) -> DiskInfo:
+    """Bounds what the guest may do with a disk, from now on and at each start."""
+    forbid_nulls(body)
+    await disk_changes.limit_disk(manager, record, vdev, body.model_dump(exclude_unset=True))
+    return await _info(manager, record, device_number(vdev))
+
+
+@router.delete("/{vdev}", status_code=204, responses=ASKED)
+async def detach_disk(
+    record: RecordDep,
+    vdev: Vdev,
+    manager: ManagerDep,
+    force: Annotated[bool, Query(description="Take it away even if the guest uses it.")] = False,
+) -> None:
+    """Takes a disk away; 409 if the guest still uses it."""
+    await disk_changes.detach_disk(manager, record, vdev, force=force)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Domain 0 does with the disks of a domain that runs. What is changed stays so at the domain's next starts."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+
+from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
+from domzero.dom0.manager import Manager
+from domzero.dom0.messages import AttachDisk, DetachDisk, Disks, DiskStats, Done, LimitDisk, ListDisks
+from domzero.dom0.open_files import in_thread, open_disk
+from domzero.dom0.records import Record
+from domzero.errors import ConfigError
+
+
+async def list_disks(manager: Manager, record: Record) -> list[DiskStats]:
+    """The domain's disks, with what its guest did with them."""
+    return list((await manager.ask(record, ListDisks(), Disks)).disks)
+
+
+async def attach_disk(manager: Manager, record: Record, text: str) -> DiskSpec:
+    """Plugs a disk in. ConfigError."""
+    parse_disk(text)
+    async with record.plugging:
+        taken = {disk.devid for disk in await list_disks(manager, record)}
+        spec = parse_disk(text, taken | {disk.devid for disk in record.config.disk_specs})
+        with closing(await in_thread(partial(open_disk, spec))) as disk:
+            await manager.ask(record, AttachDisk(spec.text(spec.target), disk.formats), Done, disk.fds)
+        record.config.disks = [*record.config.disks, spec.text(spec.target)]
+    return spec
+
+
+async def detach_disk(manager: Manager, record: Record, vdev: str, *, force: bool) -> None:
+    """Takes a disk away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
+    devid = device_number(vdev)
+
+    async def is_there() -> bool:
+        return any(disk.devid == devid for disk in await list_disks(manager, record))
+
+    await manager.ask(record, DetachDisk(vdev, force), Done)
+    await manager.wait_gone(record, vdev, is_there, "unmount it in the guest")
+    _keep(record, devid, None)
+
+
+async def limit_disk(manager: Manager, record: Record, vdev: str, changes: dict[str, int]) -> None:
+    """Bounds what the guest may do with a disk. ConfigError.
+
+    :param changes: fields of `DiskLimits`; the others stay as they are.
+    """
+    async with record.plugging:
+        spec = _find(record, vdev)
+        spec = replace(spec, limits=replace(spec.limits, **changes).check())
+        await manager.ask(record, LimitDisk(spec.vdev, spec.limits), Done)
+        _keep(record, spec.devid, spec)
+
+
+def _find(record: Record, vdev: str) -> DiskSpec:
+    devid = device_number(vdev)
+    spec = next((spec for spec in record.config.disk_specs if spec.devid == devid), None)
+    if spec is None:
+        raise ConfigError(f"there is no disk {vdev}", key="disk")
+    return spec
+
+
+def _keep(record: Record, devid: int, changed: DiskSpec | None) -> None:
+    """Puts a disk's specification in the place of the one with its number, or takes that out."""
+    disks = []
+    for text, spec in zip(record.config.disks, record.config.disk_specs, strict=True):
+        if spec.devid != devid:
+            # What was named by its place in the list keeps its name without the other.
+            disks.append(text if is_named(text) else spec.text(spec.target))
+        elif changed is not None:
+            disks.append(changed.text(changed.target))
+    record.config.disks = disks
