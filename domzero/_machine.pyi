@@ -2,6 +2,7 @@
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from threading import Condition
 from types import TracebackType
 from typing import ClassVar, Literal, TypeAlias, final
@@ -418,6 +419,7 @@ class NetAgreed:
         *,
         mac: bytes,
         keeps_mac: bool,
+        addresses: list[IPv4Address | IPv6Address],
         mtu: int,
         scatter: bool,
         gso_v4: bool,
@@ -426,7 +428,8 @@ class NetAgreed:
         checksum_v6: bool,
         rx_notify: bool,
     ) -> NetAgreed:
-        """`keeps_mac`: frames with another source address are dropped."""
+        """`keeps_mac`: frames with another source address are dropped; and so are those of another source than
+        `addresses` in ARP and IP, if any are named."""
 
 @final
 class NetRings:

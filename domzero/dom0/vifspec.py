@@ -27,6 +27,8 @@ MTU_MAX = 65516
 """What fits in a frame of 65,535 bytes with a VLAN's header, in words of 32 bits."""
 INTERFACES_MAX = 64
 NAME_MAX = 32
+ADDRESSES_MAX = 32
+"""Of an interface on a network of domains."""
 UP = "up"
 DOWN = "down"
 """Of `link=`."""
@@ -36,7 +38,7 @@ _MAC = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}", re.ASCII | re.IGNORECASE)
 _FORWARD = re.compile(
     r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
 )  # as QEMU writes them
-_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link")
+_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof")
 _IGNORED = ("model", "vifname")
 _REFUSED = ("script", "backend", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
@@ -64,9 +66,11 @@ class VifSpec:
     :param devid: its number in xenstore: 0, 1, ...
     :param mac: None: made from the domain's uuid (`mac_of`).
     :param network: `USER`, or the name of a network of domains.
-    :param ip: addresses that the guest is given on the user network; none: the host's own.
+    :param ip: on the user network the addresses that the guest is given; none: the host's own. On others those that it
+        may have (`is_guarded`); none: any.
     :param mtu: None: what the network has.
     :param rate: how much the guest may send; None: as much as it can.
+    :param antispoof: whether a network of domains drops what does not come from the interface.
     :param is_up: whether frames pass; otherwise they are dropped in both directions.
     """
 
@@ -79,6 +83,7 @@ class VifSpec:
     forwards: tuple[Forward, ...] = ()
     rate: Rate | None = None
     is_up: bool = True
+    antispoof: bool = True
 
     def text(self) -> str:
         """A specification that means the same, wherever it stands among others."""
@@ -89,8 +94,14 @@ class VifSpec:
         words += [f"mtu={self.mtu}"] if self.mtu is not None else []
         words += [f"rate={self.rate.text}"] if self.rate is not None else []
         words += [] if self.is_up else [f"link={DOWN}"]
+        words += [] if self.antispoof else ["antispoof=no"]
         words += [f"hostfwd={each.text}" for each in self.forwards]
         return ",".join(words)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the guest may send from its interface's address only, and from those of `ip` if there are any."""
+        return self.antispoof and self.network != USER
 
     @property
     def effective_mtu(self) -> int:
@@ -137,20 +148,23 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
         raise _refused(
             text, f"no name of a network: {network!r}", f"up to {NAME_MAX} letters, digits, '_', '-' and '.'"
         )
-    if network != USER and (forwards or words.get("ip")):
-        raise _refused(
-            text, f"{'hostfwd' if forwards else 'ip'} is only for bridge={USER}: nobody else gives addresses"
-        )
+    if network != USER and forwards:
+        raise _refused(text, f"hostfwd is only for bridge={USER}: nobody else gives addresses")
+    if network == USER and "antispoof" in words:
+        raise _refused(text, f"antispoof is for networks of domains: on bridge={USER} there is nobody else")
+    if words.get("antispoof", "yes") not in ("yes", "no"):
+        raise _refused(text, f"antispoof is yes or no, not {words['antispoof']!r}")
     return VifSpec(
         devid=_devid(text, words["devid"]) if words.get("devid") else index,
         mac=_mac(text, words["mac"]) if words.get("mac") else None,
         network=network,
         vifname=words.get("vifname", ""),
-        ip=tuple(_addresses(text, words.get("ip", ""))),
+        ip=tuple(_addresses(text, words.get("ip", ""), is_user=network == USER)),
         mtu=_mtu(text, words["mtu"]) if words.get("mtu") else None,
         forwards=tuple(forwards),
         rate=_rate(text, words["rate"]) if words.get("rate") else None,
         is_up=_link(text, words.get("link", UP)),
+        antispoof=words.get("antispoof", "yes") == "yes",
     )
 
 
@@ -226,13 +240,15 @@ def _devid(text: str, value: str) -> int:
     return int(value)
 
 
-def _addresses(text: str, value: str) -> Iterator[IPv4Address | IPv6Address]:
+def _addresses(text: str, value: str, *, is_user: bool) -> Iterator[IPv4Address | IPv6Address]:
     try:
         found = [ip_address(word) for word in value.split()]
     except ValueError as error:
         raise _refused(text, f"no IP address: {value!r}") from error
-    if len({each.version for each in found}) != len(found):
-        raise _refused(text, "one address of IPv4 and one of IPv6 are possible")
+    if is_user and len({each.version for each in found}) != len(found):
+        raise _refused(text, f"one address of IPv4 and one of IPv6 are possible on bridge={USER}")
+    if len(found) > ADDRESSES_MAX:
+        raise _refused(text, f"{len(found)} addresses: {ADDRESSES_MAX} are possible")
     yield from found
 
 

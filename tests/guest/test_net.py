@@ -100,8 +100,8 @@ def test_domains_of_a_network_reach_each_other_and_one_elsewhere_sees_nothing(
     until(lambda: list(networks.iterdir()) == [], what="the end of the switches")
 
 
-def test_a_cable_is_pulled_out_and_put_in_again_while_frames_pass(boot: Callable[..., Shell]) -> None:
-    one, two = boot("bridge=lan,rate=8Mb/s"), boot("bridge=lan")
+def test_a_cable_is_pulled_out_and_put_in_again_a_rate_holds_and_addresses_are_kept(boot: Callable[..., Shell]) -> None:
+    one, two = boot("bridge=lan,rate=8Mb/s,ip=10.0.0.1"), boot("bridge=lan")
     for number, shell in enumerate((one, two), 1):
         shell.ready()
         shell.do(f"ip addr add 10.0.0.{number}/24 dev eth0")
@@ -123,6 +123,14 @@ def test_a_cable_is_pulled_out_and_put_in_again_while_frames_pass(boot: Callable
         "echo $(($(cut -d. -f1 /proc/uptime) - start))"
     )
     assert listening().strip() == str(3 << 20) and int(took) >= 2
+
+    # Another's IP address is of no use, and IPv6 has its own of the link.
+    assert one.device.link.counts.spoofed == 0
+    one.do("ip addr add 10.0.0.3/24 dev eth0")
+    assert "100% packet loss" in one.do("ping -c 1 -W 1 -I 10.0.0.3 10.0.0.2")
+    assert one.device.link.counts.spoofed > 0
+    local = one.do("ip -6 addr show eth0 | sed -n 's/.*inet6 \\(fe80[^/]*\\).*/\\1/p'").strip()
+    assert " 0% packet loss" in two.do(f"ping -c 1 {local}%eth0")
 
 
 def test_the_user_network_gives_an_address_names_and_forwards_of_ports(boot: Callable[..., Shell]) -> None:

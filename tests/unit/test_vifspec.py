@@ -38,6 +38,12 @@ MAC = bytes.fromhex("00163e010203")
         ("rate=10Mb/s", VifSpec(0, rate=Rate("10Mb/s", 62_500, 50_000))),
         ("rate=250KB/s@20ms,link=down", VifSpec(0, rate=Rate("250KB/s@20ms", 5000, 20_000), is_up=False)),
         ("link=up", VifSpec(0)),
+        (
+            "bridge=lan,ip=10.0.0.5 10.0.0.6 fd00::5",
+            VifSpec(0, network="lan", ip=tuple(map(ip_address, ("10.0.0.5", "10.0.0.6", "fd00::5")))),
+        ),
+        ("bridge=lan,antispoof=no", VifSpec(0, network="lan", antispoof=False)),
+        ("bridge=lan,antispoof=yes", VifSpec(0, network="lan")),
     ],
 )
 def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
@@ -80,7 +86,9 @@ def test_a_specification_is_understood(text: str, expected: VifSpec) -> None:
         ("mtu=1e3", "no MTU"),
         ("ip=10.0.0.300", "no IP address"),
         ("ip=10.0.0.1 10.0.0.2", "one address of IPv4"),
-        ("ip=10.0.0.1,bridge=lan", "only for bridge=user"),
+        (f"bridge=lan,ip={'10.0.0.1 ' * 33}", "33 addresses: 32"),
+        ("antispoof=no", "antispoof is for networks of domains"),
+        ("antispoof=on,bridge=lan", "antispoof is yes or no"),
         ("hostfwd=tcp:127.0.0.1:1-:1,bridge=lan", "only for bridge=user"),
         ("hostfwd=tcp:127.0.0.1:0-:1", "no port"),
         ("hostfwd=tcp:127.0.0.1:65536-:1", "no port"),

@@ -11,6 +11,7 @@ use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{REQ_EVENT, REQ_PROD, RSP_EVENT, RSP_PROD};
 use granter::{PERMIT, READ_ONLY};
 use net_front::*;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
@@ -222,6 +223,26 @@ fn another_source_address_is_dropped_where_addresses_are_kept() {
         );
         assert_eq!((front.sent(0).1, front.sent(1).1), (0, 0));
     }
+}
+
+#[test]
+fn another_ip_source_is_dropped_where_addresses_are_named() {
+    let front = Front::new();
+    let mut queue = front.connect(Agreed {
+        keeps_mac: true,
+        addresses: vec![IpAddr::from([10, 0, 0, 1])].into(),
+        ..agreed()
+    });
+    let (mut link, mut other) = wire();
+    let own = tcp(100);
+    let mut spoofed = tcp(101);
+    spoofed[29] ^= 1;
+    for frame in [&spoofed, &plain(60), &own] {
+        front.put(TX, &front.slots(frame, 0)[0]);
+    }
+    queue.transmit(&mut link).unwrap();
+    assert_eq!(read_frame(&mut other), own);
+    assert_eq!(front.interface.counts.spoofed.load(Ordering::Relaxed), 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use domzero_backends::net::{self, Broken, DeviceThread, Notice, QueueRefs, Share
 use domzero_machine::HostPort;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,11 +81,12 @@ pub struct NetAgreed(net::Agreed);
 #[pymethods]
 impl NetAgreed {
     #[new]
-    #[pyo3(signature = (*, mac, keeps_mac, mtu, scatter, gso_v4, gso_v6, checksum_v4, checksum_v6, rx_notify))]
+    #[pyo3(signature = (*, mac, keeps_mac, addresses, mtu, scatter, gso_v4, gso_v6, checksum_v4, checksum_v6, rx_notify))]
     #[allow(clippy::too_many_arguments)] // Named ones, of a structure.
     fn new(
         mac: [u8; 6],
         keeps_mac: bool,
+        addresses: Vec<IpAddr>,
         mtu: u16,
         scatter: bool,
         gso_v4: bool,
@@ -102,6 +104,7 @@ impl NetAgreed {
             rx_notify,
             mac,
             keeps_mac,
+            addresses: addresses.into(),
             mtu,
         })
     }
@@ -160,7 +163,7 @@ impl NetRings {
         let wire = wire.ok_or_else(|| PyValueError::new_err("the link is closed"))?;
         let queues = ring_refs.into_iter().map(|(tx, rx)| {
             let (front, interface) = (grants.0.client(BACKEND), Arc::clone(&link.interface));
-            net::Queue::connect(front, QueueRefs { tx, rx }, agreed.0, interface)
+            net::Queue::connect(front, QueueRefs { tx, rx }, agreed.0.clone(), interface)
         });
         let queues = work(|| queues.collect::<Result<Vec<_>, _>>())?
             .map_err(|error| MachineError::new_err(error.to_string()))?;

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from domzero import _machine
 from domzero.dom0.backends.rings import RingsDevice
 from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
-from domzero.dom0.vifspec import USER, VifSpec, mac_text
+from domzero.dom0.vifspec import VifSpec, mac_text
 from domzero.hypervisor.domain import Domain
 
 MAX_QUEUES = 4
@@ -77,7 +77,8 @@ class NetDevice(RingsDevice):
             raise FrontendError(f"{queues} queues: 1 to {MAX_QUEUES} are possible")
         agreed = _machine.NetAgreed(
             mac=self.mac,
-            keeps_mac=self.spec.network != USER,
+            keeps_mac=self.spec.is_guarded,
+            addresses=list(self.spec.ip) if self.spec.is_guarded else [],
             mtu=self.spec.effective_mtu,
             scatter=has("feature-sg"),
             gso_v4=has("feature-gso-tcpv4"),

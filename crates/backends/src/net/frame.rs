@@ -7,15 +7,15 @@ pub const ETHERNET: usize = 14;
 /// Bytes of the largest frame: `XEN_NETIF_MAX_TX_SIZE`, and what fits in 16 bits on a wire.
 pub const FRAME_MAX: usize = 0xffff;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
+pub(super) const UDP: u8 = 17;
+pub(super) const IPV4_HEADER: usize = 20;
+pub(super) const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub(super) const IPV4_FRAGMENT: u16 = 0x3fff;
 const FIN_PSH: u8 = 0x09;
 const CWR: u8 = 0x80;
 /// Headers of IPv6 that may stand before TCP and UDP: hop by hop, routing, destination.
@@ -35,11 +35,11 @@ pub struct Transport {
     pub end: usize,
 }
 
-fn byte(frame: &[u8], at: usize) -> Option<u8> {
+pub(super) fn byte(frame: &[u8], at: usize) -> Option<u8> {
     frame.get(at).copied()
 }
 
-fn word(frame: &[u8], at: usize) -> Option<u16> {
+pub(super) fn word(frame: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network interfaces (`io/netif.h`): `link` is the wire, `frame` knows what is in a frame, `request` understands what the
 //! guest sends, `queue` moves frames between a guest's rings and the wire, `interface` is what is counted and set of it,
-//! `rate` how much may be sent, `device` has the thread; `switch` is where wires of several guests end.
+//! `rate` how much may be sent, `source` whose a frame is, `device` has the thread; `switch` is where wires of several guests end.
 
 mod device;
 mod frame;
@@ -10,6 +10,7 @@ mod link;
 mod queue;
 mod rate;
 mod request;
+mod source;
 mod switch;
 
 pub use device::{DeviceThread, Notice};
@@ -21,4 +22,5 @@ pub use link::{Link, SharedLink, AHEAD};
 pub use queue::{Agreed, Queue, QueueRefs, Transmitted, FRAMES_PER_TURN};
 pub use rate::Rate;
 pub use request::Broken;
+pub use source::Source;
 pub use switch::{Switch, PORT_QUEUE_MAX, STATIONS_MAX};

@@ -5,9 +5,11 @@ use super::frame::{self, Transport, FRAME_MAX};
 use super::interface::{add, Interface};
 use super::link::Link;
 use super::request::{Broken, Packet};
+use super::source::Source;
 use crate::ring::{BackRing, ConnectError};
 use domzero_machine::abi::netif::{self, extra_info, rx_request, rx_response, tx_request};
 use domzero_machine::GrantClient;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +18,7 @@ const PAGE: usize = 4096;
 pub const FRAMES_PER_TURN: usize = 64;
 
 /// What the front end has agreed to, and what is known of the interface.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Agreed {
     /// `feature-sg`: it takes frames of several slots.
     pub scatter: bool,
@@ -34,6 +36,9 @@ pub struct Agreed {
     pub mac: [u8; 6],
     /// Frames with another source address than `mac` are dropped.
     pub keeps_mac: bool,
+    /// Frames of the guest's that come from another address than these, in ARP and IP, are dropped, too. Empty: it may
+    /// have any.
+    pub addresses: Arc<[IpAddr]>,
     /// Bytes of a frame's payload at most, where it is not cut.
     pub mtu: u16,
 }
@@ -151,8 +156,17 @@ impl Queue {
         true
     }
 
+    /// Whether the frame that was copied is from where it says.
+    fn is_own(&self) -> bool {
+        let (mac, addresses) = (self.agreed.mac, &*self.agreed.addresses);
+        if addresses.is_empty() {
+            return !self.agreed.keeps_mac || self.frame.get(6..12) == Some(&mac);
+        }
+        Source { mac, addresses }.owns(&self.frame).unwrap_or(false)
+    }
+
     fn send(&mut self, packet: &Packet, link: &mut Link) {
-        if self.agreed.keeps_mac && self.frame.get(6..12) != Some(&self.agreed.mac) {
+        if !self.is_own() {
             add(&self.interface.counts.spoofed, 1);
             return;
         }

@@ -41,6 +41,7 @@ pub fn agreed() -> Agreed {
         rx_notify: true,
         mac: MAC,
         keeps_mac: false,
+        addresses: Arc::default(),
         mtu: 1500,
     }
 }
