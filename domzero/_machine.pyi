@@ -285,6 +285,11 @@ class Domain:
         and before its vCPUs. `host_ends_above`: `Vcpu.run` does not answer hypercalls that tell host code."""
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """The next one by number."""
+    @property
+    def is_dying(self) -> bool:
+        """Whether its end has begun."""
+    def begin_end(self) -> None:
+        """From here on its vCPUs do not begin to run guest code, and nobody gets a new reference to its frames."""
     def destroy(self) -> int:
         """Drops every pin, page table and reference; gives all frames back. Returns frames still referenced by
         others."""

@@ -82,7 +82,6 @@ class Domain:
     run_vcpu: VcpuLoop
     """What a vCPU's thread does (see `vcpu_thread`)."""
     pause_count: int = 1
-    is_dying: bool = False
     is_torn_down: bool = False
     """Everything is given back but its frames."""
     shutdown_code: int | None = None
@@ -337,6 +336,11 @@ class Domain:
     def vm_assist(self, bits: int) -> None:
         self.hw.vm_assist = bits
 
+    @property
+    def is_dying(self) -> bool:
+        """Whether its end has begun (`stop_threads`): the machine keeps it."""
+        return self.hw.is_dying
+
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the domain has stopped. None when `timeout` seconds have passed first, or it was destroyed."""
         with self.host.lock:
@@ -346,9 +350,7 @@ class Domain:
     def stop_threads(self) -> None:
         """Ends the vCPUs' threads. Not with `host.lock` held."""
         with self.host.lock:
-            self.is_dying = True
-            for vcpu in self.vcpus:
-                vcpu.stopping = True
+            self.hw.begin_end()
             self._kick_all()
             self.stopped.notify_all()
         for vcpu in self.vcpus:

@@ -28,7 +28,6 @@ class Vcpu:
         self.idle_memory = IdleMemory(self.hw, host.now_ns())
         self.thread: threading.Thread | None = None
         self.in_guest = False
-        self.stopping = False
         self.step_end: int | None = None
         """While the domain is paused, this vCPU alone goes on until it has executed so many instructions."""
         self.is_initialised = False
@@ -147,7 +146,7 @@ class Vcpu:
 
     def start_thread(self) -> None:
         """Gives the vCPU its thread, once it may run."""
-        if self.thread is None and self.is_initialised and self.is_let_go and not self.stopping:
+        if self.thread is None and self.is_initialised and self.is_let_go and not self.domain.is_dying:
             self.thread = threading.Thread(target=self.domain.run_vcpu, args=(self,), name=repr(self), daemon=True)
             self.thread.start()
             self._apply_affinity()

@@ -20,7 +20,7 @@ LONGEST_SLEEP_S = 3600.0
 def main(vcpu: Vcpu) -> None:
     """The thread, until the vCPU is stopped or a bug of ours has ended the domain."""
     with vcpu.domain.host.lock:
-        while not vcpu.stopping:
+        while not vcpu.domain.is_dying:
             try:
                 step(vcpu)
             except DomainCrash as error:
@@ -90,7 +90,7 @@ def _run_once(vcpu: Vcpu, until_ns: int | None = None) -> None:
     finally:
         lock.acquire()
         vcpu.in_guest = False
-    if vcpu.domain.pause_count or vcpu.stopping or vcpu.is_down:
+    if vcpu.domain.pause_count or vcpu.domain.is_dying or vcpu.is_down:
         vcpu.domain.host.quiet.notify_all()
     handle_exit(vcpu, exit_)
 

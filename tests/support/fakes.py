@@ -110,6 +110,7 @@ class FakeDomain:
         self.page_tables: set[int] = set()
         """Frames that cannot be had writable."""
         self.destroyed = False
+        self.is_dying = False
         self.vm_assist = 0
         self.searches = 0
         """How often the search for an extent does not end."""
@@ -205,6 +206,9 @@ class FakeDomain:
         vcpu = FakeVcpu(self, vcpu_id)
         self.events.vcpus.append(vcpu)
         return vcpu
+
+    def begin_end(self) -> None:
+        self.is_dying = True
 
     def destroy(self) -> int:
         self.destroyed = True

@@ -60,7 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--kernel", "good", "--engine", "kvm"], "kvm engine is not here yet"),
         (["--kernel", "good", "--engine", "translator"], "translator engine is not here yet"),
         (["--kernel", "good", "--disk", "a.img,vhd"], "disk: 'a.img,vhd': no such format: 'vhd'"),
-        (["--kernel", "good", "--vif", "rate=1"], "vif: 'rate=1': rate is not supported"),
+        (["--kernel", "good", "--vif", "gatewaydev=1"], "vif: 'gatewaydev=1': gatewaydev is not supported"),
         (["--kernel", "good", "--timeout", "0"], "timeout: "),
         (["--image", "none"], "no such image: none"),
         ([], "nothing to run"),

@@ -369,6 +369,15 @@ impl Domain {
         Vcpu::new(&self.inner, self.grants.get(), self.events.get(), vcpu_id)
     }
 
+    #[getter]
+    fn is_dying(&self) -> bool {
+        self.inner.is_dying()
+    }
+
+    fn begin_end(&self) {
+        self.inner.begin_end();
+    }
+
     fn destroy(&self, py: Python<'_>) -> PyResult<u64> {
         work(|| py.detach(|| self.inner.destroy()))
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A domain as the engine's vCPUs and the hypercalls see it. What it does with memory is in `memory`.
 
+use super::life::Life;
 use super::machine::{wait_for, Machine};
 use crate::abi::DomId;
 use crate::random::RandomStream;
@@ -19,8 +20,8 @@ pub struct Domain {
     /// Counts changes of present page-table entries: a view whose last count differs is flushed when it becomes the
     /// base pointer again (loading CR3 flushes the TLB on real hardware).
     pub pt_generation: AtomicU64,
-    /// Set by `destroy`: its vCPUs do not run any more (see `pv::Vcpu::run`).
-    pub dying: AtomicBool,
+    /// Whether it is dying; the frame table reads the same.
+    pub(super) life: Arc<Life>,
     /// Tables of it wait to be taken down: [`Domain::settle`]. Written with the memory lock held.
     pub(super) owes: AtomicBool,
     /// Tables validated and taken down so far: what a round of a long operation is measured by.
@@ -46,14 +47,14 @@ impl Domain {
 
     /// As [`Domain::new`]; with `is_32bit` a PAE guest.
     pub fn new_with(machine: Arc<Machine>, domid: DomId, is_32bit: bool) -> Arc<Domain> {
-        let fresh = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
+        let entered = machine.lock_mm(Caller::Host).add_domain(domid, is_32bit);
         let predecessors = machine.random.add_domain(domid);
         Arc::new(Domain {
             machine,
             domid,
             is_32bit,
             pt_generation: AtomicU64::new(0),
-            dying: AtomicBool::new(!fresh),
+            life: entered.unwrap_or_else(|| Arc::new(Life::over())),
             owes: AtomicBool::new(false),
             work: AtomicU64::new(0),
             vm_assist: AtomicU64::new(0),
@@ -104,10 +105,20 @@ impl Domain {
         wait_for(&list, caller);
     }
 
-    /// Marks the domain as dying and returns when none of its vCPUs runs guest code any more, nor will again. False if it
-    /// was marked before.
-    pub(crate) fn stop_for_good(&self) -> bool {
-        if self.dying.swap(true, Ordering::SeqCst) {
+    /// Whether its end has begun: its vCPUs do not begin to run any more, and no new reference to its frames is given out.
+    pub fn is_dying(&self) -> bool {
+        self.life.is_dying()
+    }
+
+    /// Begins its end, which [`Domain::destroy`] completes. Does not wait for vCPUs that run guest code.
+    pub fn begin_end(&self) {
+        self.life.begin_end();
+    }
+
+    /// Returns when none of its vCPUs runs guest code any more, nor will again. They may hold the frame table's lock until
+    /// then. False if somebody has called it before.
+    pub(super) fn stop_for_good(&self) -> bool {
+        if !self.life.end() {
             return false;
         }
         let list: Vec<_> = {

@@ -2,10 +2,12 @@
 //! The frame table's state, all behind the machine's memory lock: owners, types, counts, free frames.
 
 use super::free::FreeFrames;
+use super::life::Life;
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::{DomId, DOMID_INVALID};
 use crate::mem::{Mfn, PhysMem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// As what a frame is used. A frame has one type at a time, for as long as its type count is not zero (page tables:
 /// until they are devalidated).
@@ -168,12 +170,8 @@ pub enum BaseKind {
 #[derive(Debug, Default)]
 pub(crate) struct DomMm {
     pub is_32bit: bool,
-    /// No new reference to any of its frames is given out.
-    ///
-    /// [`crate::frames::Domain::dying`] comes before it, and is another thing: that is read without the frame table's lock
-    /// by vCPUs on their way into the guest, and the end of a domain waits for them before it takes this lock, which
-    /// they may hold. This one changes under the lock, in the step that begins to give the domain's frames back.
-    pub dying: bool,
+    /// Once it is dying, no new reference to any of its frames is given out.
+    pub(super) life: Arc<Life>,
     /// Destroyed, and no frame is its any more: forgotten with the last reference from outside.
     pub(super) gone: bool,
     /// Where the search for an extent goes on, and how many frames it has looked at in vain.
@@ -283,7 +281,7 @@ impl Mm {
     }
 
     pub fn domain_exists(&self, domid: DomId) -> bool {
-        self.dom(domid).is_some_and(|d| !d.dying)
+        self.dom(domid).is_some_and(|d| !d.life.is_dying())
     }
 
     pub(super) fn dom(&self, domid: DomId) -> Option<&DomMm> {
@@ -296,21 +294,23 @@ impl Mm {
             .and_then(|d| d.as_deref_mut())
     }
 
-    /// Enters a new domain; false if there is one with this number.
-    pub fn add_domain(&mut self, domid: DomId, is_32bit: bool) -> bool {
+    /// Enters a new domain, and returns its life; None if there is one with this number.
+    pub(super) fn add_domain(&mut self, domid: DomId, is_32bit: bool) -> Option<Arc<Life>> {
         let i = domid as usize;
         if self.domains.len() <= i {
             self.domains.resize_with(i + 1, || None);
         }
         match self.domains.get_mut(i) {
             Some(slot @ None) => {
+                let life = Arc::<Life>::default();
                 *slot = Some(Box::new(DomMm {
                     is_32bit,
+                    life: life.clone(),
                     ..DomMm::default()
                 }));
-                true
+                Some(life)
             }
-            _ => false,
+            _ => None,
         }
     }
 }

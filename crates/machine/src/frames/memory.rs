@@ -157,12 +157,11 @@ impl Domain {
     }
 
     fn take(&self, count: u64, info: FrameInfo) -> Option<Vec<Mfn>> {
-        if self.dying.load(Ordering::SeqCst) {
+        let mut op = self.op(Caller::Host);
+        if self.is_dying() {
             return None;
         }
-        let mut op = self.op(Caller::Host);
         let counted = if info.allocated() { count } else { 0 };
-        op.dom_mut().filter(|d| !d.dying)?;
         let frames = op.mm.free.take(usize::try_from(count).ok()?)?;
         let frames: Vec<Mfn> = frames.into_iter().map(Mfn).collect();
         op.dom_mut()?.owned += counted;
@@ -205,7 +204,7 @@ impl Domain {
     pub fn get_ref(&self, mfn: Mfn, writable: bool) -> Result<(), Errno> {
         ended(self.part(Caller::Host, |op| {
             let domid = op.domid;
-            if op.dom_mut().is_none_or(|d| d.dying) {
+            if op.dom_mut().is_none_or(|d| d.life.is_dying()) {
                 return Err(EINVAL);
             }
             if writable {
@@ -295,7 +294,7 @@ impl Domain {
         self.host_mapped(mfn);
         ended(self.blocking(Caller::Host, |op| {
             let domid = op.domid;
-            let d = op.dom_mut().filter(|d| !d.dying).ok_or(EINVAL)?;
+            let d = op.dom_mut().filter(|d| !d.life.is_dying()).ok_or(EINVAL)?;
             if d.holds.contains(&mfn) {
                 return Ok(());
             }
@@ -415,7 +414,7 @@ impl Op<'_> {
     ) -> MmResult {
         let root = if self.is_32bit { Ty::L3 } else { Ty::L4 };
         let domid = self.domid;
-        if self.dom_mut().is_none_or(|d| d.dying) {
+        if self.dom_mut().is_none_or(|d| d.life.is_dying()) {
             return Err(EINVAL);
         }
         if let Some(m) = mfn {
@@ -437,7 +436,7 @@ impl Op<'_> {
     fn find_extent(&mut self, size: usize, below: usize) -> MmResult<Option<usize>> {
         let end = below.min(self.mm.info.len()) / size * size;
         let free = self.mm.free.len();
-        let Some(d) = self.dom_mut().filter(|d| !d.dying) else {
+        let Some(d) = self.dom_mut().filter(|d| !d.life.is_dying()) else {
             return Ok(None);
         };
         let (mut at, before) = d.search;
@@ -518,7 +517,6 @@ impl Op<'_> {
     /// Everything a dying domain holds, in steps: bases and descriptor tables, then frame by frame from `*next` on.
     fn relinquish(&mut self, next: &mut usize) -> MmResult {
         let d = self.dom_mut().ok_or(EINVAL)?;
-        d.dying = true;
         for (_, mut held) in std::mem::take(&mut d.held) {
             d.let_go.append(&mut held.tables);
         }

@@ -11,6 +11,7 @@ mod entries;
 mod frame_info;
 mod free;
 mod grant;
+mod life;
 mod machine;
 mod memory;
 mod op;

@@ -10,7 +10,6 @@ use crate::cpu::segment::{DescTable, Descriptor};
 use crate::frames::{MmError, MmResult};
 use crate::mem::{Mfn, PAGE_SIZE};
 use crate::shared::Caller;
-use std::sync::atomic::Ordering;
 
 /// A guest address that is not mapped, or not so: -EFAULT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +75,7 @@ impl Vcpu {
         let _in_guest = shared.enter();
         self.cpu.apply_purges();
         let table_stores = std::mem::replace(&mut self.cpu.access.table_stores, false);
-        let r = if self.cpu.domain.dying.load(Ordering::SeqCst) {
+        let r = if self.cpu.domain.is_dying() {
             Err(Efault)
         } else {
             // The hypervisor reaches what is a 32-bit guest kernel's, whoever runs.

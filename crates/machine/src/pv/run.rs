@@ -17,7 +17,7 @@ impl Vcpu {
         let shared = self.cpu.shared.clone();
         let in_guest = shared.enter();
         self.cpu.apply_purges();
-        if self.cpu.domain.dying.load(Ordering::SeqCst) {
+        if self.cpu.domain.is_dying() {
             // Its page tables are no tables any more.
             Exit::Interrupted
         } else if self.cpu.cpl == 0 {
