@@ -117,6 +117,10 @@ class BigLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+def keep_image_unused(fd: int) -> None:
+    """Keeps the disk image of an open file from being opened for writing until the file is closed, by locks that QEMU
+    knows. OSError: EBUSY when somebody has it open."""
+
 @final
 class BlockDisk:
     """What a block device stores its sectors in."""

@@ -19,6 +19,11 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+#[pyfunction]
+pub fn keep_image_unused(fd: RawFd) -> PyResult<()> {
+    block::keep_unused(&fd).map_err(os_error)
+}
+
 #[pyclass(frozen, module = "domzero._machine")]
 pub struct BlockDisk {
     /// Until it is closed.

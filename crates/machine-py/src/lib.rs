@@ -26,7 +26,7 @@ mod _machine {
     #[pymodule_export]
     use super::big_lock::BigLock;
     #[pymodule_export]
-    use super::block::{BlockCounts, BlockDisk, BlockRing};
+    use super::block::{keep_image_unused, BlockCounts, BlockDisk, BlockRing};
     #[pymodule_export]
     use super::confine::{confine, landlock_version};
     #[pymodule_export]

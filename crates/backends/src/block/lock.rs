@@ -4,7 +4,7 @@
 //! The locks are those of QEMU, so that its tools refuse an image that a domain writes to, and the other way around: what
 //! somebody does is a lock on one byte, what he does not bear others to do is a lock on another, and both are looked for.
 //! They are of the open file: they go with it, whatever becomes of the process. On a file system that has no such locks an
-//! image is used without, as `domzero/dom0/images/locks.py` does.
+//! image is used without.
 // Locks of open files are asked for by fcntl.
 #![allow(unsafe_code)]
 
@@ -31,33 +31,54 @@ impl ImageLock {
     pub(super) fn take(file: &File, writable: bool) -> io::Result<ImageLock> {
         let file = file.try_clone()?;
         let does: &[i64] = if writable { &[READ, WRITE, RESIZE] } else { &[READ] };
-        let forbids = [WRITE, RESIZE];
-        // What we do and forbid is there to be seen first, so that of two who come at once not both see nothing.
-        for byte in does.iter().map(|p| DOES + p).chain(forbids.map(|p| FORBIDS + p)) {
-            let mut lock = byte_lock(byte, libc::F_RDLCK);
-            if let Err(error) = control(&file, libc::F_OFD_SETLK, &mut lock) {
-                if has_no_locks(&error) {
-                    break;
-                }
-                return Err(error);
-            }
-        }
-        for byte in does.iter().map(|p| FORBIDS + p).chain(forbids.map(|p| DOES + p)) {
-            let mut lock = byte_lock(byte, libc::F_WRLCK);
-            if let Err(error) = control(&file, libc::F_OFD_GETLK, &mut lock) {
-                if has_no_locks(&error) {
-                    break;
-                }
-                return Err(error);
-            }
-            if lock.l_type != libc::F_UNLCK as libc::c_short {
-                let mut all = byte_lock(DOES, libc::F_UNLCK);
-                all.l_len = FORBIDS;
-                control(&file, libc::F_OFD_SETLK, &mut all)?;
-                return Err(io::Error::from_raw_os_error(libc::EBUSY));
-            }
-        }
+        lock(&file, does, &[WRITE, RESIZE])?;
         Ok(ImageLock { _file: file })
+    }
+}
+
+/// Keeps an image that nobody has open, through this open file, from being opened for writing. `ResourceBusy`: somebody has
+/// it open.
+pub fn keep_unused(file: &impl AsRawFd) -> io::Result<()> {
+    let mut any = byte_lock(0, libc::F_WRLCK);
+    any.l_len = 0; // to the end
+    refused_if_held(file, any)?;
+    lock(file, &[], &[WRITE, RESIZE])
+}
+
+/// What we do and forbid is there to be seen first, so that of two who come at once not both see nothing.
+fn lock(file: &impl AsRawFd, does: &[i64], forbids: &[i64]) -> io::Result<()> {
+    for byte in does
+        .iter()
+        .map(|p| DOES + p)
+        .chain(forbids.iter().map(|p| FORBIDS + p))
+    {
+        let mut lock = byte_lock(byte, libc::F_RDLCK);
+        if let Err(error) = control(file, libc::F_OFD_SETLK, &mut lock) {
+            return if has_no_locks(&error) { Ok(()) } else { Err(error) };
+        }
+    }
+    for byte in does
+        .iter()
+        .map(|p| FORBIDS + p)
+        .chain(forbids.iter().map(|p| DOES + p))
+    {
+        if let Err(error) = refused_if_held(file, byte_lock(byte, libc::F_WRLCK)) {
+            let mut all = byte_lock(DOES, libc::F_UNLCK);
+            all.l_len = FORBIDS;
+            control(file, libc::F_OFD_SETLK, &mut all)?;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// `ResourceBusy` when another open file has a lock that does not go with this one.
+fn refused_if_held(file: &impl AsRawFd, mut lock: libc::flock) -> io::Result<()> {
+    match control(file, libc::F_OFD_GETLK, &mut lock) {
+        Err(error) if has_no_locks(&error) => Ok(()),
+        Ok(()) if lock.l_type == libc::F_UNLCK as libc::c_short => Ok(()),
+        Ok(()) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        Err(error) => Err(error),
     }
 }
 
@@ -79,7 +100,7 @@ fn byte_lock(byte: i64, kind: libc::c_int) -> libc::flock {
     }
 }
 
-fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
+fn control(file: &impl AsRawFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
     // SAFETY: these commands read and write one `flock`.
     match unsafe { libc::fcntl(file.as_raw_fd(), command, lock) } {
         0 => Ok(()),

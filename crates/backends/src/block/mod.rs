@@ -15,6 +15,7 @@ pub use crate::piece::Piece;
 pub use device::{serve_all, start_thread, Notice};
 pub use disk::{Disk, RawDisk};
 pub use limit::{Limits, Rate, Throttle, RATE_MAX};
+pub use lock::keep_unused;
 pub use qcow2::Qcow2Disk;
 pub use queue::{Agreed, Counts, Next, Queue, Turn, MAX_PERSISTENT};
 pub use request::{Action, IndirectPages, Request, Segment, MAX_INDIRECT_SEGMENTS};
