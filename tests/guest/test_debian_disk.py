@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from building import COMMAND
+from disk_machine import Machine, check_file_system, debugfs
+from loopback import free_port
 from waiting import until
 
 from domzero.dom0.images.cache import cache_dir
@@ -22,7 +22,6 @@ from domzero.dom0.images.debian_disk import DiskRecipe, build_debian
 from domzero.dom0.images.disks import clone_disk, export_disk
 from domzero.dom0.images.options import FirstBoot
 from domzero.dom0.images.store import DiskImage, DiskStore
-from domzero.dom0.images.tools import find_tool
 from domzero.errors import DomzeroError, ImageError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -43,106 +42,36 @@ def debian_disk(store: DiskStore) -> DiskImage:
         pytest.skip(f"no Debian can be built here: {error}")
 
 
-def file_system_of(image: DiskImage) -> str:
-    return f"{image.disk}?offset={1 << 20}"
-
-
-def ask(image: DiskImage, request: str) -> bytes:
-    program = find_tool("debugfs")
-    assert program is not None
-    return subprocess.run([program, "-R", request, file_system_of(image)], capture_output=True, check=True).stdout
-
-
-def check_file_system(image: DiskImage) -> None:
-    program = find_tool("e2fsck")
-    assert program is not None
-    result = subprocess.run([program, "-f", "-n", file_system_of(image)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-
-
 def test_a_debian_disk_has_all_that_a_pv_domain_starts_from(debian_disk: DiskImage, tmp_path: Path) -> None:
     check_file_system(debian_disk)
-    links = {name: re.search(rb'Fast link dest: "(.+)"', ask(debian_disk, f"stat /{name}")) for name in ("vmlinuz",)}
+    links = {
+        name: re.search(rb'Fast link dest: "(.+)"', debugfs(debian_disk, f"stat /{name}")) for name in ("vmlinuz",)
+    }
     assert links["vmlinuz"] is not None
     release = links["vmlinuz"][1].decode().removeprefix("boot/vmlinuz-")
-    assert b"linux /vmlinuz root=UUID=" in ask(debian_disk, "cat /boot/grub/grub.cfg")
+    assert b"linux /vmlinuz root=UUID=" in debugfs(debian_disk, "cat /boot/grub/grub.cfg")
     from domzero.builder.image import parse_kernel
 
-    parse_kernel(ask(debian_disk, f"cat /boot/vmlinuz-{release}"), "vmlinuz")
+    parse_kernel(debugfs(debian_disk, f"cat /boot/vmlinuz-{release}"), "vmlinuz")
     initrd = tmp_path / "initrd"
-    initrd.write_bytes(ask(debian_disk, f"cat /boot/initrd.img-{release}"))
+    initrd.write_bytes(debugfs(debian_disk, f"cat /boot/initrd.img-{release}"))
     import zstandard
 
     unpacked = zstandard.ZstdDecompressor().stream_reader(initrd.read_bytes()).read()
     for module in (b"xen-blkfront.ko", b"ext4.ko"):
         assert module in unpacked
     for unit in ("getty.target.wants/serial-getty@hvc0", "multi-user.target.wants/ssh"):
-        assert b"Type: symlink" in ask(debian_disk, f"stat /etc/systemd/system/{unit}.service")
-    assert ask(debian_disk, "cat /etc/hostname") == b"disk\n"
-
-
-class Machine:
-    """`domzero run --image` of an image, typed to as a person would."""
-
-    def __init__(self, store: DiskStore, name: str, output: Path) -> None:
-        self._output = output
-        self._seen = 0
-        environment = {**os.environ, "XDG_DATA_HOME": str(store.root.parents[1])}
-        command = [*COMMAND, "run", "--image", name, "--json", "--audit"]
-        with output.open("wb") as stdout:
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE
-            )
-
-    def wait_for(self, text: str, seconds: float = 600) -> bytes:
-        """What it prints from where the last call ended, as soon as this has come."""
-        found: list[int] = []
-
-        def come() -> bool:
-            at = self._output.read_bytes().find(text.encode(), self._seen)
-            found[:] = [at + len(text)] if at >= 0 else []
-            return bool(found) or self._process.poll() is not None
-
-        until(come, seconds, text)
-        printed = self._output.read_bytes()
-        assert found, printed[-2000:].decode(errors="replace")
-        self._seen, start = found[0], self._seen
-        return printed[start : found[0]]
-
-    def type(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
-
-    def log_in(self) -> None:
-        self.wait_for("Welcome to GRUB!")
-        self.wait_for("login: ")
-        self.type("root")
-        self.wait_for(":~# ")
-
-    def ask(self, command: str) -> str:
-        """What a shell command prints."""
-        self.type(f"{command}; echo e''nd of it")
-        return self.wait_for("end of it").decode(errors="replace")
-
-    def power_off(self) -> dict[str, object]:
-        self.type("poweroff")
-        _, errors = self._process.communicate(timeout=300)
-        end: dict[str, object] = json.loads(errors.splitlines()[-1])
-        return end
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        assert b"Type: symlink" in debugfs(debian_disk, f"stat /etc/systemd/system/{unit}.service")
+    assert debugfs(debian_disk, "cat /etc/hostname") == b"disk\n"
 
 
 @pytest.fixture
-def machine(store: DiskStore, tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+def machine(store: DiskStore, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
     """Starts machines; ends those that are still there."""
     started: list[Machine] = []
 
-    def start(name: str) -> Machine:
-        started.append(Machine(store, name, tmp_path / f"console-{len(started)}"))
+    def start(name: str, *options: str) -> Machine:
+        started.append(Machine(store, name, tmp_path / f"console-{len(started)}", *options))
         return started[-1]
 
     yield start
@@ -152,7 +81,7 @@ def machine(store: DiskStore, tmp_path: Path) -> Iterator[Callable[[str], Machin
 
 @pytest.mark.guest
 def test_it_starts_from_its_disk_to_a_login_and_its_clones_are_machines_of_their_own(
-    store: DiskStore, debian_disk: DiskImage, machine: Callable[[str], Machine], tmp_path: Path
+    store: DiskStore, debian_disk: DiskImage, machine: Callable[..., Machine], tmp_path: Path
 ) -> None:
     """GRUB, kernel, systemd, login on the console, power-off; then a clone, whose files and keys are its own."""
     names = ["debian-disk", "clone"]
@@ -175,6 +104,58 @@ def test_it_starts_from_its_disk_to_a_login_and_its_clones_are_machines_of_their
         export_disk(store, name, flat, "raw")
         image = dataclasses.replace(store.find(name), disk=str(flat))
         check_file_system(image)
-        assert ask(image, "cat /root/mark") == f"other's: {name}\n".encode()
-        assert hashlib.sha256(ask(image, "cat /root/data")).hexdigest() in digest
+        assert debugfs(image, "cat /root/mark") == f"other's: {name}\n".encode()
+        assert hashlib.sha256(debugfs(image, "cat /root/data")).hexdigest() in digest
     assert len(keys) == 2
+
+
+class Ssh:
+    """An ssh client with a key of its own, for a machine on a port of the loopback interface."""
+
+    def __init__(self, directory: Path) -> None:
+        if shutil.which("ssh") is None:
+            pytest.skip("ssh is not here: apt-get install openssh-client")
+        self._key = directory / "key"
+        self.port = free_port()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)
+
+    @property
+    def public_key(self) -> str:
+        return self._key.with_suffix(".pub").read_text().strip()
+
+    def run(self, command: str, user: str = "root", seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Runs a command there; status 255 is ssh's own."""
+        quiet = ("-F", "none", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60")
+        host = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", str(self.port))
+        line = ["ssh", *quiet, *host, "-i", str(self._key), f"{user}@127.0.0.1", command]
+        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
+
+
+@pytest.mark.guest
+def test_it_is_reached_by_ssh_and_installs_packages_through_the_user_network(
+    store: DiskStore, machine: Callable[..., Machine], tmp_path: Path
+) -> None:
+    if shutil.which("passt") is None:
+        pytest.skip("passt is not here: apt-get install passt")
+    ssh = Ssh(tmp_path)
+    recipe = DiskRecipe(make_recipe(), FirstBoot("server", ssh_keys=(ssh.public_key,)), 2 << 30)
+    try:
+        image, built = build_debian(store, "server", recipe, progress=print, cache=cache_dir())
+    except DomzeroError as error:
+        pytest.skip(f"no Debian can be built here: {error}")
+    assert built
+    guest = machine("server", "--vif", f"bridge=user,hostfwd=tcp:127.0.0.1:{ssh.port}-:22")
+    guest.wait_for("server login: ")
+    until(lambda: ssh.run("true").returncode != 255 or not guest.is_running, 300, "an ssh server")
+    assert ssh.run("hostname; id -u").stdout.split() == ["server", "0"]
+    assert "Permission denied" in ssh.run("true", user="nobody").stderr
+
+    update = ssh.run("apt-get update")
+    assert update.returncode == 0, update.stdout + update.stderr
+    install = ssh.run("DEBIAN_FRONTEND=noninteractive apt-get install -y hello && hello")
+    assert install.returncode == 0 and "Hello, world!" in install.stdout, install.stdout + install.stderr
+    assert "0 loaded units listed" in ssh.run("systemctl --failed --no-pager").stdout
+    ssh.run("poweroff")
+    assert guest.end()["ending"] == "poweroff"
+    check_file_system(image)
+    assert b"/usr/bin/hello" in debugfs(image, "cat /var/lib/dpkg/info/hello.list")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from building import Run
 from guest_shell import GuestShell
+from loopback import free_port
 from waiting import until
 
 from domzero.dom0.backends.net import NetDevice
@@ -136,8 +137,7 @@ def test_a_cable_is_pulled_out_and_put_in_again_a_rate_holds_and_addresses_are_k
 def test_the_user_network_gives_an_address_names_and_forwards_of_ports(boot: Callable[..., Shell]) -> None:
     if shutil.which("passt") is None:
         pytest.skip("passt is not here: apt-get install passt")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     shell = boot(f"bridge=user,mac=00:16:3e:11:22:33,ip=10.1.2.3,hostfwd=tcp:127.0.0.1:{port}-:22")
     shell.ready()
     until(lambda: "10.1.2.3/" in shell.do("ip -4 addr show eth0"), what="an address")
