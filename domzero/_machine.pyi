@@ -134,9 +134,18 @@ class BlockDisk:
 
         :param raw_base: the last one is no qcow2 image.
         """
+    @staticmethod
+    def empty_drive() -> BlockDisk:
+        """A read-only disk whose medium can be changed. It has no sectors as long as it has none."""
+    def change(self, medium: BlockDisk | None) -> None:
+        """Of a drive: what the other disk has is in it from now on, whose owner closes that one when it is no longer;
+        None: nothing. What is being done is done with what was in it before."""
+    def grow(self, bytes: int | None) -> None:
+        """Makes it this large; None: finds out whether it has grown. OSError; EINVAL if it is larger than this already,
+        ENOTSUP if it cannot be."""
     @property
     def sectors(self) -> int:
-        """How many sectors of 512 bytes."""
+        """How many sectors of 512 bytes there are now."""
     @property
     def counts(self) -> BlockCounts:
         """What was done so far."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`block-attach`, `block-list`, `block-detach`, as xl has them, and `block-set`: the disks of a domain that runs."""
+"""Disks of domains that run: `block-attach`, `block-list`, `block-detach`, `cd-insert`, `cd-eject` as xl has them;
+`block-set` and `block-resize`, which it has not."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.verb import add_domain, add_domains, add_verb, answer
 from domzero.dom0.diskspec import HELP, LIMITS, is_named, parse_disk, parse_limit
+from domzero.dom0.images.options import parse_size
 from domzero.errors import ConfigError
 
 Json = dict[str, Any]
@@ -49,6 +51,41 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = add_verb(
         subparsers,
+        "block-resize",
+        resize,
+        "make a disk of a domain larger",
+        "Makes a disk larger while a domain runs, and tells the guest. A disk cannot become smaller.",
+    )
+    add_domain(parser)
+    _add_vdev(parser)
+    what = "such as 20G or 2048M; without it, as large as its file or device has become"
+    parser.add_argument("size", metavar="SIZE", nargs="?", help=what)
+
+    parser = add_verb(
+        subparsers,
+        "cd-insert",
+        insert,
+        "put a CD into a domain's drive",
+        "Puts an image into a CD drive of a domain that runs, in the place of what is in it.",
+    )
+    add_domain(parser)
+    _add_vdev(parser)
+    parser.add_argument(
+        "file", metavar="FILE", help="the image; one whose name ends in .qcow2 is such a one, others are raw"
+    )
+
+    parser = add_verb(
+        subparsers,
+        "cd-eject",
+        eject,
+        "take the CD out of a domain's drive",
+        "Takes out what is in a CD drive of a domain that runs, which stays without.",
+    )
+    add_domain(parser)
+    _add_vdev(parser)
+
+    parser = add_verb(
+        subparsers,
         "block-detach",
         detach,
         "take a disk away from a domain",
@@ -77,7 +114,7 @@ def attach(args: argparse.Namespace) -> int:
         path = f"{domain_path(args.domain)}/disks"
         text = ",".join(args.spec)  # xl takes its parts as words, too
         spec = parse_disk(text)
-        asked = spec.text(str(Path(spec.target).absolute()), named=is_named(text))
+        asked = spec.text(spec.absolute(), named=is_named(text))
         disk = dom0.request("POST", path, {"spec": asked}).json()
     return answer(args, disk)
 
@@ -95,9 +132,13 @@ def list_disks(args: argparse.Namespace) -> int:
             access = "rw" if disk["writable"] else "ro"
             print(
                 f"{disk['devid']:<6}{0:>4} {domain['domid']:>6} {disk['state']:>5} {access:>6} "
-                f"{disk['reads']:>9} {disk['writes']:>9}  {disk['vdev']}: {disk['target']} ({disk['format']})"
+                f"{disk['reads']:>9} {disk['writes']:>9}  {disk['vdev']}: {_what(disk)}"
             )
     return ExitStatus.OK
+
+
+def _what(disk: Json) -> str:
+    return f"{disk['target']} ({disk['format']})" if disk["target"] else "(empty)"
 
 
 def set_limits(args: argparse.Namespace) -> int:
@@ -110,6 +151,29 @@ def set_limits(args: argparse.Namespace) -> int:
         changes[name] = parse_limit(name, value)
     with Dom0.from_args(args) as dom0:
         disk = dom0.request("PATCH", _disk_path(dom0, args), changes).json()
+    return answer(args, disk)
+
+
+def resize(args: argparse.Namespace) -> int:
+    """`block-resize`."""
+    body = {} if args.size is None else {"bytes": parse_size(args.size)}
+    with Dom0.from_args(args) as dom0:
+        disk = dom0.request("POST", f"{_disk_path(dom0, args)}/size", body).json()
+    return answer(args, disk)
+
+
+def insert(args: argparse.Namespace) -> int:
+    """`cd-insert`."""
+    with Dom0.from_args(args) as dom0:
+        body = {"target": str(Path(args.file).absolute())}
+        disk = dom0.request("PUT", f"{_disk_path(dom0, args)}/medium", body).json()
+    return answer(args, disk)
+
+
+def eject(args: argparse.Namespace) -> int:
+    """`cd-eject`."""
+    with Dom0.from_args(args) as dom0:
+        disk = dom0.request("DELETE", f"{_disk_path(dom0, args)}/medium").json()
     return answer(args, disk)
 
 

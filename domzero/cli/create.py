@@ -137,7 +137,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     config.kernel = str(Path(config.kernel).absolute())
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
-    config.disks = [spec.text(str(Path(spec.target).absolute())) for spec in config.disk_specs]
+    config.disks = [spec.text(spec.absolute()) for spec in config.disk_specs]
     config.shares = [spec.text(str(Path(spec.path).absolute())) for spec in config.share_specs]
     return config, parsed.warnings
 

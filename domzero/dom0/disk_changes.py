@@ -7,9 +7,19 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from domzero.dom0.diskspec import DiskSpec, device_number, is_named, parse_disk
+from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, is_named, parse_disk
 from domzero.dom0.manager import Manager
-from domzero.dom0.messages import AttachDisk, DetachDisk, Disks, DiskStats, Done, LimitDisk, ListDisks
+from domzero.dom0.messages import (
+    AttachDisk,
+    ChangeMedium,
+    DetachDisk,
+    Disks,
+    DiskStats,
+    Done,
+    GrowDisk,
+    LimitDisk,
+    ListDisks,
+)
 from domzero.dom0.open_files import in_thread, open_disk
 from domzero.dom0.records import Record
 from domzero.errors import ConfigError
@@ -53,6 +63,27 @@ async def limit_disk(manager: Manager, record: Record, vdev: str, changes: dict[
         spec = _find(record, vdev)
         spec = replace(spec, limits=replace(spec.limits, **changes).check())
         await manager.ask(record, LimitDisk(spec.vdev, spec.limits), Done)
+        _keep(record, spec.devid, spec)
+
+
+async def grow_disk(manager: Manager, record: Record, vdev: str, bytes: int | None) -> None:
+    """Makes a disk this large, or finds out whether it has grown. ConfigError."""
+    async with record.plugging:
+        await manager.ask(record, GrowDisk(_find(record, vdev).vdev, bytes), Done)
+
+
+async def change_medium(manager: Manager, record: Record, vdev: str, target: str, format: DiskFormat) -> None:
+    """Puts another medium into a CD drive. ConfigError.
+
+    :param target: path of the image; empty: the drive is, too.
+    """
+    async with record.plugging:
+        spec = _find(record, vdev)
+        if not spec.is_cdrom:
+            raise ConfigError(f"{vdev} is no CD drive", key="disk", hint="one has devtype=cdrom in its specification")
+        spec = replace(spec, target=target, format=format)
+        with closing(await in_thread(partial(open_disk, spec))) as disk:
+            await manager.ask(record, ChangeMedium(spec.text(target), disk.formats), Done, disk.fds)
         _keep(record, spec.devid, spec)
 
 

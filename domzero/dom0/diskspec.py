@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 
 from domzero.dom0.names import is_text, shown
 from domzero.errors import ConfigError
@@ -61,7 +62,7 @@ class DiskLimits:
 class DiskSpec:
     """One disk.
 
-    :param target: path of the image file or block device.
+    :param target: path of the image file or block device; empty for a CD drive without a medium.
     :param vdev: its name in the guest (`xvda`).
     :param devid: its number in xenstore, Xen's encoding of `vdev`.
     """
@@ -74,6 +75,10 @@ class DiskSpec:
     discard: bool = True
     is_cdrom: bool = False
     limits: DiskLimits = field(default_factory=DiskLimits)
+
+    def absolute(self) -> str:
+        """The target from wherever one looks at it."""
+        return str(Path(self.target).absolute()) if self.target else ""
 
     def text(self, target: str, *, named: bool = True) -> str:
         """The same with another target, as a specification; without its name if Domain 0 is to choose one."""
@@ -95,6 +100,8 @@ _FORMATS = {each.value: each for each in DiskFormat}
 _FLAGS = ("cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe", "backendtype=phy",
           "backendtype=tap", "backendtype=qdisk")  # fmt: skip
 _XVD_LETTERS = 26
+EMPTY = "empty"
+"""What xl takes for the format of a CD drive without a medium."""
 LIMITS = tuple(each.name for each in fields(DiskLimits))
 """Names of what can be bounded."""
 
@@ -179,9 +186,12 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
     if kind not in ("", "cdrom", "disk"):
         raise _refused(text, f"no such device type: {kind!r} (disk or cdrom)")
     is_cdrom = kind == "cdrom" or bool(flags & {"cdrom", "devtype=cdrom"})
+    if form == EMPTY and target:
+        raise _refused(text, "an empty drive has no target")
     if not target:
-        what = "an empty CD drive is not supported yet" if is_cdrom else "there is no target"
-        raise _refused(text, what)
+        if not is_cdrom:
+            raise _refused(text, "there is no target")
+        form = "raw"  # of no meaning without a medium
     if not form:
         # By the name alone: what is in the file a guest may have written.
         form = "qcow2" if target.endswith(".qcow2") else "raw"

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
+from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.corefile import CoreFile
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
-from domzero.dom0.messages import DiskStats
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes, home
 from domzero.errors import DomzeroError
@@ -162,10 +162,12 @@ class DomainSession:
         instance = self._instance
         return instance.audit() if instance is not None else []
 
-    def disks(self) -> list[DiskStats]:
-        """Its disks, with what the guest did with them; none before its start and after `destroy`."""
-        instance = self._instance
-        return list(instance.disks.stats()) if instance is not None else []
+    @property
+    def disks(self) -> DomainDisks:
+        """The disks of its present start. DomzeroError: there is none."""
+        if (instance := self._instance) is None:
+            raise DomzeroError("there is no domain")
+        return instance.disks
 
     def wait(self, timeout: float | None = None) -> End | None:
         """Waits for the end that is no restart; None when `timeout` seconds have passed."""

@@ -95,6 +95,26 @@ class DetachDisk:
 
 
 @dataclass(slots=True, frozen=True)
+class ChangeMedium:
+    """Put another medium into a CD drive, or none. Answer: Done.
+
+    :param spec: of the drive with it.
+    :param files: formats of its files, which come with this.
+    """
+
+    spec: str
+    files: tuple[DiskFormat, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class GrowDisk:
+    """Make a disk this large, or find out whether it has grown. Answer: Done."""
+
+    vdev: str
+    bytes: int | None
+
+
+@dataclass(slots=True, frozen=True)
 class LimitDisk:
     """Bound what the guest does with a disk. Answer: Done."""
 
@@ -414,6 +434,8 @@ Request: TypeAlias = (
     | Audit
     | AttachDisk
     | DetachDisk
+    | ChangeMedium
+    | GrowDisk
     | LimitDisk
     | ListDisks
     | AttachVif

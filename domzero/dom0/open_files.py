@@ -39,7 +39,7 @@ class Closable(Protocol):
 
 @dataclass(slots=True)
 class OpenDisk:
-    """A disk's image and the files that it rests on, each on the next.
+    """A disk's image and the files that it rests on, each on the next; none for a drive without a medium.
 
     :param formats: of each file.
     """
@@ -138,6 +138,8 @@ def received_domain(config: DomainConfig, formats: tuple[tuple[DiskFormat, ...],
 def open_disk(spec: DiskSpec) -> OpenDisk:
     """Opens what a specification names, and what that rests on. ConfigError."""
     disk = OpenDisk()
+    if not spec.target:
+        return disk
     path, format, writable = spec.target, spec.format, spec.writable
     try:
         while True:

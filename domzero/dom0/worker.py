@@ -34,6 +34,7 @@ from domzero.dom0.messages import (
     AttachVif,
     Audit,
     Audited,
+    ChangeMedium,
     DetachDisk,
     DetachVif,
     Disks,
@@ -43,6 +44,7 @@ from domzero.dom0.messages import (
     Exited,
     FrameKind,
     GetStats,
+    GrowDisk,
     InputTaken,
     LimitDisk,
     ListDisks,
@@ -168,12 +170,15 @@ class Worker:
             if len(files) != 1:
                 raise MessageError(f"{len(files)} files for a core dump")
             return Dumped(instance.dump_core(files[0]))
-        elif isinstance(message, AttachDisk):
+        elif isinstance(message, AttachDisk | ChangeMedium):
             if len(files) != len(message.files):
                 raise MessageError(f"{len(files)} files for a disk of {len(message.files)}")
-            instance.disks.attach(parse_disk(message.spec), OpenDisk(_all(files), message.files))
+            use = instance.disks.attach if isinstance(message, AttachDisk) else instance.disks.change_medium
+            use(parse_disk(message.spec), OpenDisk(_all(files), message.files))
         elif isinstance(message, DetachDisk):
             instance.disks.detach(message.vdev, force=message.force)
+        elif isinstance(message, GrowDisk):
+            instance.disks.grow(message.vdev, message.bytes)
         elif isinstance(message, LimitDisk):
             instance.disks.limit(message.vdev, message.limits.check())
         elif isinstance(message, ListVcpus):

@@ -95,6 +95,46 @@ def test_limits_are_changed_while_a_domain_runs_and_are_kept_over_a_reboot(
     until(lambda: api.get(path).is_success and limits() == (1 << 20, 2 << 20, 0, 0))
 
 
+def test_a_disk_grows_and_a_cd_changes_while_a_domain_runs(
+    api: httpx.Client, create: Create, server: Server, image: Path, tmp_path: Path
+) -> None:
+    cd = tmp_path / "cd, of commas.iso"
+    cd.write_bytes(bytes(2 << 20))
+    domain = create("changed", disks=[f"{image},raw,xvda,w", ",,hdc,cdrom"])
+    name, path = str(domain["name"]), f"/domains/{domain['uuid']}/disks"
+
+    def there() -> list[tuple[object, ...]]:
+        return [(disk["vdev"], disk["bytes"], disk["target"]) for disk in api.get(path).json()]
+
+    assert there() == [("hdc", 0, ""), ("xvda", 1 << 20, str(image))]
+    assert "hdc: (empty)" in server.cli("block-list", name).stdout
+    assert api.post(f"{path}/xvda/size", json={"bytes": 3 << 20}).json()["bytes"] == 3 << 20
+    assert server.cli("block-resize", name, "xvda", "4M").returncode == 0
+    os.truncate(image, 5 << 20)
+    assert json.loads(server.cli("block-resize", "--json", name, "xvda").stdout)["bytes"] == 5 << 20
+    assert server.cli("cd-insert", name, "5632", str(cd)).returncode == 0
+    assert there() == [("hdc", 2 << 20, str(cd)), ("xvda", 5 << 20, str(image))]
+    assert server.read_store(f"/local/domain/0/backend/vbd/{domain['domid']}/5632/params") == str(cd)
+    for answer, why in (
+        (api.post(f"{path}/xvda/size", json={"bytes": 1 << 20}), "smaller"),
+        (api.post(f"{path}/xvda/size", json={"bytes": 512 + 1}), "512"),
+        (api.post(f"{path}/hdc/size", json={"bytes": 3 << 20}), "read-only"),
+        (api.post(f"{path}/xvdz/size", json={}), "no disk"),
+        (api.put(f"{path}/xvda/medium", json={"target": str(cd)}), "no CD drive"),
+        (api.put(f"{path}/hdc/medium", json={"target": "/no/such.iso"}), "No such file"),
+        (api.put(f"{path}/hdc/medium", json={"target": str(cd), "format": "qcow2"}), "qcow2"),
+        (api.delete(f"{path}/xvda/medium"), "no CD drive"),
+    ):
+        assert answer.status_code == 422 and why in answer.text
+    before = api.get(f"/domains/{domain['uuid']}").json()["domid"]
+    assert api.post(f"/domains/{domain['uuid']}/console", json={"data": "reboot\n"}).is_success
+    until(lambda: api.get(f"/domains/{domain['uuid']}").json()["domid"] not in (None, before))
+    until(lambda: api.get(path).is_success and there()[0] == ("hdc", 2 << 20, str(cd)))
+    assert server.cli("cd-eject", name, "hdc").returncode == 0
+    assert there()[0] == ("hdc", 0, "")
+    create("next", disks=[f"target={cd}"])  # it was let go of
+
+
 def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
     api: httpx.Client, shell: str, server: Server, image: Path, create: Create
 ) -> None:

@@ -59,7 +59,7 @@ class Guest:
             assert end is not None and end.reason is EndReason.POWEROFF, said + "\n".join(self.log)
             assert f"PASS {name}" in said.splitlines(), said
             assert "  FAIL" not in said
-            self.disks = self.session.disks()
+            self.disks = list(self.session.disks.stats())
             return said
         finally:
             self.session.destroy()

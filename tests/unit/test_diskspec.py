@@ -39,6 +39,11 @@ format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/x.iso
 /x.iso,raw,hdc,devtype=cdrom
 /x.iso,,hdc,cdrom
 /a,raw,xvda:cdrom,r
+,,hdc,cdrom
+,empty,hdc,cdrom
+devtype=cdrom,vdev=hdc
+vdev=hdc,devtype=cdrom,target=
+,qcow2,hdc,cdrom
 /a,raw,xvda,rw,
 /a,raw,xvda,rw,xx
 /a,nonsense,xvda,rw
@@ -86,7 +91,7 @@ def told(text: str) -> str:
         spec = parse_disk(text)
     except ConfigError:
         return "refused"
-    number = {DiskFormat.RAW: 4, DiskFormat.QCOW2: 2}[spec.format]
+    number = {DiskFormat.RAW: 4, DiskFormat.QCOW2: 2}[spec.format] if spec.target else 5
     return f"{spec.target}|{number}|{spec.vdev}|{spec.writable:d}|{spec.is_cdrom:d}|{spec.discard:d}|"
 
 
@@ -111,7 +116,8 @@ def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
     ("text", "why"),
     [
         ("", "no target"),
-        (",,hdc,cdrom", "empty CD drive"),
+        ("/a,empty,hdc,cdrom", "an empty drive has no target"),
+        (",empty,hdc", "there is no target"),
         ("/a,vhd,xvda", "no such format: 'vhd'"),
         ("/a,raw,foo,w", "no such vdev: 'foo'"),
         ("/a,raw,xvda01,w", "no such vdev"),
@@ -160,7 +166,13 @@ def test_a_specification_may_leave_its_name_to_domain_0() -> None:
 
 
 def test_the_text_of_a_specification_is_the_specification() -> None:
-    for text in ("/a,qcow2,xvdb,r", "/x.iso,,hdc,cdrom", "/a,raw,xvda,rw,no-discard", "/a,bps=5k,iops=7,iops_max=9"):
+    for text in (
+        "/a,qcow2,xvdb,r",
+        "/x.iso,,hdc,cdrom",
+        ",,hdc,cdrom",
+        "/a,raw,xvda,rw,no-discard",
+        "/a,bps=5k,iops=7,iops_max=9",
+    ):
         spec = parse_disk(text)
         assert parse_disk(spec.text(spec.target)) == spec
     assert parse_disk(parse_disk("/a").text("/with,commas")).target == "/with,commas"

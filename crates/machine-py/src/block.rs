@@ -6,7 +6,7 @@ use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::block::{
-    self, serve_all, start_thread, Agreed, Limits, Notice, Qcow2Disk, Rate, RawDisk, Throttle,
+    self, serve_all, start_thread, Agreed, Drive, Limits, Notice, Qcow2Disk, Rate, RawDisk, Throttle,
 };
 use domzero_backends::RingBroken;
 use domzero_backends::RungThread;
@@ -28,6 +28,8 @@ pub fn keep_image_unused(fd: RawFd) -> PyResult<()> {
 pub struct BlockDisk {
     /// Until it is closed.
     disk: Mutex<Option<Arc<dyn block::Disk>>>,
+    /// The same, if its medium can be changed.
+    drive: Option<Arc<Drive>>,
     counts: Arc<block::Counts>,
     throttle: Arc<Throttle>,
     writable: bool,
@@ -37,6 +39,7 @@ impl BlockDisk {
     fn of(disk: impl block::Disk + 'static, writable: bool) -> BlockDisk {
         BlockDisk {
             disk: Mutex::new(Some(Arc::new(disk))),
+            drive: None,
             counts: Arc::default(),
             throttle: Arc::default(),
             writable,
@@ -67,6 +70,33 @@ impl BlockDisk {
         work(open)?
             .map(|disk| BlockDisk::of(disk, writable))
             .map_err(os_error)
+    }
+
+    #[staticmethod]
+    fn empty_drive() -> BlockDisk {
+        let drive = Arc::new(Drive::default());
+        BlockDisk {
+            disk: Mutex::new(Some(Arc::clone(&drive) as Arc<dyn block::Disk>)),
+            drive: Some(drive),
+            counts: Arc::default(),
+            throttle: Arc::default(),
+            writable: false,
+        }
+    }
+
+    #[pyo3(signature = (medium))]
+    fn change(&self, py: Python<'_>, medium: Option<&BlockDisk>) -> PyResult<()> {
+        let drive = self.drive.as_ref();
+        let drive = drive.ok_or_else(|| PyValueError::new_err("the disk is no drive"))?;
+        let medium = medium.map(BlockDisk::open).transpose()?;
+        py.detach(|| drive.change(medium));
+        Ok(())
+    }
+
+    #[pyo3(signature = (bytes))]
+    fn grow(&self, py: Python<'_>, bytes: Option<u64>) -> PyResult<()> {
+        let disk = self.open()?;
+        work(|| py.detach(|| disk.grow(bytes)))?.map_err(os_error)
     }
 
     #[getter]

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Query
 
 from domzero.dom0 import disk_changes
 from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
-from domzero.dom0.api.models import DiskAttach, DiskInfo, DiskPatch
+from domzero.dom0.api.models import DiskAttach, DiskInfo, DiskPatch, DiskSize, Medium
 from domzero.dom0.api.problems import RESPONSES
-from domzero.dom0.diskspec import device_number
+from domzero.dom0.diskspec import DiskFormat, device_number, parse_disk
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
 
@@ -42,6 +42,28 @@ async def change_disk(record: RecordDep, vdev: Vdev, body: DiskPatch, manager: M
     """Bounds what the guest may do with a disk, from now on and at each start."""
     forbid_nulls(body)
     await disk_changes.limit_disk(manager, record, vdev, body.model_dump(exclude_unset=True))
+    return await _info(manager, record, device_number(vdev))
+
+
+@router.post("/{vdev}/size", responses=ASKED)
+async def grow_disk(record: RecordDep, vdev: Vdev, body: DiskSize, manager: ManagerDep) -> DiskInfo:
+    """Makes a disk larger, or looks whether its file or device has become so; the guest is told."""
+    await disk_changes.grow_disk(manager, record, vdev, body.bytes)
+    return await _info(manager, record, device_number(vdev))
+
+
+@router.put("/{vdev}/medium", responses=ASKED)
+async def insert_medium(record: RecordDep, vdev: Vdev, body: Medium, manager: ManagerDep) -> DiskInfo:
+    """Puts a medium into a CD drive, in the place of what is in it; the guest is told."""
+    spec = parse_disk(f"format={body.format},vdev={vdev},devtype=cdrom,target={body.target}")
+    await disk_changes.change_medium(manager, record, vdev, spec.target, spec.format)
+    return await _info(manager, record, spec.devid)
+
+
+@router.delete("/{vdev}/medium", responses=ASKED)
+async def eject_medium(record: RecordDep, vdev: Vdev, manager: ManagerDep) -> DiskInfo:
+    """Takes out what is in a CD drive; the guest is told."""
+    await disk_changes.change_medium(manager, record, vdev, "", DiskFormat.RAW)
     return await _info(manager, record, device_number(vdev))
 
 

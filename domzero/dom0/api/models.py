@@ -277,6 +277,24 @@ class DiskPatch(Model):
     iops_max: Annotated[int | None, _rate("Requests at once, likewise.")] = None
 
 
+class DiskSize(Model):
+    """How large a disk is to be."""
+
+    bytes: Annotated[
+        int | None,
+        Field(
+            strict=True, ge=512, le=1 << 50, multiple_of=512, description="As large as what it is made of if absent."
+        ),
+    ] = None
+
+
+class Medium(Model):
+    """What is put into a CD drive."""
+
+    target: Annotated[str, Field(min_length=1, max_length=4096, description="Path of an image on the host.")]
+    format: Annotated[str, Field(max_length=20, description="By the target's name if absent.", examples=["raw"])] = ""
+
+
 class DiskInfo(Model):
     """One disk of a domain."""
 

@@ -19,6 +19,8 @@ from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn import BackendPort, bind_backend, bind_device
 
 SECTOR = 512
+SIZE_MAX = 1 << 50
+"""Bytes that a disk may be made."""
 MAX_RING_PAGE_ORDER = 4
 MAX_QUEUES = 4
 MAX_INDIRECT_SEGMENTS = 256
@@ -26,7 +28,26 @@ _PROTOCOLS = {"x86_64-abi": False, "x86_32-abi": True}
 
 
 def use_disk(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
-    """The disk in open files, which it takes. ConfigError: they cannot be used."""
+    """The disk in open files, which it takes; a drive with them as its medium. ConfigError: they cannot be used."""
+    if not spec.is_cdrom:
+        return use_image(spec, opened)
+    drive = _machine.BlockDisk.empty_drive()
+    change_medium(drive, spec, opened)
+    return drive
+
+
+def change_medium(drive: _machine.BlockDisk, spec: DiskSpec, opened: OpenDisk) -> None:
+    """Puts what is in open files, which it takes, into a drive; none: takes out what is there. ConfigError."""
+    if not spec.target:
+        drive.change(None)
+        return
+    medium = use_image(spec, opened)
+    drive.change(medium)
+    medium.close()  # the drive has it
+
+
+def use_image(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
+    """What is in open files, which it takes. ConfigError: they cannot be used."""
     try:
         fds = opened.take()
         if spec.format is DiskFormat.QCOW2:
@@ -52,10 +73,43 @@ class BlockDevice(Device):
         self.devid = spec.devid
         self.disk = disk
         self.broken: Callable[[str], None] = lambda _: None
-        self.sectors = disk.sectors
         self._domain = domain
         self._rings: list[tuple[_machine.BlockRing, BackendPort | _machine.EventPort]] = []
         self.limit(spec.limits)
+
+    @property
+    def sectors(self) -> int:
+        """How many there are now."""
+        return self.disk.sectors
+
+    def grow(self, bytes: int | None) -> Nodes:
+        """Makes the disk this large, or finds out whether it has grown; the nodes that have changed. ConfigError."""
+        spec, now = self.spec, self.sectors * SECTOR
+        if not self.sectors:
+            raise ConfigError(f"{spec.vdev}: there is no medium in it", key="disk")
+        if bytes is not None and bytes < now:
+            raise ConfigError(f"{spec.vdev} has {now} bytes already: a disk cannot become smaller", key="bytes")
+        if bytes is not None and (bytes % SECTOR or bytes > SIZE_MAX):
+            raise ConfigError(f"{bytes} is not possible: whole sectors of {SECTOR}, at most {SIZE_MAX}", key="bytes")
+        if bytes not in (None, now) and not spec.writable:
+            raise ConfigError(f"{spec.vdev} is read-only", key="bytes")
+        try:
+            self.disk.grow(bytes)
+        except OSError as error:
+            raise ConfigError(f"{spec.target}: {error.strerror or error}", key="disk") from error
+        return {"sectors": self.sectors}
+
+    def change_medium(self, spec: DiskSpec, opened: OpenDisk) -> Nodes:
+        """Puts another medium into a CD drive, or none; the nodes that have changed. ConfigError."""
+        if not self.spec.is_cdrom:
+            raise ConfigError(f"{self.spec.vdev} is no CD drive", key="disk", hint="devtype=cdrom makes one")
+        change_medium(self.disk, spec, opened)
+        self.spec = replace(self.spec, target=spec.target, format=spec.format)
+        return {"params": spec.target, "type": self._type, "sectors": self.sectors}
+
+    @property
+    def _type(self) -> str:
+        return "qdisk" if self.spec.format is DiskFormat.QCOW2 else "phy"
 
     def limit(self, limits: DiskLimits) -> None:
         """Bounds what the guest may do with the disk from now on."""
@@ -73,7 +127,7 @@ class BlockDevice(Device):
         spec = self.spec
         nodes: dict[str, str | int] = {
             "params": spec.target,
-            "type": "qdisk" if spec.format is DiskFormat.QCOW2 else "phy",
+            "type": self._type,
             "dev": spec.vdev,
             "mode": "w" if spec.writable else "r",
             "device-type": "cdrom" if spec.is_cdrom else "disk",

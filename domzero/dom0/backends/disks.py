@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from domzero import _machine
 from domzero.dom0.backends.block import SECTOR, BlockDevice, use_disk
@@ -41,6 +42,20 @@ class DomainDisks:
     def detach(self, vdev: str, *, force: bool) -> None:
         """Asks the guest to let go of a disk; with `force` it has no choice. ConfigError: there is none."""
         self._devices.unplug(device_number(vdev), f"disk {vdev}", force=force)
+
+    def grow(self, vdev: str, bytes: int | None) -> None:
+        """Makes a disk this large, or finds out whether it has grown; the guest is told. ConfigError."""
+        device, back_end = self._devices.find(device_number(vdev), f"disk {vdev}")
+        back_end.refresh(device.grow(bytes))
+
+    def change_medium(self, spec: DiskSpec, opened: OpenDisk) -> None:
+        """Puts another medium, or none, into a CD drive; the guest is told. ConfigError.
+
+        :param opened: its files, closed with the medium or when it is refused.
+        """
+        with closing(opened):
+            device, back_end = self._devices.find(spec.devid, f"disk {spec.vdev}")
+            back_end.refresh(device.change_medium(spec, opened))
 
     def limit(self, vdev: str, limits: DiskLimits) -> None:
         """Bounds what the guest may do with a disk from now on. ConfigError: there is none."""

@@ -167,6 +167,16 @@ class BackEnd:
             elif self._state is not XenbusState.XenbusStateClosing or force:
                 self._leave()  # nobody uses it, or is asked
 
+    def refresh(self, nodes: Nodes) -> None:
+        """Shows what of the device has changed. A front end that is connected looks when the state is written again."""
+        with self._lock:
+            if self._is_closed:
+                return
+            for name, value in nodes.items():
+                self._store.write(f"{self.path}/{name}", value, self._perms)
+            if self._state is XenbusState.XenbusStateConnected:
+                self._store.write(f"{self.path}/state", int(self._state))
+
     @property
     def is_gone(self) -> bool:
         """Whether it was unplugged, and let go of."""

@@ -10,6 +10,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) const SMALLER: &str = "a disk cannot become smaller";
 
 /// Sectors of 512 bytes. Offsets and lengths are in bytes, multiples of a sector, and inside the disk.
 pub trait Disk: Send + Sync {
@@ -23,12 +26,14 @@ pub trait Disk: Send + Sync {
     fn flush(&self) -> io::Result<()>;
     /// The bytes are not needed any more. `Unsupported`: cannot be said of this disk.
     fn discard(&self, at: u64, bytes: u64) -> io::Result<()>;
+    /// Makes it this large; without a size, finds out whether it has grown. `InvalidInput`: it is larger than this.
+    fn grow(&self, bytes: Option<u64>) -> io::Result<()>;
 }
 
 /// A file or block device whose bytes are the disk's.
 pub struct RawDisk {
     file: File,
-    sectors: u64,
+    sectors: AtomicU64,
     is_device: bool,
     _lock: ImageLock,
 }
@@ -42,17 +47,22 @@ impl RawDisk {
             let what = "neither a regular file nor a block device";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        let bytes = if is_device {
-            device_bytes(&file)?
-        } else {
-            file.metadata()?.len()
-        };
-        Ok(RawDisk {
+        let disk = RawDisk {
             _lock: ImageLock::take(&file, writable)?,
             file,
-            sectors: bytes / SECTOR,
+            sectors: AtomicU64::new(0),
             is_device,
-        })
+        };
+        disk.sectors.store(disk.bytes()? / SECTOR, Ordering::Release);
+        Ok(disk)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        if self.is_device {
+            device_bytes(&self.file)
+        } else {
+            Ok(self.file.metadata()?.len())
+        }
     }
 }
 
@@ -75,7 +85,7 @@ fn device_bytes(file: &File) -> io::Result<u64> {
 
 impl Disk for RawDisk {
     fn sectors(&self) -> u64 {
-        self.sectors
+        self.sectors.load(Ordering::Acquire)
     }
 
     fn read(&self, to: &[Piece], at: u64) -> io::Result<()> {
@@ -92,7 +102,10 @@ impl Disk for RawDisk {
 
     fn discard(&self, at: u64, bytes: u64) -> io::Result<()> {
         if self.is_device {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the host says how large a device is",
+            ));
         }
         let (at, bytes) = (at as libc::off64_t, bytes as libc::off64_t);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -101,5 +114,29 @@ impl Disk for RawDisk {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    fn grow(&self, bytes: Option<u64>) -> io::Result<()> {
+        let before = self.sectors();
+        match bytes {
+            Some(bytes) if bytes < before * SECTOR => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, SMALLER))
+            }
+            Some(bytes) if !self.is_device => self.file.set_len(bytes)?,
+            // A device is as large as the host makes it.
+            Some(bytes) if bytes != self.bytes()? => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the host says how large a device is",
+                ))
+            }
+            _ => {}
+        }
+        let sectors = self.bytes()? / SECTOR;
+        if sectors < before {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, SMALLER));
+        }
+        self.sectors.store(sectors, Ordering::Release);
+        Ok(())
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Block devices (`io/blkif.h`): `disk` and `qcow2` hold the sectors, `lock` keeps others away from them, `request` understands what is asked for, `queue`
+//! Block devices (`io/blkif.h`): `disk` and `qcow2` hold the sectors, `drive` what can be taken out, `lock` keeps others away from them, `request` understands what is asked for, `queue`
 //! does it, `limit` bounds how much of it, `device` has the thread.
 
 mod device;
 mod disk;
+mod drive;
 mod limit;
 mod lock;
 mod qcow2;
@@ -14,6 +15,7 @@ mod request;
 pub use crate::piece::Piece;
 pub use device::{serve_all, start_thread, Notice};
 pub use disk::{Disk, RawDisk};
+pub use drive::Drive;
 pub use limit::{Limits, Rate, Throttle, RATE_MAX};
 pub use lock::keep_unused;
 pub use qcow2::Qcow2Disk;

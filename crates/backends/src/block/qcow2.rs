@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Disks in qcow2 images, with all their backing files, by the crate `imago`.
 
-use super::disk::Disk;
+use super::disk::{Disk, SMALLER};
 use super::lock::ImageLock;
 use super::qcow2_check::counts_cover_the_tables;
 use crate::piece::Piece;
 use domzero_machine::abi::blkif::SECTOR;
 use imago::file::File as Storage;
+use imago::format::PreallocateMode;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::RwLock;
 
 /// An open image. Data goes through a buffer: `imago` asks for memory that nobody else changes.
 pub struct Qcow2Disk {
     // Discarding asks for it alone.
     image: RwLock<FormatAccess<Storage>>,
-    sectors: u64,
+    sectors: AtomicU64,
+    rests_on_others: bool,
     _locks: Vec<ImageLock>,
 }
 
@@ -56,7 +59,8 @@ impl Qcow2Disk {
         }
         let image = below.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Qcow2Disk {
-            sectors: image.size() / SECTOR,
+            sectors: AtomicU64::new(image.size() / SECTOR),
+            rests_on_others: count > 1,
             image: RwLock::new(image),
             _locks: locks,
         })
@@ -72,7 +76,7 @@ impl Qcow2Disk {
 
 impl Disk for Qcow2Disk {
     fn sectors(&self) -> u64 {
-        self.sectors
+        self.sectors.load(Ordering::Acquire)
     }
 
     fn read(&self, to: &[Piece], at: u64) -> io::Result<()> {
@@ -109,5 +113,25 @@ impl Disk for Qcow2Disk {
             Ok(mut image) => image.discard_to_any(at, bytes),
             Err(_) => Err(io::Error::other("the image was left in an unknown state")),
         }
+    }
+
+    fn grow(&self, bytes: Option<u64>) -> io::Result<()> {
+        let before = self.sectors() * SECTOR;
+        let bytes = bytes.unwrap_or(before); // nobody but us changes it
+        if bytes < before {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, SMALLER));
+        }
+        // What a longer backing file has there must not come to light.
+        let new = if self.rests_on_others {
+            PreallocateMode::Zero
+        } else {
+            PreallocateMode::None
+        };
+        let image = self.image()?;
+        image.resize_grow(bytes, new)?;
+        image.flush()?;
+        image.sync()?;
+        self.sectors.store(image.size() / SECTOR, Ordering::Release);
+        Ok(())
     }
 }
