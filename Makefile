@@ -68,7 +68,7 @@ $(VENV)/.deps: pyproject.toml
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
-	@command -v cargo >/dev/null || { echo "error: cargo not found; install Rust >= 1.85 (https://rustup.rs)" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "error: cargo not found; install Rust >= 1.91 (https://rustup.rs)" >&2; exit 1; }
 	@echo "building the machine (cargo, release; about a minute the first time)" >&2
 	@env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	@touch $@

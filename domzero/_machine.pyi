@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: the binding's contract. Compared with the compiled module by tests/unit/test_machine_stub.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from threading import Condition
 from types import TracebackType
@@ -532,6 +532,24 @@ def give_back_free() -> None:
 def run_switch(fd: int, first_s: int) -> None:
     """Is a switch, whose ports connect to a listening Unix socket, until the last port has gone, or none has come in
     `first_s` seconds. Closes `fd`. OSError."""
+
+def run_usernet(
+    fd: int,
+    *,
+    mtu: int,
+    guest: IPv4Address,
+    prefix_length: int,
+    gateway: IPv4Address,
+    dns: IPv4Address,
+    name_servers: Sequence[IPv4Address | IPv6Address],
+    host_name: str,
+    ipv6_prefix: IPv6Address | None,
+    tcp: Sequence[tuple[int, int]],
+    udp: Sequence[tuple[int, int]],
+) -> None:
+    """Is the network of the guest behind a connected Unix socket (crates/usernet), until that is closed. Closes `fd`,
+    and the descriptors of `tcp` and `udp`: listening and bound sockets, each with the guest's port that it leads to.
+    `dns` is the name server that the guest is told, which asks `name_servers` of the host's. OSError, ValueError."""
 
 @final
 class GrantTable:

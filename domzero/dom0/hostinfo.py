@@ -15,7 +15,7 @@ from domzero import __version__
 from domzero.abi.arch_x86 import HYPERVISOR_VIRT_START
 from domzero.abi.start_info import MAGIC_32, MAGIC_64
 from domzero.abi.xen import PAGE_SIZE
-from domzero.dom0 import confinement
+from domzero.dom0 import confinement, network
 from domzero.dom0.memory_account import memory_mib
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "cc_compiler": f"Python {platform.python_version()}",
         "xend_config_format": 4,
         "domzero_version": __version__,
+        "user_network": network.user_network(),
         "worker_confinement": confinement.described(confined=manager.confined),
         "dom0_memory_mib": _resident_mib(),
         "dom0_cpu_seconds": round(time.process_time(), 3),

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of the host, and how an interface gets its wire: a connected Unix stream socket with QEMU's framing.
 
-The network `user` is a passt of the interface's own, which ends when its socket is closed. Every other name is a switch
-in a process of its own: whoever needs it first starts it, and it ends when the last interface has gone. All domains of
-a user meet there, those of Domain 0 and of `domzero run`.
+The network `user` is a process of the interface's own, passt or `usernet`, which ends when its socket is closed. Every
+other name is a switch in a process of its own: whoever needs it first starts it, and it ends when the last interface
+has gone. All domains of a user meet there, those of Domain 0 and of `domzero run`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import select
 import shutil
@@ -21,11 +20,15 @@ from pathlib import Path
 
 from domzero import _machine
 from domzero.dom0.paths import locked_directory, private_directory
+from domzero.dom0.usernet import RESOLV_CONF, name_servers
 from domzero.dom0.vifspec import MTU_MAX, USER, Forward, VifSpec
 from domzero.errors import ConfigError
 
-PASST_S = 30
-"""Seconds that passt has for its start."""
+PASST, OWN = "passt", "builtin"
+CHOICE = "DOMZERO_USER_NETWORK"
+"""In the environment: which of them the network `user` is."""
+START_S = 30
+"""Seconds that it has for its start."""
 FIRST_PORT_S = 10
 """Seconds that a switch waits for its first port."""
 _BACKLOG = 64
@@ -34,7 +37,7 @@ _BACKLOG = 64
 def connect(spec: VifSpec) -> socket.socket:
     """Connects an interface to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
-        return _passt(spec)
+        return _user(spec)
     if Path("/sys/class/net", spec.network).exists():
         raise ConfigError(
             f"{spec.network} is an interface of the host: bridges and taps are not here yet",
@@ -44,33 +47,53 @@ def connect(spec: VifSpec) -> socket.socket:
     return _switch(spec.network)
 
 
-def _passt(spec: VifSpec) -> socket.socket:
-    program = shutil.which("passt")
-    if program is None:
-        raise ConfigError(
-            f"the network '{USER}' needs passt", key="vif", hint="apt-get install passt (or bridge=NAME: domains only)"
-        )
-    arguments = [program, "--quiet", "--stderr", "--no-map-gw", "--mtu", str(spec.mtu or MTU_MAX)]
+def user_network() -> str:
+    """What the network `user` is here: passt where it is installed, else our own. ConfigError: the choice is none."""
+    chosen = os.environ.get(CHOICE) or (PASST if shutil.which(PASST) else OWN)
+    if chosen not in (PASST, OWN):
+        raise ConfigError(f"no such user network: {chosen!r}", key=CHOICE, hint=f"{PASST} or {OWN}")
+    return chosen
+
+
+def _user(spec: VifSpec) -> socket.socket:
+    chosen = user_network()
+    arguments = ["--mtu", str(spec.mtu or MTU_MAX)]
     for address in spec.ip:
         arguments += ["--address", str(address)]
-    for server in _other_name_servers():
-        arguments += ["--dns", server]
     for protocol, option in (("tcp", "--tcp-ports"), ("udp", "--udp-ports")):
         wanted = [_forward(each) for each in spec.forwards if each.protocol == protocol]
         for value in wanted or ["none"]:
             arguments += [option, value]
+    if chosen == PASST:
+        return _background(PASST, _passt() + arguments)
+    return _background("the user network", [sys.executable, "-m", "domzero.dom0.usernet", *arguments])
+
+
+def _passt() -> list[str]:
+    program = shutil.which(PASST)
+    if program is None:
+        raise ConfigError(
+            f"{CHOICE} asks for passt, which is not here", key="vif", hint=f"apt-get install passt, or {CHOICE}={OWN}"
+        )
+    arguments = [program, "--quiet", "--stderr", "--no-map-gw"]
+    for server in _other_name_servers():
+        arguments += ["--dns", server]
+    return arguments
+
+
+def _background(name: str, command: list[str]) -> socket.socket:
+    """Starts what goes to the background when it is ready, and ends with the socket whose other end this returns."""
     ours, theirs = socket.socketpair()
     with theirs, tempfile.TemporaryFile() as said:
         try:
-            # It goes to the background when it is ready, and ends with the socket.
             started = subprocess.run(
-                [*arguments, "--fd", str(theirs.fileno())],
+                [*command, "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 cwd="/",
-                timeout=PASST_S,
+                timeout=START_S,
                 check=False,
             )
             if started.returncode == 0:
@@ -81,7 +104,7 @@ def _passt(spec: VifSpec) -> socket.socket:
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = str(error)
         ours.close()
-        raise ConfigError(f"passt did not start: {reason}", key="vif")
+        raise ConfigError(f"{name} did not start: {reason}", key="vif")
 
 
 def _forward(forward: Forward) -> str:
@@ -90,24 +113,11 @@ def _forward(forward: Forward) -> str:
 
 def _other_name_servers() -> Iterator[str]:
     """Name servers for the guest where the host's own are on its loopback, which the guest does not reach."""
-    if any(not ipaddress.ip_address(each).is_loopback for each in _name_servers(Path("/etc/resolv.conf"))):
+    if any(not each.is_loopback for each in name_servers(RESOLV_CONF)):
         return
-    for server in _name_servers(Path("/run/systemd/resolve/resolv.conf")):
-        if not ipaddress.ip_address(server).is_loopback:
-            yield server
-
-
-def _name_servers(path: Path) -> Iterator[str]:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    for words in map(str.split, lines):
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                yield str(ipaddress.ip_address(words[1].partition("%")[0]))
-            except ValueError:
-                continue
+    for server in name_servers(Path("/run/systemd/resolve/resolv.conf")):
+        if not server.is_loopback:
+            yield str(server)
 
 
 def _switch(name: str) -> socket.socket:

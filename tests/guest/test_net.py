@@ -18,6 +18,7 @@ from guest_shell import GuestShell
 from loopback import free_port
 from waiting import until
 
+from domzero.dom0 import network
 from domzero.dom0.backends.net import NetDevice
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
@@ -134,9 +135,18 @@ def test_a_cable_is_pulled_out_and_put_in_again_a_rate_holds_and_addresses_are_k
     assert " 0% packet loss" in two.do(f"ping -c 1 {local}%eth0")
 
 
-def test_the_user_network_gives_an_address_names_and_forwards_of_ports(boot: Callable[..., Shell]) -> None:
-    if shutil.which("passt") is None:
+@pytest.fixture(params=[network.PASST, network.OWN])
+def user_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of what the network `user` may be."""
+    if request.param == network.PASST and shutil.which(network.PASST) is None:
         pytest.skip("passt is not here: apt-get install passt")
+    monkeypatch.setenv(network.CHOICE, request.param)
+    return str(request.param)
+
+
+def test_the_user_network_gives_an_address_names_and_forwards_of_ports(
+    boot: Callable[..., Shell], user_network: str
+) -> None:
     port = free_port()
     shell = boot(f"bridge=user,mac=00:16:3e:11:22:33,ip=10.1.2.3,hostfwd=tcp:127.0.0.1:{port}-:22")
     shell.ready()
@@ -207,10 +217,12 @@ def test_interfaces_and_virtual_time_exclude_each_other(shell: str) -> None:
         session.start()
 
 
-def test_without_passt_the_user_network_says_how_to_get_it(
+def test_a_host_without_passt_says_how_to_get_it_where_it_is_asked_for(
     shell: str, domzero_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert network.user_network() == network.OWN
+    monkeypatch.setenv(network.CHOICE, network.PASST)
     result = domzero_run("--kernel", shell, "--vif", "")
     assert result.returncode == 2
     assert b"apt-get install passt" in result.stderr and result.stderr.count(b"\n") <= 2

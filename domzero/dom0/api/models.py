@@ -509,6 +509,9 @@ class HostInfo(Model):
     cc_compiler: str
     xend_config_format: int
     domzero_version: str
+    user_network: Annotated[
+        Literal["passt", "builtin"], Field(description="What makes the network `user`: passt where it is installed.")
+    ]
     worker_confinement: Annotated[str, Field(description="How workers are confined by the kernel; none: not at all.")]
     dom0_memory_mib: Annotated[int, Field(description="Resident memory of the Domain 0 process.")]
     dom0_cpu_seconds: float

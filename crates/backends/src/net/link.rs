@@ -82,6 +82,18 @@ impl Link {
         }
     }
 
+    /// Like `send`, of a frame of `length` zeros that `fill` makes into one.
+    pub fn send_filled<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let start = self.outgoing.len() + LENGTH;
+        self.outgoing.extend_from_slice(&(length as u32).to_be_bytes());
+        self.outgoing.resize(start + length, 0);
+        let result = fill(self.outgoing.get_mut(start..).unwrap_or(&mut []));
+        if self.is_lost {
+            self.outgoing.clear();
+        }
+        result
+    }
+
     /// Writes what can be written now.
     pub fn flush(&mut self) {
         while self.is_waiting() {

@@ -90,7 +90,7 @@ impl DomainEvents {
         {
             let state = self.lock();
             state.vcpu(vcpu)?;
-            if offset > MAX_OFFSET || offset % 8 != 0 {
+            if offset > MAX_OFFSET || !offset.is_multiple_of(8) {
                 return Err(Errno::EINVAL);
             }
             check(&state)?;

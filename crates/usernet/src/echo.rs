@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Echo requests (ping), through sockets that need no privilege where `net.ipv4.ping_group_range` has the user's group. Where
+//! it has not, requests are dropped.
+
+use crate::address::is_outside;
+use crate::packet::Message;
+use crate::poller::{number, EventFlags, Kind};
+use crate::tcp::Turn;
+use rustix::net::{self, ipproto, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// Flows at once; the one in which nothing has happened for longest gives way.
+pub const FLOWS_MAX: usize = 64;
+/// A flow with nothing in it for so long is over.
+const IDLE: Duration = Duration::from_secs(30);
+/// Replies that are read before others have their turn.
+const BURST: usize = 16;
+/// Bytes of a message before its data: type, code, checksum, identifier, number.
+const HEADER: usize = 8;
+const MESSAGE_MAX: usize = 0xffff;
+
+/// Whose requests these are: the guest's program says so with `ident`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ends {
+    guest: IpAddr,
+    peer: IpAddr,
+    ident: u16,
+}
+
+struct Flow {
+    ends: Ends,
+    socket: OwnedFd,
+    last: Instant,
+}
+
+/// All flows.
+pub struct Flows {
+    flows: HashMap<u64, Flow>,
+    by_ends: HashMap<Ends, u64>,
+    next: u64,
+    buffer: Vec<u8>,
+}
+
+impl Flows {
+    /// None yet.
+    pub fn new() -> Flows {
+        Flows {
+            flows: HashMap::new(),
+            by_ends: HashMap::new(),
+            next: 0,
+            buffer: vec![0; MESSAGE_MAX],
+        }
+    }
+
+    /// Sends the guest's request; other messages are dropped.
+    pub fn send(&mut self, turn: &mut Turn<'_>, guest: IpAddr, peer: IpAddr, message: &[u8]) -> Option<()> {
+        let (ident, number) = request(guest, peer, message)?;
+        let ends = Ends { guest, peer, ident };
+        let index = match self.by_ends.get(&ends) {
+            Some(index) => *index,
+            None => self.open(turn, ends)?,
+        };
+        let flow = self.flows.get_mut(&index)?;
+        flow.last = turn.now;
+        let kind = if peer.is_ipv4() { 8 } else { 128 };
+        let [high, low] = number.to_be_bytes();
+        // The kernel fills in checksum and identifier.
+        let mut sent = vec![kind, 0, 0, 0, 0, 0, high, low];
+        sent.extend_from_slice(message.get(HEADER..)?);
+        let send = || net::send(&flow.socket, &sent, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = send().or_else(|_| send()); // the first error may be of an earlier one
+        Some(())
+    }
+
+    fn open(&mut self, turn: &mut Turn<'_>, ends: Ends) -> Option<u64> {
+        if !is_outside(ends.peer) || turn.config.is_own(ends.peer) {
+            return None;
+        }
+        let socket = connect(ends.peer).ok()?;
+        let index = self.next;
+        turn.poller
+            .add(&socket, number(Kind::Echo, index), EventFlags::IN)
+            .ok()?;
+        if self.flows.len() >= FLOWS_MAX {
+            let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last);
+            if let Some((&index, _)) = oldest {
+                self.end(index);
+            }
+        }
+        self.next += 1;
+        self.by_ends.insert(ends, index);
+        let flow = Flow {
+            ends,
+            socket,
+            last: turn.now,
+        };
+        self.flows.insert(index, flow);
+        Some(index)
+    }
+
+    fn end(&mut self, index: u64) {
+        if let Some(flow) = self.flows.remove(&index) {
+            self.by_ends.remove(&flow.ends);
+        }
+    }
+
+    /// Gives the guest the replies that have come.
+    pub fn receive(&mut self, turn: &mut Turn<'_>, index: u64) {
+        for _ in 0..BURST {
+            let Some(flow) = self.flows.get_mut(&index) else {
+                return;
+            };
+            let flags = RecvFlags::DONTWAIT;
+            let Ok((length, _)) = net::recv(&flow.socket, self.buffer.as_mut_slice(), flags) else {
+                return; // nothing, or what some router says of an earlier one
+            };
+            flow.last = turn.now;
+            let ends = flow.ends;
+            let message = self.buffer.get(..length).unwrap_or(&[]);
+            if let Some(message) = reply(ends, message) {
+                turn.wire.send_message(ends.peer, ends.guest, &message);
+            }
+        }
+    }
+
+    /// Ends flows with nothing in them.
+    pub fn sweep(&mut self, now: Instant) {
+        self.flows.retain(|_, flow| {
+            let stays = now <= flow.last + IDLE;
+            if !stays {
+                self.by_ends.remove(&flow.ends);
+            }
+            stays
+        });
+    }
+
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+}
+
+/// Identifier and number of a request.
+fn request(guest: IpAddr, peer: IpAddr, message: &[u8]) -> Option<(u16, u16)> {
+    let sums = ChecksumCapabilities::default();
+    match (guest, peer) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let packet = Icmpv4Packet::new_checked(message).ok()?;
+            match Icmpv4Repr::parse(&packet, &sums).ok()? {
+                Icmpv4Repr::EchoRequest { ident, seq_no, .. } => Some((ident, seq_no)),
+                _ => None,
+            }
+        }
+        (IpAddr::V6(guest), IpAddr::V6(peer)) => {
+            let packet = Icmpv6Packet::new_checked(message).ok()?;
+            match Icmpv6Repr::parse(&guest, &peer, &packet, &sums).ok()? {
+                Icmpv6Repr::EchoRequest { ident, seq_no, .. } => Some((ident, seq_no)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// A reply that the host has got, for the guest's program.
+fn reply(ends: Ends, message: &[u8]) -> Option<Message<'_>> {
+    let (header, data) = message.split_at_checked(HEADER)?;
+    let seq_no = u16::from_be_bytes([*header.get(6)?, *header.get(7)?]);
+    let ident = ends.ident;
+    match (ends.peer, header.first()?) {
+        (IpAddr::V4(_), 0) => Some(Message::Icmp(Icmpv4Repr::EchoReply { ident, seq_no, data })),
+        (IpAddr::V6(_), 129) => Some(Message::Icmpv6(Icmpv6Repr::EchoReply { ident, seq_no, data })),
+        _ => None,
+    }
+}
+
+fn connect(peer: IpAddr) -> io::Result<OwnedFd> {
+    let (family, protocol) = match peer {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
+    net::connect(&socket, &SocketAddr::new(peer, 0))?;
+    Ok(socket)
+}
