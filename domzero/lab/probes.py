@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from domzero.abi.x86 import MSR_EFER, MSR_FS_BASE, X86_CR0_TS, X86_CR4_TSD, X86_EFLAGS_IF
+from domzero.abi.x86 import MSR_EFER, X86_CR0_TS, X86_CR4_TSD, X86_EFLAGS_IF
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("out", DEVICES, "event channels, shared rings", setup=_registers(rax=0x8F)),
     Probe("hlt", DEVICES, "sched_op SCHEDOP_block"),
     Probe("rdmsr", TIME, "CPUID, start_info, hypercalls", setup=_registers(rcx=MSR_EFER)),
-    Probe("wrmsr", TIME, "set_segment_base, callback_op", setup=_registers(rcx=MSR_FS_BASE, rax=0x1234000, rdx=0)),
+    Probe("wrmsr", TIME, "set_segment_base, callback_op", setup=_registers(rcx=MSR_EFER, rax=0xD01, rdx=0)),
     Probe("rdtsc", TIME, "rdtsc, scaled by vcpu_time_info", shows="the machine's clock"),
     Probe("rdpmc", TIME, "xenpmu_op", setup=_registers(rcx=0)),
     Probe(

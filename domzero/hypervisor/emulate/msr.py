@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MSRs as a PV guest sees them: what Xen answers, #GP for the others."""
+"""MSRs as a PV guest sees them: what Xen answers, #GP for the others.
+
+A 64-bit guest's segment bases are the machine's (`pv/trap.rs`).
+"""
 
 from typing import TYPE_CHECKING
 
 from domzero.abi import x86
 from domzero.abi.arch_x86 import MSR_HYPERCALL_PAGE
-from domzero.abi.x86 import is_canonical
 
 if TYPE_CHECKING:
     from domzero._machine import Register
@@ -27,11 +29,6 @@ ADDRESS_MASKS: dict[int, "Register"] = {
 """DR0_ADDR_MASK to DR3_ADDR_MASK of AMD's breakpoint extension, which Xen gives PV guests: bits of the address of a
 breakpoint that are not compared."""
 
-_SEGMENT_BASES: dict[int, "Register"] = {
-    x86.MSR_FS_BASE: "fs_base",
-    x86.MSR_GS_BASE: "gs_base_kernel",
-    x86.MSR_SHADOW_GS_BASE: "gs_base_user",
-}
 MASK64 = 2**64 - 1
 
 PLATFORM_INFO_CPUID_FAULTING = 1 << 31
@@ -64,8 +61,6 @@ _WRITES_IGNORED = frozenset(
 def read(vcpu: "Vcpu", index: int) -> int | None:
     """The value of an MSR, or None for #GP."""
     match index:
-        case x86.MSR_FS_BASE | x86.MSR_GS_BASE | x86.MSR_SHADOW_GS_BASE:
-            return None if vcpu.domain.is_32bit else vcpu.hw.get_reg(_SEGMENT_BASES[index]) & MASK64
         case x86.MSR_TSC:
             return vcpu.domain.host.now_ns()
         case x86.MSR_APIC_BASE:
@@ -105,11 +100,6 @@ def _read_machine_check(index: int) -> int | None:
 def write(vcpu: "Vcpu", index: int, value: int) -> bool:
     """Writes an MSR; False for #GP."""
     match index:
-        case x86.MSR_FS_BASE | x86.MSR_GS_BASE | x86.MSR_SHADOW_GS_BASE:
-            if vcpu.domain.is_32bit or not is_canonical(value):
-                return False
-            vcpu.hw.set_reg(_SEGMENT_BASES[index], value)
-            return True
         case x86.MSR_MISC_FEATURES_ENABLES:
             if value & ~MISC_FEATURES_CPUID_FAULTING:
                 return False

@@ -107,8 +107,6 @@ def test_control_and_debug_registers_that_do_not_exist_are_undefined(vcpu: Any) 
 
 def test_msrs_have_the_values_a_pv_guest_sees(host: Any, vcpu: Any) -> None:
     vcpu.hw.traps[GP] = (0xE033, 0x1000, 0)
-    vcpu.hw.regs["fs_base"] = 0x7000
-    assert rdmsr(vcpu, x86.MSR_FS_BASE) == 0x7000
     assert rdmsr(vcpu, x86.MSR_EFER) == 0xD01
     assert rdmsr(vcpu, x86.MSR_TSC) == host.machine.now
     assert rdmsr(vcpu, x86.MSR_APIC_BASE) == 0xFEE00900
@@ -141,12 +139,6 @@ def test_tsc_aux_has_thirty_two_bits(vcpu: Any) -> None:
     assert wrmsr(vcpu, 0xC0000103, 7)
     assert rdmsr(vcpu, 0xC0000103) == 7
     assert not wrmsr(vcpu, 0xC0000103, 1 << 32)
-
-
-def test_segment_bases_must_be_canonical(vcpu: Any) -> None:
-    assert wrmsr(vcpu, x86.MSR_GS_BASE, 0xFFFF888000000000)
-    assert vcpu.hw.regs["gs_base_kernel"] == 0xFFFF888000000000
-    assert not wrmsr(vcpu, x86.MSR_FS_BASE, 1 << 47)
 
 
 def test_of_efer_only_automatic_ibrs_can_be_written(vcpu: Any) -> None:

@@ -5,7 +5,8 @@ use super::io::StringIo;
 use super::{CallbackKind, Entry, Exit, Vcpu};
 use crate::abi::hypercall::HYPERCALL_VECTOR;
 use crate::abi::selector;
-use crate::abi::x86::error_code;
+use crate::abi::x86::gpr::{RAX, RCX, RDX};
+use crate::abi::x86::{canonical, error_code, msr};
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
@@ -128,6 +129,35 @@ impl Vcpu {
         self.retire(7, 0)
     }
 
+    /// Whether ecx is the number of an MSR with the base of a segment. A 32-bit guest has none of these.
+    fn names_base(&self) -> bool {
+        let index = self.cpu.regs[RCX] as u32;
+        !self.is_32bit() && matches!(index, msr::FS_BASE | msr::GS_BASE | msr::KERNEL_GS_BASE)
+    }
+
+    /// rdmsr or wrmsr of the base of a segment, which Linux reads at each switch of tasks.
+    fn base_msr(&mut self, is_write: bool) -> Result<(), Fault> {
+        let index = self.cpu.regs[RCX] as u32;
+        let low = |v: u64| v & 0xffff_ffff;
+        if !is_write {
+            let base = match index {
+                msr::FS_BASE => self.cpu.bases.fs,
+                _ => self.gs_base(index == msr::GS_BASE),
+            };
+            (self.cpu.regs[RAX], self.cpu.regs[RDX]) = (low(base), base >> 32);
+            return Ok(());
+        }
+        let base = low(self.cpu.regs[RDX]) << 32 | low(self.cpu.regs[RAX]);
+        if !canonical(base) {
+            return Err(Fault::gp());
+        }
+        match index {
+            msr::FS_BASE => self.cpu.bases.fs = base,
+            _ => self.set_gs_base(index == msr::GS_BASE, base),
+        }
+        Ok(())
+    }
+
     /// `int n`: #BP and #OF have gates of their own that applications may use; for the rest the guest's DPL decides.
     fn soft_int(&mut self, v: u8, len: u8) -> Option<Exit> {
         self.cpu.debug.resume = false;
@@ -182,6 +212,12 @@ impl Vcpu {
             }
             // CR4.OSXSAVE is never set; the processor that CPUID shows has no sysexit in long mode.
             PrivInsn::Xsetbv | PrivInsn::Sysexit => self.fault(Fault::ud()),
+            PrivInsn::Rdmsr | PrivInsn::Wrmsr if self.guest_kernel() && self.names_base() => {
+                match self.base_msr(insn == PrivInsn::Wrmsr) {
+                    Ok(()) => self.retire(len, 0),
+                    Err(fault) => self.fault(fault),
+                }
+            }
             // What Xen emulates for a guest kernel.
             PrivInsn::Rdmsr
             | PrivInsn::Wrmsr
