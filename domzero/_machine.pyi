@@ -410,8 +410,12 @@ class NetLink:
         it when they are woken."""
     def set_up(self, up: bool) -> None:
         """False: frames of both directions are dropped."""
+    def capture(self, fd: int, name: str, snaplen: int, frames: int) -> bool:
+        """Copies what passes to a connected Unix stream socket, which is the capture's from here on: a pcapng file with
+        `snaplen` bytes of each frame, until there are `frames` of them (0: any number), the reader goes, or the link
+        is closed. What a reader is too slow for is left out and counted. False: there are too many. OSError."""
     def close(self) -> None:
-        """Lets go of the socket, once no rings use it."""
+        """Lets go of the socket, once no rings use it, and ends captures."""
 
 @final
 class NetCounts:
@@ -529,9 +533,9 @@ def landlock_version() -> int:
 def give_back_free() -> None:
     """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
 
-def run_switch(fd: int, first_s: int) -> None:
+def run_switch(fd: int, control: int, first_s: int) -> None:
     """Is a switch, whose ports connect to a listening Unix socket, until the last port has gone, or none has come in
-    `first_s` seconds. Closes `fd`. OSError."""
+    `first_s` seconds. What may be asked of it comes to the listening socket `control`. Closes both. OSError."""
 
 def run_usernet(
     fd: int,

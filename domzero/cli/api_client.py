@@ -8,7 +8,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -95,6 +96,22 @@ class Dom0:
         if response.status_code >= 300:  # no redirect is Domain 0's
             raise _error_of(response)
         return response
+
+    @contextmanager
+    def stream(self, path: str, **query: str | float | bool) -> Iterator[Iterator[bytes]]:
+        """The parts of an answer that goes on for as long as it takes."""
+        import httpx
+
+        try:
+            with self._http.stream("GET", f"/v1{path}", params=query, timeout=httpx.Timeout(5, read=None)) as response:
+                if response.status_code >= 300:
+                    response.read()
+                    raise _error_of(response)
+                yield response.iter_raw()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._not_running(error) from error
+        except httpx.HTTPError as error:
+            raise DomzeroError(f"Domain 0 broke off: {error or type(error).__name__}") from error
 
     def get(self, path: str, **query: str | float | bool) -> Any:
         """JSON of a GET."""

@@ -54,6 +54,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "network-list": ("domzero.cli.vifs", "list network interfaces of domains"),
     "network-set": ("domzero.cli.vifs", "change a network interface of a domain"),
     "network-detach": ("domzero.cli.vifs", "take a network interface away from a domain"),
+    "net": ("domzero.cli.net", "networks of domains: who is on them, what passes"),
     "dmesg": ("domzero.cli.verbs", "show what the hypervisor has logged"),
     "audit": ("domzero.cli.verbs", "let a domain's hypervisor check its own books"),
     "info": ("domzero.cli.verbs", "show the host"),

@@ -22,17 +22,14 @@ from domzero.dom0.hostinfo import ThreadUsage, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.memory_account import check_growth, check_room
 from domzero.dom0.messages import (
-    AttachVif,
     Audit,
     Audited,
-    DetachVif,
     Done,
     DumpCore,
     Dumped,
     Exited,
     GetStats,
     ListVcpus,
-    ListVifs,
     LogLine,
     Pause,
     PinVcpu,
@@ -40,19 +37,14 @@ from domzero.dom0.messages import (
     SendNmi,
     SetCap,
     SetMemoryLimit,
-    SetVif,
     Stats,
     Unpause,
     Vcpus,
     VcpuStats,
-    Vifs,
-    VifStats,
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
-from domzero.dom0.network import connect
 from domzero.dom0.open_files import in_thread
 from domzero.dom0.records import DomainLog, Record
-from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, changed, parse_vif
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
@@ -230,45 +222,6 @@ class Manager:
     async def audit(self, record: Record) -> list[str]:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
         return list((await self.ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
-
-    async def vifs(self, record: Record) -> list[VifStats]:
-        """The domain's network interfaces, with what its guest did with them."""
-        return list((await self.ask(record, ListVifs(), Vifs)).vifs)
-
-    async def attach_vif(self, record: Record, text: str) -> VifSpec:
-        """Plugs a network interface in, now and at each start of the domain from here on. ConfigError."""
-        parse_vif(text)
-        async with record.plugging:
-            taken = {each.devid for each in await self.vifs(record)}
-            free = next((number for number in range(INTERFACES_MAX) if number not in taken), INTERFACES_MAX)
-            if free == INTERFACES_MAX:
-                raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
-            spec = parse_vif(text, free)
-            with closing(await in_thread(partial(connect, spec))) as wire:
-                await self.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
-            record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
-        return spec
-
-    async def set_vif(self, record: Record, devid: int, *, link: str | None, rate: str | None) -> None:
-        """Changes an interface's settings, now and for each start of the domain from here on; None: as it is.
-        ConfigError."""
-        async with record.plugging:
-            current = next((vif for vif in await self.vifs(record) if vif.devid == devid), None)
-            if current is None:
-                raise ConfigError(f"there is no interface {devid}", key="vif")
-            spec = changed(parse_vif(current.spec), link=link, rate=rate)
-            await self.ask(record, SetVif(spec.text()), Done)
-            specs = record.config.vif_specs
-            record.config.vifs = [(spec if each.devid == devid else each).text() for each in specs]
-
-    async def detach_vif(self, record: Record, devid: int, *, force: bool) -> None:
-        """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: not in time."""
-        await self.ask(record, DetachVif(devid, force), Done)
-        await self.wait_gone(record, f"interface {devid}", lambda: self._has_vif(record, devid), "wait for its driver")
-        record.config.vifs = [each.text() for each in record.config.vif_specs if each.devid != devid]
-
-    async def _has_vif(self, record: Record, devid: int) -> bool:
-        return any(vif.devid == devid for vif in await self.vifs(record))
 
     async def wait_gone(self, record: Record, what: str, is_there: Callable[[], Awaitable[bool]], instead: str) -> None:
         """Waits a while for a device that the guest was asked to let go of. BadState: it is still there.

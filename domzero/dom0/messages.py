@@ -184,6 +184,15 @@ class SetVif:
 
 
 @dataclass(slots=True, frozen=True)
+class CaptureVif:
+    """Copy an interface's frames to a socket, as `_machine.NetLink.capture` does. File: the socket. Answer: Done."""
+
+    devid: int
+    snaplen: int
+    frames: int
+
+
+@dataclass(slots=True, frozen=True)
 class ListVifs:
     """Answer: Vifs."""
 
@@ -441,6 +450,7 @@ Request: TypeAlias = (
     | AttachVif
     | DetachVif
     | SetVif
+    | CaptureVif
     | ListVifs
     | ListVcpus
     | PinVcpu

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from domzero import _machine
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.networks import control_socket, label
 from domzero.dom0.paths import locked_directory, private_directory
 from domzero.dom0.usernet import RESOLV_CONF, name_servers
 from domzero.dom0.vifspec import MTU_MAX, USER, Forward, VifSpec
@@ -34,8 +36,8 @@ FIRST_PORT_S = 10
 _BACKLOG = 64
 
 
-def connect(spec: VifSpec) -> socket.socket:
-    """Connects an interface to its network. ConfigError: the network cannot be."""
+def connect(spec: VifSpec, owner: DomainConfig) -> socket.socket:
+    """Connects an interface of a domain to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
         return _user(spec)
     if Path("/sys/class/net", spec.network).exists():
@@ -44,7 +46,9 @@ def connect(spec: VifSpec) -> socket.socket:
             key="vif",
             hint=f"bridge={USER} to reach out, another name for a network of domains",
         )
-    return _switch(spec.network)
+    wire = _switch(spec.network)
+    wire.sendall(label(spec, owner))
+    return wire
 
 
 def user_network() -> str:
@@ -129,7 +133,7 @@ def _switch(name: str) -> socket.socket:
             try:
                 port.connect(str(path))
             except (FileNotFoundError, ConnectionRefusedError):
-                _start(path)
+                _start(path, control_socket(name))
                 port.connect(str(path))
     except OSError as error:
         port.close()
@@ -137,15 +141,14 @@ def _switch(name: str) -> socket.socket:
     return port
 
 
-def _start(path: Path) -> None:
-    path.unlink(missing_ok=True)  # of one that was killed
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(_BACKLOG)
+def _start(path: Path, control: Path) -> None:
+    arguments = [sys.executable, "-m", "domzero.dom0.network"]
+    with _listener(path) as ports, _listener(control) as questions:
+        files = [ports.fileno(), questions.fileno()]
         # The child of this one is the switch; nobody has to wait for it.
         subprocess.run(
-            [sys.executable, "-m", "domzero.dom0.network", str(path), str(listener.fileno())],
-            pass_fds=[listener.fileno()],
+            [*arguments, str(path), str(files[0]), str(control), str(files[1])],
+            pass_fds=files,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -154,23 +157,36 @@ def _start(path: Path) -> None:
         )
 
 
-def _serve(path: Path, listener: int) -> None:
+def _listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # of one that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _serve(path: Path, listener: int, control: Path, questions: int) -> None:
     """Is a switch until nobody is connected any more."""
     while True:
-        _machine.run_switch(os.dup(listener), FIRST_PORT_S)
+        _machine.run_switch(os.dup(listener), os.dup(questions), FIRST_PORT_S)
         # Whoever connects holds the lock: here, nobody can be on the way.
         with locked_directory(path.parent):
             if not select.select([listener], [], [], 0)[0]:
                 path.unlink(missing_ok=True)
+                control.unlink(missing_ok=True)
                 return
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m domzero.dom0.network PATH FD`: goes to the background, as a switch that listens there."""
-    path, listener = Path(arguments[0]), int(arguments[1])
+    """`python -m domzero.dom0.network PATH FD CONTROL FD`: goes to the background, as a switch that listens there."""
+    path, listener, control, questions = Path(arguments[0]), int(arguments[1]), Path(arguments[2]), int(arguments[3])
     if os.fork() == 0:
         os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-        _serve(path, listener)
+        _serve(path, listener, control, questions)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
         for share in config.share_specs:
             files.shares.append(open_share(share))
         for vif in config.vif_specs:
-            files.wires.append(connect(vif))
+            files.wires.append(connect(vif, config))
     except BaseException:
         files.close()
         raise

@@ -34,6 +34,7 @@ from domzero.dom0.messages import (
     AttachVif,
     Audit,
     Audited,
+    CaptureVif,
     ChangeMedium,
     DetachDisk,
     DetachVif,
@@ -202,6 +203,10 @@ class Worker:
             instance.vifs.detach(message.devid, force=message.force)
         elif isinstance(message, SetVif):
             instance.vifs.set(parse_vif(message.spec))
+        elif isinstance(message, CaptureVif):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for a capture")
+            instance.vifs.capture(message.devid, files.pop(), snaplen=message.snaplen, frames=message.frames)
         elif isinstance(message, ListVifs):
             return Vifs(tuple(instance.vifs.stats()))
         else:

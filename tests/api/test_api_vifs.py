@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
+import pytest
 import pyxs  # type: ignore[import-untyped]
+from building import build_guests
 from dom0_server import Server
+from waiting import until
 
 Json = dict[str, object]
 Create = Callable[..., Json]
@@ -83,3 +92,97 @@ def test_the_verbs_are_those_of_xl(server: Server, create: Create) -> None:
     gone = server.cli("network-detach", name, "0")
     assert gone.returncode == 2 and "there is no interface 0" in gone.stderr
     assert json.loads(server.cli("network-list", "--json", name).stdout) == []
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Server]:
+    """A Domain 0 with networks of its own."""
+    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", directory)
+        server = Server(tmp_path)
+        try:
+            yield server
+        finally:
+            server.process.terminate()
+            server.process.wait(60)
+
+
+def test_networks_are_listed_with_who_is_on_them(alone: Server, shell: str) -> None:
+    assert json.loads(alone.cli("net", "list", "--json").stdout) == []
+    missing = alone.cli("net", "show", "lan")
+    assert missing.returncode == 2 and "there is no network 'lan'" in missing.stderr
+    for name in ("one", "two"):
+        assert (
+            alone.cli("create", "--name", name, "--kernel", shell, "--memory", "16", "--vif", "bridge=lan").returncode
+            == 0
+        )
+    ended = subprocess.Popen(
+        [sys.executable, "-m", "domzero", "net", "capture", "lan", "-w", "-"],
+        env=alone.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert ended.stdout is not None and ended.stdout.read(28)[:4] == b"\n\r\r\n"
+    ended.send_signal(signal.SIGINT)
+    assert b"0 frames captured, 0 left out" in ended.communicate(timeout=60)[1] and ended.returncode == 0
+    (lan,) = json.loads(alone.cli("net", "list", "--json").stdout)
+    macs = [json.loads(alone.cli("network-list", "--json", name).stdout)[0]["mac"] for name in ("one", "two")]
+    assert lan["name"] == "lan" and [(port["domain"], port["devid"]) for port in lan["ports"]] == [
+        ("one", 0),
+        ("two", 0),
+    ]
+    assert [port["mac"] for port in lan["ports"]] == macs
+    assert "one/0, two/0" in alone.cli("net", "list").stdout and macs[1] in alone.cli("net", "show", "lan").stdout
+    assert alone.cli("network-detach", "--force", "one", "0").returncode == 0
+    until(lambda: len(json.loads(alone.cli("net", "show", "--json", "lan").stdout)["ports"]) == 1)
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="tcpdump is not here: apt-get install tcpdump")
+def test_what_passes_is_captured_and_read_by_tcpdump(alone: Server, tmp_path: Path) -> None:
+    guests = build_guests(tmp_path / "guests", "devices")
+    kernel = str(guests / "64" / "device_net")
+    for number in ("1", "2"):
+        spec = ["--cmdline", number, "--memory", "16", "--vif", "bridge=lan", "--paused"]
+        assert alone.cli("create", "--name", f"n{number}", "--kernel", kernel, *spec).returncode == 0
+    whole, one = tmp_path / "lan.pcapng", tmp_path / "one.pcapng"
+    commands = [("lan", "-w", str(whole)), ("n2/0", "-w", str(one), "-c", "5", "-s", "30")]
+    captures = [
+        subprocess.Popen(
+            [sys.executable, "-m", "domzero", "net", "capture", *command],
+            env=alone.env,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    try:
+        until(lambda: all(path.exists() and path.stat().st_size >= 28 for path in (whole, one)))
+        for number in ("1", "2"):
+            assert alone.cli("unpause", f"n{number}").returncode == 0
+        assert captures[1].communicate(timeout=60)[1].splitlines()[-1] == "domzero: 5 frames captured, 0 left out"
+        # It ends with the network, which ends with its domains.
+        assert captures[0].communicate(timeout=120)[1].endswith(" frames captured, 0 left out\n")
+    finally:
+        for capture in captures:
+            capture.kill()
+            capture.wait()
+    assert captures[0].returncode == 0 and _read(whole).count("echo reply") >= 40
+    assert "ARP, Request who-has 10.0.0.1 tell 10.0.0.2" in _read(whole)
+    assert len(_read(one).splitlines()) == 5 and "[|" in _read(one), "frames are cut off behind 30 bytes"
+
+
+def _read(path: Path) -> str:
+    return subprocess.run(
+        ["tcpdump", "-n", "-r", str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+    ).stdout
+
+
+def test_a_capture_over_http_ends_by_itself_when_it_is_told_to(api: httpx.Client, create: Create) -> None:
+    domain = create("watched", vifs=[LAN])
+    path = f"/domains/{domain['uuid']}/vifs"
+    answer = api.get(f"{path}/0/capture", params={"timeout": 0.01})
+    assert answer.headers["content-type"] == "application/x-pcapng" and answer.content[:4] == b"\n\r\r\n"
+    assert api.get(f"{path}/1/capture").status_code == 422
+    assert api.get(f"{path}/0/capture", params={"snaplen": 0}).status_code == 422
+    assert any(network["name"] == LAN.partition("=")[2] for network in api.get("/networks").json())

@@ -96,7 +96,12 @@ def test_domains_of_a_network_reach_each_other_and_one_elsewhere_sees_nothing(
     assert "100% packet loss" in two.do("ping -c 1 -W 1 10.0.0.1")
     assert counts.spoofed == 0 < two.device.link.counts.spoofed
 
-    assert sorted(path.name for path in networks.iterdir()) == ["elsewhere.sock", "lan.sock"]
+    assert sorted(path.name for path in networks.iterdir()) == [
+        "elsewhere.ctl",
+        "elsewhere.sock",
+        "lan.ctl",
+        "lan.sock",
+    ]
     for shell in (one, two, other):
         shell.session.destroy()
     until(lambda: list(networks.iterdir()) == [], what="the end of the switches")

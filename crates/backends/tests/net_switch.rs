@@ -16,7 +16,7 @@ fn a_switch_learns_who_is_where_and_ends_with_its_last_port() {
     let path = directory.path().join("switch");
     let listener = UnixListener::bind(&path).unwrap();
     let first = UnixStream::connect(&path).unwrap();
-    let switch = std::thread::spawn(move || Switch::new(listener).unwrap().run(SOON));
+    let switch = std::thread::spawn(move || Switch::new(listener, None).unwrap().run(SOON));
     let frame = |to: [u8; 6], from: u8, n: u8| [&to[..], &[0, 0, 0, 0, 0, from], &[8, 6, n]].concat();
     let mut ports = vec![first];
     for at in 1..3 {
@@ -66,7 +66,7 @@ fn a_switch_learns_who_is_where_and_ends_with_its_last_port() {
 fn a_switch_without_ports_ends() {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join("switch")).unwrap();
-    Switch::new(listener)
+    Switch::new(listener, None)
         .unwrap()
         .run(Duration::from_millis(1))
         .unwrap();

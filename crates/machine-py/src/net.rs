@@ -58,8 +58,15 @@ impl NetLink {
         self.interface.set_up(up);
     }
 
-    fn close(&self) {
+    fn capture(&self, fd: RawFd, name: &str, snaplen: u32, frames: u64) -> PyResult<bool> {
+        let socket = UnixStream::from(owned(fd)?);
+        let capture = net::Capture::start(socket, name, net::Wanted { snaplen, frames }).map_err(os_error)?;
+        Ok(self.interface.capture(capture))
+    }
+
+    fn close(&self, py: Python<'_>) {
         lock(&self.link).take();
+        py.detach(|| self.interface.end_captures());
     }
 }
 
@@ -197,8 +204,11 @@ impl NetRings {
 }
 
 #[pyfunction]
-pub fn run_switch(py: Python<'_>, fd: RawFd, first_s: u64) -> PyResult<()> {
-    let listener = UnixListener::from(owned(fd)?);
-    let run = || Switch::new(listener)?.run(Duration::from_secs(first_s));
+pub fn run_switch(py: Python<'_>, fd: RawFd, control: RawFd, first_s: u64) -> PyResult<()> {
+    let (listener, control) = (
+        UnixListener::from(owned(fd)?),
+        UnixListener::from(owned(control)?),
+    );
+    let run = || Switch::new(listener, Some(control))?.run(Duration::from_secs(first_s));
     work(|| py.detach(run))?.map_err(os_error)
 }

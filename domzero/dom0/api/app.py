@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, hosts
+from domzero.dom0.api import consoles, disks, domains, hosts, vifs
 from domzero.dom0.api.access import Access
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
@@ -79,7 +79,15 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
     app.add_middleware(BodyLimit)
     app.add_middleware(Access, token=token)
     install(app)
-    for router in (domains.router, disks.router, domains.tasks_router, consoles.router, hosts.router):
+    for router in (
+        domains.router,
+        disks.router,
+        vifs.router,
+        vifs.networks_router,
+        domains.tasks_router,
+        consoles.router,
+        hosts.router,
+    ):
         app.include_router(router)
 
     @app.get("/v1", tags=["host"])

@@ -25,9 +25,6 @@ from domzero.dom0.api.models import (
     SysRq,
     TaskInfo,
     VcpuInfo,
-    VifAttach,
-    VifInfo,
-    VifPatch,
 )
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.tasks import Task, Tasks
@@ -36,7 +33,6 @@ from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
-from domzero.dom0.vifspec import INTERFACES_MAX
 from domzero.errors import ConfigError, DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
@@ -73,7 +69,6 @@ async def get_record(domain: Key, manager: ManagerDep) -> Record:
     return manager.find(domain)
 
 
-DevidPath = Annotated[int, Path(description="The interface's number", ge=0, lt=INTERFACES_MAX, examples=[0])]
 RecordDep = Annotated[Record, Depends(get_record)]
 
 
@@ -232,41 +227,6 @@ async def send_nmi(record: RecordDep, body: Nmi, manager: ManagerDep) -> DomainI
     """Sends a vCPU a non-maskable interrupt."""
     await manager.send_nmi(record, body.vcpu)
     return await info(manager, record)
-
-
-@router.get("/domains/{domain}/vifs", responses=ASKED)
-async def list_vifs(record: RecordDep, manager: ManagerDep) -> list[VifInfo]:
-    """Its network interfaces, and what its guest did with them."""
-    return [VifInfo.of(vif) for vif in await manager.vifs(record)]
-
-
-@router.post("/domains/{domain}/vifs", status_code=201, responses=ASKED)
-async def attach_vif(record: RecordDep, body: VifAttach, manager: ManagerDep) -> VifInfo:
-    """Plugs a network interface in, while the domain runs."""
-    spec = await manager.attach_vif(record, body.spec)
-    return await _vif(manager, record, spec.devid)
-
-
-@router.patch("/domains/{domain}/vifs/{devid}", responses=ASKED)
-async def set_vif(record: RecordDep, devid: DevidPath, body: VifPatch, manager: ManagerDep) -> VifInfo:
-    """Changes a network interface while the domain runs; it stays so at its next starts."""
-    await manager.set_vif(record, devid, link=body.link, rate=body.rate)
-    return await _vif(manager, record, devid)
-
-
-async def _vif(manager: Manager, record: Record, devid: int) -> VifInfo:
-    return next(VifInfo.of(vif) for vif in await manager.vifs(record) if vif.devid == devid)
-
-
-@router.delete("/domains/{domain}/vifs/{devid}", status_code=204, responses=ASKED)
-async def detach_vif(
-    record: RecordDep,
-    devid: DevidPath,
-    manager: ManagerDep,
-    force: Annotated[bool, Query(description="Take it away even if the guest uses it.")] = False,
-) -> None:
-    """Takes a network interface away; 409 if the guest still uses it."""
-    await manager.detach_vif(record, devid, force=force)
 
 
 @router.post("/domains/{domain}/shutdown", status_code=202, responses={404: RESPONSES[404], 409: RESPONSES[409]})

@@ -407,6 +407,29 @@ class VifPatch(Model):
     ] = None
 
 
+class PortInfo(Model):
+    """An interface on a network of domains; sent and received as its guest sees it."""
+
+    number: int
+    domain: Annotated[str, Field(description="The name that its domain had when it was connected.", examples=["web"])]
+    uuid: Annotated[str, Field(description="Of its domain.")]
+    devid: Annotated[int | None, Field(description="Its number there.")]
+    mac: Annotated[str, Field(examples=["00:16:3e:01:02:03"])]
+    stations: Annotated[list[str], Field(description="Addresses that it has sent from, at most 16.")]
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+    dropped: Annotated[int, Field(description="Frames that it did not take in time.")]
+
+
+class NetworkInfo(Model):
+    """A network of domains whose switch runs."""
+
+    name: Annotated[str, Field(examples=["lan"])]
+    ports: list[PortInfo]
+
+
 class VifInfo(Model):
     """One network interface of a domain."""
 

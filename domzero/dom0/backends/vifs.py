@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from uuid import UUID
@@ -47,6 +48,16 @@ class DomainVifs:
         """Changes the settings of an interface to those of `spec`. ConfigError: there is none of its number."""
         device, back_end = self._devices.find(spec.devid, f"interface {spec.devid}")
         back_end.change(device.set(spec))
+
+    def capture(self, devid: int, fd: int, *, snaplen: int, frames: int) -> None:
+        """Writes a copy of an interface's frames to a socket, which is the capture's from here on. ConfigError."""
+        try:
+            device, _ = self._devices.find(devid, f"interface {devid}")
+        except ConfigError:
+            os.close(fd)
+            raise
+        if not device.link.capture(fd, f"vif{self._devices.domain.domid}.{devid}", snaplen, frames):
+            raise ConfigError(f"interface {devid} is captured by too many already", key="vif")
 
     @property
     def devices(self) -> list[NetDevice]:

@@ -4,6 +4,7 @@
 use super::frame::{self, Transport, FRAME_MAX};
 use super::interface::{add, Interface};
 use super::link::Link;
+use super::pcapng::Direction;
 use super::request::{Broken, Packet};
 use super::source::Source;
 use crate::ring::{BackRing, ConnectError};
@@ -176,6 +177,7 @@ impl Queue {
             return;
         }
         // A large TCP frame goes as it is: passt takes it, and other guests' back ends cut it if they have to.
+        self.interface.record(&self.frame, Direction::Out);
         link.send(&self.frame);
         add(&self.interface.counts.sent_frames, 1);
         add(&self.interface.counts.sent_bytes, self.frame.len());
@@ -196,6 +198,7 @@ impl Queue {
         if !self.rx.wait_for(plan.slots)? {
             return Ok(false);
         }
+        self.interface.record(frame, Direction::In);
         self.give(&plan);
         self.given = true;
         Ok(true)

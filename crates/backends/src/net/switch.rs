@@ -2,7 +2,9 @@
 //! A switch: learns which station is behind which port. It runs in a process of its own, and waits for all of its ports.
 
 use super::frame::ETHERNET;
+use super::interface::Captures;
 use super::link::Link;
+use super::switch_control::{Control, Question};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use std::collections::HashMap;
 use std::io;
@@ -18,12 +20,39 @@ const AHEAD: usize = 128 << 10;
 const PORTS_MAX: usize = 1024;
 const FRAMES_PER_TURN: usize = 64;
 
+/// Stations of a port that are shown.
+const SHOWN_MAX: usize = 16;
+/// A frame to the nearest bridge, as bridges do not pass them on (IEEE 802.1D), of a type for local experiments.
+const LABEL: &[u8] = &[1, 0x80, 0xc2, 0, 0, 0x0e, 0, 0, 0, 0, 0, 0, 0x88, 0xb5];
+const LABEL_MAX: usize = 1024;
+
 type Mac = [u8; 6];
 
 struct Port {
     link: Link,
     /// Does not change as long as it is connected.
     number: u64,
+    about: About,
+}
+
+/// What is known of a port.
+#[derive(Default)]
+pub(super) struct About {
+    /// What whoever connected it has said in its first frame.
+    label: String,
+    /// Frames may come that are not the first.
+    has_begun: bool,
+    counts: PortCounts,
+}
+
+/// Frames and bytes that came from a port, and that went to it; frames that it did not take.
+#[derive(Debug, Default, Clone, Copy)]
+struct PortCounts {
+    sent_frames: u64,
+    sent_bytes: u64,
+    received_frames: u64,
+    received_bytes: u64,
+    dropped: u64,
 }
 
 /// The ports of one network.
@@ -32,13 +61,17 @@ pub struct Switch {
     ports: Vec<Port>,
     stations: HashMap<Mac, u64>,
     next: u64,
+    control: Option<Control>,
+    captures: Captures,
 }
 
 impl Switch {
-    /// A switch whose ports connect to `listener`.
-    pub fn new(listener: UnixListener) -> io::Result<Switch> {
+    /// A switch whose ports connect to `listener`, and who has a question to `control`.
+    pub fn new(listener: UnixListener, control: Option<UnixListener>) -> io::Result<Switch> {
         listener.set_nonblocking(true)?;
         Ok(Switch {
+            control: control.map(Control::new).transpose()?,
+            captures: Captures::default(),
             listener,
             ports: Vec::new(),
             stations: HashMap::new(),
@@ -59,6 +92,7 @@ impl Switch {
             if !self.turn(if has_ports { None } else { first.as_ref() })?
                 || (has_ports && self.ports.is_empty())
             {
+                self.captures.finish();
                 return Ok(());
             }
         }
@@ -80,6 +114,14 @@ impl Switch {
             };
             PollFd::from_borrowed_fd(port.link.fd(), PollFlags::IN | writes)
         }));
+        let ports = asked.len();
+        if let Some(control) = &self.control {
+            asked.extend(
+                control
+                    .fds()
+                    .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+            );
+        }
         let found = match poll(&mut asked, if has_more { Some(&at_once) } else { timeout }) {
             Err(rustix::io::Errno::INTR) => return Ok(true),
             other => other?,
@@ -87,10 +129,18 @@ impl Switch {
         let is_called = asked.first().is_some_and(|fd| !fd.revents().is_empty());
         let ready: Vec<bool> = asked.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
         drop(asked);
+        let is_asked = ready.iter().skip(ports - 1).any(|ready| *ready);
+        if is_asked {
+            let questions = self.control.as_mut().map(Control::questions);
+            questions
+                .into_iter()
+                .flatten()
+                .for_each(|question| self.answer(question));
+        }
         if is_called {
             self.accept()?;
         }
-        for (at, ready) in ready.into_iter().enumerate() {
+        for (at, ready) in ready.into_iter().take(ports - 1).enumerate() {
             if ready || self.ports.get(at).is_some_and(|port| port.link.peek().is_some()) {
                 self.forward(at);
             }
@@ -110,6 +160,7 @@ impl Switch {
                     self.ports.push(Port {
                         link,
                         number: self.next,
+                        about: About::default(),
                     });
                     self.next += 1;
                 }
@@ -119,6 +170,42 @@ impl Switch {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Show(asker) => asker.say(self.shown()),
+            Question::Capture(asker, wanted) => {
+                if let Some(capture) = asker.capture(wanted) {
+                    self.captures.add(capture);
+                }
+            }
+        }
+    }
+
+    /// A line for each port: its counts, the stations behind it, and its label.
+    fn shown(&self) -> String {
+        let mut text = String::new();
+        for port in &self.ports {
+            let stations = self.stations.iter().filter(|(_, number)| **number == port.number);
+            let mut stations: Vec<_> = stations.map(|(mac, _)| *mac).collect();
+            stations.sort_unstable();
+            let stations: Vec<_> = stations.iter().take(SHOWN_MAX).map(text_of).collect();
+            let PortCounts {
+                sent_frames,
+                sent_bytes,
+                received_frames,
+                received_bytes,
+                dropped,
+            } = port.about.counts;
+            text += &format!(
+                "{}\t{sent_frames}\t{sent_bytes}\t{received_frames}\t{received_bytes}\t{dropped}\t{}\t{}\n",
+                port.number,
+                stations.join(","),
+                port.about.label,
+            );
+        }
+        text
     }
 
     fn forward(&mut self, from: usize) {
@@ -132,9 +219,17 @@ impl Switch {
             let Some(frame) = port.link.peek() else { return };
             let frame = frame.to_vec();
             port.link.next();
+            let is_first = !std::mem::replace(&mut port.about.has_begun, true);
+            if let Some(label) = label(&frame).filter(|_| is_first) {
+                port.about.label = label;
+                continue;
+            }
             if let (true, Some(to), Some(source)) = (frame.len() >= ETHERNET, mac(&frame, 0), mac(&frame, 6))
             {
+                port.about.counts.sent_frames += 1;
+                port.about.counts.sent_bytes += frame.len() as u64;
                 let number = port.number;
+                self.captures.record(&frame, None);
                 self.learn(source, number);
                 self.deliver(&frame, to, from);
             }
@@ -162,8 +257,13 @@ impl Switch {
             if at == from || only.is_some_and(|only| at != only) {
                 continue;
             }
+            let counts = &mut port.about.counts;
             if port.link.backlog() < PORT_QUEUE_MAX {
                 port.link.send(frame);
+                counts.received_frames += 1;
+                counts.received_bytes += frame.len() as u64;
+            } else {
+                counts.dropped += 1;
             }
         }
     }
@@ -171,6 +271,18 @@ impl Switch {
 
 fn mac(frame: &[u8], at: usize) -> Option<Mac> {
     frame.get(at..at + 6)?.try_into().ok()
+}
+
+fn text_of(mac: &Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// What a frame says of its port that is for the switch alone: behind LABEL, printable characters, or nothing.
+fn label(frame: &[u8]) -> Option<String> {
+    let text = frame.strip_prefix(LABEL)?;
+    let is_text = text.len() <= LABEL_MAX && text.iter().all(|byte| (b' '..=b'~').contains(byte));
+    let text = String::from_utf8(text.to_vec()).ok().filter(|_| is_text);
+    Some(text.unwrap_or_default())
 }
 
 /// Broadcast or multicast.

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of domains that this user has now: which switches run, who is connected to them, and what passes.
+
+A switch answers at a socket of its own beside that of its ports (crates/backends/src/net/switch_control.rs).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.paths import private_directory
+from domzero.dom0.vifspec import VifSpec, mac_text
+from domzero.errors import ConfigError, DomzeroError
+
+CONTROL_SUFFIX = ".ctl"
+"""Of the socket of a switch that answers questions."""
+ANSWER_S = 10.0
+SNAPLEN_MAX = 65535
+_LABEL = bytes.fromhex("0180c200000e 000000000000 88b5")
+
+
+@dataclass(slots=True, frozen=True)
+class Port:
+    """One that is connected to a network. Sent and received as its guest sees it.
+
+    :param domain: the name that its domain had when it was connected; "" if nobody said.
+    :param mac: of its interface, if somebody said.
+    :param stations: the addresses that it has sent from, 16 at most.
+    :param dropped: frames that it did not take in time.
+    """
+
+    number: int
+    domain: str
+    uuid: str
+    devid: int | None
+    mac: str
+    stations: tuple[str, ...]
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+    dropped: int
+
+
+@dataclass(slots=True, frozen=True)
+class Network:
+    """A network whose switch runs."""
+
+    name: str
+    ports: tuple[Port, ...]
+
+
+def control_socket(name: str) -> Path:
+    """Where the switch of a network answers."""
+    return private_directory("networks") / f"{name}{CONTROL_SUFFIX}"
+
+
+def label(spec: VifSpec, owner: DomainConfig) -> bytes:
+    """What an interface's wire says first, for the switch alone: whose it is."""
+    about = {
+        "domain": owner.name,
+        "uuid": str(owner.uuid),
+        "devid": spec.devid,
+        "mac": mac_text(spec.mac_of(owner.uuid)),
+    }
+    frame = _LABEL + json.dumps(about).encode()
+    return len(frame).to_bytes(4, "big") + frame
+
+
+def networks() -> list[Network]:
+    """Those that there are, by name."""
+    names = sorted(
+        path.name.removesuffix(CONTROL_SUFFIX) for path in control_socket("").parent.glob(f"*{CONTROL_SUFFIX}")
+    )
+    found = []
+    for name in names:
+        try:
+            found.append(network(name))
+        except DomzeroError:
+            continue  # it has ended meanwhile, or was killed
+    return found
+
+
+def network(name: str) -> Network:
+    """One network. ConfigError: there is none of this name now."""
+    with _ask(name, "show") as answer:
+        text = b""
+        try:
+            while part := answer.recv(1 << 16):
+                text += part
+        except OSError as error:
+            raise DomzeroError(f"the switch of the network {name!r} does not answer: {error}") from error
+    return Network(name, tuple(sorted(map(_port, text.decode().splitlines()), key=lambda port: port.number)))
+
+
+def capture(name: str, *, snaplen: int = SNAPLEN_MAX, frames: int = 0) -> socket.socket:
+    """The frames of a network, from now on, as a pcapng file that is to be read until its end. ConfigError.
+
+    :param snaplen: bytes of each frame.
+    :param frames: how many; 0: until the socket is shut down for writing, or closed.
+    """
+    return _ask(name, f"capture {snaplen} {frames}")
+
+
+def _ask(name: str, question: str) -> socket.socket:
+    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    asked.settimeout(ANSWER_S)
+    try:
+        asked.connect(str(control_socket(name)))
+        asked.sendall(f"{question}\n".encode())
+    except OSError as error:
+        asked.close()
+        raise ConfigError(f"there is no network {name!r} now", hint="`domzero net list` names them") from error
+    return asked
+
+
+def _port(line: str) -> Port:
+    number, *counts, stations, said = line.split("\t")
+    about = _about(said)
+    devid = about.get("devid")
+    return Port(
+        int(number),
+        str(about.get("domain", "")),
+        str(about.get("uuid", "")),
+        devid if isinstance(devid, int) else None,
+        str(about.get("mac", "")),
+        tuple(stations.split(",")) if stations else (),
+        *map(int, counts),
+    )
+
+
+def _about(said: str) -> dict[str, Any]:
+    try:
+        about = json.loads(said)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Domain 0 does with the network interfaces of a domain that runs. What is changed stays so at its next starts."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from functools import partial
+
+from domzero.dom0.manager import Manager
+from domzero.dom0.messages import AttachVif, CaptureVif, DetachVif, Done, ListVifs, SetVif, Vifs, VifStats
+from domzero.dom0.network import connect
+from domzero.dom0.open_files import in_thread
+from domzero.dom0.records import Record
+from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, changed, parse_vif
+from domzero.errors import ConfigError
+
+
+async def list_vifs(manager: Manager, record: Record) -> list[VifStats]:
+    """The domain's network interfaces, with what its guest did with them."""
+    return list((await manager.ask(record, ListVifs(), Vifs)).vifs)
+
+
+async def attach_vif(manager: Manager, record: Record, text: str) -> VifSpec:
+    """Plugs a network interface in. ConfigError."""
+    parse_vif(text)
+    async with record.plugging:
+        taken = {each.devid for each in await list_vifs(manager, record)}
+        free = next((number for number in range(INTERFACES_MAX) if number not in taken), INTERFACES_MAX)
+        if free == INTERFACES_MAX:
+            raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
+        spec = parse_vif(text, free)
+        with closing(await in_thread(partial(connect, spec, record.config))) as wire:
+            await manager.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
+        record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
+    return spec
+
+
+async def set_vif(manager: Manager, record: Record, devid: int, *, link: str | None, rate: str | None) -> None:
+    """Changes an interface's settings; None: as it is. ConfigError."""
+    async with record.plugging:
+        current = next((vif for vif in await list_vifs(manager, record) if vif.devid == devid), None)
+        if current is None:
+            raise ConfigError(f"there is no interface {devid}", key="vif")
+        spec = changed(parse_vif(current.spec), link=link, rate=rate)
+        await manager.ask(record, SetVif(spec.text()), Done)
+        specs = record.config.vif_specs
+        record.config.vifs = [(spec if each.devid == devid else each).text() for each in specs]
+
+
+async def detach_vif(manager: Manager, record: Record, devid: int, *, force: bool) -> None:
+    """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
+
+    async def is_there() -> bool:
+        return any(vif.devid == devid for vif in await list_vifs(manager, record))
+
+    await manager.ask(record, DetachVif(devid, force), Done)
+    await manager.wait_gone(record, f"interface {devid}", is_there, "wait for its driver")
+    record.config.vifs = [each.text() for each in record.config.vif_specs if each.devid != devid]
+
+
+async def capture_vif(manager: Manager, record: Record, devid: int, *, snaplen: int, frames: int) -> socket.socket:
+    """The frames of an interface from now on, as a pcapng file that is to be read until its end. ConfigError.
+
+    :param frames: how many; 0: until the socket is shut down for writing, or closed.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            await manager.ask(record, CaptureVif(devid, snaplen, frames), Done, [theirs.fileno()])
+    except BaseException:
+        ours.close()
+        raise
+    return ours
