@@ -135,6 +135,10 @@ class BlockDisk:
         :param raw_base: the last one is no qcow2 image.
         """
     @staticmethod
+    def nbd(fd: int, bytes: int, flags: int, writable: bool) -> BlockDisk:
+        """An export of so many bytes at the other end of an NBD connection, on which requests may be sent; `fd` is
+        closed with the disk. `flags`: of transmission, as the other end has sent them."""
+    @staticmethod
     def empty_drive() -> BlockDisk:
         """A read-only disk whose medium can be changed. It has no sectors as long as it has none."""
     def change(self, medium: BlockDisk | None) -> None:

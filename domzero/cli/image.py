@@ -16,7 +16,7 @@ What domains start from. Kernels with a small ramdisk (fetch) are kept in $XDG_C
 be fetched again; disks (build, import, clone) are kept in $XDG_DATA_HOME/domzero/images. `domzero run --image NAME`
 starts either; a domain that starts from a disk writes to it, so clone those that are to stay as they are.
 """
-_FORMATS = "raw, qcow2, vhd, vhdx, vmdk"
+_FORMATS = "raw, qcow2, vhd, vhdx, vmdk, vdi, qed"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -37,7 +37,7 @@ async def attach_disk(manager: Manager, record: Record, text: str) -> DiskSpec:
         taken = {disk.devid for disk in await list_disks(manager, record)}
         spec = parse_disk(text, taken | {disk.devid for disk in record.config.disk_specs})
         with closing(await in_thread(partial(open_disk, spec))) as disk:
-            await manager.ask(record, AttachDisk(spec.text(spec.target), disk.formats), Done, disk.fds)
+            await manager.ask(record, AttachDisk(spec.text(spec.target), disk.files), Done, disk.fds)
         record.config.disks = [*record.config.disks, spec.text(spec.target)]
     return spec
 
@@ -83,7 +83,7 @@ async def change_medium(manager: Manager, record: Record, vdev: str, target: str
             raise ConfigError(f"{vdev} is no CD drive", key="disk", hint="one has devtype=cdrom in its specification")
         spec = replace(spec, target=target, format=format)
         with closing(await in_thread(partial(open_disk, spec))) as disk:
-            await manager.ask(record, ChangeMedium(spec.text(target), disk.formats), Done, disk.fds)
+            await manager.ask(record, ChangeMedium(spec.text(target), disk.files), Done, disk.fds)
         _keep(record, spec.devid, spec)
 
 

@@ -26,6 +26,29 @@ class DiskFormat(str, Enum):
 
     RAW = "raw"
     QCOW2 = "qcow2"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VMDK = "vmdk"
+    VDI = "vdi"
+    QED = "qed"
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is qemu-nbd that understands it (`served_images`)."""
+        return self not in (DiskFormat.RAW, DiskFormat.QCOW2)
+
+
+@dataclass(slots=True, frozen=True)
+class DiskFile:
+    """One of the open files that a disk is made of.
+
+    :param bytes: of the disk, if the file is a connection to qemu-nbd, which has the image open.
+    :param flags: NBD's, of transmission.
+    """
+
+    format: DiskFormat
+    bytes: int = 0
+    flags: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -92,7 +115,8 @@ class DiskSpec:
 
 # What stands before the path in old files: formats, and programs that would have served it; all mean a format.
 _PREFIXES = {name: "raw" for name in ("raw", "phy", "file", "aio", "tap", "tap2", "tapdisk", "ioemu")} | {
-    "qcow2": "qcow2"
+    "qcow2": "qcow2",
+    "vhd": "vhd",
 }
 _SCRIPTS = ("nbd", "iscsi", "drbd")
 _ACCESS = {"rw": True, "w": True, "ro": False, "r": False}
@@ -196,8 +220,7 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
         # By the name alone: what is in the file a guest may have written.
         form = "qcow2" if target.endswith(".qcow2") else "raw"
     if form not in _FORMATS:
-        hint = "`domzero image import` makes a qcow2 image of it" if form in ("vhd", "vmdk", "vdi") else EXAMPLE
-        raise _refused(text, f"no such format: {form!r} (raw or qcow2)", hint)
+        raise _refused(text, f"no such format: {form!r} ({', '.join(_FORMATS)})")
     access = words.get("access") or ("ro" if is_cdrom else "rw")
     if access not in _ACCESS:
         raise _refused(text, f"no such access: {access!r} (rw or ro)")

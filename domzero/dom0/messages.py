@@ -19,7 +19,7 @@ from enum import Enum, IntEnum
 from typing import Any, TypeAlias, TypeVar
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.diskspec import DiskFormat, DiskLimits
+from domzero.dom0.diskspec import DiskFile, DiskLimits
 from domzero.dom0.life import DomainState, EndReason
 from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 
@@ -47,12 +47,12 @@ class Start:
 
     Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each interface.
 
-    :param disk_files: formats of each disk's image and of the files that it rests on.
+    :param disk_files: what each disk's image and the files that it rests on are.
     """
 
     domid: int
     config: DomainConfig
-    disk_files: tuple[tuple[DiskFormat, ...], ...] = ()
+    disk_files: tuple[tuple[DiskFile, ...], ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,11 +79,11 @@ class Audit:
 class AttachDisk:
     """Plug a disk in. Answer: Done.
 
-    :param files: formats of its files, which come with this.
+    :param files: what its files are, which come with this.
     """
 
     spec: str
-    files: tuple[DiskFormat, ...]
+    files: tuple[DiskFile, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -99,11 +99,11 @@ class ChangeMedium:
     """Put another medium into a CD drive, or none. Answer: Done.
 
     :param spec: of the drive with it.
-    :param files: formats of its files, which come with this.
+    :param files: what its files are, which come with this.
     """
 
     spec: str
-    files: tuple[DiskFormat, ...]
+    files: tuple[DiskFile, ...]
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,9 +19,10 @@ from typing import Protocol, TypeVar
 from domzero.builder.files import FILE_MAX, open_file
 from domzero.builder.image import open_kernel
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
 from domzero.dom0.images.qcow2 import backing_of
 from domzero.dom0.network import connect
+from domzero.dom0.served_images import open_served
 from domzero.dom0.sharespec import ShareSpec
 from domzero.errors import ConfigError, ImageError
 
@@ -41,11 +42,11 @@ class Closable(Protocol):
 class OpenDisk:
     """A disk's image and the files that it rests on, each on the next; none for a drive without a medium.
 
-    :param formats: of each file.
+    :param files: what each is.
     """
 
     fds: list[int] = field(default_factory=list)
-    formats: tuple[DiskFormat, ...] = ()
+    files: tuple[DiskFile, ...] = ()
 
     def take(self) -> list[int]:
         """Gives the files away."""
@@ -74,9 +75,9 @@ class DomainFiles:
         disks = [fd for disk in self.disks for fd in disk.fds]
         return [*boot, *disks, *self.shares, *(wire.fileno() for wire in self.wires)]
 
-    def formats(self) -> tuple[tuple[DiskFormat, ...], ...]:
-        """Of the files of each disk."""
-        return tuple(disk.formats for disk in self.disks)
+    def disk_files(self) -> tuple[tuple[DiskFile, ...], ...]:
+        """What the files of each disk are."""
+        return tuple(disk.files for disk in self.disks)
 
     def take_shares(self) -> Iterator[int]:
         """Gives the shared directories away, one by one."""
@@ -120,16 +121,16 @@ def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
     return files
 
 
-def received_domain(config: DomainConfig, formats: tuple[tuple[DiskFormat, ...], ...], fds: list[int]) -> DomainFiles:
+def received_domain(config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...], fds: list[int]) -> DomainFiles:
     """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this."""
-    expected = 1 + bool(config.ramdisk) + sum(map(len, formats)) + len(config.share_specs) + len(config.vif_specs)
-    if len(fds) != expected or len(formats) != len(config.disk_specs):
+    expected = 1 + bool(config.ramdisk) + sum(map(len, disks)) + len(config.share_specs) + len(config.vif_specs)
+    if len(fds) != expected or len(disks) != len(config.disk_specs):
         for fd in fds:
             os.close(fd)
         raise ConfigError(f"{len(fds)} files came with the domain, and {expected} belong to it")
     left = iter(fds)
     files = DomainFiles(next(left), next(left) if config.ramdisk else None)
-    files.disks = [OpenDisk([next(left) for _ in each], each) for each in formats]
+    files.disks = [OpenDisk([next(left) for _ in each], each) for each in disks]
     files.shares = [next(left) for _ in config.share_specs]
     files.wires = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd) for fd in left]
     return files
@@ -142,9 +143,12 @@ def open_disk(spec: DiskSpec) -> OpenDisk:
         return disk
     path, format, writable = spec.target, spec.format, spec.writable
     try:
+        if format.is_served:
+            fd, bytes, flags = open_served(spec)
+            return OpenDisk([fd], (DiskFile(format, bytes, flags),))
         while True:
             disk.fds.append(_open_image(path, writable=writable))
-            disk.formats = (*disk.formats, format)
+            disk.files = (*disk.files, DiskFile(format))
             below = backing_of(disk.fds[-1]) if format is DiskFormat.QCOW2 else None
             if below is None:
                 return disk

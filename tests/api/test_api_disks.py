@@ -141,7 +141,7 @@ def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(
     workers = server.workers()
     for spec, why in (
         ("/no/such.img", "No such file"),
-        (f"{image},vhd,xvda", "no such format"),
+        (f"{image},vpc,xvda", "no such format"),
         (f"{image},raw,foo", "no such vdev"),
         (f"{image},qcow2,xvda", "qcow2"),
         (f"{image}\0", "NUL"),

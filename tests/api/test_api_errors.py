@@ -42,7 +42,7 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"engine": "kvm"}, "engine", "not here yet"),
         ({"memroy_mib": 64}, "memroy_mib", "did you mean memory_mib?"),
         ({"cmdline": "x" * 5000}, "cmdline", "at most"),
-        ({"disks": ["/img,vhd,xvda,rw"]}, "disks", "no such format"),
+        ({"disks": ["/img,vpc,xvda,rw"]}, "disks", "no such format"),
         ({"vifs": ["speed=1"]}, "vifs", "what is"),
         ({"shares": ["tag=a,path=/a,security_model=mapped"]}, "shares", "security_model=mapped is not supported"),
         ({"kernel": ""}, "kernel", "no kernel given"),

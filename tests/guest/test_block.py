@@ -157,7 +157,7 @@ def test_a_disk_that_another_domain_writes_to_is_refused(shell: str, ext4: Path,
         ("/dev/null", "neither a regular file nor a block device"),
         (".", "directory"),
         ("no.qcow2", "qcow2"),
-        ("x,vhd,xvda", "no such format"),
+        ("x,vpc,xvda", "no such format"),
     ],
 )
 def test_a_disk_that_cannot_be_is_one_clear_line(

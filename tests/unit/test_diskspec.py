@@ -42,6 +42,10 @@ format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/x.iso
 ,,hdc,cdrom
 ,empty,hdc,cdrom
 devtype=cdrom,vdev=hdc
+/a,vhd,xvda,w
+/a,qed,xvda,r
+vhd:/a,xvda,w
+tap:vhd:/a,xvda
 vdev=hdc,devtype=cdrom,target=
 ,qcow2,hdc,cdrom
 /a,raw,xvda,rw,
@@ -76,6 +80,10 @@ phy:/a,hda1,w
 """
 
 
+XEN = {DiskFormat.QCOW2: 2, DiskFormat.VHD: 3, DiskFormat.RAW: 4, DiskFormat.QED: 6}
+"""libxl_disk_format; 5 is an empty drive."""
+
+
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Xen's parser as a program."""
@@ -91,7 +99,7 @@ def told(text: str) -> str:
         spec = parse_disk(text)
     except ConfigError:
         return "refused"
-    number = {DiskFormat.RAW: 4, DiskFormat.QCOW2: 2}[spec.format] if spec.target else 5
+    number = XEN[spec.format] if spec.target else 5
     return f"{spec.target}|{number}|{spec.vdev}|{spec.writable:d}|{spec.is_cdrom:d}|{spec.discard:d}|"
 
 
@@ -118,7 +126,7 @@ def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
         ("", "no target"),
         ("/a,empty,hdc,cdrom", "an empty drive has no target"),
         (",empty,hdc", "there is no target"),
-        ("/a,vhd,xvda", "no such format: 'vhd'"),
+        ("/a,vpc,xvda", "no such format: 'vpc' (raw, qcow2, vhd, vhdx, vmdk, vdi, qed)"),
         ("/a,raw,foo,w", "no such vdev: 'foo'"),
         ("/a,raw,xvda01,w", "no such vdev"),
         ("/a,raw,xvda,rw,script=block-x", "script=block-x is not supported"),

@@ -109,7 +109,7 @@ def names(disk: OpenDisk) -> list[str]:
 def test_a_disk_is_opened_with_all_that_it_rests_on_and_only_itself_for_writing(images: Path) -> None:
     disk = open_disk(parse_disk(f"{images / 'top.qcow2'},qcow2,xvda"))
     assert names(disk) == ["top.qcow2", "mid.qcow2", "base.raw"]
-    assert disk.formats == (DiskFormat.QCOW2, DiskFormat.QCOW2, DiskFormat.RAW)
+    assert [file.format for file in disk.files] == [DiskFormat.QCOW2, DiskFormat.QCOW2, DiskFormat.RAW]
     assert [os.get_blocking(fd) for fd in disk.fds] == [False] * 3
     with pytest.raises(OSError):
         os.pwrite(disk.fds[1], b"x", 0)

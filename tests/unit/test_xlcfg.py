@@ -81,7 +81,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("max_event_channels='-1'", "max_event_channels", "-1 is not possible"),
         ("vcpus=4; maxvcpus=2", "maxvcpus", "2 is not possible: from the 4 that"),
         ("vif=['script=x']", "vif", "script is not supported"),
-        ("disk=['a,vhd,xvda']", "disk", "no such format: 'vhd'"),
+        ("disk=['a,vpc,xvda']", "disk", "no such format: 'vpc'"),
         ("memory=", "memory", "line 2: expected a value, found nothing"),
         ("memory=many", "memory", "line 2: expected a value, found 'many' (a string needs quotes)"),
         ("vif=['' 'x']", "vif", "line 2: expected ',' or ']'"),

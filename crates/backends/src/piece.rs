@@ -52,6 +52,28 @@ impl<'a> Piece<'a> {
     }
 }
 
+/// What is in the pieces, copied once.
+pub(crate) fn gather(from: &[Piece]) -> Vec<u8> {
+    let mut bytes = vec![0; from.iter().map(Piece::bytes).sum()];
+    let mut rest = bytes.as_mut_slice();
+    for piece in from {
+        let (part, others) = rest.split_at_mut(piece.bytes());
+        piece.copy_to(part);
+        rest = others;
+    }
+    bytes
+}
+
+/// Copies bytes into the pieces, which are of writable mappings, as far as they go.
+pub(crate) fn scatter(bytes: &[u8], to: &[Piece]) {
+    let mut rest = bytes;
+    for piece in to {
+        let (part, others) = rest.split_at(piece.bytes().min(rest.len()));
+        piece.copy_from(part);
+        rest = others;
+    }
+}
+
 type Call =
     unsafe extern "C" fn(libc::c_int, *const libc::iovec, libc::c_int, libc::off64_t) -> libc::ssize_t;
 

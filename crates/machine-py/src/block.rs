@@ -6,7 +6,7 @@ use crate::events::EventPort;
 use crate::grants::GrantTable;
 use crate::host::{work, MachineError};
 use domzero_backends::block::{
-    self, serve_all, start_thread, Agreed, Drive, Limits, Notice, Qcow2Disk, Rate, RawDisk, Throttle,
+    self, serve_all, start_thread, Agreed, Drive, Limits, NbdDisk, Notice, Qcow2Disk, Rate, RawDisk, Throttle,
 };
 use domzero_backends::RingBroken;
 use domzero_backends::RungThread;
@@ -16,6 +16,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::fs::File;
 use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -70,6 +71,12 @@ impl BlockDisk {
         work(open)?
             .map(|disk| BlockDisk::of(disk, writable))
             .map_err(os_error)
+    }
+
+    #[staticmethod]
+    fn nbd(fd: RawFd, bytes: u64, flags: u16, writable: bool) -> PyResult<BlockDisk> {
+        let disk = NbdDisk::new(UnixStream::from(owned(fd)?), bytes, flags);
+        Ok(BlockDisk::of(disk, writable))
     }
 
     #[staticmethod]

@@ -24,7 +24,7 @@ from domzero.dom0.config import (
     DomainConfig,
 )
 from domzero.dom0.cpuspec import TEXT_MAX
-from domzero.dom0.diskspec import RATE_MAX
+from domzero.dom0.diskspec import RATE_MAX, DiskFormat
 from domzero.dom0.hostinfo import ThreadUsage
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, VifStats, to_json
@@ -301,7 +301,7 @@ class DiskInfo(Model):
     vdev: Annotated[str, Field(examples=["xvda"])]
     devid: Annotated[int, Field(description="Xen's number of it.")]
     target: str
-    format: Literal["raw", "qcow2"]
+    format: DiskFormat
     writable: bool
     state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
     bytes: int

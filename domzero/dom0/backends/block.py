@@ -50,8 +50,11 @@ def use_image(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
     """What is in open files, which it takes. ConfigError: they cannot be used."""
     try:
         fds = opened.take()
-        if spec.format is DiskFormat.QCOW2:
-            disk = _machine.BlockDisk.qcow2(fds, opened.formats[-1] is DiskFormat.RAW, spec.writable)
+        if spec.format.is_served:
+            (connection,) = opened.files
+            disk = _machine.BlockDisk.nbd(fds[0], connection.bytes, connection.flags, spec.writable)
+        elif spec.format is DiskFormat.QCOW2:
+            disk = _machine.BlockDisk.qcow2(fds, opened.files[-1].format is DiskFormat.RAW, spec.writable)
         else:
             disk = _machine.BlockDisk.raw(fds[0], spec.writable)
     except OSError as error:
@@ -109,7 +112,7 @@ class BlockDevice(Device):
 
     @property
     def _type(self) -> str:
-        return "qdisk" if self.spec.format is DiskFormat.QCOW2 else "phy"
+        return "phy" if self.spec.format is DiskFormat.RAW else "qdisk"
 
     def limit(self, limits: DiskLimits) -> None:
         """Bounds what the guest may do with the disk from now on."""

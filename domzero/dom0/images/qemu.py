@@ -15,7 +15,7 @@ from typing import Any
 from domzero.dom0.images.tools import need_tools, run_tool
 from domzero.errors import ImageError
 
-FORMATS = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc", "vhdx": "vhdx", "vmdk": "vmdk"}
+FORMATS = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc", "vhdx": "vhdx", "vmdk": "vmdk", "vdi": "vdi", "qed": "qed"}
 """Format as people call it -> as qemu-img does."""
 _INFO_MEMORY = 1 << 30
 _INFO_SECONDS = 30

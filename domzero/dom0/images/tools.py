@@ -22,6 +22,7 @@ PACKAGES = {
     "mke2fs": "e2fsprogs",
     "sfdisk": "fdisk",
     "qemu-img": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
 }
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _TIMEOUT_S = 3600

@@ -4,7 +4,7 @@
 use super::disk::{Disk, SMALLER};
 use super::lock::ImageLock;
 use super::qcow2_check::counts_cover_the_tables;
-use crate::piece::Piece;
+use crate::piece::{gather, scatter, Piece};
 use domzero_machine::abi::blkif::SECTOR;
 use imago::file::File as Storage;
 use imago::format::PreallocateMode;
@@ -82,24 +82,12 @@ impl Disk for Qcow2Disk {
     fn read(&self, to: &[Piece], at: u64) -> io::Result<()> {
         let mut buffer = vec![0; to.iter().map(Piece::bytes).sum()];
         self.image()?.read(buffer.as_mut_slice(), at)?;
-        let mut rest = buffer.as_slice();
-        for piece in to {
-            let (part, others) = rest.split_at(piece.bytes());
-            piece.copy_from(part);
-            rest = others;
-        }
+        scatter(&buffer, to);
         Ok(())
     }
 
     fn write(&self, from: &[Piece], at: u64) -> io::Result<()> {
-        let mut buffer = vec![0; from.iter().map(Piece::bytes).sum()];
-        let mut rest = buffer.as_mut_slice();
-        for piece in from {
-            let (part, others) = rest.split_at_mut(piece.bytes());
-            piece.copy_to(part);
-            rest = others;
-        }
-        self.image()?.write(buffer.as_slice(), at)
+        self.image()?.write(gather(from).as_slice(), at)
     }
 
     fn flush(&self) -> io::Result<()> {
