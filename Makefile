@@ -43,6 +43,7 @@ bench: setup
 fuzz: setup
 	DOMZERO_GUEST_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q tests/guest/test_fuzz.py
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-backends --test block_fuzz --test net_fuzz --test net_source --test p9_fuzz
+	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-600} cargo test --release -p domzero-usernet --test fuzz
 	DOMZERO_API_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q -s tests/api/test_api_fuzz.py
 	DOMZERO_MODEL_EXAMPLES=3000 $(BIN)/pytest -q --timeout 0 tests/property/hypervisor
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test engine hostile -- --nocapture

@@ -3,10 +3,10 @@
 
 use crate::device::{os_error, owned};
 use crate::host::work;
-use domzero_usernet::{Config, Forward, Ipv6, Network};
+use domzero_usernet::{Config, Forward, Ipv6, Network, DNS};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
@@ -33,7 +33,10 @@ pub fn run_usernet(
         prefix_length,
         gateway: ipv4(gateway)?,
         dns: ipv4(dns)?,
-        name_servers,
+        name_servers: name_servers
+            .into_iter()
+            .map(|server| SocketAddr::new(server, DNS))
+            .collect(),
         host_name,
         ipv6: ipv6_prefix
             .map(|prefix| ipv6(prefix).map(|prefix| Ipv6 { prefix }))

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 /// Port of name servers.
-const DNS: u16 = 53;
+pub const DNS: u16 = 53;
 
 /// A port of the host that leads to one of the guest's.
 pub enum Forward {
@@ -35,7 +35,7 @@ pub struct Config {
     /// The name server that the guest is told, behind which `name_servers` are.
     pub dns: Ipv4Addr,
     /// Name servers of the host's; they may be on its loopback.
-    pub name_servers: Vec<IpAddr>,
+    pub name_servers: Vec<SocketAddr>,
     /// The guest's name; empty: none.
     pub host_name: String,
     /// None: the host has no IPv6.
@@ -56,7 +56,6 @@ impl Config {
     /// A name server of the host's; those behind the first for who asks again.
     pub fn name_server(&self, attempt: usize) -> Option<SocketAddr> {
         let count = self.name_servers.len();
-        let server = self.name_servers.get(attempt.checked_rem(count)?)?;
-        Some(SocketAddr::new(*server, DNS))
+        self.name_servers.get(attempt.checked_rem(count)?).copied()
     }
 }

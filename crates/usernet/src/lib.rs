@@ -18,5 +18,8 @@ mod tcp;
 mod udp;
 mod wire;
 
-pub use config::{Config, Forward, Ipv6};
+pub use config::{Config, Forward, Ipv6, DNS};
+pub use dhcp::{CLIENT as DHCP_CLIENT, SERVER as DHCP_SERVER};
 pub use network::Network;
+pub use tcp::CONNECTIONS_MAX;
+pub use wire::ROUTER;

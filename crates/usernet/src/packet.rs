@@ -27,7 +27,7 @@ pub struct Packet<'a> {
 /// What is in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// A segment of TCP, which is looked at again where its connection is.
+    /// A segment of TCP, which is looked at again where its connection is; one that asks for a connection is right.
     Tcp {
         source: u16,
         target: u16,
@@ -83,10 +83,14 @@ impl<'a> Body<'a> {
         match protocol {
             IpProtocol::Tcp => {
                 let segment = TcpPacket::new_checked(data).ok()?;
+                let opens = segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
+                if opens && !segment.verify_checksum(&source.into(), &target.into()) {
+                    return None;
+                }
                 Some(Body::Tcp {
                     source: some_port(segment.src_port())?,
                     target: some_port(segment.dst_port())?,
-                    opens: segment.syn() && !segment.ack() && !segment.rst() && !segment.fin(),
+                    opens,
                 })
             }
             IpProtocol::Udp => {

@@ -139,10 +139,13 @@ impl Flow {
     /// Moves what can be moved.
     pub fn run(&mut self, wire: &mut Wire, now: Instant) -> Next {
         let Stage::Open(stack) = &mut self.stage else {
-            return match (self.is_writable, sockopt::socket_error(&self.host)) {
-                (false, _) => Next::At(self.last + IDLE),
-                (true, Ok(Ok(()))) => Next::Open,
-                (true, _) => Next::Refuse,
+            if !self.is_writable {
+                return Next::At(self.last + IDLE);
+            }
+            // To ask for the error takes it away: only when there is news.
+            return match sockopt::socket_error(&self.host) {
+                Ok(Ok(())) => Next::Open,
+                _ => Next::Refuse,
             };
         };
         let moved = to_host(stack, &self.host, &mut self.is_writable)

@@ -50,8 +50,9 @@ pub struct Connections {
     queue: VecDeque<u64>,
     timers: BTreeSet<(Instant, u64)>,
     next: u64,
-    /// Bytes of memory that nobody was given.
+    /// Bytes of memory that nobody was given, and how many were given some.
     left: usize,
+    given: usize,
     nobody: Nobody,
 }
 
@@ -65,6 +66,7 @@ impl Connections {
             timers: BTreeSet::new(),
             next: 0,
             left: MEMORY,
+            given: 0,
             nobody: Nobody::new(wire, now),
         }
     }
@@ -136,8 +138,9 @@ impl Connections {
         let room = self.room();
         let stack = Stack::connect(turn.wire, turn.now, peer, guest, room)?;
         let mut flow = Flow::accepted(ends, host, stack, turn.now);
-        self.left -= 2 * room;
         flow.memory = 2 * room;
+        self.left = self.left.saturating_sub(flow.memory);
+        self.given += 1;
         self.insert(turn, flow)
     }
 
@@ -149,7 +152,7 @@ impl Connections {
             .add(flow.host(), number(Kind::Tcp, index), EVENTS)
             .is_err()
         {
-            self.left += flow.memory;
+            self.take_back(&flow);
             return None;
         }
         self.by_ends.insert(flow.ends, index);
@@ -158,14 +161,23 @@ impl Connections {
         Some(())
     }
 
-    /// Bytes for each direction of a new connection.
+    /// Bytes for each direction of a new connection; there is some left for all others that may come.
     fn room(&self) -> usize {
-        (self.left / SHARE).clamp(ROOM_MIN, ROOM_MAX)
+        let others = CONNECTIONS_MAX.saturating_sub(self.given);
+        let spare = self.left.saturating_sub(others * 2 * ROOM_MIN);
+        (spare / SHARE).clamp(ROOM_MIN, ROOM_MAX)
+    }
+
+    fn take_back(&mut self, flow: &Flow) {
+        if flow.memory > 0 {
+            self.left += flow.memory;
+            self.given -= 1;
+        }
     }
 
     /// Makes room for one more. False: all are in use.
     fn make_room(&mut self, turn: &mut Turn<'_>) -> bool {
-        if self.flows.len() < CONNECTIONS_MAX && self.left >= 2 * ROOM_MIN {
+        if self.flows.len() < CONNECTIONS_MAX {
             return true;
         }
         let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last());
@@ -183,7 +195,7 @@ impl Connections {
         if let Some(mut flow) = self.flows.remove(&index) {
             flow.abort(turn.wire, turn.now);
             self.by_ends.remove(&flow.ends);
-            self.left += flow.memory;
+            self.take_back(&flow);
             if let Some(due) = flow.due {
                 self.timers.remove(&(due, index));
             }
@@ -260,20 +272,23 @@ impl Connections {
                 }
                 self.end(turn, index);
             }
-            Next::Open => {
-                let room = (self.left / SHARE).clamp(ROOM_MIN, ROOM_MAX);
-                if self.left < 2 * room || !flow.open(turn.wire, turn.now, room) {
-                    if let Some(request) = flow.request() {
-                        self.nobody.answer(turn.wire, turn.now, request);
-                    }
-                    self.end(turn, index);
-                    return;
-                }
-                flow.memory = 2 * room;
-                self.left -= 2 * room;
-                self.enqueue(index);
-            }
+            Next::Open => self.open_guests_end(turn, index),
         }
+    }
+
+    fn open_guests_end(&mut self, turn: &mut Turn<'_>, index: u64) {
+        let room = self.room();
+        let Some(flow) = self.flows.get_mut(&index) else {
+            return;
+        };
+        if !flow.open(turn.wire, turn.now, room) {
+            self.end(turn, index);
+            return;
+        }
+        flow.memory = 2 * room;
+        self.left = self.left.saturating_sub(2 * room);
+        self.given += 1;
+        self.enqueue(index);
     }
 }
 
