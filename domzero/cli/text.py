@@ -109,13 +109,13 @@ def vcpu_table(domains: list[tuple[Json, list[Json]]], processors: int) -> str:
     return "\n".join(rows)
 
 
-def cap_table(domains: list[Json]) -> str:
-    """All of `xl sched-credit2`. All weights are the same here: Xen's default."""
+def schedule_table(domains: list[Json]) -> str:
+    """All of `xl sched-credit2`, for domains."""
     width = max([VCPU_NAME_WIDTH + 1, *(_columns(domain["name"]) for domain in domains)])
     rows = [f"{'Name':<{width}} {'ID':>4} {'Weight':>6} {'Cap':>4}"]
     for domain in domains:
         name = domain["name"] + " " * (width - _columns(domain["name"]))
-        rows.append(f"{name} {domain['domid'] or 0:4d} {256:6d} {domain['cap']:4d}")
+        rows.append(f"{name} {domain['domid'] or 0:4d} {domain['cpu_weight']:6d} {domain['cap']:4d}")
     return "\n".join(rows)
 
 

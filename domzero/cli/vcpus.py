@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from domzero.cli.api_client import Dom0, domain_path
-from domzero.cli.text import cap_table, vcpu_table
+from domzero.cli.text import schedule_table, vcpu_table
 from domzero.cli.verb import add_domain, add_domains, add_verb, answer
 from domzero.errors import ConfigError
 
@@ -43,10 +43,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         subparsers,
         "sched-credit2",
         schedule,
-        "bound the processor time of a domain",
-        "Shows or sets how much of the host's processors domains may use. All have the same weight.",
+        "show or set weight and cap of domains",
+        "Shows or sets how much of the host's processors domains get and may use.",
     )
     parser.add_argument("-d", "--domain", metavar="DOMAIN", help="name, domid or uuid; all if none is given")
+    parser.add_argument(
+        "-w", "--weight", metavar="WEIGHT", type=int, help="1 to 65535; 256 is the default, and 512 gets twice as much"
+    )
     parser.add_argument(
         "-c", "--cap", metavar="CAP", type=int, help="percent of one processor for all its vCPUs; 0: no bound"
     )
@@ -54,15 +57,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def schedule(args: argparse.Namespace) -> int:
     """`sched-credit2`."""
-    if args.cap is not None and args.domain is None:
-        raise ConfigError("which domain? Give one with -d", key="--cap")
+    changes = {"cap": args.cap, "cpu_weight": args.weight}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if changes and args.domain is None:
+        raise ConfigError("which domain? Give one with -d", key="--cap" if "cap" in changes else "--weight")
     with Dom0.from_args(args) as dom0:
-        if args.cap is not None:
-            domains = [dom0.patch(args.domain, cap=args.cap)]
+        if changes:
+            domains = [dom0.patch(args.domain, **changes)]
         else:
             domains = [dom0.domain(args.domain)] if args.domain is not None else dom0.get("/domains")
-    value = [{key: domain[key] for key in ("name", "domid", "cap")} for domain in domains]
-    return answer(args, value, cap_table(domains) if args.cap is None else None)
+    value = [{key: domain[key] for key in ("name", "domid", "cpu_weight", "cap")} for domain in domains]
+    return answer(args, value, None if changes else schedule_table(domains))
 
 
 def list_vcpus(args: argparse.Namespace) -> int:

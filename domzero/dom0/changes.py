@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domzero.dom0.config import CAP_MAX, MEMORY_MIN_MIB
+from domzero.dom0.config import CAP_MAX, MEMORY_MIN_MIB, WEIGHT_MAX
 from domzero.dom0.names import check_name
 from domzero.dom0.records import Record
 from domzero.dom0.xenstore import Store
@@ -20,6 +20,7 @@ class Changes:
     :param memory_target_mib: what the guest's balloon driver is asked for, in MiB, and its hypervisor lets it have.
     :param memory_limit_mib: what its hypervisor lets it have, if that is more than the target, in MiB.
     :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
+    :param cpu_weight: what it gets of a processor that several domains want, beside their weights.
     :param vcpus: how many of its vCPUs the guest is asked to use.
     """
 
@@ -28,6 +29,7 @@ class Changes:
     memory_limit_mib: int | None = None
     vcpus: int | None = None
     cap: int | None = None
+    cpu_weight: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> Changes:
@@ -38,12 +40,13 @@ class Changes:
             memory_limit_mib=record.memory_limit_mib,
             vcpus=record.config.vcpus,
             cap=record.config.cap,
+            cpu_weight=record.config.cpu_weight,
         )
 
     @property
     def needs_guest(self) -> bool:
         """Whether the guest is asked for something: it must run."""
-        return not (self.limit_mib is None and self.vcpus is None and self.cap is None)
+        return not (self.limit_mib is None and self.vcpus is None and self.cap is None and self.cpu_weight is None)
 
     @property
     def limit_mib(self) -> int | None:
@@ -74,6 +77,8 @@ class Changes:
 
         if self.cap is not None and not 0 <= self.cap <= CAP_MAX:
             raise ConfigError(f"{self.cap} is not possible: 0 to {CAP_MAX} percent of a processor", key="cap")
+        if self.cpu_weight is not None and not 1 <= self.cpu_weight <= WEIGHT_MAX:
+            raise ConfigError(f"{self.cpu_weight} is not possible: 1 to {WEIGHT_MAX}", key="cpu_weight")
 
     def apply(self, record: Record, store: Store) -> None:
         """Makes them, checked already, but for what its worker has to do."""
@@ -90,6 +95,8 @@ class Changes:
             record.memory_limit_mib = self.limit_mib
         if self.cap is not None:
             record.config.cap = self.cap
+        if self.cpu_weight is not None:
+            record.config.cpu_weight = self.cpu_weight
         if self.vcpus is not None:
             record.config.vcpus, most = self.vcpus, record.config.vcpus_max
             record.config.max_vcpus = most

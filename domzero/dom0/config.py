@@ -21,6 +21,9 @@ MEMORY_MIN_MIB = 4
 MEMORY_MAX_MIB = 512 * 1024
 VCPUS_MAX = 32
 CAP_MAX = 100 * VCPUS_MAX
+WEIGHT = 256
+"""Of a domain that does not say (xl's default)."""
+WEIGHT_MAX = 65535
 TIME_OFFSET_MAX_S = (1 << 31) - 1
 """libxl keeps it in an int32_t."""
 EVENT_CHANNELS_MAX = (1 << 17) - 1
@@ -64,6 +67,7 @@ class DomainConfig:
     :param rtc_timeoffset: seconds that its wall clock is ahead of the host's.
     :param localtime: its wall clock has the host's local time, not UTC, and rtc_timeoffset on top.
     :param cap: of one processor, in percent, that its vCPUs may use together; 0 for as much as there is.
+    :param cpu_weight: 1 to 65535: of a processor that several want it gets as much more as its weight is more.
     :param cpus: for each vCPU the processors of the host that it may run on, as xl.cfg(5) has them; all if missing.
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
@@ -98,6 +102,7 @@ class DomainConfig:
     rtc_timeoffset: int = 0
     localtime: bool = False
     cap: int = 0
+    cpu_weight: int = WEIGHT
     cpus: list[str] = field(default_factory=list)
     disks: list[str] = field(default_factory=list)
     vifs: list[str] = field(default_factory=list)
@@ -175,6 +180,8 @@ class DomainConfig:
             yield ConfigError(what, key="rtc_timeoffset")
         if not 0 <= self.cap <= CAP_MAX:
             yield ConfigError(f"{self.cap} is not possible: 0 to {CAP_MAX} percent of a processor", key="cap")
+        if not 1 <= self.cpu_weight <= WEIGHT_MAX:
+            yield ConfigError(f"{self.cpu_weight} is not possible: 1 to {WEIGHT_MAX}", key="cpu_weight")
         for text in dict.fromkeys(self.cpus):
             try:
                 parse_cpus(text)

@@ -33,6 +33,7 @@ from domzero.dom0.messages import (
     LogLine,
     Pause,
     PinVcpu,
+    RenewThreads,
     Request,
     SendNmi,
     SetCap,
@@ -45,6 +46,7 @@ from domzero.dom0.messages import (
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
 from domzero.dom0.open_files import in_thread
 from domzero.dom0.records import DomainLog, Record
+from domzero.dom0.weights import Weights
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
@@ -98,6 +100,9 @@ class Manager:
         self._changed = asyncio.Condition()
         self._spawner = WorkerSpawner(confined=confined)
         self._jobs: set[asyncio.Task[None]] = set()
+        self._weights = Weights(
+            self._list_vcpus, lambda record: self.ask(record, RenewThreads(), Done), self._spawn, self.say
+        )
         self.store.write("/local/domain/0/domid", 0)
         self.store.write("/local/domain/0/name", "Domain-0")
 
@@ -171,7 +176,7 @@ class Manager:
         domid = self._new_domid()
         record.domid = domid
         record.state = DomainState.BUILDING
-        record.cpu_ns = 0
+        record.cpu_ns = record.steps_down = 0
         if record.memory_target_mib != record.config.memory_mib:  # as xl, it starts with what its balloon was at
             record.config.maxmem_mib = record.config.static_max_mib
             record.config.memory_mib = record.memory_target_mib
@@ -202,6 +207,8 @@ class Manager:
             record.state = DomainState.PAUSED if paused else DomainState.RUNNING
         self.store.introduce(domid)
         self.say(f"domain {record.name} started as domain {domid}" + (", paused" if paused else ""))
+        self._spawn(self._weights.tell_group(record))
+        self._spawn(self._weights.hold(self.all(), started=record))
         await self._notify()
 
     # --- changing
@@ -217,6 +224,7 @@ class Manager:
         await self.ask(record, Unpause(), Done)
         if not record.ended:
             record.state = DomainState.RUNNING
+        await self._weights.hold(self.all(), started=record)
         await self._notify()
 
     async def audit(self, record: Record) -> list[str]:
@@ -275,6 +283,8 @@ class Manager:
         if changes.limit_mib is not None:
             await self.ask(record, SetMemoryLimit(changes.limit_mib), Done)
         changes.apply(record, self.store)
+        if changes.cpu_weight is not None:
+            await self._weights.hold(self.all())
         await self._notify()
 
     def send_sysrq(self, record: Record, key: str) -> None:
@@ -286,9 +296,12 @@ class Manager:
 
     async def vcpus(self, record: Record) -> list[tuple[VcpuStats, ThreadUsage | None]]:
         """The domain's vCPUs, with what they do and what their threads have used."""
-        found = (await self.ask(record, ListVcpus(), Vcpus)).vcpus
+        found = await self._list_vcpus(record)
         pid = record.worker.pid if record.worker is not None else None
         return [(vcpu, thread_usage(pid, vcpu.thread_id) if pid and vcpu.thread_id else None) for vcpu in found]
+
+    async def _list_vcpus(self, record: Record) -> Sequence[VcpuStats]:
+        return (await self.ask(record, ListVcpus(), Vcpus)).vcpus
 
     async def pin_vcpu(self, record: Record, vcpu: int | None, cpus: frozenset[int]) -> None:
         """Lets a vCPU, or all, run on these processors of the host only, until it is started again. ConfigError."""
@@ -454,6 +467,7 @@ class Manager:
         record.ending = True
         record.exit = end
         await self._drop_worker(record)
+        self._spawn(self._weights.hold(self.all()))
         record.state = end.state if end is not None else DomainState.DESTROYED
         record.gone = True
         self._live.pop(record.uuid, None)

@@ -141,6 +141,11 @@ class PinVcpu:
 
 
 @dataclass(slots=True, frozen=True)
+class RenewThreads:
+    """Give vCPUs new threads, with the priority of the worker. Answer: Done."""
+
+
+@dataclass(slots=True, frozen=True)
 class SetCap:
     """Bound the processor time of the vCPUs, in percent of one processor; 0 for no bound. Answer: Done."""
 
@@ -293,12 +298,14 @@ class VcpuStats:
 
     :param thread_id: of its thread, to the host; None for one that never ran.
     :param affinity: the processors that it may run on.
+    :param spent_ns: of processors, by threads that it had before.
     """
 
     vcpu: int
     state: VcpuState
     thread_id: int | None
     affinity: tuple[int, ...]
+    spent_ns: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -454,6 +461,7 @@ Request: TypeAlias = (
     | ListVifs
     | ListVcpus
     | PinVcpu
+    | RenewThreads
     | SendNmi
     | SetCap
     | SetMemoryLimit

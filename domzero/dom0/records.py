@@ -43,6 +43,8 @@ class Record:
     """When it was answered last."""
     plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A device is being given a name."""
+    steps_down: int = 0
+    """Nice values that its vCPUs are behind those of the heaviest domain (`weights`)."""
     memory_target_mib: int = 0
     """What its balloon driver is asked for."""
     memory_limit_mib: int = 0
@@ -62,6 +64,11 @@ class Record:
     def name(self) -> str:
         """Its name, unique among the domains that exist."""
         return self.config.name
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its guest is there, and not on its way out."""
+        return not (self.ended or self.ending or self.worker is None or self.state is DomainState.BUILDING)
 
     @property
     def ended(self) -> bool:

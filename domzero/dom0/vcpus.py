@@ -30,6 +30,12 @@ def pin(domain: Domain, vcpu_id: int | None, processors: Iterable[int]) -> None:
             raise ConfigError(f"it cannot run there: {error}", key="cpus") from error
 
 
+def renew_threads(domain: Domain) -> None:
+    """Gives all that have a thread a new one, which has the calling thread's priority."""
+    for vcpu in domain.vcpus:
+        vcpu.renew_thread()
+
+
 def send_nmi(domain: Domain, vcpu_id: int) -> None:
     """Interrupts one as nothing can mask. ConfigError."""
     vcpu = _find(domain, vcpu_id)
@@ -55,4 +61,4 @@ def _state(vcpu: Vcpu) -> VcpuState:
 def _stats(vcpu: Vcpu) -> VcpuStats:
     thread_id = vcpu.thread.native_id if vcpu.thread is not None else None
     affinity = vcpu.affinity or os.sched_getaffinity(0)
-    return VcpuStats(vcpu.vcpu_id, _state(vcpu), thread_id, tuple(sorted(affinity)))
+    return VcpuStats(vcpu.vcpu_id, _state(vcpu), thread_id, tuple(sorted(affinity)), vcpu.spent_ns)

@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 
 from domzero import _machine
@@ -57,6 +56,7 @@ from domzero.dom0.messages import (
     Pause,
     PinVcpu,
     Refused,
+    RenewThreads,
     SendNmi,
     SetCap,
     SetMemoryLimit,
@@ -72,6 +72,7 @@ from domzero.dom0.messages import (
 from domzero.dom0.open_files import OpenDisk, received_domain
 from domzero.dom0.socket_frames import FrameDecoder
 from domzero.dom0.vifspec import parse_vif
+from domzero.dom0.weights import NICE
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
 from domzero.errors import ConfigError, DomzeroError
@@ -80,12 +81,9 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _DETAIL_LINES = 100
-NICE = 5
-"""Below Domain 0, which answers for all domains and has little to do for each."""
 SWITCH_INTERVAL_S = 1e-4
 """After which a thread that waits for the interpreter is given it. vCPUs that make one hypercall after the other take
 it again and again, and Domain 0 waits for an answer that takes it ten times."""
-_NICE_TRIES, _NICE_APART_SECONDS = 100, 0.1
 
 
 class Worker:
@@ -186,6 +184,8 @@ class Worker:
             return Vcpus(tuple(vcpus.stats(instance.domain)))
         elif isinstance(message, PinVcpu):
             vcpus.pin(instance.domain, message.vcpu, message.processors)
+        elif isinstance(message, RenewThreads):
+            vcpus.renew_threads(instance.domain)
         elif isinstance(message, SetCap):
             instance.domain.set_cap(message.percent)
         elif isinstance(message, SetMemoryLimit):
@@ -268,36 +268,6 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
-def step_back() -> Callable[[], None]:
-    """Gives this process less of the host's processors than Domain 0 has, when there is too little for both.
-
-    The nice value says so within a session. Where the kernel groups processes by session (sched_autogroup), the
-    worker's group has one of its own; of ordinary users it takes only ten such changes a second, so some have to wait.
-
-    :returns: does what has to wait, in a thread: not before this process is confined.
-    """
-    os.nice(NICE)
-    try:
-        group = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:  # no such thing here
-        return lambda: None
-
-    def set_group() -> None:
-        try:
-            for _ in range(_NICE_TRIES):
-                try:
-                    os.write(group, str(NICE).encode())
-                    return
-                except BlockingIOError:
-                    time.sleep(_NICE_APART_SECONDS)
-        except OSError:
-            pass
-        finally:
-            os.close(group)
-
-    return threading.Thread(target=set_group, name="nice", daemon=True).start
-
-
 def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> int:
     """All that the process does; returns its exit status.
 
@@ -308,10 +278,9 @@ def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> 
     control, guest, toolstack, files = sockets
     die_with(parent)
     confinement.step_down()
-    step_back_later = step_back()
+    os.nice(NICE)  # Domain 0 says more: `weights`
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     missing = confinement.confine() if confined else []
-    step_back_later()
     try:
         worker = Worker(control, guest, toolstack, files)
         for what in missing:

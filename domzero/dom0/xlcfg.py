@@ -34,7 +34,7 @@ def _words(text: str) -> frozenset[str]:
 # Keys with no effect on a PV guest here, whatever their value.
 _HARMLESS = _words(
     """
-    nomigrate pool cpu_weight nodes e820_host seclabel init_seclabel keymap vnc
+    nomigrate pool nodes e820_host seclabel init_seclabel keymap vnc
     vnclisten vncdisplay vncunused vncpasswd sdl boot vga videoram bios serial usb usbdevice acpi apic pae hap
     nx device_model_version xen_platform_pci stdvga nographic opengl timer_mode hpet viridian 
     gfx_passthru on_xend_start on_xend_stop
@@ -71,7 +71,7 @@ _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", 
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
-    name type builder uuid vcpus maxvcpus cpus cap memory maxmem kernel ramdisk cmdline root extra bootloader
+    name type builder uuid vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root extra bootloader
     disk vif p9
     on_poweroff on_reboot on_crash on_watchdog engine seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
@@ -173,6 +173,7 @@ class _Reader:
         config.localtime = bool(self._number("localtime", 0))
         config.rtc_timeoffset = self._number("rtc_timeoffset", 0)
         config.cap = self._number("cap", 0)
+        config.cpu_weight = self._number("cpu_weight", config.cpu_weight)
         config.cpus = self._cpus(config.vcpus_max)
         if "maxmem" in self.settings:
             config.maxmem_mib = self._number("maxmem", config.memory_mib)

@@ -28,6 +28,10 @@ class Vcpu:
         self.idle_memory = IdleMemory(self.hw, host.now_ns())
         self.thread: threading.Thread | None = None
         self.in_guest = False
+        self.is_renewed = False
+        """Its thread ends, and another one takes over."""
+        self.spent_ns = 0
+        """Processor time of threads that it had."""
         self.step_end: int | None = None
         """While the domain is paused, this vCPU alone goes on until it has executed so many instructions."""
         self.is_initialised = False
@@ -150,6 +154,25 @@ class Vcpu:
             self.thread = threading.Thread(target=self.domain.run_vcpu, args=(self,), name=repr(self), daemon=True)
             self.thread.start()
             self._apply_affinity()
+
+    def renew_thread(self) -> None:
+        """Another thread, with the caller's priority, takes over: an ordinary user's thread can only lower its own.
+
+        Not with `host.lock` held.
+        """
+        lock = self.domain.host.lock
+        with lock:
+            thread = self.thread
+            if thread is None or self.domain.is_dying or self.domain.bug is not None:
+                return
+            self.is_renewed = True
+            self.interrupt()
+        thread.join()
+        with lock:
+            self.is_renewed = False
+            if self.thread is thread:
+                self.thread = None
+                self.start_thread()
 
     def pin(self, processors: frozenset[int]) -> None:
         """Lets its thread run on these processors of the host only. OSError: on none of them can it."""

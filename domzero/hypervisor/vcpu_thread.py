@@ -18,9 +18,9 @@ LONGEST_SLEEP_S = 3600.0
 
 
 def main(vcpu: Vcpu) -> None:
-    """The thread, until the vCPU is stopped or a bug of ours has ended the domain."""
+    """The thread, until the vCPU is stopped, gets another one, or a bug of ours has ended the domain."""
     with vcpu.domain.host.lock:
-        while not vcpu.domain.is_dying:
+        while not (vcpu.domain.is_dying or vcpu.is_renewed):
             try:
                 step(vcpu)
             except DomainCrash as error:
@@ -28,7 +28,8 @@ def main(vcpu: Vcpu) -> None:
                 vcpu.domain.crash(str(error))
             except Exception as error:  # noqa: BLE001 - a bug of ours ends this domain, not the host
                 vcpu.domain.our_bug(error)
-                return  # where it would only happen again
+                break  # where it would only happen again
+        vcpu.spent_ns += thread_ns()
 
 
 def step(vcpu: Vcpu) -> None:

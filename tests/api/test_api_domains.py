@@ -18,7 +18,7 @@ from building import build_shell
 from dom0_server import Server, children
 from waiting import unchanged, until
 
-from domzero.dom0.worker import NICE
+from domzero.dom0.weights import NICE
 
 Create = Callable[..., dict[str, object]]
 

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from building import ROOT
@@ -19,10 +20,18 @@ class Server:
     """`domzero serve` on a socket in a temporary directory.
 
     :param nofile: the hard limit of its file descriptors.
+    :param before: called in its process first.
     """
 
-    def __init__(self, directory: Path, *arguments: str, nofile: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        nofile: int | None = None,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
         def limit() -> None:
+            before()
             if nofile is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
 

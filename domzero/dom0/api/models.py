@@ -20,6 +20,8 @@ from domzero.dom0.config import (
     MEMORY_MIN_MIB,
     TIME_OFFSET_MAX_S,
     VCPUS_MAX,
+    WEIGHT,
+    WEIGHT_MAX,
     Action,
     DomainConfig,
 )
@@ -103,6 +105,10 @@ class DomainCreate(Model):
     cap: Annotated[
         int, Field(strict=True, ge=0, le=CAP_MAX, description="Percent of one processor for all vCPUs; 0: no bound.")
     ] = 0
+    cpu_weight: Annotated[
+        int,
+        Field(strict=True, ge=1, le=WEIGHT_MAX, description="Its part of a processor that several domains want."),
+    ] = WEIGHT
     cpus: Annotated[
         list[Annotated[str, Field(max_length=TEXT_MAX)]],
         Field(max_length=VCPUS_MAX, description="For each vCPU, processors of the host that it may run on, as xl's."),
@@ -163,6 +169,10 @@ class DomainPatch(Model):
         int | None,
         Field(strict=True, ge=0, le=CAP_MAX, description="Percent of one processor for all vCPUs; 0: no bound."),
     ] = None
+    cpu_weight: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=WEIGHT_MAX, description="Its part of a processor that several domains want."),
+    ] = None
     state: Annotated[
         DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")
     ] = None
@@ -197,6 +207,7 @@ class DomainInfo(Model):
     vcpus: Annotated[int, Field(description="That it should use.")]
     max_vcpus: Annotated[int, Field(description="That it has: the others are offline.")]
     cap: Annotated[int, Field(description="Percent of one processor for all vCPUs; 0: no bound.")]
+    cpu_weight: Annotated[int, Field(description="Its part of a processor that several domains want.")]
     cpu_time_seconds: float
     kernel: str
     ramdisk: str | None
@@ -232,6 +243,7 @@ class DomainInfo(Model):
             vcpus=config.vcpus,
             max_vcpus=config.vcpus_max,
             cap=config.cap,
+            cpu_weight=config.cpu_weight,
             cpu_time_seconds=round(record.cpu_ns / 1e9, 3),
             kernel=config.kernel,
             ramdisk=config.ramdisk,
@@ -341,7 +353,7 @@ class VcpuInfo(Model):
             vcpu=vcpu.vcpu,
             state=vcpu.state,
             processor=usage.processor if usage else None,
-            cpu_time_seconds=round(usage.cpu_ns / 1e9, 3) if usage else 0.0,
+            cpu_time_seconds=round((vcpu.spent_ns + (usage.cpu_ns if usage else 0)) / 1e9, 3),
             affinity=list(vcpu.affinity),
         )
 
