@@ -5,7 +5,7 @@
 use domzero_machine::abi::evtchn::{self, evtchnop, evtchnstat, fifo, virq};
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
 use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
-use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, vcpu_info};
+use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, multicall_entry, vcpu_info};
 use domzero_machine::abi::{self, blkif, layout, netif, p9, selector, Errno};
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ macro_rules! named {
 
 fn numbers() -> Vec<(String, i64)> {
     let mut all = named!("__HYPERVISOR_", nr: MMU_UPDATE = "mmu_update", STACK_SWITCH = "stack_switch",
-        FPU_TASKSWITCH = "fpu_taskswitch", UPDATE_VA_MAPPING = "update_va_mapping", IRET = "iret",
+        FPU_TASKSWITCH = "fpu_taskswitch", UPDATE_VA_MAPPING = "update_va_mapping", IRET = "iret", MULTICALL = "multicall",
         SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op", GRANT_TABLE_OP = "grant_table_op",
         EVENT_CHANNEL_OP_COMPAT = "event_channel_op_compat", EVENT_CHANNEL_OP = "event_channel_op");
     all.extend(
@@ -369,6 +369,13 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
         ("offsetof mmuext_op arg1", mmuext_op::arg1(is_32bit) as i64),
         ("offsetof mmuext_op arg2", mmuext_op::arg2(is_32bit) as i64),
     ];
+    let words = |n: u64| (n * multicall_entry::word(is_32bit)) as i64;
+    all.extend([
+        ("sizeof multicall_entry", words(multicall_entry::WORDS)),
+        ("offsetof multicall_entry op", words(multicall_entry::OP)),
+        ("offsetof multicall_entry result", words(multicall_entry::RESULT)),
+        ("offsetof multicall_entry args", words(multicall_entry::ARGS)),
+    ]);
     all.extend(grant_layouts(is_32bit));
     let block = if is_32bit { blkif::X86_32 } else { blkif::X86_64 };
     all.extend([

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""multicall: several hypercalls in one."""
+"""multicall: several hypercalls in one.
+
+The machine makes those that it answers before they come here (`pv/multicall.rs`), and again after one that it does not.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +10,7 @@ from domzero.abi.errno import Errno
 from domzero.abi.layout import layout_for, offset_of, sizeof
 from domzero.abi.xen import Hypercall, multicall_entry
 from domzero.hypervisor import guest_memory
-from domzero.hypervisor.hypercalls.table import Continuation, call, hypercall
+from domzero.hypervisor.hypercalls.table import TABLE, Continuation, call, hypercall
 
 if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
@@ -35,6 +38,8 @@ def multicall(vcpu: "Vcpu", calls: int, count: int) -> int:
                 raise Continuation(calls, count - index)
             # All its fields are of one size: faster than a structure.
             entry = guest_memory.read_ulongs(vcpu, calls, words)
+            if index and (row := TABLE.get(entry[0])) is not None and row.in_machine:
+                raise Continuation(calls, count - index)
             args = entry[first_arg:]
             try:
                 rc = call(vcpu, entry[0], args)

@@ -9,6 +9,8 @@ pub mod nr {
     pub const STACK_SWITCH: u64 = 3;
     /// Sets or clears CR0.TS.
     pub const FPU_TASKSWITCH: u64 = 5;
+    /// Several hypercalls: an array of [`multicall_entry`](super::super::structs::multicall_entry).
+    pub const MULTICALL: u64 = 13;
     /// Changes the L1 entry of a virtual address in the current page tables.
     pub const UPDATE_VA_MAPPING: u64 = 14;
     /// As EVENT_CHANNEL_OP, before 3.0.2: command and argument in one structure.

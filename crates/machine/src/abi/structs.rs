@@ -30,6 +30,26 @@ pub mod mmu_update {
     pub const VAL: usize = 8;
 }
 
+/// `struct multicall_entry`: `unsigned long` all over, counted in these.
+pub mod multicall_entry {
+    /// How many it has.
+    pub const WORDS: u64 = 8;
+    /// The hypercall's number.
+    pub const OP: u64 = 0;
+    /// What it has returned.
+    pub const RESULT: u64 = 1;
+    /// Six arguments.
+    pub const ARGS: u64 = 2;
+
+    /// Bytes of an `unsigned long`.
+    pub const fn word(is_32bit: bool) -> u64 {
+        match is_32bit {
+            true => 4,
+            false => 8,
+        }
+    }
+}
+
 /// `struct mmuext_op`: `cmd`, then two unions of the guest's `unsigned long`.
 pub mod mmuext_op {
     /// `sizeof` in a 64-bit guest.

@@ -73,7 +73,7 @@ fn is_above(command: u32) -> bool {
 }
 
 impl Vcpu {
-    /// A guest's event_channel_op in registers. `None`: it is for the layer above.
+    /// A guest's event_channel_op. `None`: it is for the layer above.
     pub(super) fn event_hypercall(&mut self, args: [u64; 6]) -> Option<EventResult> {
         let [command, va, ..] = args;
         self.answer_event(command as u32, va)

@@ -5,12 +5,12 @@
 
 use super::argument::Argument;
 use super::guest_copy::array_ok;
+use super::hypercall::Answer;
 use super::mmu_ops::Outcome;
 use super::{Efault, Vcpu};
 use crate::abi::grant::{
     copy, gntcopy, gnttabop, map_grant_ref, swap_grant_ref, unmap_and_replace, unmap_grant_ref,
 };
-use crate::abi::x86::gpr::{RCX, RDX, RSI};
 use crate::abi::Errno;
 use crate::grants::{CopyEnd, CopyFrom, DomainGrants, GrantResult, Map, Unmap};
 use crate::mem::Mfn;
@@ -76,20 +76,13 @@ impl Item {
 }
 
 impl Vcpu {
-    /// A guest's grant_table_op in registers. `None`: it is for the layer above. `Some(None)`: the call is to be made
-    /// again after its events.
-    pub(super) fn grant_hypercall(&mut self, args: [u64; 6]) -> Option<Option<Result<(), Errno>>> {
+    /// A guest's grant_table_op. `None`: it is for the layer above.
+    pub(super) fn grant_hypercall(&mut self, args: [u64; 6]) -> Option<Answer> {
         let [command, va, count, ..] = args;
         let outcome = self.grant_table_op(command as u32, va, count as u32)?;
         Some(match outcome {
-            Outcome::Done(done) => Some(done),
-            Outcome::Continue { req_va, count } => {
-                let (first, second) = if self.is_32bit() { (RCX, RDX) } else { (RSI, RDX) };
-                self.cpu.regs[first] = req_va;
-                self.cpu.regs[second] = u64::from(count);
-                self.hypercall_restart();
-                None
-            }
+            Outcome::Done(done) => Answer::Done(done),
+            Outcome::Continue { req_va, count } => Answer::AgainWith(1, [req_va, u64::from(count)]),
         })
     }
 

@@ -9,19 +9,33 @@ use crate::abi::x86::{canonical, rflags, seg, selector, vector};
 use crate::abi::{errno, Errno};
 use crate::frames::{MmError, MmResult};
 
+/// What a hypercall that the machine answers comes to.
+pub(super) enum Answer {
+    /// Zero, or an error.
+    Done(Result<(), Errno>),
+    /// It is to be made again after the guest's events, as it is.
+    Again,
+    /// The same with two other arguments, from this one on.
+    AgainWith(usize, [u64; 2]),
+}
+
+impl From<MmResult> for Answer {
+    fn from(done: MmResult) -> Answer {
+        match done {
+            Ok(()) => Answer::Done(Ok(())),
+            Err(MmError::Errno(error)) => Answer::Done(Err(error)),
+            Err(MmError::Preempted) => Answer::Again,
+        }
+    }
+}
+
 impl Vcpu {
     /// A `syscall` (or, in a 32-bit guest, `int $0x82`) from the guest kernel. `None`: answered here.
     pub(super) fn hypercall(&mut self) -> Option<Exit> {
-        let r = &self.cpu.regs;
-        let (nr, args) = if self.is_32bit() {
-            let low = |n: usize| r.get(n).map_or(0, |v| v & 0xffff_ffff);
-            (
-                low(RAX),
-                [low(RBX), low(RCX), low(RDX), low(RSI), low(RDI), low(RBP)],
-            )
-        } else {
-            (r[RAX], [r[RDI], r[RSI], r[RDX], r[10], r[8], r[9]])
-        };
+        let nr = self.cpu.regs[RAX] & self.word_mask();
+        let args = self
+            .argument_registers()
+            .map(|n| self.cpu.regs[n] & self.word_mask());
         if nr == nr::IRET {
             self.fast_counts[nr as usize] += 1;
             return match self.iret() {
@@ -34,40 +48,15 @@ impl Vcpu {
                 }),
             };
         }
-        if self.fast_hypercalls && (nr == nr::MMU_UPDATE || nr == nr::MMUEXT_OP) {
-            self.fast_counts[nr as usize] += 1;
-            if let Some(done) = self.mmu_hypercall(nr == nr::MMUEXT_OP, args) {
-                self.hypercall_return(errno::rc(done));
-            }
-            return self.after_hypercall();
-        }
-        if self.fast_hypercalls && nr == nr::GRANT_TABLE_OP {
-            if let Some(done) = self.grant_hypercall(args) {
-                self.fast_counts[nr as usize] += 1;
-                if let Some(done) = done {
-                    self.hypercall_return(errno::rc(done));
-                }
-                return self.after_hypercall();
-            }
-        }
-        if self.fast_hypercalls && (nr == nr::EVENT_CHANNEL_OP || nr == nr::EVENT_CHANNEL_OP_COMPAT) {
-            let done = match nr == nr::EVENT_CHANNEL_OP {
-                true => self.event_hypercall(args),
-                false => self.event_hypercall_compat(args),
-            };
-            if let Some(done) = done {
-                self.fast_counts[nr as usize] += 1;
-                self.hypercall_return(errno::rc(done));
-                return self.after_hypercall();
-            }
-        }
         if self.fast_hypercalls {
-            if let Some(done) = self.fast_hypercall(nr, args) {
-                self.fast_counts[(nr & 63) as usize] += 1;
-                match done {
-                    Ok(()) => self.hypercall_return(0),
-                    Err(MmError::Errno(e)) => self.hypercall_return(e.rc()),
-                    Err(MmError::Preempted) => self.hypercall_restart(),
+            if nr == nr::MULTICALL {
+                return self.multicall(args);
+            }
+            if let Some(answer) = self.answer(nr, args) {
+                match answer {
+                    Answer::Done(done) => self.hypercall_return(errno::rc(done)),
+                    Answer::Again => self.hypercall_restart(),
+                    Answer::AgainWith(first, values) => self.hypercall_restart_with(first, values),
                 }
                 return self.after_hypercall();
             }
@@ -76,26 +65,62 @@ impl Vcpu {
     }
 
     /// What becomes of a hypercall that needs no exit; `None`: it needs one.
-    fn fast_hypercall(&mut self, nr: u64, a: [u64; 6]) -> Option<MmResult> {
-        Some(match nr {
+    pub(super) fn answer(&mut self, nr: u64, a: [u64; 6]) -> Option<Answer> {
+        let answer = match nr {
+            nr::MMU_UPDATE | nr::MMUEXT_OP => self.mmu_hypercall(nr == nr::MMUEXT_OP, a),
+            nr::GRANT_TABLE_OP => self.grant_hypercall(a)?,
+            nr::EVENT_CHANNEL_OP => Answer::Done(self.event_hypercall(a)?),
+            nr::EVENT_CHANNEL_OP_COMPAT => Answer::Done(self.event_hypercall_compat(a)?),
             nr::STACK_SWITCH => {
                 self.set_kernel_stack(a[0] as u16, a[1]);
-                Ok(())
+                Answer::Done(Ok(()))
             }
             // 64-bit values come in two registers.
             nr::UPDATE_VA_MAPPING if self.is_32bit() => {
-                self.update_va_mapping(a[0], a[1] | a[2] << 32, a[3], None)
+                self.update_va_mapping(a[0], a[1] | a[2] << 32, a[3], None).into()
             }
-            nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None),
+            nr::UPDATE_VA_MAPPING => self.update_va_mapping(a[0], a[1], a[2], None).into(),
             nr::FPU_TASKSWITCH => {
                 self.cpu.fpu.ts = a[0] as u32 != 0;
-                Ok(())
+                Answer::Done(Ok(()))
             }
             nr::SET_SEGMENT_BASE if !self.is_32bit() => {
-                self.set_segment_base(a[0] as u32, a[1]).map_err(MmError::Errno)
+                Answer::Done(self.set_segment_base(a[0] as u32, a[1]))
             }
             _ => return None,
-        })
+        };
+        self.fast_counts[nr as usize] += 1;
+        Some(answer)
+    }
+
+    /// What of a register is the guest's `unsigned long`.
+    pub(super) fn word_mask(&self) -> u64 {
+        match self.is_32bit() {
+            true => 0xffff_ffff,
+            false => u64::MAX,
+        }
+    }
+
+    /// The registers that hypercalls have their arguments in.
+    fn argument_registers(&self) -> [usize; 6] {
+        match self.is_32bit() {
+            true => [RBX, RCX, RDX, RSI, RDI, RBP],
+            false => [RDI, RSI, RDX, 10, 8, 9],
+        }
+    }
+
+    /// Changes two arguments, from this one on.
+    pub(super) fn set_arguments(&mut self, first: usize, values: [u64; 2]) {
+        let registers = self.argument_registers();
+        for (register, value) in registers.into_iter().skip(first).zip(values) {
+            self.cpu.regs[register] = value;
+        }
+    }
+
+    /// The hypercall is made again, with two other arguments.
+    pub(super) fn hypercall_restart_with(&mut self, first: usize, values: [u64; 2]) {
+        self.set_arguments(first, values);
+        self.hypercall_restart();
     }
 
     /// Ends an [`Exit::Hypercall`](super::Exit::Hypercall) with this value in rax; 32-bit guests see its lower half.
@@ -112,7 +137,7 @@ impl Vcpu {
     }
 
     /// Before the guest goes on: the single step, then events.
-    fn after_hypercall(&mut self) -> Option<Exit> {
+    pub(super) fn after_hypercall(&mut self) -> Option<Exit> {
         match self.injected.take().and_then(|f| self.fault(f)) {
             None => self.event(),
             exit => exit,

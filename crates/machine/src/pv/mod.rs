@@ -17,6 +17,7 @@ mod io;
 mod iret;
 pub(crate) mod mmu_ops;
 pub(crate) mod mmuext;
+mod multicall;
 mod platform;
 mod pv32;
 mod pv_cpu;

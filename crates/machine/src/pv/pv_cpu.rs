@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The vCPU as the page-table hypercalls see it.
 
+use super::hypercall::Answer;
 use super::mmu_ops::{self, Outcome, PvCpu, Who};
 use super::{mmuext, Vcpu};
 use crate::abi::hypercall::MMU_UPDATE_PREEMPTED;
 use crate::abi::structs::{mmu_update, mmuext_op};
-use crate::abi::x86::gpr::{RBX, RCX, RDI, RSI};
 use crate::abi::x86::mxcsr;
 use crate::abi::Errno;
 use crate::cpu::segment::DescTable;
@@ -133,8 +133,8 @@ impl Vcpu {
         outcome
     }
 
-    /// The same two as a guest's hypercall in registers. `None`: the call is to be made again after its events.
-    pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Option<Result<(), Errno>> {
+    /// The same two as a guest's hypercall.
+    pub(super) fn mmu_hypercall(&mut self, ext: bool, args: [u64; 6]) -> Answer {
         let [va, count, done_va, foreigndom, ..] = args;
         let outcome = if ext {
             mmuext::mmuext_op(self, va, count as u32, done_va, foreigndom as u32)
@@ -143,14 +143,8 @@ impl Vcpu {
         };
         self.cpu.apply_purges();
         match outcome {
-            Outcome::Done(done) => Some(done),
-            Outcome::Continue { req_va, count } => {
-                let (first, second) = if self.is_32bit() { (RBX, RCX) } else { (RDI, RSI) };
-                self.cpu.regs[first] = req_va;
-                self.cpu.regs[second] = u64::from(count);
-                self.hypercall_restart();
-                None
-            }
+            Outcome::Done(done) => Answer::Done(done),
+            Outcome::Continue { req_va, count } => Answer::AgainWith(0, [req_va, u64::from(count)]),
         }
     }
 

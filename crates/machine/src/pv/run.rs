@@ -138,7 +138,7 @@ impl Vcpu {
     /// Delivers pending events; an exit only if the guest cannot be entered.
     pub(super) fn event(&mut self) -> Option<Exit> {
         self.cpu.shared.clear(attention::EVENT);
-        if self.nmi_pending && !self.nmi_masked {
+        if self.nmi_is_due() {
             self.nmi_pending = false;
             if let Some(exit) = self.nmi() {
                 return Some(exit);
@@ -157,6 +157,10 @@ impl Vcpu {
     /// VCPUOP_send_nmi: the vCPU takes it when it runs next and no other is being handled.
     pub fn send_nmi(&mut self) {
         self.nmi_pending = true;
+    }
+
+    pub(super) fn nmi_is_due(&self) -> bool {
+        self.nmi_pending && !self.nmi_masked
     }
 
     /// Enters the NMI callback, which is entry 2 of the trap table. Without one the NMI is lost, as on Xen.
