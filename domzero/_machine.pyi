@@ -402,10 +402,11 @@ class EventChannels:
 
 @final
 class NetLink:
-    """A network interface's wire: a connected Unix stream socket with QEMU's framing. It outlives rings that use it."""
+    """A network interface's wire: a connected Unix stream socket with QEMU's framing, or a tap of the host with
+    IFF_NO_PI and IFF_VNET_HDR. It outlives rings that use it."""
 
-    def __new__(cls, fd: int) -> NetLink:
-        """`fd` is closed with the link."""
+    def __new__(cls, fd: int, tap_mtu: int | None = None) -> NetLink:
+        """`fd` is closed with the link. `tap_mtu`: of the interface, if it is a tap."""
     @property
     def counts(self) -> NetCounts:
         """What was done so far."""

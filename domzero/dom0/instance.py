@@ -7,7 +7,6 @@ It has no policy: what comes after the end is decided by `lifecycle.DomainSessio
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.open_files import DomainFiles, open_domain
 from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.vifspec import VifSpec
+from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.dom0.xenstore_nodes import write_nodes
@@ -104,7 +104,7 @@ class Instance:
         if isinstance(clock, VirtualClock):
             _check_repeatable(config)
         with _refusals(config), ExitStack() as undo:
-            files = files or open_domain(config, kernel=False)
+            files = files or open_domain(config, domid, kernel=False)
             undo.callback(files.close)
             image, ramdisk = _load(config, image, files)
             wires = list(zip(config.vif_specs, files.wires, strict=True))
@@ -132,7 +132,7 @@ class Instance:
         image: KernelImage,
         ramdisk: bytes,
         disks: list[tuple[DiskSpec, _machine.BlockDisk]],
-        wires: list[tuple[VifSpec, socket.socket]],
+        wires: list[tuple[VifSpec, Wire]],
         shares: list[tuple[ShareSpec, _machine.Share]],
         store: StoreApi,
         console: Console,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the host, and how an interface gets its wire: a connected Unix stream socket with QEMU's framing.
+"""Networks of the host, and how an interface gets its wire: a connected Unix socket with QEMU's framing, or a tap.
 
-The network `user` is a process of the interface's own, passt or `usernet`, which ends when its socket is closed. Every
-other name is a switch in a process of its own: whoever needs it first starts it, and it ends when the last interface
-has gone. All domains of a user meet there, those of Domain 0 and of `domzero run`.
+The network `user` is a process of the interface's own, passt or `usernet`, which ends when its socket is closed. A
+bridge or tap of the host is what `hostnet` makes of it. Every other name is a switch in a process of its own: whoever
+needs it first starts it, and it ends when the last interface has gone. All domains of a user meet there, those of
+Domain 0 and of `domzero run`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from domzero import _machine
+from domzero.dom0 import hostnet
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.networks import control_socket, label
 from domzero.dom0.paths import locked_directory, private_directory
 from domzero.dom0.usernet import RESOLV_CONF, name_servers
 from domzero.dom0.vifspec import MTU_MAX, USER, Forward, VifSpec
+from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError
 
 PASST, OWN = "passt", "builtin"
@@ -36,19 +39,15 @@ FIRST_PORT_S = 10
 _BACKLOG = 64
 
 
-def connect(spec: VifSpec, owner: DomainConfig) -> socket.socket:
+def connect(spec: VifSpec, owner: DomainConfig, domid: int) -> Wire:
     """Connects an interface of a domain to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
-        return _user(spec)
-    if Path("/sys/class/net", spec.network).exists():
-        raise ConfigError(
-            f"{spec.network} is an interface of the host: bridges and taps are not here yet",
-            key="vif",
-            hint=f"bridge={USER} to reach out, another name for a network of domains",
-        )
+        return Wire(_user(spec).detach())
+    if hostnet.exists(spec.network):
+        return Wire(hostnet.connect(spec, domid))
     wire = _switch(spec.network)
     wire.sendall(label(spec, owner))
-    return wire
+    return Wire(wire.detach())
 
 
 def user_network() -> str:

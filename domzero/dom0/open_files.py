@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from domzero.dom0.images.qcow2 import backing_of
 from domzero.dom0.network import connect
 from domzero.dom0.served_images import open_served
 from domzero.dom0.sharespec import ShareSpec
+from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError, ImageError
 
 CHAIN_MAX = 64
@@ -67,7 +67,7 @@ class DomainFiles:
     ramdisk: int | None = None
     disks: list[OpenDisk] = field(default_factory=list)
     shares: list[int] = field(default_factory=list)
-    wires: list[socket.socket] = field(default_factory=list)
+    wires: list[Wire] = field(default_factory=list)
 
     def numbers(self) -> list[int]:
         """The descriptors, in the order in which they are passed on."""
@@ -98,9 +98,10 @@ class DomainFiles:
             wire.close()
 
 
-def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
+def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> DomainFiles:
     """Opens all that a configuration names. DomzeroError; nothing is left open then.
 
+    :param domid: that the domain will have, for names in the host.
     :param kernel: the kernel, too.
     """
     files = DomainFiles()
@@ -114,7 +115,7 @@ def open_domain(config: DomainConfig, *, kernel: bool = True) -> DomainFiles:
         for share in config.share_specs:
             files.shares.append(open_share(share))
         for vif in config.vif_specs:
-            files.wires.append(connect(vif, config))
+            files.wires.append(connect(vif, config, domid))
     except BaseException:
         files.close()
         raise
@@ -132,7 +133,7 @@ def received_domain(config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...
     files = DomainFiles(next(left), next(left) if config.ramdisk else None)
     files.disks = [OpenDisk([next(left) for _ in each], each) for each in disks]
     files.shares = [next(left) for _ in config.share_specs]
-    files.wires = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd) for fd in left]
+    files.wires = [Wire(fd) for fd in left]
     return files
 
 

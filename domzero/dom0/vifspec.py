@@ -14,7 +14,8 @@ from domzero.dom0.vifrate import Rate, parse_rate
 from domzero.errors import ConfigError
 
 HELP = (
-    "a network interface: '' or bridge=user to reach out as you do, bridge=NAME for a network of domains; "
+    "a network interface: '' or bridge=user to reach out as you do, bridge=NAME for a network of domains, or a bridge "
+    "or tap of the host; "
     "mac=, mtu=, rate=10Mb/s, link=down, hostfwd=tcp:127.0.0.1:2222-:22"
 )
 EXAMPLE = "for instance 'bridge=user,hostfwd=tcp:127.0.0.1:2222-:22', or 'mac=00:16:3e:01:02:03,bridge=lan'"
@@ -38,8 +39,9 @@ _MAC = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}", re.ASCII | re.IGNORECASE)
 _FORWARD = re.compile(
     r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
 )  # as QEMU writes them
-_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof")
-_IGNORED = ("model", "vifname")
+_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof", "vifname")
+_IGNORED = ("model",)
+_INSTEAD = {"script": "bridge=NAME puts an interface into a bridge of the host without one"}
 _REFUSED = ("script", "backend", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
 
@@ -65,7 +67,8 @@ class VifSpec:
 
     :param devid: its number in xenstore: 0, 1, ...
     :param mac: None: made from the domain's uuid (`mac_of`).
-    :param network: `USER`, or the name of a network of domains.
+    :param network: `USER`, or the name of a bridge or tap of the host, or of a network of domains.
+    :param vifname: of the host's interface, in a bridge of the host.
     :param ip: on the user network the addresses that the guest is given; none: the host's own. On others those that it
         may have (`is_guarded`); none: any.
     :param mtu: None: what the network has.
@@ -136,7 +139,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
         if key == "hostfwd" and equals:
             forwards.append(_forward(text, value))
         elif key in _REFUSED or key.startswith("colo_"):
-            raise _refused(text, f"{key} is not supported")
+            raise _refused(text, f"{key} is not supported", _INSTEAD.get(key, EXAMPLE))
         elif key not in (*_KEYS, *_IGNORED) or not equals:
             raise _refused(text, f"what is {part!r}?")
         elif words.setdefault(key, value) != value:

@@ -73,6 +73,7 @@ from domzero.dom0.open_files import OpenDisk, received_domain
 from domzero.dom0.socket_frames import FrameDecoder
 from domzero.dom0.vifspec import parse_vif
 from domzero.dom0.weights import NICE
+from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore import RemoteStore
 from domzero.dom0.xenstore.relay import RelayConnection
 from domzero.errors import ConfigError, DomzeroError
@@ -197,8 +198,7 @@ class Worker:
         elif isinstance(message, AttachVif):
             if len(files) != 1:
                 raise MessageError(f"{len(files)} files for an interface's wire")
-            wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=files.pop())
-            instance.vifs.attach(parse_vif(message.spec), wire)
+            instance.vifs.attach(parse_vif(message.spec), Wire(files.pop()))
         elif isinstance(message, DetachVif):
             instance.vifs.detach(message.devid, force=message.force)
         elif isinstance(message, SetVif):

@@ -107,7 +107,7 @@ class WorkerHandle(asyncio.Protocol):
 
     async def start(self, config: DomainConfig) -> None:
         """Starts the process and builds the domain in it; raises what goes wrong there."""
-        with contextlib.closing(await in_thread(functools.partial(open_domain, config))) as files:
+        with contextlib.closing(await in_thread(functools.partial(open_domain, config, self.domid))) as files:
             await self._start(config, files)
 
     async def _start(self, config: DomainConfig, files: DomainFiles) -> None:

@@ -26,8 +26,14 @@ pub struct NetLink {
 #[pymethods]
 impl NetLink {
     #[new]
-    fn new(fd: RawFd) -> PyResult<NetLink> {
-        let link = net::Link::new(UnixStream::from(owned(fd)?), net::AHEAD).map_err(os_error)?;
+    #[pyo3(signature = (fd, tap_mtu = None))]
+    fn new(fd: RawFd, tap_mtu: Option<u16>) -> PyResult<NetLink> {
+        let fd = owned(fd)?;
+        let link = match tap_mtu {
+            None => net::Link::new(UnixStream::from(fd), net::AHEAD),
+            Some(mtu) => net::Link::to_tap(fd, mtu.into(), net::AHEAD),
+        };
+        let link = link.map_err(os_error)?;
         Ok(NetLink {
             link: Mutex::new(Some(SharedLink::new(link))),
             interface: Arc::default(),

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
 from domzero import _machine
 from domzero.dom0.backends.rings import RingsDevice
 from domzero.dom0.backends.xenbus import Front, FrontendError, Nodes
 from domzero.dom0.vifspec import VifSpec, mac_text
+from domzero.dom0.wire import Wire
 from domzero.hypervisor.domain import Domain
 
 MAX_QUEUES = 4
@@ -18,16 +18,17 @@ MAX_QUEUES = 4
 class NetDevice(RingsDevice):
     """One interface of one domain.
 
-    :param wire: a connected Unix stream socket; it is the device's from here on.
+    :param wire: is the device's from here on.
     """
 
     kind = "vif"
 
-    def __init__(self, domain: Domain, spec: VifSpec, mac: bytes, wire: socket.socket) -> None:
+    def __init__(self, domain: Domain, spec: VifSpec, mac: bytes, wire: Wire) -> None:
         super().__init__(domain, spec.devid)
         self.spec = spec
         self.mac = mac
-        self.link = _machine.NetLink(wire.detach())
+        tap_mtu = spec.effective_mtu if wire.is_tap else None
+        self.link = _machine.NetLink(wire.detach(), tap_mtu)
         self.set(spec)
 
     def set(self, spec: VifSpec) -> Mapping[str, str | int | None]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from domzero.dom0.backends.devices import Devices
 from domzero.dom0.backends.net import NetDevice
 from domzero.dom0.messages import VifStats
 from domzero.dom0.vifspec import DOWN, UP, VifSpec, mac_text
+from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ConfigError
 from domzero.hypervisor.domain import Domain
@@ -24,12 +24,12 @@ class DomainVifs:
         self._devices: Devices[NetDevice] = Devices(store, domain, "vif")
         self._uuid = uuid
 
-    def plug(self, spec: VifSpec, wire: socket.socket) -> None:
+    def plug(self, spec: VifSpec, wire: Wire) -> None:
         """Gives the domain an interface, and the interface its wire."""
         device = NetDevice(self._devices.domain, spec, spec.mac_of(self._uuid), wire)
         self._devices.plug(device, f"an interface {spec.devid}")
 
-    def attach(self, spec: VifSpec, wire: socket.socket) -> None:
+    def attach(self, spec: VifSpec, wire: Wire) -> None:
         """Plugs an interface in; the guest is told by its nodes in xenstore.
 
         :param wire: closed with the interface or when it is refused.

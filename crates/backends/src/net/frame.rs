@@ -96,7 +96,7 @@ impl Transport {
         Some((true, next, at, end))
     }
 
-    fn checksum_at(&self) -> usize {
+    pub(super) fn checksum_at(&self) -> usize {
         self.start + if self.is_tcp { 16 } else { 6 }
     }
 
@@ -111,7 +111,7 @@ impl Transport {
     }
 
     /// Bytes of TCP's header. `None`: it is not all there.
-    fn tcp_header(&self, frame: &[u8]) -> Option<usize> {
+    pub(super) fn tcp_header(&self, frame: &[u8]) -> Option<usize> {
         let header = usize::from(byte(frame, self.start + 12)? >> 4) * 4;
         (self.is_tcp && header >= TCP_HEADER && self.start + header <= self.end).then_some(header)
     }
@@ -160,6 +160,13 @@ pub fn fill_checksum(frame: &mut [u8]) -> bool {
     };
     set_word(frame, found.checksum_at(), value);
     true
+}
+
+/// Sums up what is behind `start`, a partial sum at `at` included, and leaves the checksum there.
+pub(super) fn fill_sum(frame: &mut [u8], start: usize, at: usize) {
+    let value = !fold(sum(frame.get(start..).unwrap_or(&[])));
+    // For UDP 0 is none, and for the others it is the same.
+    set_word(frame, at, if value == 0 { 0xffff } else { value });
 }
 
 /// Whether there is a checksum, and it is right.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A wire: a Unix stream socket with a frame after the other, each with its length before it (32 bits, big-endian), as QEMU
-//! and passt have it.
+//! and passt have it; or an interface of the host, which has frames one by one.
 
 use super::frame::FRAME_MAX;
+use super::tap::Tap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,9 +17,14 @@ pub const AHEAD: usize = 4 << 20;
 /// Bytes that wait to be written before more is taken from a guest.
 const WRITE_MAX: usize = 256 << 10;
 
+enum Wire {
+    Socket(UnixStream),
+    Tap(Tap),
+}
+
 /// One end of a wire. Nothing here waits.
 pub struct Link {
-    socket: UnixStream,
+    wire: Wire,
     incoming: Vec<u8>,
     /// What of `incoming` was taken.
     taken: usize,
@@ -36,8 +42,19 @@ impl Link {
     /// `ahead`: bytes of whole frames that are read before they are asked for.
     pub fn new(socket: UnixStream, ahead: usize) -> io::Result<Link> {
         socket.set_nonblocking(true)?;
-        Ok(Link {
-            socket,
+        Ok(Link::of(Wire::Socket(socket), ahead))
+    }
+
+    /// A link to an interface of the host: a tap with IFF_NO_PI and IFF_VNET_HDR.
+    ///
+    /// `mtu`: of the interface.
+    pub fn to_tap(tap: OwnedFd, mtu: usize, ahead: usize) -> io::Result<Link> {
+        Ok(Link::of(Wire::Tap(Tap::new(tap, mtu)?), ahead))
+    }
+
+    fn of(wire: Wire, ahead: usize) -> Link {
+        Link {
+            wire,
             incoming: Vec::new(),
             taken: 0,
             ahead,
@@ -45,12 +62,15 @@ impl Link {
             written: 0,
             has_ended: false,
             is_lost: false,
-        })
+        }
     }
 
-    /// The socket, to be waited for.
+    /// The wire, to be waited for.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.wire {
+            Wire::Socket(socket) => socket.as_fd(),
+            Wire::Tap(tap) => tap.fd(),
+        }
     }
 
     /// The other end has gone, or has said what cannot be; frames are dropped from here on.
@@ -97,10 +117,16 @@ impl Link {
     /// Writes what can be written now.
     pub fn flush(&mut self) {
         while self.is_waiting() {
-            match self
-                .socket
-                .write(self.outgoing.get(self.written..).unwrap_or(&[]))
-            {
+            let waiting = self.outgoing.get(self.written..).unwrap_or(&[]);
+            let written = match &mut self.wire {
+                Wire::Socket(socket) => socket.write(waiting),
+                Wire::Tap(tap) => {
+                    let (head, rest) = waiting.split_at_checked(LENGTH).unwrap_or_default();
+                    let frame = rest.get(..length_of(head)).unwrap_or_default();
+                    tap.write(frame).map(|()| LENGTH + frame.len())
+                }
+            };
+            match written {
                 Ok(0) => self.lose(),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -124,11 +150,7 @@ impl Link {
                 self.incoming.drain(..self.taken);
                 self.taken = 0;
             }
-            let old = self.incoming.len();
-            self.incoming.resize(old + READ, 0);
-            let got = self.socket.read(self.incoming.get_mut(old..).unwrap_or(&mut []));
-            self.incoming.truncate(old + *got.as_ref().unwrap_or(&0));
-            match got {
+            match self.read() {
                 Ok(0) => {
                     self.has_ended = true;
                     self.check();
@@ -137,6 +159,26 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.lose(),
+            }
+        }
+    }
+
+    /// Bytes that were read behind those that are here.
+    fn read(&mut self) -> io::Result<usize> {
+        let incoming = &mut self.incoming;
+        let old = incoming.len();
+        match &mut self.wire {
+            Wire::Socket(socket) => {
+                incoming.resize(old + READ, 0);
+                let got = socket.read(incoming.get_mut(old..).unwrap_or(&mut []));
+                incoming.truncate(old + *got.as_ref().unwrap_or(&0));
+                got
+            }
+            Wire::Tap(tap) => {
+                let frame = tap.read()?;
+                incoming.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+                incoming.extend_from_slice(frame);
+                Ok(LENGTH + frame.len())
             }
         }
     }
@@ -170,8 +212,7 @@ impl Link {
     }
 
     fn announced(&self) -> Option<usize> {
-        let bytes = self.incoming.get(self.taken..self.taken + LENGTH)?;
-        Some(u32::from_be_bytes(bytes.try_into().ok()?) as usize)
+        self.incoming.get(self.taken..self.taken + LENGTH).map(length_of)
     }
 
     /// Length of the next frame, if all of it is here.
@@ -187,6 +228,10 @@ impl Link {
         self.incoming.clear();
         self.taken = 0;
     }
+}
+
+fn length_of(head: &[u8]) -> usize {
+    head.try_into().map_or(0, u32::from_be_bytes) as usize
 }
 
 /// A link that outlives the thread that uses it: the next front end goes on with it.
