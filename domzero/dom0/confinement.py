@@ -2,7 +2,8 @@
 """What a worker takes from itself before it is told anything: files, sockets, programs, other processes.
 
 The mechanism is `crates/confine`. A worker that is confined goes on to read and write what it was given; it opens
-nothing, connects to nothing, starts nothing but threads, and signals nobody.
+nothing (but files in the directories that its guest shares), connects to nothing, starts nothing but threads, and
+signals nobody.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from domzero import _machine
@@ -68,6 +70,9 @@ def _lower(limit: int, value: int) -> None:
     resource.setrlimit(limit, (value, value))
 
 
-def confine() -> list[str]:
-    """Confines this process, which has one thread; what could not be done, a line each."""
-    return _machine.confine()
+def confine(directories: Sequence[tuple[int, bool]] = ()) -> list[str]:
+    """Confines this process, which has one thread; what could not be done, a line each.
+
+    :param directories: descriptors, which it takes, of those whose files it serves, and whether it writes them.
+    """
+    return _machine.confine(list(directories))

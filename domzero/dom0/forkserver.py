@@ -21,10 +21,11 @@ from contextlib import suppress
 
 from domzero.dom0 import worker
 from domzero.dom0.messages import ChildEnded, Kill, Message, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
+from domzero.dom0.sharespec import SHARES_MAX
 
 MESSAGE_MAX = 4096
 FDS = 5
-"""A worker's control, guest, toolstack and files sockets, and its stderr."""
+"""A worker's control, guest, toolstack and files sockets, and its stderr; directories that it serves come behind."""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +62,7 @@ class _Server:
                 self._reap()
             if self._sock.fileno() in ready:
                 try:
-                    data, fds, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX, FDS)
+                    data, fds, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX, FDS + SHARES_MAX)
                 except ConnectionError:  # Domain 0 has gone, and left something unread
                     return
                 if not data:
@@ -84,14 +85,14 @@ class _Server:
         if isinstance(message, Kill):
             if message.pid in self._children:  # it has not been waited for: the number is still its own
                 os.kill(message.pid, signal.SIGKILL)
-        elif isinstance(message, Spawn) and len(fds) == FDS:
-            self._spawn(request_id, fds, confined=message.confined)
+        elif isinstance(message, Spawn) and len(fds) == FDS + len(message.shares):
+            self._spawn(request_id, fds, message)
         else:
             raise MessageError(f"{type(message).__name__} with {len(fds)} files is nothing for the fork server")
         for fd in fds:
             os.close(fd)
 
-    def _spawn(self, request_id: int, fds: list[int], *, confined: bool) -> None:
+    def _spawn(self, request_id: int, fds: list[int], spawn: Spawn) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -99,11 +100,11 @@ class _Server:
             self._tell(SpawnFailed(error.errno or 0), request_id)
             return
         if pid == 0:
-            self._become_worker(parent, fds, confined=confined)
+            self._become_worker(parent, fds, spawn)
         self._children.add(pid)
         self._tell(Spawned(pid), request_id)
 
-    def _become_worker(self, parent: int, fds: list[int], *, confined: bool) -> None:
+    def _become_worker(self, parent: int, fds: list[int], spawn: Spawn) -> None:
         """In the child: does not return."""
         status = 1
         try:
@@ -113,10 +114,13 @@ class _Server:
             for fd in self._wake:
                 os.close(fd)
             os.setsid()
-            os.dup2(fds[-1], 2)
-            os.close(fds[-1])
+            *ends, stderr = fds[:FDS]
+            os.dup2(stderr, 2)
+            os.close(stderr)
             gc.enable()
-            status = worker.run(parent, [socket.socket(fileno=fd) for fd in fds[:-1]], confined=confined)
+            shares = list(zip(fds[FDS:], spawn.shares, strict=True))
+            sockets = [socket.socket(fileno=fd) for fd in ends]
+            status = worker.run(parent, sockets, shares, confined=spawn.confined)
         except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

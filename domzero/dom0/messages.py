@@ -408,9 +408,13 @@ class InputTaken:
 
 @dataclass(slots=True, frozen=True)
 class Spawn:
-    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed."""
+    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
+
+    :param shares: whether each of the directories behind a worker's own files is written.
+    """
 
     confined: bool
+    shares: tuple[bool, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

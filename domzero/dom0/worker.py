@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
 from domzero import _machine
@@ -268,11 +269,14 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
-def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> int:
+def run(
+    parent: int, sockets: list[socket.socket], shares: Sequence[tuple[int, bool]] = (), *, confined: bool = True
+) -> int:
     """All that the process does; returns its exit status.
 
     :param parent: the process that this one ends with.
     :param sockets: control, the guest's xenstore, the toolstack's xenstore, files.
+    :param shares: directories that it serves, and whether it writes their files.
     :param confined: before anything of the domain is looked at.
     """
     control, guest, toolstack, files = sockets
@@ -280,7 +284,12 @@ def run(parent: int, sockets: list[socket.socket], *, confined: bool = True) -> 
     confinement.step_down()
     os.nice(NICE)  # Domain 0 says more: `weights`
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    missing = confinement.confine() if confined else []
+    missing = []
+    if confined:
+        missing = confinement.confine(shares)
+    else:
+        for directory, _ in shares:
+            os.close(directory)  # each comes again with what it is for
     try:
         worker = Worker(control, guest, toolstack, files)
         for what in missing:

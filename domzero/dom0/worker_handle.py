@@ -116,8 +116,8 @@ class WorkerHandle(asyncio.Protocol):
         check_for_worker()
         self._settled.clear()
         try:
-            # What serves a shared directory opens its files: such a worker is not confined yet.
-            child = await self._start_process(confined=not config.shares)
+            writable = [share.writable for share in config.share_specs]
+            child = await self._start_process(list(zip(files.shares, writable, strict=True)))
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
         finally:
@@ -134,7 +134,7 @@ class WorkerHandle(asyncio.Protocol):
         if child.ended.done():  # and `on_gone` came while nobody took it for running
             raise WorkerGone(self._how_it_ended(child.ended.result()))
 
-    async def _start_process(self, *, confined: bool) -> Child:
+    async def _start_process(self, shares: list[tuple[int, bool]]) -> Child:
         """The process, with its sockets; all of them are closed if that fails."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             pairs = []
@@ -149,7 +149,7 @@ class WorkerHandle(asyncio.Protocol):
             stderr = ours.enter_context(os.fdopen(stderr_read, "rb", 0))
             theirs.callback(os.close, stderr_write)
             sockets = [pair[1] for pair in pairs]
-            self._child = child = await self._spawner.spawn(sockets, stderr_write, confined=confined)
+            self._child = child = await self._spawner.spawn(sockets, stderr_write, shares)
             if self._stopping:
                 child.kill()
             ours.pop_all()

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from domzero.dom0.confinement import small_environment
 from domzero.dom0.messages import ChildEnded, Kill, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
@@ -47,19 +48,19 @@ class WorkerSpawner:
         self._waiting: dict[int, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
 
-    async def spawn(self, sockets: list[socket.socket], stderr: int, *, confined: bool) -> Child:
+    async def spawn(self, sockets: list[socket.socket], stderr: int, shares: Sequence[tuple[int, bool]] = ()) -> Child:
         """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError.
 
-        :param confined: unless none is.
+        :param shares: directories whose files it may open, and whether it may write them.
         """
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future
         try:
             sock = self._ready()
-            socket.send_fds(
-                sock, [encode(Spawn(confined and self._confined), request_id)], [*(s.fileno() for s in sockets), stderr]
-            )
+            message = Spawn(self._confined, tuple(writable for _, writable in shares))
+            fds = [*(s.fileno() for s in sockets), stderr, *(fd for fd, _ in shares)]
+            socket.send_fds(sock, [encode(message, request_id)], fds)
             return await future
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error

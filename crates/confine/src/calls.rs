@@ -97,6 +97,28 @@ pub const ALLOWED_OLD: &[c_long] = &[SYS_poll, SYS_select, SYS_epoll_wait, SYS_t
 #[cfg(not(target_arch = "x86_64"))]
 pub const ALLOWED_OLD: &[c_long] = &[];
 
+/// Allowed to who serves directories: files are looked for by `openat2` alone, which is told not to leave them.
+pub const READ_NAMES: &[c_long] = &[SYS_openat2, SYS_readlinkat, SYS_getdents64];
+
+/// Allowed to who serves directories that are written, too. landlock has no say in who changes modes, owners and times.
+pub const WRITE_NAMES: &[c_long] = &[
+    SYS_mkdirat,
+    SYS_symlinkat,
+    SYS_linkat,
+    SYS_renameat,
+    SYS_unlinkat,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_fchownat,
+    SYS_utimensat,
+];
+
+/// As above, calls that newer architectures do not have.
+#[cfg(target_arch = "x86_64")]
+pub const WRITE_NAMES_OLD: &[c_long] = &[SYS_chmod];
+#[cfg(not(target_arch = "x86_64"))]
+pub const WRITE_NAMES_OLD: &[c_long] = &[];
+
 /// Fail with EACCES: libraries look for files in passing (a module, the time zone, a traceback's source), and go on
 /// without them.
 pub const REFUSED: &[c_long] = &[

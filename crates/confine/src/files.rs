@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! landlock: no file can be opened, made or removed, no port bound or connected to, no process outside signalled.
+//! landlock: no file can be opened, made or removed but below the directories that are left, no port bound or connected
+//! to, no process outside signalled.
 // The version of the kernel's interface is asked for by a system call.
 #![allow(unsafe_code)]
 
+use crate::Directory;
 use landlock::{
-    Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, RulesetStatus,
-    Scope, ABI,
+    make_bitflags, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, ABI,
 };
 
 /// What is asked for; kernels that know less do less.
@@ -27,21 +29,37 @@ pub fn landlock_version() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-/// Allows nothing. `Err`: why it has no effect.
-pub fn give_up() -> Result<(), String> {
-    let status = rules().map_err(|e| e.to_string())?;
+/// Neither programs nor anything but files, directories and symbolic links.
+fn allowed(directory: &Directory<'_>) -> BitFlags<AccessFs> {
+    let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+    let write = make_bitflags!(AccessFs::{
+        WriteFile | Truncate | RemoveDir | RemoveFile | MakeDir | MakeReg | MakeSym | Refer
+    });
+    match directory.writable {
+        true => read | write,
+        false => read,
+    }
+}
+
+/// Allows nothing but these directories. `Err`: why it has no effect.
+pub fn give_up(directories: &[Directory<'_>]) -> Result<(), String> {
+    let status = rules(directories).map_err(|e| e.to_string())?;
     match status {
         RulesetStatus::NotEnforced => Err("this kernel has none".into()),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
     }
 }
 
-fn rules() -> Result<RulesetStatus, RulesetError> {
-    let rules = Ruleset::default()
+fn rules(directories: &[Directory<'_>]) -> Result<RulesetStatus, RulesetError> {
+    let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
-        .scope(Scope::from_all(WANTED))?;
-    // No rule: nothing is allowed.
-    Ok(rules.create()?.restrict_self()?.ruleset)
+        .scope(Scope::from_all(WANTED))?
+        .create()?;
+    // What no rule allows is not allowed.
+    for directory in directories {
+        rules = rules.add_rule(PathBeneath::new(directory.fd, allowed(directory)))?;
+    }
+    Ok(rules.restrict_self()?.ruleset)
 }

@@ -1,13 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A process gives up what it does not need: `landlock` files, sockets and signals to others, `seccomp` all system calls but
-//! those in `calls`. Nothing gives them back, and threads and children have no more than who started them.
+//! those in `calls`. Nothing gives them back, and threads and children have no more than who started them. What serves
+//! shared directories keeps what that needs, below these directories.
 
 mod calls;
 mod files;
 mod report;
 mod seccomp;
 
+use std::os::fd::BorrowedFd;
+
 pub use files::landlock_version;
+
+/// A directory below which files are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Directory<'a> {
+    /// A descriptor of it, by `O_PATH` perhaps.
+    pub fd: BorrowedFd<'a>,
+    /// Files are written, made, renamed and removed, too.
+    pub writable: bool,
+}
+
+/// What is done with files by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Names {
+    Nothing,
+    Read,
+    Write,
+}
+
+impl Names {
+    fn of(directories: &[Directory<'_>]) -> Names {
+        let wanted = directories.iter().map(|directory| match directory.writable {
+            true => Names::Write,
+            false => Names::Read,
+        });
+        wanted.max().unwrap_or(Names::Nothing)
+    }
+}
 
 /// What could not be done. The rest is in force all the same.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +52,10 @@ pub enum Missing {
 
 /// Confines the calling process; to be called while it has one thread. Returns what this kernel, or whoever confined
 /// this process before, did not let happen.
-pub fn confine() -> Vec<Missing> {
-    let files = files::give_up().map_err(Missing::Landlock);
-    let calls = seccomp::restrict().map_err(|e| Missing::Seccomp(e.to_string()));
+///
+/// `directories`: what is left of the host's files.
+pub fn confine(directories: &[Directory<'_>]) -> Vec<Missing> {
+    let files = files::give_up(directories).map_err(Missing::Landlock);
+    let calls = seccomp::restrict(Names::of(directories)).map_err(|e| Missing::Seccomp(e.to_string()));
     [files.err(), calls.err()].into_iter().flatten().collect()
 }

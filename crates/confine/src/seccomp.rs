@@ -3,7 +3,8 @@
 //! `clone3` does not exist, whose flags no filter can read (C libraries then use `clone`), and one ends the process for all
 //! that is not listed.
 
-use crate::{calls, report};
+use crate::{calls, report, Names};
+use libc::c_long;
 use seccompiler::{
     apply_filter_all_threads, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule,
@@ -28,16 +29,20 @@ const ENOSYS: u32 = libc::ENOSYS as u32;
 const WORD: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
 
 /// Installs them for all threads, those that come, too.
-pub fn restrict() -> Result<(), Error> {
+pub fn restrict(names: Names) -> Result<(), Error> {
     let filters = [
-        program(refused()?, SeccompAction::Allow, SeccompAction::Errno(EACCES))?,
+        program(
+            refused(names)?,
+            SeccompAction::Allow,
+            SeccompAction::Errno(EACCES),
+        )?,
         program(
             [(libc::SYS_clone3, Vec::new())].into(),
             SeccompAction::Allow,
             SeccompAction::Errno(ENOSYS),
         )?,
         // Last: it does not allow to install others.
-        program(allowed()?, SeccompAction::Trap, SeccompAction::Allow)?,
+        program(allowed(names)?, SeccompAction::Trap, SeccompAction::Allow)?,
     ];
     report::install()?;
     for filter in &filters {
@@ -75,13 +80,30 @@ fn bits(index: u8, mask: u64, value: u64) -> Result<Vec<SeccompRule>, Error> {
     )?])?])
 }
 
+/// What serving names needs beside `calls::ALLOWED`.
+fn by_name(names: Names) -> impl Iterator<Item = c_long> {
+    let read: &[c_long] = if names >= Names::Read {
+        calls::READ_NAMES
+    } else {
+        &[]
+    };
+    let write: [&[c_long]; 2] = match names {
+        Names::Write => [calls::WRITE_NAMES, calls::WRITE_NAMES_OLD],
+        Names::Read | Names::Nothing => [&[], &[]],
+    };
+    read.iter().chain(write.into_iter().flatten()).copied()
+}
+
 /// What fails in silence.
-fn refused() -> Result<Rules, Error> {
+fn refused(names: Names) -> Result<Rules, Error> {
     const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
     const EXEC: u64 = libc::PROT_EXEC as u64;
     let mut rules = Rules::new();
     for call in calls::REFUSED.iter().chain(calls::REFUSED_OLD) {
         rules.insert(*call, Vec::new());
+    }
+    for call in by_name(names) {
+        rules.remove(&call);
     }
     // Of an open file only, which is how C libraries spell fstat.
     rules.insert(libc::SYS_newfstatat, bits(3, EMPTY_PATH, 0)?);
@@ -103,12 +125,13 @@ fn refused() -> Result<Rules, Error> {
 }
 
 /// What does not end the process: what is refused above, and what is really allowed.
-fn allowed() -> Result<Rules, Error> {
+fn allowed(names: Names) -> Result<Rules, Error> {
     let mut rules = Rules::new();
-    rules.extend(refused()?.into_keys().map(|call| (call, Vec::new())));
+    rules.extend(refused(names)?.into_keys().map(|call| (call, Vec::new())));
     for call in calls::ALLOWED.iter().chain(calls::ALLOWED_OLD) {
         rules.insert(*call, Vec::new());
     }
+    rules.extend(by_name(names).map(|call| (call, Vec::new())));
     rules.insert(libc::SYS_clone3, Vec::new());
     const UNIX: u64 = libc::AF_UNIX as u64;
     rules.insert(

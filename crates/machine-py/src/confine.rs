@@ -1,15 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A worker's confinement.
 
+use crate::device::owned;
+use domzero_confine::Directory;
 use pyo3::prelude::*;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-/// What could not be done, a line each.
 #[pyfunction]
-pub fn confine() -> Vec<String> {
-    domzero_confine::confine()
+#[pyo3(signature = (directories = Vec::new()))]
+pub fn confine(directories: Vec<(RawFd, bool)>) -> PyResult<Vec<String>> {
+    let taken = directories
+        .into_iter()
+        .map(|(fd, writable)| Ok((owned(fd)?, writable)));
+    let taken: Vec<(OwnedFd, bool)> = taken.collect::<PyResult<_>>()?;
+    let directories: Vec<Directory<'_>> = taken
         .iter()
-        .map(ToString::to_string)
-        .collect()
+        .map(|(fd, writable)| Directory {
+            fd: fd.as_fd(),
+            writable: *writable,
+        })
+        .collect();
+    let missing = domzero_confine::confine(&directories);
+    Ok(missing.iter().map(ToString::to_string).collect())
 }
 
 #[pyfunction]
