@@ -91,18 +91,22 @@ class Weights:
         self._spawn(self.tell_group(record))
         nice = min(os.getpriority(os.PRIO_PROCESS, 0) + NICE + record.steps_down, NICE_MAX)
         try:
-            if not _set_nice(await self._list_vcpus(record), nice):
+            if not _set_nice(record, await self._list_vcpus(record), nice):
                 # Only who may raise priorities takes a nice value back: threads that never had it need not.
                 await self._renew_threads(record)
-                _set_nice(await self._list_vcpus(record), nice)
+                _set_nice(record, await self._list_vcpus(record), nice)
         except DomzeroError as error:
             self._say(f"domain {record.name}: its weight is not what it should be: {error}")
 
 
-def _set_nice(vcpus: Iterable[VcpuStats], nice: int) -> bool:
-    """False when one has a higher nice value already, and may not have it lowered."""
+def _set_nice(record: Record, vcpus: Iterable[VcpuStats], nice: int) -> bool:
+    """False when one has a higher nice value already, and may not have it lowered.
+
+    Only threads of the domain's worker are touched, whatever the worker says that its threads are.
+    """
+    threads = Path(f"/proc/{record.worker.pid if record.worker is not None else 0}/task")
     for vcpu in vcpus:
-        if vcpu.thread_id is not None:
+        if vcpu.thread_id is not None and (threads / str(vcpu.thread_id)).exists():
             try:
                 with suppress(ProcessLookupError):
                     os.setpriority(os.PRIO_PROCESS, vcpu.thread_id, nice)
