@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import threading
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from building import build_guests
+from descriptors import open_descriptors
 
 import domzero
 from domzero.abi.errno import Errno
@@ -98,11 +98,11 @@ def test_nothing_is_left_of_closed_guests(shell: str) -> None:
 
     once()
     gc.collect()
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = threading.active_count(), open_descriptors()
     for _ in range(5):
         once()
     gc.collect()
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert (threading.active_count(), open_descriptors()) == before
 
 
 # --- registers, memory

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import kernels
 import pytest
+from descriptors import open_descriptors
 from waiting import unchanged, until
 
 from domzero.abi.sched import ShutdownReason
@@ -174,18 +175,18 @@ def test_twenty_domains_one_after_the_other_leave_nothing(make: Make, shell: str
 
     one()
     gc.collect()
-    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    files, threads = open_descriptors(), threading.active_count()
     for _ in range(20):
         one()
     gc.collect()
     until(lambda: threading.active_count() <= threads)
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert open_descriptors() <= files
 
 
 def test_a_failed_start_leaves_nothing(shell: str) -> None:
-    files = len(os.listdir("/proc/self/fd"))
+    files = open_descriptors()
     for _ in range(5):
         with pytest.raises(DomzeroError):
             DomainSession(DomainConfig(kernel=shell, memory_mib=16, ramdisk="/nonexistent")).start()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert open_descriptors() <= files

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import threading
 from pathlib import Path
 
 import pytest
 from building import build_guests
+from descriptors import open_descriptors
 
 from domzero.builder.domain import build_domain
 from domzero.builder.image import load_kernel
@@ -40,7 +40,7 @@ def start(host: Host, kernel: Path) -> Domain:
 @pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
 def test_domains_destroyed_at_any_moment_give_everything_back(kernels: Path, width: str, count: int) -> None:
     choose = random.Random(7)
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = threading.active_count(), open_descriptors()
     host = Host(32)
     frames = host.machine.free_frames
     try:
@@ -57,7 +57,7 @@ def test_domains_destroyed_at_any_moment_give_everything_back(kernels: Path, wid
     assert threading.active_count() <= threads
     del host, domain
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert open_descriptors() <= files
 
 
 def test_a_domain_is_paused_and_shut_down_while_its_vcpus_run(kernels: Path) -> None:

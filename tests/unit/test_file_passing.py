@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 
 from domzero.dom0.file_passing import FILES_MAX, PACKET_FILES, pair, receive_files, send_files
 from domzero.dom0.messages import MessageError, Pause, decode, decode_request, encode
@@ -21,15 +22,11 @@ Ends = tuple[socket.socket, socket.socket]
 def ends() -> Iterator[Ends]:
     """Both ends; as many descriptors are open at the end as at the beginning."""
     ours, theirs = pair()
-    before = descriptors()
+    before = open_descriptors()
     yield ours, theirs
-    assert descriptors() == before
+    assert open_descriptors() == before
     ours.close()
     theirs.close()
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 class Opened:

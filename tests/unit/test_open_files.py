@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 
 from domzero.dom0.diskspec import DiskFormat, parse_disk
 from domzero.dom0.images.qcow2 import HEAD_MAX, Backing, backing_of
@@ -20,9 +21,9 @@ from domzero.errors import ConfigError, ImageError
 
 @pytest.fixture(autouse=True)
 def nothing_stays_open() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     yield
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def header(name: bytes = b"", *, version: int = 3, at: int = 512, length: int | None = None, **extra: bytes) -> bytes:
