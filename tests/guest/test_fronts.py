@@ -97,3 +97,20 @@ def test_two_front_ends_of_our_own_find_each_other_and_answer_each_others_echoes
     finally:
         for guest in guests:
             guest.session.destroy()
+
+
+@WIDTHS
+def test_a_front_end_that_breaks_the_protocol_ends_its_own_rings_and_disturbs_nobody(devices: Path, width: str) -> None:
+    neighbours = [Guest(devices / width / "device_net", number, vifs=["bridge=lan"]) for number in ("1", "2")]
+    hostile = Guest(devices / width / "device_net_hostile", vifs=["bridge=lan", "bridge=lan"])
+    try:
+        said = hostile.passes("net_hostile")
+        for neighbour in neighbours:
+            neighbour.passes("net")
+    finally:
+        for guest in (hostile, *neighbours):
+            guest.session.destroy()
+    ended = [line for line in hostile.log if "disconnected" in line]
+    assert said.splitlines().count(f"ended {len(ended)} times") == 1 and len(ended) > 40, "\n".join(hostile.log)
+    assert all("vif 0: disconnected: " in line for line in ended)
+    assert not [line for each in neighbours for line in each.log if "disconnected" in line]
