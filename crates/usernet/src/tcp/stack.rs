@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 /// How long a guest has to answer a connection from outside.
 const CONNECT: Duration = Duration::from_secs(30);
 
+/// How long the guest may wait to hear that less than a segment has come: each time costs it time of its processor.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+
 /// One end of a connection.
 pub struct Stack {
     interface: Interface,
@@ -31,7 +34,7 @@ impl Stack {
         let mut socket = Socket::new(buffer(), buffer());
         // Both ends have their own opinion of what is worth waiting for.
         socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
+        socket.set_ack_delay(Some(ACK_DELAY));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
         Stack {
