@@ -534,6 +534,9 @@ def confine(directories: list[tuple[int, bool]] = ...) -> list[str]:
     :returns: what this kernel, or whoever confined the process before, did not let happen, a line each.
     """
 
+def confine_network() -> list[str]:
+    """As `confine`, of a process that connects sockets of IPv4 and IPv6 (`run_usernet`); it opens no file."""
+
 def landlock_version() -> int:
     """Of the kernel's landlock; 0: it has none."""
 

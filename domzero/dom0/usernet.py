@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 
 from domzero import _machine
+from domzero.dom0 import confinement
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 GUEST = IPv4Address("10.0.2.15")
@@ -121,6 +122,9 @@ def main(arguments: list[str]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nowhere, fd)
+    confinement.step_down()
+    if confinement.is_wanted():
+        _machine.confine_network()  # what it could not do, nobody waits to hear any more
     _machine.run_usernet(
         options.fd,
         mtu=options.mtu,

@@ -189,6 +189,62 @@ def test_the_user_network_gives_an_address_names_and_forwards_of_ports(
     until(received)
     assert bytes(got) == data
     served()
+    if user_network == network.OWN:  # with passt of 2023, no answer comes after the guest has ended its half
+        reaches_out(shell)
+
+
+def reaches_out(shell: Shell) -> None:
+    """Connects and sends to an address of the host's that is not loopback, which nothing of a guest's reaches."""
+    own = own_address()
+    if own is None:
+        return
+    with socket.create_server((own, 0)) as server:
+        port = server.getsockname()[1]
+        asked = shell.start(f"echo question | nc {own} {port}")
+        server.settimeout(60)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(60)
+            question = b""
+            while part := connection.recv(100):  # to its end: the guest's half is closed
+                question += part
+            assert question == b"question\n"
+            connection.sendall(b"answer\n")
+        assert "answer" in asked()
+    assert "refused" in shell.do(f"nc {own} {port} </dev/null"), "nobody listens any more"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((own, 0))
+        port = server.getsockname()[1]
+        asked = shell.start(f"tftp -g -r question -l /tmp/got {own} {port}; cat /tmp/got")
+        server.settimeout(60)
+        question, source = server.recvfrom(100)
+        assert question.startswith(b"\0\1question\0")  # RRQ of RFC 1350
+        server.sendto(b"\0\3\0\1answer\n", source)  # DATA, the first and last block
+        assert "answer" in asked()
+
+
+def own_address() -> str | None:
+    """An address of the host's that leads elsewhere; None: it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def test_our_user_network_is_confined_and_ends_with_its_domain(
+    boot: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(network.CHOICE, network.OWN)
+    port = free_port()
+    shell = boot(f"bridge=user,hostfwd=tcp:127.0.0.1:{port}-:22")
+    mark = f"127.0.0.1/{port}:22".encode()
+    process = next(each for each in Path("/proc").iterdir() if each.name.isdigit() and mark in _command(each))
+    status = (process / "status").read_text()
+    assert "Seccomp:\t2\n" in status and "NoNewPrivs:\t1\n" in status
+    shell.session.destroy()
+    until(lambda: not process.exists(), what="its end")
 
 
 def test_a_network_starts_again_when_its_switch_was_killed(boot: Callable[..., Shell], networks: Path) -> None:

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! landlock: no file can be opened, made or removed but below the directories that are left, no port bound or connected
-//! to, no process outside signalled.
+//! to where that is not what the process is for, no process outside signalled.
 // The version of the kernel's interface is asked for by a system call.
 #![allow(unsafe_code)]
 
-use crate::Directory;
+use crate::{Directory, Sockets};
 use landlock::{
     make_bitflags, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, ABI,
@@ -42,19 +42,23 @@ fn allowed(directory: &Directory<'_>) -> BitFlags<AccessFs> {
 }
 
 /// Allows nothing but these directories. `Err`: why it has no effect.
-pub fn give_up(directories: &[Directory<'_>]) -> Result<(), String> {
-    let status = rules(directories).map_err(|e| e.to_string())?;
+pub fn give_up(directories: &[Directory<'_>], sockets: Sockets) -> Result<(), String> {
+    let status = rules(directories, sockets).map_err(|e| e.to_string())?;
     match status {
         RulesetStatus::NotEnforced => Err("this kernel has none".into()),
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
     }
 }
 
-fn rules(directories: &[Directory<'_>]) -> Result<RulesetStatus, RulesetError> {
+fn rules(directories: &[Directory<'_>], sockets: Sockets) -> Result<RulesetStatus, RulesetError> {
+    let ports = match sockets {
+        Sockets::Given => AccessNet::from_all(WANTED),
+        Sockets::Connected => AccessNet::BindTcp.into(),
+    };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
-        .handle_access(AccessNet::from_all(WANTED))?
+        .handle_access(ports)?
         .scope(Scope::from_all(WANTED))?
         .create()?;
     // What no rule allows is not allowed.

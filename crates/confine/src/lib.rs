@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A process gives up what it does not need: `landlock` files, sockets and signals to others, `seccomp` all system calls but
 //! those in `calls`. Nothing gives them back, and threads and children have no more than who started them. What serves
-//! shared directories keeps what that needs, below these directories.
+//! shared directories keeps what that needs, below these directories; what connects for a guest, the sockets for that.
 
 mod calls;
 mod files;
@@ -39,6 +39,15 @@ impl Names {
     }
 }
 
+/// What is done with sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sockets {
+    /// Those that are there are used.
+    Given,
+    /// Those of TCP, UDP and echo requests are made and connected.
+    Connected,
+}
+
 /// What could not be done. The rest is in force all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
@@ -55,7 +64,18 @@ pub enum Missing {
 ///
 /// `directories`: what is left of the host's files.
 pub fn confine(directories: &[Directory<'_>]) -> Vec<Missing> {
-    let files = files::give_up(directories).map_err(Missing::Landlock);
-    let calls = seccomp::restrict(Names::of(directories)).map_err(|e| Missing::Seccomp(e.to_string()));
+    give_up(directories, Sockets::Given)
+}
+
+/// As `confine`, what makes a guest's flows sockets of the host's: no file is left, no socket of another kind, and none
+/// that others could connect to but those that it has.
+pub fn confine_network() -> Vec<Missing> {
+    give_up(&[], Sockets::Connected)
+}
+
+fn give_up(directories: &[Directory<'_>], sockets: Sockets) -> Vec<Missing> {
+    let files = files::give_up(directories, sockets).map_err(Missing::Landlock);
+    let calls = seccomp::restrict(Names::of(directories), sockets);
+    let calls = calls.map_err(|e| Missing::Seccomp(e.to_string()));
     [files.err(), calls.err()].into_iter().flatten().collect()
 }

@@ -3,7 +3,7 @@
 //! `clone3` does not exist, whose flags no filter can read (C libraries then use `clone`), and one ends the process for all
 //! that is not listed.
 
-use crate::{calls, report, Names};
+use crate::{calls, report, Names, Sockets};
 use libc::c_long;
 use seccompiler::{
     apply_filter_all_threads, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -29,7 +29,7 @@ const ENOSYS: u32 = libc::ENOSYS as u32;
 const WORD: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
 
 /// Installs them for all threads, those that come, too.
-pub fn restrict(names: Names) -> Result<(), Error> {
+pub fn restrict(names: Names, sockets: Sockets) -> Result<(), Error> {
     let filters = [
         program(
             refused(names)?,
@@ -42,7 +42,11 @@ pub fn restrict(names: Names) -> Result<(), Error> {
             SeccompAction::Errno(ENOSYS),
         )?,
         // Last: it does not allow to install others.
-        program(allowed(names)?, SeccompAction::Trap, SeccompAction::Allow)?,
+        program(
+            allowed(names, sockets)?,
+            SeccompAction::Trap,
+            SeccompAction::Allow,
+        )?,
     ];
     report::install()?;
     for filter in &filters {
@@ -125,13 +129,16 @@ fn refused(names: Names) -> Result<Rules, Error> {
 }
 
 /// What does not end the process: what is refused above, and what is really allowed.
-fn allowed(names: Names) -> Result<Rules, Error> {
+fn allowed(names: Names, sockets: Sockets) -> Result<Rules, Error> {
     let mut rules = Rules::new();
     rules.extend(refused(names)?.into_keys().map(|call| (call, Vec::new())));
     for call in calls::ALLOWED.iter().chain(calls::ALLOWED_OLD) {
         rules.insert(*call, Vec::new());
     }
     rules.extend(by_name(names).map(|call| (call, Vec::new())));
+    if sockets == Sockets::Connected {
+        rules.extend(connected()?);
+    }
     rules.insert(libc::SYS_clone3, Vec::new());
     const UNIX: u64 = libc::AF_UNIX as u64;
     rules.insert(
@@ -146,4 +153,42 @@ fn allowed(names: Names) -> Result<Rules, Error> {
         vec![SeccompRule::new(vec![argument(0, SeccompCmpOp::Eq, own)?])?],
     );
     Ok(rules)
+}
+
+/// What connects sockets, and takes connections of those that listen.
+fn connected() -> Result<Rules, Error> {
+    /// The kind of a socket, without its flags.
+    const KIND: u64 = 0xf;
+    let kinds = [
+        (libc::AF_INET, libc::SOCK_STREAM),
+        (libc::AF_INET, libc::SOCK_DGRAM),
+    ];
+    let kinds = kinds.into_iter().chain([
+        (libc::AF_INET6, libc::SOCK_STREAM),
+        (libc::AF_INET6, libc::SOCK_DGRAM),
+    ]);
+    let mut sockets = Vec::new();
+    for (family, kind) in kinds {
+        sockets.push(SeccompRule::new(vec![
+            argument(0, SeccompCmpOp::Eq, family as u64)?,
+            argument(1, SeccompCmpOp::MaskedEq(KIND), kind as u64)?,
+        ])?);
+    }
+    let mut options = Vec::new();
+    for (level, option) in [
+        (libc::SOL_SOCKET, libc::SO_LINGER),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    ] {
+        options.push(SeccompRule::new(vec![
+            argument(1, SeccompCmpOp::Eq, level as u64)?,
+            argument(2, SeccompCmpOp::Eq, option as u64)?,
+        ])?);
+    }
+    Ok([
+        (libc::SYS_socket, sockets),
+        (libc::SYS_setsockopt, options),
+        (libc::SYS_connect, Vec::new()),
+        (libc::SYS_accept4, Vec::new()),
+    ]
+    .into())
 }

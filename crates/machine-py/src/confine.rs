@@ -25,6 +25,12 @@ pub fn confine(directories: Vec<(RawFd, bool)>) -> PyResult<Vec<String>> {
 }
 
 #[pyfunction]
+pub fn confine_network() -> Vec<String> {
+    let missing = domzero_confine::confine_network();
+    missing.iter().map(ToString::to_string).collect()
+}
+
+#[pyfunction]
 pub fn landlock_version() -> u32 {
     domzero_confine::landlock_version()
 }

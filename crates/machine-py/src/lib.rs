@@ -29,7 +29,7 @@ mod _machine {
     #[pymodule_export]
     use super::block::{keep_image_unused, BlockCounts, BlockDisk, BlockRing};
     #[pymodule_export]
-    use super::confine::{confine, landlock_version};
+    use super::confine::{confine, confine_network, landlock_version};
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]
