@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json
 from domzero.cli.status import ExitStatus
-from domzero.cli.terminal import InputReader, RawMode, is_terminal, say
+from domzero.cli.terminal import RawMode, is_terminal, say
+from domzero.dom0.console_io import InputReader
 from domzero.dom0.life import EndReason
 from domzero.errors import DomzeroError
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json, add_connection_options
 from domzero.cli.status import ExitStatus
+from domzero.dom0.channelspec import HELP as CHANNEL_HELP
+from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.life import EndReason
@@ -56,6 +58,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
+    what.add_argument("--channel", metavar="SPEC", action="append", default=[], help=CHANNEL_HELP)
+    what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
     how = parser.add_argument_group("how")
@@ -129,6 +133,9 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     _extend(settings, "disk", behind=args.disk)
     _extend(settings, "vif", behind=args.vif)
     _extend(settings, "p9", behind=args.share)
+    _extend(settings, "channel", behind=args.channel)
+    if args.pty:
+        settings["console"] = xlcfg.Setting(PTY, "")
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
     parsed = xlcfg.from_settings(settings)
@@ -138,6 +145,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     config.disks = [spec.text(spec.absolute()) for spec in config.disk_specs]
+    config.channels = [spec.text(str(Path(spec.path).absolute()) if spec.path else "") for spec in config.channel_specs]
     config.shares = [spec.text(str(Path(spec.path).absolute())) for spec in config.share_specs]
     return config, parsed.warnings
 

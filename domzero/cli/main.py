@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "vcpu-set": ("domzero.cli.vcpus", "set how many vCPUs a domain uses"),
     "vcpu-pin": ("domzero.cli.vcpus", "choose the processors that vCPUs run on"),
     "sched-credit2": ("domzero.cli.vcpus", "show or set weight and cap of domains"),
+    "channel-list": ("domzero.cli.channels", "list channels of domains"),
     "dump-core": ("domzero.cli.verbs", "write a domain's core dump to a file"),
     "sysrq": ("domzero.cli.verbs", "press a SysRq key in a domain"),
     "trigger": ("domzero.cli.verbs", "send a domain an NMI, or ask it to shut down"),

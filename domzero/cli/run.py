@@ -14,6 +14,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from domzero.cli.status import ExitStatus
+from domzero.dom0.channelspec import HELP as CHANNEL_HELP
+from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.names import shown
 from domzero.dom0.sharespec import HELP as SHARE_HELP
@@ -79,6 +81,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--disk", metavar="SPEC", action="append", default=[], help=DISK_HELP)
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
+    what.add_argument("--channel", metavar="SPEC", action="append", default=[], help=CHANNEL_HELP)
+    what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
     how = parser.add_argument_group("how it runs")
     how.add_argument(
@@ -157,6 +161,8 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         disks=disks,
         vifs=args.vif,
         shares=args.share,
+        channels=args.channel,
+        console=PTY if args.pty else "",
     )
     config.check()
     return config
@@ -204,8 +210,8 @@ class _Runner:
         return DomainSession(config, log=self._on_log, on_restart=self._on_restart)
 
     def _foreground(self, session: DomainSession, *, interactive: bool) -> End:
-        from domzero.cli.terminal import InputReader, OutputWriter
         from domzero.dom0.console import LineFilter
+        from domzero.dom0.console_io import InputReader, OutputWriter
         from domzero.dom0.life import End, EndReason
 
         console = session.console
@@ -266,10 +272,18 @@ class _Runner:
     def _start(self, session: DomainSession) -> None:
         try:
             session.start()
+            self._say_ttys(session)
             session.wait()
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
             self._failure = error
         self._stop.set()
+
+    def _say_ttys(self, session: DomainSession) -> None:
+        from domzero.cli.terminal import say
+        from domzero.dom0.backends.channels import hosts_consoles
+
+        for console in hosts_consoles(session.store.get, session.config, session.domid):
+            say(f"domzero: console {console.number}{console.name and f' ({console.name})'} is {console.place}")
 
     def _end(self, reason: EndReason) -> None:
         if self._stopped_by is None and not self._stop.is_set():

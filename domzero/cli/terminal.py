@@ -10,17 +10,11 @@ import termios
 import threading
 import tty
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
 
 from domzero.dom0.names import shown
 
-ESCAPE = 0x1D
-"""Ctrl-]: leaves the console."""
-
 LOG_LINES_QUEUED = 2000
-_HIGH_WATER = 1 << 20
-_LOW_WATER = 256 << 10
 
 
 def is_terminal() -> bool:
@@ -54,141 +48,6 @@ class RawMode:
         if self._saved is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
             self._saved = None
-
-
-class OutputWriter:
-    """Writes a guest's output to a file descriptor from a thread of its own, so that a slow reader never holds the
-    hypervisor up: past a limit the guest is held instead.
-
-    :param hold, release: tell the console that output cannot (can again) be taken.
-    :param closed: called when the reader has gone.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        *,
-        transform: Callable[[bytes], bytes] = bytes,
-        hold: Callable[[], None],
-        release: Callable[[], None],
-        closed: Callable[[], None],
-    ) -> None:
-        self._fd = fd
-        self._transform = transform
-        self._hold = hold
-        self._release = release
-        self._closed = closed
-        self._buffer = bytearray()
-        self._changed = threading.Condition()
-        self._held = False
-        self._finished = False
-        self._broken = False
-        self._thread = threading.Thread(target=self._run, name="console-output", daemon=True)
-        self._thread.start()
-
-    def write(self, data: bytes) -> None:
-        """Queues output; returns at once."""
-        hold = False
-        with self._changed:
-            if self._broken:
-                return
-            self._buffer += self._transform(data)
-            if len(self._buffer) > _HIGH_WATER and not self._held:
-                self._held = hold = True
-            self._changed.notify()
-        if hold:
-            self._hold()
-
-    def finish(self, timeout: float) -> None:
-        """Waits until all is written, at most `timeout` seconds."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify()
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._buffer or self._finished)
-                chunk = bytes(self._buffer[:65536])
-                if not chunk:
-                    return
-            try:
-                written = os.write(self._fd, chunk)
-            except BlockingIOError:
-                select.select([], [self._fd], [], 1.0)
-                continue
-            except OSError:
-                with self._changed:
-                    self._broken = True
-                    self._buffer.clear()
-                self._free()
-                self._closed()
-                return
-            with self._changed:
-                del self._buffer[:written]
-                low = len(self._buffer) < _LOW_WATER
-            if low:
-                self._free()
-
-    def _free(self) -> None:
-        with self._changed:
-            held, self._held = self._held, False
-        if held:
-            self._release()
-
-
-class InputReader:
-    """Reads stdin in a thread and gives it to the guest, no faster than the guest takes it.
-
-    :param send: takes bytes, returns how many were accepted.
-    :param wait_room: waits (at most so many seconds) for room.
-    :param escape: called when Ctrl-] was typed; None to pass it on as any other byte.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        *,
-        send: Callable[[bytes], int],
-        wait_room: Callable[[float], bool],
-        escape: Callable[[], None] | None,
-    ) -> None:
-        self._fd = fd
-        self._send = send
-        self._wait_room = wait_room
-        self._escape = escape
-        self._stopped = False
-        threading.Thread(target=self._run, name="console-input", daemon=True).start()
-
-    def stop(self) -> None:
-        """Reads no more; a read under way is left to itself."""
-        self._stopped = True
-
-    def _run(self) -> None:
-        while not self._stopped:
-            if not self._wait_room(1.0):
-                continue
-            try:
-                data = os.read(self._fd, 4096)
-            except BlockingIOError:
-                select.select([self._fd], [], [], 1.0)
-                continue
-            except OSError:
-                return
-            if not data:
-                return  # end of input: the guest goes on
-            if self._escape is not None and ESCAPE in data:
-                self._deliver(data[: data.index(ESCAPE)])
-                self._escape()
-                return
-            self._deliver(data)
-
-    def _deliver(self, data: bytes) -> None:
-        while data and not self._stopped:
-            data = data[self._send(data) :]
-            if data:
-                self._wait_room(1.0)
 
 
 class LogWriter:

@@ -39,6 +39,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = add("console", console, "attach to a domain's console; Ctrl-] detaches")
     add_domain(parser)
+    parser.add_argument("-n", "--number", type=int, default=0, metavar="NUM", help="a channel: console 1, 2, ...")
     parser.add_argument("--history", action="store_true", help="only print what it has printed so far")
     parser.add_argument("--no-history", action="store_true", help="do not begin with what it has printed so far")
 
@@ -155,6 +156,10 @@ def console(args: argparse.Namespace) -> int:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             return ExitStatus.OK
+        if args.number:
+            from domzero.cli.channels import attach_channel
+
+            return attach_channel(dom0, args.domain, args.number)
         from domzero.cli.attach import attach
 
         return attach(dom0, args.domain, history=not args.no_history)

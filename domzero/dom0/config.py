@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from domzero.dom0.channelspec import PTY, ChannelSpec, parse_channels
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
@@ -72,6 +73,8 @@ class DomainConfig:
     :param disks: specifications of its block devices, as xl-disk-configuration(5) has them.
     :param vifs: specifications of its network interfaces, as xl-network-configuration(5) has them.
     :param shares: specifications of directories of the host for it, as xl.cfg(5) has them under `p9`.
+    :param console: "pty": the console is a pty of the host's, too; nothing otherwise.
+    :param channels: specifications of further consoles, as xl.cfg(5) has them under `channel`.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
@@ -107,6 +110,8 @@ class DomainConfig:
     disks: list[str] = field(default_factory=list)
     vifs: list[str] = field(default_factory=list)
     shares: list[str] = field(default_factory=list)
+    console: str = ""
+    channels: list[str] = field(default_factory=list)
 
     @property
     def static_max_mib(self) -> int:
@@ -137,6 +142,11 @@ class DomainConfig:
     def share_specs(self) -> list[ShareSpec]:
         """The shared directories, understood; those that cannot be are left out."""
         return [found for found in parse_shares(self.shares) if isinstance(found, ShareSpec)]
+
+    @property
+    def channel_specs(self) -> list[ChannelSpec]:
+        """The channels, understood; those that cannot be are left out."""
+        return [found for found in parse_channels(self.channels) if isinstance(found, ChannelSpec)]
 
     def check(self) -> None:
         """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
@@ -210,3 +220,6 @@ class DomainConfig:
         yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))
         yield from (found for found in parse_vifs(self.vifs) if isinstance(found, ConfigError))
         yield from (found for found in parse_shares(self.shares) if isinstance(found, ConfigError))
+        yield from (found for found in parse_channels(self.channels) if isinstance(found, ConfigError))
+        if self.console not in ("", PTY):
+            yield ConfigError(f"no such console: {self.console[:40]!r}", key="console", hint=f"{PTY}, or leave it out")

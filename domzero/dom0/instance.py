@@ -19,11 +19,14 @@ from domzero.builder.files import FILE_MAX, read_open
 from domzero.builder.image import KernelImage, load_kernel, read_kernel
 from domzero.builder.layout import Layout, plan
 from domzero.dom0.backends.block import use_disk
+from domzero.dom0.backends.channels import DomainChannels
 from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.p9 import DomainShares, use_share
 from domzero.dom0.backends.vifs import DomainVifs
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
+from domzero.dom0.console_io import ConsoleLink
+from domzero.dom0.console_relay import OpenConsole
 from domzero.dom0.coredump import write_core
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec
@@ -58,6 +61,8 @@ class Instance:
         disks: DomainDisks,
         vifs: DomainVifs,
         shares: DomainShares,
+        channels: DomainChannels,
+        link: ConsoleLink | None,
     ) -> None:
         self.host = host
         self.domain = domain
@@ -70,6 +75,8 @@ class Instance:
         self.disks = disks
         self.vifs = vifs
         self.shares = shares
+        self._channels = channels
+        self._console_link = link
         self._lock = threading.RLock()
         self._is_paused = True
         self._forced: EndReason | None = None
@@ -118,8 +125,12 @@ class Instance:
                 undo.callback(shares[-1][1].close)
             host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
             undo.callback(host.close)
-            instance = cls._build(host, config, image, ramdisk, disks, wires, shares, store, console, domid, log)
+            consoles = files.consoles
+            instance = cls._build(
+                host, config, image, ramdisk, disks, wires, shares, consoles, store, console, domid, log
+            )
             undo.pop_all()
+            consoles.clear()
             files.wires.clear()
             files.close()
             return instance
@@ -134,6 +145,7 @@ class Instance:
         disks: list[tuple[DiskSpec, _machine.BlockDisk]],
         wires: list[tuple[VifSpec, Wire]],
         shares: list[tuple[ShareSpec, _machine.Share]],
+        consoles: list[OpenConsole],
         store: StoreApi,
         console: Console,
         domid: int,
@@ -164,7 +176,9 @@ class Instance:
             built.domain.set_time_offset(config.time_offset_s)
         for vcpu, text in zip(built.domain.vcpus, config.cpus, strict=False):
             vcpu.pin(parse_cpus(text))
-        write_nodes(store, config, domid, built.store, built.console)
+        ends = iter(consoles)
+        main = next(ends) if config.console else None
+        write_nodes(store, config, domid, built.store, built.console, tty="" if main is None else main.tty)
         connection = store.connect(domid)
         store_ring, store_port = built.store.connect(lambda page, notify: RingBackend(page, connection, notify))
         emergency = EmergencyConsole(domid, console, lambda: console_ring.used, log)
@@ -183,8 +197,13 @@ class Instance:
         directories = DomainShares(store, built.domain)
         for spec_of_share, share in shares:
             directories.plug(spec_of_share, share)
+        channels = DomainChannels(store, built.domain)
+        for channel, end in zip(config.channel_specs, ends, strict=True):
+            channels.plug(channel, end)
+        link = None if main is None else ConsoleLink(console, main.sock)
         ports = (store_port, console_port)
-        return cls(host, built.domain, built.layout, console, rings, ports, emergency, devices, vifs, directories)
+        back_ends = (devices, vifs, directories, channels)
+        return cls(host, built.domain, built.layout, console, rings, ports, emergency, *back_ends, link)
 
     @property
     def domid(self) -> int:
@@ -284,6 +303,7 @@ class Instance:
         with self._lock:
             if not self._is_closed:
                 self._console_ring.drain()
+                self._channels.drain()
                 self._console.output(self._emergency.unfinished())
                 self._emergency.finish()
 
@@ -329,11 +349,14 @@ class Instance:
             self.disks.close()
             self.vifs.close()
             self.shares.close()
+            self._channels.close()
             self._console.attach(None)
             self._console_ring.close()
             self._store_ring.close()
             for port in self._ports:
                 port.close()
+            if self._console_link is not None:
+                self._console_link.close()
             if not process_ends:
                 self.host.close()
 
@@ -351,6 +374,8 @@ def _check_repeatable(config: DomainConfig) -> None:
         raise ConfigError("the host's time zone is not the same everywhere", key="localtime", hint=hint)
     if config.shares:
         raise ConfigError("what is in a directory of the host is not the same with each run", key="p9", hint=hint)
+    if config.console or config.channels:
+        raise ConfigError("what is typed is not the same with each run", key="channel", hint=hint)
     if config.cap:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)
     if any(spec.limits.words() for spec in config.disk_specs):

@@ -45,14 +45,17 @@ class MessageError(DomzeroError):
 class Start:
     """Build the domain and let it run, unless it is to be paused. Answer: Done.
 
-    Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each interface.
+    Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each pty or socket of its
+    consoles and for each interface.
 
     :param disk_files: what each disk's image and the files that it rests on are.
+    :param ttys: names of the ptys of its consoles, empty for sockets.
     """
 
     domid: int
     config: DomainConfig
     disk_files: tuple[tuple[DiskFile, ...], ...] = ()
+    ttys: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Protocol, TypeVar
 from domzero.builder.files import FILE_MAX, open_file
 from domzero.builder.image import open_kernel
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.console_relay import OpenConsole, open_console
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
 from domzero.dom0.images.qcow2 import backing_of
 from domzero.dom0.network import connect
@@ -67,13 +69,19 @@ class DomainFiles:
     ramdisk: int | None = None
     disks: list[OpenDisk] = field(default_factory=list)
     shares: list[int] = field(default_factory=list)
+    consoles: list[OpenConsole] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
 
     def numbers(self) -> list[int]:
         """The descriptors, in the order in which they are passed on."""
         boot = [fd for fd in (self.kernel, self.ramdisk) if fd is not None]
         disks = [fd for disk in self.disks for fd in disk.fds]
-        return [*boot, *disks, *self.shares, *(wire.fileno() for wire in self.wires)]
+        consoles = [console.sock.fileno() for console in self.consoles]
+        return [*boot, *disks, *self.shares, *consoles, *(wire.fileno() for wire in self.wires)]
+
+    def ttys(self) -> tuple[str, ...]:
+        """Names of the ptys of the consoles, empty for those that are sockets."""
+        return tuple(console.tty for console in self.consoles)
 
     def disk_files(self) -> tuple[tuple[DiskFile, ...], ...]:
         """What the files of each disk are."""
@@ -92,6 +100,9 @@ class DomainFiles:
         self.kernel = self.ramdisk = None
         disks, self.disks = self.disks, []
         wires, self.wires = self.wires, []
+        consoles, self.consoles = self.consoles, []
+        for console in consoles:
+            console.close()
         for disk in disks:
             disk.close()
         for wire in wires:
@@ -114,6 +125,10 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
             files.disks.append(open_disk(spec))
         for share in config.share_specs:
             files.shares.append(open_share(share))
+        if config.console:
+            files.consoles.append(open_console())
+        for channel in config.channel_specs:
+            files.consoles.append(open_console(channel.connection, channel.path))
         for vif in config.vif_specs:
             files.wires.append(connect(vif, config, domid))
     except BaseException:
@@ -122,10 +137,17 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
     return files
 
 
-def received_domain(config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...], fds: list[int]) -> DomainFiles:
-    """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this."""
+def received_domain(
+    config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...], ttys: tuple[str, ...], fds: list[int]
+) -> DomainFiles:
+    """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this.
+
+    :param disks, ttys: what `disk_files` and `ttys` said of it.
+    """
+    consoles = bool(config.console) + len(config.channel_specs)
     expected = 1 + bool(config.ramdisk) + sum(map(len, disks)) + len(config.share_specs) + len(config.vif_specs)
-    if len(fds) != expected or len(disks) != len(config.disk_specs):
+    expected += consoles
+    if len(fds) != expected or len(disks) != len(config.disk_specs) or len(ttys) != consoles:
         for fd in fds:
             os.close(fd)
         raise ConfigError(f"{len(fds)} files came with the domain, and {expected} belong to it")
@@ -133,6 +155,7 @@ def received_domain(config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...
     files = DomainFiles(next(left), next(left) if config.ramdisk else None)
     files.disks = [OpenDisk([next(left) for _ in each], each) for each in disks]
     files.shares = [next(left) for _ in config.share_specs]
+    files.consoles = [OpenConsole(socket.socket(fileno=next(left)), tty) for tty in ttys]
     files.wires = [Wire(fd) for fd in left]
     return files
 

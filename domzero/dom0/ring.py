@@ -26,7 +26,7 @@ class SharedRing(ABC):
         at, count = fields
         self._fields = self._page[at : at + 4 * count].cast("I")
         self._notify = notify
-        self._state = threading.Lock()
+        self._state = threading.Condition()
         self._busy = False
         self._again = False
         self._closed = False
@@ -49,17 +49,21 @@ class SharedRing(ABC):
         while True:
             with self._state:
                 if self._closed or not self._again:
-                    self._busy = False
+                    self._rest()
                     return
                 self._again = False
             try:
                 moved = self._move()
             except BaseException:
                 with self._state:
-                    self._busy = False
+                    self._rest()
                 raise
             if moved:
                 self._notify()
+
+    def _rest(self) -> None:
+        self._busy = False
+        self._state.notify_all()
 
     @property
     def _idle(self) -> bool:
@@ -70,6 +74,11 @@ class SharedRing(ABC):
         """No access to the page any more, once the step under way is through."""
         with self._state:
             self._closed = True
+
+    def settle(self) -> None:
+        """After `close`: waits for the step under way. Not from `notify`, or with a lock held that a step needs."""
+        with self._state:
+            self._state.wait_for(lambda: not self._busy)
 
     def _read(self, base: int, size: int, cons_field: int, prod_field: int) -> bytes | None:
         """Takes all bytes of the ring of `size` bytes at `base`; None when its indices make no sense."""

@@ -216,7 +216,7 @@ class Worker:
 
     def _start(self, start: Start, fds: list[int]) -> Done:
         config = start.config
-        with closing(received_domain(config, start.disk_files, fds)) as files:
+        with closing(received_domain(config, start.disk_files, start.ttys, fds)) as files:
             if self._instance is not None:
                 raise ConfigError("this worker has its domain already")
             self._instance = Instance.build(

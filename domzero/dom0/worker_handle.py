@@ -125,7 +125,7 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
         try:
-            await self.request(Start(self.domid, config, files.disk_files()), Done, files.numbers())
+            await self.request(Start(self.domid, config, files.disk_files(), files.ttys()), Done, files.numbers())
         except WorkerGone:
             status = await child.ended
             if self._watcher is not None:

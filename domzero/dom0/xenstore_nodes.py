@@ -32,8 +32,13 @@ def back_end_directories(domid: int) -> list[str]:
     return [f"/local/domain/0/backend/{kind}/{domid}" for kind in ("console", "vbd", "vif", "9pfs")]
 
 
-def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingPage, console: RingPage) -> None:
-    """Writes everything; the domain is introduced afterwards."""
+def write_nodes(
+    store: Writer, config: DomainConfig, domid: int, xenstore: RingPage, console: RingPage, *, tty: str = ""
+) -> None:
+    """Writes everything; the domain is introduced afterwards.
+
+    :param tty: the host's pty that its console is on, too.
+    """
     path, vm = home(domid), f"/vm/{config.uuid}"
     shown = ("n0", f"r{domid}")
     own = (f"n{domid}",)
@@ -61,7 +66,7 @@ def write_nodes(store: Writer, config: DomainConfig, domid: int, xenstore: RingP
             (f"{path}/console/limit", CONSOLE_LIMIT),
             (f"{path}/console/type", "xenconsoled"),
             (f"{path}/console/output", "pty"),
-            (f"{path}/console/tty", ""),
+            (f"{path}/console/tty", tty),
         ),
     )
     for directory in ("device", "device/suspend"):

@@ -51,7 +51,6 @@ _ONLY: dict[str, tuple[Value | int, ...]] = {
     "on_soft_reset": ("destroy", "soft-reset"),
     "vfb": ([],),
     "vkb": ([],),
-    "channel": ([],),
     "pci": ([],),
     "usbctrl": ([],),
     "usbdev": ([],),
@@ -72,7 +71,7 @@ _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 _USED = _words(
     """
     name type builder uuid vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root extra bootloader
-    disk vif p9
+    disk vif p9 channel console
     on_poweroff on_reboot on_crash on_watchdog engine seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
@@ -167,6 +166,8 @@ class _Reader:
             disks=self._strings("disk"),
             vifs=self._strings("vif"),
             shares=self._strings("p9"),
+            channels=self._strings("channel"),
+            console=self._string("console"),
         )
         if "maxvcpus" in self.settings:
             config.max_vcpus = self._number("maxvcpus", config.vcpus)

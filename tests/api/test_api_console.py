@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from dom0_server import Server
+from waiting import until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, unix_connect
 from websockets.typing import Subprotocol
@@ -128,3 +131,28 @@ def test_more_input_than_any_queue_holds_is_read_whole_by_a_slow_guest(server: S
         data = read_until(websocket, b"line 11999 of many\r\n")
         typist.join(60)
     assert data.count(b" of many\r\n") == 12_000
+
+
+def test_a_pty_and_channels_lead_to_a_worker_that_opens_nothing(
+    server: Server, api: httpx.Client, create: Create, tmp_path: Path
+) -> None:
+    path = tmp_path / "agent.sock"
+    channels = ["name=debug,connection=pty", f"name=agent,connection=socket,path={path}"]
+    domain = create("ptys", console="pty", channels=channels)
+    found = api.get(f"/domains/{domain['uuid']}/consoles")
+    assert found.status_code == 200, found.text
+    first, debug, agent = found.json()
+    assert first["place"] == server.read_store(f"/local/domain/{domain['domid']}/console/tty")
+    assert debug == {"number": 1, "name": "debug", "connection": "pty", "place": debug["place"], "state": 2}
+    assert agent["place"] == str(path) and path.is_socket()
+    assert server.cli("channel-list", "ptys").stdout.splitlines()[2].split()[:5] == ["2", "0", "2", "socket", str(path)]
+    refused = server.cli("console", "-n", "7", "ptys")
+    assert refused.returncode == 2 and "there is no console 7 (there are: 0, 1, 2)" in refused.stderr
+    fd = os.open(first["place"], os.O_RDWR | os.O_NOCTTY)
+    os.write(fd, b"echo one\n")
+    said = b""
+    while b"one\r\n" not in said:
+        said += os.read(fd, 4096)
+    os.write(fd, b"poweroff\n")
+    until(lambda: not path.exists())
+    os.close(fd)

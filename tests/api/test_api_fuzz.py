@@ -98,7 +98,9 @@ class Population:
             return str(uuid.UUID(int=chance.getrandbits(128))) if chance.random() < 0.9 else chance.choice(self.ids)
         if name == "engine":
             return chance.choice(["auto"] * 8 + ["interpreter", "kvm"])
-        if name in ("disks", "vifs", "shares"):
+        if name == "console":
+            return chance.choice([""] * 8 + ["pty", "x"])
+        if name in ("disks", "vifs", "shares", "channels"):
             return chance.choice([[]] * 9 + [["x"]])
         if name == "timeout":
             return chance.choice(["0.01", "0.2", "1", "0", "-1", "301", "nan", "inf"])

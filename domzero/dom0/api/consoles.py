@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from domzero.dom0.api.domains import ManagerDep, RecordDep
-from domzero.dom0.api.models import ConsoleInput
+from domzero.dom0.api.models import ConsoleInfo, ConsoleInput
 from domzero.dom0.api.output import Output
 from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.backends.channels import hosts_consoles
 from domzero.dom0.manager import BadState, Manager, NotFound
 from domzero.dom0.records import Record
 from domzero.dom0.worker_handle import WorkerGone
@@ -37,6 +39,15 @@ async def console_history(record: RecordDep) -> Response:
     """What the domain has printed, the last 256 KiB of it; kept after its end. Live: websocket `…/console/stream`."""
     headers = {"X-Console-Total": str(record.console.total)}
     return Response(record.console.history, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+@router.get("/domains/{domain}/consoles", responses={409: RESPONSES[409]})
+async def list_consoles(record: RecordDep, manager: ManagerDep) -> list[ConsoleInfo]:
+    """Its consoles: the first one, and its channels."""
+    if record.domid is None or record.gone:
+        raise BadState(f"domain {record.name} is {record.state.value}")
+    found = hosts_consoles(manager.store.get, record.config, record.domid)
+    return [ConsoleInfo(**asdict(console)) for console in found]
 
 
 @router.post("/domains/{domain}/console", status_code=204, responses={409: RESPONSES[409]})

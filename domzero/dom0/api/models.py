@@ -124,6 +124,12 @@ class DomainCreate(Model):
         list[str],
         Field(max_length=DEVICES_MAX, description="Directories of the host, as xl.cfg(5) has them under `p9`."),
     ] = []
+    console: Annotated[
+        str, Field(max_length=TEXT_MAX, description="`pty`: its console is a pty of the host's, too.", examples=["pty"])
+    ] = ""
+    channels: Annotated[
+        list[str], Field(max_length=DEVICES_MAX, description="Further consoles, as xl.cfg(5) has them under `channel`.")
+    ] = []
 
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
@@ -215,6 +221,8 @@ class DomainInfo(Model):
     disks: list[str]
     vifs: list[str]
     shares: list[str]
+    console: str
+    channels: list[str]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -251,6 +259,8 @@ class DomainInfo(Model):
             disks=config.disks,
             vifs=config.vifs,
             shares=config.shares,
+            console=config.console,
+            channels=config.channels,
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,
@@ -261,6 +271,16 @@ class DomainInfo(Model):
             exit=None if record.exit is None else ExitInfo.of(record.exit),
             pid=None if record.worker is None else record.worker.pid,
         )
+
+
+class ConsoleInfo(Model):
+    """A console of a domain's, as programs of the host find it."""
+
+    number: Annotated[int, Field(description="In the guest, hvc0, hvc1, ...")]
+    name: Annotated[str, Field(description="A channel's name.")]
+    connection: Annotated[str, Field(description="`pty` or `socket`; empty if it is only here.")]
+    place: Annotated[str, Field(description="The pty or the socket.")]
+    state: Annotated[int | None, Field(description="Of a channel's back end: XenbusState.")]
 
 
 class DiskAttach(Model):

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A console as the host's programs see it: a pty, or a Unix socket.
+
+Whoever may open files makes it, and keeps a thread for it; a connected socket leads to the domain's own process, which
+opens nothing. The thread ends, and the pty or the socket with it, when that end is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import stat
+import threading
+import tty
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from domzero.dom0.channelspec import PATH_MAX, PTY
+from domzero.errors import ConfigError
+
+CHUNK = 4096
+BACKLOG = 64 << 10
+"""Bytes of output that wait for a reader; for a pty, the last ones."""
+_NOTHING = (BlockingIOError, InterruptedError)
+
+
+@dataclass(slots=True)
+class OpenConsole:
+    """The end of it that belongs to the domain's process.
+
+    :param tty: the pty's name; empty for a socket.
+    """
+
+    sock: socket.socket
+    tty: str = ""
+
+    def close(self) -> None:
+        """Closes it; the other end notices."""
+        self.sock.close()
+
+
+class _Outside(Protocol):
+    """What the host's programs open."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether output waits until somebody takes it; else the oldest goes."""
+
+    def stream(self) -> int | None:
+        """The descriptor to read and write, if somebody is there."""
+
+    def listener(self) -> int | None:
+        """A descriptor that says when somebody comes; then `greet`."""
+
+    def greet(self) -> None:
+        """Lets somebody in."""
+
+    def part(self) -> None:
+        """Whoever was there has gone."""
+
+    def close(self) -> None:
+        """Takes it away."""
+
+
+class _Pty:
+    def __init__(self) -> None:
+        self._master, self._slave = os.openpty()  # with its slave open, it lives on when a reader goes
+        self.name = os.ttyname(self._slave)
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+
+    @property
+    def keeps(self) -> bool:
+        return False  # nobody may ever look
+
+    def stream(self) -> int | None:
+        return self._master
+
+    def listener(self) -> int | None:
+        return None
+
+    def greet(self) -> None:
+        pass
+
+    def part(self) -> None:
+        pass
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
+
+
+class _Socket:
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._client: socket.socket | None = None
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind()
+            status = os.lstat(path)
+            self._identity = status.st_dev, status.st_ino
+            os.chmod(path, 0o600)  # nobody can connect before it listens
+            self._listener.listen(1)
+            self._listener.setblocking(False)
+        except BaseException:
+            self._listener.close()
+            raise
+
+    def _bind(self) -> None:
+        try:
+            self._listener.bind(self._path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self._is_left():
+                raise
+            os.unlink(self._path)
+            self._listener.bind(self._path)
+
+    def _is_left(self) -> bool:
+        """Whether the socket there is nobody's any more."""
+        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            return probe.connect_ex(self._path) == errno.ECONNREFUSED
+
+    @property
+    def keeps(self) -> bool:
+        return self._client is not None
+
+    def stream(self) -> int | None:
+        return None if self._client is None else self._client.fileno()
+
+    def listener(self) -> int | None:
+        return self._listener.fileno() if self._client is None else None
+
+    def greet(self) -> None:
+        with suppress(OSError):  # who came has gone again
+            self._client = self._listener.accept()[0]
+            self._client.setblocking(False)
+
+    def part(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def close(self) -> None:
+        self.part()
+        self._listener.close()
+        with suppress(OSError):
+            status = os.lstat(self._path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                os.unlink(self._path)
+
+
+def open_console(connection: str = PTY, path: str = "") -> OpenConsole:
+    """Makes a pty, or a socket that listens. ConfigError: it cannot be."""
+    key = "console" if not path else "channel"
+    if len(os.fsencode(path)) > PATH_MAX:
+        raise ConfigError(f"{path}: the path of a socket has {PATH_MAX} bytes at most", key=key)
+    try:
+        outside: _Pty | _Socket = _Pty() if connection == PTY else _Socket(path)
+    except OSError as error:
+        raise ConfigError(f"{path or 'a pty'}: {error.strerror or error}", key=key) from error
+    inside, theirs = socket.socketpair()
+    name = outside.name if isinstance(outside, _Pty) else ""
+    threading.Thread(target=_Relay(inside, outside).run, name=f"relay {name or path}", daemon=True).start()
+    return OpenConsole(theirs, name)
+
+
+class _Relay:
+    """Moves bytes between the two ends until the inner one is closed."""
+
+    def __init__(self, inside: socket.socket, outside: _Outside) -> None:
+        self._inside = inside
+        self._outside = outside
+        self._output = bytearray()
+        self._input = b""
+        inside.setblocking(False)
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            while self._step():
+                pass
+        finally:
+            self._inside.close()
+            self._outside.close()
+
+    def _step(self) -> bool:
+        """Waits for something to move and moves it. False: the inner end is closed, and nothing of its is left."""
+        inside, stream, listener = self._inside.fileno(), self._outside.stream(), self._outside.listener()
+        poll = select.poll()
+        wanted = {inside: 0}
+        if len(self._output) < BACKLOG or not self._outside.keeps:
+            wanted[inside] |= select.POLLIN
+        if self._input:
+            wanted[inside] |= select.POLLOUT
+        if stream is not None and (self._output or not self._input):
+            wanted[stream] = (0 if self._input else select.POLLIN) | (select.POLLOUT if self._output else 0)
+        if listener is not None:
+            wanted[listener] = select.POLLIN
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        for fd, events in poll.poll():
+            if fd == listener:
+                self._outside.greet()
+            elif fd == stream:
+                self._serve_outside(fd, events)
+            elif not self._serve_inside(events):
+                return False
+        return True
+
+    def _serve_inside(self, events: int) -> bool:
+        with suppress(*_NOTHING):
+            if events & select.POLLOUT and self._input:
+                self._input = self._input[self._inside.send(self._input) :]
+        if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            try:
+                data = self._inside.recv(CHUNK)
+            except _NOTHING:
+                return True
+            except OSError:
+                data = b""
+            if not data:
+                self._flush()
+                return False
+            self._output += data
+            if not self._outside.keeps:
+                del self._output[:-BACKLOG]
+                if self._outside.stream() is None:
+                    self._output.clear()
+        return True
+
+    def _serve_outside(self, fd: int, events: int) -> None:
+        try:
+            if events & select.POLLOUT:
+                del self._output[: os.write(fd, self._output[:CHUNK])]
+            if events & select.POLLIN:
+                data = os.read(fd, CHUNK)
+                if not data:
+                    raise ConnectionResetError
+                self._input = data
+            elif events & (select.POLLHUP | select.POLLERR):
+                raise ConnectionResetError
+        except _NOTHING:
+            pass
+        except OSError:
+            self._outside.part()
+            self._output.clear()
+
+    def _flush(self) -> None:
+        """The last words, as far as they are taken at once."""
+        stream = self._outside.stream()
+        with suppress(OSError):
+            while stream is not None and self._output:
+                del self._output[: os.write(stream, self._output[:CHUNK])]
