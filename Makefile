@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/xenstore_load.py
 	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/boot.py
+	$(BIN)/python benchmarks/networks.py
 
 fuzz: setup
 	DOMZERO_GUEST_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q tests/guest/test_fuzz.py

@@ -186,3 +186,31 @@ def test_a_capture_over_http_ends_by_itself_when_it_is_told_to(api: httpx.Client
     assert api.get(f"{path}/1/capture").status_code == 422
     assert api.get(f"{path}/0/capture", params={"snaplen": 0}).status_code == 422
     assert any(network["name"] == LAN.partition("=")[2] for network in api.get("/networks").json())
+
+
+@pytest.mark.parametrize("width", ["64", "32"])
+def test_a_guest_uses_an_interface_that_is_plugged_in_and_lets_go_of_it(
+    alone: Server, tmp_path: Path, width: str
+) -> None:
+    kernel = str(build_guests(tmp_path / "guests", "devices") / width / "device_net_plug")
+    create = alone.cli("create", "--name", "plugged", "--kernel", kernel, "--memory", "16")
+    assert create.returncode == 0, create.stderr
+
+    def vifs() -> list[dict[str, int]]:
+        found: list[dict[str, int]] = json.loads(alone.cli("network-list", "--json", "plugged").stdout)
+        return found
+
+    def said() -> str:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(alone.socket))) as client:
+            return client.get("http://domzero/v1/domains/plugged/console").text
+
+    for time in range(2):
+        until(lambda: f"ready {time}" in said(), what="a guest that waits")  # noqa: B023 - called in this turn
+        assert alone.cli("network-attach", "plugged", "bridge=lan").returncode == 0
+        until(lambda: vifs()[0]["state"] == 4 and vifs()[0]["sent_frames"] == 1)
+        detached = alone.cli("network-detach", "plugged", "0")
+        assert detached.returncode == 0, detached.stderr
+        assert vifs() == []
+    assert alone.cli("shutdown", "plugged").returncode == 0
+    until(lambda: "PASS net_plug" in said())
+    assert "  FAIL" not in said()

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An interface is plugged in and taken away, twice, while the guest runs: it finds it by a watch, uses it, and
+ * lets go of it. Then it waits to be told to power off.
+ */
+#include "front.h"
+
+#define VIF 0
+#define TIMES 2
+
+static struct netfront net;
+
+/* Whether there is an interface, looked at whenever a watch says so. */
+static int becomes(int there)
+{
+    char backend[128];
+    for (u64 end = now() + PATIENCE; now() < end; poll_port(info->store_evtchn, SECONDS / 50))
+        if ((xs_read("device/vif/0/backend", backend, sizeof(backend)) > 0) == there)
+            return 1;
+    return 0;
+}
+
+void guest(void)
+{
+    static u8_t frame[60];
+    disable_events();
+    CHECK(!xs_watch("device/vif", "plug"), "no watch: %s", xs_error);
+    for (uint i = 0; i < TIMES; i++) {
+        uint before = xs_events();
+        print("ready %u", i);
+        if (!becomes(1)) {
+            CHECK(0, "no interface came");
+            return;
+        }
+        CHECK(xs_events() > before, "the watch was silent");
+        net_connect(&net, VIF);
+        memset(frame, 0xff, 6);
+        memcpy(frame + 6, net.mac, 6);
+        EQ(net_send(&net, frame, sizeof(frame)), 0, "what a frame is answered with");
+        CHECK(wait_back(&net.front, XenbusStateClosing), "not asked to let go but %d", back_state(&net.front));
+        /* The back end goes when it is told that nothing is used any more, with its nodes. */
+        node_state(&net.front, XenbusStateClosed);
+        CHECK(becomes(0), "the nodes are still there");
+        CHECK(revoke(net.tx_ref) && revoke(net.rx_ref) && revoke(net.out_ref), "pages of the rings are still mapped");
+        for (uint each = 0; each < NET_BUFFERS; each++)
+            CHECK(revoke(net.refs[each]), "buffer %u is still in use", each);
+        struct evtchn_close close = {.port = net.front.port};
+        evtchn_op(EVTCHNOP_close, &close);
+    }
+    char wanted[32] = "";
+    for (u64 end = now() + PATIENCE; now() < end && xs_read("control/shutdown", wanted, sizeof(wanted)) <= 0;)
+        poll_port(info->store_evtchn, SECONDS / 50);
+    CHECK(wanted[0] == 'p', "not told to end but %s", wanted);
+}
