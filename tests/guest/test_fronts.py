@@ -114,3 +114,22 @@ def test_a_front_end_that_breaks_the_protocol_ends_its_own_rings_and_disturbs_no
     assert said.splitlines().count(f"ended {len(ended)} times") == 1 and len(ended) > 40, "\n".join(hostile.log)
     assert all("vif 0: disconnected: " in line for line in ended)
     assert not [line for each in neighbours for line in each.log if "disconnected" in line]
+
+
+@WIDTHS
+def test_a_front_end_that_breaks_the_protocol_in_each_field_harms_itself_only(
+    devices: Path, width: str, tmp_path: Path
+) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4 * MIB))
+    guest = Guest(devices / width / "device_hostile_disk", disks=[f"{image},raw,xvda"])
+    guest.passes("hostile_disk")
+    # What was good is there, and nothing else.
+    words = 64 * 1024
+    written = struct.pack(f"<{words}I", *(n ^ 0x3C3C3C3C for n in range(words)))
+    assert image.read_bytes() == written + bytes(4 * MIB - len(written))
+    reasons = {line.partition("disconnected: ")[2] for line in guest.log if "disconnected: " in line}
+    parts = ["are said to wait in a ring", "ring-ref is no number", "of the ring cannot be mapped", "event channel 0"]
+    parts += ["no such protocol", "ring-page-order 5", "5 queues", "feature-persistent is no number"]
+    for part in parts:
+        assert any(part in reason for reason in reasons), part
