@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python benchmarks/api_load.py
 	$(BIN)/python benchmarks/xenstore_load.py
 	$(BIN)/python benchmarks/hostile.py
+	$(BIN)/python benchmarks/disks.py
 	$(BIN)/python benchmarks/boot.py
 	$(BIN)/python benchmarks/networks.py
 
