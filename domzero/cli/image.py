@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from domzero.cli import image_build
+from domzero.cli import image_build, image_upkeep
 from domzero.cli.status import ExitStatus
 
 _DESCRIPTION = """\
@@ -79,10 +79,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument("--json", action="store_true", help="print them as JSON")
     listing.set_defaults(handler=_list)
 
-    show = actions.add_parser("show", help="show all about an image")
-    show.add_argument("name", help="the image, or a distribution: its newest kernel")
+    show = actions.add_parser("show", help="show all about an image, or a disk's file")
+    show.add_argument("name", help="the image, a distribution (its newest kernel), or a file that could be imported")
     show.add_argument("--json", action="store_true", help="print it as JSON")
     show.set_defaults(handler=_show)
+
+    image_upkeep.register(actions)
 
     remove = actions.add_parser("remove", help="delete an image", aliases=["rm"])
     remove.add_argument("name", help="the image, or a distribution: its newest kernel")
@@ -173,12 +175,16 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from domzero.dom0.images.cache import Image
-    from domzero.dom0.images.disks import describe
+    from domzero.dom0.images.disks import describe, describe_file
     from domzero.dom0.images.lookup import find_image
     from domzero.dom0.images.store import DiskStore
+    from domzero.dom0.images.upkeep import is_file
 
-    image = find_image(args.name)
-    about = {"kind": "kernel", **image.as_dict()} if isinstance(image, Image) else describe(DiskStore(), image)
+    if is_file(args.name):
+        about = describe_file(Path(args.name))
+    else:
+        image = find_image(args.name)
+        about = {"kind": "kernel", **image.as_dict()} if isinstance(image, Image) else describe(DiskStore(), image)
     if args.json:
         print(json.dumps(about, indent=2))
         return ExitStatus.OK

@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ from domzero.cli.main import main
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.copying import copy_file
 from domzero.dom0.images.disks import clone_disk, describe, export_disk, import_disk
+from domzero.dom0.images.locks import exclusive
 from domzero.dom0.images.lookup import disk_spec
 from domzero.dom0.images.options import check_image_name, parse_size
+from domzero.dom0.images.partition import read_table, write_table
 from domzero.dom0.images.qemu import FORMATS, format_of
 from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.tools import find_tool
+from domzero.dom0.images.upkeep import check_disk, resize_disk
 from domzero.errors import ConfigError, ImageError
 
 MIB = 1 << 20
@@ -401,3 +405,74 @@ def test_a_disk_that_a_guest_wrote_is_no_cache_entry_and_both_kinds_are_listed(
                                                     "debian-1  kernel  6.1"]  # fmt: skip
     assert main(["image", "rm", "debian"]) == 0
     assert [image.name for image in DiskStore().images()] == ["web"]
+
+
+@need_qemu
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_a_disk_grows_and_keeps_what_is_on_it(format: str, store: DiskStore, tmp_path: Path) -> None:
+    data = contents(7, 8 * MIB)
+    image = add(store, "web", data)
+    if format == "qcow2":
+        export_disk(store, "web", tmp_path / "web.qcow2", "qcow2")
+        image = import_disk(store, tmp_path / "web.qcow2", "web", replace_old=True).image
+    assert resize_disk(store, "web", "+4M").size == 12 * MIB
+    image = resize_disk(store, "web", "16M")
+    assert read_disk(image, tmp_path) == data + bytes(8 * MIB)
+    assert store.find("web") == image and check_disk(store, "web") == []
+    for size, message in (("15M", "is not made smaller"), ("+x", "is no size"), ("+16T", "at most 16T")):
+        with pytest.raises(ConfigError, match=message):
+            resize_disk(store, "web", size)
+    with exclusive(Path(image.disk), "web"):
+        with pytest.raises(ImageError, match="web is in use"):
+            resize_disk(store, "web", "+1M")
+        with pytest.raises(ImageError, match="web is in use"):
+            check_disk(store, "web")
+    assert store.find("web").size == 16 * MIB
+
+
+@need_qemu
+@need_sfdisk
+def test_the_partition_of_a_built_disk_grows_with_it(store: DiskStore, tmp_path: Path) -> None:
+    with store.draft("built") as draft:
+        disk = draft.path / "disk.raw"
+        disk.write_bytes(b"")
+        os.truncate(disk, 64 * MIB)
+        before = write_table(disk, str(uuid.uuid4()), str(uuid.uuid4()))
+        record = DiskImage("built", "disk.raw", "raw", 64 * MIB, "", "", recipe={"suite": "bookworm"})
+        draft.keep(record)
+    image = resize_disk(store, "built", "+64M")
+    table = read_table(Path(image.disk), "raw", image.size)
+    assert table is not None
+    (after,) = table.partitions
+    assert (after.start, after.type) == (before.start, before.type) and after.size >= before.size + 64 * MIB
+    assert check_disk(store, "built") == []
+    os.truncate(image.disk, 32 * MIB)
+    assert check_disk(store, "built") == [f"it has {32 * MIB} bytes, and had {128 * MIB}"]
+
+
+@need_qemu
+def test_damage_is_found_and_named(store: DiskStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = add(store, "web", contents(7, 8 * MIB))
+    export_disk(store, "web", tmp_path / "web.qcow2", "qcow2")
+    image = import_disk(store, tmp_path / "web.qcow2", "web", replace_old=True).image
+    with open(image.disk, "r+b") as file:
+        (table,) = struct.unpack(">Q", os.pread(file.fileno(), 8, 40))  # the L1 table's offset
+        (entry,) = struct.unpack(">Q", os.pread(file.fileno(), 8, table))
+        os.pwrite(file.fileno(), struct.pack(">Q", entry | 0x1000000000), table)
+    found = check_disk(store, "web")
+    assert found and all("damaged" in problem or "lost" in problem or "checked" in problem for problem in found)
+
+
+@need_qemu
+def test_a_file_is_shown_as_it_would_be_imported(
+    store: DiskStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(store, "web", contents(7, 8 * MIB))
+    for format in ("vmdk", "vhd"):
+        file = tmp_path / f"web.{format}"
+        export_disk(store, "web", file, format)
+        assert main(["image", "show", str(file), "--json"]) == 0
+        about = json.loads(capsys.readouterr().out)
+        assert (about["kind"], about["format"]) == ("file", format) and about["size"] >= 8 * MIB
+    assert main(["image", "show", str(tmp_path / "none.raw")]) == 2
+    assert "No such file" in capsys.readouterr().err

@@ -159,6 +159,23 @@ def _is_untouched(image: DiskImage) -> bool:
     return bool(image.layers) and image.untouched == (status.st_size, status.st_mtime_ns)
 
 
+def describe_file(path: Path) -> dict[str, Any]:
+    """What a file is that could be imported, for JSON. Errors as of `import_disk`."""
+    if not path.is_file():
+        raise ImageError(f"{path}: {'not a regular file' if path.exists() else 'No such file or directory'}")
+    format = qemu.format_of(path)
+    size = path.stat().st_size if format == "raw" else qemu.inspect(path.absolute(), format).size
+    table = read_table(path.absolute(), format, size) if size else None
+    return {
+        "kind": "file",
+        "file": str(path.absolute()),
+        "format": format,
+        "size": size,
+        "allocated": path.stat().st_blocks * 512,
+        "partitions": None if table is None else table.as_dict(),
+    }
+
+
 def describe(store: DiskStore, image: DiskImage) -> dict[str, Any]:
     """All there is to say about an image, for JSON."""
     disk = Path(image.disk)

@@ -143,7 +143,7 @@ def system_files(first: FirstBoot, root_uuid: str, resolv_conf: str) -> dict[str
     files = {
         "etc/hostname": File(f"{name}\n"),
         "etc/hosts": File(f"127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
-        "etc/fstab": File(f"UUID={root_uuid} / ext4 errors=remount-ro 0 1\n"),
+        "etc/fstab": File(f"UUID={root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"),
         "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid)),
         "etc/systemd/network/80-domzero.network": File(_NETWORK),
         "etc/modprobe.d/domzero.conf": File(_MODPROBE),

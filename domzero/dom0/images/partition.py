@@ -60,6 +60,13 @@ def write_table(disk: Path, disk_id: str, partition_id: str) -> Partition:
     return partition
 
 
+def grow_partition(disk: Path) -> None:
+    """Lets the only partition of a raw disk that has grown reach to its end."""
+    (program,) = need_tools("sfdisk")
+    quiet = ("--quiet", "--no-reread", "--no-tell-kernel", "--wipe", "never", "-N", "1")
+    run_tool([program, *quiet, str(disk)], stdin=", +\n")
+
+
 def read_table(disk: Path, format: str, size: int) -> Table | None:
     """Looks at a disk's partition table; None where sfdisk is not installed."""
     if find_tool("sfdisk") is None:

@@ -20,6 +20,8 @@ FORMATS = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc", "vhdx": "vhdx", "vmdk":
 _INFO_MEMORY = 1 << 30
 _INFO_SECONDS = 30
 _FOOTER = 512
+_CHECK_FOUND = (2, 3)
+"""Exit statuses of qemu-img check: damage, lost clusters."""
 _VMDK_TEXT = b"# Disk DescriptorFile"
 
 
@@ -96,6 +98,26 @@ def overlay(path: Path, backing: str, backing_format: str, size: int) -> None:
     (program,) = need_tools("qemu-img")
     base = ("-F", FORMATS[backing_format], "-b", backing)
     run_tool([program, "create", "-q", "-u", "-f", "qcow2", *base, _file(path), str(size)])
+
+
+def resize(path: Path, format: str, size: int) -> None:
+    """Makes a disk larger."""
+    (program,) = need_tools("qemu-img")
+    run_tool([program, "resize", "-q", "-f", FORMATS[format], _file(path), str(size)])
+
+
+def check(path: Path, format: str) -> list[str]:
+    """What is wrong with an image's own tables."""
+    (program,) = need_tools("qemu-img")
+    command = [program, "check", "--output=json", "-f", FORMATS[format], _file(path)]
+    text = run_tool(command, memory=_INFO_MEMORY, statuses=(0, *_CHECK_FOUND))
+    try:
+        found = json.loads(text)
+        counts = {what: int(found.get(what, 0)) for what in ("check-errors", "corruptions", "leaks")}
+    except (ValueError, AttributeError) as error:
+        raise ImageError(f"{path}: qemu-img says nothing of use about it") from error
+    told = {"leaks": "clusters are lost (which does no harm)", "corruptions": "entries of its tables are damaged"}
+    return [f"{count} {told.get(what, 'entries could not be checked')}" for what, count in counts.items() if count]
 
 
 def head(path: Path, format: str, target: Path, blocks: int) -> None:

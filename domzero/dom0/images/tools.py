@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from domzero.errors import ImageError
 
@@ -58,9 +58,11 @@ def run_tool(
     seconds: float = _TIMEOUT_S,
     memory: int | None = None,
     pass_fds: Sequence[int] = (),
+    statuses: Container[int] = (0,),
 ) -> str:
     """Runs a program to its end and returns what it prints on stdout.
 
+    :param statuses: exit statuses that are no failure.
     :param memory: bytes of address space that it may have: for those that read files from elsewhere.
     :raises ImageError: it failed; its last line on stderr says why.
     """
@@ -82,7 +84,7 @@ def run_tool(
         raise ImageError(f"{name} has not ended after {seconds:.0f} seconds") from error
     except OSError as error:
         raise ImageError(f"{name}: {error.strerror}") from error
-    if result.returncode:
+    if result.returncode not in statuses:
         raise ImageError(f"{name} failed: {last_line(result.stderr) or f'exit status {result.returncode}'}")
     return result.stdout
 
