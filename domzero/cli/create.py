@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json, add_connection_options
+from domzero.cli.first_boot import add_documents, add_options, seed_image
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
@@ -62,6 +63,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
+    add_options(parser, hostname=None, run="run this shell command at its first start")
+    add_documents(parser)
     how = parser.add_argument_group("how")
     how.add_argument("-p", "--paused", action="store_true", help="leave it paused")
     how.add_argument("-c", "--console", action="store_true", help="attach to its console; Ctrl-] detaches")
@@ -118,6 +121,8 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     elif not words and args.kernel is None and args.image is None and not args.disk:
         raise ConfigError("nothing to create: give a configuration file, --kernel FILE, --image NAME or --disk SPEC")
     settings = xlcfg.parse_words(words, settings)
+    seed_image(args)
+    drives: tuple[str, ...] = ()
     if args.image is not None:
         from domzero.dom0.images.lookup import start_of
 
@@ -125,12 +130,13 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         found: dict[str, str | None] = {"kernel": image.kernel, "ramdisk": image.ramdisk, "cmdline": image.cmdline}
         settings |= {key: xlcfg.Setting(value, "") for key, value in found.items() if value is not None}
         _extend(settings, "disk", before=image.disks)
+        drives = image.drives
         if image.memory_mib is not None:
             settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
     for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
-    _extend(settings, "disk", behind=args.disk)
+    _extend(settings, "disk", behind=[*args.disk, *drives])
     _extend(settings, "vif", behind=args.vif)
     _extend(settings, "p9", behind=args.share)
     _extend(settings, "channel", behind=args.channel)

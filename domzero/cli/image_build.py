@@ -4,22 +4,16 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
+from domzero.cli.first_boot import add_documents, add_options, documents_of, first_boot_of
 from domzero.cli.progress import ProgressLines
 from domzero.cli.status import ExitStatus
-from domzero.errors import ConfigError
-
-if TYPE_CHECKING:
-    from domzero.dom0.images.options import FirstBoot
 
 _BUILD = """\
 Makes a bootable disk with Debian on it: systemd, a login on the console, openssh, DHCP on its network interfaces. Needs
@@ -36,9 +30,9 @@ examples:
 """
 _SEED = """\
 Writes a small drive that tells a cloud image (one with cloud-init) at its first start who it is and who may use it:
-cloud-init's NoCloud data source. Give it to the domain as a second disk. Disks of `domzero image build` need none.
+cloud-init's NoCloud data source. Give it to the domain as a second disk; `domzero run --image NAME --user ...` makes
+and keeps one by itself. Disks of `domzero image build` need none.
 """
-_KEYS = "a public key, or a file of them, that may log in; may be repeated"
 
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,7 +54,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     what.add_argument(
         "--suite",
         default="bookworm",
-        help="release of Debian (default: %(default)s, the only one that is known to start)",
+        help="release of Debian (default: %(default)s; trixie is known to start, too)",
     )
     what.add_argument(
         "--mirror",
@@ -76,7 +70,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="NAME",
         help="which kernel (default: %(default)s; linux-image-cloud-amd64 is smaller, and has no 9p)",
     )
-    _add_first_boot(build, hostname="debian", run="run this shell command in it while it is built")
+    add_options(build, hostname="debian", run="run this shell command in it while it is built")
     how = build.add_argument_group("how")
     how.add_argument("--refresh", action="store_true", help="build it again, with the newest packages")
     how.add_argument("--replace", action="store_true", help="build it in the place of another image of this name")
@@ -91,40 +85,10 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         allow_abbrev=False,
     )
     seed.add_argument("file", help="the ISO image to write; replaced if it is there")
-    seed.add_argument("--user-data", metavar="FILE", help="cloud-init's user-data, instead of the options below")
-    seed.add_argument("--network-config", metavar="FILE", help="cloud-init's network-config (default: DHCP)")
-    _add_first_boot(seed, hostname="guest", run="run this shell command at its first start")
+    add_options(seed, hostname="guest", run="run this shell command at its first start")
+    add_documents(seed)
     seed.add_argument("--json", action="store_true", help="print what was made as JSON")
     seed.set_defaults(handler=_seed)
-
-
-def _add_first_boot(parser: argparse.ArgumentParser, *, hostname: str, run: str) -> None:
-    who = parser.add_argument_group("who it is, and who may use it")
-    who.add_argument("--hostname", default=hostname, help="its host name (default: %(default)s)")
-    who.add_argument("--user", metavar="NAME", help="an account with sudo that logs in instead of root")
-    who.add_argument("--ssh-key", action="append", default=[], metavar="KEY|FILE", help=_KEYS)
-    who.add_argument("--password", metavar="TEXT", help="the account's password; '-' asks, or reads a line of stdin")
-    who.add_argument("--run", action="append", default=[], metavar="COMMAND", help=f"{run}; may be repeated")
-
-
-def first_boot_of(args: argparse.Namespace) -> FirstBoot:
-    """What the options ask for; raises ConfigError or ImageError."""
-    from domzero.dom0.images.options import FirstBoot, read_ssh_keys
-
-    keys = [key for word in args.ssh_key for key in read_ssh_keys(word)]
-    password = _ask_password() if args.password == "-" else args.password
-    first = FirstBoot(args.hostname, args.user, tuple(keys), password, tuple(args.run))
-    first.check()
-    return first
-
-
-def _ask_password() -> str:
-    if sys.stdin is not None and sys.stdin.isatty():
-        return getpass.getpass("Password for the new machine: ")
-    line = sys.stdin.readline() if sys.stdin is not None else ""
-    if not line.strip("\n"):
-        raise ConfigError("there is no line on stdin", key="password")
-    return line.rstrip("\n")
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -163,25 +127,10 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _seed(args: argparse.Namespace) -> int:
-    from domzero.builder.files import read_file
-    from domzero.dom0.images.seed import check_user_data, make_seed, meta_data, user_data
+    from domzero.dom0.images.seed import make_seed
 
-    def text_of(path: str, what: str) -> str:
-        try:
-            return read_file(path, what, 1 << 20).decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text", key=what) from error
-
-    first = first_boot_of(args)
-    if args.user_data is not None:
-        if first.user or first.ssh_keys or first.password or first.run:
-            raise ConfigError("it says all that --user, --ssh-key, --password and --run would", key="user-data")
-        user = check_user_data(text_of(args.user_data, "user-data"))
-    else:
-        user = user_data(first)
-    network = None if args.network_config is None else text_of(args.network_config, "network-config")
     target = Path(args.file)
-    make_seed(target, user, meta_data(first.hostname), network)
+    make_seed(target, documents_of(args, first_boot_of(args)))
     print(json.dumps({"file": str(target.absolute())}) if args.json else f"{target}: give it to a domain as a disk")
     return ExitStatus.OK
 

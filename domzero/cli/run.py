@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from domzero.cli.first_boot import add_documents, add_options, seed_image
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
@@ -84,6 +85,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--channel", metavar="SPEC", action="append", default=[], help=CHANNEL_HELP)
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
+    add_options(parser, hostname=None, run="run this shell command at its first start")
+    add_documents(parser)
     how = parser.add_argument_group("how it runs")
     how.add_argument(
         "--engine",
@@ -129,6 +132,7 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
 
     kernel, ramdisk, cmdline, memory_mib = args.kernel, args.ramdisk, args.cmdline, args.memory
     disks, name = args.disk, args.name
+    seed_image(args)
     if args.image is not None:
         from domzero.dom0.images.lookup import start_of
 
@@ -137,7 +141,7 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         ramdisk = image.ramdisk if ramdisk is None else ramdisk
         cmdline = image.cmdline if cmdline is None else cmdline
         memory_mib = image.memory_mib if memory_mib is None else memory_mib
-        disks = [*image.disks, *disks]
+        disks = [*image.disks, *disks, *image.drives]
         name = name or (args.image if image.disks else "")
     if kernel is None and not disks:
         raise ConfigError("nothing to run: give --kernel FILE, --image NAME or --disk SPEC")

@@ -7,14 +7,11 @@ import dataclasses
 import hashlib
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from disk_machine import Machine, check_file_system, debugfs
-from loopback import free_port
-from waiting import until
+from disk_machine import Machine, Ssh, check_file_system, debugfs
 
 from domzero.dom0.images.cache import cache_dir
 from domzero.dom0.images.debian_base import make_recipe
@@ -44,15 +41,15 @@ def debian_disk(store: DiskStore) -> DiskImage:
 
 def test_a_debian_disk_has_all_that_a_pv_domain_starts_from(debian_disk: DiskImage, tmp_path: Path) -> None:
     check_file_system(debian_disk)
-    links = {
-        name: re.search(rb'Fast link dest: "(.+)"', debugfs(debian_disk, f"stat /{name}")) for name in ("vmlinuz",)
-    }
-    assert links["vmlinuz"] is not None
-    release = links["vmlinuz"][1].decode().removeprefix("boot/vmlinuz-")
-    assert b"linux /vmlinuz root=UUID=" in debugfs(debian_disk, "cat /boot/grub/grub.cfg")
+    link = re.search(rb'Fast link dest: "(.+)"', debugfs(debian_disk, "stat /vmlinuz"))
+    assert link is not None
+    release = link[1].decode().removeprefix("boot/vmlinuz-")
+    assert b"linux /boot/xen/vmlinuz root=UUID=" in debugfs(debian_disk, "cat /boot/grub/grub.cfg")
     from domzero.builder.image import parse_kernel
 
-    parse_kernel(debugfs(debian_disk, f"cat /boot/vmlinuz-{release}"), "vmlinuz")
+    kernel = parse_kernel(debugfs(debian_disk, f"cat /boot/vmlinuz-{release}"), "vmlinuz")
+    assert f'"vmlinuz-{release}"'.encode() in debugfs(debian_disk, "stat /boot/xen/vmlinuz")
+    assert debugfs(debian_disk, f"cat /boot/xen/vmlinuz-{release}").startswith(kernel.elf.data)
     initrd = tmp_path / "initrd"
     initrd.write_bytes(debugfs(debian_disk, f"cat /boot/initrd.img-{release}"))
     import zstandard
@@ -109,28 +106,6 @@ def test_it_starts_from_its_disk_to_a_login_and_its_clones_are_machines_of_their
     assert len(keys) == 2
 
 
-class Ssh:
-    """An ssh client with a key of its own, for a machine on a port of the loopback interface."""
-
-    def __init__(self, directory: Path) -> None:
-        if shutil.which("ssh") is None:
-            pytest.skip("ssh is not here: apt-get install openssh-client")
-        self._key = directory / "key"
-        self.port = free_port()
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)
-
-    @property
-    def public_key(self) -> str:
-        return self._key.with_suffix(".pub").read_text().strip()
-
-    def run(self, command: str, user: str = "root", seconds: float = 600) -> subprocess.CompletedProcess[str]:
-        """Runs a command there; status 255 is ssh's own."""
-        quiet = ("-F", "none", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60")
-        host = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", str(self.port))
-        line = ["ssh", *quiet, *host, "-i", str(self._key), f"{user}@127.0.0.1", command]
-        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
-
-
 @pytest.mark.guest
 def test_it_is_reached_by_ssh_and_installs_packages_through_the_user_network(
     store: DiskStore, machine: Callable[..., Machine], tmp_path: Path
@@ -146,7 +121,7 @@ def test_it_is_reached_by_ssh_and_installs_packages_through_the_user_network(
     assert built
     guest = machine("server", "--vif", f"bridge=user,hostfwd=tcp:127.0.0.1:{ssh.port}-:22")
     guest.wait_for("server login: ")
-    until(lambda: ssh.run("true").returncode != 255 or not guest.is_running, 300, "an ssh server")
+    ssh.wait(guest)
     assert ssh.run("hostname; id -u").stdout.split() == ["server", "0"]
     assert "Permission denied" in ssh.run("true", user="nobody").stderr
 
@@ -159,3 +134,19 @@ def test_it_is_reached_by_ssh_and_installs_packages_through_the_user_network(
     assert guest.end()["ending"] == "poweroff"
     check_file_system(image)
     assert b"/usr/bin/hello" in debugfs(image, "cat /var/lib/dpkg/info/hello.list")
+
+
+@pytest.mark.guest
+def test_debian_13_starts_from_its_disk_to_a_login(store: DiskStore, machine: Callable[..., Machine]) -> None:
+    """Its kernel is in zstd; the unpacked one beside it is what GRUB starts."""
+    try:
+        recipe = DiskRecipe(make_recipe("trixie"), FirstBoot("trixie"), 2 << 30)
+        image, _ = build_debian(store, "trixie", recipe, progress=print, cache=cache_dir())
+    except DomzeroError as error:
+        pytest.skip(f"no Debian 13 can be built here: {error}")
+    guest = machine("trixie")
+    guest.log_in()
+    assert "13 (trixie)" in guest.ask("cat /etc/os-release")
+    assert "0 loaded units listed" in guest.ask("systemctl --failed --no-pager")
+    assert guest.power_off()["ending"] == "poweroff"
+    check_file_system(image)

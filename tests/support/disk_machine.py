@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from building import COMMAND
+from loopback import free_port
 from waiting import until
 
 from domzero.dom0.images.store import DiskImage, DiskStore
@@ -106,3 +109,31 @@ class Machine:
         """Ends it at once."""
         self._process.kill()
         self._process.communicate()
+
+
+class Ssh:
+    """An ssh client with a key of its own, for a machine on a port of the loopback interface."""
+
+    def __init__(self, directory: Path) -> None:
+        if shutil.which("ssh") is None:
+            pytest.skip("ssh is not here: apt-get install openssh-client")
+        self._key = directory / "key"
+        self.port = free_port()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)
+
+    @property
+    def public_key(self) -> str:
+        """A line of authorized_keys."""
+        return self._key.with_suffix(".pub").read_text().strip()
+
+    def wait(self, machine: Machine, user: str = "root") -> None:
+        """Returns when a machine that starts lets this account in; fails if it has ended."""
+        until(lambda: self.run("true", user).returncode == 0 or not machine.is_running, 600, "a login by ssh")
+        assert machine.is_running
+
+    def run(self, command: str, user: str = "root", seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Runs a command there; status 255 is ssh's own."""
+        quiet = ("-F", "none", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60")
+        host = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", str(self.port))
+        line = ["ssh", *quiet, *host, "-i", str(self._key), f"{user}@127.0.0.1", command]
+        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)

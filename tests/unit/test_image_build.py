@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,10 +30,11 @@ from domzero.dom0.images.debian_base import PACKAGES, BaseRecipe, command, make_
 from domzero.dom0.images.debian_disk import DiskRecipe, build_debian, matches
 from domzero.dom0.images.options import FirstBoot, read_ssh_keys
 from domzero.dom0.images.overlay import SETUP_DIR, make_tar, setup_script, system_files
-from domzero.dom0.images.seed import make_seed, meta_data, user_data
+from domzero.dom0.images.seed import Documents, make_seed, user_data
 from domzero.dom0.images.sources import check_mirror, host_sources
 from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.tools import find_tool
+from domzero.dom0.images.unpacked import HOOK_SCRIPT
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB me@here"
@@ -201,6 +206,67 @@ def test_the_system_starts_from_its_root_and_says_who_it_is() -> None:
 )
 def test_the_script_that_finishes_it_is_a_shell_script(first: FirstBoot) -> None:
     subprocess.run(["sh", "-n"], input=setup_script(first), text=True, check=True)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "xz": lambda data: lzma.compress(data) + bytes(4),
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data) + bytes(4),
+}
+"""As Linux packs its kernels: all but gzip's have their size behind them."""
+
+
+def packed_kernel(payload: bytes) -> bytes:
+    """A kernel with what its header says of what is packed in it, 2 KiB into it."""
+    header = bytearray(2048 + 100)
+    header[497] = 3
+    struct.pack_into("<II", header, 584, 100, len(payload))
+    return bytes(header) + payload + b"behind"
+
+
+def run_hook(root: Path) -> str:
+    """Runs the hook in a directory that stands for its system's root."""
+    script = HOOK_SCRIPT.replace("/boot/xen", f"{root}/boot/xen").replace('"/$link"', f'"{root}/$link"')
+    result = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True)
+    return result.stderr
+
+
+def test_kernels_are_kept_unpacked_whatever_they_are_packed_with(tmp_path: Path) -> None:
+    if any(shutil.which(tool) is None for tool in PACKERS):
+        pytest.skip("gzip, xz or zstd is not here")
+    (tmp_path / "boot" / "xen").mkdir(parents=True)
+    contents = {name: b"\x7fELF" + name.encode() * 1000 + bytes(100_000) for name in PACKERS}
+    for name, pack in PACKERS.items():
+        (tmp_path / "boot" / f"vmlinuz-{name}").write_bytes(packed_kernel(pack(contents[name])))
+    unpacked = tmp_path / "boot" / "xen"
+    link, old = tmp_path / "vmlinuz", tmp_path / "vmlinuz.old"
+    link.symlink_to("boot/vmlinuz-gzip")
+    for name in ("xz", "zstd"):  # upgrades
+        old.unlink(missing_ok=True)
+        link.rename(old)
+        link.symlink_to(f"boot/vmlinuz-{name}")
+        assert run_hook(tmp_path) == ""
+        assert (unpacked / "vmlinuz").read_bytes() == contents[name]
+        assert (unpacked / "vmlinuz.old").read_bytes() == contents["gzip" if name == "xz" else "xz"]
+    (tmp_path / "boot" / "vmlinuz-gzip").unlink()
+    old.unlink()
+    made = (unpacked / "vmlinuz-zstd").stat().st_mtime_ns
+    assert run_hook(tmp_path) == ""
+    assert sorted(os.listdir(unpacked)) == ["vmlinuz", "vmlinuz-xz", "vmlinuz-zstd"]
+    assert (unpacked / "vmlinuz-zstd").stat().st_mtime_ns == made
+
+    # What is damaged, or packed in another way, is there as it is; and is unpacked when it comes anew.
+    for number, bad in enumerate((b"", b"\x28\xb5\x2f\xfd damaged", b"LZMA", PACKERS["xz"](b"no ELF")), 1):
+        kernel = tmp_path / "boot" / f"vmlinuz-bad{number}"
+        kernel.write_bytes(packed_kernel(bad))
+        link.unlink()
+        link.symlink_to(f"boot/{kernel.name}")
+        assert f"{kernel} is not unpacked" in run_hook(tmp_path)
+        assert (unpacked / "vmlinuz").resolve() == kernel
+        assert not (unpacked / ".new").exists()
+        kernel.write_bytes(packed_kernel(PACKERS["zstd"](contents["zstd"])))
+        run_hook(tmp_path)
+        assert (unpacked / "vmlinuz").read_bytes() == contents["zstd"]
 
 
 def processes_naming(text: str) -> list[str]:
@@ -380,7 +446,7 @@ def test_a_seed_is_what_cloud_init_looks_for(tmp_path: Path) -> None:
     pycdlib = pytest.importorskip("pycdlib")
     target = tmp_path / "seed.iso"
     first = FirstBoot("web", "me", (KEY,), "secret", ("touch /done",))
-    make_seed(target, user_data(first), meta_data(first.hostname), "version: 2\n")
+    make_seed(target, Documents(user_data(first), first.hostname, "version: 2\n"))
     assert target.stat().st_mode & 0o077 == 0
     iso = pycdlib.PyCdlib()
     iso.open(str(target))
@@ -422,15 +488,90 @@ def test_a_seed_from_a_file_takes_it_as_it_is(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("user-data", "#cloud-config\nusers: [a\nruncmd: x\n", "line 3, column 7: "),
+        ("user-data", "#cloud-config\n- a\n", "no list of `key: value`"),
+        ("user-data", "#cloud-config\n" + "[" * 5000, "nested too deeply"),
+        ("network-config", "ethernets: {}\n", "no `version:`"),
+        ("network-config", "version: 2\n\tethernets: {}\n", "line 2, column 1: "),
+    ],
+)
+def test_documents_that_cloud_init_would_not_read_are_told_with_their_line(
+    option: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "document").write_text(text)
+    target = tmp_path / "seed.iso"
+    assert main(["image", "seed", str(target), f"--{option}", str(tmp_path / "document")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"domzero: {option}: ") and message in error and error.count("\n") == 1
+    assert not target.exists()
+
+
+def test_what_an_image_is_told_stays_with_it_and_is_its_last_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pycdlib")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    grub = tmp_path / "cache" / "domzero" / "grub" / "grub-x86_64-xen.bin"
+    grub.parent.mkdir(parents=True)
+    grub.write_bytes(b"GRUB")
+    (tmp_path / "cloud.raw").write_bytes(bytes(1 << 20))
+    other = tmp_path / "other.raw"
+    other.write_bytes(bytes(512))
+    assert main(["image", "import", str(tmp_path / "cloud.raw")]) == 0
+    capsys.readouterr()
+
+    def disks(*options: str) -> list[str]:
+        assert main(["create", "--image", "cloud", "-n", "-q", "--disk", f"{other},raw,xvdb", *options]) == 0
+        found: list[str] = json.loads(capsys.readouterr().out)["disks"]
+        return found
+
+    assert len(disks()) == 2
+    image = DiskStore().find("cloud")
+    seed = Path(image.disk).parent / "seed.iso"
+    assert f"access=ro,vdev=xvdc,target={seed}" in disks("--user", "me", "--password", "secret")[2]
+    first = seed.read_bytes()
+    assert b'"local-hostname": "cloud"' in first and seed.stat().st_mode & 0o077 == 0
+    assert len(disks()) == 3 and seed.read_bytes() == first
+    ids = []
+    for password in ("secret", "other", "secret"):
+        disks("--user", "me", "--password", password)
+        found = re.search(rb"domzero-[0-9a-f]{32}", seed.read_bytes())
+        assert found is not None
+        ids.append(found[0])
+    assert ids[0] == ids[2] != ids[1]
+    assert main(["image", "show", "cloud", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == str(seed)
+    assert main(["image", "clone", "cloud", "two"]) == 0
+    assert not (DiskStore().root / "two" / "seed.iso").exists()
+
+
+def test_an_image_without_cloud_init_is_not_told_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with DiskStore().draft("built") as draft:
+        (draft.path / "disk.raw").write_bytes(bytes(512))
+        draft.keep(DiskImage("built", "disk.raw", "raw", 512, "", "", recipe={"packages": ["nginx"]}))
+    for image, error in ((["--image", "built"], "built without cloud-init"), (["--kernel", "k"], "--image names")):
+        for verb in ("run", "create"):
+            assert main([verb, *image, "--user", "me"]) == 2
+            assert error in capsys.readouterr().err
+
+
 @need_tools
 def test_a_suite_that_is_not_known_to_start_is_built_with_a_warning(
     small: tuple[DiskStore, Path, BaseRecipe], tmp_path: Path
 ) -> None:
     store, cache, base = small
     said: list[str] = []
-    trixie = BaseRecipe("trixie")
+    forky = BaseRecipe("forky")
     bases = cache / "bases"
-    shutil.copy(bases / f"{base.digest}.tar.zst", bases / f"{trixie.digest}.tar.zst")
-    recipe = DiskRecipe(trixie, FirstBoot(), 1 << 30)
+    shutil.copy(bases / f"{base.digest}.tar.zst", bases / f"{forky.digest}.tar.zst")
+    recipe = DiskRecipe(forky, FirstBoot(), 1 << 30)
     build_debian(store, "web", recipe, progress=said.append, cache=cache)
-    assert said[0].startswith("warning: trixie is not known to start")
+    assert said[0].startswith("warning: forky is not known to start")

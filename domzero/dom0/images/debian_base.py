@@ -24,13 +24,13 @@ from domzero.dom0.images.sources import SUITE, apt_options, sources_for
 from domzero.dom0.images.tools import Meter, Progress
 from domzero.errors import ConfigError, ImageError
 
-REVISION = 1
+REVISION = 2
 """Grows when what is made of the same recipe changes."""
 KERNEL = "linux-image-amd64"
 DEFAULT_SUITE = "bookworm"
 PACKAGES = (
-    *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "e2fsprogs"),
-    *("openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping", "procps", "less", "nano"),
+    *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "xz-utils"),
+    *("e2fsprogs", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping", "procps", "less", "nano"),
 )
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _LEVEL = 3

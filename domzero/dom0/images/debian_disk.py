@@ -26,8 +26,8 @@ from domzero.errors import ConfigError, ImageError
 
 DEFAULT_SIZE = 4 << 30
 SIZE_MIN = 1 << 30
-KNOWN_SUITES = ("bookworm",)
-"""Whose kernels GRUB's PV kernel can read; trixie's are compressed with zstd ("not xen image")."""
+KNOWN_SUITES = ("bookworm", "trixie")
+"""That were seen to start."""
 _DISK = "disk.raw"
 
 # GRUB 2.06 reads none of the features that newer versions of mke2fs have on by themselves.
@@ -130,7 +130,7 @@ def build_debian(
     need_tools("mmdebstrap", "mke2fs", "sfdisk")
     mode = mmdebstrap.choose_mode()
     if recipe.base.suite not in KNOWN_SUITES:
-        progress(f"warning: {recipe.base.suite} is not known to start; GRUB's PV kernel cannot read kernels in zstd")
+        progress(f"warning: {recipe.base.suite} is not known to start; {' and '.join(KNOWN_SUITES)} do")
     with store.draft(name, replace_old=replace or refresh) as draft:
         fetch_pvgrub(progress, cache)
         base = None if refresh else find_base(recipe.base, cache)

@@ -14,6 +14,7 @@ from domzero.dom0.images.clock import now
 from domzero.dom0.images.copying import copy_file, reflink
 from domzero.dom0.images.locks import exclusive, in_use
 from domzero.dom0.images.partition import Table, read_table
+from domzero.dom0.images.seed import seed_of
 from domzero.dom0.images.store import LAYERS, DiskImage, DiskStore
 from domzero.dom0.images.tools import find_tool
 from domzero.errors import ConfigError, ImageError
@@ -190,5 +191,6 @@ def describe(store: DiskStore, image: DiskImage) -> dict[str, Any]:
         "allocated": disk.stat().st_blocks * 512,
         "in_use": in_use(disk),
         "shares_with": sharing,
+        "seed": None if (seed := seed_of(image)) is None else str(seed),
         "partitions": None if table is None else table.as_dict(),
     }

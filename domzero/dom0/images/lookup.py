@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.grub import fetch_pvgrub
+from domzero.dom0.images.seed import seed_of
 from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.tools import Progress
 from domzero.errors import ConfigError
@@ -21,6 +22,7 @@ class Start:
 
     :param disks: in xl.cfg's syntax.
     :param memory_mib: that it needs, unless somebody says otherwise; None: no wishes.
+    :param drives: more disks, that come behind all others: what cloud-init reads.
     """
 
     kernel: str
@@ -28,6 +30,7 @@ class Start:
     cmdline: str
     disks: tuple[str, ...] = ()
     memory_mib: int | None = None
+    drives: tuple[str, ...] = ()
 
 
 def find_image(name: str) -> Image | DiskImage:
@@ -48,7 +51,9 @@ def start_of(name: str, progress: Progress) -> Start:
     if isinstance(image, Image):
         return Start(image.kernel, image.ramdisk, image.cmdline)
     kernel = str(fetch_pvgrub(progress))
-    return Start(kernel, None, "", (disk_spec(image),), DISK_MEMORY_MIB)
+    seed = seed_of(image)
+    drives = () if seed is None else (f"format=raw, access=ro, target={seed}",)
+    return Start(kernel, None, "", (disk_spec(image),), DISK_MEMORY_MIB, drives)
 
 
 def disk_spec(image: DiskImage) -> str:

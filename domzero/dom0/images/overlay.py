@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from domzero.dom0.images.options import FirstBoot
+from domzero.dom0.images.unpacked import DIRECTORY, HOOK, HOOK_AT_REMOVAL, HOOK_SCRIPT, README
 
 SETUP_DIR = ".domzero"
 """In the new root while it is being made; gone at the end."""
@@ -38,20 +39,21 @@ _INITRAMFS_HOOK = """\
 manual_add_modules xen-blkfront ext4 crc32c_generic
 """
 _GRUB_CFG = """\
-# Read by GRUB's PV kernel. Debian keeps these links on the newest kernel and the one before it.
+# Read by GRUB's PV kernel. Debian keeps links in / on the newest kernel and the one before it; what these are on is
+# unpacked in /boot/xen (/etc/kernel/postinst.d/zz-domzero).
 set default=0
 set timeout_style=hidden
 set timeout=1
 menuentry 'Debian' {{
-    linux /vmlinuz root=UUID={uuid} ro console=hvc0
+    linux /{kernels}/vmlinuz root=UUID={uuid} ro console=hvc0
     initrd /initrd.img
 }}
 menuentry 'Debian, previous kernel' {{
-    linux /vmlinuz.old root=UUID={uuid} ro console=hvc0
+    linux /{kernels}/vmlinuz.old root=UUID={uuid} ro console=hvc0
     initrd /initrd.img.old
 }}
 menuentry 'Debian, single user' {{
-    linux /vmlinuz root=UUID={uuid} ro console=hvc0 single
+    linux /{kernels}/vmlinuz root=UUID={uuid} ro console=hvc0 single
     initrd /initrd.img
 }}
 """
@@ -112,6 +114,7 @@ rm -f etc/ssh/ssh_host_*
 for unit in {units}; do systemctl --quiet enable "$unit"; done
 for unit in {disabled}; do systemctl --quiet disable "$unit" || :; done
 {account}
+{hook}
 for command in {dir}/run-*; do
     [ -e "$command" ] || continue
     rm -f etc/resolv.conf; cp {dir}/resolv.conf etc/resolv.conf
@@ -144,7 +147,10 @@ def system_files(first: FirstBoot, root_uuid: str, resolv_conf: str) -> dict[str
         "etc/hostname": File(f"{name}\n"),
         "etc/hosts": File(f"127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
         "etc/fstab": File(f"UUID={root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"),
-        "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid)),
+        "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid, kernels=DIRECTORY)),
+        f"{DIRECTORY}/README": File(README),
+        HOOK: File(HOOK_SCRIPT, 0o755),
+        HOOK_AT_REMOVAL: File(HOOK_SCRIPT, 0o755),
         "etc/systemd/network/80-domzero.network": File(_NETWORK),
         "etc/modprobe.d/domzero.conf": File(_MODPROBE),
         "etc/systemd/system/ssh-host-keys.service": File(_HOST_KEYS),
@@ -179,7 +185,11 @@ def setup_script(first: FirstBoot) -> str:
         keys = f"{SETUP_DIR}/authorized_keys {home}/.ssh/authorized_keys"
         account.append(f"install -m 600 -o {login} -g {login} {keys}")
     return _SETUP.format(
-        units=" ".join(_UNITS), disabled=" ".join(_NOT_BY_ITSELF), account="\n".join(account), dir=SETUP_DIR
+        units=" ".join(_UNITS),
+        disabled=" ".join(_NOT_BY_ITSELF),
+        account="\n".join(account),
+        dir=SETUP_DIR,
+        hook=HOOK,
     )
 
 

@@ -6,18 +6,40 @@ https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from domzero.dom0.images.cache import Image
 from domzero.dom0.images.options import FirstBoot
+from domzero.dom0.images.store import DiskImage
 from domzero.errors import ConfigError, ImageError
 
 LABEL = "cidata"
+CLOUD_INIT = "cloud-init"
+_KINDS = ("#cloud-config", "#!", "#include", "#cloud-boothook", "#part-handler", "Content-Type:", "##")
+KEPT = "seed.iso"
+"""In an image's directory."""
+
+
+@dataclass(slots=True, frozen=True)
+class Documents:
+    """What cloud-init is told.
+
+    :param user: user-data.
+    :param hostname: of the machine, in its meta-data.
+    :param network: network-config, or None: DHCP.
+    """
+
+    user: str
+    hostname: str
+    network: str | None = None
 
 
 def user_data(first: FirstBoot) -> str:
@@ -38,18 +60,46 @@ def user_data(first: FirstBoot) -> str:
     return "#cloud-config\n" + json.dumps(config, indent=2) + "\n"
 
 
-def meta_data(hostname: str) -> str:
-    """What identifies an instance: a new one each time, so that cloud-init takes its first steps."""
-    return json.dumps({"instance-id": f"domzero-{uuid.uuid4()}", "local-hostname": hostname}) + "\n"
+def meta_data(hostname: str, instance: str) -> str:
+    """What identifies an instance: with another name of it, cloud-init takes its first steps again."""
+    return json.dumps({"instance-id": f"domzero-{instance}", "local-hostname": hostname}) + "\n"
 
 
-def make_seed(target: Path, user: str, meta: str, network: str | None = None) -> None:
+def keep_seed(image: Image | DiskImage, documents: Documents) -> Path:
+    """Makes the drive of an image, in its directory: whatever starts from it has that, until there is another one.
+
+    The same documents make the same instance of it.
+
+    :raises ConfigError: the image does not have cloud-init.
+    :raises ImageError: as in `make_seed`.
+    """
+    if isinstance(image, Image):
+        raise ConfigError(f"{image.name} is a kernel with a ramdisk: there is no cloud-init in it", key="image")
+    if image.recipe and CLOUD_INIT not in image.recipe.get("packages", ()):
+        hint = f"give these options to `domzero image build`, or build it with --packages {CLOUD_INIT}"
+        raise ConfigError(f"{image.name} was built without cloud-init: nothing in it would read them", hint=hint)
+    words = [image.name, image.created, documents.user, documents.hostname, documents.network]
+    instance = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:32]
+    target = Path(image.disk).parent / KEPT
+    make_seed(target, documents, instance)
+    return target
+
+
+def seed_of(image: DiskImage) -> Path | None:
+    """The drive that is kept with an image."""
+    path = Path(image.disk).parent / KEPT
+    return path if path.is_file() else None
+
+
+def make_seed(target: Path, documents: Documents, instance: str | None = None) -> None:
     """Writes the drive: at once or not at all, readable for its owner only.
 
-    :param network: a network-config document, or None: DHCP on every interface.
+    :param instance: names the machine; by default no other one has the name.
     :raises ImageError: there is no library for it, or the file cannot be written.
     """
-    files = {"user-data": user, "meta-data": meta, **({} if network is None else {"network-config": network})}
+    files = {"user-data": documents.user, "meta-data": meta_data(documents.hostname, instance or str(uuid.uuid4()))}
+    if documents.network is not None:
+        files["network-config"] = documents.network
     data = _iso({name: text.encode() for name, text in files.items()})
     try:
         fd, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -80,9 +130,38 @@ def _iso(files: dict[str, bytes]) -> bytes:
 
 
 def check_user_data(text: str) -> str:
-    """A user-data file that cloud-init would know. Raises ConfigError."""
-    if not text.startswith(
-        ("#cloud-config", "#!", "#include", "#cloud-boothook", "#part-handler", "Content-Type:", "##")
-    ):
+    """A user-data file that cloud-init would know. Raises ConfigError; ImageError if there is no library for YAML."""
+    if not text.startswith(_KINDS):
         raise ConfigError("cloud-init knows it by its first line: #cloud-config, #!…", key="user-data")
+    if text.startswith("#cloud-config") and not text.startswith("#cloud-config-"):
+        _check_yaml(text, "user-data")
     return text
+
+
+def check_network_config(text: str) -> str:
+    """A network-config file that cloud-init would read. Errors as of `check_user_data`."""
+    settings = _check_yaml(text, "network-config")
+    if "network" not in settings and "version" not in settings:
+        raise ConfigError("there is no `version:` in it", key="network-config")
+    return text
+
+
+def _check_yaml(text: str, key: str) -> dict[Any, Any]:
+    """A document's settings. In the guest, an error in them would be a line in a log that nobody can log in to read."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImageError(f"to check {key}, this needs PyYAML", hint="pip install domzero[images]") from error
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise ConfigError(f"{where}{getattr(error, 'problem', None) or error}", key=key) from error
+    except RecursionError as error:
+        raise ConfigError("it is nested too deeply", key=key) from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ConfigError("it is no list of `key: value`", key=key)
+    return settings
