@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cloud_disk import KERNEL, PACKAGES, SETUP, SIZE, make_cloud_disk
+from cloud_disk import PACKAGES, SETUP, SIZE, make_cloud_disk
 from disk_machine import Machine, Ssh
 
 from domzero.dom0.images.cache import cache_dir
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> DiskStore:
 @pytest.fixture
 def cloud_disk(store: DiskStore, tmp_path: Path) -> Path:
     """A VMDK with Debian for clouds on it."""
-    recipe = DiskRecipe(make_recipe(packages=PACKAGES, kernel=KERNEL), FirstBoot("nobody", run=(SETUP,)), 2 << 30)
+    recipe = DiskRecipe(make_recipe(packages=PACKAGES), FirstBoot("nobody", run=(SETUP,)), 2 << 30)
     try:
         built, _ = build_debian(store, "source", recipe, progress=print, cache=cache_dir())
     except DomzeroError as error:

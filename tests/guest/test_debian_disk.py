@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,8 +109,6 @@ def test_it_starts_from_its_disk_to_a_login_and_its_clones_are_machines_of_their
 def test_it_is_reached_by_ssh_and_installs_packages_through_the_user_network(
     store: DiskStore, machine: Callable[..., Machine], tmp_path: Path
 ) -> None:
-    if shutil.which("passt") is None:
-        pytest.skip("passt is not here: apt-get install passt")
     ssh = Ssh(tmp_path)
     recipe = DiskRecipe(make_recipe(), FirstBoot("server", ssh_keys=(ssh.public_key,)), 2 << 30)
     try:

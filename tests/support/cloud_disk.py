@@ -18,7 +18,6 @@ from domzero.dom0.images.store import DiskImage
 from domzero.dom0.images.tools import find_tool
 
 PACKAGES = ("cloud-init", "netplan.io", "cloud-guest-utils")
-KERNEL = "linux-image-cloud-amd64"
 SIZE = 3 << 30
 _ROOT_SECTOR = 262144
 _TABLE = f"""\

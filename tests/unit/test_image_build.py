@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import lz4.block
 import pytest
 import zstandard
 from other_user import NOBODY, as_user
@@ -208,9 +209,16 @@ def test_the_script_that_finishes_it_is_a_shell_script(first: FirstBoot) -> None
     subprocess.run(["sh", "-n"], input=setup_script(first), text=True, check=True)
 
 
+def lz4_kernel(data: bytes) -> bytes:
+    """LZ4's legacy frame, of one block."""
+    block: bytes = lz4.block.compress(data, store_size=False)
+    return struct.pack("<II", 0x184C2102, len(block)) + block
+
+
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lambda data: lzma.compress(data) + bytes(4),
+    "lz4": lambda data: lz4_kernel(data) + bytes(4),
     "zstd": lambda data: zstandard.ZstdCompressor().compress(data) + bytes(4),
 }
 """As Linux packs its kernels: all but gzip's have their size behind them."""
@@ -233,7 +241,7 @@ def run_hook(root: Path) -> str:
 
 def test_kernels_are_kept_unpacked_whatever_they_are_packed_with(tmp_path: Path) -> None:
     if any(shutil.which(tool) is None for tool in PACKERS):
-        pytest.skip("gzip, xz or zstd is not here")
+        pytest.skip("gzip, xz, lz4 or zstd is not here")
     (tmp_path / "boot" / "xen").mkdir(parents=True)
     contents = {name: b"\x7fELF" + name.encode() * 1000 + bytes(100_000) for name in PACKERS}
     for name, pack in PACKERS.items():
@@ -241,22 +249,24 @@ def test_kernels_are_kept_unpacked_whatever_they_are_packed_with(tmp_path: Path)
     unpacked = tmp_path / "boot" / "xen"
     link, old = tmp_path / "vmlinuz", tmp_path / "vmlinuz.old"
     link.symlink_to("boot/vmlinuz-gzip")
-    for name in ("xz", "zstd"):  # upgrades
+    old_name = "gzip"
+    for name in ("xz", "lz4", "zstd"):  # upgrades
         old.unlink(missing_ok=True)
         link.rename(old)
         link.symlink_to(f"boot/vmlinuz-{name}")
         assert run_hook(tmp_path) == ""
         assert (unpacked / "vmlinuz").read_bytes() == contents[name]
-        assert (unpacked / "vmlinuz.old").read_bytes() == contents["gzip" if name == "xz" else "xz"]
+        assert (unpacked / "vmlinuz.old").read_bytes() == contents[old_name]
+        old_name = name
     (tmp_path / "boot" / "vmlinuz-gzip").unlink()
     old.unlink()
     made = (unpacked / "vmlinuz-zstd").stat().st_mtime_ns
     assert run_hook(tmp_path) == ""
-    assert sorted(os.listdir(unpacked)) == ["vmlinuz", "vmlinuz-xz", "vmlinuz-zstd"]
+    assert sorted(os.listdir(unpacked)) == ["vmlinuz", "vmlinuz-lz4", "vmlinuz-xz", "vmlinuz-zstd"]
     assert (unpacked / "vmlinuz-zstd").stat().st_mtime_ns == made
 
     # What is damaged, or packed in another way, is there as it is; and is unpacked when it comes anew.
-    for number, bad in enumerate((b"", b"\x28\xb5\x2f\xfd damaged", b"LZMA", PACKERS["xz"](b"no ELF")), 1):
+    for number, bad in enumerate((b"", b"\x28\xb5\x2f\xfd damaged", b"LZO!", PACKERS["xz"](b"no ELF")), 1):
         kernel = tmp_path / "boot" / f"vmlinuz-bad{number}"
         kernel.write_bytes(packed_kernel(bad))
         link.unlink()

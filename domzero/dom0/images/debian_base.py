@@ -29,8 +29,9 @@ REVISION = 2
 KERNEL = "linux-image-amd64"
 DEFAULT_SUITE = "bookworm"
 PACKAGES = (
-    *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "xz-utils"),
-    *("e2fsprogs", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping", "procps", "less", "nano"),
+    *("systemd", "systemd-sysv", "systemd-resolved", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "lz4"),
+    *("xz-utils", "e2fsprogs", "openssh-server", "sudo", "ca-certificates", "iproute2", "iputils-ping"),
+    *("procps", "less", "nano"),
 )
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _LEVEL = 3

@@ -50,6 +50,7 @@ def user_data(first: FirstBoot) -> str:
     if first.ssh_keys:
         account["ssh_authorized_keys"] = list(first.ssh_keys)
     config: dict[str, Any] = {"users": [account], "disable_root": first.user is not None}
+    config["manage_etc_hosts"] = "localhost"  # it knows itself by its whole name
     if first.password is not None:
         config["chpasswd"] = {
             "expire": False,
