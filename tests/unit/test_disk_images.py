@@ -201,6 +201,19 @@ def test_clones_go_on_from_the_same_contents_on_their_own(store: DiskStore, tmp_
 
 
 @need_qemu
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_that_has_grown_is_cloned_as_large_as_it_is(store: DiskStore, tmp_path: Path, form: str) -> None:
+    image = add(store, "a", contents(3))
+    if form == "qcow2":
+        clone_disk(store, "a", "b")
+        image = store.find("b")
+    subprocess.run(["qemu-img", "resize", "-q", "-f", image.format, image.disk, "5M"], check=True)
+    clone_disk(store, image.name, "c")
+    assert store.find(image.name).size == store.find("c").size == 5 * MIB
+    assert read_disk(store.find("c"), tmp_path) == contents(3) + bytes(2 * MIB)
+
+
+@need_qemu
 def test_many_clones_of_what_nobody_has_written_share_one_layer(store: DiskStore, tmp_path: Path) -> None:
     add(store, "a", contents(1))
     for number in range(4):

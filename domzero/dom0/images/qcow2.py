@@ -19,6 +19,7 @@ NAME_MAX = 1023
 _MAGIC = b"QFI\xfb"
 _VERSION_2, _VERSION_3 = 2, 3
 _START = struct.Struct(">4sIQI")  # magic, version, offset and length of the backing file's name
+_SIZE = struct.Struct(">24xQ")
 _FEATURES_AT, _LENGTH_AT = 72, 100
 _VERSION_2_LENGTH = 72
 _EXTERNAL_DATA = 1 << 2
@@ -67,6 +68,15 @@ def backing_of(fd: int) -> Backing | None:
         return Backing(os.fsdecode(name), _backing_format(head[:name_at], length))
     except struct.error as error:
         raise _damaged("it is too short") from error
+
+
+def size_of(fd: int) -> int:
+    """Bytes of the disk in an open image, as its header says. ImageError: no qcow2 image."""
+    head = os.pread(fd, _SIZE.size, 0)
+    if len(head) != _SIZE.size or not head.startswith(_MAGIC):
+        raise ImageError("no qcow2 image")
+    size: int = _SIZE.unpack(head)[0]
+    return size
 
 
 def _backing_format(head: bytes, at: int) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from domzero.builder.files import read_file
 from domzero.dom0.images.locks import exclusive
 from domzero.dom0.images.options import check_image_name
+from domzero.dom0.images.qcow2 import size_of
 from domzero.dom0.paths import locked_directory
 from domzero.errors import ConfigError, ImageError
 
@@ -212,9 +213,18 @@ class DiskStore:
             disk = record.parent / image.disk
             if image.name != record.parent.name or disk.parent != record.parent or not disk.is_file():
                 return None
-        except (ImageError, ValueError, TypeError, KeyError):
+            size = max(image.size, _size_now(disk, image.format))  # it may have grown in a domain
+        except (ImageError, OSError, ValueError, TypeError, KeyError):
             return None  # an image of another version of Domzero, or none: the same as not there
-        return replace(image, disk=str(disk))
+        return replace(image, disk=str(disk), size=size)
+
+
+def _size_now(disk: Path, format: str) -> int:
+    fd = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.fstat(fd).st_size // 512 * 512 if format == "raw" else size_of(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_record(directory: Path, image: DiskImage) -> None:
