@@ -82,6 +82,11 @@ class Peer:
     def __init__(self, program: Path, *words: str) -> None:
         self.process = subprocess.Popen([str(program), *words], stdout=subprocess.PIPE, text=True)
 
+    def finish(self) -> None:
+        """Waits until it has done what it was told. SystemExit: it has not."""
+        if self.process.wait():
+            raise SystemExit("networks: tcp_peer failed")
+
     def line(self) -> str:
         """The next one that it says."""
         assert self.process.stdout is not None
@@ -138,7 +143,7 @@ def loopback(program: Path, mib: int) -> Row:
     def run() -> float:
         receiver = Peer(program, "receive", str(PORT))
         receiver.line()
-        Peer(program, "send", "127.0.0.1", str(PORT), str(mib)).process.wait()
+        Peer(program, "send", "127.0.0.1", str(PORT), str(mib)).finish()
         return speed(receiver.line())
 
     before = os.times()
@@ -167,7 +172,7 @@ def with_host(image: Image, program: Path, mib: int, mtu: int) -> Iterator[Row]:
             at = len(shell.session.console.history)
             received = shell.start(f"tcp_peer receive {PORT}")
             wait_for(shell, b"listening", at)
-            Peer(program, "send", "127.0.0.1", str(port), str(mib)).process.wait()
+            Peer(program, "send", "127.0.0.1", str(port), str(mib)).finish()
             return speed(received())
 
         yield measure(f"guest to host, MTU {mtu}", mib, others, out)

@@ -122,18 +122,19 @@ impl Transport {
     }
 }
 
-/// Sum of 16-bit numbers, not folded.
+/// Sum of 16-bit numbers, to be folded with others.
 fn sum(bytes: &[u8]) -> u64 {
-    // Sums of 32-bit numbers fold to the same: 2^16 is 1 there.
+    // Sums of 32-bit numbers fold to the same: 2^16 is 1 there. In the other order of bytes, the sum is in the other order,
+    // too (RFC 1071): numbers as the processor has them are summed several at a time.
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
     let mut total: u64 = words
-        .map(|w| u64::from(u32::from_be_bytes(w.try_into().unwrap_or([0; 4]))))
+        .map(|w| u64::from(u32::from_le_bytes(w.try_into().unwrap_or([0; 4]))))
         .sum();
     let mut padded = [0; 4];
     padded[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_be_bytes(padded));
-    total
+    total += u64::from(u32::from_le_bytes(padded));
+    fold(total).swap_bytes().into()
 }
 
 fn fold(mut total: u64) -> u16 {

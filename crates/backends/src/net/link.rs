@@ -4,13 +4,14 @@
 
 use super::frame::FRAME_MAX;
 use super::tap::Tap;
-use std::io::{self, Read, Write};
+use rustix::buffer::spare_capacity;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const LENGTH: usize = 4;
-/// Bytes that are read at once.
+/// Bytes that there is room for when something is read.
 const READ: usize = 128 << 10;
 /// Bytes that are read before a guest takes them: passt drops what does not fit in the socket, and TCP is slow then.
 pub const AHEAD: usize = 4 << 20;
@@ -166,13 +167,10 @@ impl Link {
     /// Bytes that were read behind those that are here.
     fn read(&mut self) -> io::Result<usize> {
         let incoming = &mut self.incoming;
-        let old = incoming.len();
         match &mut self.wire {
             Wire::Socket(socket) => {
-                incoming.resize(old + READ, 0);
-                let got = socket.read(incoming.get_mut(old..).unwrap_or(&mut []));
-                incoming.truncate(old + *got.as_ref().unwrap_or(&0));
-                got
+                incoming.reserve(READ);
+                Ok(rustix::io::read(&*socket, spare_capacity(incoming))?)
             }
             Wire::Tap(tap) => {
                 let frame = tap.read()?;
@@ -253,6 +251,7 @@ impl SharedLink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     fn pair() -> (Link, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
