@@ -10,6 +10,7 @@ Domain 0 and of `domzero run`.
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import socket
@@ -37,12 +38,14 @@ START_S = 30
 FIRST_PORT_S = 10
 """Seconds that a switch waits for its first port."""
 _BACKLOG = 64
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+"""Of RFC 1123, without dots."""
 
 
 def connect(spec: VifSpec, owner: DomainConfig, domid: int) -> Wire:
     """Connects an interface of a domain to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
-        return Wire(_user(spec).detach())
+        return Wire(_user(spec, owner.name).detach())
     if hostnet.exists(spec.network):
         return Wire(hostnet.connect(spec, domid))
     wire = _switch(spec.network)
@@ -58,7 +61,7 @@ def user_network() -> str:
     return chosen
 
 
-def _user(spec: VifSpec) -> socket.socket:
+def _user(spec: VifSpec, name: str) -> socket.socket:
     chosen = user_network()
     arguments = ["--mtu", str(spec.mtu or MTU_MAX)]
     for address in spec.ip:
@@ -69,6 +72,8 @@ def _user(spec: VifSpec) -> socket.socket:
             arguments += [option, value]
     if chosen == PASST:
         return _background(PASST, _passt() + arguments)
+    if _HOST_NAME.fullmatch(name):
+        arguments += ["--hostname", name]
     return _background("the user network", [sys.executable, "-m", "domzero.dom0.usernet", *arguments])
 
 

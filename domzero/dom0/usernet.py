@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fd", type=int, required=True, help="the wire: a connected Unix socket, as QEMU has it")
     parser.add_argument("--mtu", type=int, required=True)
     parser.add_argument("--address", type=ip_address, action="append", default=[], help="that the guest is given")
+    parser.add_argument("--hostname", default="", help="that the guest is told")
     for protocol in ("tcp", "udp"):
         parser.add_argument(f"--{protocol}-ports", action="append", default=[], help="ADDRESS/PORT:GUEST_PORT, or none")
     return parser
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> None:
         gateway=told.gateway,
         dns=told.dns,
         name_servers=servers,
-        host_name="",
+        host_name=options.hostname,
         ipv6_prefix=told.ipv6_prefix,
         tcp=tcp,
         udp=udp,

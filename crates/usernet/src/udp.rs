@@ -117,7 +117,11 @@ impl Flows {
             false if turn.config.is_own(ends.peer.ip()) || !is_outside(ends.peer.ip()) => return None,
             false => ends.peer,
         };
-        let socket = connect(target).ok()?;
+        let Ok(socket) = connect(target) else {
+            // No address that this host can send to: the next question is for the next one.
+            self.server = self.server.wrapping_add(1);
+            return None;
+        };
         let index = self.next;
         let events = EventFlags::IN;
         turn.poller.add(&socket, number(Kind::Udp, index), events).ok()?;
