@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from domzero.dom0.config import DomainConfig
     from domzero.dom0.life import End, EndReason
     from domzero.dom0.lifecycle import DomainSession
+    from domzero.dom0.opener import Opener
 
 MEMORY_MIB = 256
 _LOG_KEPT = 120
@@ -100,6 +101,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--on-reboot", choices=["restart", "exit"], default="restart", help="when the guest reboots (default: restart)"
     )
     how.add_argument("--on-crash", choices=["restart", "exit"], default="exit", help="when it crashes (default: exit)")
+    how.add_argument(
+        "--no-confine",
+        action="store_true",
+        help="leave this process all that it may do, to look for a fault (also DOMZERO_NO_CONFINE=1)",
+    )
     how.add_argument(
         "--audit",
         action="store_true",
@@ -191,6 +197,8 @@ class _Runner:
         config = config_of(self._args)
         from domzero.cli.terminal import LogWriter, RawMode, is_terminal
 
+        opener = self._confine(config)
+
         if self._args.verbose:
             self._log_writer = LogWriter()
 
@@ -198,7 +206,7 @@ class _Runner:
         before = {number: signal.signal(number, self._on_signal) for number in signals}
         raw = RawMode(enabled=is_terminal())
         try:
-            session = self._session(config)
+            session = self._session(config, opener)
             with raw:
                 end = self._foreground(session, interactive=is_terminal())
         finally:
@@ -208,10 +216,31 @@ class _Runner:
                 self._log_writer.finish(_LOG_SECONDS)
         return self._report(session, end)
 
-    def _session(self, config: DomainConfig) -> DomainSession:
+    def _confine(self, config: DomainConfig) -> Opener | None:
+        """Confines this process, which has one thread, and leaves another one that opens the domain's files."""
+        from domzero.dom0 import confinement
+
+        if self._args.no_confine or not confinement.is_wanted():
+            return None
+        # Nothing is imported later: that opens files.
+        from domzero.cli import terminal as _terminal  # noqa: F401
+        from domzero.dom0 import corefile as _corefile  # noqa: F401
+        from domzero.dom0 import lifecycle as _lifecycle  # noqa: F401
+        from domzero.dom0.open_files import open_share
+        from domzero.dom0.opener import Opener
+
+        opener = Opener(config)
+        shares = [(open_share(share), share.writable) for share in config.share_specs]
+        confinement.step_down()
+        for what in confinement.confine(shares, terminal=True):
+            self._log.append(f"(DOM0) process {os.getpid()} is not confined by {what}")
+        return opener
+
+    def _session(self, config: DomainConfig, opener: Opener | None) -> DomainSession:
         from domzero.dom0.lifecycle import DomainSession
 
-        return DomainSession(config, log=self._on_log, on_restart=self._on_restart)
+        open_files = None if opener is None else opener.open
+        return DomainSession(config, log=self._on_log, on_restart=self._on_restart, open_files=open_files)
 
     def _foreground(self, session: DomainSession, *, interactive: bool) -> End:
         from domzero.dom0.console import LineFilter

@@ -13,6 +13,7 @@ from domzero.dom0.console import Console
 from domzero.dom0.corefile import CoreFile
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
+from domzero.dom0.open_files import DomainFiles
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes, home
 from domzero.errors import DomzeroError
@@ -26,6 +27,7 @@ class DomainSession:
 
     :param store: the store it is to be found in; one of its own when not given.
     :param log: receives the hypervisor's `(XEN)` lines; must not wait.
+    :param open_files: opens what it is made of, for the start with this domid; `Instance` does when not given.
     :param on_change: called (in any thread) when the state may have changed.
     :param on_restart: told the end that was followed by another start.
     """
@@ -38,6 +40,7 @@ class DomainSession:
         console: Console | None = None,
         log: Callable[[str], None] | None = None,
         clock: Clock | None = None,
+        open_files: Callable[[int], DomainFiles] | None = None,
         on_change: Callable[[DomainSession], None] | None = None,
         on_restart: Callable[[End], None] | None = None,
     ) -> None:
@@ -47,6 +50,7 @@ class DomainSession:
         self.console = console or Console()
         self._log = log
         self._clock = clock
+        self._open_files = open_files
         self._on_change = on_change
         self._on_restart = on_restart
         self._instance: Instance | None = None
@@ -182,8 +186,9 @@ class DomainSession:
     def _boot(self) -> None:
         domid = self._domid % DOMID_MAX + 1
         try:
+            files = self._open_files(domid) if self._open_files is not None else None
             instance = Instance.build(
-                self.config, self.store, self.console, domid=domid, log=self._log, clock=self._clock
+                self.config, self.store, self.console, domid=domid, log=self._log, clock=self._clock, files=files
             )
         except BaseException:
             self._forget(domid)

@@ -406,6 +406,19 @@ class InputTaken:
     count: int
 
 
+# --- from the process that opens files for `domzero run`
+
+
+@dataclass(slots=True, frozen=True)
+class Opened:
+    """What a domain is made of is open, and comes with this.
+
+    :param disks: what the files of each disk are.
+    """
+
+    disks: tuple[tuple[DiskFile, ...], ...]
+
+
 # --- between the Domain 0 process and the fork server
 
 
@@ -477,11 +490,14 @@ Request: TypeAlias = (
 )
 Answer: TypeAlias = Done | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
 Event: TypeAlias = LogLine | Exited | InputTaken
+OpenedOrRefused: TypeAlias = Opened | Refused
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
-Message: TypeAlias = Request | Answer | Event | Forking
+Message: TypeAlias = Request | Answer | Event | OpenedOrRefused | Forking
 
 _MESSAGES: dict[str, type[Any]] = {
-    kind.__name__: kind for union in (Request, Answer, Event, Forking) for kind in typing.get_args(union)
+    kind.__name__: kind
+    for union in (Request, Answer, Event, OpenedOrRefused, Forking)
+    for kind in typing.get_args(union)
 }
 
 

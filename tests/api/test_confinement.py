@@ -219,7 +219,7 @@ def test_a_real_worker_is_confined_and_has_little(api: httpx.Client, create: Cre
 def test_the_call_that_ended_a_worker_is_the_reason_of_its_domains_end(do_confined: Planter, tmp_path: Path) -> None:
     """As Domain 0 takes the last line of a worker's stderr for it."""
     done = do_confined("os.getpgid(0)")
-    assert done.stderr.strip().splitlines()[-1].startswith("a confined worker made a system call")
+    assert done.stderr.strip().splitlines()[-1].startswith("a confined process made a system call")
 
 
 def test_workers_stay_unconfined_when_somebody_looks_for_a_fault(tmp_path: Path, shell: str) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import kernels
 import pytest
-from building import COMMAND, Run
+from building import COMMAND, ROOT, Run
+from dom0_server import children
+from waiting import until
 
 pytestmark = pytest.mark.guest
 SMALL = ("--memory", "16")
@@ -100,6 +102,45 @@ def test_a_reboot_starts_the_domain_again_with_the_same_console(shell: str) -> N
     output, error = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, b"")
     assert ending(error)["boots"] == 2
+
+
+def seccomp_of(pid: int) -> str:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Seccomp:"))
+    return line.split()[1]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-confine",)])
+def test_it_is_confined_and_starts_its_guest_again_with_what_it_opens_no_more(
+    shell: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Another process opens it, for as long as this one lives."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    # The files are its own: a path from its directory is one from there each time.
+    devices = ("--disk", "disk,raw,xvda,rw", "--share", "tag=a,path=.,writable", "--vif", "bridge=again")
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--kernel", shell, *SMALL, *devices, *options, "--json"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    beside = []
+    for command in (b"reboot\n", b"poweroff\n"):
+        assert process.stdout.readline() == b"hello \n"
+        beside = [
+            pid for pid in children(process.pid) if b"run" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        if options:
+            assert (seccomp_of(process.pid), beside) == ("0", [])
+        else:
+            assert (seccomp_of(process.pid), [seccomp_of(pid) for pid in beside]) == ("2", ["0"])
+        process.stdin.write(command)
+        process.stdin.flush()
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output, ending(error)["boots"]) == (0, b"", 2)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in beside), what="the end of the other process")
 
 
 def test_a_guest_finds_itself_in_xenstore(shell: str, domzero_run: Run) -> None:

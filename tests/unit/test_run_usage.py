@@ -13,9 +13,16 @@ import pytest
 from kernels import INFO, bzimage, elf, note
 
 from domzero.cli.main import main
+from domzero.dom0.confinement import SWITCH
 from domzero.dom0.life import EndReason
 
 KERNEL = elf(b"\x90" * 1000)
+
+
+@pytest.fixture(autouse=True)
+def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs in this process, which has more to do."""
+    monkeypatch.setenv(SWITCH, "1")
 
 
 @pytest.fixture

@@ -23,13 +23,11 @@ pub const ALLOWED: &[c_long] = &[
     SYS_fstatfs,
     SYS_flock,
     SYS_sync_file_range,
-    SYS_copy_file_range,
     SYS_fsync,
     SYS_fdatasync,
     SYS_ftruncate,
     SYS_fallocate,
     SYS_dup,
-    SYS_pipe2,
     SYS_eventfd2,
     SYS_ppoll,
     SYS_pselect6,
@@ -51,12 +49,10 @@ pub const ALLOWED: &[c_long] = &[
     SYS_mremap,
     SYS_madvise,
     SYS_brk,
-    SYS_mincore,
     SYS_membarrier,
     SYS_memfd_create,
     // threads and signals
     SYS_futex,
-    SYS_futex_waitv,
     SYS_set_robust_list,
     SYS_rseq,
     SYS_set_tid_address,
@@ -86,7 +82,6 @@ pub const ALLOWED: &[c_long] = &[
     SYS_gettimeofday,
     SYS_getrandom,
     SYS_getrusage,
-    SYS_times,
     SYS_sysinfo,
     SYS_uname,
 ];
@@ -139,6 +134,9 @@ pub const REFUSED_OLD: &[c_long] = &[];
 
 /// Commands of ioctl: of terminals that are none, flags, and block devices.
 pub const IOCTLS: &[u64] = &[TCGETS, FIONBIO, FIOCLEX, 0x8008_1272, 0x1268, 0x1277, 0x127f];
+
+/// Those that give a terminal other settings, and ask for them as newer C libraries do.
+pub const TERMINAL_IOCTLS: &[u64] = &[TCSETS, TCSETSW, TCSETSF, TCGETS2, TCSETS2, TCSETSW2, TCSETSF2];
 
 /// Commands of fcntl: flags, copies, and locks of open files.
 pub const FCNTLS: &[u64] = &[

@@ -62,20 +62,20 @@ pub enum Missing {
 /// Confines the calling process; to be called while it has one thread. Returns what this kernel, or whoever confined
 /// this process before, did not let happen.
 ///
-/// `directories`: what is left of the host's files.
-pub fn confine(directories: &[Directory<'_>]) -> Vec<Missing> {
-    give_up(directories, Sockets::Given)
+/// `directories`: what is left of the host's files. `terminal`: its settings are changed.
+pub fn confine(directories: &[Directory<'_>], terminal: bool) -> Vec<Missing> {
+    give_up(directories, Sockets::Given, terminal)
 }
 
 /// As `confine`, what makes a guest's flows sockets of the host's: no file is left, no socket of another kind, and none
 /// that others could connect to but those that it has.
 pub fn confine_network() -> Vec<Missing> {
-    give_up(&[], Sockets::Connected)
+    give_up(&[], Sockets::Connected, false)
 }
 
-fn give_up(directories: &[Directory<'_>], sockets: Sockets) -> Vec<Missing> {
+fn give_up(directories: &[Directory<'_>], sockets: Sockets, terminal: bool) -> Vec<Missing> {
     let files = files::give_up(directories, sockets).map_err(Missing::Landlock);
-    let calls = seccomp::restrict(Names::of(directories), sockets);
+    let calls = seccomp::restrict(Names::of(directories), sockets, terminal);
     let calls = calls.map_err(|e| Missing::Seccomp(e.to_string()));
     [files.err(), calls.err()].into_iter().flatten().collect()
 }

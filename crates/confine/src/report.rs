@@ -35,7 +35,7 @@ extern "C" fn handler(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
     };
     if code == SYS_SECCOMP {
         let mut digits = [0; 10];
-        say(b"a confined worker made a system call that is not allowed: ");
+        say(b"a confined process made a system call that is not allowed: ");
         say(name(call).as_bytes());
         say(b" (");
         say(decimal(call, &mut digits));

@@ -29,10 +29,10 @@ const ENOSYS: u32 = libc::ENOSYS as u32;
 const WORD: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
 
 /// Installs them for all threads, those that come, too.
-pub fn restrict(names: Names, sockets: Sockets) -> Result<(), Error> {
+pub fn restrict(names: Names, sockets: Sockets, terminal: bool) -> Result<(), Error> {
     let filters = [
         program(
-            refused(names)?,
+            refused(names, terminal)?,
             SeccompAction::Allow,
             SeccompAction::Errno(EACCES),
         )?,
@@ -43,7 +43,7 @@ pub fn restrict(names: Names, sockets: Sockets) -> Result<(), Error> {
         )?,
         // Last: it does not allow to install others.
         program(
-            allowed(names, sockets)?,
+            allowed(names, sockets, terminal)?,
             SeccompAction::Trap,
             SeccompAction::Allow,
         )?,
@@ -99,9 +99,13 @@ fn by_name(names: Names) -> impl Iterator<Item = c_long> {
 }
 
 /// What fails in silence.
-fn refused(names: Names) -> Result<Rules, Error> {
+fn refused(names: Names, terminal: bool) -> Result<Rules, Error> {
     const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
     const EXEC: u64 = libc::PROT_EXEC as u64;
+    let mut ioctls = calls::IOCTLS.to_vec();
+    if terminal {
+        ioctls.extend(calls::TERMINAL_IOCTLS);
+    }
     let mut rules = Rules::new();
     for call in calls::REFUSED.iter().chain(calls::REFUSED_OLD) {
         rules.insert(*call, Vec::new());
@@ -114,7 +118,7 @@ fn refused(names: Names) -> Result<Rules, Error> {
     rules.insert(libc::SYS_statx, bits(2, EMPTY_PATH, 0)?);
     rules.insert(libc::SYS_mmap, bits(2, EXEC, EXEC)?);
     rules.insert(libc::SYS_mprotect, bits(2, EXEC, EXEC)?);
-    rules.insert(libc::SYS_ioctl, other_than(1, calls::IOCTLS)?);
+    rules.insert(libc::SYS_ioctl, other_than(1, &ioctls)?);
     rules.insert(libc::SYS_fcntl, other_than(1, calls::FCNTLS)?);
     rules.insert(libc::SYS_prctl, other_than(0, calls::PRCTLS)?);
     // Limits are read, and of this process.
@@ -129,9 +133,13 @@ fn refused(names: Names) -> Result<Rules, Error> {
 }
 
 /// What does not end the process: what is refused above, and what is really allowed.
-fn allowed(names: Names, sockets: Sockets) -> Result<Rules, Error> {
+fn allowed(names: Names, sockets: Sockets, terminal: bool) -> Result<Rules, Error> {
     let mut rules = Rules::new();
-    rules.extend(refused(names)?.into_keys().map(|call| (call, Vec::new())));
+    rules.extend(
+        refused(names, terminal)?
+            .into_keys()
+            .map(|call| (call, Vec::new())),
+    );
     for call in calls::ALLOWED.iter().chain(calls::ALLOWED_OLD) {
         rules.insert(*call, Vec::new());
     }

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process beside a domain that confined itself (`domzero run`): it opens again what the domain is made of.
+
+A domain that reboots needs its images and networks anew, which its own process opens no more. This one does nothing
+else, and is told nothing but the domain's new number: what it opens was said before the first instruction of the guest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import struct
+from contextlib import closing
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.file_passing import pair, receive_files, send_files
+from domzero.dom0.messages import Opened, OpenedOrRefused, Refused, decode_request, encode
+from domzero.dom0.open_files import DomainFiles, open_domain, received_domain
+from domzero.errors import DomzeroError, ResourceError
+
+_ANSWER_MAX = 1 << 18
+_DOMID = struct.Struct("<H")
+
+
+class Opener:
+    """Forks the process: while the caller has one thread. It ends with the caller.
+
+    :raises ResourceError: there is no room for it.
+    """
+
+    def __init__(self, config: DomainConfig) -> None:
+        self._config = config
+        self._talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        their_files, self._files = pair()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise ResourceError(f"no process could be started: {error.strerror}") from error
+        if pid == 0:
+            try:
+                self._talk.close()
+                self._files.close()
+                _serve(config, their_talk, their_files)
+            finally:
+                os._exit(0)
+        their_talk.close()
+        their_files.close()
+
+    def open(self, domid: int) -> DomainFiles:
+        """All that the domain with this number is made of. Raises what `open_domain` does."""
+        try:
+            self._talk.send(_DOMID.pack(domid))
+            data = self._talk.recv(_ANSWER_MAX)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise ResourceError("the process that opens the domain's files has ended")
+        answer, request_id, count = decode_request(data)
+        if isinstance(answer, Refused):
+            raise answer.error()
+        if not isinstance(answer, Opened):
+            raise DomzeroError(f"{type(answer).__name__} is no answer")
+        fds = receive_files(self._files, request_id, count)
+        return received_domain(self._config, answer.disks, fds)
+
+
+def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the other one takes them, and ends both
+        signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(nothing, fd)
+    for request_id in itertools.count(1):
+        asked = talk.recv(_DOMID.size)
+        if len(asked) != _DOMID.size:
+            return
+        answer: OpenedOrRefused
+        count = 0
+        try:
+            with closing(open_domain(config, *_DOMID.unpack(asked))) as opened:
+                send_files(files, request_id, opened.numbers())
+                count = len(opened.numbers())
+                answer = Opened(opened.disk_files())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other process is told
+            known = error if isinstance(error, DomzeroError) else DomzeroError(f"{type(error).__name__}: {error}")
+            answer = Refused.of(known)
+        talk.send(encode(answer, request_id, count))
+
+
+__all__ = ["Opener"]
