@@ -224,7 +224,7 @@ class _Runner:
             return None
         # Nothing is imported later: that opens files.
         from domzero.cli import terminal as _terminal  # noqa: F401
-        from domzero.dom0 import corefile as _corefile  # noqa: F401
+        from domzero.dom0 import console_io as _console_io  # noqa: F401
         from domzero.dom0 import lifecycle as _lifecycle  # noqa: F401
         from domzero.dom0.open_files import open_share
         from domzero.dom0.opener import Opener
@@ -316,7 +316,8 @@ class _Runner:
         from domzero.dom0.backends.channels import hosts_consoles
 
         for console in hosts_consoles(session.store.get, session.config, session.domid):
-            say(f"domzero: console {console.number}{console.name and f' ({console.name})'} is {console.place}")
+            if console.place:
+                say(f"domzero: console {console.number}{console.name and f' ({console.name})'} is {console.place}")
 
     def _end(self, reason: EndReason) -> None:
         if self._stopped_by is None and not self._stop.is_set():

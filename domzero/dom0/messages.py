@@ -414,9 +414,11 @@ class Opened:
     """What a domain is made of is open, and comes with this.
 
     :param disks: what the files of each disk are.
+    :param ttys: names of the ptys of its consoles, empty for sockets.
     """
 
     disks: tuple[tuple[DiskFile, ...], ...]
+    ttys: tuple[str, ...]
 
 
 # --- between the Domain 0 process and the fork server

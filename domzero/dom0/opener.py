@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 from contextlib import closing
 
 from domzero.dom0.config import DomainConfig
@@ -21,6 +22,7 @@ from domzero.dom0.open_files import DomainFiles, open_domain, received_domain
 from domzero.errors import DomzeroError, ResourceError
 
 _ANSWER_MAX = 1 << 18
+_GRACE_S = 2.0
 _DOMID = struct.Struct("<H")
 
 
@@ -63,7 +65,7 @@ class Opener:
         if not isinstance(answer, Opened):
             raise DomzeroError(f"{type(answer).__name__} is no answer")
         fds = receive_files(self._files, request_id, count)
-        return received_domain(self._config, answer.disks, fds)
+        return received_domain(self._config, answer.disks, answer.ttys, fds)
 
 
 def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> None:
@@ -75,6 +77,9 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
     for request_id in itertools.count(1):
         asked = talk.recv(_DOMID.size)
         if len(asked) != _DOMID.size:
+            for thread in threading.enumerate():  # of consoles: their sockets go, too
+                if thread is not threading.current_thread():
+                    thread.join(_GRACE_S)
             return
         answer: OpenedOrRefused
         count = 0
@@ -82,7 +87,7 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
             with closing(open_domain(config, *_DOMID.unpack(asked))) as opened:
                 send_files(files, request_id, opened.numbers())
                 count = len(opened.numbers())
-                answer = Opened(opened.disk_files())
+                answer = Opened(opened.disk_files(), opened.ttys())
         except Exception as error:  # noqa: BLE001 - whatever it is, the other process is told
             known = error if isinstance(error, DomzeroError) else DomzeroError(f"{type(error).__name__}: {error}")
             answer = Refused.of(known)
