@@ -18,8 +18,8 @@ from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import HELP as DISK_HELP
+from domzero.dom0.json_values import to_json
 from domzero.dom0.life import EndReason
-from domzero.dom0.messages import to_json
 from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from domzero.dom0.messages import MessageError
+from domzero.dom0.json_values import MessageError
 from domzero.errors import ResourceError
 
 FILES_MAX = 512

@@ -20,7 +20,8 @@ import sys
 from contextlib import suppress
 
 from domzero.dom0 import worker
-from domzero.dom0.messages import ChildEnded, Kill, Message, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
+from domzero.dom0.json_values import MessageError
+from domzero.dom0.messages import ChildEnded, Kill, Message, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.sharespec import SHARES_MAX
 
 MESSAGE_MAX = 4096

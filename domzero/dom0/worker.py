@@ -27,6 +27,7 @@ from domzero.dom0.control_channel import CHUNK, ControlChannel
 from domzero.dom0.diskspec import parse_disk
 from domzero.dom0.file_passing import receive_files
 from domzero.dom0.instance import Instance
+from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import (
     Answer,
@@ -53,7 +54,6 @@ from domzero.dom0.messages import (
     ListVifs,
     LogLine,
     Message,
-    MessageError,
     Pause,
     PinVcpu,
     Refused,

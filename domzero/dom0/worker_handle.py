@@ -18,6 +18,7 @@ from typing import TypeVar
 from domzero.dom0 import file_passing
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.descriptors import check_for_worker
+from domzero.dom0.json_values import MessageError
 from domzero.dom0.messages import (
     Answer,
     Done,
@@ -26,7 +27,6 @@ from domzero.dom0.messages import (
     InputTaken,
     LogLine,
     Message,
-    MessageError,
     Refused,
     Request,
     Start,

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from domzero.dom0.confinement import small_environment
-from domzero.dom0.messages import ChildEnded, Kill, MessageError, Spawn, Spawned, SpawnFailed, decode, encode
+from domzero.dom0.json_values import MessageError
+from domzero.dom0.messages import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.errors import DomzeroError, ResourceError
 
 MESSAGE_MAX = 4096

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
-from domzero.dom0 import messages
+from domzero.dom0 import json_values, messages
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.paths import SOCKET_PATH_MAX, candidates, existing_socket, socket_for_serving, xenstore_sockets
 from domzero.dom0.records import DomainLog
@@ -113,7 +113,7 @@ def test_an_error_of_a_kind_that_the_other_process_does_not_know_arrives_as_the_
     ],
 )
 def test_what_is_no_message_is_refused_with_what_is_wrong(payload: bytes, says: str) -> None:
-    with pytest.raises(messages.MessageError, match=re.escape(says)):
+    with pytest.raises(json_values.MessageError, match=re.escape(says)):
         messages.decode(payload)
 
 

@@ -12,7 +12,8 @@ import pytest
 from descriptors import open_descriptors
 
 from domzero.dom0.file_passing import FILES_MAX, PACKET_FILES, pair, receive_files, send_files
-from domzero.dom0.messages import MessageError, Pause, decode, decode_request, encode
+from domzero.dom0.json_values import MessageError
+from domzero.dom0.messages import Pause, decode, decode_request, encode
 from domzero.errors import ResourceError
 
 Ends = tuple[socket.socket, socket.socket]
