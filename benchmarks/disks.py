@@ -24,6 +24,7 @@ from pathlib import Path
 
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.images import fetch_debian
+from domzero.dom0.images.cpio import file, write_cpio
 from domzero.dom0.lifecycle import DomainSession
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ class Figure:
 
     :param by: the host, our kernel, or Linux.
     :param ratio: to the host's own speed at the same.
+    :param cpu_ratio: the same of what a second of processor time does, which other load of the machine changes less.
     """
 
     by: str
@@ -46,6 +48,7 @@ class Figure:
     requests_per_second: float
     cpu_ms_per_mib: float
     ratio: float | None = None
+    cpu_ratio: float | None = None
 
 
 def figure(by: str, what: str, bytes: int, requests: int, seconds: float, cpu_seconds: float) -> Figure:
@@ -137,19 +140,27 @@ def kernel_figures(directory: Path, disk: Path) -> Iterator[Figure]:
         session.destroy()
 
 
+AIO_READS = 50_000
+# What is run, its bytes, and its requests.
 LINUX = {
-    "sequential write, 1 MiB": "dd if=/dev/zero of=/dev/xvda bs=1M count=256 oflag=direct",
-    "sequential read, 1 MiB": "dd if=/dev/xvda of=/dev/null bs=1M count=256 iflag=direct",
-    "sequential write, buffered": "dd if=/dev/zero of=/dev/xvda bs=1M count=256 conv=fsync",
-    "sequential read, buffered": "dd if=/dev/xvda of=/dev/null bs=1M count=256",
+    "sequential write, 1 MiB": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 oflag=direct", 256 * MIB, 256),
+    "sequential read, 1 MiB": ("dd if=/dev/xvda of=/dev/null bs=1M count=256 iflag=direct", 256 * MIB, 256),
+    "sequential write, buffered": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 conv=fsync", 256 * MIB, 256),
+    "sequential read, buffered": ("dd if=/dev/xvda of=/dev/null bs=1M count=256", 256 * MIB, 256),
+    "random read, 4 KiB": (f"aio /dev/xvda 32 {AIO_READS}", AIO_READS * 4096, AIO_READS),
 }
 
 
-def linux_figures(disk: Path) -> Iterator[Figure]:
-    """What Debian's kernel and busybox's dd make of it."""
+def linux_figures(directory: Path, disk: Path) -> Iterator[Figure]:
+    """What Debian's kernel makes of it, with busybox's dd and a program that has 32 reads in flight."""
     image, _ = fetch_debian(lambda text: print(f"disks: {text}", file=sys.stderr))
+    program, ramdisk = directory / "aio", directory / "ramdisk"
+    source = ROOT / "guests" / "bench" / "aio.c"
+    subprocess.run(["cc", "-O2", "-static", "-o", str(program), str(source)], check=True)
+    with_program = Path(image.ramdisk).read_bytes() + write_cpio([file("bin/aio", program.read_bytes(), 0o755)])
+    ramdisk.write_bytes(with_program)
     config = DomainConfig(
-        kernel=image.kernel, ramdisk=image.ramdisk, cmdline=image.cmdline, memory_mib=512, disks=[f"{disk},raw,xvda,w"]
+        kernel=image.kernel, ramdisk=str(ramdisk), cmdline=image.cmdline, memory_mib=512, disks=[f"{disk},raw,xvda,w"]
     )
     session, marks = DomainSession(config), Marks()
     session.console.add_sink(marks)
@@ -157,7 +168,7 @@ def linux_figures(disk: Path) -> Iterator[Figure]:
     try:
         session.console.send(b"echo re''ady\n")
         marks.wait("ready")
-        for what, command in LINUX.items():
+        for what, (command, size, count) in LINUX.items():
             command = (
                 f"echo 3 >/proc/sys/vm/drop_caches; echo be''gin {what}; {command} 2>/dev/null; echo e''nd {what} $?\n"
             )
@@ -165,9 +176,9 @@ def linux_figures(disk: Path) -> Iterator[Figure]:
             start, cpu, _ = marks.wait(f"begin {what}")
             end, cpu_end, line = marks.wait(f"end {what}")
             if not line.endswith(" 0"):
-                print(f"disks: Linux: {what}: dd failed", file=sys.stderr)
+                print(f"disks: Linux: {what}: it failed", file=sys.stderr)
                 continue
-            yield figure("Linux", what, 256 * MIB, 256, end - start, cpu_end - cpu)
+            yield figure("Linux", what, size, count, end - start, cpu_end - cpu)
     finally:
         session.destroy()
 
@@ -177,15 +188,17 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="domzero-disks-") as name:
         directory = Path(name)
         disk = directory / "disk.img"
-        with disk.open("wb") as file:
+        with disk.open("wb") as image:
             for _ in range(IMAGE_MIB):
-                file.write(os.urandom(MIB))
-            os.fsync(file.fileno())
+                image.write(os.urandom(MIB))
+            os.fsync(image.fileno())
         figures = list(host_figures(disk))
-        host = {each.what: each.mib_per_second for each in figures}
-        for each in (*kernel_figures(directory, disk), *linux_figures(disk)):
+        host = {each.what: each for each in figures}
+        for each in (*kernel_figures(directory, disk), *linux_figures(directory, disk)):
             base = host.get(each.what.replace("buffered", "1 MiB"))
-            each.ratio = each.mib_per_second / base if base else None
+            if base is not None:
+                each.ratio = each.mib_per_second / base.mib_per_second
+                each.cpu_ratio = base.cpu_ms_per_mib / each.cpu_ms_per_mib
             figures.append(each)
     return figures
 
@@ -199,12 +212,12 @@ def main() -> int:
     if args.json:
         print(json.dumps([asdict(each) for each in figures], indent=2))
         return 0
-    print(f"{'by':<11}{'what':<28}{'MiB/s':>9}{'requests/s':>12}{'CPU ms/MiB':>12}{'x host':>8}")
+    print(f"{'by':<11}{'what':<28}{'MiB/s':>9}{'requests/s':>12}{'CPU ms/MiB':>12}{'x host':>8}{'by CPU':>8}")
     for each in figures:
-        ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
+        ratios = "".join("" if one is None else f"{one:>8.2f}" for one in (each.ratio, each.cpu_ratio))
         print(
             f"{each.by:<11}{each.what:<28}{each.mib_per_second:>9.0f}{each.requests_per_second:>12.0f}"
-            f"{each.cpu_ms_per_mib:>12.2f}{ratio:>8}"
+            f"{each.cpu_ms_per_mib:>12.2f}{ratios}"
         )
     return 0
 
