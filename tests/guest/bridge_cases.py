@@ -9,11 +9,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+import httpx
+from dom0_server import Server
 from guest_shell import GuestShell
 from waiting import until
 
@@ -66,6 +69,38 @@ def guests_meet(kernel: str) -> None:
         session.destroy()
     until(lambda: "first.0" not in ip("link", "show"), what="the end of the tap with its domain")
     assert "tap0" in ip("link", "show")
+
+
+def through_domain_0(kernel: str) -> None:
+    """The same with confined workers, which are given the taps, and an interface that is plugged in."""
+    bridge()
+    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory:
+        server = Server(Path(directory))
+
+        def do(*words: str) -> None:
+            result = server.cli(*words)
+            assert result.returncode == 0, result.stderr
+
+        def said(name: str) -> str:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket))) as client:
+                return client.get(f"http://domzero/v1/domains/{name}/console").text
+
+        try:
+            for number in ("1", "2"):
+                vif = ["--vif", "bridge=xenbr0", "--paused"]
+                do("create", "--name", f"n{number}", "--kernel", kernel, "--memory", "16", "--cmdline", number, *vif)
+                do("network-attach", f"n{number}", f"bridge=xenbr0,vifname=more{number}")
+            assert "master xenbr0" in ip("link", "show", "more2")
+            do("unpause", "n1")
+            do("unpause", "n2")
+            for number in ("1", "2"):
+                until(lambda: "PASS net" in said(f"n{number}"), 120, "the end of a guest")  # noqa: B023 - of this turn
+            until(
+                lambda: "vif" not in ip("link", "show") and "more" not in ip("link", "show"), what="the end of the taps"
+            )
+        finally:
+            server.process.terminate()
+            server.process.wait(60)
 
 
 def large_segments(image: Image) -> None:
@@ -136,6 +171,8 @@ def main() -> None:
     """Runs a case."""
     if sys.argv[1] == "refused":
         refused()
+    elif sys.argv[1] == "through_domain_0":
+        through_domain_0(sys.argv[2])
     elif sys.argv[1] == "guests_meet":
         guests_meet(sys.argv[2])
     else:

@@ -36,6 +36,10 @@ def test_two_guests_meet_on_a_bridge_of_the_host(tmp_path: Path) -> None:
     _run("guests_meet", str(build_guests(tmp_path, "devices") / "64" / "device_net"))
 
 
+def test_confined_workers_are_given_taps_at_the_start_and_later(tmp_path: Path) -> None:
+    _run("through_domain_0", str(build_guests(tmp_path, "devices") / "64" / "device_net"))
+
+
 def test_tcp_between_the_host_and_a_guest_goes_in_large_segments(debian: Image) -> None:
     _run("large_segments", json.dumps(debian.as_dict()))
 
