@@ -247,6 +247,7 @@ def _preserved(domain: Json) -> bool:
         "reboot": "on_reboot",
         "crash": "on_crash",
         "watchdog": "on_watchdog",
+        "soft_reset": "on_soft_reset",
     }.get(domain["exit"]["reason"])
     return action is not None and domain[action] == "preserve"
 

@@ -37,7 +37,7 @@ CMDLINE_MAX = 1023  # MAX_GUEST_CMDLINE with its terminator
 
 
 class Action(str, Enum):
-    """What happens when a domain ends (xl.cfg's on_poweroff, on_reboot, on_crash, on_watchdog)."""
+    """What happens when a domain ends (xl.cfg's on_poweroff, on_reboot, on_crash, on_watchdog, on_soft_reset)."""
 
     DESTROY = "destroy"
     RESTART = "restart"
@@ -95,6 +95,7 @@ class DomainConfig:
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
     on_watchdog: Action = Action.DESTROY
+    on_soft_reset: Action = Action.DESTROY
     max_event_channels: int = 1023
     max_grant_frames: int = 64
     max_maptrack_frames: int = 1024

@@ -2,7 +2,7 @@
 """A domain's states, how it ended, and what comes next: the one rule of `domzero run` and of Domain 0.
 
 Pure: no clock, no threads. The actions are xl's (`handle_domain_death`): suspend keeps the domain, a reason that nobody
-knows destroys it, and so does a soft reset, which Xen has for HVM alone.
+knows destroys it, and so does a soft reset, which Xen has for HVM alone, unless something else is asked for.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def after_end(config: DomainConfig, end: End, lived_s: float, quick_crashes: int
         EndReason.SUSPEND: Action.PRESERVE,
         EndReason.CRASH: config.on_crash,
         EndReason.WATCHDOG: config.on_watchdog,
+        EndReason.SOFT_RESET: config.on_soft_reset,
     }.get(end.reason, Action.DESTROY)
     action, core = wanted.after_dump, wanted.dumps_core
     if action is not Action.RESTART:

@@ -30,6 +30,8 @@ R = ShutdownReason
         (R.SHUTDOWN_crash, {"on_crash": "restart"}, 4, False),
         (R.SHUTDOWN_watchdog, {"on_watchdog": "preserve"}, 1, True),
         (R.SHUTDOWN_soft_reset, {"on_reboot": "restart"}, 1, False),
+        (R.SHUTDOWN_soft_reset, {"on_soft_reset": "preserve"}, 1, True),
+        (R.SHUTDOWN_reboot, {"on_reboot": "preserve"}, 1, True),
         (77, {"on_crash": "restart", "on_reboot": "restart"}, 1, False),
     ],
 )

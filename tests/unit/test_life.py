@@ -24,6 +24,7 @@ def config(**actions: Action) -> DomainConfig:
         (EndReason.REBOOT, "on_reboot", R),
         (EndReason.CRASH, "on_crash", D),
         (EndReason.WATCHDOG, "on_watchdog", D),
+        (EndReason.SOFT_RESET, "on_soft_reset", D),
     ],
 )
 def test_what_the_guest_did_is_followed_by_what_xl_cfg_says(reason: EndReason, key: str, default: Action) -> None:
@@ -34,9 +35,9 @@ def test_what_the_guest_did_is_followed_by_what_xl_cfg_says(reason: EndReason, k
         assert after_end(config(**{key: action}), End(reason), LONG) == Next(then, core=True)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason not in (EndReason.SUSPEND,)][4:])
+@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason not in (EndReason.SUSPEND,)][5:])
 def test_all_other_ends_destroy_whatever_is_configured(reason: EndReason) -> None:
-    always = config(on_poweroff=R, on_reboot=R, on_crash=R, on_watchdog=R)
+    always = config(on_poweroff=R, on_reboot=R, on_crash=R, on_watchdog=R, on_soft_reset=R)
     assert after_end(always, End(reason), LONG) == Next(D)
 
 

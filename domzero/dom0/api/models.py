@@ -82,6 +82,7 @@ class DomainCreate(Model):
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
     on_watchdog: Action = Action.DESTROY
+    on_soft_reset: Action = Action.DESTROY
     max_event_channels: Annotated[
         int, Field(strict=True, ge=EVENT_CHANNELS_MIN, le=EVENT_CHANNELS_MAX, description="The highest port.")
     ] = 1023
@@ -228,6 +229,7 @@ class DomainInfo(Model):
     on_reboot: Action
     on_crash: Action
     on_watchdog: Action
+    on_soft_reset: Action
     reboots: int
     created_at: datetime.datetime
     started_at: datetime.datetime | None
@@ -266,6 +268,7 @@ class DomainInfo(Model):
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,
             on_watchdog=config.on_watchdog,
+            on_soft_reset=config.on_soft_reset,
             reboots=record.reboots,
             created_at=to_time(record.created_at),
             started_at=None if record.started_at is None else to_time(record.started_at),
