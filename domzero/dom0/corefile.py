@@ -24,6 +24,8 @@ class CoreFile:
     def __init__(self, path: Path) -> None:
         if not is_text(str(path)) or not path.is_absolute():
             raise ConfigError("an absolute path of UTF-8 text is needed", key="path")
+        if not path.name:
+            raise ConfigError(f"{path} is a directory", key="path")
         self.path = path
         self._part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
         try:

@@ -96,7 +96,7 @@ def socket_for_serving(chosen: str | None) -> Path:
     """The socket's path, its directory made (private to this user unless the path was chosen); ConfigError."""
     if chosen or os.environ.get("DOMZERO_SOCKET"):
         path = Path(chosen or os.environ["DOMZERO_SOCKET"]).absolute()
-        _check_length(path)
+        _check_socket(path)
         if not path.parent.is_dir():
             raise ConfigError(f"no such directory: {path.parent}", key="socket")
         return path
@@ -117,7 +117,7 @@ def xenstore_sockets(chosen: str | None, socket: Path) -> list[Path]:
         given = f"{directory}/socket"
     if given:
         path = Path(given).absolute()
-        _check_length(path, "xenstore-socket")
+        _check_socket(path, "xenstore-socket")
         if not path.parent.is_dir():
             raise ConfigError(f"no such directory: {path.parent}", key="xenstore-socket")
         return [path]
@@ -139,7 +139,9 @@ def _own_directory(path: Path) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
 
 
-def _check_length(path: Path, option: str = "socket") -> None:
+def _check_socket(path: Path, option: str = "socket") -> None:
+    if not path.name:
+        raise ConfigError(f"{path} is a directory", key=option)
     if len(os.fsencode(path)) > SOCKET_PATH_MAX:
         raise ConfigError(f"longer than the {SOCKET_PATH_MAX} bytes that a socket's path may have", key=option)
 

@@ -47,7 +47,17 @@ def test_a_core_dump_that_cannot_be_written_leaves_nothing(
     path = f"/domains/{domain['uuid']}/core"
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/dev/null")
-    for bad in ("core", "", "/no/such/directory/core", str(tmp_path), f"{tmp_path}/fifo", f"{tmp_path}/link", "/a\0b"):
+    for bad in (
+        "core",
+        "",
+        "/no/such/directory/core",
+        str(tmp_path),
+        f"{tmp_path}/fifo",
+        f"{tmp_path}/link",
+        "/a\0b",
+        "/",
+        "//",
+    ):
         answer = api.post(path, json={"path": bad})
         assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "path", bad
     assert sorted(os.listdir(tmp_path)) == ["fifo", "link"]

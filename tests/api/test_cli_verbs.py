@@ -96,6 +96,8 @@ def test_a_dry_run_shows_the_configuration_and_needs_no_domain_0(tmp_path: Path,
         (["serve", "--listen", "example.org:80"], "not an IP address"),
         (["serve", "--socket", "/no/such/directory/x"], "no such directory"),
         (["serve", "--socket", "/tmp/" + "x" * 200], "longer than"),
+        (["serve", "--socket", "/"], "a directory"),
+        (["serve", "--socket", "/tmp/nobody.sock", "--xenstore-socket", "/"], "a directory"),
         (["list", "--url", "ftp://x"], "not an http:// address"),
     ],
 )
