@@ -279,6 +279,16 @@ def test_kernels_are_kept_unpacked_whatever_they_are_packed_with(tmp_path: Path)
         assert (unpacked / "vmlinuz").read_bytes() == contents["zstd"]
 
 
+def test_the_reason_of_a_failure_is_a_line_that_can_be_read() -> None:
+    command = "E: env chroot /root dpkg --install " + " ".join(
+        f"/archives/package{number}.deb" for number in range(200)
+    )
+    reason = mmdebstrap.Failure(25, ["I: installing", f"{command} failed"]).reason()
+    assert reason.startswith("env chroot /root dpkg") and reason.endswith("package199.deb failed") and len(reason) < 310
+    full = mmdebstrap.Failure(25, ["dpkg: error: cannot copy: No space left on device", f"{command} failed"])
+    assert full.is_of_space and full.reason() == "No space left on device"
+
+
 def processes_naming(text: str) -> list[str]:
     """Processes with this text in their command line."""
     found = []

@@ -165,7 +165,7 @@ def _tidy(directory: Path) -> None:
 
 def _hint(failure: mmdebstrap.Failure) -> str:
     text = "\n".join(failure.lines)
-    if "No space left" in text:
+    if failure.is_of_space:
         return f"make room in {mmdebstrap.temporary_directory()}, or set TMPDIR"
     if "Unable to locate package" in text:
         return "is it a package of this suite?"

@@ -261,8 +261,6 @@ def _error(failure: mmdebstrap.Failure) -> ImageError:
     text = "\n".join(failure.lines)
     if "Could not allocate block" in text or "Could not allocate inode" in text:
         return ImageError("the packages do not fit on a disk of this size", key="size", hint="such as --size 8G")
-    if "No space left on device" in text:
-        return ImageError(
-            "No space left on device", hint=f"in {mmdebstrap.temporary_directory()} (TMPDIR) or the store"
-        )
+    if failure.is_of_space:
+        return ImageError(mmdebstrap.NO_SPACE, hint=f"in {mmdebstrap.temporary_directory()} (TMPDIR) or the store")
     return ImageError(f"the disk cannot be made: {failure.reason()}")

@@ -28,6 +28,8 @@ from domzero.errors import ImageError
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BAR = re.compile(r"(\w[\w ]*):\s+(\d+\.\d\d)\b")
 _KEPT_LINES = 400
+_REASON_MAX = 300
+NO_SPACE = "No space left on device"
 _PREFIX = "domzero-build-"
 _JUST_MADE_S = 10  # and not locked yet, perhaps
 _WINDOW = struct.pack("HHHH", 24, 80, 0, 0)
@@ -89,8 +91,17 @@ class Failure:
     status: int
     lines: list[str] = field(default_factory=list)
 
+    @property
+    def is_of_space(self) -> bool:
+        """Whether there was no room."""
+        return any(NO_SPACE in line for line in self.lines)
+
     def reason(self) -> str:
-        """The line that says why."""
+        """The line that says why, without the middle of a very long one: it may have a command with all packages."""
+        line = NO_SPACE if self.is_of_space else self._line()
+        return line if len(line) <= _REASON_MAX else f"{line[: _REASON_MAX // 2]} … {line[-_REASON_MAX // 2 :]}"
+
+    def _line(self) -> str:
         for line in self.lines:
             if line.startswith("domzero: "):
                 return line.removeprefix("domzero: ")
