@@ -8,10 +8,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +41,8 @@ _LEVEL = 3
 _KEPT = 4
 """Archives in the cache, some 200 MB each."""
 _PART = ".new-"
+_JUST_MADE_S = 10
+"""And not held yet, perhaps."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,7 +92,7 @@ def make_base(recipe: BaseRecipe, progress: Progress, meter: Meter | None, cache
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _tidy(directory)
-        with tempfile.TemporaryDirectory(prefix=_PART, dir=directory) as work:
+        with tempfile.TemporaryDirectory(prefix=_PART, dir=directory) as work, _held(Path(work)):
             early, part = Path(work) / "early.tar", Path(work) / "base.tar.zst"
             early.write_bytes(make_tar(early_files()))
             failure = mmdebstrap.run(
@@ -152,15 +157,26 @@ def _compress(stream: IO[bytes], target: Path) -> None:
 
 
 def _tidy(directory: Path) -> None:
-    """Deletes the oldest archives, and what a process that was killed hours ago has left."""
+    """Deletes the oldest archives, and what a process that was killed has left."""
     archives = sorted(directory.glob("*.tar.zst"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in archives[_KEPT - 1 :]:
         path.unlink(missing_ok=True)
     for work in directory.glob(f"{_PART}*"):
-        if time.time() - work.stat().st_mtime > 6 * 3600:
-            for path in work.iterdir():
-                path.unlink(missing_ok=True)
-            work.rmdir()
+        with suppress(OSError):  # its process has it, or has just deleted it
+            if time.time() - work.stat().st_mtime > _JUST_MADE_S:
+                with _held(work):
+                    shutil.rmtree(work)
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Tells others that a directory is somebody's. OSError: it is another's."""
+    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _hint(failure: mmdebstrap.Failure) -> str:
