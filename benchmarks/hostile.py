@@ -2,9 +2,10 @@
 """What a hostile guest takes of others' time: `python benchmarks/hostile.py [--json] [--only WORD]`.
 
 One `domzero serve`, one hostile domain at a time. Meanwhile, each 2 ms: one program reads a node in xenstore over its
-Unix socket, a request that takes the way and the turns of any domain's; another asks for the list of domains.
-guests/bench/hostile.c says what each guest does; `hog` and `random` are those of lock_waits.py. Who may (root) gives
-Domain 0's main thread and the askers the processor first: what else runs on this machine is not in the times then.
+Unix socket, a request that takes the way and the turns of any domain's; another asks for the list of domains. Then
+the domain is paused some times (the longest is told), and destroyed. guests/bench/hostile.c says what each guest
+does; `hog` and `random` are those of lock_waits.py. Who may (root) gives Domain 0's main thread and the askers the
+processor first: what else runs on this machine is not in the times then.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from domzero.dom0.xenstore import Op
 ROOT = Path(__file__).parents[1]
 SECONDS = 5.0
 APART_S = 0.002
+PAUSES = 25
 PREFERRED = -15
 """The nice value of what is measured."""
 GUESTS = {
@@ -68,6 +70,13 @@ def prefer(pid: int) -> bool:
     return True
 
 
+def timed_ms(ask: Callable[[], object]) -> float:
+    """How long an answer takes."""
+    begin = time.perf_counter()
+    ask()
+    return (time.perf_counter() - begin) * 1e3
+
+
 class Asker:
     """Asks the same thing again and again, in a thread, and remembers how long each answer took."""
 
@@ -81,9 +90,7 @@ class Asker:
     def _run(self) -> None:
         prefer(0)
         while not self._stop.wait(APART_S):
-            begin = time.perf_counter()
-            self._ask()
-            self.waits_ms.append((time.perf_counter() - begin) * 1e3)
+            self.waits_ms.append(timed_ms(self._ask))
 
     def end(self, what: str) -> dict[str, float]:
         self._stop.set()
@@ -113,9 +120,13 @@ def measure(
     if kernel is not None:
         if not (domain := api.get("/domains/hostile").json())["exists"]:
             raise SystemExit(f"hostile: {kernel.name} {cmdline} has ended: {domain}")
-        begin = time.perf_counter()
-        api.delete("/domains/hostile").raise_for_status()
-        found["destroy_ms"] = round((time.perf_counter() - begin) * 1e3, 2)
+        pauses = []
+        for _ in range(PAUSES):
+            time.sleep(0.02)
+            pauses.append(timed_ms(lambda: api.post("/domains/hostile/pause").raise_for_status()))
+            api.post("/domains/hostile/unpause").raise_for_status()
+        found["pause_longest_ms"] = round(max(pauses), 2)
+        found["destroy_ms"] = round(timed_ms(lambda: api.delete("/domains/hostile").raise_for_status()), 2)
         api.delete("/domains/hostile")  # its record
     return found
 
@@ -152,10 +163,11 @@ def main() -> int:
     names = ("median", "p99", "longest")
     how = "preferred" if is_preferred else f"load {load:.1f}"
     print(f"others wait, ms ({how})".ljust(29) + "".join(f"{what:<27}" for what in ("xenstore", "list of domains")))
-    print(" " * 20 + "".join(f"{name:>9}" for name in names * 2) + "   serve's CPU")
+    print(" " * 20 + "".join(f"{name:>9}" for name in names * 2) + "   serve's CPU    pause  destroy")
     for who, row in found.items():
         times = [row[f"{what}_{key}_ms"] for what in ("xenstore", "list") for key in names]
-        print(f"  {who:<18}" + "".join(f"{each:>9.2f}" for each in times) + f"{row['server_cpu']:>13.1%}")
+        print(f"  {who:<18}" + "".join(f"{each:>9.2f}" for each in times) + f"{row['server_cpu']:>13.1%}", end="")
+        print("".join(f"{row[key]:>10.1f}" for key in ("pause_longest_ms", "destroy_ms") if key in row))
     return 0
 
 
