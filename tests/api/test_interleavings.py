@@ -130,7 +130,8 @@ async def interleave(rounds: int, kernel: str, seed: int) -> None:
 
 
 def descriptors() -> dict[str, str]:
-    """What this process has open."""
+    """What this process has open, without what earlier tests have left for the collector."""
+    gc.collect()
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the listing's own
@@ -162,7 +163,6 @@ def leaves_nothing(rounds: int, kernel: str, seed: int) -> None:
     asyncio.run(interleave(4, kernel, 1))
     before, threads, processes = descriptors(), own_threads(), children(os.getpid())
     asyncio.run(interleave(rounds, kernel, seed))
-    gc.collect()
     after = descriptors()
     assert len(after) == len(before), {name: what for name, what in after.items() if before.get(name) != what}
     assert (own_threads(), children(os.getpid())) == (threads, processes)

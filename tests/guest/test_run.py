@@ -70,7 +70,7 @@ def test_a_crash_is_reported_with_registers_on_stderr(shell: str, domzero_run: R
 
 
 def test_the_end_of_stdin_does_not_end_the_guest(shell: str, domzero_run: Run) -> None:
-    result = domzero_run("--kernel", shell, *SMALL, "--timeout", "1.5", "--json", stdin=b"")
+    result = domzero_run("--kernel", shell, *SMALL, "--timeout", "4", "--json", stdin=b"")
     assert result.returncode == 124
     assert result.stdout == b"hello \n"
     assert ending(result.stderr)["ending"] == "timeout"
