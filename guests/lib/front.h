@@ -6,6 +6,7 @@
 #define xen_mb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define xen_rmb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define xen_wmb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#include <xen/io/9pfs.h>
 #include <xen/io/blkif.h>
 #include <xen/io/netif.h>
 #include <xen/io/protocols.h>
@@ -94,4 +95,33 @@ int net_answer(struct netfront *net, netif_tx_response_t *response); /* 0: none 
 int net_send(struct netfront *net, const void *frame, uint length);  /* status */
 int net_receive(struct netfront *net, void *frame, u64 ns);          /* length; 0: none came */
 void net_offer(struct netfront *net, uint buffer);
+
+/* --- shared directories (p9front.c) */
+#define P9_ORDER 2                                  /* of the pages of a ring */
+#define P9_SIZE ((PAGE << P9_ORDER) / 2)            /* bytes of each direction */
+enum {                                              /* 9P2000.L's requests; the answer is one more */
+    RLERROR = 7, TLOPEN = 12, TLCREATE = 14, TGETATTR = 24, TREADDIR = 40, TFSYNC = 50, TUNLINKAT = 76, TVERSION = 100,
+    TATTACH = 104, TFLUSH = 108, TWALK = 110, TREAD = 116, TWRITE = 118, TCLUNK = 120
+};
+#define NOFID 0xffffffffu
+#define NOTAG 0xffffu
+#define P9_HEADER 7
+struct p9front {
+    struct front front;
+    struct xen_9pfs_data_intf *intf;
+    char *pages;
+    u32 intf_ref, refs[1 << P9_ORDER];
+    uint tag;               /* of the next request */
+    u8_t reply[P9_SIZE];    /* the last answer, with its header */
+    uint length, at;        /* its bytes, and what was read of it */
+};
+void p9_ring(struct p9front *p9, uint devid); /* up to what may be written into nodes */
+void p9_nodes(struct p9front *p9);
+void p9_connect(struct p9front *p9, uint devid); /* up to the agreement on the version */
+void p9_disconnect(struct p9front *p9);
+void p9_send(struct p9front *p9, const void *bytes, uint length); /* as they are */
+int p9_answer(struct p9front *p9);                                /* its type, or -1: none came */
+/* One request of numbers (b, h, w, d: 1, 2, 4 and 8 bytes), texts (s) and data (D: address and length). 0, or Rlerror's errno. */
+int p9_ask(struct p9front *p9, uint type, const char *format, ...);
+u64 p9_take(struct p9front *p9, uint bytes); /* the next number of the answer */
 #endif

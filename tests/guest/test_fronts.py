@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Front ends that are not Linux's: small PV kernels with a blkfront and a netfront of their own, in both widths."""
+"""Front ends that are not Linux's: small PV kernels with front ends of their own for each kind of device, in both widths."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ class Guest:
     """A domain of a small kernel."""
 
     def __init__(
-        self, kernel: Path, cmdline: str = "", *, disks: list[str] | None = None, vifs: list[str] | None = None
-    ):
+        self, kernel: Path, cmdline: str = "", *, disks: list[str] | None = None, vifs: list[str] | None = None,
+        shares: list[str] | None = None,
+    ):  # fmt: skip
         self.log: list[str] = []
         config = DomainConfig(
             kernel=str(kernel), memory_mib=16, cmdline=cmdline, disks=disks or [], vifs=vifs or [],
-            on_poweroff=Action.PRESERVE,
+            shares=shares or [], on_poweroff=Action.PRESERVE,
         )  # fmt: skip
         self.session = DomainSession(config, log=self.log.append)
         self.session.start()
@@ -133,3 +134,32 @@ def test_a_front_end_that_breaks_the_protocol_in_each_field_harms_itself_only(
     parts += ["no such protocol", "ring-page-order 5", "5 queues", "feature-persistent is no number"]
     for part in parts:
         assert any(part in reason for reason in reasons), part
+
+
+SHARED = bytes((n * 7 + n // 256) & 0xFF for n in range(20000))
+
+
+def make_shares(tmp_path: Path) -> list[str]:
+    """What guests/devices/p9*.c expect, and a file beside it that is nobody's business."""
+    read, changed = tmp_path / "read", tmp_path / "changed"
+    (read / "dir").mkdir(parents=True)
+    (read / "dir" / "file").write_bytes(SHARED)
+    changed.mkdir()
+    (changed / "old").write_text("old")
+    (tmp_path / "secret").write_text("secret")
+    return [f"tag=r,path={read}", f"tag=w,path={changed},writable"]
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """All files below a directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@WIDTHS
+def test_a_front_end_of_our_own_reads_one_directory_and_changes_another(
+    devices: Path, width: str, tmp_path: Path
+) -> None:
+    guest = Guest(devices / width / "device_p9", shares=make_shares(tmp_path))
+    guest.passes("p9")
+    assert tree(tmp_path) == {"read/dir/file": SHARED, "changed/made": SHARED, "secret": b"secret"}
+    assert not any("disconnected" in line for line in guest.log)
