@@ -100,7 +100,7 @@ void net_offer(struct netfront *net, uint buffer);
 #define P9_ORDER 2                                  /* of the pages of a ring */
 #define P9_SIZE ((PAGE << P9_ORDER) / 2)            /* bytes of each direction */
 enum {                                              /* 9P2000.L's requests; the answer is one more */
-    RLERROR = 7, TLOPEN = 12, TLCREATE = 14, TGETATTR = 24, TREADDIR = 40, TFSYNC = 50, TUNLINKAT = 76, TVERSION = 100,
+    RLERROR = 7, TLOPEN = 12, TLCREATE = 14, TSYMLINK = 16, TMKNOD = 18, TGETATTR = 24, TSETATTR = 26, TREADDIR = 40, TFSYNC = 50, TLINK = 70, TMKDIR = 72, TRENAMEAT = 74, TUNLINKAT = 76, TVERSION = 100,
     TATTACH = 104, TFLUSH = 108, TWALK = 110, TREAD = 116, TWRITE = 118, TCLUNK = 120
 };
 #define NOFID 0xffffffffu
@@ -117,6 +117,7 @@ struct p9front {
 };
 void p9_ring(struct p9front *p9, uint devid); /* up to what may be written into nodes */
 void p9_nodes(struct p9front *p9);
+void p9_join(struct p9front *p9, uint devid);    /* up to Connected */
 void p9_connect(struct p9front *p9, uint devid); /* up to the agreement on the version */
 void p9_disconnect(struct p9front *p9);
 void p9_send(struct p9front *p9, const void *bytes, uint length); /* as they are */

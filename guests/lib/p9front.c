@@ -27,13 +27,19 @@ void p9_nodes(struct p9front *p9)
     node_number(&p9->front, "event-channel-0", p9->front.port);
 }
 
-void p9_connect(struct p9front *p9, uint devid)
+void p9_join(struct p9front *p9, uint devid)
 {
     p9_ring(p9, devid);
     p9_nodes(p9);
     node_state(&p9->front, XenbusStateInitialised);
     CHECK(wait_back(&p9->front, XenbusStateConnected), "9pfs %u: not connected but %d", devid, back_state(&p9->front));
     node_state(&p9->front, XenbusStateConnected);
+    p9->tag = 0;
+}
+
+void p9_connect(struct p9front *p9, uint devid)
+{
+    p9_join(p9, devid);
     p9->tag = NOTAG;
     EQ(p9_ask(p9, TVERSION, "ws", P9_SIZE, "9P2000.L"), 0, "the version");
     EQ(p9_take(p9, 4), P9_SIZE, "bytes of a message");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Front ends that are not Linux's: small PV kernels with front ends of their own for each kind of device, in both widths."""
+"""Front ends that are not Linux's: small PV kernels with their own, for each kind of device, in both widths."""
 
 from __future__ import annotations
 
@@ -163,3 +163,15 @@ def test_a_front_end_of_our_own_reads_one_directory_and_changes_another(
     guest.passes("p9")
     assert tree(tmp_path) == {"read/dir/file": SHARED, "changed/made": SHARED, "secret": b"secret"}
     assert not any("disconnected" in line for line in guest.log)
+
+
+@WIDTHS
+def test_a_front_end_that_breaks_the_protocol_of_shares_changes_nothing_and_ends_its_own_ring(
+    devices: Path, width: str, tmp_path: Path
+) -> None:
+    guest = Guest(devices / width / "device_p9_hostile", shares=make_shares(tmp_path))
+    said = guest.passes("p9_hostile")
+    assert tree(tmp_path) == {"read/dir/file": SHARED, "changed/old": b"old", "secret": b"secret"}
+    ended = [line for line in guest.log if "disconnected" in line]
+    assert said.splitlines().count(f"ended {len(ended)} times") == 1 and len(ended) > 40, "\n".join(guest.log)
+    assert all("9pfs 1: disconnected: " in line for line in ended), "\n".join(ended)

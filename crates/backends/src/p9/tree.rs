@@ -334,10 +334,10 @@ impl Tree {
         if !opened.is_directory {
             return Err(Errno::NOTDIR);
         }
+        if i64::try_from(position).is_err() {
+            return Err(Errno::INVAL);
+        }
         if position != opened.position {
-            if i64::try_from(position).is_err() {
-                return Err(Errno::INVAL);
-            }
             fs::seek(&opened.file, SeekFrom::Start(position))?;
         }
         // Where the kernel is when this ends early is found by a seek.
