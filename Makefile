@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/xenstore_load.py
 	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/disks.py
+	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/boot.py
 	$(BIN)/python benchmarks/networks.py
 
