@@ -64,7 +64,7 @@ static void run(const struct part *part)
         if (issued - done < part->depth && issued < total)
             continue;
         RING_FINAL_CHECK_FOR_RESPONSES(&disk.ring, more);
-        if (!more)
+        if (!more && done < total)
             poll_port(disk.front.port, SECONDS);
     }
     print("end %s %lu %lu", part->name, (ulong)total, (ulong)failed);
