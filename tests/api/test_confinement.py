@@ -304,7 +304,8 @@ def test_serving_a_directory_needs_no_other_call(do_confined: Planter, name: str
         done = do_confined(ENDED[name], victim=victim.pid, share=share, writable=True)
         assert victim.poll() is None
         victim.kill()
-    assert done.returncode == 159 and f"that is not allowed: {name} (" in done.stderr, done
+    # glibc makes some calls in all threads at once, whose reports may mix.
+    assert done.returncode == 159 and "that is not allowed" in done.stderr and name in done.stderr, done
 
 
 @pytest.mark.parametrize("call", [*WITH_NAMES.values(), "symlinkat", "linkat", "fchownat", "utimensat"])
@@ -312,7 +313,7 @@ def test_serving_a_directory_for_reading_needs_no_call_that_changes(
     do_confined: Planter, call: str, share: Path
 ) -> None:
     done = do_confined(f"libc.{call}(-1, b'x', b'x', 0, 0)", share=share)
-    assert done.returncode == 159 and f"that is not allowed: {call} (" in done.stderr, done
+    assert done.returncode == 159 and "that is not allowed" in done.stderr and call in done.stderr, done
 
 
 def test_a_worker_that_serves_a_directory_opens_and_makes_files_there(do_confined: Planter, share: Path) -> None:
