@@ -3,14 +3,15 @@
 //! it has not, requests are dropped.
 
 use crate::address::is_outside;
+use crate::flows;
+use crate::host;
 use crate::packet::Message;
 use crate::poller::{number, EventFlags, Kind};
 use crate::tcp::Turn;
-use rustix::net::{self, ipproto, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{self, ipproto, RecvFlags, SendFlags, SocketType};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr};
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -33,17 +34,9 @@ struct Ends {
     ident: u16,
 }
 
-struct Flow {
-    ends: Ends,
-    socket: OwnedFd,
-    last: Instant,
-}
-
 /// All flows.
 pub struct Flows {
-    flows: HashMap<u64, Flow>,
-    by_ends: HashMap<Ends, u64>,
-    next: u64,
+    flows: flows::Flows<Ends, OwnedFd>,
     buffer: Vec<u8>,
 }
 
@@ -51,9 +44,7 @@ impl Flows {
     /// None yet.
     pub fn new() -> Flows {
         Flows {
-            flows: HashMap::new(),
-            by_ends: HashMap::new(),
-            next: 0,
+            flows: flows::Flows::new(FLOWS_MAX),
             buffer: vec![0; MESSAGE_MAX],
         }
     }
@@ -62,18 +53,18 @@ impl Flows {
     pub fn send(&mut self, turn: &mut Turn<'_>, guest: IpAddr, peer: IpAddr, message: &[u8]) -> Option<()> {
         let (ident, number) = request(guest, peer, message)?;
         let ends = Ends { guest, peer, ident };
-        let index = match self.by_ends.get(&ends) {
-            Some(index) => *index,
+        let index = match self.flows.between(&ends) {
+            Some(index) => index,
             None => self.open(turn, ends)?,
         };
-        let flow = self.flows.get_mut(&index)?;
+        let flow = self.flows.get_mut(index)?;
         flow.last = turn.now;
         let kind = if peer.is_ipv4() { 8 } else { 128 };
         let [high, low] = number.to_be_bytes();
         // The kernel fills in checksum and identifier.
         let mut sent = vec![kind, 0, 0, 0, 0, 0, high, low];
         sent.extend_from_slice(message.get(HEADER..)?);
-        let send = || net::send(&flow.socket, &sent, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let send = || net::send(&flow.host, &sent, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         let _ = send().or_else(|_| send()); // the first error may be of an earlier one
         Some(())
     }
@@ -83,41 +74,19 @@ impl Flows {
             return None;
         }
         let socket = connect(ends.peer).ok()?;
-        let index = self.next;
-        turn.poller
-            .add(&socket, number(Kind::Echo, index), EventFlags::IN)
-            .ok()?;
-        if self.flows.len() >= FLOWS_MAX {
-            let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last);
-            if let Some((&index, _)) = oldest {
-                self.end(index);
-            }
-        }
-        self.next += 1;
-        self.by_ends.insert(ends, index);
-        let flow = Flow {
-            ends,
-            socket,
-            last: turn.now,
-        };
-        self.flows.insert(index, flow);
-        Some(index)
-    }
-
-    fn end(&mut self, index: u64) {
-        if let Some(flow) = self.flows.remove(&index) {
-            self.by_ends.remove(&flow.ends);
-        }
+        let number = number(Kind::Echo, self.flows.next());
+        turn.poller.add(&socket, number, EventFlags::IN).ok()?;
+        Some(self.flows.insert(ends, socket, turn.now))
     }
 
     /// Gives the guest the replies that have come.
     pub fn receive(&mut self, turn: &mut Turn<'_>, index: u64) {
         for _ in 0..BURST {
-            let Some(flow) = self.flows.get_mut(&index) else {
+            let Some(flow) = self.flows.get_mut(index) else {
                 return;
             };
             let flags = RecvFlags::DONTWAIT;
-            let Ok((length, _)) = net::recv(&flow.socket, self.buffer.as_mut_slice(), flags) else {
+            let Ok((length, _)) = net::recv(&flow.host, self.buffer.as_mut_slice(), flags) else {
                 return; // nothing, or what some router says of an earlier one
             };
             flow.last = turn.now;
@@ -131,13 +100,7 @@ impl Flows {
 
     /// Ends flows with nothing in them.
     pub fn sweep(&mut self, now: Instant) {
-        self.flows.retain(|_, flow| {
-            let stays = now <= flow.last + IDLE;
-            if !stays {
-                self.by_ends.remove(&flow.ends);
-            }
-            stays
-        });
+        self.flows.retain(|flow| now <= flow.last + IDLE);
     }
 
     /// Whether there are any.
@@ -181,12 +144,10 @@ fn reply(ends: Ends, message: &[u8]) -> Option<Message<'_>> {
 }
 
 fn connect(peer: IpAddr) -> io::Result<OwnedFd> {
-    let (family, protocol) = match peer {
-        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
-        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    let protocol = match peer {
+        IpAddr::V4(_) => ipproto::ICMP,
+        IpAddr::V6(_) => ipproto::ICMPV6,
     };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
-    net::connect(&socket, &SocketAddr::new(peer, 0))?;
-    Ok(socket)
+    let target = SocketAddr::new(peer, 0);
+    host::connect(target, SocketType::DGRAM, Some(protocol), |_| Ok(()))
 }

@@ -4,7 +4,7 @@
 
 use crate::address::is_source;
 use crate::config::Config;
-use crate::packet::Message;
+use crate::packet::{Message, HOPS, NEIGHBOUR_HOPS};
 use crate::wire::{Wire, ROUTER};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::Duration;
@@ -22,8 +22,6 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ROUTER_LIFETIME: Duration = Duration::from_secs(9000);
 /// Seconds for which addresses hold: for good.
 const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
-/// Hops of a message that comes from the link.
-const NEIGHBOUR_HOPS: u8 = 255;
 /// Bits of the prefix of addresses that guests make themselves.
 const PREFIX_LENGTH: u8 = 64;
 
@@ -80,6 +78,11 @@ pub fn answer_ndisc(
         return None;
     }
     let router = Some(RawHardwareAddress::from(ROUTER));
+    let to = if source.is_unspecified() {
+        ALL_NODES
+    } else {
+        source
+    };
     match asked {
         NdiscRepr::NeighborSolicit { target_addr, .. } => {
             // Without a source, it looks whether the address that it wants is free.
@@ -93,11 +96,6 @@ pub fn answer_ndisc(
                 target_addr,
                 lladdr: router,
             };
-            let to = if source.is_unspecified() {
-                ALL_NODES
-            } else {
-                source
-            };
             say(wire, target_addr, to, reply);
         }
         NdiscRepr::RouterSolicit { .. } => {
@@ -110,7 +108,7 @@ pub fn answer_ndisc(
                 prefix: ipv6.prefix,
             };
             let reply = NdiscRepr::RouterAdvert {
-                hop_limit: crate::packet::HOPS,
+                hop_limit: HOPS,
                 flags: NdiscRouterFlags::empty(),
                 router_lifetime: ROUTER_LIFETIME,
                 reachable_time: Duration::ZERO,
@@ -118,11 +116,6 @@ pub fn answer_ndisc(
                 lladdr: router,
                 mtu: u32::try_from(config.mtu).ok(),
                 prefix_info: Some(prefix),
-            };
-            let to = if source.is_unspecified() {
-                ALL_NODES
-            } else {
-                source
             };
             say(wire, ROUTER_IPV6, to, reply);
         }

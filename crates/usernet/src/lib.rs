@@ -3,13 +3,15 @@
 //!
 //! `network` has the loop, one process for each interface; `wire` is the guest's end: frames are taken apart and made there
 //! (`packet`). `lan` answers for the link itself: ARP, neighbours and routers of IPv6, `dhcp` addresses. `tcp`, `udp` and
-//! `echo` make each of the guest's flows a socket of the host; `address` says which of the host's addresses a guest may
+//! `echo` make each of the guest's flows (`flows`) a socket of the host (`host`); `address` says which of the host's addresses a guest may
 //! reach.
 
 mod address;
 mod config;
 mod dhcp;
 mod echo;
+mod flows;
+mod host;
 mod lan;
 mod network;
 mod packet;

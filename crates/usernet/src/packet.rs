@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Hops that a packet of ours may make.
 pub const HOPS: u8 = 64;
 /// Hops that a message between neighbours must have.
-const NEIGHBOUR_HOPS: u8 = 255;
+pub const NEIGHBOUR_HOPS: u8 = 255;
 
 /// A packet of the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 //! host's that lead to the guest share one for all who send to it.
 
 use crate::address::is_outside;
+use crate::flows;
+use crate::host;
 use crate::packet::{port_unreachable, Message};
 use crate::poller::{number, EventFlags, Kind};
 use crate::tcp::{seen_by_guest, Turn};
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use rustix::net::SocketType;
 use smoltcp::time::{Duration, Instant};
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
@@ -38,19 +39,22 @@ enum Socket {
     Forward(Rc<UdpSocket>, SocketAddr),
 }
 
-struct Flow {
-    ends: Ends,
+/// What the host has for a flow.
+struct Host {
     socket: Socket,
-    last: Instant,
     /// A question for a name server waits for an answer since.
     asked: Option<Instant>,
 }
 
+impl Host {
+    fn new(socket: Socket) -> Host {
+        Host { socket, asked: None }
+    }
+}
+
 /// All flows.
 pub struct Flows {
-    flows: HashMap<u64, Flow>,
-    by_ends: HashMap<Ends, u64>,
-    next: u64,
+    flows: flows::Flows<Ends, Host>,
     /// Which name server is asked.
     server: usize,
     buffer: Vec<u8>,
@@ -60,9 +64,7 @@ impl Flows {
     /// None yet.
     pub fn new() -> Flows {
         Flows {
-            flows: HashMap::new(),
-            by_ends: HashMap::new(),
-            next: 0,
+            flows: flows::Flows::new(FLOWS_MAX),
             server: 0,
             buffer: vec![0; DATAGRAM_MAX],
         }
@@ -81,16 +83,16 @@ impl Flows {
         if is_name_server {
             self.change_server(ends, turn.now);
         }
-        let index = match self.by_ends.get(&ends) {
-            Some(index) => *index,
+        let index = match self.flows.between(&ends) {
+            Some(index) => index,
             None => self.open(turn, ends)?,
         };
-        let flow = self.flows.get_mut(&index)?;
+        let flow = self.flows.get_mut(index)?;
         flow.last = turn.now;
         if is_name_server {
-            flow.asked.get_or_insert(turn.now);
+            flow.host.asked.get_or_insert(turn.now);
         }
-        let send = || match &flow.socket {
+        let send = || match &flow.host.socket {
             Socket::Own(socket) => socket.send(data),
             Socket::Forward(socket, to) => socket.send_to(data, to),
         };
@@ -101,13 +103,13 @@ impl Flows {
 
     /// A guest that asks again has had no answer: another name server is asked.
     fn change_server(&mut self, ends: Ends, now: Instant) {
-        let waits = |flow: &Flow| flow.asked.is_some_and(|asked| now > asked + NO_ANSWER);
-        let silent = self.flows.iter().find(|(_, flow)| {
-            flow.ends.peer == ends.peer && matches!(flow.socket, Socket::Own(_)) && waits(flow)
+        let waits = |host: &Host| host.asked.is_some_and(|asked| now > asked + NO_ANSWER);
+        let silent = self.flows.find(|flow| {
+            flow.ends.peer == ends.peer && matches!(flow.host.socket, Socket::Own(_)) && waits(&flow.host)
         });
-        if let Some((&index, _)) = silent {
+        if let Some(index) = silent {
             self.server = self.server.wrapping_add(1);
-            self.end(index);
+            self.flows.end(index);
         }
     }
 
@@ -122,58 +124,34 @@ impl Flows {
             self.server = self.server.wrapping_add(1);
             return None;
         };
-        let index = self.next;
-        let events = EventFlags::IN;
-        turn.poller.add(&socket, number(Kind::Udp, index), events).ok()?;
-        Some(self.insert(ends, Socket::Own(socket), turn.now))
-    }
-
-    fn insert(&mut self, ends: Ends, socket: Socket, now: Instant) -> u64 {
-        if self.flows.len() >= FLOWS_MAX {
-            let oldest = self.flows.iter().min_by_key(|(_, flow)| flow.last);
-            if let Some((&index, _)) = oldest {
-                self.end(index);
-            }
-        }
-        let index = self.next;
-        self.next += 1;
-        self.by_ends.insert(ends, index);
-        let flow = Flow {
-            ends,
-            socket,
-            last: now,
-            asked: None,
-        };
-        self.flows.insert(index, flow);
-        index
-    }
-
-    fn end(&mut self, index: u64) {
-        if let Some(flow) = self.flows.remove(&index) {
-            self.by_ends.remove(&flow.ends);
-        }
+        let number = number(Kind::Udp, self.flows.next());
+        turn.poller.add(&socket, number, EventFlags::IN).ok()?;
+        let host = Host::new(Socket::Own(socket));
+        Some(self.flows.insert(ends, host, turn.now))
     }
 
     /// Gives the guest what has come for a flow.
     pub fn receive(&mut self, turn: &mut Turn<'_>, index: u64) {
         for _ in 0..BURST {
-            let Some(flow) = self.flows.get_mut(&index) else {
+            let Some(flow) = self.flows.get_mut(index) else {
                 return;
             };
-            let Socket::Own(socket) = &flow.socket else { return };
+            let Socket::Own(socket) = &flow.host.socket else {
+                return;
+            };
             let Ends { guest, peer } = flow.ends;
             match socket.recv(&mut self.buffer) {
                 Ok(length) => {
                     flow.last = turn.now;
-                    flow.asked = None;
+                    flow.host.asked = None;
                     give(turn, peer, guest, self.buffer.get(..length).unwrap_or(&[]));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     refuse(turn, guest, peer);
-                    if flow.asked.is_some() {
+                    if flow.host.asked.is_some() {
                         self.server = self.server.wrapping_add(1);
                     }
-                    self.end(index);
+                    self.flows.end(index);
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -194,12 +172,13 @@ impl Flows {
             let guest = SocketAddr::new(IpAddr::V4(address), port);
             let peer = seen_by_guest(turn.config, from);
             let ends = Ends { guest, peer };
-            let known = self.by_ends.get(&ends).copied();
-            let index = known
-                .unwrap_or_else(|| self.insert(ends, Socket::Forward(Rc::clone(socket), from), turn.now));
-            if let Some(flow) = self.flows.get_mut(&index) {
+            let index = self.flows.between(&ends).unwrap_or_else(|| {
+                let host = Host::new(Socket::Forward(Rc::clone(socket), from));
+                self.flows.insert(ends, host, turn.now)
+            });
+            if let Some(flow) = self.flows.get_mut(index) {
                 flow.last = turn.now;
-                if let Socket::Forward(_, to) = &mut flow.socket {
+                if let Socket::Forward(_, to) = &mut flow.host.socket {
                     *to = from;
                 }
             }
@@ -209,16 +188,12 @@ impl Flows {
 
     /// Ends flows with nothing in them.
     pub fn sweep(&mut self, config: &crate::config::Config, now: Instant) {
-        self.flows.retain(|_, flow| {
+        self.flows.retain(|flow| {
             let idle = match config.is_name_server(flow.ends.peer) {
                 true => IDLE_NAMES,
                 false => IDLE,
             };
-            let stays = now <= flow.last + idle;
-            if !stays {
-                self.by_ends.remove(&flow.ends);
-            }
-            stays
+            now <= flow.last + idle
         });
     }
 
@@ -246,12 +221,5 @@ fn refuse(turn: &mut Turn<'_>, guest: SocketAddr, peer: SocketAddr) {
 }
 
 fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
-    let family = match target {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
-    net::connect(&socket, &target)?;
-    Ok(UdpSocket::from(socket))
+    host::connect(target, SocketType::DGRAM, None, |_| Ok(())).map(UdpSocket::from)
 }

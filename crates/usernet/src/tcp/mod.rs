@@ -7,15 +7,17 @@ mod stack;
 
 use crate::address::is_outside;
 use crate::config::Config;
+use crate::host;
 use crate::poller::{number, EventFlags, Kind, Poller};
 use crate::wire::Wire;
 use flow::{Ends, Flow, Next};
-use rustix::net::{self, sockopt, AddressFamily, SocketFlags, SocketType};
+use rustix::net::{sockopt, SocketType};
 use smoltcp::time::{Duration, Instant};
 use stack::{Nobody, Stack};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 512;
@@ -294,17 +296,8 @@ impl Connections {
 
 /// Begins to connect.
 fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let family = match target {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match net::connect(&socket, &target) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
-        Err(error) => Err(error.into()),
-    }
+    let prepare = |socket: &OwnedFd| sockopt::set_tcp_nodelay(socket, true);
+    host::connect(target, SocketType::STREAM, None, prepare).map(TcpStream::from)
 }
 
 /// Who connects from the host itself, or with another family, is the router to the guest.
