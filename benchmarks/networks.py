@@ -24,13 +24,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
+from guest_program import build_program, with_program
 from guest_shell import GuestShell
 
 from domzero.dom0.images import Image, fetch_debian
-from domzero.dom0.images.cpio import directory, file, write_cpio
 from domzero.dom0.vifspec import MTU, MTU_MAX
 
-SOURCE = Path(__file__).parent / "guest" / "tcp_peer.c"
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PORT = 5001
 
@@ -197,15 +196,6 @@ def between_guests(image: Image, mib: int, mtu: int) -> Row:
         return measure(f"guest to guest, MTU {mtu}", mib, ("domzero.dom0.network",), run)
 
 
-def with_program(image: Image, program: Path, directory_: Path) -> Image:
-    """The image with the program in its initramfs."""
-    ramdisk = directory_ / "initramfs"
-    more = write_cpio([directory("bin"), file("bin/tcp_peer", program.read_bytes(), 0o755)])
-    whole = Path(image.ramdisk).read_bytes()
-    ramdisk.write_bytes(whole + bytes(-len(whole) % 512) + more)
-    return replace(image, ramdisk=str(ramdisk))
-
-
 def main() -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -216,13 +206,8 @@ def main() -> int:
     image, _ = fetch_debian(lambda text: print(f"networks: {text}", file=sys.stderr))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        program = Path(name) / "tcp_peer"
-        try:
-            subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(SOURCE)], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"networks: {SOURCE.name} cannot be built (gcc, libc6-dev): {error}", file=sys.stderr)
-            return 1
-        image = with_program(image, program, Path(name))
+        program = build_program("tcp_peer", Path(name))
+        image = with_program(image, program)
         rows.append(loopback(program, args.mib * 8))
         for mtu in (MTU_MAX, MTU):
             if "host".startswith(args.only) or "guest to host".startswith(args.only):

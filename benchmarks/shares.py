@@ -7,17 +7,14 @@ processor time are this machine's, of the whole process with the guest, its vCPU
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from disks import MIB, Figure, figure, shell_figures, show
+from figures import MIB, Figure, compare, figure, main, shell_figures
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.images import fetch_debian
@@ -64,8 +61,6 @@ def measure() -> list[Figure]:
     """All of it, in one run in one directory."""
     image, _ = fetch_debian(lambda text: print(f"shares: {text}", file=sys.stderr))
     with tempfile.TemporaryDirectory(prefix="domzero-shares-") as name:
-        figures = list(host_figures(Path(name)))
-        host = {each.what: each for each in figures}
         config = DomainConfig(
             kernel=image.kernel,
             ramdisk=image.ramdisk,
@@ -73,26 +68,8 @@ def measure() -> list[Figure]:
             memory_mib=256,
             shares=[f"tag=share,path={name},writable"],
         )
-        for each in shell_figures(config, COMMANDS, MOUNT):
-            if (base := host.get(each.what)) is not None:
-                each.ratio = each.mib_per_second / base.mib_per_second
-                each.cpu_ratio = base.cpu_ms_per_mib / each.cpu_ms_per_mib
-            figures.append(each)
-    return figures
-
-
-def main() -> int:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args()
-    figures = measure()
-    if args.json:
-        print(json.dumps([asdict(each) for each in figures], indent=2))
-    else:
-        show(figures)
-    return 0
+        return compare(host_figures(Path(name)), shell_figures(config, COMMANDS, MOUNT))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(__doc__, measure))
