@@ -37,12 +37,9 @@ def guest(request: pytest.FixtureRequest, kernels: Path) -> Iterator[domzero.Gue
 
 
 def dump(guest: domzero.Guest, path: Path) -> dict[str, bytes]:
-    """The sections of the guest's core dump, where binutils finds them."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    try:
-        assert write_core(guest._domain, fd) == os.fstat(fd).st_size
-    finally:
-        os.close(fd)
+    """The sections of the guest's core dump, where binutils finds them; in place of one that is there."""
+    with path.open("w+b") as core:
+        assert write_core(guest._domain, core.fileno()) == os.fstat(core.fileno()).st_size
     done = subprocess.run(["readelf", "-hSW", path], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and "CORE (Core file)" in done.stdout
     found = re.findall(r"\] (\.\S+) +\S+ +0+ (\w+) (\w+) ", done.stdout)
@@ -82,11 +79,10 @@ def test_the_registers_are_those_of_each_vcpu(guest: domzero.Guest, tmp_path: Pa
 
 
 def test_the_notes_and_the_shared_page_say_what_it_was(guest: domzero.Guest, tmp_path: Path) -> None:
-    while True:  # a timer may make an event pending between the dump and a look
+    shared, sections = b"", dict[str, bytes]()
+    while shared != bytes(guest._domain.shared_info):  # a timer may make an event pending while it is dumped
         shared = bytes(guest._domain.shared_info)
         sections = dump(guest, tmp_path / "core")
-        if shared == bytes(guest._domain.shared_info):
-            break
     notes, at = {}, 0
     data = sections[".note.Xen"]
     while at < len(data):
