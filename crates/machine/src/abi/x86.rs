@@ -378,8 +378,24 @@ pub mod cr4 {
     pub const UMIP: u64 = 1 << 11;
     /// `rdfsbase` and its kin can be used, by any ring.
     pub const FSGSBASE: u64 = 1 << 16;
+    /// The system saves registers with `xsave`: AVX instructions can be used, as far as XCR0 allows.
+    pub const OSXSAVE: u64 = 1 << 18;
     /// What a PV guest sees of Xen's own.
     pub const INITIAL: u64 = PAE | MCE | OSFXSR | OSXMMEXCPT;
+}
+
+/// XCR0, and the components of an XSAVE area.
+pub mod xcr0 {
+    /// x87 state; always on.
+    pub const X87: u64 = 1;
+    /// xmm registers and MXCSR.
+    pub const SSE: u64 = 2;
+    /// Upper halves of the ymm registers; not without SSE.
+    pub const AVX: u64 = 4;
+    /// What AVX instructions need.
+    pub const YMM: u64 = SSE | AVX;
+    /// What the engine has.
+    pub const ALL: u64 = X87 | SSE | AVX;
 }
 
 /// Numbers of general registers, as instructions encode them.

@@ -24,8 +24,8 @@ pub struct Model {
     pub(crate) vendor: Vendor,
     /// cpuid is left to the layer above: CPUID faulting.
     pub cpuid_traps: bool,
-    /// CR4 as the guest sees it: TSD and FSGSBASE decide what instructions do.
-    pub cr4: u64,
+    /// CR4 as the guest sees it: TSD, FSGSBASE and OSXSAVE decide what instructions do. [`Cpu::set_cr4`] changes it.
+    pub(crate) cr4: u64,
     /// TSC_AUX, for rdtscp and rdpid.
     pub tsc_aux: u32,
     /// What rdrand and rdseed give.

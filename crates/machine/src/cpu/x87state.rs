@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! x87 register file.
+//! x87 register file, vector registers, and which of them are enabled.
 
-use crate::abi::x86::mxcsr;
+use crate::abi::x86::{cr4, mxcsr, xcr0};
 use crate::cpu::fault::{vector, Exec, Fault};
+use crate::cpu::Cpu;
 
 /// An 80-bit extended value: sign and exponent, and the significand with its explicit leading one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,9 +36,16 @@ pub struct X87 {
 #[repr(C)]
 pub struct Fpu {
     pub xmm: [u128; 16],
+    /// Upper halves of the ymm registers, whose lower halves are `xmm`. Legacy SSE instructions leave them as they are.
+    pub ymm_hi: [u128; 16],
     pub mxcsr: u32,
-    /// CR0.TS: FPU, MMX and SSE instructions raise #NM.
+    /// CR0.TS: FPU, MMX, SSE and AVX instructions raise #NM.
     pub ts: bool,
+    /// Without it AVX instructions raise #UD: CR4.OSXSAVE is set, and XCR0 has both halves of the ymm registers. Only
+    /// [`Cpu::set_cr4`] and [`Cpu::set_xcr0`] change it.
+    pub avx: bool,
+    /// Which parts of the state `xsave` and its kin handle: see [`xcr0`](mod@xcr0).
+    pub xcr0: u64,
     pub x87: X87,
 }
 
@@ -46,10 +54,38 @@ impl Default for Fpu {
     fn default() -> Fpu {
         Fpu {
             xmm: [0; 16],
+            ymm_hi: [0; 16],
             mxcsr: mxcsr::INITIAL,
             ts: false,
+            avx: false,
+            xcr0: xcr0::X87,
             x87: X87::default(),
         }
+    }
+}
+
+impl Cpu {
+    /// CR4 from now on.
+    pub fn set_cr4(&mut self, value: u64) {
+        self.model.cr4 = value;
+        self.update_avx();
+    }
+
+    /// XCR0 from now on; false, and nothing changed, where `xsetbv` raises #GP: for a part of the state that does not
+    /// exist, and for one without another that it needs.
+    pub fn set_xcr0(&mut self, value: u64) -> bool {
+        let sse_for_avx = value & xcr0::AVX == 0 || value & xcr0::SSE != 0;
+        if value & !xcr0::ALL != 0 || value & xcr0::X87 == 0 || !sse_for_avx {
+            return false;
+        }
+        self.fpu.xcr0 = value;
+        self.update_avx();
+        true
+    }
+
+    fn update_avx(&mut self) {
+        let osxsave = self.model.cr4 & cr4::OSXSAVE != 0;
+        self.fpu.avx = osxsave && self.fpu.xcr0 & xcr0::YMM == xcr0::YMM;
     }
 }
 

@@ -50,7 +50,7 @@ impl Vcpu {
 
     /// CR4 as the guest sees it from now on.
     pub fn set_cr4(&mut self, value: u64) {
-        self.cpu.model.cr4 = value;
+        self.cpu.set_cr4(value);
     }
 
     /// CR4 as the guest sees it.

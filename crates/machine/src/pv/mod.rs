@@ -188,7 +188,7 @@ impl Vcpu {
 
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
     pub fn with_cpu(mut cpu: Box<Cpu>, id: u32) -> Vcpu {
-        cpu.model.cr4 = cr4::INITIAL;
+        cpu.set_cr4(cr4::INITIAL);
         let kernel_ss = if cpu.domain.is_32bit {
             selector::FLAT_COMPAT_RING1_SS
         } else {

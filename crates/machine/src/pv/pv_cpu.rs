@@ -155,8 +155,10 @@ impl Vcpu {
         done
     }
 
-    /// Loads an fxsave image; one that `fxrstor` would refuse leaves the FPU as after reset.
+    /// Loads an fxsave image; one that `fxrstor` would refuse leaves the FPU as after reset. The upper halves of the ymm
+    /// registers, which it does not hold, become zero.
     pub fn load_fpu(&mut self, image: &[u8; 512]) {
+        self.cpu.fpu.ymm_hi = [0; 16];
         let wide = !self.cpu.domain.is_32bit;
         if crate::cpu::exec::x87::load_image(&mut self.cpu, image, wide).is_err() {
             self.cpu.fpu.x87 = crate::cpu::x87state::X87::default();
