@@ -36,6 +36,7 @@ PONGS_MAX = 256 << 10
 
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+MALFORMED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _INCOMPLETE = (h11.IDLE, h11.SEND_BODY)
 
@@ -199,6 +200,17 @@ class Websocket(WebSocketsSansIOProtocol):
         """uvicorn: a connection asks to become a websocket."""
         super().connection_made(transport)
         self._state.door(self.transport).upgrade(self.transport, self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: the request, which HTTP has accepted already, or frames.
+
+        What `websockets` refuses of a request before it is one (long lines, many headers, another method than GET) is
+        answered here: uvicorn waits for a request then, and nothing would ever end the connection.
+        """
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()) or MALFORMED)
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: it is gone."""

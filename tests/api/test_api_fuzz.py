@@ -262,7 +262,7 @@ class Client(threading.Thread):
         except InvalidStatus as error:
             status = error.response.status_code
             self.counts[f"websocket {status}"] += 1
-            assert status in (400, 401, 403, 404), f"{uri}: {error.response}"
+            assert status in (400, 401, 403, 404, 414), f"{uri}: {error.response}"
             return
         with stream:
             try:
@@ -289,7 +289,10 @@ class Client(threading.Thread):
             elif what < 0.75:
                 stream.socket.sendall(os.urandom(20))
             elif what < 0.8:
-                stream.socket.close()
+                # Not close(): the library's thread may still read from this descriptor, and its number would be that of
+                # the next socket, whose answers that thread would then take.
+                stream.socket.shutdown(socket.SHUT_RDWR)
+                stream.recv_events_thread.join(60)
                 return
             elif what < 0.85:
                 stream.close(chance.choice([1000, 1001, 3000, 4999]), "x" * chance.choice([0, 123]))

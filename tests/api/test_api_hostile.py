@@ -37,6 +37,33 @@ def status_of(where: str | tuple[str, int], *headers: str, path: str = "/v1") ->
     return int(raw(where, "\r\n".join(lines).encode("latin-1")).split()[1])
 
 
+HANDSHAKE = ("Host: localhost", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+KEY = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+LONG = "x" * 9000
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "status"),
+    [
+        (f"GET /v1/domains/{LONG}/console/stream", (KEY,), 414),
+        (f"GET /v1/domains/x/console/stream?token={LONG}", (KEY,), 414),
+        ("GET /v1/domains/x/console/stream", (KEY, f"Authorization: Bearer {LONG}"), 431),
+        ("GET /v1/domains/x/console/stream", (KEY, *(f"X{n}: x" for n in range(200))), 431),
+        ("POST /v1/domains/x/console/stream", (KEY,), 405),
+        ("GET /v1/domains/x/console/stream", (KEY, "Content-Length: 5"), 400),
+        ("GET /v1/domains/x/console/stream", (KEY, "Transfer-Encoding: chunked"), 400),
+        ("GET /v1/domains/x/console/stream", (), 400),
+        ("GET /v1/domains/x/console/stream", ("Sec-WebSocket-Key: x",), 400),
+    ],
+)
+def test_a_handshake_that_is_none_is_answered_and_its_connection_ends(
+    tcp: Server, line: str, headers: tuple[str, ...], status: int
+) -> None:
+    request = "\r\n".join([f"{line} HTTP/1.1", *HANDSHAKE, *headers, "", ""]).encode()
+    for where in (str(tcp.socket), tcp.address):
+        assert raw(where, request).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 @pytest.fixture(scope="module")
 def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Domain 0 on loopback TCP."""
