@@ -11,7 +11,7 @@ from pathlib import Path
 
 from domzero.dom0.channelspec import PTY, ChannelSpec, parse_channels
 from domzero.dom0.cpuspec import parse_cpus
-from domzero.dom0.diskspec import DiskSpec, parse_disks
+from domzero.dom0.diskspec import DiskSpec, is_named, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vifspec import VifSpec, parse_vifs
@@ -148,6 +148,22 @@ class DomainConfig:
     def channel_specs(self) -> list[ChannelSpec]:
         """The channels, understood; those that cannot be are left out."""
         return [found for found in parse_channels(self.channels) if isinstance(found, ChannelSpec)]
+
+    def put_disk(self, devid: int, changed: DiskSpec | None) -> None:
+        """Puts a disk's specification in the place of the one with its number, or takes that out."""
+        disks = []
+        for text, spec in zip(self.disks, self.disk_specs, strict=True):
+            if spec.devid != devid:
+                # What was named by its place in the list keeps its name without the other.
+                disks.append(text if is_named(text) else spec.text(spec.target))
+            elif changed is not None:
+                disks.append(changed.text(changed.target))
+        self.disks = disks
+
+    def put_vif(self, devid: int, changed: VifSpec | None) -> None:
+        """As `put_disk`, of a network interface."""
+        specs = [changed if spec.devid == devid else spec for spec in self.vif_specs]
+        self.vifs = [spec.text() for spec in specs if spec is not None]
 
     def check(self) -> None:
         """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""

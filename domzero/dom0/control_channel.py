@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from domzero.dom0.messages import FrameKind, LogLine, Message, encode
+from domzero.dom0.messages import DiskGone, FrameKind, LogLine, Message, VifGone, encode
 from domzero.dom0.socket_frames import encode_frame
 
 CHUNK = 64 * 1024
@@ -34,8 +34,8 @@ class _Queued:
 class ControlChannel:
     """Sends what is given from any thread, which returns at once.
 
-    Output, lines and events go in the order of the calls. Answers go before all of it: Domain 0 waits for them, and
-    a guest has much to say.
+    Output, lines and events go in the order of the calls. Answers go before all of it, and so does, in order with them,
+    that a device is gone, which what comes next may rest on: Domain 0 waits for them, and a guest has much to say.
 
     The process ends when there is nobody left to send to.
 
@@ -60,6 +60,7 @@ class ControlChannel:
 
     def send(self, message: Message, request_id: int = 0) -> None:
         """Queues a message: the answer to a request, of which there are no more than requests, or an event (0)."""
+        is_answer = bool(request_id) or isinstance(message, DiskGone | VifGone)  # also no more than requests
         is_line = isinstance(message, LogLine)
         with self._changed:
             if is_line:
@@ -68,7 +69,7 @@ class ControlChannel:
                     return
                 self._log_lines += 1
             queued = _Queued(encode_frame(FrameKind.MESSAGE, encode(message, request_id)), is_line=is_line)
-            (self._answers if request_id else self._queue).append(queued)
+            (self._answers if is_answer else self._queue).append(queued)
             self._changed.notify()
 
     def console(self, data: bytes) -> None:

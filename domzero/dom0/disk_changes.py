@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, is_named, parse_disk
+from domzero.dom0.device_changes import wait_gone
+from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, parse_disk
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import (
     AttachDisk,
@@ -49,9 +50,9 @@ async def detach_disk(manager: Manager, record: Record, vdev: str, *, force: boo
     async def is_there() -> bool:
         return any(disk.devid == devid for disk in await list_disks(manager, record))
 
-    await manager.ask(record, DetachDisk(vdev, force), Done)
-    await manager.wait_gone(record, vdev, is_there, "unmount it in the guest")
-    _keep(record, devid, None)
+    async with record.plugging:  # what is plugged in at the same time is in the configuration before it is taken out
+        await manager.ask(record, DetachDisk(vdev, force), Done)
+    await wait_gone(record, vdev, is_there, "unmount it in the guest")
 
 
 async def limit_disk(manager: Manager, record: Record, vdev: str, changes: dict[str, int]) -> None:
@@ -63,7 +64,7 @@ async def limit_disk(manager: Manager, record: Record, vdev: str, changes: dict[
         spec = _find(record, vdev)
         spec = replace(spec, limits=replace(spec.limits, **changes).check())
         await manager.ask(record, LimitDisk(spec.vdev, spec.limits), Done)
-        _keep(record, spec.devid, spec)
+        record.config.put_disk(spec.devid, spec)
 
 
 async def grow_disk(manager: Manager, record: Record, vdev: str, bytes: int | None) -> None:
@@ -84,7 +85,7 @@ async def change_medium(manager: Manager, record: Record, vdev: str, target: str
         spec = replace(spec, target=target, format=format)
         with closing(await in_thread(partial(open_disk, spec))) as disk:
             await manager.ask(record, ChangeMedium(spec.text(target), disk.files), Done, disk.fds)
-        _keep(record, spec.devid, spec)
+        record.config.put_disk(spec.devid, spec)
 
 
 def _find(record: Record, vdev: str) -> DiskSpec:
@@ -93,15 +94,3 @@ def _find(record: Record, vdev: str) -> DiskSpec:
     if spec is None:
         raise ConfigError(f"there is no disk {vdev}", key="disk")
     return spec
-
-
-def _keep(record: Record, devid: int, changed: DiskSpec | None) -> None:
-    """Puts a disk's specification in the place of the one with its number, or takes that out."""
-    disks = []
-    for text, spec in zip(record.config.disks, record.config.disk_specs, strict=True):
-        if spec.devid != devid:
-            # What was named by its place in the list keeps its name without the other.
-            disks.append(text if is_named(text) else spec.text(spec.target))
-        elif changed is not None:
-            disks.append(changed.text(changed.target))
-    record.config.disks = disks

@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from domzero.dom0.memory_account import check_growth, check_room
 from domzero.dom0.messages import (
     Audit,
     Audited,
+    Change,
+    DiskGone,
     Done,
     DumpCore,
     Dumped,
-    Exited,
     GetStats,
     ListVcpus,
     LogLine,
@@ -42,6 +43,7 @@ from domzero.dom0.messages import (
     Unpause,
     Vcpus,
     VcpuStats,
+    VifGone,
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
 from domzero.dom0.open_files import in_thread
@@ -60,9 +62,6 @@ DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 STATS_FRESH_SECONDS = 0.05
-DETACH_SECONDS = 5.0
-"""How long a guest may take to let go of a device."""
-POLL_SECONDS = 0.05
 AUDIT_LINES = 1000
 
 
@@ -231,20 +230,6 @@ class Manager:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
         return list((await self.ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
 
-    async def wait_gone(self, record: Record, what: str, is_there: Callable[[], Awaitable[bool]], instead: str) -> None:
-        """Waits a while for a device that the guest was asked to let go of. BadState: it is still there.
-
-        :param instead: what a person can do in the guest.
-        """
-        deadline = time.monotonic() + DETACH_SECONDS
-        while await is_there():
-            if time.monotonic() > deadline:
-                raise BadState(
-                    f"domain {record.name} has been asked, and still uses {what}",
-                    hint=f"{instead}, or take it away with --force",
-                )
-            await asyncio.sleep(POLL_SECONDS)
-
     def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""
         self._check_runs(record)
@@ -387,10 +372,16 @@ class Manager:
 
     # --- ends
 
-    def _worker_event(self, record: Record, worker: WorkerHandle, event: LogLine | Exited) -> None:
+    def _worker_event(self, record: Record, worker: WorkerHandle, event: Change) -> None:
         if isinstance(event, LogLine):
             self.log.add(event.line)
-        elif record.worker is worker and not record.ending and not record.ended:
+        elif record.worker is not worker:
+            pass  # of a start before this one
+        elif isinstance(event, DiskGone):
+            record.config.put_disk(event.devid, None)
+        elif isinstance(event, VifGone):
+            record.config.put_vif(event.devid, None)
+        elif not record.ending and not record.ended:
             record.cpu_ns = event.cpu_ns
             self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
 

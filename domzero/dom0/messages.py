@@ -81,7 +81,7 @@ class AttachDisk:
 
 @dataclass(slots=True, frozen=True)
 class DetachDisk:
-    """Ask the guest to let go of a disk, or take it away at once. Answer: Done; `ListDisks` says when it is gone."""
+    """Ask the guest to let go of a disk, or take it away at once. Answer: Done; `DiskGone` comes when it is gone."""
 
     vdev: str
     force: bool
@@ -390,6 +390,21 @@ class Exited:
 
 
 @dataclass(slots=True, frozen=True)
+class DiskGone:
+    """A disk that was to be taken away is: its guest has let go of it, or had no choice. Comes before any answer that
+    does not count it any more."""
+
+    devid: int
+
+
+@dataclass(slots=True, frozen=True)
+class VifGone:
+    """As `DiskGone`, of a network interface."""
+
+    devid: int
+
+
+@dataclass(slots=True, frozen=True)
 class InputTaken:
     """So many bytes of console input are in the guest's queue, and more may come."""
 
@@ -481,7 +496,9 @@ Request: TypeAlias = (
     | Stop
 )
 Answer: TypeAlias = Done | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
-Event: TypeAlias = LogLine | Exited | InputTaken
+Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
+"""What Domain 0 makes something of."""
+Event: TypeAlias = Change | InputTaken
 OpenedOrRefused: TypeAlias = Opened | Refused
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 Message: TypeAlias = Request | Answer | Event | OpenedOrRefused | Forking

@@ -7,6 +7,7 @@ import socket
 from contextlib import closing
 from functools import partial
 
+from domzero.dom0.device_changes import wait_gone
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import AttachVif, CaptureVif, DetachVif, Done, ListVifs, SetVif, Vifs, VifStats
 from domzero.dom0.network import connect
@@ -44,8 +45,7 @@ async def set_vif(manager: Manager, record: Record, devid: int, *, link: str | N
             raise ConfigError(f"there is no interface {devid}", key="vif")
         spec = changed(parse_vif(current.spec), link=link, rate=rate)
         await manager.ask(record, SetVif(spec.text()), Done)
-        specs = record.config.vif_specs
-        record.config.vifs = [(spec if each.devid == devid else each).text() for each in specs]
+        record.config.put_vif(devid, spec)
 
 
 async def detach_vif(manager: Manager, record: Record, devid: int, *, force: bool) -> None:
@@ -54,9 +54,9 @@ async def detach_vif(manager: Manager, record: Record, devid: int, *, force: boo
     async def is_there() -> bool:
         return any(vif.devid == devid for vif in await list_vifs(manager, record))
 
-    await manager.ask(record, DetachVif(devid, force), Done)
-    await manager.wait_gone(record, f"interface {devid}", is_there, "wait for its driver")
-    record.config.vifs = [each.text() for each in record.config.vif_specs if each.devid != devid]
+    async with record.plugging:  # what is plugged in at the same time is in the configuration before it is taken out
+        await manager.ask(record, DetachVif(devid, force), Done)
+    await wait_gone(record, f"interface {devid}", is_there, "wait for its driver")
 
 
 async def capture_vif(manager: Manager, record: Record, devid: int, *, snaplen: int, frames: int) -> socket.socket:

@@ -39,6 +39,7 @@ from domzero.dom0.messages import (
     ChangeMedium,
     DetachDisk,
     DetachVif,
+    DiskGone,
     Disks,
     Done,
     DumpCore,
@@ -67,6 +68,7 @@ from domzero.dom0.messages import (
     Stop,
     Unpause,
     Vcpus,
+    VifGone,
     Vifs,
     decode_request,
 )
@@ -222,6 +224,8 @@ class Worker:
             self._instance = Instance.build(
                 config, self._store, self._console, domid=start.domid, log=self._log, files=files
             )
+        self._instance.disks.tell_gone(lambda devid: self._channel.send(DiskGone(devid)))
+        self._instance.vifs.tell_gone(lambda devid: self._channel.send(VifGone(devid)))
         self._instance.limit_memory(config.memory_mib)  # until Domain 0 gives it more
         self._instance.host.forget_touched()
         _machine.give_back_free()  # what its images took while they were read

@@ -21,11 +21,10 @@ from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.messages import (
     Answer,
+    Change,
     Done,
-    Exited,
     FrameKind,
     InputTaken,
-    LogLine,
     Message,
     Refused,
     Request,
@@ -63,7 +62,7 @@ class WorkerHandle(asyncio.Protocol):
     """One worker process. Its callbacks run in the event loop.
 
     :param on_console: the guest's output.
-    :param on_event: its log, and the guest's end.
+    :param on_event: its log, what has become of its devices, and the guest's end.
     :param on_gone: the process has ended without being told to; with a line that says how.
     """
 
@@ -75,7 +74,7 @@ class WorkerHandle(asyncio.Protocol):
         scope: tuple[str, ...],
         *,
         on_console: Callable[[bytes], None],
-        on_event: Callable[[LogLine | Exited], None],
+        on_event: Callable[[Change], None],
         on_gone: Callable[[str], None],
     ) -> None:
         self.domid = domid
@@ -258,7 +257,7 @@ class WorkerHandle(asyncio.Protocol):
         if isinstance(message, InputTaken):
             self._unread_input -= message.count
             self._input_taken.set()
-        elif isinstance(message, LogLine | Exited):
+        elif isinstance(message, Change):
             self._on_event(message)
         elif isinstance(message, Answer):
             future = self._waiting.get(request_id)

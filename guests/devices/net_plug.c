@@ -10,16 +10,6 @@
 
 static struct netfront net;
 
-/* Whether there is an interface, looked at whenever a watch says so. */
-static int becomes(int there)
-{
-    char backend[128];
-    for (u64 end = now() + PATIENCE; now() < end; poll_port(info->store_evtchn, SECONDS / 50))
-        if ((xs_read("device/vif/0/backend", backend, sizeof(backend)) > 0) == there)
-            return 1;
-    return 0;
-}
-
 void guest(void)
 {
     static u8_t frame[60];
@@ -28,7 +18,7 @@ void guest(void)
     for (uint i = 0; i < TIMES; i++) {
         uint before = xs_events();
         print("ready %u", i);
-        if (!becomes(1)) {
+        if (!device_comes("vif/0")) {
             CHECK(0, "no interface came");
             return;
         }
@@ -40,15 +30,12 @@ void guest(void)
         CHECK(wait_back(&net.front, XenbusStateClosing), "not asked to let go but %d", back_state(&net.front));
         /* The back end goes when it is told that nothing is used any more, with its nodes. */
         node_state(&net.front, XenbusStateClosed);
-        CHECK(becomes(0), "the nodes are still there");
+        CHECK(device_goes("vif/0"), "the nodes are still there");
         CHECK(revoke(net.tx_ref) && revoke(net.rx_ref) && revoke(net.out_ref), "pages of the rings are still mapped");
         for (uint each = 0; each < NET_BUFFERS; each++)
             CHECK(revoke(net.refs[each]), "buffer %u is still in use", each);
         struct evtchn_close close = {.port = net.front.port};
         evtchn_op(EVTCHNOP_close, &close);
     }
-    char wanted[32] = "";
-    for (u64 end = now() + PATIENCE; now() < end && xs_read("control/shutdown", wanted, sizeof(wanted)) <= 0;)
-        poll_port(info->store_evtchn, SECONDS / 50);
-    CHECK(wanted[0] == 'p', "not told to end but %s", wanted);
+    wait_poweroff();
 }

@@ -53,6 +53,9 @@ void node_state(const struct front *front, int state);
 int back_state(const struct front *front);
 int wait_back(const struct front *front, int state); /* 1: it is there */
 void front_close(struct front *front);               /* by the book: Closing, Closed */
+int device_comes(const char *device);                /* `vif/0`: 1 when it is there */
+int device_goes(const char *device);                 /* 1 when it is not any more */
+void wait_poweroff(void);                            /* for the toolstack to ask for it */
 
 /* --- disks (blkfront.c) */
 #define BLK_PAGES 4

@@ -180,6 +180,28 @@ void front_open(struct front *front, const char *kind, uint devid)
     CHECK(wait_back(front, XenbusStateInitWait), "%s: the back end does not wait but is %d", front->path, back_state(front));
 }
 
+/* Looked at whenever a watch may have said something. */
+static int device_becomes(const char *device, int there)
+{
+    char path[64], backend[128];
+    text(path, sizeof(path), "device/%s/backend", device);
+    for (u64 end = now() + PATIENCE; now() < end; poll_port(info->store_evtchn, SECONDS / 50))
+        if ((xs_read(path, backend, sizeof(backend)) > 0) == there)
+            return 1;
+    return 0;
+}
+
+int device_comes(const char *device) { return device_becomes(device, 1); }
+int device_goes(const char *device) { return device_becomes(device, 0); }
+
+void wait_poweroff(void)
+{
+    char wanted[32] = "";
+    for (u64 end = now() + PATIENCE; now() < end && xs_read("control/shutdown", wanted, sizeof(wanted)) <= 0;)
+        poll_port(info->store_evtchn, SECONDS / 50);
+    CHECK(wanted[0] == 'p', "not told to end but %s", wanted);
+}
+
 void front_close(struct front *front)
 {
     node_state(front, XenbusStateClosing);

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from building import build_guests
 from dom0_server import Server
 from waiting import until
 
@@ -133,6 +134,35 @@ def test_a_disk_grows_and_a_cd_changes_while_a_domain_runs(
     assert server.cli("cd-eject", name, "hdc").returncode == 0
     assert there()[0] == ("hdc", 0, "")
     create("next", disks=[f"target={cd}"])  # it was let go of
+
+
+@pytest.mark.parametrize("width", ["64", "32"])
+def test_a_disk_that_the_guest_lets_go_of_later_is_not_there_at_the_next_start(
+    api: httpx.Client, create: Create, server: Server, image: Path, tmp_path: Path, width: str
+) -> None:
+    kernel = build_guests(tmp_path / "guests", "devices") / width / "device_disk_plug"
+    other = image.with_name("other.img")
+    other.write_bytes(bytes(4096))
+    domain = create("late", kernel=str(kernel), disks=[f"{image},raw,xvda,w", f"{other},raw,xvdb,w"])
+    path = f"/domains/{domain['uuid']}"
+
+    def there() -> list[str]:
+        return [disk["vdev"] for disk in api.get(f"{path}/disks").json()]
+
+    until(lambda: "in use" in api.get(f"{path}/console").text)
+    assert api.post(f"{path}/pause").status_code == 200
+    answer = api.delete(f"{path}/disks/xvda")
+    assert answer.status_code == 409 and "has been asked, and still uses xvda" in answer.json()["detail"]
+    assert there() == ["xvda", "xvdb"] and len(api.get(path).json()["disks"]) == 2
+    assert api.post(f"{path}/unpause").status_code == 200
+    until(lambda: "let go of" in api.get(f"{path}/console").text)
+    assert there() == ["xvdb"] and api.get(path).json()["disks"] == [f"{other},raw,xvdb,w"]
+    # Another takes its place; it was not the one that is taken away.
+    assert server.cli("block-attach", "late", str(image), "raw", "xvda", "w").returncode == 0
+    assert there() == ["xvda", "xvdb"] and len(api.get(path).json()["disks"]) == 2
+    assert api.get(f"{path}/audit").json()["problems"] == []
+    assert api.post(f"{path}/shutdown").status_code == 202
+    until(lambda: "PASS disk_plug" in api.get(f"{path}/console").text)
 
 
 def test_bad_disks_are_refused_with_the_reason_and_leave_nothing(

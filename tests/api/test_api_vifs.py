@@ -200,17 +200,32 @@ def test_a_guest_uses_an_interface_that_is_plugged_in_and_lets_go_of_it(
         found: list[dict[str, int]] = json.loads(alone.cli("network-list", "--json", "plugged").stdout)
         return found
 
-    def said() -> str:
+    def get(path: str) -> httpx.Response:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(alone.socket))) as client:
-            return client.get("http://domzero/v1/domains/plugged/console").text
+            return client.get(f"http://domzero/v1/domains/plugged{path}")
+
+    def said() -> str:
+        return get("/console").text
+
+    def configured() -> list[str]:
+        found: list[str] = get("").json()["vifs"]
+        return found
 
     for time in range(2):
         until(lambda: f"ready {time}" in said(), what="a guest that waits")  # noqa: B023 - called in this turn
         assert alone.cli("network-attach", "plugged", "bridge=lan").returncode == 0
         until(lambda: vifs()[0]["state"] == 4 and vifs()[0]["sent_frames"] == 1)
-        detached = alone.cli("network-detach", "plugged", "0")
-        assert detached.returncode == 0, detached.stderr
-        assert vifs() == []
+        if time:  # it lets go of it when nobody waits any more
+            assert alone.cli("pause", "plugged").returncode == 0
+            detached = alone.cli("network-detach", "plugged", "0")
+            assert detached.returncode != 0 and "still uses interface 0" in detached.stderr
+            assert len(vifs()) == len(configured()) == 1
+            assert alone.cli("unpause", "plugged").returncode == 0
+            until(lambda: vifs() == [])
+        else:
+            detached = alone.cli("network-detach", "plugged", "0")
+            assert detached.returncode == 0, detached.stderr
+        assert vifs() == [] and configured() == []
     assert alone.cli("shutdown", "plugged").returncode == 0
     until(lambda: "PASS net_plug" in said())
     assert "  FAIL" not in said()

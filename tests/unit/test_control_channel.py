@@ -12,7 +12,18 @@ from waiting import until
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import LOG_LINES_QUEUED, ControlChannel
 from domzero.dom0.life import EndReason
-from domzero.dom0.messages import Done, Exited, FrameKind, LogLine, Message, decode
+from domzero.dom0.messages import (
+    DiskGone,
+    Disks,
+    Done,
+    Exited,
+    FrameKind,
+    LogLine,
+    Message,
+    VifGone,
+    Vifs,
+    decode,
+)
 from domzero.dom0.socket_frames import FrameDecoder
 
 
@@ -87,3 +98,15 @@ def test_an_answer_goes_before_the_lines_and_the_output_that_wait(ends: Ends) ->
     while ends.lines < LOG_LINES_QUEUED:  # to the end: the channel is not left with what it cannot send
         ends.read()
     assert ends.messages.index(Done()) < LOG_LINES_QUEUED // 2  # after what was on its way
+
+
+def test_that_a_device_is_gone_is_said_before_the_answers_that_come_after_it(ends: Ends) -> None:
+    while not ends.console.held:
+        ends.console.output(bytes(2048))
+    ends.channel.send(LogLine("before"))
+    said: list[Message] = [DiskGone(51712), Disks(()), VifGone(0), Vifs(())]
+    for number, message in enumerate(said):
+        ends.channel.send(message, request_id=number if isinstance(message, Disks | Vifs) else 0)
+    while LogLine("before") not in ends.messages:
+        ends.read()
+    assert ends.messages == [*said, LogLine("before")]

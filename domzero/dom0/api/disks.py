@@ -11,6 +11,7 @@ from domzero.dom0 import disk_changes
 from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
 from domzero.dom0.api.models import DiskAttach, DiskInfo, DiskPatch, DiskSize, Medium
 from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.device_changes import still_there
 from domzero.dom0.diskspec import DiskFormat, device_number, parse_disk
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
@@ -20,8 +21,7 @@ Vdev = Annotated[str, Path(description="The disk's name in the guest", max_lengt
 
 
 async def _info(manager: Manager, record: Record, devid: int) -> DiskInfo:
-    disks = await disk_changes.list_disks(manager, record)
-    return next(DiskInfo.of(disk) for disk in disks if disk.devid == devid)
+    return DiskInfo.of(still_there(await disk_changes.list_disks(manager, record), devid, "the disk"))
 
 
 @router.get("", responses=ASKED)

@@ -16,6 +16,7 @@ from domzero.dom0 import networks, vif_changes
 from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
 from domzero.dom0.api.models import NetworkInfo, VifAttach, VifInfo, VifPatch
 from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.device_changes import still_there
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import INTERFACES_MAX
@@ -28,8 +29,7 @@ _CHUNK = 1 << 16
 
 
 async def _info(manager: Manager, record: Record, devid: int) -> VifInfo:
-    vifs = await vif_changes.list_vifs(manager, record)
-    return next(VifInfo.of(vif) for vif in vifs if vif.devid == devid)
+    return VifInfo.of(still_there(await vif_changes.list_vifs(manager, record), devid, "the interface"))
 
 
 @router.get("", responses=ASKED)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from domzero.dom0.backends.xenbus import BackEnd, Device
@@ -27,6 +28,8 @@ class Devices(Generic[D]):
         self._lock = threading.Lock()
         self._devices: dict[int, tuple[D, BackEnd]] = {}
         self._is_closed = False
+        self.on_gone: Callable[[int], None] = lambda devid: None
+        """Called with the number of a device that was unplugged when its guest has let go of it, or had no choice."""
 
     def check_free(self, devid: int, what: str) -> None:
         """Raises ConfigError when there is such a device."""
@@ -45,7 +48,9 @@ class Devices(Generic[D]):
             if self._is_closed or device.devid in self._devices:
                 device.close()
                 raise ConfigError(f"there is {what} already", key=self._key)
-            back_end = BackEnd(self._store, self.domain, device, self.domain.log)
+            back_end = BackEnd(
+                self._store, self.domain, device, self.domain.log, on_gone=lambda: self.on_gone(device.devid)
+            )
             back_end.start()
             self._devices[device.devid] = device, back_end
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from domzero import _machine
@@ -83,6 +83,10 @@ class DomainDisks:
                 held=counts.held,
                 limits=spec.limits,
             )
+
+    def tell_gone(self, told: Callable[[int], None]) -> None:
+        """Lets `told` have the number of each disk that is taken away, when it is, in whatever thread."""
+        self._devices.on_gone = told
 
     def close(self) -> None:
         """Lets go of all of them."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from domzero.dom0.backends.devices import Devices
@@ -85,6 +85,10 @@ class DomainVifs:
                 spoofed=counts.spoofed,
                 dropped=counts.dropped,
             )
+
+    def tell_gone(self, told: Callable[[int], None]) -> None:
+        """Lets `told` have the number of each interface that is taken away, when it is, in whatever thread."""
+        self._devices.on_gone = told
 
     def close(self) -> None:
         """Lets go of all of them. Not with `host.lock` held."""

@@ -96,14 +96,23 @@ class BackEnd:
     """One device's back end, which the device tells when its rings are broken.
 
     :param log: receives lines about this device.
+    :param on_gone: called once when it was unplugged and is let go of, in whatever thread, just before `is_gone`.
     """
 
-    def __init__(self, store: StoreApi, domain: Domain, device: Device, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: StoreApi,
+        domain: Domain,
+        device: Device,
+        log: Callable[[str], None],
+        on_gone: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._domain = domain
         self.device = device
         device.broken = self.broken
         self._log = log
+        self._on_gone = on_gone
         domid, place = domain.domid, f"{device.kind}/{domain.domid}/{device.devid}"
         self.path = f"/local/domain/0/backend/{place}"
         self.front = Front(store, f"/local/domain/{domid}/device/{device.kind}/{device.devid}")
@@ -112,6 +121,8 @@ class BackEnd:
         self._lock = threading.RLock()
         self._state = XenbusState.XenbusStateUnknown
         self._is_closed = self._is_leaving = False
+        self.is_gone = False
+        """Whether it was unplugged, and let go of; another may have its number then."""
         self._fault: str | None = None
         # What `BackEnds` asks of what it calls.
         self.is_open = True
@@ -177,15 +188,12 @@ class BackEnd:
             if self._state is XenbusState.XenbusStateConnected:
                 self._store.write(f"{self.path}/state", int(self._state))
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether it was unplugged, and let go of."""
-        return self._is_leaving and self._is_closed
-
     def _leave(self) -> None:
         self.close()
         for path in (self.front.path, self.path):
             self._store.rm(path)
+        self._on_gone()
+        self.is_gone = True
 
     def close(self) -> None:
         """Lets go of the device, whatever the front end does. Not with `host.lock` held."""
