@@ -55,5 +55,5 @@ class CoreFile:
         if self._is_open:
             self._is_open = False
             os.close(self.fd)
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # it has its name; or its directory is another by now
                 self._part.unlink()

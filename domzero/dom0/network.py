@@ -48,9 +48,7 @@ def connect(spec: VifSpec, owner: DomainConfig, domid: int) -> Wire:
         return Wire(_user(spec, owner.name).detach())
     if hostnet.exists(spec.network):
         return Wire(hostnet.connect(spec, domid))
-    wire = _switch(spec.network)
-    wire.sendall(label(spec, owner))
-    return Wire(wire.detach())
+    return Wire(_switch(spec.network, label(spec, owner)).detach())
 
 
 def user_network() -> str:
@@ -128,7 +126,8 @@ def _other_name_servers() -> Iterator[str]:
             yield str(server)
 
 
-def _switch(name: str) -> socket.socket:
+def _switch(name: str, said: bytes) -> socket.socket:
+    """A port of a switch, which has been told whose it is."""
     directory = private_directory("networks")
     path = directory / f"{name}.sock"
     port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -139,7 +138,8 @@ def _switch(name: str) -> socket.socket:
             except (FileNotFoundError, ConnectionRefusedError):
                 _start(path, control_socket(name))
                 port.connect(str(path))
-    except OSError as error:
+        port.sendall(said)
+    except (OSError, subprocess.SubprocessError) as error:
         port.close()
         raise ConfigError(f"the network {name!r} cannot be reached: {error}", key="vif") from error
     return port

@@ -93,9 +93,10 @@ def network(name: str) -> Network:
         try:
             while part := answer.recv(1 << 16):
                 text += part
-        except OSError as error:
+            ports = [_port(line) for line in text.decode().splitlines()]
+        except (OSError, ValueError) as error:  # ValueError: it was killed in the middle of a line
             raise DomzeroError(f"the switch of the network {name!r} does not answer: {error}") from error
-    return Network(name, tuple(sorted(map(_port, text.decode().splitlines()), key=lambda port: port.number)))
+    return Network(name, tuple(sorted(ports, key=lambda port: port.number)))
 
 
 def capture(name: str, *, snaplen: int = SNAPLEN_MAX, frames: int = 0) -> socket.socket:
@@ -120,7 +121,8 @@ def _ask(name: str, question: str) -> socket.socket:
 
 
 def _port(line: str) -> Port:
-    number, *counts, stations, said = line.split("\t")
+    """What a switch says of one port; ValueError: that is not all of it."""
+    number, sent_frames, sent_bytes, received_frames, received_bytes, dropped, stations, said = line.split("\t")
     about = _about(said)
     devid = about.get("devid")
     return Port(
@@ -130,7 +132,11 @@ def _port(line: str) -> Port:
         devid if isinstance(devid, int) else None,
         str(about.get("mac", "")),
         tuple(stations.split(",")) if stations else (),
-        *map(int, counts),
+        int(sent_frames),
+        int(sent_bytes),
+        int(received_frames),
+        int(received_bytes),
+        int(dropped),
     )
 
 

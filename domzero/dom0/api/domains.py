@@ -99,10 +99,9 @@ async def create_domain(
 ) -> DomainInfo | JSONResponse:
     """Builds a domain and starts it (or leaves it paused)."""
     config = body.to_config()
-    task = await tasks.run("create", manager.create(config), config.uuid)
-    if task is not None:
-        return _later(task)
-    record = manager.find(str(config.uuid))
+    record = await tasks.run("create", manager.create(config), config.uuid)
+    if isinstance(record, Task):
+        return _later(record)
     response.headers["Location"] = f"/v1/domains/{record.uuid}"
     return await info(manager, record)
 
@@ -203,15 +202,9 @@ async def dump_core(
     record: RecordDep, body: CoreDump, manager: ManagerDep, tasks: Annotated[Tasks, Depends(get_tasks)]
 ) -> CoreInfo | JSONResponse:
     """Writes a core dump in Xen's ELF format; the vCPUs stand still meanwhile."""
-    size = 0
-
-    async def dump() -> None:
-        nonlocal size
-        size = await manager.dump_core(record, body.path)
-
-    task = await tasks.run("dump-core", dump(), record.uuid)
-    if task is not None:
-        return _later(task)
+    size = await tasks.run("dump-core", manager.dump_core(record, body.path), record.uuid)
+    if isinstance(size, Task):
+        return _later(size)
     return CoreInfo(path=body.path, bytes=size)
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from domzero.dom0.api.models import TaskInfo, TaskState, to_time
 from domzero.dom0.api.problems import problem, problem_of
@@ -17,6 +17,8 @@ from domzero.errors import DomzeroError
 
 QUICK_SECONDS = 2.0
 KEPT = 256
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -55,13 +57,12 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: OrderedDict[uuid.UUID, Task] = OrderedDict()
 
-    async def run(self, kind: str, work: Coroutine[Any, Any, Any], domain: uuid.UUID | None) -> Task | None:
-        """Does the work: None if it was quick (its error is raised then), or the task that goes on with it."""
+    async def run(self, kind: str, work: Coroutine[Any, Any, T], domain: uuid.UUID | None) -> T | Task:
+        """Does the work: what it returns or raises if it was quick, or the task that goes on with it."""
         job = asyncio.get_running_loop().create_task(work)
         done, _ = await asyncio.wait({job}, timeout=QUICK_SECONDS)
         if done:
-            await job
-            return None
+            return await job
         task = Task(kind, job, domain)
         self._tasks[task.id] = task
         for old in list(self._tasks.values()):
