@@ -382,3 +382,29 @@ fn a_fault_in_the_middle_of_a_block_costs_the_instructions_before_it_only() {
         assert_eq!(vm.cpu.regs[RAX], 3);
     }
 }
+
+#[test]
+fn alignment_is_checked_from_the_instruction_on_that_follows_the_popf_that_asks_for_it() {
+    for slow in [false, true] {
+        let mut vm = vm(|a| {
+            let mut top = a.create_label();
+            a.mov(esi, 3)?;
+            a.set_label(&mut top)?;
+            a.push(rdx)?;
+            a.popfq()?;
+            a.mov(eax, dword_ptr(rcx))?;
+            a.mov(edx, 0x4_0202)?;
+            a.dec(esi)?;
+            a.jne(top)
+        });
+        vm.cpu.set_slow_only(slow);
+        vm.cpu.regs[RCX] = DATA + 1;
+        vm.cpu.regs[RDX] = 0x202;
+        assert_eq!(
+            vm.run_to_trap(),
+            Trap::Fault(Fault::with_code(vector::AC, 0)),
+            "slow handlers {slow}"
+        );
+        assert_eq!(vm.cpu.regs[RSI], 2);
+    }
+}

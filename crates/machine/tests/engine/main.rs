@@ -4,6 +4,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cases;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod engines;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod far;
 mod faults;
 mod fuzz;
@@ -28,6 +30,8 @@ mod segments;
 mod smc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod state;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod streams;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tables;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

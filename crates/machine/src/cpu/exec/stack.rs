@@ -135,8 +135,8 @@ fn popf<const B: u32>(cpu: &mut Cpu, _: &Instruction) -> Exec {
     let change = POPF & mask(B);
     cpu.regs[RSP] = cpu.sp_moved(B as u64 / 8);
     cpu.set_rflags(old & !change & !(RF & mask(B)) | v & change);
-    if v & TF & change != 0 {
-        // Single steps begin after the next instruction: the run loop must see the flag.
+    if v & (TF | AC) & change != 0 {
+        // Single steps begin after the next instruction, checks of alignment with it: the run loop must see the flag.
         return Err(Trap::EndBlock);
     }
     Ok(())

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Random streams of instructions, weighted like real code, on all engines: nothing may differ, whatever happens on the way.
+//!
+//! DOMZERO_ORACLE_CASES (40,000 stand for the quick run), DOMZERO_ORACLE_SEED; DOMZERO_STREAM_CASE runs one case alone, which is what a
+//! failure names.
+
+mod disturb;
+mod emit;
+mod fill;
+mod forms;
+mod items;
+mod lockstep;
+mod place;
+mod program;
+mod taint;
+
+use crate::engines::Engine;
+use crate::oracle::{cases, seed};
+use crate::rng::Rng;
+use disturb::Disturb;
+use lockstep::{Failure, Lockstep, Stats};
+use program::Program;
+
+/// Cases of the oracle's quick run; whatever their number is, these have as many times theirs.
+const ORACLE_CASES: u64 = 40_000;
+
+/// Instructions of a case: enough for its loops to become hot.
+fn length(rng: &mut Rng) -> u64 {
+    match rng.below(4) {
+        0 => 300,
+        1 | 2 => 1500,
+        _ => 6000,
+    }
+}
+
+fn run(program: &Program, case: u64, limit: u64, disturb: &Disturb) -> Result<Stats, Failure> {
+    let mut l = Lockstep::new(program, Engine::COMPARED, case ^ 0x10c);
+    if disturb.small_cache {
+        for p in &mut l.places[1..] {
+            let slots = 8 + l.rng.below(24) as usize;
+            p.vm.cpu.set_code_limit(slots);
+        }
+    }
+    l.run(limit, disturb)
+}
+
+/// The same failure with fewer instructions, and what it is then: those that are not needed are no operations.
+fn shrink(mut program: Program, case: u64, failure: Failure, disturb: &Disturb) -> (Failure, usize) {
+    let (mut best, mut dropped) = (failure, 0);
+    let limit = best.after + 200;
+    for (va, len) in program.insns.clone() {
+        let chunks = program.chunks.clone();
+        for (at, bytes) in &mut program.chunks {
+            let from = va.wrapping_sub(*at) as usize;
+            if from + usize::from(len) <= bytes.len() {
+                bytes[from..from + usize::from(len)].fill(0x90);
+            }
+        }
+        match run(&program, case, limit, disturb) {
+            Err(f) => {
+                best = f;
+                dropped += 1;
+            }
+            Ok(_) => program.chunks = chunks,
+        }
+    }
+    (best, dropped)
+}
+
+fn streams(name: &str, default: u64, disturb: Disturb) {
+    let seed = seed();
+    let mut total = Stats::default();
+    let one = std::env::var("DOMZERO_STREAM_CASE")
+        .ok()
+        .and_then(|v| v.parse::<u64>().ok());
+    // A case is some thousand instructions: fewer of them than the oracle has.
+    let count = (cases(ORACLE_CASES) * default / ORACLE_CASES).max(1);
+    let first = seed.wrapping_mul(1_000_003);
+    let all = one.map_or(first..first + count, |c| c..c + 1);
+    for case in all {
+        let mut rng = Rng::new(case);
+        let program = Program::new(&mut rng);
+        match run(&program, case, length(&mut rng), &disturb) {
+            Ok(s) => {
+                total.instructions += s.instructions;
+                total.steps += s.steps;
+                total.traps += s.traps;
+            }
+            Err(first) => {
+                let text = format!("{}\n  after {} instructions", first.text, first.after);
+                let (least, dropped) = shrink(program, case, first, &disturb);
+                panic!(
+                    "{name}: case {case}: {text}\n\nwith {dropped} instructions less: {}\n  after {} instructions",
+                    least.text, least.after
+                );
+            }
+        }
+    }
+    println!(
+        "{name}: {} instructions in {} steps, {} traps",
+        total.instructions, total.steps, total.traps
+    );
+}
+
+#[test]
+fn streams_are_the_same_on_all_engines() {
+    streams("streams", 500, Disturb::default());
+}
+
+#[test]
+fn streams_are_the_same_one_instruction_at_a_time() {
+    let disturb = Disturb {
+        one: true,
+        ..Disturb::default()
+    };
+    streams("single steps", 100, disturb);
+}
+
+#[test]
+fn streams_are_the_same_whatever_is_forgotten_between_steps() {
+    let disturb = Disturb {
+        flush: 40,
+        ..Disturb::default()
+    };
+    streams("flushes", 300, disturb);
+}
+
+#[test]
+fn streams_are_the_same_with_room_for_two_blocks() {
+    let disturb = Disturb {
+        flush: 5,
+        small_cache: true,
+        ..Disturb::default()
+    };
+    streams("two blocks", 200, disturb);
+}
+
+#[test]
+fn streams_are_the_same_when_page_tables_code_and_control_registers_change() {
+    let disturb = Disturb {
+        flush: 10,
+        change: 25,
+        ..Disturb::default()
+    };
+    streams("changes", 400, disturb);
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Random programs: a loop around straight runs, skips, loops, calls into other pages and code that changes code.
+
+use super::emit::Builder;
+use super::fill::Roles;
+use super::place::{Region, CODE_REGIONS};
+use crate::rng::Rng;
+use iced_x86::InstructionInfoFactory;
+
+pub struct Program {
+    pub start: u64,
+    pub chunks: Vec<(u64, Vec<u8>)>,
+    /// Every instruction: its address and length.
+    pub insns: Vec<(u64, u8)>,
+    pub functions: Vec<u64>,
+    pub roles: Roles,
+    /// Where four bytes are that stores may replace by any others: immediate operands.
+    pub sites: Vec<u64>,
+}
+
+impl Program {
+    pub fn new(rng: &mut Rng) -> Program {
+        let roles = Roles::new(rng);
+        let mut program = Program {
+            start: 0,
+            chunks: Vec::new(),
+            insns: Vec::new(),
+            functions: Vec::new(),
+            roles,
+            sites: Vec::new(),
+        };
+        for _ in 0..2 + rng.below(4) {
+            if let Some(va) = program.chunk(rng, false) {
+                program.functions.push(va);
+            }
+        }
+        program.start = loop {
+            if let Some(va) = program.chunk(rng, true) {
+                break va;
+            }
+        };
+        program.insns.sort_unstable();
+        program
+    }
+
+    /// A function, or the main loop, where there is room for it.
+    fn chunk(&mut self, rng: &mut Rng, main: bool) -> Option<u64> {
+        let Region { va, pages, .. } = CODE_REGIONS[rng.pick(&[0, 0, 1, 1, 2])];
+        let page = va + rng.below(pages - 1) * 4096;
+        let start = page
+            + if rng.chance(60) {
+                4096 - rng.below(100)
+            } else {
+                rng.below(3900)
+            };
+        let mut factory = InstructionInfoFactory::new();
+        let mut b = Builder {
+            rng,
+            roles: self.roles.clone(),
+            factory: &mut factory,
+            start,
+            bytes: Vec::new(),
+            insns: Vec::new(),
+            sites: Vec::new(),
+            functions: &self.functions,
+        };
+        if main {
+            b.main();
+        } else {
+            b.function();
+        }
+        let (bytes, insns, sites) = (b.bytes, b.insns, b.sites);
+        let end = start + bytes.len() as u64;
+        let free = self
+            .chunks
+            .iter()
+            .all(|(at, c)| end <= *at || start >= at + c.len() as u64);
+        if end > va + pages * 4096 || !free {
+            return None;
+        }
+        self.chunks.push((start, bytes));
+        self.insns.extend(insns);
+        self.sites.extend(sites);
+        Some(start)
+    }
+
+    /// The address of the instruction after the one at `va`; the byte after it between instructions.
+    pub fn after(&self, va: u64) -> u64 {
+        match self.insns.binary_search_by_key(&va, |i| i.0) {
+            Ok(n) => va.wrapping_add(u64::from(self.insns[n].1)),
+            Err(n) => self.insns.get(n).map_or(va.wrapping_add(1), |i| i.0),
+        }
+    }
+}
