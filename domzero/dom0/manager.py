@@ -263,10 +263,22 @@ class Manager:
     async def change(self, record: Record, changes: Changes) -> None:
         """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
         self.check_changes(record, changes)
+        requests: list[tuple[Request, Request]] = []  # each with the one that undoes it
         if changes.cap is not None:
-            await self.ask(record, SetCap(changes.cap), Done)
+            requests.append((SetCap(changes.cap), SetCap(record.config.cap)))
         if changes.limit_mib is not None:
-            await self.ask(record, SetMemoryLimit(changes.limit_mib), Done)
+            requests.append((SetMemoryLimit(changes.limit_mib), SetMemoryLimit(record.memory_limit_mib)))
+        undo: list[Request] = []
+        try:
+            for request, inverse in requests:
+                await self.ask(record, request, Done)
+                undo.append(inverse)
+            self.check_changes(record, changes)  # others were served meanwhile: it may have ended, its name be taken
+        except DomzeroError:
+            for request in undo:
+                with suppress(DomzeroError):
+                    await self.ask(record, request, Done)
+            raise
         changes.apply(record, self.store)
         if changes.cpu_weight is not None:
             await self._weights.hold(self.all())

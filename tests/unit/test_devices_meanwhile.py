@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ pytest.importorskip("domzero._machine", reason="the machine is not built", exc_t
 from domzero.dom0 import network, networks
 from domzero.dom0.api.app import create_app
 from domzero.dom0.api.tasks import Tasks
+from domzero.dom0.changes import Changes
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.corefile import CoreFile
 from domzero.dom0.life import DomainState
-from domzero.dom0.manager import Manager
-from domzero.dom0.messages import Disks, Done, ListDisks, ListVifs, Request, Vifs, VifStats
+from domzero.dom0.manager import BadState, Manager
+from domzero.dom0.messages import Disks, Done, ListDisks, ListVifs, Request, SetCap, SetMemoryLimit, Vifs, VifStats
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import parse_vif
 from domzero.errors import ConfigError
@@ -33,19 +34,27 @@ from domzero.errors import ConfigError
 VIF = VifStats(0, "00:16:3e:00:00:01", "lan", 1500, "devid=0,bridge=lan", 4, "up", None, 0, 0, 0, 0, 0, 0, 0)
 
 
+Served = Callable[[Manager, Record, Request], None]
+
+
 class Worker(Manager):
     """A Domain 0 whose worker does what it is asked, and has lost the device when it is listed again.
 
     :param lists: what it says of its devices, one after the other.
+    :param served: what another request does before an answer comes.
     """
 
-    def __init__(self, *lists: Any) -> None:
+    def __init__(self, *lists: Any, served: Served = lambda *_: None) -> None:
         super().__init__()
         self.lists = list(lists)
         self.asked: list[str] = []
+        self.requests: list[Request] = []
+        self._served = served
 
     async def ask(self, record: Record, request: Request, expected: type[Any], files: Sequence[int] = ()) -> Any:
         self.asked.append(type(request).__name__)
+        self.requests.append(request)
+        self._served(self, record, request)
         return self.lists.pop(0) if isinstance(request, ListDisks | ListVifs) else Done()
 
 
@@ -61,8 +70,8 @@ def request(manager: Manager, method: str, path: str, **arguments: Any) -> httpx
     return asyncio.run(ask())
 
 
-def domain(manager: Manager, **fields: Any) -> Record:
-    record = Record(DomainConfig(kernel="/k", name="web", **fields), domid=1, state=DomainState.RUNNING)
+def domain(manager: Manager, name: str = "web", **fields: Any) -> Record:
+    record = Record(DomainConfig(kernel="/k", name=name, **fields), domid=1, state=DomainState.RUNNING)
     manager._live[record.uuid] = record
     return record
 
@@ -106,6 +115,34 @@ def test_a_domain_that_was_destroyed_before_its_creation_is_answered_is_describe
 
     answer = request(Quick(), "POST", "/domains", json={"name": "web", "kernel": "/k"})
     assert answer.status_code == 201 and answer.json()["exists"] is False
+
+
+def take_its_name(manager: Manager, _record: Record, _request: Request) -> None:
+    domain(manager, "mail")
+
+
+def end_it(_manager: Manager, record: Record, _request: Request) -> None:
+    record.ending = True
+
+
+def refuse_memory(_manager: Manager, _record: Record, request: Request) -> None:
+    if isinstance(request, SetMemoryLimit):
+        raise BadState("no")
+
+
+@pytest.mark.parametrize("served", [take_its_name, end_it, refuse_memory])
+def test_changes_are_all_or_nothing_also_when_others_are_served_meanwhile(served: Served) -> None:
+    manager = Worker(served=served)
+    record = domain(manager, "web", memory_mib=64, maxmem_mib=128)
+    record.memory_target_mib = record.memory_limit_mib = 64
+    before = Changes.of(record)
+    answer = request(manager, "PATCH", "/domains/web", json={"name": "mail", "cap": 50, "memory_limit_mib": 100})
+    assert answer.status_code == 409
+    assert Changes.of(record) == before
+    made: list[Request] = [SetCap(50), SetMemoryLimit(100)]
+    undone: list[Request] = [SetCap(0), SetMemoryLimit(64)]
+    assert manager.requests == made + (undone[:1] if served is refuse_memory else undone)
+    assert not manager.store.exists("/local/domain/1")
 
 
 @pytest.fixture
