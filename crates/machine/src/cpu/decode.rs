@@ -25,6 +25,8 @@ pub(crate) struct Draft {
     pub end: u16,
     /// Frame and number of bytes of the second page, for an instruction that crosses into it.
     pub second: Option<(Mfn, u16)>,
+    /// There is no instruction. How many bytes decide that is not known, so they cannot be watched.
+    pub invalid: bool,
 }
 
 /// The first `n` bytes at `page.host`, which the guest may be changing meanwhile.
@@ -88,6 +90,7 @@ impl Cpu {
             }
             let mut draft = self.lower(&insns, offset, end, &buf, page.mfn, second);
             draft.end = (offset + used).min(4096) as u16;
+            draft.invalid = insns.is_empty();
             return Ok((draft, page.mfn));
         }
     }

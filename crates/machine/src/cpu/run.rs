@@ -195,7 +195,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// The block at `rip`; `None` if its instructions must be decoded each time.
+    /// The block at `rip`; `None` if its instructions must be decoded each time, or there is none.
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
         self.rip &= self.bases.mask;
         self.views.beside().set_mode(self.seg.mode);
@@ -223,6 +223,9 @@ impl Cpu {
                     return Ok(None);
                 }
                 let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
+                if draft.invalid {
+                    return Ok(None);
+                }
                 let start = (rip & 0xfff) as u16;
                 let k = key(mfn, rip, self.seg.mode);
                 self.code

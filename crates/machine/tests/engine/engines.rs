@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The engines that instructions run on, and which of them comparisons have.
+//!
+//! DOMZERO_ENGINES=slow,fast: only these are compared.
 
 use domzero_machine::Cpu;
 
@@ -12,15 +14,28 @@ pub enum Engine {
     Fast,
 }
 
-impl Engine {
-    /// The ones that are compared with [`ORACLE`].
-    pub const COMPARED: &'static [Engine] = &[Engine::Fast];
+/// The simplest engine, which the others are compared with: the general handler of each instruction.
+pub const ORACLE: Engine = Engine::Slow;
 
-    /// Makes a CPU that has not run yet one of this engine.
+impl Engine {
+    /// All that there are here.
+    pub const ALL: &'static [Engine] = &[Engine::Slow, Engine::Fast];
+
+    /// Makes a CPU one of this engine.
     pub fn choose(self, cpu: &mut Cpu) {
         cpu.set_slow_only(self == Engine::Slow);
     }
-}
 
-/// The simplest engine: each instruction's general handler, and each alone.
-pub const ORACLE: Engine = Engine::Slow;
+    fn is_named(self) -> bool {
+        let names = std::env::var("DOMZERO_ENGINES").ok();
+        names.map_or(self != ORACLE, |n| {
+            n.split(',')
+                .any(|n| format!("{self:?}").to_lowercase().starts_with(n))
+        })
+    }
+
+    /// The ones that are compared with the host's processor, and with the oracle.
+    pub fn compared() -> Vec<Engine> {
+        Engine::ALL.iter().copied().filter(|e| e.is_named()).collect()
+    }
+}

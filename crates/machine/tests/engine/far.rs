@@ -2,8 +2,10 @@
 //! Far transfers, and near branches with prefixes, which processors of different makers decode differently: in 64-bit code,
 //! compared with the host's.
 
+use crate::engines::Engine;
 use crate::generate::Case;
-use crate::oracle::{cases, describe, seed, Pair, Report};
+use crate::oracle::{describe, Pair};
+use crate::report::{cases, seed, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::vendor::decoder_options;
@@ -119,7 +121,13 @@ fn case(rng: &mut Rng) -> Option<Case> {
 
 #[test]
 fn far_transfers_and_prefixed_branches_do_what_the_hosts_cpu_does() {
-    let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
+    for engine in Engine::compared() {
+        far_transfers(engine);
+    }
+}
+
+fn far_transfers(engine: Engine) {
+    let (seed, mut pair, mut report) = (seed(), Pair::new(engine), Report::default());
     pair.guest.linux_selectors = true;
     pair.guest.cpu.seg.tables.gdt = DescTable {
         frames: std::array::from_fn(|n| (n == 0).then_some(GDT)),
@@ -139,5 +147,5 @@ fn far_transfers_and_prefixed_branches_do_what_the_hosts_cpu_does() {
         }
     }
     pair.native.reset_gs();
-    report.finish("far transfers", seed);
+    report.finish(&format!("far transfers, {engine:?}"), seed);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Exceptions one by one: vector, error code, cr2, and what the instruction must not have done. On any host.
 
+use crate::engines::{Engine, ORACLE};
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, STACK_TOP};
 use domzero_machine::{vector, Fault, Trap};
 use iced_x86::code_asm::*;
@@ -20,17 +21,18 @@ const RDI: usize = 7;
 
 type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
-fn vm(body: Body) -> TestVm {
+fn vm(engine: Engine, body: Body) -> TestVm {
     let mut a = CodeAssembler::new(64).expect("64 bits");
     body(&mut a).and_then(|()| a.int3()).expect("encodable");
-    TestVm::new(&a.assemble(CODE).expect("encodable"))
+    let mut vm = TestVm::new(&a.assemble(CODE).expect("encodable"));
+    engine.choose(&mut vm.cpu);
+    vm
 }
 
-/// The fault of the first instruction; registers other than `rip` must be as before, on fast and slow handlers.
+/// The fault of the first instruction; registers other than `rip` must be as before, on all engines.
 fn fault(body: Body, regs: &[(usize, u64)]) -> Fault {
-    let run = |slow: bool| {
-        let mut vm = vm(body);
-        vm.cpu.set_slow_only(slow);
+    let run = |engine: Engine| {
+        let mut vm = vm(engine, body);
         for &(r, v) in regs {
             vm.cpu.regs[r] = v;
         }
@@ -42,8 +44,10 @@ fn fault(body: Body, regs: &[(usize, u64)]) -> Fault {
         assert_eq!((vm.cpu.regs, vm.cpu.rflags(), vm.cpu.fpu.xmm), before);
         f
     };
-    let f = run(false);
-    assert_eq!(f, run(true));
+    let f = run(ORACLE);
+    for &engine in Engine::ALL {
+        assert_eq!(run(engine), f, "{engine:?}");
+    }
     f
 }
 
@@ -102,9 +106,8 @@ fn a_read_modify_write_of_a_read_only_page_faults_as_a_write() {
 
 #[test]
 fn a_store_that_crosses_into_a_hole_stores_nothing() {
-    for slow in [false, true] {
-        let mut vm = vm(|a| a.mov(qword_ptr(rcx), rax));
-        vm.cpu.set_slow_only(slow);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.mov(qword_ptr(rcx), rax));
         vm.cpu.regs[RAX] = u64::MAX;
         vm.cpu.regs[RCX] = HOLE - 4;
         assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(HOLE, 6)));
@@ -114,69 +117,83 @@ fn a_store_that_crosses_into_a_hole_stores_nothing() {
 
 #[test]
 fn execution_of_a_data_page_is_a_fetch_fault() {
-    let mut vm = vm(|a| a.jmp(rax));
-    vm.cpu.regs[RAX] = DATA + 7;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(DATA + 7, 0x15)));
-    assert_eq!(vm.cpu.rip, DATA + 7);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.jmp(rax));
+        vm.cpu.regs[RAX] = DATA + 7;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(DATA + 7, 0x15)));
+        assert_eq!(vm.cpu.rip, DATA + 7);
+    }
 }
 
 #[test]
 fn execution_of_a_hole_is_a_fetch_fault_that_is_not_present() {
-    let mut vm = vm(|a| a.jmp(rax));
-    vm.cpu.regs[RAX] = HOLE;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(HOLE, 0x14)));
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.jmp(rax));
+        vm.cpu.regs[RAX] = HOLE;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(HOLE, 0x14)));
+    }
 }
 
 #[test]
 fn an_instruction_that_crosses_into_a_hole_faults_at_the_hole() {
-    let end = CODE + 16 * 4096;
-    let mut vm = vm(|a| a.jmp(rax));
-    vm.poke(end - 3, &[0x48, 0xb8, 1]);
-    vm.cpu.regs[RAX] = end - 3;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(end, 0x14)));
-    assert_eq!(vm.cpu.rip, end - 3);
+    for &engine in Engine::ALL {
+        let end = CODE + 16 * 4096;
+        let mut vm = vm(engine, |a| a.jmp(rax));
+        vm.poke(end - 3, &[0x48, 0xb8, 1]);
+        vm.cpu.regs[RAX] = end - 3;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(end, 0x14)));
+        assert_eq!(vm.cpu.rip, end - 3);
+    }
 }
 
 #[test]
 fn supervisor_pages_are_present_but_not_for_users() {
-    let mut vm = vm(|a| a.mov(rax, qword_ptr(rcx)));
-    vm.map(EXTRA, 1, pte::P | pte::RW);
-    vm.cpu.regs[RCX] = EXTRA;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(EXTRA, 5)));
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.mov(rax, qword_ptr(rcx)));
+        vm.map(EXTRA, 1, pte::P | pte::RW);
+        vm.cpu.regs[RCX] = EXTRA;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(EXTRA, 5)));
+    }
 }
 
 #[test]
 fn reserved_bits_in_an_entry_are_reported() {
-    let mut vm = vm(|a| a.mov(qword_ptr(rcx), rax));
-    vm.map(EXTRA, 1, pte::P | pte::RW | pte::US | 1 << 51);
-    vm.cpu.regs[RCX] = EXTRA + 8;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(EXTRA + 8, 0xf)));
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.mov(qword_ptr(rcx), rax));
+        vm.map(EXTRA, 1, pte::P | pte::RW | pte::US | 1 << 51);
+        vm.cpu.regs[RCX] = EXTRA + 8;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(EXTRA + 8, 0xf)));
+    }
 }
 
 #[test]
 fn a_read_sets_accessed_and_a_write_sets_dirty() {
-    let mut vm = vm(|a| {
-        a.mov(rax, qword_ptr(rcx))?;
-        a.nop()?;
-        a.mov(qword_ptr(rcx), rax)
-    });
-    let entry = vm.pte_maddr(DATA);
-    let bits = |vm: &TestVm| vm.machine.mem.read_u64(entry).unwrap_or(0) & 0x60;
-    vm.cpu.regs[RCX] = DATA;
-    assert_eq!(bits(&vm), 0);
-    vm.run_ok(2);
-    assert_eq!(bits(&vm), 0x20);
-    vm.run_ok(1);
-    assert_eq!(bits(&vm), 0x60);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| {
+            a.mov(rax, qword_ptr(rcx))?;
+            a.nop()?;
+            a.mov(qword_ptr(rcx), rax)
+        });
+        let entry = vm.pte_maddr(DATA);
+        let bits = |vm: &TestVm| vm.machine.mem.read_u64(entry).unwrap_or(0) & 0x60;
+        vm.cpu.regs[RCX] = DATA;
+        assert_eq!(bits(&vm), 0);
+        vm.run_ok(2);
+        assert_eq!(bits(&vm), 0x20);
+        vm.run_ok(1);
+        assert_eq!(bits(&vm), 0x60);
+    }
 }
 
 #[test]
 fn a_write_that_faults_leaves_the_dirty_bit_clear() {
-    let mut vm = vm(|a| a.mov(qword_ptr(rcx), rax));
-    vm.cpu.regs[RCX] = RO;
-    vm.run_to_trap();
-    let entry = vm.pte_maddr(RO);
-    assert_eq!(vm.machine.mem.read_u64(entry).unwrap_or(0) & 0x40, 0);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.mov(qword_ptr(rcx), rax));
+        vm.cpu.regs[RCX] = RO;
+        vm.run_to_trap();
+        let entry = vm.pte_maddr(RO);
+        assert_eq!(vm.machine.mem.read_u64(entry).unwrap_or(0) & 0x40, 0);
+    }
 }
 
 #[test]
@@ -311,9 +328,8 @@ fn sixteen_bytes_are_too_many_for_an_instruction() {
 
 #[test]
 fn a_repeated_move_that_faults_has_done_what_came_before() {
-    for slow in [false, true] {
-        let mut vm = vm(|a| a.rep().movsb());
-        vm.cpu.set_slow_only(slow);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.rep().movsb());
         vm.poke(DATA, b"0123456789abcdef");
         vm.cpu.regs[RSI] = DATA;
         vm.cpu.regs[RDI] = HOLE - 10;
@@ -327,15 +343,17 @@ fn a_repeated_move_that_faults_has_done_what_came_before() {
 
 #[test]
 fn a_repeated_store_goes_on_where_its_fault_was() {
-    let mut vm = vm(|a| a.rep().stosq());
-    vm.cpu.regs[RAX] = u64::from_le_bytes(*b"domzero!");
-    vm.cpu.regs[RDI] = HOLE - 16;
-    vm.cpu.regs[RCX] = 4;
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(HOLE, 6)));
-    vm.map(HOLE, 1, pte::P | pte::US | pte::RW);
-    assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
-    assert_eq!(vm.peek(HOLE - 16, 32), b"domzero!domzero!domzero!domzero!");
-    assert_eq!(vm.cpu.regs[RCX], 0);
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.rep().stosq());
+        vm.cpu.regs[RAX] = u64::from_le_bytes(*b"domzero!");
+        vm.cpu.regs[RDI] = HOLE - 16;
+        vm.cpu.regs[RCX] = 4;
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::pf(HOLE, 6)));
+        vm.map(HOLE, 1, pte::P | pte::US | pte::RW);
+        assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
+        assert_eq!(vm.peek(HOLE - 16, 32), b"domzero!domzero!domzero!domzero!");
+        assert_eq!(vm.cpu.regs[RCX], 0);
+    }
 }
 
 #[test]
@@ -352,23 +370,24 @@ fn a_call_whose_push_faults_has_not_jumped() {
 
 #[test]
 fn a_return_to_a_noncanonical_address_is_a_general_protection_fault_at_the_return() {
-    let mut vm = vm(|a| a.ret());
-    vm.cpu.regs[RSP] = STACK_TOP - 8;
-    vm.poke(STACK_TOP - 8, &NONCANONICAL.to_le_bytes());
-    assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::with_code(vector::GP, 0)));
-    assert_eq!((vm.cpu.rip, vm.cpu.regs[RSP]), (CODE, STACK_TOP - 8));
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| a.ret());
+        vm.cpu.regs[RSP] = STACK_TOP - 8;
+        vm.poke(STACK_TOP - 8, &NONCANONICAL.to_le_bytes());
+        assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::with_code(vector::GP, 0)));
+        assert_eq!((vm.cpu.rip, vm.cpu.regs[RSP]), (CODE, STACK_TOP - 8));
+    }
 }
 
 #[test]
 fn a_fault_in_the_middle_of_a_block_costs_the_instructions_before_it_only() {
-    for slow in [false, true] {
-        let mut vm = vm(|a| {
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| {
             a.inc(eax)?;
             a.inc(eax)?;
             a.mov(rdx, qword_ptr(rcx))?;
             a.inc(eax)
         });
-        vm.cpu.set_slow_only(slow);
         vm.cpu.regs[RCX] = HOLE;
         vm.cpu.budget.left = 100;
         assert_eq!(
@@ -385,8 +404,8 @@ fn a_fault_in_the_middle_of_a_block_costs_the_instructions_before_it_only() {
 
 #[test]
 fn alignment_is_checked_from_the_instruction_on_that_follows_the_popf_that_asks_for_it() {
-    for slow in [false, true] {
-        let mut vm = vm(|a| {
+    for &engine in Engine::ALL {
+        let mut vm = vm(engine, |a| {
             let mut top = a.create_label();
             a.mov(esi, 3)?;
             a.set_label(&mut top)?;
@@ -397,13 +416,12 @@ fn alignment_is_checked_from_the_instruction_on_that_follows_the_popf_that_asks_
             a.dec(esi)?;
             a.jne(top)
         });
-        vm.cpu.set_slow_only(slow);
         vm.cpu.regs[RCX] = DATA + 1;
         vm.cpu.regs[RDX] = 0x202;
         assert_eq!(
             vm.run_to_trap(),
             Trap::Fault(Fault::with_code(vector::AC, 0)),
-            "slow handlers {slow}"
+            "{engine:?}"
         );
         assert_eq!(vm.cpu.regs[RSI], 2);
     }

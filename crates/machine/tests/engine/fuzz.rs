@@ -4,6 +4,7 @@
 //! An input is a seed (registers, page tables) and code. Inputs that failed once are kept in fuzz/corpus and run first.
 //! DOMZERO_FUZZ_SECONDS, DOMZERO_FUZZ_SEED; a failing input is written to fuzz/corpus.
 
+use crate::engines::Engine;
 use crate::rng::Rng;
 use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::{
@@ -260,7 +261,7 @@ fn run_input(data: &[u8]) {
     cpu.fpu.mxcsr = 0x1f80;
     cpu.fpu.ts = rng.chance(5);
     cpu.set_rflags(2 | rng.next() & 0xcd5);
-    cpu.set_slow_only(rng.chance(20));
+    rng.pick(Engine::ALL).choose(&mut cpu);
     cpu.rip = address(&mut rng);
     if seed & ALIGNED == 0 {
         cpu.set_rflags(cpu.rflags() | 1 << 18);
@@ -333,7 +334,7 @@ fn run_input(data: &[u8]) {
                     end: at as u16 + 64,
                 });
             }
-            5 => cpu.set_slow_only(rng.chance(30)),
+            5 => rng.pick(Engine::ALL).choose(&mut cpu),
             _ => {}
         }
     }

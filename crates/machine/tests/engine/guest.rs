@@ -3,6 +3,7 @@
 // Instructions run on the host.
 #![allow(unsafe_code)]
 
+use crate::engines::Engine;
 use crate::rng::Rng;
 use crate::state::*;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
@@ -19,7 +20,7 @@ const NX: u64 = 1 << 63;
 pub struct Guest {
     pub machine: Arc<Machine>,
     pub cpu: Box<Cpu>,
-    /// What must make no difference is done between slices: flushes, slow handlers only, purges from elsewhere.
+    /// What must make no difference is done between slices: flushes, other engines, purges from elsewhere.
     pub disturb: Option<Rng>,
     /// 64-bit code has the selectors that it has on the host; the GDT must have them.
     pub linux_selectors: bool,
@@ -29,7 +30,7 @@ pub struct Guest {
 const LIMIT: i64 = 100_000;
 
 impl Guest {
-    pub fn new() -> Guest {
+    pub fn new(engine: Engine) -> Guest {
         let machine = Machine::new(FRAMES, 1, Clock::virtual_at(0)).expect("a small machine");
         let domain = Domain::new(machine.clone(), 1);
         let write = |table: u64, index: u64, value: u64| {
@@ -56,7 +57,7 @@ impl Guest {
         let shared = Arc::new(domzero_machine::VcpuShared::default());
         let mut cpu = Cpu::new(domain.clone(), shared, domzero_machine::pv_platform(&domain));
         cpu.set_base(Mfn(TABLES), true);
-        cpu.set_slow_only(std::env::var_os("DOMZERO_SLOW_ONLY").is_some());
+        engine.choose(&mut cpu);
         cpu.bases.gs = GS_BASE;
         cpu.set_vendor(crate::vendor::host_vendor());
         Guest {
@@ -172,7 +173,7 @@ impl Guest {
             0 => self.cpu.flush_tlb_all_views(),
             1 => self.cpu.flush_tlb_view(),
             2 => self.cpu.invlpg(page_va(rng.below(PAGES.len() as u64) as usize)),
-            3 => self.cpu.set_slow_only(rng.chance(50)),
+            3 => rng.pick(Engine::ALL).choose(&mut self.cpu),
             4 => self.cpu.shared.push_purge(Purge::AllTlb),
             5 => {
                 let mfn = Mfn(if rng.chance(30) { CODE } else { DATA } + rng.below(8));

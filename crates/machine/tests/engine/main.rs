@@ -3,7 +3,6 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cases;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod engines;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod far;
@@ -23,6 +22,8 @@ mod operands;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oracle;
 mod parallel;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod report;
 mod rng;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod segments;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Single instructions and short sequences, here and on the host's CPU.
 
+use crate::engines::Engine;
 use crate::generate::{Case, Generator};
 use crate::guest::Guest;
 use crate::intel;
 use crate::native::Native;
+use crate::report::{cases, seed, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::{everyday, forms};
@@ -21,27 +23,11 @@ pub struct Pair {
     pub guest: Guest,
 }
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
-}
-
-/// How long in total: cases of the quick run, unless DOMZERO_ORACLE_CASES says otherwise.
-pub fn cases(default: u64) -> u64 {
-    setting("DOMZERO_ORACLE_CASES", default)
-}
-
-pub fn seed() -> u64 {
-    setting("DOMZERO_ORACLE_SEED", 20260101)
-}
-
 impl Pair {
-    pub fn new() -> Pair {
+    pub fn new(engine: Engine) -> Pair {
         let mut pair = Pair {
             native: Native::new(),
-            guest: Guest::new(),
+            guest: Guest::new(engine),
         };
         let mut rng = Rng::new(7);
         for (i, page) in PAGES.iter().enumerate() {
@@ -362,42 +348,6 @@ pub fn describe(case: &Case) -> String {
     out
 }
 
-/// Failures by form, with the first of each kind in full.
-#[derive(Default)]
-pub struct Report {
-    pub failures: BTreeMap<String, (u64, String)>,
-    pub cases: u64,
-}
-
-impl Report {
-    pub fn add(&mut self, key: String, text: impl FnOnce() -> String) {
-        let entry = self.failures.entry(key).or_insert_with(|| (0, text()));
-        entry.0 += 1;
-    }
-
-    pub fn finish(self, what: &str, seed: u64) {
-        println!(
-            "{what}: {} cases, seed {seed}, {} forms differ",
-            self.cases,
-            self.failures.len()
-        );
-        if self.failures.is_empty() {
-            return;
-        }
-        let shown = setting("DOMZERO_ORACLE_SHOW", 12) as usize;
-        for (key, (count, text)) in self.failures.iter().take(shown) {
-            println!("{key}: {count} times, first:\n{text}");
-        }
-        for (key, (count, _)) in self.failures.iter().skip(shown) {
-            println!("{key}: {count} times");
-        }
-        panic!(
-            "{what}: {} forms differ from the host's CPU (seed {seed})",
-            self.failures.len()
-        );
-    }
-}
-
 pub fn known_forms(bits: u32) -> Vec<Code> {
     let filter = std::env::var("DOMZERO_ORACLE_FILTER")
         .unwrap_or_default()
@@ -445,7 +395,13 @@ fn each_instruction_form_of_32_bit_code_does_what_the_hosts_cpu_does() {
 
 #[test]
 fn noncanonical_operands_based_on_the_stack_raise_what_the_hosts_cpu_raises() {
-    let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
+    for engine in Engine::compared() {
+        noncanonical_operands(engine);
+    }
+}
+
+fn noncanonical_operands(engine: Engine) {
+    let (seed, mut pair, mut report) = (seed(), Pair::new(engine), Report::default());
     // Bit strings reach elsewhere; x87 and state saves go in pieces, or raise exceptions of their own first.
     let other = |c: Code| {
         let name = format!("{c:?}");
@@ -472,7 +428,7 @@ fn noncanonical_operands_based_on_the_stack_raise_what_the_hosts_cpu_raises() {
             }
         }
     }
-    report.finish("noncanonical operands", seed);
+    report.finish(&format!("noncanonical operands, {engine:?}"), seed);
 }
 
 fn has_memory_form(code: Code) -> bool {
@@ -492,7 +448,13 @@ fn has_memory_form(code: Code) -> bool {
 }
 
 fn single_instructions(name: &str, bits: u32, default: u64) {
-    let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
+    for engine in Engine::compared() {
+        single_instructions_on(engine, &format!("{name}, {engine:?}"), bits, default);
+    }
+}
+
+fn single_instructions_on(engine: Engine, name: &str, bits: u32, default: u64) {
+    let (seed, mut pair, mut report) = (seed(), Pair::new(engine), Report::default());
     let forms = known_forms(bits);
     let rounds = cases(default).div_ceil(forms.len().max(1) as u64);
     let mut rng = Rng::new(seed);
@@ -526,7 +488,21 @@ fn single_instructions(name: &str, bits: u32, default: u64) {
 }
 
 fn sequences(name: &str, bits: u32, seed: u64, default: u64, rounds: bool, disturb: bool) {
-    let (mut pair, mut report) = (Pair::new(), Report::default());
+    for engine in Engine::compared() {
+        sequences_on(
+            engine,
+            &format!("{name}, {engine:?}"),
+            bits,
+            seed,
+            default,
+            rounds,
+            disturb,
+        );
+    }
+}
+
+fn sequences_on(engine: Engine, name: &str, bits: u32, seed: u64, default: u64, rounds: bool, disturb: bool) {
+    let (mut pair, mut report) = (Pair::new(engine), Report::default());
     let mut forms = known_forms(bits);
     forms.retain(|c| !leaves_something_open(c.mnemonic()) && !vendor::open_in_sequences(*c));
     let common: Vec<Code> = forms.iter().copied().filter(|c| everyday(c.mnemonic())).collect();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Two CPUs of one domain at once: locked instructions are atomic, code written by the other is executed, a stop is seen.
 
+use crate::engines::Engine;
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use domzero_machine::{attention, Cpu, Stop, Trap, VcpuShared};
 use iced_x86::code_asm::*;
@@ -43,7 +44,7 @@ fn run(cpu: &mut Cpu, limit: i64) {
 }
 
 /// Both CPUs run `body` (rbx: the address, rdi: rounds); the eight bytes at `at` afterwards.
-fn both(at: u64, slow: bool, body: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> u64 {
+fn both(at: u64, engine: Engine, body: impl Fn(&mut CodeAssembler) -> Result<(), IcedError>) -> u64 {
     let code = assemble(CODE, |a| {
         let mut top = a.create_label();
         a.set_label(&mut top)?;
@@ -55,7 +56,7 @@ fn both(at: u64, slow: bool, body: impl Fn(&mut CodeAssembler) -> Result<(), Ice
     let mut other = second(&vm);
     std::thread::scope(|s| {
         for cpu in [&mut vm.cpu, &mut other] {
-            cpu.set_slow_only(slow);
+            engine.choose(cpu);
             cpu.rip = CODE;
             cpu.regs[RDI] = ROUNDS;
             cpu.regs[RBX] = at;
@@ -69,23 +70,23 @@ fn both(at: u64, slow: bool, body: impl Fn(&mut CodeAssembler) -> Result<(), Ice
 fn locked_instructions_of_two_cpus_lose_nothing() {
     // Aligned, inside a word, across a word, across a cache line, across a page.
     for at in [DATA, DATA + 2, DATA + 6, DATA + 62, DATA + 4094] {
-        for slow in [false, true] {
+        for &engine in Engine::ALL {
             assert_eq!(
-                both(at, slow, |a| a.lock().inc(dword_ptr(rbx))),
+                both(at, engine, |a| a.lock().inc(dword_ptr(rbx))),
                 2 * ROUNDS,
                 "inc at {at:#x}"
             );
             assert_eq!(
-                both(at, slow, |a| a.lock().add(qword_ptr(rbx), 3)),
+                both(at, engine, |a| a.lock().add(qword_ptr(rbx), 3)),
                 6 * ROUNDS,
                 "add at {at:#x}"
             );
-            let xadd = both(at, slow, |a| {
+            let xadd = both(at, engine, |a| {
                 a.mov(eax, 1)?;
                 a.lock().xadd(dword_ptr(rbx), eax)
             });
             assert_eq!(xadd, 2 * ROUNDS, "xadd at {at:#x}");
-            let sum = both(at, slow, |a| {
+            let sum = both(at, engine, |a| {
                 let mut again = a.create_label();
                 a.mov(rax, qword_ptr(rbx))?;
                 a.set_label(&mut again)?;
@@ -100,9 +101,9 @@ fn locked_instructions_of_two_cpus_lose_nothing() {
 
 #[test]
 fn cmpxchg16b_of_two_cpus_loses_nothing() {
-    for slow in [false, true] {
+    for &engine in Engine::ALL {
         let at = DATA + 64;
-        let sum = both(at, slow, |a| {
+        let sum = both(at, engine, |a| {
             let mut again = a.create_label();
             a.mov(rsi, rbx)?;
             a.mov(r8, rbx)?;
@@ -121,8 +122,8 @@ fn cmpxchg16b_of_two_cpus_loses_nothing() {
 
 #[test]
 fn spin_locks_by_xchg_and_by_bts_protect_plain_memory() {
-    for slow in [false, true] {
-        let by_xchg = both(DATA + 8, slow, |a| {
+    for &engine in Engine::ALL {
+        let by_xchg = both(DATA + 8, engine, |a| {
             let mut again = a.create_label();
             a.nop()?;
             a.set_label(&mut again)?;
@@ -134,7 +135,7 @@ fn spin_locks_by_xchg_and_by_bts_protect_plain_memory() {
             a.mov(dword_ptr(rbx + 8), 0)
         });
         assert_eq!(by_xchg, 2 * ROUNDS);
-        let by_bts = both(DATA + 8, slow, |a| {
+        let by_bts = both(DATA + 8, engine, |a| {
             let mut again = a.create_label();
             a.nop()?;
             a.set_label(&mut again)?;

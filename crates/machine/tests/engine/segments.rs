@@ -4,9 +4,11 @@
 // Instructions run on the host.
 #![allow(unsafe_code)]
 
+use crate::engines::Engine;
 use crate::generate::Case;
 use crate::intel::Segment;
-use crate::oracle::{cases, describe, seed, Pair, Report};
+use crate::oracle::{describe, Pair};
+use crate::report::{cases, seed, Report};
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::{RAX, RBP, RBX, RCX, RDI, RSI, RSP};
@@ -284,7 +286,13 @@ fn base_state(rng: &mut Rng) -> State {
 
 #[test]
 fn segments_do_what_they_do_on_the_hosts_cpu() {
-    let (seed, mut pair, mut report) = (seed(), Pair::new(), Report::default());
+    for engine in Engine::compared() {
+        segments(engine);
+    }
+}
+
+fn segments(engine: Engine) {
+    let (seed, mut pair, mut report) = (seed(), Pair::new(engine), Report::default());
     let mut rng = Rng::new(seed ^ 0x5e6);
     pair.guest.cpu.seg.tables.ldt = DescTable {
         frames: std::array::from_fn(|n| (n == 0).then_some(LDT)),
@@ -339,7 +347,7 @@ fn segments_do_what_they_do_on_the_hosts_cpu() {
             });
         }
     }
-    report.finish("segments", seed);
+    report.finish(&format!("segments, {engine:?}"), seed);
 }
 
 fn rng_contents(n: u64) -> u32 {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Code that changes code: as the host's CPU does it, whatever the slices, on fast and on slow handlers.
+//! Code that changes code: as the host's CPU does it, whatever the slices, on all engines.
 
+use crate::engines::{Engine, ORACLE};
 use crate::generate::Case;
 use crate::native::Native;
 use crate::oracle::{describe, Pair};
 use crate::state::*;
-use domzero_machine::Purge;
+use domzero_machine::testing::{TestVm, RWX};
+use domzero_machine::{Fault, Purge, Trap};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, IcedError};
 
@@ -16,7 +18,7 @@ fn both(start: u64, regs: &[(usize, u64)], expected: u64, body: impl Fn(&mut Cod
     let mut a = CodeAssembler::new(64).expect("64 bits");
     body(&mut a).and_then(|()| a.int3()).expect("encodable");
     let bytes = a.assemble(start).expect("encodable");
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(ORACLE);
     let mut state = State {
         rip: start,
         ..State::default()
@@ -37,13 +39,13 @@ fn both(start: u64, regs: &[(usize, u64)], expected: u64, body: impl Fn(&mut Cod
         undefined: 0,
         segment: None,
     };
-    for slow in [false, true] {
+    for engine in Engine::ALL {
         for slice in [1, 2, 3, 7, 64, 1000] {
-            pair.guest.cpu.set_slow_only(slow);
+            engine.choose(&mut pair.guest.cpu);
             let diff = pair.check(&case, slice);
             assert!(
                 diff.is_empty(),
-                "slices of {slice}, slow {slow}\n{}{diff}",
+                "slices of {slice}, {engine:?}\n{}{diff}",
                 describe(&case)
             );
         }
@@ -174,99 +176,135 @@ fn vector_and_locked_stores_into_code_take_effect() {
 
 #[test]
 fn a_store_that_faults_after_a_patch_leaves_the_patch() {
-    let mut a = CodeAssembler::new(64).expect("64 bits");
-    let mut next = a.create_label();
-    let mut body = |a: &mut CodeAssembler| -> Result {
-        a.lea(rbx, qword_ptr(next))?;
-        a.mov(byte_ptr(rbx + 1), 0x55)?;
-        a.set_label(&mut next)?;
-        a.mov(eax, 0x11)?;
-        a.mov(dword_ptr(page_va(3)), eax)
-    };
-    body(&mut a).expect("encodable");
-    let bytes = a.assemble(CODE_VA + 64).expect("encodable");
-    let mut pair = Pair::new();
-    let case = Case {
-        insns: Vec::new(),
-        bytes,
-        start: CODE_VA + 64,
-        state: State::default(),
-        memory: Vec::new(),
-        undefined: 0,
-        segment: None,
-    };
-    let diff = pair.check(&case, 1000);
-    assert!(diff.is_empty(), "{diff}");
-    let mut state = pair.prepare(&case);
-    assert_eq!(
-        pair.guest.run(&mut state, 9),
-        End::Fault {
-            vector: 14,
-            code: Some(6),
-            cr2: page_va(3)
-        }
-    );
-    assert_eq!(state.regs[0], 0x55);
+    for &engine in Engine::ALL {
+        let mut a = CodeAssembler::new(64).expect("64 bits");
+        let mut next = a.create_label();
+        let mut body = |a: &mut CodeAssembler| -> Result {
+            a.lea(rbx, qword_ptr(next))?;
+            a.mov(byte_ptr(rbx + 1), 0x55)?;
+            a.set_label(&mut next)?;
+            a.mov(eax, 0x11)?;
+            a.mov(dword_ptr(page_va(3)), eax)
+        };
+        body(&mut a).expect("encodable");
+        let bytes = a.assemble(CODE_VA + 64).expect("encodable");
+        let mut pair = Pair::new(engine);
+        let case = Case {
+            insns: Vec::new(),
+            bytes,
+            start: CODE_VA + 64,
+            state: State::default(),
+            memory: Vec::new(),
+            undefined: 0,
+            segment: None,
+        };
+        let diff = pair.check(&case, 1000);
+        assert!(diff.is_empty(), "{diff}");
+        let mut state = pair.prepare(&case);
+        assert_eq!(
+            pair.guest.run(&mut state, 9),
+            End::Fault {
+                vector: 14,
+                code: Some(6),
+                cr2: page_va(3)
+            }
+        );
+        assert_eq!(state.regs[0], 0x55);
+    }
 }
 
 #[test]
 fn code_written_by_the_host_is_executed() {
-    let mut guest = crate::guest::Guest::new();
-    for value in 1..100u8 {
-        // mov eax, value; int3
-        guest.write(CODE_VA, &[0xb8, value, 0, 0, 0, 0xcc]);
-        let mut state = State::default();
-        assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
-        assert_eq!(state.regs[0], u64::from(value));
+    for &engine in Engine::ALL {
+        let mut guest = crate::guest::Guest::new(engine);
+        for value in 1..100u8 {
+            // mov eax, value; int3
+            guest.write(CODE_VA, &[0xb8, value, 0, 0, 0, 0xcc]);
+            let mut state = State::default();
+            assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
+            assert_eq!(state.regs[0], u64::from(value));
+        }
     }
 }
 
 #[test]
 fn code_written_through_another_mapping_of_its_frame_is_executed() {
-    let mut guest = crate::guest::Guest::new();
-    // The unmapped first data page becomes an alias of the first code page.
-    guest.alias(0, CODE_VA);
-    let mut a = CodeAssembler::new(64).expect("64 bits");
-    let mut body = || -> Result {
-        let (mut top, mut patched) = (a.create_label(), a.create_label());
-        a.xor(eax, eax)?;
-        a.mov(ecx, 9)?;
-        a.set_label(&mut top)?;
-        a.lea(rdx, qword_ptr(patched))?;
-        a.mov(
-            byte_ptr(rdx + (page_va(0) as i64 - CODE_VA as i64) as i32 + 1),
-            cl,
-        )?;
-        a.set_label(&mut patched)?;
-        a.mov(edx, 0)?;
-        a.add(eax, edx)?;
-        a.dec(ecx)?;
-        a.jne(top)?;
-        a.int3()
-    };
-    body().expect("encodable");
-    let bytes = a.assemble(CODE_VA).expect("encodable");
-    guest.write(CODE_VA, &bytes);
-    for slice in [1, 2, 7, 1000] {
-        let mut state = State::default();
-        assert_eq!(guest.run(&mut state, slice), End::Breakpoint);
-        assert_eq!(state.regs[0], 45);
+    for &engine in Engine::ALL {
+        let mut guest = crate::guest::Guest::new(engine);
+        // The unmapped first data page becomes an alias of the first code page.
+        guest.alias(0, CODE_VA);
+        let mut a = CodeAssembler::new(64).expect("64 bits");
+        let mut body = || -> Result {
+            let (mut top, mut patched) = (a.create_label(), a.create_label());
+            a.xor(eax, eax)?;
+            a.mov(ecx, 9)?;
+            a.set_label(&mut top)?;
+            a.lea(rdx, qword_ptr(patched))?;
+            a.mov(
+                byte_ptr(rdx + (page_va(0) as i64 - CODE_VA as i64) as i32 + 1),
+                cl,
+            )?;
+            a.set_label(&mut patched)?;
+            a.mov(edx, 0)?;
+            a.add(eax, edx)?;
+            a.dec(ecx)?;
+            a.jne(top)?;
+            a.int3()
+        };
+        body().expect("encodable");
+        let bytes = a.assemble(CODE_VA).expect("encodable");
+        guest.write(CODE_VA, &bytes);
+        for slice in [1, 2, 7, 1000] {
+            let mut state = State::default();
+            assert_eq!(guest.run(&mut state, slice), End::Breakpoint);
+            assert_eq!(state.regs[0], 45);
+        }
     }
 }
 
 #[test]
 fn a_page_of_code_that_is_mapped_elsewhere_is_not_executed_any_more() {
-    let mut guest = crate::guest::Guest::new();
-    guest.write(CODE_VA, &[0xb8, 1, 0, 0, 0, 0xcc]);
-    guest.write(CODE_VA + 4096, &[0xb8, 2, 0, 0, 0, 0xcc]);
-    for round in 0..6 {
+    for &engine in Engine::ALL {
+        let mut guest = crate::guest::Guest::new(engine);
+        guest.write(CODE_VA, &[0xb8, 1, 0, 0, 0, 0xcc]);
+        guest.write(CODE_VA + 4096, &[0xb8, 2, 0, 0, 0, 0xcc]);
+        for round in 0..6 {
+            let mut state = State::default();
+            guest.map_code(0, round % 2);
+            assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
+            assert_eq!(state.regs[0], 1 + round % 2);
+        }
+        guest.cpu.shared.push_purge(Purge::AllTlb);
         let mut state = State::default();
-        guest.map_code(0, round % 2);
         assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
-        assert_eq!(state.regs[0], 1 + round % 2);
+        let _ = Native::new;
     }
-    guest.cpu.shared.push_purge(Purge::AllTlb);
-    let mut state = State::default();
-    assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
-    let _ = Native::new;
+}
+
+#[test]
+fn what_was_no_instruction_is_one_when_any_of_its_bytes_has_changed() {
+    for &engine in Engine::ALL {
+        // mov byte ptr [rdi], al; nop; then 0f 04 c0, which is none: with 1f in its middle it is a nop. int3.
+        let bytes = [0x88, 0x07, 0x90, 0x0f, 0x04, 0xc0, 0xcc];
+        for by_the_guest in [false, true] {
+            let mut vm = TestVm::new(&[]);
+            engine.choose(&mut vm.cpu);
+            vm.poke(RWX, &bytes);
+            for _ in 0..4 {
+                vm.cpu.rip = RWX + 3;
+                assert_eq!(vm.run_to_trap(), Trap::Fault(Fault::ud()), "{engine:?}");
+            }
+            if by_the_guest {
+                (vm.cpu.regs[0], vm.cpu.regs[7], vm.cpu.rip) = (0x1f, RWX + 4, RWX);
+            } else {
+                let at = vm.maddr(RWX + 4);
+                assert!(vm.machine.host_write(at, &[0x1f]));
+            }
+            assert_eq!(
+                vm.run_to_trap(),
+                Trap::SoftInt { vector: 3, len: 1 },
+                "{engine:?}"
+            );
+        }
+    }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What happens between two steps: things that must make no difference, to some engines, and changes of the world, to all.
 
+use super::fill::target;
 use super::lockstep::Lockstep;
 use super::place::{CODE_ALIAS, CODE_REGIONS, DATA_ALIAS, DATA_REGIONS, HIGH_CODE, HIGH_DATA};
 use crate::rng::Rng;
@@ -21,12 +22,17 @@ pub struct Disturb {
     pub small_cache: bool,
     /// Each step is one instruction.
     pub one: bool,
+    /// Another thread interferes while engines run; steps are long.
+    pub meanwhile: bool,
 }
 
 impl Disturb {
     pub fn slice(&self, rng: &mut Rng) -> i64 {
         if self.one {
             return 1;
+        }
+        if self.meanwhile {
+            return 1 + rng.below(30_000) as i64;
         }
         match rng.below(12) {
             0 | 1 => 1,
@@ -89,7 +95,7 @@ fn flush(l: &mut Lockstep) {
 
 /// Changes on all machines, as a kernel, a hypervisor or a back end makes them.
 fn change(l: &mut Lockstep) {
-    match l.rng.below(14) {
+    match l.rng.below(15) {
         0 => {
             // Two frames of data change places.
             let a = DATA + l.rng.below(4) * 4096;
@@ -154,6 +160,7 @@ fn change(l: &mut Lockstep) {
                 c.fpu.mxcsr = rounding | masks;
             });
         }
+        13 => breakpoints(l),
         _ => {
             let ns = l.rng.below(1 << 33);
             for p in &mut l.places {
@@ -162,6 +169,30 @@ fn change(l: &mut Lockstep) {
             }
         }
     }
+}
+
+/// Breakpoints on instructions of the program and on data, or none.
+fn breakpoints(l: &mut Lockstep) {
+    let mut dr7 = 0x400;
+    if l.rng.chance(60) {
+        for n in 0..1 + l.rng.below(3) as usize {
+            let kind = l.rng.pick(&[0u64, 0, 1, 3]);
+            let at = if kind == 0 {
+                let i = l.rng.below(l.program.insns.len() as u64) as usize;
+                l.program.insns[i].0
+            } else {
+                target(&mut l.rng, 8, false) & !7
+            };
+            let len = if kind == 0 {
+                0
+            } else {
+                l.rng.pick(&[0u64, 1, 2, 3])
+            };
+            l.all(|c| c.set_breakpoint(n, at));
+            dr7 |= 2 << (2 * n) | (kind | len << 2) << (16 + 4 * n);
+        }
+    }
+    l.all(|c| c.set_dr7(dr7));
 }
 
 /// Where code is that can be written, or data.

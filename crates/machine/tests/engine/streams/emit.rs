@@ -16,6 +16,7 @@ pub struct Builder<'a> {
     pub bytes: Vec<u8>,
     pub insns: Vec<(u64, u8)>,
     pub sites: Vec<u64>,
+    pub nops: Vec<u64>,
     pub functions: &'a [u64],
 }
 

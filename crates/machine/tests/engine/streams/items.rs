@@ -409,6 +409,25 @@ impl Builder<'_> {
         }
     }
 
+    fn nothing(&mut self) {
+        let n = self.rng.below(9);
+        let nops: [&[u8]; 9] = [
+            &[0x90],
+            &[0x66, 0x90],
+            &[0x0f, 0x1f, 0],
+            &[0x0f, 0x1f, 0x40, 0],
+            &[0x0f, 0x1f, 0x44, 0, 0],
+            &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
+            &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+            &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+            &[0xf3, 0x90],
+        ];
+        self.raw(nops[n as usize]);
+        if matches!(n, 6 | 7) {
+            self.nops.push(self.ip() - 4);
+        }
+    }
+
     fn item(&mut self, depth: u32) {
         if depth > 3 {
             return self.simple();
@@ -430,19 +449,7 @@ impl Builder<'_> {
                 self.raw(bytes);
             }
             _ => {
-                let n = self.rng.below(9);
-                let nops: [&[u8]; 9] = [
-                    &[0x90],
-                    &[0x66, 0x90],
-                    &[0x0f, 0x1f, 0],
-                    &[0x0f, 0x1f, 0x40, 0],
-                    &[0x0f, 0x1f, 0x44, 0, 0],
-                    &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
-                    &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-                    &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-                    &[0xf3, 0x90],
-                ];
-                self.raw(nops[n as usize]);
+                self.nothing();
             }
         }
     }

@@ -3,16 +3,18 @@
 //! a guest or the hypervisor could see is compared.
 
 use super::disturb::Disturb;
+use super::kicker::Kicker;
 use super::place::Place;
 use super::program::Program;
 use super::taint;
 use crate::engines::{Engine, ORACLE};
 use crate::rng::Rng;
 use crate::state::ARITH;
-use domzero_machine::{attention, Cpu, Stop, Trap};
+use domzero_machine::{Cpu, Stop, Trap};
 use iced_x86::{Formatter, Instruction, IntelFormatter};
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::sync::{Arc, Mutex};
 
 /// How many instructions that were executed a failure shows.
 const SHOWN: usize = 40;
@@ -30,6 +32,14 @@ pub struct Stats {
     pub instructions: u64,
     pub steps: u64,
     pub traps: u64,
+}
+
+/// What the oracle did in a step.
+struct Step {
+    /// Instructions that it might take: fewer than were asked for where a flag is read that is not defined.
+    limit: i64,
+    done: i64,
+    stop: Stop,
 }
 
 pub struct Lockstep<'a> {
@@ -99,11 +109,29 @@ impl<'a> Lockstep<'a> {
 
     /// Runs `limit` instructions or so.
     pub fn run(&mut self, limit: u64, disturb: &Disturb) -> Result<Stats, Failure> {
+        let quiet = Arc::new(Mutex::new(()));
+        if !disturb.meanwhile {
+            return self.steps(limit, disturb, &quiet);
+        }
+        let kicker = Kicker::new(self, quiet.clone());
+        std::thread::scope(|s| {
+            // Also when this thread panics.
+            let _end = kicker.end();
+            s.spawn(|| kicker.run());
+            self.steps(limit, disturb, &quiet)
+        })
+    }
+
+    /// `quiet` is held while anybody looks: what others do meanwhile is undone by then.
+    fn steps(&mut self, limit: u64, disturb: &Disturb, quiet: &Mutex<()>) -> Result<Stats, Failure> {
         while self.stats.instructions < limit && self.stats.steps < limit {
             self.stats.steps += 1;
             let k = disturb.slice(&mut self.rng);
-            let stop = self.step(k)?;
-            if let Stop::Trap(trap) = stop {
+            let step = self.oracle(k);
+            let others: Vec<_> = self.places[1..].iter_mut().map(|p| p.run(step.limit)).collect();
+            let _quiet = quiet.lock().unwrap_or_else(|e| e.into_inner());
+            self.compare(&step, &others)?;
+            if let Stop::Trap(trap) = step.stop {
                 self.stats.traps += 1;
                 self.handle(trap);
             } else {
@@ -114,8 +142,8 @@ impl<'a> Lockstep<'a> {
         Ok(self.stats)
     }
 
-    /// One step of at most `k` instructions on all engines.
-    fn step(&mut self, k: i64) -> Result<Stop, Failure> {
+    /// The oracle takes a step of at most `k` instructions.
+    fn oracle(&mut self, k: i64) -> Step {
         let (mut done, mut stop) = (0, Stop::Budget);
         let mut limit = k;
         while done < k {
@@ -147,38 +175,36 @@ impl<'a> Lockstep<'a> {
             }
             self.undefined = self.undefined & !flags.defined | flags.undefined;
         }
-        for n in 1..self.places.len() {
-            let cpu = &mut self.places[n].vm.cpu;
-            cpu.budget.left = limit;
-            let other = loop {
-                match cpu.run() {
-                    Stop::Attention => {
-                        cpu.shared.clear(attention::EVENT | attention::STOP);
-                        cpu.apply_purges();
-                    }
-                    stop => break stop,
-                }
-            };
+        Step { limit, done, stop }
+    }
+
+    /// What differs after a step from what the others have come to: why they stopped, and what was left for them.
+    fn compare(&mut self, step: &Step, others: &[(Stop, i64)]) -> Result<(), Failure> {
+        let Step { limit, done, stop } = *step;
+        for (n, &(other, left)) in others.iter().enumerate() {
             let mut out = String::new();
             if other != stop {
                 let _ = writeln!(out, "    stop: oracle {stop:x?} engine {other:x?}");
             }
-            let (left, oracle) = (cpu.budget.left, limit - done);
-            if left != oracle {
-                let _ = writeln!(out, "    budget left of {limit}: oracle {oracle} engine {left}");
+            if left != limit - done {
+                let _ = writeln!(
+                    out,
+                    "    budget left of {limit}: oracle {} engine {left}",
+                    limit - done
+                );
             }
-            let (first, rest) = self.places.split_at_mut(n);
-            first[0].compare_cpu(&rest[0], self.undefined, &mut out);
+            let (oracle, rest) = self.places.split_at_mut(1);
+            oracle[0].compare_cpu(&rest[n], self.undefined, &mut out);
             // A look at all of memory takes as long as a hundred instructions.
             if done > 4 || self.stats.steps.is_multiple_of(8) {
-                first[0].compare_memory(&mut rest[0], &mut out);
+                oracle[0].compare_memory(&mut rest[n], &mut out);
             }
             if !out.is_empty() {
-                let engine = rest[0].engine;
-                return Err(self.failure(&format!("{engine:?}, a step of {k} ({done} done)\n{out}")));
+                let engine = rest[n].engine;
+                return Err(self.failure(&format!("{engine:?}, a step of {limit} ({done} done)\n{out}")));
             }
         }
-        Ok(stop)
+        Ok(())
     }
 
     fn failure(&self, what: &str) -> Failure {
@@ -188,6 +214,9 @@ impl<'a> Lockstep<'a> {
             let mut line = String::new();
             f.format(insn, &mut line);
             let _ = writeln!(text, "    {n:6} {:#x} {line}   ({:?})", insn.ip(), insn.code());
+        }
+        if let Some((insn, _)) = self.trace.back() {
+            let _ = writeln!(text, "    bytes now {:02x?}", self.places[0].bytes(insn.ip()));
         }
         Failure {
             text: format!("{what}  the oracle's last instructions:\n{text}"),
@@ -225,7 +254,11 @@ impl<'a> Lockstep<'a> {
         match trap {
             Trap::Priv { len, .. } => self.all(|c| c.rip = c.rip.wrapping_add(u64::from(len))),
             Trap::Fault(f) => match f.vector {
-                1 => self.all(|c| c.set_rflags(c.rflags() & !0x100)),
+                // Breakpoints on execution are passed by.
+                1 => self.all(|c| {
+                    c.set_rflags(c.rflags() & !0x100);
+                    c.debug.resume = c.debug.armed();
+                }),
                 7 => self.all(|c| c.fpu.ts = false),
                 16 => {
                     let masked = self.rng.chance(80);

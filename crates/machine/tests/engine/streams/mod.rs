@@ -9,13 +9,14 @@ mod emit;
 mod fill;
 mod forms;
 mod items;
+mod kicker;
 mod lockstep;
 mod place;
 mod program;
 mod taint;
 
 use crate::engines::Engine;
-use crate::oracle::{cases, seed};
+use crate::report::{cases, seed};
 use crate::rng::Rng;
 use disturb::Disturb;
 use lockstep::{Failure, Lockstep, Stats};
@@ -34,7 +35,7 @@ fn length(rng: &mut Rng) -> u64 {
 }
 
 fn run(program: &Program, case: u64, limit: u64, disturb: &Disturb) -> Result<Stats, Failure> {
-    let mut l = Lockstep::new(program, Engine::COMPARED, case ^ 0x10c);
+    let mut l = Lockstep::new(program, &Engine::compared(), case ^ 0x10c);
     if disturb.small_cache {
         for p in &mut l.places[1..] {
             let slots = 8 + l.rng.below(24) as usize;
@@ -143,4 +144,14 @@ fn streams_are_the_same_when_page_tables_code_and_control_registers_change() {
         ..Disturb::default()
     };
     streams("changes", 400, disturb);
+}
+
+#[test]
+fn streams_are_the_same_while_another_thread_kicks_purges_and_writes_code() {
+    let disturb = Disturb {
+        flush: 5,
+        meanwhile: true,
+        ..Disturb::default()
+    };
+    streams("kicks", 100, disturb);
 }

@@ -7,7 +7,7 @@ use crate::engines::Engine;
 use crate::rng::Rng;
 use domzero_machine::abi::pte::ADDR;
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, RWX, STACK_TOP};
-use domzero_machine::{Clock, Cpu, CpuidRow, Domain, Machine, Mfn, Stop, VcpuShared};
+use domzero_machine::{attention, Clock, Cpu, CpuidRow, Domain, Machine, Mfn, Stop, VcpuShared};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
@@ -65,7 +65,7 @@ pub struct Place {
     pub vm: TestVm,
     pub engine: Engine,
     /// Another CPU of the domain, if something asked for it.
-    second: Option<Box<Cpu>>,
+    second: Option<Another>,
     seen: Vec<u8>,
 }
 
@@ -133,6 +133,21 @@ impl Place {
         self.vm.cpu.rip = program.start;
     }
 
+    /// Runs at most `limit` instructions, whatever asks for attention meanwhile; why it stopped, and what is left.
+    pub fn run(&mut self, limit: i64) -> (Stop, i64) {
+        let cpu = &mut self.vm.cpu;
+        cpu.budget.left = limit;
+        loop {
+            match cpu.run() {
+                Stop::Attention => {
+                    cpu.shared.clear(attention::EVENT | attention::STOP);
+                    cpu.apply_purges();
+                }
+                stop => return (stop, cpu.budget.left),
+            }
+        }
+    }
+
     /// Where the leaf entry of `va` is, if there are tables for it.
     pub fn entry(&self, va: u64) -> Option<u64> {
         let mem = &self.vm.machine.mem;
@@ -153,9 +168,10 @@ impl Place {
         (e & pte::P != 0).then_some(e & ADDR | va & 0xfff)
     }
 
-    /// What is about to be executed at `va`, or something invalid.
-    pub fn instruction(&self, va: u64) -> Instruction {
-        let (mut bytes, mut n) = ([0u8; 15], 0);
+    /// The bytes at `va`, as many as an instruction may have and as are mapped.
+    pub fn bytes(&self, va: u64) -> Vec<u8> {
+        let mut bytes = vec![0u8; 15];
+        let mut n = 0;
         while n < bytes.len() {
             let at = va.wrapping_add(n as u64);
             let room = (4096 - (at & 0xfff) as usize).min(bytes.len() - n);
@@ -163,39 +179,40 @@ impl Place {
             self.vm.machine.mem.read(maddr, &mut bytes[n..n + room]);
             n += room;
         }
-        Decoder::with_ip(64, &bytes[..n], va, DecoderOptions::AMD).decode()
+        bytes.truncate(n);
+        bytes
+    }
+
+    /// What is about to be executed at `va`, or something invalid.
+    pub fn instruction(&self, va: u64) -> Instruction {
+        Decoder::with_ip(64, &self.bytes(va), va, DecoderOptions::AMD).decode()
+    }
+
+    /// A new CPU of the domain.
+    pub fn another(&self) -> Another {
+        let domain = self.vm.domain.clone();
+        let platform = domzero_machine::pv_platform(&domain);
+        let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), platform);
+        cpu.set_base(self.vm.l4, true);
+        cpu.seg.sel = self.vm.cpu.seg.sel;
+        cpu.set_rflags(0x202);
+        self.engine.choose(&mut cpu);
+        Another { cpu }
     }
 
     /// The other CPU of the domain stores `value`, on a thread of its own.
     pub fn store_by_another(&mut self, va: u64, value: u64, wide: bool) {
-        let (domain, l4, engine) = (self.vm.domain.clone(), self.vm.l4, self.engine);
-        let cpu = self.second.get_or_insert_with(|| {
-            let platform = domzero_machine::pv_platform(&domain);
-            let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), platform);
-            cpu.set_base(l4, true);
-            engine.choose(&mut cpu);
-            cpu
-        });
-        cpu.seg.sel = self.vm.cpu.seg.sel;
-        cpu.set_rflags(0x202);
-        cpu.regs[0] = value;
-        cpu.regs[7] = va;
-        cpu.rip = SECOND_CODE + if wide { 0 } else { 4 };
+        let mut another = self.second.take().unwrap_or_else(|| self.another());
         std::thread::scope(|s| {
-            s.spawn(|| loop {
-                cpu.budget.left = 2;
-                match cpu.run() {
-                    Stop::Attention | Stop::Budget => {}
-                    Stop::Trap(_) => break,
-                }
-            });
+            s.spawn(|| another.store(va, value, wide));
         });
+        self.second = Some(another);
     }
 
     /// What another CPU has in its own translations is forgotten.
     pub fn flush_second(&mut self, va: u64) {
-        if let Some(cpu) = &mut self.second {
-            cpu.invlpg(va);
+        if let Some(another) = &mut self.second {
+            another.cpu.invlpg(va);
         }
     }
 
@@ -237,6 +254,11 @@ impl Place {
             format!("{:#x}", b.fpu.mxcsr),
         );
         differs("x87", format!("{:x?}", a.fpu.x87), format!("{:x?}", b.fpu.x87));
+        let debug = |c: &Cpu| {
+            let d = &c.debug;
+            format!("dr6 {:#x} hit {:#x} resume {}", d.dr6, d.hit, d.resume)
+        };
+        differs("debug", debug(a), debug(b));
         let bases = |c: &Cpu| format!("fs {:#x} gs {:#x}", c.bases.fs, c.bases.gs);
         differs("bases", bases(a), bases(b));
         differs(
@@ -274,6 +296,28 @@ impl Place {
             }
         }
         "a page table".into()
+    }
+}
+
+/// A CPU that does nothing but store.
+pub struct Another {
+    cpu: Box<Cpu>,
+}
+
+impl Another {
+    /// Stores eight bytes, or one, unless that faults.
+    pub fn store(&mut self, va: u64, value: u64, wide: bool) {
+        let cpu = &mut *self.cpu;
+        cpu.regs[0] = value;
+        cpu.regs[7] = va;
+        cpu.rip = SECOND_CODE + if wide { 0 } else { 4 };
+        loop {
+            cpu.budget.left = 2;
+            match cpu.run() {
+                Stop::Attention | Stop::Budget => {}
+                Stop::Trap(_) => break,
+            }
+        }
     }
 }
 

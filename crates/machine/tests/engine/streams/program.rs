@@ -16,6 +16,8 @@ pub struct Program {
     pub roles: Roles,
     /// Where four bytes are that stores may replace by any others: immediate operands.
     pub sites: Vec<u64>,
+    /// Where four bytes are that mean nothing: displacements of instructions that do nothing.
+    pub nops: Vec<u64>,
 }
 
 impl Program {
@@ -28,6 +30,7 @@ impl Program {
             functions: Vec::new(),
             roles,
             sites: Vec::new(),
+            nops: Vec::new(),
         };
         for _ in 0..2 + rng.below(4) {
             if let Some(va) = program.chunk(rng, false) {
@@ -62,6 +65,7 @@ impl Program {
             bytes: Vec::new(),
             insns: Vec::new(),
             sites: Vec::new(),
+            nops: Vec::new(),
             functions: &self.functions,
         };
         if main {
@@ -69,7 +73,7 @@ impl Program {
         } else {
             b.function();
         }
-        let (bytes, insns, sites) = (b.bytes, b.insns, b.sites);
+        let (bytes, insns, sites, nops) = (b.bytes, b.insns, b.sites, b.nops);
         let end = start + bytes.len() as u64;
         let free = self
             .chunks
@@ -81,6 +85,7 @@ impl Program {
         self.chunks.push((start, bytes));
         self.insns.extend(insns);
         self.sites.extend(sites);
+        self.nops.extend(nops);
         Some(start)
     }
 
