@@ -541,6 +541,9 @@ def confine_network() -> list[str]:
 def landlock_version() -> int:
     """Of the kernel's landlock; 0: it has none."""
 
+def translator_unavailable() -> str | None:
+    """Why `Vcpu.set_translator` is refused on this host; None: it is not."""
+
 def give_back_free() -> None:
     """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
 
@@ -736,6 +739,9 @@ class Vcpu:
     def event_channel_op(self, command: int, va: int) -> int | None:
         """A command of event_channel_op, its argument copied in and out, or a round of it: the command to go on with
         after the guest's events; None: it is done. XenRefused."""
+    def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
+        """Makes host code of blocks of guest code that have run `threshold` times; 0: all is interpreted. `code_bytes` is
+        the size of the cache. OSError: the host cannot; `translator_unavailable` says why."""
     def set_fast_hypercalls(self, enabled: bool) -> None:
         """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls, and
         those on arrays of grants, without an exit. Off for tracing."""

@@ -53,7 +53,7 @@ mod _machine {
     #[pymodule_export]
     use super::usernet::run_usernet;
     #[pymodule_export]
-    use super::vcpu::Vcpu;
+    use super::vcpu::{translator_unavailable, Vcpu};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -9,9 +9,9 @@ use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
     caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainEvents, DomainGrants, EventOutcome, Fault,
-    Mfn, MmResult, TrapGate, VcpuShared,
+    Mfn, MmResult, TranslatorOptions, TrapGate, VcpuShared,
 };
-use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -22,6 +22,12 @@ pub struct Vcpu {
     inner: Mutex<dm::Vcpu>,
     shared: Arc<VcpuShared>,
     id: u32,
+}
+
+/// Why there can be no translator here, or None.
+#[pyfunction]
+pub fn translator_unavailable() -> Option<String> {
+    dm::translator_available().err().map(|e| e.to_string())
 }
 
 pub const GPRS: [&str; 16] = [
@@ -518,6 +524,21 @@ impl Vcpu {
 
     fn update_descriptor(&self, py: Python<'_>, maddr: u64, descriptor: u64) -> PyResult<()> {
         self.part(py, |v| v.update_descriptor(maddr, descriptor))
+    }
+
+    /// Host code for blocks that have run `threshold` times; 0: the interpreter alone.
+    #[pyo3(signature = (threshold, code_bytes = None))]
+    fn set_translator(&self, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
+        let mut options = TranslatorOptions {
+            threshold,
+            ..TranslatorOptions::default()
+        };
+        if let Some(bytes) = code_bytes {
+            options.code_bytes = bytes;
+        }
+        let options = (threshold > 0).then_some(options);
+        let done = self.lock()?.cpu.set_translator(options);
+        done.map_err(|e| PyOSError::new_err(e.to_string()))
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {

@@ -41,8 +41,10 @@ pub use shared::{attention, Caller, Purge, VcpuShared};
 
 // The processor under it.
 pub use cpu::decode::Vendor;
+pub use cpu::engine::{TranslatorError, TranslatorOptions};
 pub use cpu::fault::{vector, Fault, PrivInsn, Trap};
 pub use cpu::segment::DescTable;
+pub use cpu::translate::translator_available;
 pub use cpu::{Cpu, CpuidRow, Stop};
 
 // Grants.

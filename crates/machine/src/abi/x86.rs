@@ -280,6 +280,8 @@ pub mod dr7 {
 pub mod mxcsr {
     /// After reset: all exceptions masked.
     pub const INITIAL: u32 = 0x1f80;
+    /// Of all exceptions: set, they are not raised.
+    pub const MASKS: u32 = 0x1f80;
 }
 
 /// RFLAGS.

@@ -155,6 +155,8 @@ pub(crate) struct BlockCache {
     taken: usize,
     map: Map<*const Op>,
     frames: Map<Vec<Record>>,
+    /// Numbers of translated blocks that were forgotten, for the translator.
+    pub(crate) killed: Vec<u32>,
 }
 
 impl BlockCache {
@@ -248,7 +250,7 @@ impl BlockCache {
         let Some(records) = self.frames.get_mut(&mfn.0) else {
             return;
         };
-        let map = &mut self.map;
+        let (map, killed) = (&mut self.map, &mut self.killed);
         let before = records.len();
         records.retain(|r| {
             if r.start >= end || r.end <= start {
@@ -260,7 +262,7 @@ impl BlockCache {
             {
                 map.remove(&r.key);
             }
-            kill(r);
+            killed.extend(kill(r));
             false
         });
         if records.len() == before {
@@ -287,21 +289,28 @@ impl BlockCache {
 
     /// Makes every block leave at its next op; `clear` must follow when none is running.
     pub(crate) fn kill_all(&mut self) {
-        self.frames.values().flatten().for_each(kill);
+        let translated = self.frames.values().flatten().filter_map(kill);
+        self.killed.extend(translated);
         self.map.clear();
         self.frames.clear();
     }
 }
 
-fn kill(r: &Record) {
+/// Makes a block leave at its next op; gives its number among the translated ones.
+fn kill(r: &Record) -> Option<u32> {
+    let mut translated = None;
     // SAFETY: records point to ops in the arena, which lives until `clear`; running handlers hold raw pointers only, and
     // read `h` of the next op after this.
     unsafe {
         each_op(r, |op| {
+            if (*op).h as usize == super::exec::fast::op_translated as *const () as usize {
+                translated = Some((*op).disp as u32);
+            }
             (*op).h = super::exec::fast::op_leave;
             (*op).dead = 1;
         })
     };
+    translated
 }
 
 /// # Safety

@@ -2,11 +2,11 @@
 //! Stores to memory that some vCPU has decoded instructions from, and what this one does about them.
 
 use super::block::BlockCache;
+use super::translate::Translator;
 use super::Cpu;
-use crate::cpu::jumps::JUMPS_BYTES;
+use crate::cpu::jumps::VIEW_BYTES;
 use crate::frames::flag;
 use crate::mem::Mfn;
-use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use crate::shared::{Caller, Purge};
 
 /// After so many slow stores to one frame it is taken for data and its blocks are dropped.
@@ -22,6 +22,8 @@ pub(crate) struct CodeCache {
     pub(crate) forget_all: bool,
     /// Only slow handlers are used: the oracle of the fast ones.
     pub(crate) slow_only: bool,
+    /// Makes host code of blocks that run often.
+    pub(crate) translator: Option<Box<Translator>>,
     /// The frame with decoded code that was stored to last, and how often in a row.
     stored_to: Mfn,
     stores: u32,
@@ -65,7 +67,8 @@ impl Cpu {
 
     /// Memory that decoded code and translations take, in bytes.
     pub fn cached_bytes(&self) -> usize {
-        self.code.blocks.bytes() + self.views.count() * (size_of::<[TlbEntry; TLB_SIZE]>() + JUMPS_BYTES)
+        let translated = self.code.translator.as_ref().map_or(0, |t| t.bytes());
+        translated + self.code.blocks.bytes() + self.views.count() * VIEW_BYTES
     }
 
     /// Forgets decoded code and translations and gives their memory back; what is needed again is decoded again. The CPU is
@@ -75,17 +78,33 @@ impl Cpu {
         self.chain.last_miss = (0, 0);
         self.views.shrink();
         self.code.blocks.shrink();
+        if let Some(t) = self.code.translator.as_mut() {
+            t.clear();
+        }
         self.code.forget_all = false;
         self.view_changed();
     }
 
     pub(crate) fn forget_code(&mut self, mfn: Mfn, start: u16, end: u16) {
         self.code.blocks.forget(mfn, start, end);
+        self.forget_translated();
+    }
+
+    /// What was translated of blocks that are forgotten is not entered any more.
+    fn forget_translated(&mut self) {
+        let CodeCache {
+            blocks, translator, ..
+        } = &mut self.code;
+        let killed = blocks.killed.drain(..);
+        if let Some(t) = translator {
+            killed.for_each(|id| t.kill(id));
+        }
     }
 
     /// Forgets every block; their memory is reused as soon as none is running.
     pub(crate) fn forget_all_code(&mut self) {
         self.code.blocks.kill_all();
+        self.forget_translated();
         self.code.forget_all = true;
     }
 

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::block::{Ext, Op, Slot};
+use super::descriptor_cache::MODE_LONG;
 use super::exec::fast::lower::LowExt;
 use super::exec::{self, fast};
 use super::fault::{Fault, Trap};
@@ -15,7 +16,7 @@ use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, 
 /// Instructions in a block.
 const MAX_INSNS: usize = 64;
 /// Bytes looked at for a block.
-const WINDOW: usize = 512;
+pub(crate) const WINDOW: usize = 512;
 
 /// A decoded block that is not in the arena yet. `ops` begins with a header slot, which holds the frame.
 #[derive(Default)]
@@ -116,6 +117,12 @@ impl Cpu {
             out.ops.push(Slot { op });
         }
         out.second = second.map(|(mfn, n, _)| (mfn, n));
+        if let Some(count) = self.runs_to_count(second.is_some(), insns) {
+            let mut op = Op::new(fast::op_count);
+            (op.off, op.left) = (offset as u16, insns.len() as u8);
+            op.imm = u64::from(count);
+            out.ops.push(Slot { op });
+        }
         let live = fast::lower::flags_live(insns);
         let mut i = 0usize;
         let mut off = offset;
@@ -209,6 +216,13 @@ impl Cpu {
             (true, false) => 32,
             (true, true) => 16,
         }
+    }
+
+    /// After how many runs a block is translated, if it can be.
+    fn runs_to_count(&self, crosses: bool, insns: &[Instruction]) -> Option<u32> {
+        let t = self.code.translator.as_ref()?;
+        (self.seg.mode == MODE_LONG && !self.code.slow_only && !crosses && !insns.is_empty())
+            .then(|| t.threshold())
     }
 
     /// Whether the memory operand of an instruction in flat 32-bit code lies in a segment with limits or a base of its
@@ -332,7 +346,13 @@ fn decode_one(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64) -> Result<Instru
 }
 
 /// Decodes until the block ends; gives the instructions and the number of bytes they take.
-fn decode_all(bits: u32, vendor: Vendor, bytes: &[u8], ip: u64, max: usize) -> (Vec<Instruction>, usize) {
+pub(crate) fn decode_all(
+    bits: u32,
+    vendor: Vendor,
+    bytes: &[u8],
+    ip: u64,
+    max: usize,
+) -> (Vec<Instruction>, usize) {
     let mut d = Decoder::with_ip(bits, bytes, ip, vendor.options());
     let mut out = Vec::with_capacity(16);
     let mut end = 0;

@@ -10,12 +10,14 @@ pub(crate) mod code;
 pub(crate) mod debug;
 pub(crate) mod decode;
 pub(crate) mod descriptor_cache;
+pub(crate) mod engine;
 pub(crate) mod exec;
 pub(crate) mod fault;
 pub(crate) mod flags;
 pub(crate) mod jumps;
 pub(crate) mod model;
 pub(crate) mod platform;
+pub(crate) mod region;
 pub(crate) mod regs;
 pub(crate) mod run;
 mod scalar;
@@ -23,6 +25,11 @@ pub(crate) mod segment;
 mod segmented;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod translate;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_translator.rs"]
+pub(crate) mod translate;
 pub(crate) mod views;
 pub(crate) mod x87state;
 

@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering;
 
 /// Instructions between two looks at `shared.attention`.
 const SLICE: i64 = 4096;
+/// The same while there is a translator, which runs through that many in less time.
+const TRANSLATED_SLICE: i64 = 1 << 15;
 
 /// A link of a running block that led nowhere yet: where it is, and the frame that its target must lie in.
 #[derive(Clone, Copy)]
@@ -120,6 +122,9 @@ impl Cpu {
                 self.chain.pending = None;
                 self.code.forget_all = false;
                 self.code.blocks.clear();
+                if let Some(t) = self.code.translator.as_mut() {
+                    t.clear();
+                }
                 self.views.all_beside().for_each(PerView::flush);
             }
             if self.budget.left <= self.budget.yield_at.max(0) {
@@ -150,10 +155,15 @@ impl Cpu {
                         }
                     }
                     let left = i64::from((*op).left);
+                    let slice = if self.code.translator.is_some() {
+                        TRANSLATED_SLICE
+                    } else {
+                        SLICE
+                    };
                     let s = self
                         .budget
                         .left
-                        .min(SLICE)
+                        .min(slice)
                         .min(left.max(self.budget.left - self.budget.yield_at));
                     self.budget.left -= s;
                     self.budget.slice = s - left;

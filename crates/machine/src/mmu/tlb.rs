@@ -28,10 +28,11 @@ pub(crate) fn tlb_index(va: u64) -> usize {
     (va >> 12) as usize & (TLB_SIZE - 1)
 }
 
-/// A tag that no address with this index matches: that of a page with another index.
+/// A tag that no address with this index matches: that of a page with another index. Nor do the last bytes of an operand
+/// that begins in a page with this index match it: the page is no neighbour.
 #[inline(always)]
 fn invalid_tag(index: usize) -> u64 {
-    (((index ^ 1) as u64) << 12).wrapping_neg()
+    (((index ^ (TLB_SIZE / 2)) as u64) << 12).wrapping_neg()
 }
 
 /// Translations of nothing.
@@ -50,6 +51,8 @@ pub(crate) fn empty_tlb() -> Vec<TlbEntry> {
 pub(crate) trait PerView {
     /// Nothing is kept yet.
     fn new() -> Self;
+    /// The translations, which lie where the engine wants them.
+    fn tlb(&mut self) -> &mut [TlbEntry];
     /// All translations of the view are forgotten.
     fn flush(&mut self);
     /// The translation of the page with TLB index `index` is forgotten.
@@ -70,7 +73,6 @@ struct View<P> {
     /// `Domain::pt_generation` when it was last made current by a base load.
     generation: u64,
     used: u64,
-    entries: Box<[TlbEntry]>,
     touched: Vec<u16>,
     beside: P,
 }
@@ -97,13 +99,11 @@ const UNLINKED: Node = Node {
 
 impl<P: PerView> View<P> {
     fn new() -> View<P> {
-        let entries = empty_tlb().into_boxed_slice();
         View {
             key: None,
             stale: false,
             generation: 0,
             used: 0,
-            entries,
             touched: Vec::new(),
             beside: P::new(),
         }
@@ -111,7 +111,7 @@ impl<P: PerView> View<P> {
 
     fn clear(&mut self, i: usize) {
         let tag = invalid_tag(i);
-        if let Some(e) = self.entries.get_mut(i) {
+        if let Some(e) = self.beside.tlb().get_mut(i) {
             *e = TlbEntry {
                 neg_r: tag,
                 neg_w: tag,
@@ -158,7 +158,7 @@ impl<P: PerView> Views<P> {
 
     /// The entries of the current view; valid until the next call of a method that switches.
     pub(crate) fn current_tlb(&mut self) -> *mut TlbEntry {
-        self.list[self.current].entries.as_mut_ptr()
+        self.list[self.current].beside.tlb().as_mut_ptr()
     }
 
     /// What is kept beside the current view; it stays where it is as long as `current_tlb`.
@@ -245,7 +245,7 @@ impl<P: PerView> Views<P> {
         let tag = page.wrapping_neg();
         let bad = invalid_tag(i);
         let v = &mut self.list[self.current];
-        let e = &mut v.entries[i];
+        let e = &mut v.beside.tlb()[i];
         let delta = (host as u64).wrapping_sub(page);
         if e.neg_r != tag || e.delta != delta {
             if e.neg_r == bad && v.touched.len() <= TOUCHED_MAX {
@@ -259,7 +259,7 @@ impl<P: PerView> Views<P> {
             };
             self.relink(self.current * TLB_SIZE + i, host);
         }
-        let e = &mut self.list[self.current].entries[i];
+        let e = &mut self.list[self.current].beside.tlb()[i];
         if write {
             e.neg_w = tag;
         }
@@ -329,7 +329,7 @@ impl<P: PerView> Views<P> {
         let i = tlb_index(va);
         let tag = (va & !0xfff).wrapping_neg();
         for v in self.list.iter_mut() {
-            if v.entries[i].neg_r == tag {
+            if v.beside.tlb()[i].neg_r == tag {
                 v.clear(i);
             }
             // It may outlive the entry.
@@ -345,7 +345,7 @@ impl<P: PerView> Views<P> {
             let (view, i) = (id as usize / TLB_SIZE, id as usize % TLB_SIZE);
             if let Some(v) = self.list.get_mut(view) {
                 let bad = invalid_tag(i);
-                let e = &mut v.entries[i];
+                let e = &mut v.beside.tlb()[i];
                 if e.neg_r != bad && e.delta.wrapping_sub(e.neg_r) == host as u64 {
                     if writable_only {
                         e.neg_w = bad;

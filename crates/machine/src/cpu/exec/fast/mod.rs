@@ -312,7 +312,7 @@ unsafe fn call_slow(cpu: *mut Cpu, op: *const Op) -> bool {
 
 /// After an instruction of the slow kind: false if the chain must end.
 #[inline(always)]
-unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool {
+pub(crate) unsafe fn finish(cpu: *mut Cpu, op: *const Op, result: Result<(), Trap>) -> bool {
     by_contract!({
         match result {
             Ok(()) => true,
@@ -348,6 +348,51 @@ pub(crate) unsafe fn op_slow_end(cpu: *mut Cpu, op: *const Op) -> *const Op {
             return null();
         }
         jump!(cpu, (*cpu).next_rip)
+    })
+}
+
+/// Before a block that is not translated yet: counts its runs.
+pub(crate) unsafe fn op_count(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    by_contract!({
+        let left = (*op).imm.saturating_sub(1);
+        (*op.cast_mut()).imm = left;
+        if left == 0 {
+            translate(cpu, op);
+            go!(cpu, op)
+        }
+        go!(cpu, op.add(1))
+    })
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn translate(cpu: *mut Cpu, op: *const Op) {
+    by_contract!({ (*cpu).translate_block(op.cast_mut()) })
+}
+
+/// Before a block that is translated.
+pub(crate) unsafe fn op_translated(cpu: *mut Cpu, op: *const Op) -> *const Op {
+    by_contract!({
+        if run_translated(cpu, op) {
+            return null();
+        }
+        go!(cpu, op.add(1))
+    })
+}
+
+/// False: the block is to be interpreted.
+#[inline(never)]
+unsafe fn run_translated(cpu: *mut Cpu, op: *const Op) -> bool {
+    by_contract!({
+        let interpret = match (*cpu).code.translator.as_mut() {
+            Some(t) => t.interpret_once(),
+            None => true,
+        };
+        if !interpret {
+            (*cpu).chain.pending = None;
+            (*cpu).enter_code((*op).imm);
+        }
+        !interpret
     })
 }
 

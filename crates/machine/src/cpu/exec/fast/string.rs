@@ -164,6 +164,32 @@ pub(crate) unsafe fn stos<T: W>(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
+/// Does a whole repeated instruction, of which `op` gives offset and budget. False: the chain must end.
+pub(crate) type RepeatFn = unsafe fn(*mut Cpu, *const Op) -> bool;
+
+unsafe fn repeat<T: W, const MOVS: bool>(cpu: *mut Cpu, op: *const Op) -> bool {
+    by_contract!({ rep::<T>(cpu, op, MOVS) == Rep::Done })
+}
+
+/// What does a repeated instruction, for those that have a fast form.
+pub(crate) fn repeated(i: &Instruction) -> Option<RepeatFn> {
+    lower(i)?;
+    let (movs, size) = match i.mnemonic() {
+        M::Movsb => (true, 1),
+        M::Movsw => (true, 2),
+        M::Movsd => (true, 4),
+        M::Movsq => (true, 8),
+        M::Stosb => (false, 1),
+        M::Stosw => (false, 2),
+        M::Stosd => (false, 4),
+        _ => (false, 8),
+    };
+    Some(match movs {
+        true => by_size!(size, repeat::<T, true> as RepeatFn),
+        false => by_size!(size, repeat::<T, false> as RepeatFn),
+    })
+}
+
 /// The fast form of rep movs and rep stos.
 pub(crate) fn lower(i: &Instruction) -> Option<Low> {
     let op = Op::new(op_nop);

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The choice of the translator, on hosts that have one and on others.
+
+/// How the translator works. The defaults suit everything but tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TranslatorOptions {
+    /// Runs of a block before it is translated.
+    pub threshold: u32,
+    /// Size of the code cache in bytes; when it is full, all is forgotten.
+    pub code_bytes: usize,
+}
+
+impl Default for TranslatorOptions {
+    fn default() -> TranslatorOptions {
+        TranslatorOptions {
+            threshold: 50,
+            code_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Why there can be no translator.
+#[derive(Debug, thiserror::Error)]
+pub enum TranslatorError {
+    /// The host's processor lacks an instruction that translated code is made of, or is of another kind altogether.
+    #[error("the translator needs a processor with {0}")]
+    Processor(&'static str),
+    /// Memory that can be run was refused.
+    #[error("no memory for translated code: {0}")]
+    Memory(std::io::Error),
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Memory of one address space's view that translated code addresses from one register: room for a stack, the frame, the TLB, and
+//! the jumps to translated blocks. Interpreted code uses the TLB alone.
+// The region is one allocation, seen as its parts.
+#![allow(unsafe_code)]
+
+use crate::mmu::tlb::{empty_tlb, TlbEntry, TLB_SIZE};
+use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
+use std::ptr::NonNull;
+
+/// Jumps to translated blocks that are kept, direct mapped.
+pub(crate) const CODE_JUMPS: usize = 1 << 15;
+
+/// Bits of an address below those that choose a jump: blocks begin that far from each other, mostly.
+pub(crate) const JUMP_SHIFT: u32 = 2;
+
+/// Room below the frame: return addresses of callouts, and the frames of signals that arrive in translated code.
+pub(crate) const STACK: usize = 64 << 10;
+
+/// What translated code finds at its stack pointer. Offsets of the first fields fit into a byte.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// The guest's r12 to r15, whose registers of the host are scratch.
+    pub spilled: [u64; 4],
+    /// Linear address of the page of the running block: a copy of [`Bases::page`](super::regs::Bases).
+    pub page: u64,
+    /// A copy of [`Budget::slice`](super::run::Budget).
+    pub slice: i64,
+    /// Not zero: the host's vector registers are not the guest's at the moment.
+    pub vectors_away: u64,
+    pub fs: u64,
+    pub gs: u64,
+    /// Bits of an address that choose a TLB entry.
+    pub index_mask: u64,
+    /// Bits of an address that choose a jump.
+    pub jump_mask: u64,
+    /// Where callouts go.
+    pub callout: u64,
+    /// Bits of an address that must match an entry, for operands that are aligned to 1 << n bytes.
+    pub page_masks: [u64; 6],
+    /// The address that was missed, or jumped to.
+    pub va: u64,
+    /// Arithmetic flags as `lahf` and `seto al` give them.
+    pub flags: u64,
+    pub cpu: u64,
+    pub host_stack: u64,
+    /// The host's own MXCSR.
+    pub host_mxcsr: u32,
+    pub unused: u32,
+    /// For instructions with two memory operands.
+    pub kept: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 96);
+
+/// What the region consists of.
+#[repr(C, align(4096))]
+struct Parts {
+    stack: [u8; STACK],
+    frame: Frame,
+    tlb: Aligned,
+    jump_tags: [u64; CODE_JUMPS],
+    jump_code: [u64; CODE_JUMPS],
+}
+
+#[repr(C, align(4096))]
+struct Aligned([TlbEntry; TLB_SIZE]);
+
+/// Displacements from the frame.
+pub(crate) const TLB_AT: i64 = (std::mem::offset_of!(Parts, tlb) - STACK) as i64;
+pub(crate) const JUMP_TAGS_AT: i64 = (std::mem::offset_of!(Parts, jump_tags) - STACK) as i64;
+pub(crate) const JUMP_CODE_AT: i64 = (std::mem::offset_of!(Parts, jump_code) - STACK) as i64;
+
+/// Bytes of a region that are in use as soon as code runs.
+pub(crate) const REGION_BYTES: usize = size_of::<Parts>() - STACK;
+
+pub(crate) struct Region {
+    parts: NonNull<Parts>,
+}
+
+// SAFETY: the region owns its memory.
+unsafe impl Send for Region {}
+
+impl Region {
+    pub(crate) fn new() -> Region {
+        let layout = Layout::new::<Parts>();
+        // SAFETY: the layout has a size; zeroes are valid for every part.
+        let Some(parts) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<Parts>()) else {
+            handle_alloc_error(layout)
+        };
+        let mut region = Region { parts };
+        region.tlb().copy_from_slice(&empty_tlb());
+        // The tag of address 0, which all others are, is looked for here only.
+        region.jumps().0[0] = 1;
+        region
+    }
+
+    fn parts(&mut self) -> &mut Parts {
+        // SAFETY: allocated in `new`, owned by self.
+        unsafe { self.parts.as_mut() }
+    }
+
+    /// The translations.
+    pub(crate) fn tlb(&mut self) -> &mut [TlbEntry] {
+        &mut self.parts().tlb.0
+    }
+
+    /// Negated addresses, and where their code is.
+    pub(crate) fn jumps(&mut self) -> (&mut [u64; CODE_JUMPS], &mut [u64; CODE_JUMPS]) {
+        let parts = self.parts();
+        (&mut parts.jump_tags, &mut parts.jump_code)
+    }
+
+    /// The frame, which stays where it is as long as the region.
+    pub(crate) fn frame(&mut self) -> *mut Frame {
+        // SAFETY: the field lies in the allocation.
+        unsafe { &raw mut (*self.parts.as_ptr()).frame }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.parts.as_ptr().cast(), Layout::new::<Parts>()) };
+    }
+}

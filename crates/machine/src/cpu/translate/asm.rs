@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Host instructions that translated blocks are made of, through iced's encoder.
+
+use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
+use Register as R;
+
+/// The scratch registers: nothing of the guest is in them. The last two address memory operands.
+pub(super) const S0: Register = R::RCX;
+pub(super) const S1: Register = R::R14;
+pub(super) const S2: Register = R::R15;
+/// Where the guest's rcx and rsp are.
+pub(super) const GUEST_RCX: Register = R::R12;
+pub(super) const GUEST_RSP: Register = R::R13;
+
+/// A `rel32` that is to lead to a label.
+struct Fixup {
+    field: usize,
+    label: Label,
+}
+
+/// A place in the code that is not there yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Label(usize);
+
+/// The code of a block on its way.
+pub(super) struct Asm {
+    encoder: Encoder,
+    base: u64,
+    at: usize,
+    labels: Vec<usize>,
+    fixups: Vec<Fixup>,
+    /// An instruction had no encoding: the block is not translated.
+    failed: bool,
+}
+
+const UNBOUND: usize = usize::MAX;
+
+pub(super) fn at(base: Register, disp: i64) -> MemoryOperand {
+    MemoryOperand::new(base, R::None, 1, disp, u32::from(disp != 0), false, R::None)
+}
+
+pub(super) fn indexed(base: Register, index: Register, scale: u32, disp: i64) -> MemoryOperand {
+    MemoryOperand::new(base, index, scale, disp, u32::from(disp != 0), false, R::None)
+}
+
+/// A field of the frame.
+macro_rules! frame {
+    ($($field:tt)*) => {
+        $crate::cpu::translate::asm::at(
+            iced_x86::Register::RSP,
+            std::mem::offset_of!($crate::cpu::region::Frame, $($field)*) as i64,
+        )
+    };
+}
+pub(super) use frame;
+
+impl Asm {
+    pub(super) fn new() -> Asm {
+        Asm {
+            encoder: Encoder::new(64),
+            base: 0,
+            at: 0,
+            labels: Vec::new(),
+            fixups: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Begins a block that will run at `base`.
+    pub(super) fn begin(&mut self, base: u64) {
+        let mut buffer = self.encoder.take_buffer();
+        buffer.clear();
+        self.encoder.set_buffer(buffer);
+        self.base = base;
+        self.at = 0;
+        self.labels.clear();
+        self.fixups.clear();
+        self.failed = false;
+    }
+
+    /// The code, with all labels put in; `None` if something in it cannot be encoded.
+    pub(super) fn finish(&mut self) -> Option<Vec<u8>> {
+        let mut code = self.encoder.take_buffer();
+        for Fixup { field, label } in &self.fixups {
+            let to = *self.labels.get(label.0)?;
+            let rel = (to as i64).checked_sub(*field as i64 + 4)?;
+            let rel = i32::try_from(rel).ok().filter(|_| to != UNBOUND)?;
+            code.get_mut(*field..field + 4)?
+                .copy_from_slice(&rel.to_le_bytes());
+        }
+        (!self.failed).then_some(code)
+    }
+
+    /// Gives a buffer back that `finish` has given.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        self.encoder.set_buffer(buffer);
+    }
+
+    /// Offset of the next instruction.
+    pub(super) fn here(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn label(&mut self) -> Label {
+        self.labels.push(UNBOUND);
+        Label(self.labels.len() - 1)
+    }
+
+    pub(super) fn bind(&mut self, label: Label) {
+        if let Some(l) = self.labels.get_mut(label.0) {
+            *l = self.at;
+        }
+    }
+
+    /// Where a label is, once it is bound.
+    pub(super) fn offset_of(&self, label: Label) -> usize {
+        self.labels.get(label.0).copied().unwrap_or(0)
+    }
+
+    pub(super) fn emit(&mut self, insn: &Instruction) {
+        match self.encoder.encode(insn, self.base + self.at as u64) {
+            Ok(len) => self.at += len,
+            Err(_) => self.failed = true,
+        }
+    }
+
+    fn made(&mut self, insn: Result<Instruction, iced_x86::IcedError>) {
+        match insn {
+            Ok(i) => self.emit(&i),
+            Err(_) => self.failed = true,
+        }
+    }
+
+    pub(super) fn data(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.encoder.write_u8(b));
+        self.at += bytes.len();
+    }
+
+    /// `rel32` to a label.
+    fn fix(&mut self, label: Label) {
+        self.fixups.push(Fixup {
+            field: self.at - 4,
+            label,
+        });
+    }
+
+    pub(super) fn jmp(&mut self, label: Label) {
+        let far = self.base + self.at as u64 + 0x1000;
+        self.made(Instruction::with_branch(Code::Jmp_rel32_64, far));
+        self.fix(label);
+    }
+
+    pub(super) fn jcc(&mut self, code: Code, label: Label) {
+        let far = self.base + self.at as u64 + 0x1000;
+        self.made(Instruction::with_branch(code, far));
+        self.fix(label);
+    }
+
+    /// Goes to `label` unless `S0` is zero.
+    pub(super) fn jmp_unless_zero(&mut self, label: Label) {
+        // Over the jump of five bytes.
+        let target = self.base + self.at as u64 + 2 + 5;
+        self.made(Instruction::with_branch(Code::Jrcxz_rel8_64, target));
+        self.jmp(label);
+    }
+
+    pub(super) fn mov(&mut self, to: Register, from: Register) {
+        if to != from {
+            self.made(Instruction::with2(Code::Mov_r64_rm64, to, from));
+        }
+    }
+
+    pub(super) fn load(&mut self, to: Register, from: MemoryOperand) {
+        self.made(Instruction::with2(Code::Mov_r64_rm64, to, from));
+    }
+
+    pub(super) fn store(&mut self, to: MemoryOperand, from: Register) {
+        self.made(Instruction::with2(Code::Mov_rm64_r64, to, from));
+    }
+
+    pub(super) fn store_imm(&mut self, to: MemoryOperand, imm: i32) {
+        self.made(Instruction::with2(Code::Mov_rm64_imm32, to, imm));
+    }
+
+    pub(super) fn lea(&mut self, to: Register, from: MemoryOperand) {
+        self.made(Instruction::with2(Code::Lea_r64_m, to, from));
+    }
+
+    pub(super) fn constant(&mut self, to: Register, value: u64) {
+        match i32::try_from(value as i64) {
+            Ok(v) => self.made(Instruction::with2(Code::Mov_rm64_imm32, to, v)),
+            Err(_) => self.made(Instruction::with2(Code::Mov_r64_imm64, to, value)),
+        }
+    }
+
+    pub(super) fn mov32(&mut self, to: Register, from: Register) {
+        self.made(Instruction::with2(
+            Code::Mov_r32_rm32,
+            to.full_register32(),
+            from.full_register32(),
+        ));
+    }
+
+    /// The bits of `from` that are set in `mask`, moved together.
+    pub(super) fn pext(&mut self, to: Register, from: Register, mask: MemoryOperand) {
+        self.made(Instruction::with3(Code::VEX_Pext_r64_r64_rm64, to, from, mask));
+    }
+
+    pub(super) fn rorx(&mut self, to: Register, from: Register, by: u32) {
+        self.made(Instruction::with3(Code::VEX_Rorx_r64_rm64_imm8, to, from, by));
+    }
+
+    pub(super) fn movzx_byte(&mut self, r: Register) {
+        let byte = match r {
+            R::RCX => R::CL,
+            R::R14 => R::R14L,
+            _ => R::R15L,
+        };
+        self.made(Instruction::with2(Code::Movzx_r32_rm8, r.full_register32(), byte));
+    }
+
+    pub(super) fn call_mem(&mut self, m: MemoryOperand) {
+        self.made(Instruction::with1(Code::Call_rm64, m));
+    }
+
+    pub(super) fn jmp_mem(&mut self, m: MemoryOperand) {
+        self.made(Instruction::with1(Code::Jmp_rm64, m));
+    }
+}

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What translated code cannot do itself: TLB misses, instructions that the interpreter's handlers do, and finding the block that
+//! execution goes on in.
+// Sites are read from code memory, the frame and the CPU are given by translated code.
+#![allow(unsafe_code)]
+
+use super::{Handled, NativeBlock, Translator};
+use crate::abi::x86::{canonical, mxcsr};
+use crate::cpu::block::{key, Op};
+use crate::cpu::descriptor_cache::MODE_LONG;
+use crate::cpu::exec::{self, fast};
+use crate::cpu::fault::{pf, Fault, Trap};
+use crate::cpu::jumps::jump_index;
+use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
+use crate::cpu::Cpu;
+use crate::mem::Mfn;
+use crate::mmu::tlb::{tlb_index, TLB_SIZE};
+use crate::mmu::walk::Access;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// What a callout is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// The operand at `va` is not in the TLB, or not in the way that is wanted. `a`: where to try again; `b`: the next instruction.
+    Miss,
+    /// Instruction `a` of the table is done by its handler. `b`: the next instruction.
+    Exec,
+    /// The same with the last instruction of a block.
+    End,
+    /// The block ends, and goes on at `va`.
+    Jump,
+    /// The block ends, and goes on at offset `a` of the page. `b`: the field of the jump that leads there.
+    Link,
+    /// The slice has no room for the block.
+    Leave,
+    /// The block is forgotten: its entry leads here.
+    Dead,
+    /// The vector registers are wanted. `b`: where to go on with them.
+    Vectors,
+}
+
+/// A store.
+pub(super) const WRITE: u8 = 1;
+/// An operand that is not aligned takes the handler.
+pub(super) const ALIGNED: u8 = 2;
+/// The instruction ends its block.
+pub(super) const BRANCH: u8 = 4;
+
+/// What follows the call of a stub. `a` and `b`, where they are addresses, are relative to the site.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Site {
+    pub kind: Kind,
+    pub flags: u8,
+    /// Of the instruction: as in [`Op`].
+    pub left: u8,
+    pub len: u8,
+    pub off: u16,
+    /// Bytes of the operand.
+    pub size: u8,
+    pub unused: u8,
+    pub block: u32,
+    pub a: i32,
+    pub b: i32,
+}
+
+pub(super) const SITE_BYTES: usize = size_of::<Site>();
+const _: () = assert!(SITE_BYTES == 20);
+
+impl Site {
+    pub(super) fn to_bytes(self) -> [u8; SITE_BYTES] {
+        // SAFETY: plain data without padding.
+        unsafe { std::mem::transmute(self) }
+    }
+}
+
+/// How translated code goes on.
+#[derive(Clone, Copy)]
+enum Next {
+    /// At an address of the host's.
+    At(u64),
+    /// Back to the run loop; `rip` and the budget are right.
+    Out,
+}
+
+/// Whether code that uses the vector registers can run translated: with exceptions unmasked it would be the host that is
+/// interrupted.
+fn vectors_allowed(c: &Cpu) -> bool {
+    !c.fpu.ts && c.fpu.mxcsr & mxcsr::MASKS == mxcsr::MASKS
+}
+
+/// Does what the site asks for: gives the address to go on at, or 0 to leave.
+///
+/// # Safety
+/// Called by `thunk::call` only: all state of the guest is in `cpu` and `frame`, and nobody holds a reference to them.
+pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame: *mut Frame) -> u64 {
+    // SAFETY: the contract above; sites lie in code memory, at no particular alignment.
+    let (c, f, s) = unsafe { (&mut *cpu, &mut *frame, site.read_unaligned()) };
+    c.budget.slice = f.slice;
+    c.bases.page = f.page;
+    let at = site as u64;
+    // A panic must not unwind through translated code, which has no tables for it.
+    let next = catch_unwind(AssertUnwindSafe(|| c.serve(s, at, f)));
+    let next = next.unwrap_or_else(|payload| {
+        if let Some(t) = c.code.translator.as_mut() {
+            t.panic = Some(payload);
+        }
+        Next::Out
+    });
+    match next {
+        Next::At(to) => {
+            f.slice = c.budget.slice;
+            f.fs = c.bases.fs;
+            f.gs = c.bases.gs;
+            to
+        }
+        Next::Out => 0,
+    }
+}
+
+impl Cpu {
+    /// Runs the translated block whose body is at `code`, until something leaves translated code.
+    ///
+    /// # Safety
+    /// `code` must be the body of a live block that suits `rip`, its cost taken from the slice.
+    pub(crate) unsafe fn enter_code(&mut self, code: u64) {
+        // SAFETY: the frame lies in the current view's region.
+        let f = unsafe { &mut *self.views.beside().frame() };
+        if f.callout == 0 {
+            fill_in(f);
+        }
+        f.page = self.bases.page;
+        f.slice = self.budget.slice;
+        f.vectors_away = 1;
+        f.fs = self.bases.fs;
+        f.gs = self.bases.gs;
+        f.flags = raw_flags(self.arith_flags());
+        f.cpu = self as *mut Cpu as u64;
+        // SAFETY: the caller's promise; the frame is filled in.
+        unsafe { super::thunk::enter(self, f, code) };
+        if let Some(payload) = self.code.translator.as_mut().and_then(|t| t.panic.take()) {
+            std::panic::resume_unwind(payload);
+        }
+    }
+
+    /// Flags that translated code has left are those of the CPU from now on.
+    fn take_flags(&mut self, f: &Frame) {
+        self.set_arith_flags(cooked_flags(f.flags));
+    }
+
+    fn serve(&mut self, s: Site, at: u64, f: &mut Frame) -> Next {
+        let there = |rel: i32| at.wrapping_add(rel as i64 as u64);
+        match s.kind {
+            Kind::Miss => match self.missed(s, at, f.va) {
+                Missed::Again => return Next::At(there(s.a)),
+                Missed::Slow => {}
+                Missed::Fault(fault) => {
+                    self.take_flags(f);
+                    self.leave_at(s, fault.into());
+                    return Next::Out;
+                }
+            },
+            Kind::Exec | Kind::End | Kind::Jump => {}
+            Kind::Link => {
+                let target = u64::from(s.a as u32);
+                if let Some(id) = self.native_in_page(s.block, target) {
+                    if let Some(t) = self.code.translator.as_mut() {
+                        return t.link(id, there(s.b), at).map_or(Next::Out, Next::At);
+                    }
+                }
+                self.take_flags(f);
+                self.rip = self.bases.page.wrapping_add(target);
+                return Next::Out;
+            }
+            Kind::Leave => {
+                self.take_flags(f);
+                self.leave_before(s);
+                return Next::Out;
+            }
+            Kind::Dead => {
+                self.take_flags(f);
+                self.rip = self.bases.page.wrapping_add(u64::from(s.off));
+                let rip = self.rip;
+                self.views.beside().forget_code(rip);
+                return Next::Out;
+            }
+            Kind::Vectors => {
+                if vectors_allowed(self) {
+                    f.vectors_away = 0;
+                    return Next::At(there(s.b));
+                }
+                self.take_flags(f);
+                self.leave_before(s);
+                if let Some(t) = self.code.translator.as_mut() {
+                    t.interpret_once = true;
+                }
+                return Next::Out;
+            }
+        }
+        self.take_flags(f);
+        if s.kind == Kind::Jump {
+            self.rip = f.va;
+            return self.dispatch(f);
+        }
+        let handled = match s.kind {
+            Kind::Miss => self.decode_again(s),
+            _ => self
+                .code
+                .translator
+                .as_ref()
+                .and_then(|t| t.handled.get(s.a as usize).copied()),
+        };
+        let op = as_op(s);
+        self.rip = self.bases.page.wrapping_add(u64::from(s.off));
+        self.next_rip = self.rip.wrapping_add(u64::from(s.len)) & self.bases.mask;
+        let done = match handled {
+            Some(Handled::Slow(insn, handler)) => {
+                let result = handler(self, &insn);
+                // SAFETY: `op` gives what is asked of one: its offset and the rest of the block's budget.
+                unsafe { fast::finish(self, &op, result) }
+            }
+            // SAFETY: as above.
+            Some(Handled::Repeat(repeat)) => unsafe { repeat(self, &op) },
+            None => {
+                // Its frame has other bytes now: the block will be forgotten at the next boundary.
+                self.leave_before(s);
+                false
+            }
+        };
+        if !done {
+            return Next::Out;
+        }
+        if f.vectors_away == 0 && !vectors_allowed(self) {
+            f.vectors_away = 1;
+        }
+        if s.kind == Kind::End || s.flags & BRANCH != 0 {
+            self.rip = self.next_rip;
+            return self.dispatch(f);
+        }
+        let dead = match self
+            .code
+            .translator
+            .as_ref()
+            .and_then(|t| t.blocks.get(s.block as usize))
+        {
+            // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
+            Some(b) => unsafe { (*b.op).dead != 0 || b.uses_vectors && f.vectors_away != 0 },
+            None => true,
+        };
+        if dead {
+            self.rip = self.next_rip;
+            self.budget.slice += i64::from(s.left) - 1;
+            return Next::Out;
+        }
+        f.flags = raw_flags(self.arith_flags());
+        Next::At(there(s.b))
+    }
+
+    /// Goes on with the translated block at `rip`, if there is one.
+    fn dispatch(&mut self, f: &mut Frame) -> Next {
+        if self.debugging() {
+            return Next::Out;
+        }
+        let rip = self.rip;
+        let Some(id) = self.native_at(rip) else {
+            return Next::Out;
+        };
+        let Some(far) = self
+            .code
+            .translator
+            .as_ref()
+            .and_then(|t| t.blocks.get(id))
+            .map(|b| b.far)
+        else {
+            return Next::Out;
+        };
+        self.views.beside().set_code(rip, far);
+        f.flags = raw_flags(self.arith_flags());
+        f.va = rip;
+        Next::At(far)
+    }
+
+    /// The translated block at an address whose page can be executed, as the jump cache or the TLB has it.
+    fn native_at(&mut self, rip: u64) -> Option<usize> {
+        if self.seg.mode != MODE_LONG {
+            return None;
+        }
+        // SAFETY: the index is in range, and `jumps` points to the current view's.
+        let jump = unsafe { *self.chain.jumps.add(jump_index(rip)) };
+        if jump.rip == rip {
+            return translated(jump.op);
+        }
+        // SAFETY: the index is in range, and `tlb` points to the current view.
+        let e = unsafe { *self.chain.tlb.add(tlb_index(rip)) };
+        if e.neg_x.wrapping_add(rip) >= 4096 {
+            return None;
+        }
+        let mfn = Mfn(rip.wrapping_add(e.delta).wrapping_sub(self.chain.ram as u64) >> 12);
+        self.native(mfn, rip)
+    }
+
+    fn native(&self, mfn: Mfn, offset: u64) -> Option<usize> {
+        translated(self.code.blocks.get(key(mfn, offset, self.seg.mode))?)
+    }
+
+    fn native_in_page(&self, block: u32, offset: u64) -> Option<usize> {
+        let mfn = self.code.translator.as_ref()?.blocks.get(block as usize)?.mfn;
+        self.native(mfn, offset)
+    }
+
+    /// Leaves before an instruction: nothing of it has happened.
+    fn leave_before(&mut self, s: Site) {
+        self.rip = self.bases.page.wrapping_add(u64::from(s.off));
+        self.budget.slice += i64::from(s.left);
+    }
+
+    fn leave_at(&mut self, s: Site, trap: Trap) {
+        let op = as_op(s);
+        // SAFETY: as in `serve`.
+        unsafe { fast::trap(self, &op, trap) };
+    }
+
+    fn missed(&mut self, s: Site, at: u64, va: u64) -> Missed {
+        self.rip = self.bases.page.wrapping_add(u64::from(s.off));
+        let size = u64::from(s.size);
+        if (va & 0xfff) + size > 4096 || !canonical(va) {
+            return Missed::Slow;
+        }
+        if s.flags & ALIGNED != 0 && va & (size - 1) != 0 {
+            return Missed::Slow;
+        }
+        // An instruction with two memory operands whose pages share a TLB entry would begin again for ever.
+        let page = va & !0xfff;
+        let (last, last_page) = std::mem::replace(&mut self.chain.last_miss, (at as usize, page));
+        if last == at as usize && last_page != page && tlb_index(last_page) == tlb_index(va) {
+            self.chain.last_miss = (0, 0);
+            return Missed::Slow;
+        }
+        let access = if s.flags & WRITE != 0 {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        match self.translate(va, access) {
+            Ok(_) => {
+                // SAFETY: the index is in range, and `tlb` points to the current view.
+                let e = unsafe { &*self.chain.tlb.add(tlb_index(va)) };
+                let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
+                if tag.wrapping_add(va) < 4096 {
+                    Missed::Again
+                } else {
+                    Missed::Slow
+                }
+            }
+            // It may be a page table.
+            Err(e) if access == Access::Write && e.error_code.is_some_and(|e| e & pf::P != 0) => Missed::Slow,
+            Err(e) => Missed::Fault(e),
+        }
+    }
+
+    /// The instruction of a site, as it was when its block was decoded.
+    fn decode_again(&self, s: Site) -> Option<Handled> {
+        let block = self.code.translator.as_ref()?.blocks.get(s.block as usize)?;
+        let frame = self.domain.machine.mem.frame(block.mfn)?;
+        let mut bytes = [0u8; 15];
+        let bytes = bytes.get_mut(..usize::from(s.len))?;
+        if usize::from(s.off) + bytes.len() > 4096 {
+            return None;
+        }
+        // SAFETY: the bytes lie in the frame.
+        unsafe { std::ptr::copy(frame.add(usize::from(s.off)), bytes.as_mut_ptr(), bytes.len()) };
+        let insn = self.decode(bytes, u64::from(s.off)).ok()?;
+        if insn.len() != usize::from(s.len) {
+            return None;
+        }
+        Some(Handled::Slow(insn, exec::lookup(insn.code())?))
+    }
+}
+
+/// The number of the translated block that begins with `op`.
+fn translated(op: *const Op) -> Option<usize> {
+    // SAFETY: jumps and the map lead to first ops of blocks in the arena.
+    unsafe { ((*op).h as usize == fast::op_translated as *const () as usize).then_some((*op).disp as usize) }
+}
+
+enum Missed {
+    Again,
+    Slow,
+    Fault(Fault),
+}
+
+/// What is the same in every frame.
+fn fill_in(f: &mut Frame) {
+    f.index_mask = (TLB_SIZE as u64 - 1) << 12;
+    f.jump_mask = (CODE_JUMPS as u64 - 1) << JUMP_SHIFT;
+    f.callout = super::thunk::call as *const () as u64;
+    f.host_mxcsr = mxcsr::INITIAL;
+    for (n, mask) in f.page_masks.iter_mut().enumerate() {
+        *mask = !0xfff | ((1 << n) - 1);
+    }
+}
+
+/// What `finish` and `trap` look at.
+fn as_op(s: Site) -> Op {
+    let mut op = Op::new(fast::op_leave);
+    (op.off, op.left, op.len) = (s.off, s.left, s.len);
+    op
+}
+
+/// Arithmetic flags as `lahf` (in the second byte) and `seto` (in the first) give them.
+fn raw_flags(arith: u64) -> u64 {
+    (arith & 0xd5) << 8 | arith >> 11 & 1
+}
+
+fn cooked_flags(raw: u64) -> u64 {
+    raw >> 8 & 0xd5 | (raw & 1) << 11
+}
+
+impl Translator {
+    /// Lets the jump whose field is at `field` lead to block `id`; `stub` is the site it came from. Gives where to go on.
+    fn link(&mut self, id: usize, field: u64, site: u64) -> Option<u64> {
+        let block: &mut NativeBlock = self.blocks.get_mut(id)?;
+        let near = block.near;
+        let stub = site - super::CALL_BYTES;
+        block.incoming.push((field, stub));
+        self.lead(field, near);
+        Some(near)
+    }
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The code of a block: entry, instructions, stubs.
+
+use super::asm::{at, frame, indexed, Asm, Label, S0, S1, S2};
+use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE};
+use super::operand::{place, sized, slot, Place};
+use super::select::{self, How};
+use super::Handled;
+use crate::cpu::exec;
+use crate::cpu::exec::fast::string::repeated;
+use crate::cpu::region::TLB_AT;
+use crate::mmu::tlb::TlbEntry;
+use iced_x86::{
+    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, MemoryOperand, OpAccess, OpKind,
+    Register,
+};
+use std::mem::offset_of;
+
+/// The code of a block, and where in it its entries are.
+pub(super) struct Made {
+    pub code: Vec<u8>,
+    pub far: usize,
+    pub near: usize,
+    pub body: usize,
+    pub dead: usize,
+    pub uses_vectors: bool,
+}
+
+/// What a stub does before its callout.
+struct Stub {
+    label: Label,
+    /// Moved into `S2`, where the callout looks for the address.
+    va: Option<Register>,
+    site: Site,
+    /// Where `a` and `b` of the site lead, if they are addresses.
+    a: Option<Label>,
+    b: Option<Label>,
+    /// Offset of the field of the jump that leads to the stub, for `b`.
+    field: Option<usize>,
+}
+
+/// An access to check before it is made.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub size: u8,
+    pub write: bool,
+    pub aligned: bool,
+}
+
+pub(super) struct Emitter<'a> {
+    pub asm: &'a mut Asm,
+    info: &'a mut InstructionInfoFactory,
+    handled: &'a mut Vec<Handled>,
+    stubs: Vec<Stub>,
+    /// Jumps to offsets outside of the page.
+    pub tails: Vec<(Label, i64)>,
+    block: u32,
+    /// Offset of the current instruction in the page.
+    pub off: u16,
+    left: u8,
+    len: u8,
+    branch: bool,
+    /// Where the next instruction begins.
+    next: Label,
+}
+
+impl<'a> Emitter<'a> {
+    pub(super) fn new(
+        asm: &'a mut Asm,
+        info: &'a mut InstructionInfoFactory,
+        handled: &'a mut Vec<Handled>,
+        block: u32,
+        off: u16,
+    ) -> Emitter<'a> {
+        asm.begin(0);
+        let next = asm.label();
+        Emitter {
+            asm,
+            info,
+            handled,
+            stubs: Vec::new(),
+            tails: Vec::new(),
+            block,
+            off,
+            left: 0,
+            len: 0,
+            branch: false,
+            next,
+        }
+    }
+
+    /// The code of the block of these instructions, to run at `base`.
+    pub(super) fn block(mut self, insns: &[Instruction], base: u64) -> Option<Made> {
+        self.asm.begin(base);
+        let start = self.off;
+        let uses_vectors = insns.iter().any(select::uses_vectors);
+        self.left = insns.len() as u8;
+        let far = self.asm.here();
+        self.asm.lea(S0, at(S2, -i64::from(start)));
+        self.asm.store(frame!(page), S0);
+        let near = self.asm.here();
+        self.budget();
+        let body = self.asm.here();
+        if uses_vectors {
+            self.vectors();
+        }
+        let mut ended = false;
+        for (n, i) in insns.iter().enumerate() {
+            self.left = (insns.len() - n) as u8;
+            self.len = i.len() as u8;
+            self.branch = false;
+            self.next = self.asm.label();
+            ended = self.instruction(i)?;
+            let next = self.next;
+            self.asm.bind(next);
+            self.off += u16::from(self.len);
+        }
+        if !ended {
+            self.left = 0;
+            self.go_to(i64::from(self.off));
+        }
+        self.put_tails();
+        (self.off, self.left) = (start, 0);
+        let dead = self.asm.label();
+        self.stub(dead, Kind::Dead, None);
+        self.put_stubs();
+        let dead = self.asm.offset_of(dead);
+        Some(Made {
+            code: self.asm.finish()?,
+            far,
+            near,
+            body,
+            dead,
+            uses_vectors,
+        })
+    }
+
+    /// Takes the block's instructions from the slice; leaves if they are not in it.
+    fn budget(&mut self) {
+        let stub = self.asm.label();
+        // The first of these is overwritten by a jump when the block is forgotten.
+        self.asm.load(S0, frame!(slice));
+        self.asm.lea(S0, at(S0, -i64::from(self.left)));
+        self.asm.store(frame!(slice), S0);
+        self.asm.rorx(S0, S0, 56);
+        self.asm.movzx_byte(S0);
+        self.asm.jmp_unless_zero(stub);
+        self.stub(stub, Kind::Leave, None);
+    }
+
+    fn vectors(&mut self) {
+        let (stub, next) = (self.asm.label(), self.asm.label());
+        self.asm.load(S0, frame!(vectors_away));
+        self.asm.jmp_unless_zero(stub);
+        self.asm.bind(next);
+        self.stub(stub, Kind::Vectors, None);
+        self.last_stub().b = Some(next);
+    }
+
+    fn last_stub(&mut self) -> &mut Stub {
+        // Called right after a stub was added.
+        let n = self.stubs.len() - 1;
+        &mut self.stubs[n]
+    }
+
+    /// A stub for the current instruction.
+    pub(super) fn stub(&mut self, label: Label, kind: Kind, va: Option<Register>) {
+        let site = Site {
+            kind,
+            flags: if self.branch { BRANCH } else { 0 },
+            left: self.left,
+            len: self.len,
+            off: self.off,
+            size: 0,
+            unused: 0,
+            block: self.block,
+            a: 0,
+            b: 0,
+        };
+        self.stubs.push(Stub {
+            label,
+            va,
+            site,
+            a: None,
+            b: None,
+            field: None,
+        });
+    }
+
+    fn put_stubs(&mut self) {
+        for stub in std::mem::take(&mut self.stubs) {
+            self.asm.bind(stub.label);
+            if let Some(va) = stub.va {
+                self.asm.mov(S2, va);
+            }
+            self.asm.call_mem(frame!(callout));
+            let here = self.asm.here();
+            let relative = |offset: usize| (offset as i64 - here as i64) as i32;
+            let mut site = stub.site;
+            if let Some(a) = stub.a {
+                site.a = relative(self.asm.offset_of(a));
+            }
+            if let Some(b) = stub.b {
+                site.b = relative(self.asm.offset_of(b));
+            }
+            if let Some(field) = stub.field {
+                site.b = relative(field);
+            }
+            self.asm.data(&site.to_bytes());
+        }
+    }
+
+    /// Checks that the operand at the address in `va` is in the TLB; its host address is then `va` plus `S1`.
+    pub(super) fn check(&mut self, va: Register, wanted: Wanted) {
+        let (stub, again) = (self.asm.label(), self.asm.label());
+        let tag = if wanted.write {
+            offset_of!(TlbEntry, neg_w)
+        } else {
+            offset_of!(TlbEntry, neg_r)
+        };
+        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
+        self.asm.bind(again);
+        self.asm.pext(S1, va, frame!(index_mask));
+        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
+        self.asm.load(S0, entry(tag));
+        let (last, mask) = if wanted.aligned {
+            (0, wanted.size.trailing_zeros() as usize)
+        } else {
+            (i64::from(wanted.size) - 1, 0)
+        };
+        self.asm.lea(S0, indexed(S0, va, 1, last));
+        self.asm.pext(
+            S0,
+            S0,
+            at(
+                Register::RSP,
+                (offset_of!(crate::cpu::region::Frame, page_masks) + 8 * mask) as i64,
+            ),
+        );
+        self.asm.jmp_unless_zero(stub);
+        self.asm.load(S1, entry(offset_of!(TlbEntry, delta)));
+        self.stub(stub, Kind::Miss, (va != S2).then_some(va));
+        let next = self.next;
+        let s = self.last_stub();
+        s.a = Some(again);
+        s.b = Some(next);
+        s.site.size = wanted.size;
+        s.site.flags |= if wanted.write { WRITE } else { 0 } | if wanted.aligned { ALIGNED } else { 0 };
+    }
+
+    /// Leaves the instruction to its handler.
+    fn handled(&mut self, i: &Instruction, end: bool) -> Option<()> {
+        let stub = self.asm.label();
+        self.asm.jmp(stub);
+        self.handler_stub(i, stub, end)?;
+        Some(())
+    }
+
+    /// A stub that leaves the current instruction to its handler.
+    pub(super) fn handler_stub(&mut self, i: &Instruction, label: Label, end: bool) -> Option<()> {
+        self.handled.push(match repeated(i) {
+            Some(repeat) => Handled::Repeat(repeat),
+            None => Handled::Slow(*i, exec::lookup(i.code())?),
+        });
+        let n = i32::try_from(self.handled.len() - 1).ok()?;
+        self.stub(label, if end { Kind::End } else { Kind::Exec }, None);
+        let next = self.next;
+        let s = self.last_stub();
+        s.site.a = n;
+        s.b = (!end).then_some(next);
+        Some(())
+    }
+
+    /// A jump, whose field ends here, that leads to offset `target` of this page when it is linked.
+    pub(super) fn link_stub(&mut self, label: Label, target: i64, field: usize) {
+        self.stub(label, Kind::Link, None);
+        let s = self.last_stub();
+        s.site.a = target as i32;
+        s.field = Some(field);
+    }
+
+    /// One instruction; true if it ends the block.
+    fn instruction(&mut self, i: &Instruction) -> Option<bool> {
+        let end = crate::cpu::decode::ends_block(i);
+        match select::how(i) {
+            How::Nothing => {}
+            How::Flow => {
+                self.branch = true;
+                return self.flow(i).map(|()| true);
+            }
+            How::Stack => self.stack(i)?,
+            How::Same => self.same(i)?,
+            How::Handler => self.handled(i, end)?,
+        }
+        Some(end)
+    }
+
+    /// What the memory operand, which is number `n`, asks for.
+    fn wanted(&mut self, i: &Instruction, n: u32) -> Option<Wanted> {
+        let info = self.info.info_options(i, InstructionInfoOptions::NONE);
+        let write = match info.op_access(n) {
+            OpAccess::Read | OpAccess::CondRead => false,
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => true,
+            OpAccess::None | OpAccess::NoMemAccess => return None,
+        };
+        let size = u8::try_from(i.memory_size().size()).ok().filter(|&n| n > 0)?;
+        Some(Wanted {
+            size,
+            write,
+            aligned: select::must_be_aligned(i) && size.is_power_of_two() && size > 1,
+        })
+    }
+
+    /// The same instruction with its operands where they are.
+    fn same(&mut self, i: &Instruction) -> Option<()> {
+        let mut new = *i;
+        let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
+        let lea = i.mnemonic() == iced_x86::Mnemonic::Lea;
+        let mut scratch: &[Register] = &[S0, S1, S2];
+        if lea {
+            let parts = if i.memory_base() == Register::RIP {
+                self.asm.load(S2, frame!(page));
+                at(S2, i.memory_displacement64() as i64)
+            } else {
+                self.parts(i)
+            };
+            put_memory(&mut new, &parts);
+            // Its result may go to where its address was.
+            scratch = &[S0];
+        } else if let Some(n) = memory {
+            let wanted = self.wanted(i, n)?;
+            let va = self.address(i);
+            self.check(va, wanted);
+            put_memory(&mut new, &indexed(va, S1, 1, 0));
+            scratch = &[S0];
+        }
+        let by_cl = select::counts_by_cl(i);
+        if by_cl {
+            self.asm.mov(S0, super::asm::GUEST_RCX);
+            scratch = if memory.is_some() { &[] } else { &[S1, S2] };
+        }
+        let mut free = scratch.iter();
+        let mut spilled: Vec<(usize, Register, bool)> = Vec::new();
+        for n in 0..i.op_count() {
+            if i.op_kind(n) != OpKind::Register || by_cl && n + 1 == i.op_count() {
+                continue;
+            }
+            let r = i.op_register(n);
+            if !r.is_gpr() {
+                continue;
+            }
+            let to = match place(r) {
+                Place::Host(h) => h,
+                Place::Spilled(k) => {
+                    let access = self
+                        .info
+                        .info_options(i, InstructionInfoOptions::NONE)
+                        .op_access(n);
+                    let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+                    match spilled.iter_mut().find(|s| s.0 == k) {
+                        Some(s) => {
+                            s.2 |= writes;
+                            s.1
+                        }
+                        None => {
+                            let s = *free.next()?;
+                            spilled.push((k, s, writes));
+                            // Also when it is written only: part of it may stay.
+                            self.asm.load(s, slot(k));
+                            s
+                        }
+                    }
+                }
+            };
+            new.set_op_register(n, sized(to, r));
+        }
+        self.asm.emit(&new);
+        if select::gives_index(i) {
+            self.asm.mov32(super::asm::GUEST_RCX, S0);
+        }
+        for (k, s, writes) in spilled {
+            if writes {
+                self.asm.store(slot(k), s);
+            }
+        }
+        Some(())
+    }
+
+    /// A load or store of 64 bits in the stack.
+    pub(super) fn check_stack(&mut self, va: Register, write: bool) -> MemoryOperand {
+        self.check(
+            va,
+            Wanted {
+                size: 8,
+                write,
+                aligned: false,
+            },
+        );
+        indexed(va, S1, 1, 0)
+    }
+
+    /// Ends the block at an offset from the page's start.
+    pub(super) fn go_to(&mut self, target: i64) {
+        let stub = self.asm.label();
+        self.asm.jmp(stub);
+        let field = self.asm.here() - 4;
+        self.leave_to(stub, target, field);
+    }
+
+    /// Ends it there if a condition holds.
+    pub(super) fn go_if(&mut self, jcc: Code, target: i64) {
+        let stub = self.asm.label();
+        self.asm.jcc(jcc, stub);
+        let field = self.asm.here() - 4;
+        self.leave_to(stub, target, field);
+    }
+}
+
+/// Replaces the memory operand.
+fn put_memory(i: &mut Instruction, m: &MemoryOperand) {
+    i.set_segment_prefix(Register::None);
+    i.set_memory_base(m.base);
+    i.set_memory_index(m.index);
+    i.set_memory_index_scale(m.scale);
+    i.set_memory_displacement64(m.displacement as u64);
+    i.set_memory_displ_size(m.displ_size);
+}

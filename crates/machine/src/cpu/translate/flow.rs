@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Branches, calls, returns, and what else moves the stack pointer.
+
+use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
+use super::callout::Kind;
+use super::emit::Emitter;
+use super::operand::{place, slot, Place};
+use crate::cpu::region::{JUMP_CODE_AT, JUMP_TAGS_AT};
+use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
+
+/// push, pop and leave of 64 bits.
+pub(super) fn is_stack(i: &Instruction) -> bool {
+    match i.code() {
+        Code::Push_r64 | Code::Pop_r64 | Code::Leaveq | Code::Pushq_imm8 | Code::Pushq_imm32 => true,
+        Code::Push_rm64 => i.op0_kind() == OpKind::Register || plain_memory(i),
+        _ => false,
+    }
+}
+
+fn plain_memory(i: &Instruction) -> bool {
+    let absolute = i.memory_base() == Register::None && i.memory_index() == Register::None;
+    i.op0_kind() == OpKind::Memory
+        && i.memory_base() != Register::EIP
+        && !(absolute && i.memory_displ_size() == 4)
+}
+
+/// Branches that the translator knows: the others end a block through their handlers.
+pub(super) fn is_flow(i: &Instruction) -> bool {
+    match i.code() {
+        Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Call_rel32_64 | Code::Retnq | Code::Retnq_imm16 => {
+            true
+        }
+        Code::Jmp_rm64 | Code::Call_rm64 => i.op0_kind() == OpKind::Register || plain_memory(i),
+        _ => i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64,
+    }
+}
+
+impl Emitter<'_> {
+    pub(super) fn flow(&mut self, i: &Instruction) -> Option<()> {
+        let after = i64::from(self.off) + i.len() as i64;
+        match i.code() {
+            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => self.go_to(i.near_branch64() as i64),
+            Code::Call_rel32_64 => {
+                self.push_return(after);
+                self.go_to(i.near_branch64() as i64);
+            }
+            Code::Retnq | Code::Retnq_imm16 => {
+                let more = match i.code() {
+                    Code::Retnq_imm16 => i64::from(i.immediate16()),
+                    _ => 0,
+                };
+                let top = self.check_stack(GUEST_RSP, false);
+                self.asm.load(S2, top);
+                let miss = self.look_up();
+                self.handler_stub(i, miss, true)?;
+                self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8 + more));
+                self.asm.jmp_mem(code_of_jump());
+            }
+            Code::Jmp_rm64 => {
+                self.target(i)?;
+                let miss = self.look_up();
+                self.handler_stub(i, miss, true)?;
+                self.asm.jmp_mem(code_of_jump());
+            }
+            Code::Call_rm64 => {
+                self.target(i)?;
+                let miss = self.look_up();
+                self.handler_stub(i, miss, true)?;
+                self.asm.load(S0, code_of_jump());
+                self.asm.store(kept(0), S0);
+                self.asm.store(kept(1), S2);
+                self.push_return(after);
+                self.asm.load(S2, kept(1));
+                self.asm.jmp_mem(kept(0));
+            }
+            _ => {
+                let mut near = *i;
+                near.as_near_branch();
+                self.go_if(near.code(), i.near_branch64() as i64);
+                self.go_to(after);
+            }
+        }
+        Some(())
+    }
+
+    /// Brings the target of an indirect branch into `S2`.
+    fn target(&mut self, i: &Instruction) -> Option<()> {
+        if i.op0_kind() == OpKind::Register {
+            match place(i.op0_register()) {
+                Place::Host(h) => self.asm.mov(S2, h),
+                Place::Spilled(n) => self.asm.load(S2, slot(n)),
+            }
+            return Some(());
+        }
+        let va = self.address(i);
+        let target = self.check_stack(va, false);
+        self.asm.load(S2, target);
+        Some(())
+    }
+
+    /// Pushes the address at an offset from the page's start.
+    fn push_return(&mut self, offset: i64) {
+        self.asm.lea(S2, at(GUEST_RSP, -8));
+        let top = self.check_stack(S2, true);
+        self.asm.load(S0, frame!(page));
+        self.asm.lea(S0, at(S0, offset));
+        self.asm.store(top, S0);
+        self.asm.mov(GUEST_RSP, S2);
+    }
+
+    /// Finds the jump to the address in `S2`; goes to the label that is given if there is none.
+    fn look_up(&mut self) -> Label {
+        let miss = self.asm.label();
+        self.asm.pext(S1, S2, frame!(jump_mask));
+        self.asm.load(S0, indexed(Register::RSP, S1, 8, JUMP_TAGS_AT));
+        self.asm.lea(S0, indexed(S0, S2, 1, 0));
+        self.asm.jmp_unless_zero(miss);
+        miss
+    }
+
+    /// What a jump whose field is at `field` leads to at first, and for ever if it is in another page.
+    pub(super) fn leave_to(&mut self, label: Label, target: i64, field: usize) {
+        if (0..4096).contains(&target) {
+            self.link_stub(label, target, field);
+        } else {
+            self.tails.push((label, target));
+        }
+    }
+
+    /// Jumps to other pages.
+    pub(super) fn put_tails(&mut self) {
+        for (label, target) in std::mem::take(&mut self.tails) {
+            self.asm.bind(label);
+            self.asm.load(S2, frame!(page));
+            self.asm.lea(S2, at(S2, target));
+            let miss = self.look_up();
+            self.stub(miss, Kind::Jump, None);
+            self.asm.jmp_mem(code_of_jump());
+        }
+    }
+
+    pub(super) fn stack(&mut self, i: &Instruction) -> Option<()> {
+        match i.code() {
+            Code::Push_r64 | Code::Push_rm64 if i.op0_kind() == OpKind::Register => {
+                self.asm.lea(S2, at(GUEST_RSP, -8));
+                let top = self.check_stack(S2, true);
+                let from = match place(i.op0_register()) {
+                    Place::Host(h) => h,
+                    Place::Spilled(n) => {
+                        self.asm.load(S0, slot(n));
+                        S0
+                    }
+                };
+                self.asm.store(top, from);
+                self.asm.mov(GUEST_RSP, S2);
+            }
+            Code::Push_rm64 => {
+                let va = self.address(i);
+                let from = self.check_stack(va, false);
+                self.asm.load(S0, from);
+                self.asm.store(kept(0), S0);
+                self.asm.lea(S2, at(GUEST_RSP, -8));
+                let top = self.check_stack(S2, true);
+                self.asm.load(S0, kept(0));
+                self.asm.store(top, S0);
+                self.asm.mov(GUEST_RSP, S2);
+            }
+            Code::Pushq_imm8 | Code::Pushq_imm32 => {
+                self.asm.lea(S2, at(GUEST_RSP, -8));
+                let top = self.check_stack(S2, true);
+                self.asm
+                    .store_imm(top, i32::try_from(i.immediate(0) as i64).ok()?);
+                self.asm.mov(GUEST_RSP, S2);
+            }
+            Code::Pop_r64 => {
+                let top = self.check_stack(GUEST_RSP, false);
+                match place(i.op0_register()) {
+                    Place::Host(GUEST_RSP) => self.asm.load(GUEST_RSP, top),
+                    Place::Host(h) => {
+                        self.asm.load(h, top);
+                        self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8));
+                    }
+                    Place::Spilled(n) => {
+                        self.asm.load(S0, top);
+                        self.asm.store(slot(n), S0);
+                        self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8));
+                    }
+                }
+            }
+            _ => {
+                let top = self.check_stack(Register::RBP, false);
+                self.asm.lea(GUEST_RSP, at(Register::RBP, 8));
+                self.asm.load(Register::RBP, top);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Where the code of the jump is that was looked up.
+fn code_of_jump() -> MemoryOperand {
+    indexed(Register::RSP, S1, 8, JUMP_CODE_AT)
+}
+
+fn kept(n: usize) -> MemoryOperand {
+    at(
+        Register::RSP,
+        (std::mem::offset_of!(crate::cpu::region::Frame, kept) + 8 * n) as i64,
+    )
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The translator: blocks that run often become host code. docs/internals/translator.md tells how, and what stops a hostile guest.
+//!
+//! It shares decoder, block map, views, budget and exits with the interpreter, whose block stays behind the translated one: its
+//! first op counts runs, and then leads to the code.
+// Ops are changed in the arena.
+#![allow(unsafe_code)]
+
+mod asm;
+mod callout;
+mod emit;
+mod flow;
+mod memory;
+mod operand;
+mod select;
+mod thunk;
+
+use crate::cpu::block::Op;
+use crate::cpu::decode::decode_all;
+use crate::cpu::engine::{TranslatorError, TranslatorOptions};
+use crate::cpu::exec::fast;
+use crate::cpu::exec::fast::string::RepeatFn;
+use crate::cpu::{Cpu, SlowFn};
+use crate::mem::Mfn;
+use asm::Asm;
+use iced_x86::{Instruction, InstructionInfoFactory};
+use memory::CodeMemory;
+use std::any::Any;
+
+/// Bytes of the call in a stub, which its site follows.
+const CALL_BYTES: u64 = 4;
+
+/// Whether this host's processor can run translated code.
+pub fn translator_available() -> Result<(), TranslatorError> {
+    for (name, has) in [
+        ("BMI2", is_x86_feature_detected!("bmi2")),
+        ("SSE4.2", is_x86_feature_detected!("sse4.2")),
+        ("POPCNT", is_x86_feature_detected!("popcnt")),
+    ] {
+        if !has {
+            return Err(TranslatorError::Processor(name));
+        }
+    }
+    Ok(())
+}
+
+/// An instruction that is left to the interpreter.
+#[derive(Clone, Copy)]
+enum Handled {
+    Slow(Instruction, SlowFn),
+    Repeat(RepeatFn),
+}
+
+/// A translated block.
+struct NativeBlock {
+    /// The first op of the interpreter's block.
+    op: *const Op,
+    mfn: Mfn,
+    /// Entry from another page: rip is in `va`'s register.
+    far: u64,
+    /// Entry from the same page. When the block is forgotten a jump to its last stub stands here.
+    near: u64,
+    dead: u64,
+    uses_vectors: bool,
+    /// Jumps that lead here: their field, and the stub they led to before.
+    incoming: Vec<(u64, u64)>,
+}
+
+// SAFETY: the op lies in the arena of the CPU that the block belongs to.
+unsafe impl Send for NativeBlock {}
+
+/// The translated code of one vCPU.
+pub(crate) struct Translator {
+    options: TranslatorOptions,
+    memory: CodeMemory,
+    blocks: Vec<NativeBlock>,
+    /// Instructions that are left to their handlers.
+    handled: Vec<Handled>,
+    asm: Asm,
+    info: InstructionInfoFactory,
+    /// The next block is interpreted though it has code.
+    interpret_once: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Translator {
+    pub(crate) fn new(options: TranslatorOptions) -> Result<Translator, TranslatorError> {
+        translator_available()?;
+        Ok(Translator {
+            memory: CodeMemory::new(options.code_bytes).map_err(TranslatorError::Memory)?,
+            options,
+            blocks: Vec::new(),
+            handled: Vec::new(),
+            asm: Asm::new(),
+            info: InstructionInfoFactory::new(),
+            interpret_once: false,
+            panic: None,
+        })
+    }
+
+    /// Runs before a block is translated.
+    pub(crate) fn threshold(&self) -> u32 {
+        self.options.threshold
+    }
+
+    /// Whether the next block is to be interpreted.
+    pub(crate) fn interpret_once(&mut self) -> bool {
+        std::mem::take(&mut self.interpret_once)
+    }
+
+    /// Forgets all code. Only when none is running.
+    pub(crate) fn clear(&mut self) {
+        self.memory.clear();
+        self.blocks.clear();
+        self.handled.clear();
+        self.interpret_once = false;
+    }
+
+    /// Bytes of code, and of what is kept about it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.memory.used()
+            + self.blocks.capacity() * size_of::<NativeBlock>()
+            + self.handled.capacity() * size_of::<Handled>()
+    }
+
+    /// The field of a jump or call leads to `target` from now on.
+    fn lead(&mut self, field: u64, target: u64) {
+        let rel = target.wrapping_sub(field + 4) as u32;
+        self.memory.patch(field, rel.to_le_bytes());
+    }
+
+    /// Block `id` is forgotten: whoever enters it leaves, and what led to it looks for another one.
+    pub(crate) fn kill(&mut self, id: u32) {
+        let Some(block) = self.blocks.get_mut(id as usize) else {
+            return;
+        };
+        let (near, dead) = (block.near, block.dead);
+        let incoming = std::mem::take(&mut block.incoming);
+        let [a, b, c, d] = (dead.wrapping_sub(near + 5) as u32).to_le_bytes();
+        self.memory.patch(near, [0xe9, a, b, c, d]);
+        for (field, stub) in incoming {
+            self.lead(field, stub);
+        }
+    }
+}
+
+impl Cpu {
+    /// Translates hot blocks from now on, or no more. The CPU is not in `run`.
+    pub fn set_translator(&mut self, options: Option<TranslatorOptions>) -> Result<(), TranslatorError> {
+        let translator = options.map(Translator::new).transpose()?;
+        self.forget_all_code();
+        self.code.translator = translator.map(Box::new);
+        Ok(())
+    }
+
+    /// Translates the block that begins with `op`, whose runs have been counted down.
+    ///
+    /// # Safety
+    /// `op` must be the first op of a live block of this CPU, after its header.
+    pub(crate) unsafe fn translate_block(&mut self, op: *mut Op) {
+        // SAFETY: the caller's promise.
+        let (mfn, off, count) = unsafe { (Mfn((*op.sub(1)).imm), (*op).off, (*op).left) };
+        let body = self.translate_code(op, mfn, off, count);
+        // SAFETY: as above; whoever holds the op reads its handler again.
+        unsafe {
+            match body {
+                Some((body, id)) => {
+                    (*op).h = fast::op_translated;
+                    (*op).imm = body;
+                    (*op).disp = id as i32;
+                }
+                None => (*op).h = fast::op_nop,
+            }
+        }
+    }
+
+    fn translate_code(&mut self, op: *const Op, mfn: Mfn, off: u16, count: u8) -> Option<(u64, u32)> {
+        let frame = self.domain.machine.mem.frame(mfn)?;
+        let mut bytes = [0u8; crate::cpu::decode::WINDOW];
+        let len = bytes.len().min(4096 - usize::from(off));
+        let bytes = bytes.get_mut(..len)?;
+        // SAFETY: the bytes lie in the frame; the guest may be changing them, which is found out at the next boundary.
+        unsafe { std::ptr::copy(frame.add(usize::from(off)), bytes.as_mut_ptr(), len) };
+        let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), usize::from(count));
+        if insns.len() != usize::from(count) {
+            return None;
+        }
+        let t = self.code.translator.as_mut()?;
+        let id = t.blocks.len() as u32;
+        let base = t.memory.next();
+        let handled = t.handled.len();
+        let made = emit::Emitter::new(&mut t.asm, &mut t.info, &mut t.handled, id, off).block(&insns, base);
+        let Some(made) = made else {
+            t.handled.truncate(handled);
+            return None;
+        };
+        if !t.memory.append(&made.code) {
+            self.code.forget_all = true;
+            return None;
+        }
+        t.blocks.push(NativeBlock {
+            op,
+            mfn,
+            far: base + made.far as u64,
+            near: base + made.near as u64,
+            dead: base + made.dead as u64,
+            uses_vectors: made.uses_vectors,
+            incoming: Vec::new(),
+        });
+        let body = base + made.body as u64;
+        t.asm.recycle(made.code);
+        Some((body, id))
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the guest's registers are, and the addresses of its memory operands.
+
+use super::asm::{at, frame, indexed, GUEST_RCX, GUEST_RSP, S1, S2};
+use super::emit::Emitter;
+use iced_x86::{Instruction, MemoryOperand, Register};
+use Register as R;
+
+/// Where a general-purpose register of the guest is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In one of the host's, given in 64 bits.
+    Host(Register),
+    /// In the frame: the guest's r12 to r15, by number from 0.
+    Spilled(usize),
+}
+
+/// Where the register is that `r` is, or is part of.
+pub(super) fn place(r: Register) -> Place {
+    match r.full_register() {
+        R::RCX => Place::Host(GUEST_RCX),
+        R::RSP => Place::Host(GUEST_RSP),
+        R::R12 => Place::Spilled(0),
+        R::R13 => Place::Spilled(1),
+        R::R14 => Place::Spilled(2),
+        R::R15 => Place::Spilled(3),
+        full => Place::Host(full),
+    }
+}
+
+pub(super) fn slot(n: usize) -> MemoryOperand {
+    at(R::RSP, 8 * n as i64)
+}
+
+const _: () = assert!(std::mem::offset_of!(crate::cpu::region::Frame, spilled) == 0);
+
+/// The part of `full`, a 64-bit register, that has as many bits as `like`, which is none of ah to bh.
+pub(super) fn sized(full: Register, like: Register) -> Register {
+    let n = full as u32 - R::RAX as u32;
+    match like.size() {
+        1 if n < 4 => R::AL + n,
+        1 => R::SPL + (n - 4),
+        2 => R::AX + n,
+        4 => R::EAX + n,
+        _ => full,
+    }
+}
+
+impl Emitter<'_> {
+    /// Brings a register of the guest's into one of the host's: its own if it has one, else `scratch`.
+    fn base(&mut self, r: Register, scratch: Register) -> Register {
+        match place(r) {
+            Place::Host(h) => sized(h, r),
+            Place::Spilled(n) => {
+                self.asm.load(scratch, slot(n));
+                sized(scratch, r)
+            }
+        }
+    }
+
+    /// The parts of the address of the memory operand, registers brought into the host's; nothing for relative and
+    /// absolute addresses, and for segments.
+    pub(super) fn parts(&mut self, i: &Instruction) -> MemoryOperand {
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let base = match base {
+            R::None => R::None,
+            r => self.base(r, S2),
+        };
+        let index = match index {
+            R::None => R::None,
+            r => self.base(r, S1),
+        };
+        let disp = i.memory_displacement64() as i64;
+        if base == R::None {
+            return MemoryOperand::new(R::None, index, i.memory_index_scale(), disp, 8, false, R::None);
+        }
+        if index == R::None {
+            return at(base, disp);
+        }
+        indexed(base, index, i.memory_index_scale(), disp)
+    }
+
+    /// The linear address of the memory operand, in the register that is given: `S2` or one of the guest's.
+    pub(super) fn address(&mut self, i: &Instruction) -> Register {
+        let segment = match i.memory_segment() {
+            R::FS => Some(frame!(fs)),
+            R::GS => Some(frame!(gs)),
+            _ => None,
+        };
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let disp = i.memory_displacement64() as i64;
+        let narrow = base.size() == 4 || index.size() == 4;
+        if base == R::RIP {
+            self.asm.load(S2, frame!(page));
+            self.asm.lea(S2, at(S2, disp));
+        } else if base == R::None && index == R::None {
+            match segment {
+                Some(segment) if i32::try_from(disp).is_ok() => {
+                    self.asm.load(S2, segment);
+                    if disp != 0 {
+                        self.asm.lea(S2, at(S2, disp));
+                    }
+                    return S2;
+                }
+                _ => self.asm.constant(S2, disp as u64),
+            }
+        } else if base != R::None && index == R::None && disp == 0 && !narrow {
+            let b = self.base(base, S2);
+            if segment.is_none() {
+                return b;
+            }
+            self.asm.mov(S2, b);
+        } else {
+            let parts = self.parts(i);
+            // Of 32-bit registers the address has 32 bits.
+            self.asm.lea(S2, parts);
+        }
+        if let Some(segment) = segment {
+            self.asm.load(S1, segment);
+            self.asm.lea(S2, indexed(S2, S1, 1, 0));
+        }
+        S2
+    }
+}

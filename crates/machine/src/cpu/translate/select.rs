@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which instructions are translated, and how. What is not named here is left to its handler.
+
+use crate::cpu::regs::is_high_byte;
+use iced_x86::{Code, CodeSize, CpuidFeature, EncodingKind, Instruction, Mnemonic as M, OpKind, Register};
+
+/// How an instruction is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It does nothing that is seen.
+    Nothing,
+    /// Branches, calls and returns.
+    Flow,
+    /// push, pop and leave.
+    Stack,
+    /// The same instruction, with its operands where the host has them.
+    Same,
+    Handler,
+}
+
+pub(super) fn how(i: &Instruction) -> How {
+    if i.code_size() != CodeSize::Code64 {
+        return How::Handler;
+    }
+    match i.mnemonic() {
+        M::Nop | M::Endbr64 | M::Endbr32 | M::Pause => return How::Nothing,
+        M::Push | M::Pop | M::Leave if super::flow::is_stack(i) => return How::Stack,
+        _ if super::flow::is_flow(i) => return How::Flow,
+        _ => {}
+    }
+    if ordinary_operands(i) && (integer(i) || vector(i)) {
+        How::Same
+    } else {
+        How::Handler
+    }
+}
+
+/// Registers, one memory operand and immediates that can be put into another instruction of the same form.
+fn ordinary_operands(i: &Instruction) -> bool {
+    (0..i.op_count()).all(|n| match i.op_kind(n) {
+        OpKind::Register => {
+            let r = i.op_register(n);
+            r.is_gpr() && !is_high_byte(r) || r.is_xmm()
+        }
+        OpKind::Memory => {
+            let (base, index) = (i.memory_base(), i.memory_index());
+            // Absolute addresses of 32 bits need the prefix that iced leaves out.
+            let narrow = base == Register::None && index == Register::None && i.memory_displ_size() == 4;
+            base != Register::EIP
+                && !narrow
+                && !is_moffs(i)
+                && !index.is_vector_register()
+                && (i.memory_size().size() > 0 || i.mnemonic() == M::Lea)
+        }
+        OpKind::Immediate8
+        | OpKind::Immediate8_2nd
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => true,
+        _ => false,
+    })
+}
+
+/// The form of mov whose operand can be nothing but an absolute address.
+fn is_moffs(i: &Instruction) -> bool {
+    use Code as C;
+    matches!(
+        i.code(),
+        C::Mov_AL_moffs8
+            | C::Mov_AX_moffs16
+            | C::Mov_EAX_moffs32
+            | C::Mov_RAX_moffs64
+            | C::Mov_moffs8_AL
+            | C::Mov_moffs16_AX
+            | C::Mov_moffs32_EAX
+            | C::Mov_moffs64_RAX
+    )
+}
+
+/// The host has the instruction if this one's features are all in here.
+fn on_every_host(i: &Instruction) -> bool {
+    use CpuidFeature as F;
+    i.cpuid_features().iter().all(|f| match f {
+        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::CX8 => {
+            true
+        }
+        F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::POPCNT | F::BMI2 => true,
+        F::BMI1 => is_x86_feature_detected!("bmi1"),
+        F::LZCNT => is_x86_feature_detected!("lzcnt"),
+        F::MOVBE => is_x86_feature_detected!("movbe"),
+        F::ADX => is_x86_feature_detected!("adx"),
+        F::AES => is_x86_feature_detected!("aes"),
+        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        F::SHA => is_x86_feature_detected!("sha"),
+        _ => false,
+    })
+}
+
+/// Instructions on general-purpose registers that use no register but their operands, rax and rdx, and raise no
+/// exception but for memory.
+fn integer(i: &Instruction) -> bool {
+    let vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
+    if vectors || !on_every_host(i) {
+        return false;
+    }
+    match i.mnemonic() {
+        M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Movbe | M::Movnti | M::Bswap => true,
+        M::Lea => i.op0_register().size() >= 4,
+        M::Add | M::Or | M::Adc | M::Sbb | M::And | M::Sub | M::Xor | M::Cmp | M::Test => true,
+        M::Inc | M::Dec | M::Neg | M::Not => true,
+        M::Imul | M::Mul | M::Mulx | M::Adcx | M::Adox => true,
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => true,
+        M::Sarx | M::Shlx | M::Shrx | M::Rorx => true,
+        M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Crc32 => true,
+        M::Andn | M::Bextr | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi | M::Pdep | M::Pext => true,
+        // With a register as the number, the operand is not where its address says.
+        M::Bt | M::Bts | M::Btr | M::Btc => {
+            i.op0_kind() == OpKind::Register || i.op1_kind() != OpKind::Register
+        }
+        M::Xchg | M::Xadd | M::Cmpxchg => true,
+        M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => true,
+        M::Clc | M::Stc | M::Cmc | M::Lahf | M::Sahf => true,
+        M::Lfence | M::Mfence | M::Sfence => true,
+        m => i.condition_code() != iced_x86::ConditionCode::None && (is_setcc(m) || is_cmov(i)),
+    }
+}
+
+fn is_setcc(m: M) -> bool {
+    matches!(
+        m,
+        M::Seta
+            | M::Setae
+            | M::Setb
+            | M::Setbe
+            | M::Sete
+            | M::Setg
+            | M::Setge
+            | M::Setl
+            | M::Setle
+            | M::Setne
+            | M::Setno
+            | M::Setnp
+            | M::Setns
+            | M::Seto
+            | M::Setp
+            | M::Sets
+    )
+}
+
+fn is_cmov(i: &Instruction) -> bool {
+    i.op_count() == 2 && !i.is_jcc_short_or_near()
+}
+
+/// Instructions on xmm registers, without implied memory operands.
+fn vector(i: &Instruction) -> bool {
+    let vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
+    // Of a dot product with several NaNs, makers of processors take different ones.
+    let unsuited = matches!(i.mnemonic(), M::Maskmovdqu | M::Dpps | M::Dppd);
+    vectors && !unsuited && i.encoding() == EncodingKind::Legacy && on_every_host(i)
+}
+
+/// Whether the host's vector registers must be the guest's for it.
+pub(super) fn uses_vectors(i: &Instruction) -> bool {
+    how(i) == How::Same && vector(i)
+}
+
+/// Whether the count of a shift is in cl.
+pub(super) fn counts_by_cl(i: &Instruction) -> bool {
+    let last = i.op_count().wrapping_sub(1);
+    i.op_count() >= 2
+        && i.op_kind(last) == OpKind::Register
+        && i.op_register(last) == Register::CL
+        && matches!(
+            i.mnemonic(),
+            M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+        )
+}
+
+/// Whether ecx is a result that is not named.
+pub(super) fn gives_index(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), M::Pcmpistri | M::Pcmpestri | M::Pcmpestri64)
+}
+
+/// Whether an operand that is not aligned is left to the handler: where the processor raises #GP, and where it would have to
+/// lock two lines.
+pub(super) fn must_be_aligned(i: &Instruction) -> bool {
+    if i.has_lock_prefix() || i.mnemonic() == M::Xchg {
+        return true;
+    }
+    if !uses_vectors(i) || i.memory_size().size() != 16 {
+        return false;
+    }
+    !matches!(
+        i.mnemonic(),
+        M::Movups
+            | M::Movupd
+            | M::Movdqu
+            | M::Lddqu
+            | M::Pcmpistri
+            | M::Pcmpistrm
+            | M::Pcmpestri
+            | M::Pcmpestrm
+            | M::Pcmpestri64
+            | M::Pcmpestrm64
+    )
+}
