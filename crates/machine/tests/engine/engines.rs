@@ -3,7 +3,7 @@
 //!
 //! DOMZERO_ENGINES=slow,fast: only these are compared.
 
-use domzero_machine::Cpu;
+use domzero_machine::{Cpu, TranslatorError, TranslatorOptions};
 
 /// A way to run instructions; what it is must make no difference to what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,18 +12,40 @@ pub enum Engine {
     Slow,
     /// The interpreter as it is.
     Fast,
+    /// Blocks become host code when they have run so often.
+    Translated { threshold: u32 },
 }
+
+/// Of translated code: full now and then.
+const CODE_BYTES: usize = 1 << 20;
 
 /// The simplest engine, which the others are compared with: the general handler of each instruction.
 pub const ORACLE: Engine = Engine::Slow;
 
 impl Engine {
     /// All that there are here.
-    pub const ALL: &'static [Engine] = &[Engine::Slow, Engine::Fast];
+    pub const ALL: &'static [Engine] = &[
+        Engine::Slow,
+        Engine::Fast,
+        Engine::Translated { threshold: 1 },
+        Engine::Translated { threshold: 3 },
+    ];
 
     /// Makes a CPU one of this engine.
     pub fn choose(self, cpu: &mut Cpu) {
         cpu.set_slow_only(self == Engine::Slow);
+        let options = match self {
+            Engine::Translated { threshold } => Some(TranslatorOptions {
+                threshold,
+                code_bytes: CODE_BYTES,
+            }),
+            _ => None,
+        };
+        match cpu.set_translator(options) {
+            // Another processor: the interpreter runs, as it does for users.
+            Err(TranslatorError::Processor(what)) => println!("no translator without {what}"),
+            done => done.expect("a translator"),
+        }
     }
 
     fn is_named(self) -> bool {

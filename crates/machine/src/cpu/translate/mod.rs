@@ -113,7 +113,7 @@ impl Translator {
         self.memory.clear();
         self.blocks.clear();
         self.handled.clear();
-        self.interpret_once = false;
+        // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
 
     /// Bytes of code, and of what is kept about it.

@@ -113,7 +113,9 @@ fn integer(i: &Instruction) -> bool {
         M::Add | M::Or | M::Adc | M::Sbb | M::And | M::Sub | M::Xor | M::Cmp | M::Test => true,
         M::Inc | M::Dec | M::Neg | M::Not => true,
         M::Imul | M::Mul | M::Mulx | M::Adcx | M::Adox => true,
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => true,
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr => true,
+        // Makers of processors shift 16 bits by more than 16 in different ways.
+        M::Shld | M::Shrd => i.op1_register().size() > 2,
         M::Sarx | M::Shlx | M::Shrx | M::Rorx => true,
         M::Bsf | M::Bsr | M::Tzcnt | M::Lzcnt | M::Popcnt | M::Crc32 => true,
         M::Andn | M::Bextr | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi | M::Pdep | M::Pext => true,
@@ -158,8 +160,11 @@ fn is_cmov(i: &Instruction) -> bool {
 /// Instructions on xmm registers, without implied memory operands.
 fn vector(i: &Instruction) -> bool {
     let vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
-    // Of a dot product with several NaNs, makers of processors take different ones.
-    let unsuited = matches!(i.mnemonic(), M::Maskmovdqu | M::Dpps | M::Dppd);
+    // Of a dot product with several NaNs, makers of processors take different ones, and they estimate in different ways.
+    let unsuited = matches!(
+        i.mnemonic(),
+        M::Maskmovdqu | M::Dpps | M::Dppd | M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss
+    );
     vectors && !unsuited && i.encoding() == EncodingKind::Legacy && on_every_host(i)
 }
 

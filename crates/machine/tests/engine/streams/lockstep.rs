@@ -11,7 +11,7 @@ use crate::engines::{Engine, ORACLE};
 use crate::rng::Rng;
 use crate::state::ARITH;
 use domzero_machine::{Cpu, Stop, Trap};
-use iced_x86::{Formatter, Instruction, IntelFormatter};
+use iced_x86::{Code, Formatter, Instruction, IntelFormatter};
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,8 @@ const SHOWN: usize = 40;
 
 /// A first difference.
 pub struct Failure {
+    /// The engine, and the form of the instruction that it ended in.
+    pub key: String,
     pub text: String,
     /// Instructions before it.
     pub after: u64,
@@ -201,16 +203,19 @@ impl<'a> Lockstep<'a> {
             }
             if !out.is_empty() {
                 let engine = rest[n].engine;
-                return Err(self.failure(&format!("{engine:?}, a step of {limit} ({done} done)\n{out}")));
+                return Err(self.failure(
+                    engine,
+                    &format!("{engine:?}, a step of {limit} ({done} done)\n{out}"),
+                ));
             }
         }
         Ok(())
     }
 
-    fn failure(&self, what: &str) -> Failure {
+    fn failure(&self, engine: Engine, what: &str) -> Failure {
         let mut text = String::new();
         let mut f = IntelFormatter::new();
-        for (insn, n) in &self.trace {
+        for (insn, n) in self.trace.iter().filter(|(i, _)| i.code() != Code::Nopd) {
             let mut line = String::new();
             f.format(insn, &mut line);
             let _ = writeln!(text, "    {n:6} {:#x} {line}   ({:?})", insn.ip(), insn.code());
@@ -218,7 +223,9 @@ impl<'a> Lockstep<'a> {
         if let Some((insn, _)) = self.trace.back() {
             let _ = writeln!(text, "    bytes now {:02x?}", self.places[0].bytes(insn.ip()));
         }
+        let last = self.trace.back().map(|(i, _)| i.code());
         Failure {
+            key: format!("{engine:?} {last:?}"),
             text: format!("{what}  the oracle's last instructions:\n{text}"),
             after: self.stats.instructions,
         }

@@ -16,11 +16,14 @@ mod program;
 mod taint;
 
 use crate::engines::Engine;
-use crate::report::{cases, seed};
+use crate::report::{cases, seed, Report};
 use crate::rng::Rng;
 use disturb::Disturb;
 use lockstep::{Failure, Lockstep, Stats};
 use program::Program;
+
+/// Kinds of failures that are told of.
+const MOST_FAILURES: usize = 8;
 
 /// Cases of the oracle's quick run; whatever their number is, these have as many times theirs.
 const ORACLE_CASES: u64 = 40_000;
@@ -71,36 +74,41 @@ fn shrink(mut program: Program, case: u64, failure: Failure, disturb: &Disturb) 
 fn streams(name: &str, default: u64, disturb: Disturb) {
     let seed = seed();
     let mut total = Stats::default();
+    let mut report = Report::default();
     let one = std::env::var("DOMZERO_STREAM_CASE")
         .ok()
         .and_then(|v| v.parse::<u64>().ok());
     // A case is some thousand instructions: fewer of them than the oracle has.
     let count = (cases(ORACLE_CASES) * default / ORACLE_CASES).max(1);
     let first = seed.wrapping_mul(1_000_003);
-    let all = one.map_or(first..first + count, |c| c..c + 1);
-    for case in all {
+    for case in one.map_or(first..first + count, |c| c..c + 1) {
         let mut rng = Rng::new(case);
         let program = Program::new(&mut rng);
+        report.cases += 1;
         match run(&program, case, length(&mut rng), &disturb) {
             Ok(s) => {
                 total.instructions += s.instructions;
                 total.steps += s.steps;
                 total.traps += s.traps;
             }
-            Err(first) => {
-                let text = format!("{}\n  after {} instructions", first.text, first.after);
-                let (least, dropped) = shrink(program, case, first, &disturb);
-                panic!(
-                    "{name}: case {case}: {text}\n\nwith {dropped} instructions less: {}\n  after {} instructions",
-                    least.text, least.after
+            Err(first) => report.add(first.key.clone(), || {
+                let text = format!(
+                    "case {case}: {}  after {} instructions\n",
+                    first.text, first.after
                 );
-            }
+                let (least, dropped) = shrink(program, case, first, &disturb);
+                format!("{text}with {dropped} instructions less: {}", least.text)
+            }),
+        }
+        if report.failures.len() >= MOST_FAILURES {
+            break;
         }
     }
     println!(
         "{name}: {} instructions in {} steps, {} traps",
         total.instructions, total.steps, total.traps
     );
+    report.finish(name, seed);
 }
 
 #[test]
