@@ -56,7 +56,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
 
-setup: packages $(VENV)/.built
+setup: packages $(VENV)/.built $(VENV)/.compiled
 
 # Debian packages that tests and the demo use; what is missing and cannot be installed is named.
 packages:
@@ -75,6 +75,11 @@ $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
 	@command -v cargo >/dev/null || { echo "error: cargo not found; install Rust >= 1.91 (https://rustup.rs)" >&2; exit 1; }
 	@echo "building the machine (cargo, release; about a minute the first time)" >&2
 	@env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+# Whoever has set PYTHONDONTWRITEBYTECODE would else compile all modules again at each start: a tenth of a second.
+$(VENV)/.compiled: $(VENV)/.built $(shell find domzero -name '*.py')
+	@$(BIN)/python -m compileall -q domzero
 	@touch $@
 
 clean:

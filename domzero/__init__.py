@@ -57,7 +57,8 @@ __all__ = sorted([*_HOME_OF, "__version__"])
 def __getattr__(name: str) -> object:
     value: object
     if name == "__version__":
-        value = _version()
+        # The compiled module and the package are one; importlib.metadata takes longer than all else at the start.
+        from domzero._machine import __version__ as value
     elif name in _HOME_OF:
         from importlib import import_module
 
@@ -70,12 +71,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("domzero")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0+unknown"

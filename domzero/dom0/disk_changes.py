@@ -8,20 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 from domzero.dom0.device_changes import wait_gone
+from domzero.dom0.device_stats import DiskStats
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number, parse_disk
 from domzero.dom0.manager import Manager
-from domzero.dom0.messages import (
-    AttachDisk,
-    ChangeMedium,
-    DetachDisk,
-    Disks,
-    DiskStats,
-    Done,
-    GrowDisk,
-    LimitDisk,
-    ListDisks,
-)
-from domzero.dom0.open_files import in_thread, open_disk
+from domzero.dom0.messages import AttachDisk, ChangeMedium, DetachDisk, Disks, Done, GrowDisk, LimitDisk, ListDisks
+from domzero.dom0.open_files import open_disk
+from domzero.dom0.opening import in_thread
 from domzero.dom0.records import Record
 from domzero.errors import ConfigError
 

@@ -46,7 +46,7 @@ from domzero.dom0.messages import (
     VifGone,
 )
 from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
-from domzero.dom0.open_files import in_thread
+from domzero.dom0.opening import in_thread
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.weights import Weights
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle

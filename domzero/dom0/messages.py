@@ -8,17 +8,16 @@ What is no message raises `MessageError` with what is wrong: the other end is at
 
 from __future__ import annotations
 
-import json
 import typing
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.device_stats import DiskStats, VifStats
 from domzero.dom0.diskspec import DiskFile, DiskLimits
-from domzero.dom0.json_values import MessageError, from_json, to_json, value_of
 from domzero.dom0.life import DomainState, EndReason
-from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
+from domzero.dom0.message_set import MessageSet, Refused
 
 
 class FrameKind(IntEnum):
@@ -233,33 +232,6 @@ class Audited:
 
 
 @dataclass(slots=True, frozen=True)
-class DiskStats:
-    """One disk, and what its guest did with it.
-
-    :param state: of its back end, as in xenstore (`enum xenbus_state`).
-    :param bytes: of the disk.
-    :param held: how often requests have waited for the limits.
-    """
-
-    vdev: str
-    devid: int
-    target: str
-    format: str
-    writable: bool
-    state: int
-    bytes: int
-    reads: int
-    writes: int
-    read_bytes: int
-    written_bytes: int
-    flushes: int
-    discards: int
-    errors: int
-    held: int
-    limits: DiskLimits
-
-
-@dataclass(slots=True, frozen=True)
 class Disks:
     """The disks that there are."""
 
@@ -309,64 +281,10 @@ class Vcpus:
 
 
 @dataclass(slots=True, frozen=True)
-class VifStats:
-    """One network interface, and what its guest did with it.
-
-    :param spec: that it was made of.
-    :param state: of its back end, as in xenstore (`enum xenbus_state`).
-    :param link: `up` or `down`.
-    :param rate: how much the guest may send, as it was given; None: there is no bound.
-    :param spoofed: frames that were dropped for their source.
-    :param dropped: frames for the guest that it could not take, and all while the link was down.
-    """
-
-    devid: int
-    mac: str
-    network: str
-    mtu: int
-    spec: str
-    state: int
-    link: str
-    rate: str | None
-    sent_frames: int
-    sent_bytes: int
-    received_frames: int
-    received_bytes: int
-    errors: int
-    spoofed: int
-    dropped: int
-
-
-@dataclass(slots=True, frozen=True)
 class Vifs:
     """The network interfaces that there are."""
 
     vifs: tuple[VifStats, ...]
-
-
-@dataclass(slots=True, frozen=True)
-class Refused:
-    """It could not be done: the error that the request raises."""
-
-    kind: str
-    message: str
-    key: str | None = None
-    hint: str | None = None
-
-    @classmethod
-    def of(cls, error: DomzeroError) -> Refused:
-        """From an error, of which the other process knows the nearest kind."""
-        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _ERRORS)
-        return cls(kind, error.message, error.key, error.hint)
-
-    def error(self) -> DomzeroError:
-        """The error to raise."""
-        return _ERRORS.get(self.kind, DomzeroError)(self.message, key=self.key, hint=self.hint)
-
-
-_ERRORS: dict[str, type[DomzeroError]] = {
-    kind.__name__: kind for kind in (ConfigError, ImageError, ResourceError, DomzeroError)
-}
 
 
 # --- events, from the worker
@@ -409,21 +327,6 @@ class InputTaken:
     """So many bytes of console input are in the guest's queue, and more may come."""
 
     count: int
-
-
-# --- from the process that opens files for `domzero run`
-
-
-@dataclass(slots=True, frozen=True)
-class Opened:
-    """What a domain is made of is open, and comes with this.
-
-    :param disks: what the files of each disk are.
-    :param ttys: names of the ptys of its consoles, empty for sockets.
-    """
-
-    disks: tuple[tuple[DiskFile, ...], ...]
-    ttys: tuple[str, ...]
 
 
 # --- between the Domain 0 process and the fork server
@@ -499,50 +402,12 @@ Answer: TypeAlias = Done | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Ref
 Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken
-OpenedOrRefused: TypeAlias = Opened | Refused
 Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
-Message: TypeAlias = Request | Answer | Event | OpenedOrRefused | Forking
+Message: TypeAlias = Request | Answer | Event | Forking
 
-_MESSAGES: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for union in (Request, Answer, Event, OpenedOrRefused, Forking)
-    for kind in typing.get_args(union)
-}
-
-
-def encode(message: Message, request_id: int = 0, files: int = 0) -> bytes:
-    """A message as the payload of a frame; `request_id` in a request and in its answer.
-
-    :param files: how many belong to it.
-    """
-    body = {"type": type(message).__name__, "id": request_id, "body": to_json(message)}
-    if files:
-        body["files"] = files
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
-def decode(payload: bytes) -> tuple[Message, int]:
-    """The message in a frame's payload, to which no files belong, and its request's identifier. MessageError."""
-    message, request_id, files = decode_request(payload)
-    if files:
-        raise MessageError(f"{type(message).__name__}: no files belong to it")
-    return message, request_id
-
-
-def decode_request(payload: bytes) -> tuple[Message, int, int]:
-    """As `decode`, and how many files belong to it."""
-    try:
-        outer = json.loads(payload)
-    except ValueError as error:  # also bytes that are no UTF-8
-        raise MessageError(f"not JSON: {error}") from error
-    if not isinstance(outer, dict) or outer.keys() - {"files"} != {"type", "id", "body"}:
-        raise MessageError("not an object of type, id and body")
-    name, request_id = outer["type"], outer["id"]
-    kind = _MESSAGES.get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise MessageError(f"no such message: {name!r}")
-    message: Message = from_json(kind, outer["body"], name)
-    files = value_of(int, outer.get("files", 0), "files")
-    if files < 0:
-        raise MessageError(f"files: {files}")
-    return message, value_of(int, request_id, "id"), files
+_MESSAGES: MessageSet[Message] = MessageSet(
+    kind for union in (Request, Answer, Event, Forking) for kind in typing.get_args(union)
+)
+encode = _MESSAGES.encode
+decode = _MESSAGES.decode
+decode_request = _MESSAGES.decode_request

@@ -2,42 +2,29 @@
 """What a domain is made of, as open files: kernel, ramdisk, disks, shared directories; networks as connected sockets.
 
 Domain 0 opens all of it and gives it to the worker (`file_passing`), which opens nothing itself. Opening may wait, for
-a network's file system or for passt: not in the event loop.
+a network's file system or for passt: not in the event loop (`opening`). What only some domains have is
+imported by them, so that the others start sooner.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 from domzero.builder.files import FILE_MAX, open_file
 from domzero.builder.image import open_kernel
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console_relay import OpenConsole, open_console
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
-from domzero.dom0.images.qcow2 import backing_of
-from domzero.dom0.network import connect
-from domzero.dom0.served_images import open_served
 from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError, ImageError
 
 CHAIN_MAX = 64
 """An image and the files below it."""
-_THREADS = 16
-
-
-class Closable(Protocol):
-    """What holds open files."""
-
-    def close(self) -> None:
-        """Closes those that are left."""
 
 
 @dataclass(slots=True)
@@ -129,6 +116,8 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
             files.consoles.append(open_console())
         for channel in config.channel_specs:
             files.consoles.append(open_console(channel.connection, channel.path))
+        if config.vif_specs:
+            from domzero.dom0.network import connect
         for vif in config.vif_specs:
             files.wires.append(connect(vif, config, domid))
     except BaseException:
@@ -168,12 +157,18 @@ def open_disk(spec: DiskSpec) -> OpenDisk:
     path, format, writable = spec.target, spec.format, spec.writable
     try:
         if format.is_served:
+            from domzero.dom0.served_images import open_served
+
             fd, bytes, flags = open_served(spec)
             return OpenDisk([fd], (DiskFile(format, bytes, flags),))
         while True:
             disk.fds.append(_open_image(path, writable=writable))
             disk.files = (*disk.files, DiskFile(format))
-            below = backing_of(disk.fds[-1]) if format is DiskFormat.QCOW2 else None
+            if format is not DiskFormat.QCOW2:
+                return disk
+            from domzero.dom0.images.qcow2 import backing_of
+
+            below = backing_of(disk.fds[-1])
             if below is None:
                 return disk
             if len(disk.fds) == CHAIN_MAX:
@@ -227,25 +222,4 @@ def _backing_format(name: str) -> DiskFormat:
     raise ImageError(f"its backing file has the format {name[:20]!r}: raw and qcow2 are possible")
 
 
-C = TypeVar("C", bound=Closable)
-_threads: ThreadPoolExecutor | None = None
-
-
-async def in_thread(opens: Callable[[], C]) -> C:
-    """Opens in a thread. What comes after nobody waits for it any more is closed."""
-    global _threads
-    _threads = _threads or ThreadPoolExecutor(_THREADS, "open")
-    future = _threads.submit(opens)
-    try:
-        return await asyncio.shield(asyncio.wrap_future(future))
-    except asyncio.CancelledError:
-        future.add_done_callback(_close)
-        raise
-
-
-def _close(future: Future[C]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().close()
-
-
-__all__ = ["DomainFiles", "OpenDisk", "in_thread", "open_disk", "open_domain", "open_share", "received_domain"]
+__all__ = ["DomainFiles", "OpenDisk", "open_disk", "open_domain", "open_share", "received_domain"]

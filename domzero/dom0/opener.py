@@ -14,16 +14,33 @@ import socket
 import struct
 import threading
 from contextlib import closing
+from dataclasses import dataclass
 
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.diskspec import DiskFile
 from domzero.dom0.file_passing import pair, receive_files, send_files
-from domzero.dom0.messages import Opened, OpenedOrRefused, Refused, decode_request, encode
+from domzero.dom0.message_set import MessageSet, Refused
 from domzero.dom0.open_files import DomainFiles, open_domain, received_domain
 from domzero.errors import DomzeroError, ResourceError
 
 _ANSWER_MAX = 1 << 18
 _GRACE_S = 2.0
 _DOMID = struct.Struct("<H")
+
+
+@dataclass(slots=True, frozen=True)
+class Opened:
+    """What a domain is made of is open, and comes with this.
+
+    :param disks: what the files of each disk are.
+    :param ttys: names of the ptys of its consoles, empty for sockets.
+    """
+
+    disks: tuple[tuple[DiskFile, ...], ...]
+    ttys: tuple[str, ...]
+
+
+_ANSWERS: MessageSet[Opened | Refused] = MessageSet((Opened, Refused))
 
 
 class Opener:
@@ -59,11 +76,9 @@ class Opener:
             data = b""
         if not data:
             raise ResourceError("the process that opens the domain's files has ended")
-        answer, request_id, count = decode_request(data)
+        answer, request_id, count = _ANSWERS.decode_request(data)
         if isinstance(answer, Refused):
             raise answer.error()
-        if not isinstance(answer, Opened):
-            raise DomzeroError(f"{type(answer).__name__} is no answer")
         fds = receive_files(self._files, request_id, count)
         return received_domain(self._config, answer.disks, answer.ttys, fds)
 
@@ -81,7 +96,7 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
                 if thread is not threading.current_thread():
                     thread.join(_GRACE_S)
             return
-        answer: OpenedOrRefused
+        answer: Opened | Refused
         count = 0
         try:
             with closing(open_domain(config, *_DOMID.unpack(asked))) as opened:
@@ -91,7 +106,7 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
         except Exception as error:  # noqa: BLE001 - whatever it is, the other process is told
             known = error if isinstance(error, DomzeroError) else DomzeroError(f"{type(error).__name__}: {error}")
             answer = Refused.of(known)
-        talk.send(encode(answer, request_id, count))
+        talk.send(_ANSWERS.encode(answer, request_id, count))
 
 
 __all__ = ["Opener"]

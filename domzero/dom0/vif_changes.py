@@ -8,10 +8,11 @@ from contextlib import closing
 from functools import partial
 
 from domzero.dom0.device_changes import wait_gone
+from domzero.dom0.device_stats import VifStats
 from domzero.dom0.manager import Manager
-from domzero.dom0.messages import AttachVif, CaptureVif, DetachVif, Done, ListVifs, SetVif, Vifs, VifStats
+from domzero.dom0.messages import AttachVif, CaptureVif, DetachVif, Done, ListVifs, SetVif, Vifs
 from domzero.dom0.network import connect
-from domzero.dom0.open_files import in_thread
+from domzero.dom0.opening import in_thread
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import INTERFACES_MAX, VifSpec, changed, parse_vif
 from domzero.errors import ConfigError

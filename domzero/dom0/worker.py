@@ -29,6 +29,7 @@ from domzero.dom0.file_passing import receive_files
 from domzero.dom0.instance import Instance
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import EndReason
+from domzero.dom0.message_set import Refused
 from domzero.dom0.messages import (
     Answer,
     AttachDisk,
@@ -57,7 +58,6 @@ from domzero.dom0.messages import (
     Message,
     Pause,
     PinVcpu,
-    Refused,
     RenewThreads,
     SendNmi,
     SetCap,

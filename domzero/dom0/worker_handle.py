@@ -19,6 +19,7 @@ from domzero.dom0 import file_passing
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.descriptors import check_for_worker
 from domzero.dom0.json_values import MessageError
+from domzero.dom0.message_set import Refused
 from domzero.dom0.messages import (
     Answer,
     Change,
@@ -26,14 +27,14 @@ from domzero.dom0.messages import (
     FrameKind,
     InputTaken,
     Message,
-    Refused,
     Request,
     Start,
     Stop,
     decode,
     encode,
 )
-from domzero.dom0.open_files import DomainFiles, in_thread, open_domain
+from domzero.dom0.open_files import DomainFiles, open_domain
+from domzero.dom0.opening import in_thread
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Connection, Store

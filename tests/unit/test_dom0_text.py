@@ -11,6 +11,7 @@ import pytest
 from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
 from domzero.dom0 import json_values, messages
 from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.message_set import Refused
 from domzero.dom0.paths import SOCKET_PATH_MAX, candidates, existing_socket, socket_for_serving, xenstore_sockets
 from domzero.dom0.records import DomainLog
 from domzero.dom0.socket_frames import FrameDecoder, FrameError, encode_frame
@@ -80,8 +81,8 @@ def test_a_configuration_survives_its_way_to_a_worker() -> None:
 
 @pytest.mark.parametrize("kind", [ConfigError, ImageError, DomzeroError])
 def test_an_error_survives_its_way_from_a_worker(kind: type[DomzeroError]) -> None:
-    message, _ = messages.decode(messages.encode(messages.Refused.of(kind("what", key="k", hint="h"))))
-    assert isinstance(message, messages.Refused)
+    message, _ = messages.decode(messages.encode(Refused.of(kind("what", key="k", hint="h"))))
+    assert isinstance(message, Refused)
     error = message.error()
     assert type(error) is kind
     assert (error.message, error.key, error.hint) == ("what", "k", "h")
@@ -91,7 +92,7 @@ def test_an_error_of_a_kind_that_the_other_process_does_not_know_arrives_as_the_
     class Special(ImageError):
         pass
 
-    assert type(messages.Refused.of(Special("x")).error()) is ImageError
+    assert type(Refused.of(Special("x")).error()) is ImageError
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("domzero._machine", reason="the machine is not built", exc_type=ImportError)
 
 from domzero.dom0 import file_passing
-from domzero.dom0.messages import DumpCore, FrameKind, Message, Refused, decode, encode
+from domzero.dom0.message_set import Refused
+from domzero.dom0.messages import DumpCore, FrameKind, Message, decode, encode
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.worker import Worker
 

@@ -26,11 +26,12 @@ from domzero.dom0.config import (
     DomainConfig,
 )
 from domzero.dom0.cpuspec import TEXT_MAX
+from domzero.dom0.device_stats import DiskStats, VifStats
 from domzero.dom0.diskspec import RATE_MAX, DiskFormat
 from domzero.dom0.hostinfo import ThreadUsage
 from domzero.dom0.json_values import to_json
 from domzero.dom0.life import DomainState, End, EndReason
-from domzero.dom0.messages import DiskStats, VcpuState, VcpuStats, VifStats
+from domzero.dom0.messages import VcpuState, VcpuStats
 from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import Record
 

@@ -9,8 +9,8 @@ from contextlib import closing
 from domzero import _machine
 from domzero.dom0.backends.block import SECTOR, BlockDevice, use_disk
 from domzero.dom0.backends.devices import Devices
+from domzero.dom0.device_stats import DiskStats
 from domzero.dom0.diskspec import DiskLimits, DiskSpec, device_number
-from domzero.dom0.messages import DiskStats
 from domzero.dom0.open_files import OpenDisk
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.errors import ConfigError

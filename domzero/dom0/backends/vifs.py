@@ -9,7 +9,7 @@ from uuid import UUID
 
 from domzero.dom0.backends.devices import Devices
 from domzero.dom0.backends.net import NetDevice
-from domzero.dom0.messages import VifStats
+from domzero.dom0.device_stats import VifStats
 from domzero.dom0.vifspec import DOWN, UP, VifSpec, mac_text
 from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore.remote import StoreApi
