@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from threading import Condition
 from types import TracebackType
-from typing import ClassVar, Literal, TypeAlias, final
+from typing import ClassVar, Final, Literal, TypeAlias, final
 
 __version__: str
 
@@ -609,6 +609,29 @@ class GrantTable:
         """The domain ends: it uses nobody's grants any more, and nobody uses its own."""
 
 @final
+class VcpuTimers:
+    """A vCPU's timers, in system time; one that no vCPU has, for tests. Any thread."""
+
+    LAST_DEADLINE_NS: Final[int]
+    """146 years: no host runs so long, and virtual time, which jumps to the next timer, stays countable in 63 bits."""
+
+    def __new__(cls) -> VcpuTimers: ...
+    @property
+    def next_ns(self) -> int | None:
+        """When the next one expires."""
+    @property
+    def has_poll(self) -> bool: ...
+    def set_singleshot(self, when_ns: int | None) -> None:
+        """VCPUOP_set_singleshot_timer; None stops it. A uint64_t: its upper half has passed already, and what is at
+        LAST_DEADLINE_NS or later never comes."""
+    def set_periodic(self, period_ns: int) -> None:
+        """VCPUOP_set_periodic_timer; 0 stops it. The first one is due at once if the last one is a period ago."""
+    def set_poll(self, when_ns: int | None) -> None:
+        """The end of SCHEDOP_poll; None: it ends with an event only."""
+    def take_due(self, now_ns: int) -> tuple[bool, bool]:
+        """Whether VIRQ_TIMER is to be raised, and whether SCHEDOP_poll is over. `run` does both by itself."""
+
+@final
 class Vcpu:
     """One virtual CPU. One thread at a time may use it; `kick`, `notify`, `poke` and `unblock` may be called from any
     thread."""
@@ -624,6 +647,13 @@ class Vcpu:
         """Makes `run` return Interrupted, within a millisecond."""
     def notify(self) -> None:
         """An event was made pending in vcpu_info: a running vCPU looks at once."""
+    @property
+    def timers(self) -> VcpuTimers: ...
+    @property
+    def is_up(self) -> bool:
+        """Whether it has been started, and not stopped since. Any thread may ask, and say so."""
+    @is_up.setter
+    def is_up(self, value: bool) -> None: ...
     @property
     def is_blocked(self) -> bool:
         """In SCHEDOP_block or SCHEDOP_poll; any thread's event ends it."""
@@ -740,11 +770,14 @@ class Vcpu:
         """A command of event_channel_op, its argument copied in and out, or a round of it: the command to go on with
         after the guest's events; None: it is done. XenRefused."""
     def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
-        """Makes host code of blocks of guest code that have run `threshold` times; 0: all is interpreted. `code_bytes` is
-        the size of the cache. OSError: the host cannot; `translator_unavailable` says why."""
+        """Makes host code of blocks of guest code that have run `threshold` times; 0: all is interpreted. `code_bytes`
+        is the size of the cache. OSError: the host cannot; `translator_unavailable` says why."""
+    def vcpu_op(self, command: int, vcpu_id: int, va: int) -> int:
+        """VCPUOP_is_up, set_singleshot_timer, stop_singleshot_timer. XenRefused: ENOENT, EINVAL, EFAULT."""
+    def set_timer_op(self, when_ns: int) -> None: ...
     def set_fast_hypercalls(self, enabled: bool) -> None:
-        """Lets the machine answer page-table, iret, stack_switch, set_segment_base and fpu_taskswitch hypercalls, and
-        those on arrays of grants, without an exit. Off for tracing."""
+        """Lets the machine answer without an exit what docs/compat.md says is answered in the machine. Off for
+        tracing."""
     def watch_traps(self, vectors: list[int]) -> None:
         """Makes `run` end with ExitTrap after each delivery of one of these exceptions (0 to 255); [] for none."""
 

@@ -20,23 +20,13 @@ VCPU_INFO_SIZE = sizeof(vcpu_info)
 VCPU_INFO_TIME = offset_of(vcpu_info, "time")
 """The same in both layouts."""
 
-LAST_DEADLINE_NS = 1 << 62
-"""146 years: no host runs so long, and virtual time, which jumps to the next timer, stays countable in 63 bits."""
+LAST_DEADLINE_NS = _machine.VcpuTimers.LAST_DEADLINE_NS
+"""What is asked for this time or later never comes."""
 
 REFRESH_NS = 10**9
 """A running guest's time record is never older than this by much."""
 
 _TIME = struct.Struct("<QQIbBxx")
-
-
-def deadline(when_ns: int) -> int | None:
-    """When a guest's timer expires, from the system time it has asked for; None for one that never does.
-
-    :param when_ns: uint64_t, which is an s_time_t to Xen's timers: the upper half has passed already.
-    """
-    if when_ns >> 63 & 1:
-        return 0
-    return when_ns if when_ns < LAST_DEADLINE_NS else None
 
 
 def update_wallclock(platform: Platform, shared_info_maddr: int, *, is_32bit: bool, offset_s: int = 0) -> None:

@@ -35,14 +35,13 @@ class Vcpu:
         self.step_end: int | None = None
         """While the domain is paused, this vCPU alone goes on until it has executed so many instructions."""
         self.is_initialised = False
-        self.is_down = True
         self.nmi_pending = False
         self.affinity: frozenset[int] | None = None
         """Processors of the host that its thread may run on, once somebody has said so."""
         self.has_injected = False
         """An exception waits for delivery; there is room for one."""
         self.timers = Timers(
-            host.now_ns,
+            self.hw.timers,
             expired=lambda: domain.evtchn.send_virq(vcpu_id, Virq.VIRQ_TIMER),
             poll_over=self.unblock,
             changed=self.interrupt,
@@ -89,6 +88,15 @@ class Vcpu:
         self.write_runstate(now_ns)
 
     # --- sleeping and waking
+
+    @property
+    def is_down(self) -> bool:
+        """Not started, or stopped (VCPUOP_down): the machine keeps it."""
+        return not self.hw.is_up
+
+    @is_down.setter
+    def is_down(self, down: bool) -> None:
+        self.hw.is_up = not down
 
     @property
     def is_blocked(self) -> bool:

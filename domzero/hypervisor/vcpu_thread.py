@@ -79,8 +79,8 @@ def _run_once(vcpu: Vcpu, until_ns: int | None = None) -> None:
     # A vCPU that never leaves the guest gets a fresh time record all the same, as Xen writes one each second: what
     # it has overwritten of the last one (an odd version, for which it waits) does not stay.
     deadline_ns = vcpu.time.stamp_ns + timekeeping.REFRESH_NS
-    if vcpu.timers.next_ns is not None:
-        deadline_ns = min(deadline_ns, vcpu.timers.next_ns)
+    if vcpu.timers.next_of_others_ns is not None:
+        deadline_ns = min(deadline_ns, vcpu.timers.next_of_others_ns)
     if until_ns is not None:
         deadline_ns = min(deadline_ns, until_ns)
     budget = BUDGET if vcpu.step_end is None else vcpu.step_end - vcpu.hw.instructions

@@ -58,7 +58,8 @@ def test_virtual_time_does_not_pass_while_a_domain_is_paused(domain: Domain) -> 
     domain.step(vcpu, 1, LIMIT_S)  # its thread is there, and sleeps
     with host.lock:
         now = host.now_ns()
-        vcpu.timers.set_singleshot(now + 10**9)
+        vcpu.hw.timers.set_singleshot(now + 10**9)
+        vcpu.timers.changed()
         for _ in range(3):  # it wakes, looks, and sleeps again
             vcpu.poke()
             assert host.quiet.wait(LIMIT_S)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = {"errors": 0, "abi": 0, "hypervisor": 1, "builder": 2, "dom0": 3, "debug": 3, "guest": 4, "lab": 5, "cli": 6}
 MAX_LINES = 600
-LONGER = {"domzero/_machine.pyi": 1000}
+LONGER = {"domzero/_machine.pyi": 1100}
 """A compiled module has one stub."""
 FACE = "domzero.__init__"
 """What programs import; the package's own modules take its version and `_machine` from the same name."""

@@ -13,8 +13,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from fake_frames import FakeFrameInfo
+
 from domzero import _machine
-from domzero._machine import Base, Callback, FrameType, GuestFault, Preempted, XenRefused
+from domzero._machine import Base, Callback, GuestFault, Preempted, XenRefused
 from domzero.abi.errno import Errno
 
 PAGE = 4096
@@ -27,15 +29,6 @@ def refusal(errno: Errno = Errno.EINVAL) -> XenRefused:
     error = XenRefused(int(errno), errno.name)
     error.errno = int(errno)
     return error
-
-
-class FakeFrameInfo:
-    type = FrameType.WRITABLE
-    type_count = 0
-
-    def __init__(self, owner: int | None, refs: int = 1) -> None:
-        self.owner = owner
-        self.refs = refs
 
 
 class FakeMachine:
@@ -347,6 +340,8 @@ class FakeVcpu:
     """What set_base raises."""
     rounds: int = 0
     """How often what may take several rounds raises Preempted first."""
+    timers: _machine.VcpuTimers = field(default_factory=_machine.VcpuTimers)
+    is_up: bool = False
     blocked: bool = False
     polls: set[int] = field(default_factory=set)
     poked: threading.Event = field(default_factory=threading.Event)
@@ -542,6 +537,13 @@ class FakeVcpu:
     def event_channel_op(self, command: int, va: int) -> int | None:
         self.calls.append(("event_channel_op", command, va))
         return None
+
+    def vcpu_op(self, command: int, vcpu_id: int, va: int) -> int:
+        self.calls.append(("vcpu_op", command, vcpu_id, va))
+        return 0
+
+    def set_timer_op(self, when_ns: int) -> None:
+        self.calls.append(("set_timer_op", when_ns))
 
     def update_va_mapping(self, va: int, value: int, flags: int) -> None:
         self.calls.append(("update_va_mapping", va, value, flags))

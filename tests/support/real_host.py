@@ -37,6 +37,14 @@ class RealVcpu:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hw, name)
 
+    @property
+    def is_up(self) -> bool:
+        return self._hw.is_up
+
+    @is_up.setter
+    def is_up(self, up: bool) -> None:
+        self._hw.is_up = up
+
     def hypercall_return(self, rc: int) -> None:
         self.result = rc
 

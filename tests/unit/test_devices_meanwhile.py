@@ -24,9 +24,10 @@ from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.corefile import CoreFile
+from domzero.dom0.device_stats import VifStats
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import BadState, Manager
-from domzero.dom0.messages import Disks, Done, ListDisks, ListVifs, Request, SetCap, SetMemoryLimit, Vifs, VifStats
+from domzero.dom0.messages import Disks, Done, ListDisks, ListVifs, Request, SetCap, SetMemoryLimit, Vifs
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import parse_vif
 from domzero.errors import ConfigError

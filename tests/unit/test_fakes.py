@@ -5,6 +5,7 @@ import ast
 from pathlib import Path
 
 import builder_machine
+import fake_frames
 import fakes
 import pytest
 
@@ -18,7 +19,7 @@ FAKES = {
     (fakes, "FakeGrantTable"): "GrantTable",
     (fakes, "FakeEventChannels"): "EventChannels",
     (fakes, "FakeVcpu"): "Vcpu",
-    (fakes, "FakeFrameInfo"): "FrameInfo",
+    (fake_frames, "FakeFrameInfo"): "FrameInfo",
     (builder_machine, "BuilderMachine"): "Machine",
     (builder_machine, "BuilderDomain"): "Domain",
     (builder_machine, "BuilderVcpu"): "Vcpu",

@@ -13,6 +13,7 @@ mod grants;
 mod host;
 mod net;
 mod p9;
+mod timers;
 mod usernet;
 mod vcpu;
 
@@ -50,6 +51,8 @@ mod _machine {
     use super::net::{run_switch, NetAgreed, NetCounts, NetLink, NetRings};
     #[pymodule_export]
     use super::p9::{Share, ShareCounts, ShareRings};
+    #[pymodule_export]
+    use super::timers::VcpuTimers;
     #[pymodule_export]
     use super::usernet::run_usernet;
     #[pymodule_export]

@@ -5,6 +5,7 @@ use crate::big_lock::BigLock;
 use crate::enums::{self, Base};
 use crate::exit::to_python;
 use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
+use crate::timers::VcpuTimers;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
@@ -14,6 +15,7 @@ use domzero_machine::{
 use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -141,6 +143,21 @@ impl Vcpu {
 
     fn notify(&self) {
         dm::Vcpu::notify(&self.shared);
+    }
+
+    #[getter]
+    fn timers(&self) -> VcpuTimers {
+        VcpuTimers(Arc::clone(&self.shared.timers))
+    }
+
+    #[getter]
+    fn is_up(&self) -> bool {
+        self.shared.is_up.load(Ordering::Acquire)
+    }
+
+    #[setter]
+    fn set_is_up(&self, up: bool) {
+        self.shared.is_up.store(up, Ordering::Release);
     }
 
     #[getter]
@@ -494,6 +511,14 @@ impl Vcpu {
                 EventOutcome::Continue(command) => Ok(Some(command)),
             }
         })
+    }
+
+    fn vcpu_op(&self, command: u32, vcpu_id: u32, va: u64) -> PyResult<u64> {
+        self.request(|v| v.vcpu_op(command, vcpu_id, va).ok_or(Errno::ENOSYS)?)
+    }
+
+    fn set_timer_op(&self, when_ns: u64) -> PyResult<()> {
+        self.work(|v| v.set_timer_op(when_ns))
     }
 
     /// The iret hypercall, from within a multicall: None, or why the domain crashes.

@@ -26,6 +26,7 @@ mod shared;
 mod sleep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod timers;
 
 // The machine and its domains: memory, its books, time and randomness.
 pub use clock::Clock;
@@ -38,6 +39,7 @@ pub use random::RandomSource;
 pub use pv::mmu_ops::Outcome as BatchOutcome;
 pub use pv::{platform as pv_platform, Callback, CallbackKind, Exit, SeenTrap, TrapGate, Vcpu};
 pub use shared::{attention, Caller, Purge, VcpuShared};
+pub use timers::{Due as DueTimers, Timers, LAST_DEADLINE_NS};
 
 // The processor under it.
 pub use cpu::decode::Vendor;

@@ -4,8 +4,9 @@
 
 use crate::mem::Mfn;
 use crate::sleep::Sleep;
+use crate::timers::Timers;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Bits of [`VcpuShared::attention`]. Any bit set makes the engine leave its block loop at the next block boundary.
 pub mod attention {
@@ -61,6 +62,10 @@ pub struct VcpuShared {
     pub vcpu_id: AtomicU32,
     /// Whether it is blocked, and where its thread waits.
     pub sleep: Sleep,
+    /// When it is woken, or told.
+    pub timers: Arc<Timers>,
+    /// Whether it has been started, and not stopped since (VCPUOP_up, VCPUOP_down).
+    pub is_up: AtomicBool,
     purges: Mutex<Queue>,
 }
 

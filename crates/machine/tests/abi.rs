@@ -4,8 +4,10 @@
 
 use domzero_machine::abi::evtchn::{self, evtchnop, evtchnstat, fifo, virq};
 use domzero_machine::abi::grant::{self, gntcopy, gntmap, gnttabop, gtf, GrantStatus};
-use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vmasst};
-use domzero_machine::abi::structs::{iret_context, mmu_update, mmuext_op, multicall_entry, vcpu_info};
+use domzero_machine::abi::hypercall::{mmu, mmuext, nr, segbase, uvmf, vcpuop, vmasst, xenver};
+use domzero_machine::abi::structs::{
+    iret_context, mmu_update, mmuext_op, multicall_entry, vcpu_info, vcpu_set_singleshot_timer,
+};
 use domzero_machine::abi::{self, blkif, layout, netif, p9, selector, Errno};
 use std::collections::HashMap;
 
@@ -29,7 +31,13 @@ fn numbers() -> Vec<(String, i64)> {
     let mut all = named!("__HYPERVISOR_", nr: MMU_UPDATE = "mmu_update", STACK_SWITCH = "stack_switch",
         FPU_TASKSWITCH = "fpu_taskswitch", UPDATE_VA_MAPPING = "update_va_mapping", IRET = "iret", MULTICALL = "multicall",
         SET_SEGMENT_BASE = "set_segment_base", MMUEXT_OP = "mmuext_op", GRANT_TABLE_OP = "grant_table_op",
-        EVENT_CHANNEL_OP_COMPAT = "event_channel_op_compat", EVENT_CHANNEL_OP = "event_channel_op");
+        EVENT_CHANNEL_OP_COMPAT = "event_channel_op_compat", EVENT_CHANNEL_OP = "event_channel_op", SET_TIMER_OP = "set_timer_op", XEN_VERSION = "xen_version",
+        VCPU_OP = "vcpu_op");
+    all.extend(named!("XENVER_", xenver: VERSION = "version"));
+    all.extend(
+        named!("VCPUOP_", vcpuop: IS_UP = "is_up", SET_SINGLESHOT_TIMER = "set_singleshot_timer",
+        STOP_SINGLESHOT_TIMER = "stop_singleshot_timer"),
+    );
     all.extend(
         named!("MMU_", mmu: NORMAL_PT_UPDATE = "NORMAL_PT_UPDATE", MACHPHYS_UPDATE = "MACHPHYS_UPDATE",
         PT_UPDATE_PRESERVE_AD = "PT_UPDATE_PRESERVE_AD", PT_UPDATE_NO_TRANSLATE = "PT_UPDATE_NO_TRANSLATE"),
@@ -360,6 +368,14 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
         (
             "offsetof vcpu_info evtchn_upcall_mask",
             vcpu_info::EVTCHN_UPCALL_MASK as i64,
+        ),
+        (
+            "sizeof vcpu_set_singleshot_timer",
+            vcpu_set_singleshot_timer::size(is_32bit) as i64,
+        ),
+        (
+            "offsetof vcpu_set_singleshot_timer timeout_abs_ns",
+            vcpu_set_singleshot_timer::TIMEOUT_ABS_NS as i64,
         ),
         ("sizeof mmu_update", mmu_update::SIZE as i64),
         ("offsetof mmu_update ptr", mmu_update::PTR as i64),

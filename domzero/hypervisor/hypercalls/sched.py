@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from domzero.hypervisor.vcpu import Vcpu
 
 MAX_POLL_PORTS = 128
-LINUX_WORKAROUND_NS = 100_000_000
 _REASONS = {int(reason): reason for reason in ShutdownReason}
 
 sched_op = operation(Hypercall.HYPERVISOR_sched_op, "ip", SchedOp)
@@ -90,14 +89,7 @@ def remote_shutdown(vcpu: "Vcpu", arg: remote_shutdown_arg) -> int:
 sched_op.refuse(Errno.EPERM, SchedOp.SCHEDOP_pin_override, note="hardware domain only")
 
 
-@hypercall(Hypercall.HYPERVISOR_set_timer_op, "q")
+@hypercall(Hypercall.HYPERVISOR_set_timer_op, "q", in_machine=True)
 def set_timer_op(vcpu: "Vcpu", timeout_ns: int) -> None:
     """Sets the vCPU's single-shot timer to an absolute system time; 0 stops it."""
-    now_ns = vcpu.domain.host.now_ns()
-    if timeout_ns == 0:
-        vcpu.timers.set_singleshot(None)
-    elif timeout_ns >> 63 or (timeout_ns > now_ns and (timeout_ns - now_ns) >> 50):
-        # Old Linux computes times that have overflowed and wants to be woken soon.
-        vcpu.timers.set_singleshot(now_ns + LINUX_WORKAROUND_NS)
-    else:
-        vcpu.timers.set_singleshot(timeout_ns)
+    vcpu.hw.set_timer_op(timeout_ns)

@@ -8,7 +8,7 @@ from domzero._machine import GuestFault
 from domzero.abi import vcpu as abi
 from domzero.abi.arch_x86 import vcpu_guest_context
 from domzero.abi.errno import Errno
-from domzero.abi.layout import sizeof
+from domzero.abi.layout import Wire, sizeof
 from domzero.abi.sched import ShutdownReason
 from domzero.abi.vcpu import VcpuOp
 from domzero.abi.xen import PAGE_SIZE, Hypercall, vcpu_time_info
@@ -23,6 +23,7 @@ MIN_PERIOD_NS = 1_000_000
 MAX_PERIOD_NS = (1 << 62) - 1
 
 vcpu_op = operation(Hypercall.HYPERVISOR_vcpu_op, "iup", VcpuOp)
+vcpu_op.in_machine = True
 
 
 def target(vcpu: "Vcpu", vcpu_id: int) -> "Vcpu":
@@ -36,22 +37,25 @@ def target(vcpu: "Vcpu", vcpu_id: int) -> "Vcpu":
     return found
 
 
-def own(vcpu: "Vcpu", vcpu_id: int) -> "Vcpu":
-    """The same for operations that a vCPU may use only on itself.
-
-    :raises XenError: ENOENT, EINVAL.
-    """
-    if target(vcpu, vcpu_id) is not vcpu:
-        raise XenError(Errno.EINVAL)
-    return vcpu
-
-
 def _check(vcpu: "Vcpu", _command: int, vcpu_id: int, *_args: int) -> None:
     """The vCPU must exist, before anything else is looked at."""
     target(vcpu, vcpu_id)
 
 
 vcpu_op.check = _check
+
+
+def _in_machine(command: VcpuOp, struct: type[Wire] | None = None) -> None:
+    """Registers a command that the machine answers, without coming here unless the domain is traced."""
+
+    @vcpu_op.sub(command, struct, by_address=True, note="in the machine")
+    def handler(vcpu: "Vcpu", vcpu_id: int, va: int) -> int:
+        return vcpu.hw.vcpu_op(command, vcpu_id, va)
+
+
+_in_machine(VcpuOp.VCPUOP_is_up)
+_in_machine(VcpuOp.VCPUOP_set_singleshot_timer, abi.vcpu_set_singleshot_timer)
+_in_machine(VcpuOp.VCPUOP_stop_singleshot_timer)
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_initialise)
@@ -86,12 +90,6 @@ def down(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
         other.take_down()
 
 
-@vcpu_op.sub(VcpuOp.VCPUOP_is_up)
-def is_up(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> int:
-    """Whether a vCPU is up."""
-    return int(not target(vcpu, vcpu_id).is_down)
-
-
 @vcpu_op.sub(VcpuOp.VCPUOP_get_runstate_info)
 def get_runstate_info(vcpu: "Vcpu", vcpu_id: int, arg: int) -> None:
     """How a vCPU has spent its time."""
@@ -114,22 +112,6 @@ def set_periodic_timer(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_set_periodic_ti
 def stop_periodic_timer(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
     """No more of it."""
     target(vcpu, vcpu_id).timers.set_periodic(0)
-
-
-@vcpu_op.sub(VcpuOp.VCPUOP_set_singleshot_timer)
-def set_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, arg: int) -> int:
-    """VIRQ_TIMER at an absolute system time."""
-    me = own(vcpu, vcpu_id)
-    timer = guest_memory.copy_in(vcpu, abi.vcpu_set_singleshot_timer, arg)
-    # VCPU_SSHOTTMR_future is ignored, as Xen 4.17 does: a time that has passed gives its event at once.
-    me.timers.set_singleshot(timer.timeout_abs_ns)
-    return 0
-
-
-@vcpu_op.sub(VcpuOp.VCPUOP_stop_singleshot_timer)
-def stop_singleshot_timer(vcpu: "Vcpu", vcpu_id: int, _arg: int) -> None:
-    """No more of it."""
-    own(vcpu, vcpu_id).timers.set_singleshot(None)
 
 
 @vcpu_op.sub(VcpuOp.VCPUOP_register_vcpu_info, abi.vcpu_register_vcpu_info)

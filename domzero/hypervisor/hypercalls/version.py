@@ -38,6 +38,7 @@ PV_FEATURES = (
 )
 
 xen_version = operation(Hypercall.HYPERVISOR_xen_version, "ip", XenVer)
+xen_version.in_machine = True
 
 
 def compiled() -> xen_compile_info:
@@ -52,7 +53,7 @@ def _string(vcpu: "Vcpu", va: int, text: bytes, length: int) -> None:
     guest_memory.write(vcpu, va, text[: length - 1].ljust(length, b"\0"))
 
 
-@xen_version.sub(XenVer.XENVER_version)
+@xen_version.sub(XenVer.XENVER_version, note="in the machine")
 def version(_vcpu: "Vcpu", _arg: int) -> int:
     """Major and minor version. Linux uses it as a barrier: events are delivered when it returns."""
     return XEN_MAJOR << 16 | XEN_MINOR

@@ -8,7 +8,7 @@ import fakes
 import pytest
 import real_host
 
-ON_THE_REAL_MACHINE = {"test_grant", "test_grant_v2", "test_audit", "test_evtchn", "test_evtchn_fifo"}
+ON_THE_REAL_MACHINE = {"test_grant", "test_grant_v2", "test_audit", "test_evtchn", "test_evtchn_fifo", "test_timers"}
 
 
 @pytest.fixture

@@ -147,10 +147,6 @@ def test_times_beyond_the_clock_never_come_and_negative_ones_have_passed(
 ) -> None:
     assert poll(vcpu, [timer_port], when) == 0
     assert vcpu.timers.next_ns == expires
-    vcpu.unblock()
-    timer = struct.pack("<QII", when, 0, 0)
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_singleshot_timer, 0, timer) == 0
-    assert vcpu.timers.next_ns == expires
 
 
 def test_at_the_end_of_virtual_time_no_timer_comes_any_more(host: Any, domain: Any, vcpu: Any) -> None:
@@ -158,10 +154,10 @@ def test_at_the_end_of_virtual_time_no_timer_comes_any_more(host: Any, domain: A
     assert poll(vcpu, [], FOREVER) == 0
     assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_periodic_timer, 0, struct.pack("<Q", 2**62 - 1)) == 0
     assert sched_op(vcpu, SchedOp.SCHEDOP_watchdog, sched.sched_watchdog(0, 2**32 - 1)) == 1
-    assert vcpu.timers.next_ns is None
     assert domain.watchdogs.deadlines[0] is not None
     vcpu.unblock()
     vcpu_thread.step(vcpu)
+    assert vcpu.timers.next_ns is None
 
 
 def test_poll_checks_its_ports(vcpu: Any, timer_port: int) -> None:
@@ -186,49 +182,6 @@ def test_watchdogs_are_made_poked_removed_and_shut_the_domain_down(host: Any, do
     assert domain.shutdown_code is ShutdownReason.SHUTDOWN_watchdog
 
 
-def test_set_timer_op_raises_the_timer_virq_when_its_time_has_come(
-    host: Any, domain: Any, vcpu: Any, timer_port: int
-) -> None:
-    when = host.machine.now + SECOND
-    assert hypercall(vcpu, Hypercall.HYPERVISOR_set_timer_op, when) == 0
-    vcpu_thread.step(vcpu)
-    assert not pending(domain, timer_port)
-    host.machine.now = when
-    vcpu_thread.step(vcpu)
-    assert pending(domain, timer_port)
-    assert vcpu.timers.next_ns is None
-
-
-def test_set_timer_op_zero_stops_and_nonsense_means_soon(host: Any, vcpu: Any) -> None:
-    hypercall(vcpu, Hypercall.HYPERVISOR_set_timer_op, host.machine.now + 5)
-    hypercall(vcpu, Hypercall.HYPERVISOR_set_timer_op, 0)
-    assert vcpu.timers.next_ns is None
-    for nonsense in (2**64 - 1, host.machine.now + (1 << 51)):
-        hypercall(vcpu, Hypercall.HYPERVISOR_set_timer_op, nonsense)
-        assert vcpu.timers.next_ns == host.machine.now + SECOND // 10
-
-
-def test_singleshot_timers_are_each_vcpus_own(host: Any, vcpu: Any) -> None:
-    when = host.machine.now + 100
-    timer = struct.pack("<QII", when, 0, 0)
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_singleshot_timer, 0, timer) == 0
-    assert vcpu.timers.next_ns == when
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_singleshot_timer, 1, timer) == -Errno.EINVAL
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_stop_singleshot_timer, 1) == -Errno.EINVAL
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_stop_singleshot_timer, 0) == 0
-    assert vcpu.timers.next_ns is None
-
-
-@pytest.mark.parametrize("flags", [0, 1])
-def test_a_timer_in_the_past_gives_its_event_at_once(
-    host: Any, domain: Any, vcpu: Any, timer_port: int, flags: int
-) -> None:
-    past = struct.pack("<QII", host.machine.now - 1, flags, 0)
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_singleshot_timer, 0, past) == 0
-    vcpu_thread.step(vcpu)
-    assert pending(domain, timer_port)
-
-
 def test_periodic_timers_come_again_without_piling_up(host: Any, domain: Any, vcpu: Any, timer_port: int) -> None:
     start = host.machine.now
     assert vcpu_op(vcpu, VcpuOp.VCPUOP_set_periodic_timer, 0, struct.pack("<Q", 10**7)) == 0
@@ -251,11 +204,6 @@ def test_every_vcpu_op_on_a_vcpu_that_does_not_exist_is_enoent(vcpu: Any) -> Non
         assert vcpu_op(vcpu, command, 2**32 - 1, bytes(64)) == -Errno.ENOENT
     assert hypercall(vcpu, Hypercall.HYPERVISOR_vcpu_op, 99, 2, 0) == -Errno.ENOENT
     assert hypercall(vcpu, Hypercall.HYPERVISOR_vcpu_op, 99, 0, 0) == -Errno.ENOSYS
-
-
-def test_is_up_tells_online_vcpus_from_others(vcpu: Any) -> None:
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_is_up, 0) == 1
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_is_up, 1) == 0
 
 
 def context(**fields: int | list[int]) -> bytes:
@@ -294,7 +242,7 @@ def test_initialise_loads_registers_tables_and_callbacks_once(domain: Any, vcpu:
     assert ("set_gdt", [0x55], 16) in hw.calls
     assert ("set_iopl", 1) in hw.calls
     assert initialise(vcpu, 1, context()) == -Errno.EEXIST
-    assert vcpu_op(vcpu, VcpuOp.VCPUOP_is_up, 1) == 0
+    assert domain.vcpus[1].is_down
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,18 @@ pub mod nr {
     pub const MULTICALL: u64 = 13;
     /// Changes the L1 entry of a virtual address in the current page tables.
     pub const UPDATE_VA_MAPPING: u64 = 14;
+    /// Sets the vCPU's single-shot timer.
+    pub const SET_TIMER_OP: u64 = 15;
     /// As EVENT_CHANNEL_OP, before 3.0.2: command and argument in one structure.
     pub const EVENT_CHANNEL_OP_COMPAT: u64 = 16;
+    /// Tells what the hypervisor is: commands of [`xenver`](super::xenver).
+    pub const XEN_VERSION: u64 = 17;
     /// Operations of [`gnttabop`](super::super::grant::gnttabop).
     pub const GRANT_TABLE_OP: u64 = 20;
     /// Returns from an exception or event.
     pub const IRET: u64 = 23;
+    /// Operations on vCPUs: commands of [`vcpuop`](super::vcpuop).
+    pub const VCPU_OP: u64 = 24;
     /// Sets a base of [`segbase`](super::segbase).
     pub const SET_SEGMENT_BASE: u64 = 25;
     /// Operations of [`mmuext`](super::mmuext).
@@ -115,6 +121,24 @@ pub mod vmasst {
     pub const ARCHITECTURAL_IOPL: u32 = 4;
     /// Slot 256 of an L4 shows the machine-to-phys table to the kernel only.
     pub const M2P_STRICT: u32 = 32;
+}
+
+/// Commands of xen_version (`XENVER_*`).
+pub mod xenver {
+    /// Tells the version, and gives the guest its events: the shortest hypercall that there is.
+    pub const VERSION: u32 = 0;
+    /// Leaf of CPUID whose eax is the version, too.
+    pub const CPUID_LEAF: u32 = 0x4000_0001;
+}
+
+/// Commands of vcpu_op (`VCPUOP_*`).
+pub mod vcpuop {
+    /// Whether a vCPU is up.
+    pub const IS_UP: u32 = 3;
+    /// Sets the vCPU's own single-shot timer.
+    pub const SET_SINGLESHOT_TIMER: u32 = 8;
+    /// Stops it.
+    pub const STOP_SINGLESHOT_TIMER: u32 = 9;
 }
 
 /// Which base set_segment_base sets (`SEGBASE_*`).

@@ -20,6 +20,21 @@ pub mod vcpu_info {
     }
 }
 
+/// `struct vcpu_set_singleshot_timer`.
+pub mod vcpu_set_singleshot_timer {
+    /// `sizeof`; a 64-bit guest's ends in padding.
+    pub const fn size(is_32bit: bool) -> usize {
+        match is_32bit {
+            true => 12,
+            false => 16,
+        }
+    }
+    /// `sizeof`, at most.
+    pub const SIZE_MAX: usize = size(false);
+    /// `uint64_t`: absolute system time.
+    pub const TIMEOUT_ABS_NS: usize = 0;
+}
+
 /// `struct mmu_update`: two words of 64 bits, `ptr` and `val`.
 pub mod mmu_update {
     /// `sizeof`.

@@ -263,6 +263,11 @@ impl DomainEvents {
         });
     }
 
+    /// What is shared of a vCPU of this domain. `Err`: ENOENT.
+    pub(crate) fn vcpu(&self, vcpu: u32) -> EventResult<Arc<VcpuShared>> {
+        self.lock().vcpu(vcpu).map(|vcpu| Arc::clone(&vcpu.shared))
+    }
+
     /// VCPUOP_register_vcpu_info, checked and the frame held already. Every event counts as pending then.
     pub fn move_info(&self, vcpu: u32, maddr: u64) -> EventResult {
         let mut state = self.lock();

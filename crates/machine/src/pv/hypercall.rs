@@ -3,7 +3,7 @@
 
 use super::Exit;
 use super::Vcpu;
-use crate::abi::hypercall::{nr, segbase, HYPERCALL_INSTRUCTION_LEN};
+use crate::abi::hypercall::{nr, segbase, xenver, HYPERCALL_INSTRUCTION_LEN};
 use crate::abi::x86::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
 use crate::abi::x86::{canonical, rflags, seg, selector, vector};
 use crate::abi::{errno, Errno};
@@ -13,6 +13,8 @@ use crate::frames::{MmError, MmResult};
 pub(super) enum Answer {
     /// Zero, or an error.
     Done(Result<(), Errno>),
+    /// A number of its own.
+    Value(u64),
     /// It is to be made again after the guest's events, as it is.
     Again,
     /// The same with two other arguments, from this one on.
@@ -55,6 +57,7 @@ impl Vcpu {
             if let Some(answer) = self.answer(nr, args) {
                 match answer {
                     Answer::Done(done) => self.hypercall_return(errno::rc(done)),
+                    Answer::Value(value) => self.hypercall_return(value as i64),
                     Answer::Again => self.hypercall_restart(),
                     Answer::AgainWith(first, values) => self.hypercall_restart_with(first, values),
                 }
@@ -83,6 +86,20 @@ impl Vcpu {
             nr::FPU_TASKSWITCH => {
                 self.cpu.fpu.ts = a[0] as u32 != 0;
                 Answer::Done(Ok(()))
+            }
+            // A uint64_t is two registers.
+            nr::SET_TIMER_OP => {
+                let when = if self.is_32bit() { a[0] | a[1] << 32 } else { a[0] };
+                self.set_timer_op(when);
+                Answer::Done(Ok(()))
+            }
+            nr::VCPU_OP => match self.vcpu_op(a[0] as u32, a[1] as u32, a[2])? {
+                Ok(value) => Answer::Value(value),
+                Err(error) => Answer::Done(Err(error)),
+            },
+            nr::XEN_VERSION if a[0] as u32 == xenver::VERSION => {
+                let [version, ..] = self.cpu.cpuid(xenver::CPUID_LEAF, 0);
+                Answer::Value(u64::from(version))
             }
             nr::SET_SEGMENT_BASE if !self.is_32bit() => {
                 Answer::Done(self.set_segment_base(a[0] as u32, a[1]))

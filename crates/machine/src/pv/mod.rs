@@ -23,6 +23,7 @@ mod pv32;
 mod pv_cpu;
 mod run;
 mod trap;
+mod vcpu_op;
 
 pub(crate) use bounce::BounceError;
 pub use exit::{Exit, SeenTrap};
@@ -170,6 +171,8 @@ pub struct Vcpu {
     /// In a part of a page-table hypercall: when it is over (`Domain::work_done`).
     round_end: Option<u64>,
     nmi_masked: bool,
+    /// A timer was set or stopped: what there is to wait for is another.
+    timers_changed: bool,
     instructions: u64,
     /// The grants of the domain, once it has some.
     grants: Option<DomainGrants>,
@@ -221,6 +224,7 @@ impl Vcpu {
             nmi_pending: false,
             round_end: None,
             nmi_masked: false,
+            timers_changed: false,
             instructions: 0,
             grants: None,
             events: None,

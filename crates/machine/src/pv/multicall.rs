@@ -68,6 +68,9 @@ impl Vcpu {
                         &[errno::rc(done) as u64],
                     )?;
                 }
+                Answer::Value(value) => {
+                    self.store_words(entry.wrapping_add(layout::RESULT * word), &[value])?;
+                }
                 Answer::Again => return Ok(End::Again(entry, left)),
                 Answer::AgainWith(first, values) => {
                     // The entry itself says how the call goes on.

@@ -68,10 +68,11 @@ impl Vcpu {
             if self.cpu.shared.clear(attention::STOP) != 0 {
                 return Exit::Interrupted;
             }
+            let now = clock.now_ns();
+            self.fire_timers(now);
             if let Some(exit) = self.event() {
                 return exit;
             }
-            let now = clock.now_ns();
             if now >= deadline_ns {
                 return Exit::Deadline;
             }
@@ -80,7 +81,8 @@ impl Vcpu {
             }
             let mut slice = left.min(i64::MAX as u64);
             if clock.is_virtual() {
-                slice = slice.min(deadline_ns - now);
+                let timer_ns = self.cpu.shared.timers.next_ns().unwrap_or(u64::MAX);
+                slice = slice.min(deadline_ns.min(timer_ns).saturating_sub(now));
             }
             let (done, exit) = self.run_slice(slice, in_guest);
             left -= done.min(left);
@@ -122,6 +124,9 @@ impl Vcpu {
                     }
                     if let Some(exit) = self.handle_trap(trap) {
                         break Some(exit);
+                    }
+                    if std::mem::take(&mut self.timers_changed) {
+                        break None; // the next one may come before the slice is over
                     }
                 }
             }
