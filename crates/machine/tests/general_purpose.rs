@@ -2,8 +2,8 @@
 //! General-purpose instructions, by small programs with known results.
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, XEN_CS64, XEN_DS};
-use domzero_machine::testing::{TestVm, CODE, DATA, RO, STACK_TOP};
-use domzero_machine::{vector, Fault, PrivInsn, Stop, Trap};
+use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, STACK_TOP};
+use domzero_machine::{vector, Fault, Mfn, PrivInsn, Stop, Trap};
 use iced_x86::code_asm::*;
 
 const RAX: usize = 0;
@@ -461,4 +461,25 @@ fn decimal_adjustment_follows_the_manual() {
     assert_eq!(vm.cpu.regs[RCX], 0x88);
     assert_eq!(vm.cpu.regs[RDX], 0x0701);
     assert_eq!(vm.cpu.regs[RAX], 0x47);
+}
+
+#[test]
+fn a_repeated_move_between_two_mappings_of_a_page_reads_what_it_has_written() {
+    for slow in [false, true] {
+        let (mut vm, n) = vm(|a| a.rep().movsq());
+        vm.cpu.set_slow_only(slow);
+        let frame = vm.maddr(DATA) >> 12;
+        vm.map_frame(DATA + 0x10_0000, Mfn(frame), pte::P | pte::US | pte::RW);
+        vm.poke(DATA, &7u64.to_le_bytes());
+        vm.poke(DATA + 8, &8u64.to_le_bytes());
+        (vm.cpu.regs[RSI], vm.cpu.regs[RDI], vm.cpu.regs[RCX]) = (DATA, DATA + 0x10_0010, 100);
+        vm.run_ok(n);
+        for i in 0..102 {
+            assert_eq!(
+                vm.peek_u64(DATA + i * 8),
+                7 + i % 2,
+                "slow handlers {slow}, element {i}"
+            );
+        }
+    }
 }

@@ -128,6 +128,7 @@ impl Cpu {
         let mut off = offset;
         let mut ended = false;
         while let Some(insn) = insns.get(i) {
+            let first = i;
             let left = (insns.len() - i) as u8;
             let slow = self.code.slow_only || self.seg.code32 && self.checks_segment(insn);
             let fused = if slow {
@@ -149,7 +150,12 @@ impl Cpu {
             i += 1;
             match low {
                 Some((fast::lower::Low::Nothing, len)) => {
-                    if out.ops.len() > 1 {
+                    // After a store into what follows it, it is at this one that the block is left.
+                    let after_store = first
+                        .checked_sub(1)
+                        .and_then(|n| insns.get(n))
+                        .is_some_and(may_store);
+                    if out.ops.len() > 1 && !after_store {
                         off += len;
                         continue;
                     }
@@ -237,6 +243,27 @@ impl Cpu {
                 _ => false,
             }
     }
+}
+
+/// Whether an instruction may write memory, by its operands: an instruction that does nothing never does.
+fn may_store(i: &Instruction) -> bool {
+    let plain = |n| {
+        use OpKind::*;
+        !matches!(
+            i.op_kind(n),
+            Memory
+                | MemorySegSI
+                | MemorySegESI
+                | MemorySegRSI
+                | MemorySegDI
+                | MemorySegEDI
+                | MemorySegRDI
+                | MemoryESDI
+                | MemoryESEDI
+                | MemoryESRDI
+        )
+    };
+    i.mnemonic() != Mnemonic::Nop && (i.is_stack_instruction() || !(0..i.op_count()).all(plain))
 }
 
 fn undefined(_: &mut Cpu, _: &Instruction) -> super::fault::Exec {

@@ -67,6 +67,22 @@ fn a_store_into_the_next_instruction_is_executed() {
 }
 
 #[test]
+fn a_store_into_a_following_nop_is_executed() {
+    // Of four nops the second and third become `mov al, 0x55`.
+    both(CODE_VA + 256, &[], 0x55, |a| {
+        let mut next = a.create_label();
+        a.xor(eax, eax)?;
+        a.mov(edx, 0x9055_b090u32)?;
+        a.mov(dword_ptr(next), edx)?;
+        a.set_label(&mut next)?;
+        a.nop()?;
+        a.nop()?;
+        a.nop()?;
+        a.nop()
+    });
+}
+
+#[test]
 fn a_loop_that_patches_its_own_body_sees_each_patch() {
     both(CODE_VA + 300, &[], (0..20).map(|i| 20 - i).sum(), |a| {
         let (mut top, mut patched) = (a.create_label(), a.create_label());

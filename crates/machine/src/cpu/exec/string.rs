@@ -11,6 +11,7 @@ use crate::cpu::descriptor_cache::ES;
 use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::regs::seg_index;
 use crate::cpu::{Cpu, SlowFn};
+use crate::mmu::walk::Access;
 use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 use std::sync::atomic::Ordering;
 
@@ -125,7 +126,19 @@ fn interrupted(cpu: &Cpu) -> bool {
 /// Leaves the instruction unfinished: it starts again where it is.
 fn suspend(cpu: &mut Cpu) -> Exec {
     cpu.next_rip = cpu.rip;
+    // It will be counted when it has completed.
+    cpu.budget.left += 1;
     Err(Trap::EndBlock)
+}
+
+/// Whether stores at `dst` may be what is read at `src`: the page may be mapped twice.
+fn same_frame(cpu: &mut Cpu, src: u64, dst: u64) -> bool {
+    let source = cpu.translate(src, Access::Read).map(|p| p.mfn);
+    // What faults is found by the access itself.
+    source.is_err()
+        || cpu
+            .translate(dst, Access::Write)
+            .map_or(true, |p| Ok(p.mfn) == source)
 }
 
 fn movs<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
@@ -142,8 +155,8 @@ fn movs<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
                 .min(f.room::<B>(dst, cpu.regs[RDI] & f.mask, CHUNK))
                 .min(count);
             // The bytes just written are the next to be read: no further than the distance at once.
-            let distance = dst.wrapping_sub(src);
-            if distance < n.wrapping_mul(bytes) {
+            let distance = dst.wrapping_sub(src) & (CHUNK - 1);
+            if distance < n.wrapping_mul(bytes) && same_frame(cpu, src, dst) {
                 n = distance / bytes;
             }
         }

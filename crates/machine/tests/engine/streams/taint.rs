@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which arithmetic flags an instruction reads, defines and leaves undefined: engines must agree on what is defined.
 
-use crate::state::ARITH;
+use crate::state::{ARITH, OF};
 use crate::tables::{flag_bits, RCX};
 use domzero_machine::Cpu;
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -21,7 +21,7 @@ pub fn of(insn: &Instruction, cpu: &Cpu) -> Effect {
         Pushf | Pushfq | Syscall | Int | Int3 | Int1 => ARITH,
         _ => flag_bits(insn.rflags_read()) & ARITH,
     };
-    let undefined = flag_bits(insn.rflags_undefined()) & ARITH;
+    let mut undefined = flag_bits(insn.rflags_undefined()) & ARITH;
     let written = flag_bits(insn.rflags_modified()) & ARITH;
     let nothing = Effect {
         read,
@@ -38,6 +38,10 @@ pub fn of(insn: &Instruction, cpu: &Cpu) -> Effect {
             let wide = insn.op0_register().size() == 8 || insn.memory_size().size() == 8;
             if count & if wide { 63 } else { 31 } == 0 {
                 return nothing;
+            }
+            // Also when as often as makes no difference: nine times eight bits and the carry.
+            if matches!(insn.mnemonic(), Rcl | Rcr) && count & 63 != 1 {
+                undefined |= OF;
             }
         }
         _ if (insn.has_rep_prefix() || insn.has_repne_prefix()) && cpu.regs[RCX] == 0 => return nothing,
