@@ -42,6 +42,17 @@ def test_a_wired_domain_is_paused_with_rings_ports_and_a_memory_map(host: Host, 
     assert host.audit() == []
 
 
+def test_a_domain_beyond_17_gib_is_built(shell: str) -> None:
+    mib = 20 << 10
+    host = Host(mib)
+    try:
+        domain = build_domain(host, load_kernel(shell), pages=mib << 8).domain
+        assert domain.hw.frames_owned == mib << 8
+        assert host.audit() == []
+    finally:
+        host.close()
+
+
 def test_events_reach_the_back_end_behind_a_ring(host: Host, shell: str) -> None:
     built = build_domain(host, load_kernel(shell), pages=PAGES)
 
