@@ -2,12 +2,14 @@
 //! Packets of IPv4 and IPv6: what is in one of the guest's, and how one for the guest is made. A guest may have written
 //! anything: what is not understood, has a wrong checksum or is a fragment is `None`.
 
+use rustix::io::Errno;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr,
-    Ipv6Packet, Ipv6Repr, TcpPacket, UdpPacket, UdpRepr,
+    Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr,
+    IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpPacket, UdpPacket, UdpRepr,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::IpAddr;
 
 /// Hops that a packet of ours may make.
 pub const HOPS: u8 = 64;
@@ -76,6 +78,15 @@ impl<'a> Packet<'a> {
             body: Body::parse(header.next_header, source, target, packet.payload())?,
         })
     }
+}
+
+/// What a message about a packet quotes of what is behind its IP header.
+pub fn quoted(packet: &[u8]) -> Option<[u8; 8]> {
+    let body = match packet.first()? >> 4 {
+        4 => Ipv4Packet::new_checked(packet).ok()?.payload(),
+        _ => Ipv6Packet::new_checked(packet).ok()?.payload(),
+    };
+    body.first_chunk().copied()
 }
 
 impl<'a> Body<'a> {
@@ -184,46 +195,105 @@ impl Message<'_> {
     }
 }
 
-/// A message that says that nobody has the port of a datagram that the guest sent.
-pub fn port_unreachable(guest: SocketAddr, peer: SocketAddr, quoted: &[u8; 8]) -> Message<'_> {
-    use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv6DstUnreachable};
-    match (guest.ip(), peer.ip()) {
-        (IpAddr::V6(source), IpAddr::V6(target)) => Message::Icmpv6(Icmpv6Repr::DstUnreachable {
-            reason: Icmpv6DstUnreachable::PortUnreachable,
-            header: ipv6_header(source, target),
-            data: quoted,
-        }),
-        (source, target) => Message::Icmp(Icmpv4Repr::DstUnreachable {
-            reason: Icmpv4DstUnreachable::PortUnreachable,
-            header: ipv4_header(ipv4(source), ipv4(target)),
-            data: quoted,
-        }),
+/// Why nobody got what the guest sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreachable {
+    /// Nobody has the port.
+    Port,
+    Host,
+    Network,
+    /// Somebody on the way, or this host, does not let it through.
+    Prohibited,
+}
+
+impl Unreachable {
+    /// What a host's error means to the guest. `None`: who was asked has refused, or it is no matter of the way there.
+    pub fn of(error: &io::Error) -> Option<Unreachable> {
+        match Errno::from_io_error(error)? {
+            Errno::NETUNREACH | Errno::NETDOWN => Some(Unreachable::Network),
+            Errno::HOSTUNREACH | Errno::HOSTDOWN | Errno::TIMEDOUT => Some(Unreachable::Host),
+            Errno::ACCESS | Errno::PERM => Some(Unreachable::Prohibited),
+            _ => None,
+        }
+    }
+
+    /// The message, about the packet of `protocol` that begins with `quoted` behind its IP header.
+    pub fn message<'a>(
+        self,
+        protocol: IpProtocol,
+        guest: IpAddr,
+        peer: IpAddr,
+        quoted: &'a [u8; 8],
+    ) -> Option<Message<'a>> {
+        if guest.is_ipv4() != peer.is_ipv4() {
+            return None;
+        }
+        match IpRepr::new(guest.into(), peer.into(), protocol, quoted.len(), HOPS) {
+            IpRepr::Ipv4(header) => Some(Message::Icmp(Icmpv4Repr::DstUnreachable {
+                reason: match self {
+                    Unreachable::Port => Icmpv4DstUnreachable::PortUnreachable,
+                    Unreachable::Host => Icmpv4DstUnreachable::HostUnreachable,
+                    Unreachable::Network => Icmpv4DstUnreachable::NetUnreachable,
+                    Unreachable::Prohibited => Icmpv4DstUnreachable::CommProhibited,
+                },
+                header,
+                data: quoted,
+            })),
+            IpRepr::Ipv6(header) => Some(Message::Icmpv6(Icmpv6Repr::DstUnreachable {
+                reason: match self {
+                    Unreachable::Port => Icmpv6DstUnreachable::PortUnreachable,
+                    Unreachable::Host => Icmpv6DstUnreachable::AddrUnreachable,
+                    Unreachable::Network => Icmpv6DstUnreachable::NoRoute,
+                    Unreachable::Prohibited => Icmpv6DstUnreachable::AdminProhibit,
+                },
+                header,
+                data: quoted,
+            })),
+        }
     }
 }
 
-fn ipv4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    }
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-fn ipv4_header(source: Ipv4Addr, target: Ipv4Addr) -> Ipv4Repr {
-    Ipv4Repr {
-        src_addr: source,
-        dst_addr: target,
-        next_header: IpProtocol::Udp,
-        payload_len: smoltcp::wire::UDP_HEADER_LEN,
-        hop_limit: HOPS,
+    #[test]
+    fn errors_of_the_way_there_are_told_apart_from_refusals() {
+        let found = |errno: Errno| Unreachable::of(&errno.into());
+        assert_eq!(found(Errno::NETUNREACH), Some(Unreachable::Network));
+        assert_eq!(found(Errno::HOSTUNREACH), Some(Unreachable::Host));
+        assert_eq!(found(Errno::TIMEDOUT), Some(Unreachable::Host));
+        assert_eq!(found(Errno::ACCESS), Some(Unreachable::Prohibited));
+        for other in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::AGAIN, Errno::MFILE] {
+            assert_eq!(found(other), None);
+        }
     }
-}
 
-fn ipv6_header(source: Ipv6Addr, target: Ipv6Addr) -> Ipv6Repr {
-    Ipv6Repr {
-        src_addr: source,
-        dst_addr: target,
-        next_header: IpProtocol::Udp,
-        payload_len: smoltcp::wire::UDP_HEADER_LEN,
-        hop_limit: HOPS,
+    #[test]
+    fn both_families_have_a_message_for_each_reason() {
+        let why = [
+            (Unreachable::Port, 3, 4),
+            (Unreachable::Host, 1, 3),
+            (Unreachable::Network, 0, 0),
+            (Unreachable::Prohibited, 13, 1),
+        ];
+        let (four, six): (IpAddr, IpAddr) = ("10.0.2.15".parse().unwrap(), "fd00::15".parse().unwrap());
+        for (why, code_of_4, code_of_6) in why {
+            for (guest, kind, code, inner) in [(four, 3, code_of_4, 20), (six, 1, code_of_6, 40)] {
+                let message = why.message(IpProtocol::Tcp, guest, guest, b"ports+no").unwrap();
+                let (header, length) = message.header(guest, guest).unwrap();
+                let mut bytes = vec![0; length];
+                message.emit(&header, &mut bytes);
+                let Body::Icmp(said) = Packet::parse(&bytes).unwrap().body else {
+                    panic!("another protocol");
+                };
+                assert_eq!((said[0], said[1]), (kind, code));
+                assert_eq!(&said[8 + inner..], b"ports+no");
+            }
+        }
+        assert!(Unreachable::Host
+            .message(IpProtocol::Tcp, four, six, &[0; 8])
+            .is_none());
     }
 }

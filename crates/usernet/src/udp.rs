@@ -5,11 +5,12 @@
 use crate::address::is_outside;
 use crate::flows;
 use crate::host;
-use crate::packet::{port_unreachable, Message};
+use crate::packet::{Message, Unreachable};
 use crate::poller::{number, EventFlags, Kind};
 use crate::tcp::{seen_by_guest, Turn};
 use rustix::net::SocketType;
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::IpProtocol;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
@@ -119,10 +120,14 @@ impl Flows {
             false if turn.config.is_own(ends.peer.ip()) || !is_outside(ends.peer.ip()) => return None,
             false => ends.peer,
         };
-        let Ok(socket) = connect(target) else {
-            // No address that this host can send to: the next question is for the next one.
-            self.server = self.server.wrapping_add(1);
-            return None;
+        let socket = match connect(target) {
+            Ok(socket) => socket,
+            Err(error) => {
+                // No address that this host can send to: the next question is for the next one.
+                self.server = self.server.wrapping_add(1);
+                tell(turn, ends, Unreachable::of(&error)?);
+                return None;
+            }
         };
         let number = number(Kind::Udp, self.flows.next());
         turn.poller.add(&socket, number, EventFlags::IN).ok()?;
@@ -139,15 +144,16 @@ impl Flows {
             let Socket::Own(socket) = &flow.host.socket else {
                 return;
             };
-            let Ends { guest, peer } = flow.ends;
+            let ends = flow.ends;
             match socket.recv(&mut self.buffer) {
                 Ok(length) => {
                     flow.last = turn.now;
                     flow.host.asked = None;
-                    give(turn, peer, guest, self.buffer.get(..length).unwrap_or(&[]));
+                    let data = self.buffer.get(..length).unwrap_or(&[]);
+                    give(turn, ends.peer, ends.guest, data);
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    refuse(turn, guest, peer);
+                    tell(turn, ends, Unreachable::Port);
                     if flow.host.asked.is_some() {
                         self.server = self.server.wrapping_add(1);
                     }
@@ -155,7 +161,10 @@ impl Flows {
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return, // nothing, or what some router says of an earlier datagram
+                Err(error) => match Unreachable::of(&error) {
+                    Some(why) => tell(turn, ends, why), // an earlier datagram
+                    None => return,
+                },
             }
         }
     }
@@ -212,12 +221,12 @@ fn give(turn: &mut Turn<'_>, peer: SocketAddr, guest: SocketAddr, data: &[u8]) {
     turn.wire.send_message(peer.ip(), guest.ip(), &message);
 }
 
-/// Tells the guest that nobody has the port: with the header of its datagram, of which only the ports matter.
-fn refuse(turn: &mut Turn<'_>, guest: SocketAddr, peer: SocketAddr) {
+/// Tells the guest that nobody gets its datagrams: with the header of one, of which only the ports matter.
+fn tell(turn: &mut Turn<'_>, ends: Ends, why: Unreachable) {
+    let Ends { guest, peer } = ends;
     let ([a, b], [c, d]) = (guest.port().to_be_bytes(), peer.port().to_be_bytes());
     let quoted = [a, b, c, d, 0, 8, 0, 0];
-    let message = port_unreachable(guest, peer, &quoted);
-    turn.wire.send_message(peer.ip(), guest.ip(), &message);
+    turn.unreachable(why, IpProtocol::Udp, (guest.ip(), peer.ip()), &quoted);
 }
 
 fn connect(target: SocketAddr) -> io::Result<UdpSocket> {

@@ -6,7 +6,9 @@ mod guest;
 
 use domzero_usernet::{Forward, CONNECTIONS_MAX};
 use guest::*;
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
+use smoltcp::wire::*;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 
@@ -110,6 +112,41 @@ fn a_refused_connection_is_refused_at_once() {
     let mut guest = Guest::new(address);
     let handle = guest.connect((DNS, 53), 4096);
     guest.until("an end", |guest| guest.tcp(handle).state() == State::Closed);
+}
+
+#[test]
+fn where_the_host_has_no_way_to_the_guest_is_told_why() {
+    // Broadcast is ENETUNREACH for a connection, whatever routes there are.
+    let mut guest = Guest::new("255.255.255.255:53".parse().unwrap());
+    let (from, to): (IpAddress, IpAddress) = (GUEST.into(), DNS.into());
+    let request = TcpRepr {
+        src_port: 1000,
+        dst_port: 53,
+        control: TcpControl::Syn,
+        seq_number: TcpSeqNumber(0x1234_5678),
+        ack_number: None,
+        window_len: 4096,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None, None, None],
+        timestamp: None,
+        payload: b"",
+    };
+    let mut segment = vec![0; request.buffer_len()];
+    let sums = ChecksumCapabilities::default();
+    request.emit(&mut TcpPacket::new_unchecked(&mut segment), &from, &to, &sums);
+    guest.send(
+        EthernetProtocol::Ipv4,
+        &ipv4(GUEST, DNS, IpProtocol::Tcp, &segment),
+    );
+    let said = guest.unreachable();
+    assert_eq!(
+        (said.reason, said.from),
+        (Icmpv4DstUnreachable::NetUnreachable, GATEWAY)
+    );
+    assert_eq!((said.to, said.protocol), (DNS, IpProtocol::Tcp));
+    assert_eq!(said.quoted, segment[..8]); // with the number that tells the guest that it is about this request
 }
 
 #[test]

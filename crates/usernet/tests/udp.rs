@@ -52,17 +52,30 @@ fn where_nobody_listens_the_guest_is_told_and_the_next_name_server_is_asked() {
     drop(gone);
     let mut guest = Guest::with(config(&servers), Vec::new());
     guest.send_udp((GUEST, 1000), (DNS, 53), b"first");
-    let (_, packet) = guest.wait();
-    let ip = Ipv4Packet::new_checked(&packet[..]).unwrap();
-    assert_eq!((ip.next_header(), ip.src_addr()), (IpProtocol::Icmp, DNS));
-    let icmp = Icmpv4Packet::new_checked(ip.payload()).unwrap();
-    assert!(icmp.verify_checksum());
+    let said = guest.unreachable();
     assert_eq!(
-        (icmp.msg_type(), icmp.msg_code()),
-        (Icmpv4Message::DstUnreachable, 3)
+        (said.reason, said.from),
+        (Icmpv4DstUnreachable::PortUnreachable, DNS)
     );
-    let quoted = &icmp.data()[20..24];
-    assert_eq!(quoted, [1000u16.to_be_bytes(), 53u16.to_be_bytes()].concat());
+    assert_eq!((said.to, said.protocol), (DNS, IpProtocol::Udp));
+    assert_eq!(said.quoted[..4], udp((GUEST, 1000), (DNS, 53), b"")[20..24]);
+    guest.send_udp((GUEST, 1000), (DNS, 53), b"again");
+    assert_eq!(receive(&mut guest, &server).0, b"again");
+}
+
+#[test]
+fn what_the_host_may_not_send_is_told_to_the_guest_and_the_next_name_server_is_asked() {
+    let server = socket();
+    let broadcast = "255.255.255.255:53".parse().unwrap(); // EACCES
+    let mut guest = Guest::with(config(&[broadcast, server.local_addr().unwrap()]), Vec::new());
+    guest.send_udp((GUEST, 1000), (DNS, 53), b"first");
+    let said = guest.unreachable();
+    assert_eq!(
+        (said.reason, said.from),
+        (Icmpv4DstUnreachable::CommProhibited, GATEWAY)
+    );
+    assert_eq!((said.to, said.protocol), (DNS, IpProtocol::Udp));
+    assert_eq!(said.quoted[..4], udp((GUEST, 1000), (DNS, 53), b"")[20..24]);
     guest.send_udp((GUEST, 1000), (DNS, 53), b"again");
     assert_eq!(receive(&mut guest, &server).0, b"again");
 }

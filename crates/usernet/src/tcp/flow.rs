@@ -2,6 +2,7 @@
 //! A connection: a stream of the host's on one side, the guest's packets on the other.
 
 use super::stack::Stack;
+use crate::packet::Unreachable;
 use crate::poller::EventFlags;
 use crate::wire::Wire;
 use rustix::net::sockopt;
@@ -37,8 +38,8 @@ pub enum Next {
     Room,
     /// It is over.
     End,
-    /// The host could not connect: the guest has to be told.
-    Refuse,
+    /// The host could not connect: the guest has to be told, and why if it is a matter of the way there.
+    Refuse(Option<Unreachable>),
     /// The host has connected: the guest's end can be made.
     Open,
 }
@@ -145,7 +146,8 @@ impl Flow {
             // To ask for the error takes it away: only when there is news.
             return match sockopt::socket_error(&self.host) {
                 Ok(Ok(())) => Next::Open,
-                _ => Next::Refuse,
+                Ok(Err(error)) => Next::Refuse(Unreachable::of(&error.into())),
+                Err(_) => Next::Refuse(None),
             };
         };
         let moved = to_host(stack, &self.host, &mut self.is_writable)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! TCP: a connection of the guest's (`stack`) and one of the host's, and what moves between them (`flow`). The guest is told
-//! that a connection is open when the host's is, and that it is refused when the host's was.
+//! that a connection is open when the host's is, that it is refused when the host's was, and that nobody is reached when the
+//! host says so.
 
 mod flow;
 mod stack;
@@ -8,11 +9,14 @@ mod stack;
 use crate::address::is_outside;
 use crate::config::Config;
 use crate::host;
+use crate::lan::ROUTER_IPV6;
+use crate::packet::{quoted, Unreachable};
 use crate::poller::{number, EventFlags, Kind, Poller};
 use crate::wire::Wire;
 use flow::{Ends, Flow, Next};
 use rustix::net::{sockopt, SocketType};
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::IpProtocol;
 use stack::{Nobody, Stack};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -42,6 +46,27 @@ pub struct Turn<'a> {
     pub poller: &'a Poller,
     pub wire: &'a mut Wire,
     pub now: Instant,
+}
+
+impl Turn<'_> {
+    /// Tells the guest that nobody gets what it has sent, by a message of who knows that: the peer's of its port, else the
+    /// router's.
+    pub fn unreachable(
+        &mut self,
+        why: Unreachable,
+        protocol: IpProtocol,
+        (guest, peer): (IpAddr, IpAddr),
+        quoted: &[u8; 8],
+    ) {
+        let from = match (why, peer) {
+            (Unreachable::Port, peer) => peer,
+            (_, IpAddr::V4(_)) => IpAddr::V4(self.config.gateway),
+            (_, IpAddr::V6(_)) => IpAddr::V6(ROUTER_IPV6),
+        };
+        if let Some(message) = why.message(protocol, guest, peer, quoted) {
+            self.wire.send_message(from, guest, &message);
+        }
+    }
 }
 
 /// All connections.
@@ -96,26 +121,27 @@ impl Connections {
                 self.enqueue(index);
             }
             None if opens => {
-                if self.open(turn, ends, packet).is_none() {
-                    self.refuse(turn, packet);
+                if let Err(why) = self.open(turn, ends, packet) {
+                    refuse(&mut self.nobody, turn, ends, packet, why);
                 }
             }
             None => self.refuse(turn, packet),
         }
     }
 
-    /// The host connects for the guest. `None`: it cannot.
-    fn open(&mut self, turn: &mut Turn<'_>, ends: Ends, packet: &[u8]) -> Option<()> {
+    /// The host connects for the guest. An error: it cannot, and why if it is a matter of the way there.
+    fn open(&mut self, turn: &mut Turn<'_>, ends: Ends, packet: &[u8]) -> Result<(), Option<Unreachable>> {
         let target = match turn.config.is_name_server(ends.peer) {
-            true => turn.config.name_server(self.next as usize)?,
+            true => turn.config.name_server(self.next as usize).ok_or(None)?,
             false => ends.peer,
         };
         let is_allowed = target != ends.peer || (is_outside(target.ip()) && !turn.config.is_own(target.ip()));
         if !is_allowed || !self.make_room(turn) {
-            return None;
+            return Err(None);
         }
-        let host = connect(target).ok()?;
+        let host = connect(target).map_err(|error| Unreachable::of(&error))?;
         self.insert(turn, Flow::connecting(ends, host, packet, turn.now))
+            .ok_or(None)
     }
 
     /// Connects to the guest's port, for one from outside.
@@ -268,9 +294,9 @@ impl Connections {
             }
             Next::Room => self.enqueue(index),
             Next::End => self.end(turn, index),
-            Next::Refuse => {
+            Next::Refuse(why) => {
                 if let Some(request) = flow.request() {
-                    self.nobody.answer(turn.wire, turn.now, request);
+                    refuse(&mut self.nobody, turn, flow.ends, request, why);
                 }
                 self.end(turn, index);
             }
@@ -291,6 +317,16 @@ impl Connections {
         self.left = self.left.saturating_sub(2 * room);
         self.given += 1;
         self.enqueue(index);
+    }
+}
+
+/// Tells the guest that its request has come to nothing: by a reset, or by a message that says why.
+fn refuse(nobody: &mut Nobody, turn: &mut Turn<'_>, ends: Ends, request: &[u8], why: Option<Unreachable>) {
+    match (why, quoted(request)) {
+        (Some(why), Some(quoted)) => {
+            turn.unreachable(why, IpProtocol::Tcp, (ends.guest.ip(), ends.peer.ip()), &quoted);
+        }
+        _ => nobody.answer(turn.wire, turn.now, request),
     }
 }
 

@@ -175,6 +175,26 @@ impl Guest {
         self.next().unwrap()
     }
 
+    /// Waits for a message that says that nobody is reached.
+    pub fn unreachable(&mut self) -> Unreachable {
+        let (_, packet) = self.wait();
+        let ip = Ipv4Packet::new_checked(&packet[..]).unwrap();
+        assert_eq!(ip.next_header(), IpProtocol::Icmp);
+        let message = Icmpv4Packet::new_checked(ip.payload()).unwrap();
+        let parsed = Icmpv4Repr::parse(&message, &ChecksumCapabilities::default()).unwrap();
+        let Icmpv4Repr::DstUnreachable { reason, header, data } = parsed else {
+            panic!("{parsed:?}");
+        };
+        assert_eq!((header.src_addr, ip.dst_addr()), (GUEST, GUEST));
+        Unreachable {
+            reason,
+            from: ip.src_addr(),
+            to: header.dst_addr,
+            protocol: header.next_header,
+            quoted: data.to_vec(),
+        }
+    }
+
     /// What the network has to say of all that it was sent: an answer of the router's to a last question comes behind.
     pub fn settle(&mut self) -> Vec<(EthernetProtocol, Vec<u8>)> {
         self.send(EthernetProtocol::Arp, &arp(GUEST, GATEWAY));
@@ -186,6 +206,16 @@ impl Guest {
             }
         }
     }
+}
+
+/// A message of ICMP's that somebody is not reached.
+pub struct Unreachable {
+    pub reason: Icmpv4DstUnreachable,
+    pub from: Ipv4Addr,
+    /// Where the packet went to that it is about, and how that begins.
+    pub to: Ipv4Addr,
+    pub protocol: IpProtocol,
+    pub quoted: Vec<u8>,
 }
 
 pub fn arp(source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
