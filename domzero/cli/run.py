@@ -189,6 +189,8 @@ class _Runner:
         self._log_writer: LogWriter | None = None
         self._failure: BaseException | None = None
         self._log: deque[str] = deque(maxlen=_LOG_KEPT)
+        self._missing: list[str] = []
+        """Of its confinement."""
         self._began = time.monotonic()
 
     def run(self) -> int:
@@ -201,6 +203,8 @@ class _Runner:
 
         if self._args.verbose:
             self._log_writer = LogWriter()
+        for what in self._missing:
+            self._on_log(f"(DOM0) process {os.getpid()} is not confined by {what}")
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, self._on_signal) for number in signals}
@@ -232,8 +236,7 @@ class _Runner:
         opener = Opener(config)
         shares = [(open_share(share), share.writable) for share in config.share_specs]
         confinement.step_down()
-        for what in confinement.confine(shares, terminal=True):
-            self._log.append(f"(DOM0) process {os.getpid()} is not confined by {what}")
+        self._missing = confinement.confine(shares, terminal=True)
         return opener
 
     def _session(self, config: DomainConfig, opener: Opener | None) -> DomainSession:

@@ -113,6 +113,9 @@ class Instance:
         with _refusals(config), ExitStack() as undo:
             files = files or open_domain(config, domid, kernel=False)
             undo.callback(files.close)
+            for note in files.notes:
+                if log is not None:
+                    log(f"(DOM0) {note}")
             image, ramdisk = _load(config, image, files)
             wires = list(zip(config.vif_specs, files.wires, strict=True))
             disks = []

@@ -45,7 +45,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII
 def connect(spec: VifSpec, owner: DomainConfig, domid: int) -> Wire:
     """Connects an interface of a domain to its network. ConfigError: the network cannot be."""
     if spec.network == USER:
-        return Wire(_user(spec, owner.name).detach())
+        return _user(spec, owner.name)
     if hostnet.exists(spec.network):
         return Wire(hostnet.connect(spec, domid))
     return Wire(_switch(spec.network, label(spec, owner)).detach())
@@ -59,7 +59,7 @@ def user_network() -> str:
     return chosen
 
 
-def _user(spec: VifSpec, name: str) -> socket.socket:
+def _user(spec: VifSpec, name: str) -> Wire:
     chosen = user_network()
     arguments = ["--mtu", str(spec.mtu or MTU_MAX)]
     for address in spec.ip:
@@ -69,10 +69,11 @@ def _user(spec: VifSpec, name: str) -> socket.socket:
         for value in wanted or ["none"]:
             arguments += [option, value]
     if chosen == PASST:
-        return _background(PASST, _passt() + arguments)
+        return Wire(_background(PASST, _passt() + arguments)[0].detach())
     if _HOST_NAME.fullmatch(name):
         arguments += ["--hostname", name]
-    return _background("the user network", [sys.executable, "-m", "domzero.dom0.usernet", *arguments])
+    sock, said = _background("the user network", [sys.executable, "-m", "domzero.dom0.usernet", *arguments])
+    return Wire(sock.detach(), [f"the user network of {name} {line}" for line in said])
 
 
 def _passt() -> list[str]:
@@ -87,8 +88,9 @@ def _passt() -> list[str]:
     return arguments
 
 
-def _background(name: str, command: list[str]) -> socket.socket:
-    """Starts what goes to the background when it is ready, and ends with the socket whose other end this returns."""
+def _background(name: str, command: list[str]) -> tuple[socket.socket, list[str]]:
+    """Starts what goes to the background when it is ready, and ends with the socket whose other end this returns; and
+    the lines that it has said before."""
     ours, theirs = socket.socketpair()
     with theirs, tempfile.TemporaryFile() as said:
         try:
@@ -102,10 +104,10 @@ def _background(name: str, command: list[str]) -> socket.socket:
                 timeout=START_S,
                 check=False,
             )
-            if started.returncode == 0:
-                return ours
             said.seek(0)
             lines = said.read(4096).decode(errors="replace").splitlines()
+            if started.returncode == 0:
+                return ours, lines
             reason = next((line for line in reversed(lines) if "syslog" not in line and line), "no word")
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = str(error)

@@ -58,6 +58,8 @@ class DomainFiles:
     shares: list[int] = field(default_factory=list)
     consoles: list[OpenConsole] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the log is to say of it."""
 
     def numbers(self) -> list[int]:
         """The descriptors, in the order in which they are passed on."""
@@ -120,6 +122,7 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
             from domzero.dom0.network import connect
         for vif in config.vif_specs:
             files.wires.append(connect(vif, config, domid))
+            files.notes += files.wires[-1].notes
     except BaseException:
         files.close()
         raise

@@ -34,10 +34,12 @@ class Opened:
 
     :param disks: what the files of each disk are.
     :param ttys: names of the ptys of its consoles, empty for sockets.
+    :param notes: what the log is to say of it.
     """
 
     disks: tuple[tuple[DiskFile, ...], ...]
     ttys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 _ANSWERS: MessageSet[Opened | Refused] = MessageSet((Opened, Refused))
@@ -80,7 +82,9 @@ class Opener:
         if isinstance(answer, Refused):
             raise answer.error()
         fds = receive_files(self._files, request_id, count)
-        return received_domain(self._config, answer.disks, answer.ttys, fds)
+        opened = received_domain(self._config, answer.disks, answer.ttys, fds)
+        opened.notes += answer.notes
+        return opened
 
 
 def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> None:
@@ -102,7 +106,7 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
             with closing(open_domain(config, *_DOMID.unpack(asked))) as opened:
                 send_files(files, request_id, opened.numbers())
                 count = len(opened.numbers())
-                answer = Opened(opened.disk_files(), opened.ttys())
+                answer = Opened(opened.disk_files(), opened.ttys(), tuple(opened.notes))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other process is told
             known = error if isinstance(error, DomzeroError) else DomzeroError(f"{type(error).__name__}: {error}")
             answer = Refused.of(known)

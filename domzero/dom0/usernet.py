@@ -2,7 +2,8 @@
 """The network of one interface out of the host's ordinary sockets, for hosts without passt.
 
 `python -m domzero.dom0.usernet` takes passt's options, is ready when it has gone to the background, as passt is, and
-ends with its wire. What moves the data is crates/usernet; here are the addresses.
+ends with its wire. Before it is ready it says what it could not be confined by. What moves the data is crates/usernet;
+here are the addresses.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _IPV6_PREFIX_LENGTH = 64
 _GLOBAL = "00"
 """The scope of an address, in /proc/net/if_inet6, that is for others than this host and its links."""
 _BACKLOG = 64
+_READY = "ready\n"
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,15 +119,24 @@ def main(arguments: list[str]) -> None:
     udp = [_listener(each, socket.SOCK_DGRAM) for each in options.udp_ports if each != "none"]
     told = addresses(options.address, ipv6=options.mtu >= IPV6_MTU_MIN and host_has_ipv6())
     servers = list(name_servers(RESOLV_CONF)) or [IPv4Address("127.0.0.1")]  # as resolv.conf(5) says
+    said, say = os.pipe()
     if os.fork() != 0:
+        os.close(say)
+        with open(said) as lines:
+            text = lines.read()
+        if not text.endswith(_READY):
+            raise SystemExit("it has ended before it was ready")
+        print(text.removesuffix(_READY), end="")
         return
+    os.close(said)
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nowhere, fd)
     confinement.step_down()
-    if confinement.is_wanted():
-        _machine.confine_network()  # what it could not do, nobody waits to hear any more
+    missing = _machine.confine_network() if confinement.is_wanted() else []
+    os.write(say, ("".join(f"is not confined by {what}\n" for what in missing) + _READY).encode())
+    os.close(say)
     _machine.run_usernet(
         options.fd,
         mtu=options.mtu,

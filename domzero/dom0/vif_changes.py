@@ -33,6 +33,8 @@ async def attach_vif(manager: Manager, record: Record, text: str) -> VifSpec:
             raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
         spec = parse_vif(text, free)
         with closing(await in_thread(partial(connect, spec, record.config, record.domid or 0))) as wire:
+            for note in wire.notes:
+                manager.say(note)
             await manager.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
         record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
     return spec

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 
 class Wire:
     """A connected Unix stream socket, or a tap.
 
     :param fd: is the wire's from here on.
+    :param notes: what the log is to say of the network behind it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, notes: Sequence[str] = ()) -> None:
         self._fd = fd
+        self.notes = tuple(notes)
 
     def fileno(self) -> int:
         """Its descriptor; -1 when it is closed."""

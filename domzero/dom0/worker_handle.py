@@ -26,6 +26,7 @@ from domzero.dom0.messages import (
     Done,
     FrameKind,
     InputTaken,
+    LogLine,
     Message,
     Request,
     Start,
@@ -114,6 +115,8 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:
             raise WorkerGone(NOT_WANTED)
         check_for_worker()
+        for note in files.notes:
+            self._on_event(LogLine(f"(DOM0) {note}"))
         self._settled.clear()
         try:
             writable = [share.writable for share in config.share_specs]

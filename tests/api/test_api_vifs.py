@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import no_confinement
 import pytest
 import pyxs  # type: ignore[import-untyped]
 from building import build_guests
 from dom0_server import Server
 from waiting import until
+
+from domzero.dom0 import network
 
 Json = dict[str, object]
 Create = Callable[..., Json]
@@ -105,6 +109,27 @@ def alone(tmp_path: Path) -> Iterator[Server]:
         finally:
             server.process.terminate()
             server.process.wait(60)
+
+
+def test_what_processes_are_not_confined_by_is_in_the_log(
+    tmp_path: Path, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(network.CHOICE, network.OWN)
+    server = Server(tmp_path, python_path=no_confinement.python_path(tmp_path / "site"))
+
+    def dmesg() -> str:
+        return server.cli("dmesg").stdout
+
+    note = f"(DOM0) the user network of web is not confined by {no_confinement.MISSING}\n"
+    try:
+        made = server.cli("create", "--name", "web", "--kernel", shell, "--memory", "16", "--vif", "")
+        assert made.returncode == 0, made.stderr
+        until(lambda: re.search(rf"process \d+ is not confined by {no_confinement.MISSING}\n", dmesg()) is not None)
+        assert dmesg().count(note) == 1
+        assert server.cli("network-attach", "web", "").returncode == 0
+        assert dmesg().count(note) == 2
+    finally:
+        assert server.stop() == 0
 
 
 def test_networks_are_listed_with_who_is_on_them(alone: Server, shell: str) -> None:

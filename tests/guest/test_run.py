@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -15,10 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kernels
+import no_confinement
 import pytest
 from building import COMMAND, ROOT, Run
 from dom0_server import children
 from waiting import until
+
+from domzero.dom0 import network
 
 pytestmark = pytest.mark.guest
 SMALL = ("--memory", "16")
@@ -60,6 +64,26 @@ def test_stdout_has_the_guests_console_in_plain_lines_and_nothing_else(shell: st
 def test_without_verbose_a_clean_end_says_nothing(shell: str, domzero_run: Run) -> None:
     result = domzero_run("--kernel", shell, *SMALL, stdin=b"poweroff\n")
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_what_a_process_is_not_confined_by_is_in_the_log(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", no_confinement.python_path(tmp_path / "site"))
+    monkeypatch.setenv(network.CHOICE, network.OWN)
+    command = [*COMMAND, "run", "--kernel", shell, *SMALL, "--name", "web", "--vif", "", "-v"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for line in (b"reboot\n", b"poweroff\n"):
+            assert process.stdout.readline() == b"hello \n"
+            process.stdin.write(line)
+            process.stdin.flush()
+        said = process.communicate(timeout=60)[1].decode()
+    assert said.count(f"is not confined by {no_confinement.MISSING}") == 3, said
+    assert re.search(rf"^\(DOM0\) process \d+ is not confined by {no_confinement.MISSING}$", said, re.MULTILINE)
+    assert (
+        said.count(f"(DOM0) the user network of web is not confined by {no_confinement.MISSING}") == 2
+    )  # its reboot's
 
 
 def test_a_crash_is_reported_with_registers_on_stderr(shell: str, domzero_run: Run) -> None:

@@ -21,6 +21,7 @@ class Server:
 
     :param nofile: the hard limit of its file descriptors.
     :param before: called in its process first.
+    :param python_path: where it looks for modules before domzero's own place.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Server:
         *arguments: str,
         nofile: int | None = None,
         before: Callable[[], object] = lambda: None,
+        python_path: str = "",
     ) -> None:
         def limit() -> None:
             before()
@@ -41,7 +43,7 @@ class Server:
         self.dumps = directory.with_name(f"{directory.name}-dumps")
         self.env = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [python_path, str(ROOT)])),
             "DOMZERO_SOCKET": str(self.socket),
             "XENSTORED_PATH": str(self.xenstore),
             "DOMZERO_DUMP_DIR": str(self.dumps),
