@@ -160,7 +160,7 @@ impl Cpu {
     }
 
     /// An access whose last byte is not canonical faults as such, before the page of its first byte is looked at.
-    fn check_span(&mut self, va: u64, len: usize) -> Exec {
+    pub(crate) fn check_span(&mut self, va: u64, len: usize) -> Exec {
         if !canonical(va.wrapping_add(len as u64 - 1)) {
             return Err(self.not_canonical(va).into());
         }

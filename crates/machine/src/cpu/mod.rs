@@ -31,6 +31,7 @@ pub(crate) mod translate;
 #[path = "no_translator.rs"]
 pub(crate) mod translate;
 pub(crate) mod views;
+pub(crate) mod wide;
 pub(crate) mod x87state;
 
 pub use model::CpuidRow;

@@ -54,6 +54,7 @@ impl<'a> Generator<'a> {
             let v = rng.vector(near);
             state.set_xmm(i, v);
             near = if rng.chance(50) { v } else { state.xmm(0) };
+            state.ymm[i] = rng.vector(near);
         }
         let mut mxcsr = 0x1f80;
         if rng.chance(60) {
@@ -123,7 +124,7 @@ impl<'a> Generator<'a> {
                 let t = self.target(256);
                 self.set(RBX, t);
             }
-            Maskmovdqu | Maskmovq => {
+            Maskmovdqu | Maskmovq | Vmaskmovdqu => {
                 // What a masked-out byte does on a missing page is up to the maker.
                 let t = page_va(self.rng.pick(&[1, 8])) + self.rng.below(8192 - 16);
                 self.set(RDI, t);
@@ -180,13 +181,21 @@ impl<'a> Generator<'a> {
         for (i, &kind) in kinds.iter().enumerate() {
             let i = i as u32;
             let mem = match kind {
-                Kind::mem | Kind::mem_mib | Kind::sibmem | Kind::mem_offs => true,
+                Kind::mem
+                | Kind::mem_mib
+                | Kind::sibmem
+                | Kind::mem_offs
+                | Kind::mem_vsib32x
+                | Kind::mem_vsib32y
+                | Kind::mem_vsib64x
+                | Kind::mem_vsib64y => true,
                 Kind::r8_or_mem
                 | Kind::r16_or_mem
                 | Kind::r32_or_mem
                 | Kind::r64_or_mem
                 | Kind::mm_or_mem
-                | Kind::xmm_or_mem => self.rng.chance(55),
+                | Kind::xmm_or_mem
+                | Kind::ymm_or_mem => self.rng.chance(55),
                 _ => false,
             };
             if mem {
@@ -231,10 +240,12 @@ impl<'a> Generator<'a> {
                         self.set(r, to);
                     }
                 }
-                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => insn.set_op_register(
-                    i,
-                    Register::XMM0 + self.rng.below(u64::from(self.bits) / 4) as u32,
-                ),
+                Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem | Kind::xmm_vvvv | Kind::xmm_is4 => {
+                    insn.set_op_register(i, Register::XMM0 + self.vector_register())
+                }
+                Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_or_mem | Kind::ymm_vvvv | Kind::ymm_is4 => {
+                    insn.set_op_register(i, Register::YMM0 + self.vector_register())
+                }
                 Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => {
                     insn.set_op_register(i, Register::MM0 + self.rng.below(8) as u32)
                 }
@@ -406,6 +417,12 @@ impl<'a> Generator<'a> {
                 _ => self.memory_operand(va),
             };
             self.put_memory(&mut insn, i, m);
+            if let Some(index) = vector_index(kinds[i as usize]) {
+                if self.fixed_addresses || m.segment_prefix != Register::None {
+                    return None;
+                }
+                self.indices(&mut insn, index, kinds[i as usize]);
+            }
             if code.mnemonic() == Mnemonic::Fxrstor
                 || code.mnemonic() == Mnemonic::Fxrstor64
                 || code.mnemonic() == Mnemonic::Ldmxcsr
@@ -449,8 +466,48 @@ impl<'a> Generator<'a> {
         (decoded.code() == code && decoded.len() == bytes.len()).then_some((decoded, bytes))
     }
 
+    fn vector_register(&mut self) -> u32 {
+        self.rng.below(u64::from(self.bits) / 4) as u32
+    }
+
+    /// An index register for a gather, with indices that mostly reach what is mapped.
+    fn indices(&mut self, insn: &mut Instruction, first: Register, kind: Kind) {
+        let n = self.vector_register();
+        insn.set_memory_index(first + n);
+        insn.set_memory_index_scale(self.rng.pick(&[1, 2, 4, 8]));
+        if insn.memory_base() == Register::RIP {
+            insn.set_memory_base(Register::None);
+            insn.set_memory_displ_size(8);
+        }
+        let wide = matches!(kind, Kind::mem_vsib64x | Kind::mem_vsib64y);
+        let mut bytes = [0; 32];
+        for at in bytes.chunks_exact_mut(if wide { 8 } else { 4 }) {
+            let v = match self.rng.below(20) {
+                0 => 0x3000 + self.rng.below(0x100),
+                1 => self.rng.below(0x1000).wrapping_neg(),
+                2 => 0x1000 - self.rng.below(9),
+                _ => self.rng.below(64).wrapping_sub(32),
+            };
+            at.copy_from_slice(&v.to_le_bytes()[..at.len()]);
+        }
+        self.state.set_xmm(
+            n as usize,
+            u128::from_le_bytes(bytes[..16].try_into().expect("half of it")),
+        );
+        self.state.ymm[n as usize] = u128::from_le_bytes(bytes[16..].try_into().expect("half of it"));
+    }
+
     fn narrow_strings(&mut self) -> bool {
         self.bits == 32 || self.rng.chance(10)
+    }
+}
+
+/// The first register of those that a gather's indices may lie in.
+fn vector_index(kind: Kind) -> Option<Register> {
+    match kind {
+        Kind::mem_vsib32x | Kind::mem_vsib64x => Some(Register::XMM0),
+        Kind::mem_vsib32y | Kind::mem_vsib64y => Some(Register::YMM0),
+        _ => None,
     }
 }
 

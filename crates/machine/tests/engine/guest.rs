@@ -7,6 +7,7 @@ use crate::engines::Engine;
 use crate::rng::Rng;
 use crate::state::*;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
+use domzero_machine::abi::x86::{cr4, xcr0};
 use domzero_machine::testing::F80;
 use domzero_machine::{vector, Clock, Cpu, Domain, Machine, Mfn, Purge, Stop, Trap};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ impl Guest {
         engine.choose(&mut cpu);
         cpu.bases.gs = GS_BASE;
         cpu.set_vendor(crate::vendor::host_vendor());
+        cpu.set_cr4(cr4::INITIAL | cr4::FSGSBASE | cr4::OSXSAVE);
+        assert!(cpu.set_xcr0(xcr0::ALL));
         Guest {
             machine,
             cpu,
@@ -134,6 +137,7 @@ impl Guest {
         for i in 0..16 {
             cpu.fpu.xmm[i] = state.xmm(i);
         }
+        cpu.fpu.ymm_hi = state.ymm;
         cpu.fpu.mxcsr = state.mxcsr();
         let word = |i: usize| u16::from_le_bytes([state.fx[i], state.fx[i + 1]]);
         cpu.fpu.x87.set_control(word(0));
@@ -156,6 +160,7 @@ impl Guest {
         for i in 0..16 {
             state.set_xmm(i, cpu.fpu.xmm[i]);
         }
+        state.ymm = cpu.fpu.ymm_hi;
         state.set_mxcsr(cpu.fpu.mxcsr);
         state.fx[0..2].copy_from_slice(&cpu.fpu.x87.control.to_le_bytes());
         state.fx[2..4].copy_from_slice(&cpu.fpu.x87.status_word().to_le_bytes());

@@ -193,37 +193,49 @@ impl Ended<'_> {
     }
 
     fn dot_nans(&self, i: &Instruction, native: &mut State) {
-        let double = i.mnemonic() == Mnemonic::Dppd;
+        use Mnemonic::*;
+        let double = matches!(i.mnemonic(), Dppd | Vdppd);
         // Completed: rip is that of the next instruction, or of what follows its int3.
-        if !double && i.mnemonic() != Mnemonic::Dpps || native.rip == i.ip() {
+        if !double && !matches!(i.mnemonic(), Dpps | Vdpps) || native.rip == i.ip() {
             return;
         }
         let state = &self.case.state;
-        let xmm = |r: Register| r as usize - Register::XMM0 as usize;
-        let (a, to) = (state.xmm(xmm(i.op0_register())), xmm(i.op0_register()));
-        let b = if i.op1_kind() == OpKind::Register {
-            Some(state.xmm(xmm(i.op1_register())))
+        let halves = |r: Register| {
+            let n = (r as usize - Register::XMM0 as usize) & 15;
+            [state.xmm(n), state.ymm[n]]
+        };
+        let to = (i.op0_register() as usize - Register::XMM0 as usize) & 15;
+        let second = i.op_count() - 2;
+        let a = halves(i.op_register(second - 1));
+        let b = if i.op_kind(second) == OpKind::Register {
+            Some(halves(i.op_register(second)))
         } else {
-            i.virtual_address(1, 0, |r, _, _| crate::oracle::register(state, r))
-                .and_then(|va| self.memory(va, 16))
-                .map(|b| u128::from_le_bytes(b.try_into().expect("sixteen bytes")))
+            i.virtual_address(second, 0, |r, _, _| crate::oracle::register(state, r))
+                .and_then(|va| self.memory(va, i.memory_size().size()))
+                .map(|mut b| {
+                    b.resize(32, 0);
+                    [0, 16].map(|at| u128::from_le_bytes(b[at..at + 16].try_into().expect("sixteen bytes")))
+                })
         };
         let Some(b) = b else { return };
-        let nans = if double {
-            product_nans::<64>(a, b, i.immediate8(), state.mxcsr())
-        } else {
-            product_nans::<32>(a, b, i.immediate8(), state.mxcsr())
-        };
-        let bits = if double { 64 } else { 32 };
-        let (mut host, guest) = (native.xmm(to), self.guest.xmm(to));
-        for k in 0..128 / bits {
-            let mask = (u128::MAX >> (128 - bits)) << (k * bits);
-            let lane = |v: u128| ((v & mask) >> (k * bits)) as u64;
-            if nans.contains(&lane(host)) && nans.contains(&lane(guest)) {
-                host = host & !mask | guest & mask;
+        let settle = |mut host: u128, guest: u128, a: u128, b: u128| {
+            let nans = if double {
+                product_nans::<64>(a, b, i.immediate8(), state.mxcsr())
+            } else {
+                product_nans::<32>(a, b, i.immediate8(), state.mxcsr())
+            };
+            let bits = if double { 64 } else { 32 };
+            for k in 0..128 / bits {
+                let mask = (u128::MAX >> (128 - bits)) << (k * bits);
+                let lane = |v: u128| ((v & mask) >> (k * bits)) as u64;
+                if nans.contains(&lane(host)) && nans.contains(&lane(guest)) {
+                    host = host & !mask | guest & mask;
+                }
             }
-        }
-        native.set_xmm(to, host);
+            host
+        };
+        native.set_xmm(to, settle(native.xmm(to), self.guest.xmm(to), a[0], b[0]));
+        native.ymm[to] = settle(native.ymm[to], self.guest.ymm[to], a[1], b[1]);
     }
 }
 

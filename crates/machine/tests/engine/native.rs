@@ -20,6 +20,33 @@ struct Shared {
     end: End,
     host_gregs: [i64; 23],
     host_fx: [u8; FX],
+    host_extended: Extended,
+}
+
+/// Of the XSAVE area in a signal frame: which components it has, and the upper halves of the ymm registers.
+type Extended = (u64, [u128; 16]);
+
+/// Where Linux says that an XSAVE area follows, and how.
+const MAGIC: usize = 464;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FEATURES: usize = 472;
+/// Offsets in that area.
+const XSTATE_BV: usize = 512;
+const YMM: usize = 576;
+/// x87, SSE and AVX.
+const ALL: u64 = 7;
+
+/// The extended state of a signal frame, where the host has AVX.
+///
+/// # Safety
+/// `fpregs` must be that of a signal frame.
+unsafe fn extended(fpregs: *mut u8) -> Option<(*mut u64, *mut [u128; 16])> {
+    // SAFETY: the first 512 bytes are there; the rest is if they say so.
+    unsafe {
+        let has = fpregs.add(MAGIC).cast::<u32>().read_unaligned() == FP_XSTATE_MAGIC1
+            && fpregs.add(FEATURES).cast::<u64>().read_unaligned() & ALL == ALL;
+        has.then(|| (fpregs.add(XSTATE_BV).cast(), fpregs.add(YMM).cast()))
+    }
 }
 
 static LOCK: Mutex<()> = Mutex::new(());
@@ -56,6 +83,7 @@ extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_v
         };
         let uc = &mut (*ctx.cast::<libc::ucontext_t>()).uc_mcontext;
         let fx = std::slice::from_raw_parts_mut(uc.fpregs.cast::<u8>(), FX);
+        let extended = extended(uc.fpregs.cast());
         if shared.phase == Phase::Enter {
             shared.host_gregs = uc.gregs;
             shared.host_fx.copy_from_slice(fx);
@@ -70,6 +98,11 @@ extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_v
             let mask: [u8; 4] = fx[28..32].try_into().unwrap_or_default();
             fx.copy_from_slice(&shared.state.fx);
             fx[28..32].copy_from_slice(&mask);
+            if let Some((features, ymm)) = extended {
+                shared.host_extended = (features.read(), ymm.read());
+                features.write(features.read() | ALL);
+                ymm.write(shared.state.ymm);
+            }
             shared.phase = Phase::Run;
             return;
         }
@@ -79,6 +112,12 @@ extern "C" fn handler(sig: i32, _info: *mut libc::siginfo_t, ctx: *mut libc::c_v
         shared.state.rip = uc.gregs[RIP] as u64;
         shared.state.rflags = uc.gregs[EFL] as u64;
         shared.state.fx.copy_from_slice(fx);
+        if let Some((features, ymm)) = extended {
+            let in_use = features.read() & 4 != 0;
+            shared.state.ymm = if in_use { ymm.read() } else { [0; 16] };
+            features.write(shared.host_extended.0);
+            ymm.write(shared.host_extended.1);
+        }
         let vector = uc.gregs[TRAPNO] as u8;
         shared.end = match vector {
             3 => End::Breakpoint,
@@ -144,6 +183,7 @@ impl Native {
             end: End::Breakpoint,
             host_gregs: [0; 23],
             host_fx: [0; FX],
+            host_extended: (0, [0; 16]),
         });
         // SAFETY: the stack lives as long as self, which lives on this thread; handlers are plain functions.
         unsafe {

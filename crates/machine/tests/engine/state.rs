@@ -45,6 +45,8 @@ pub struct State {
     pub bits: u32,
     pub rflags: u64,
     pub fx: [u8; FX],
+    /// Upper halves of the ymm registers.
+    pub ymm: [u128; 16],
 }
 
 impl Default for State {
@@ -55,6 +57,7 @@ impl Default for State {
             bits: 64,
             rflags: 0x202,
             fx: [0; FX],
+            ymm: [0; 16],
         };
         s.fx[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
         s.set_mxcsr(0x1f80);

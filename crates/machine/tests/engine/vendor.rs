@@ -57,7 +57,7 @@ fn shifts_too_far(code: Code) -> bool {
     )
 }
 
-/// Operands of 16 bytes that may lie anywhere.
+/// Operands that may lie anywhere.
 fn need_not_be_aligned(m: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
@@ -72,6 +72,8 @@ fn need_not_be_aligned(m: Mnemonic) -> bool {
             | Pcmpestrm64
             | Pcmpistri
             | Pcmpistrm
+            | Vcvtph2ps
+            | Vcvtps2ph
     )
 }
 
@@ -92,7 +94,10 @@ pub fn open(case: &Case) -> bool {
             _ => case.state.regs[1],
         };
         // Whether what need not be aligned raises #AC.
-        let aligning = case.state.rflags & AC != 0 && need_not_be_aligned(i.mnemonic());
+        let anywhere = need_not_be_aligned(i.mnemonic())
+            || i.encoding() == iced_x86::EncodingKind::VEX && i.memory_size().size() > 8
+            || i.is_vsib();
+        let aligning = case.state.rflags & AC != 0 && anywhere;
         aligning || shifts_too_far(i.code()) && count & 31 > 16
     })
 }

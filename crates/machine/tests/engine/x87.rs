@@ -46,6 +46,13 @@ pub fn leaves_something_open(m: Mnemonic) -> bool {
                 | Fucomi
                 | Fucomip
                 | Ldmxcsr
+                | Vldmxcsr
+                | Vrcpps
+                | Vrcpss
+                | Vrsqrtps
+                | Vrsqrtss
+                | Vdppd
+                | Vdpps
                 | Fldcw
                 | Fldenv
                 | Frstor

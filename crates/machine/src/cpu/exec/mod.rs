@@ -3,6 +3,7 @@
 
 mod alu;
 mod atomic;
+mod avx;
 mod bits;
 mod bmi;
 pub(crate) mod fast;
@@ -31,6 +32,7 @@ static HANDLERS: LazyLock<Vec<Option<SlowFn>>> = LazyLock::new(|| {
         .map(|code| {
             general::lookup(code)
                 .or_else(|| sse::lookup(code))
+                .or_else(|| avx::lookup(code))
                 .or_else(|| x87::lookup(code))
         })
         .collect()

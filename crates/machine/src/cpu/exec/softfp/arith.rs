@@ -117,6 +117,64 @@ pub(crate) fn mul(env: &mut Env, a: &Un, b: &Un) -> Res {
     normal(sign, a.exp + b.exp + 1, u128::from(a.sig) * u128::from(b.sig))
 }
 
+/// Which parts of `a * b + c` are negated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signs {
+    pub product: bool,
+    pub addend: bool,
+}
+
+/// `a * b + c`, rounded once. The first NaN of `a`, `b` and `c` is the result, its sign as it is.
+pub(crate) fn mul_add(env: &mut Env, a: &Un, b: &Un, c: &Un, negative: Signs) -> Res {
+    if let Some(nan) = [a, b, c].into_iter().find(|u| u.is_nan()) {
+        if [a, b, c].into_iter().any(|u| u.is_snan()) {
+            env.flags |= flag::IE;
+        }
+        return Res::Nan(nan.quiet());
+    }
+    if (a.is_inf() && b.is_zero()) || (a.is_zero() && b.is_inf()) {
+        return env.invalid();
+    }
+    let sign = (a.sign != b.sign) != negative.product;
+    let c_sign = c.sign != negative.addend;
+    let infinite = a.is_inf() || b.is_inf();
+    if infinite && c.is_inf() && sign != c_sign {
+        return env.invalid();
+    }
+    env.denormals(a, b);
+    env.denormals(c, c);
+    if infinite {
+        return Res::Inf(sign);
+    }
+    if c.is_inf() {
+        return Res::Inf(c_sign);
+    }
+    // Leading ones at bit 126: one bit is left free on top for the carry.
+    let product = (!a.is_zero() && !b.is_zero()).then(|| {
+        let p = u128::from(a.sig) * u128::from(b.sig);
+        let carry = (p >> 127) as u32;
+        (a.exp + b.exp + carry as i32, p >> carry)
+    });
+    let addend = (!c.is_zero()).then(|| (c.exp, u128::from(c.sig) << 63));
+    let (p, c) = match (product, addend) {
+        (None, None) if sign == c_sign => return Res::Zero(sign),
+        (None, None) => return Res::Zero(env.rc == rc::DOWN),
+        (Some((exp, sig)), None) => return normal(sign, exp + 1, sig),
+        (None, Some((exp, sig))) => return normal(c_sign, exp + 1, sig),
+        (Some(p), Some(c)) => (p, c),
+    };
+    let (big, small, big_sign) = if p >= c { (p, c, sign) } else { (c, p, c_sign) };
+    // The lowest bits of both are zero, as neither factor has more than 53: nothing is lost where much cancels.
+    let y = shift_sticky(small.1, (big.0 - small.0) as u32);
+    if sign == c_sign {
+        normal(sign, big.0 + 1, big.1 + y)
+    } else if big.1 == y {
+        Res::Zero(env.rc == rc::DOWN)
+    } else {
+        normal(big_sign, big.0 + 1, big.1 - y)
+    }
+}
+
 pub(crate) fn div(env: &mut Env, a: &Un, b: &Un) -> Res {
     if let Some(r) = special(env, a, b) {
         return r;

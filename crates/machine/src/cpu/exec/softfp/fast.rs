@@ -91,6 +91,27 @@ pub(crate) fn sqrt_slow<F: Format>(env: &mut Env, _: u64, a: u64) -> u64 {
     sqrt::<F>(env, a)
 }
 
+/// `a * b + c` with one rounding, either part negated first.
+#[inline(always)]
+pub(crate) fn mul_add<F: Format>(env: &mut Env, a: u64, b: u64, c: u64, negative: arith::Signs) -> u64 {
+    if env.fast && normal::<F>(a) && normal::<F>(b) && plain::<F>(c) {
+        let sign = |on: bool| if on { F::SIGN } else { 0 };
+        let r = F::mul_add(a ^ sign(negative.product), b, c ^ sign(negative.addend));
+        if safe::<F>(r) {
+            return r;
+        }
+    }
+    mul_add_slow::<F>(env, [a, b, c], negative)
+}
+
+#[cold]
+#[inline(never)]
+fn mul_add_slow<F: Format>(env: &mut Env, operands: [u64; 3], negative: arith::Signs) -> u64 {
+    let [a, b, c] = operands.map(|x| unpack::<F>(x, env.daz));
+    let r = arith::mul_add(env, &a, &b, &c, negative);
+    pack::<F>(env, r)
+}
+
 /// What `minps` and friends do: the second operand unless the first is strictly less; NaNs raise #I and give the second.
 #[inline(always)]
 fn minmax<F: Format>(env: &mut Env, a: u64, b: u64, wanted: Ordering) -> u64 {
@@ -149,6 +170,42 @@ pub(crate) fn predicate<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> bo
         _ => o.is_none(),
     };
     holds != (imm & 4 != 0)
+}
+
+/// One of the 32 predicates of `vcmpps`, `imm & 31`.
+#[inline(always)]
+pub(crate) fn predicate32<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> bool {
+    const LESS: u8 = 1;
+    const EQUAL: u8 = 2;
+    const GREATER: u8 = 4;
+    const UNORDERED: u8 = 8;
+    // By the low four bits: the orders for which it holds. Bit 4 turns around whether quiet NaNs are signalled.
+    const HOLDS: [u8; 16] = [
+        EQUAL,
+        LESS,
+        LESS | EQUAL,
+        UNORDERED,
+        LESS | GREATER | UNORDERED,
+        EQUAL | GREATER | UNORDERED,
+        GREATER | UNORDERED,
+        LESS | EQUAL | GREATER,
+        EQUAL | UNORDERED,
+        LESS | UNORDERED,
+        LESS | EQUAL | UNORDERED,
+        0,
+        LESS | GREATER,
+        EQUAL | GREATER,
+        GREATER,
+        LESS | EQUAL | GREATER | UNORDERED,
+    ];
+    let signalling = matches!(imm & 3, 1 | 2) != (imm & 16 != 0);
+    let order = match compare::<F>(env, a, b, signalling) {
+        Some(Ordering::Less) => LESS,
+        Some(Ordering::Equal) => EQUAL,
+        Some(Ordering::Greater) => GREATER,
+        None => UNORDERED,
+    };
+    HOLDS[usize::from(imm & 15)] & order != 0
 }
 
 /// To a signed integer of `bits` bits, or the integer indefinite. `rounding` `None` means MXCSR's.

@@ -8,6 +8,7 @@
 pub(crate) mod arith;
 pub(crate) mod convert;
 pub(crate) mod fast;
+pub(crate) mod half;
 #[cfg(test)]
 mod tests;
 
@@ -329,6 +330,7 @@ pub(crate) trait Format {
     fn mul(a: u64, b: u64) -> u64;
     fn div(a: u64, b: u64) -> u64;
     fn sqrt(a: u64) -> u64;
+    fn mul_add(a: u64, b: u64, c: u64) -> u64;
     fn less(a: u64, b: u64) -> bool;
     fn equal(a: u64, b: u64) -> bool;
 }
@@ -359,6 +361,11 @@ macro_rules! format {
             #[inline(always)]
             fn sqrt(a: u64) -> u64 {
                 u64::from(<$f>::from_bits(a as $u).sqrt().to_bits())
+            }
+            #[inline(always)]
+            fn mul_add(a: u64, b: u64, c: u64) -> u64 {
+                let [a, b, c] = [a, b, c].map(|x| <$f>::from_bits(x as $u));
+                u64::from(a.mul_add(b, c).to_bits())
             }
             #[inline(always)]
             fn less(a: u64, b: u64) -> bool {

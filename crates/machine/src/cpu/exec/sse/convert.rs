@@ -55,29 +55,29 @@ macro_rules! whole {
     };
 }
 
-fn dq_to_ps(env: &mut Env, v: u128) -> u128 {
+pub(crate) fn dq_to_ps(env: &mut Env, v: u128) -> u128 {
     l::from_dwords(l::idwords(v).map(|x| fast::from_int::<F32>(env, i64::from(x)) as u32))
 }
-fn dq_to_pd(env: &mut Env, v: u64) -> u128 {
+pub(crate) fn dq_to_pd(env: &mut Env, v: u64) -> u128 {
     l::from_qwords([
         fast::f64_from_int(env, i64::from(v as i32)),
         fast::f64_from_int(env, i64::from((v >> 32) as i32)),
     ])
 }
-fn ps_to_dq(env: &mut Env, v: u128, truncate: bool) -> u128 {
+pub(crate) fn ps_to_dq(env: &mut Env, v: u128, truncate: bool) -> u128 {
     l::from_dwords(l::dwords(v).map(|x| fast::to_int::<F32>(env, u64::from(x), truncate, 32) as u32))
 }
-fn pd_to_dq(env: &mut Env, v: u128, truncate: bool) -> u128 {
+pub(crate) fn pd_to_dq(env: &mut Env, v: u128, truncate: bool) -> u128 {
     let q = l::qwords(v).map(|x| fast::f64_to_int(env, x, truncate, 32) as u32);
     l::from_dwords([q[0], q[1], 0, 0])
 }
-fn ps_to_pd(env: &mut Env, v: u64) -> u128 {
+pub(crate) fn ps_to_pd(env: &mut Env, v: u64) -> u128 {
     l::from_qwords([
         fast::f32_to_f64(env, v & 0xffff_ffff),
         fast::f32_to_f64(env, v >> 32),
     ])
 }
-fn pd_to_ps(env: &mut Env, v: u128) -> u128 {
+pub(crate) fn pd_to_ps(env: &mut Env, v: u128) -> u128 {
     let q = l::qwords(v).map(|x| fast::f64_to_f32(env, x) as u32);
     l::from_dwords([q[0], q[1], 0, 0])
 }

@@ -94,7 +94,23 @@ fn inverse_mix(s: [u8; 16]) -> [u8; 16] {
     })
 }
 
-fn key_assist(b: u128, rcon: u8) -> u128 {
+pub(crate) fn aesenc(a: u128, k: u128) -> u128 {
+    l::from_bytes(mix(shift_sub(l::bytes(a)))) ^ k
+}
+pub(crate) fn aesenclast(a: u128, k: u128) -> u128 {
+    l::from_bytes(shift_sub(l::bytes(a))) ^ k
+}
+pub(crate) fn aesdec(a: u128, k: u128) -> u128 {
+    l::from_bytes(inverse_mix(inverse_shift_sub(l::bytes(a)))) ^ k
+}
+pub(crate) fn aesdeclast(a: u128, k: u128) -> u128 {
+    l::from_bytes(inverse_shift_sub(l::bytes(a))) ^ k
+}
+pub(crate) fn aesimc(b: u128) -> u128 {
+    l::from_bytes(inverse_mix(l::bytes(b)))
+}
+
+pub(crate) fn key_assist(b: u128, rcon: u8) -> u128 {
     let d = l::dwords(b);
     let sub_word = |w: u32| u32::from_le_bytes(w.to_le_bytes().map(sub));
     let (x1, x3) = (sub_word(d[1]), sub_word(d[3]));
@@ -107,6 +123,14 @@ fn clmul(a: u64, b: u64) -> u128 {
     (0..64)
         .filter(|k| b >> k & 1 != 0)
         .fold(0, |r, k| r ^ u128::from(a) << k)
+}
+
+/// The product of the halves that the immediate names.
+pub(crate) fn pclmulqdq(a: u128, b: u128, imm: u8) -> u128 {
+    clmul(
+        l::qwords(a)[usize::from(imm & 1)],
+        l::qwords(b)[usize::from(imm >> 4 & 1)],
+    )
 }
 
 fn sha1_rounds(state: u128, words: u128, function: u8) -> u128 {
@@ -187,18 +211,13 @@ fn sha256_msg2(a: u128, b: u128) -> u128 {
 pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
-        Aesenc_xmm_xmmm128 => bin!(|a, k| l::from_bytes(mix(shift_sub(l::bytes(a)))) ^ k),
-        Aesenclast_xmm_xmmm128 => bin!(|a, k| l::from_bytes(shift_sub(l::bytes(a))) ^ k),
-        Aesdec_xmm_xmmm128 => bin!(|a, k| l::from_bytes(inverse_mix(inverse_shift_sub(l::bytes(a)))) ^ k),
-        Aesdeclast_xmm_xmmm128 => bin!(|a, k| l::from_bytes(inverse_shift_sub(l::bytes(a))) ^ k),
-        Aesimc_xmm_xmmm128 => bin!(|_, b| l::from_bytes(inverse_mix(l::bytes(b)))),
+        Aesenc_xmm_xmmm128 => bin!(aesenc),
+        Aesenclast_xmm_xmmm128 => bin!(aesenclast),
+        Aesdec_xmm_xmmm128 => bin!(aesdec),
+        Aesdeclast_xmm_xmmm128 => bin!(aesdeclast),
+        Aesimc_xmm_xmmm128 => bin!(|_, b| aesimc(b)),
         Aeskeygenassist_xmm_xmmm128_imm8 => bin_imm!(|_, b, imm: u8| key_assist(b, imm)),
-        Pclmulqdq_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            clmul(
-                l::qwords(a)[usize::from(imm & 1)],
-                l::qwords(b)[usize::from(imm >> 4 & 1)],
-            )
-        }),
+        Pclmulqdq_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| pclmulqdq(a, b, imm)),
         Sha1rnds4_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| sha1_rounds(a, b, imm)),
         Sha1nexte_xmm_xmmm128 => bin!(|a, b| {
             let mut d = l::dwords(b);

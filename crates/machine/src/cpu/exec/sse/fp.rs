@@ -100,7 +100,7 @@ macro_rules! with_imm {
     };
 }
 
-fn sqrt<F: Format>(env: &mut Env, _: u64, b: u64) -> u64 {
+pub(crate) fn sqrt<F: Format>(env: &mut Env, _: u64, b: u64) -> u64 {
     fast::sqrt::<F>(env, b)
 }
 fn cmp<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> u64 {
@@ -110,7 +110,7 @@ fn cmp<F: Format>(env: &mut Env, a: u64, b: u64, imm: u8) -> u64 {
         0
     }
 }
-fn round<F: Format>(env: &mut Env, _: u64, b: u64, imm: u8) -> u64 {
+pub(crate) fn round<F: Format>(env: &mut Env, _: u64, b: u64, imm: u8) -> u64 {
     fast::round_imm::<F>(env, b, imm)
 }
 
@@ -140,7 +140,12 @@ macro_rules! comi {
 
 /// Pairs of one operand, as `haddps` takes them.
 #[inline(always)]
-fn pairs(env: &mut Env, a: [u64; 4], b: [u64; 4], f: impl Fn(&mut Env, u64, u64) -> u64) -> [u64; 4] {
+pub(crate) fn pairs(
+    env: &mut Env,
+    a: [u64; 4],
+    b: [u64; 4],
+    f: impl Fn(&mut Env, u64, u64) -> u64,
+) -> [u64; 4] {
     [
         f(env, a[0], a[1]),
         f(env, a[2], a[3]),
@@ -151,7 +156,7 @@ fn pairs(env: &mut Env, a: [u64; 4], b: [u64; 4], f: impl Fn(&mut Env, u64, u64)
 
 /// An approximation with 12 bits, `1/x` or `1/sqrt(x)`: no flags, denormals are zeros, tiny results too.
 /// Processors differ in the low bits; this is the correctly rounded value cut to 12 bits of fraction.
-fn approximate(bits: u64, reciprocal_root: bool) -> u64 {
+pub(crate) fn approximate(bits: u64, reciprocal_root: bool) -> u64 {
     let u = unpack::<F32>(bits, true);
     let sign = bits & F32::SIGN;
     match u.class {
@@ -172,7 +177,7 @@ fn approximate(bits: u64, reciprocal_root: bool) -> u64 {
 }
 
 /// `dpps`: products chosen by the high half of the immediate, summed pairwise, stored where the low half says.
-fn dot<F: Format, const N: usize>(env: &mut Env, a: [u64; N], b: [u64; N], imm: u8) -> [u64; N] {
+pub(crate) fn dot<F: Format, const N: usize>(env: &mut Env, a: [u64; N], b: [u64; N], imm: u8) -> [u64; N] {
     let p: [u64; N] = std::array::from_fn(|k| {
         if imm >> (4 + k) & 1 != 0 {
             fast::mul::<F>(env, a[k], b[k])

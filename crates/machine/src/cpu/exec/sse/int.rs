@@ -16,6 +16,27 @@ macro_rules! shift_imm {
     };
 }
 
+/// The smallest word, and its index next to it.
+pub(crate) fn phminposuw(b: u128) -> u128 {
+    let (at, min) = l::words(b)
+        .into_iter()
+        .enumerate()
+        .min_by_key(|&(_, w)| w)
+        .unwrap_or((0, 0));
+    u128::from(min) | (at as u128) << 16
+}
+
+/// Sums of absolute differences of four bytes of `b` and eight overlapping groups of `a`, which the immediate chooses.
+pub(crate) fn mpsadbw(a: u128, b: u128, imm: u8) -> u128 {
+    let (a, b) = (l::bytes(a), l::bytes(b));
+    let (from, at) = (usize::from(imm >> 2 & 1) * 4, usize::from(imm & 3) * 4);
+    l::from_words(std::array::from_fn(|k| {
+        (0..4)
+            .map(|j| u16::from(a[from + k + j].abs_diff(b[at + j])))
+            .sum()
+    }))
+}
+
 pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
@@ -101,23 +122,8 @@ pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
         Psrldq_xmm_imm8 => shift_imm!(l::psrldq),
         Psraw_xmm_imm8 => shift_imm!(l::psraw),
         Psrad_xmm_imm8 => shift_imm!(l::psrad),
-        Phminposuw_xmm_xmmm128 => bin!(|_, b| {
-            let (at, min) = l::words(b)
-                .into_iter()
-                .enumerate()
-                .min_by_key(|&(_, w)| w)
-                .unwrap_or((0, 0));
-            u128::from(min) | (at as u128) << 16
-        }),
-        Mpsadbw_xmm_xmmm128_imm8 => super::bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::bytes(a), l::bytes(b));
-            let (from, at) = (usize::from(imm >> 2 & 1) * 4, usize::from(imm & 3) * 4);
-            l::from_words(std::array::from_fn(|k| {
-                (0..4)
-                    .map(|j| u16::from(a[from + k + j].abs_diff(b[at + j])))
-                    .sum()
-            }))
-        }),
+        Phminposuw_xmm_xmmm128 => bin!(|_, b| phminposuw(b)),
+        Mpsadbw_xmm_xmmm128_imm8 => super::bin_imm!(|a, b, imm: u8| mpsadbw(a, b, imm)),
         Ptest_xmm_xmmm128 => handler!(|cpu, i| {
             let b = src128(cpu, i)?;
             let a = cpu.fpu.xmm[x0(i)];

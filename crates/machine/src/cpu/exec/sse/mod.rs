@@ -4,14 +4,14 @@
 //! Each file offers `lookup`; a handler is a closure over 128-bit values wrapped by one of the macros below, so that every
 //! instruction form gets a function of its own and nothing but "register or memory" is decided at run time.
 
-mod convert;
-mod crypto;
-mod fp;
+pub(crate) mod convert;
+pub(crate) mod crypto;
+pub(crate) mod fp;
 mod host;
-mod int;
+pub(crate) mod int;
 pub(crate) mod lane;
 mod mmx;
-mod mov;
+pub(crate) mod mov;
 pub(crate) mod packed;
 pub(crate) mod permute;
 mod portable;
@@ -81,7 +81,7 @@ pub(super) fn check(cpu: &Cpu) -> Exec {
 }
 
 #[inline(always)]
-pub(super) fn xn(r: Register) -> usize {
+pub(crate) fn xn(r: Register) -> usize {
     (r as usize).wrapping_sub(Register::XMM0 as usize) & 15
 }
 #[inline(always)]
@@ -94,7 +94,7 @@ pub(super) fn x1(i: &Instruction) -> usize {
 }
 /// Number of a 32- or 64-bit general-purpose register.
 #[inline(always)]
-pub(super) fn gn(r: Register) -> usize {
+pub(crate) fn gn(r: Register) -> usize {
     r.number() & 15
 }
 
@@ -167,11 +167,11 @@ pub(super) fn binary(cpu: &mut Cpu, i: &Instruction, f: impl Fn(u128, u128) -> u
 }
 
 #[inline(always)]
-pub(super) fn low64(old: u128, v: u64) -> u128 {
+pub(crate) fn low64(old: u128, v: u64) -> u128 {
     (old >> 64 << 64) | u128::from(v)
 }
 #[inline(always)]
-pub(super) fn low32(old: u128, v: u32) -> u128 {
+pub(crate) fn low32(old: u128, v: u32) -> u128 {
     (old >> 32 << 32) | u128::from(v)
 }
 

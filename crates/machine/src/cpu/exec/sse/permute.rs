@@ -25,7 +25,7 @@ fn select4(imm: u8, k: usize) -> usize {
 
 /// Takes each lane of `b` whose bit of `mask` (one per byte) is set, else that of `a`.
 #[inline(always)]
-fn blend_bytes(a: u128, b: u128, mask: u128) -> u128 {
+pub(crate) fn blend_bytes(a: u128, b: u128, mask: u128) -> u128 {
     // Spreads the top bit of each byte of the mask over that byte.
     let full = ((mask >> 7) & (u128::MAX / 255)).wrapping_mul(255);
     (a & !full) | (b & full)
@@ -77,6 +77,40 @@ pub(crate) fn palignr(a: u128, b: u128, imm: u8) -> u128 {
     }
 }
 
+/// Lanes of `b` where a bit of the immediate is set, else of `a`.
+macro_rules! blend {
+    ($($name:ident $to:ident $from:ident;)*) => {
+        $(#[inline(always)] pub(crate) fn $name(a: u128, b: u128, imm: u8) -> u128 {
+            let (a, b) = (l::$to(a), l::$to(b));
+            l::$from(std::array::from_fn(|k| if imm >> k & 1 != 0 { b[k] } else { a[k] }))
+        })*
+    };
+}
+blend! {
+    blendps dwords from_dwords;
+    blendpd qwords from_qwords;
+    pblendw words from_words;
+}
+
+/// Lanes of `b` where the sign of `mask` is set, else of `a`.
+#[inline(always)]
+pub(crate) fn blendvps(a: u128, b: u128, mask: u128) -> u128 {
+    let mask = l::imap32(mask, 0, |m, _| m >> 31);
+    (a & !mask) | (b & mask)
+}
+#[inline(always)]
+pub(crate) fn blendvpd(a: u128, b: u128, mask: u128) -> u128 {
+    let mask = l::imap64(mask, 0, |m, _| m >> 63);
+    (a & !mask) | (b & mask)
+}
+
+/// `v` into the lane that bits 4 and 5 name; then zeros where the low bits say.
+pub(crate) fn insertps(a: u128, v: u32, imm: u8) -> u128 {
+    let mut d = l::dwords(a);
+    d[usize::from(imm >> 4 & 3)] = v;
+    l::from_dwords(std::array::from_fn(|k| if imm >> k & 1 != 0 { 0 } else { d[k] }))
+}
+
 pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
     use Code::*;
     Some(match code {
@@ -99,35 +133,20 @@ pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
         Shufps_xmm_xmmm128_imm8 => bin_imm!(shufps),
         Shufpd_xmm_xmmm128_imm8 => bin_imm!(shufpd),
         Palignr_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| palignr(a, b, imm)),
-        Blendps_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::dwords(a), l::dwords(b));
-            l::from_dwords(std::array::from_fn(
-                |k| if imm >> k & 1 != 0 { b[k] } else { a[k] },
-            ))
-        }),
-        Blendpd_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::qwords(a), l::qwords(b));
-            l::from_qwords(std::array::from_fn(
-                |k| if imm >> k & 1 != 0 { b[k] } else { a[k] },
-            ))
-        }),
-        Pblendw_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| {
-            let (a, b) = (l::words(a), l::words(b));
-            l::from_words(std::array::from_fn(
-                |k| if imm >> k & 1 != 0 { b[k] } else { a[k] },
-            ))
-        }),
+        Blendps_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| blendps(a, b, imm)),
+        Blendpd_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| blendpd(a, b, imm)),
+        Pblendw_xmm_xmmm128_imm8 => bin_imm!(|a, b, imm: u8| pblendw(a, b, imm)),
         Pblendvb_xmm_xmmm128 => handler!(|cpu, i| {
             let mask = cpu.fpu.xmm[0];
             super::binary(cpu, i, |a, b| blend_bytes(a, b, mask))
         }),
         Blendvps_xmm_xmmm128 => handler!(|cpu, i| {
-            let mask = l::imap32(cpu.fpu.xmm[0], 0, |m, _| m >> 31);
-            super::binary(cpu, i, |a, b| (a & !mask) | (b & mask))
+            let mask = cpu.fpu.xmm[0];
+            super::binary(cpu, i, |a, b| blendvps(a, b, mask))
         }),
         Blendvpd_xmm_xmmm128 => handler!(|cpu, i| {
-            let mask = l::imap64(cpu.fpu.xmm[0], 0, |m, _| m >> 63);
-            super::binary(cpu, i, |a, b| (a & !mask) | (b & mask))
+            let mask = cpu.fpu.xmm[0];
+            super::binary(cpu, i, |a, b| blendvpd(a, b, mask))
         }),
         Pmovsxbw_xmm_xmmm64 => widen!(src64, ibytes, from_iwords, i16),
         Pmovsxbd_xmm_xmmm32 => widen!(src32, ibytes, from_idwords, i32),
@@ -201,10 +220,8 @@ pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
             } else {
                 src32(cpu, i)?
             };
-            let mut d = l::dwords(cpu.fpu.xmm[x0(i)]);
-            d[usize::from(imm >> 4 & 3)] = v;
-            cpu.fpu.xmm[x0(i)] =
-                l::from_dwords(std::array::from_fn(|k| if imm >> k & 1 != 0 { 0 } else { d[k] }));
+            let d = x0(i);
+            cpu.fpu.xmm[d] = insertps(cpu.fpu.xmm[d], v, imm);
             Ok(())
         }),
         _ => return None,
@@ -223,9 +240,15 @@ pub(crate) fn rm16(cpu: &mut Cpu, i: &Instruction) -> Result<u16, Trap> {
 /// Replaces the lane of `width` bits that the immediate, cut by `select`, names.
 #[inline(always)]
 fn insert(cpu: &mut Cpu, i: &Instruction, v: u128, width: u32, select: u8) -> Exec {
-    let at = u32::from(i.immediate8() & select) * width;
-    let mask = ((1u128 << width) - 1) << at;
     let d = x0(i);
-    cpu.fpu.xmm[d] = (cpu.fpu.xmm[d] & !mask) | v << at;
+    cpu.fpu.xmm[d] = with_lane(cpu.fpu.xmm[d], v, width, i.immediate8() & select);
     Ok(())
+}
+
+/// `a` with lane `n` of `width` bits replaced by `v`.
+#[inline(always)]
+pub(crate) fn with_lane(a: u128, v: u128, width: u32, n: u8) -> u128 {
+    let at = u32::from(n) * width;
+    let mask = ((1u128 << width) - 1) << at;
+    (a & !mask) | v << at
 }
