@@ -27,6 +27,8 @@ pub(super) struct Asm {
     encoder: Encoder,
     base: u64,
     at: usize,
+    /// Where the part begins that runs elsewhere, and where that is.
+    split: Option<(usize, u64)>,
     labels: Vec<usize>,
     fixups: Vec<Fixup>,
     /// An instruction had no encoding: the block is not translated.
@@ -60,6 +62,7 @@ impl Asm {
             encoder: Encoder::new(64),
             base: 0,
             at: 0,
+            split: None,
             labels: Vec::new(),
             fixups: Vec::new(),
             failed: false,
@@ -73,9 +76,28 @@ impl Asm {
         self.encoder.set_buffer(buffer);
         self.base = base;
         self.at = 0;
+        self.split = None;
         self.labels.clear();
         self.fixups.clear();
         self.failed = false;
+    }
+
+    /// What follows will run at `base`, away from what has been emitted so far.
+    pub(super) fn go_cold(&mut self, base: u64) {
+        self.split = Some((self.at, base));
+    }
+
+    /// Offset of what runs elsewhere.
+    pub(super) fn split(&self) -> usize {
+        self.split.map_or(self.at, |s| s.0)
+    }
+
+    /// Where the code at an offset will run.
+    pub(super) fn address(&self, offset: usize) -> u64 {
+        match self.split {
+            Some((split, base)) if offset >= split => base + (offset - split) as u64,
+            _ => self.base + offset as u64,
+        }
     }
 
     /// The code, with all labels put in; `None` if something in it cannot be encoded.
@@ -83,8 +105,11 @@ impl Asm {
         let mut code = self.encoder.take_buffer();
         for Fixup { field, label } in &self.fixups {
             let to = *self.labels.get(label.0)?;
-            let rel = (to as i64).checked_sub(*field as i64 + 4)?;
-            let rel = i32::try_from(rel).ok().filter(|_| to != UNBOUND)?;
+            if to == UNBOUND {
+                return None;
+            }
+            let rel = self.address(to).wrapping_sub(self.address(*field) + 4) as i64;
+            let rel = i32::try_from(rel).ok()?;
             code.get_mut(*field..field + 4)?
                 .copy_from_slice(&rel.to_le_bytes());
         }
@@ -118,7 +143,7 @@ impl Asm {
     }
 
     pub(super) fn emit(&mut self, insn: &Instruction) {
-        match self.encoder.encode(insn, self.base + self.at as u64) {
+        match self.encoder.encode(insn, self.address(self.at)) {
             Ok(len) => self.at += len,
             Err(_) => self.failed = true,
         }
@@ -145,13 +170,13 @@ impl Asm {
     }
 
     pub(super) fn jmp(&mut self, label: Label) {
-        let far = self.base + self.at as u64 + 0x1000;
+        let far = self.address(self.at) + 0x1000;
         self.made(Instruction::with_branch(Code::Jmp_rel32_64, far));
         self.fix(label);
     }
 
     pub(super) fn jcc(&mut self, code: Code, label: Label) {
-        let far = self.base + self.at as u64 + 0x1000;
+        let far = self.address(self.at) + 0x1000;
         self.made(Instruction::with_branch(code, far));
         self.fix(label);
     }
@@ -159,7 +184,7 @@ impl Asm {
     /// Goes to `label` unless `S0` is zero.
     pub(super) fn jmp_unless_zero(&mut self, label: Label) {
         // Over the jump of five bytes.
-        let target = self.base + self.at as u64 + 2 + 5;
+        let target = self.address(self.at) + 2 + 5;
         self.made(Instruction::with_branch(Code::Jrcxz_rel8_64, target));
         self.jmp(label);
     }

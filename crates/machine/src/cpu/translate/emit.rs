@@ -19,10 +19,12 @@ use std::mem::offset_of;
 /// The code of a block, and where in it its entries are.
 pub(super) struct Made {
     pub code: Vec<u8>,
-    pub far: usize,
-    pub near: usize,
-    pub body: usize,
-    pub dead: usize,
+    /// Where the part of it begins that seldom runs, and lies elsewhere.
+    pub split: usize,
+    pub far: u64,
+    pub near: u64,
+    pub body: u64,
+    pub dead: u64,
     pub uses_vectors: bool,
 }
 
@@ -89,9 +91,9 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The code of the block of these instructions, to run at `base`.
-    pub(super) fn block(mut self, insns: &[Instruction], base: u64) -> Option<Made> {
-        self.asm.begin(base);
+    /// The code of the block of these instructions, to run at `places`: the second is for what seldom runs.
+    pub(super) fn block(mut self, insns: &[Instruction], places: (u64, u64)) -> Option<Made> {
+        self.asm.begin(places.0);
         let start = self.off;
         let uses_vectors = insns.iter().any(select::uses_vectors);
         self.left = insns.len() as u8;
@@ -123,15 +125,17 @@ impl<'a> Emitter<'a> {
         (self.off, self.left) = (start, 0);
         let dead = self.asm.label();
         self.stub(dead, Kind::Dead, None);
+        self.asm.go_cold(places.1);
         self.put_stubs();
         let dead = self.asm.offset_of(dead);
         Some(Made {
-            code: self.asm.finish()?,
-            far,
-            near,
-            body,
-            dead,
+            far: self.asm.address(far),
+            near: self.asm.address(near),
+            body: self.asm.address(body),
+            dead: self.asm.address(dead),
             uses_vectors,
+            split: self.asm.split(),
+            code: self.asm.finish()?,
         })
     }
 
@@ -194,14 +198,15 @@ impl<'a> Emitter<'a> {
                 self.asm.mov(S2, va);
             }
             self.asm.call_mem(frame!(callout));
-            let here = self.asm.here();
-            let relative = |offset: usize| (offset as i64 - here as i64) as i32;
+            let here = self.asm.address(self.asm.here());
+            let asm = &*self.asm;
+            let relative = |offset: usize| asm.address(offset).wrapping_sub(here) as i32;
             let mut site = stub.site;
             if let Some(a) = stub.a {
-                site.a = relative(self.asm.offset_of(a));
+                site.a = relative(asm.offset_of(a));
             }
             if let Some(b) = stub.b {
-                site.b = relative(self.asm.offset_of(b));
+                site.b = relative(asm.offset_of(b));
             }
             if let Some(field) = stub.field {
                 site.b = relative(field);

@@ -10,6 +10,8 @@ pub(super) struct CodeMemory {
     running: *const u8,
     len: usize,
     used: usize,
+    /// End of the code that seldom runs, which has the last part of the memory.
+    cold: usize,
 }
 
 // SAFETY: the mappings belong to this value alone.
@@ -56,6 +58,7 @@ impl CodeMemory {
                 running,
                 len,
                 used: 0,
+                cold: cold_start(len),
             })
         }
     }
@@ -65,30 +68,42 @@ impl CodeMemory {
         self.running as u64 + self.used as u64
     }
 
-    /// Adds code that was made to run at [`CodeMemory::next`]; false if there is no room.
-    pub(super) fn append(&mut self, code: &[u8]) -> bool {
-        let end = (self.used + code.len()).next_multiple_of(16);
-        if end > self.len {
+    /// Where code that seldom runs will run.
+    pub(super) fn next_cold(&self) -> u64 {
+        self.running as u64 + self.cold as u64
+    }
+
+    /// Adds code that was made to run at [`CodeMemory::next`] and [`CodeMemory::next_cold`]; false if there is no room.
+    pub(super) fn append(&mut self, hot: &[u8], cold: &[u8]) -> bool {
+        let end = (self.used + hot.len()).next_multiple_of(16);
+        let cold_end = (self.cold + cold.len()).next_multiple_of(4);
+        if end > cold_start(self.len) || cold_end > self.len {
             return false;
         }
-        // SAFETY: the range lies inside the mapping, beyond all code that runs.
-        unsafe { std::ptr::copy(code.as_ptr(), self.writable.add(self.used), code.len()) };
+        // SAFETY: the ranges lie inside the mapping, beyond all code that runs.
+        unsafe {
+            std::ptr::copy(hot.as_ptr(), self.writable.add(self.used), hot.len());
+            std::ptr::copy(cold.as_ptr(), self.writable.add(self.cold), cold.len());
+        }
         self.used = end;
+        self.cold = cold_end;
         true
     }
 
     /// Forgets all code.
     pub(super) fn clear(&mut self) {
         self.used = 0;
+        self.cold = cold_start(self.len);
     }
 
     pub(super) fn used(&self) -> usize {
-        self.used
+        self.used + self.cold - cold_start(self.len)
     }
 
     fn offset(&self, at: u64, len: usize) -> Option<usize> {
         let offset = usize::try_from(at.checked_sub(self.running as u64)?).ok()?;
-        (offset.checked_add(len)? <= self.used).then_some(offset)
+        let end = offset.checked_add(len)?;
+        (end <= self.used || offset >= cold_start(self.len) && end <= self.cold).then_some(offset)
     }
 
     /// Replaces `N` bytes of the code at `at`.
@@ -98,6 +113,11 @@ impl CodeMemory {
             unsafe { std::ptr::copy(bytes.as_ptr(), self.writable.add(offset), N) };
         }
     }
+}
+
+/// Where code that seldom runs begins in memory of so many bytes.
+fn cold_start(len: usize) -> usize {
+    (len / 8 * 5).next_multiple_of(4096)
 }
 
 impl Drop for CodeMemory {

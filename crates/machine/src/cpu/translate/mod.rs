@@ -187,27 +187,28 @@ impl Cpu {
         }
         let t = self.code.translator.as_mut()?;
         let id = t.blocks.len() as u32;
-        let base = t.memory.next();
+        let places = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let made = emit::Emitter::new(&mut t.asm, &mut t.info, &mut t.handled, id, off).block(&insns, base);
+        let made = emit::Emitter::new(&mut t.asm, &mut t.info, &mut t.handled, id, off).block(&insns, places);
         let Some(made) = made else {
             t.handled.truncate(handled);
             return None;
         };
-        if !t.memory.append(&made.code) {
+        let (hot, cold) = made.code.split_at(made.split);
+        if !t.memory.append(hot, cold) {
             self.code.forget_all = true;
             return None;
         }
         t.blocks.push(NativeBlock {
             op,
             mfn,
-            far: base + made.far as u64,
-            near: base + made.near as u64,
-            dead: base + made.dead as u64,
+            far: made.far,
+            near: made.near,
+            dead: made.dead,
             uses_vectors: made.uses_vectors,
             incoming: Vec::new(),
         });
-        let body = base + made.body as u64;
+        let body = made.body;
         t.asm.recycle(made.code);
         Some((body, id))
     }
