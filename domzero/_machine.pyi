@@ -526,12 +526,13 @@ class ShareRings:
     def close(self) -> None:
         """Returns when no request is being done any more. Lets go of the rings' pages."""
 
-def confine(directories: list[tuple[int, bool]] = ..., terminal: bool = ...) -> list[str]:
+def confine(directories: list[tuple[int, bool]] = ..., terminal: bool = ..., makes_code: bool = ...) -> list[str]:
     """Gives up, for good, all that a worker does not need of the kernel (crates/confine); while there is one thread.
 
     :param directories: descriptors, which it takes, of those whose files it goes on to open, and whether it writes
         them.
     :param terminal: it goes on to change the settings of its terminal.
+    :param makes_code: it goes on to map code of the translator's: shared memory that is read and run.
     :returns: what this kernel, or whoever confined the process before, did not let happen, a line each.
     """
 

@@ -232,11 +232,12 @@ class _Runner:
         from domzero.dom0 import lifecycle as _lifecycle  # noqa: F401
         from domzero.dom0.open_files import open_share
         from domzero.dom0.opener import Opener
+        from domzero.hypervisor.engine import Engine, makes_code
 
         opener = Opener(config)
         shares = [(open_share(share), share.writable) for share in config.share_specs]
         confinement.step_down()
-        self._missing = confinement.confine(shares, terminal=True)
+        self._missing = confinement.confine(shares, terminal=True, makes_code=makes_code(Engine(config.engine)))
         return opener
 
     def _session(self, config: DomainConfig, opener: Opener | None) -> DomainSession:

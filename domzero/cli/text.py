@@ -20,6 +20,7 @@ INFO_FIELDS = (
     *("threads_per_core", "cpu_mhz", "hw_caps", "virt_caps", "total_memory", "free_memory", "outstanding_claims"),
     *("free_cpus", "xen_major", "xen_minor", "xen_extra", "xen_version", "xen_caps", "xen_scheduler"),
     *("xen_pagesize", "platform_params", "xen_changeset", "xen_commandline", "cc_compiler", "xend_config_format"),
+    "engine",
     "user_network",
     "worker_confinement",
 )

@@ -17,6 +17,7 @@ from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 from domzero.hypervisor.clock import local_offset_s
+from domzero.hypervisor.engine import find as find_engine
 
 MEMORY_MIN_MIB = 4
 MEMORY_MAX_MIB = 512 * 1024
@@ -79,6 +80,7 @@ class DomainConfig:
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
     :param max_grant_version: 1 or 2, the newest layout of the grant table that it may choose.
+    :param engine: what executes its code: auto, interpreter or translator.
     :param seed: seed of the host's entropy and of the machine frame order; None draws one.
     """
 
@@ -228,12 +230,10 @@ class DomainConfig:
         ):
             if not least <= getattr(self, key) <= most:
                 yield ConfigError(f"{getattr(self, key)} is not possible: {least} to {most}", key=key)
-        if self.engine in ("translator", "kvm"):
-            yield ConfigError(
-                f"the {self.engine} engine is not here yet", key="engine", hint="use 'interpreter' or 'auto'"
-            )
-        elif self.engine not in ("auto", "interpreter"):
-            yield ConfigError(f"no such engine: {self.engine}", key="engine", hint="interpreter, translator, kvm, auto")
+        try:
+            find_engine(self.engine)
+        except ConfigError as error:
+            yield error
         yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))
         yield from (found for found in parse_vifs(self.vifs) if isinstance(found, ConfigError))
         yield from (found for found in parse_shares(self.shares) if isinstance(found, ConfigError))

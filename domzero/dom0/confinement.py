@@ -70,10 +70,13 @@ def _lower(limit: int, value: int) -> None:
     resource.setrlimit(limit, (value, value))
 
 
-def confine(directories: Sequence[tuple[int, bool]] = (), *, terminal: bool = False) -> list[str]:
+def confine(
+    directories: Sequence[tuple[int, bool]] = (), *, terminal: bool = False, makes_code: bool = False
+) -> list[str]:
     """Confines this process, which has one thread; what could not be done, a line each.
 
     :param directories: descriptors, which it takes, of those whose files it serves, and whether it writes them.
     :param terminal: it goes on to change the settings of its terminal.
+    :param makes_code: it goes on to map memory of the translator's that is run, and not written at the same address.
     """
-    return _machine.confine(list(directories), terminal)
+    return _machine.confine(list(directories), terminal, makes_code)

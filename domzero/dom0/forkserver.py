@@ -121,7 +121,7 @@ class _Server:
             gc.enable()
             shares = list(zip(fds[FDS:], spawn.shares, strict=True))
             sockets = [socket.socket(fileno=fd) for fd in ends]
-            status = worker.run(parent, sockets, shares, confined=spawn.confined)
+            status = worker.run(parent, sockets, shares, confined=spawn.confined, makes_code=spawn.makes_code)
         except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

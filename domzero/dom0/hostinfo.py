@@ -17,6 +17,7 @@ from domzero.abi.start_info import MAGIC_32, MAGIC_64
 from domzero.abi.xen import PAGE_SIZE
 from domzero.dom0 import confinement, network
 from domzero.dom0.memory_account import memory_mib
+from domzero.hypervisor.engine import Engine, choose
 
 if TYPE_CHECKING:
     from domzero.dom0.manager import Manager
@@ -62,6 +63,7 @@ def host_info(manager: Manager) -> dict[str, Any]:
         "cc_compiler": f"Python {platform.python_version()}",
         "xend_config_format": 4,
         "domzero_version": __version__,
+        "engine": str(choose(Engine.AUTO)),
         "user_network": network.user_network(),
         "worker_confinement": confinement.described(confined=manager.confined),
         "dom0_memory_mib": _resident_mib(),

@@ -196,6 +196,7 @@ class Manager:
             offset_s = record.config.time_offset_s
             config = dataclasses.replace(record.config, paused=paused, rtc_timeoffset=offset_s, localtime=False)
             await worker.start(config)
+            record.engine = worker.engine
         except WorkerGone:
             self._say_stderr(record, worker)
             raise

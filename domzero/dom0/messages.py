@@ -18,6 +18,7 @@ from domzero.dom0.device_stats import DiskStats, VifStats
 from domzero.dom0.diskspec import DiskFile, DiskLimits
 from domzero.dom0.life import DomainState, EndReason
 from domzero.dom0.message_set import MessageSet, Refused
+from domzero.hypervisor.engine import Engine
 
 
 class FrameKind(IntEnum):
@@ -32,7 +33,7 @@ class FrameKind(IntEnum):
 
 @dataclass(slots=True, frozen=True)
 class Start:
-    """Build the domain and let it run, unless it is to be paused. Answer: Done.
+    """Build the domain and let it run, unless it is to be paused. Answer: Started.
 
     Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each pty or socket of its
     consoles and for each interface.
@@ -213,6 +214,17 @@ class Done:
 
 
 @dataclass(slots=True, frozen=True)
+class Started:
+    """The domain is there.
+
+    :param engine: what executes its code, and why it is that one.
+    """
+
+    engine: Engine
+    why: str
+
+
+@dataclass(slots=True, frozen=True)
 class Stats:
     """The domain's state, and the processor time of the whole worker: the guest's and that of its back ends.
 
@@ -337,10 +349,12 @@ class Spawn:
     """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
 
     :param shares: whether each of the directories behind a worker's own files is written.
+    :param makes_code: its domain has the translator.
     """
 
     confined: bool
     shares: tuple[bool, ...] = ()
+    makes_code: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -398,7 +412,7 @@ Request: TypeAlias = (
     | DumpCore
     | Stop
 )
-Answer: TypeAlias = Done | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
+Answer: TypeAlias = Done | Started | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
 Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken

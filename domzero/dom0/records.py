@@ -41,6 +41,8 @@ class Record:
     """The question how the worker is, if it has not been answered yet."""
     refreshed_mono: float = 0.0
     """When it was answered last."""
+    engine: str | None = None
+    """What executes its code, or did at its last start."""
     plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
     """A device is being given a name."""
     steps_down: int = 0

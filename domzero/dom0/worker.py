@@ -64,6 +64,7 @@ from domzero.dom0.messages import (
     SetMemoryLimit,
     SetVif,
     Start,
+    Started,
     Stats,
     Stop,
     Unpause,
@@ -216,7 +217,7 @@ class Worker:
             raise MessageError(f"{type(message).__name__} is no request")
         return Done()
 
-    def _start(self, start: Start, fds: list[int]) -> Done:
+    def _start(self, start: Start, fds: list[int]) -> Started:
         config = start.config
         with closing(received_domain(config, start.disk_files, start.ttys, fds)) as files:
             if self._instance is not None:
@@ -232,7 +233,8 @@ class Worker:
         threading.Thread(target=self._wait, args=(self._instance,), name="exit", daemon=True).start()
         if not config.paused:
             self._instance.unpause()
-        return Done()
+        engine = self._instance.domain.engine
+        return Started(engine.engine, engine.why)
 
     def _log(self, line: str) -> None:
         self._channel.send(LogLine(line))
@@ -274,7 +276,12 @@ def die_with(parent: int) -> None:
 
 
 def run(
-    parent: int, sockets: list[socket.socket], shares: Sequence[tuple[int, bool]] = (), *, confined: bool = True
+    parent: int,
+    sockets: list[socket.socket],
+    shares: Sequence[tuple[int, bool]] = (),
+    *,
+    confined: bool = True,
+    makes_code: bool = False,
 ) -> int:
     """All that the process does; returns its exit status.
 
@@ -282,6 +289,7 @@ def run(
     :param sockets: control, the guest's xenstore, the toolstack's xenstore, files.
     :param shares: directories that it serves, and whether it writes their files.
     :param confined: before anything of the domain is looked at.
+    :param makes_code: its domain has the translator.
     """
     control, guest, toolstack, files = sockets
     die_with(parent)
@@ -290,7 +298,7 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     missing = []
     if confined:
-        missing = confinement.confine(shares)
+        missing = confinement.confine(shares, makes_code=makes_code)
     else:
         for directory, _ in shares:
             os.close(directory)  # each comes again with what it is for

@@ -30,6 +30,7 @@ from domzero.dom0.messages import (
     Message,
     Request,
     Start,
+    Started,
     Stop,
     decode,
     encode,
@@ -41,6 +42,7 @@ from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Connection, Store
 from domzero.dom0.xenstore.relay import RelayServer
 from domzero.errors import DomzeroError, ResourceError
+from domzero.hypervisor.engine import Engine, makes_code
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class WorkerHandle(asyncio.Protocol):
         on_gone: Callable[[str], None],
     ) -> None:
         self.domid = domid
+        self.engine: str | None = None
+        """What executes the domain's code, once it is built."""
         self._spawner = spawner
         self._store = store
         self._scope = scope
@@ -120,7 +124,8 @@ class WorkerHandle(asyncio.Protocol):
         self._settled.clear()
         try:
             writable = [share.writable for share in config.share_specs]
-            child = await self._start_process(list(zip(files.shares, writable, strict=True)))
+            shares = list(zip(files.shares, writable, strict=True))
+            child = await self._start_process(shares, makes_code=makes_code(Engine(config.engine)))
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
         finally:
@@ -128,7 +133,8 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
         try:
-            await self.request(Start(self.domid, config, files.disk_files(), files.ttys()), Done, files.numbers())
+            request = Start(self.domid, config, files.disk_files(), files.ttys())
+            started = await self.request(request, Started, files.numbers())
         except WorkerGone:
             status = await child.ended
             if self._watcher is not None:
@@ -136,8 +142,9 @@ class WorkerHandle(asyncio.Protocol):
             raise WorkerGone(self._how_it_ended(status)) from None
         if child.ended.done():  # and `on_gone` came while nobody took it for running
             raise WorkerGone(self._how_it_ended(child.ended.result()))
+        self.engine = started.engine.value
 
-    async def _start_process(self, shares: list[tuple[int, bool]]) -> Child:
+    async def _start_process(self, shares: list[tuple[int, bool]], *, makes_code: bool) -> Child:
         """The process, with its sockets; all of them are closed if that fails."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             pairs = []
@@ -152,7 +159,7 @@ class WorkerHandle(asyncio.Protocol):
             stderr = ours.enter_context(os.fdopen(stderr_read, "rb", 0))
             theirs.callback(os.close, stderr_write)
             sockets = [pair[1] for pair in pairs]
-            self._child = child = await self._spawner.spawn(sockets, stderr_write, shares)
+            self._child = child = await self._spawner.spawn(sockets, stderr_write, shares, makes_code=makes_code)
             if self._stopping:
                 child.kill()
             ours.pop_all()

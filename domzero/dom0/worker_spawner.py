@@ -49,17 +49,25 @@ class WorkerSpawner:
         self._waiting: dict[int, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
 
-    async def spawn(self, sockets: list[socket.socket], stderr: int, shares: Sequence[tuple[int, bool]] = ()) -> Child:
+    async def spawn(
+        self,
+        sockets: list[socket.socket],
+        stderr: int,
+        shares: Sequence[tuple[int, bool]] = (),
+        *,
+        makes_code: bool = False,
+    ) -> Child:
         """A worker with these sockets (control, guest, toolstack, files) and this file as stderr. ResourceError.
 
         :param shares: directories whose files it may open, and whether it may write them.
+        :param makes_code: its domain has the translator.
         """
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future
         try:
             sock = self._ready()
-            message = Spawn(self._confined, tuple(writable for _, writable in shares))
+            message = Spawn(self._confined, tuple(writable for _, writable in shares), makes_code)
             fds = [*(s.fileno() for s in sockets), stderr, *(fd for fd, _ in shares)]
             socket.send_fds(sock, [encode(message, request_id)], fds)
             return await future

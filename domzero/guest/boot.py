@@ -28,6 +28,7 @@ def boot(
     vcpus: int | None = None,
     name: str | None = None,
     seed: int | None = None,
+    engine: str | None = None,
     disks: Sequence[str] = (),
     vifs: Sequence[str] = (),
     shares: Sequence[str] = (),
@@ -49,6 +50,8 @@ def boot(
     :param vcpus: virtual CPUs, 1 when nobody says.
     :param name: the domain's name; the kernel's file name when nobody says.
     :param seed: of the order of machine frames and of all randomness; drawn when not given.
+    :param engine: what executes its code: "interpreter", "translator", or "auto", the faster one that runs here, which
+        it is when nobody says. Both give the same answers.
     :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
     :param vifs: specifications of network interfaces, as xl-network-configuration(5) has them; "" reaches out as you
         do. Not with `virtual_time`.
@@ -78,6 +81,8 @@ def boot(
         what.name = name
     if seed is not None:
         what.seed = seed
+    if engine is not None:
+        what.engine = engine
     what.disks = [*what.disks, *disks]
     what.vifs = [*what.vifs, *vifs]
     what.shares = [*what.shares, *shares]

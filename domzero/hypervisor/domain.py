@@ -12,11 +12,12 @@ from typing import Any
 from domzero import _machine
 from domzero.abi.sched import ShutdownReason
 from domzero.abi.xen import PAGE_SIZE, XEN_LEGACY_MAX_VCPUS
-from domzero.errors import ConfigError, ResourceError
-from domzero.hypervisor import timekeeping
+from domzero.errors import ConfigError, DomzeroError, ResourceError
+from domzero.hypervisor import engine, timekeeping
 from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.cap import Cap
 from domzero.hypervisor.domids import Domids
+from domzero.hypervisor.engine import Choice, Engine
 from domzero.hypervisor.grant import GrantTable
 from domzero.hypervisor.limits import Limits
 from domzero.hypervisor.platform import Platform
@@ -54,6 +55,7 @@ class DomainSpec:
     domid: int | None = None
     e820: list[tuple[int, int, int]] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
+    engine: Engine = Engine.AUTO
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -77,6 +79,8 @@ class Domain:
     grants: GrantTable = field(init=False)
     watchdogs: Watchdogs = field(init=False)
     cap: Cap = field(init=False)
+    engine: Choice = field(init=False)
+    """What executes its code."""
     timed: list[Timed] = field(default_factory=list)
     """What vCPU 0's thread looks after besides its own timers."""
     run_vcpu: VcpuLoop
@@ -129,6 +133,9 @@ class Domain:
         except _machine.MachineError as error:
             hw.destroy()
             raise ResourceError("no machine memory is left for another domain", key="memory") from error
+        except DomzeroError:
+            hw.destroy()
+            raise
 
     @classmethod
     def _create(
@@ -178,6 +185,8 @@ class Domain:
         domain.timed += [domain.watchdogs, domain.back_ends]
         for vcpu_id in range(spec.vcpus):
             domain.vcpus.append(Vcpu(domain, vcpu_id))
+        domain.engine = engine.apply(spec.engine, [vcpu.hw for vcpu in domain.vcpus])
+        domain.log(f"engine: {domain.engine}")
         timekeeping.update_wallclock(host, domain.shared_info_maddr, is_32bit=spec.is_32bit)
         return domain
 

@@ -97,7 +97,7 @@ class Population:
         if name == "uuid":
             return str(uuid.UUID(int=chance.getrandbits(128))) if chance.random() < 0.9 else chance.choice(self.ids)
         if name == "engine":
-            return chance.choice(["auto"] * 8 + ["interpreter", "kvm"])
+            return chance.choice(["auto"] * 8 + ["interpreter", "translator", "kvm"])
         if name == "console":
             return chance.choice([""] * 8 + ["pty", "x"])
         if name in ("disks", "vifs", "shares", "channels"):

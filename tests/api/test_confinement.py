@@ -35,6 +35,19 @@ def call(name, *arguments):
     if getattr(libc, name)(*arguments) == -1:
         raise OSError(ctypes.get_errno(), name)
 
+def memory():
+    fd = os.memfd_create("x")
+    os.ftruncate(fd, 4096)
+    return fd
+
+def mapped(fd, prot, flags=mmap.MAP_SHARED):
+    return len(mmap.mmap(fd, 4096, prot=prot, flags=flags))
+
+def becomes_code():
+    libc.mmap.restype = ctypes.c_void_p
+    at = libc.mmap(None, 4096, 3, 1, memory(), 0)
+    call("mprotect", ctypes.c_void_p(at), 4096, 5)
+
 def openat2(path, flags, directory=-100):
     how = (ctypes.c_uint64 * 3)(flags, 0o600 if flags & os.O_CREAT else 0, 0)
     fd = libc.syscall(437, directory, path.encode(), how, 24)
@@ -42,7 +55,7 @@ def openat2(path, flags, directory=-100):
         raise OSError(ctypes.get_errno(), path)
     return fd
 
-def run(code, target, victim, share, writable, confined):
+def run(code, target, victim, share, writable, confined, makes_code):
     shares = []
     if share:
         kept = os.open(share, os.O_PATH)
@@ -58,7 +71,7 @@ def run(code, target, victim, share, writable, confined):
 
     worker.Worker.run = planted
     ends = [socket.socketpair() for _ in range(4)]
-    worker.run(os.getppid(), [end[1] for end in ends], shares, confined=confined)
+    worker.run(os.getppid(), [end[1] for end in ends], shares, confined=confined, makes_code=makes_code)
 
 for line in sys.stdin:
     output, *what = json.loads(line)
@@ -97,12 +110,13 @@ class Planter:
         share: str | Path = "",
         writable: bool = False,
         confined: bool = True,
+        makes_code: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """What became of it. It has `target` and `victim`, and of a `share` that it serves `kept`, a descriptor."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._done += 1
         output = str(self._directory / str(self._done))
-        what = [output, code, str(target), victim, str(share), writable, confined]
+        what = [output, code, str(target), victim, str(share), writable, confined, makes_code]
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
         status = int(self._process.stdout.readline())
@@ -128,6 +142,7 @@ REFUSED = {
     "a file is asked about": "os.stat('/etc/passwd')",
     "a link is read": "os.readlink('/proc/self/exe')",
     "memory becomes code": "mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)",
+    "a file becomes code": "mapped(memory(), mmap.PROT_READ | mmap.PROT_EXEC)",
     "a limit is raised": "__import__('resource').setrlimit(7, (1, 1))",
     "a device is controlled": "__import__('fcntl').ioctl(0, 0x5412, b'x')",
     "it becomes dumpable": "call('prctl', 4, 1, 0, 0, 0)",
@@ -163,6 +178,51 @@ def test_a_confined_worker_is_refused(do_confined: Planter, what: str, tmp_path:
     done = do_confined(REFUSED[what], target=tmp_path)
     assert re.search(r"raised: (PermissionError|OSError|ValueError)", done.stdout), done
     assert done.returncode == 0 and not list(tmp_path.iterdir())
+
+
+# What a worker whose domain has the translator is refused all the same.
+OTHER_CODE = {
+    "written and run": "mapped(memory(), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)",
+    "run and not read": "mapped(memory(), mmap.PROT_EXEC)",
+    "private": "mapped(memory(), mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE)",
+    "of no file": "mapped(-1, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)",
+    "made of what was written": "becomes_code()",
+}
+
+
+@pytest.mark.parametrize("what", OTHER_CODE)
+def test_a_worker_that_translates_maps_no_code_but_the_translators(do_confined: Planter, what: str) -> None:
+    done = do_confined(OTHER_CODE[what], makes_code=True)
+    assert re.search(r"raised: (PermissionError|OSError)", done.stdout), done
+    assert done.returncode == 0
+    done = do_confined("mapped(memory(), mmap.PROT_READ | mmap.PROT_EXEC)", makes_code=True)
+    assert "result: 4096" in done.stdout, done
+    done = do_confined(OTHER_CODE[what], confined=False)
+    assert "result:" in done.stdout, done  # so that the above cannot pass for another reason
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_worker_that_translates_makes_no_other_call(do_confined: Planter, name: str, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        done = do_confined(ENDED[name], target=tmp_path, victim=victim.pid, makes_code=True)
+        assert victim.poll() is None
+        victim.kill()
+    assert done.returncode == 159 and "that is not allowed" in done.stderr and name in done.stderr, done
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "translator"])
+def test_a_confined_worker_runs_its_guest_on_the_engine_that_it_is_given(
+    api: httpx.Client, create: Create, engine: str
+) -> None:
+    if engine == "translator" and (reason := _machine.translator_unavailable()) is not None:
+        pytest.skip(reason)
+    domain = create("engine", engine=engine)
+    assert domain["engine"] == engine
+    code = [line for line in Path(f"/proc/{domain['pid']}/maps").read_text().splitlines() if "domzero-code" in line]
+    assert sorted({line.split()[1] for line in code}) == (["r-xs", "rw-s"] if engine == "translator" else [])
+    writable_code = [line for line in Path(f"/proc/{domain['pid']}/maps").read_text().splitlines() if " rwx" in line]
+    assert writable_code == []
 
 
 @pytest.mark.parametrize("name", ENDED)

@@ -15,9 +15,11 @@ from building import build_guests
 from descriptors import open_descriptors
 
 import domzero
+from domzero import _machine
 from domzero.abi.errno import Errno
 from domzero.abi.event_channel import evtchn_send
 from domzero.abi.start_info import start_info
+from domzero.errors import ConfigError
 from domzero.hypervisor.host import Host
 
 pytestmark = pytest.mark.guest
@@ -397,3 +399,34 @@ def test_a_vcpu_whose_timer_came_due_before_it_slept_looks_again_at_once(guest: 
     vcpu = guest._domain.vcpus[0]
     with guest._domain.host.lock:
         vcpu.sleep(-1e-6)  # the time between two looks at the clock
+
+
+# --- engines
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "translator"])
+def test_steps_hooks_and_traces_are_the_same_on_each_engine(shell: str, engine: str) -> None:
+    if engine == "translator" and (reason := _machine.translator_unavailable()) is not None:
+        pytest.skip(reason)
+    with domzero.boot(shell, memory_mib=16, engine=engine, seed=1, virtual_time=True) as guest:
+        assert guest.domain.engine.engine.value == engine
+        assert guest.run_until(console="hello")
+        before = guest.vcpus[0].instructions
+        for count in (1, 2, 1000):
+            guest.step(count)
+            before += count
+            assert guest.vcpus[0].instructions == before
+        calls: list[str] = []
+        guest.domain.set_trace(lambda vcpu, name, arguments, result: calls.append(name))
+        guest.console.send("echo traced\n")
+        guest.unpause()
+        guest.console.expect("traced")
+        assert "event_channel_op" in calls
+        guest.console.send("poweroff\n")
+        assert guest.wait(60).reason == "poweroff"
+
+
+def test_an_engine_that_cannot_run_here_is_refused_by_name(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_machine, "translator_unavailable", lambda: "the translator needs a processor with BMI2")
+    with pytest.raises(ConfigError, match="a processor with BMI2"):
+        domzero.boot(shell, memory_mib=16, engine="translator")

@@ -512,6 +512,9 @@ class FakeVcpu:
     def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
         self.calls.append(("set_cpuid", leaves))
 
+    def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
+        self.calls.append(("set_translator", threshold))
+
     def set_iopl(self, iopl: int) -> None:
         self.calls.append(("set_iopl", iopl))
 

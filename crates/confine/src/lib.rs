@@ -48,6 +48,17 @@ enum Sockets {
     Connected,
 }
 
+/// What a process goes on to do.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    names: Names,
+    sockets: Sockets,
+    /// Its terminal's settings are changed.
+    terminal: bool,
+    /// Shared memory is mapped to be read and run.
+    makes_code: bool,
+}
+
 /// What could not be done. The rest is in force all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
@@ -62,20 +73,33 @@ pub enum Missing {
 /// Confines the calling process; to be called while it has one thread. Returns what this kernel, or whoever confined
 /// this process before, did not let happen.
 ///
-/// `directories`: what is left of the host's files. `terminal`: its settings are changed.
-pub fn confine(directories: &[Directory<'_>], terminal: bool) -> Vec<Missing> {
-    give_up(directories, Sockets::Given, terminal)
+/// `directories`: what is left of the host's files. `terminal`: its settings are changed. `makes_code`: code is made, and
+/// mapped a second time to be run.
+pub fn confine(directories: &[Directory<'_>], terminal: bool, makes_code: bool) -> Vec<Missing> {
+    let wanted = Wanted {
+        names: Names::of(directories),
+        sockets: Sockets::Given,
+        terminal,
+        makes_code,
+    };
+    give_up(directories, wanted)
 }
 
 /// As `confine`, what makes a guest's flows sockets of the host's: no file is left, no socket of another kind, and none
 /// that others could connect to but those that it has.
 pub fn confine_network() -> Vec<Missing> {
-    give_up(&[], Sockets::Connected, false)
+    let wanted = Wanted {
+        names: Names::Nothing,
+        sockets: Sockets::Connected,
+        terminal: false,
+        makes_code: false,
+    };
+    give_up(&[], wanted)
 }
 
-fn give_up(directories: &[Directory<'_>], sockets: Sockets, terminal: bool) -> Vec<Missing> {
-    let files = files::give_up(directories, sockets).map_err(Missing::Landlock);
-    let calls = seccomp::restrict(Names::of(directories), sockets, terminal);
+fn give_up(directories: &[Directory<'_>], wanted: Wanted) -> Vec<Missing> {
+    let files = files::give_up(directories, wanted.sockets).map_err(Missing::Landlock);
+    let calls = seccomp::restrict(wanted);
     let calls = calls.map_err(|e| Missing::Seccomp(e.to_string()));
     [files.err(), calls.err()].into_iter().flatten().collect()
 }

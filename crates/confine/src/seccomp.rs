@@ -3,7 +3,7 @@
 //! `clone3` does not exist, whose flags no filter can read (C libraries then use `clone`), and one ends the process for all
 //! that is not listed.
 
-use crate::{calls, report, Names, Sockets};
+use crate::{calls, report, Names, Sockets, Wanted};
 use libc::c_long;
 use seccompiler::{
     apply_filter_all_threads, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -29,10 +29,10 @@ const ENOSYS: u32 = libc::ENOSYS as u32;
 const WORD: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
 
 /// Installs them for all threads, those that come, too.
-pub fn restrict(names: Names, sockets: Sockets, terminal: bool) -> Result<(), Error> {
+pub fn restrict(wanted: Wanted) -> Result<(), Error> {
     let filters = [
         program(
-            refused(names, terminal)?,
+            refused(wanted)?,
             SeccompAction::Allow,
             SeccompAction::Errno(EACCES),
         )?,
@@ -42,11 +42,7 @@ pub fn restrict(names: Names, sockets: Sockets, terminal: bool) -> Result<(), Er
             SeccompAction::Errno(ENOSYS),
         )?,
         // Last: it does not allow to install others.
-        program(
-            allowed(names, sockets, terminal)?,
-            SeccompAction::Trap,
-            SeccompAction::Allow,
-        )?,
+        program(allowed(wanted)?, SeccompAction::Trap, SeccompAction::Allow)?,
     ];
     report::install()?;
     for filter in &filters {
@@ -99,24 +95,35 @@ fn by_name(names: Names) -> impl Iterator<Item = c_long> {
 }
 
 /// What fails in silence.
-fn refused(names: Names, terminal: bool) -> Result<Rules, Error> {
+fn refused(wanted: Wanted) -> Result<Rules, Error> {
     const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
     const EXEC: u64 = libc::PROT_EXEC as u64;
+    const CODE: u64 = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+    const SHARED: u64 = libc::MAP_SHARED as u64;
     let mut ioctls = calls::IOCTLS.to_vec();
-    if terminal {
+    if wanted.terminal {
         ioctls.extend(calls::TERMINAL_IOCTLS);
     }
     let mut rules = Rules::new();
     for call in calls::REFUSED.iter().chain(calls::REFUSED_OLD) {
         rules.insert(*call, Vec::new());
     }
-    for call in by_name(names) {
+    for call in by_name(wanted.names) {
         rules.remove(&call);
     }
     // Of an open file only, which is how C libraries spell fstat.
     rules.insert(libc::SYS_newfstatat, bits(3, EMPTY_PATH, 0)?);
     rules.insert(libc::SYS_statx, bits(2, EMPTY_PATH, 0)?);
-    rules.insert(libc::SYS_mmap, bits(2, EXEC, EXEC)?);
+    let executable = || argument(2, SeccompCmpOp::MaskedEq(EXEC), EXEC);
+    let other_code = match wanted.makes_code {
+        // Never to be written, at no particular address, and of a file: all files here were given, or are memory.
+        true => vec![
+            SeccompRule::new(vec![executable()?, argument(2, SeccompCmpOp::Ne, CODE)?])?,
+            SeccompRule::new(vec![executable()?, argument(3, SeccompCmpOp::Ne, SHARED)?])?,
+        ],
+        false => vec![SeccompRule::new(vec![executable()?])?],
+    };
+    rules.insert(libc::SYS_mmap, other_code);
     rules.insert(libc::SYS_mprotect, bits(2, EXEC, EXEC)?);
     rules.insert(libc::SYS_ioctl, other_than(1, &ioctls)?);
     rules.insert(libc::SYS_fcntl, other_than(1, calls::FCNTLS)?);
@@ -133,18 +140,14 @@ fn refused(names: Names, terminal: bool) -> Result<Rules, Error> {
 }
 
 /// What does not end the process: what is refused above, and what is really allowed.
-fn allowed(names: Names, sockets: Sockets, terminal: bool) -> Result<Rules, Error> {
+fn allowed(wanted: Wanted) -> Result<Rules, Error> {
     let mut rules = Rules::new();
-    rules.extend(
-        refused(names, terminal)?
-            .into_keys()
-            .map(|call| (call, Vec::new())),
-    );
+    rules.extend(refused(wanted)?.into_keys().map(|call| (call, Vec::new())));
     for call in calls::ALLOWED.iter().chain(calls::ALLOWED_OLD) {
         rules.insert(*call, Vec::new());
     }
-    rules.extend(by_name(names).map(|call| (call, Vec::new())));
-    if sockets == Sockets::Connected {
+    rules.extend(by_name(wanted.names).map(|call| (call, Vec::new())));
+    if wanted.sockets == Sockets::Connected {
         rules.extend(connected()?);
     }
     rules.insert(libc::SYS_clone3, Vec::new());

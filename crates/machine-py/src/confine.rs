@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 #[pyfunction]
-#[pyo3(signature = (directories = Vec::new(), terminal = false))]
-pub fn confine(directories: Vec<(RawFd, bool)>, terminal: bool) -> PyResult<Vec<String>> {
+#[pyo3(signature = (directories = Vec::new(), terminal = false, makes_code = false))]
+pub fn confine(directories: Vec<(RawFd, bool)>, terminal: bool, makes_code: bool) -> PyResult<Vec<String>> {
     let taken = directories
         .into_iter()
         .map(|(fd, writable)| Ok((owned(fd)?, writable)));
@@ -20,7 +20,7 @@ pub fn confine(directories: Vec<(RawFd, bool)>, terminal: bool) -> PyResult<Vec<
             writable: *writable,
         })
         .collect();
-    let missing = domzero_confine::confine(&directories, terminal);
+    let missing = domzero_confine::confine(&directories, terminal, makes_code);
     Ok(missing.iter().map(ToString::to_string).collect())
 }
 

@@ -217,6 +217,7 @@ class DomainInfo(Model):
     max_vcpus: Annotated[int, Field(description="That it has: the others are offline.")]
     cap: Annotated[int, Field(description="Percent of one processor for all vCPUs; 0: no bound.")]
     cpu_weight: Annotated[int, Field(description="Its part of a processor that several domains want.")]
+    engine: Annotated[str | None, Field(description="What executes its code; null until it is built the first time.")]
     cpu_time_seconds: float
     kernel: str
     ramdisk: str | None
@@ -256,6 +257,7 @@ class DomainInfo(Model):
             max_vcpus=config.vcpus_max,
             cap=config.cap,
             cpu_weight=config.cpu_weight,
+            engine=record.engine,
             cpu_time_seconds=round(record.cpu_ns / 1e9, 3),
             kernel=config.kernel,
             ramdisk=config.ramdisk,
@@ -569,6 +571,7 @@ class HostInfo(Model):
     cc_compiler: str
     xend_config_format: int
     domzero_version: str
+    engine: Annotated[str, Field(description="What `auto` means here, and why.")]
     user_network: Annotated[
         Literal["passt", "builtin"], Field(description="What makes the network `user`: passt where it is installed.")
     ]
