@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random instructions of a given `Code`, with a state in which they do something.
 
+use crate::operands::put_memory;
 use crate::rng::Rng;
 use crate::state::*;
 use crate::tables::*;
@@ -416,7 +417,7 @@ impl<'a> Generator<'a> {
                 }
                 _ => self.memory_operand(va),
             };
-            self.put_memory(&mut insn, i, m);
+            put_memory(&mut insn, i, m);
             if let Some(index) = vector_index(kinds[i as usize]) {
                 if self.fixed_addresses || m.segment_prefix != Register::None {
                     return None;

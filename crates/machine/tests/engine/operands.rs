@@ -6,6 +6,17 @@ use crate::state::*;
 use crate::tables::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpKind, Register};
 
+/// Makes `m` operand `op` of the instruction.
+pub fn put_memory(insn: &mut Instruction, op: u32, m: MemoryOperand) {
+    insn.set_op_kind(op, OpKind::Memory);
+    insn.set_memory_base(m.base);
+    insn.set_memory_index(m.index);
+    insn.set_memory_index_scale(m.scale);
+    insn.set_memory_displacement64(m.displacement as u64);
+    insn.set_memory_displ_size(m.displ_size);
+    insn.set_segment_prefix(m.segment_prefix);
+}
+
 impl Generator<'_> {
     /// An address at which `size` bytes are there, or not, or cross into something else.
     pub fn target(&mut self, size: u64) -> u64 {
@@ -216,16 +227,6 @@ impl Generator<'_> {
         }
         self.set(base, left & 0xffff_ffff);
         MemoryOperand::new(GPR32[base], none, 1, displ, size, false, none)
-    }
-
-    pub fn put_memory(&mut self, insn: &mut Instruction, op: u32, m: MemoryOperand) {
-        insn.set_op_kind(op, OpKind::Memory);
-        insn.set_memory_base(m.base);
-        insn.set_memory_index(m.index);
-        insn.set_memory_index_scale(m.scale);
-        insn.set_memory_displacement64(m.displacement as u64);
-        insn.set_memory_displ_size(m.displ_size);
-        insn.set_segment_prefix(m.segment_prefix);
     }
 
     pub fn matching_accumulator(&mut self, code: Code, va: u64) {

@@ -3,6 +3,7 @@
 //! form of address, mostly where something is mapped.
 
 use super::place::{Region, CODE_ALIAS, DATA_REGIONS, EDGES, HIGH_DATA};
+use crate::operands::put_memory;
 use crate::rng::Rng;
 use crate::tables::*;
 use domzero_machine::testing::{DATA, RO, RWX, STACK_TOP};
@@ -300,13 +301,7 @@ impl Filler<'_> {
                 insn.set_op1_register(name);
             }
             let m = self.memory_operand(size, kind == Kind::mem_offs, high > 0)?;
-            insn.set_op_kind(i, OpKind::Memory);
-            insn.set_memory_base(m.base);
-            insn.set_memory_index(m.index);
-            insn.set_memory_index_scale(m.scale);
-            insn.set_memory_displacement64(m.displacement as u64);
-            insn.set_memory_displ_size(m.displ_size);
-            insn.set_segment_prefix(m.segment_prefix);
+            put_memory(&mut insn, i, m);
             if op.can_use_lock_prefix() && i == 0 && self.rng.chance(25) {
                 insn.set_has_lock_prefix(true);
             }
