@@ -7,6 +7,8 @@ from threading import Condition
 from types import TracebackType
 from typing import ClassVar, Final, Literal, TypeAlias, final
 
+TRANSLATOR_THRESHOLD: int
+"""Runs of a block before it is translated, if nothing else is asked for."""
 __version__: str
 
 class MachineError(Exception):

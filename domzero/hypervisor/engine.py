@@ -14,7 +14,7 @@ from domzero.errors import ConfigError, ResourceError
 VARIABLE = "DOMZERO_ENGINE"
 """In the environment: what `auto` means, for tests and to look for a fault: "interpreter", "translator", or
 "translator:N", which translates what has run N times."""
-THRESHOLD = 50
+THRESHOLD = _machine.TRANSLATOR_THRESHOLD
 """Runs of a block before it is translated: most of what a boot runs once stays interpreted."""
 THRESHOLD_MAX = 1 << 30
 _HINT = "use 'interpreter' or 'auto'"

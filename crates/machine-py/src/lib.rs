@@ -60,6 +60,8 @@ mod _machine {
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
+        let translator = domzero_machine::TranslatorOptions::default();
+        m.add("TRANSLATOR_THRESHOLD", translator.threshold)?;
         m.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
