@@ -4,6 +4,7 @@
 // Ops lie in an arena that handlers point into.
 #![allow(unsafe_code)]
 
+use super::exec::fast;
 use super::Cpu;
 use crate::mem::Mfn;
 use iced_x86::Instruction;
@@ -83,6 +84,11 @@ pub(crate) union Slot {
 const _: () = assert!(std::mem::size_of::<Op>() == 32 && std::mem::size_of::<Instruction>() <= 64);
 
 impl Op {
+    /// The number of the translated block that begins with this op.
+    pub(crate) fn translated(&self) -> Option<u32> {
+        (self.h as usize == fast::op_translated as *const () as usize).then_some(self.disp as u32)
+    }
+
     pub(crate) fn new(h: Handler) -> Op {
         Op {
             h,
@@ -298,19 +304,17 @@ impl BlockCache {
 
 /// Makes a block leave at its next op; gives its number among the translated ones.
 fn kill(r: &Record) -> Option<u32> {
-    let mut translated = None;
     // SAFETY: records point to ops in the arena, which lives until `clear`; running handlers hold raw pointers only, and
     // read `h` of the next op after this.
     unsafe {
+        // After the header.
+        let translated = (*r.first.add(1)).translated();
         each_op(r, |op| {
-            if (*op).h as usize == super::exec::fast::op_translated as *const () as usize {
-                translated = Some((*op).disp as u32);
-            }
-            (*op).h = super::exec::fast::op_leave;
+            (*op).h = fast::op_leave;
             (*op).dead = 1;
-        })
-    };
-    translated
+        });
+        translated
+    }
 }
 
 /// # Safety

@@ -31,7 +31,7 @@ pub(crate) struct Draft {
 }
 
 /// The first `n` bytes at `page.host`, which the guest may be changing meanwhile.
-fn copy_bytes(host: *const u8, buf: &mut [u8]) {
+pub(crate) fn copy_bytes(host: *const u8, buf: &mut [u8]) {
     // SAFETY: the callers give no more than what is left in the page at `host`, which points into guest RAM.
     unsafe { std::ptr::copy(host, buf.as_mut_ptr(), buf.len()) };
 }

@@ -130,7 +130,7 @@ impl Segments {
 }
 
 /// How operand `n` uses memory: whether it writes; `None` if it does not access it at all.
-fn access_of(i: &Instruction, n: u32) -> Option<bool> {
+pub(crate) fn access_of(i: &Instruction, n: u32) -> Option<bool> {
     let only_operands = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
     let mut factory = InstructionInfoFactory::new();
     match factory.info_options(i, only_operands).op_access(n) {

@@ -2,7 +2,7 @@
 //! The jump cache of an address space: where the block at an address is.
 
 use super::block::Op;
-use super::region::{Frame, Region, CODE_JUMPS, JUMP_SHIFT, REGION_BYTES};
+use super::region::{no_tag, Frame, Region, CODE_JUMPS, JUMP_SHIFT, REGION_BYTES};
 use crate::mmu::tlb::{tlb_index, PerView, TlbEntry, TLB_SIZE};
 
 /// Entries of one cache, direct mapped.
@@ -87,18 +87,18 @@ impl Jumps {
         let i = code_jump_index(rip);
         let (tags, _) = self.region.jumps();
         if tags[i] == rip.wrapping_neg() {
-            tags[i] = no_code(i);
+            tags[i] = no_tag(i);
         }
     }
 
     fn flush_code(&mut self) {
         let (tags, _) = self.region.jumps();
         if self.touched.len() > TOUCHED_MAX {
-            tags.iter_mut().enumerate().for_each(|(i, tag)| *tag = no_code(i));
+            tags.iter_mut().enumerate().for_each(|(i, tag)| *tag = no_tag(i));
         } else {
             self.touched
                 .iter()
-                .for_each(|&i| tags[usize::from(i)] = no_code(usize::from(i)));
+                .for_each(|&i| tags[usize::from(i)] = no_tag(usize::from(i)));
         }
         self.touched.clear();
     }
@@ -110,11 +110,6 @@ const TOUCHED_MAX: usize = 4096;
 /// Which of the region's jumps `rip` has.
 pub(crate) fn code_jump_index(rip: u64) -> usize {
     (rip >> JUMP_SHIFT) as usize & (CODE_JUMPS - 1)
-}
-
-/// A tag that no address with this index has.
-fn no_code(index: usize) -> u64 {
-    u64::from(index == 0)
 }
 
 impl PerView for Jumps {

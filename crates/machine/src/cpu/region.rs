@@ -17,6 +17,11 @@ pub(crate) const JUMP_SHIFT: u32 = 2;
 /// Room below the frame: return addresses of callouts, and the frames of signals that arrive in translated code.
 pub(crate) const STACK: usize = 64 << 10;
 
+/// A jump's tag that no address with this index has. All but the first are zero, as new memory is.
+pub(crate) fn no_tag(index: usize) -> u64 {
+    u64::from(index == 0)
+}
+
 /// What translated code finds at its stack pointer. Offsets of the first fields fit into a byte.
 #[repr(C)]
 #[derive(Debug)]
@@ -91,8 +96,7 @@ impl Region {
         };
         let mut region = Region { parts };
         region.tlb().copy_from_slice(&empty_tlb());
-        // The tag of address 0, which all others are, is looked for here only.
-        region.jumps().0[0] = 1;
+        region.jumps().0[0] = no_tag(0);
         region
     }
 

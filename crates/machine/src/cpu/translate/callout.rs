@@ -5,11 +5,13 @@
 #![allow(unsafe_code)]
 
 use super::{Handled, NativeBlock, Translator};
-use crate::abi::x86::{canonical, mxcsr};
+use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
+use crate::cpu::decode::copy_bytes;
 use crate::cpu::descriptor_cache::MODE_LONG;
+use crate::cpu::exec::fast::miss::Refill;
 use crate::cpu::exec::{self, fast};
-use crate::cpu::fault::{pf, Fault, Trap};
+use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::jumps::jump_index;
 use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
 use crate::cpu::Cpu;
@@ -144,73 +146,67 @@ impl Cpu {
         }
     }
 
-    /// Flags that translated code has left are those of the CPU from now on.
-    fn take_flags(&mut self, f: &Frame) {
-        self.set_arith_flags(cooked_flags(f.flags));
-    }
-
     fn serve(&mut self, s: Site, at: u64, f: &mut Frame) -> Next {
         let there = |rel: i32| at.wrapping_add(rel as i64 as u64);
+        let mut fault = None;
+        // What goes on at once, with the flags where they are.
         match s.kind {
             Kind::Miss => match self.missed(s, at, f.va) {
-                Missed::Again => return Next::At(there(s.a)),
-                Missed::Slow => {}
-                Missed::Fault(fault) => {
-                    self.take_flags(f);
+                Ok(Refill::Again) => return Next::At(there(s.a)),
+                Ok(Refill::Slow) => {}
+                Err(found) => fault = Some(found),
+            },
+            Kind::Vectors if vectors_allowed(self) => {
+                f.vectors_away = 0;
+                return Next::At(there(s.b));
+            }
+            Kind::Link => {
+                if let Some(near) = self.link(s.block, u64::from(s.a as u32), there(s.b), at) {
+                    return Next::At(near);
+                }
+            }
+            _ => {}
+        }
+        self.set_arith_flags(cooked_flags(f.flags));
+        match s.kind {
+            Kind::Miss => match fault {
+                None => self.execute(s, self.decode_again(s), there(s.b), f),
+                Some(fault) => {
                     self.leave_at(s, fault.into());
-                    return Next::Out;
+                    Next::Out
                 }
             },
-            Kind::Exec | Kind::End | Kind::Jump => {}
+            Kind::Exec | Kind::End => {
+                let t = self.code.translator.as_ref();
+                let handled = t.and_then(|t| t.handled.get(s.a as usize).copied());
+                self.execute(s, handled, there(s.b), f)
+            }
+            Kind::Jump => {
+                self.rip = f.va;
+                self.dispatch(f)
+            }
             Kind::Link => {
-                let target = u64::from(s.a as u32);
-                if let Some(id) = self.native_in_page(s.block, target) {
-                    if let Some(t) = self.code.translator.as_mut() {
-                        return t.link(id, there(s.b), at).map_or(Next::Out, Next::At);
-                    }
-                }
-                self.take_flags(f);
-                self.rip = self.bases.page.wrapping_add(target);
-                return Next::Out;
+                self.rip = self.bases.page.wrapping_add(u64::from(s.a as u32));
+                Next::Out
             }
-            Kind::Leave => {
-                self.take_flags(f);
-                self.leave_before(s);
-                return Next::Out;
-            }
+            Kind::Leave => self.leave_before(s),
             Kind::Dead => {
-                self.take_flags(f);
                 self.rip = self.bases.page.wrapping_add(u64::from(s.off));
                 let rip = self.rip;
                 self.views.beside().forget_code(rip);
-                return Next::Out;
+                Next::Out
             }
             Kind::Vectors => {
-                if vectors_allowed(self) {
-                    f.vectors_away = 0;
-                    return Next::At(there(s.b));
-                }
-                self.take_flags(f);
-                self.leave_before(s);
                 if let Some(t) = self.code.translator.as_mut() {
                     t.interpret_once = true;
                 }
-                return Next::Out;
+                self.leave_before(s)
             }
         }
-        self.take_flags(f);
-        if s.kind == Kind::Jump {
-            self.rip = f.va;
-            return self.dispatch(f);
-        }
-        let handled = match s.kind {
-            Kind::Miss => self.decode_again(s),
-            _ => self
-                .code
-                .translator
-                .as_ref()
-                .and_then(|t| t.handled.get(s.a as usize).copied()),
-        };
+    }
+
+    /// Does an instruction by its handler, and goes on after it: at `next`, unless it ends its block.
+    fn execute(&mut self, s: Site, handled: Option<Handled>, next: u64, f: &mut Frame) -> Next {
         let op = as_op(s);
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         self.next_rip = self.rip.wrapping_add(u64::from(s.len)) & self.bases.mask;
@@ -222,11 +218,8 @@ impl Cpu {
             }
             // SAFETY: as above.
             Some(Handled::Repeat(repeat)) => unsafe { repeat(self, &op) },
-            None => {
-                // Its frame has other bytes now: the block will be forgotten at the next boundary.
-                self.leave_before(s);
-                false
-            }
+            // Its frame has other bytes now: the block will be forgotten at the next boundary.
+            None => return self.leave_before(s),
         };
         if !done {
             return Next::Out;
@@ -238,12 +231,8 @@ impl Cpu {
             self.rip = self.next_rip;
             return self.dispatch(f);
         }
-        let dead = match self
-            .code
-            .translator
-            .as_ref()
-            .and_then(|t| t.blocks.get(s.block as usize))
-        {
+        let t = self.code.translator.as_ref();
+        let dead = match t.and_then(|t| t.blocks.get(s.block as usize)) {
             // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
             Some(b) => unsafe { (*b.op).dead != 0 || b.uses_vectors && f.vectors_away != 0 },
             None => true,
@@ -254,7 +243,7 @@ impl Cpu {
             return Next::Out;
         }
         f.flags = raw_flags(self.arith_flags());
-        Next::At(there(s.b))
+        Next::At(next)
     }
 
     /// Goes on with the translated block at `rip`, if there is one.
@@ -270,7 +259,7 @@ impl Cpu {
             .code
             .translator
             .as_ref()
-            .and_then(|t| t.blocks.get(id))
+            .and_then(|t| t.blocks.get(id as usize))
             .map(|b| b.far)
         else {
             return Next::Out;
@@ -282,14 +271,15 @@ impl Cpu {
     }
 
     /// The translated block at an address whose page can be executed, as the jump cache or the TLB has it.
-    fn native_at(&mut self, rip: u64) -> Option<usize> {
+    fn native_at(&mut self, rip: u64) -> Option<u32> {
         if self.seg.mode != MODE_LONG {
             return None;
         }
         // SAFETY: the index is in range, and `jumps` points to the current view's.
         let jump = unsafe { *self.chain.jumps.add(jump_index(rip)) };
         if jump.rip == rip {
-            return translated(jump.op);
+            // SAFETY: jumps lead to first ops of blocks in the arena.
+            return unsafe { (*jump.op).translated() };
         }
         // SAFETY: the index is in range, and `tlb` points to the current view.
         let e = unsafe { *self.chain.tlb.add(tlb_index(rip)) };
@@ -300,19 +290,25 @@ impl Cpu {
         self.native(mfn, rip)
     }
 
-    fn native(&self, mfn: Mfn, offset: u64) -> Option<usize> {
-        translated(self.code.blocks.get(key(mfn, offset, self.seg.mode))?)
+    fn native(&self, mfn: Mfn, offset: u64) -> Option<u32> {
+        let op = self.code.blocks.get(key(mfn, offset, self.seg.mode))?;
+        // SAFETY: as in `native_at`, of the map.
+        unsafe { (*op).translated() }
     }
 
-    fn native_in_page(&self, block: u32, offset: u64) -> Option<usize> {
+    /// Lets the jump of `block` whose field is at `field`, and whose site is `site`, lead to the translated block at an offset of
+    /// its page. `None`: there is none.
+    fn link(&mut self, block: u32, offset: u64, field: u64, site: u64) -> Option<u64> {
         let mfn = self.code.translator.as_ref()?.blocks.get(block as usize)?.mfn;
-        self.native(mfn, offset)
+        let id = self.native(mfn, offset)?;
+        self.code.translator.as_mut()?.link(id, field, site)
     }
 
     /// Leaves before an instruction: nothing of it has happened.
-    fn leave_before(&mut self, s: Site) {
+    fn leave_before(&mut self, s: Site) -> Next {
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         self.budget.slice += i64::from(s.left);
+        Next::Out
     }
 
     fn leave_at(&mut self, s: Site, trap: Trap) {
@@ -321,42 +317,18 @@ impl Cpu {
         unsafe { fast::trap(self, &op, trap) };
     }
 
-    fn missed(&mut self, s: Site, at: u64, va: u64) -> Missed {
+    fn missed(&mut self, s: Site, at: u64, va: u64) -> Result<Refill, Fault> {
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         let size = u64::from(s.size);
-        if (va & 0xfff) + size > 4096 || !canonical(va) {
-            return Missed::Slow;
-        }
         if s.flags & ALIGNED != 0 && va & (size - 1) != 0 {
-            return Missed::Slow;
-        }
-        // An instruction with two memory operands whose pages share a TLB entry would begin again for ever.
-        let page = va & !0xfff;
-        let (last, last_page) = std::mem::replace(&mut self.chain.last_miss, (at as usize, page));
-        if last == at as usize && last_page != page && tlb_index(last_page) == tlb_index(va) {
-            self.chain.last_miss = (0, 0);
-            return Missed::Slow;
+            return Ok(Refill::Slow);
         }
         let access = if s.flags & WRITE != 0 {
             Access::Write
         } else {
             Access::Read
         };
-        match self.translate(va, access) {
-            Ok(_) => {
-                // SAFETY: the index is in range, and `tlb` points to the current view.
-                let e = unsafe { &*self.chain.tlb.add(tlb_index(va)) };
-                let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
-                if tag.wrapping_add(va) < 4096 {
-                    Missed::Again
-                } else {
-                    Missed::Slow
-                }
-            }
-            // It may be a page table.
-            Err(e) if access == Access::Write && e.error_code.is_some_and(|e| e & pf::P != 0) => Missed::Slow,
-            Err(e) => Missed::Fault(e),
-        }
+        self.refill(at as usize, va, size, access)
     }
 
     /// The instruction of a site, as it was when its block was decoded.
@@ -368,26 +340,14 @@ impl Cpu {
         if usize::from(s.off) + bytes.len() > 4096 {
             return None;
         }
-        // SAFETY: the bytes lie in the frame.
-        unsafe { std::ptr::copy(frame.add(usize::from(s.off)), bytes.as_mut_ptr(), bytes.len()) };
+        // SAFETY: the offset lies in the frame, and so do the bytes after it.
+        copy_bytes(unsafe { frame.add(usize::from(s.off)) }, bytes);
         let insn = self.decode(bytes, u64::from(s.off)).ok()?;
         if insn.len() != usize::from(s.len) {
             return None;
         }
         Some(Handled::Slow(insn, exec::lookup(insn.code())?))
     }
-}
-
-/// The number of the translated block that begins with `op`.
-fn translated(op: *const Op) -> Option<usize> {
-    // SAFETY: jumps and the map lead to first ops of blocks in the arena.
-    unsafe { ((*op).h as usize == fast::op_translated as *const () as usize).then_some((*op).disp as usize) }
-}
-
-enum Missed {
-    Again,
-    Slow,
-    Fault(Fault),
 }
 
 /// What is the same in every frame.
@@ -419,8 +379,8 @@ fn cooked_flags(raw: u64) -> u64 {
 
 impl Translator {
     /// Lets the jump whose field is at `field` lead to block `id`; `stub` is the site it came from. Gives where to go on.
-    fn link(&mut self, id: usize, field: u64, site: u64) -> Option<u64> {
-        let block: &mut NativeBlock = self.blocks.get_mut(id)?;
+    fn link(&mut self, id: u32, field: u64, site: u64) -> Option<u64> {
+        let block: &mut NativeBlock = self.blocks.get_mut(id as usize)?;
         let near = block.near;
         let stub = site - super::CALL_BYTES;
         block.incoming.push((field, stub));

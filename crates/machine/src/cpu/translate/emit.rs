@@ -6,14 +6,12 @@ use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE};
 use super::operand::{place, sized, slot, Place};
 use super::select::{self, How};
 use super::Handled;
+use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
 use crate::cpu::region::TLB_AT;
 use crate::mmu::tlb::TlbEntry;
-use iced_x86::{
-    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, MemoryOperand, OpAccess, OpKind,
-    Register,
-};
+use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
 use std::mem::offset_of;
 
 /// The code of a block, and where in it its entries are.
@@ -51,7 +49,6 @@ pub(super) struct Wanted {
 
 pub(super) struct Emitter<'a> {
     pub asm: &'a mut Asm,
-    info: &'a mut InstructionInfoFactory,
     handled: &'a mut Vec<Handled>,
     stubs: Vec<Stub>,
     /// Jumps to offsets outside of the page.
@@ -69,16 +66,15 @@ pub(super) struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     pub(super) fn new(
         asm: &'a mut Asm,
-        info: &'a mut InstructionInfoFactory,
         handled: &'a mut Vec<Handled>,
         block: u32,
         off: u16,
+        base: u64,
     ) -> Emitter<'a> {
-        asm.begin(0);
+        asm.begin(base);
         let next = asm.label();
         Emitter {
             asm,
-            info,
             handled,
             stubs: Vec::new(),
             tails: Vec::new(),
@@ -91,11 +87,11 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// The code of the block of these instructions, to run at `places`: the second is for what seldom runs.
-    pub(super) fn block(mut self, insns: &[Instruction], places: (u64, u64)) -> Option<Made> {
-        self.asm.begin(places.0);
+    /// The code of the block of these instructions; what of it seldom runs will run at `cold`.
+    pub(super) fn block(mut self, insns: &[Instruction], cold: u64) -> Option<Made> {
         let start = self.off;
-        let uses_vectors = insns.iter().any(select::uses_vectors);
+        let hows: Vec<How> = insns.iter().map(select::how).collect();
+        let uses_vectors = hows.contains(&How::Vector);
         self.left = insns.len() as u8;
         let far = self.asm.here();
         self.asm.lea(S0, at(S2, -i64::from(start)));
@@ -107,12 +103,12 @@ impl<'a> Emitter<'a> {
             self.vectors();
         }
         let mut ended = false;
-        for (n, i) in insns.iter().enumerate() {
+        for (n, (i, &how)) in insns.iter().zip(&hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
             self.branch = false;
             self.next = self.asm.label();
-            ended = self.instruction(i)?;
+            ended = self.instruction(i, how)?;
             let next = self.next;
             self.asm.bind(next);
             self.off += u16::from(self.len);
@@ -125,7 +121,7 @@ impl<'a> Emitter<'a> {
         (self.off, self.left) = (start, 0);
         let dead = self.asm.label();
         self.stub(dead, Kind::Dead, None);
-        self.asm.go_cold(places.1);
+        self.asm.go_cold(cold);
         self.put_stubs();
         let dead = self.asm.offset_of(dead);
         Some(Made {
@@ -285,39 +281,23 @@ impl<'a> Emitter<'a> {
     }
 
     /// One instruction; true if it ends the block.
-    fn instruction(&mut self, i: &Instruction) -> Option<bool> {
+    fn instruction(&mut self, i: &Instruction, how: How) -> Option<bool> {
         let end = crate::cpu::decode::ends_block(i);
-        match select::how(i) {
+        match how {
             How::Nothing => {}
             How::Flow => {
                 self.branch = true;
                 return self.flow(i).map(|()| true);
             }
             How::Stack => self.stack(i)?,
-            How::Same => self.same(i)?,
+            How::Same | How::Vector => self.same(i, how)?,
             How::Handler => self.handled(i, end)?,
         }
         Some(end)
     }
 
-    /// What the memory operand, which is number `n`, asks for.
-    fn wanted(&mut self, i: &Instruction, n: u32) -> Option<Wanted> {
-        let info = self.info.info_options(i, InstructionInfoOptions::NONE);
-        let write = match info.op_access(n) {
-            OpAccess::Read | OpAccess::CondRead => false,
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => true,
-            OpAccess::None | OpAccess::NoMemAccess => return None,
-        };
-        let size = u8::try_from(i.memory_size().size()).ok().filter(|&n| n > 0)?;
-        Some(Wanted {
-            size,
-            write,
-            aligned: select::must_be_aligned(i) && size.is_power_of_two() && size > 1,
-        })
-    }
-
     /// The same instruction with its operands where they are.
-    fn same(&mut self, i: &Instruction) -> Option<()> {
+    fn same(&mut self, i: &Instruction, how: How) -> Option<()> {
         let mut new = *i;
         let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
         let lea = i.mnemonic() == iced_x86::Mnemonic::Lea;
@@ -333,7 +313,7 @@ impl<'a> Emitter<'a> {
             // Its result may go to where its address was.
             scratch = &[S0];
         } else if let Some(n) = memory {
-            let wanted = self.wanted(i, n)?;
+            let wanted = wanted(i, n, how)?;
             let va = self.address(i);
             self.check(va, wanted);
             put_memory(&mut new, &indexed(va, S1, 1, 0));
@@ -357,11 +337,7 @@ impl<'a> Emitter<'a> {
             let to = match place(r) {
                 Place::Host(h) => h,
                 Place::Spilled(k) => {
-                    let access = self
-                        .info
-                        .info_options(i, InstructionInfoOptions::NONE)
-                        .op_access(n);
-                    let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+                    let writes = access_of(i, n) == Some(true);
                     match spilled.iter_mut().find(|s| s.0 == k) {
                         Some(s) => {
                             s.2 |= writes;
@@ -419,6 +395,17 @@ impl<'a> Emitter<'a> {
         let field = self.asm.here() - 4;
         self.leave_to(stub, target, field);
     }
+}
+
+/// What the memory operand, which is number `n`, asks for.
+fn wanted(i: &Instruction, n: u32, how: How) -> Option<Wanted> {
+    let write = access_of(i, n)?;
+    let size = u8::try_from(i.memory_size().size()).ok().filter(|&n| n > 0)?;
+    Some(Wanted {
+        size,
+        write,
+        aligned: select::must_be_aligned(i, how) && size.is_power_of_two() && size > 1,
+    })
 }
 
 /// Replaces the memory operand.

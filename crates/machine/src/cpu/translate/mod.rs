@@ -16,14 +16,14 @@ mod select;
 mod thunk;
 
 use crate::cpu::block::Op;
-use crate::cpu::decode::decode_all;
+use crate::cpu::decode::{copy_bytes, decode_all};
 use crate::cpu::engine::{TranslatorError, TranslatorOptions};
 use crate::cpu::exec::fast;
 use crate::cpu::exec::fast::string::RepeatFn;
 use crate::cpu::{Cpu, SlowFn};
 use crate::mem::Mfn;
 use asm::Asm;
-use iced_x86::{Instruction, InstructionInfoFactory};
+use iced_x86::Instruction;
 use memory::CodeMemory;
 use std::any::Any;
 
@@ -77,7 +77,6 @@ pub(crate) struct Translator {
     /// Instructions that are left to their handlers.
     handled: Vec<Handled>,
     asm: Asm,
-    info: InstructionInfoFactory,
     /// The next block is interpreted though it has code.
     interpret_once: bool,
     panic: Option<Box<dyn Any + Send>>,
@@ -92,7 +91,6 @@ impl Translator {
             blocks: Vec::new(),
             handled: Vec::new(),
             asm: Asm::new(),
-            info: InstructionInfoFactory::new(),
             interpret_once: false,
             panic: None,
         })
@@ -179,17 +177,18 @@ impl Cpu {
         let mut bytes = [0u8; crate::cpu::decode::WINDOW];
         let len = bytes.len().min(4096 - usize::from(off));
         let bytes = bytes.get_mut(..len)?;
-        // SAFETY: the bytes lie in the frame; the guest may be changing them, which is found out at the next boundary.
-        unsafe { std::ptr::copy(frame.add(usize::from(off)), bytes.as_mut_ptr(), len) };
+        // The guest may be changing them, which is found out at the next boundary.
+        // SAFETY: the offset lies in the frame, and so do the bytes after it.
+        copy_bytes(unsafe { frame.add(usize::from(off)) }, bytes);
         let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), usize::from(count));
         if insns.len() != usize::from(count) {
             return None;
         }
         let t = self.code.translator.as_mut()?;
         let id = t.blocks.len() as u32;
-        let places = (t.memory.next(), t.memory.next_cold());
+        let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let made = emit::Emitter::new(&mut t.asm, &mut t.info, &mut t.handled, id, off).block(&insns, places);
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(&insns, cold);
         let Some(made) = made else {
             t.handled.truncate(handled);
             return None;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which instructions are translated, and how. What is not named here is left to its handler.
 
+use crate::cpu::exec::fast::lower::immediate;
 use crate::cpu::regs::is_high_byte;
-use iced_x86::{Code, CodeSize, CpuidFeature, EncodingKind, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{
+    Code, CodeSize, ConditionCode, CpuidFeature, EncodingKind, Instruction, Mnemonic as M, OpKind, Register,
+};
 
 /// How an instruction is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub(super) enum How {
     Stack,
     /// The same instruction, with its operands where the host has them.
     Same,
+    /// The same instruction, for which the host's vector registers must be the guest's.
+    Vector,
     Handler,
 }
 
@@ -28,10 +33,14 @@ pub(super) fn how(i: &Instruction) -> How {
         _ if super::flow::is_flow(i) => return How::Flow,
         _ => {}
     }
-    if ordinary_operands(i) && (integer(i) || vector(i)) {
-        How::Same
-    } else {
-        How::Handler
+    if !ordinary_operands(i) || !on_every_host(i) {
+        return How::Handler;
+    }
+    let on_vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
+    match on_vectors {
+        true if vector(i) => How::Vector,
+        false if integer(i) => How::Same,
+        _ => How::Handler,
     }
 }
 
@@ -52,16 +61,7 @@ fn ordinary_operands(i: &Instruction) -> bool {
                 && !index.is_vector_register()
                 && (i.memory_size().size() > 0 || i.mnemonic() == M::Lea)
         }
-        OpKind::Immediate8
-        | OpKind::Immediate8_2nd
-        | OpKind::Immediate16
-        | OpKind::Immediate32
-        | OpKind::Immediate64
-        | OpKind::Immediate8to16
-        | OpKind::Immediate8to32
-        | OpKind::Immediate8to64
-        | OpKind::Immediate32to64 => true,
-        _ => false,
+        _ => immediate(i, n).is_some(),
     })
 }
 
@@ -103,10 +103,6 @@ fn on_every_host(i: &Instruction) -> bool {
 /// Instructions on general-purpose registers that use no register but their operands, rax and rdx, and raise no
 /// exception but for memory.
 fn integer(i: &Instruction) -> bool {
-    let vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
-    if vectors || !on_every_host(i) {
-        return false;
-    }
     match i.mnemonic() {
         M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Movbe | M::Movnti | M::Bswap => true,
         M::Lea => i.op0_register().size() >= 4,
@@ -127,50 +123,19 @@ fn integer(i: &Instruction) -> bool {
         M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => true,
         M::Clc | M::Stc | M::Cmc | M::Lahf | M::Sahf => true,
         M::Lfence | M::Mfence | M::Sfence => true,
-        m => i.condition_code() != iced_x86::ConditionCode::None && (is_setcc(m) || is_cmov(i)),
+        // setcc and cmovcc: branches have other operands.
+        _ => i.condition_code() != ConditionCode::None,
     }
-}
-
-fn is_setcc(m: M) -> bool {
-    matches!(
-        m,
-        M::Seta
-            | M::Setae
-            | M::Setb
-            | M::Setbe
-            | M::Sete
-            | M::Setg
-            | M::Setge
-            | M::Setl
-            | M::Setle
-            | M::Setne
-            | M::Setno
-            | M::Setnp
-            | M::Setns
-            | M::Seto
-            | M::Setp
-            | M::Sets
-    )
-}
-
-fn is_cmov(i: &Instruction) -> bool {
-    i.op_count() == 2 && !i.is_jcc_short_or_near()
 }
 
 /// Instructions on xmm registers, without implied memory operands.
 fn vector(i: &Instruction) -> bool {
-    let vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
     // Of a dot product with several NaNs, makers of processors take different ones, and they estimate in different ways.
     let unsuited = matches!(
         i.mnemonic(),
         M::Maskmovdqu | M::Dpps | M::Dppd | M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss
     );
-    vectors && !unsuited && i.encoding() == EncodingKind::Legacy && on_every_host(i)
-}
-
-/// Whether the host's vector registers must be the guest's for it.
-pub(super) fn uses_vectors(i: &Instruction) -> bool {
-    how(i) == How::Same && vector(i)
+    !unsuited && i.encoding() == EncodingKind::Legacy
 }
 
 /// Whether the count of a shift is in cl.
@@ -192,11 +157,11 @@ pub(super) fn gives_index(i: &Instruction) -> bool {
 
 /// Whether an operand that is not aligned is left to the handler: where the processor raises #GP, and where it would have to
 /// lock two lines.
-pub(super) fn must_be_aligned(i: &Instruction) -> bool {
+pub(super) fn must_be_aligned(i: &Instruction, how: How) -> bool {
     if i.has_lock_prefix() || i.mnemonic() == M::Xchg {
         return true;
     }
-    if !uses_vectors(i) || i.memory_size().size() != 16 {
+    if how != How::Vector || i.memory_size().size() != 16 {
         return false;
     }
     !matches!(

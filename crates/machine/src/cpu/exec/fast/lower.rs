@@ -113,7 +113,7 @@ pub(super) fn op_size(i: &Instruction, n: u32) -> usize {
     }
 }
 
-pub(super) fn immediate(i: &Instruction, n: u32) -> Option<u64> {
+pub(crate) fn immediate(i: &Instruction, n: u32) -> Option<u64> {
     match i.op_kind(n) {
         OpKind::Immediate8
         | OpKind::Immediate16

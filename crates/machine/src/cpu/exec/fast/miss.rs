@@ -52,37 +52,65 @@ unsafe fn refill(cpu: *mut Cpu, op: *const Op, va: u64, size: u64, access: Acces
     by_contract!({
         let c = &mut *cpu;
         c.rip = c.bases.page.wrapping_add((*op).off as u64);
-        if (va & 0xfff) + size > 4096 {
-            return Then::Slow;
-        }
-        // Which fault that is depends on the operand; of two operands only the slow handler knows which one it was.
-        if !canonical(va) {
-            return Then::Slow;
-        }
-        // An op with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
-        let (last_op, last_page) = std::mem::replace(&mut c.chain.last_miss, (op as usize, va & !0xfff));
-        if last_op == op as usize && last_page != va & !0xfff && tlb_index(last_page) == tlb_index(va) {
-            c.chain.last_miss = (0, 0);
-            return Then::Slow;
-        }
-        match c.translate(va, access) {
-            Ok(_) => {
-                let e = &*c.chain.tlb.add(tlb_index(va));
-                let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
-                if tag.wrapping_add(va) < 4096 {
-                    Then::Again
-                } else {
-                    Then::Slow
-                }
-            }
-            // It may be a page table.
-            Err(f) if access == Access::Write && f.error_code.is_some_and(|e| e & pf::P != 0) => Then::Slow,
+        match c.refill(op as usize, va, size, access) {
+            Ok(Refill::Again) => Then::Again,
+            Ok(Refill::Slow) => Then::Slow,
             Err(f) => {
                 trap(cpu, op, Trap::Fault(f));
                 Then::Leave
             }
         }
     })
+}
+
+/// How an access that missed the TLB goes on, if it does not fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refill {
+    /// The translation is filled in.
+    Again,
+    /// It is for the handler of the instruction, which finds out which fault it is, if it is one.
+    Slow,
+}
+
+impl Cpu {
+    /// Fills in the translation for `size` bytes at `va`, which the code at `place` (an address of the host's) has missed.
+    pub(crate) fn refill(
+        &mut self,
+        place: usize,
+        va: u64,
+        size: u64,
+        access: Access,
+    ) -> Result<Refill, Fault> {
+        // Which fault an address that is not canonical is depends on the operand; of two operands only the handler knows
+        // which one it was.
+        if (va & 0xfff) + size > 4096 || !canonical(va) {
+            return Ok(Refill::Slow);
+        }
+        // An instruction with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
+        let page = va & !0xfff;
+        let (last, last_page) = std::mem::replace(&mut self.chain.last_miss, (place, page));
+        if last == place && last_page != page && tlb_index(last_page) == tlb_index(va) {
+            self.chain.last_miss = (0, 0);
+            return Ok(Refill::Slow);
+        }
+        match self.translate(va, access) {
+            Ok(_) => {
+                // SAFETY: the index is in range, and `tlb` points to the current view.
+                let e = unsafe { &*self.chain.tlb.add(tlb_index(va)) };
+                let tag = if access == Access::Write { e.neg_w } else { e.neg_r };
+                Ok(if tag.wrapping_add(va) < 4096 {
+                    Refill::Again
+                } else {
+                    Refill::Slow
+                })
+            }
+            // It may be a page table.
+            Err(f) if access == Access::Write && f.error_code.is_some_and(|e| e & pf::P != 0) => {
+                Ok(Refill::Slow)
+            }
+            Err(f) => Err(f),
+        }
+    }
 }
 
 /// Does the instruction of `op` the slow way (both, if it is two fused ones).
