@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytest
 import pyxs  # type: ignore[import-untyped]
 from building import build_guests
 from dom0_server import Server
+from runtime_dir import short_runtime_directory
 from waiting import until
 
 from domzero.dom0 import network
@@ -101,8 +101,7 @@ def test_the_verbs_are_those_of_xl(server: Server, create: Create) -> None:
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Server]:
     """A Domain 0 with networks of its own."""
-    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", directory)
+    with short_runtime_directory():
         server = Server(tmp_path)
         try:
             yield server

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from building import build_guests
+from runtime_dir import short_runtime_directory
 
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.life import EndReason
@@ -27,10 +27,9 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def networks() -> Iterator[None]:
     """Networks of this test's own."""
-    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+    with short_runtime_directory():
         yield
 
 

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from building import Run
 from guest_shell import GuestShell
 from loopback import free_port
+from runtime_dir import short_runtime_directory
 from waiting import until
 
 from domzero.dom0 import network
@@ -32,11 +32,10 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)
-def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def networks() -> Iterator[Path]:
     """Networks of this test's own; nothing may be left of them."""
-    with tempfile.TemporaryDirectory(prefix="dz", dir="/tmp") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        yield Path(directory, "domzero", "networks")
+    with short_runtime_directory() as directory:
+        yield directory / "domzero" / "networks"
 
 
 class Shell(GuestShell):

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from runtime_dir import short_runtime_directory
 
 pytest.importorskip("domzero._machine", reason="the machine is not built", exc_type=ImportError)
 
@@ -147,10 +148,10 @@ def test_changes_are_all_or_nothing_also_when_others_are_served_meanwhile(served
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def places() -> Iterator[Path]:
     """Where the sockets of switches are."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return networks.control_socket("").parent
+    with short_runtime_directory():
+        yield networks.control_socket("").parent
 
 
 @contextmanager
