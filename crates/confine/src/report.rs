@@ -14,6 +14,9 @@ const SI_SYSCALL: usize = 24;
 /// As if SIGSYS had ended it, to a shell.
 const STATUS: libc::c_int = 128 + libc::SIGSYS;
 
+/// More than the longest line has: names of calls have up to 28 bytes.
+const LINE_MAX: usize = 160;
+
 /// Sets the handler of SIGSYS.
 pub fn install() -> io::Result<()> {
     // SAFETY: all zeros are a `sigaction` without flags and with an empty mask.
@@ -34,15 +37,30 @@ extern "C" fn handler(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
         ((*info).si_code, call.read_unaligned())
     };
     if code == SYS_SECCOMP {
-        let mut digits = [0; 10];
-        say(b"a confined process made a system call that is not allowed: ");
-        say(name(call).as_bytes());
-        say(b" (");
-        say(decimal(call, &mut digits));
-        say(b")\n");
+        let mut room = [0; LINE_MAX];
+        say(line(call, &mut room));
     }
     // SAFETY: ends the process, and nothing of it runs any more.
     unsafe { libc::_exit(STATUS) }
+}
+
+/// The line that is said. In one piece, because other threads may say theirs. Without allocation.
+fn line(call: libc::c_int, room: &mut [u8; LINE_MAX]) -> &[u8] {
+    let mut digits = [0; 10];
+    let number = decimal(call, &mut digits);
+    let parts: [&[u8]; 5] = [
+        b"a confined process made a system call that is not allowed: ",
+        name(call).as_bytes(),
+        b" (",
+        number,
+        b")\n",
+    ];
+    let mut used = 0;
+    for (to, from) in room.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+        used += 1;
+    }
+    room.get(..used).unwrap_or_default()
 }
 
 fn name(call: libc::c_int) -> &'static str {
@@ -81,5 +99,21 @@ mod tests {
         assert_eq!(decimal(1_234_567_890, &mut room), b"1234567890");
         assert_eq!(name(libc::SYS_ptrace as libc::c_int), "ptrace");
         assert_eq!(name(-1), "unknown");
+    }
+
+    #[test]
+    fn every_line_fits() {
+        for call in (0..1000).chain([libc::c_int::MAX]) {
+            let mut room = [0; LINE_MAX];
+            let said = line(call, &mut room);
+            assert!(said.ends_with(b")\n") && said.len() < LINE_MAX);
+        }
+        let mut room = [0; LINE_MAX];
+        let said = line(libc::SYS_ptrace as libc::c_int, &mut room);
+        let expected = format!(
+            "a confined process made a system call that is not allowed: ptrace ({})\n",
+            libc::SYS_ptrace
+        );
+        assert_eq!(said, expected.as_bytes());
     }
 }
