@@ -69,8 +69,14 @@ void guest(void)
     frames[0] = info->shared_info / PAGE;
     REFUSED(HC_2(__HYPERVISOR_set_gdt, frames, 512), "shared_info as GDT");
 #ifdef __x86_64__
+    xen_pfn_t grant_frame = 0;
+    struct gnttab_setup_table setup = {.dom = DOMID_SELF, .nr_frames = 1};
+    set_xen_guest_handle(setup.frame_list, &grant_frame);
+    RC(grant_op(GNTTABOP_setup_table, &setup, 1), 0, "setup_table");
     for (ulong mfn = 0; mfn < 0x100; mfn++) { /* the first frames of the machine are nobody's that we know */
         if (mfn_to_pfn(mfn) < info->nr_pages && pfn_to_mfn(mfn_to_pfn(mfn)) == mfn)
+            continue;
+        if (mfn == info->shared_info / PAGE || mfn == grant_frame) /* without a pfn, but its own to map */
             continue;
         REFUSED(update_va(SCRATCH_VA, pte_for(mfn, RWP), 0), "a frame of somebody else's");
         REFUSED(update_va(SCRATCH_VA, pte_for(mfn, ROP), 0), "a frame of somebody else's, read-only");
