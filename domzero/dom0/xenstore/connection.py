@@ -72,17 +72,17 @@ class Connection:
     def wants_input(self) -> bool:
         """False while earlier requests wait for a turn, or the client has to read its replies first, and after an
         error."""
-        return (
-            not self._closed
-            and self.error == RingError.NONE
-            and len(self._output) < OUTPUT_HIGH_WATER
-            and not self.has_work
-        )
+        return not self._closed and self.error == RingError.NONE and not self._behind and not self.has_work
 
     @property
     def has_work(self) -> bool:
         """Whether `turn` would do something without further input."""
-        return self._work is not None or (self._input.has_message and len(self._output) < OUTPUT_HIGH_WATER)
+        return self._work is not None or (self._input.has_message and not self._behind)
+
+    @property
+    def _behind(self) -> bool:
+        """Whether the client has to read first."""
+        return len(self._output) >= OUTPUT_HIGH_WATER or self._events.behind(len(self._watches))
 
     @property
     def has_output(self) -> bool:
@@ -125,6 +125,8 @@ class Connection:
         with self.store.section():
             self._input.clear()
             self._output.clear()
+            self._events.clear()
+            self._wide = None
             self._drop()
             self.error = RingError.NONE
 
@@ -135,23 +137,24 @@ class Connection:
             self._closed = True
 
     def _drop(self) -> None:
+        """Ends watches and transactions, and the request that is under way."""
         if self._work is not None:
             self._work[1].close()
             self._work = None
         for watch in self._watches.values():
             self.store.remove_watch(watch)
         self._watches.clear()
-        self._events.clear()
         self._transactions.clear()
-        self._wide = None
 
     def _process(self) -> None:
         meter = self.store.meter
         meter.start()
         try:
-            while len(self._output) < OUTPUT_HIGH_WATER and not meter.spent:
+            while not meter.spent:
                 if self._work is not None:
                     self._go_on(*self._work)
+                elif self._behind:
+                    break
                 elif (message := self._input.next()) is not None:
                     meter.steps += MESSAGE_STEPS
                     self._answer(message)
@@ -306,7 +309,6 @@ class Connection:
         if (watch := self._watches.pop((absolute, token), None)) is None:
             raise XenstoreError("ENOENT")
         self.store.remove_watch(watch)
-        self._events.forget(watch)
         return OK
 
     def _reset_watches(self, _payload: bytes, _tx: Transaction | None) -> bytes:

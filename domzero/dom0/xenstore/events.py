@@ -12,19 +12,25 @@ BYTES_MAX = 1 << 20
 
 class EventQueue:
     """Events in the order in which they happened; of equal ones, also of two watches, one waits, as in xenstored.
+    They are told also if their watch is gone by then.
 
     Too many, and those that no message can hold, become one for the watched path itself, which came in a message
-    together with the token. So what waits is bounded: by `most`, `BYTES_MAX`, and one event for each watch.
+    together with the token. So what waits is bounded: by `most`, `BYTES_MAX`, and one event for each watch that the
+    client can have made meanwhile (see `behind`).
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._events: dict[tuple[str, str], set[Watch]] = {}
-        self._of: dict[Watch, set[str]] = {}
+        self._events: dict[tuple[str, str], None] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._events)
+
+    def behind(self, watches: int) -> bool:
+        """Whether more waits than a client with so many watches can have: it made and removed others, and has to
+        read before it makes any more."""
+        return len(self._events) > self._most + watches or self._bytes > BYTES_MAX + watches * PAYLOAD_MAX
 
     def add(self, watch: Watch, path: str) -> None:
         """Queues an event.
@@ -34,37 +40,20 @@ class EventQueue:
         size = _size(path, watch.token)
         if size > PAYLOAD_MAX or len(self._events) >= self._most or self._bytes + size > BYTES_MAX:
             path = watch.given
-        watches = self._events.get((path, watch.token))
-        if watches is None:
-            watches = self._events[path, watch.token] = set()
+        if (path, watch.token) not in self._events:
+            self._events[path, watch.token] = None
             self._bytes += _size(path, watch.token)
-        watches.add(watch)
-        self._of.setdefault(watch, set()).add(path)
 
     def take(self) -> tuple[str, str]:
         """The path and token of the oldest event, which must be there."""
         path, token = next(iter(self._events))
+        del self._events[path, token]
         self._bytes -= _size(path, token)
-        for watch in self._events.pop((path, token)):
-            paths = self._of[watch]
-            paths.remove(path)
-            if not paths:
-                del self._of[watch]
         return path, token
-
-    def forget(self, watch: Watch) -> None:
-        """Drops the events that are of this watch only."""
-        for path in self._of.pop(watch, ()):
-            watches = self._events[path, watch.token]
-            watches.remove(watch)
-            if not watches:
-                del self._events[path, watch.token]
-                self._bytes -= _size(path, watch.token)
 
     def clear(self) -> None:
         """Drops everything."""
         self._events.clear()
-        self._of.clear()
         self._bytes = 0
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from xsclient import Client
 
 from domzero.dom0.xenstore import Connection, Op, Store
+from domzero.dom0.xenstore.wire import HEADER
 
 RECORD = Path(__file__).with_name("xenstored.txt")
 
@@ -40,3 +42,26 @@ def test_random_requests_are_answered_as_by_xens_xenstored() -> None:
             events = sorted(f"{path}\0{token}\0" for path, token in receiver.take_events())
             told += [["event", other, event] for event in events]
     assert asked > 800 and told == []
+
+
+W, U, WRITE, RESET = (Op.WATCH, b"/\0t\0"), (Op.UNWATCH, b"/\0t\0"), (Op.WRITE, b"/a\0v"), (Op.RESET_WATCHES, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("requests", "events"),
+    [
+        ([W, RESET], ["/"]),
+        ([W, U], ["/"]),
+        ([W, WRITE, (Op.WRITE, b"/b\0v"), WRITE, U], ["/", "/a", "/b"]),
+        ([W, U, W, RESET], ["/"]),
+        ([(Op.WATCH, b"/a\0t\0"), W, WRITE, (Op.UNWATCH, b"/a\0t\0"), RESET], ["/a", "/"]),
+    ],
+)
+def test_events_that_wait_outlive_their_watch_as_in_xens_xenstored(
+    requests: list[tuple[Op, bytes]], events: list[str]
+) -> None:
+    """Sent in one piece to Debian's xenstored 4.17.5; between its replies these events came."""
+    client = Client(Store(), 0)
+    client.connection.receive(b"".join(HEADER.pack(op, 1, 0, len(payload)) + payload for op, payload in requests))
+    assert client.take_events() == [(path, "t") for path in events]
+    assert [reply[0] for reply in client.replies] == [op for op, _ in requests]

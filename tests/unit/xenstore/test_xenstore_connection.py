@@ -379,6 +379,28 @@ def test_unread_watch_events_are_bounded_and_none_is_lost_for_good() -> None:
     assert events[-1] == ("/d", "t")
 
 
+@pytest.mark.parametrize("tail", [(Op.UNWATCH, b"n%d\0t\0"), (Op.RESET_WATCHES, b"\0")])
+@pytest.mark.parametrize("token", [b"t", b"t" * 1500])
+def test_events_of_watches_that_come_and_go_are_bounded_and_all_told(tail: tuple[Op, bytes], token: bytes) -> None:
+    guest = Client(Store(Quotas(queued_events=10, watches=5)), 3)
+    op, payload = tail
+    unread = 0
+    for n in range(1000):
+        watch = b"n%d\0%s\0" % (n, token)
+        end = payload.replace(b"%d", b"%d" % n).replace(b"t", token)
+        for kind, data in ((Op.WATCH, watch), (op, end)):
+            guest.connection.receive(HEADER.pack(kind, 1, 0, len(data)) + data)
+        unread += 1
+        if not guest.connection.wants_input:
+            unread = 0
+            guest.poll()
+            while guest.connection.has_work:
+                guest.connection.turn()
+                guest.poll()
+        assert unread <= 20
+    assert guest.take_events() == [(f"n{n}", token.decode()) for n in range(1000)]
+
+
 def test_a_watch_event_that_no_message_can_hold_names_the_watched_path(store: Store, guest: Client) -> None:
     token = "t" * 2000
     assert guest.call(Op.WATCH, "/local/domain/3/data", token) == OK

@@ -200,14 +200,15 @@ def test_parts_of_a_directory_cost_its_names_once(store: Store, tool: Client) ->
     assert store.meter.steps < 100
 
 
-def test_of_equal_events_one_waits_and_goes_with_the_last_of_its_watches(tool: Client) -> None:
+def test_of_equal_events_one_waits_also_when_its_watches_are_gone(tool: Client) -> None:
     tool.call(Op.WATCH, "/a", "t")
     tool.call(Op.WATCH, "/a/b", "t")
     tool.take_events()
     write, end_outer = (Op.WRITE, b"/a/b\0v"), (Op.UNWATCH, b"/a\0t\0")
     assert events_of(tool, write) == [("/a/b", "t")]
     assert events_of(tool, write, end_outer) == [("/a/b", "t")]
-    assert events_of(tool, write, (Op.UNWATCH, b"/a/b\0t\0")) == []
+    assert events_of(tool, write, (Op.UNWATCH, b"/a/b\0t\0")) == [("/a/b", "t")]
+    assert events_of(tool, write) == []
 
 
 def events_of(client: Client, *requests: tuple[Op, bytes]) -> list[tuple[str, str]]:
