@@ -14,6 +14,7 @@ use iced_x86::Decoder;
 
 const RSP: usize = 4;
 const RDI: usize = 7;
+const NONCANONICAL: u64 = 0x8000_0000_0000;
 const GDT: Mfn = Mfn(110);
 /// Linux's 32-bit code, data, and 64-bit code.
 const SEGMENTS: [(u64, u64); 3] = [
@@ -62,11 +63,36 @@ fn opcode(rng: &mut Rng) -> (Vec<u8>, bool) {
     }
 }
 
+/// Where a branch goes; often to where none may.
+fn target(rng: &mut Rng) -> u64 {
+    match rng.chance(30) {
+        true => NONCANONICAL + rng.below(48),
+        false => CODE_VA + rng.below(48),
+    }
+}
+
+/// Where the stack is; often where nothing can be pushed, or only the first word of two.
+fn stack(rng: &mut Rng, far: bool) -> u64 {
+    let pages = [page_va(4) + 512, page_va(8), page_va(8) + 8, NONCANONICAL + 512];
+    // 32-bit code, to which a far branch can lead, has no upper half of rsp.
+    match rng.chance(40) {
+        true => rng.pick(&pages[..4 - usize::from(far)]),
+        false => page_va(8) + 512 + rng.below(8),
+    }
+}
+
 /// A far pointer (and what iret pops after it) with fields of `width` bytes.
 fn frame(rng: &mut Rng, width: usize, stack: u64) -> Vec<u8> {
+    let selector = rng.pick(&SELECTORS);
+    // Of an offset into 32-bit code Intel's processors take the low half; by AMD's manual it is beyond the limit.
+    let target = target(rng);
     let words = [
-        CODE_VA + rng.below(48),
-        rng.pick(&SELECTORS),
+        if selector == 0x23 {
+            target as u32 as u64
+        } else {
+            target
+        },
+        selector,
         0x202,
         stack,
         rng.pick(&[0x2b, 0x2b, 0x2b, 0, 0x33]),
@@ -89,15 +115,16 @@ fn case(rng: &mut Rng) -> Option<Case> {
     let start = CODE_VA + 64 + rng.below(3000);
     let mut decoder = Decoder::with_ip(64, &bytes, start, decoder_options());
     let insn = decoder.decode();
-    let (operand, stack) = (page_va(1) + 256, page_va(8) + 512 + rng.below(8));
+    let (operand, stack) = (page_va(1) + 256, stack(rng, far.1));
     state.regs[RDI] = operand;
     state.regs[RSP] = stack;
     if far.0.starts_with(&[0xff]) && far.0[1] >= 0xc0 {
-        state.regs[RDI] = CODE_VA + rng.below(48);
+        state.regs[RDI] = target(rng);
     }
     let width = |rng: &mut Rng| rng.pick(&[2usize, 4, 8]);
     let mut memory = Vec::new();
-    for at in [operand, stack] {
+    let there = |at: &u64| [page_va(1), page_va(8)].contains(&(at & !0xfff));
+    for at in [operand, stack].into_iter().filter(there) {
         let width = width(rng);
         let mut data = frame(rng, width, page_va(9) + 128);
         if at == operand {

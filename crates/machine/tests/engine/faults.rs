@@ -369,6 +369,21 @@ fn a_call_whose_push_faults_has_not_jumped() {
 }
 
 #[test]
+fn a_call_to_a_noncanonical_address_raises_what_its_push_raises_first() {
+    let gp = Fault::with_code(vector::GP, 0);
+    let stacks = [
+        (HOLE + 8, Fault::pf(HOLE, 6)),
+        (NONCANONICAL + 64, Fault::with_code(vector::SS, 0)),
+        (STACK_TOP, gp),
+    ];
+    for (stack, expected) in stacks {
+        let regs = [(RAX, NONCANONICAL), (RSP, stack)];
+        assert_eq!(fault(|a| a.call(rax), &regs), expected);
+        assert_eq!(fault(|a| a.jmp(rax), &regs), gp);
+    }
+}
+
+#[test]
 fn a_return_to_a_noncanonical_address_is_a_general_protection_fault_at_the_return() {
     for &engine in Engine::ALL {
         let mut vm = vm(engine, |a| a.ret());

@@ -156,7 +156,6 @@ fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
     let (sel, off) = far_pointer::<B>(cpu, i)?;
     check_gate(cpu, sel, true)?;
     let cs = cpu.check_code_segment(sel, false)?;
-    cs.check_target(off)?;
     let old_cs = cpu.seg.sel[1] as u64;
     let bytes = B as u64 / 8;
     let top = cpu.regs[RSP];
@@ -165,6 +164,7 @@ fn far_call<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
         let va = cpu.stack_va(cpu.sp_moved((n * bytes).wrapping_neg()), bytes, true)?;
         cpu.probe_write(va, bytes as usize)?;
     }
+    cs.check_target(off)?;
     push::<B>(cpu, old_cs)?;
     if let Err(e) = push::<B>(cpu, cpu.next_rip) {
         cpu.regs[RSP] = top;

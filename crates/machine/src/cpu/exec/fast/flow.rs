@@ -108,12 +108,13 @@ macro_rules! push_return {
     }};
 }
 
-/// An indirect branch to a non-canonical address faults itself. The jump cache has canonical addresses only.
+/// An indirect branch to a non-canonical address faults itself, a call after what its push may raise. The jump cache has
+/// canonical addresses only.
 macro_rules! check_target {
     ($cpu:expr, $op:expr, $rip:expr) => {{
         let j = (*$cpu).chain.jumps.add(crate::cpu::jumps::jump_index($rip));
         if (*j).rip != $rip && !crate::abi::x86::canonical($rip) {
-            return op_gp($cpu, $op);
+            return miss::redo($cpu, $op);
         }
     }};
 }

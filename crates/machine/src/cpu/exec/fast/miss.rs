@@ -114,7 +114,9 @@ impl Cpu {
 }
 
 /// Does the instruction of `op` the slow way (both, if it is two fused ones).
-unsafe fn redo(cpu: *mut Cpu, op: *const Op) -> *const Op {
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn redo(cpu: *mut Cpu, op: *const Op) -> *const Op {
     by_contract!({
         match redo_instructions(cpu, op) {
             Then::Next => go!(cpu, op.add((*op).slots as usize)),
