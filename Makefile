@@ -14,10 +14,12 @@ run: setup
 test: setup
 	cargo test --workspace --exclude domzero-machine-py --quiet
 	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "engines and not slow" --engine interpreter
 
 test-all: setup
 	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet
 	DOMZERO_GUEST_FUZZ_SECONDS=60 DOMZERO_API_FUZZ_SECONDS=60 $(BIN)/pytest -q
+	$(BIN)/pytest -q -m "guest or engines" --engine interpreter
 
 # The suite on real Xen 4.17 under QEMU: minutes. XEN=xen.gz with CONFIG_PV32 adds the 32-bit guests; GUESTS names some.
 test-real-xen:

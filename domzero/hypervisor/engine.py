@@ -29,10 +29,6 @@ class Engine(str, Enum):
     KVM = "kvm"
 
 
-PREFERRED = Engine.INTERPRETER
-"""What `auto` means where nothing speaks against it."""
-
-
 @dataclass(slots=True, frozen=True)
 class Choice:
     """An engine, and why it is that one.
@@ -74,9 +70,7 @@ def choose(engine: Engine) -> Choice:
         return _wished(wish)
     if (reason := _machine.translator_unavailable()) is not None:
         return Choice(Engine.INTERPRETER, reason)
-    if PREFERRED is Engine.TRANSLATOR:
-        return Choice(PREFERRED, "auto: the fastest here", THRESHOLD)
-    return Choice(PREFERRED, "auto")
+    return Choice(Engine.TRANSLATOR, "auto: the fastest here", THRESHOLD)
 
 
 def _wished(wish: str) -> Choice:

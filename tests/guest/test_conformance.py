@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from building import ROOT, Run, build_guests
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.engines]
 SUITE = ROOT / "guests" / "suite"
 NAMES = sorted(path.stem for path in SUITE.glob("*.c"))
 

@@ -31,6 +31,7 @@ def options(image: Image, *more: str) -> tuple[str, ...]:
     return ("--kernel", image.kernel, "--ramdisk", image.ramdisk, "--cmdline", image.cmdline, *more)
 
 
+@pytest.mark.engines
 def test_it_boots_to_a_shell_that_answers_and_powers_off(debian: Image, domzero_run: Run) -> None:
     script = b"uname -s -m; cat /sys/hypervisor/type; dmesg | grep -c 'Hypervisor detected: Xen PV'; poweroff\n"
     result = domzero_run(*options(debian, "--json"), stdin=script, limit=300)

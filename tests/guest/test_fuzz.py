@@ -20,7 +20,7 @@ from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
 from domzero.dom0.xenstore import Store
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.engines]
 CORPUS = ROOT / "fuzz" / "corpus"
 ROUNDS = 2000
 

@@ -18,7 +18,7 @@ from domzero.hypervisor.hypercalls import table
 from domzero.hypervisor.hypercalls.table import Operation, answer
 from domzero.hypervisor.vcpu import Vcpu
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.engines]
 PAGES = 16 << 8
 LIMIT_S = 60.0
 

@@ -37,6 +37,12 @@ def test_every_vcpu_gets_the_engine_that_is_asked_for() -> None:
     assert domain.engine.engine is Engine.INTERPRETER
 
 
+def test_auto_is_the_translator_where_nothing_speaks_against_it() -> None:
+    domain = make_domain(make_host(), vcpus=2)
+    assert thresholds(domain) == [engine.THRESHOLD] * 2
+    assert str(domain.engine) == "translator (auto: the fastest here)"
+
+
 def test_the_log_says_which_engine_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_machine, "translator_unavailable", lambda: NO_PROCESSOR)
     host = make_host()
@@ -65,7 +71,6 @@ def test_a_host_that_gives_no_memory_for_code_has_the_interpreter_unless_it_is_a
             raise OSError("no memory for translated code: Permission denied")
 
     monkeypatch.setattr(FakeVcpu, "set_translator", refuse)
-    monkeypatch.setattr(engine, "PREFERRED", Engine.TRANSLATOR)
     host = make_host()
     domain = make_domain(host, vcpus=2)
     assert thresholds(domain) == [0, 0]
