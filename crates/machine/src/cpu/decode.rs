@@ -109,18 +109,19 @@ impl Cpu {
         let mut header = Op::new(fast::op_leave);
         header.imm = mfn.0;
         out.ops.push(Slot { op: header });
-        if let Some((_, _, host)) = second {
-            let mut op = Op::new(fast::op_cross);
-            op.imm = host as u64;
-            op.off = offset as u16;
-            op.left = 1;
-            out.ops.push(Slot { op });
-        }
         out.second = second.map(|(mfn, n, _)| (mfn, n));
-        if let Some(count) = self.runs_to_count(second.is_some(), insns) {
+        if let Some(count) = self.runs_to_count(insns) {
             let mut op = Op::new(fast::op_count);
             (op.off, op.left) = (offset as u16, insns.len() as u8);
             op.imm = u64::from(count);
+            out.ops.push(Slot { op });
+        }
+        if let Some((_, _, host)) = second {
+            let mut op = Op::new(fast::op_cross);
+            op.imm = host as u64;
+            op.disp = mfn.0 as i32;
+            op.off = offset as u16;
+            op.left = 1;
             out.ops.push(Slot { op });
         }
         let live = fast::lower::flags_live(insns);
@@ -225,10 +226,9 @@ impl Cpu {
     }
 
     /// After how many runs a block is translated, if it can be.
-    fn runs_to_count(&self, crosses: bool, insns: &[Instruction]) -> Option<u32> {
+    fn runs_to_count(&self, insns: &[Instruction]) -> Option<u32> {
         let t = self.code.translator.as_ref()?;
-        (self.seg.mode == MODE_LONG && !self.code.slow_only && !crosses && !insns.is_empty())
-            .then(|| t.threshold())
+        (self.seg.mode == MODE_LONG && !self.code.slow_only && !insns.is_empty()).then(|| t.threshold())
     }
 
     /// Whether the memory operand of an instruction in flat 32-bit code lies in a segment with limits or a base of its

@@ -53,6 +53,8 @@ pub(crate) struct Frame {
     /// The host's own MXCSR.
     pub host_mxcsr: u32,
     pub unused: u32,
+    /// Bits that the count of a repeated instruction must not have.
+    pub count_mask: u64,
     /// For instructions with two memory operands.
     pub kept: [u64; 2],
 }

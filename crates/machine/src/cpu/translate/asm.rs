@@ -189,6 +189,16 @@ impl Asm {
         self.jmp(label);
     }
 
+    /// Goes to `label` if `S0` is zero.
+    pub(super) fn jmp_if_zero(&mut self, label: Label) {
+        // Over the jump of two bytes, which leads over that of five.
+        let target = self.address(self.at) + 2 + 2;
+        self.made(Instruction::with_branch(Code::Jrcxz_rel8_64, target));
+        let target = self.address(self.at) + 2 + 5;
+        self.made(Instruction::with_branch(Code::Jmp_rel8_64, target));
+        self.jmp(label);
+    }
+
     pub(super) fn mov(&mut self, to: Register, from: Register) {
         if to != from {
             self.made(Instruction::with2(Code::Mov_r64_rm64, to, from));
@@ -226,7 +236,54 @@ impl Asm {
         ));
     }
 
+    pub(super) fn mov16(&mut self, to: Register, from: Register) {
+        let (to, from) = (sized16(to), sized16(from));
+        self.made(Instruction::with2(Code::Mov_r16_rm16, to, from));
+    }
+
+    pub(super) fn load32(&mut self, to: Register, from: MemoryOperand) {
+        self.made(Instruction::with2(Code::Mov_r32_rm32, to.full_register32(), from));
+    }
+
+    /// Zero-extends.
+    pub(super) fn load16(&mut self, to: Register, from: MemoryOperand) {
+        self.made(Instruction::with2(
+            Code::Movzx_r32_rm16,
+            to.full_register32(),
+            from,
+        ));
+    }
+
+    pub(super) fn store16(&mut self, to: MemoryOperand, from: Register) {
+        self.made(Instruction::with2(Code::Mov_rm16_r16, to, sized16(from)));
+    }
+
+    pub(super) fn movsxd(&mut self, to: Register, from: Register) {
+        self.made(Instruction::with2(
+            Code::Movsxd_r64_rm32,
+            to,
+            from.full_register32(),
+        ));
+    }
+
+    pub(super) fn not(&mut self, r: Register) {
+        self.made(Instruction::with1(Code::Not_rm64, r));
+    }
+
+    pub(super) fn sarx(&mut self, to: Register, from: Register, by: Register) {
+        self.made(Instruction::with3(Code::VEX_Sarx_r64_rm64_r64, to, from, by));
+    }
+
+    pub(super) fn shrx(&mut self, to: Register, from: Register, by: Register) {
+        self.made(Instruction::with3(Code::VEX_Shrx_r64_rm64_r64, to, from, by));
+    }
+
     /// The bits of `from` that are set in `mask`, moved together.
+    pub(super) fn pext_register(&mut self, to: Register, from: Register, mask: Register) {
+        self.made(Instruction::with3(Code::VEX_Pext_r64_r64_rm64, to, from, mask));
+    }
+
+    /// The same with the mask in memory.
     pub(super) fn pext(&mut self, to: Register, from: Register, mask: MemoryOperand) {
         self.made(Instruction::with3(Code::VEX_Pext_r64_r64_rm64, to, from, mask));
     }
@@ -251,4 +308,9 @@ impl Asm {
     pub(super) fn jmp_mem(&mut self, m: MemoryOperand) {
         self.made(Instruction::with1(Code::Jmp_rm64, m));
     }
+}
+
+/// The low 16 bits of a 64-bit register.
+fn sized16(r: Register) -> Register {
+    R::AX + (r as u32 - R::RAX as u32)
 }

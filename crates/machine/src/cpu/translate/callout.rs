@@ -4,6 +4,7 @@
 // Sites are read from code memory, the frame and the CPU are given by translated code.
 #![allow(unsafe_code)]
 
+use super::repeat::COUNT_MAX;
 use super::{Handled, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
@@ -38,6 +39,8 @@ pub(super) enum Kind {
     Leave,
     /// The block is forgotten: its entry leads here.
     Dead,
+    /// The page after the block's is not known to be the frame that its instruction crosses into. `a`: where to look again.
+    Cross,
     /// The vector registers are wanted. `b`: where to go on with them.
     Vectors,
 }
@@ -135,6 +138,7 @@ impl Cpu {
         f.page = self.bases.page;
         f.slice = self.budget.slice;
         f.vectors_away = 1;
+        f.count_mask = self.count_mask();
         f.fs = self.bases.fs;
         f.gs = self.bases.gs;
         f.flags = raw_flags(self.arith_flags());
@@ -160,6 +164,7 @@ impl Cpu {
                 f.vectors_away = 0;
                 return Next::At(there(s.b));
             }
+            Kind::Cross if self.crosses(s) => return Next::At(there(s.a)),
             Kind::Link => {
                 if let Some(near) = self.link(s.block, u64::from(s.a as u32), there(s.b), at) {
                     return Next::At(near);
@@ -196,7 +201,7 @@ impl Cpu {
                 self.views.beside().forget_code(rip);
                 Next::Out
             }
-            Kind::Vectors => {
+            Kind::Vectors | Kind::Cross => {
                 if let Some(t) = self.code.translator.as_mut() {
                     t.interpret_once = true;
                 }
@@ -242,6 +247,7 @@ impl Cpu {
             self.budget.slice += i64::from(s.left) - 1;
             return Next::Out;
         }
+        f.count_mask = self.count_mask();
         f.flags = raw_flags(self.arith_flags());
         Next::At(next)
     }
@@ -265,6 +271,7 @@ impl Cpu {
             return Next::Out;
         };
         self.views.beside().set_code(rip, far);
+        f.count_mask = self.count_mask();
         f.flags = raw_flags(self.arith_flags());
         f.va = rip;
         Next::At(far)
@@ -304,6 +311,31 @@ impl Cpu {
         self.code.translator.as_mut()?.link(id, field, site)
     }
 
+    /// Whether the next page is the frame that the block of `s` crosses into, now that its translation is filled in.
+    fn crosses(&mut self, s: Site) -> bool {
+        let t = self.code.translator.as_ref();
+        let Some(second) = t.and_then(|t| t.blocks.get(s.block as usize)?.second) else {
+            return false;
+        };
+        self.rip = self.bases.page.wrapping_add(u64::from(s.off));
+        let va = self.bases.page.wrapping_add(4096);
+        if self.translate(va, Access::Fetch).is_err() {
+            return false;
+        }
+        // SAFETY: the index is in range, and `tlb` points to the current view.
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
+        e.neg_x.wrapping_add(va) == 0 && va.wrapping_add(e.delta) == second
+    }
+
+    /// What a count of a repeated instruction must have no bits of.
+    fn count_mask(&self) -> u64 {
+        if self.df() {
+            !0
+        } else {
+            !(COUNT_MAX - 1)
+        }
+    }
+
     /// Leaves before an instruction: nothing of it has happened.
     fn leave_before(&mut self, s: Site) -> Next {
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
@@ -337,11 +369,13 @@ impl Cpu {
         let frame = self.domain.machine.mem.frame(block.mfn)?;
         let mut bytes = [0u8; 15];
         let bytes = bytes.get_mut(..usize::from(s.len))?;
-        if usize::from(s.off) + bytes.len() > 4096 {
-            return None;
-        }
+        let first = bytes.len().min(4096 - usize::from(s.off) % 4096);
+        let (bytes_here, beyond) = bytes.split_at_mut(first);
         // SAFETY: the offset lies in the frame, and so do the bytes after it.
-        copy_bytes(unsafe { frame.add(usize::from(s.off)) }, bytes);
+        copy_bytes(unsafe { frame.add(usize::from(s.off) % 4096) }, bytes_here);
+        if !beyond.is_empty() {
+            copy_bytes(block.second? as *const u8, beyond);
+        }
         let insn = self.decode(bytes, u64::from(s.off)).ok()?;
         if insn.len() != usize::from(s.len) {
             return None;

@@ -88,7 +88,8 @@ impl<'a> Emitter<'a> {
     }
 
     /// The code of the block of these instructions; what of it seldom runs will run at `cold`.
-    pub(super) fn block(mut self, insns: &[Instruction], cold: u64) -> Option<Made> {
+    /// With `second`, the host address of the next page, which its instruction crosses into.
+    pub(super) fn block(mut self, insns: &[Instruction], cold: u64, second: Option<u64>) -> Option<Made> {
         let start = self.off;
         let hows: Vec<How> = insns.iter().map(select::how).collect();
         let uses_vectors = hows.contains(&How::Vector);
@@ -99,6 +100,9 @@ impl<'a> Emitter<'a> {
         let near = self.asm.here();
         self.budget();
         let body = self.asm.here();
+        if let Some(host) = second {
+            self.crossing(host);
+        }
         if uses_vectors {
             self.vectors();
         }
@@ -146,6 +150,27 @@ impl<'a> Emitter<'a> {
         self.asm.movzx_byte(S0);
         self.asm.jmp_unless_zero(stub);
         self.stub(stub, Kind::Leave, None);
+    }
+
+    /// Before an instruction that crosses into the next page: that must still be the frame at `host`.
+    fn crossing(&mut self, host: u64) {
+        let (stub, again) = (self.asm.label(), self.asm.label());
+        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
+        self.asm.bind(again);
+        self.asm.load(S2, frame!(page));
+        self.asm.lea(S2, at(S2, 4096));
+        self.asm.pext(S1, S2, frame!(index_mask));
+        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
+        self.asm.load(S0, entry(offset_of!(TlbEntry, neg_x)));
+        self.asm.lea(S0, indexed(S0, S2, 1, 0));
+        self.asm.jmp_unless_zero(stub);
+        self.asm.load(S1, entry(offset_of!(TlbEntry, delta)));
+        self.asm.lea(S2, indexed(S2, S1, 1, 0));
+        self.asm.constant(S0, host.wrapping_neg());
+        self.asm.lea(S0, indexed(S0, S2, 1, 0));
+        self.asm.jmp_unless_zero(stub);
+        self.stub(stub, Kind::Cross, None);
+        self.last_stub().a = Some(again);
     }
 
     fn vectors(&mut self) {
@@ -291,6 +316,8 @@ impl<'a> Emitter<'a> {
             }
             How::Stack => self.stack(i)?,
             How::Same | How::Vector => self.same(i, how)?,
+            How::Special => self.special(i)?,
+            How::Repeat => self.repeat(i)?,
             How::Handler => self.handled(i, end)?,
         }
         Some(end)
@@ -398,7 +425,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// What the memory operand, which is number `n`, asks for.
-fn wanted(i: &Instruction, n: u32, how: How) -> Option<Wanted> {
+pub(super) fn wanted(i: &Instruction, n: u32, how: How) -> Option<Wanted> {
     let write = access_of(i, n)?;
     let size = u8::try_from(i.memory_size().size()).ok().filter(|&n| n > 0)?;
     Some(Wanted {
@@ -409,7 +436,7 @@ fn wanted(i: &Instruction, n: u32, how: How) -> Option<Wanted> {
 }
 
 /// Replaces the memory operand.
-fn put_memory(i: &mut Instruction, m: &MemoryOperand) {
+pub(super) fn put_memory(i: &mut Instruction, m: &MemoryOperand) {
     i.set_segment_prefix(Register::None);
     i.set_memory_base(m.base);
     i.set_memory_index(m.index);

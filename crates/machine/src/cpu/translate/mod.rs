@@ -12,7 +12,9 @@ mod emit;
 mod flow;
 mod memory;
 mod operand;
+mod repeat;
 mod select;
+mod special;
 mod thunk;
 
 use crate::cpu::block::Op;
@@ -56,6 +58,8 @@ struct NativeBlock {
     /// The first op of the interpreter's block.
     op: *const Op,
     mfn: Mfn,
+    /// Where the host has the page that its instruction crosses into.
+    second: Option<u64>,
     /// Entry from another page: rip is in `va`'s register.
     far: u64,
     /// Entry from the same page. When the block is forgotten a jump to its last stub stands here.
@@ -175,11 +179,18 @@ impl Cpu {
     fn translate_code(&mut self, op: *const Op, mfn: Mfn, off: u16, count: u8) -> Option<(u64, u32)> {
         let frame = self.domain.machine.mem.frame(mfn)?;
         let mut bytes = [0u8; crate::cpu::decode::WINDOW];
-        let len = bytes.len().min(4096 - usize::from(off));
-        let bytes = bytes.get_mut(..len)?;
+        let here = bytes.len().min(4096 - usize::from(off));
         // The guest may be changing them, which is found out at the next boundary.
         // SAFETY: the offset lies in the frame, and so do the bytes after it.
-        copy_bytes(unsafe { frame.add(usize::from(off)) }, bytes);
+        copy_bytes(unsafe { frame.add(usize::from(off)) }, bytes.get_mut(..here)?);
+        // SAFETY: the op of a block is followed by its others.
+        let second = unsafe { fast::crosses_into(op.add(1)) };
+        let mut len = here;
+        if let Some(host) = second {
+            copy_bytes(host as *const u8, bytes.get_mut(here..15)?);
+            len = 15;
+        }
+        let bytes = bytes.get(..len)?;
         let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), usize::from(count));
         if insns.len() != usize::from(count) {
             return None;
@@ -188,7 +199,7 @@ impl Cpu {
         let id = t.blocks.len() as u32;
         let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(&insns, cold);
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(&insns, cold, second);
         let Some(made) = made else {
             t.handled.truncate(handled);
             return None;
@@ -201,6 +212,7 @@ impl Cpu {
         t.blocks.push(NativeBlock {
             op,
             mfn,
+            second,
             far: made.far,
             near: made.near,
             dead: made.dead,

@@ -20,6 +20,10 @@ pub(super) enum How {
     Same,
     /// The same instruction, for which the host's vector registers must be the guest's.
     Vector,
+    /// The same instruction, with its operands brought to where it can have them.
+    Special,
+    /// rep movs and rep stos.
+    Repeat,
     Handler,
 }
 
@@ -29,8 +33,11 @@ pub(super) fn how(i: &Instruction) -> How {
     }
     match i.mnemonic() {
         M::Nop | M::Endbr64 | M::Endbr32 | M::Pause => return How::Nothing,
+        M::Prefetchw | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 => return How::Nothing,
         M::Push | M::Pop | M::Leave if super::flow::is_stack(i) => return How::Stack,
         _ if super::flow::is_flow(i) => return How::Flow,
+        _ if super::special::is_special(i) => return How::Special,
+        _ if super::repeat::is_repeat(i) => return How::Repeat,
         _ => {}
     }
     if !ordinary_operands(i) || !on_every_host(i) {
@@ -51,18 +58,17 @@ fn ordinary_operands(i: &Instruction) -> bool {
             let r = i.op_register(n);
             r.is_gpr() && !is_high_byte(r) || r.is_xmm()
         }
-        OpKind::Memory => {
-            let (base, index) = (i.memory_base(), i.memory_index());
-            // Absolute addresses of 32 bits need the prefix that iced leaves out.
-            let narrow = base == Register::None && index == Register::None && i.memory_displ_size() == 4;
-            base != Register::EIP
-                && !narrow
-                && !is_moffs(i)
-                && !index.is_vector_register()
-                && (i.memory_size().size() > 0 || i.mnemonic() == M::Lea)
-        }
+        OpKind::Memory => plain_memory(i) && (i.memory_size().size() > 0 || i.mnemonic() == M::Lea),
         _ => immediate(i, n).is_some(),
     })
+}
+
+/// The memory operand, if there is one, has an address that the translator makes.
+pub(super) fn plain_memory(i: &Instruction) -> bool {
+    let (base, index) = (i.memory_base(), i.memory_index());
+    // Absolute addresses of 32 bits need the prefix that iced leaves out.
+    let narrow = base == Register::None && index == Register::None && i.memory_displ_size() == 4;
+    base != Register::EIP && !narrow && !is_moffs(i) && !index.is_vector_register()
 }
 
 /// The form of mov whose operand can be nothing but an absolute address.
@@ -82,7 +88,7 @@ fn is_moffs(i: &Instruction) -> bool {
 }
 
 /// The host has the instruction if this one's features are all in here.
-fn on_every_host(i: &Instruction) -> bool {
+pub(super) fn on_every_host(i: &Instruction) -> bool {
     use CpuidFeature as F;
     i.cpuid_features().iter().all(|f| match f {
         F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::CX8 => {
@@ -102,7 +108,7 @@ fn on_every_host(i: &Instruction) -> bool {
 
 /// Instructions on general-purpose registers that use no register but their operands, rax and rdx, and raise no
 /// exception but for memory.
-fn integer(i: &Instruction) -> bool {
+pub(super) fn integer(i: &Instruction) -> bool {
     match i.mnemonic() {
         M::Mov | M::Movzx | M::Movsx | M::Movsxd | M::Movbe | M::Movnti | M::Bswap => true,
         M::Lea => i.op0_register().size() >= 4,

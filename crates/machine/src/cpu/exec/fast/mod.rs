@@ -442,6 +442,14 @@ pub(crate) unsafe fn op_cross(cpu: *mut Cpu, op: *const Op) -> *const Op {
     })
 }
 
+/// Where the host has the page that the block of `op` crosses into, if `op` checks it.
+///
+/// # Safety
+/// `op` must be an op of a live block.
+pub(crate) unsafe fn crosses_into(op: *const Op) -> Option<u64> {
+    by_contract!({ ((*op).h as usize == op_cross as *const () as usize).then_some((*op).imm) })
+}
+
 #[cold]
 #[inline(never)]
 unsafe fn cross_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
@@ -454,7 +462,7 @@ unsafe fn cross_slow(cpu: *mut Cpu, op: *const Op, va: u64) -> bool {
             }
             Ok(p) if p.host as u64 == (*op).imm => true,
             Ok(_) => {
-                let mfn = crate::mem::Mfn((*op.sub(1)).imm);
+                let mfn = crate::mem::Mfn(u64::from((*op).disp as u32));
                 let off = (*op).off;
                 c.forget_code(mfn, off, off + 1);
                 op_leave(cpu, op);

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! rep movs and rep stos of what lies in one page: no more than one instruction of the host's.
+
+use super::asm::{frame, indexed, GUEST_RCX, S0, S1, S2};
+use super::emit::Emitter;
+use crate::cpu::exec::fast::string::repeated;
+use crate::cpu::region::{Frame, TLB_AT};
+use crate::mmu::tlb::TlbEntry;
+use iced_x86::{Instruction, Mnemonic as M, Register};
+use std::mem::offset_of;
+
+/// Counts from here on are left to the handler, which goes page by page: no count below takes an address round.
+pub(super) const COUNT_MAX: u64 = 1024;
+
+/// The number of bytes of an element, and whether there is a source; `None` if it is something else.
+fn form(i: &Instruction) -> Option<(u32, bool)> {
+    repeated(i).filter(|_| !i.has_repne_prefix())?;
+    Some(match i.mnemonic() {
+        M::Movsb => (1, true),
+        M::Movsw => (2, true),
+        M::Movsd => (4, true),
+        M::Movsq => (8, true),
+        M::Stosb => (1, false),
+        M::Stosw => (2, false),
+        M::Stosd => (4, false),
+        M::Stosq => (8, false),
+        _ => return None,
+    })
+}
+
+pub(super) fn is_repeat(i: &Instruction) -> bool {
+    form(i).is_some()
+}
+
+impl Emitter<'_> {
+    pub(super) fn repeat(&mut self, i: &Instruction) -> Option<()> {
+        let (size, movs) = form(i)?;
+        let slow = self.asm.label();
+        // All bits, if the direction flag is set.
+        self.asm.pext(S0, GUEST_RCX, frame!(count_mask));
+        self.asm.jmp_unless_zero(slow);
+        self.run_in_page(Register::RDI, size, offset_of!(TlbEntry, neg_w), S2, slow);
+        if movs {
+            self.run_in_page(Register::RSI, size, offset_of!(TlbEntry, neg_r), S1, slow);
+        }
+        self.asm.mov(S0, GUEST_RCX);
+        self.asm.lea(Register::RDI, indexed(Register::RDI, S2, 1, 0));
+        if movs {
+            self.asm.lea(Register::RSI, indexed(Register::RSI, S1, 1, 0));
+        }
+        self.asm.emit(i);
+        self.take_off(Register::RDI, S2);
+        if movs {
+            self.take_off(Register::RSI, S1);
+        }
+        self.asm.mov(GUEST_RCX, S0);
+        self.handler_stub(i, slow, false)
+    }
+
+    /// Checks that the elements at the address in `va` lie in its page, which is in the TLB; brings what to add to the address
+    /// into `delta`.
+    fn run_in_page(&mut self, va: Register, size: u32, tag: usize, delta: Register, slow: super::asm::Label) {
+        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
+        self.asm.pext(S1, va, frame!(index_mask));
+        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
+        self.asm.load(S0, entry(tag));
+        self.asm.lea(S0, indexed(S0, va, 1, 0));
+        self.asm.lea(S0, indexed(S0, GUEST_RCX, size, -1));
+        let all = (offset_of!(Frame, page_masks)) as i64;
+        self.asm.pext(S0, S0, super::asm::at(Register::RSP, all));
+        self.asm.jmp_unless_zero(slow);
+        self.asm.load(delta, entry(offset_of!(TlbEntry, delta)));
+    }
+
+    /// Subtracts `from` without a change of flags; what is in `from` is lost.
+    fn take_off(&mut self, r: Register, from: Register) {
+        self.asm.not(from);
+        self.asm.lea(r, indexed(r, from, 1, 1));
+    }
+}
