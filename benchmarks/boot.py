@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long Debian's kernel takes to reach /init, and to power off: `python benchmarks/boot.py [--runs N] [--json]`.
 
-Every run is a fresh `domzero run`; times are from the start of the process, so everything counts. The minimum says what
-the program can do, the median what this machine does today.
+On each engine that there is here; they take turns. Every run is a fresh `domzero run`; times are from the start of the
+process, so everything counts. The minimum says what the program can do, the median what this machine does today.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from domzero import _machine
 from domzero.dom0.images import Image, fetch_debian
 from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
 
@@ -56,10 +58,19 @@ def build_ramdisk(path: Path, image: Image) -> None:
     path.write_bytes(write_cpio(entries))
 
 
-def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float) -> Boot:
+def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float, engine: str) -> Boot:
     """Boots once."""
     command = [sys.executable, "-m", "domzero", "run", "--kernel", kernel, "--ramdisk", ramdisk]
-    command += ["--cmdline", "console=hvc0", "--memory", str(memory_mib), "--timeout", str(timeout_s)]
+    command += [
+        "--engine",
+        engine,
+        "--cmdline",
+        "console=hvc0",
+        "--memory",
+        str(memory_mib),
+        "--timeout",
+        str(timeout_s),
+    ]
     start = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     seconds: dict[str, float] = {}
@@ -85,19 +96,33 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="boots (default: %(default)s)")
     parser.add_argument("--memory", type=int, default=256, help="memory in MiB (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds per boot (default: %(default)s)")
+    parser.add_argument("--engine", action="append", help="only this one (default: all that there are here)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    engines = args.engine or ["interpreter", *([] if _machine.translator_unavailable() else ["translator"])]
     image, _ = fetch_debian(lambda text: print(f"boot: {text}", file=sys.stderr))
     kernel = args.kernel or image.kernel
     with tempfile.TemporaryDirectory() as directory:
         ramdisk = Path(directory) / "initramfs"
         build_ramdisk(ramdisk, image)
-        boots = [boot(kernel, str(ramdisk), args.memory, args.timeout) for _ in range(args.runs)]
+        boots: dict[str, list[Boot]] = {engine: [] for engine in engines}
+        for _ in range(args.runs):
+            for engine in engines:
+                boots[engine].append(boot(kernel, str(ramdisk), args.memory, args.timeout, engine))
+    results = {engine: summary(of) for engine, of in boots.items()}
+    if args.json:
+        print(json.dumps({"kernel": kernel, "memory_mib": args.memory, "engines": results}, indent=2))
+    else:
+        for engine in engines:
+            show(engine, f"{Path(kernel).name}, {args.memory} MiB", results[engine])
+    return 0 if all(of["reached_init"] == of["runs"] for of in results.values()) else 1
+
+
+def summary(boots: list[Boot]) -> dict[str, Any]:
+    """What some boots took."""
     reached = [b for b in boots if "shell" in b.seconds]
     names = [name for name in (*MILESTONES, "exit") if reached and all(name in b.seconds for b in reached)]
-    result = {
-        "kernel": kernel,
-        "memory_mib": args.memory,
+    return {
         "runs": len(boots),
         "reached_init": len(reached),
         "statuses": [b.status for b in boots],
@@ -110,15 +135,15 @@ def main() -> int:
         },
         "cpu_seconds": {"min": round(min(b.cpu_seconds for b in reached), 3)} if reached else {},
     }
-    if args.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print(f"{len(reached)} of {len(boots)} boots reached /init ({Path(kernel).name}, {args.memory} MiB)")
-        for name, value in result["seconds"].items():
-            print(f"{name:<8} {value['min']:>7.2f} s  median {value['median']:>7.2f} s")
-        if reached:
-            print(f"cpu      {result['cpu_seconds']['min']:>7.2f} s")
-    return 0 if len(reached) == len(boots) else 1
+
+
+def show(engine: str, what: str, result: dict[str, Any]) -> None:
+    """Prints one engine's figures."""
+    print(f"{engine}: {result['reached_init']} of {result['runs']} boots reached /init ({what})")
+    for name, value in result["seconds"].items():
+        print(f"{name:<8} {value['min']:>7.2f} s  median {value['median']:>7.2f} s")
+    if result["cpu_seconds"]:
+        print(f"cpu      {result['cpu_seconds']['min']:>7.2f} s")
 
 
 if __name__ == "__main__":

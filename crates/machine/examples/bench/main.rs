@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Speed of the CPU engine in millions of instructions per second, beside the host's own CPU on the same code.
+//! Speed of the CPU engines in millions of instructions per second, beside the host's own CPU on the same code.
 //!
 //! `cargo run --release -p domzero-machine --example bench [-- [--json] [--seconds S] [NAME...]]`
 // The kernels run on the host too.
@@ -9,7 +9,7 @@ mod pv;
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::testing::{pte, TestVm, STACK_TOP};
-use domzero_machine::Stop;
+use domzero_machine::{Stop, TranslatorOptions};
 use iced_x86::code_asm::*;
 use std::time::{Duration, Instant};
 
@@ -248,7 +248,7 @@ fn bytes_32() -> Result<Vec<u8>> {
     })
 }
 
-const KERNELS: [Kernel; 12] = [
+const KERNELS: [Kernel; 13] = [
     Kernel {
         name: "call",
         bits: 64,
@@ -299,6 +299,13 @@ const KERNELS: [Kernel; 12] = [
         data: Vec::new,
     },
     Kernel {
+        name: "spread-32k",
+        bits: 64,
+        what: "32768 shuffled blocks",
+        code: || spread(32768),
+        data: Vec::new,
+    },
+    Kernel {
         name: "bytes",
         bits: 64,
         what: "byte loop with an unpredictable branch",
@@ -335,14 +342,68 @@ const KERNELS: [Kernel; 12] = [
     },
 ];
 
-/// Instructions per iteration of the guest, its MIPS, and those of the host.
+/// MIPS on each engine, and of the host.
 struct Figure {
-    guest: f64,
+    interpreter: f64,
+    translator: Option<f64>,
     native: Option<f64>,
 }
 
-fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
+impl Figure {
+    fn of(k: &Kernel, code: &[u8], data: &[u8], seconds: f64) -> Figure {
+        let Some((interpreter, per_iteration)) = guest(k.bits, code, data, seconds, None) else {
+            panic!("the interpreter runs everywhere");
+        };
+        let translator = guest(k.bits, code, data, seconds, Some(TranslatorOptions::default()));
+        let native = (k.bits == 64).then(|| native(code, data, per_iteration, seconds));
+        Figure {
+            interpreter,
+            translator: translator.map(|(mips, _)| mips),
+            native: native.flatten(),
+        }
+    }
+
+    fn line(&self, k: &Kernel) -> String {
+        let column = |mips: Option<f64>| mips.map_or("-".into(), |mips| format!("{mips:.0}"));
+        let slower = |mips: Option<f64>| match (self.native, mips) {
+            (Some(native), Some(mips)) => format!("{:.1}x", native / mips),
+            _ => String::new(),
+        };
+        let own = Some(self.interpreter);
+        format!(
+            "{:<11} {:>11} {:>6} {:>11} {:>6} {:>11}   {}",
+            k.name,
+            column(own),
+            slower(own),
+            column(self.translator),
+            slower(self.translator),
+            column(self.native),
+            k.what
+        )
+    }
+
+    fn json(&self, k: &Kernel) -> String {
+        let or_null = |mips: Option<f64>| mips.map_or("null".into(), |n| format!("{n:.1}"));
+        format!(
+            "{{\"name\": \"{}\", \"mips\": {:.1}, \"translator_mips\": {}, \"native_mips\": {}}}",
+            k.name,
+            self.interpreter,
+            or_null(self.translator),
+            or_null(self.native)
+        )
+    }
+}
+
+/// MIPS of the guest, and its instructions per iteration; `None`: the host has no translator.
+fn guest(
+    bits: u32,
+    code: &[u8],
+    data: &[u8],
+    seconds: f64,
+    translator: Option<TranslatorOptions>,
+) -> Option<(f64, f64)> {
     let mut vm = TestVm::new(&[]);
+    vm.cpu.set_translator(translator).ok()?;
     if bits == 32 {
         vm.cpu.seg.sel = [
             FLAT_KERNEL_SS,
@@ -388,7 +449,7 @@ fn guest(bits: u32, code: &[u8], data: &[u8], seconds: f64) -> (f64, f64) {
             best = (mips, instructions / iterations as f64);
         }
         if Instant::now() > until {
-            return best;
+            return Some(best);
         }
     }
 }
@@ -456,6 +517,13 @@ fn main() {
         }
     }
     let mut rows = Vec::new();
+    if !json {
+        let (kernel, interpreter, translator, native) = ("MIPS", "interpreter", "translator", "native");
+        println!(
+            "{kernel:<11} {interpreter:>11} {:>6} {translator:>11} {:>6} {native:>11}",
+            "", ""
+        );
+    }
     for k in KERNELS
         .iter()
         .filter(|k| names.is_empty() || names.iter().any(|n| k.name.starts_with(n.as_str())))
@@ -465,32 +533,11 @@ fn main() {
             Err(e) => panic!("{}: {e}", k.name),
         };
         let data = (k.data)();
-        let (mips, per_iteration) = guest(k.bits, &code, &data, seconds);
-        let figure = Figure {
-            guest: mips,
-            native: (k.bits == 64)
-                .then(|| native(&code, &data, per_iteration, seconds))
-                .flatten(),
-        };
+        let figure = Figure::of(k, &code, &data, seconds);
         if !json {
-            match figure.native {
-                Some(n) => println!(
-                    "{:<11} {:>7.0} MIPS   native {:>6.0}   {:>5.1}x   {}",
-                    k.name,
-                    figure.guest,
-                    n,
-                    n / figure.guest,
-                    k.what
-                ),
-                None => println!("{:<11} {:>7.0} MIPS   {}", k.name, figure.guest, k.what),
-            }
+            println!("{}", figure.line(k));
         }
-        rows.push(format!(
-            "{{\"name\": \"{}\", \"mips\": {:.1}, \"native_mips\": {}}}",
-            k.name,
-            figure.guest,
-            figure.native.map_or("null".into(), |n| format!("{n:.1}"))
-        ));
+        rows.push(figure.json(k));
     }
     let mut costs = Vec::new();
     if names.is_empty() || names.iter().any(|n| n == "pv") {
