@@ -775,6 +775,14 @@ class Vcpu:
     def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
         """Makes host code of blocks of guest code that have run `threshold` times; 0: all is interpreted. `code_bytes`
         is the size of the cache. OSError: the host cannot; `translator_unavailable` says why."""
+    def set_check(self, on: bool) -> None:
+        """Compares translated with interpreted code from now on: each slice runs on both. The domain has one vCPU, time
+        is virtual, and there is a translator. ExitUnsupported: they differ."""
+    def checked(self) -> tuple[int, str | None]:
+        """How many instructions were compared, and the report of the first difference."""
+    def dump_code(self, fd: int) -> None:
+        """Writes to this file what is translated from now on: each block's instructions, and the host's for them. The
+        descriptor is the vCPU's from now on."""
     def vcpu_op(self, command: int, vcpu_id: int, va: int) -> int:
         """VCPUOP_is_up, set_singleshot_timer, stop_singleshot_timer. XenRefused: ENOENT, EINVAL, EFAULT."""
     def set_timer_op(self, when_ns: int) -> None: ...

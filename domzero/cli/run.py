@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from domzero.dom0.life import End, EndReason
     from domzero.dom0.lifecycle import DomainSession
     from domzero.dom0.opener import Opener
+    from domzero.hypervisor.domain import Domain
 
 MEMORY_MIB = 256
 _LOG_KEPT = 120
@@ -91,9 +92,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how = parser.add_argument_group("how it runs")
     how.add_argument(
         "--engine",
-        choices=["interpreter", "translator", "kvm", "auto"],
+        choices=["interpreter", "translator", "check", "kvm", "auto"],
         default="auto",
-        help="what executes guest code (default: the fastest there is)",
+        help="what executes guest code (default: the fastest there is); check: both, compared, slowly",
+    )
+    how.add_argument(
+        "--dump-code", metavar="FILE", help="write there what the translator makes of the first vCPU's code"
     )
     how.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of the hypervisor")
     how.add_argument("--timeout", metavar="SECONDS", type=float, help="end the domain after so long")
@@ -189,6 +193,8 @@ class _Runner:
         self._log_writer: LogWriter | None = None
         self._failure: BaseException | None = None
         self._log: deque[str] = deque(maxlen=_LOG_KEPT)
+        self._dump: int | None = None
+        """The descriptor that code is dumped to."""
         self._missing: list[str] = []
         """Of its confinement."""
         self._began = time.monotonic()
@@ -199,6 +205,8 @@ class _Runner:
         config = config_of(self._args)
         from domzero.cli.terminal import LogWriter, RawMode, is_terminal
 
+        if self._args.dump_code is not None:
+            self._dump = _create(self._args.dump_code)
         opener = self._confine(config)
 
         if self._args.verbose:
@@ -244,7 +252,17 @@ class _Runner:
         from domzero.dom0.lifecycle import DomainSession
 
         open_files = None if opener is None else opener.open
-        return DomainSession(config, log=self._on_log, on_restart=self._on_restart, open_files=open_files)
+        return DomainSession(
+            config,
+            log=self._on_log,
+            on_restart=self._on_restart,
+            on_build=None if self._dump is None else self._dump_code,
+            open_files=open_files,
+        )
+
+    def _dump_code(self, domain: Domain) -> None:
+        assert self._dump is not None
+        domain.vcpus[0].hw.dump_code(os.dup(self._dump))
 
     def _foreground(self, session: DomainSession, *, interactive: bool) -> End:
         from domzero.dom0.console import LineFilter
@@ -374,6 +392,14 @@ class _Runner:
 def _describe(end: End, *, after_s: float | None = None) -> str:
     when = f" after {after_s:.1f} s" if after_s is not None else ""
     return f"{end.reason.words}{when}" + (f": {end.detail[0]}" if end.detail else "")
+
+
+def _create(path: str) -> int:
+    """A file to write, before this process may open none. ConfigError."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown(path)}: {error}", key="dump-code") from error
 
 
 def _fill_standard_fds() -> None:

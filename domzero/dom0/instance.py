@@ -109,6 +109,9 @@ class Instance:
         :param files: all that it is made of; opened when not given. What is left of it is closed.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
+        if clock is None and config.engine == Engine.CHECK.value:
+            clock = VirtualClock()
+            config.seed = config.seed or 0
         if isinstance(clock, VirtualClock):
             _check_repeatable(config)
         with _refusals(config), ExitStack() as undo:

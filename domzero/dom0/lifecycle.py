@@ -29,6 +29,7 @@ class DomainSession:
     :param log: receives the hypervisor's `(XEN)` lines; must not wait.
     :param open_files: opens what it is made of, for the start with this domid; `Instance` does when not given.
     :param on_change: called (in any thread) when the state may have changed.
+    :param on_build: given each start's domain before it runs.
     :param on_restart: told the end that was followed by another start.
     """
 
@@ -42,6 +43,7 @@ class DomainSession:
         clock: Clock | None = None,
         open_files: Callable[[int], DomainFiles] | None = None,
         on_change: Callable[[DomainSession], None] | None = None,
+        on_build: Callable[[Domain], None] | None = None,
         on_restart: Callable[[End], None] | None = None,
     ) -> None:
         config.check()
@@ -52,6 +54,7 @@ class DomainSession:
         self._clock = clock
         self._open_files = open_files
         self._on_change = on_change
+        self._on_build = on_build
         self._on_restart = on_restart
         self._instance: Instance | None = None
         self._boots = self._domid = 0
@@ -193,6 +196,8 @@ class DomainSession:
         except BaseException:
             self._forget(domid)
             raise
+        if self._on_build is not None:
+            self._on_build(instance.domain)
         self.store.introduce(domid)
         with self._lock:
             self._boots, self._domid = self._boots + 1, domid

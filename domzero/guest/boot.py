@@ -51,7 +51,7 @@ def boot(
     :param name: the domain's name; the kernel's file name when nobody says.
     :param seed: of the order of machine frames and of all randomness; drawn when not given.
     :param engine: what executes its code: "interpreter", "translator", or "auto", the faster one that runs here, which
-        it is when nobody says. Both give the same answers.
+        it is when nobody says. Both give the same answers; "check" compares them, with `virtual_time` and one vCPU.
     :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
     :param vifs: specifications of network interfaces, as xl-network-configuration(5) has them; "" reaches out as you
         do. Not with `virtual_time`.

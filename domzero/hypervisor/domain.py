@@ -185,7 +185,8 @@ class Domain:
         domain.timed += [domain.watchdogs, domain.back_ends]
         for vcpu_id in range(spec.vcpus):
             domain.vcpus.append(Vcpu(domain, vcpu_id))
-        domain.engine = engine.apply(spec.engine, [vcpu.hw for vcpu in domain.vcpus])
+        virtual_time = host.clock.virtual_start_ns is not None
+        domain.engine = engine.apply(spec.engine, [vcpu.hw for vcpu in domain.vcpus], virtual_time=virtual_time)
         domain.log(f"engine: {domain.engine}")
         timekeeping.update_wallclock(host, domain.shared_info_maddr, is_32bit=spec.is_32bit)
         return domain

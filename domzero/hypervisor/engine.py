@@ -16,6 +16,8 @@ VARIABLE = "DOMZERO_ENGINE"
 "translator:N", which translates what has run N times."""
 THRESHOLD = _machine.TRANSLATOR_THRESHOLD
 """Runs of a block before it is translated: most of what a boot runs once stays interpreted."""
+CHECK_THRESHOLD = 2
+"""The same for `check`, which is to see as much translated code as there is."""
 THRESHOLD_MAX = 1 << 30
 _HINT = "use 'interpreter' or 'auto'"
 
@@ -26,7 +28,13 @@ class Engine(str, Enum):
     AUTO = "auto"
     INTERPRETER = "interpreter"
     TRANSLATOR = "translator"
+    CHECK = "check"
+    """Both: each slice is translated, undone, interpreted, and must be the same."""
     KVM = "kvm"
+
+
+TRANSLATING = (Engine.TRANSLATOR, Engine.CHECK)
+"""Those that make host code."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,7 +62,7 @@ def find(name: str) -> Engine:
         raise ConfigError(f"no such engine: {name[:40]}", key="engine", hint=hint) from None
     if engine is Engine.KVM:
         raise ConfigError("the kvm engine is not here yet", key="engine", hint=_HINT)
-    if engine is Engine.TRANSLATOR and (reason := _machine.translator_unavailable()) is not None:
+    if engine in TRANSLATING and (reason := _machine.translator_unavailable()) is not None:
         raise ConfigError(f"the translator cannot run here: {reason}", key="engine", hint=_HINT)
     return engine
 
@@ -66,6 +74,8 @@ def choose(engine: Engine) -> Choice:
         return Choice(engine, "asked for")
     if engine is Engine.TRANSLATOR:
         return Choice(engine, "asked for", THRESHOLD)
+    if engine is Engine.CHECK:
+        return Choice(engine, "asked for", CHECK_THRESHOLD)
     if (wish := os.environ.get(VARIABLE)) is not None:
         return _wished(wish)
     if (reason := _machine.translator_unavailable()) is not None:
@@ -87,15 +97,21 @@ def _wished(wish: str) -> Choice:
     return Choice(Engine.TRANSLATOR, f"{VARIABLE} says so", threshold)
 
 
-def apply(wanted: Engine, vcpus: Sequence[_machine.Vcpu]) -> Choice:
+def apply(wanted: Engine, vcpus: Sequence[_machine.Vcpu], *, virtual_time: bool) -> Choice:
     """Gives the vCPUs of a new domain their engine; none of them has run. ConfigError, ResourceError.
+
+    `check` undoes what its one vCPU has done: nobody else may do anything meanwhile.
 
     With `auto` a host that gives no memory for code (a sandbox around this process, perhaps) has the interpreter.
     """
     choice = choose(wanted)
+    if choice.engine is Engine.CHECK and not (virtual_time and len(vcpus) == 1):
+        raise ConfigError("check compares runs of one vCPU, with virtual time", key="engine", hint="use 'translator'")
     try:
         for vcpu in vcpus:
             vcpu.set_translator(choice.threshold)
+            if choice.engine is Engine.CHECK:
+                vcpu.set_check(True)
     except OSError as error:
         if wanted is not Engine.AUTO:
             raise ResourceError(f"the translator cannot run here: {error}", key="engine", hint=_HINT) from error
@@ -107,4 +123,4 @@ def apply(wanted: Engine, vcpus: Sequence[_machine.Vcpu]) -> Choice:
 
 def makes_code(engine: Engine) -> bool:
     """Whether a process with such a domain needs memory that holds code."""
-    return choose(engine).engine is Engine.TRANSLATOR
+    return choose(engine).engine in TRANSLATING

@@ -111,8 +111,12 @@ def handle_exit(vcpu: Vcpu, exit_: "_machine.Exit") -> None:
             crash.report_fault(vcpu, exit_)
             vcpu.domain.crash(crash.describe_fault(exit_))
         case _machine.ExitUnsupported(reason):
-            crash.report(vcpu, f"not supported: {reason}")
-            vcpu.domain.crash(f"not supported: {reason}")
+            difference = vcpu.hw.checked()[1]
+            why = f"not supported: {reason}" if difference is None else "the engines differ"
+            for line in (difference or "").splitlines():
+                vcpu.domain.log(line)
+            crash.report(vcpu, why)
+            vcpu.domain.crash(why)
         case _machine.ExitDeadline():
             _refresh_time(vcpu, vcpu.domain.host.now_ns())
         case _machine.ExitTrap():

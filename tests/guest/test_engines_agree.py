@@ -93,3 +93,23 @@ def test_debian_boots_on_each_engine_as_on_the_interpreter_instruction_for_instr
     assert first is None
     assert run.instructions == oracle.instructions
     assert run.console == oracle.console
+
+
+def test_debian_boots_with_each_slice_on_both_engines(debian: Image) -> None:
+    if (reason := _machine.translator_unavailable()) is not None:
+        pytest.skip(reason)
+    with domzero.boot(
+        debian.kernel,
+        ramdisk=debian.ramdisk,
+        cmdline=debian.cmdline,
+        memory_mib=128,
+        seed=7,
+        engine="check",
+        virtual_time=True,
+    ) as guest:
+        guest.console.send("cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n")
+        end = guest.wait(800)
+        compared, difference = guest.domain.vcpus[0].hw.checked()
+        assert difference is None
+        assert "reboot: System halted" in guest.console.text
+        assert compared > 0.9 * end.instructions

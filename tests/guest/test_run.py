@@ -22,6 +22,7 @@ from building import COMMAND, ROOT, Run
 from dom0_server import children
 from waiting import until
 
+from domzero import _machine
 from domzero.dom0 import network
 
 pytestmark = pytest.mark.guest
@@ -59,6 +60,21 @@ def test_stdout_has_the_guests_console_in_plain_lines_and_nothing_else(shell: st
     )
     assert result.stdout == b"hello from here\none\ntwo\n"
     assert b"(XEN) d1 " in result.stderr
+
+
+def test_what_is_translated_is_dumped_beside_what_it_was_made_of(shell: str, domzero_run: Run, tmp_path: Path) -> None:
+    if (reason := _machine.translator_unavailable()) is not None:
+        pytest.skip(reason)
+    dump = tmp_path / "code"
+    options = ("--engine", "check", "--dump-code", str(dump))
+    result = domzero_run("--kernel", shell, *SMALL, *options, stdin=b"echo one\npoweroff\n")
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, b"one")
+    blocks = dump.read_text().split("\n\n")
+    assert re.match(r"frame [0-9a-f]+, offset [0-9a-f]{3}: \d+ instructions, \d+ bytes of code", blocks[0])
+    assert any(re.search(r"\n[0-9a-f]{3} mov .*\[.*\n    [0-9a-f]{12}  .*rsp", block) for block in blocks)
+    result = domzero_run("--kernel", shell, *SMALL, "--dump-code", str(tmp_path / "no" / "code"))
+    assert result.returncode == 2
+    assert b"No such file" in result.stderr
 
 
 def test_without_verbose_a_clean_end_says_nothing(shell: str, domzero_run: Run) -> None:

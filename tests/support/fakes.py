@@ -325,6 +325,8 @@ class FakeVcpu:
     """What `run` gives, in turn; then ExitInterrupted."""
     read_only: set[int] = field(default_factory=set)
     injected: list[tuple[int, int | None]] = field(default_factory=list)
+    difference: str | None = None
+    """What `checked` says."""
     result: int | None = None
     restarted: bool = False
     skipped: int = 0
@@ -514,6 +516,12 @@ class FakeVcpu:
 
     def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
         self.calls.append(("set_translator", threshold))
+
+    def set_check(self, on: bool) -> None:
+        self.calls.append(("set_check", on))
+
+    def checked(self) -> tuple[int, str | None]:
+        return 0, self.difference
 
     def set_iopl(self, iopl: int) -> None:
         self.calls.append(("set_iopl", iopl))

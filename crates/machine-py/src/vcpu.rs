@@ -2,6 +2,7 @@
 //! `Vcpu`.
 
 use crate::big_lock::BigLock;
+use crate::device::owned;
 use crate::enums::{self, Base};
 use crate::exit::to_python;
 use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
@@ -15,6 +16,8 @@ use domzero_machine::{
 use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::fs::File;
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -564,6 +567,23 @@ impl Vcpu {
         let options = (threshold > 0).then_some(options);
         let done = self.lock()?.cpu.set_translator(options);
         done.map_err(|e| PyOSError::new_err(e.to_string()))
+    }
+
+    fn set_check(&self, on: bool) -> PyResult<()> {
+        self.lock()?.cpu.set_check(on);
+        Ok(())
+    }
+
+    fn checked(&self) -> PyResult<(u64, Option<String>)> {
+        let v = self.lock()?;
+        let (compared, found) = v.cpu.checked();
+        Ok((compared, found.map(str::to_owned)))
+    }
+
+    fn dump_code(&self, fd: RawFd) -> PyResult<()> {
+        let out = File::from(owned(fd)?);
+        self.lock()?.cpu.set_code_dump(Box::new(out));
+        Ok(())
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {

@@ -128,6 +128,19 @@ def test_what_the_engine_cannot_do_crashes_the_domain_and_says_what(threaded: An
     assert any("not supported: far jumps" in line for line in threaded.log_lines)
 
 
+def test_a_difference_between_the_engines_ends_the_domain_with_its_report(threaded: Any) -> None:
+    domain = threaded.create_domain(DomainSpec(max_pages=8))
+    with threaded.lock:
+        domain.vcpus[0].hw.difference = "the engines differ: instruction 5\n  rax 1 2"
+        domain.vcpus[0].hw.exits.append(_machine.ExitUnsupported("the engines differ"))
+        domain.vcpus[0].bring_up()
+    domain.unpause()
+    assert domain.wait(WAIT_S) is ShutdownReason.SHUTDOWN_crash
+    lines = "\n".join(threaded.log_lines)
+    assert "the engines differ: instruction 5" in lines
+    assert "  rax 1 2" in lines
+
+
 def test_a_bug_of_ours_crashes_only_that_domain_and_is_kept(threaded: Any) -> None:
     bad = threaded.create_domain(DomainSpec(max_pages=8))
     other = start(threaded)

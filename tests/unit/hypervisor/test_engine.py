@@ -9,6 +9,7 @@ from fakes import make_domain, make_host
 from domzero import _machine
 from domzero.errors import ConfigError, ResourceError
 from domzero.hypervisor import engine
+from domzero.hypervisor.clock import HostClock
 from domzero.hypervisor.engine import Engine, choose
 
 NO_PROCESSOR = "the translator needs a processor with BMI2"
@@ -110,3 +111,15 @@ def test_what_is_not_here_says_so() -> None:
         engine.find("kvm")
     with pytest.raises(ConfigError, match="no such engine: steam"):
         engine.find("steam")
+
+
+def test_both_engines_are_compared_for_one_vcpu_in_virtual_time() -> None:
+    host = make_host()
+    domain = make_domain(host, engine=Engine.CHECK)
+    assert thresholds(domain) == [engine.CHECK_THRESHOLD]
+    assert ("set_check", True) in domain.vcpus[0].hw.calls
+    with pytest.raises(ConfigError, match="one vCPU, with virtual time"):
+        make_domain(host, vcpus=2, engine=Engine.CHECK)
+    host.clock = HostClock()
+    with pytest.raises(ConfigError, match="one vCPU, with virtual time"):
+        make_domain(host, engine=Engine.CHECK)

@@ -39,7 +39,7 @@ pub(crate) enum Dest {
 }
 
 /// What memory accesses do beside the walk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AccessRules {
     /// Misaligned accesses raise #AC.
     pub(crate) aligning: bool,
@@ -100,16 +100,16 @@ impl Cpu {
                 continue;
             }
             let write = access == Access::Write && flags & (flag::CODE | flag::PROTECTED) == 0;
+            let mfn = leaf.mfn;
+            if access == Access::Write {
+                self.note_store(mfn);
+            }
             // A page with a breakpoint on all accesses has no entry at all; one on writes is not writable.
             if !self.debug.armed() || !self.debug.watches(va, Access::Read) {
                 self.views
                     .fill(va, frame, write && !watched, access == Access::Fetch);
             }
-            return Ok(Page {
-                host,
-                mfn: leaf.mfn,
-                flags,
-            });
+            return Ok(Page { host, mfn, flags });
         }
     }
 
@@ -145,6 +145,7 @@ impl Cpu {
         let emulated = self.access.table_stores && self.access.writable_tables;
         if emulated && fault.error_code.is_some_and(|c| c & (pf::P | pf::RSVD) == pf::P) {
             if let Some(table) = self.table_at(va) {
+                self.run_once()?;
                 return Ok(Dest::Table(table.maddr() | (va & 0xfff), fault));
             }
         }

@@ -79,7 +79,7 @@ impl Cpu {
         self.views.shrink();
         self.code.blocks.shrink();
         if let Some(t) = self.code.translator.as_mut() {
-            t.clear();
+            t.shrink();
         }
         self.code.forget_all = false;
         self.view_changed();

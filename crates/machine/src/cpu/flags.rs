@@ -17,7 +17,7 @@ pub(crate) const AUX_AF: u64 = 1 << 3;
 pub(crate) const AUX_SFD: u64 = 1;
 
 /// RFLAGS in pieces.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[repr(C)]
 pub(crate) struct Flags {
     /// Last result of an arithmetic instruction, sign-extended.

@@ -6,6 +6,7 @@
 
 pub(crate) mod access;
 pub(crate) mod block;
+pub(crate) mod check;
 pub(crate) mod code;
 pub(crate) mod debug;
 pub(crate) mod decode;
@@ -94,6 +95,8 @@ pub struct Cpu {
     pub platform: Platform,
     pub(crate) views: Views<Jumps>,
     pub(crate) code: CodeCache,
+    /// The translator is compared with the interpreter.
+    pub(crate) check: Option<Box<check::Check>>,
     /// The next `run` panics, as if there were a bug in the engine.
     #[cfg(test)]
     pub(crate) planted_bug: bool,
@@ -142,6 +145,7 @@ impl Cpu {
             platform,
             views,
             code: CodeCache::default(),
+            check: None,
             #[cfg(test)]
             planted_bug: false,
             shared,

@@ -57,7 +57,7 @@ pub(crate) fn xmm_index(r: Register) -> usize {
 }
 
 /// What the addresses of operands begin at, beside registers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[repr(C)]
 pub struct Bases {
     /// Always zero: the "no register" of an address.

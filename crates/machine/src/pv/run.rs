@@ -99,7 +99,7 @@ impl Vcpu {
         self.cpu.budget.left = start;
         self.cpu.budget.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
-            let stop = self.cpu.run_entered(in_guest);
+            let stop = self.cpu.run_checked(in_guest);
             self.returns.fresh = false;
             match stop {
                 Stop::Budget => break None,

@@ -84,6 +84,7 @@ fn rdpid(cpu: &mut Cpu, i: &Instruction) -> Exec {
 
 /// rdrand and rdseed: always a number, so CF is set; the other arithmetic flags are clear.
 fn random<const B: u32>(cpu: &mut Cpu, i: &Instruction) -> Exec {
+    cpu.run_once()?;
     let v = cpu.model.random.number();
     set_gpr(cpu, i.op0_register(), v & mask(B));
     cpu.set_arith_flags(CF);

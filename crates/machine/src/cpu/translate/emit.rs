@@ -24,6 +24,8 @@ pub(super) struct Made {
     pub body: u64,
     pub dead: u64,
     pub uses_vectors: bool,
+    /// Where the code of each instruction begins, and where that of the last one ends.
+    pub starts: Vec<usize>,
 }
 
 /// What a stub does before its callout.
@@ -107,16 +109,19 @@ impl<'a> Emitter<'a> {
             self.vectors();
         }
         let mut ended = false;
+        let mut starts = Vec::with_capacity(insns.len() + 1);
         for (n, (i, &how)) in insns.iter().zip(&hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
             self.branch = false;
             self.next = self.asm.label();
+            starts.push(self.asm.here());
             ended = self.instruction(i, how)?;
             let next = self.next;
             self.asm.bind(next);
             self.off += u16::from(self.len);
         }
+        starts.push(self.asm.here());
         if !ended {
             self.left = 0;
             self.go_to(i64::from(self.off));
@@ -134,6 +139,7 @@ impl<'a> Emitter<'a> {
             body: self.asm.address(body),
             dead: self.asm.address(dead),
             uses_vectors,
+            starts,
             split: self.asm.split(),
             code: self.asm.finish()?,
         })

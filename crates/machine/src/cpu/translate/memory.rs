@@ -96,6 +96,19 @@ impl CodeMemory {
         self.cold = cold_start(self.len);
     }
 
+    /// Forgets all code, and gives its memory back to the host.
+    pub(super) fn give_back(&mut self) {
+        self.clear();
+        // SAFETY: the whole of a mapping of ours, nothing of which is in use. Should it fail the memory stays.
+        unsafe { libc::madvise(self.writable.cast(), self.len, libc::MADV_REMOVE) };
+    }
+
+    /// Bytes of code that runs often.
+    #[cfg(test)]
+    pub(super) fn hot(&self) -> usize {
+        self.used
+    }
+
     pub(super) fn used(&self) -> usize {
         self.used + self.cold - cold_start(self.len)
     }
@@ -104,6 +117,14 @@ impl CodeMemory {
         let offset = usize::try_from(at.checked_sub(self.running as u64)?).ok()?;
         let end = offset.checked_add(len)?;
         (end <= self.used || offset >= cold_start(self.len) && end <= self.cold).then_some(offset)
+    }
+
+    /// Code that was added, as it is now.
+    #[cfg(test)]
+    pub(super) fn code(&self, at: u64, len: usize) -> Option<&[u8]> {
+        let offset = self.offset(at, len)?;
+        // SAFETY: inside the mapping; nobody changes it while `self` is borrowed.
+        Some(unsafe { std::slice::from_raw_parts(self.writable.add(offset), len) })
     }
 
     /// Replaces `N` bytes of the code at `at`.
@@ -127,5 +148,24 @@ impl Drop for CodeMemory {
             libc::munmap(self.writable.cast(), self.len);
             libc::munmap(self.running.cast_mut().cast(), self.len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_was_given_back_is_empty_and_takes_code_again() {
+        let mut memory = CodeMemory::new(1 << 16).expect("memory for code");
+        let start = memory.next();
+        assert!(memory.append(&[1, 2, 3], &[4]));
+        assert_eq!(memory.code(start, 3), Some(&[1, 2, 3][..]));
+        memory.give_back();
+        assert_eq!((memory.used(), memory.next()), (0, start));
+        // SAFETY: the mapping lives as long as `memory`.
+        assert_eq!(unsafe { memory.running.read() }, 0);
+        assert!(memory.append(&[5], &[]));
+        assert_eq!(memory.code(start, 1), Some(&[5][..]));
     }
 }

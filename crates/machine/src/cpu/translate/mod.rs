@@ -8,6 +8,7 @@
 
 mod asm;
 mod callout;
+mod dump;
 mod emit;
 mod flow;
 mod memory;
@@ -28,6 +29,7 @@ use asm::Asm;
 use iced_x86::Instruction;
 use memory::CodeMemory;
 use std::any::Any;
+use std::io::Write;
 
 /// Bytes of the call in a stub, which its site follows.
 const CALL_BYTES: u64 = 4;
@@ -84,6 +86,8 @@ pub(crate) struct Translator {
     /// The next block is interpreted though it has code.
     interpret_once: bool,
     panic: Option<Box<dyn Any + Send>>,
+    /// Where blocks are written that are translated.
+    dump: Option<Box<dyn Write + Send>>,
 }
 
 impl Translator {
@@ -97,6 +101,7 @@ impl Translator {
             asm: Asm::new(),
             interpret_once: false,
             panic: None,
+            dump: None,
         })
     }
 
@@ -118,11 +123,34 @@ impl Translator {
         // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
 
+    /// The same, and gives the memory back.
+    pub(crate) fn shrink(&mut self) {
+        self.clear();
+        self.memory.give_back();
+        self.blocks.shrink_to_fit();
+        self.handled.shrink_to_fit();
+    }
+
     /// Bytes of code, and of what is kept about it.
     pub(crate) fn bytes(&self) -> usize {
         self.memory.used()
             + self.blocks.capacity() * size_of::<NativeBlock>()
             + self.handled.capacity() * size_of::<Handled>()
+    }
+
+    /// Replaces bytes in all code: a fault for a test. Gives how often they were there.
+    #[cfg(test)]
+    pub(crate) fn replace(&mut self, old: [u8; 4], new: [u8; 4]) -> usize {
+        let start = self.memory.next() - self.memory.hot() as u64;
+        let code = self.memory.code(start, self.memory.hot()).unwrap_or_default();
+        let found: Vec<u64> = code
+            .windows(4)
+            .zip(start..)
+            .filter(|(w, _)| *w == old)
+            .map(|(_, at)| at)
+            .collect();
+        found.iter().for_each(|&at| self.memory.patch(at, new));
+        found.len()
     }
 
     /// The field of a jump or call leads to `target` from now on.
@@ -208,6 +236,18 @@ impl Cpu {
         if !t.memory.append(hot, cold) {
             self.code.forget_all = true;
             return None;
+        }
+        if t.dump.is_some() {
+            let block = dump::Block {
+                mfn,
+                off,
+                insns: &insns,
+                starts: &made.starts,
+                code: hot,
+                base,
+                cold_bytes: cold.len(),
+            };
+            t.dump(&block);
         }
         t.blocks.push(NativeBlock {
             op,

@@ -385,7 +385,7 @@ pub(crate) unsafe fn op_translated(cpu: *mut Cpu, op: *const Op) -> *const Op {
 unsafe fn run_translated(cpu: *mut Cpu, op: *const Op) -> bool {
     by_contract!({
         let interpret = match (*cpu).code.translator.as_mut() {
-            Some(t) => t.interpret_once(),
+            Some(t) => t.interpret_once() || (*cpu).check.as_ref().is_some_and(|c| c.interprets()),
             None => true,
         };
         if !interpret {
