@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from fake_engine import FakeEngine
 from fake_frames import FakeFrameInfo
 
 from domzero import _machine
@@ -311,7 +312,7 @@ class FakeEventChannels:
 
 
 @dataclass
-class FakeVcpu:
+class FakeVcpu(FakeEngine):
     """Registers are a dict; what the hypervisor sets is kept in attributes of the same name."""
 
     domain: FakeDomain
@@ -325,8 +326,6 @@ class FakeVcpu:
     """What `run` gives, in turn; then ExitInterrupted."""
     read_only: set[int] = field(default_factory=set)
     injected: list[tuple[int, int | None]] = field(default_factory=list)
-    difference: str | None = None
-    """What `checked` says."""
     result: int | None = None
     restarted: bool = False
     skipped: int = 0
@@ -513,15 +512,6 @@ class FakeVcpu:
 
     def set_cpuid(self, leaves: list[tuple[int, int | None, int, int, int, int]]) -> None:
         self.calls.append(("set_cpuid", leaves))
-
-    def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
-        self.calls.append(("set_translator", threshold))
-
-    def set_check(self, on: bool) -> None:
-        self.calls.append(("set_check", on))
-
-    def checked(self) -> tuple[int, str | None]:
-        return 0, self.difference
 
     def set_iopl(self, iopl: int) -> None:
         self.calls.append(("set_iopl", iopl))

@@ -6,6 +6,7 @@ mod big_lock;
 mod block;
 mod confine;
 mod device;
+mod engine;
 mod enums;
 mod events;
 mod exit;
@@ -32,6 +33,8 @@ mod _machine {
     #[pymodule_export]
     use super::confine::{confine, confine_network, landlock_version};
     #[pymodule_export]
+    use super::engine::translator_unavailable;
+    #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]
     use super::events::{BellQueue, EventChannel, EventChannels, EventPort};
@@ -56,7 +59,7 @@ mod _machine {
     #[pymodule_export]
     use super::usernet::run_usernet;
     #[pymodule_export]
-    use super::vcpu::{translator_unavailable, Vcpu};
+    use super::vcpu::Vcpu;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -2,7 +2,7 @@
 //! `Vcpu`.
 
 use crate::big_lock::BigLock;
-use crate::device::owned;
+use crate::engine;
 use crate::enums::{self, Base};
 use crate::exit::to_python;
 use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
@@ -11,12 +11,11 @@ use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
     caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainEvents, DomainGrants, EventOutcome, Fault,
-    Mfn, MmResult, TranslatorOptions, TrapGate, VcpuShared,
+    Mfn, MmResult, TrapGate, VcpuShared,
 };
-use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use std::fs::File;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -27,12 +26,6 @@ pub struct Vcpu {
     inner: Mutex<dm::Vcpu>,
     shared: Arc<VcpuShared>,
     id: u32,
-}
-
-/// Why there can be no translator here, or None.
-#[pyfunction]
-pub fn translator_unavailable() -> Option<String> {
-    dm::translator_available().err().map(|e| e.to_string())
 }
 
 pub const GPRS: [&str; 16] = [
@@ -557,16 +550,7 @@ impl Vcpu {
     /// Host code for blocks that have run `threshold` times; 0: the interpreter alone.
     #[pyo3(signature = (threshold, code_bytes = None))]
     fn set_translator(&self, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
-        let mut options = TranslatorOptions {
-            threshold,
-            ..TranslatorOptions::default()
-        };
-        if let Some(bytes) = code_bytes {
-            options.code_bytes = bytes;
-        }
-        let options = (threshold > 0).then_some(options);
-        let done = self.lock()?.cpu.set_translator(options);
-        done.map_err(|e| PyOSError::new_err(e.to_string()))
+        engine::set_translator(&mut self.lock()?.cpu, threshold, code_bytes)
     }
 
     fn set_check(&self, on: bool) -> PyResult<()> {
@@ -575,15 +559,11 @@ impl Vcpu {
     }
 
     fn checked(&self) -> PyResult<(u64, Option<String>)> {
-        let v = self.lock()?;
-        let (compared, found) = v.cpu.checked();
-        Ok((compared, found.map(str::to_owned)))
+        Ok(engine::checked(&self.lock()?.cpu))
     }
 
     fn dump_code(&self, fd: RawFd) -> PyResult<()> {
-        let out = File::from(owned(fd)?);
-        self.lock()?.cpu.set_code_dump(Box::new(out));
-        Ok(())
+        engine::dump_code(&mut self.lock()?.cpu, fd)
     }
 
     fn set_fast_hypercalls(&self, enabled: bool) -> PyResult<()> {

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What executes a vCPU's code.
+
+use crate::device::owned;
+use domzero_machine::{translator_available, Cpu, TranslatorOptions};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use std::fs::File;
+use std::os::fd::RawFd;
+
+/// Why there can be no translator here, or None.
+#[pyfunction]
+pub fn translator_unavailable() -> Option<String> {
+    translator_available().err().map(|e| e.to_string())
+}
+
+pub fn set_translator(cpu: &mut Cpu, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
+    let mut options = TranslatorOptions {
+        threshold,
+        ..TranslatorOptions::default()
+    };
+    if let Some(bytes) = code_bytes {
+        options.code_bytes = bytes;
+    }
+    let done = cpu.set_translator((threshold > 0).then_some(options));
+    done.map_err(|e| PyOSError::new_err(e.to_string()))
+}
+
+pub fn dump_code(cpu: &mut Cpu, fd: RawFd) -> PyResult<()> {
+    cpu.set_code_dump(Box::new(File::from(owned(fd)?)));
+    Ok(())
+}
+
+pub fn checked(cpu: &Cpu) -> (u64, Option<String>) {
+    let (compared, found) = cpu.checked();
+    (compared, found.map(str::to_owned))
+}
