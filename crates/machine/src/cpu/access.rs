@@ -90,6 +90,10 @@ impl Cpu {
             } else {
                 flag::TLB_R
             };
+            if self.views.shares(va) {
+                leaf.tables()
+                    .for_each(|table| machine.frames.mark(table, flag::UPPER_TABLE));
+            }
             let mut flags = machine.frames.flags(leaf.mfn);
             if flags & bits != bits && !leaf.window {
                 flags = machine.frames.set_flags(leaf.mfn, bits) | bits;

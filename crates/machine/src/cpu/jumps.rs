@@ -3,7 +3,7 @@
 
 use super::block::Op;
 use super::region::{no_tag, Frame, Region, CODE_JUMPS, JUMP_SHIFT, REGION_BYTES};
-use crate::mmu::tlb::{tlb_index, PerView, TlbEntry, TLB_SIZE};
+use crate::mmu::tlb::{is_upper, tlb_index, PerView, TlbEntry, TLB_SIZE};
 
 /// Entries of one cache, direct mapped.
 const JUMPS: usize = 1 << 13;
@@ -37,8 +37,14 @@ pub(crate) struct Jumps {
     /// Those of the region that were set: their indices, up to `TOUCHED_MAX`.
     touched: Vec<u16>,
     entries: Box<[Jump]>,
-    /// Bit n: there may be jumps to a page with TLB index n.
-    pages: [u64; TLB_SIZE / 64],
+    /// Those that were set, up to `ENTRIES_TOUCHED_MAX`.
+    entries_touched: Vec<u16>,
+    /// Pages that there may be jumps to, by TLB index: `NO_PAGE`, one, or `PAGES`.
+    pages: Box<[u64]>,
+    /// Indices of `pages` where there are some.
+    pages_touched: Vec<u16>,
+    /// There may be jumps to the lower half of addresses.
+    lower: bool,
     /// What the blocks were decoded for.
     mode: u8,
 }
@@ -59,9 +65,28 @@ impl Jumps {
 
     /// There is a jump to the block at `rip` from now on.
     pub(crate) fn set(&mut self, rip: u64, op: *const Op) {
-        self.entries[jump_index(rip)] = Jump { rip, op };
-        let i = tlb_index(rip);
-        self.pages[i / 64] |= 1 << (i % 64);
+        let i = jump_index(rip);
+        self.entries[i] = Jump { rip, op };
+        if self.entries_touched.len() <= ENTRIES_TOUCHED_MAX {
+            self.entries_touched.push(i as u16);
+        }
+        self.note_page(rip);
+    }
+
+    /// There are jumps to the page of `rip` from now on.
+    fn note_page(&mut self, rip: u64) {
+        let page = rip & !0xfff;
+        let noted = &mut self.pages[tlb_index(rip)];
+        if *noted == page {
+            return;
+        }
+        if *noted == NO_PAGE {
+            self.pages_touched.push(tlb_index(rip) as u16);
+            *noted = page;
+        } else {
+            *noted = PAGES;
+        }
+        self.lower |= !is_upper(page);
     }
 
     /// The frame of translated code.
@@ -78,8 +103,7 @@ impl Jumps {
         if self.touched.len() <= TOUCHED_MAX {
             self.touched.push(i as u16);
         }
-        let i = tlb_index(rip);
-        self.pages[i / 64] |= 1 << (i % 64);
+        self.note_page(rip);
     }
 
     /// Nothing leads to translated code at `rip` any more.
@@ -102,10 +126,30 @@ impl Jumps {
         }
         self.touched.clear();
     }
+
+    fn flush_entries(&mut self) {
+        if self.entries_touched.len() > ENTRIES_TOUCHED_MAX {
+            let entries = self.entries.iter_mut().enumerate();
+            entries.for_each(|(i, j)| *j = no_jump(i));
+        } else {
+            self.entries_touched
+                .iter()
+                .for_each(|&i| self.entries[usize::from(i)] = no_jump(i.into()));
+        }
+        self.entries_touched.clear();
+    }
 }
 
 /// More jumps to code than this, and a flush clears all.
 const TOUCHED_MAX: usize = 4096;
+
+/// The same of jumps to blocks that are interpreted.
+const ENTRIES_TOUCHED_MAX: usize = JUMPS / 4;
+
+/// In place of a page that there are jumps to: no page. No page has either of these addresses.
+const NO_PAGE: u64 = 1;
+/// Several.
+const PAGES: u64 = 2;
 
 /// Which of the region's jumps `rip` has.
 pub(crate) fn code_jump_index(rip: u64) -> usize {
@@ -118,7 +162,10 @@ impl PerView for Jumps {
             region: Region::new(),
             touched: Vec::new(),
             entries: (0..JUMPS).map(no_jump).collect(),
-            pages: [0; TLB_SIZE / 64],
+            entries_touched: Vec::new(),
+            pages: vec![NO_PAGE; TLB_SIZE].into_boxed_slice(),
+            pages_touched: Vec::new(),
+            lower: false,
             mode: 0,
         }
     }
@@ -128,16 +175,27 @@ impl PerView for Jumps {
     }
 
     fn flush(&mut self) {
-        if self.pages.iter().any(|&w| w != 0) {
-            self.flush_code();
-            let entries = self.entries.iter_mut().enumerate();
-            entries.for_each(|(i, j)| *j = no_jump(i));
-            self.pages = [0; TLB_SIZE / 64];
+        if self.pages_touched.is_empty() {
+            return;
+        }
+        self.flush_code();
+        self.flush_entries();
+        for &i in &self.pages_touched {
+            self.pages[usize::from(i)] = NO_PAGE;
+        }
+        self.pages_touched.clear();
+        self.lower = false;
+    }
+
+    fn flush_lower(&mut self) {
+        if self.lower {
+            self.flush();
         }
     }
 
-    fn invalidate(&mut self, index: usize) {
-        if self.pages[index / 64] & 1 << (index % 64) != 0 {
+    fn invalidate(&mut self, va: u64) {
+        let noted = self.pages[tlb_index(va)];
+        if noted == PAGES || noted == va & !0xfff {
             self.flush();
         }
     }

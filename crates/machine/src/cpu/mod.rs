@@ -50,7 +50,7 @@ use crate::cpu::regs::Bases;
 use crate::cpu::run::{Budget, Chain};
 use crate::cpu::x87state::Fpu;
 use crate::frames::Domain;
-use crate::mmu::tlb::Views;
+use crate::mmu::views::Views;
 use crate::shared::VcpuShared;
 use iced_x86::Instruction;
 use std::sync::Arc;

@@ -6,18 +6,18 @@ use super::Cpu;
 use crate::mem::Mfn;
 use crate::mmu::tlb::ViewKey;
 use crate::shared::Purge;
-use std::sync::atomic::Ordering;
 
 impl Cpu {
     /// Makes `l4` the page table. `generation_check`: this is a load of a new base (as of CR3), after which changed
     /// page tables must be seen; without it, a kernel/user switch within one process, which flushes nothing.
     pub fn set_base(&mut self, l4: Mfn, generation_check: bool) {
-        let generation = self.domain.pt_generation.load(Ordering::Acquire);
         let key = ViewKey {
             l4,
             user: self.cpl == 3,
         };
-        self.views.switch(key, generation, generation_check);
+        // Address spaces of a kernel have much in common, those of applications nothing.
+        let shared = self.platform.mode == Mode::Long && self.access.table_stores;
+        self.views.switch(key, &self.domain, generation_check, shared);
         self.view_changed();
     }
 
@@ -40,9 +40,8 @@ impl Cpu {
 
     /// Flushes the view of `l4` (when it is next used) if page tables have changed since its base was last loaded.
     pub fn refresh_view(&mut self, l4: Mfn) {
-        let generation = self.domain.pt_generation.load(Ordering::Acquire);
         for user in [false, true] {
-            self.views.refresh(ViewKey { l4, user }, generation);
+            self.views.refresh(ViewKey { l4, user }, &self.domain);
         }
         self.view_changed();
     }
@@ -90,8 +89,7 @@ impl Cpu {
         match p {
             Purge::AllTlb => self.flush_tlb_all_views(),
             Purge::Stale => {
-                let generation = self.domain.pt_generation.load(Ordering::Acquire);
-                self.views.refresh_all(generation);
+                self.views.refresh_all(&self.domain);
                 self.view_changed();
             }
             Purge::Page(va) => self.invlpg(va),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A domain as the engine's vCPUs and the hypercalls see it. What it does with memory is in `memory`.
 
+use super::changes::Changes;
 use super::life::Life;
 use super::machine::{wait_for, Machine};
 use crate::abi::DomId;
@@ -20,6 +21,8 @@ pub struct Domain {
     /// Counts changes of present page-table entries: a view whose last count differs is flushed when it becomes the
     /// base pointer again (loading CR3 flushes the TLB on real hardware).
     pub pt_generation: AtomicU64,
+    /// Those that concern the upper half of addresses: what kernels keep of it over a flush is forgotten by these.
+    pub(crate) upper_changes: Changes,
     /// Whether it is dying; the frame table reads the same.
     pub(super) life: Arc<Life>,
     /// Tables of it wait to be taken down: [`Domain::settle`]. Written with the memory lock held.
@@ -54,6 +57,7 @@ impl Domain {
             domid,
             is_32bit,
             pt_generation: AtomicU64::new(0),
+            upper_changes: Changes::new(),
             life: entered.unwrap_or_else(|| Arc::new(Life::over())),
             owes: AtomicBool::new(false),
             work: AtomicU64::new(0),

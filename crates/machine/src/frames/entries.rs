@@ -92,8 +92,8 @@ impl Op<'_> {
                 if !fast {
                     self.put_l1e(old);
                 }
-                if pte::present(old) && old != stored {
-                    self.bump_generation();
+                if old != stored {
+                    self.entry_changed(table, Ty::L1, index, old);
                 }
                 return Ok(PtwrResult::Done { old });
             }
@@ -168,11 +168,8 @@ impl Op<'_> {
             }
         }
         let old = self.write_entry(table, index, stored, preserve_ad);
-        if !pte::present(old) {
-            return Ok(());
-        }
-        self.bump_generation();
-        if !fast {
+        self.entry_changed(table, ty, index, old);
+        if pte::present(old) && !fast {
             if level == 1 {
                 self.put_l1e(old);
             } else {

@@ -5,6 +5,7 @@
 
 mod atomics;
 mod audit;
+mod changes;
 mod code;
 mod domain;
 mod entries;
@@ -47,6 +48,9 @@ pub(crate) mod flag {
     pub(crate) const NO_CODE: u32 = 8;
     /// In use as a page table or descriptor table: a guest store must go through the slow path.
     pub(crate) const PROTECTED: u32 = 16;
+    /// A translation of the upper half of addresses may have been made of its entries: their changes are in
+    /// [`Domain::upper_changes`].
+    pub(crate) const UPPER_TABLE: u32 = 32;
 }
 
 pub struct FrameTable {
@@ -70,6 +74,13 @@ impl FrameTable {
         self.flags
             .get(mfn.0 as usize)
             .map_or(0, |f| f.fetch_or(bits, Ordering::SeqCst))
+    }
+
+    /// Sets flags that are set mostly.
+    pub fn mark(&self, mfn: Mfn, bits: u32) {
+        if self.flags(mfn) & bits != bits {
+            self.set_flags(mfn, bits);
+        }
     }
 
     pub fn clear_flags(&self, mfn: Mfn, bits: u32) -> u32 {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One operation on the frame table, with the memory lock held: references, walk barriers, freeing.
 
+use super::changes::Changes;
 use super::domain::Domain;
 use super::flag;
 use super::frame_info::{state, BaseKind, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::{Machine, MmGuard};
 use crate::abi::layout::INVALID_M2P_ENTRY;
+use crate::abi::pte;
 use crate::abi::{DomId, Errno};
 use crate::mem::Mfn;
 use crate::shared::{Caller, Purge};
@@ -41,6 +43,7 @@ pub struct Op<'a> {
     pub(super) mm: MmGuard<'a>,
     pub(super) caller: Caller<'a>,
     pub(super) generation: &'a AtomicU64,
+    upper_changes: &'a Changes,
     owes: &'a AtomicBool,
     work: &'a AtomicU64,
     /// The operation loads a base pointer on a vCPU's behalf, not in a call of its own.
@@ -58,6 +61,7 @@ impl Domain {
             mm: self.machine.lock_mm(caller),
             caller,
             generation: &self.pt_generation,
+            upper_changes: &self.upper_changes,
             owes: &self.owes,
             work: &self.work,
             base_kind: None,
@@ -108,8 +112,37 @@ impl Op<'_> {
 
     /// A present entry has changed: views of this domain that were filled before are to be flushed when the guest next asks
     /// for it. After each single change, because other vCPUs look at the count without the lock.
-    pub(super) fn bump_generation(&mut self) {
+    fn bump_generation(&mut self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Entry `index` of a table was `old` until now. Nothing is derived from entries that were not present, but what an L4
+    /// shows in the upper half is compared with others'.
+    pub(super) fn entry_changed(&mut self, table: Mfn, ty: Ty, index: usize, old: u64) {
+        let upper_l4 = ty == Ty::L4 && index >= pte::ENTRIES / 2;
+        if pte::present(old) {
+            self.bump_generation();
+            if ty == Ty::L1 && self.is_upper_table(table) {
+                self.upper_changes.add(Mfn(pte::mfn(old)));
+                return;
+            }
+        }
+        if upper_l4 || pte::present(old) && self.is_upper_table(table) {
+            self.upper_changes.add_any();
+        }
+    }
+
+    /// A table is one no more.
+    pub(super) fn table_gone(&mut self, table: Mfn) {
+        self.bump_generation();
+        if self.is_upper_table(table) {
+            self.upper_changes.add_any();
+            self.machine.frames.clear_flags(table, flag::UPPER_TABLE);
+        }
+    }
+
+    fn is_upper_table(&self, table: Mfn) -> bool {
+        self.machine.frames.flags(table) & flag::UPPER_TABLE != 0
     }
 
     /// A reference on a frame that `owner` owns.

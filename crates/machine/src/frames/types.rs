@@ -212,7 +212,7 @@ impl Op<'_> {
         self.retype(mfn, Ty::None, 0);
         self.machine.frames.clear_flags(mfn, flag::PROTECTED);
         self.mm.retired.push(mfn);
-        self.bump_generation();
+        self.table_gone(mfn);
         Ok(())
     }
 

@@ -2,4 +2,7 @@
 //! Page walks and the software TLB.
 
 pub(crate) mod tlb;
+mod upper;
+mod view;
+pub(crate) mod views;
 pub(crate) mod walk;

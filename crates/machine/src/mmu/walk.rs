@@ -4,7 +4,7 @@
 
 use crate::abi::pte::{self, A, D, NX, P, PSE, RW, USER};
 use crate::fault::{pf, Fault};
-use crate::mem::{Mfn, PhysMem};
+use crate::mem::{Mfn, PhysMem, PAGE_SHIFT};
 use std::ops::{Range, RangeInclusive};
 
 /// What an access wants.
@@ -137,6 +137,12 @@ impl Walker<'_> {
 }
 
 impl Leaf {
+    /// The tables that were walked through below the root.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = Mfn> + '_ {
+        let below = self.path.iter().skip(1).filter(|&&(at, _)| at != 0);
+        below.map(|&(at, _)| Mfn(at >> PAGE_SHIFT))
+    }
+
     /// True if the entries that gave this translation are still what they were.
     pub(crate) fn still_valid(&self, mem: &PhysMem) -> bool {
         self.window

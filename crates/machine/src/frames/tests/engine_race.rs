@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const DATA: u64 = 0x20_0000;
+/// Where the same tables show the lower half's first pages again, in the upper one.
+const HIGH: u64 = 0xffff_ffff_8000_0000;
 const PAGES: usize = 16;
 /// Stores 0x41414141 to the first word of each of 16 pages from DATA on, for ever.
 const CODE: [u8; 32] = [
@@ -26,6 +28,8 @@ struct Race {
     l2: Mfn,
     l1: Mfn,
     frames: Vec<Mfn>,
+    /// A frame of the victim's that nobody writes.
+    secret: Mfn,
 }
 
 fn leaves(frames: &[Mfn]) -> Vec<(usize, u64)> {
@@ -36,17 +40,27 @@ fn leaves(frames: &[Mfn]) -> Vec<(usize, u64)> {
         .collect()
 }
 
-/// Runs the engine while `attack` is called again and again, for a part of a second.
+/// Runs the engine while `attack` is called again and again, for a part of a second, with data in each half of addresses.
 fn race(mut attack: impl FnMut(&mut Race)) {
+    for base in [0, HIGH] {
+        race_at(base, &mut attack);
+    }
+}
+
+fn race_at(base: u64, attack: &mut impl FnMut(&mut Race)) {
     let m = machine(1024);
     let mut guest = Guest::new(&m, 1);
     guest.id = 1;
     let victim = Guest::new(&m, 2);
     let code = guest.one();
-    m.host_write(code.maddr(), &CODE);
+    let mut program = CODE;
+    program[3..7].copy_from_slice(&((base + DATA) as u32).to_le_bytes());
+    m.host_write(code.maddr(), &program);
     let frames = guest.alloc(PAGES as u64);
-    let [l4, _, l2, _] = guest.tree(&[(0, entry(code, RO))]);
+    let [l4, l3, l2, _] = guest.tree(&[(0, entry(code, RO))]);
     let l1 = guest.table(&leaves(&frames));
+    guest.fill(l4, &[(511, entry(l3, RW))]);
+    guest.fill(l3, &[(510, entry(l2, RW))]);
     guest.fill(l2, &[(1, entry(l1, RW))]);
     assert_eq!((guest.pin(4, l4), guest.base(l4)), (0, 0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -69,13 +83,14 @@ fn race(mut attack: impl FnMut(&mut Race)) {
         stores
     });
     let mut r = Race {
+        secret: victim.one(),
         guest,
         victim,
         l2,
         l1,
         frames,
     };
-    let end = Instant::now() + Duration::from_millis(400);
+    let end = Instant::now() + Duration::from_millis(250);
     while Instant::now() < end {
         attack(&mut r);
     }
@@ -136,9 +151,8 @@ fn neither_a_table_nor_what_it_mapped_is_written_after_the_table_was_taken_away(
 
 #[test]
 fn entries_forged_in_a_former_table_are_never_followed() {
-    let mut secret = None;
     race(|r| {
-        let target = *secret.get_or_insert_with(|| r.victim.one());
+        let target = r.secret;
         let table = r.guest.table(&leaves(&r.frames));
         assert_eq!(r.guest.update(r.l2, 1, entry(table, RW)), 0);
         let old = std::mem::replace(&mut r.l1, table);

@@ -9,6 +9,7 @@ mod linear;
 mod model;
 mod pae;
 mod parts;
+mod upper;
 
 use super::BaseKind;
 pub use crate::abi::hypercall::mmuext as op;
