@@ -9,6 +9,7 @@
 #define REF 20
 #define ROUNDS 3000
 #define REWRITTEN 200000
+#define RACED 100
 
 static struct grant_entry_v1 *table;
 static u32 choices[4];
@@ -49,7 +50,7 @@ void guest(void)
     xen_pfn_t frames[1] = {0};
     struct gnttab_setup_table setup = {.dom = DOMID_SELF, .nr_frames = 1};
     char *first = page_alloc(), *second = page_alloc(), *tree = page_alloc();
-    uint mapped = 0, refused = 0, copied = 0;
+    uint mapped = 0, refused = 0, copied = 0, raced = 0, seen = 0;
     disable_events();
     self = own_domid();
     set_xen_guest_handle(setup.frame_list, frames);
@@ -67,7 +68,13 @@ void guest(void)
     while (written == 0)
         relax();
 
-    for (uint round = 0; round < ROUNDS || written < REWRITTEN; round++) { /* the host may run them in turn */
+    /* The host may run them in turn: as long as it takes until the entry has changed under way, and been of each kind. */
+    for (uint round = 0; round < ROUNDS || written < REWRITTEN || raced < RACED || !mapped || !refused || !copied; round++) {
+        if (written != seen) {
+            seen = written;
+            raced++;
+        } else if (round % 64 == 0)
+            relax();
         ulong at = SCRATCH_VA + (1 + round % 3) * PAGE;
         uint handle, again, flags = GNTMAP_host_map | (round & 1 ? GNTMAP_readonly : 0);
         if (map(at, flags, &handle) == GNTST_okay) {
@@ -94,9 +101,7 @@ void guest(void)
     stop = 1;
     while (vcpu_op(VCPUOP_is_up, 1, NULL) == 1)
         relax();
-    CHECK(written > 0, "the other vCPU did nothing");
-    print("%u mapped, %u refused, %u copied, %u rewritten", mapped, refused, copied, written);
-    CHECK(refused > 0, "nothing was refused");
+    print("%u mapped, %u refused, %u copied, %u rewritten, changed %u times", mapped, refused, copied, written, raced);
     for (char *page = first;; page = second) { /* nothing holds them any more */
         memset(page, 0, PAGE);
         RC(protect(page, ROP), 0, "read-only");

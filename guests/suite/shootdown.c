@@ -9,9 +9,12 @@
 static volatile uint stop, running;
 static volatile uint tries[3]; /* faults that each writer has had */
 
-ASM_FN(store_loop, "1: mov shoot_value, %" DX "; mov %" DX ", (%" ARG "); mov %" DX ", shoot_written; cmpl $0, shoot_stop; je 1b");
+/* Each writer has a value of its own: the other page is writable while this one's value is not zero. */
+#define STORE_LOOP(name, value) ASM_FN(name, "1: mov " value ", %" DX "; mov %" DX ", (%" ARG "); cmpl $0, shoot_stop; je 1b")
+STORE_LOOP(store_first, "shoot_first");
+STORE_LOOP(store_second, "shoot_second");
 ASM_FN(load_one, "mov (%" ARG "), %" AX);
-static volatile ulong value asm("shoot_value") USED, done asm("shoot_written") USED;
+static volatile ulong first asm("shoot_first") USED, second asm("shoot_second") USED;
 static volatile uint ended asm("shoot_stop") USED;
 
 static void writer(void)
@@ -19,7 +22,7 @@ static void writer(void)
     __atomic_fetch_add(&running, 1, __ATOMIC_SEQ_CST);
     while (!stop) {
         /* In user mode: the kernel's stores to a page table would be emulated. */
-        struct trap t = try_user(store_loop, SCRATCH_VA + PAGE * (this_cpu() - 1));
+        struct trap t = try_user(this_cpu() == 1 ? store_first : store_second, SCRATCH_VA + PAGE * (this_cpu() - 1));
         if (t.vector != NO_TRAP && (t.vector != PF || (t.error & RW) == 0))
             CHECK(0, "vector %d error %lx at %lx", t.vector, t.error, t.cr2);
         tries[this_cpu()]++;
@@ -38,6 +41,7 @@ static void wait_for_fault(uint cpu)
 void guest(void)
 {
     ulong *pages[2] = {page_alloc(), page_alloc()};
+    volatile ulong *values[2] = {&first, &second};
     new_l1(SCRATCH_VA);
     for (uint i = 0; i < 2; i++) {
         update_va(SCRATCH_VA + i * PAGE, pte_for(mfn_of(pages[i]), RWP), UVMF_INVLPG);
@@ -50,11 +54,10 @@ void guest(void)
     for (uint round = 0; round < 30; round++) {
         uint i = round & 1;
         ulong va = SCRATCH_VA + i * PAGE;
-        value = 0; /* so that what is written is no present entry */
         for (uint spin = 0; spin < 3; spin++)
-            relax();
+            relax(); /* meanwhile the page is written, with zeros */
         RC(update_va(va, pte_for(mfn_of(pages[i]), ROP), round & 2 ? UVMF_INVLPG | UVMF_ALL : UVMF_TLB_FLUSH | UVMF_ALL), 0, "read-only for all");
-        value = 0x1000; /* not present, but to be seen */
+        *values[i] = 0x1000; /* not present, but to be seen */
         wait_for_fault(i + 1);
         if (pages[i][0] != 0)
             CHECK(0, "a store after the shootdown: %lx", pages[i][0]);
@@ -62,7 +65,7 @@ void guest(void)
         wait_for_fault(i + 1);
         if (pages[i][0] != 0)
             CHECK(0, "a store into a page table: %lx", pages[i][0]);
-        value = 0;
+        *values[i] = 0;
         wait_for_fault(i + 1); /* none has the other value in hand any more */
         RC(mmuext(MMUEXT_UNPIN_TABLE, mfn_of(pages[i]), 0), 0, "unpinned");
         RC(update_va(va, pte_for(mfn_of(pages[i]), RWP), UVMF_INVLPG | UVMF_ALL), 0, "writable again");
