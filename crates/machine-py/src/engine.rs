@@ -17,6 +17,8 @@ pub fn translator_unavailable() -> Option<String> {
 pub fn set_translator(cpu: &mut Cpu, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
     let mut options = TranslatorOptions {
         threshold,
+        // A deterministic run is the same with each engine.
+        exact: cpu.domain.machine.clock.is_virtual(),
         ..TranslatorOptions::default()
     };
     if let Some(bytes) = code_bytes {

@@ -8,6 +8,9 @@ pub struct TranslatorOptions {
     pub threshold: u32,
     /// Size of the code cache in bytes; when it is full, all is forgotten.
     pub code_bytes: usize,
+    /// Flags that the manuals leave undefined are the interpreter's on any host, for runs that must not depend on the
+    /// engine: where the host's processor has others, their instructions are left to their handlers.
+    pub exact: bool,
 }
 
 impl Default for TranslatorOptions {
@@ -15,6 +18,7 @@ impl Default for TranslatorOptions {
         TranslatorOptions {
             threshold: 50,
             code_bytes: 64 << 20,
+            exact: false,
         }
     }
 }

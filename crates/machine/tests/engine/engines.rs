@@ -12,8 +12,8 @@ pub enum Engine {
     Slow,
     /// The interpreter as it is.
     Fast,
-    /// Blocks become host code when they have run so often.
-    Translated { threshold: u32 },
+    /// Blocks become host code when they have run so often; `exact`: undefined flags are the oracle's, too.
+    Translated { threshold: u32, exact: bool },
 }
 
 /// Of translated code: full now and then.
@@ -27,16 +27,23 @@ impl Engine {
     pub const ALL: &'static [Engine] = &[
         Engine::Slow,
         Engine::Fast,
-        Engine::Translated { threshold: 1 },
-        Engine::Translated { threshold: 3 },
+        Engine::Translated {
+            threshold: 1,
+            exact: false,
+        },
+        Engine::Translated {
+            threshold: 3,
+            exact: true,
+        },
     ];
 
     /// Makes a CPU one of this engine.
     pub fn choose(self, cpu: &mut Cpu) {
         cpu.set_slow_only(self == Engine::Slow);
         let options = match self {
-            Engine::Translated { threshold } => Some(TranslatorOptions {
+            Engine::Translated { threshold, exact } => Some(TranslatorOptions {
                 threshold,
+                exact,
                 code_bytes: CODE_BYTES,
             }),
             _ => None,
@@ -46,6 +53,11 @@ impl Engine {
             Err(TranslatorError::Processor(what)) => println!("no translator without {what}"),
             done => done.expect("a translator"),
         }
+    }
+
+    /// Whether it has the oracle's flags also where the manuals leave them undefined.
+    pub fn is_exact(self) -> bool {
+        !matches!(self, Engine::Translated { exact: false, .. })
     }
 
     fn is_named(self) -> bool {

@@ -17,6 +17,7 @@ fn looping(body: &[u8], rounds: u64) -> TestVm {
     let options = TranslatorOptions {
         threshold: 2,
         code_bytes: 1 << 20,
+        ..TranslatorOptions::default()
     };
     vm.cpu.set_translator(Some(options)).expect("a translator");
     vm.cpu.set_check(true);

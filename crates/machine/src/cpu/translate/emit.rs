@@ -91,9 +91,15 @@ impl<'a> Emitter<'a> {
 
     /// The code of the block of these instructions; what of it seldom runs will run at `cold`.
     /// With `second`, the host address of the next page, which its instruction crosses into.
-    pub(super) fn block(mut self, insns: &[Instruction], cold: u64, second: Option<u64>) -> Option<Made> {
+    /// `hows`: how each is translated.
+    pub(super) fn block(
+        mut self,
+        insns: &[Instruction],
+        hows: &[How],
+        cold: u64,
+        second: Option<u64>,
+    ) -> Option<Made> {
         let start = self.off;
-        let hows: Vec<How> = insns.iter().map(select::how).collect();
         let uses_vectors = hows.contains(&How::Vector);
         self.left = insns.len() as u8;
         let far = self.asm.here();
@@ -110,7 +116,7 @@ impl<'a> Emitter<'a> {
         }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
-        for (n, (i, &how)) in insns.iter().zip(&hows).enumerate() {
+        for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
             self.branch = false;

@@ -227,7 +227,12 @@ impl Cpu {
         let id = t.blocks.len() as u32;
         let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(&insns, cold, second);
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(
+            &insns,
+            &select::hows(&insns, t.options.exact),
+            cold,
+            second,
+        );
         let Some(made) = made else {
             t.handled.truncate(handled);
             return None;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which instructions are translated, and how. What is not named here is left to its handler.
 
-use crate::cpu::exec::fast::lower::immediate;
+use crate::cpu::exec::fast::lower::{flags_live, immediate};
 use crate::cpu::regs::is_high_byte;
 use iced_x86::{
     Code, CodeSize, ConditionCode, CpuidFeature, EncodingKind, Instruction, Mnemonic as M, OpKind, Register,
 };
+use std::sync::OnceLock;
 
 /// How an instruction is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,38 @@ pub(super) enum How {
     Handler,
 }
 
-pub(super) fn how(i: &Instruction) -> How {
+/// How each instruction of a block is translated; `exact`: see `TranslatorOptions`.
+pub(super) fn hows(insns: &[Instruction], exact: bool) -> Vec<How> {
+    let exact = exact && !host_is_amd();
+    let seen = if exact { flags_live(insns) } else { Vec::new() };
+    let host_differs = |n: usize, i: &Instruction| exact && seen.get(n) != Some(&false) && opens_flags(i);
+    let each = |(n, i): (usize, &Instruction)| match how(i) {
+        How::Same | How::Special if host_differs(n, i) => How::Handler,
+        other => other,
+    };
+    insns.iter().enumerate().map(each).collect()
+}
+
+/// Whether the interpreter's flags, which are those of AMD's processors, are the host's also where they are undefined.
+fn host_is_amd() -> bool {
+    static AMD: OnceLock<bool> = OnceLock::new();
+    *AMD.get_or_init(|| {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        matches!(&leaf.ebx.to_le_bytes(), b"Auth" | b"Hygo")
+    })
+}
+
+/// Whether an instruction leaves flags undefined, and processors of different makers set them in different ways.
+fn opens_flags(i: &Instruction) -> bool {
+    match i.mnemonic() {
+        // Makers agree.
+        M::And | M::Or | M::Xor | M::Test | M::Bsf | M::Bsr | M::Bt | M::Bts | M::Btr | M::Btc => false,
+        M::Rcl | M::Rcr => true,
+        _ => i.rflags_undefined() != 0,
+    }
+}
+
+fn how(i: &Instruction) -> How {
     if i.code_size() != CodeSize::Code64 {
         return How::Handler;
     }

@@ -249,6 +249,7 @@ fn model(translated: bool) {
             let options = TranslatorOptions {
                 threshold,
                 code_bytes: 1 << 20,
+                ..TranslatorOptions::default()
             };
             if cpu.set_translator(Some(options)).is_err() {
                 return;

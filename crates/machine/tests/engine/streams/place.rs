@@ -229,7 +229,8 @@ impl Place {
                 differs(name, format!("{:#x}", a.regs[i]), format!("{:#x}", b.regs[i]));
             }
         }
-        let mask = !if strict() { 0 } else { undefined };
+        let exact = other.engine.is_exact() || strict();
+        let mask = !if exact { 0 } else { undefined };
         differs("rip", format!("{:#x}", a.rip), format!("{:#x}", b.rip));
         differs(
             "rflags",
