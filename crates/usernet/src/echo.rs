@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Echo requests (ping), through sockets that need no privilege where `net.ipv4.ping_group_range` has the user's group. Where
-//! it has not, requests are dropped.
+//! it has not, the guest is told so, as of what else the host cannot send.
 
 use crate::address::is_outside;
 use crate::flows;
 use crate::host;
-use crate::packet::Message;
+use crate::packet::{Message, Unreachable};
 use crate::poller::{number, EventFlags, Kind};
 use crate::tcp::Turn;
 use rustix::net::{self, ipproto, RecvFlags, SendFlags, SocketType};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr};
+use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpProtocol};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -34,9 +34,15 @@ struct Ends {
     ident: u16,
 }
 
+/// A flow's socket, and the header of the guest's last request.
+struct Host {
+    socket: OwnedFd,
+    asked: [u8; HEADER],
+}
+
 /// All flows.
 pub struct Flows {
-    flows: flows::Flows<Ends, OwnedFd>,
+    flows: flows::Flows<Ends, Host>,
     buffer: Vec<u8>,
 }
 
@@ -52,31 +58,48 @@ impl Flows {
     /// Sends the guest's request; other messages are dropped.
     pub fn send(&mut self, turn: &mut Turn<'_>, guest: IpAddr, peer: IpAddr, message: &[u8]) -> Option<()> {
         let (ident, number) = request(guest, peer, message)?;
+        let asked = *message.first_chunk()?;
         let ends = Ends { guest, peer, ident };
         let index = match self.flows.between(&ends) {
             Some(index) => index,
-            None => self.open(turn, ends)?,
+            None => self.open(turn, ends, asked)?,
         };
         let flow = self.flows.get_mut(index)?;
         flow.last = turn.now;
+        flow.host.asked = asked;
         let kind = if peer.is_ipv4() { 8 } else { 128 };
         let [high, low] = number.to_be_bytes();
         // The kernel fills in checksum and identifier.
         let mut sent = vec![kind, 0, 0, 0, 0, 0, high, low];
         sent.extend_from_slice(message.get(HEADER..)?);
-        let send = || net::send(&flow.host, &sent, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        let _ = send().or_else(|_| send()); // the first error may be of an earlier one
+        let send = || {
+            net::send(
+                &flow.host.socket,
+                &sent,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            )
+        };
+        // The first error may be of an earlier one.
+        if let Err(error) = send().or_else(|_| send()) {
+            tell(turn, ends, &asked, &error.into());
+        }
         Some(())
     }
 
-    fn open(&mut self, turn: &mut Turn<'_>, ends: Ends) -> Option<u64> {
+    fn open(&mut self, turn: &mut Turn<'_>, ends: Ends, asked: [u8; HEADER]) -> Option<u64> {
         if !is_outside(ends.peer) || turn.config.is_own(ends.peer) {
             return None;
         }
-        let socket = connect(ends.peer).ok()?;
+        let socket = match connect(ends.peer) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tell(turn, ends, &asked, &error);
+                return None;
+            }
+        };
         let number = number(Kind::Echo, self.flows.next());
         turn.poller.add(&socket, number, EventFlags::IN).ok()?;
-        Some(self.flows.insert(ends, socket, turn.now))
+        Some(self.flows.insert(ends, Host { socket, asked }, turn.now))
     }
 
     /// Gives the guest the replies that have come.
@@ -85,12 +108,17 @@ impl Flows {
             let Some(flow) = self.flows.get_mut(index) else {
                 return;
             };
+            let ends = flow.ends;
             let flags = RecvFlags::DONTWAIT;
-            let Ok((length, _)) = net::recv(&flow.host, self.buffer.as_mut_slice(), flags) else {
-                return; // nothing, or what some router says of an earlier one
+            let length = match net::recv(&flow.host.socket, self.buffer.as_mut_slice(), flags) {
+                Ok((length, _)) => length,
+                Err(error) => {
+                    // Nothing, or what some router says of a request.
+                    tell(turn, ends, &flow.host.asked, &error.into());
+                    return;
+                }
             };
             flow.last = turn.now;
-            let ends = flow.ends;
             let message = self.buffer.get(..length).unwrap_or(&[]);
             if let Some(message) = reply(ends, message) {
                 turn.wire.send_message(ends.peer, ends.guest, &message);
@@ -106,6 +134,17 @@ impl Flows {
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
+    }
+}
+
+/// Tells the guest that nobody gets its request, if that is what the error means.
+fn tell(turn: &mut Turn<'_>, ends: Ends, asked: &[u8; HEADER], error: &io::Error) {
+    let protocol = match ends.peer {
+        IpAddr::V4(_) => IpProtocol::Icmp,
+        IpAddr::V6(_) => IpProtocol::Icmpv6,
+    };
+    if let Some(why) = Unreachable::of(error) {
+        turn.unreachable(why, protocol, (ends.guest, ends.peer), asked);
     }
 }
 
