@@ -200,7 +200,12 @@ class _Reader:
         actions = [action.value for action in Action]
         if (key, text) == ("on_soft_reset", "soft-reset"):
             return  # xl's default; no PV domain has it, and it is destroyed
-        if text in ("rename-restart", "soft-reset"):
+        if text == "rename-restart":
+            kept = (
+                "coredump-restart starts it again and keeps its memory in a file, preserve keeps all and starts nothing"
+            )
+            self._error(key, f"{text} is not supported yet", f"{', '.join(actions)} ({kept})")
+        elif text == "soft-reset":
             self._error(key, f"{text} is not supported yet", ", ".join(actions))
         elif text not in actions:
             self._error(key, f"no such action: {text[:100]!r}", ", ".join(actions))

@@ -69,7 +69,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("builder='hvm'", "builder", "not supported yet"),
         ("uuid='x'", "uuid", "not a UUID"),
         ("on_crash='explode'", "on_crash", "no such action"),
-        ("on_crash='rename-restart'", "on_crash", "not supported yet"),
+        ("on_crash='rename-restart'", "on_crash", "coredump-restart starts it again and keeps its memory"),
         ("on_soft_reset='sometimes'", "on_soft_reset", "no such action"),
         ("bootloader='lilo'", "bootloader", "not supported: 'lilo'"),
         ("bootloader='pygrub'", "bootloader", "there is a kernel, too"),
