@@ -98,27 +98,14 @@ impl Cpu {
 
     /// Sets the six arithmetic flags (OF SF ZF AF PF CF, at their RFLAGS positions), leaving the others.
     pub fn set_arith_flags(&mut self, bits: u64) {
-        let cf = bits & CF != 0;
-        let of = bits & OF != 0;
-        let mut aux = 0;
-        if cf {
-            aux |= AUX_CF;
-        }
-        if cf != of {
-            aux |= AUX_PO;
-        }
-        if bits & AF != 0 {
-            aux |= AUX_AF;
-        }
-        // The result is 0 or 1; SF and PF are put right with the delta bits.
-        let res = u64::from(bits & ZF == 0);
-        if bits & SF != 0 {
-            aux |= AUX_SFD;
-        }
-        let parity = res == 0;
-        if parity != (bits & PF != 0) {
-            aux |= 1 << 8;
-        }
+        let bit = |flag: u64| bits >> flag.trailing_zeros() & 1;
+        // The result is 0 or 1; SF and PF are put right with the delta bits: the parity of 0 is even.
+        let res = bit(ZF) ^ 1;
+        let aux = (bit(CF) * AUX_CF)
+            | ((bit(CF) ^ bit(OF)) * AUX_PO)
+            | (bit(AF) * AUX_AF)
+            | (bit(SF) * AUX_SFD)
+            | ((bit(ZF) ^ bit(PF)) << 8);
         self.flags.res = res;
         self.flags.aux = aux;
     }

@@ -106,6 +106,13 @@ impl Jumps {
         self.note_page(rip);
     }
 
+    /// Where the translated code at `rip` begins, if jumps lead there.
+    pub(crate) fn code(&mut self, rip: u64) -> Option<u64> {
+        let i = code_jump_index(rip);
+        let (tags, codes) = self.region.jumps();
+        (tags[i] == rip.wrapping_neg()).then_some(codes[i])
+    }
+
     /// Nothing leads to translated code at `rip` any more.
     pub(crate) fn forget_code(&mut self, rip: u64) {
         let i = code_jump_index(rip);

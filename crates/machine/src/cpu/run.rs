@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 /// Instructions between two looks at `shared.attention`.
 const SLICE: i64 = 4096;
 /// The same while there is a translator, which runs through that many in less time.
-const TRANSLATED_SLICE: i64 = 1 << 15;
+pub(crate) const TRANSLATED_SLICE: i64 = 1 << 15;
 
 /// A link of a running block that led nowhere yet: where it is, and the frame that its target must lie in.
 #[derive(Clone, Copy)]
@@ -41,6 +41,16 @@ pub struct Budget {
     pub yield_at: i64,
 }
 
+/// The layer above, as translated code reaches it: it need not be left for what ends in guest code again.
+#[derive(Clone, Copy)]
+pub(crate) struct Above {
+    /// Whose CPU runs.
+    pub layer: *mut (),
+    /// Does what is to be done about `Chain::leave`, and takes it away. False: `Cpu::run` must come back, with what is in
+    /// `leave` then.
+    pub serve: unsafe fn(*mut ()) -> bool,
+}
+
 /// The running chain of ops.
 #[repr(C)]
 pub(crate) struct Chain {
@@ -54,6 +64,8 @@ pub(crate) struct Chain {
     pub(crate) ram: *mut u8,
     /// Why the chain ended, if it was not to find the block at `rip`.
     pub(crate) leave: Option<Trap>,
+    /// While code runs for a caller that has one.
+    pub(crate) above: Option<Above>,
     /// The op that last began again because of a TLB miss, and the page it missed.
     pub(crate) last_miss: (usize, u64),
     pub(crate) pending: Option<PendingLink>,
@@ -69,6 +81,7 @@ impl Chain {
             jumps: views.beside().entries(),
             ram,
             leave: None,
+            above: None,
             last_miss: (0, 0),
             pending: None,
             step_ops: Vec::new(),
@@ -81,6 +94,7 @@ impl Cpu {
     pub fn run(&mut self) -> Stop {
         let shared = self.shared.clone();
         let in_guest = shared.enter();
+        self.chain.above = None;
         self.run_entered(&in_guest)
     }
 

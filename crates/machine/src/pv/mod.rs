@@ -24,6 +24,7 @@ mod pv_cpu;
 mod run;
 mod trap;
 mod vcpu_op;
+mod within;
 
 pub(crate) use bounce::BounceError;
 pub use exit::{Exit, SeenTrap};
@@ -174,6 +175,8 @@ pub struct Vcpu {
     /// A timer was set or stopped: what there is to wait for is another.
     timers_changed: bool,
     instructions: u64,
+    /// Why the run ends, while the engine does not know yet.
+    ends: Option<Exit>,
     /// The grants of the domain, once it has some.
     grants: Option<DomainGrants>,
     /// Its ports, as soon as it has some.
@@ -226,6 +229,7 @@ impl Vcpu {
             nmi_masked: false,
             timers_changed: false,
             instructions: 0,
+            ends: None,
             grants: None,
             events: None,
             fast_counts: [0; 64],

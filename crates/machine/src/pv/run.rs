@@ -3,7 +3,7 @@
 
 use super::Exit;
 use super::Vcpu;
-use crate::cpu::fault::{vector, Fault};
+use crate::cpu::fault::{vector, Fault, Trap};
 use crate::cpu::Stop;
 use crate::shared::{attention, Caller, InGuest};
 use std::sync::atomic::Ordering;
@@ -99,7 +99,7 @@ impl Vcpu {
         self.cpu.budget.left = start;
         self.cpu.budget.yield_at = start.saturating_sub(SLICE as i64).max(0);
         let exit = loop {
-            let stop = self.cpu.run_checked(in_guest);
+            let stop = self.run_engine(in_guest);
             self.returns.fresh = false;
             match stop {
                 Stop::Budget => break None,
@@ -113,16 +113,7 @@ impl Vcpu {
                     }
                 }
                 Stop::Trap(trap) => {
-                    // A trap costs one instruction of budget, so that a guest which only faults is still stopped.
-                    if matches!(
-                        trap,
-                        crate::cpu::fault::Trap::Fault(_)
-                            | crate::cpu::fault::Trap::Priv { .. }
-                            | crate::cpu::fault::Trap::CallGate { .. }
-                    ) {
-                        self.cpu.budget.left -= 1;
-                    }
-                    if let Some(exit) = self.handle_trap(trap) {
+                    if let Some(exit) = self.ends.take().or_else(|| self.paid_trap(trap)) {
                         break Some(exit);
                     }
                     if std::mem::take(&mut self.timers_changed) {
@@ -140,9 +131,34 @@ impl Vcpu {
         (done, exit)
     }
 
+    /// What becomes of a trap, which costs one instruction of budget, so that a guest which only faults is still stopped.
+    fn paid_trap(&mut self, trap: Trap) -> Option<Exit> {
+        if matches!(trap, Trap::Fault(_) | Trap::Priv { .. } | Trap::CallGate { .. }) {
+            self.cpu.budget.left -= 1;
+        }
+        self.handle_trap(trap)
+    }
+
+    /// Does what is to be done about a trap while the engine is in translated code. False: the engine is to come back.
+    pub(super) fn trap_within(&mut self) -> bool {
+        let Some(trap) = self.cpu.chain.leave.take() else {
+            return true;
+        };
+        self.returns.fresh = false;
+        self.ends = self.paid_trap(trap);
+        if self.ends.is_some() || self.timers_changed {
+            self.cpu.chain.leave = Some(Trap::Again);
+            return false;
+        }
+        true
+    }
+
     /// Delivers pending events; an exit only if the guest cannot be entered.
     pub(super) fn event(&mut self) -> Option<Exit> {
-        self.cpu.shared.clear(attention::EVENT);
+        let shared = &self.cpu.shared;
+        if shared.attention.load(Ordering::SeqCst) & attention::EVENT != 0 {
+            shared.clear(attention::EVENT);
+        }
         if self.nmi_is_due() {
             self.nmi_pending = false;
             if let Some(exit) = self.nmi() {

@@ -8,6 +8,7 @@ use super::repeat::COUNT_MAX;
 use super::{Handled, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
+use crate::cpu::debug::WATCHED;
 use crate::cpu::decode::copy_bytes;
 use crate::cpu::descriptor_cache::MODE_LONG;
 use crate::cpu::exec::fast::miss::Refill;
@@ -15,11 +16,13 @@ use crate::cpu::exec::{self, fast};
 use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::jumps::jump_index;
 use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
+use crate::cpu::run::{Above, TRANSLATED_SLICE};
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{tlb_index, TLB_SIZE};
 use crate::mmu::walk::Access;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
 
 /// What a callout is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,39 +92,58 @@ enum Next {
     Out,
 }
 
+/// The same, as `thunk::call` takes it: an address, or 0 to leave, and the frame.
+#[repr(C)]
+pub(super) struct Onward {
+    code: u64,
+    frame: *mut Frame,
+}
+
 /// Whether code that uses the vector registers can run translated: with exceptions unmasked it would be the host that is
 /// interrupted.
 fn vectors_allowed(c: &Cpu) -> bool {
     !c.fpu.ts && c.fpu.mxcsr & mxcsr::MASKS == mxcsr::MASKS
 }
 
-/// Does what the site asks for: gives the address to go on at, or 0 to leave.
+/// Does what the site asks for, and what the layer above does about a trap.
 ///
 /// # Safety
 /// Called by `thunk::call` only: all state of the guest is in `cpu` and `frame`, and nobody holds a reference to them.
-pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame: *mut Frame) -> u64 {
-    // SAFETY: the contract above; sites lie in code memory, at no particular alignment.
-    let (c, f, s) = unsafe { (&mut *cpu, &mut *frame, site.read_unaligned()) };
-    c.budget.slice = f.slice;
-    c.bases.page = f.page;
-    let at = site as u64;
+pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame: *mut Frame) -> Onward {
     // A panic must not unwind through translated code, which has no tables for it.
-    let next = catch_unwind(AssertUnwindSafe(|| c.serve(s, at, f)));
-    let next = next.unwrap_or_else(|payload| {
-        if let Some(t) = c.code.translator.as_mut() {
+    let next = catch_unwind(AssertUnwindSafe(|| {
+        let next = {
+            // SAFETY: the contract above; sites lie in code memory, at no particular alignment.
+            let (c, f, s) = unsafe { (&mut *cpu, &mut *frame, site.read_unaligned()) };
+            c.budget.slice = f.slice;
+            c.bases.page = f.page;
+            match c.serve(s, site as u64, f) {
+                Next::At(code) => {
+                    f.slice = c.budget.slice;
+                    f.fs = c.bases.fs;
+                    f.gs = c.bases.gs;
+                    return Onward { code, frame };
+                }
+                Next::Out => c.hand_up(),
+            }
+        };
+        // SAFETY: the references are gone; the layer above reaches the CPU by its own way to it.
+        let goes_on = next.is_some_and(|above| unsafe { (above.serve)(above.layer) });
+        // SAFETY: as above; the frame of the view before is there as long as the CPU.
+        let (c, host_stack) = unsafe { (&mut *cpu, (*frame).host_stack) };
+        match goes_on {
+            true => c.go_on(host_stack),
+            false => None,
+        }
+        .unwrap_or(Onward { code: 0, frame })
+    }));
+    next.unwrap_or_else(|payload| {
+        // SAFETY: as above.
+        if let Some(t) = unsafe { (*cpu).code.translator.as_mut() } {
             t.panic = Some(payload);
         }
-        Next::Out
-    });
-    match next {
-        Next::At(to) => {
-            f.slice = c.budget.slice;
-            f.fs = c.bases.fs;
-            f.gs = c.bases.gs;
-            to
-        }
-        Next::Out => 0,
-    }
+        Onward { code: 0, frame }
+    })
 }
 
 impl Cpu {
@@ -132,10 +154,20 @@ impl Cpu {
     pub(crate) unsafe fn enter_code(&mut self, code: u64) {
         // SAFETY: the frame lies in the current view's region.
         let f = unsafe { &mut *self.views.beside().frame() };
+        self.fill_frame(f);
+        f.page = self.bases.page;
+        // SAFETY: the caller's promise; the frame is filled in.
+        unsafe { super::thunk::enter(self, f, code) };
+        if let Some(payload) = self.code.translator.as_mut().and_then(|t| t.panic.take()) {
+            std::panic::resume_unwind(payload);
+        }
+    }
+
+    /// What the frame has of the CPU.
+    fn fill_frame(&mut self, f: &mut Frame) {
         if f.callout == 0 {
             fill_in(f);
         }
-        f.page = self.bases.page;
         f.slice = self.budget.slice;
         f.vectors_away = 1;
         f.count_mask = self.count_mask();
@@ -143,11 +175,43 @@ impl Cpu {
         f.gs = self.bases.gs;
         f.flags = raw_flags(self.arith_flags());
         f.cpu = self as *mut Cpu as u64;
-        // SAFETY: the caller's promise; the frame is filled in.
-        unsafe { super::thunk::enter(self, f, code) };
-        if let Some(payload) = self.code.translator.as_mut().and_then(|t| t.panic.take()) {
-            std::panic::resume_unwind(payload);
+    }
+
+    /// Who is asked about the trap that translated code was left with; the budget is as the run loop leaves it then.
+    fn hand_up(&mut self) -> Option<Above> {
+        let above = self.chain.above?;
+        match self.chain.leave {
+            None | Some(Trap::Fault(WATCHED)) => return None,
+            _ if self.debug.armed() => return None,
+            Some(_) => {}
         }
+        self.budget.left += std::mem::take(&mut self.budget.slice);
+        Some(above)
+    }
+
+    /// Goes on with translated code at `rip`, which may be another view's, after what the layer above has done; `None`: it is
+    /// for the run loop.
+    fn go_on(&mut self, host_stack: u64) -> Option<Onward> {
+        self.access.noncanonical = false;
+        self.refresh_mode();
+        let wanted = self.shared.attention.load(Ordering::SeqCst) != 0;
+        let left = self.budget.left - self.budget.yield_at.max(0);
+        if wanted || left <= 0 || self.code.forget_all || self.code.blocks.full() {
+            return None;
+        }
+        if self.checks_alignment() || self.debugging() {
+            return None;
+        }
+        let code = self.code_at(self.rip)?;
+        self.budget.slice = left.min(TRANSLATED_SLICE);
+        self.budget.left -= self.budget.slice;
+        let frame = self.views.beside().frame();
+        // SAFETY: the frame lies in the current view's region.
+        let f = unsafe { &mut *frame };
+        self.fill_frame(f);
+        f.va = self.rip;
+        f.host_stack = host_stack;
+        Some(Onward { code, frame })
     }
 
     fn serve(&mut self, s: Site, at: u64, f: &mut Frame) -> Next {
@@ -258,30 +322,31 @@ impl Cpu {
             return Next::Out;
         }
         let rip = self.rip;
-        let Some(id) = self.native_at(rip) else {
+        let Some(far) = self.code_at(rip) else {
             return Next::Out;
         };
-        let Some(far) = self
-            .code
-            .translator
-            .as_ref()
-            .and_then(|t| t.blocks.get(id as usize))
-            .map(|b| b.far)
-        else {
-            return Next::Out;
-        };
-        self.views.beside().set_code(rip, far);
         f.count_mask = self.count_mask();
         f.flags = raw_flags(self.arith_flags());
         f.va = rip;
         Next::At(far)
     }
 
-    /// The translated block at an address whose page can be executed, as the jump cache or the TLB has it.
-    fn native_at(&mut self, rip: u64) -> Option<u32> {
+    /// The translated code at an address, which jumps lead to from now on.
+    fn code_at(&mut self, rip: u64) -> Option<u64> {
         if self.seg.mode != MODE_LONG {
             return None;
         }
+        if let found @ Some(_) = self.views.beside().code(rip) {
+            return found;
+        }
+        let id = self.native_at(rip)?;
+        let far = self.code.translator.as_ref()?.blocks.get(id as usize)?.far;
+        self.views.beside().set_code(rip, far);
+        Some(far)
+    }
+
+    /// The translated block at an address whose page can be executed, as the jump cache or the TLB has it.
+    fn native_at(&mut self, rip: u64) -> Option<u32> {
         // SAFETY: the index is in range, and `jumps` points to the current view's.
         let jump = unsafe { *self.chain.jumps.add(jump_index(rip)) };
         if jump.rip == rip {

@@ -83,7 +83,8 @@ unsafe extern "C" fn restore() {
     )
 }
 
-/// Called by stubs of translated code; what follows the call is their site. Goes on where [`callout`] says, or leaves.
+/// Called by stubs of translated code; what follows the call is their site. Goes on where [`callout`] says, on the frame that it
+/// says, or leaves.
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn call() {
     naked_asm!(
@@ -125,13 +126,12 @@ pub(super) unsafe extern "C" fn call() {
         "mov rdi, r15",
         "mov rsi, r14",
         "mov rdx, rsp",
-        "mov rbx, rsp",
         "mov rsp, [rsp + {host_stack}]",
         "call {callout}",
         "test rax, rax",
         "jz 3f",
         "mov r14, rax",
-        "mov rsp, rbx",
+        "mov rsp, rdx",
         "mov r15, [rsp + {cpu}]",
         "jmp {restore}",
         "3:",
