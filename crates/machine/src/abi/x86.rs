@@ -398,6 +398,29 @@ pub mod xcr0 {
     pub const YMM: u64 = SSE | AVX;
     /// What the engine has.
     pub const ALL: u64 = X87 | SSE | AVX;
+    /// What a PV guest's is before it sets it.
+    pub const INITIAL: u64 = X87 | SSE;
+
+    /// Bytes of an XSAVE area with these components, compacted or not.
+    pub fn area_bytes(xcr0: u64) -> u32 {
+        if xcr0 & AVX != 0 {
+            832
+        } else {
+            576
+        }
+    }
+}
+
+/// CPUID: leaves, and bits of them that the engine itself looks at.
+pub mod cpuid {
+    /// Family, model, features.
+    pub const FEATURES: u32 = 1;
+    /// The XSAVE area.
+    pub const XSTATE: u32 = 0xd;
+    /// ecx of [`FEATURES`]: `xsave` and its kin can be enabled.
+    pub const XSAVE: u32 = 1 << 26;
+    /// ecx of [`FEATURES`]: they are.
+    pub const OSXSAVE: u32 = 1 << 27;
 }
 
 /// Numbers of general registers, as instructions encode them.

@@ -9,6 +9,7 @@ use super::exec::fast::lower::LowExt;
 use super::exec::{self, fast};
 use super::fault::{Fault, Trap};
 use super::{Cpu, CpuidRow, SlowFn};
+use crate::abi::x86::{cpuid, xcr0};
 use crate::mem::Mfn;
 use crate::mmu::walk::Access;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -337,6 +338,8 @@ impl Cpu {
     /// What `cpuid` shows from now on. Its vendor decides how code is decoded.
     pub fn set_cpuid(&mut self, table: Vec<CpuidRow>) {
         self.model.cpuid = table;
+        let [low, _, _, high] = self.cpuid(cpuid::XSTATE, 0);
+        self.fpu.xcr0_mask = (u64::from(high) << 32 | u64::from(low)) & xcr0::ALL;
         self.set_vendor(Vendor::from_leaf_0(self.cpuid(0, 0)));
     }
 

@@ -3,7 +3,7 @@
 
 use super::decode::Vendor;
 use super::Cpu;
-use crate::abi::x86::cr4;
+use crate::abi::x86::{cpuid, cr4, xcr0};
 use crate::random::RandomStream;
 
 /// One row of the CPUID table: leaf, subleaf (`None`: any), eax ebx ecx edx.
@@ -46,12 +46,24 @@ impl Model {
 }
 
 impl Cpu {
-    /// What `cpuid` shows: the row with this very subleaf, else the one for any subleaf, else zeros.
+    /// What `cpuid` shows: the row with this very subleaf, else the one for any subleaf, else zeros; and what depends on
+    /// CR4 and XCR0.
     pub fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let rows = || self.model.cpuid.iter().filter(|r| r.leaf == leaf);
-        rows()
+        let mut regs = rows()
             .find(|r| r.subleaf == Some(subleaf))
             .or_else(|| rows().find(|r| r.subleaf.is_none()))
-            .map_or([0; 4], |r| r.regs)
+            .map_or([0; 4], |r| r.regs);
+        match (leaf, subleaf) {
+            (cpuid::FEATURES, _) if self.model.cr4 & cr4::OSXSAVE != 0 => regs[2] |= cpuid::OSXSAVE,
+            (cpuid::XSTATE, 0 | 1) if regs[1] != 0 => regs[1] = xcr0::area_bytes(self.fpu.xcr0),
+            _ => {}
+        }
+        regs
+    }
+
+    /// Whether CPUID shows xsave: CR4.OSXSAVE can be set.
+    pub(crate) fn has_xsave(&self) -> bool {
+        self.cpuid(cpuid::FEATURES, 0)[2] & cpuid::XSAVE != 0
     }
 }

@@ -46,6 +46,8 @@ pub struct Fpu {
     pub avx: bool,
     /// Which parts of the state `xsave` and its kin handle: see [`xcr0`](mod@xcr0).
     pub xcr0: u64,
+    /// What XCR0 can be: CPUID tells it.
+    pub(crate) xcr0_mask: u64,
     pub x87: X87,
 }
 
@@ -59,6 +61,7 @@ impl Default for Fpu {
             ts: false,
             avx: false,
             xcr0: xcr0::X87,
+            xcr0_mask: xcr0::ALL,
             x87: X87::default(),
         }
     }
@@ -75,7 +78,7 @@ impl Cpu {
     /// exist, and for one without another that it needs.
     pub fn set_xcr0(&mut self, value: u64) -> bool {
         let sse_for_avx = value & xcr0::AVX == 0 || value & xcr0::SSE != 0;
-        if value & !xcr0::ALL != 0 || value & xcr0::X87 == 0 || !sse_for_avx {
+        if value & !self.fpu.xcr0_mask != 0 || value & xcr0::X87 == 0 || !sse_for_avx {
             return false;
         }
         self.fpu.xcr0 = value;
@@ -120,6 +123,20 @@ impl Default for X87 {
 }
 
 impl X87 {
+    /// Whether it is as after `fninit`, with all registers zero. Where the last instruction was is not looked at: it is
+    /// shown only while an exception is pending.
+    pub fn is_initial(&self) -> bool {
+        let X87 {
+            regs,
+            top,
+            tags,
+            control,
+            status,
+            ..
+        } = X87::default();
+        (self.regs, self.top & 7, self.tags, self.control, self.status) == (regs, top, tags, control, status)
+    }
+
     /// #MF if an unmasked exception is pending: what every waiting instruction checks.
     pub fn check_pending(&self) -> Exec {
         if self.status & sw::ES != 0 {

@@ -48,9 +48,10 @@ impl Vcpu {
         }
     }
 
-    /// CR4 as the guest sees it from now on.
+    /// CR4 as the guest sees it from now on. OSXSAVE stays clear where CPUID does not show xsave.
     pub fn set_cr4(&mut self, value: u64) {
-        self.cpu.set_cr4(value);
+        let missing = if self.cpu.has_xsave() { 0 } else { cr4::OSXSAVE };
+        self.cpu.set_cr4(value & !missing);
     }
 
     /// CR4 as the guest sees it.

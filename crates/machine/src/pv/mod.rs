@@ -33,7 +33,7 @@ pub use platform::platform;
 use crate::abi::hypercall::vmasst;
 use crate::abi::selector;
 use crate::abi::structs::{trap_info, vcpu_info};
-use crate::abi::x86::{cr4, seg};
+use crate::abi::x86::{cr4, seg, xcr0};
 use crate::cpu::fault::Fault;
 use crate::cpu::Cpu;
 use crate::evtchn::DomainEvents;
@@ -195,6 +195,8 @@ impl Vcpu {
     /// A vCPU around an engine that is already set up, with its current base as the kernel's (tests, benchmarks).
     pub fn with_cpu(mut cpu: Box<Cpu>, id: u32) -> Vcpu {
         cpu.set_cr4(cr4::INITIAL);
+        // It always can be.
+        cpu.set_xcr0(xcr0::INITIAL);
         let kernel_ss = if cpu.domain.is_32bit {
             selector::FLAT_COMPAT_RING1_SS
         } else {

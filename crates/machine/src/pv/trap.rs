@@ -6,7 +6,7 @@ use super::{CallbackKind, Entry, Exit, Vcpu};
 use crate::abi::hypercall::HYPERCALL_VECTOR;
 use crate::abi::selector;
 use crate::abi::x86::gpr::{RAX, RCX, RDX};
-use crate::abi::x86::{canonical, error_code, msr};
+use crate::abi::x86::{canonical, cpuid, cr4, error_code, msr};
 use crate::cpu::fault::{vector, Fault, PrivInsn, Trap};
 
 /// `ud2a; .ascii "xen"`: the instruction after it is emulated for the guest kernel and its applications.
@@ -125,8 +125,26 @@ impl Vcpu {
             self.cpu.rip = self.cpu.rip.wrapping_add(5);
             return self.fault(Fault::gp());
         }
+        let leaf = self.cpu.regs[RAX] as u32;
         self.cpu.do_cpuid();
+        // Xen's own OSXSAVE, which kernels take for leave to set theirs.
+        if leaf == cpuid::FEATURES && self.guest_kernel() && self.cpu.has_xsave() {
+            self.cpu.regs[RCX] |= u64::from(cpuid::OSXSAVE);
+        }
         self.retire(7, 0)
+    }
+
+    /// xsetbv, which Xen emulates for a guest kernel: it can set XCR0 to what CPUID shows.
+    fn xsetbv(&mut self) -> Result<(), Fault> {
+        if self.cpu.model.cr4 & cr4::OSXSAVE == 0 {
+            return Err(Fault::ud());
+        }
+        let value = self.cpu.regs[RDX] << 32 | self.cpu.regs[RAX] & 0xffff_ffff;
+        let is_xcr0 = self.cpu.regs[RCX] as u32 == 0;
+        if self.guest_kernel() && is_xcr0 && self.cpu.set_xcr0(value) {
+            return Ok(());
+        }
+        Err(Fault::gp())
     }
 
     /// Whether ecx is the number of an MSR with the base of a segment. A 32-bit guest has none of these.
@@ -210,8 +228,12 @@ impl Vcpu {
                 self.cpu.do_cpuid();
                 self.retire(len, 0)
             }
-            // CR4.OSXSAVE is never set; the processor that CPUID shows has no sysexit in long mode.
-            PrivInsn::Xsetbv | PrivInsn::Sysexit => self.fault(Fault::ud()),
+            PrivInsn::Xsetbv => match self.xsetbv() {
+                Ok(()) => self.retire(len, 0),
+                Err(fault) => self.fault(fault),
+            },
+            // The processor that CPUID shows has none in long mode.
+            PrivInsn::Sysexit => self.fault(Fault::ud()),
             PrivInsn::Rdmsr | PrivInsn::Wrmsr if self.guest_kernel() && self.names_base() => {
                 match self.base_msr(insn == PrivInsn::Wrmsr) {
                     Ok(()) => self.retire(len, 0),

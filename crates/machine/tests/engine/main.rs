@@ -39,6 +39,8 @@ mod tables;
 mod vendor;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x87;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod xsave;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 #[test]

@@ -21,6 +21,7 @@ mod stack;
 mod string;
 mod system;
 pub(crate) mod x87;
+mod xsave;
 
 use crate::cpu::SlowFn;
 use iced_x86::Code;
@@ -34,6 +35,7 @@ static HANDLERS: LazyLock<Vec<Option<SlowFn>>> = LazyLock::new(|| {
                 .or_else(|| sse::lookup(code))
                 .or_else(|| avx::lookup(code))
                 .or_else(|| x87::lookup(code))
+                .or_else(|| xsave::lookup(code))
         })
         .collect()
 });

@@ -13,7 +13,9 @@ mod store;
 mod transcendental;
 mod wide;
 
-pub(crate) use state::{load_image, save_image};
+pub(crate) use state::{
+    fxsave_image, load_image, load_x87, load_xmm, mxcsr_of, save_image, xmm_count, FXSAVE_LEN,
+};
 
 use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
 use crate::cpu::fault::{Exec, Trap};

@@ -9,7 +9,7 @@ use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction};
 
 /// Bytes that fxsave writes; the rest of its 512 is left to software.
-const FXSAVE_LEN: usize = 416;
+pub(crate) const FXSAVE_LEN: usize = 416;
 /// Bytes that must be accessible.
 const FXSAVE_AREA: usize = 512;
 
@@ -40,7 +40,7 @@ fn cooked(b: [u8; 10]) -> F80 {
 }
 
 /// xmm registers that the code can name, which are the ones that fxsave and fxrstor move.
-fn xmm_count(cpu: &Cpu) -> usize {
+pub(crate) fn xmm_count(cpu: &Cpu) -> usize {
     if cpu.seg.code32 {
         8
     } else {
@@ -84,13 +84,17 @@ pub(crate) fn fxsave_image(cpu: &Cpu, wide: bool) -> [u8; FXSAVE_LEN] {
     b
 }
 
-/// Loads an fxsave image; #GP for reserved MXCSR bits.
-pub(crate) fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
+/// MXCSR of an fxsave image; #GP for reserved bits.
+pub(crate) fn mxcsr_of(b: &[u8; FXSAVE_LEN]) -> Result<u32, Fault> {
     let mxcsr = u32::from_le_bytes(take(b, 24));
     if mxcsr & !MXCSR_MASK != 0 {
-        return Err(Fault::gp().into());
+        return Err(Fault::gp());
     }
-    cpu.fpu.mxcsr = mxcsr;
+    Ok(mxcsr)
+}
+
+/// Loads the x87 part of an fxsave image.
+pub(crate) fn load_x87(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) {
     let f = &mut cpu.fpu.x87;
     f.set_control(u16::from_le_bytes(take(b, 0)));
     f.set_status_word(u16::from_le_bytes(take(b, 2)));
@@ -107,10 +111,21 @@ pub(crate) fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> 
         let at = f.slot(n as u8) & 7;
         f.regs[at] = cooked(take(b, 32 + 16 * n));
     }
+}
+
+/// Loads the xmm registers of an fxsave image.
+pub(crate) fn load_xmm(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN]) {
     let count = xmm_count(cpu);
     for (n, x) in cpu.fpu.xmm.iter_mut().enumerate().take(count) {
         *x = u128::from_le_bytes(take(b, 160 + 16 * n));
     }
+}
+
+/// Loads an fxsave image; #GP for reserved MXCSR bits.
+pub(crate) fn fxrstor_image(cpu: &mut Cpu, b: &[u8; FXSAVE_LEN], wide: bool) -> Exec {
+    cpu.fpu.mxcsr = mxcsr_of(b)?;
+    load_x87(cpu, b, wide);
+    load_xmm(cpu, b);
     Ok(())
 }
 
