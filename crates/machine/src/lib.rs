@@ -45,6 +45,7 @@ pub use timers::{Due as DueTimers, Timers, LAST_DEADLINE_NS};
 pub use cpu::decode::Vendor;
 pub use cpu::engine::{TranslatorError, TranslatorOptions};
 pub use cpu::fault::{vector, Fault, PrivInsn, Trap};
+pub use cpu::model::host_features;
 pub use cpu::segment::DescTable;
 pub use cpu::translate::translator_available;
 pub use cpu::{Cpu, CpuidRow, Stop};

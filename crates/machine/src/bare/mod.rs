@@ -36,6 +36,7 @@ const PLATFORM: Platform = Platform {
         ldtr: 0,
         tr: 0,
         cr0: 0,
+        osxsave: false,
     },
     window: None,
     table_store: |_, _, _, _, _| PtwrResult::Fault,

@@ -340,6 +340,7 @@ impl Cpu {
         self.model.cpuid = table;
         let [low, _, _, high] = self.cpuid(cpuid::XSTATE, 0);
         self.fpu.xcr0_mask = (u64::from(high) << 32 | u64::from(low)) & xcr0::ALL;
+        self.update_xsave();
         self.set_vendor(Vendor::from_leaf_0(self.cpuid(0, 0)));
     }
 

@@ -45,6 +45,26 @@ impl Model {
     }
 }
 
+/// Features of AVX and after it that this host's processor has, by the names that libxl has for them.
+pub fn host_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let known = [
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("vaes", is_x86_feature_detected!("vaes")),
+        ("vpclmulqdq", is_x86_feature_detected!("vpclmulqdq")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let known: [(&str, bool); 0] = [];
+    known
+        .iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
 impl Cpu {
     /// What `cpuid` shows: the row with this very subleaf, else the one for any subleaf, else zeros; and what depends on
     /// CR4 and XCR0.

@@ -18,6 +18,8 @@ pub struct SystemRegisters {
     pub tr: u16,
     /// CR0 without TS.
     pub cr0: u64,
+    /// Whether ring 0 itself uses xsave, so that all code can, whatever a guest sees of CR4.
+    pub osxsave: bool,
 }
 
 /// A store to a live page table that is mapped read-only: as [`crate::frames::ptwr`].

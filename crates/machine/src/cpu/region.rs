@@ -57,6 +57,8 @@ pub(crate) struct Frame {
     pub count_mask: u64,
     /// For instructions with two memory operands.
     pub kept: [u64; 2],
+    /// Not zero: the upper halves of the host's ymm registers are not the guest's. They never are without the lower ones.
+    pub ymm_away: u64,
 }
 
 const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 96);

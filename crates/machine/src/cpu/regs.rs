@@ -56,6 +56,17 @@ pub(crate) fn xmm_index(r: Register) -> usize {
     }
 }
 
+/// Number 0..15 of a ymm register; 0 for anything else.
+#[inline]
+pub(crate) fn ymm_index(r: Register) -> usize {
+    let k = (r as usize).wrapping_sub(Register::YMM0 as usize);
+    if k < 16 {
+        k
+    } else {
+        0
+    }
+}
+
 /// What the addresses of operands begin at, beside registers.
 #[derive(Debug, Clone)]
 #[repr(C)]

@@ -41,7 +41,9 @@ pub struct Fpu {
     pub mxcsr: u32,
     /// CR0.TS: FPU, MMX, SSE and AVX instructions raise #NM.
     pub ts: bool,
-    /// Without it AVX instructions raise #UD: CR4.OSXSAVE is set, and XCR0 has both halves of the ymm registers. Only
+    /// Without it `xsave` and its kin raise #UD: CR4.OSXSAVE is set, by the guest or by ring 0.
+    pub xsave: bool,
+    /// Without it AVX instructions raise #UD: these are enabled, and XCR0 has both halves of the ymm registers. Only
     /// [`Cpu::set_cr4`] and [`Cpu::set_xcr0`] change it.
     pub avx: bool,
     /// Which parts of the state `xsave` and its kin handle: see [`xcr0`](mod@xcr0).
@@ -59,6 +61,7 @@ impl Default for Fpu {
             ymm_hi: [0; 16],
             mxcsr: mxcsr::INITIAL,
             ts: false,
+            xsave: false,
             avx: false,
             xcr0: xcr0::X87,
             xcr0_mask: xcr0::ALL,
@@ -71,7 +74,7 @@ impl Cpu {
     /// CR4 from now on.
     pub fn set_cr4(&mut self, value: u64) {
         self.model.cr4 = value;
-        self.update_avx();
+        self.update_xsave();
     }
 
     /// XCR0 from now on; false, and nothing changed, where `xsetbv` raises #GP: for a part of the state that does not
@@ -82,13 +85,15 @@ impl Cpu {
             return false;
         }
         self.fpu.xcr0 = value;
-        self.update_avx();
+        self.update_xsave();
         true
     }
 
-    fn update_avx(&mut self) {
-        let osxsave = self.model.cr4 & cr4::OSXSAVE != 0;
-        self.fpu.avx = osxsave && self.fpu.xcr0 & xcr0::YMM == xcr0::YMM;
+    /// What CR4, XCR0 and CPUID make of the instructions that need them.
+    pub(crate) fn update_xsave(&mut self) {
+        let below = self.platform.registers.osxsave && self.has_xsave();
+        self.fpu.xsave = below || self.model.cr4 & cr4::OSXSAVE != 0;
+        self.fpu.avx = self.fpu.xsave && self.fpu.xcr0 & xcr0::YMM == xcr0::YMM;
     }
 }
 

@@ -18,6 +18,7 @@ const REGISTERS: SystemRegisters = SystemRegisters {
     ldtr: selector::XEN_LDT,
     tr: selector::XEN_TSS,
     cr0: cr0::XEN,
+    osxsave: true,
 };
 
 /// Xen, as the processors of this domain meet it.

@@ -303,7 +303,10 @@ fn compare_state(case: &Case, end: &End, native: &State, guest: &State, out: &mu
                 Mnemonic::Dppd | Mnemonic::Dpps | Mnemonic::Vdppd | Mnemonic::Vdpps
             )
         });
-    if native.mxcsr() != guest.mxcsr() && !several {
+    // Whether a store that faults has told of its rounding.
+    let stored = matches!(end, End::Fault { vector: 14, .. })
+        && case.insns.iter().any(|i| i.mnemonic() == Mnemonic::Vcvtps2ph);
+    if native.mxcsr() != guest.mxcsr() && !several && !stored {
         let _ = writeln!(
             out,
             "    mxcsr: was {:#x} host {:#x} guest {:#x}",

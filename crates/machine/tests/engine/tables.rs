@@ -74,7 +74,7 @@ fn foreign(code: Code, bits: u32) -> bool {
     }
     if matches!(
         code.mnemonic(),
-        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Into | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdfsbase | Wrfsbase | Wrgsbase | Sgdt | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw | Xgetbv | Rdrand | Rdseed | Rdpmc | Iret | Iretd | Iretq | Retf | Rsm | Hlt | Monitor | Mwait | Xsave | Xsave64 | Xrstor | Xrstor64 | Lss | Lfs | Lgs | Lds | Les | Clflush | Vmcall | Vmmcall | Vmgexit | Int3 | Lgdt | Lidt | Lldt | Ltr | Lmsw | Invlpg | Swapgs | Rdpkru | Wrpkru | Clzero | Monitorx | Mwaitx
+        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Into | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdfsbase | Wrfsbase | Wrgsbase | Sgdt | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw | Xgetbv | Rdrand | Rdseed | Rdpmc | Iret | Iretd | Iretq | Retf | Rsm | Hlt | Monitor | Mwait | Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64 | Lss | Lfs | Lgs | Lds | Les | Clflush | Vmcall | Vmmcall | Vmgexit | Int3 | Lgdt | Lidt | Lldt | Ltr | Lmsw | Invlpg | Swapgs | Rdpkru | Wrpkru | Clzero | Monitorx | Mwaitx
     ) {
         return true;
     }

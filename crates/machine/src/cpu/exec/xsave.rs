@@ -5,7 +5,7 @@
 
 use super::x87::{fxsave_image, load_x87, load_xmm, mxcsr_of, xmm_count, FXSAVE_LEN};
 use crate::abi::x86::gpr::{RAX, RCX, RDX};
-use crate::abi::x86::{cr4, mxcsr, xcr0};
+use crate::abi::x86::{mxcsr, xcr0};
 use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::x87state::X87;
 use crate::cpu::{Cpu, SlowFn};
@@ -50,7 +50,7 @@ impl Cpu {
     }
 
     fn check_xsave(&self) -> Exec {
-        if self.model.cr4 & cr4::OSXSAVE == 0 {
+        if !self.fpu.xsave {
             return Err(Fault::ud().into());
         }
         Ok(())

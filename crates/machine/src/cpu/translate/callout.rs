@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::repeat::COUNT_MAX;
+use super::select::Vectors;
 use super::{Handled, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
@@ -54,6 +55,8 @@ pub(super) const WRITE: u8 = 1;
 pub(super) const ALIGNED: u8 = 2;
 /// The instruction ends its block.
 pub(super) const BRANCH: u8 = 4;
+/// Vector registers are wanted with their upper halves.
+pub(super) const YMM: u8 = 8;
 
 /// What follows the call of a stub. `a` and `b`, where they are addresses, are relative to the site.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +172,7 @@ impl Cpu {
             fill_in(f);
         }
         f.slice = self.budget.slice;
-        f.vectors_away = 1;
+        (f.vectors_away, f.ymm_away) = (1, 1);
         f.count_mask = self.count_mask();
         f.fs = self.bases.fs;
         f.gs = self.bases.gs;
@@ -224,8 +227,11 @@ impl Cpu {
                 Ok(Refill::Slow) => {}
                 Err(found) => fault = Some(found),
             },
-            Kind::Vectors if vectors_allowed(self) => {
+            Kind::Vectors if vectors_allowed(self) && (s.flags & YMM == 0 || self.fpu.avx) => {
                 f.vectors_away = 0;
+                if s.flags & YMM != 0 {
+                    f.ymm_away = 0;
+                }
                 return Next::At(there(s.b));
             }
             Kind::Cross if self.crosses(s) => return Next::At(there(s.a)),
@@ -294,7 +300,7 @@ impl Cpu {
             return Next::Out;
         }
         if f.vectors_away == 0 && !vectors_allowed(self) {
-            f.vectors_away = 1;
+            (f.vectors_away, f.ymm_away) = (1, 1);
         }
         if s.kind == Kind::End || s.flags & BRANCH != 0 {
             self.rip = self.next_rip;
@@ -303,7 +309,7 @@ impl Cpu {
         let t = self.code.translator.as_ref();
         let dead = match t.and_then(|t| t.blocks.get(s.block as usize)) {
             // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
-            Some(b) => unsafe { (*b.op).dead != 0 || b.uses_vectors && f.vectors_away != 0 },
+            Some(b) => unsafe { (*b.op).dead != 0 || b.vectors != Vectors::None && f.vectors_away != 0 },
             None => true,
         };
         if dead {

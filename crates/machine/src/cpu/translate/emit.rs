@@ -2,9 +2,9 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, S0, S1, S2};
-use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE};
+use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE, YMM};
 use super::operand::{place, sized, slot, Place};
-use super::select::{self, How};
+use super::select::{self, How, Vectors};
 use super::Handled;
 use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec;
@@ -23,9 +23,9 @@ pub(super) struct Made {
     pub near: u64,
     pub body: u64,
     pub dead: u64,
-    pub uses_vectors: bool,
     /// Where the code of each instruction begins, and where that of the last one ends.
     pub starts: Vec<usize>,
+    pub vectors: Vectors,
 }
 
 /// What a stub does before its callout.
@@ -100,7 +100,7 @@ impl<'a> Emitter<'a> {
         second: Option<u64>,
     ) -> Option<Made> {
         let start = self.off;
-        let uses_vectors = hows.contains(&How::Vector);
+        let vectors = hows.iter().map(|h| h.vectors()).max()?;
         self.left = insns.len() as u8;
         let far = self.asm.here();
         self.asm.lea(S0, at(S2, -i64::from(start)));
@@ -111,8 +111,8 @@ impl<'a> Emitter<'a> {
         if let Some(host) = second {
             self.crossing(host);
         }
-        if uses_vectors {
-            self.vectors();
+        if vectors != Vectors::None {
+            self.vectors(vectors);
         }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
@@ -144,8 +144,8 @@ impl<'a> Emitter<'a> {
             near: self.asm.address(near),
             body: self.asm.address(body),
             dead: self.asm.address(dead),
-            uses_vectors,
             starts,
+            vectors,
             split: self.asm.split(),
             code: self.asm.finish()?,
         })
@@ -185,13 +185,23 @@ impl<'a> Emitter<'a> {
         self.last_stub().a = Some(again);
     }
 
-    fn vectors(&mut self) {
+    fn vectors(&mut self, wanted: Vectors) {
         let (stub, next) = (self.asm.label(), self.asm.label());
-        self.asm.load(S0, frame!(vectors_away));
+        let ymm = wanted == Vectors::Ymm;
+        self.asm.load(
+            S0,
+            if ymm {
+                frame!(ymm_away)
+            } else {
+                frame!(vectors_away)
+            },
+        );
         self.asm.jmp_unless_zero(stub);
         self.asm.bind(next);
         self.stub(stub, Kind::Vectors, None);
-        self.last_stub().b = Some(next);
+        let s = self.last_stub();
+        s.b = Some(next);
+        s.site.flags |= if ymm { YMM } else { 0 };
     }
 
     fn last_stub(&mut self) -> &mut Stub {
@@ -327,7 +337,7 @@ impl<'a> Emitter<'a> {
                 return self.flow(i).map(|()| true);
             }
             How::Stack => self.stack(i)?,
-            How::Same | How::Vector => self.same(i, how)?,
+            How::Same | How::Vector | How::Avx => self.same(i, how)?,
             How::Special => self.special(i)?,
             How::Repeat => self.repeat(i)?,
             How::Handler => self.handled(i, end)?,

@@ -28,6 +28,7 @@ use crate::mem::Mfn;
 use asm::Asm;
 use iced_x86::Instruction;
 use memory::CodeMemory;
+use select::Vectors;
 use std::any::Any;
 use std::io::Write;
 
@@ -67,7 +68,7 @@ struct NativeBlock {
     /// Entry from the same page. When the block is forgotten a jump to its last stub stands here.
     near: u64,
     dead: u64,
-    uses_vectors: bool,
+    vectors: Vectors,
     /// Jumps that lead here: their field, and the stub they led to before.
     incoming: Vec<(u64, u64)>,
 }
@@ -261,7 +262,7 @@ impl Cpu {
             far: made.far,
             near: made.near,
             dead: made.dead,
-            uses_vectors: made.uses_vectors,
+            vectors: made.vectors,
             incoming: Vec::new(),
         });
         let body = made.body;

@@ -25,7 +25,18 @@ pub(super) enum How {
     Special,
     /// rep movs and rep stos.
     Repeat,
+    /// The same with their upper halves, and AVX enabled.
+    Avx,
     Handler,
+}
+
+/// Which of the host's vector registers are the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Vectors {
+    None,
+    Xmm,
+    /// Both halves.
+    Ymm,
 }
 
 /// How each instruction of a block is translated; `exact`: see `TranslatorOptions`.
@@ -75,12 +86,29 @@ fn how(i: &Instruction) -> How {
     if !ordinary_operands(i) || !on_every_host(i) {
         return How::Handler;
     }
-    let on_vectors = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_xmm());
-    match on_vectors {
+    let on_vectors =
+        (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && is_vector(i.op_register(n)));
+    match on_vectors || matches!(i.mnemonic(), M::Vzeroupper | M::Vzeroall) {
         true if vector(i) => How::Vector,
+        true if avx(i) => How::Avx,
         false if integer(i) => How::Same,
         _ => How::Handler,
     }
+}
+
+impl How {
+    /// The vector registers that must be the guest's.
+    pub(super) fn vectors(self) -> Vectors {
+        match self {
+            How::Vector => Vectors::Xmm,
+            How::Avx => Vectors::Ymm,
+            _ => Vectors::None,
+        }
+    }
+}
+
+fn is_vector(r: Register) -> bool {
+    r.is_xmm() || r.is_ymm()
 }
 
 /// Registers, one memory operand and immediates that can be put into another instruction of the same form.
@@ -88,7 +116,7 @@ fn ordinary_operands(i: &Instruction) -> bool {
     (0..i.op_count()).all(|n| match i.op_kind(n) {
         OpKind::Register => {
             let r = i.op_register(n);
-            r.is_gpr() && !is_high_byte(r) || r.is_xmm()
+            r.is_gpr() && !is_high_byte(r) || is_vector(r)
         }
         OpKind::Memory => plain_memory(i) && (i.memory_size().size() > 0 || i.mnemonic() == M::Lea),
         _ => immediate(i, n).is_some(),
@@ -134,6 +162,12 @@ pub(super) fn on_every_host(i: &Instruction) -> bool {
         F::AES => is_x86_feature_detected!("aes"),
         F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
         F::SHA => is_x86_feature_detected!("sha"),
+        F::AVX => is_x86_feature_detected!("avx"),
+        F::AVX2 => is_x86_feature_detected!("avx2"),
+        F::FMA => is_x86_feature_detected!("fma"),
+        F::F16C => is_x86_feature_detected!("f16c"),
+        F::VAES => is_x86_feature_detected!("vaes"),
+        F::VPCLMULQDQ => is_x86_feature_detected!("vpclmulqdq"),
         _ => false,
     })
 }
@@ -176,6 +210,25 @@ fn vector(i: &Instruction) -> bool {
     !unsuited && i.encoding() == EncodingKind::Legacy
 }
 
+/// The same in the encoding of AVX. Masked moves access what their masks say, and gathers several places.
+fn avx(i: &Instruction) -> bool {
+    let unsuited = matches!(
+        i.mnemonic(),
+        M::Vmaskmovdqu
+            | M::Vmaskmovps
+            | M::Vmaskmovpd
+            | M::Vpmaskmovd
+            | M::Vpmaskmovq
+            | M::Vdpps
+            | M::Vdppd
+            | M::Vrcpps
+            | M::Vrcpss
+            | M::Vrsqrtps
+            | M::Vrsqrtss
+    );
+    !unsuited && i.encoding() == EncodingKind::VEX
+}
+
 /// Whether the count of a shift is in cl.
 pub(super) fn counts_by_cl(i: &Instruction) -> bool {
     let last = i.op_count().wrapping_sub(1);
@@ -190,7 +243,10 @@ pub(super) fn counts_by_cl(i: &Instruction) -> bool {
 
 /// Whether ecx is a result that is not named.
 pub(super) fn gives_index(i: &Instruction) -> bool {
-    matches!(i.mnemonic(), M::Pcmpistri | M::Pcmpestri | M::Pcmpestri64)
+    matches!(
+        i.mnemonic(),
+        M::Pcmpistri | M::Pcmpestri | M::Pcmpestri64 | M::Vpcmpistri | M::Vpcmpestri | M::Vpcmpestri64
+    )
 }
 
 /// Whether an operand that is not aligned is left to the handler: where the processor raises #GP, and where it would have to
@@ -198,6 +254,12 @@ pub(super) fn gives_index(i: &Instruction) -> bool {
 pub(super) fn must_be_aligned(i: &Instruction, how: How) -> bool {
     if i.has_lock_prefix() || i.mnemonic() == M::Xchg {
         return true;
+    }
+    if how == How::Avx {
+        return matches!(
+            i.mnemonic(),
+            M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntps | M::Vmovntpd | M::Vmovntdq | M::Vmovntdqa
+        );
     }
     if how != How::Vector || i.memory_size().size() != 16 {
         return false;

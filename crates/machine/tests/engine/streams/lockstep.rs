@@ -64,8 +64,9 @@ impl<'a> Lockstep<'a> {
             .chain(engines)
             .map(|&e| Place::new(e))
             .collect();
-        let (regs, xmm): (Vec<u64>, Vec<u128>) = (
+        let (regs, xmm, ymm_hi): (Vec<u64>, Vec<u128>, Vec<u128>) = (
             (0..16).map(|r| program.roles.value(r, &mut rng)).collect(),
+            (0..16).map(|_| rng.vector(0)).collect(),
             (0..16).map(|_| rng.vector(0)).collect(),
         );
         let mxcsr = if rng.chance(70) {
@@ -78,6 +79,7 @@ impl<'a> Lockstep<'a> {
             p.load(program, data);
             p.vm.cpu.regs.copy_from_slice(&regs);
             p.vm.cpu.fpu.xmm.copy_from_slice(&xmm);
+            p.vm.cpu.fpu.ymm_hi.copy_from_slice(&ymm_hi);
             p.vm.cpu.fpu.mxcsr = mxcsr;
         }
         let mut l = Lockstep {

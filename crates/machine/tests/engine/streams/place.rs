@@ -6,6 +6,7 @@ use super::program::Program;
 use crate::engines::Engine;
 use crate::rng::Rng;
 use domzero_machine::abi::pte::ADDR;
+use domzero_machine::abi::x86::xcr0;
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, RWX, STACK_TOP};
 use domzero_machine::{attention, Clock, Cpu, CpuidRow, Domain, Machine, Mfn, Stop, VcpuShared};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
@@ -93,8 +94,9 @@ impl Place {
         vm.cpu.set_cpuid(
             [
                 (0, [7, 0x6874_7541, 0x444d_4163, 0x6974_6e65]),
-                (1, [0x1234, 0x5678_0000, 0x8000_0001, 0x0f8b_fbff]),
+                (1, [0x1234, 0x5678_0000, 0x8400_0001, 0x0f8b_fbff]),
                 (7, [0, 8, 0, 0]),
+                (0xd, [7, 832, 832, 0]),
             ]
             .map(|(leaf, regs)| CpuidRow {
                 leaf,
@@ -103,6 +105,7 @@ impl Place {
             })
             .to_vec(),
         );
+        assert!(vm.cpu.set_xcr0(xcr0::ALL));
         engine.choose(&mut vm.cpu);
         Place {
             vm,

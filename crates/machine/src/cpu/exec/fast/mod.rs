@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod alu;
+pub(crate) mod avx;
 pub(crate) mod flow;
 pub(crate) mod lower;
 pub(crate) mod misc;

@@ -4,7 +4,7 @@
 use super::lower::{is_mem, memory, reg_off, with, Low};
 use super::*;
 use crate::cpu::regs::xmm_index;
-use iced_x86::{Code, OpKind};
+use iced_x86::{Code, EncodingKind, OpKind};
 
 #[inline(always)]
 pub(super) unsafe fn xmm(cpu: *mut Cpu, n: u8) -> *mut u128 {
@@ -193,6 +193,7 @@ pub(crate) fn lower(i: &Instruction) -> Option<Low> {
         C::Por_xmm_xmmm128 | C::Orps_xmm_xmmm128 | C::Orpd_xmm_xmmm128 => return both(logic::<1>, op),
         C::Pand_xmm_xmmm128 | C::Andps_xmm_xmmm128 | C::Andpd_xmm_xmmm128 => return both(logic::<2>, op),
         C::Pandn_xmm_xmmm128 | C::Andnps_xmm_xmmm128 | C::Andnpd_xmm_xmmm128 => return both(logic::<3>, op),
+        _ if i.encoding() == EncodingKind::VEX => return super::avx::lower(i),
         _ => return super::simd::lower(i),
     };
     if is_mem(i, 1) {
