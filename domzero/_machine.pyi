@@ -547,6 +547,9 @@ def landlock_version() -> int:
 def translator_unavailable() -> str | None:
     """Why `Vcpu.set_translator` is refused on this host; None: it is not."""
 
+def host_features() -> list[str]:
+    """Of avx, avx2, fma, f16c, vaes and vpclmulqdq those that this host's processor has."""
+
 def give_back_free() -> None:
     """Gives what this process's allocator holds free back to the host; without the interpreter's lock."""
 

@@ -92,6 +92,15 @@ X86_CR4_OSFXSR = 1 << 9
 X86_CR4_OSXMMEXCPT = 1 << 10
 X86_CR4_UMIP = 1 << 11
 X86_CR4_FSGSBASE = 1 << 16
+X86_CR4_OSXSAVE = 1 << 18
+
+XCR0_X87 = 1 << 0
+XCR0_SSE = 1 << 1
+XCR0_AVX = 1 << 2
+XSTATE_LEGACY_SIZE = 576
+"""Bytes of an XSAVE area with x87 and SSE state: the image of fxsave, and the header."""
+XSTATE_YMM_SIZE = 256
+"""Bytes of the upper halves of the ymm registers, which follow."""
 
 MSR_TSC = 0x10
 MSR_APIC_BASE = 0x1B

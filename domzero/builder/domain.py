@@ -17,6 +17,7 @@ from domzero.builder.image import KernelImage
 from domzero.builder.layout import Layout, little_room
 from domzero.builder.pv import Start, build_pv
 from domzero.hypervisor.domain import Domain, DomainSpec, Limits
+from domzero.hypervisor.emulate.cpu_policy import CpuPolicy, policy
 from domzero.hypervisor.engine import Engine
 from domzero.hypervisor.evtchn import BackendPort, alloc_unbound, bind_backend
 from domzero.hypervisor.host import Host
@@ -87,6 +88,7 @@ def build_domain(
     limits: Limits | None = None,
     has_extents: bool = False,
     engine: Engine = Engine.AUTO,
+    cpu: CpuPolicy | None = None,
 ) -> BuiltDomain:
     """Makes a domain, fills its memory, gives it its rings, their ports and grants, and brings vCPU 0 up.
 
@@ -97,6 +99,7 @@ def build_domain(
     :param limits: of event channels and grants; Xen's defaults when not given.
     :param has_extents: its memory is made of extents of 2 MiB where it can be, as Xen's own builder makes it.
     :param engine: what executes its code.
+    :param cpu: what CPUID shows; all that there is when not given.
     :raises DomzeroError: the kernel does not fit, or something is used up; nothing is left of the domain then.
     """
     limit = pages if max_pages is None else max(pages, max_pages)
@@ -110,6 +113,7 @@ def build_domain(
         domid=domid,
         limits=limits or Limits(),
         engine=engine,
+        cpu=cpu or policy(),
     )
     domain = host.create_domain(spec)
     try:

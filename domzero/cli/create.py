@@ -23,6 +23,7 @@ from domzero.dom0.life import EndReason
 from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
+from domzero.hypervisor.emulate.cpu_policy import CPU_HELP, CPUID_HELP
 
 if TYPE_CHECKING:
     from domzero.dom0.xlsyntax import Settings
@@ -63,6 +64,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
+    what.add_argument("--cpu", choices=["v1", "v2", "v3", "max"], help=CPU_HELP)
+    what.add_argument("--cpuid", metavar="SPEC", action="append", default=[], help=CPUID_HELP)
     add_options(parser, hostname=None, run="run this shell command at its first start")
     add_documents(parser)
     how = parser.add_argument_group("how")
@@ -133,13 +136,17 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         drives = image.drives
         if image.memory_mib is not None:
             settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
-    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed"):
+    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed", "cpu"):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
     _extend(settings, "disk", behind=[*args.disk, *drives])
     _extend(settings, "vif", behind=args.vif)
     _extend(settings, "p9", behind=args.share)
     _extend(settings, "channel", behind=args.channel)
+    if args.cpuid:
+        if "cpuid" in settings and isinstance(value := settings["cpuid"].value, str):
+            settings["cpuid"] = xlcfg.Setting([value] if value else [], "")
+        _extend(settings, "cpuid", behind=args.cpuid)
     if args.pty:
         settings["console"] = xlcfg.Setting(PTY, "")
     if path is None:

@@ -17,6 +17,8 @@ from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 from domzero.hypervisor.clock import local_offset_s
+from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL
+from domzero.hypervisor.emulate.cpu_policy import policy as cpu_policy
 from domzero.hypervisor.engine import find as find_engine
 
 MEMORY_MIN_MIB = 4
@@ -81,6 +83,8 @@ class DomainConfig:
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
     :param max_grant_version: 1 or 2, the newest layout of the grant table that it may choose.
     :param engine: what executes its code: auto, interpreter or translator.
+    :param cpu: what its processor has at most: v1, v2 or v3 of x86-64, or max, all that there is on this host.
+    :param cpuid: what CPUID shows otherwise, as xl.cfg(5) has it.
     :param seed: seed of the host's entropy and of the machine frame order; None draws one.
     """
 
@@ -105,6 +109,8 @@ class DomainConfig:
     seed: int | None = None
     paused: bool = False
     engine: str = "auto"
+    cpu: str = DEFAULT_LEVEL
+    cpuid: list[str] = field(default_factory=list)
     rtc_timeoffset: int = 0
     localtime: bool = False
     cap: int = 0
@@ -232,6 +238,10 @@ class DomainConfig:
                 yield ConfigError(f"{getattr(self, key)} is not possible: {least} to {most}", key=key)
         try:
             find_engine(self.engine)
+        except ConfigError as error:
+            yield error
+        try:
+            cpu_policy(self.cpu, self.cpuid)
         except ConfigError as error:
             yield error
         yield from (found for found in parse_disks(self.disks) if isinstance(found, ConfigError))

@@ -42,6 +42,7 @@ from domzero.dom0.xenstore_nodes import write_nodes
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 from domzero.hypervisor.clock import Clock, VirtualClock
 from domzero.hypervisor.domain import Domain, Limits
+from domzero.hypervisor.emulate.cpu_policy import policy
 from domzero.hypervisor.engine import Engine
 from domzero.hypervisor.evtchn import BackendPort
 from domzero.hypervisor.host import Host
@@ -178,6 +179,7 @@ class Instance:
             # Linux's 9pfs front end takes neighbours in its memory for neighbours in the machine.
             has_extents=bool(config.shares),
             engine=Engine(config.engine),
+            cpu=policy(config.cpu, config.cpuid),
         )
         built.domain.set_cap(config.cap)
         if config.time_offset_s:

@@ -19,6 +19,7 @@ from domzero.builder.files import read_file
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.xlsyntax import Setting, Settings, Value, parse, parse_words
 from domzero.errors import ConfigError, ConfigErrors, ImageError
+from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL
 
 BOOTLOADERS = ("pygrub", "pvgrub")
 FILE_MAX = 1 << 20
@@ -45,7 +46,6 @@ _HARMLESS = _words(
 _ONLY: dict[str, tuple[Value | int, ...]] = {
     "cpus_soft": ("all", "", []),
     "tsc_mode": ("default", 0, ""),
-    "cpuid": ("", []),
     "bootloader_args": ("", []),
     "driver_domain": (0,),
     "vfb": ([],),
@@ -71,7 +71,7 @@ _USED = _words(
     """
     name type builder uuid vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root extra bootloader
     disk vif p9 channel console
-    on_poweroff on_reboot on_crash on_watchdog on_soft_reset engine seed localtime rtc_timeoffset
+    on_poweroff on_reboot on_crash on_watchdog on_soft_reset engine cpu cpuid seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
 )
@@ -161,6 +161,8 @@ class _Reader:
             memory_mib=self._number("memory", self._number("maxmem", 256)),
             vcpus=self._number("vcpus", self._number("maxvcpus", 1)),
             engine=self._string("engine") or "auto",
+            cpu=self._string("cpu") or DEFAULT_LEVEL,
+            cpuid=self._cpuid(),
             seed=self._number("seed", 0) if "seed" in self.settings else None,
             disks=self._strings("disk"),
             vifs=self._strings("vif"),
@@ -188,6 +190,13 @@ class _Reader:
             if text := self._string(key):
                 self._set_action(config, key, text)
         return config
+
+    def _cpuid(self) -> list[str]:
+        """libxl's grammar is a string, XEND's a list of them."""
+        setting = self.settings.get("cpuid")
+        if setting is None or not setting.value:
+            return []
+        return [setting.value] if isinstance(setting.value, str) else self._strings("cpuid")
 
     def _cpus(self, vcpus: int) -> list[str]:
         """A list of processors for all vCPUs, or a list with one for each."""

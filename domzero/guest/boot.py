@@ -29,6 +29,8 @@ def boot(
     name: str | None = None,
     seed: int | None = None,
     engine: str | None = None,
+    cpu: str | None = None,
+    cpuid: Sequence[str] = (),
     disks: Sequence[str] = (),
     vifs: Sequence[str] = (),
     shares: Sequence[str] = (),
@@ -52,6 +54,9 @@ def boot(
     :param seed: of the order of machine frames and of all randomness; drawn when not given.
     :param engine: what executes its code: "interpreter", "translator", or "auto", the faster one that runs here, which
         it is when nobody says. Both give the same answers; "check" compares them, with `virtual_time` and one vCPU.
+    :param cpu: what its processor has at most: "v1", "v2" or "v3" of x86-64, the same on every host that can do it, or
+        "max", all that this host and the engines have, which it is when nobody says.
+    :param cpuid: what CPUID shows otherwise, as xl.cfg(5) has it: "host,avx2=0".
     :param disks: specifications of more disks, as xl-disk-configuration(5) has them: "a.qcow2", "b.img,raw,xvda,ro".
     :param vifs: specifications of network interfaces, as xl-network-configuration(5) has them; "" reaches out as you
         do. Not with `virtual_time`.
@@ -83,6 +88,9 @@ def boot(
         what.seed = seed
     if engine is not None:
         what.engine = engine
+    if cpu is not None:
+        what.cpu = cpu
+    what.cpuid = [*what.cpuid, *cpuid]
     what.disks = [*what.disks, *disks]
     what.vifs = [*what.vifs, *vifs]
     what.shares = [*what.shares, *shares]

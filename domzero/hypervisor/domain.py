@@ -17,6 +17,7 @@ from domzero.hypervisor import engine, timekeeping
 from domzero.hypervisor.back_ends import BackEnds
 from domzero.hypervisor.cap import Cap
 from domzero.hypervisor.domids import Domids
+from domzero.hypervisor.emulate.cpu_policy import CpuPolicy, policy
 from domzero.hypervisor.engine import Choice, Engine
 from domzero.hypervisor.grant import GrantTable
 from domzero.hypervisor.limits import Limits
@@ -56,6 +57,7 @@ class DomainSpec:
     e820: list[tuple[int, int, int]] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
     engine: Engine = Engine.AUTO
+    cpu: CpuPolicy = field(default_factory=policy)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -71,6 +73,8 @@ class Domain:
     max_pages: int
     e820: list[tuple[int, int, int]]
     shared_info_mfn: int
+    cpu: CpuPolicy = field(default_factory=policy)
+    """What CPUID shows; it never changes."""
     limits: Limits = field(default_factory=Limits)
     vcpus: list[Vcpu] = field(default_factory=list)
     domids: "Domids[Domain]" = field(init=False)
@@ -158,6 +162,7 @@ class Domain:
             max_pages=spec.max_pages,
             e820=list(spec.e820),
             shared_info_mfn=shared_info_mfn,
+            cpu=spec.cpu,
             run_vcpu=run_vcpu,
             limits=spec.limits,
         )

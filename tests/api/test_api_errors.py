@@ -39,6 +39,8 @@ GOOD = {"name": "good", "kernel": "/nonexistent/kernel"}
         ({"uuid": "x"}, "uuid", "UUID"),
         ({"on_crash": "explode"}, "on_crash", "destroy"),
         ({"engine": "steam"}, "engine", "interpreter"),
+        ({"cpu": "v9"}, "cpu", "'v1'"),
+        ({"cpuid": ["host,nonsense=0"]}, "cpuid", "nonsense=0: no such feature"),
         ({"engine": "kvm"}, "engine", "not here yet"),
         ({"memroy_mib": 64}, "memroy_mib", "did you mean memory_mib?"),
         ({"cmdline": "x" * 5000}, "cmdline", "at most"),

@@ -64,6 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--kernel", "good", "--memory", "99999999"], "is not possible"),
         (["--kernel", "good", "--vcpus", "0"], "vcpus: 0 is not possible"),
         (["--kernel", "good", "--cmdline", "x" * 1024], "cmdline: at most 1023 bytes"),
+        (["--kernel", "good", "--cpuid", "host,avx512f=1"], "cpuid: avx512f=1: a domain's processor has no avx512f"),
         (["--kernel", "good", "--engine", "kvm"], "kvm engine is not here yet"),
         (["--kernel", "good", "--disk", "a.img,vpc"], "disk: 'a.img,vpc': no such format: 'vpc'"),
         (["--kernel", "good", "--vif", "gatewaydev=1"], "vif: 'gatewaydev=1': gatewaydev is not supported"),

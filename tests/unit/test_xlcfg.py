@@ -50,6 +50,19 @@ def test_words_of_the_command_line_come_last_and_may_lack_their_quotes() -> None
     assert (config.memory_mib, config.name, config.vcpus, config.cmdline) == (128, "other", 3, "a b")
 
 
+def test_cpuid_is_a_string_of_libxls_or_a_list_of_xends() -> None:
+    config = xlcfg.load(MINIMAL + 'cpu="v2"; cpuid="host,sse4_2=0"').config
+    assert (config.cpu, config.cpuid) == ("v2", ["host,sse4_2=0"])
+    bits = "1:ecx=" + "x" * 32
+    assert xlcfg.load(MINIMAL + f'cpuid=["{bits}", "{bits}"]').config.cpuid == [bits, bits]
+    config = xlcfg.load(MINIMAL + 'cpuid=""').config
+    assert (config.cpu, config.cpuid) == ("max", [])
+    with pytest.raises(ConfigErrors, match="cpuid: sse3=7: not a value"):
+        xlcfg.load(MINIMAL + 'cpuid="host,sse3=7"')
+    with pytest.raises(ConfigErrors, match="cpu: no such processor: v7"):
+        xlcfg.load(MINIMAL + 'cpu="v7"')
+
+
 def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
     assert xlcfg.load(MINIMAL + "memroy=5").warnings == ["unknown key memroy ignored: did you mean memory?"]
     assert xlcfg.load(MINIMAL + "zzzzzz=5").warnings == ["unknown key zzzzzz ignored"]

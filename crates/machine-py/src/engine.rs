@@ -8,6 +8,12 @@ use pyo3::prelude::*;
 use std::fs::File;
 use std::os::fd::RawFd;
 
+/// Features of this host's processor that decide what a domain's can have, by libxl's names.
+#[pyfunction]
+pub fn host_features() -> Vec<&'static str> {
+    domzero_machine::host_features()
+}
+
 /// Why there can be no translator here, or None.
 #[pyfunction]
 pub fn translator_unavailable() -> Option<String> {

@@ -33,7 +33,7 @@ mod _machine {
     #[pymodule_export]
     use super::confine::{confine, confine_network, landlock_version};
     #[pymodule_export]
-    use super::engine::translator_unavailable;
+    use super::engine::{host_features, translator_unavailable};
     #[pymodule_export]
     use super::enums::{Base, Callback, FrameType, Outcome, Step};
     #[pymodule_export]

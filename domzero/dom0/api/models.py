@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from domzero.dom0.api.processor import CpuidItems, CpuLevel
 from domzero.dom0.config import (
     CAP_MAX,
     EVENT_CHANNELS_MAX,
@@ -36,8 +37,6 @@ from domzero.dom0.names import NAME_MAX
 from domzero.dom0.records import Record
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
-
-
 DEVICES_MAX = 256
 UNKNOWN_MAX = 20
 """Unknown fields that are named one by one."""
@@ -95,6 +94,8 @@ class DomainCreate(Model):
     ] = None
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
     engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    cpu: CpuLevel = "max"
+    cpuid: CpuidItems = []
     rtc_timeoffset: Annotated[
         int,
         Field(

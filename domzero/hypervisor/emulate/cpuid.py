@@ -4,7 +4,7 @@
 The processor is an AMD family 1Ah: as on real ones, Linux 6.1 finds there neither Meltdown nor MDS, Retbleed, SRSO or
 ITS to work around, and with automatic IBRS no need of retpolines, so that it does not rewrite itself for what an engine
 without speculation does not need. What Xen hides from PV guests (PSE, PGE, MCE, MTRR, VME, PCID, x2APIC and
-so on) is hidden, and so is what needs XSAVE.
+so on) is hidden. Which features are shown is the domain's policy (`cpu_policy.py`).
 """
 
 import struct
@@ -33,10 +33,17 @@ from domzero.abi.x86 import (
     X86_CR4_MCE,
     X86_CR4_OSFXSR,
     X86_CR4_OSXMMEXCPT,
+    X86_CR4_OSXSAVE,
     X86_CR4_PAE,
     X86_CR4_TSD,
+    XCR0_AVX,
+    XCR0_SSE,
+    XCR0_X87,
+    XSTATE_LEGACY_SIZE,
+    XSTATE_YMM_SIZE,
 )
 from domzero.abi.xen import PAGE_SHIFT
+from domzero.hypervisor.emulate.cpu_policy import MAX_LEAF, CpuPolicy, changed
 from domzero.hypervisor.timekeeping import TSC_KHZ, TSC_SHIFT, TSC_TO_SYSTEM_MUL
 
 if TYPE_CHECKING:
@@ -51,35 +58,18 @@ CR0_VALUE = X86_CR0_PG | X86_CR0_AM | X86_CR0_WP | X86_CR0_NE | X86_CR0_ET | X86
 """What a PV guest reads; TS comes on top."""
 CR4_INITIAL = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
 """What a PV guest sees of Xen's own."""
-CR4_GUEST_MASK = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
-"""What a guest may change."""
+CR4_GUEST_MASK = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE | X86_CR4_OSXSAVE
+"""What a guest may change; OSXSAVE only where CPUID shows xsave."""
 
 Leaf = tuple[int, int | None, int, int, int, int]
 
 FAMILY, MODEL, STEPPING = 0x1A, 0x02, 1
 
 
-def _bits(*bits: int) -> int:
-    return sum(1 << bit for bit in bits)
-
-
 _SIGNATURE = STEPPING | (MODEL & 0xF) << 4 | 0xF << 8 | (MODEL >> 4) << 16 | (FAMILY - 0xF) << 20
 
-# Leaf 1. ECX: sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes rdrand hypervisor
-LEAF1_ECX = _bits(0, 1, 9, 13, 19, 20, 22, 23, 25, 30, 31)
-# EDX: fpu de tsc msr pae mce cx8 apic mca cmov pat clflush acpi mmx fxsr sse sse2
-LEAF1_EDX = _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 19, 22, 23, 24, 25, 26)
-# Leaf 7. EBX: fsgsbase bmi1 bmi2 erms rdseed adx clflushopt clwb sha; EDX: fsrm
-LEAF7_EBX = _bits(0, 3, 8, 9, 18, 19, 23, 24, 29)
-LEAF7_EDX = _bits(4)
-# Leaf 80000001. ECX: lahf_lm abm dbext
-EXT1_ECX = _bits(0, 5, 26)
-# EDX: those of leaf 1 that AMD repeats, and syscall nx rdtscp lm
-EXT1_EDX = (LEAF1_EDX & _bits(0, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 23, 24)) | _bits(11, 20, 27, 29)
-# Leaf 80000008. EBX: not subject to speculative store bypass
-EXT8_EBX = _bits(26)
-# Leaf 80000021. EAX: lfence is serialising, null selectors clear bases, automatic IBRS, not subject to SRSO (two bits)
-EXT21_EAX = _bits(2, 6, 8, 29, 30)
+_COMMON_EDX = 0x0183F3FF
+"""Features of leaf 1 that AMD's leaf 80000001 repeats."""
 
 BRAND = b"Domzero virtual processor, AMD64 PV"
 
@@ -89,15 +79,45 @@ def _text(text: bytes) -> tuple[int, int, int, int]:
 
 
 def leaves(domain: "Domain", vcpu_id: int) -> list[Leaf]:
-    """All leaves for one vCPU; what is not here reads as zero."""
+    """All leaves for one vCPU; what is not here reads as zero. What CR4 and XCR0 change is left to `cpu/model.rs`."""
+    policy = domain.cpu
+    rows = _leaves(domain, vcpu_id)
+    known = {(leaf, subleaf) for leaf, subleaf, *_ in rows}
+    for bits in policy.bits:
+        leaf, subleaf, _ = bits.register
+        if (leaf, subleaf) not in known:
+            known.add((leaf, subleaf))
+            rows.append((leaf, subleaf, 0, 0, 0, 0))
+    result = []
+    for leaf, subleaf, *values in rows:
+        names = ("eax", "ebx", "ecx", "edx")
+        a, b, c, d = (
+            changed((leaf, subleaf, name), value, policy.bits) for name, value in zip(names, values, strict=True)
+        )
+        result.append((leaf, subleaf, a, b, c, d))
+    highest = next(eax for leaf, _, eax, *_ in result if leaf == 0)
+    return [row for row in result if row[0] <= highest or row[0] >= XEN_CPUID_FIRST_LEAF]
+
+
+def _leaves(domain: "Domain", vcpu_id: int) -> list[Leaf]:
+    policy = domain.cpu
     ebx, edx, ecx = struct.unpack("<3I", b"AuthenticAMD")
     brand = BRAND.ljust(48, b"\0")
     count = len(domain.vcpus) or 1
     xen = XEN_CPUID_FIRST_LEAF
+    features = policy.word(0x1, None, "edx")
     return [
-        (0, None, 0xD, ebx, ecx, edx),
-        (1, None, _SIGNATURE, vcpu_id << 24 | min(count, 255) << 16 | 8 << 8, LEAF1_ECX, LEAF1_EDX),
-        (7, 0, 0, LEAF7_EBX, 0, LEAF7_EDX),
+        (0, None, MAX_LEAF, ebx, ecx, edx),
+        (
+            1,
+            None,
+            _SIGNATURE,
+            vcpu_id << 24 | min(count, 255) << 16 | 8 << 8,
+            policy.word(0x1, None, "ecx"),
+            features,
+        ),
+        (7, 0, 0, policy.word(0x7, 0, "ebx"), policy.word(0x7, 0, "ecx"), policy.word(0x7, 0, "edx")),
+        *_xstate(policy),
         (
             xen,
             None,
@@ -114,13 +134,37 @@ def leaves(domain: "Domain", vcpu_id: int) -> list[Leaf]:
         (xen + 3, 2, TSC_KHZ, 0, 0, 0),
         (xen + 5, 0, 0, (domain.host.machine.frames - 1).bit_length() + PAGE_SHIFT, 0, 0),
         (0x80000000, None, 0x80000021, ebx, ecx, edx),
-        (0x80000001, None, _SIGNATURE, 0, EXT1_ECX, EXT1_EDX),
+        (
+            0x80000001,
+            None,
+            _SIGNATURE,
+            0,
+            policy.word(0x80000001, None, "ecx"),
+            policy.word(0x80000001, None, "edx") | features & _COMMON_EDX,
+        ),
         (0x80000002, None, *_text(brand[:16])),
         (0x80000003, None, *_text(brand[16:32])),
         (0x80000004, None, *_text(brand[32:])),
         # caches: 64 byte lines, 32 KiB L1 each, 512 KiB L2, 8 MiB L3
         (0x80000005, None, 0, 0, 0x20080140, 0x20080140),
         (0x80000006, None, 0, 0, 0x02006140, 0x00408140),
-        (0x80000008, None, PHYSICAL_BITS | LINEAR_BITS << 8, EXT8_EBX, 0, 0),
-        (0x80000021, None, EXT21_EAX, 0, 0, 0),
+        (0x80000008, None, PHYSICAL_BITS | LINEAR_BITS << 8, policy.word(0x80000008, None, "ebx"), 0, 0),
+        (0x80000021, None, policy.word(0x80000021, None, "eax"), 0, 0, 0),
     ]
+
+
+def _xstate(policy: CpuPolicy) -> list[Leaf]:
+    """The XSAVE area: what XCR0 can be, its size now and at most; forms of xsave; where the upper halves of ymm are."""
+    if "xsave" not in policy.features:
+        return []
+    mask, size = XCR0_X87 | XCR0_SSE, XSTATE_LEGACY_SIZE
+    if "avx" in policy.features:
+        mask, size = mask | XCR0_AVX, XSTATE_LEGACY_SIZE + XSTATE_YMM_SIZE
+    forms = policy.word(0xD, 1, "eax")
+    rows: list[Leaf] = [
+        (0xD, 0, mask, size, size, 0),
+        (0xD, 1, forms, size if "xsavec" in policy.features else 0, 0, 0),
+    ]
+    if mask & XCR0_AVX:
+        rows.append((0xD, 2, XSTATE_YMM_SIZE, XSTATE_LEGACY_SIZE, 0, 0))
+    return rows
