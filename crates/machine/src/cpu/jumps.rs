@@ -43,6 +43,8 @@ pub(crate) struct Jumps {
     pages: Box<[u64]>,
     /// Indices of `pages` where there are some.
     pages_touched: Vec<u16>,
+    /// Bit n: jumps to translated code of the page with TLB index n have been set.
+    code_pages: [u64; TLB_SIZE / 64],
     /// There may be jumps to the lower half of addresses.
     lower: bool,
     /// What the blocks were decoded for.
@@ -113,6 +115,15 @@ impl Jumps {
         (tags[i] == rip.wrapping_neg()).then_some(codes[i])
     }
 
+    /// Whether this is the first jump to translated code of a page since a flush; from now on there is one.
+    pub(crate) fn first_to_page(&mut self, rip: u64) -> bool {
+        let i = tlb_index(rip);
+        let (word, bit) = (&mut self.code_pages[i / 64], 1 << (i % 64));
+        let first = *word & bit == 0;
+        *word |= bit;
+        first
+    }
+
     /// Nothing leads to translated code at `rip` any more.
     pub(crate) fn forget_code(&mut self, rip: u64) {
         let i = code_jump_index(rip);
@@ -148,7 +159,7 @@ impl Jumps {
 }
 
 /// More jumps to code than this, and a flush clears all.
-const TOUCHED_MAX: usize = 4096;
+const TOUCHED_MAX: usize = CODE_JUMPS / 8;
 
 /// The same of jumps to blocks that are interpreted.
 const ENTRIES_TOUCHED_MAX: usize = JUMPS / 4;
@@ -172,6 +183,7 @@ impl PerView for Jumps {
             entries_touched: Vec::new(),
             pages: vec![NO_PAGE; TLB_SIZE].into_boxed_slice(),
             pages_touched: Vec::new(),
+            code_pages: [0; TLB_SIZE / 64],
             lower: false,
             mode: 0,
         }
@@ -191,6 +203,7 @@ impl PerView for Jumps {
             self.pages[usize::from(i)] = NO_PAGE;
         }
         self.pages_touched.clear();
+        self.code_pages = [0; TLB_SIZE / 64];
         self.lower = false;
     }
 

@@ -9,7 +9,7 @@ use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
 use std::ptr::NonNull;
 
 /// Jumps to translated blocks that are kept, direct mapped.
-pub(crate) const CODE_JUMPS: usize = 1 << 15;
+pub(crate) const CODE_JUMPS: usize = 1 << 16;
 
 /// Bits of an address below those that choose a jump: blocks begin that far from each other, mostly.
 pub(crate) const JUMP_SHIFT: u32 = 2;

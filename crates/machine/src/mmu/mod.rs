@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Page walks and the software TLB.
 
+mod parked;
 pub(crate) mod tlb;
 mod upper;
 mod view;

@@ -47,6 +47,11 @@ impl TlbEntry {
         }
     }
 
+    /// The host address of the frame that it shows.
+    pub(super) fn host(&self) -> u64 {
+        self.delta.wrapping_sub(self.neg_r)
+    }
+
     /// The page that it translates; one of the lower half if none.
     pub(super) fn page(&self) -> u64 {
         self.neg_r.wrapping_neg()

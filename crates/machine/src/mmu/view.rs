@@ -79,6 +79,22 @@ impl<P: PerView> View<P> {
         self.lower_touched.clear();
     }
 
+    /// What it shows in the lower half, with indices, unless that is much.
+    pub(super) fn lower(&mut self) -> impl Iterator<Item = (usize, TlbEntry)> + '_ {
+        let View {
+            beside,
+            lower_touched,
+            ..
+        } = self;
+        let few = lower_touched.len() <= TOUCHED_MAX;
+        let tlb = beside.tlb();
+        let entries = lower_touched.iter().filter(move |_| few).filter_map(|&i| {
+            let i = usize::from(i);
+            tlb.get(i).map(|e| (i, *e))
+        });
+        entries.filter(|(i, e)| !is_upper(e.page()) && e.neg_r != invalid_tag(*i))
+    }
+
     /// Fills entry `i` with the page whose negated address is `tag`, and gives it; true if it is of another page than
     /// before.
     pub(super) fn entry(&mut self, i: usize, tag: u64, delta: u64) -> (&mut TlbEntry, bool) {

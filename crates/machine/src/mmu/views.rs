@@ -3,6 +3,7 @@
 //! system call of a 64-bit PV guest flushes nothing. Its kernel's address spaces have one view for all that are equal in
 //! the upper half, which outlives base loads and flushes: of these it forgets what page tables have changed meanwhile.
 
+use super::parked::Parked;
 use super::tlb::{invalid_tag, is_upper, tlb_index, PerView, TlbEntry, ViewKey, TLB_SIZE};
 use super::upper::Upper;
 use super::view::View;
@@ -40,6 +41,7 @@ pub(crate) struct Views<P> {
     tick: u64,
     nodes: Vec<Node>,
     lists: Box<[u32]>,
+    parked: Parked,
     /// Scratch: frames whose mappings have changed.
     changed: Vec<Mfn>,
 }
@@ -52,6 +54,7 @@ impl<P: PerView> Views<P> {
             tick: 0,
             nodes: vec![UNLINKED; TLB_SIZE],
             lists: vec![NONE; LISTS].into_boxed_slice(),
+            parked: Parked::default(),
             changed: Vec::new(),
         }
     }
@@ -122,17 +125,27 @@ impl<P: PerView> Views<P> {
         }
         let v = &mut self.list[at];
         v.used = self.tick;
-        if same.is_some() {
-            if v.key != Some(key) || v.generation != generation {
-                v.flush_lower();
-            }
-        } else {
+        let mut lower = Vec::new();
+        if same.is_none() {
             v.flush();
             v.upper = Some(upper);
+        } else if let Some(before) = v.key.filter(|&before| before != key) {
+            self.parked.put(before, v.generation, v.lower());
+            v.flush_lower();
+            lower = self.parked.take(key, generation);
+        } else if v.generation != generation {
+            v.flush_lower();
         }
         v.key = Some(key);
         v.generation = generation;
         self.current = at;
+        for (i, e) in lower {
+            let (to, other) = self.list[at].entry(i, e.neg_r, e.delta);
+            *to = e;
+            if other {
+                self.relink(at * TLB_SIZE + i, e.host() as *const u8);
+            }
+        }
         self.catch_up(at, domain);
     }
 
@@ -285,6 +298,7 @@ impl<P: PerView> Views<P> {
 
     /// Flushes every view.
     pub(crate) fn flush_all(&mut self) {
+        self.parked.clear();
         for (i, v) in self.list.iter_mut().enumerate() {
             if i == self.current {
                 v.flush();
@@ -296,6 +310,7 @@ impl<P: PerView> Views<P> {
 
     /// Flushes the current view.
     pub(crate) fn flush_current(&mut self) {
+        self.parked.clear();
         self.list[self.current].flush();
     }
 
@@ -303,6 +318,7 @@ impl<P: PerView> Views<P> {
     pub(crate) fn invlpg(&mut self, va: u64) {
         let i = tlb_index(va);
         let tag = (va & !0xfff).wrapping_neg();
+        self.parked.invalidate(tag);
         for v in self.list.iter_mut() {
             if v.beside.tlb()[i].neg_r == tag {
                 v.clear(i);
@@ -315,6 +331,7 @@ impl<P: PerView> Views<P> {
     /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). What
     /// is kept beside the views stays: the caller forgets it.
     pub(crate) fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
+        self.parked.purge_frame(host, writable_only);
         self.each_of(host, |_, view, i| {
             if writable_only {
                 view.beside.tlb()[i].neg_w = invalid_tag(i);
@@ -331,7 +348,7 @@ impl<P: PerView> Views<P> {
             let (view, i) = (id as usize / TLB_SIZE, id as usize % TLB_SIZE);
             if let Some(v) = self.list.get_mut(view) {
                 let e = v.beside.tlb()[i];
-                if e.neg_r != invalid_tag(i) && e.delta.wrapping_sub(e.neg_r) == host as u64 {
+                if e.neg_r != invalid_tag(i) && e.host() == host as u64 {
                     f(view, v, i);
                 }
             }

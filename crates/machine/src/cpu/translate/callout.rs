@@ -346,8 +346,16 @@ impl Cpu {
             return found;
         }
         let id = self.native_at(rip)?;
-        let far = self.code.translator.as_ref()?.blocks.get(id as usize)?.far;
-        self.views.beside().set_code(rip, far);
+        let t = self.code.translator.as_ref()?;
+        let &NativeBlock { far, mfn, .. } = t.blocks.get(id as usize)?;
+        let jumps = self.views.beside();
+        if jumps.first_to_page(rip) {
+            // The others of the page are likely to be wanted, too.
+            for &(off, far) in t.by_frame.get(&mfn.0).into_iter().flatten() {
+                jumps.set_code(rip & !0xfff | u64::from(off), far);
+            }
+        }
+        jumps.set_code(rip, far);
         Some(far)
     }
 

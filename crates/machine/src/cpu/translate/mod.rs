@@ -18,7 +18,7 @@ mod select;
 mod special;
 mod thunk;
 
-use crate::cpu::block::Op;
+use crate::cpu::block::{KeyHasher, Op};
 use crate::cpu::decode::{copy_bytes, decode_all};
 use crate::cpu::engine::{TranslatorError, TranslatorOptions};
 use crate::cpu::exec::fast;
@@ -30,7 +30,12 @@ use iced_x86::Instruction;
 use memory::CodeMemory;
 use select::Vectors;
 use std::any::Any;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::io::Write;
+
+/// Blocks of one frame that a view gets jumps to at once.
+const BLOCKS_OF_FRAME: usize = 128;
 
 /// Bytes of the call in a stub, which its site follows.
 const CALL_BYTES: u64 = 4;
@@ -81,6 +86,9 @@ pub(crate) struct Translator {
     options: TranslatorOptions,
     memory: CodeMemory,
     blocks: Vec<NativeBlock>,
+    /// Blocks by frame: offset in it, and `NativeBlock::far`. Those of a frame are left out once one of them was forgotten, and then
+    /// begun anew.
+    by_frame: HashMap<u64, Vec<(u16, u64)>, BuildHasherDefault<KeyHasher>>,
     /// Instructions that are left to their handlers.
     handled: Vec<Handled>,
     asm: Asm,
@@ -98,6 +106,7 @@ impl Translator {
             memory: CodeMemory::new(options.code_bytes).map_err(TranslatorError::Memory)?,
             options,
             blocks: Vec::new(),
+            by_frame: HashMap::default(),
             handled: Vec::new(),
             asm: Asm::new(),
             interpret_once: false,
@@ -120,6 +129,7 @@ impl Translator {
     pub(crate) fn clear(&mut self) {
         self.memory.clear();
         self.blocks.clear();
+        self.by_frame.clear();
         self.handled.clear();
         // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
@@ -166,6 +176,7 @@ impl Translator {
             return;
         };
         let (near, dead) = (block.near, block.dead);
+        self.by_frame.remove(&block.mfn.0);
         let incoming = std::mem::take(&mut block.incoming);
         let [a, b, c, d] = (dead.wrapping_sub(near + 5) as u32).to_le_bytes();
         self.memory.patch(near, [0xe9, a, b, c, d]);
@@ -254,6 +265,10 @@ impl Cpu {
                 cold_bytes: cold.len(),
             };
             t.dump(&block);
+        }
+        let of_frame = t.by_frame.entry(mfn.0).or_default();
+        if of_frame.len() < BLOCKS_OF_FRAME {
+            of_frame.push((off, made.far));
         }
         t.blocks.push(NativeBlock {
             op,

@@ -315,3 +315,55 @@ fn vcpus_see_after_each_flush_what_the_page_tables_say_interpreted() {
 fn vcpus_see_after_each_flush_what_the_page_tables_say_translated() {
     model(true);
 }
+
+/// Gives each of the first two address spaces a page of its own at address 0: the L1 tables.
+fn lower(s: &mut Spaces) -> [Mfn; 2] {
+    [0, 1].map(|n| {
+        let [_, l3, _, l1] = s.g.tree(&[(0, entry(s.frames[n], RW))]);
+        assert_eq!(s.g.update(s.l4[n], 0, entry(l3, RW)), 0);
+        l1
+    })
+}
+
+#[test]
+fn the_lower_half_of_an_address_space_comes_back_with_it_unless_something_has_changed() {
+    let mut s = Spaces::new();
+    let l1 = lower(&mut s);
+    let mut cpu = s.vcpu();
+    let machine = s.g.domain.machine.clone();
+    // Whether the entry was read by a walk.
+    let visit = |n: usize, cpu: &mut Cpu| {
+        let at = l1[n].maddr();
+        let old = machine.mem.read_u64(at).expect("memory");
+        machine.mem.write_u64(at, old & !pte::A);
+        load(cpu, s.l4[n]);
+        assert_eq!(read(cpu, 0), Some(n as u64 + 1));
+        machine.mem.read_u64(at) != Some(old & !pte::A)
+    };
+    assert!(visit(0, &mut cpu) && visit(1, &mut cpu));
+    assert!(!visit(0, &mut cpu) && !visit(1, &mut cpu));
+    cpu.invlpg(0);
+    assert!(visit(0, &mut cpu) && visit(1, &mut cpu));
+    cpu.apply_purge(Purge::Frame(s.frames[0]));
+    assert!(visit(0, &mut cpu) && !visit(1, &mut cpu));
+    cpu.apply_purge(Purge::AllTlb);
+    assert!(visit(0, &mut cpu) && visit(1, &mut cpu));
+    s.g.update(s.tables[2], 7, 0);
+    assert!(visit(0, &mut cpu) && visit(1, &mut cpu));
+}
+
+#[test]
+fn a_lower_half_that_comes_back_writes_no_frame_that_may_not_be_written_any_more() {
+    let mut s = Spaces::new();
+    lower(&mut s);
+    let mut cpu = s.vcpu();
+    load(&mut cpu, s.l4[0]);
+    assert!(cpu.write::<u64>(0, program(1)).is_ok());
+    load(&mut cpu, s.l4[1]);
+    // Its code is decoded: stores to it must be noticed.
+    assert_eq!(execute(&mut cpu, HIGH), Some(1));
+    load(&mut cpu, s.l4[0]);
+    assert_eq!(read(&mut cpu, 0), Some(1));
+    assert!(cpu.write::<u64>(0, program(9)).is_ok());
+    assert_eq!(execute(&mut cpu, HIGH), Some(9));
+}
