@@ -547,7 +547,8 @@ impl Vcpu {
         self.part(py, |v| v.update_descriptor(maddr, descriptor))
     }
 
-    /// Host code for blocks that have run `threshold` times; 0: the interpreter alone.
+    /// Host code for blocks that have run `threshold` times; 0: the interpreter alone. With virtual time, runs are the same to the
+    /// last flag on both.
     #[pyo3(signature = (threshold, code_bytes = None))]
     fn set_translator(&self, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
         engine::set_translator(&mut self.lock()?.cpu, threshold, code_bytes)

@@ -11,6 +11,9 @@ pub struct TranslatorOptions {
     /// Flags that the manuals leave undefined are the interpreter's on any host, for runs that must not depend on the
     /// engine: where the host's processor has others, their instructions are left to their handlers.
     pub exact: bool,
+    /// Arithmetic flags are what the interpreter has in them also where no later instruction can look at them: in what
+    /// a fault or an interrupt saves. For runs that are to be the same on both engines.
+    pub exact_flags: bool,
 }
 
 impl Default for TranslatorOptions {
@@ -19,6 +22,7 @@ impl Default for TranslatorOptions {
             threshold: 50,
             code_bytes: 64 << 20,
             exact: false,
+            exact_flags: false,
         }
     }
 }

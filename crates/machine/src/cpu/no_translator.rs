@@ -19,6 +19,10 @@ impl Translator {
         match *self {}
     }
 
+    pub(crate) fn keep_flags(&mut self) {
+        match *self {}
+    }
+
     pub(crate) fn clear(&mut self) {
         match *self {}
     }

@@ -55,6 +55,8 @@ pub(crate) struct Frame {
     pub unused: u32,
     /// Bits that the count of a repeated instruction must not have.
     pub count_mask: u64,
+    /// Host address less guest address of an operand that is not in the page of its base register.
+    pub delta: u64,
     /// For instructions with two memory operands.
     pub kept: [u64; 2],
     /// Not zero: the upper halves of the host's ymm registers are not the guest's. They never are without the lower ones.

@@ -14,6 +14,8 @@ pub enum Engine {
     Fast,
     /// Blocks become host code when they have run so often; `exact`: undefined flags are the oracle's, too.
     Translated { threshold: u32, exact: bool },
+    /// The same without arithmetic flags that no instruction looks at: they may be anything between two steps.
+    Flagless { threshold: u32 },
 }
 
 /// Of translated code: full now and then.
@@ -41,11 +43,14 @@ impl Engine {
     pub fn choose(self, cpu: &mut Cpu) {
         cpu.set_slow_only(self == Engine::Slow);
         let options = match self {
-            Engine::Translated { threshold, exact } => Some(TranslatorOptions {
-                threshold,
-                exact,
-                code_bytes: CODE_BYTES,
-            }),
+            Engine::Translated { threshold, .. } | Engine::Flagless { threshold } => {
+                Some(TranslatorOptions {
+                    threshold,
+                    exact: self.is_exact(),
+                    code_bytes: CODE_BYTES,
+                    exact_flags: self.has_exact_flags(),
+                })
+            }
             _ => None,
         };
         match cpu.set_translator(options) {
@@ -57,7 +62,15 @@ impl Engine {
 
     /// Whether it has the oracle's flags also where the manuals leave them undefined.
     pub fn is_exact(self) -> bool {
-        !matches!(self, Engine::Translated { exact: false, .. })
+        !matches!(
+            self,
+            Engine::Translated { exact: false, .. } | Engine::Flagless { .. }
+        )
+    }
+
+    /// Whether arithmetic flags are right after every instruction.
+    pub fn has_exact_flags(self) -> bool {
+        !matches!(self, Engine::Flagless { .. })
     }
 
     fn is_named(self) -> bool {

@@ -62,6 +62,12 @@ impl Cpu {
     /// Compares the translator with the interpreter from now on, or no more. Time must be virtual, and nobody else may write to
     /// the guest's memory while it runs.
     pub fn set_check(&mut self, on: bool) {
+        if on {
+            self.forget_all_code();
+            if let Some(t) = self.code.translator.as_mut() {
+                t.keep_flags();
+            }
+        }
         self.check = on.then(|| {
             Box::new(Check {
                 phase: Phase::Once,

@@ -292,6 +292,26 @@ impl Asm {
         self.made(Instruction::with3(Code::VEX_Rorx_r64_rm64_imm8, to, from, by));
     }
 
+    pub(super) fn shl(&mut self, r: Register, by: u32) {
+        self.made(Instruction::with2(Code::Shl_rm64_imm8, r, by));
+    }
+
+    pub(super) fn shr(&mut self, r: Register, by: u32) {
+        self.made(Instruction::with2(Code::Shr_rm64_imm8, r, by));
+    }
+
+    pub(super) fn test(&mut self, r: Register, mask: i32) {
+        self.made(Instruction::with2(Code::Test_rm64_imm32, r, mask));
+    }
+
+    pub(super) fn test_mem(&mut self, m: MemoryOperand, mask: i32) {
+        self.made(Instruction::with2(Code::Test_rm8_imm8, m, mask));
+    }
+
+    pub(super) fn sub_mem(&mut self, m: MemoryOperand, by: i32) {
+        self.made(Instruction::with2(Code::Sub_rm64_imm8, m, by));
+    }
+
     pub(super) fn movzx_byte(&mut self, r: Register) {
         let byte = match r {
             R::RCX => R::CL,

@@ -70,7 +70,8 @@ pub(super) struct Site {
     pub off: u16,
     /// Bytes of the operand.
     pub size: u8,
-    pub unused: u8,
+    /// From the register whose page was looked up to the operand.
+    pub disp: i8,
     pub block: u32,
     pub a: i32,
     pub b: i32,
@@ -223,7 +224,14 @@ impl Cpu {
         // What goes on at once, with the flags where they are.
         match s.kind {
             Kind::Miss => match self.missed(s, at, f.va) {
-                Ok(Refill::Again) => return Next::At(there(s.a)),
+                Ok(Refill::Again) if (f.va ^ f.va.wrapping_sub(s.disp as i64 as u64)) < 4096 => {
+                    return Next::At(there(s.a));
+                }
+                Ok(Refill::Again) => {
+                    // SAFETY: the index is in range, and `tlb` points to the current view.
+                    f.delta = unsafe { (*self.chain.tlb.add(tlb_index(f.va))).delta };
+                    return Next::At(at + SITE_BYTES as u64);
+                }
                 Ok(Refill::Slow) => {}
                 Err(found) => fault = Some(found),
             },

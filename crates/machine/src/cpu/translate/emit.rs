@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The code of a block: entry, instructions, stubs.
 
-use super::asm::{at, frame, indexed, Asm, Label, S0, S1, S2};
+use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2};
 use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE, YMM};
-use super::operand::{place, sized, slot, Place};
+use super::liveness;
+use super::operand::{place, sized, slot, Ea, Place};
 use super::select::{self, How, Vectors};
 use super::Handled;
 use crate::cpu::descriptor_cache::access_of;
@@ -31,14 +32,16 @@ pub(super) struct Made {
 /// What a stub does before its callout.
 struct Stub {
     label: Label,
-    /// Moved into `S2`, where the callout looks for the address.
-    va: Option<Register>,
+    /// Brought into `S2`, where the callout looks for the address.
+    va: Option<Ea>,
     site: Site,
     /// Where `a` and `b` of the site lead, if they are addresses.
     a: Option<Label>,
     b: Option<Label>,
     /// Offset of the field of the jump that leads to the stub, for `b`.
     field: Option<usize>,
+    /// Where it goes on with the operand's host address less the guest's from the frame.
+    hit: Option<Label>,
 }
 
 /// An access to check before it is made.
@@ -61,6 +64,10 @@ pub(super) struct Emitter<'a> {
     left: u8,
     len: u8,
     branch: bool,
+    /// Arithmetic flags are kept where nobody looks at them, too.
+    exact_flags: bool,
+    /// Those of the host may change before the current instruction.
+    flags_dead: bool,
     /// Where the next instruction begins.
     next: Label,
 }
@@ -72,6 +79,7 @@ impl<'a> Emitter<'a> {
         block: u32,
         off: u16,
         base: u64,
+        exact_flags: bool,
     ) -> Emitter<'a> {
         asm.begin(base);
         let next = asm.label();
@@ -85,6 +93,8 @@ impl<'a> Emitter<'a> {
             left: 0,
             len: 0,
             branch: false,
+            exact_flags,
+            flags_dead: false,
             next,
         }
     }
@@ -101,7 +111,10 @@ impl<'a> Emitter<'a> {
     ) -> Option<Made> {
         let start = self.off;
         let vectors = hows.iter().map(|h| h.vectors()).max()?;
+        let live = liveness::of_block(insns, hows, liveness::ALL);
+        let dead = |n: usize| live.get(n) == Some(&0);
         self.left = insns.len() as u8;
+        self.flags_dead = !self.exact_flags && dead(0);
         let far = self.asm.here();
         self.asm.lea(S0, at(S2, -i64::from(start)));
         self.asm.store(frame!(page), S0);
@@ -120,6 +133,7 @@ impl<'a> Emitter<'a> {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
             self.branch = false;
+            self.flags_dead = !self.exact_flags && dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
             ended = self.instruction(i, how)?;
@@ -154,13 +168,18 @@ impl<'a> Emitter<'a> {
     /// Takes the block's instructions from the slice; leaves if they are not in it.
     fn budget(&mut self) {
         let stub = self.asm.label();
-        // The first of these is overwritten by a jump when the block is forgotten.
-        self.asm.load(S0, frame!(slice));
-        self.asm.lea(S0, at(S0, -i64::from(self.left)));
-        self.asm.store(frame!(slice), S0);
-        self.asm.rorx(S0, S0, 56);
-        self.asm.movzx_byte(S0);
-        self.asm.jmp_unless_zero(stub);
+        // The first five bytes of these are overwritten by a jump when the block is forgotten.
+        if self.flags_dead {
+            self.asm.sub_mem(frame!(slice), i32::from(self.left));
+            self.asm.jcc(Code::Js_rel32_64, stub);
+        } else {
+            self.asm.load(S0, frame!(slice));
+            self.asm.lea(S0, at(S0, -i64::from(self.left)));
+            self.asm.store(frame!(slice), S0);
+            self.asm.rorx(S0, S0, 56);
+            self.asm.movzx_byte(S0);
+            self.asm.jmp_unless_zero(stub);
+        }
         self.stub(stub, Kind::Leave, None);
     }
 
@@ -188,15 +207,18 @@ impl<'a> Emitter<'a> {
     fn vectors(&mut self, wanted: Vectors) {
         let (stub, next) = (self.asm.label(), self.asm.label());
         let ymm = wanted == Vectors::Ymm;
-        self.asm.load(
-            S0,
-            if ymm {
-                frame!(ymm_away)
-            } else {
-                frame!(vectors_away)
-            },
-        );
-        self.asm.jmp_unless_zero(stub);
+        let away = if ymm {
+            frame!(ymm_away)
+        } else {
+            frame!(vectors_away)
+        };
+        if self.flags_dead {
+            self.asm.test_mem(away, 1);
+            self.asm.jcc(Code::Jne_rel32_64, stub);
+        } else {
+            self.asm.load(S0, away);
+            self.asm.jmp_unless_zero(stub);
+        }
         self.asm.bind(next);
         self.stub(stub, Kind::Vectors, None);
         let s = self.last_stub();
@@ -211,7 +233,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A stub for the current instruction.
-    pub(super) fn stub(&mut self, label: Label, kind: Kind, va: Option<Register>) {
+    pub(super) fn stub(&mut self, label: Label, kind: Kind, va: Option<Ea>) {
         let site = Site {
             kind,
             flags: if self.branch { BRANCH } else { 0 },
@@ -219,7 +241,7 @@ impl<'a> Emitter<'a> {
             len: self.len,
             off: self.off,
             size: 0,
-            unused: 0,
+            disp: va.map_or(0, |ea| ea.disp),
             block: self.block,
             a: 0,
             b: 0,
@@ -231,6 +253,7 @@ impl<'a> Emitter<'a> {
             a: None,
             b: None,
             field: None,
+            hit: None,
         });
     }
 
@@ -238,7 +261,7 @@ impl<'a> Emitter<'a> {
         for stub in std::mem::take(&mut self.stubs) {
             self.asm.bind(stub.label);
             if let Some(va) = stub.va {
-                self.asm.mov(S2, va);
+                self.asm.lea(S2, at(va.reg, i64::from(va.disp)));
             }
             self.asm.call_mem(frame!(callout));
             let here = self.asm.address(self.asm.here());
@@ -255,45 +278,69 @@ impl<'a> Emitter<'a> {
                 site.b = relative(field);
             }
             self.asm.data(&site.to_bytes());
+            if let Some(hit) = stub.hit {
+                if let Some(Ea { reg: S2, disp, .. }) = stub.va {
+                    self.asm.lea(S2, at(S2, -i64::from(disp)));
+                }
+                self.asm.load(S1, frame!(delta));
+                self.asm.jmp(hit);
+            }
         }
     }
 
-    /// Checks that the operand at the address in `va` is in the TLB; its host address is then `va` plus `S1`.
-    pub(super) fn check(&mut self, va: Register, wanted: Wanted) {
-        let (stub, again) = (self.asm.label(), self.asm.label());
+    /// Checks that the operand at `ea` is in the TLB, and gives where the host has it.
+    pub(super) fn check(&mut self, ea: Ea, wanted: Wanted) -> MemoryOperand {
+        let (stub, hit) = (self.asm.label(), self.asm.label());
         let tag = if wanted.write {
             offset_of!(TlbEntry, neg_w)
         } else {
             offset_of!(TlbEntry, neg_r)
         };
         let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
-        self.asm.bind(again);
-        self.asm.pext(S1, va, frame!(index_mask));
-        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
-        self.asm.load(S0, entry(tag));
-        let (last, mask) = if wanted.aligned {
-            (0, wanted.size.trailing_zeros() as usize)
+        let shift = size_of::<TlbEntry>().trailing_zeros();
+        // The entry is that of the page of `ea.reg`. A displacement upwards leaves it, if at all, with the last byte; one
+        // downwards with the first.
+        let disp = i64::from(ea.disp);
+        let checked = if wanted.aligned || disp < 0 {
+            disp
         } else {
-            (i64::from(wanted.size) - 1, 0)
+            disp + i64::from(wanted.size) - 1
         };
-        self.asm.lea(S0, indexed(S0, va, 1, last));
-        self.asm.pext(
-            S0,
-            S0,
-            at(
-                Register::RSP,
-                (offset_of!(crate::cpu::region::Frame, page_masks) + 8 * mask) as i64,
-            ),
-        );
-        self.asm.jmp_unless_zero(stub);
+        self.asm.pext(S1, ea.reg, frame!(index_mask));
+        if self.flags_dead {
+            self.asm.shl(S1, shift);
+            self.asm.load(S0, entry(tag));
+            self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
+            if wanted.aligned {
+                self.asm.test(S0, !0xfff | i32::from(wanted.size - 1));
+            } else {
+                self.asm.shr(S0, 12);
+            }
+            self.asm.jcc(Code::Jne_rel32_64, stub);
+        } else {
+            self.asm.rorx(S1, S1, 64 - shift);
+            self.asm.load(S0, entry(tag));
+            self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
+            let n = if wanted.aligned {
+                wanted.size.trailing_zeros()
+            } else {
+                0
+            };
+            let mask = offset_of!(crate::cpu::region::Frame, page_masks) as i64 + 8 * i64::from(n);
+            self.asm.pext(S0, S0, at(Register::RSP, mask));
+            self.asm.jmp_unless_zero(stub);
+        }
         self.asm.load(S1, entry(offset_of!(TlbEntry, delta)));
-        self.stub(stub, Kind::Miss, (va != S2).then_some(va));
+        self.asm.bind(hit);
+        self.stub(stub, Kind::Miss, Some(ea));
         let next = self.next;
         let s = self.last_stub();
-        s.a = Some(again);
+        s.a = Some(ea.again);
         s.b = Some(next);
+        s.hit = (disp != 0).then_some(hit);
         s.site.size = wanted.size;
         s.site.flags |= if wanted.write { WRITE } else { 0 } | if wanted.aligned { ALIGNED } else { 0 };
+        indexed(ea.reg, S1, 1, disp)
     }
 
     /// Leaves the instruction to its handler.
@@ -363,9 +410,9 @@ impl<'a> Emitter<'a> {
             scratch = &[S0];
         } else if let Some(n) = memory {
             let wanted = wanted(i, n, how)?;
-            let va = self.address(i);
-            self.check(va, wanted);
-            put_memory(&mut new, &indexed(va, S1, 1, 0));
+            let ea = self.address(i);
+            let operand = self.check(ea, wanted);
+            put_memory(&mut new, &operand);
             scratch = &[S0];
         }
         let by_cl = select::counts_by_cl(i);
@@ -416,17 +463,16 @@ impl<'a> Emitter<'a> {
         Some(())
     }
 
-    /// A load or store of 64 bits in the stack.
-    pub(super) fn check_stack(&mut self, va: Register, write: bool) -> MemoryOperand {
-        self.check(
-            va,
-            Wanted {
-                size: 8,
-                write,
-                aligned: false,
-            },
-        );
-        indexed(va, S1, 1, 0)
+    /// A load or store of 64 bits.
+    pub(super) fn check_8(&mut self, ea: Ea, write: bool) -> MemoryOperand {
+        let (size, aligned) = (8, false);
+        self.check(ea, Wanted { size, write, aligned })
+    }
+
+    /// The same at the stack pointer.
+    pub(super) fn check_stack(&mut self, disp: i8, write: bool) -> MemoryOperand {
+        let ea = self.at(GUEST_RSP, disp);
+        self.check_8(ea, write)
     }
 
     /// Ends the block at an offset from the page's start.

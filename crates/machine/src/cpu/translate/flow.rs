@@ -49,7 +49,7 @@ impl Emitter<'_> {
                     Code::Retnq_imm16 => i64::from(i.immediate16()),
                     _ => 0,
                 };
-                let top = self.check_stack(GUEST_RSP, false);
+                let top = self.check_stack(0, false);
                 self.asm.load(S2, top);
                 let miss = self.look_up();
                 self.handler_stub(i, miss, true)?;
@@ -92,20 +92,24 @@ impl Emitter<'_> {
             }
             return Some(());
         }
-        let va = self.address(i);
-        let target = self.check_stack(va, false);
+        let ea = self.address(i);
+        let target = self.check_8(ea, false);
         self.asm.load(S2, target);
         Some(())
     }
 
     /// Pushes the address at an offset from the page's start.
     fn push_return(&mut self, offset: i64) {
-        self.asm.lea(S2, at(GUEST_RSP, -8));
-        let top = self.check_stack(S2, true);
+        let top = self.check_stack(-8, true);
         self.asm.load(S0, frame!(page));
         self.asm.lea(S0, at(S0, offset));
-        self.asm.store(top, S0);
-        self.asm.mov(GUEST_RSP, S2);
+        self.push(top, S0);
+    }
+
+    /// Stores to the new top of the stack.
+    fn push(&mut self, top: MemoryOperand, from: Register) {
+        self.asm.store(top, from);
+        self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
     }
 
     /// Finds the jump to the address in `S2`; goes to the label that is given if there is none.
@@ -142,8 +146,7 @@ impl Emitter<'_> {
     pub(super) fn stack(&mut self, i: &Instruction) -> Option<()> {
         match i.code() {
             Code::Push_r64 | Code::Push_rm64 if i.op0_kind() == OpKind::Register => {
-                self.asm.lea(S2, at(GUEST_RSP, -8));
-                let top = self.check_stack(S2, true);
+                let top = self.check_stack(-8, true);
                 let from = match place(i.op0_register()) {
                     Place::Host(h) => h,
                     Place::Spilled(n) => {
@@ -151,29 +154,25 @@ impl Emitter<'_> {
                         S0
                     }
                 };
-                self.asm.store(top, from);
-                self.asm.mov(GUEST_RSP, S2);
+                self.push(top, from);
             }
             Code::Push_rm64 => {
-                let va = self.address(i);
-                let from = self.check_stack(va, false);
+                let ea = self.address(i);
+                let from = self.check_8(ea, false);
                 self.asm.load(S0, from);
                 self.asm.store(kept(0), S0);
-                self.asm.lea(S2, at(GUEST_RSP, -8));
-                let top = self.check_stack(S2, true);
+                let top = self.check_stack(-8, true);
                 self.asm.load(S0, kept(0));
-                self.asm.store(top, S0);
-                self.asm.mov(GUEST_RSP, S2);
+                self.push(top, S0);
             }
             Code::Pushq_imm8 | Code::Pushq_imm32 => {
-                self.asm.lea(S2, at(GUEST_RSP, -8));
-                let top = self.check_stack(S2, true);
+                let top = self.check_stack(-8, true);
                 self.asm
                     .store_imm(top, i32::try_from(i.immediate(0) as i64).ok()?);
-                self.asm.mov(GUEST_RSP, S2);
+                self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
             }
             Code::Pop_r64 => {
-                let top = self.check_stack(GUEST_RSP, false);
+                let top = self.check_stack(0, false);
                 match place(i.op0_register()) {
                     Place::Host(GUEST_RSP) => self.asm.load(GUEST_RSP, top),
                     Place::Host(h) => {
@@ -188,7 +187,8 @@ impl Emitter<'_> {
                 }
             }
             _ => {
-                let top = self.check_stack(Register::RBP, false);
+                let ea = self.at(Register::RBP, 0);
+                let top = self.check_8(ea, false);
                 self.asm.lea(GUEST_RSP, at(Register::RBP, 8));
                 self.asm.load(Register::RBP, top);
             }

@@ -11,6 +11,7 @@ mod callout;
 mod dump;
 mod emit;
 mod flow;
+mod liveness;
 mod memory;
 mod operand;
 mod repeat;
@@ -113,6 +114,11 @@ impl Translator {
             panic: None,
             dump: None,
         })
+    }
+
+    /// Arithmetic flags are exact from now on, also where no instruction looks at them. Only when no code is there.
+    pub(crate) fn keep_flags(&mut self) {
+        self.options.exact_flags = true;
     }
 
     /// Runs before a block is translated.
@@ -239,7 +245,8 @@ impl Cpu {
         let id = t.blocks.len() as u32;
         let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base).block(
+        let flags = t.options.exact_flags;
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, flags).block(
             &insns,
             &select::hows(&insns, t.options.exact),
             cold,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the guest's registers are, and the addresses of its memory operands.
 
-use super::asm::{at, frame, indexed, GUEST_RCX, GUEST_RSP, S1, S2};
+use super::asm::{at, frame, indexed, Label, GUEST_RCX, GUEST_RSP, S1, S2};
 use super::emit::Emitter;
 use iced_x86::{Instruction, MemoryOperand, Register};
 use Register as R;
@@ -46,7 +46,23 @@ pub(super) fn sized(full: Register, like: Register) -> Register {
     }
 }
 
+/// The linear address of an operand: what a register of the host's holds, plus a displacement.
+#[derive(Clone, Copy)]
+pub(super) struct Ea {
+    pub reg: Register,
+    pub disp: i8,
+    /// Where the address is made from the guest's registers, to be made once more.
+    pub again: Label,
+}
+
 impl Emitter<'_> {
+    /// The address at `disp` from a register of the guest's that the host has as `reg`.
+    pub(super) fn at(&mut self, reg: Register, disp: i8) -> Ea {
+        let again = self.asm.label();
+        self.asm.bind(again);
+        Ea { reg, disp, again }
+    }
+
     /// Brings a register of the guest's into one of the host's: its own if it has one, else `scratch`.
     fn base(&mut self, r: Register, scratch: Register) -> Register {
         match place(r) {
@@ -80,16 +96,27 @@ impl Emitter<'_> {
         indexed(base, index, i.memory_index_scale(), disp)
     }
 
+    /// The linear address of the memory operand.
+    pub(super) fn address(&mut self, i: &Instruction) -> Ea {
+        let mut ea = self.at(S2, 0);
+        let (base, index) = (i.memory_base(), i.memory_index());
+        let disp = i8::try_from(i.memory_displacement64() as i64);
+        let plain = base.is_gpr64() && index == R::None && segment(i).is_none();
+        match disp {
+            Ok(disp) if plain && one_page(disp, i.memory_size().size()) => {
+                ea.reg = self.base(base, S2);
+                ea.disp = disp;
+            }
+            _ => ea.reg = self.linear(i),
+        }
+        ea
+    }
+
     /// The linear address of the memory operand, in the register that is given: `S2` or one of the guest's.
-    pub(super) fn address(&mut self, i: &Instruction) -> Register {
-        let segment = match i.memory_segment() {
-            R::FS => Some(frame!(fs)),
-            R::GS => Some(frame!(gs)),
-            _ => None,
-        };
+    fn linear(&mut self, i: &Instruction) -> Register {
         let (base, index) = (i.memory_base(), i.memory_index());
         let disp = i.memory_displacement64() as i64;
-        let narrow = base.size() == 4 || index.size() == 4;
+        let segment = segment(i);
         if base == R::RIP {
             self.asm.load(S2, frame!(page));
             self.asm.lea(S2, at(S2, disp));
@@ -104,12 +131,6 @@ impl Emitter<'_> {
                 }
                 _ => self.asm.constant(S2, disp as u64),
             }
-        } else if base != R::None && index == R::None && disp == 0 && !narrow {
-            let b = self.base(base, S2);
-            if segment.is_none() {
-                return b;
-            }
-            self.asm.mov(S2, b);
         } else {
             let parts = self.parts(i);
             // Of 32-bit registers the address has 32 bits.
@@ -121,4 +142,19 @@ impl Emitter<'_> {
         }
         S2
     }
+}
+
+/// The base of the memory operand's segment, if it has one.
+fn segment(i: &Instruction) -> Option<MemoryOperand> {
+    match i.memory_segment() {
+        R::FS => Some(frame!(fs)),
+        R::GS => Some(frame!(gs)),
+        _ => None,
+    }
+}
+
+/// Whether an operand that has one byte in the page of its base register has the others there too, if it does not leave that page
+/// at the end that [`Emitter::check`] looks at.
+fn one_page(disp: i8, size: usize) -> bool {
+    disp >= 0 || i64::from(disp) + size as i64 <= 1
 }

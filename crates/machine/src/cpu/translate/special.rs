@@ -90,9 +90,9 @@ impl Emitter<'_> {
         let mut new = *i;
         let on_rcx = registers(i).any(|r| r.full_register() == Register::RCX);
         if let Some(n) = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory) {
-            let va = self.address(i);
-            self.check(va, wanted(i, n, How::Same)?);
-            self.asm.lea(S0, indexed(va, S1, 1, 0));
+            let ea = self.address(i);
+            let operand = self.check(ea, wanted(i, n, How::Same)?);
+            self.asm.lea(S0, operand);
             put_memory(&mut new, &at(S0, 0));
         }
         if on_rcx {
@@ -116,21 +116,23 @@ impl Emitter<'_> {
     fn bit_of_memory(&mut self, i: &Instruction) -> Option<()> {
         let size = i.op1_register().size() as u64;
         let lock = i.has_lock_prefix();
-        let va = self.address(i);
+        let ea = self.address(i);
         self.copy(S1, i.op1_register());
         if size == 4 {
             self.asm.movsxd(S1, S1);
         }
         self.asm.constant(S0, size.trailing_zeros() as u64 + 3);
         self.asm.sarx(S1, S1, S0);
-        self.asm.lea(S2, indexed(va, S1, size as u32, 0));
+        self.asm
+            .lea(S2, indexed(ea.reg, S1, size as u32, i64::from(ea.disp)));
         let access = Wanted {
             size: size as u8,
             write: i.mnemonic() != M::Bt,
             aligned: lock,
         };
-        self.check(S2, access);
-        self.asm.lea(S2, indexed(S2, S1, 1, 0));
+        let ea = self.at(S2, 0);
+        let operand = self.check(ea, access);
+        self.asm.lea(S2, operand);
         self.copy(S1, i.op1_register());
         self.asm.constant(S0, size * 8 - 1);
         self.asm.pext_register(S0, S1, S0);
@@ -149,12 +151,12 @@ impl Emitter<'_> {
         if i.op0_kind() == OpKind::Register {
             self.copy(S1, i.op0_register());
         } else {
-            let va = self.address(i);
-            self.check(va, wanted(i, 0, How::Same)?);
+            let ea = self.address(i);
+            let operand = self.check(ea, wanted(i, 0, How::Same)?);
             if wide {
-                self.asm.load(S1, indexed(va, S1, 1, 0));
+                self.asm.load(S1, operand);
             } else {
-                self.asm.load32(S1, indexed(va, S1, 1, 0));
+                self.asm.load32(S1, operand);
             }
         }
         let part = |e: &mut Self, r: Register| match wide {
@@ -179,17 +181,15 @@ impl Emitter<'_> {
     }
 
     fn exchange_pair(&mut self, i: &Instruction) -> Option<()> {
-        let va = self.address(i);
-        self.check(
-            va,
-            Wanted {
-                size: 16,
-                write: true,
-                aligned: true,
-            },
-        );
+        let ea = self.address(i);
+        let access = Wanted {
+            size: 16,
+            write: true,
+            aligned: true,
+        };
+        let operand = self.check(ea, access);
         let mut new = *i;
-        put_memory(&mut new, &indexed(va, S1, 1, 0));
+        put_memory(&mut new, &operand);
         self.asm.mov(S0, GUEST_RCX);
         self.asm.emit(&new);
         Some(())
@@ -200,14 +200,14 @@ impl Emitter<'_> {
         let field = offset_of!(Cpu, seg) + offset_of!(Segments, sel) + 2 * n;
         let from = |base: Register| -> MemoryOperand { at(base, field as i64) };
         if i.op0_kind() == OpKind::Memory {
-            let va = self.address(i);
+            let ea = self.address(i);
             let access = Wanted {
                 size: 2,
                 write: true,
                 aligned: false,
             };
-            self.check(va, access);
-            self.asm.lea(S2, indexed(va, S1, 1, 0));
+            let operand = self.check(ea, access);
+            self.asm.lea(S2, operand);
             self.asm.load(S1, frame!(cpu));
             self.asm.load16(S0, from(S1));
             self.asm.store16(at(S2, 0), S0);

@@ -22,6 +22,8 @@ pub struct Disturb {
     pub small_cache: bool,
     /// Each step is one instruction.
     pub one: bool,
+    /// The engines do not keep arithmetic flags that nobody looks at.
+    pub flagless: bool,
     /// Another thread interferes while engines run; steps are long.
     pub meanwhile: bool,
 }

@@ -198,13 +198,18 @@ impl<'a> Lockstep<'a> {
                 );
             }
             let (oracle, rest) = self.places.split_at_mut(1);
-            oracle[0].compare_cpu(&rest[n], self.undefined, &mut out);
+            let engine = rest[n].engine;
+            if engine.has_exact_flags() {
+                oracle[0].compare_cpu(&rest[n], self.undefined, &mut out);
+            } else {
+                oracle[0].compare_cpu(&rest[n], ARITH, &mut out);
+                rest[n].vm.cpu.set_arith_flags(oracle[0].vm.cpu.arith_flags());
+            }
             // A look at all of memory takes as long as a hundred instructions.
             if done > 4 || self.stats.steps.is_multiple_of(8) {
                 oracle[0].compare_memory(&mut rest[n], &mut out);
             }
             if !out.is_empty() {
-                let engine = rest[n].engine;
                 return Err(self.failure(
                     engine,
                     &format!("{engine:?}, a step of {limit} ({done} done)\n{out}"),

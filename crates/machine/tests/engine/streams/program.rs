@@ -21,7 +21,8 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(rng: &mut Rng) -> Program {
+    /// `writable`: some of it lies where it can be written.
+    pub fn new(rng: &mut Rng, writable: bool) -> Program {
         let roles = Roles::new(rng);
         let mut program = Program {
             start: 0,
@@ -33,12 +34,12 @@ impl Program {
             nops: Vec::new(),
         };
         for _ in 0..2 + rng.below(4) {
-            if let Some(va) = program.chunk(rng, false) {
+            if let Some(va) = program.chunk(rng, false, writable) {
                 program.functions.push(va);
             }
         }
         program.start = loop {
-            if let Some(va) = program.chunk(rng, true) {
+            if let Some(va) = program.chunk(rng, true, writable) {
                 break va;
             }
         };
@@ -47,8 +48,9 @@ impl Program {
     }
 
     /// A function, or the main loop, where there is room for it.
-    fn chunk(&mut self, rng: &mut Rng, main: bool) -> Option<u64> {
-        let Region { va, pages, .. } = CODE_REGIONS[rng.pick(&[0, 0, 1, 1, 2])];
+    fn chunk(&mut self, rng: &mut Rng, main: bool, writable: bool) -> Option<u64> {
+        let regions: &[usize] = if writable { &[0, 0, 1, 1, 2] } else { &[0, 2] };
+        let Region { va, pages, .. } = CODE_REGIONS[rng.pick(regions)];
         let page = va + rng.below(pages - 1) * 4096;
         let start = page
             + if rng.chance(60) {

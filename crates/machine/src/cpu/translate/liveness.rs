@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which arithmetic flags are looked at after an instruction: where none is, what is emitted before it may change them.
+
+use super::select::How;
+use crate::cpu::exec::fast::lower::immediate;
+use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
+
+/// CF, PF, AF, ZF, SF and OF, as iced numbers them.
+pub(super) const ALL: u32 =
+    RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
+
+/// The flags that are looked at from each instruction of a block on, and in the last place those from its end on, which are `end`.
+pub(super) fn of_block(insns: &[Instruction], hows: &[How], end: u32) -> Vec<u32> {
+    let mut live = vec![end; insns.len() + 1];
+    for (n, (i, how)) in insns.iter().zip(hows).enumerate().rev() {
+        live[n] = before(i, *how, live[n + 1]);
+    }
+    live
+}
+
+fn before(i: &Instruction, how: How, after: u32) -> u32 {
+    match how {
+        How::Nothing | How::Stack | How::Repeat => after,
+        // Handlers have all flags in the CPU, and may look at any of them.
+        How::Handler => ALL,
+        How::Flow => after | i.rflags_read() & ALL,
+        How::Same | How::Vector | How::Avx | How::Special => {
+            after & !certainly_written(i) | i.rflags_read() & ALL
+        }
+    }
+}
+
+/// What an instruction leaves undefined counts as written: nobody can rely on it.
+fn certainly_written(i: &Instruction) -> u32 {
+    let shift = matches!(
+        i.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    );
+    // A count of zero leaves all flags as they are.
+    let count = i.op_count().checked_sub(1).and_then(|n| immediate(i, n));
+    let mask = if i.op0_register().size() == 8 || i.memory_size().size() == 8 {
+        63
+    } else {
+        31
+    };
+    if shift && count.is_none_or(|n| n & mask == 0) {
+        return 0;
+    }
+    i.rflags_modified() & ALL
+}
