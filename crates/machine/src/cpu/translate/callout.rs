@@ -57,6 +57,8 @@ pub(super) const ALIGNED: u8 = 2;
 pub(super) const BRANCH: u8 = 4;
 /// Vector registers are wanted with their upper halves.
 pub(super) const YMM: u8 = 8;
+/// Operands of several instructions: the interpreter does the rest of the block if they cannot be accessed all.
+pub(super) const GROUP: u8 = 16;
 
 /// What follows the call of a stub. `a` and `b`, where they are addresses, are relative to the site.
 #[derive(Debug, Clone, Copy)]
@@ -252,6 +254,7 @@ impl Cpu {
         }
         self.set_arith_flags(cooked_flags(f.flags));
         match s.kind {
+            Kind::Miss if s.flags & GROUP != 0 => self.interpret_from(s),
             Kind::Miss => match fault {
                 None => self.execute(s, self.decode_again(s), there(s.b), f),
                 Some(fault) => {
@@ -279,13 +282,16 @@ impl Cpu {
                 self.views.beside().forget_code(rip);
                 Next::Out
             }
-            Kind::Vectors | Kind::Cross => {
-                if let Some(t) = self.code.translator.as_mut() {
-                    t.interpret_once = true;
-                }
-                self.leave_before(s)
-            }
+            Kind::Vectors | Kind::Cross => self.interpret_from(s),
         }
+    }
+
+    /// Leaves the rest of the block to the interpreter.
+    fn interpret_from(&mut self, s: Site) -> Next {
+        if let Some(t) = self.code.translator.as_mut() {
+            t.interpret_once = true;
+        }
+        self.leave_before(s)
     }
 
     /// Does an instruction by its handler, and goes on after it: at `next`, unless it ends its block.

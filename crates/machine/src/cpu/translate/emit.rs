@@ -2,7 +2,8 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2};
-use super::callout::{Kind, Site, ALIGNED, BRANCH, WRITE, YMM};
+use super::callout::{Kind, Site, ALIGNED, BRANCH, GROUP, WRITE, YMM};
+use super::groups::{self, Group};
 use super::liveness;
 use super::operand::{place, sized, slot, Ea, Place};
 use super::select::{self, How, Vectors};
@@ -68,6 +69,10 @@ pub(super) struct Emitter<'a> {
     exact_flags: bool,
     /// Those of the host may change before the current instruction.
     flags_dead: bool,
+    /// The operand of the current instruction has been checked with others: its host address less the guest's is in `S1`.
+    checked: bool,
+    /// The current instruction must leave `S1` alone.
+    keeps_s1: bool,
     /// Where the next instruction begins.
     next: Label,
 }
@@ -95,6 +100,8 @@ impl<'a> Emitter<'a> {
             branch: false,
             exact_flags,
             flags_dead: false,
+            checked: false,
+            keeps_s1: false,
             next,
         }
     }
@@ -129,6 +136,7 @@ impl<'a> Emitter<'a> {
         }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
+        let mut group: Option<Group> = None;
         for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
@@ -136,6 +144,14 @@ impl<'a> Emitter<'a> {
             self.flags_dead = !self.exact_flags && dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
+            if group.is_none_or(|g| n > g.last) {
+                group = groups::find(insns, hows, n);
+                if let Some(g) = group {
+                    self.check_group(g);
+                }
+            }
+            self.checked = group.is_some();
+            self.keeps_s1 = group.is_some_and(|g| n < g.last);
             ended = self.instruction(i, how)?;
             let next = self.next;
             self.asm.bind(next);
@@ -343,6 +359,15 @@ impl<'a> Emitter<'a> {
         indexed(ea.reg, S1, 1, disp)
     }
 
+    /// Checks all operands of a group, before its first instruction.
+    fn check_group(&mut self, g: Group) {
+        (self.checked, self.keeps_s1) = (false, false);
+        let ea = self.address_at(g.base, i64::from(g.low), usize::from(g.size));
+        let (size, write, aligned) = (g.size, g.write, false);
+        self.check(ea, Wanted { size, write, aligned });
+        self.last_stub().site.flags |= GROUP;
+    }
+
     /// Leaves the instruction to its handler.
     fn handled(&mut self, i: &Instruction, end: bool) -> Option<()> {
         let stub = self.asm.label();
@@ -409,16 +434,27 @@ impl<'a> Emitter<'a> {
             // Its result may go to where its address was.
             scratch = &[S0];
         } else if let Some(n) = memory {
-            let wanted = wanted(i, n, how)?;
-            let ea = self.address(i);
-            let operand = self.check(ea, wanted);
+            let operand = if self.checked {
+                let base = self.base(i.memory_base(), S2);
+                indexed(base, S1, 1, i.memory_displacement64() as i64)
+            } else {
+                let wanted = wanted(i, n, how)?;
+                let ea = self.address(i);
+                self.check(ea, wanted)
+            };
             put_memory(&mut new, &operand);
             scratch = &[S0];
+        } else if self.keeps_s1 {
+            scratch = &[S0, S2];
         }
         let by_cl = select::counts_by_cl(i);
         if by_cl {
             self.asm.mov(S0, super::asm::GUEST_RCX);
-            scratch = if memory.is_some() { &[] } else { &[S1, S2] };
+            scratch = match memory {
+                Some(_) => &[],
+                None if self.keeps_s1 => &[S2],
+                None => &[S1, S2],
+            };
         }
         let mut free = scratch.iter();
         let mut spilled: Vec<(usize, Register, bool)> = Vec::new();
@@ -471,6 +507,9 @@ impl<'a> Emitter<'a> {
 
     /// The same at the stack pointer.
     pub(super) fn check_stack(&mut self, disp: i8, write: bool) -> MemoryOperand {
+        if self.checked {
+            return indexed(GUEST_RSP, S1, 1, i64::from(disp));
+        }
         let ea = self.at(GUEST_RSP, disp);
         self.check_8(ea, write)
     }

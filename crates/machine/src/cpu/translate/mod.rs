@@ -11,6 +11,7 @@ mod callout;
 mod dump;
 mod emit;
 mod flow;
+mod groups;
 mod liveness;
 mod memory;
 mod operand;

@@ -64,7 +64,7 @@ impl Emitter<'_> {
     }
 
     /// Brings a register of the guest's into one of the host's: its own if it has one, else `scratch`.
-    fn base(&mut self, r: Register, scratch: Register) -> Register {
+    pub(super) fn base(&mut self, r: Register, scratch: Register) -> Register {
         match place(r) {
             Place::Host(h) => sized(h, r),
             Place::Spilled(n) => {
@@ -98,16 +98,29 @@ impl Emitter<'_> {
 
     /// The linear address of the memory operand.
     pub(super) fn address(&mut self, i: &Instruction) -> Ea {
+        match plain_base(i) {
+            Some(base) => {
+                let disp = i.memory_displacement64() as i64;
+                self.address_at(base, disp, i.memory_size().size())
+            }
+            None => {
+                let mut ea = self.at(S2, 0);
+                ea.reg = self.linear(i);
+                ea
+            }
+        }
+    }
+
+    /// The address of `size` bytes at `disp` from a register of the guest's.
+    pub(super) fn address_at(&mut self, base: Register, disp: i64, size: usize) -> Ea {
         let mut ea = self.at(S2, 0);
-        let (base, index) = (i.memory_base(), i.memory_index());
-        let disp = i8::try_from(i.memory_displacement64() as i64);
-        let plain = base.is_gpr64() && index == R::None && segment(i).is_none();
-        match disp {
-            Ok(disp) if plain && one_page(disp, i.memory_size().size()) => {
-                ea.reg = self.base(base, S2);
+        let reg = self.base(base, S2);
+        match i8::try_from(disp) {
+            Ok(disp) if one_page(disp, size) => {
+                ea.reg = reg;
                 ea.disp = disp;
             }
-            _ => ea.reg = self.linear(i),
+            _ => self.asm.lea(S2, at(reg, disp)),
         }
         ea
     }
@@ -142,6 +155,12 @@ impl Emitter<'_> {
         }
         S2
     }
+}
+
+/// The register of 64 bits that the memory operand lies at a displacement from, if there is nothing else to its address.
+pub(super) fn plain_base(i: &Instruction) -> Option<Register> {
+    let plain = i.memory_index() == R::None && segment(i).is_none();
+    Some(i.memory_base()).filter(|b| plain && b.is_gpr64())
 }
 
 /// The base of the memory operand's segment, if it has one.

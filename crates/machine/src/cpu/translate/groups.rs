@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Memory operands near each other that one check is made for: those of a prologue, or the fields of a structure.
+
+use super::emit::wanted;
+use super::operand::{place, plain_base, Place};
+use super::select::{counts_by_cl, gives_index, must_be_aligned, How};
+use crate::cpu::exec::fast::lower::immediate;
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+/// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
+const SPAN: i64 = 128;
+
+/// Instructions one after the other with operands at displacements from one register, or without any in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Group {
+    pub base: Register,
+    /// Where the operands begin, from what the register holds at the first of them.
+    pub low: i32,
+    pub size: u8,
+    pub write: bool,
+    /// Number of the last instruction with an operand.
+    pub last: usize,
+}
+
+struct Access {
+    base: Register,
+    disp: i64,
+    size: u8,
+    write: bool,
+}
+
+/// The group that begins with instruction `first`, if there is one.
+pub(super) fn find(insns: &[Instruction], hows: &[How], first: usize) -> Option<Group> {
+    let mut factory = InstructionInfoFactory::new();
+    let a = access(insns.get(first)?, *hows.get(first)?)?;
+    let base = a.base;
+    let (mut low, mut high) = (a.disp, a.disp + i64::from(a.size));
+    let (mut write, mut last) = (a.write, first);
+    let mut moved = 0;
+    let pairs = insns.iter().zip(hows).enumerate().skip(first);
+    for ((_, (before, how_before)), (n, (i, how))) in pairs.clone().zip(pairs.skip(1)) {
+        let Some(by) = moves(before, *how_before, base, &mut factory) else {
+            break;
+        };
+        moved += by;
+        let Some(a) = access(i, *how) else {
+            if leaves_scratch(i, *how) {
+                continue;
+            }
+            break;
+        };
+        let (from, to) = (moved + a.disp, moved + a.disp + i64::from(a.size));
+        let (all_low, all_high) = (low.min(from), high.max(to));
+        if a.base != base || all_high - all_low > SPAN {
+            break;
+        }
+        (low, high, last) = (all_low, all_high, n);
+        write |= a.write;
+    }
+    (last > first).then_some(Group {
+        base,
+        low: i32::try_from(low).ok()?,
+        size: u8::try_from(high - low).ok()?,
+        write,
+        last,
+    })
+}
+
+/// The one operand in memory, if it can be part of a group.
+fn access(i: &Instruction, how: How) -> Option<Access> {
+    let stack = |disp, write| {
+        let (base, size) = (Register::RSP, 8);
+        Some(Access {
+            base,
+            disp,
+            size,
+            write,
+        })
+    };
+    match how {
+        How::Stack if matches!(i.code(), Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32) => {
+            stack(-8, true)
+        }
+        How::Stack if i.code() == Code::Push_rm64 && i.op0_kind() == OpKind::Register => stack(-8, true),
+        How::Stack if i.code() == Code::Pop_r64 && i.op0_register() != Register::RSP => stack(0, false),
+        How::Flow if i.code() == Code::Call_rel32_64 => stack(-8, true),
+        How::Flow if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => stack(0, false),
+        How::Same | How::Vector | How::Avx if i.mnemonic() != Mnemonic::Lea => {
+            let n = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory)?;
+            let w = wanted(i, n, how)?;
+            let disp = i.memory_displacement64() as i64;
+            let suits = !must_be_aligned(i, how) && !counts_by_cl(i) && spilled(i) <= 1;
+            (suits && (-1 << 20..1 << 20).contains(&disp)).then_some(Access {
+                base: plain_base(i)?,
+                disp,
+                size: w.size,
+                write: w.write,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Whether an instruction without a memory operand leaves `S1` alone.
+fn leaves_scratch(i: &Instruction, how: How) -> bool {
+    match how {
+        How::Nothing => true,
+        How::Same | How::Vector | How::Avx => {
+            if i.mnemonic() == Mnemonic::Lea {
+                return !matches!(i.memory_index(), r if r != Register::None && is_spilled(r));
+            }
+            let registers = (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory);
+            registers && !gives_index(i) && spilled(i) <= if counts_by_cl(i) { 1 } else { 2 }
+        }
+        _ => false,
+    }
+}
+
+/// What an instruction adds to `base`; `None` if that is not known.
+fn moves(i: &Instruction, how: How, base: Register, factory: &mut InstructionInfoFactory) -> Option<i64> {
+    let stack = base == Register::RSP;
+    match how {
+        How::Flow => return None,
+        How::Stack if i.mnemonic() == Mnemonic::Push => return stack.then_some(-8),
+        How::Stack if i.mnemonic() == Mnemonic::Pop => return stack.then_some(8),
+        _ => {}
+    }
+    let to_base = i.op0_kind() == OpKind::Register && i.op0_register() == base;
+    match i.mnemonic() {
+        Mnemonic::Add if to_base => return immediate(i, 1).map(|n| n as i64).filter(small),
+        Mnemonic::Sub if to_base => return immediate(i, 1).map(|n| -(n as i64)).filter(small),
+        Mnemonic::Lea if to_base && i.memory_base() == base && i.memory_index() == Register::None => {
+            return Some(i.memory_displacement64() as i64).filter(small);
+        }
+        _ => {}
+    }
+    let written = factory.info(i).used_registers().iter().any(|r| {
+        r.register().full_register() == base
+            && !matches!(r.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead)
+    });
+    (!written).then_some(0)
+}
+
+fn small(n: &i64) -> bool {
+    (-1 << 20..1 << 20).contains(n)
+}
+
+fn is_spilled(r: Register) -> bool {
+    matches!(place(r), Place::Spilled(_))
+}
+
+/// Register operands that must be brought into a scratch register.
+fn spilled(i: &Instruction) -> usize {
+    let mut seen: [bool; 4] = [false; 4];
+    for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_gpr()) {
+        if let Place::Spilled(k) = place(i.op_register(n)) {
+            seen[k & 3] = true;
+        }
+    }
+    seen.iter().filter(|&&s| s).count()
+}
