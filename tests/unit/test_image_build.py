@@ -424,6 +424,21 @@ def test_what_does_not_fit_or_fails_inside_is_said_and_leaves_nothing(
 
 
 @need_tools
+def test_what_an_ordinary_users_build_is_made_in_can_be_replaced_by_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may write into the directory, as the build's own root is another user; so it is sticky."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    modes: list[int] = []
+
+    def look(_: object) -> None:
+        modes.extend(path.stat().st_mode & 0o7777 for path in tmp_path.iterdir())
+
+    assert mmdebstrap.run("unshare", ["--no-such-option"], progress=print, meter=None, output=look) is not None
+    assert modes == [0o1777] and list(tmp_path.iterdir()) == []
+
+
+@need_tools
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_build_leaves_nothing(
     number: signal.Signals,

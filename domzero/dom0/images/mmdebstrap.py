@@ -141,7 +141,8 @@ def run(
     lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flock(lock, LOCK_EX)
-        os.chmod(work, 0o700 if mode == "root" else 0o777)  # root in a user namespace is another user id here
+        # Root in a user namespace is another user id here; what is in it stays its owner's.
+        os.chmod(work, 0o700 if mode == "root" else 0o1777)
         command = [*(_ROOT_NAMESPACES if mode == "root" else ()), program, f"--mode={mode}", *arguments]
         process, master = _start(command, work, pass_fds, subprocess.DEVNULL if output is None else subprocess.PIPE)
         said: deque[str] = deque(maxlen=_KEPT_LINES)
