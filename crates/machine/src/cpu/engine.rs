@@ -12,7 +12,8 @@ pub struct TranslatorOptions {
     /// engine: where the host's processor has others, their instructions are left to their handlers.
     pub exact: bool,
     /// Arithmetic flags are what the interpreter has in them also where no later instruction can look at them: in what
-    /// a fault or an interrupt saves. For runs that are to be the same on both engines.
+    /// a fault or an interrupt saves; and blocks are left where the interpreter leaves them. For runs that are to be the same on both
+    /// engines.
     pub exact_flags: bool,
 }
 

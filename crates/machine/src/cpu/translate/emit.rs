@@ -145,7 +145,13 @@ impl<'a> Emitter<'a> {
             self.next = self.asm.label();
             starts.push(self.asm.here());
             if group.is_none_or(|g| n > g.last) {
-                group = groups::find(insns, hows, n);
+                // A group that fails leaves its block in the middle, where the interpreter has no boundary: the run loop would
+                // look at the time there.
+                group = if self.exact_flags {
+                    None
+                } else {
+                    groups::find(insns, hows, n)
+                };
                 if let Some(g) = group {
                     self.check_group(g);
                 }
