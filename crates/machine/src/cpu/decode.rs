@@ -235,8 +235,7 @@ impl Cpu {
     /// Whether the memory operand of an instruction in flat 32-bit code lies in a segment with limits or a base of its
     /// own.
     fn checks_segment(&self, i: &Instruction) -> bool {
-        let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-        memory
+        exec::operand::memory_operand(i).is_some()
             && match i.memory_segment() {
                 Register::CS => true,
                 Register::FS => self.seg.mode & 2 == 0,

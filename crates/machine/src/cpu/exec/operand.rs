@@ -202,11 +202,14 @@ pub(crate) fn rmw_op<const B: u32>(
     }
 }
 
+/// Which operand is one in memory that the instruction names.
+pub(crate) fn memory_operand(i: &Instruction) -> Option<u32> {
+    (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory)
+}
+
 /// Linear address of `len` bytes in the segment of the memory operand of `i`, `delta` bytes away from it.
 pub(crate) fn ea_moved(cpu: &Cpu, i: &Instruction, delta: u64, len: u64) -> u64 {
     let off = cpu.cut_offset(i, cpu.ea_offset(i).wrapping_add(delta));
-    let n = (0..i.op_count())
-        .find(|&n| i.op_kind(n) == OpKind::Memory)
-        .unwrap_or(0);
+    let n = memory_operand(i).unwrap_or(0);
     cpu.operand_va(i, n, i.memory_segment(), off, len)
 }

@@ -11,7 +11,8 @@ use super::Handled;
 use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
-use crate::cpu::region::TLB_AT;
+use crate::cpu::exec::operand::memory_operand;
+use crate::cpu::region::{Frame, TLB_AT};
 use crate::mmu::tlb::TlbEntry;
 use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
 use std::mem::offset_of;
@@ -118,10 +119,11 @@ impl<'a> Emitter<'a> {
     ) -> Option<Made> {
         let start = self.off;
         let vectors = hows.iter().map(|h| h.vectors()).max()?;
-        let live = liveness::of_block(insns, hows, liveness::ALL);
-        let dead = |n: usize| live.get(n) == Some(&0);
+        let live = liveness::of_block(insns, hows);
+        let exact = self.exact_flags;
+        let dead = |n: usize| !exact && live.get(n) == Some(&0);
         self.left = insns.len() as u8;
-        self.flags_dead = !self.exact_flags && dead(0);
+        self.flags_dead = dead(0);
         let far = self.asm.here();
         self.asm.lea(S0, at(S2, -i64::from(start)));
         self.asm.store(frame!(page), S0);
@@ -141,17 +143,13 @@ impl<'a> Emitter<'a> {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
             self.branch = false;
-            self.flags_dead = !self.exact_flags && dead(n);
+            self.flags_dead = dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
             if group.is_none_or(|g| n > g.last) {
                 // A group that fails leaves its block in the middle, where the interpreter has no boundary: the run loop would
                 // look at the time there.
-                group = if self.exact_flags {
-                    None
-                } else {
-                    groups::find(insns, hows, n)
-                };
+                group = (!exact).then(|| groups::find(insns, hows, n)).flatten();
                 if let Some(g) = group {
                     self.check_group(g);
                 }
@@ -208,16 +206,13 @@ impl<'a> Emitter<'a> {
     /// Before an instruction that crosses into the next page: that must still be the frame at `host`.
     fn crossing(&mut self, host: u64) {
         let (stub, again) = (self.asm.label(), self.asm.label());
-        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
         self.asm.bind(again);
         self.asm.load(S2, frame!(page));
         self.asm.lea(S2, at(S2, 4096));
-        self.asm.pext(S1, S2, frame!(index_mask));
-        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
-        self.asm.load(S0, entry(offset_of!(TlbEntry, neg_x)));
+        self.load_tag(S2, offset_of!(TlbEntry, neg_x));
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
         self.asm.jmp_unless_zero(stub);
-        self.asm.load(S1, entry(offset_of!(TlbEntry, delta)));
+        self.asm.load(S1, delta());
         self.asm.lea(S2, indexed(S2, S1, 1, 0));
         self.asm.constant(S0, host.wrapping_neg());
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
@@ -310,6 +305,18 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Brings the place of the TLB entry of the page of `va` into `S1`, and the tag at `field` of it into `S0`.
+    pub(super) fn load_tag(&mut self, va: Register, field: usize) {
+        let shift = size_of::<TlbEntry>().trailing_zeros();
+        self.asm.pext(S1, va, frame!(index_mask));
+        if self.flags_dead {
+            self.asm.shl(S1, shift);
+        } else {
+            self.asm.rorx(S1, S1, 64 - shift);
+        }
+        self.asm.load(S0, entry(field));
+    }
+
     /// Checks that the operand at `ea` is in the TLB, and gives where the host has it.
     pub(super) fn check(&mut self, ea: Ea, wanted: Wanted) -> MemoryOperand {
         let (stub, hit) = (self.asm.label(), self.asm.label());
@@ -318,8 +325,6 @@ impl<'a> Emitter<'a> {
         } else {
             offset_of!(TlbEntry, neg_r)
         };
-        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
-        let shift = size_of::<TlbEntry>().trailing_zeros();
         // The entry is that of the page of `ea.reg`. A displacement upwards leaves it, if at all, with the last byte; one
         // downwards with the first.
         let disp = i64::from(ea.disp);
@@ -328,11 +333,9 @@ impl<'a> Emitter<'a> {
         } else {
             disp + i64::from(wanted.size) - 1
         };
-        self.asm.pext(S1, ea.reg, frame!(index_mask));
+        self.load_tag(ea.reg, tag);
+        self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
         if self.flags_dead {
-            self.asm.shl(S1, shift);
-            self.asm.load(S0, entry(tag));
-            self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
             if wanted.aligned {
                 self.asm.test(S0, !0xfff | i32::from(wanted.size - 1));
             } else {
@@ -340,19 +343,15 @@ impl<'a> Emitter<'a> {
             }
             self.asm.jcc(Code::Jne_rel32_64, stub);
         } else {
-            self.asm.rorx(S1, S1, 64 - shift);
-            self.asm.load(S0, entry(tag));
-            self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
             let n = if wanted.aligned {
                 wanted.size.trailing_zeros()
             } else {
                 0
             };
-            let mask = offset_of!(crate::cpu::region::Frame, page_masks) as i64 + 8 * i64::from(n);
-            self.asm.pext(S0, S0, at(Register::RSP, mask));
+            self.asm.pext(S0, S0, page_mask(n));
             self.asm.jmp_unless_zero(stub);
         }
-        self.asm.load(S1, entry(offset_of!(TlbEntry, delta)));
+        self.asm.load(S1, delta());
         self.asm.bind(hit);
         self.stub(stub, Kind::Miss, Some(ea));
         let next = self.next;
@@ -426,7 +425,7 @@ impl<'a> Emitter<'a> {
     /// The same instruction with its operands where they are.
     fn same(&mut self, i: &Instruction, how: How) -> Option<()> {
         let mut new = *i;
-        let memory = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory);
+        let memory = memory_operand(i);
         let lea = i.mnemonic() == iced_x86::Mnemonic::Lea;
         let mut scratch: &[Register] = &[S0, S1, S2];
         if lea {
@@ -535,6 +534,22 @@ impl<'a> Emitter<'a> {
         let field = self.asm.here() - 4;
         self.leave_to(stub, target, field);
     }
+}
+
+/// A field of the TLB entry whose place is in `S1`.
+fn entry(field: usize) -> MemoryOperand {
+    indexed(Register::RSP, S1, 1, TLB_AT + field as i64)
+}
+
+/// What that entry says is to be added to the guest's addresses.
+pub(super) fn delta() -> MemoryOperand {
+    entry(offset_of!(TlbEntry, delta))
+}
+
+/// The bits that an offset in its page has none of, if an operand is aligned to 1 << n bytes.
+pub(super) fn page_mask(n: u32) -> MemoryOperand {
+    let at_0 = offset_of!(Frame, page_masks) as i64;
+    at(Register::RSP, at_0 + 8 * i64::from(n))
 }
 
 /// What the memory operand, which is number `n`, asks for.

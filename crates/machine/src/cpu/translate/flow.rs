@@ -86,10 +86,7 @@ impl Emitter<'_> {
     /// Brings the target of an indirect branch into `S2`.
     fn target(&mut self, i: &Instruction) -> Option<()> {
         if i.op0_kind() == OpKind::Register {
-            match place(i.op0_register()) {
-                Place::Host(h) => self.asm.mov(S2, h),
-                Place::Spilled(n) => self.asm.load(S2, slot(n)),
-            }
+            self.copy(S2, i.op0_register());
             return Some(());
         }
         let ea = self.address(i);
@@ -147,13 +144,7 @@ impl Emitter<'_> {
         match i.code() {
             Code::Push_r64 | Code::Push_rm64 if i.op0_kind() == OpKind::Register => {
                 let top = self.check_stack(-8, true);
-                let from = match place(i.op0_register()) {
-                    Place::Host(h) => h,
-                    Place::Spilled(n) => {
-                        self.asm.load(S0, slot(n));
-                        S0
-                    }
-                };
+                let from = self.base(i.op0_register(), S0);
                 self.push(top, from);
             }
             Code::Push_rm64 => {

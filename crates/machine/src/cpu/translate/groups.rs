@@ -5,6 +5,7 @@ use super::emit::wanted;
 use super::operand::{place, plain_base, Place};
 use super::select::{counts_by_cl, gives_index, must_be_aligned, How};
 use crate::cpu::exec::fast::lower::immediate;
+use crate::cpu::exec::operand::memory_operand;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
@@ -86,11 +87,11 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
         How::Flow if i.code() == Code::Call_rel32_64 => stack(-8, true),
         How::Flow if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => stack(0, false),
         How::Same | How::Vector | How::Avx if i.mnemonic() != Mnemonic::Lea => {
-            let n = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory)?;
+            let n = memory_operand(i)?;
             let w = wanted(i, n, how)?;
             let disp = i.memory_displacement64() as i64;
             let suits = !must_be_aligned(i, how) && !counts_by_cl(i) && spilled(i) <= 1;
-            (suits && (-1 << 20..1 << 20).contains(&disp)).then_some(Access {
+            (suits && small(&disp)).then_some(Access {
                 base: plain_base(i)?,
                 disp,
                 size: w.size,
@@ -107,10 +108,11 @@ fn leaves_scratch(i: &Instruction, how: How) -> bool {
         How::Nothing => true,
         How::Same | How::Vector | How::Avx => {
             if i.mnemonic() == Mnemonic::Lea {
-                return !matches!(i.memory_index(), r if r != Register::None && is_spilled(r));
+                return !matches!(place(i.memory_index()), Place::Spilled(_));
             }
-            let registers = (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory);
-            registers && !gives_index(i) && spilled(i) <= if counts_by_cl(i) { 1 } else { 2 }
+            memory_operand(i).is_none()
+                && !gives_index(i)
+                && spilled(i) <= if counts_by_cl(i) { 1 } else { 2 }
         }
         _ => false,
     }
@@ -141,12 +143,9 @@ fn moves(i: &Instruction, how: How, base: Register, factory: &mut InstructionInf
     (!written).then_some(0)
 }
 
+/// Whether it is no more than structures and stack frames have.
 fn small(n: &i64) -> bool {
     (-1 << 20..1 << 20).contains(n)
-}
-
-fn is_spilled(r: Register) -> bool {
-    matches!(place(r), Place::Spilled(_))
 }
 
 /// Register operands that must be brought into a scratch register.

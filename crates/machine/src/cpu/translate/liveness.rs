@@ -6,12 +6,13 @@ use crate::cpu::exec::fast::lower::immediate;
 use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
 
 /// CF, PF, AF, ZF, SF and OF, as iced numbers them.
-pub(super) const ALL: u32 =
+const ALL: u32 =
     RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
 
-/// The flags that are looked at from each instruction of a block on, and in the last place those from its end on, which are `end`.
-pub(super) fn of_block(insns: &[Instruction], hows: &[How], end: u32) -> Vec<u32> {
-    let mut live = vec![end; insns.len() + 1];
+/// The flags that are looked at from each instruction of a block on, and in the last place those from its end on: nobody knows
+/// what follows there.
+pub(super) fn of_block(insns: &[Instruction], hows: &[How]) -> Vec<u32> {
+    let mut live = vec![ALL; insns.len() + 1];
     for (n, (i, how)) in insns.iter().zip(hows).enumerate().rev() {
         live[n] = before(i, *how, live[n + 1]);
     }

@@ -74,6 +74,14 @@ impl Emitter<'_> {
         }
     }
 
+    /// Brings a register of the guest's into `scratch`.
+    pub(super) fn copy(&mut self, scratch: Register, r: Register) {
+        match place(r) {
+            Place::Host(h) => self.asm.mov(scratch, h),
+            Place::Spilled(n) => self.asm.load(scratch, slot(n)),
+        }
+    }
+
     /// The parts of the address of the memory operand, registers brought into the host's; nothing for relative and
     /// absolute addresses, and for segments.
     pub(super) fn parts(&mut self, i: &Instruction) -> MemoryOperand {

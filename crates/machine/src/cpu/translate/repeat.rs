@@ -2,9 +2,8 @@
 //! rep movs and rep stos of what lies in one page: no more than one instruction of the host's.
 
 use super::asm::{frame, indexed, GUEST_RCX, S0, S1, S2};
-use super::emit::Emitter;
+use super::emit::{delta, page_mask, Emitter};
 use crate::cpu::exec::fast::string::repeated;
-use crate::cpu::region::{Frame, TLB_AT};
 use crate::mmu::tlb::TlbEntry;
 use iced_x86::{Instruction, Mnemonic as M, Register};
 use std::mem::offset_of;
@@ -58,18 +57,14 @@ impl Emitter<'_> {
     }
 
     /// Checks that the elements at the address in `va` lie in its page, which is in the TLB; brings what to add to the address
-    /// into `delta`.
-    fn run_in_page(&mut self, va: Register, size: u32, tag: usize, delta: Register, slow: super::asm::Label) {
-        let entry = |field: usize| indexed(Register::RSP, S1, 1, TLB_AT + field as i64);
-        self.asm.pext(S1, va, frame!(index_mask));
-        self.asm.rorx(S1, S1, 64 - size_of::<TlbEntry>().trailing_zeros());
-        self.asm.load(S0, entry(tag));
+    /// into `to`.
+    fn run_in_page(&mut self, va: Register, size: u32, tag: usize, to: Register, slow: super::asm::Label) {
+        self.load_tag(va, tag);
         self.asm.lea(S0, indexed(S0, va, 1, 0));
         self.asm.lea(S0, indexed(S0, GUEST_RCX, size, -1));
-        let all = (offset_of!(Frame, page_masks)) as i64;
-        self.asm.pext(S0, S0, super::asm::at(Register::RSP, all));
+        self.asm.pext(S0, S0, page_mask(0));
         self.asm.jmp_unless_zero(slow);
-        self.asm.load(delta, entry(offset_of!(TlbEntry, delta)));
+        self.asm.load(to, delta());
     }
 
     /// Subtracts `from` without a change of flags; what is in `from` is lost.

@@ -7,6 +7,7 @@ use super::emit::{put_memory, wanted, Emitter, Wanted};
 use super::operand::{place, sized, slot, Place};
 use super::select::{self, How};
 use crate::cpu::descriptor_cache::Segments;
+use crate::cpu::exec::operand::memory_operand;
 use crate::cpu::regs::{is_high_byte, seg_index};
 use crate::cpu::Cpu;
 use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic as M, OpKind, Register};
@@ -25,7 +26,7 @@ fn registers(i: &Instruction) -> impl Iterator<Item = Register> + '_ {
 
 /// An operand is one of ah, ch, dh and bh; what else there is has an encoding without REX.
 fn on_high_bytes(i: &Instruction) -> bool {
-    let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    let memory = memory_operand(i).is_some();
     registers(i).any(is_high_byte)
         && registers(i).all(|r| r.is_gpr() && r.full_register() != Register::RSP)
         // The address is in rcx by then.
@@ -89,7 +90,7 @@ impl Emitter<'_> {
     fn high_bytes(&mut self, i: &Instruction) -> Option<()> {
         let mut new = *i;
         let on_rcx = registers(i).any(|r| r.full_register() == Register::RCX);
-        if let Some(n) = (0..i.op_count()).find(|&n| i.op_kind(n) == OpKind::Memory) {
+        if let Some(n) = memory_operand(i) {
             let ea = self.address(i);
             let operand = self.check(ea, wanted(i, n, How::Same)?);
             self.asm.lea(S0, operand);
@@ -103,14 +104,6 @@ impl Emitter<'_> {
             self.asm.mov(GUEST_RCX, S0);
         }
         Some(())
-    }
-
-    /// Brings a register of the guest's into `scratch`.
-    fn copy(&mut self, scratch: Register, r: Register) {
-        match place(r) {
-            Place::Host(h) => self.asm.mov(scratch, h),
-            Place::Spilled(n) => self.asm.load(scratch, slot(n)),
-        }
     }
 
     fn bit_of_memory(&mut self, i: &Instruction) -> Option<()> {
