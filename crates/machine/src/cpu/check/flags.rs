@@ -5,11 +5,12 @@ use super::saved::{Saved, RFLAGS};
 use super::undo::Changes;
 use super::{Outcome, Phase};
 use crate::abi::x86::gpr::RCX;
+use crate::cpu::exec::fast::lower::{count_mask, is_shift, shift_count};
 use crate::cpu::fault::Trap;
 use crate::cpu::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use crate::cpu::{Cpu, Stop};
 use crate::shared::InGuest;
-use iced_x86::{Instruction, Mnemonic as M, OpKind, RflagsBits};
+use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
 
 /// Where r11 is among the words.
 const R11: usize = 11;
@@ -36,14 +37,8 @@ fn undefined_after(insn: &Instruction, undefined: u64, rcx: u64) -> u64 {
     match insn.mnemonic() {
         // iced-x86 has it write the flags that IA32_FMASK may clear.
         M::Syscall => return undefined,
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd => {
-            let last = insn.op_count().saturating_sub(1);
-            let count = match insn.op_kind(last) {
-                OpKind::Immediate8 => insn.immediate8(),
-                _ => rcx as u8,
-            };
-            let wide = insn.op0_register().size() == 8 || insn.memory_size().size() == 8;
-            let count = count & if wide { 63 } else { 31 };
+        _ if is_shift(insn) => {
+            let count = shift_count(insn).unwrap_or(rcx as u32 & count_mask(insn));
             if count == 0 {
                 return undefined;
             }

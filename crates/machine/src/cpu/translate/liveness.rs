@@ -2,8 +2,8 @@
 //! Which arithmetic flags are looked at after an instruction: where none is, what is emitted before it may change them.
 
 use super::select::How;
-use crate::cpu::exec::fast::lower::immediate;
-use iced_x86::{Instruction, Mnemonic as M, RflagsBits};
+use crate::cpu::exec::fast::lower::{is_shift, shift_count};
+use iced_x86::{Instruction, RflagsBits};
 
 /// CF, PF, AF, ZF, SF and OF, as iced numbers them.
 const ALL: u32 =
@@ -33,18 +33,7 @@ fn before(i: &Instruction, how: How, after: u32) -> u32 {
 
 /// What an instruction leaves undefined counts as written: nobody can rely on it.
 fn certainly_written(i: &Instruction) -> u32 {
-    let shift = matches!(
-        i.mnemonic(),
-        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-    );
-    // A count of zero leaves all flags as they are.
-    let count = i.op_count().checked_sub(1).and_then(|n| immediate(i, n));
-    let mask = if i.op0_register().size() == 8 || i.memory_size().size() == 8 {
-        63
-    } else {
-        31
-    };
-    if shift && count.is_none_or(|n| n & mask == 0) {
+    if is_shift(i) && shift_count(i).is_none_or(|n| n == 0) {
         return 0;
     }
     i.rflags_modified() & ALL

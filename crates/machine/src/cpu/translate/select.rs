@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which instructions are translated, and how. What is not named here is left to its handler.
 
-use crate::cpu::exec::fast::lower::{flags_live, immediate};
+use crate::cpu::exec::fast::lower::{flags_live, immediate, is_shift};
 use crate::cpu::regs::is_high_byte;
 use iced_x86::{
     Code, CodeSize, ConditionCode, CpuidFeature, EncodingKind, Instruction, Mnemonic as M, OpKind, Register,
@@ -235,10 +235,7 @@ pub(super) fn counts_by_cl(i: &Instruction) -> bool {
     i.op_count() >= 2
         && i.op_kind(last) == OpKind::Register
         && i.op_register(last) == Register::CL
-        && matches!(
-            i.mnemonic(),
-            M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-        )
+        && is_shift(i)
 }
 
 /// Whether ecx is a result that is not named.

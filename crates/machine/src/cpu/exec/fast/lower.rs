@@ -207,10 +207,27 @@ pub(crate) fn flags_live(insns: &[Instruction]) -> Vec<bool> {
     out
 }
 
+/// Shifts and rotations: with a count of zero they leave all flags as they are.
+pub(crate) fn is_shift(i: &Instruction) -> bool {
+    matches!(
+        i.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    )
+}
+
 /// The masked count of a shift by a constant.
-fn shift_count(i: &Instruction) -> Option<u32> {
-    let n = immediate(i, 1)? as u32;
-    Some(n & if op_size(i, 0) == 8 { 63 } else { 31 })
+pub(crate) fn shift_count(i: &Instruction) -> Option<u32> {
+    let n = immediate(i, i.op_count().checked_sub(1)?)? as u32;
+    Some(n & count_mask(i))
+}
+
+/// The bits of a shift's count that count.
+pub(crate) fn count_mask(i: &Instruction) -> u32 {
+    if op_size(i, 0) == 8 {
+        63
+    } else {
+        31
+    }
 }
 
 /// cmp or test with the jcc after it, as one op.
