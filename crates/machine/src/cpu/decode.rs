@@ -37,6 +37,19 @@ pub(crate) fn copy_bytes(host: *const u8, buf: &mut [u8]) {
     unsafe { std::ptr::copy(host, buf.as_mut_ptr(), buf.len()) };
 }
 
+/// Copies bytes of code, from an offset of the frame at `host` on; what lies behind its end comes from the page at `second`. `None`:
+/// there is no such page.
+pub(crate) fn copy_code(host: *const u8, offset: usize, second: Option<u64>, buf: &mut [u8]) -> Option<()> {
+    let offset = offset % 4096;
+    let (first, beyond) = buf.split_at_mut(buf.len().min(4096 - offset));
+    // SAFETY: the offset lies in the frame, and so do as many bytes as are asked for.
+    copy_bytes(unsafe { host.add(offset) }, first);
+    if !beyond.is_empty() {
+        copy_bytes(second? as *const u8, beyond);
+    }
+    Some(())
+}
+
 impl Cpu {
     /// Decodes the block at `rip`, at most `max` instructions. With `keep`, its bytes are watched from then on.
     pub(crate) fn decode_block(&mut self, rip: u64, max: usize, keep: bool) -> Result<(Draft, Mfn), Trap> {

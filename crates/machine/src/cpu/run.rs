@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 /// Instructions between two looks at `shared.attention`.
 const SLICE: i64 = 4096;
 /// The same while there is a translator, which runs through that many in less time.
-pub(crate) const TRANSLATED_SLICE: i64 = 1 << 15;
+const TRANSLATED_SLICE: i64 = 1 << 15;
 
 /// A link of a running block that led nowhere yet: where it is, and the frame that its target must lie in.
 #[derive(Clone, Copy)]
@@ -133,7 +133,7 @@ impl Cpu {
                     return Stop::Attention;
                 }
             }
-            if self.code.forget_all || self.code.blocks.full() {
+            if self.must_forget_all() {
                 self.chain.pending = None;
                 self.code.forget_all = false;
                 self.code.blocks.clear();
@@ -142,7 +142,7 @@ impl Cpu {
                 }
                 self.views.all_beside().for_each(PerView::flush);
             }
-            if self.budget.left <= self.budget.yield_at.max(0) {
+            if self.budget_is_spent() {
                 return Stop::Budget;
             }
             if alone || self.debugging() {
@@ -170,18 +170,8 @@ impl Cpu {
                         }
                     }
                     let left = i64::from((*op).left);
-                    let slice = if self.code.translator.is_some() {
-                        TRANSLATED_SLICE
-                    } else {
-                        SLICE
-                    };
-                    let s = self
-                        .budget
-                        .left
-                        .min(slice)
-                        .min(left.max(self.budget.left - self.budget.yield_at));
-                    self.budget.left -= s;
-                    self.budget.slice = s - left;
+                    self.take_slice(left);
+                    self.budget.slice -= left;
                     self.chain(op);
                 },
                 _ => {
@@ -191,6 +181,28 @@ impl Cpu {
                 }
             }
         }
+    }
+
+    /// No block may begin: its instructions are not there, or the caller wants to be asked.
+    pub(crate) fn budget_is_spent(&self) -> bool {
+        self.budget.left <= self.budget.yield_at.max(0)
+    }
+
+    /// Blocks are forgotten before the next one begins.
+    pub(crate) fn must_forget_all(&self) -> bool {
+        self.code.forget_all || self.code.blocks.full()
+    }
+
+    /// Moves what may run before attention is looked at again from the budget into the slice: `least` at any rate.
+    pub(crate) fn take_slice(&mut self, least: i64) {
+        let most = if self.code.translator.is_some() {
+            TRANSLATED_SLICE
+        } else {
+            SLICE
+        };
+        let left = self.budget.left;
+        self.budget.slice = left.min(most).min(least.max(left - self.budget.yield_at));
+        self.budget.left -= self.budget.slice;
     }
 
     /// Runs ops from `op` on, until one gives null.

@@ -10,14 +10,14 @@ use super::{Handled, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
 use crate::cpu::debug::WATCHED;
-use crate::cpu::decode::copy_bytes;
+use crate::cpu::decode::copy_code;
 use crate::cpu::descriptor_cache::MODE_LONG;
 use crate::cpu::exec::fast::miss::Refill;
 use crate::cpu::exec::{self, fast};
 use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::jumps::jump_index;
 use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
-use crate::cpu::run::{Above, TRANSLATED_SLICE};
+use crate::cpu::run::Above;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{tlb_index, TLB_SIZE};
@@ -176,11 +176,16 @@ impl Cpu {
         }
         f.slice = self.budget.slice;
         (f.vectors_away, f.ymm_away) = (1, 1);
-        f.count_mask = self.count_mask();
         f.fs = self.bases.fs;
         f.gs = self.bases.gs;
-        f.flags = raw_flags(self.arith_flags());
+        self.give_flags(f);
         f.cpu = self as *mut Cpu as u64;
+    }
+
+    /// The frame has the flags of the CPU.
+    fn give_flags(&self, f: &mut Frame) {
+        f.count_mask = self.count_mask();
+        f.flags = raw_flags(self.arith_flags());
     }
 
     /// Who is asked about the trap that translated code was left with; the budget is as the run loop leaves it then.
@@ -201,16 +206,14 @@ impl Cpu {
         self.access.noncanonical = false;
         self.refresh_mode();
         let wanted = self.shared.attention.load(Ordering::SeqCst) != 0;
-        let left = self.budget.left - self.budget.yield_at.max(0);
-        if wanted || left <= 0 || self.code.forget_all || self.code.blocks.full() {
+        if wanted || self.budget_is_spent() || self.must_forget_all() {
             return None;
         }
         if self.checks_alignment() || self.debugging() {
             return None;
         }
         let code = self.code_at(self.rip)?;
-        self.budget.slice = left.min(TRANSLATED_SLICE);
-        self.budget.left -= self.budget.slice;
+        self.take_slice(0);
         let frame = self.views.beside().frame();
         // SAFETY: the frame lies in the current view's region.
         let f = unsafe { &mut *frame };
@@ -331,8 +334,7 @@ impl Cpu {
             self.budget.slice += i64::from(s.left) - 1;
             return Next::Out;
         }
-        f.count_mask = self.count_mask();
-        f.flags = raw_flags(self.arith_flags());
+        self.give_flags(f);
         Next::At(next)
     }
 
@@ -345,8 +347,7 @@ impl Cpu {
         let Some(far) = self.code_at(rip) else {
             return Next::Out;
         };
-        f.count_mask = self.count_mask();
-        f.flags = raw_flags(self.arith_flags());
+        self.give_flags(f);
         f.va = rip;
         Next::At(far)
     }
@@ -462,13 +463,7 @@ impl Cpu {
         let frame = self.domain.machine.mem.frame(block.mfn)?;
         let mut bytes = [0u8; 15];
         let bytes = bytes.get_mut(..usize::from(s.len))?;
-        let first = bytes.len().min(4096 - usize::from(s.off) % 4096);
-        let (bytes_here, beyond) = bytes.split_at_mut(first);
-        // SAFETY: the offset lies in the frame, and so do the bytes after it.
-        copy_bytes(unsafe { frame.add(usize::from(s.off) % 4096) }, bytes_here);
-        if !beyond.is_empty() {
-            copy_bytes(block.second? as *const u8, beyond);
-        }
+        copy_code(frame, usize::from(s.off), block.second, bytes)?;
         let insn = self.decode(bytes, u64::from(s.off)).ok()?;
         if insn.len() != usize::from(s.len) {
             return None;

@@ -21,7 +21,7 @@ mod special;
 mod thunk;
 
 use crate::cpu::block::{KeyHasher, Op};
-use crate::cpu::decode::{copy_bytes, decode_all};
+use crate::cpu::decode::{copy_code, decode_all};
 use crate::cpu::engine::{TranslatorError, TranslatorOptions};
 use crate::cpu::exec::fast;
 use crate::cpu::exec::fast::string::RepeatFn;
@@ -226,18 +226,15 @@ impl Cpu {
     fn translate_code(&mut self, op: *const Op, mfn: Mfn, off: u16, count: u8) -> Option<(u64, u32)> {
         let frame = self.domain.machine.mem.frame(mfn)?;
         let mut bytes = [0u8; crate::cpu::decode::WINDOW];
-        let here = bytes.len().min(4096 - usize::from(off));
-        // The guest may be changing them, which is found out at the next boundary.
-        // SAFETY: the offset lies in the frame, and so do the bytes after it.
-        copy_bytes(unsafe { frame.add(usize::from(off)) }, bytes.get_mut(..here)?);
         // SAFETY: the op of a block is followed by its others.
         let second = unsafe { fast::crosses_into(op.add(1)) };
-        let mut len = here;
-        if let Some(host) = second {
-            copy_bytes(host as *const u8, bytes.get_mut(here..15)?);
-            len = 15;
-        }
-        let bytes = bytes.get(..len)?;
+        let len = match second {
+            Some(_) => 15,
+            None => bytes.len().min(4096 - usize::from(off)),
+        };
+        let bytes = bytes.get_mut(..len)?;
+        // The guest may be changing them, which is found out at the next boundary.
+        copy_code(frame, usize::from(off), second, bytes)?;
         let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), usize::from(count));
         if insns.len() != usize::from(count) {
             return None;
