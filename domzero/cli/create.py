@@ -23,6 +23,7 @@ from domzero.dom0.life import EndReason
 from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
+from domzero.hypervisor.emulate.cpu_features import LEVELS
 from domzero.hypervisor.emulate.cpu_policy import CPU_HELP, CPUID_HELP
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
-    what.add_argument("--cpu", choices=["v1", "v2", "v3", "max"], help=CPU_HELP)
+    what.add_argument("--cpu", choices=list(LEVELS), help=CPU_HELP)
     what.add_argument("--cpuid", metavar="SPEC", action="append", default=[], help=CPUID_HELP)
     add_options(parser, hostname=None, run="run this shell command at its first start")
     add_documents(parser)

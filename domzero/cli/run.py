@@ -22,6 +22,7 @@ from domzero.dom0.names import shown
 from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError, DomzeroError, ImageError
+from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL, LEVELS
 from domzero.hypervisor.emulate.cpu_policy import CPU_HELP, CPUID_HELP
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how.add_argument(
         "--dump-code", metavar="FILE", help="write there what the translator makes of the first vCPU's code"
     )
-    how.add_argument("--cpu", choices=["v1", "v2", "v3", "max"], default="max", help=CPU_HELP)
+    how.add_argument("--cpu", choices=list(LEVELS), default=DEFAULT_LEVEL, help=CPU_HELP)
     how.add_argument("--cpuid", metavar="SPEC", action="append", default=[], help=CPUID_HELP)
     how.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of the hypervisor")
     how.add_argument("--timeout", metavar="SECONDS", type=float, help="end the domain after so long")

@@ -27,6 +27,7 @@ ENGINES: dict[str, Callable[[Vcpu], None]] = {
     "translator of nearly all, in a small cache": lambda vcpu: vcpu.hw.set_translator(2, 1 << 20),
 }
 """The first is the oracle of the others."""
+COMMANDS = "cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n"
 
 
 @dataclass
@@ -45,6 +46,18 @@ class Run:
         self.exits.append((vcpu.hw.instructions, type(exit_).__name__, registers["rip"], digest))
 
 
+def booted(image: Image, engine: str | None = None) -> domzero.Guest:
+    return domzero.boot(
+        image.kernel,
+        ramdisk=image.ramdisk,
+        cmdline=image.cmdline,
+        memory_mib=128,
+        seed=7,
+        engine=engine,
+        virtual_time=True,
+    )
+
+
 def boot(image: Image, engine: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     run = Run()
 
@@ -55,17 +68,10 @@ def boot(image: Image, engine: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     with monkeypatch.context() as patched:
         original = vcpu_thread.handle_exit
         patched.setattr(vcpu_thread, "handle_exit", handle_exit)
-        with domzero.boot(
-            image.kernel,
-            ramdisk=image.ramdisk,
-            cmdline=image.cmdline,
-            memory_mib=128,
-            seed=7,
-            virtual_time=True,
-        ) as guest:
+        with booted(image) as guest:
             for vcpu in guest.domain.vcpus:
                 ENGINES[engine](vcpu)
-            guest.console.send("cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n")
+            guest.console.send(COMMANDS)
             end = guest.wait(600)
             run.console = guest.console.text
             run.instructions = end.instructions
@@ -98,16 +104,8 @@ def test_debian_boots_on_each_engine_as_on_the_interpreter_instruction_for_instr
 def test_debian_boots_with_each_slice_on_both_engines(debian: Image) -> None:
     if (reason := _machine.translator_unavailable()) is not None:
         pytest.skip(reason)
-    with domzero.boot(
-        debian.kernel,
-        ramdisk=debian.ramdisk,
-        cmdline=debian.cmdline,
-        memory_mib=128,
-        seed=7,
-        engine="check",
-        virtual_time=True,
-    ) as guest:
-        guest.console.send("cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n")
+    with booted(debian, engine="check") as guest:
+        guest.console.send(COMMANDS)
         end = guest.wait(800)
         compared, difference = guest.domain.vcpus[0].hw.checked()
         assert difference is None

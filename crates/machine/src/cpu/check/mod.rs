@@ -122,15 +122,8 @@ impl Cpu {
     fn compare_slices(&mut self, mut left: i64, in_guest: &InGuest<'_>) -> (Stop, i64) {
         loop {
             let before = Saved::of(self);
-            self.forbid_stores();
-            let first = self.run_as(Phase::Translated, left, in_guest);
-            let after = self.undo_stores();
-            before.put_back(self);
-            if first.stop == Stop::Attention {
-                return (Stop::Attention, left);
-            }
-            let second = self.run_as(Phase::Interpreted, left, in_guest);
-            if second.stop == Stop::Attention {
+            let (first, after, second) = self.run_both(&before, left, in_guest);
+            if first.stop == Stop::Attention || second.stop == Stop::Attention {
                 self.undo_stores();
                 before.put_back(self);
                 return (Stop::Attention, left);
@@ -157,6 +150,21 @@ impl Cpu {
                 return (once.stop, left);
             }
         }
+    }
+
+    /// Runs `amount` instructions translated, which is undone, and then interpreted. With the first run is what it left in memory.
+    fn run_both(
+        &mut self,
+        before: &Saved,
+        amount: i64,
+        in_guest: &InGuest<'_>,
+    ) -> (Outcome, Changes, Outcome) {
+        self.forbid_stores();
+        let first = self.run_as(Phase::Translated, amount, in_guest);
+        let after = self.undo_stores();
+        before.put_back(self);
+        let second = self.run_as(Phase::Interpreted, amount, in_guest);
+        (first, after, second)
     }
 
     fn run_as(&mut self, phase: Phase, amount: i64, in_guest: &InGuest<'_>) -> Outcome {

@@ -70,11 +70,7 @@ impl Cpu {
 
     /// Runs `amount` instructions on both engines, and undoes both runs.
     fn compare_again(&mut self, before: &Saved, amount: i64, in_guest: &InGuest<'_>) -> Compared {
-        self.forbid_stores();
-        let first = self.run_as(Phase::Translated, amount, in_guest);
-        let after = self.undo_stores();
-        before.put_back(self);
-        let second = self.run_as(Phase::Interpreted, amount, in_guest);
+        let (first, after, second) = self.run_both(before, amount, in_guest);
         let mut lines = Vec::new();
         let undefined = self.differ(&first, &after, &second)
             && self.differ_in_undefined_flags(before, amount, &first, &after, &second, in_guest);
