@@ -29,7 +29,7 @@ u32 grant_mfn(ulong mfn, int read_only, uint domid)
         __atomic_store_n(&table[ref].flags, GTF_permit_access | (read_only ? GTF_readonly : 0), __ATOMIC_SEQ_CST);
         return ref;
     }
-    print("FAIL " NAME ": no grant reference is left");
+    print("FAIL %s: no grant reference is left", guest_name);
     shut_down(SHUTDOWN_crash);
 }
 

@@ -135,6 +135,11 @@ void shut_down(uint reason) __attribute__((noreturn));
 /* --- console and verdict (main.c) */
 extern struct start_info *info;
 extern struct shared_info *shared;
+/* The guest's name, in what it prints; guest.h defines it where the guest itself is compiled. */
+extern const char guest_name[];
+#ifdef NAME
+const char guest_name[] = NAME;
+#endif
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void text(char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));

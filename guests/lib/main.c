@@ -190,17 +190,17 @@ void fail(const char *file, int at, const char *format, ...)
 
 void skip(const char *why)
 {
-    print("SKIP " NAME ": %s", why);
+    print("SKIP %s: %s", guest_name, why);
     shut_down(SHUTDOWN_poweroff);
 }
 
 void finish(void)
 {
     if (failures) {
-        print("FAIL " NAME ": %u checks", failures);
+        print("FAIL %s: %u checks", guest_name, failures);
         shut_down(SHUTDOWN_crash);
     }
-    print("PASS " NAME);
+    print("PASS %s", guest_name);
     shut_down(SHUTDOWN_poweroff);
 }
 

@@ -9,7 +9,7 @@ void *page_alloc(void)
 {
     uint page = __atomic_fetch_add(&pool_used, 1, __ATOMIC_RELAXED);
     if (page >= POOL) {
-        print("FAIL " NAME ": the pool is empty");
+        print("FAIL %s: the pool is empty", guest_name);
         shut_down(SHUTDOWN_crash);
     }
     return pool[page];

@@ -55,8 +55,8 @@ void on_trap(struct regs *regs)
         return;
     }
     if (!attempt_active()) {
-        print("FAIL " NAME ": trap %lu, error %lx, at %lx:%lx, flags %lx, cr2 %lx", regs->vector, regs->error, regs->cs,
-              regs->ip, regs->flags, VCPU_INFO(this_cpu())->arch.cr2);
+        print("FAIL %s: trap %lu, error %lx, at %lx:%lx, flags %lx, cr2 %lx", guest_name, regs->vector, regs->error,
+              regs->cs, regs->ip, regs->flags, VCPU_INFO(this_cpu())->arch.cr2);
         shut_down(SHUTDOWN_crash);
     }
     attempt = attempts[this_cpu()];
