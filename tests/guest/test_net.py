@@ -73,6 +73,10 @@ def test_domains_of_a_network_reach_each_other_and_one_elsewhere_sees_nothing(
     assert "100% packet loss" in other.do("ping -c 1 -W 1 10.0.0.1")
     assert " 0% packet loss" in one.do("ping -c 3 -i 0.2 10.0.0.2")
     assert " 0% packet loss" in two.do("ping -c 2 -i 0.2 -s 20000 10.0.0.1")
+    assert two.do("ls /sys/class/net/eth0/queues").split() == ["rx-0", "rx-1", "tx-0", "tx-1"], "one for each vCPU"
+    # What is sent to all nodes of the link comes to each of its network, and nowhere else.
+    local = "ip -6 addr show eth0 | sed -n 's/.*inet6 \\(fe80[^/]*\\).*/\\1/p'"
+    assert f"from {two.do(local).strip()}" in one.do("ping -c 2 ff02::1%eth0")
     received = other.do("cat /sys/class/net/eth0/statistics/rx_packets")
     assert received.strip() == "0" and other.device.link.counts.received_frames == 0
 
