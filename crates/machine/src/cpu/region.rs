@@ -22,16 +22,17 @@ pub(crate) fn no_tag(index: usize) -> u64 {
     u64::from(index == 0)
 }
 
+/// Registers of the guest's that are in the frame while translated code runs.
+pub(crate) const SPILLED: usize = 5;
+
 /// What translated code finds at its stack pointer. Offsets of the first fields fit into a byte.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// The guest's r12 to r15, whose registers of the host are scratch.
-    pub spilled: [u64; 4],
+    /// The guest's r8 to r11 and r15, whose registers of the host have other uses.
+    pub spilled: [u64; SPILLED],
     /// Linear address of the page of the running block: a copy of [`Bases::page`](super::regs::Bases).
     pub page: u64,
-    /// A copy of [`Budget::slice`](super::run::Budget).
-    pub slice: i64,
     /// Not zero: the host's vector registers are not the guest's at the moment.
     pub vectors_away: u64,
     pub fs: u64,
@@ -44,6 +45,8 @@ pub(crate) struct Frame {
     pub callout: u64,
     /// Bits of an address that must match an entry, for operands that are aligned to 1 << n bytes.
     pub page_masks: [u64; 6],
+    /// A copy of [`Budget::slice`](super::run::Budget), while translated code does not run.
+    pub slice: i64,
     /// The address that was missed, or jumped to.
     pub va: u64,
     /// Arithmetic flags as `lahf` and `seto al` give them.

@@ -6,11 +6,13 @@ use Register as R;
 
 /// The scratch registers: nothing of the guest is in them. The last two address memory operands.
 pub(super) const S0: Register = R::RCX;
-pub(super) const S1: Register = R::R14;
-pub(super) const S2: Register = R::R15;
+pub(super) const S1: Register = R::R10;
+pub(super) const S2: Register = R::R11;
 /// Where the guest's rcx and rsp are.
-pub(super) const GUEST_RCX: Register = R::R12;
-pub(super) const GUEST_RSP: Register = R::R13;
+pub(super) const GUEST_RCX: Register = R::R8;
+pub(super) const GUEST_RSP: Register = R::R9;
+/// Instructions that the slice still has: in memory, each block would wait for the store of the one before.
+pub(super) const SLICE: Register = R::R15;
 
 /// A `rel32` that is to lead to a label.
 struct Fixup {
@@ -189,6 +191,14 @@ impl Asm {
         self.jmp(label);
     }
 
+    /// Goes to `label` if `r` is negative, which no number below -1 << 31 is to be.
+    pub(super) fn jmp_if_negative(&mut self, r: Register, label: Label) {
+        self.rorx(S0, r, 32);
+        let target = self.address(self.at) + 3 + 5;
+        self.made(Instruction::with_branch(Code::Jecxz_rel8_64, target));
+        self.jmp(label);
+    }
+
     /// Goes to `label` if `S0` is zero.
     pub(super) fn jmp_if_zero(&mut self, label: Label) {
         // Over the jump of two bytes, which leads over that of five.
@@ -308,17 +318,8 @@ impl Asm {
         self.made(Instruction::with2(Code::Test_rm8_imm8, m, mask));
     }
 
-    pub(super) fn sub_mem(&mut self, m: MemoryOperand, by: i32) {
-        self.made(Instruction::with2(Code::Sub_rm64_imm8, m, by));
-    }
-
-    pub(super) fn movzx_byte(&mut self, r: Register) {
-        let byte = match r {
-            R::RCX => R::CL,
-            R::R14 => R::R14L,
-            _ => R::R15L,
-        };
-        self.made(Instruction::with2(Code::Movzx_r32_rm8, r.full_register32(), byte));
+    pub(super) fn sub(&mut self, r: Register, by: i32) {
+        self.made(Instruction::with2(Code::Sub_rm64_imm8, r, by));
     }
 
     pub(super) fn call_mem(&mut self, m: MemoryOperand) {

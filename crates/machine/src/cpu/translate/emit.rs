@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The code of a block: entry, instructions, stubs.
 
-use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2};
+use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::{Kind, Site, ALIGNED, BRANCH, GROUP, WRITE, YMM};
 use super::groups::{self, Group};
 use super::liveness;
@@ -190,15 +190,11 @@ impl<'a> Emitter<'a> {
         let stub = self.asm.label();
         // The first five bytes of these are overwritten by a jump when the block is forgotten.
         if self.flags_dead {
-            self.asm.sub_mem(frame!(slice), i32::from(self.left));
-            self.asm.jcc(Code::Js_rel32_64, stub);
+            self.asm.sub(SLICE, i32::from(self.left));
+            self.asm.jcc(Code::Jl_rel32_64, stub);
         } else {
-            self.asm.load(S0, frame!(slice));
-            self.asm.lea(S0, at(S0, -i64::from(self.left)));
-            self.asm.store(frame!(slice), S0);
-            self.asm.rorx(S0, S0, 56);
-            self.asm.movzx_byte(S0);
-            self.asm.jmp_unless_zero(stub);
+            self.asm.lea(SLICE, at(SLICE, -i64::from(self.left)));
+            self.asm.jmp_if_negative(SLICE, stub);
         }
         self.stub(stub, Kind::Leave, None);
     }

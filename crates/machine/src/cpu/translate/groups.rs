@@ -6,6 +6,7 @@ use super::operand::{place, plain_base, Place};
 use super::select::{counts_by_cl, gives_index, must_be_aligned, How};
 use crate::cpu::exec::fast::lower::immediate;
 use crate::cpu::exec::operand::memory_operand;
+use crate::cpu::region::SPILLED;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
@@ -150,10 +151,10 @@ fn small(n: &i64) -> bool {
 
 /// Register operands that must be brought into a scratch register.
 fn spilled(i: &Instruction) -> usize {
-    let mut seen: [bool; 4] = [false; 4];
+    let mut seen = [false; SPILLED];
     for n in (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_gpr()) {
         if let Place::Spilled(k) = place(i.op_register(n)) {
-            seen[k & 3] = true;
+            seen[k] = true;
         }
     }
     seen.iter().filter(|&&s| s).count()

@@ -11,7 +11,7 @@ use Register as R;
 pub(super) enum Place {
     /// In one of the host's, given in 64 bits.
     Host(Register),
-    /// In the frame: the guest's r12 to r15, by number from 0.
+    /// In the frame, by number: those of the guest's that compilers take last.
     Spilled(usize),
 }
 
@@ -20,10 +20,11 @@ pub(super) fn place(r: Register) -> Place {
     match r.full_register() {
         R::RCX => Place::Host(GUEST_RCX),
         R::RSP => Place::Host(GUEST_RSP),
-        R::R12 => Place::Spilled(0),
-        R::R13 => Place::Spilled(1),
-        R::R14 => Place::Spilled(2),
-        R::R15 => Place::Spilled(3),
+        R::R8 => Place::Spilled(0),
+        R::R9 => Place::Spilled(1),
+        R::R10 => Place::Spilled(2),
+        R::R11 => Place::Spilled(3),
+        R::R15 => Place::Spilled(4),
         full => Place::Host(full),
     }
 }
