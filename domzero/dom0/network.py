@@ -35,6 +35,9 @@ CHOICE = "DOMZERO_USER_NETWORK"
 """In the environment: which of them the network `user` is."""
 START_S = 30
 """Seconds that it has for its start."""
+SEND_BUFFER = 4 << 20
+"""Bytes that a user network may send before its guest's back end reads them; the host gives what its `wmem_max` allows.
+passt drops what does not fit, and what it drops last it sends again after two seconds."""
 FIRST_PORT_S = 10
 """Seconds that a switch waits for its first port."""
 _BACKLOG = 64
@@ -92,6 +95,8 @@ def _background(name: str, command: list[str]) -> tuple[socket.socket, list[str]
     """Starts what goes to the background when it is ready, and ends with the socket whose other end this returns; and
     the lines that it has said before."""
     ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     with theirs, tempfile.TemporaryFile() as said:
         try:
             started = subprocess.run(
