@@ -8,6 +8,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -52,13 +53,17 @@ def many_descriptors() -> Iterator[None]:
 @contextlib.contextmanager
 def crowd(where: str | tuple[str, int], idle: int, half_open: int) -> Iterator[None]:
     """Connections that send nothing, and ones that send half a request: of its headers, or of its body."""
-    with contextlib.ExitStack() as stack:
-        for number in range(idle + half_open):
-            sock = stack.enter_context(socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET))
-            sock.connect(where)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(32) as pool:
+        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
+        socks = [stack.enter_context(socket.socket(family)) for _ in range(idle + half_open)]
+
+        def come(number: int) -> None:
+            socks[number].connect(where)  # TCP tries again after a second where the queue of a listener is full
             if number >= idle:
                 with contextlib.suppress(OSError):  # it may have had to give way already
-                    sock.sendall(HALF if number % 2 else HALF + b"\r\n{")
+                    socks[number].sendall(HALF if number % 2 else HALF + b"\r\n{")
+
+        list(pool.map(come, range(len(socks))))
         yield
 
 
@@ -78,11 +83,16 @@ def test_a_crowd_on_either_door_does_not_lock_the_owner_out(tmp_path: Path, shel
 
 def test_few_descriptors_go_to_the_owner_first_and_then_to_workers(tmp_path: Path, shell: str) -> None:
     server = Server(tmp_path, "--listen", "127.0.0.1:0", nofile=128)
-    create = ("create", "--kernel", shell, "--memory", "16", "-p", "-q", "--name")
-    with crowd(server.address, 300, 100):
-        assert server.cli(*create, "first").returncode == 0
-        refused = next(result for n in range(30) if (result := server.cli(*create, f"n{n}")).returncode != 0)
-        assert "file descriptors" in refused.stderr
+    transport = httpx.HTTPTransport(uds=str(server.socket))
+    with crowd(server.address, 300, 100), httpx.Client(transport=transport, base_url="http://x/v1", timeout=60) as api:
+        body = {"kernel": shell, "memory_mib": 16, "paused": True}
+
+        def create(name: str) -> httpx.Response:
+            return api.post("/domains", json={**body, "name": name})
+
+        assert create("first").is_success
+        refused = next(answer for n in range(30) if not (answer := create(f"n{n}")).is_success)
+        assert "file descriptors" in refused.json()["detail"]
         with crowd(str(server.socket), 200, 50):
             assert "first" in server.cli("list").stdout
             assert server.cli("destroy", "first").returncode == 0

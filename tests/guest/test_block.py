@@ -17,7 +17,6 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.images.cache import Image
 from domzero.dom0.life import EndReason
 from domzero.dom0.lifecycle import DomainSession
-from domzero.hypervisor.clock import VirtualClock
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
@@ -119,27 +118,6 @@ def test_linux_reads_writes_flushes_and_discards(debian: Image, domzero_run: Run
     checked(ext4)
     assert read_file(ext4, "part") == part
     assert read_file(ext4, "greeting") == b""
-
-
-def test_a_run_with_disks_is_the_same_again_with_virtual_time(debian: Image, tmp_path: Path) -> None:
-    def run() -> tuple[bytes, int, str]:
-        disk = tmp_path / "disk.img"
-        disk.write_bytes(random.Random(6).randbytes(MIB))
-        console = bytearray()
-        config = DomainConfig(
-            kernel=debian.kernel, ramdisk=debian.ramdisk, cmdline=debian.cmdline, memory_mib=128, seed=3,
-            disks=[str(disk)],
-        )  # fmt: skip
-        session = DomainSession(config, clock=VirtualClock())
-        session.console.add_sink(console.extend)
-        session.console.send(b"md5sum /dev/xvda | dd of=/dev/xvda seek=7 conv=fsync; poweroff\n")
-        session.start()
-        end = session.wait(240)
-        session.destroy()
-        assert end is not None and end.reason is EndReason.POWEROFF
-        return bytes(console), session.instructions, hashlib.md5(disk.read_bytes()).hexdigest()
-
-    assert run() == run()
 
 
 def test_a_disk_that_another_domain_writes_to_is_refused(shell: str, ext4: Path, domzero_run: Run) -> None:

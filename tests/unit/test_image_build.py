@@ -26,7 +26,7 @@ from other_user import NOBODY, as_user
 from waiting import until
 
 from domzero.cli.main import main
-from domzero.dom0.images import mmdebstrap
+from domzero.dom0.images import debian_disk, mmdebstrap
 from domzero.dom0.images.debian_base import PACKAGES, BaseRecipe, _held, _tidy, command, make_recipe
 from domzero.dom0.images.debian_disk import DiskRecipe, build_debian, matches
 from domzero.dom0.images.options import FirstBoot, read_ssh_keys
@@ -405,7 +405,7 @@ def test_a_disk_has_the_systems_files_with_their_owners(
 
 @need_tools
 def test_what_does_not_fit_or_fails_inside_is_said_and_leaves_nothing(
-    small: tuple[DiskStore, Path, BaseRecipe], tmp_path: Path
+    small: tuple[DiskStore, Path, BaseRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, cache, base = small
     if "root" not in (mode := mmdebstrap.choose_mode()):
@@ -417,9 +417,11 @@ def test_what_does_not_fit_or_fails_inside_is_said_and_leaves_nothing(
     damaged.write_bytes(damaged.read_bytes()[:-100] + bytes(100))
     with pytest.raises(ImageError, match="was damaged, and is deleted now"):
         build_debian(store, "web", DiskRecipe(base, FirstBoot(), 1 << 30), progress=lambda line: None, cache=cache)
-    small_base(damaged, fill=(1 << 30) - (1 << 20))
+    # A disk that is smaller than any is full sooner.
+    monkeypatch.setattr(debian_disk, "SIZE_MIN", size := 64 << 20)
+    small_base(damaged, fill=size - (1 << 20))
     with pytest.raises(ImageError, match="do not fit on a disk of this size"):
-        build_debian(store, "web", DiskRecipe(base, FirstBoot(), 1 << 30), progress=lambda line: None, cache=cache)
+        build_debian(store, "web", DiskRecipe(base, FirstBoot(), size), progress=lambda line: None, cache=cache)
     assert store.images() == [] and list(store.root.iterdir()) == []
 
 
