@@ -3,7 +3,7 @@
  * FIFO event channels: control blocks and the event array, order and priorities, masks, closing while linked, moving between
  * queues, and two vCPUs that send to each other without losing one. Documented: xen/event_channel.h ("FIFO ABI") and the
  * design document "FIFO-based event channels". Real Xen 4.17 answers the same.
- * domain: vcpus=2 seconds=120
+ * domain: vcpus=2
  */
 #include "guest.h"
 

@@ -2,7 +2,7 @@
 /*
  * A grant entry that another vCPU rewrites all the time while it is mapped, copied and unmapped: whatever the answers, no
  * page table is ever mapped writable, and in the end nothing is in use. XSA-218, 224, 234, 236; documented: xen/grant_table.h.
- * domain: vcpus=2 seconds=120
+ * domain: vcpus=2
  */
 #include "guest.h"
 

@@ -17,7 +17,7 @@ from domzero.dom0.images.cache import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-ROUNDS = int(os.environ.get("DOMZERO_CRASH_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("DOMZERO_CRASH_ROUNDS", "25"))  # of each format
 FILE_KIB = 64
 # Files of one pattern each; other writes, which are not flushed, go on beside them.
 SCRIPT = f"""
