@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "crates" / "machine" / "src"
 STRATA = [
     {"abi", "bug"},
-    {"mem", "fault", "clock", "random", "sleep", "timers"},
+    {"mem", "fault", "clock", "random", "patience", "sleep", "timers"},
     {"shared"},
     {"frames"},
     {"grants", "evtchn"},

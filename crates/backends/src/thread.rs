@@ -3,57 +3,71 @@
 
 use domzero_machine::Bell;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-#[derive(Default)]
-struct Wanted {
-    rung: bool,
-    stop: bool,
-}
-
 /// What the thread waits for.
 #[derive(Default)]
 struct Signal {
-    wanted: Mutex<Wanted>,
+    rung: AtomicBool,
+    stop: AtomicBool,
+    /// The thread sleeps, or is about to.
+    sleeps: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Signal {
     /// Nothing that can panic runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.sleeps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False: it is to stop.
+    fn is_wanted(&self) -> bool {
+        self.rung.load(Ordering::SeqCst) || self.stops()
+    }
+
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// What the thread looks at is written before.
+    fn wake(&self) {
+        if *self.lock() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// False: it is to stop. It sleeps at once: what comes until it is awake is done with fewer events.
     fn wait(&self, until: Until) -> bool {
         let due = match until {
             Until::Rung => None,
             Until::RungOrAfter(time) => Instant::now().checked_add(time),
         };
-        let mut now = self.lock();
-        while !now.rung && !now.stop {
+        let mut sleeps = self.lock();
+        *sleeps = true;
+        while !self.is_wanted() {
             let left = due.map(|at| at.saturating_duration_since(Instant::now()));
-            now = match left {
-                None => self.changed.wait(now).unwrap_or_else(PoisonError::into_inner),
+            sleeps = match left {
+                None => self.changed.wait(sleeps).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
                 Some(left) => {
-                    let waited = self.changed.wait_timeout(now, left);
+                    let waited = self.changed.wait_timeout(sleeps, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
-        now.rung = false;
-        !now.stop
+        *sleeps = false;
+        self.rung.store(false, Ordering::SeqCst);
+        !self.stops()
     }
 }
 
 impl Bell for Signal {
     fn ring(&self) {
-        let was_rung = std::mem::replace(&mut self.lock().rung, true);
-        if !was_rung {
-            self.changed.notify_one();
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            self.wake();
         }
     }
 }
@@ -86,7 +100,7 @@ impl RungThread {
         let run = move || {
             let mut until = Until::Rung;
             while theirs.wait(until) {
-                until = match serve(&|| theirs.lock().stop) {
+                until = match serve(&|| theirs.stops()) {
                     ControlFlow::Continue(until) => until,
                     ControlFlow::Break(()) => return,
                 };
@@ -106,8 +120,8 @@ impl RungThread {
 
     /// Returns when nothing is being done any more.
     pub fn stop(&mut self) {
-        self.signal.lock().stop = true;
-        self.signal.changed.notify_one();
+        self.signal.stop.store(true, Ordering::SeqCst);
+        self.signal.wake();
         if let Some(thread) = self.thread.take() {
             // It ended by a panic: nothing is left to be stopped.
             thread.join().ok();

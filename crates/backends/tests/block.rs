@@ -5,7 +5,7 @@ mod front;
 mod granter;
 
 use domzero_backends::block::{
-    serve_all, start_thread, Agreed, Counts, Disk, Qcow2Disk, Queue, RawDisk, MAX_INDIRECT_SEGMENTS,
+    serve_all, start_thread, Agreed, Counts, Disk, Next, Qcow2Disk, Queue, RawDisk, MAX_INDIRECT_SEGMENTS,
 };
 use domzero_backends::RingBroken;
 use domzero_machine::abi::blkif::{self, X86_32, X86_64};
@@ -355,6 +355,26 @@ fn without_a_thread_all_that_waits_is_done_at_once() {
     let (tell, told) = channel();
     assert_eq!(serve_all(&mut queue, &Told(tell), || false), Ok(None));
     assert_eq!((told.try_iter().count(), front.head(RSP_PROD)), (1, 32));
+}
+
+#[test]
+fn a_large_request_is_answered_before_the_next_one_is_begun() {
+    let front = Front::new(X86_64, 1);
+    let mut queue = front.connect(raw(2048).0, agreed(X86_64));
+    let (gref, _) = front.page();
+    let segments = [(gref, 0, 7); 32];
+    front.set_head(RSP_EVENT, 1);
+    for n in 0..3 {
+        front.send(&front.indirect(blkif::OP_READ, n, 0, &segments));
+    }
+    for n in 1..=3 {
+        let turn = queue.serve().unwrap();
+        assert_eq!(front.head(RSP_PROD), n);
+        assert_eq!(
+            (turn.notify, turn.next),
+            (n == 1, if n < 3 { Next::Go } else { Next::Event })
+        );
+    }
 }
 
 #[test]

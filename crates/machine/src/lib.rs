@@ -20,6 +20,7 @@ mod frames;
 mod grants;
 mod mem;
 mod mmu;
+mod patience;
 mod pv;
 mod random;
 mod shared;

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const MAX_PERSISTENT: usize = 1056;
 /// Requests that are done before the front end sees their answers.
 const BATCH: u32 = 32;
+/// Bytes that are moved before it does: while it deals with them, the next ones are.
+const BATCH_BYTES: u64 = 64 << 10;
 
 /// What the front end has agreed to.
 #[derive(Debug, Clone, Copy)]
@@ -111,8 +113,8 @@ impl Queue {
     pub fn serve(&mut self) -> Result<Turn, RingBroken> {
         let waiting = self.ring.waiting()?.min(BATCH);
         let mut entry = vec![0; self.agreed.layout.entry];
-        let (mut done, mut wait) = (0, None);
-        while done < waiting {
+        let (mut done, mut moved, mut wait) = (0, 0, None);
+        while done < waiting && moved < BATCH_BYTES {
             wait = self.throttle.wait();
             if wait.is_some() {
                 self.counts.held.fetch_add(1, Ordering::Relaxed);
@@ -121,6 +123,7 @@ impl Queue {
             self.ring.take(&mut entry);
             done += 1;
             let request = Request::parse(&entry, self.agreed.layout, &mut self.pages);
+            moved += request.bytes();
             self.throttle.charge(request.bytes());
             let status = self.perform(&request);
             if status != blkif::RSP_OKAY {

@@ -29,6 +29,8 @@ pub mod nr {
     pub const SET_SEGMENT_BASE: u64 = 25;
     /// Operations of [`mmuext`](super::mmuext).
     pub const MMUEXT_OP: u64 = 26;
+    /// Scheduling: commands of [`schedop`](super::schedop).
+    pub const SCHED_OP: u64 = 29;
     /// Operations on event channels.
     pub const EVENT_CHANNEL_OP: u64 = 32;
 }
@@ -129,6 +131,12 @@ pub mod xenver {
     pub const VERSION: u32 = 0;
     /// Leaf of CPUID whose eax is the version, too.
     pub const CPUID_LEAF: u32 = 0x4000_0001;
+}
+
+/// Commands of sched_op (`SCHEDOP_*`).
+pub mod schedop {
+    /// Enables upcalls, and sleeps until one is due.
+    pub const BLOCK: u32 = 1;
 }
 
 /// Commands of vcpu_op (`VCPUOP_*`).

@@ -460,6 +460,12 @@ impl DomainEvents {
         Ok(())
     }
 
+    /// What SCHEDOP_block begins with: upcalls are enabled. `Err`: ENOENT.
+    pub(crate) fn enable_upcalls(&self, vcpu: u32) -> EventResult {
+        self.lock().vcpu(vcpu)?.enable_upcalls(self.machine());
+        Ok(())
+    }
+
     /// SCHEDOP_poll: the vCPU is blocked until one of these ports is pending or an upcall is due, unless it is so now.
     /// `Err`: EINVAL for a port that is not in use.
     pub fn poll(&self, vcpu: u32, ports: Vec<u32>) -> EventResult {

@@ -22,6 +22,7 @@ mod platform;
 mod pv32;
 mod pv_cpu;
 mod run;
+mod sched;
 mod trap;
 mod vcpu_op;
 mod within;
@@ -177,6 +178,8 @@ pub struct Vcpu {
     instructions: u64,
     /// Why the run ends, while the engine does not know yet.
     ends: Option<Exit>,
+    /// What it knows of its idle times.
+    idle: sched::Idle,
     /// The grants of the domain, once it has some.
     grants: Option<DomainGrants>,
     /// Its ports, as soon as it has some.
@@ -232,6 +235,7 @@ impl Vcpu {
             timers_changed: false,
             instructions: 0,
             ends: None,
+            idle: sched::Idle::default(),
             grants: None,
             events: None,
             fast_counts: [0; 64],

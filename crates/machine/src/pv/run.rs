@@ -14,6 +14,7 @@ const SLICE: u64 = 20_000;
 impl Vcpu {
     /// Runs the guest for at most `budget` instructions or until system time `deadline_ns`.
     pub fn run(&mut self, budget: u64, deadline_ns: u64) -> Exit {
+        self.idle.end();
         let shared = self.cpu.shared.clone();
         let in_guest = shared.enter();
         self.cpu.apply_purges();
