@@ -3,6 +3,8 @@
 // The mapping of guest RAM and accesses to it.
 #![allow(unsafe_code)]
 
+pub(crate) mod mapping;
+
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -68,22 +70,9 @@ impl PhysMem {
             if libc::ftruncate(raw, len as libc::off_t) != 0 {
                 return Err(err(std::io::Error::last_os_error()));
             }
-            let base = libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                raw,
-                0,
-            );
-            if base == libc::MAP_FAILED {
-                return Err(err(std::io::Error::last_os_error()));
-            }
-            Ok(PhysMem {
-                base: base.cast(),
-                frames,
-                fd,
-            })
+            let base =
+                mapping::map_shared(fd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE).map_err(err)?;
+            Ok(PhysMem { base, frames, fd })
         }
     }
 

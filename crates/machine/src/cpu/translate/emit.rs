@@ -5,16 +5,15 @@ use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::{Kind, Site, ALIGNED, BRANCH, GROUP, WRITE, YMM};
 use super::groups::{self, Group};
 use super::liveness;
-use super::operand::{place, sized, slot, Ea, Place};
+use super::operand::Ea;
 use super::select::{self, How, Vectors};
 use super::Handled;
 use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
-use crate::cpu::exec::operand::memory_operand;
 use crate::cpu::region::{Frame, TLB_AT};
 use crate::mmu::tlb::TlbEntry;
-use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
+use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use std::mem::offset_of;
 
 /// The code of a block, and where in it its entries are.
@@ -71,9 +70,9 @@ pub(super) struct Emitter<'a> {
     /// Those of the host may change before the current instruction.
     flags_dead: bool,
     /// The operand of the current instruction has been checked with others: its host address less the guest's is in `S1`.
-    checked: bool,
+    pub(super) checked: bool,
     /// The current instruction must leave `S1` alone.
-    keeps_s1: bool,
+    pub(super) keeps_s1: bool,
     /// Where the next instruction begins.
     next: Label,
 }
@@ -416,88 +415,6 @@ impl<'a> Emitter<'a> {
             How::Handler => self.handled(i, end)?,
         }
         Some(end)
-    }
-
-    /// The same instruction with its operands where they are.
-    fn same(&mut self, i: &Instruction, how: How) -> Option<()> {
-        let mut new = *i;
-        let memory = memory_operand(i);
-        let lea = i.mnemonic() == iced_x86::Mnemonic::Lea;
-        let mut scratch: &[Register] = &[S0, S1, S2];
-        if lea {
-            let parts = if i.memory_base() == Register::RIP {
-                self.asm.load(S2, frame!(page));
-                at(S2, i.memory_displacement64() as i64)
-            } else {
-                self.parts(i)
-            };
-            put_memory(&mut new, &parts);
-            // Its result may go to where its address was.
-            scratch = &[S0];
-        } else if let Some(n) = memory {
-            let operand = if self.checked {
-                let base = self.base(i.memory_base(), S2);
-                indexed(base, S1, 1, i.memory_displacement64() as i64)
-            } else {
-                let wanted = wanted(i, n, how)?;
-                let ea = self.address(i);
-                self.check(ea, wanted)
-            };
-            put_memory(&mut new, &operand);
-            scratch = &[S0];
-        } else if self.keeps_s1 {
-            scratch = &[S0, S2];
-        }
-        let by_cl = select::counts_by_cl(i);
-        if by_cl {
-            self.asm.mov(S0, super::asm::GUEST_RCX);
-            scratch = match memory {
-                Some(_) => &[],
-                None if self.keeps_s1 => &[S2],
-                None => &[S1, S2],
-            };
-        }
-        let mut free = scratch.iter();
-        let mut spilled: Vec<(usize, Register, bool)> = Vec::new();
-        for n in 0..i.op_count() {
-            if i.op_kind(n) != OpKind::Register || by_cl && n + 1 == i.op_count() {
-                continue;
-            }
-            let r = i.op_register(n);
-            if !r.is_gpr() {
-                continue;
-            }
-            let to = match place(r) {
-                Place::Host(h) => h,
-                Place::Spilled(k) => {
-                    let writes = access_of(i, n) == Some(true);
-                    match spilled.iter_mut().find(|s| s.0 == k) {
-                        Some(s) => {
-                            s.2 |= writes;
-                            s.1
-                        }
-                        None => {
-                            let s = *free.next()?;
-                            spilled.push((k, s, writes));
-                            // Also when it is written only: part of it may stay.
-                            self.asm.load(s, slot(k));
-                            s
-                        }
-                    }
-                }
-            };
-            new.set_op_register(n, sized(to, r));
-        }
-        self.asm.emit(&new);
-        if select::gives_index(i) {
-            self.asm.mov32(super::asm::GUEST_RCX, S0);
-        }
-        for (k, s, writes) in spilled {
-            if writes {
-                self.asm.store(slot(k), s);
-            }
-        }
-        Some(())
     }
 
     /// A load or store of 64 bits.

@@ -16,6 +16,7 @@ mod liveness;
 mod memory;
 mod operand;
 mod repeat;
+mod same;
 mod select;
 mod special;
 mod thunk;
