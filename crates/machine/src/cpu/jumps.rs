@@ -2,7 +2,7 @@
 //! The jump cache of an address space: where the block at an address is.
 
 use super::block::Op;
-use super::region::{no_tag, Frame, Region, CODE_JUMPS, JUMP_SHIFT, REGION_BYTES};
+use super::region::{no_tag, CodeJump, Frame, Region, CODE_JUMPS, JUMP_SHIFT, REGION_BYTES};
 use crate::mmu::tlb::{is_upper, tlb_index, PerView, TlbEntry, TLB_SIZE};
 
 /// Entries of one cache, direct mapped.
@@ -99,9 +99,10 @@ impl Jumps {
     /// The block at `rip` has translated code from now on, which begins at `code`.
     pub(crate) fn set_code(&mut self, rip: u64, code: u64) {
         let i = code_jump_index(rip);
-        let (tags, codes) = self.region.jumps();
-        tags[i] = rip.wrapping_neg();
-        codes[i] = code;
+        self.region.jumps()[i] = CodeJump {
+            tag: rip.wrapping_neg(),
+            code,
+        };
         if self.touched.len() <= TOUCHED_MAX {
             self.touched.push(i as u16);
         }
@@ -110,9 +111,8 @@ impl Jumps {
 
     /// Where the translated code at `rip` begins, if jumps lead there.
     pub(crate) fn code(&mut self, rip: u64) -> Option<u64> {
-        let i = code_jump_index(rip);
-        let (tags, codes) = self.region.jumps();
-        (tags[i] == rip.wrapping_neg()).then_some(codes[i])
+        let jump = &self.region.jumps()[code_jump_index(rip)];
+        (jump.tag == rip.wrapping_neg()).then_some(jump.code)
     }
 
     /// Whether this is the first jump to translated code of a page since a flush; from now on there is one.
@@ -127,20 +127,20 @@ impl Jumps {
     /// Nothing leads to translated code at `rip` any more.
     pub(crate) fn forget_code(&mut self, rip: u64) {
         let i = code_jump_index(rip);
-        let (tags, _) = self.region.jumps();
-        if tags[i] == rip.wrapping_neg() {
-            tags[i] = no_tag(i);
+        let jump = &mut self.region.jumps()[i];
+        if jump.tag == rip.wrapping_neg() {
+            jump.tag = no_tag(i);
         }
     }
 
     fn flush_code(&mut self) {
-        let (tags, _) = self.region.jumps();
+        let jumps = self.region.jumps();
         if self.touched.len() > TOUCHED_MAX {
-            tags.iter_mut().enumerate().for_each(|(i, tag)| *tag = no_tag(i));
+            (jumps.iter_mut().enumerate()).for_each(|(i, jump)| jump.tag = no_tag(i));
         } else {
             self.touched
                 .iter()
-                .for_each(|&i| tags[usize::from(i)] = no_tag(usize::from(i)));
+                .for_each(|&i| jumps[usize::from(i)].tag = no_tag(usize::from(i)));
         }
         self.touched.clear();
     }

@@ -17,6 +17,16 @@ pub(crate) const JUMP_SHIFT: u32 = 2;
 /// Room below the frame: return addresses of callouts, and the frames of signals that arrive in translated code.
 pub(crate) const STACK: usize = 64 << 10;
 
+/// A jump to a translated block. Tag and code lie side by side: who looks a jump up touches one cache line.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeJump {
+    /// The negated address.
+    pub tag: u64,
+    /// Where its code begins.
+    pub code: u64,
+}
+
 /// A jump's tag that no address with this index has. All but the first are zero, as new memory is.
 pub(crate) fn no_tag(index: usize) -> u64 {
     u64::from(index == 0)
@@ -74,8 +84,7 @@ struct Parts {
     stack: [u8; STACK],
     frame: Frame,
     tlb: Aligned,
-    jump_tags: [u64; CODE_JUMPS],
-    jump_code: [u64; CODE_JUMPS],
+    jumps: [CodeJump; CODE_JUMPS],
 }
 
 #[repr(C, align(4096))]
@@ -83,8 +92,7 @@ struct Aligned([TlbEntry; TLB_SIZE]);
 
 /// Displacements from the frame.
 pub(crate) const TLB_AT: i64 = (std::mem::offset_of!(Parts, tlb) - STACK) as i64;
-pub(crate) const JUMP_TAGS_AT: i64 = (std::mem::offset_of!(Parts, jump_tags) - STACK) as i64;
-pub(crate) const JUMP_CODE_AT: i64 = (std::mem::offset_of!(Parts, jump_code) - STACK) as i64;
+pub(crate) const JUMPS_AT: i64 = (std::mem::offset_of!(Parts, jumps) - STACK) as i64;
 
 /// Bytes of a region that are in use as soon as code runs.
 pub(crate) const REGION_BYTES: usize = size_of::<Parts>() - STACK;
@@ -105,7 +113,7 @@ impl Region {
         };
         let mut region = Region { parts };
         region.tlb().copy_from_slice(&empty_tlb());
-        region.jumps().0[0] = no_tag(0);
+        region.jumps()[0].tag = no_tag(0);
         region
     }
 
@@ -119,10 +127,9 @@ impl Region {
         &mut self.parts().tlb.0
     }
 
-    /// Negated addresses, and where their code is.
-    pub(crate) fn jumps(&mut self) -> (&mut [u64; CODE_JUMPS], &mut [u64; CODE_JUMPS]) {
-        let parts = self.parts();
-        (&mut parts.jump_tags, &mut parts.jump_code)
+    /// The jumps to translated blocks.
+    pub(crate) fn jumps(&mut self) -> &mut [CodeJump; CODE_JUMPS] {
+        &mut self.parts().jumps
     }
 
     /// The frame, which stays where it is as long as the region.

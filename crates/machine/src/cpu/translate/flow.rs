@@ -5,8 +5,9 @@ use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
 use super::callout::Kind;
 use super::emit::Emitter;
 use super::operand::{place, slot, Place};
-use crate::cpu::region::{JUMP_CODE_AT, JUMP_TAGS_AT};
+use crate::cpu::region::{CodeJump, JUMPS_AT};
 use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
+use std::mem::offset_of;
 
 /// push, pop and leave of 64 bits.
 pub(super) fn is_stack(i: &Instruction) -> bool {
@@ -113,7 +114,9 @@ impl Emitter<'_> {
     fn look_up(&mut self) -> Label {
         let miss = self.asm.label();
         self.asm.pext(S1, S2, frame!(jump_mask));
-        self.asm.load(S0, indexed(Register::RSP, S1, 8, JUMP_TAGS_AT));
+        // The number of a half of an entry, as no index is scaled by the whole.
+        self.asm.lea(S1, indexed(S1, S1, 1, 0));
+        self.asm.load(S0, field_of_jump(offset_of!(CodeJump, tag)));
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
         self.asm.jmp_unless_zero(miss);
         miss
@@ -190,12 +193,19 @@ impl Emitter<'_> {
 
 /// Where the code of the jump is that was looked up.
 fn code_of_jump() -> MemoryOperand {
-    indexed(Register::RSP, S1, 8, JUMP_CODE_AT)
+    field_of_jump(offset_of!(CodeJump, code))
 }
+
+/// A field of the jump that `look_up` is about.
+fn field_of_jump(offset: usize) -> MemoryOperand {
+    indexed(Register::RSP, S1, 8, JUMPS_AT + offset as i64)
+}
+
+const _: () = assert!(size_of::<CodeJump>() == 2 * 8);
 
 fn kept(n: usize) -> MemoryOperand {
     at(
         Register::RSP,
-        (std::mem::offset_of!(crate::cpu::region::Frame, kept) + 8 * n) as i64,
+        (offset_of!(crate::cpu::region::Frame, kept) + 8 * n) as i64,
     )
 }
