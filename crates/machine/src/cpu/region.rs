@@ -63,6 +63,8 @@ pub(crate) struct Frame {
     pub flags: u64,
     pub cpu: u64,
     pub host_stack: u64,
+    /// Where rdtsc goes.
+    pub clock: u64,
     /// The host's own MXCSR.
     pub host_mxcsr: u32,
     pub unused: u32,

@@ -477,6 +477,7 @@ fn fill_in(f: &mut Frame) {
     f.index_mask = (TLB_SIZE as u64 - 1) << 12;
     f.jump_mask = (CODE_JUMPS as u64 - 1) << JUMP_SHIFT;
     f.callout = super::thunk::call as *const () as u64;
+    f.clock = super::thunk::clock as *const () as u64;
     f.host_mxcsr = mxcsr::INITIAL;
     for (n, mask) in f.page_masks.iter_mut().enumerate() {
         *mask = !0xfff | ((1 << n) - 1);

@@ -3,6 +3,7 @@
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::{Kind, Site, ALIGNED, BRANCH, GROUP, WRITE, YMM};
+use super::clock::reads_clock;
 use super::groups::{self, Group};
 use super::liveness;
 use super::operand::Ea;
@@ -370,6 +371,9 @@ impl<'a> Emitter<'a> {
 
     /// Leaves the instruction to its handler.
     fn handled(&mut self, i: &Instruction, end: bool) -> Option<()> {
+        if reads_clock(i) && !self.exact_flags {
+            return self.clock(i);
+        }
         let stub = self.asm.label();
         self.asm.jmp(stub);
         self.handler_stub(i, stub, end)?;

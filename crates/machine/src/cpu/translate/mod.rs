@@ -8,6 +8,7 @@
 
 mod asm;
 mod callout;
+mod clock;
 mod dump;
 mod emit;
 mod flow;

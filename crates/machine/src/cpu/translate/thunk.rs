@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::callout::callout;
+use super::clock::now;
 use crate::cpu::region::Frame;
 use crate::cpu::x87state::Fpu;
 use crate::cpu::Cpu;
@@ -176,5 +177,61 @@ pub(super) unsafe extern "C" fn call() {
         host_stack = const offset_of!(Frame, host_stack),
         callout = sym callout,
         restore = sym restore,
+    )
+}
+
+/// Called by translated code for the time stamp counter, which comes in rax and rdx: rcx is zero then. If it is not,
+/// the instruction is for its handler, and nothing has happened. r10 and r11 are lost.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn clock() {
+    naked_asm!(
+        "mov rcx, rsp", // the return address, below the frame
+        "mov r10, rax",
+        "lahf",
+        "seto al",
+        // Compiled code is free to use vector registers.
+        "cmp qword ptr [rcx + 8 + {away}], 0",
+        "je 2f",
+        "mov rsp, [rcx + 8 + {host_stack}]",
+        "push rcx",
+        "push rax",
+        "push r10",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "mov rdi, [rcx + 8 + {cpu}]",
+        "call {now}",
+        "mov r11, rax",
+        "mov rcx, rdx",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop r10",
+        "pop rax",
+        "pop rsp",
+        "add al, 0x7f", // overflows if al is 1
+        "sahf",
+        "mov rax, r10",
+        "jrcxz 3f",
+        "ret",
+        "3:",
+        "mov eax, r11d",
+        "rorx rdx, r11, 32",
+        "mov edx, edx",
+        "ret",
+        "2:",
+        "add al, 0x7f",
+        "sahf",
+        "mov rax, r10",
+        "mov ecx, 1",
+        "ret",
+        away = const offset_of!(Frame, vectors_away),
+        host_stack = const offset_of!(Frame, host_stack),
+        cpu = const offset_of!(Frame, cpu),
+        now = sym now,
     )
 }
