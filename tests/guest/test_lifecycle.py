@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import gc
 import os
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,9 +22,12 @@ from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.lifecycle import DomainSession
 from domzero.dom0.xenstore import Store
 from domzero.errors import DomzeroError
+from domzero.hypervisor.clock import VirtualClock
 
 pytestmark = pytest.mark.guest
 Make = Callable[..., DomainSession]
+WALL_CLOCK = 3072
+"""Where a 64-bit guest's shared page has `wc_version`, and `wc_sec` behind it."""
 
 
 @pytest.fixture
@@ -163,6 +168,28 @@ def test_the_history_can_be_read_after_the_end(make: Make) -> None:
     session.wait(30)
     session.destroy()
     assert session.console.history.endswith(b"last words\r\n")
+
+
+def test_a_domains_wall_clock_is_ahead_of_the_hosts_as_its_configuration_says(
+    shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wall_clock_s(**fields: int) -> int:
+        config = DomainConfig(kernel=shell, memory_mib=16, paused=True, seed=1, **fields)  # type: ignore[arg-type]
+        session = DomainSession(config, clock=VirtualClock())
+        session.start()
+        assert session.domain is not None
+        _version, seconds = struct.unpack_from("<2I", session.domain.shared_info, WALL_CLOCK)
+        session.destroy()
+        return int(seconds)
+
+    assert [wall_clock_s(rtc_timeoffset=ahead) - wall_clock_s() for ahead in (86400, -60)] == [86400, -60]
+    try:
+        monkeypatch.setenv("TZ", "EAST-3")  # three hours east
+        time.tzset()
+        assert DomainConfig(kernel=shell, localtime=True, rtc_timeoffset=5).time_offset_s == 3 * 3600 + 5
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_twenty_domains_one_after_the_other_leave_nothing(make: Make, shell: str) -> None:
