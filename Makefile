@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
   if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then echo $$p; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests of Python's beside each other; those of a file stay together.
+JOBS ?= 2
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: run test test-all check bench setup fuzz format clean packages test-real-xen
@@ -13,8 +15,8 @@ run: setup
 
 test: setup
 	cargo test --workspace --exclude domzero-machine-py --quiet
-	$(BIN)/pytest -q -m "not slow"
-	$(BIN)/pytest -q -m "engines and not slow" --engine interpreter
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/pytest -q -n $(JOBS) -m "engines and not slow" --engine interpreter
 
 test-all: setup
 	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet

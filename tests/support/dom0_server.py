@@ -52,7 +52,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log, preexec_fn=limit
             )
-        until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None)
+        until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None, 240, "Domain 0's start")
         assert self.process.poll() is None, self.log.read_text()
 
     @property
@@ -106,7 +106,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signum)
         try:
-            return self.process.wait(10)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], bool], seconds: float = 60, what: str = "it") -> None:
+def until(condition: Callable[[], bool], seconds: float = 120, what: str = "it") -> None:
     """Returns as soon as the condition holds; fails after `seconds`, which no test depends on."""
     end = time.monotonic() + seconds
     while not condition():

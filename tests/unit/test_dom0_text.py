@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from runtime_dir import short_runtime_directory
 
 from domzero.cli.text import duration, list_row, list_table, memory_kib, state_flags
 from domzero.dom0 import json_values, messages
@@ -153,17 +154,18 @@ def test_a_socket_that_another_user_made_is_not_taken_for_ours(monkeypatch: pyte
         assert existing_socket() == path
 
 
-def test_the_socket_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_socket_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOMZERO_SOCKET", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert candidates()[0] == tmp_path / "run" / "domzero" / "domzero.sock"
-    assert socket_for_serving(None) == candidates()[0]
-    assert (tmp_path / "run" / "domzero").stat().st_mode & 0o777 == 0o700
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert socket_for_serving(None) == tmp_path / "home" / ".local" / "state" / "domzero" / "domzero.sock"
-    monkeypatch.setenv("DOMZERO_SOCKET", str(tmp_path / "mine"))
-    assert candidates() == [tmp_path / "mine"]
+    with short_runtime_directory() as directory:  # a path that is too long is no place
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory / "run"))
+        monkeypatch.setenv("HOME", str(directory / "home"))
+        assert candidates()[0] == directory / "run" / "domzero" / "domzero.sock"
+        assert socket_for_serving(None) == candidates()[0]
+        assert (directory / "run" / "domzero").stat().st_mode & 0o777 == 0o700
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert socket_for_serving(None) == directory / "home" / ".local" / "state" / "domzero" / "domzero.sock"
+        monkeypatch.setenv("DOMZERO_SOCKET", str(directory / "mine"))
+        assert candidates() == [directory / "mine"]
 
 
 def test_xenstores_socket_is_where_libxenstore_looks_or_beside_domain_0s(
