@@ -56,7 +56,7 @@ class _Outside(Protocol):
         """A descriptor that says when somebody comes; then `greet`."""
 
     def greet(self) -> None:
-        """Lets somebody in."""
+        """Lets in who has come, if nobody is there."""
 
     def part(self) -> None:
         """Whoever was there has gone."""
@@ -137,9 +137,10 @@ class _Socket:
         return self._listener.fileno() if self._client is None else None
 
     def greet(self) -> None:
-        with suppress(OSError):  # who came has gone again
-            self._client = self._listener.accept()[0]
-            self._client.setblocking(False)
+        if self._client is None:
+            with suppress(OSError):  # who came has gone again, or nobody has come
+                self._client = self._listener.accept()[0]
+                self._client.setblocking(False)
 
     def part(self) -> None:
         if self._client is not None:
@@ -228,6 +229,7 @@ class _Relay:
                 self._flush()
                 return False
             self._output += data
+            self._outside.greet()  # what is said after a client has connected is for it
             if not self._outside.keeps:
                 del self._output[:-BACKLOG]
                 if self._outside.stream() is None:

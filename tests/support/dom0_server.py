@@ -52,7 +52,11 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "domzero", "serve", "-v", *arguments], env=self.env, stderr=log, preexec_fn=limit
             )
-        until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None, 240, "Domain 0's start")
+        try:
+            until(lambda: "listens" in self.log.read_text() or self.process.poll() is not None, 240, "Domain 0's start")
+        except BaseException:
+            self.process.kill()
+            raise
         assert self.process.poll() is None, self.log.read_text()
 
     @property

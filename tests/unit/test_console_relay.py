@@ -16,7 +16,7 @@ from waiting import until
 from domzero.dom0.channelspec import ChannelSpec, parse_channel, parse_channels
 from domzero.dom0.console import Console
 from domzero.dom0.console_io import ConsoleLink
-from domzero.dom0.console_relay import BACKLOG, OpenConsole, open_console
+from domzero.dom0.console_relay import BACKLOG, OpenConsole, _Relay, _Socket, open_console
 from domzero.errors import ConfigError
 
 
@@ -115,6 +115,19 @@ def test_a_socket_passes_all_to_one_client_after_the_other(tmp_path: Path) -> No
                 client.sendall(b"last words")
             assert linked.typed(10) == b"last words"
     until(lambda: not path.exists())
+
+
+def test_what_is_said_after_a_client_has_connected_is_for_it(tmp_path: Path) -> None:
+    outside = _Socket(str(tmp_path / "channel.sock"))
+    inside, theirs = socket.socketpair()
+    relay = _Relay(inside, outside)
+    with closing(outside), inside, theirs, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "channel.sock"))
+        theirs.sendall(b"ready")  # before the relay has had a turn
+        for _ in range(2):
+            relay._step()
+        client.setblocking(False)
+        assert client.recv(100) == b"ready"
 
 
 def test_what_is_at_the_path_of_a_socket_is_replaced_only_if_it_is_a_socket_of_nobody(tmp_path: Path) -> None:
