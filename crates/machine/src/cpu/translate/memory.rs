@@ -88,16 +88,18 @@ impl CodeMemory {
         if end > cold_start(self.maps.len) || cold_end > self.maps.len {
             return false;
         }
-        if self.used == 0 || self.used / HUGE_PAGE != end / HUGE_PAGE {
-            self.ask_for_huge_page(end / HUGE_PAGE);
-        }
         // SAFETY: the ranges lie inside the mapping, beyond all code that runs.
         unsafe {
             std::ptr::copy(hot.as_ptr(), self.maps.writable.add(self.used), hot.len());
             std::ptr::copy(cold.as_ptr(), self.maps.writable.add(self.cold), cold.len());
         }
+        let begun = self.used == 0 || (self.used - 1) / HUGE_PAGE != end.saturating_sub(1) / HUGE_PAGE;
         self.used = end;
         self.cold = cold_end;
+        if begun {
+            // Of nothing, the host makes no huge page.
+            self.ask_for_huge_page(end.saturating_sub(1) / HUGE_PAGE);
+        }
         true
     }
 
