@@ -136,6 +136,8 @@ def test_vcpus_come_and_go_while_it_runs(debian: Image) -> None:
         assert VcpuState.OFFLINE not in {vcpu.state for vcpu in vcpus.stats(domain)}
         use(2)
         until(lambda: [vcpu.state == VcpuState.OFFLINE for vcpu in vcpus.stats(domain)] == [False, False, True])
+        # Printed when the vCPU is off already, and anywhere: in the middle of the answer as well.
+        until(lambda: b"CPU 2 is now offline\r\n" in session.console.history)
         session.console.send(b"echo then $(cat /sys/devices/system/cpu/online)\n")
         until(lambda: b"then 0-1\r\n" in session.console.history)
         assert host.audit() == []
