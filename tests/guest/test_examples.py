@@ -37,7 +37,8 @@ def test_a_boot_is_watched(debian: Image) -> None:
     lines = example("watch_boot.py", debian.name).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["Linux version", "Memory:", "Run /init as init process"]
     counts = [int(line[28:43].replace(",", "")) for line in lines]
-    assert 0 < counts[0] < counts[1] < counts[2]
+    # The first two are lines of the log that the kernel prints at once when it finds its console.
+    assert 0 < counts[0] <= counts[1] < counts[2]
 
 
 def test_hypercalls_are_counted(tmp_path: Path) -> None:
