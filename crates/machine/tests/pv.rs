@@ -4,7 +4,6 @@
 use domzero_machine::abi::evtchn::evtchnop;
 use domzero_machine::abi::hypercall::nr;
 use domzero_machine::abi::layout::HYPERVISOR_VIRT_START;
-use domzero_machine::abi::pte;
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use domzero_machine::{
@@ -25,8 +24,7 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 fn vcpu(code: &[u8]) -> (Vcpu, u64) {
     let mut vm = TestVm::new(code);
     vm.poke(HANDLER, &SYSCALL);
-    let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, INFO_VA, false);
-    let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
+    let maddr = vm.maddr(INFO_VA);
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
     for n in 0..=255 {

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! SCHEDOP_block where the event is there, or comes soon: no exit is needed.
 
+mod upcalls;
+
 use domzero_machine::abi::evtchn::virq;
 use domzero_machine::abi::hypercall::{nr, schedop};
-use domzero_machine::abi::pte;
-use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use domzero_machine::testing::{TestVm, CODE, DATA, STACK_TOP};
-use domzero_machine::{Callback, CallbackKind, Clock, Domain, DomainEvents, Events, Exit, Machine, Vcpu};
+use domzero_machine::testing::{TestVm, CODE};
+use domzero_machine::{Clock, Domain, DomainEvents, Exit, Machine, Vcpu};
 use std::sync::Arc;
+use upcalls::{vcpu_with_events, HANDLER};
 
-const HANDLER: u64 = CODE + 0x800;
-const INFO_VA: u64 = DATA + 0x3000;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// Byte of `struct vcpu_info`: `evtchn_upcall_mask`.
 const UPCALL_MASK: u64 = 1;
@@ -29,19 +28,7 @@ impl Guest {
         let machine = Machine::new(4096, 1, clock).expect("machine memory");
         let mut vm = TestVm::in_domain(Domain::new(machine, 1), &SYSCALL, 2048);
         vm.poke(HANDLER, &[0x48, 0x89, 0xd8, SYSCALL[0], SYSCALL[1]]); // mov rax, rbx
-        let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, INFO_VA, false);
-        let info = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
-        let mut vcpu = Vcpu::with_cpu(vm.cpu, 0);
-        vcpu.set_vcpu_info(info);
-        let callback = Callback {
-            cs: FLAT_KERNEL_CS,
-            address: HANDLER,
-            mask_events: true,
-        };
-        vcpu.set_callback(CallbackKind::Event, callback);
-        vcpu.set_kernel_stack(FLAT_KERNEL_SS, STACK_TOP);
-        let events = Arc::<Events>::default().add(vcpu.domain(), info, 1023, false);
-        vcpu.set_events(events.clone());
+        let (vcpu, events, info) = vcpu_with_events(vm);
         events.bind_virq(virq::TIMER, 0).expect("a port");
         Guest { vcpu, events, info }
     }

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Timers that expire while guest code runs, and the hypercalls about them, which need no exit.
 
+mod upcalls;
+
 use domzero_machine::abi::evtchn::virq;
 use domzero_machine::abi::hypercall::{nr, vcpuop, xenver};
-use domzero_machine::abi::pte;
-use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use domzero_machine::testing::{TestVm, CODE, DATA, STACK_TOP};
-use domzero_machine::{Callback, CallbackKind, CpuidRow, DomainEvents, Events, Exit, Vcpu, VcpuShared};
+use domzero_machine::testing::{TestVm, CODE, DATA};
+use domzero_machine::{CpuidRow, DomainEvents, Exit, Vcpu, VcpuShared};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use upcalls::{vcpu_with_events, HANDLER};
 
-const HANDLER: u64 = CODE + 0x800;
-const INFO_VA: u64 = DATA + 0x3000;
 /// `syscall`, then a loop of one instruction; at the handler a hypercall that is left to the layer above.
 const CALL_AND_SPIN: [u8; 4] = [0x0f, 0x05, 0xeb, 0xfe];
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -27,19 +26,7 @@ struct Guest {
 fn guest() -> Guest {
     let mut vm = TestVm::new(&CALL_AND_SPIN);
     vm.poke(HANDLER, &SYSCALL);
-    let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, INFO_VA, false);
-    let info = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
-    let mut vcpu = Vcpu::with_cpu(vm.cpu, 0);
-    vcpu.set_vcpu_info(info);
-    let callback = Callback {
-        cs: FLAT_KERNEL_CS,
-        address: HANDLER,
-        mask_events: true,
-    };
-    vcpu.set_callback(CallbackKind::Event, callback);
-    vcpu.set_kernel_stack(FLAT_KERNEL_SS, STACK_TOP);
-    let events = Arc::<Events>::default().add(vcpu.domain(), info, 1023, false);
-    vcpu.set_events(events.clone());
+    let (vcpu, events, _) = vcpu_with_events(vm);
     let port = events.bind_virq(virq::TIMER, 0).expect("a port");
     Guest { vcpu, events, port }
 }

@@ -5,7 +5,7 @@ use domzero_machine::abi::hypercall::{mmuext, nr, segbase, vmasst};
 use domzero_machine::abi::layout::{HYPERVISOR_VIRT_END, LOW_END, M2P_VA};
 use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, XEN_DS};
 use domzero_machine::abi::x86::cr4;
-use domzero_machine::abi::{pte, Errno, DOMID_SELF};
+use domzero_machine::abi::{Errno, DOMID_SELF};
 use domzero_machine::testing::{TestVm, CODE, DATA, RWX, STACK_TOP};
 use domzero_machine::{vector, Callback, CallbackKind, Exit, TrapGate, Vcpu};
 
@@ -35,8 +35,7 @@ fn vcpu(code: &[u8]) -> (Vcpu, u64) {
         stub.extend_from_slice(&SYSCALL);
         vm.poke(handler(n), &stub);
     }
-    let walk = domzero_machine::walk_tables(&vm.machine.mem, vm.l4, DATA + 0x3000, false);
-    let maddr = walk.last().map(|w| w.3 & pte::ADDR).expect("mapped");
+    let maddr = vm.maddr(DATA + 0x3000);
     let mut v = Vcpu::with_cpu(vm.cpu, 0);
     v.set_vcpu_info(maddr);
     for n in 0..=32u8 {
