@@ -1,13 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Mappings of files of memory that the host may back with huge pages.
+//! Files of memory, and mappings of them that the host may back with huge pages.
 // System calls.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Bytes of a huge page of an x86-64 host, and what its address is a multiple of.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// A file of `len` bytes of memory, all zero; the host gives them as they are touched.
+pub(crate) fn file(name: &CStr, len: usize) -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls; the results are checked, and the descriptor is owned from here on.
+    unsafe {
+        let raw = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let file = OwnedFd::from_raw_fd(raw);
+        if libc::ftruncate(raw, len as libc::off_t) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(file)
+    }
+}
 
 /// Maps the first `len` bytes of `file`, shared, at an address that suits huge pages if the host still has one. Whoever gets it
 /// unmaps it.

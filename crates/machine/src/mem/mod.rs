@@ -5,7 +5,7 @@
 
 pub(crate) mod mapping;
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) const PAGE_SIZE: u64 = 4096;
@@ -60,20 +60,9 @@ impl PhysMem {
             .and_then(|n| usize::try_from(n).ok())
             .filter(|&n| n > 0 && n <= isize::MAX as usize)
             .ok_or_else(|| err(std::io::Error::from(std::io::ErrorKind::InvalidInput)))?;
-        // SAFETY: plain system calls; the results are checked, and the descriptor is owned from here on.
-        unsafe {
-            let raw = libc::memfd_create(c"domzero-ram".as_ptr(), libc::MFD_CLOEXEC);
-            if raw < 0 {
-                return Err(err(std::io::Error::last_os_error()));
-            }
-            let fd = OwnedFd::from_raw_fd(raw);
-            if libc::ftruncate(raw, len as libc::off_t) != 0 {
-                return Err(err(std::io::Error::last_os_error()));
-            }
-            let base =
-                mapping::map_shared(fd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE).map_err(err)?;
-            Ok(PhysMem { base, frames, fd })
-        }
+        let fd = mapping::file(c"domzero-ram", len).map_err(err)?;
+        let base = mapping::map_shared(fd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE).map_err(err)?;
+        Ok(PhysMem { base, frames, fd })
     }
 
     /// Its size, in frames of 4 KiB.

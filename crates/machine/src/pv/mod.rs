@@ -511,6 +511,11 @@ impl Vcpu {
         }
     }
 
+    /// An event is pending, whether upcalls are enabled or not.
+    fn has_upcall(&self) -> bool {
+        self.vcpu_info_byte(vcpu_info::EVTCHN_UPCALL_PENDING) != 0
+    }
+
     fn vcpu_info_byte(&self, offset: u64) -> u8 {
         let mut b = [0];
         if let Some(at) = self.vcpu_info {
@@ -520,7 +525,7 @@ impl Vcpu {
     }
 
     fn event_deliverable(&self) -> bool {
-        self.vcpu_info_byte(vcpu_info::EVTCHN_UPCALL_PENDING) != 0 && !self.upcall_mask()
+        self.has_upcall() && !self.upcall_mask()
     }
 
     /// Sets CR2, also where a PV guest reads it: `vcpu_info.arch.cr2`.

@@ -3,7 +3,6 @@
 
 use super::Vcpu;
 use crate::abi::hypercall::schedop;
-use crate::abi::structs::vcpu_info;
 use crate::patience::Patience;
 use crate::shared::attention;
 use std::sync::atomic::Ordering;
@@ -54,9 +53,5 @@ impl Vcpu {
             self.idle.sleeps = Some(start);
         }
         has_come
-    }
-
-    fn has_upcall(&self) -> bool {
-        self.vcpu_info_byte(vcpu_info::EVTCHN_UPCALL_PENDING) != 0
     }
 }

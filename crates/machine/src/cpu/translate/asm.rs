@@ -191,7 +191,7 @@ impl Asm {
         self.jmp(label);
     }
 
-    /// Goes to `label` if `r` is negative, which no number below -1 << 31 is to be.
+    /// Goes to `label` if `r`, in which 32 bits would do, is negative.
     pub(super) fn jmp_if_negative(&mut self, r: Register, label: Label) {
         self.rorx(S0, r, 32);
         let target = self.address(self.at) + 3 + 5;

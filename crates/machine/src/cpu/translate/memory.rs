@@ -3,8 +3,8 @@
 // The two mappings.
 #![allow(unsafe_code)]
 
-use crate::mem::mapping::{map_shared, HUGE_PAGE};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use crate::mem::mapping::{self, HUGE_PAGE};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// The two mappings.
@@ -40,35 +40,22 @@ impl CodeMemory {
     /// Room for `len` bytes of code; the host gives memory as it is used.
     pub(super) fn new(len: usize) -> std::io::Result<CodeMemory> {
         let len = len.next_multiple_of(4096);
-        // SAFETY: plain system calls, whose results are checked.
-        unsafe {
-            let raw = libc::memfd_create(c"domzero-code".as_ptr(), libc::MFD_CLOEXEC);
-            if raw < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            let fd = OwnedFd::from_raw_fd(raw);
-            if libc::ftruncate(fd.as_raw_fd(), len as libc::off_t) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            let map = |prot| map_shared(fd.as_fd(), len, prot);
-            let writable = map(libc::PROT_READ | libc::PROT_WRITE)?;
-            let running = match map(libc::PROT_READ | libc::PROT_EXEC) {
-                Ok(p) => p,
-                Err(e) => {
-                    libc::munmap(writable.cast(), len);
-                    return Err(e);
-                }
-            };
-            Ok(CodeMemory {
-                maps: Arc::new(Mappings {
-                    writable,
-                    running,
-                    len,
-                }),
-                used: 0,
-                cold: cold_start(len),
-            })
-        }
+        let file = mapping::file(c"domzero-code", len)?;
+        let map = |prot| mapping::map_shared(file.as_fd(), len, prot);
+        let writable = map(libc::PROT_READ | libc::PROT_WRITE)?;
+        let running = map(libc::PROT_READ | libc::PROT_EXEC).inspect_err(|_| {
+            // SAFETY: made above, and used by nobody.
+            unsafe { libc::munmap(writable.cast(), len) };
+        })?;
+        Ok(CodeMemory {
+            maps: Arc::new(Mappings {
+                writable,
+                running,
+                len,
+            }),
+            used: 0,
+            cold: cold_start(len),
+        })
     }
 
     /// Where the next code will run.
@@ -93,12 +80,12 @@ impl CodeMemory {
             std::ptr::copy(hot.as_ptr(), self.maps.writable.add(self.used), hot.len());
             std::ptr::copy(cold.as_ptr(), self.maps.writable.add(self.cold), cold.len());
         }
-        let begun = self.used == 0 || (self.used - 1) / HUGE_PAGE != end.saturating_sub(1) / HUGE_PAGE;
+        let begun = self.used.div_ceil(HUGE_PAGE);
         self.used = end;
         self.cold = cold_end;
-        if begun {
-            // Of nothing, the host makes no huge page.
-            self.ask_for_huge_page(end.saturating_sub(1) / HUGE_PAGE);
+        // Of nothing, the host makes no huge page.
+        if end.div_ceil(HUGE_PAGE) > begun {
+            self.ask_for_huge_page(begun);
         }
         true
     }

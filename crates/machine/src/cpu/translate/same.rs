@@ -7,7 +7,7 @@ use super::operand::{place, sized, slot, Place};
 use super::select::{self, How};
 use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec::operand::memory_operand;
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, OpKind, Register};
 
 impl Emitter<'_> {
     /// The same instruction with its operands where they are.
@@ -99,29 +99,29 @@ impl Emitter<'_> {
 
     /// A move of 32 or 64 bits between two registers one of which is in the frame; false if it is something else.
     fn moved(&mut self, i: &Instruction) -> bool {
-        let registers = i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register;
-        let mov = i.mnemonic() == iced_x86::Mnemonic::Mov && registers;
-        if !mov || !(i.op0_register().is_gpr32() || i.op0_register().is_gpr64()) || !i.op1_register().is_gpr()
-        {
+        let wide = match i.code() {
+            Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => true,
+            Code::Mov_r32_rm32 | Code::Mov_rm32_r32 => false,
+            _ => return false,
+        };
+        if memory_operand(i).is_some() {
             return false;
         }
-        let wide = i.op0_register().is_gpr64();
-        match (place(i.op0_register()), place(i.op1_register())) {
+        let (to, from) = (place(i.op0_register()), place(i.op1_register()));
+        let through = match (to, from) {
             (Place::Host(_), Place::Host(_)) => return false,
-            (Place::Host(to), Place::Spilled(k)) if wide => self.asm.load(to, slot(k)),
-            (Place::Host(to), Place::Spilled(k)) => self.asm.load32(to, slot(k)),
-            (Place::Spilled(k), Place::Host(from)) if wide => self.asm.store(slot(k), from),
-            (Place::Spilled(k), Place::Host(from)) => {
-                self.asm.mov32(S0, from);
-                self.asm.store(slot(k), S0);
-            }
-            (Place::Spilled(to), Place::Spilled(from)) => {
-                match wide {
-                    true => self.asm.load(S0, slot(from)),
-                    false => self.asm.load32(S0, slot(from)),
-                }
-                self.asm.store(slot(to), S0);
-            }
+            (Place::Host(to), _) => to,
+            (_, Place::Host(from)) if wide => from,
+            _ => S0,
+        };
+        match from {
+            Place::Host(_) if wide => {}
+            Place::Host(from) => self.asm.mov32(through, from),
+            Place::Spilled(k) if wide => self.asm.load(through, slot(k)),
+            Place::Spilled(k) => self.asm.load32(through, slot(k)),
+        }
+        if let Place::Spilled(k) = to {
+            self.asm.store(slot(k), through);
         }
         true
     }
