@@ -81,7 +81,7 @@ def _is_hung_up(fd: int) -> bool:
 
 
 def test_a_pty_that_nobody_reads_holds_nothing_up_and_keeps_the_last_words(pty: Linked) -> None:
-    for number in range(100):
+    for number in range(2048):  # 8 MiB: more than all that may wait on its way, however late its threads run
         pty.console.output(b"%4d" % number * 1024)
     pty.console.output(b"the end")
     until(lambda: not pty.console.held)
@@ -89,7 +89,7 @@ def test_a_pty_that_nobody_reads_holds_nothing_up_and_keeps_the_last_words(pty: 
     data = b""
     while not data.endswith(b"the end"):
         data += os.read(fd, 65536)
-    assert len(data) < BACKLOG + (256 << 10) < 100 * 4096
+    assert len(data) < BACKLOG + (2 << 20) < 2048 * 4096
     os.close(fd)
 
 
