@@ -42,6 +42,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "xenstored's own place if it can be had, or beside Domain 0's socket)",
     )
     parser.add_argument(
+        "--database",
+        metavar="PATH",
+        help="keep definitions, users and the like in this file (default: DOMZERO_DATABASE; else domzero.db in the "
+        "state directory, or SOCKET.db with a --socket of your own; `:memory:` keeps nothing)",
+    )
+    parser.add_argument(
         "--no-confine",
         action="store_true",
         help="leave workers all that this user may do, to look for a fault (also: DOMZERO_NO_CONFINE=1)",
@@ -57,7 +63,7 @@ def handle(args: argparse.Namespace) -> int:
 
     from domzero.dom0 import confinement
     from domzero.dom0.listeners import parse_listen
-    from domzero.dom0.paths import socket_for_serving, xenstore_sockets
+    from domzero.dom0.paths import database_for, socket_for_serving, xenstore_sockets
     from domzero.dom0.server import serve
 
     listen = parse_listen(args.listen) if args.listen else None
@@ -77,5 +83,7 @@ def handle(args: argparse.Namespace) -> int:
     def announce(where: str) -> None:
         print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)
 
-    asyncio.run(serve(path, listen, xenstore, announce, confined=confinement.is_wanted() and not args.no_confine))
+    confined = confinement.is_wanted() and not args.no_confine
+    database = database_for(args.database, path, own_socket=bool(args.socket))
+    asyncio.run(serve(path, listen, xenstore, announce, confined=confined, database=database))
     return ExitStatus.OK

@@ -81,24 +81,34 @@ class Changes:
             raise ConfigError(f"{self.cpu_weight} is not possible: 1 to {WEIGHT_MAX}", key="cpu_weight")
 
     def apply(self, record: Record, store: Store) -> None:
-        """Makes them, checked already, but for what its worker has to do."""
+        """Makes them, checked already, but for what its worker has to do; in the definition of a halted domain."""
+        config, most = record.config, (record.config.static_max_mib, record.config.vcpus_max)
         if self.name is not None:
-            record.config.name = self.name
-            if not record.ending:
-                for path in (f"{home(record.domid or 0)}/name", f"/vm/{record.uuid}/name"):
-                    if store.exists(path):
-                        store.write(path, self.name)
+            config.name = self.name
         if self.memory_target_mib is not None:
             record.memory_target_mib = self.memory_target_mib
-            store.write(f"{home(record.domid or 0)}/memory/target", self.memory_target_mib << 10)
         if self.limit_mib is not None:
             record.memory_limit_mib = self.limit_mib
         if self.cap is not None:
-            record.config.cap = self.cap
+            config.cap = self.cap
         if self.cpu_weight is not None:
-            record.config.cpu_weight = self.cpu_weight
+            config.cpu_weight = self.cpu_weight
         if self.vcpus is not None:
-            record.config.vcpus, most = self.vcpus, record.config.vcpus_max
-            record.config.max_vcpus = most
-            for path, state in vcpu_nodes(record.domid or 0, self.vcpus, most):
+            config.vcpus, config.max_vcpus = self.vcpus, most[1]
+        if record.domid is None or record.ending:
+            if self.memory_target_mib is not None:
+                config.memory_mib, config.maxmem_mib = self.memory_target_mib, most[0]
+        else:
+            self._tell_guest(record, record.domid, store)
+
+    def _tell_guest(self, record: Record, domid: int, store: Store) -> None:
+        """Writes into xenstore what the guest looks at."""
+        if self.name is not None:
+            for path in (f"{home(domid)}/name", f"/vm/{record.uuid}/name"):
+                if store.exists(path):
+                    store.write(path, self.name)
+        if self.memory_target_mib is not None:
+            store.write(f"{home(domid)}/memory/target", self.memory_target_mib << 10)
+        if self.vcpus is not None:
+            for path, state in vcpu_nodes(domid, self.vcpus, record.config.vcpus_max):
                 store.write(path, state)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
-from domzero.dom0.diskspec import DiskLimits
+from domzero.dom0.diskspec import DiskLimits, DiskSpec
+from domzero.dom0.vifspec import DOWN, UP, VifSpec, mac_text
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,6 +35,12 @@ class DiskStats:
     errors: int
     held: int
     limits: DiskLimits
+
+    @classmethod
+    def at_rest(cls, spec: DiskSpec) -> DiskStats:
+        """Of a domain that does not run: it has no back end, and its image is not looked into (0 bytes)."""
+        counts = dict.fromkeys(_DISK_COUNTS, 0)
+        return cls(spec.vdev, spec.devid, spec.target, spec.format.value, spec.writable, limits=spec.limits, **counts)
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,3 +70,30 @@ class VifStats:
     errors: int
     spoofed: int
     dropped: int
+
+    @classmethod
+    def at_rest(cls, spec: VifSpec, owner: UUID) -> VifStats:
+        """Of a domain that does not run: it has no back end.
+
+        :param owner: the domain, from whose uuid comes an address that was not chosen.
+        """
+        counts = dict.fromkeys(_VIF_COUNTS, 0)
+        rate = spec.rate.text if spec.rate else None
+        link = UP if spec.is_up else DOWN
+        mac = mac_text(spec.mac_of(owner))
+        return cls(spec.devid, mac, spec.network, spec.effective_mtu, spec.text(), 0, link, rate, **counts)
+
+
+_DISK_COUNTS = (
+    "state",
+    "bytes",
+    "reads",
+    "writes",
+    "read_bytes",
+    "written_bytes",
+    "flushes",
+    "discards",
+    "errors",
+    "held",
+)
+_VIF_COUNTS = ("sent_frames", "sent_bytes", "received_frames", "received_bytes", "errors", "spoofed", "dropped")

@@ -22,7 +22,7 @@ MESSAGE_MAX = 1000
 
 
 class DomainState(str, Enum):
-    """What a domain is doing, in xl's words. The last three are ends; a preserved domain is in one and still exists."""
+    """What a domain is doing, in xl's words. The last four are ends; a preserved domain is in one and still exists."""
 
     BUILDING = "building"
     RUNNING = "running"
@@ -31,11 +31,13 @@ class DomainState(str, Enum):
     SHUTDOWN = "shutdown"
     CRASHED = "crashed"
     DESTROYED = "destroyed"
+    HALTED = "halted"
+    """It is defined, and does not exist as a domain."""
 
     @property
     def is_end(self) -> bool:
         """Whether the guest does not run any more."""
-        return self in (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DESTROYED)
+        return self in (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DESTROYED, DomainState.HALTED)
 
 
 class EndReason(str, Enum):

@@ -7,17 +7,18 @@ import asyncio
 import dataclasses
 import logging
 import time
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from domzero.abi.xen import DOMID_FIRST_RESERVED
+from domzero.dom0.about import About
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.corefile import CoreFile
+from domzero.dom0.database import Database
+from domzero.dom0.definitions import Definitions
+from domzero.dom0.events import Journal, Operation
 from domzero.dom0.hostinfo import ThreadUsage, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.memory_account import check_growth, check_room
@@ -45,9 +46,10 @@ from domzero.dom0.messages import (
     VcpuStats,
     VifGone,
 )
-from domzero.dom0.names import DOMAIN_0, NAME_MAX, as_uuid, is_domid, shown
+from domzero.dom0.names import shown
 from domzero.dom0.opening import in_thread
 from domzero.dom0.records import DomainLog, Record
+from domzero.dom0.roster import Roster
 from domzero.dom0.weights import Weights
 from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
@@ -57,20 +59,11 @@ from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
 
-ENDED_KEPT = 64
 DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
 STATS_SECONDS = 0.5
 STATS_FRESH_SECONDS = 0.05
 AUDIT_LINES = 1000
-
-
-class NotFound(DomzeroError):
-    """No such domain."""
-
-
-class NameInUse(ConfigError):
-    """Another domain has this name or uuid."""
 
 
 class BadState(DomzeroError):
@@ -85,17 +78,19 @@ class Manager:
     """All domains of this host. Methods are called in the event loop.
 
     :param confined: workers are (`confinement`).
+    :param database: where definitions and the like are kept; it is closed with this. None: in memory.
     """
 
-    def __init__(self, *, confined: bool = True) -> None:
+    def __init__(self, *, confined: bool = True, database: Database | None = None) -> None:
         self.confined = confined
+        self.database = database or Database()
+        self.events = Journal(self.database)
+        self.roster = Roster()
         self.store = Store(schedule=lambda turn: asyncio.get_running_loop().call_soon(turn))
         self.log = DomainLog()
         self.started_at = time.time()
         self.closing = asyncio.Event()
-        self._live: dict[uuid.UUID, Record] = {}
-        self._ended: OrderedDict[uuid.UUID, Record] = OrderedDict()
-        self._next_domid = 1
+        self._definitions = Definitions(self.database)
         self._changed = asyncio.Condition()
         self._spawner = WorkerSpawner(confined=confined)
         self._jobs: set[asyncio.Task[None]] = set()
@@ -107,72 +102,104 @@ class Manager:
 
     # --- finding
 
-    def all(self, *, ended: bool = False) -> list[Record]:
-        """The domains that exist, and those that did if asked for, oldest first."""
-        records = sorted(self._live.values(), key=lambda record: record.domid or 0)
-        return [*self._ended.values(), *records] if ended else records
+    def all(self, *, halted: bool = False, ended: bool = False) -> list[Record]:
+        """The domains that exist; those that are halted or have ended, if asked for, before them."""
+        return self.roster.all(halted=halted, ended=ended)
 
     def find(self, key: str) -> Record:
-        """The domain of this domid, uuid or name, tried in this order; one that ended if none lives. NotFound."""
-        identity = as_uuid(key)
-        for records in (self._live.values(), reversed(self._ended.values())):
-            for record in records:
-                if is_domid(key):
-                    found = str(record.domid) == (key.lstrip("0") or "0")
-                else:
-                    found = record.name == key if identity is None else record.uuid == identity
-                if found:
-                    return record
-        raise NotFound(f"no such domain: {shown(key[:NAME_MAX])}", hint="`domzero list` shows what there is")
+        """The domain of this domid, uuid or name, tried in this order; one that ended if no other has it. NotFound."""
+        return self.roster.find(key)
 
     # --- creating
 
-    async def create(self, config: DomainConfig) -> Record:
-        """Builds a domain and starts it; errors of configuration and images come with the key at fault."""
+    async def create(self, config: DomainConfig, about: About | None = None, *, persistent: bool = False) -> Record:
+        """Builds a domain and starts it; errors of configuration and images come with the key at fault.
+
+        :param persistent: it is defined, too, once it has started.
+        """
+        config.check()
+        self.roster.check_unique(config.name, config.uuid)
+        record = Record(config, about=about or About())
+        record.about.check()
+        await self._begin(record, paused=config.paused, persistent=persistent)
+        return record
+
+    async def define(self, config: DomainConfig, about: About | None = None) -> Record:
+        """Keeps a domain that is not started."""
+        config.check()
+        self.roster.check_unique(config.name, config.uuid)
+        record = Record(config, about=about or About(), state=DomainState.HALTED, ending=True, gone=True)
+        record.about.check()
+        self.roster.halt(record)
+        await self._keep(record)
+        return record
+
+    async def start(self, record: Record, *, paused: bool = False) -> None:
+        """Starts a domain that is halted."""
+        if record.state is not DomainState.HALTED:
+            raise BadState(f"domain {record.name} is {record.state.value}")
+        if record.about.template:
+            raise BadState(f"{record.name} is a template", hint="clone it, and start the clone")
+        record.config.check()
+        await self._begin(record, paused=paused, persistent=True)
+
+    async def undefine(self, record: Record) -> None:
+        """Forgets a definition. A domain that runs goes on, and is gone with its end."""
+        if not record.persistent:
+            raise BadState(f"domain {record.name} is not defined")
+        record.persistent = False
+        self._definitions.remove(record.uuid)
+        if self.roster.halted.pop(record.uuid, None) is not None:
+            self.events.note("domain", record.uuid, Operation.DEL)
+        await self._notify()
+
+    async def redefine(self, record: Record, config: DomainConfig, about: About) -> None:
+        """Gives a halted domain another definition; its uuid stays."""
+        if record.state is not DomainState.HALTED:
+            raise BadState(f"domain {record.name} is {record.state.value}", hint="shut it down first")
+        config.uuid = record.uuid
+        config.check()
+        self.roster.check_unique(config.name, None, besides=record)
+        about.check()
+        record.config, record.about = config, about
+        await self.changed(record)
+
+    async def _begin(self, record: Record, *, paused: bool, persistent: bool) -> None:
+        """Starts a domain that does not exist; if it cannot be, it is again what it was before."""
         if self.closing.is_set():
             raise BadState("Domain 0 is shutting down")
-        config.check()
-        self._check_unique(config.name, config.uuid)
-        if len(self._live) >= DOMAINS_MAX:
+        if len(self.roster.live) >= DOMAINS_MAX:
             raise ResourceError(f"there are {DOMAINS_MAX} domains already")
-        check_room(config.memory_mib, self._live.values())
-        record = Record(config, memory_target_mib=config.memory_mib, memory_limit_mib=config.memory_mib)
-        self._live[record.uuid] = record
-        self._ended.pop(record.uuid, None)
+        check_room(record.config.memory_mib, self.roster.live.values())
+        record.memory_target_mib = record.memory_limit_mib = record.config.memory_mib
+        record.state, record.exit, record.following = DomainState.BUILDING, None, None
+        record.ending = record.gone = False
+        record.quick_crashes = record.reboots = 0
+        self.roster.enter(record)
+        if not record.persistent:
+            self.events.note("domain", record.uuid, Operation.ADD)
         try:
-            await self._launch(record, paused=config.paused)
+            await self._launch(record, paused=paused)
         except BaseException as error:
             destroyed = record.ending
             await self._end(record, End(EndReason.FAILED, (str(error),)), keep=False)
             if destroyed:
-                raise BadState(f"domain {config.name} was destroyed while it was built") from error
+                raise BadState(f"domain {record.name} was destroyed while it was built") from error
             raise
-        return record
+        if persistent and not record.persistent:
+            await self._keep(record)
+            if record.gone and self.roster.ended.pop(record.uuid, None) is not None:
+                self.roster.halt(record)  # it has ended already
 
-    def _check_unique(self, name: str, identity: uuid.UUID | None, besides: Record | None = None) -> None:
-        for record in self._live.values():
-            if record is besides:
-                continue
-            if record.name == name:
-                raise NameInUse(f"domain {record.domid} has the name {name!r} already", key="name")
-            if record.uuid == identity:
-                raise NameInUse(f"domain {record.domid} has this uuid already", key="uuid")
-        if name == DOMAIN_0:
-            raise NameInUse("Domain-0 is the name of Domain 0", key="name")
-
-    def _new_domid(self) -> int:
-        used = {record.domid for record in self._live.values()}
-        while self._next_domid in used:
-            self._advance_domid()
-        domid = self._next_domid
-        self._advance_domid()
-        return domid
-
-    def _advance_domid(self) -> None:
-        self._next_domid = self._next_domid % (DOMID_FIRST_RESERVED - 1) + 1
+    async def _keep(self, record: Record) -> None:
+        """Defines it."""
+        record.persistent = True
+        self._definitions.save(record)
+        self.events.note("domain", record.uuid, Operation.ADD)
+        await self._notify()
 
     async def _launch(self, record: Record, *, paused: bool) -> None:
-        domid = self._new_domid()
+        domid = self.roster.new_domid()
         record.domid = domid
         record.state = DomainState.BUILDING
         record.cpu_ns = record.steps_down = 0
@@ -209,7 +236,7 @@ class Manager:
         self.say(f"domain {record.name} started as domain {domid}" + (", paused" if paused else ""))
         self._spawn(self._weights.tell_group(record))
         self._spawn(self._weights.hold(self.all(), started=record))
-        await self._notify()
+        await self.changed(record)
 
     # --- changing
 
@@ -217,7 +244,7 @@ class Manager:
         """Stops the domain's vCPUs."""
         await self.ask(record, Pause(), Done)
         record.state = DomainState.PAUSED
-        await self._notify()
+        await self.changed(record)
 
     async def unpause(self, record: Record) -> None:
         """Lets the domain's vCPUs go on."""
@@ -225,7 +252,7 @@ class Manager:
         if not record.ended:
             record.state = DomainState.RUNNING
         await self._weights.hold(self.all(), started=record)
-        await self._notify()
+        await self.changed(record)
 
     async def audit(self, record: Record) -> list[str]:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
@@ -239,7 +266,9 @@ class Manager:
     async def destroy(self, record: Record) -> None:
         """Ends a domain at once; forgets one that has ended."""
         if record.gone:
-            self._ended.pop(record.uuid, None)
+            if record.persistent:
+                raise BadState(f"domain {record.name} is halted", hint="undefine it to remove its definition")
+            self.roster.ended.pop(record.uuid, None)
             return
         if record.ended:
             await self._end(record, record.exit)
@@ -252,18 +281,23 @@ class Manager:
 
         :param runs: the domain must run for something else, too.
         """
-        if runs or changes.needs_guest:
+        is_halted = record.state is DomainState.HALTED
+        if runs or (changes.needs_guest and not is_halted):
             self._check_runs(record)
         changes.check(record)
         if changes.name is not None:
-            self._check_unique(changes.name, None, besides=record)
-        if changes.limit_mib is not None:
+            self.roster.check_unique(changes.name, None, besides=record)
+        if changes.limit_mib is not None and not is_halted:
             key = "memory_target_mib" if changes.memory_limit_mib is None else "memory_limit_mib"
-            check_growth(record, changes.limit_mib, self._live.values(), key=key)
+            check_growth(record, changes.limit_mib, self.roster.live.values(), key=key)
 
     async def change(self, record: Record, changes: Changes) -> None:
         """Makes changes, all or none of them: ConfigError, BadState, NameInUse."""
         self.check_changes(record, changes)
+        if record.state is DomainState.HALTED:
+            changes.apply(record, self.store)
+            await self.changed(record)
+            return
         requests: list[tuple[Request, Request]] = []  # each with the one that undoes it
         if changes.cap is not None:
             requests.append((SetCap(changes.cap), SetCap(record.config.cap)))
@@ -283,7 +317,7 @@ class Manager:
         changes.apply(record, self.store)
         if changes.cpu_weight is not None:
             await self._weights.hold(self.all())
-        await self._notify()
+        await self.changed(record)
 
     def send_sysrq(self, record: Record, key: str) -> None:
         """Presses a key together with SysRq in the guest, as its kernel understands it."""
@@ -392,8 +426,10 @@ class Manager:
             pass  # of a start before this one
         elif isinstance(event, DiskGone):
             record.config.put_disk(event.devid, None)
+            self._spawn(self.changed(record))
         elif isinstance(event, VifGone):
             record.config.put_vif(event.devid, None)
+            self._spawn(self.changed(record))
         elif not record.ending and not record.ended:
             record.cpu_ns = event.cpu_ns
             self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
@@ -435,10 +471,10 @@ class Manager:
         elif following.action == Action.DESTROY:
             self._spawn(self._end(record, record.exit))
         else:
-            self._spawn(self._notify())
+            self._spawn(self.changed(record))
 
     async def _restart(self, record: Record, delay_s: float) -> None:
-        await self._notify()
+        await self.changed(record)
         await self._drop_worker(record)
         if delay_s:
             await asyncio.sleep(delay_s)
@@ -466,25 +502,26 @@ class Manager:
     async def _end(self, record: Record, end: End | None, *, keep: bool = True) -> None:
         if record.ending:
             async with self._changed:
-                await self._changed.wait_for(lambda: record.gone)
+                await self._changed.wait_for(lambda: record.gone or not record.ending)  # or it runs again
             return
         record.ending = True
         record.exit = end
         await self._drop_worker(record)
         self._spawn(self._weights.hold(self.all()))
-        record.state = end.state if end is not None else DomainState.DESTROYED
         record.gone = True
-        self._live.pop(record.uuid, None)
-        if keep:
-            self._ended[record.uuid] = record
-            while len(self._ended) > ENDED_KEPT:
-                self._ended.popitem(last=False)
-        await self._notify()
+        if record.persistent:
+            record.state, record.domid = DomainState.HALTED, None
+            self.roster.halt(record)
+        else:
+            record.state = end.state if end is not None else DomainState.DESTROYED
+            self.roster.leave(record, keep=keep)
+            self.events.note("domain", record.uuid, Operation.DEL)
+        await self.changed(record)
 
     async def close(self) -> None:
         """Ends all domains, by force: whatever they have goes with their processes."""
         self.closing.set()
-        for record in self._live.values():
+        for record in self.roster.live.values():
             if record.worker is not None:
                 record.worker.kill()
         await self._notify()
@@ -494,10 +531,28 @@ class Manager:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self._spawner.close()
+        self.database.close()
 
     def prepare(self) -> None:
-        """Gets ready for the first domain."""
+        """Gets ready for the first domain; those that are defined are there from now on."""
         self._spawner.prepare()
+        records, faults = self._definitions.load()
+        for record in records:
+            self.roster.halt(record)
+        for fault in faults:
+            logger.warning("%s", fault)
+            self.say(fault)
+
+    def autostart(self) -> None:
+        """Starts the domains that start with Domain 0, one after the other."""
+        self._spawn(self._autostart([record for record in self.roster.halted.values() if record.about.autostart]))
+
+    async def _autostart(self, records: list[Record]) -> None:
+        for record in records:
+            try:
+                await self.start(record)
+            except (DomzeroError, OSError) as error:
+                self.say(f"domain {record.name} does not start with Domain 0: {error}")
 
     def say(self, line: str) -> None:
         """A line of Domain 0 in the log."""
@@ -517,6 +572,14 @@ class Manager:
         self._jobs.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a job of Domain 0 failed", exc_info=error)
+
+    async def changed(self, record: Record) -> None:
+        """Something about a domain has changed: it is kept if it is defined, and who waits for it is told."""
+        if record.persistent:
+            self._definitions.save(record)
+        if record.persistent or not record.gone:
+            self.events.note("domain", record.uuid)
+        await self._notify()
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from domzero.dom0.database import MEMORY
 from domzero.errors import ConfigError
 
+DATABASE_NAME = "domzero.db"
+DATABASE_SUFFIX = ".db"
+"""Of the database beside a socket that was chosen."""
 SOCKET_NAME = "domzero.sock"
 XENSTORE_SUFFIX = ".xenstore"
 """Of xenstore's socket beside Domain 0's."""
@@ -52,11 +56,35 @@ def dump_directory() -> Path:
     """Where core dumps go that a configuration asks for: DOMZERO_DUMP_DIR, or in the state directory. ConfigError."""
     if chosen := os.environ.get("DOMZERO_DUMP_DIR"):
         return Path(chosen).absolute()
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.environ.get("HOME", "/nonexistent"), ".local", "state")
-    path = Path(state) / "domzero" / "dump"
+    path = _state_directory() / "dump"
     if not _private_directory(path):
         raise ConfigError(f"no core dump can be kept in {path}", hint="DOMZERO_DUMP_DIR chooses another directory")
     return path
+
+
+def database_for(chosen: str | None, socket: Path, *, own_socket: bool) -> Path:
+    """The database of a Domain 0: the one that was chosen (or DOMZERO_DATABASE), beside a socket that was chosen, or in
+    the state directory. ConfigError.
+
+    :param socket: Domain 0's.
+    :param own_socket: it was chosen.
+    """
+    if given := chosen or os.environ.get("DOMZERO_DATABASE"):
+        path = Path(given)
+        if path != MEMORY and not path.absolute().parent.is_dir():
+            raise ConfigError(f"no such directory: {path.absolute().parent}", key="database")
+        return path if path == MEMORY else path.absolute()
+    if own_socket or os.environ.get("DOMZERO_SOCKET"):
+        return socket.with_name(socket.name + DATABASE_SUFFIX)
+    path = _state_directory()
+    if not _private_directory(path):
+        raise ConfigError(f"no database can be kept in {path}", key="database", hint="choose one with --database PATH")
+    return path / DATABASE_NAME
+
+
+def _state_directory() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.environ.get("HOME", "/nonexistent"), ".local", "state")
+    return Path(state) / "domzero"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+from domzero.dom0.about import About
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
 from domzero.dom0.life import DomainState, End, Next
@@ -54,6 +55,9 @@ class Record:
     current_memory_mib: int = 0
     """What it had when its worker was asked last."""
     reboots: int = 0
+    persistent: bool = False
+    """It is defined: after its end it is halted, and can be started again."""
+    about: About = field(default_factory=About)
     ending: bool = False
     gone: bool = False
 

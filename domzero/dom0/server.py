@@ -18,6 +18,7 @@ import uvicorn
 
 from domzero.dom0.api.app import create_app
 from domzero.dom0.connections import HEAD_MAX, KEEP_ALIVE_SECONDS, Connection, Connections, Websocket
+from domzero.dom0.database import MEMORY, Database
 from domzero.dom0.descriptors import raise_limit
 from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
@@ -67,6 +68,7 @@ async def serve(
     announce: Callable[[str], None],
     *,
     confined: bool = True,
+    database: Path = MEMORY,
 ) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
 
@@ -74,6 +76,7 @@ async def serve(
     :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
     :param announce: told where, once the sockets listen.
     :param confined: workers are.
+    :param database: where definitions and the like are kept.
     """
     nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
@@ -87,7 +90,8 @@ async def serve(
             cleanup.callback(file.remove)
             token = file.token
             where += f" and {describe(sockets[1])} (token: {file.path})"
-        manager = Manager(confined=confined)
+        manager = Manager(confined=confined, database=Database(database))
+        cleanup.callback(manager.database.close)
         if tool_socket is not None:
             tools = ToolServer(manager.store, nofile)
             await tools.start(tool_socket)
@@ -130,6 +134,7 @@ async def serve(
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
         announce(where)
+        manager.autostart()
         await server.serve(sockets)
         await asyncio.gather(*closers)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from domzero.dom0.device_changes import wait_gone
 from domzero.dom0.device_stats import VifStats
+from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import AttachVif, CaptureVif, DetachVif, Done, ListVifs, SetVif, Vifs
 from domzero.dom0.network import connect
@@ -20,39 +21,52 @@ from domzero.errors import ConfigError
 
 async def list_vifs(manager: Manager, record: Record) -> list[VifStats]:
     """The domain's network interfaces, with what its guest did with them."""
+    if record.state is DomainState.HALTED:
+        return [VifStats.at_rest(spec, record.uuid) for spec in record.config.vif_specs]
     return list((await manager.ask(record, ListVifs(), Vifs)).vifs)
 
 
 async def attach_vif(manager: Manager, record: Record, text: str) -> VifSpec:
     """Plugs a network interface in. ConfigError."""
     parse_vif(text)
+    is_halted = record.state is DomainState.HALTED
     async with record.plugging:
-        taken = {each.devid for each in await list_vifs(manager, record)}
+        taken = {each.devid for each in (record.config.vif_specs if is_halted else await list_vifs(manager, record))}
         free = next((number for number in range(INTERFACES_MAX) if number not in taken), INTERFACES_MAX)
         if free == INTERFACES_MAX:
             raise ConfigError(f"it has {INTERFACES_MAX} interfaces already", key="vif")
         spec = parse_vif(text, free)
-        with closing(await in_thread(partial(connect, spec, record.config, record.domid or 0))) as wire:
-            for note in wire.notes:
-                manager.say(note)
-            await manager.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
+        if not is_halted:
+            with closing(await in_thread(partial(connect, spec, record.config, record.domid or 0))) as wire:
+                for note in wire.notes:
+                    manager.say(note)
+                await manager.ask(record, AttachVif(spec.text()), Done, [wire.fileno()])
         record.config.vifs = [*(each.text() for each in record.config.vif_specs), spec.text()]
+    await manager.changed(record)
     return spec
 
 
 async def set_vif(manager: Manager, record: Record, devid: int, *, link: str | None, rate: str | None) -> None:
     """Changes an interface's settings; None: as it is. ConfigError."""
     async with record.plugging:
-        current = next((vif for vif in await list_vifs(manager, record) if vif.devid == devid), None)
-        if current is None:
-            raise ConfigError(f"there is no interface {devid}", key="vif")
-        spec = changed(parse_vif(current.spec), link=link, rate=rate)
-        await manager.ask(record, SetVif(spec.text()), Done)
+        if record.state is DomainState.HALTED:
+            spec = changed(_find(record, devid), link=link, rate=rate)
+        else:
+            current = next((vif for vif in await list_vifs(manager, record) if vif.devid == devid), None)
+            if current is None:
+                raise ConfigError(f"there is no interface {devid}", key="vif")
+            spec = changed(parse_vif(current.spec), link=link, rate=rate)
+            await manager.ask(record, SetVif(spec.text()), Done)
         record.config.put_vif(devid, spec)
+    await manager.changed(record)
 
 
 async def detach_vif(manager: Manager, record: Record, devid: int, *, force: bool) -> None:
     """Takes an interface away, when the guest lets go of it or, with `force`, at once. BadState: it did not in time."""
+    if record.state is DomainState.HALTED:
+        record.config.put_vif(_find(record, devid).devid, None)
+        await manager.changed(record)
+        return
 
     async def is_there() -> bool:
         return any(vif.devid == devid for vif in await list_vifs(manager, record))
@@ -60,6 +74,13 @@ async def detach_vif(manager: Manager, record: Record, devid: int, *, force: boo
     async with record.plugging:  # what is plugged in at the same time is in the configuration before it is taken out
         await manager.ask(record, DetachVif(devid, force), Done)
     await wait_gone(record, f"interface {devid}", is_there, "wait for its driver")
+
+
+def _find(record: Record, devid: int) -> VifSpec:
+    spec = next((spec for spec in record.config.vif_specs if spec.devid == devid), None)
+    if spec is None:
+        raise ConfigError(f"there is no interface {devid}", key="vif")
+    return spec
 
 
 async def capture_vif(manager: Manager, record: Record, devid: int, *, snaplen: int, frames: int) -> socket.socket:

@@ -20,6 +20,7 @@ from runtime_dir import short_runtime_directory
 pytest.importorskip("domzero._machine", reason="the machine is not built", exc_type=ImportError)
 
 from domzero.dom0 import network, networks
+from domzero.dom0.about import About
 from domzero.dom0.api.app import create_app
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.changes import Changes
@@ -74,7 +75,7 @@ def request(manager: Manager, method: str, path: str, **arguments: Any) -> httpx
 
 def domain(manager: Manager, name: str = "web", **fields: Any) -> Record:
     record = Record(DomainConfig(kernel="/k", name=name, **fields), domid=1, state=DomainState.RUNNING)
-    manager._live[record.uuid] = record
+    manager.roster.live[record.uuid] = record
     return record
 
 
@@ -112,7 +113,7 @@ def test_an_interface_that_is_taken_away_while_it_is_changed_is_said_to_be() -> 
 
 def test_a_domain_that_was_destroyed_before_its_creation_is_answered_is_described_all_the_same() -> None:
     class Quick(Manager):
-        async def create(self, config: DomainConfig) -> Record:
+        async def create(self, config: DomainConfig, about: About | None = None, *, persistent: bool = False) -> Record:
             return Record(config, state=DomainState.DESTROYED, gone=True)
 
     answer = request(Quick(), "POST", "/domains", json={"name": "web", "kernel": "/k"})

@@ -8,9 +8,10 @@ import asyncio
 import pytest
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.manager import Manager, NotFound
+from domzero.dom0.manager import Manager
 from domzero.dom0.names import name_fault, shown
 from domzero.dom0.records import Record
+from domzero.dom0.roster import NotFound
 from domzero.errors import ConfigError
 
 BAD = [
@@ -83,7 +84,7 @@ def test_a_word_is_a_domid_then_a_uuid_then_a_name() -> None:
         for name, domid in (("2", 1), ("b", 2), ("", 3)):
             record = Record(DomainConfig(kernel="/k", name=name), domid=domid)
             records.append(record)
-            manager._live[record.uuid] = record
+            manager.roster.live[record.uuid] = record
         records[2].config.name = str(records[0].uuid)
         assert manager.find("2") is records[1]
         assert manager.find("02") is records[1]

@@ -16,8 +16,9 @@ from domzero.dom0.api.models import ConsoleInfo, ConsoleInput
 from domzero.dom0.api.output import Output
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.backends.channels import hosts_consoles
-from domzero.dom0.manager import BadState, Manager, NotFound
+from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.records import Record
+from domzero.dom0.roster import NotFound
 from domzero.dom0.worker_handle import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from domzero.dom0 import disk_changes
+from domzero.dom0.api.device_models import DiskAttach, DiskInfo, DiskPatch, DiskSize, Medium
 from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
-from domzero.dom0.api.models import DiskAttach, DiskInfo, DiskPatch, DiskSize, Medium
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.device_changes import still_there
 from domzero.dom0.diskspec import DiskFormat, device_number, parse_disk

@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from domzero.dom0.api.models import (
+    ABOUT,
     AuditInfo,
     CoreDump,
     CoreInfo,
@@ -33,6 +35,7 @@ from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
+from domzero.dom0.roster import NotFound
 from domzero.errors import ConfigError, DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
@@ -97,9 +100,13 @@ async def info(manager: Manager, record: Record) -> DomainInfo:
 async def create_domain(
     body: DomainCreate, manager: ManagerDep, tasks: Annotated[Tasks, Depends(get_tasks)], response: Response
 ) -> DomainInfo | JSONResponse:
-    """Builds a domain and starts it (or leaves it paused)."""
-    config = body.to_config()
-    record = await tasks.run("create", manager.create(config), config.uuid)
+    """Builds a domain and starts it (or leaves it paused, or only defines it)."""
+    config, about = body.to_config(), body.to_about()
+    if not body.start:
+        record: Record | Task = await manager.define(config, about)
+    else:
+        creation = manager.create(config, about, persistent=body.persistent)
+        record = await tasks.run("create", creation, config.uuid)
     if isinstance(record, Task):
         return _later(record)
     response.headers["Location"] = f"/v1/domains/{record.uuid}"
@@ -110,9 +117,10 @@ async def create_domain(
 async def list_domains(
     manager: ManagerDep,
     ended: Annotated[bool, Query(description="Also those that have ended, if kept.")] = False,
+    halted: Annotated[bool, Query(description="Also those that are defined and do not run.")] = False,
 ) -> list[DomainInfo]:
     """All domains but Domain 0."""
-    records = manager.all(ended=ended)
+    records = manager.all(halted=halted, ended=ended)
     await asyncio.gather(*(manager.refresh(record) for record in records))
     return [DomainInfo.of(record) for record in records]
 
@@ -123,11 +131,43 @@ async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
     return await info(manager, record)
 
 
+@router.put("/domains/{domain}", responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def redefine_domain(record: RecordDep, body: DomainCreate, manager: ManagerDep) -> DomainInfo:
+    """Gives a halted domain another definition; its uuid stays."""
+    await manager.redefine(record, body.to_config(), body.to_about())
+    return await info(manager, record)
+
+
+@router.post(
+    "/domains/{domain}/start",
+    response_model=DomainInfo,
+    responses={202: LONG, 404: RESPONSES[404], 409: RESPONSES[409]},
+)
+async def start_domain(
+    record: RecordDep,
+    manager: ManagerDep,
+    tasks: Annotated[Tasks, Depends(get_tasks)],
+    paused: Annotated[bool, Query(description="Leave it paused.")] = False,
+) -> DomainInfo | JSONResponse:
+    """Starts a domain that is halted."""
+    done = await tasks.run("start", manager.start(record, paused=paused), record.uuid)
+    return _later(done) if isinstance(done, Task) else await info(manager, record)
+
+
+@router.delete("/domains/{domain}/definition", status_code=204, responses={404: RESPONSES[404], 409: RESPONSES[409]})
+async def undefine_domain(record: RecordDep, manager: ManagerDep) -> None:
+    """Forgets its definition. One that runs goes on, and is gone with its end."""
+    await manager.undefine(record)
+
+
 @router.patch("/domains/{domain}", responses=ASKED)
 async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDep) -> DomainInfo:
-    """Changes name, memory target or limit, vCPUs, cap or state: all that is asked for, or nothing."""
+    """Changes name, memory target or limit, vCPUs, cap, state or what is kept beside it: all that is asked for, or
+    nothing."""
     forbid_nulls(body)
-    changes = Changes(**body.model_dump(exclude={"state"}))
+    changes = Changes(**body.model_dump(exclude={"state", *ABOUT}))
+    about = replace(record.about, **body.model_dump(include=ABOUT, exclude_unset=True))
+    about.check()
     before = Changes.of(record)
     manager.check_changes(record, changes, runs=body.state is not None)
     await manager.change(record, changes)
@@ -137,6 +177,9 @@ async def change_domain(record: RecordDep, body: DomainPatch, manager: ManagerDe
         with suppress(DomzeroError):  # it may have ended meanwhile
             await manager.change(record, before if changes.needs_guest else Changes(name=before.name))
         raise
+    if about != record.about:
+        record.about = about
+        await manager.changed(record)
     return await info(manager, record)
 
 
@@ -151,8 +194,11 @@ async def _change_state(manager: Manager, record: Record, state: DesiredState | 
 
 @router.delete("/domains/{domain}", status_code=204, responses={404: RESPONSES[404]})
 async def destroy_domain(record: RecordDep, manager: ManagerDep) -> None:
-    """Ends a domain at once, as pulling the plug does. One that has ended is forgotten."""
-    await manager.destroy(record)
+    """Ends a domain at once, as pulling the plug does. One that has ended is forgotten, a halted one undefined."""
+    if record.persistent and record.gone:
+        await manager.undefine(record)
+    else:
+        await manager.destroy(record)
 
 
 @router.post("/domains/{domain}/pause", responses=ASKED)
@@ -259,8 +305,6 @@ async def list_tasks(tasks: Annotated[Tasks, Depends(get_tasks)]) -> list[TaskIn
 @tasks_router.get("/tasks/{task_id}", responses={404: RESPONSES[404]})
 async def read_task(task_id: uuid.UUID, tasks: Annotated[Tasks, Depends(get_tasks)]) -> TaskInfo:
     """One task."""
-    from domzero.dom0.manager import NotFound
-
     task = tasks.get(task_id)
     if task is None:
         raise NotFound(f"no such task: {task_id}")

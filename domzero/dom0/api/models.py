@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from domzero.dom0.about import DESCRIPTION_MAX, LABEL_KEY_MAX, LABEL_VALUE_MAX, LABELS_MAX, About
 from domzero.dom0.api.processor import CpuidItems, CpuLevel
 from domzero.dom0.config import (
     CAP_MAX,
@@ -27,10 +28,7 @@ from domzero.dom0.config import (
     DomainConfig,
 )
 from domzero.dom0.cpuspec import TEXT_MAX
-from domzero.dom0.device_stats import DiskStats, VifStats
-from domzero.dom0.diskspec import RATE_MAX, DiskFormat
 from domzero.dom0.hostinfo import ThreadUsage
-from domzero.dom0.json_values import to_json
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.messages import VcpuState, VcpuStats
 from domzero.dom0.names import NAME_MAX
@@ -38,6 +36,12 @@ from domzero.dom0.records import Record
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, pattern=r"^[^/\x00\n]+$", examples=["guest"])]
 DEVICES_MAX = 256
+ABOUT = {"description", "labels", "autostart", "template"}
+"""Fields of `About`."""
+Description = Annotated[str, Field(max_length=DESCRIPTION_MAX)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=LABEL_KEY_MAX)]
+LabelValue = Annotated[str, Field(max_length=LABEL_VALUE_MAX)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX, description="For programs that manage it.")]
 UNKNOWN_MAX = 20
 """Unknown fields that are named one by one."""
 
@@ -135,10 +139,31 @@ class DomainCreate(Model):
         list[str], Field(max_length=DEVICES_MAX, description="Further consoles, as xl.cfg(5) has them under `channel`.")
     ] = []
 
+    persistent: Annotated[
+        bool, Field(strict=True, description="It is defined: after its end it is halted, and can be started again.")
+    ] = False
+    start: Annotated[bool, Field(strict=True, description="False: only define it.")] = True
+    description: Description = ""
+    labels: Labels = {}
+    autostart: Annotated[bool, Field(strict=True, description="Start it with Domain 0.")] = False
+    template: Annotated[bool, Field(strict=True, description="It is there to be cloned, and is not started.")] = False
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> DomainCreate:
+        if not self.persistent and (self.autostart or self.template or not self.start):
+            raise ValueError("autostart, template and start=false are for persistent domains")
+        if self.template and self.start:
+            raise ValueError("a template is not started: say start=false")
+        return self
+
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
-        values = self.model_dump(exclude={"uuid"})
+        values = self.model_dump(exclude={"uuid", "persistent", "start", *ABOUT})
         return DomainConfig(**values, uuid=self.uuid or uuid4())
+
+    def to_about(self) -> About:
+        """What is kept beside it."""
+        return About(**self.model_dump(include=ABOUT))
 
 
 class DesiredState(str, Enum):
@@ -183,6 +208,10 @@ class DomainPatch(Model):
         int | None,
         Field(strict=True, ge=1, le=WEIGHT_MAX, description="Its part of a processor that several domains want."),
     ] = None
+    description: Description | None = None
+    labels: Annotated[Labels | None, Field(description="All of them: those that are not named go.")] = None
+    autostart: Annotated[bool | None, Field(strict=True, description="Start it with Domain 0.")] = None
+    template: Annotated[bool | None, Field(strict=True, description="It is there to be cloned.")] = None
     state: Annotated[
         DesiredState | None, Field(description="`shutdown` asks the guest; it may take its time, or not obey.")
     ] = None
@@ -238,6 +267,11 @@ class DomainInfo(Model):
     started_at: datetime.datetime | None
     exit: ExitInfo | None
     pid: Annotated[int | None, Field(description="The worker process.")]
+    persistent: Annotated[bool, Field(description="It is defined: after its end it is halted.")]
+    description: str
+    labels: dict[str, str]
+    autostart: Annotated[bool, Field(description="It starts with Domain 0.")]
+    template: Annotated[bool, Field(description="It is there to be cloned.")]
 
     @classmethod
     def of(cls, record: Record) -> DomainInfo:
@@ -278,6 +312,11 @@ class DomainInfo(Model):
             started_at=None if record.started_at is None else to_time(record.started_at),
             exit=None if record.exit is None else ExitInfo.of(record.exit),
             pid=None if record.worker is None else record.worker.pid,
+            persistent=record.persistent,
+            description=record.about.description,
+            labels=record.about.labels,
+            autostart=record.about.autostart,
+            template=record.about.template,
         )
 
 
@@ -289,80 +328,6 @@ class ConsoleInfo(Model):
     connection: Annotated[str, Field(description="`pty` or `socket`; empty if it is only here.")]
     place: Annotated[str, Field(description="The pty or the socket.")]
     state: Annotated[int | None, Field(description="Of a channel's back end: XenbusState.")]
-
-
-class DiskAttach(Model):
-    """A disk to be plugged in."""
-
-    spec: Annotated[
-        str,
-        Field(
-            max_length=4096,
-            description="As xl-disk-configuration(5) has it; without a vdev it is the next free of xvda, xvdb, ...",
-            examples=["/images/data.qcow2,qcow2,xvdb,rw"],
-        ),
-    ]
-
-
-def _rate(description: str) -> Any:
-    return Field(strict=True, ge=0, le=RATE_MAX, description=description)
-
-
-class DiskPatch(Model):
-    """What a guest may do with a disk, reads and writes counted together; what is not given stays."""
-
-    bps: Annotated[int | None, _rate("Bytes a second; 0: no bound.")] = None
-    iops: Annotated[int | None, _rate("Requests a second; 0: no bound.")] = None
-    bps_max: Annotated[int | None, _rate("Bytes at once, after a time without; 0: a tenth of a second's worth.")] = None
-    iops_max: Annotated[int | None, _rate("Requests at once, likewise.")] = None
-
-
-class DiskSize(Model):
-    """How large a disk is to be."""
-
-    bytes: Annotated[
-        int | None,
-        Field(
-            strict=True, ge=512, le=1 << 50, multiple_of=512, description="As large as what it is made of if absent."
-        ),
-    ] = None
-
-
-class Medium(Model):
-    """What is put into a CD drive."""
-
-    target: Annotated[str, Field(min_length=1, max_length=4096, description="Path of an image on the host.")]
-    format: Annotated[str, Field(max_length=20, description="By the target's name if absent.", examples=["raw"])] = ""
-
-
-class DiskInfo(Model):
-    """One disk of a domain."""
-
-    vdev: Annotated[str, Field(examples=["xvda"])]
-    devid: Annotated[int, Field(description="Xen's number of it.")]
-    target: str
-    format: DiskFormat
-    writable: bool
-    state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
-    bytes: int
-    reads: int
-    writes: int
-    read_bytes: int
-    written_bytes: int
-    flushes: int
-    discards: int
-    errors: Annotated[int, Field(description="Requests that were answered with an error.")]
-    held: Annotated[int, Field(description="How often requests have waited for the limits.")]
-    bps: Annotated[int, Field(description="Bytes a second that the guest may read and write; 0: no bound.")]
-    iops: Annotated[int, Field(description="Requests a second that it may make; 0: no bound.")]
-    bps_max: Annotated[int, Field(description="Bytes at once; 0: a tenth of a second's worth.")]
-    iops_max: Annotated[int, Field(description="Requests at once; 0: a tenth of a second's worth.")]
-
-    @classmethod
-    def of(cls, disk: DiskStats) -> DiskInfo:
-        """From what the worker says."""
-        values = to_json(disk)
-        return cls(**values.pop("limits"), **values)
 
 
 class VcpuInfo(Model):
@@ -416,85 +381,6 @@ class Nmi(Model):
     """Where a non-maskable interrupt goes."""
 
     vcpu: Annotated[int, Field(strict=True, ge=0, lt=VCPUS_MAX)] = 0
-
-
-class VifAttach(Model):
-    """A network interface to be plugged in."""
-
-    spec: Annotated[
-        str,
-        Field(
-            max_length=4096,
-            description="As xl-network-configuration(5) has it.",
-            examples=["bridge=lan,mac=00:16:3e:01:02:03", "hostfwd=tcp:127.0.0.1:2222-:22"],
-        ),
-    ]
-
-
-class VifPatch(Model):
-    """Changes of a network interface; what is left out stays as it is."""
-
-    link: Annotated[Literal["up", "down"] | None, Field(description="Down: frames are dropped in both directions.")] = (
-        None
-    )
-    rate: Annotated[
-        str | None,
-        Field(
-            max_length=64,
-            description='How much the guest may send: bits or bytes a second, and the interval; "": no bound.',
-            examples=["10Mb/s", "250KB/s@20ms"],
-        ),
-    ] = None
-
-
-class PortInfo(Model):
-    """An interface on a network of domains; sent and received as its guest sees it."""
-
-    number: int
-    domain: Annotated[str, Field(description="The name that its domain had when it was connected.", examples=["web"])]
-    uuid: Annotated[str, Field(description="Of its domain.")]
-    devid: Annotated[int | None, Field(description="Its number there.")]
-    mac: Annotated[str, Field(examples=["00:16:3e:01:02:03"])]
-    stations: Annotated[list[str], Field(description="Addresses that it has sent from, at most 16.")]
-    sent_frames: int
-    sent_bytes: int
-    received_frames: int
-    received_bytes: int
-    dropped: Annotated[int, Field(description="Frames that it did not take in time.")]
-
-
-class NetworkInfo(Model):
-    """A network of domains whose switch runs."""
-
-    name: Annotated[str, Field(examples=["lan"])]
-    ports: list[PortInfo]
-
-
-class VifInfo(Model):
-    """One network interface of a domain."""
-
-    devid: Annotated[int, Field(description="Its number.")]
-    mac: Annotated[str, Field(examples=["00:16:3e:01:02:03"])]
-    network: Annotated[str, Field(examples=["user"])]
-    mtu: int
-    spec: Annotated[str, Field(description="That it was made of.")]
-    state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
-    link: Annotated[str, Field(description="up or down", examples=["up"])]
-    rate: Annotated[str | None, Field(description="How much the guest may send.", examples=["10Mb/s"])]
-    sent_frames: int
-    sent_bytes: int
-    received_frames: int
-    received_bytes: int
-    errors: Annotated[int, Field(description="Frames of the guest's that were answered with an error.")]
-    spoofed: Annotated[int, Field(description="Frames of the guest's that were dropped for their source.")]
-    dropped: Annotated[
-        int, Field(description="Frames for the guest that it could not take, or while its link was down.")
-    ]
-
-    @classmethod
-    def of(cls, vif: VifStats) -> VifInfo:
-        """From what the worker says."""
-        return cls(**to_json(vif))
 
 
 class ConsoleInput(Model):

@@ -16,8 +16,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
-from domzero.dom0.manager import BadState, NameInUse, NoAnswer, NotFound
+from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import name_fault, shown
+from domzero.dom0.roster import NameInUse, NotFound
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
 MEDIA_TYPE = "application/problem+json"

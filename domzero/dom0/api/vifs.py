@@ -13,8 +13,8 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from domzero.dom0 import networks, vif_changes
+from domzero.dom0.api.device_models import NetworkInfo, VifAttach, VifInfo, VifPatch
 from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
-from domzero.dom0.api.models import NetworkInfo, VifAttach, VifInfo, VifPatch
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.device_changes import still_there
 from domzero.dom0.manager import Manager
