@@ -152,9 +152,24 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         settings["console"] = xlcfg.Setting(PTY, "")
     if path is None:
         settings.setdefault("name", xlcfg.Setting(f"guest-{uuid.uuid4().hex[:6]}", ""))
+    config, warnings = _finished(settings)
+    config.paused = args.paused
+    return config, warnings
+
+
+def from_words(path: str | None, words: Sequence[str]) -> tuple[DomainConfig, list[str]]:
+    """What an xl.cfg file and key=value words mean, as `configuration`. ConfigError."""
+    from domzero.dom0 import xlcfg
+
+    settings = xlcfg.parse(xlcfg.read_text(path), path) if path is not None else {}
+    return _finished(xlcfg.parse_words(words, settings))
+
+
+def _finished(settings: Settings) -> tuple[DomainConfig, list[str]]:
+    from domzero.dom0 import xlcfg
+
     parsed = xlcfg.from_settings(settings)
     config = parsed.config
-    config.paused = args.paused
     config.kernel = str(Path(config.kernel).absolute())
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())

@@ -63,6 +63,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "vm-list": ("domzero.cli.verbs", "list domains with their uuids"),
     "domid": ("domzero.cli.verbs", "show a domain's domid"),
     "domname": ("domzero.cli.verbs", "show a domain's name"),
+    "xl": ("domzero.cli.xl.door", "xl's own grammar and texts: domzero xl VERB ..."),
     "completion": ("domzero.cli.completion", "print the completion script of a shell"),
     "help": ("domzero.cli.main", "show the help of a verb"),
     "lab": ("domzero.cli.lab", "see the architecture: rings, page tables, traps"),
@@ -128,6 +129,10 @@ def _verb_of(argv: Sequence[str]) -> str | None:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     if arguments and not arguments[0].startswith("-"):
         _check_verb(arguments[0])
+    if arguments[:1] == ["xl"]:  # its words are not argparse's
+        from domzero.cli.xl.door import run
+
+        return argparse.Namespace(handler=lambda _args: run(arguments[1:]))
     parser = build_parser(_verb_of(arguments))
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # said by the verb's own parser, so that its usage is shown

@@ -104,8 +104,8 @@ def vcpu_table(domains: list[tuple[Json, list[Json]]], processors: int) -> str:
             processor = "-" if vcpu["processor"] is None or state == "--p" else vcpu["processor"]
             affinity = "all" if len(vcpu["affinity"]) == processors else format_cpus(vcpu["affinity"])
             rows.append(
-                f"{name} {domain['domid'] or 0:5d} {vcpu['vcpu']:5d} {processor:>5} {state:>5} "
-                f"{vcpu['cpu_time_seconds']:9.1f} {affinity} / all"
+                f"{name} {domain['domid'] or 0:5d} {vcpu['vcpu']:5d}{processor:>5} {state:>5} "
+                f"{vcpu['cpu_time_seconds']:9.1f}  {affinity} / all"
             )
     return "\n".join(rows)
 

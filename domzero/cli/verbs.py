@@ -175,13 +175,14 @@ def shut_down(args: argparse.Namespace) -> int:
                 print(f"{'Shutting down' if args.verb == 'shutdown' else 'Rebooting'} domain {domain['name']}")
         if args.wait:
             for domain in domains:
-                _wait(dom0, domain, reboot=args.verb == "reboot", timeout=args.timeout)
+                wait_done(dom0, domain, reboot=args.verb == "reboot", timeout=args.timeout)
         if args.json:
             print(json.dumps([dom0.domain(domain["uuid"]) for domain in domains], indent=2))
     return ExitStatus.OK
 
 
-def _wait(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) -> None:
+def wait_done(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) -> None:
+    """Waits until a domain that was asked to has shut down, or rebooted. DomzeroError."""
     if not reboot:
         after = dom0.wait_ended(domain["uuid"], timeout)
         if after["exists"] and after["state"] not in ("shutdown", "crashed"):
@@ -274,8 +275,8 @@ def list_vms(args: argparse.Namespace) -> int:
     with Dom0.from_args(args) as dom0:
         domains = dom0.get("/domains")
     lines = ["UUID                                  ID    name"]
-    lines.append(f"{uuid.UUID(int=0)}  0    {DOMAIN_0}")
-    lines += [f"{domain['uuid']}  {domain['domid']}    {domain['name']}" for domain in domains]
+    lines.append(f"{uuid.UUID(int=0)}  0    {DOMAIN_0:<30}")
+    lines += [f"{domain['uuid']}  {domain['domid']}    {domain['name']:<30}" for domain in domains]
     value = [{key: domain[key] for key in ("uuid", "domid", "name")} for domain in domains]
     return answer(args, value, "\n".join(lines))
 

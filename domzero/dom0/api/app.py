@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, hosts, vifs
+from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, vifs
 from domzero.dom0.api.access import Access
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
@@ -86,6 +86,7 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
         vifs.networks_router,
         domains.tasks_router,
         consoles.router,
+        front_ends.router,
         hosts.router,
     ):
         app.include_router(router)

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`domzero xl`: xl's grammar, texts and exit statuses. What is expected here the xl of Xen 4.17 printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import httpx
+import pytest
+from dom0_server import Server
+from waiting import until
+
+from domzero.cli.xl.door import find_verb, run, verb_list
+from domzero.cli.xl.grammar import XlError
+from domzero.cli.xl.verbs import VERBS
+
+Create = Callable[..., dict[str, object]]
+XL_4_17 = """create config-update list destroy shutdown reboot pci-attach pci-detach pci-list pci-assignable-add
+pci-assignable-remove pci-assignable-list pause unpause console vncviewer save migrate restore migrate-receive dump-core
+cd-insert cd-eject mem-max mem-set button-press vcpu-list vcpu-pin vcpu-set vm-list info sharing sched-credit
+sched-credit2 sched-rtds domid domname rename trigger sysrq debug-keys set-parameters dmesg top network-attach
+network-list network-detach channel-list block-attach block-list block-detach vtpm-attach vtpm-list vtpm-detach
+vkb-attach vkb-list vkb-detach vdispl-attach vdispl-list vdispl-detach vsnd-attach vsnd-list vsnd-detach uptime claims
+cpupool-create cpupool-list cpupool-destroy cpupool-rename cpupool-cpu-add cpupool-cpu-remove cpupool-migrate
+cpupool-numa-split getenforce setenforce loadpolicy remus devd psr-hwinfo psr-cmt-attach psr-cmt-detach psr-cmt-show
+psr-cat-set psr-cat-show psr-mba-set psr-mba-show usbctrl-attach usbctrl-detach usbdev-attach usbdev-detach usb-list
+qemu-monitor-command"""
+"""What `xl help` of Debian's xen-utils-4.17 lists."""
+HEAD = "Name                                        ID   Mem VCPUs\tState\tTime(s)"
+
+
+def xl(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`domzero xl`, in this process: a hundred of its own would take their time."""
+    output, error = io.StringIO(), io.StringIO()
+    options = [] if "--socket" in arguments else [f"--socket={server.socket}"]
+    with redirect_stdout(output), redirect_stderr(error):
+        status = run([*options, *arguments])
+    return subprocess.CompletedProcess(arguments, int(status), output.getvalue(), error.getvalue())
+
+
+def test_every_verb_of_xl_is_there_or_refused_with_a_reason() -> None:
+    assert set(VERBS) == set(XL_4_17.split())
+    for verb in VERBS.values():
+        assert (verb.handler is None) == bool(verb.refused), verb.name
+
+
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if verb.refused])
+def test_a_refused_verb_says_its_name_and_why(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "x"]) == 1
+    assert capsys.readouterr().err == f"xl: {name} is refused: {VERBS[name].refused}\n"
+
+
+def test_a_verb_may_be_shortened_to_what_is_its_alone() -> None:
+    assert find_verb("pau").name == "pause"
+    assert find_verb("list").name == "list"
+    for word in ("p", "", "frob"):
+        with pytest.raises(XlError, match="command not implemented"):
+            find_verb(word)
+    assert all(re.search(rf"^ {re.escape(name)} ", verb_list(), re.MULTILINE) for name in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error", "output"),
+    [
+        ("frob", 1, "command not implemented\n", ""),
+        ("-x list", 1, "unknown global option\n", ""),
+        ("list -x", 2, "option `x' not supported.\n", ""),
+        ("sched-credit2 -d", 2, "option `d' not supported.\n", ""),
+        ("pause", 2, "'xl pause' requires at least 1 argument.\n\n", "Usage: xl [-vtTf] pause <Domain>\n"),
+        ("rename a", 2, "'xl rename' requires at least 2 arguments.\n\n", "Usage: xl [-vtTf] rename "),
+        ("-N pause web", 1, "command does not implement -N (dryrun) option\n", ""),
+        ("pause nobody", 1, "nobody is an invalid domain identifier (rc=-6)\n", ""),
+        ("list nobody", 1, "nobody is an invalid domain identifier (rc=-6)\n", ""),
+        ("list a b", 1, "", "Usage: xl [-vtT] list "),
+        ("console nobody", 1, "nobody is an invalid domain identifier (rc=-6)\n", ""),
+        ("console -t foo nobody", 1, "console type supported are: pv, serial, vuart\n", ""),
+        ("console -t serial nobody", 1, "there is no serial console: a PV domain has pv consoles only\n", ""),
+        ("shutdown", 1, "You must specify -a or a domain id.\n\n", "Usage: xl [-vtTf] shutdown "),
+        ("destroy 0", 1, "Not destroying domain 0; use -f to force.\nThis can only be done when", ""),
+        ("domid nobody", 1, "Can't get domid of domain name 'nobody', maybe this domain does not exist.\n", ""),
+        ("domname 999", 1, "Can't get domain name of domain id '999', maybe this domain does not exist.\n", ""),
+        ("domname web", 1, "Invalid domain id.\n\n", "Usage: xl [-vtT] domname "),
+        ("sched-credit2 -w 5", 1, "Must specify a domain.\n", ""),
+        ("sched-credit2 -t 5", 1, "-t: the host's scheduler has no such parameter\n", ""),
+        ("cpupool-list foo", 1, "Pool 'foo' does not exist\n", ""),
+        ("create /no/such.cfg", 3, "Failed to read config file: /no/such.cfg: No such file or directory\n", ""),
+        ("create", 6, "Config file not specified and none in save file\n", ""),
+        ("create -V x", 1, "--vncviewer: there is no VNC server yet; -c shows the console\n", ""),
+    ],
+)
+def test_what_is_wrong_is_said_as_xl_says_it(
+    server: Server, arguments: str, status: int, error: str, output: str
+) -> None:
+    result = xl(server, *arguments.split())
+    assert result.returncode == status, result.stderr
+    assert result.stderr.startswith(error) and bool(result.stderr) == bool(error)
+    assert result.stdout.startswith(output) and bool(result.stdout) == bool(output)
+
+
+def test_help_is_xls_form(server: Server) -> None:
+    expected = "Usage: xl [-vtTf] pause <Domain>\n\nPause a domain.\n\n"
+    assert [xl(server, *words).stdout for words in (("help", "pause"), ("pause", "-h"))] == [expected, expected]
+    assert xl(server).returncode == 1
+    assert xl(server, "help").stdout == f"{verb_list()}\n"
+    assert "--install-alias DIR" in xl(server, "--help").stdout == server.cli("help", "xl").stdout
+
+
+def test_the_tables_of_domains_are_xls_to_the_character(server: Server, create: Create) -> None:
+    domain = create("web")
+    row = rf"web {{38}}{domain['domid']:5d}    1[56]     1     [r-][b-]---- {{3,7}}\d+\.\d"
+    for options, head, more in (
+        ([], "", ""),
+        (["-Z"], "   Security Label", " {16}-"),
+        (["-c"], "         Cpupool", " {11}Pool-0"),
+        (["-n"], " NODE Affinity", " all"),
+        (
+            ["-v"],
+            "   UUID                            Reason-Code\tSecurity Label",
+            rf" {domain['uuid']} {{8}}- {{16}}-",
+        ),
+        (["-vn"], "   UUID                            Reason-Code\tSecurity Label NODE Affinity", r" .* all"),
+    ):
+        lines = xl(server, "list", *options).stdout.splitlines()
+        assert lines[0] == HEAD + head
+        assert lines[1].startswith("Domain-0                                     0 ")
+        assert re.fullmatch(row + more, lines[2]), lines[2]
+    lines = xl(server, "list", "web").stdout.splitlines()
+    assert len(lines) == 2
+    assert [found["name"] for found in json.loads(xl(server, "list", "-l", "web").stdout)] == ["web"]
+    lines = xl(server, "vm-list").stdout.splitlines()
+    assert lines[0] == "UUID                                  ID    name"
+    assert lines[1] == "00000000-0000-0000-0000-000000000000  0    Domain-0                      "
+    assert lines[2] == f"{domain['uuid']}  {domain['domid']}    {'web':<30}"
+    assert xl(server, "claims").stdout.splitlines()[0] == f"{HEAD}  Claimed"
+    shared = xl(server, "sharing", "web").stdout.splitlines()
+    assert shared[0] == "Name                                        ID   Mem Shared"
+    assert re.fullmatch(rf"web {{38}}{domain['domid']:5d}    1[56]      0", shared[1])
+    lines = xl(server, "uptime").stdout.splitlines()
+    assert lines[0] == "Name                                ID Uptime"
+    assert re.fullmatch(rf"web {{31}}{domain['domid']:4d}  0:\d\d:\d\d", lines[2]), lines
+    assert re.fullmatch(
+        rf" \d\d:\d\d:\d\d up  \d:\d\d, web \({domain['domid']}\)\n", xl(server, "uptime", "-s", "web").stdout
+    )
+
+
+def test_processors_and_weights_are_xls_tables(server: Server, create: Create) -> None:
+    domain = create("web", vcpus=1, max_vcpus=2)
+    lines = xl(server, "vcpu-list", "web").stdout.splitlines()
+    assert lines[0] == "Name                                ID  VCPU   CPU State   Time(s) Affinity (Hard / Soft)"
+    first = rf"web {{30}}{domain['domid']:5d}     0 {{4}}\d   [r-][b-]- {{5,7}}\d+\.\d  all / all"
+    assert re.fullmatch(first, lines[1]), lines[1]
+    assert lines[2] == f"web {'':28} {domain['domid']:5d}     1    -   --p       0.0  all / all"
+    assert xl(server, "sched-credit2", "-d", "web", "-w", "512", "-c50").returncode == 0
+    head = "Name                                ID Weight  Cap"
+    row = f"web {'':29} {domain['domid']:4d}    512   50"
+    assert xl(server, "sched-credit2").stdout == f"Cpupool Pool-0: [sched params unavailable]\n{head}\n{row}\n"
+    assert xl(server, "sched-credit", "--domain=web").stdout == f"{head}\n{row}\n"
+    assert xl(server, "vcpu-pin", "web", "all", "0", "all").returncode == 0
+    assert xl(server, "vcpu-pin", "web", "0", "-", "-").returncode == 0
+    result = xl(server, "vcpu-pin", "web", "0", "4000")
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "Could not set affinity for vcpu `0'.")
+    assert xl(server, "vcpu-pin", "web", "x", "0").stderr == "Error: Invalid argument x as VCPU.\n"
+    assert xl(server, "vcpu-pin", "web", "0", "0", "0").returncode == 1
+    assert xl(server, "vcpu-set", "web", "x").stderr == "Error: Invalid argument.\n"
+    assert xl(server, "vcpu-set", "web", "2").returncode == 0
+    lines = xl(server, "cpupool-list").stdout.splitlines()
+    assert lines[0] == "Name               CPUs   Sched     Active   Domain count"
+    assert re.fullmatch(r"Pool-0 {13} +\d+ +host {7}y          2", lines[1])
+    assert xl(server, "cpupool-list", "-c").stdout.startswith("Name               CPU list\nPool-0             0")
+
+
+def test_info_has_xls_fields_in_xls_order(server: Server) -> None:
+    lines = xl(server, "info").stdout.splitlines()
+    fields = [line.split()[0] for line in lines]
+    assert fields[:4] == ["host", "release", "version", "machine"] and fields[-1] == "xend_config_format"
+    assert fields.index("outstanding_claims") + 1 == fields.index("free_cpus")
+    assert all(line[23:25] == ": " for line in lines)
+    assert re.fullmatch(r"\d+\.\d{3}\n", xl(server, "info", "cpu_mhz").stdout)
+
+
+def test_devices_are_xls_tables_with_what_the_guest_has_said(
+    server: Server, api: httpx.Client, create: Create, tmp_path: Path
+) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    domain = create("web", vifs=["mac=00:16:3e:01:02:03"])
+    domid = domain["domid"]
+    assert xl(server, "block-attach", "web", str(image), "raw", "xvdb", "rw").returncode == 0
+    lines = xl(server, "block-list", "web").stdout.splitlines()
+    assert lines[0] == "Vdev  BE  handle state evt-ch ring-ref BE-path                       "
+    path = f"/local/domain/0/backend/vbd/{domid}/51728"
+    assert lines[1] == f"51728 0   {domid:<6} 1     -1     -1       {path}"
+    lines = xl(server, "network-list", "web").stdout.splitlines()
+    assert lines[0] == "Idx BE Mac Addr.         handle state evt-ch   tx-/rx-ring-ref BE-path                       "
+    path = f"/local/domain/0/backend/vif/{domid}/0"
+    assert lines[1] == f"0   0  00:16:3e:01:02:03     0     1     -1    -1/-1          {path}"
+    assert api.get("/domains/web/front-ends").json()[0] == {
+        "kind": "vbd",
+        "devid": 51728,
+        "state": 1,
+        "event_channel": None,
+        "ring_refs": [None],
+    }
+    assert xl(server, "block-detach", "web", "xvdz").stderr == "Error: Device xvdz not connected.\n"
+    assert xl(server, "block-detach", "--force", "web", "51728").returncode == 0
+    assert xl(server, "network-detach", "web", "7").stderr == "Unknown device 7.\n"
+    assert xl(server, "-N", "network-attach", "web", "mac=00:16:3e:01:02:04").stdout == "vif: mac=00:16:3e:01:02:04\n"
+    result = xl(server, "block-list", "nobody", "web")
+    assert (result.returncode, result.stderr) == (0, "nobody is an invalid domain identifier\n")
+    assert xl(server, "cd-insert", "web", "xvdz", "/nope").stderr == "Cannot stat file: /nope\n"
+
+
+def test_the_life_of_a_domain_by_xls_verbs(server: Server, api: httpx.Client, shell: str, tmp_path: Path) -> None:
+    config = tmp_path / "guest.cfg"
+    config.write_text(f'name = "life"\nkernel = "{shell}"\nmemory = 32\n')
+    result = xl(server, "-N", "create", str(config), "memory=16")
+    assert (json.loads(result.stdout.partition("\n")[2])["memory_mib"], api.get("/domains").json()) == (16, [])
+    result = xl(server, "create", "-p", str(config), "memory=16; vcpus=1", "name='life2'")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"Parsing config from {config}\n", "")
+    domain = api.get("/domains/life2").json()
+    assert (domain["state"], domain["memory_mib"]) == ("paused", 16)
+    assert xl(server, "unpause", "life2").returncode == 0
+    assert xl(server, "rename", "life2", "life").returncode == 0
+    assert xl(server, "create", "-q", f"-f{config}").returncode == 3  # the name is in use
+    assert xl(server, "domid", "life").stdout == f"{domain['domid']}\n"
+    assert xl(server, "domname", str(domain["domid"])).stdout == "life\n"
+    until(lambda: "hello" in server.cli("console", "--history", "life").stdout)
+    assert xl(server, "mem-set", "life", "x").stderr == "invalid memory size: x\n"
+    result = xl(server, "mem-set", "life", "1g")
+    what = f"cannot set domid {domain['domid']} dynamic max memory to : 1g"
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, what)
+    assert xl(server, "mem-set", "life", "8m").returncode == 0
+    assert xl(server, "trigger", "life", "foo").stderr == 'Invalid trigger "foo"\n'
+    assert xl(server, "sysrq", "life", "hh").stderr == "Invalid sysrq.\n\n"
+    assert xl(server, "pause", "life").returncode == 0
+    assert xl(server, "unpause", "life").returncode == 0
+    result = xl(server, "reboot", "life", "-w")
+    assert (result.returncode, result.stdout) == (0, "Waiting for 1 domains\n")
+    assert result.stderr.startswith(f"Rebooting domain {domain['domid']}\n")
+    until(lambda: server.cli("console", "--history", "life").stdout.count("hello") == 2)
+    domid = api.get("/domains/life").json()["domid"]
+    result = xl(server, "shutdown", "-aw")
+    assert (result.returncode, result.stdout) == (0, "Waiting for 1 domains\n")
+    assert result.stderr == f"Shutting down domain {domid}\nDomain {domid} has been shut down, reason code 0\n"
+    assert xl(server, "shutdown", "-a").returncode == 0
+    assert "life" in xl(server, "dmesg", "-c").stdout
+    assert xl(server, "dmesg").stdout == ""
+
+
+def test_create_in_the_foreground_shows_the_console_and_ends_well(server: Server, shell: str, tmp_path: Path) -> None:
+    config = tmp_path / "guest.cfg"
+    config.write_text(f'name = "fore"\nkernel = "{shell}"\nmemory = 16\nmemroy = 1\n')
+    result = server.cli("xl", "create", "-cF", str(config), stdin="echo in a pipe\ncrash\n")
+    assert (result.returncode, "in a pipe" in result.stdout) == (0, True)
+    assert "xl: warning: unknown key memroy ignored: did you mean memory?\n" in result.stderr
+
+
+def test_destroy_ends_a_domain(server: Server, api: httpx.Client, create: Create) -> None:
+    create("gone")
+    assert xl(server, "destr", "gone").returncode == 0
+    assert api.get("/domains").json() == []
+
+
+def test_an_alias_is_written_where_it_is_asked_for_and_over_nothing_else(server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "xl"
+    for _ in range(2):
+        assert xl(server, "--install-alias", str(tmp_path)).stdout == f"{script} is `domzero xl`\n"
+    result = subprocess.run([script, "list"], env=server.env, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, HEAD)
+    script.write_text("something else")
+    assert xl(server, "--install-alias", str(tmp_path)).returncode == 1
+    assert script.read_text() == "something else"
+    assert xl(server, "--install-alias", str(tmp_path / "no")).returncode == 1
+
+
+def test_without_domain_0_xl_says_how_to_start_it(server: Server, tmp_path: Path) -> None:
+    result = xl(server, "--socket", str(tmp_path / "none"), "list")
+    assert result.returncode == 1
+    assert result.stderr.startswith("xl: error: Domain 0 is not running at ")
