@@ -17,6 +17,9 @@ from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
+from domzero.dom0.xenapi.registry import snapshots
+from domzero.dom0.xenapi.routes import ROUTES
+from domzero.dom0.xenapi.world import World
 
 DESCRIPTION = """Domain 0: creates, changes and ends domains.
 
@@ -62,7 +65,9 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.manager = manager or Manager()
         app.state.tasks = Tasks()
+        app.state.xenapi = World(app.state.manager, snapshots, token)
         yield
+        await app.state.xenapi.close()
         await app.state.manager.close()
         await app.state.tasks.close()
 
@@ -90,6 +95,7 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
         hosts.router,
     ):
         app.include_router(router)
+    app.router.routes.extend(ROUTES)
 
     @app.get("/v1", tags=["host"])
     async def about() -> dict[str, str]:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""session: logging in and out. Who may is decided at HTTP's door, which every client passes."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.sessions import Session
+from domzero.dom0.xenapi.table import Kind, message, ro, rw
+from domzero.dom0.xenapi.values import BOOL, DATETIME, STRING, STRING_MAP, STRINGS, Ref, Set
+from domzero.dom0.xenapi.world import Call, World
+
+_SELF = Ref("session")
+
+
+async def login(call: Call, user: str, password: str, version: str = "", originator: str = "") -> UUID:
+    """session.login_with_password. Who comes over the Unix socket is known already: any name and password will do."""
+    if not call.world.authenticate(call.peer, user, password):
+        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], "wrong name or password")
+    return call.world.sessions.open(user[:200], originator[:1000]).id
+
+
+async def logout(call: Call) -> None:
+    """session.logout."""
+    call.world.sessions.close(call.open_session)
+
+
+async def get_all_subject_identifiers(call: Call) -> list[str]:
+    """session.get_all_subject_identifiers: of users of a directory service, of which there is none."""
+    return []
+
+
+async def logout_subject_identifier(call: Call, subject: str) -> None:
+    """session.logout_subject_identifier."""
+
+
+async def _put_other_config(call: Call, session: Session, value: dict[str, str]) -> None:
+    session.other_config = value
+
+
+def _tasks(world: World, session: Session) -> list[UUID]:
+    return [task.id for task in world.tasks.all().values() if task.session == session.id]
+
+
+SESSION = Kind(
+    "session",
+    (
+        ro("uuid", STRING, lambda w, it: it.uuid),
+        ro("this_host", Ref("host"), lambda w, it: w.host),
+        ro("this_user", Ref("user")),
+        ro("last_active", DATETIME, lambda w, it: it.last_active),
+        ro("pool", BOOL, default=False),
+        rw("other_config", STRING_MAP, lambda w, it: it.other_config, _put_other_config),
+        ro("is_local_superuser", BOOL, default=True),
+        ro("subject", Ref("subject")),
+        ro("validation_time", DATETIME, lambda w, it: it.created_at),
+        ro("auth_user_sid", STRING, default=""),
+        ro("auth_user_name", STRING, lambda w, it: it.user),
+        ro("rbac_permissions", STRINGS, default=[]),
+        ro("tasks", Set(Ref("task")), _tasks),
+        ro("parent", Ref("session")),
+        ro("originator", STRING, lambda w, it: it.originator),
+        ro("client_certificate", BOOL, default=False),
+    ),
+    lambda w: w.sessions.all(),
+    visible=False,
+    explicit=(
+        message("login_with_password", login, _SELF, optional=2, session=False, uname=STRING, pwd=STRING,
+                version=STRING, originator=STRING),
+        message("slave_local_login_with_password", login, _SELF, session=False, uname=STRING, pwd=STRING),
+        message("slave_local_login", None, _SELF, session=False, psecret=STRING),
+        message("slave_login", None, _SELF, session=False, host=Ref("host"), psecret=STRING),
+        message("create_from_db_file", None, _SELF, filename=STRING),
+        message("change_password", None, old_pwd=STRING, new_pwd=STRING),
+        message("logout", logout),
+        message("local_logout", logout),
+        message("get_all_subject_identifiers", get_all_subject_identifiers, STRINGS),
+        message("logout_subject_identifier", logout_subject_identifier, subject_identifier=STRING),
+    ),
+)  # fmt: skip

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VM: domains. Its fields; what is done with one is in `vm_messages`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+from domzero.dom0.config import Action
+from domzero.dom0.records import Record
+from domzero.dom0.xenapi import objects
+from domzero.dom0.xenapi.classes.vm_changes import (
+    put_action,
+    put_cmdline,
+    put_kernel,
+    put_name,
+    put_ramdisk,
+)
+from domzero.dom0.xenapi.classes.vm_messages import MESSAGES
+from domzero.dom0.xenapi.objects import HALTED, PAUSED, power_state
+from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
+from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
+from domzero.dom0.xenapi.world import World
+
+MIB = 1 << 20
+OPERATION = Enum("enum vm_operations")
+ON_NORMAL_EXIT = Enum("enum on_normal_exit", ("destroy", "restart"))
+ON_SOFTREBOOT = Enum("enum on_softreboot_behavior", ("soft_reboot", "destroy", "restart", "preserve"))
+CRASHES = {
+    Action.DESTROY: "destroy",
+    Action.COREDUMP_DESTROY: "coredump_and_destroy",
+    Action.RESTART: "restart",
+    Action.COREDUMP_RESTART: "coredump_and_restart",
+    Action.PRESERVE: "preserve",
+}
+ON_CRASH = Enum("enum on_crash_behaviour", tuple(CRASHES.values()))
+_RUNNING = (
+    "changing_dynamic_range",
+    "changing_VCPUs_live",
+    "pause",
+    "clean_shutdown",
+    "clean_reboot",
+    "hard_shutdown",
+    "hard_reboot",
+    "send_sysrq",
+    "awaiting_memory_live",
+)
+_PAUSED = ("unpause", "hard_shutdown", "hard_reboot")
+_HALTED = ("start", "start_on", "changing_static_range", "changing_memory_limits", "changing_VCPUs", "clone", "copy",
+           "make_into_template", "export", "destroy")  # fmt: skip
+_TEMPLATE = ("clone", "copy", "provision", "export", "destroy", "changing_static_range", "changing_VCPUs")
+
+
+def allowed_operations(world: World, vm: Record) -> tuple[str, ...]:
+    """What can be done with it as it is."""
+    if vm is world.control_domain:
+        return ()
+    if is_template(world, vm):
+        return _TEMPLATE
+    return {HALTED: _HALTED, PAUSED: _PAUSED}.get(power_state(vm), _RUNNING)
+
+
+def is_template(world: World, vm: Record) -> bool:
+    """Whether it is only there to be cloned."""
+    return bool(world.fields.get(vm.uuid, "is_a_template", False))
+
+
+def _on_normal_exit(action: Action) -> str:
+    return "restart" if action.after_dump is Action.RESTART else "destroy"
+
+
+def _is_running(vm: Record) -> bool:
+    return power_state(vm) != HALTED
+
+
+def _current_memory(vm: Record) -> int:
+    return (vm.current_memory_mib or vm.config.memory_mib) * MIB
+
+
+FIELDS: tuple[Field, ...] = (
+    ro("uuid", STRING, lambda w, vm: vm.uuid),
+    ro("allowed_operations", Set(OPERATION), allowed_operations),
+    ro("current_operations", Map(STRING, OPERATION), default={}),
+    rw("name_label", STRING, lambda w, vm: vm.name, put_name),
+    kept("name_description", STRING),
+    ro("power_state", Enum("enum vm_power_state"), lambda w, vm: power_state(vm)),
+    kept("user_version", INT, 1),
+    Field("is_a_template", BOOL, default=False, kept=True, writable=True),
+    ro("is_default_template", BOOL, default=False),
+    rw("suspend_VDI", Ref("VDI", nullable=True), lambda w, vm: None, None),
+    ro("resident_on", Ref("host"), lambda w, vm: w.host if _is_running(vm) else None),
+    ro("scheduled_to_be_resident_on", Ref("host")),
+    Field("affinity", Ref("host", nullable=True), default=None, kept=True, writable=True),
+    ro("memory_overhead", INT, default=0),
+    ro("memory_target", INT, lambda w, vm: (vm.memory_target_mib or vm.config.memory_mib) * MIB),
+    ro("memory_static_max", INT, lambda w, vm: vm.config.static_max_mib * MIB),
+    ro("memory_dynamic_max", INT, lambda w, vm: (vm.memory_target_mib or vm.config.memory_mib) * MIB),
+    ro("memory_dynamic_min", INT, lambda w, vm: (vm.memory_target_mib or vm.config.memory_mib) * MIB),
+    ro("memory_static_min", INT, default=0),
+    kept("VCPUs_params"),
+    ro("VCPUs_max", INT, lambda w, vm: vm.config.vcpus_max),
+    ro("VCPUs_at_startup", INT, lambda w, vm: vm.config.vcpus),
+    ro("actions_after_softreboot", ON_SOFTREBOOT, default="destroy"),
+    rw("actions_after_shutdown", ON_NORMAL_EXIT, lambda w, vm: _on_normal_exit(vm.config.on_poweroff),
+       put_action("on_poweroff")),
+    rw("actions_after_reboot", ON_NORMAL_EXIT, lambda w, vm: _on_normal_exit(vm.config.on_reboot),
+       put_action("on_reboot")),
+    rw("actions_after_crash", ON_CRASH, lambda w, vm: CRASHES[vm.config.on_crash], put_action("on_crash")),
+    ro("consoles", Set(Ref("console")), lambda w, vm: [objects.console_id(vm)] if _has_console(w, vm) else []),
+    ro("VIFs", Set(Ref("VIF")), lambda w, vm: [vif.id for vif in objects.vifs_of(vm)]),
+    ro("VBDs", Set(Ref("VBD")), lambda w, vm: [vbd.id for vbd in objects.vbds_of(vm)]),
+    ro("VUSBs", Set(Ref("VUSB")), default=[]),
+    ro("crash_dumps", Set(Ref("crashdump")), default=[]),
+    ro("VTPMs", Set(Ref("VTPM")), default=[]),
+    kept("PV_bootloader", STRING),
+    rw("PV_kernel", STRING, lambda w, vm: vm.config.kernel, put_kernel),
+    rw("PV_ramdisk", STRING, lambda w, vm: vm.config.ramdisk or "", put_ramdisk),
+    rw("PV_args", STRING, lambda w, vm: vm.config.cmdline, put_cmdline),
+    kept("PV_bootloader_args", STRING),
+    kept("PV_legacy_args", STRING),
+    ro("HVM_boot_policy", STRING, default=""),
+    kept("HVM_boot_params"),
+    ro("HVM_shadow_multiplier", FLOAT, default=1.0),
+    kept("platform"),
+    kept("PCI_bus", STRING),
+    kept("other_config"),
+    ro("domid", INT, lambda w, vm: -1 if vm.domid is None else vm.domid),
+    ro("domarch", STRING, default="x86_64"),
+    ro("last_boot_CPU_flags", STRING_MAP, default={}),
+    ro("is_control_domain", BOOL, lambda w, vm: vm is w.control_domain),
+    ro("metrics", Ref("VM_metrics"), lambda w, vm: objects.metrics_id(vm)),
+    ro("guest_metrics", Ref("VM_guest_metrics"),
+       lambda w, vm: objects.guest_metrics_id(vm) if _has_console(w, vm) else None),
+    ro("last_booted_record", STRING, default=""),
+    kept("recommendations", STRING),
+    kept("xenstore_data"),
+    ro("ha_always_run", BOOL, default=False),
+    ro("ha_restart_priority", STRING, default=""),
+    ro("is_a_snapshot", BOOL, default=False),
+    ro("snapshot_of", Ref("VM")),
+    ro("snapshots", Set(Ref("VM")), default=[]),
+    ro("snapshot_time", DATETIME, default=0),
+    ro("transportable_snapshot_id", STRING, default=""),
+    ro("blobs", Map(STRING, Ref("blob")), default={}),
+    kept("tags", STRINGS),
+    kept("blocked_operations", Map(OPERATION, STRING)),
+    ro("snapshot_info", STRING_MAP, default={}),
+    ro("snapshot_metadata", STRING, default=""),
+    ro("parent", Ref("VM")),
+    ro("children", Set(Ref("VM")), default=[]),
+    ro("bios_strings", STRING_MAP, default={}),
+    ro("protection_policy", Ref("VMPP")),
+    ro("is_snapshot_from_vmpp", BOOL, default=False),
+    ro("snapshot_schedule", Ref("VMSS")),
+    ro("is_vmss_snapshot", BOOL, default=False),
+    ro("appliance", Ref("VM_appliance")),
+    ro("start_delay", INT, default=0),
+    ro("shutdown_delay", INT, default=0),
+    ro("order", INT, default=0),
+    ro("VGPUs", Set(Ref("VGPU")), default=[]),
+    ro("attached_PCIs", Set(Ref("PCI")), default=[]),
+    rw("suspend_SR", Ref("SR", nullable=True), lambda w, vm: None, None),
+    ro("version", INT, default=0),
+    ro("generation_id", STRING, default=""),
+    rw("hardware_platform_version", INT, lambda w, vm: 0, None),
+    ro("has_vendor_device", BOOL, default=False),
+    ro("requires_reboot", BOOL, default=False),
+    ro("reference_label", STRING, default=""),
+    ro("domain_type", Enum("enum domain_type", ("hvm", "pv", "pvh", "pv_in_pvh", "unspecified")), default="pv"),
+    ro("NVRAM", STRING_MAP, default={}),
+    ro("pending_guidances", Set(Enum("enum update_guidances")), default=[]),
+    ro("pending_guidances_recommended", Set(Enum("enum update_guidances")), default=[]),
+    ro("pending_guidances_full", Set(Enum("enum update_guidances")), default=[]),
+    ro("groups", Set(Ref("VM_group")), default=[]),
+)  # fmt: skip
+
+
+def _has_console(world: World, vm: Record) -> bool:
+    return _is_running(vm) and vm is not world.control_domain
+
+
+async def refresh(world: World, records: Iterable[Record]) -> None:
+    """Asks the workers what domains use now."""
+    await asyncio.gather(*(world.manager.refresh(record) for record in records if record is not world.control_domain))
+
+
+VM = Kind(
+    "VM",
+    FIELDS,
+    World.records,
+    find=World.record,
+    prepare=refresh,
+    explicit=MESSAGES,
+)
+
+
+def _all_metrics(world: World) -> dict[UUID, Record]:
+    return {objects.metrics_id(record): record for record in world.records().values()}
+
+
+def _state(vm: Record) -> list[str]:
+    return [vm.state.value]
+
+
+VM_METRICS = Kind(
+    "VM_metrics",
+    (
+        ro("uuid", STRING, lambda w, vm: objects.metrics_id(vm)),
+        ro("memory_actual", INT, lambda w, vm: _current_memory(vm) if _is_running(vm) else 0, volatile=True),
+        ro("VCPUs_number", INT, lambda w, vm: vm.config.vcpus if _is_running(vm) else 0),
+        ro("VCPUs_utilisation", Map(INT, FLOAT), default={}),
+        ro("VCPUs_CPU", Map(INT, INT), default={}),
+        ro("VCPUs_params", STRING_MAP, default={}),
+        ro("VCPUs_flags", Map(INT, STRINGS), default={}),
+        ro("state", STRINGS, lambda w, vm: _state(vm), volatile=True),
+        ro("start_time", DATETIME, lambda w, vm: vm.started_at or 0),
+        ro("install_time", DATETIME, lambda w, vm: vm.created_at),
+        ro("last_updated", DATETIME, lambda w, vm: vm.started_at or vm.created_at, volatile=True),
+        kept("other_config"),
+        ro("hvm", BOOL, default=False),
+        ro("nested_virt", BOOL, default=False),
+        ro("nomigrate", BOOL, default=True),
+        ro("current_domain_type", Enum("enum domain_type"), lambda w, vm: "pv" if _is_running(vm) else "unspecified"),
+    ),
+    _all_metrics,
+    prepare=refresh,
+)
+
+
+def _all_guest_metrics(world: World) -> dict[UUID, Record]:
+    return {objects.guest_metrics_id(vm): vm for vm in world.manager.all() if _is_running(vm)}
+
+
+VM_GUEST_METRICS = Kind(
+    "VM_guest_metrics",
+    (
+        ro("uuid", STRING, lambda w, vm: objects.guest_metrics_id(vm)),
+        ro("os_version", STRING_MAP, default={}),
+        ro("netbios_name", STRING_MAP, default={}),
+        ro("PV_drivers_version", STRING_MAP, default={}),
+        ro("PV_drivers_up_to_date", BOOL, default=True),
+        ro("PV_drivers_detected", BOOL, default=True),
+        ro("memory", STRING_MAP, default={}),
+        ro("disks", STRING_MAP, default={}),
+        ro("networks", STRING_MAP, default={}),
+        ro("services", STRING_MAP, default={}),
+        ro("other", STRING_MAP, default={}),
+        ro("last_updated", DATETIME, lambda w, vm: vm.started_at or 0, volatile=True),
+        kept("other_config"),
+        ro("live", BOOL, default=True),
+        ro("can_use_hotplug_vbd", Enum("enum tristate_type"), default="yes"),
+        ro("can_use_hotplug_vif", Enum("enum tristate_type"), default="yes"),
+    ),
+    _all_guest_metrics,
+)
+
+CONSOLE = Kind(
+    "console",
+    (
+        ro("uuid", STRING, lambda w, it: it.id),
+        ro("protocol", Enum("enum console_protocol"), lambda w, it: it.protocol),
+        ro("location", STRING, lambda w, it: f"{w.url}/console?uuid={it.id}"),
+        ro("VM", Ref("VM"), lambda w, it: it.vm.uuid),
+        kept("other_config"),
+    ),
+    objects.consoles,
+)
+
+__all__ = ["CONSOLE", "VM", "VM_GUEST_METRICS", "VM_METRICS"]

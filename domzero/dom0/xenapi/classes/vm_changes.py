@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Setting fields of a VM."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from domzero.dom0.changes import Changes
+from domzero.dom0.config import Action
+from domzero.dom0.records import Record
+from domzero.dom0.xenapi.failure import Failure, not_allowed
+from domzero.dom0.xenapi.objects import HALTED, power_state
+from domzero.dom0.xenapi.values import reference
+from domzero.dom0.xenapi.world import Call
+
+MIB = 1 << 20
+
+
+def check_domain(call: Call, vm: Record) -> None:
+    """Failure: it is Domain 0, which is not a domain that one may change."""
+    if vm is call.world.control_domain:
+        raise not_allowed("this is Domain 0")
+
+
+def check_state(vm: Record, *wanted: str) -> None:
+    """Failure: the domain is in none of these states."""
+    state = power_state(vm)
+    if state not in wanted:
+        raise bad_state(vm, *wanted)
+
+
+def bad_state(vm: Record, *wanted: str) -> Failure:
+    """That it is in another state than one of those."""
+    expected = ", ".join(word.lower() for word in wanted)
+    return Failure("VM_BAD_POWER_STATE", reference(vm.uuid), expected, power_state(vm).lower())
+
+
+async def put_name(call: Call, vm: Record, value: Any) -> None:
+    """VM.set_name_label."""
+    check_domain(call, vm)
+    await call.world.manager.change(vm, Changes(name=value))
+
+
+def _put_config(name: str, of: Callable[[Any], Any]) -> Callable[[Call, Record, Any], Awaitable[None]]:
+    async def put(call: Call, vm: Record, value: Any) -> None:
+        check_domain(call, vm)
+        check_state(vm, HALTED)
+        setattr(vm.config, name, of(value))
+
+    return put
+
+
+put_kernel = _put_config("kernel", str)
+put_ramdisk = _put_config("ramdisk", lambda text: text or None)
+put_cmdline = _put_config("cmdline", str)
+
+
+def put_action(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
+    """Sets what happens when the domain ends in some way; it counts from the next end on."""
+
+    async def put(call: Call, vm: Record, value: str) -> None:
+        check_domain(call, vm)
+        setattr(vm.config, name, Action(value.replace("_and_", "-")))
+
+    return put

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""task and event: what takes time, and what has changed; role, subject and user: who may do what."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid5
+
+from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.journal import Event
+from domzero.dom0.xenapi.table import Found, Kind, Message, kept, message, ro, rw
+from domzero.dom0.xenapi.tasks import Task
+from domzero.dom0.xenapi.values import (
+    BOOL,
+    DATETIME,
+    FLOAT,
+    INT,
+    STRING,
+    STRING_MAP,
+    STRINGS,
+    Enum,
+    Map,
+    Record,
+    Ref,
+    Set,
+    reference,
+    time_text,
+)
+from domzero.dom0.xenapi.world import NAMESPACE, Call
+
+STATUS = Enum("enum task_status_type", ("pending", "success", "failure", "cancelling", "cancelled"))
+CLASSES_MAX = 1000
+_TASK = Ref("task")
+
+
+async def _create(call: Call, label: str, description: str) -> UUID:
+    """task.create: one whose client says how it goes."""
+    return call.world.tasks.add(Task(label, description, session=call.open_session.id)).id
+
+
+async def _destroy(call: Call, task: Found) -> None:
+    """task.destroy."""
+    call.world.tasks.forget(task.it)
+
+
+async def _cancel(call: Call, task: Found) -> None:
+    """task.cancel."""
+    call.world.tasks.cancel(task.it)
+
+
+def _change(name: str) -> Any:
+    async def put(call: Call, task: Task, value: Any) -> None:
+        if task.job is not None:
+            raise Failure("OPERATION_NOT_ALLOWED", "Domain 0 does this task's work, and says how it goes")
+        call.world.tasks.change(task, **{name: value})
+
+    return put
+
+
+async def _put_other_config(call: Call, task: Task, value: dict[str, str]) -> None:
+    call.world.tasks.change(task, other_config=value)
+
+
+TASK = Kind(
+    "task",
+    (
+        ro("uuid", STRING, lambda w, it: it.id),
+        ro("name_label", STRING, lambda w, it: it.name),
+        ro("name_description", STRING, lambda w, it: it.description),
+        ro("allowed_operations", Set(Enum("enum task_allowed_operations")),
+           lambda w, it: [] if it.is_over else ["cancel", "destroy"]),
+        ro("current_operations", Map(STRING, Enum("enum task_allowed_operations")), default={}),
+        ro("created", DATETIME, lambda w, it: it.created_at),
+        ro("finished", DATETIME, lambda w, it: it.finished_at),
+        rw("status", STATUS, lambda w, it: it.status, _change("status")),
+        ro("resident_on", Ref("host"), lambda w, it: w.host),
+        rw("progress", FLOAT, lambda w, it: it.progress, _change("progress")),
+        ro("type", STRING, default="<none/>"),
+        rw("result", STRING, lambda w, it: it.result, _change("result")),
+        rw("error_info", STRINGS, lambda w, it: it.error, _change("error")),
+        rw("other_config", STRING_MAP, lambda w, it: it.other_config, _put_other_config),
+        ro("subtask_of", Ref("task")),
+        ro("subtasks", Set(Ref("task")), default=[]),
+        ro("backtrace", STRING, default=""),
+    ),
+    lambda w: w.tasks.all(),
+    explicit=(
+        message("create", _create, _TASK, label=STRING, description=STRING),
+        message("destroy", _destroy, self=_TASK),
+        message("cancel", _cancel, task=_TASK),
+    ),
+)  # fmt: skip
+
+
+def _wants(classes: list[str]) -> Any:
+    """Whether somebody who named these classes, or objects as `class/reference`, wants to know of one."""
+    if len(classes) > CLASSES_MAX:
+        raise Failure("INVALID_VALUE", "classes", f"at most {CLASSES_MAX}")
+    everything = "*" in classes
+    words = {word.lower() if "/" not in word else word for word in classes}
+    pairs = {tuple(word.split("/", 1)) for word in words if "/" in word}
+    exact = {(kind.lower(), name) for kind, name in pairs}
+
+    def wants(kind: str, identity: UUID) -> bool:
+        return everything or kind in words or (kind, reference(identity)) in exact or (kind, "*") in exact
+
+    return wants
+
+
+def _event(event: Event) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": event.id,
+        "timestamp": time_text(event.at),
+        "class": event.kind,
+        "operation": event.operation,
+        "ref": reference(event.reference),
+        "obj_uuid": str(event.reference),
+    }
+    if event.snapshot is not None:
+        found["snapshot"] = event.snapshot
+    return found
+
+
+async def _from(call: Call, classes: list[str], token: str, timeout: float) -> dict[str, Any]:
+    """event.from."""
+    journal = call.world.journal
+    events = await journal.since(token, _wants(classes), timeout)
+    return {
+        "events": [_event(event) for event in events],
+        "valid_ref_counts": journal.counts(),
+        "token": journal.token(),
+    }
+
+
+async def _register(call: Call, classes: list[str]) -> None:
+    """event.register: for `event.next`."""
+    session = call.open_session
+    if len(classes) > CLASSES_MAX:
+        raise Failure("INVALID_VALUE", "classes", f"at most {CLASSES_MAX}")
+    if not session.token:
+        await call.world.journal.refresh()
+        session.token = call.world.journal.token()
+    session.classes |= {word.lower() for word in classes}
+
+
+async def _unregister(call: Call, classes: list[str]) -> None:
+    """event.unregister."""
+    session = call.open_session
+    session.classes -= {word.lower() for word in classes}
+    if not session.classes:
+        session.token = ""
+
+
+async def _next(call: Call) -> list[dict[str, Any]]:
+    """event.next: waits for one, a while."""
+    session, journal = call.open_session, call.world.journal
+    if not session.classes:
+        raise Failure("SESSION_NOT_REGISTERED", reference(session.id))
+    events = await journal.since(session.token, _wants(sorted(session.classes)), 30.0)
+    session.token = journal.token()
+    return [_event(event) for event in events]
+
+
+async def _current(call: Call) -> int:
+    """event.get_current_id."""
+    return call.world.journal.generation
+
+
+async def _inject(call: Call, kind: str, ref: str) -> str:
+    """event.inject: a token that is after all that has happened."""
+    await call.world.journal.refresh()
+    return call.world.journal.token()
+
+
+EVENT = Kind(
+    "event",
+    (),
+    lambda w: {},
+    visible=False,
+    explicit=(
+        message("from", _from, Record("event batch"), classes=STRINGS, token=STRING, timeout=FLOAT),
+        message("register", _register, classes=STRINGS),
+        message("unregister", _unregister, classes=STRINGS),
+        message("next", _next, Set(Record("event"))),
+        message("get_current_id", _current, INT),
+        Message("inject", (("class", STRING), ("ref", STRING)), STRING, _inject),
+    ),
+)
+
+ROLES = {
+    "pool-admin": "Everything",
+    "pool-operator": "All domains, disks, networks and the host; no users",
+    "vm-power-admin": "All domains, with their devices and their memory",
+    "vm-admin": "Domains: making, changing and removing them",
+    "vm-operator": "Domains: starting, stopping, console",
+    "read-only": "Looking",
+}
+"""XAPI's, the mightiest first."""
+
+
+def role_id(name: str) -> UUID:
+    """Of a role."""
+    return uuid5(NAMESPACE, f"role:{name}")
+
+
+ROLE = Kind(
+    "role",
+    (
+        ro("uuid", STRING, lambda w, name: role_id(name)),
+        ro("name_label", STRING, lambda w, name: name),
+        ro("name_description", STRING, lambda w, name: ROLES[name]),
+        ro("subroles", Set(Ref("role")), default=[]),
+        ro("is_internal", BOOL, default=False),
+    ),
+    lambda w: {role_id(name): name for name in ROLES},
+)
+
+SUBJECT = Kind(
+    "subject",
+    (
+        ro("uuid", STRING),
+        ro("subject_identifier", STRING),
+        ro("other_config", STRING_MAP),
+        ro("roles", Set(Ref("role"))),
+    ),
+    lambda w: {},
+)
+
+USER = Kind(
+    "user",
+    (ro("uuid", STRING), ro("short_name", STRING), ro("fullname", STRING), kept("other_config")),
+    lambda w: {},
+    visible=False,
+)
+
+MESSAGE = Kind(
+    "message",
+    (
+        ro("uuid", STRING),
+        ro("name", STRING),
+        ro("priority", INT),
+        ro("cls", Enum("enum cls")),
+        ro("obj_uuid", STRING),
+        ro("timestamp", DATETIME),
+        ro("body", STRING),
+    ),
+    lambda w: {},
+)
+
+__all__ = ["EVENT", "MESSAGE", "ROLE", "ROLES", "SUBJECT", "TASK", "USER", "role_id"]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries messages out: finds them in the table, checks their parameters, and gives their results as text."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from domzero.dom0.xenapi.failure import Failure, failure_of, handle_invalid
+from domzero.dom0.xenapi.registry import KINDS, MESSAGES
+from domzero.dom0.xenapi.table import Found, Message
+from domzero.dom0.xenapi.tasks import Task
+from domzero.dom0.xenapi.values import Ref, Type, reference
+from domzero.dom0.xenapi.wire_xml import value_text
+from domzero.dom0.xenapi.world import Call, Peer, World
+from domzero.errors import DomzeroError
+
+logger = logging.getLogger(__name__)
+ASYNC = "Async."
+NAME_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The value of a message.
+
+    :param plain: it stands without a status in XML.
+    """
+
+    value: Any
+    plain: bool = False
+
+
+async def dispatch(world: World, peer: Peer, method: str, parameters: list[Any]) -> Answer:
+    """Carries a message out. Failure, and no other error."""
+    try:
+        return await _dispatch(world, peer, method, parameters)
+    except DomzeroError as error:
+        raise failure_of(error) from error
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except Exception as error:
+        logger.exception("a fault in %s", method[:NAME_SHOWN])
+        raise Failure("INTERNAL_ERROR", type(error).__name__) from error
+
+
+async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]) -> Answer:
+    if method == "system.listMethods":
+        return Answer(sorted([*MESSAGES, "system.listMethods"]), plain=True)
+    in_background = method.startswith(ASYNC)
+    name = method.removeprefix(ASYNC)
+    known = MESSAGES.get(name)
+    if known is None or (in_background and known.implicit):
+        raise Failure("MESSAGE_METHOD_UNKNOWN", method[:NAME_SHOWN])
+    session = None
+    if known.session:
+        if not parameters:
+            raise _count(known, name, 0)
+        session = world.sessions.get(parameters[0])
+        parameters = parameters[1:]
+    call = Call(world, session, peer)
+    arguments = _arguments(call, known, name, parameters)
+    if known.do is None:
+        raise Failure("NOT_IMPLEMENTED", method)
+    if not in_background:
+        value = known.result.write(await known.do(call, *arguments))
+        world.journal.stir()
+        return Answer(value)
+    task = Task(name=method, session=session.id if session else None)
+    world.tasks.start(task, known.do(call, *arguments), lambda value: _result_text(known.result, value))
+    return Answer(reference(task.id))
+
+
+def _result_text(type: Type, value: Any) -> str:
+    return "" if value is None else value_text(type.write(value))
+
+
+def _count(known: Message, name: str, received: int) -> Failure:
+    expected = len(known.parameters) + known.session
+    return Failure("MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(expected), str(received))
+
+
+def _arguments(call: Call, known: Message, name: str, parameters: list[Any]) -> list[Any]:
+    most = len(known.parameters)
+    if not most - known.optional <= len(parameters) <= most:
+        raise _count(known, name, len(parameters) + known.session)
+    arguments = []
+    for (where, type), value in zip(known.parameters, parameters, strict=False):
+        read = type.read(value, where)
+        arguments.append(_resolve(call.world, type, read) if isinstance(type, Ref) else read)
+    return arguments
+
+
+def _resolve(world: World, type: Ref, identity: Any) -> Found | None:
+    """The object that a reference names; None for none, where that may be."""
+    if identity is None:
+        return None
+    kind = KINDS.get(type.kind)
+    it = kind.get(world, identity) if kind is not None else None
+    if it is None:
+        raise handle_invalid(type.kind, reference(identity))
+    return Found(identity, it)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All classes, and all messages by their full names."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from domzero.dom0.xenapi.classes.devices import NETWORK, VBD, VIF
+from domzero.dom0.xenapi.classes.disks import PBD, SR, VDI
+from domzero.dom0.xenapi.classes.host import HOST, HOST_CPU, HOST_METRICS, POOL
+from domzero.dom0.xenapi.classes.session import SESSION
+from domzero.dom0.xenapi.classes.vm import CONSOLE, VM, VM_GUEST_METRICS, VM_METRICS
+from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, ROLE, SUBJECT, TASK, USER
+from domzero.dom0.xenapi.journal import Snapshots
+from domzero.dom0.xenapi.table import Kind, Message
+from domzero.dom0.xenapi.world import World
+
+_ALL = (
+    SESSION,
+    POOL,
+    HOST,
+    HOST_METRICS,
+    HOST_CPU,
+    VM,
+    VM_METRICS,
+    VM_GUEST_METRICS,
+    CONSOLE,
+    VBD,
+    VIF,
+    NETWORK,
+    VDI,
+    SR,
+    PBD,
+    TASK,
+    EVENT,
+    MESSAGE,
+    ROLE,
+    SUBJECT,
+    USER,
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
+MESSAGES: dict[str, Message] = {f"{kind.name}.{each.name}": each for kind in _ALL for each in kind.messages()}
+_NO_EVENTS = ("session", "event", "user", "role")
+
+
+async def snapshots(world: World) -> Snapshots:
+    """How all objects are now, by the names that events give their classes: in lower case."""
+    found: Snapshots = {}
+    for kind in _ALL:
+        if kind.name in _NO_EVENTS:
+            continue
+        volatile = {one.name for one in kind.fields if one.volatile}
+        objects: dict[UUID, tuple[Any, Any]] = {}
+        for identity, record in (await kind.records(world)).items():
+            objects[identity] = ({name: value for name, value in record.items() if name not in volatile}, record)
+        found[kind.name.lower()] = objects
+    return found

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a class is said: its fields, where their values come from, and its messages. Messages for fields are derived.
+
+The first parameter of nearly every message is a session, which is not among those that are listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, VOID, Map, Record, Ref, Set, Type
+from domzero.dom0.xenapi.world import Call, World
+
+Getter = Callable[[World, Any], Any]
+Setter = Callable[[Call, Any, Any], Awaitable[None]]
+Handler = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a class.
+
+    :param get: its value of an object; without one it is kept for clients, as they set it.
+    :param put: sets it.
+    :param default: of a field that is kept.
+    :param kept: whether clients may set it, and it is kept for them.
+    :param writable: XAPI lets clients set it.
+    :param volatile: a change of it alone is no event.
+    """
+
+    name: str
+    type: Type
+    get: Getter | None = None
+    put: Setter | None = None
+    default: Any = None
+    kept: bool = False
+    writable: bool = False
+    volatile: bool = False
+
+
+def ro(name: str, type: Type, get: Getter | None = None, *, default: Any = None, volatile: bool = False) -> Field:
+    """A field that clients read.
+
+    :param get: gives it; else it is always `default`.
+    """
+    return Field(name, type, get or (lambda world, it: default), default=default, volatile=volatile)
+
+
+def rw(name: str, type: Type, get: Getter, put: Setter | None) -> Field:
+    """A field that clients set, too; without `put` setting it is not implemented."""
+    return Field(name, type, get, put, writable=True)
+
+
+def kept(name: str, type: Type = STRING_MAP, default: Any = None) -> Field:
+    """A field that is the clients': what they set is kept, and means nothing to Domain 0."""
+    empty: Any = {} if isinstance(type, Map) else [] if isinstance(type, Set) else ""
+    return Field(name, type, default=empty if default is None else default, kept=True, writable=True)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a class.
+
+    :param parameters: names and types, without the session.
+    :param optional: so many of the last parameters may be missing.
+    :param do: carries it out: called with the `Call` and the parameters as `Type.read` gives them; a reference is the
+        object itself.
+    :param session: whether it is for those who have logged in.
+    :param implicit: derived from a field or the class.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Type], ...]
+    result: Type
+    do: Handler | None
+    optional: int = 0
+    session: bool = True
+    implicit: bool = False
+
+
+def message(
+    name: str, do: Handler | None, result: Type = VOID, *, optional: int = 0, session: bool = True, **parameters: Type
+) -> Message:
+    """A message that is not derived; without `do` it is refused as not implemented."""
+    return Message(name, tuple(parameters.items()), result, do, optional, session)
+
+
+async def _nothing(world: World, objects: Iterable[Any]) -> None:
+    """Objects whose fields need no preparation."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class.
+
+    :param all: its objects by their identity.
+    :param find: one of them, if it is quicker than through `all`.
+    :param prepare: awaited before fields of some objects are read.
+    :param visible: get_all and the like exist.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    all: Callable[[World], Mapping[UUID, Any]]
+    find: Callable[[World, UUID], Any | None] | None = None
+    prepare: Callable[[World, Iterable[Any]], Awaitable[None]] = _nothing
+    explicit: tuple[Message, ...] = ()
+    visible: bool = True
+    by_name: dict[str, Field] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_name.update({each.name: each for each in self.fields})
+
+    def get(self, world: World, identity: UUID) -> Any | None:
+        """One of its objects."""
+        return self.find(world, identity) if self.find is not None else self.all(world).get(identity)
+
+    def value(self, world: World, identity: UUID, it: Any, one: Field) -> Any:
+        """A field's value, for the wire."""
+        found = one.get(world, it) if one.get else world.fields.get(identity, one.name, one.default)
+        return one.type.write(found)
+
+    def record(self, world: World, identity: UUID, it: Any) -> dict[str, Any]:
+        """All fields of an object, for the wire."""
+        return {one.name: self.value(world, identity, it, one) for one in self.fields}
+
+    def messages(self) -> list[Message]:
+        """All of them; an explicit one stands for a derived one of its name."""
+        found = {each.name: each for each in self._derived()}
+        found |= {each.name: each for each in self.explicit}
+        return list(found.values())
+
+    # --- derived
+
+    def _derived(self) -> Iterable[Message]:
+        if "uuid" in self.by_name:
+            yield self._implicit("get_record", self._get_record, Record(self.name), ("self", Ref(self.name)))
+            yield self._implicit("get_by_uuid", self._get_by_uuid, Ref(self.name), ("uuid", STRING))
+            if "name_label" in self.by_name:
+                yield self._implicit(
+                    "get_by_name_label", self._get_by_name_label, Set(Ref(self.name)), ("label", STRING)
+                )
+        if self.visible:
+            yield self._implicit("get_all", self._get_all, Set(Ref(self.name)))
+            if "uuid" in self.by_name:
+                records = Map(Ref(self.name), Record(self.name))
+                yield self._implicit("get_all_records", self._get_all_records, records)
+        for one in self.fields:
+            yield from self._of_field(one)
+
+    def _implicit(self, name: str, do: Handler | None, result: Type, *parameters: tuple[str, Type]) -> Message:
+        return Message(name, parameters, result, do, implicit=True)
+
+    def _of_field(self, one: Field) -> Iterable[Message]:
+        it = ("self", Ref(self.name))
+
+        async def get(call: Call, found: Found) -> Any:
+            await self.prepare(call.world, [found.it])
+            return self.value(call.world, found.identity, found.it, one)
+
+        yield self._implicit(f"get_{one.name}", get, _written(one.type), it)
+        if not one.writable:
+            return
+        can = one.kept or one.put is not None
+
+        async def put(call: Call, found: Found, value: Any) -> None:
+            if one.put is not None:
+                await one.put(call, found.it, value)
+            else:
+                call.world.fields.put(found.identity, one.name, one.type.write(value))
+
+        async def now(call: Call, found: Found) -> Any:
+            return (
+                one.get(call.world, found.it)
+                if one.get
+                else call.world.fields.get(found.identity, one.name, one.default)
+            )
+
+        async def add_pair(call: Call, found: Found, key: Any, value: Any) -> None:
+            current = dict(await now(call, found))
+            if key in current:
+                raise Failure("MAP_DUPLICATE_KEY", self.name, one.name, str(found.identity), str(key))
+            await put(call, found, current | {key: value})
+
+        async def remove_pair(call: Call, found: Found, key: Any) -> None:
+            current = dict(await now(call, found))
+            if key in current:
+                del current[key]
+                await put(call, found, current)
+
+        async def add_one(call: Call, found: Found, value: Any) -> None:
+            current = list(await now(call, found))
+            if value not in current:
+                await put(call, found, [*current, value])
+
+        async def remove_one(call: Call, found: Found, value: Any) -> None:
+            await put(call, found, [item for item in await now(call, found) if item != value])
+
+        yield self._implicit(f"set_{one.name}", put if can else None, VOID, it, ("value", one.type))
+        if isinstance(one.type, Map):
+            pair = (("key", one.type.key), ("value", one.type.value))
+            yield self._implicit(f"add_to_{one.name}", add_pair if can else None, VOID, it, *pair)
+            yield self._implicit(f"remove_from_{one.name}", remove_pair if can else None, VOID, it, pair[0])
+        elif isinstance(one.type, Set):
+            yield self._implicit(f"add_{one.name}", add_one if can else None, VOID, it, ("value", one.type.of))
+            yield self._implicit(f"remove_{one.name}", remove_one if can else None, VOID, it, ("value", one.type.of))
+
+    async def _get_record(self, call: Call, found: Found) -> Any:
+        await self.prepare(call.world, [found.it])
+        return self.record(call.world, found.identity, found.it)
+
+    async def _get_all(self, call: Call) -> list[UUID]:
+        return list(self.all(call.world))
+
+    async def _get_all_records(self, call: Call) -> dict[UUID, Any]:
+        return await self.records(call.world)
+
+    async def records(self, world: World) -> dict[UUID, Any]:
+        """All its objects with all their fields."""
+        await self.prepare(world, list(self.all(world).values()))
+        return {identity: self.record(world, identity, it) for identity, it in self.all(world).items()}
+
+    async def _get_by_uuid(self, call: Call, text: str) -> UUID:
+        identity = Ref(self.name).read(text, "uuid")
+        if identity is None or self.get(call.world, identity) is None:
+            raise Failure("UUID_INVALID", self.name, text)
+        return identity
+
+    async def _get_by_name_label(self, call: Call, label: str) -> list[UUID]:
+        one = self.by_name["name_label"]
+        return [
+            identity
+            for identity, it in self.all(call.world).items()
+            if self.value(call.world, identity, it, one) == label
+        ]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object that a reference named."""
+
+    identity: UUID
+    it: Any
+
+
+class _Written(Type):
+    """A value that was written already."""
+
+    def __init__(self, type: Type) -> None:
+        self.name = type.name
+
+    def write(self, value: Any) -> Any:
+        """As it is."""
+        return value
+
+
+def _written(type: Type) -> Type:
+    return _Written(type)
+
+
+__all__ = [
+    "BOOL",
+    "INT",
+    "STRING",
+    "STRINGS",
+    "Field",
+    "Found",
+    "Kind",
+    "Message",
+    "kept",
+    "message",
+    "replace",
+    "ro",
+    "rw",
+]
