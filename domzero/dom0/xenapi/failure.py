@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from domzero.dom0.manager import BadState, NameInUse, NoAnswer, NotFound
+from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import shown
+from domzero.dom0.roster import NameInUse, NotFound
 from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 
 PARAMETER_MAX = 1000

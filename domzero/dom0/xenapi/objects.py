@@ -88,12 +88,12 @@ def vifs_of(record: Record) -> list[Vif]:
 
 def vbds(world: World) -> dict[UUID, Vbd]:
     """All disks of domains."""
-    return {vbd.id: vbd for record in world.manager.all() for vbd in vbds_of(record)}
+    return {vbd.id: vbd for record in world.manager.all(halted=True) for vbd in vbds_of(record)}
 
 
 def vifs(world: World) -> dict[UUID, Vif]:
     """All network interfaces of domains."""
-    return {vif.id: vif for record in world.manager.all() for vif in vifs_of(record)}
+    return {vif.id: vif for record in world.manager.all(halted=True) for vif in vifs_of(record)}
 
 
 def consoles(world: World) -> dict[UUID, Console]:
@@ -114,5 +114,5 @@ def network_of(spec: VifSpec) -> str:
 
 def networks(world: World) -> dict[UUID, str]:
     """The networks that there are: to the outside, and those that interfaces name."""
-    names = {USER, *(network_of(spec) for record in world.manager.all() for spec in record.config.vif_specs)}
+    names = {USER, *(network_of(spec) for record in world.manager.all(halted=True) for spec in record.config.vif_specs)}
     return {network_id(name): name for name in sorted(names)}

@@ -44,7 +44,7 @@ def vdi_of(world: World, spec: DiskSpec) -> UUID | None:
 def host_files(world: World) -> dict[UUID, HostFile]:
     """The files that domains have."""
     found = {}
-    for record in world.manager.all():
+    for record in world.manager.all(halted=True):
         for spec in record.config.disk_specs:
             if spec.target:
                 file = HostFile(spec.absolute(), spec.format.value, spec.writable)

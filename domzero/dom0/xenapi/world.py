@@ -82,7 +82,7 @@ class World:
 
     def records(self) -> dict[UUID, Record]:
         """All domains that exist."""
-        return {record.uuid: record for record in (self.control_domain, *self.manager.all())}
+        return {record.uuid: record for record in (self.control_domain, *self.manager.all(halted=True))}
 
     async def close(self) -> None:
         """Ends what is under way."""

@@ -11,11 +11,13 @@ from domzero.dom0.config import Action
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import (
+    put_about,
     put_action,
     put_cmdline,
     put_kernel,
     put_name,
     put_ramdisk,
+    put_template,
 )
 from domzero.dom0.xenapi.classes.vm_messages import MESSAGES
 from domzero.dom0.xenapi.objects import HALTED, PAUSED, power_state
@@ -63,7 +65,7 @@ def allowed_operations(world: World, vm: Record) -> tuple[str, ...]:
 
 def is_template(world: World, vm: Record) -> bool:
     """Whether it is only there to be cloned."""
-    return bool(world.fields.get(vm.uuid, "is_a_template", False))
+    return vm.about.template
 
 
 def _on_normal_exit(action: Action) -> str:
@@ -83,10 +85,10 @@ FIELDS: tuple[Field, ...] = (
     ro("allowed_operations", Set(OPERATION), allowed_operations),
     ro("current_operations", Map(STRING, OPERATION), default={}),
     rw("name_label", STRING, lambda w, vm: vm.name, put_name),
-    kept("name_description", STRING),
+    rw("name_description", STRING, lambda w, vm: vm.about.description, put_about("description")),
     ro("power_state", Enum("enum vm_power_state"), lambda w, vm: power_state(vm)),
     kept("user_version", INT, 1),
-    Field("is_a_template", BOOL, default=False, kept=True, writable=True),
+    rw("is_a_template", BOOL, lambda w, vm: vm.about.template, put_template),
     ro("is_default_template", BOOL, default=False),
     rw("suspend_VDI", Ref("VDI", nullable=True), lambda w, vm: None, None),
     ro("resident_on", Ref("host"), lambda w, vm: w.host if _is_running(vm) else None),
@@ -124,8 +126,8 @@ FIELDS: tuple[Field, ...] = (
     ro("HVM_shadow_multiplier", FLOAT, default=1.0),
     kept("platform"),
     kept("PCI_bus", STRING),
-    kept("other_config"),
-    ro("domid", INT, lambda w, vm: -1 if vm.domid is None else vm.domid),
+    rw("other_config", STRING_MAP, lambda w, vm: vm.about.labels, put_about("labels")),
+    ro("domid", INT, lambda w, vm: -1 if power_state(vm) == HALTED or vm.domid is None else vm.domid),
     ro("domarch", STRING, default="x86_64"),
     ro("last_boot_CPU_flags", STRING_MAP, default={}),
     ro("is_control_domain", BOOL, lambda w, vm: vm is w.control_domain),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from domzero.dom0.changes import Changes
@@ -47,6 +48,7 @@ def _put_config(name: str, of: Callable[[Any], Any]) -> Callable[[Call, Record, 
         check_domain(call, vm)
         check_state(vm, HALTED)
         setattr(vm.config, name, of(value))
+        await call.world.manager.changed(vm)
 
     return put
 
@@ -56,11 +58,31 @@ put_ramdisk = _put_config("ramdisk", lambda text: text or None)
 put_cmdline = _put_config("cmdline", str)
 
 
+def put_about(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
+    """Sets something that is kept of a domain beside its configuration."""
+
+    async def put(call: Call, vm: Record, value: Any) -> None:
+        check_domain(call, vm)
+        about = replace(vm.about, **{name: value})
+        about.check()
+        vm.about = about
+        await call.world.manager.changed(vm)
+
+    return put
+
+
+async def put_template(call: Call, vm: Record, value: bool) -> None:
+    """VM.set_is_a_template: of a halted domain."""
+    check_state(vm, HALTED)
+    await put_about("template")(call, vm, value)
+
+
 def put_action(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
     """Sets what happens when the domain ends in some way; it counts from the next end on."""
 
     async def put(call: Call, vm: Record, value: str) -> None:
         check_domain(call, vm)
         setattr(vm.config, name, Action(value.replace("_and_", "-")))
+        await call.world.manager.changed(vm)
 
     return put
