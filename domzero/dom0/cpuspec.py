@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of processors and of vCPUs, as xl has them: `0-3,^1`, `all`."""
+"""Lists of processors and of vCPUs, as xl has them: `0-3,^1`, `all`, `node:0`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from domzero.errors import ConfigError
 
 TEXT_MAX = 1000
-_PART = re.compile(r"(\^?)(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
+_PART = re.compile(r"(\^?)(nodes?:)?(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 
 
 def parse_cpus(text: str, there: Iterable[int] | None = None) -> frozenset[int]:
@@ -29,8 +29,14 @@ def parse_cpus(text: str, there: Iterable[int] | None = None) -> frozenset[int]:
         match = _PART.fullmatch(word) if len(text) <= TEXT_MAX else None
         if match is None:
             raise ConfigError(f"not a list of processors: {text[:60]!r}", key="cpus", hint="such as 0-3,^1 or all")
-        first = int(match[2])
-        named = set(range(first, int(match[3] or first) + 1))
+        first = int(match[3])
+        named = set(range(first, int(match[4] or first) + 1))
+        if match[2]:  # the host is one node
+            if missing := named - {0}:
+                raise ConfigError(
+                    f"there is no node {min(missing)}", key="cpus", hint="there is node 0, all of the host"
+                )
+            named = set(known)
         if match[1]:
             found -= named
         elif missing := named - known:

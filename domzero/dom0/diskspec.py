@@ -255,7 +255,9 @@ def _free_name(text: str, taken: Container[int]) -> str:
 
 
 def device_number(vdev: str, text: str = "") -> int:
-    """Xen's number of a block device (xen-vbd-interface(7)): `xvda` is 51712."""
+    """Xen's number of a block device (xen-vbd-interface(7)): `xvda` is 51712, and `0x1`, as NetBSD has it, is 1."""
+    if re.fullmatch(r"0x[0-9a-f]{1,7}|[1-9][0-9]{0,8}|0", vdev):
+        return int(vdev, 0)
     if match := re.fullmatch(r"d([0-9]{1,7})(?:p([0-9]{1,3}))?", vdev):
         return _xvd_number(int(match[1]), int(match[2] or 0), vdev, text)
     match = re.fullmatch(r"(xvd|sd|hd)([a-z]{1,3})([0-9]{0,3})", vdev)

@@ -16,66 +16,24 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 
 from domzero.builder.files import read_file
+from domzero.dom0 import xlkeys
 from domzero.dom0.config import Action, DomainConfig
-from domzero.dom0.xlsyntax import Setting, Settings, Value, parse, parse_words
+from domzero.dom0.xlsyntax import Setting, Settings, parse, parse_words
 from domzero.errors import ConfigError, ConfigErrors, ImageError
 from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL
 
 BOOTLOADERS = ("pygrub", "pvgrub")
+FIRMWARE = {"pvgrub64": "x86_64", "pvgrub32": "i386"}
+"""GRUB's PV kernels, as xl.cfg(5) names them, and what they are for."""
+POOL = "Pool-0"
+_NUMBERS = ("driver_domain",)
 FILE_MAX = 1 << 20
 """Bytes of a configuration file."""
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(?:0x([0-9a-f]+)|(0[0-7]*)|([1-9][0-9]*))", re.IGNORECASE)
 _LONG_MAX = (1 << 63) - 1
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Keys with no effect on a PV guest here, whatever their value.
-_HARMLESS = _words(
-    """
-    nomigrate pool nodes e820_host seclabel init_seclabel keymap vnc
-    vnclisten vncdisplay vncunused vncpasswd sdl boot vga videoram bios serial usb usbdevice acpi apic pae hap
-    nx device_model_version xen_platform_pci stdvga nographic opengl timer_mode hpet viridian 
-    gfx_passthru on_xend_start on_xend_stop
-    shadow_memory
-    """
-)
-# Keys that ask for something; only these values of theirs are what a domain has anyway.
-_ONLY: dict[str, tuple[Value | int, ...]] = {
-    "cpus_soft": ("all", "", []),
-    "tsc_mode": ("default", 0, ""),
-    "bootloader_args": ("", []),
-    "driver_domain": (0,),
-    "vfb": ([],),
-    "vkb": ([],),
-    "pci": ([],),
-    "usbctrl": ([],),
-    "usbdev": ([],),
-    "vtpm": ([],),
-    "vdispl": ([],),
-    "vsnd": ([],),
-    "ioports": ([],),
-    "irqs": ([],),
-    "iomem": ([],),
-    "device_tree": ("",),
-    "vnuma": ([],),
-    "pvshim": (0,),
-    "nestedhvm": (0,),
-    "passthrough": ("disabled", ""),
-}
 _LIMIT_KEYS = ("max_event_channels", "max_grant_frames", "max_maptrack_frames", "max_grant_version")
 _ACTION_KEYS = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset")
-_USED = _words(
-    """
-    name type builder uuid vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root extra bootloader
-    disk vif p9 channel console
-    on_poweroff on_reboot on_crash on_watchdog on_soft_reset engine cpu cpuid seed localtime rtc_timeoffset
-    max_event_channels max_grant_frames max_maptrack_frames max_grant_version
-    """
-)
-KNOWN_KEYS = _USED | _HARMLESS | _ONLY.keys()
 
 
 @dataclass(slots=True)
@@ -132,15 +90,11 @@ class _Reader:
     errors: list[ConfigError] = field(default_factory=list)
 
     def read(self) -> Parsed:
-        for key in self.settings:
-            if key not in KNOWN_KEYS:
-                near = difflib.get_close_matches(key[:64], KNOWN_KEYS, 1)
-                self.warnings.append(f"unknown key {key} ignored" + (f": did you mean {near[0]}?" if near else ""))
-            elif key in _ONLY and not self._is_harmless(key):
-                self._error(key, "not supported yet", "remove it from the configuration")
+        self._check_keys()
         self._check_type()
         config = self._config()
         self._check_bootloader(config)
+        self._check_firmware(config)
         if not config.name:
             self._error("name", "missing", 'every domain needs one, such as name="guest"')
         try:
@@ -151,6 +105,21 @@ class _Reader:
         if self.errors:
             raise ConfigErrors(self.errors)
         return Parsed(config, self.warnings, frozenset(self.settings))
+
+    def _check_keys(self) -> None:
+        """Says what becomes of the keys that are not honoured."""
+        for key, setting in self.settings.items():
+            if key not in xlkeys.KNOWN:
+                near = difflib.get_close_matches(key[:64], xlkeys.KNOWN, 1)
+                self.warnings.append(f"unknown key {key} ignored" + (f": did you mean {near[0]}?" if near else ""))
+            elif key in xlkeys.REFUSED and not self._asks_for_nothing(key):
+                self._error(key, "not supported yet", "remove it from the configuration")
+            elif key == "pool" and setting.value not in ("", "0", POOL):
+                self.warnings.append(f"pool: all processors of the host are one pool, {POOL}")
+        for reason in xlkeys.REASONS:
+            named = [key for key in self.settings if key in reason.keys and not self._asks_for_nothing(key)]
+            if named:
+                self.warnings.append(f"{', '.join(named)}: {reason.text}")
 
     def _config(self) -> DomainConfig:
         config = DomainConfig(
@@ -233,6 +202,22 @@ class _Reader:
         elif not config.kernel and not config.disks:
             self._error("kernel", "missing", "the path of a PV kernel, or a disk to start from")
 
+    def _check_firmware(self, config: DomainConfig) -> None:
+        """GRUB's PV kernel for 64-bit or for 32-bit domains."""
+        text = self._string("firmware")
+        if not text:
+            return
+        if text not in FIRMWARE:
+            self._error("firmware", f"not for a PV domain: {text[:100]!r}", " or ".join(FIRMWARE))
+        elif config.kernel or self._string("bootloader"):
+            self._error("firmware", "there is a kernel or a bootloader, too", "remove one of the two")
+        elif config.disks:
+            from domzero.dom0.images.grub import find_pvgrub  # only who starts from a disk needs it
+
+            config.kernel = str(find_pvgrub(kind=FIRMWARE[text]) or "")
+            if not config.kernel:
+                self._error("firmware", f"GRUB's PV kernel is not here: {text}", "apt-get install grub-xen-host")
+
     def _check_type(self) -> None:
         kind = self._string("type") or "pv"
         builder = self._string("builder") or "generic"
@@ -252,18 +237,14 @@ class _Reader:
         root, extra = self._string("root"), self._string("extra")
         return " ".join(part for part in (f"root={root}" if root else "", extra) if part)
 
-    def _is_harmless(self, key: str) -> bool:
-        """Whether the value asks for nothing: one of those in _ONLY, or one that xl ignores with a warning."""
-        accepted = _ONLY[key]
+    def _asks_for_nothing(self, key: str) -> bool:
+        """Whether the value changes nothing, or is one that xl ignores with a warning."""
         value = self.settings[key].value
-        if value in accepted:
+        if xlkeys.asks_for_nothing(key, value):
             return True
-        if isinstance(value, list):
-            return not any(isinstance(item, list) for item in accepted) and self._ignored(key, "a string")
-        if all(isinstance(item, list) for item in accepted):
-            return self._ignored(key, "a list")
-        numbers = [item for item in accepted if isinstance(item, int)]
-        return bool(numbers) and to_number(value) in numbers
+        if key in _NUMBERS:
+            return isinstance(value, list) and self._ignored(key, "a number")
+        return key in xlkeys.REFUSED and not isinstance(value, list) and self._ignored(key, "a list")
 
     def _error(self, key: str, message: str, hint: str | None = None) -> None:
         setting = self.settings.get(key)
@@ -308,7 +289,6 @@ class _Reader:
 
 
 __all__ = [
-    "KNOWN_KEYS",
     "Parsed",
     "Setting",
     "Settings",

@@ -19,9 +19,14 @@ NAME = "grub-x86_64-xen.bin"
 INSTALLED = Path("/usr/lib/grub-xen") / NAME
 
 
-def find_pvgrub(cache: Path | None = None) -> Path | None:
-    """Where it is: installed, or in the cache."""
-    return next((path for path in (INSTALLED, _cached(cache)) if path.is_file()), None)
+def find_pvgrub(cache: Path | None = None, *, kind: str = "x86_64") -> Path | None:
+    """Where it is: installed, or in the cache.
+
+    :param kind: of domains: `x86_64` or `i386`.
+    """
+    name = f"grub-{kind}-xen.bin"
+    places = (INSTALLED.with_name(name), _cached(cache).with_name(name))
+    return next((path for path in places if path.is_file()), None)
 
 
 def fetch_pvgrub(progress: Progress, cache: Path | None = None) -> Path:
