@@ -64,6 +64,11 @@ class GetStats:
 
 
 @dataclass(slots=True, frozen=True)
+class Measure:
+    """Answer: Measured."""
+
+
+@dataclass(slots=True, frozen=True)
 class Audit:
     """Let the hypervisor count everything again. Answer: Audited."""
 
@@ -299,6 +304,51 @@ class Vifs:
     vifs: tuple[VifStats, ...]
 
 
+class ExitKind(str, Enum):
+    """Why guest code leaves the machine: a hypercall, a privileged instruction, or what is in `_machine.Exit`."""
+
+    HYPERCALL = "hypercall"
+    RDMSR = "rdmsr"
+    WRMSR = "wrmsr"
+    MOV_FROM_CR = "mov_from_cr"
+    MOV_TO_CR = "mov_to_cr"
+    MOV_FROM_DR = "mov_from_dr"
+    MOV_TO_DR = "mov_to_dr"
+    CLTS = "clts"
+    WBINVD = "wbinvd"
+    FAULT = "fault"
+    TRAP = "trap"
+    BUDGET = "budget"
+    DEADLINE = "deadline"
+    INTERRUPTED = "interrupted"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(slots=True, frozen=True)
+class ExitCount:
+    """How often guest code left the machine for one reason."""
+
+    kind: ExitKind
+    count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Measured:
+    """All that is counted of a domain, at one moment.
+
+    :param cpu_ns: processor time of the whole worker, as in Stats.
+    :param memory_mib: that the guest has.
+    """
+
+    state: DomainState
+    cpu_ns: int
+    memory_mib: int
+    vcpus: tuple[VcpuStats, ...]
+    disks: tuple[DiskStats, ...]
+    vifs: tuple[VifStats, ...]
+    exits: tuple[ExitCount, ...]
+
+
 # --- events, from the worker
 
 
@@ -391,6 +441,7 @@ Request: TypeAlias = (
     | Pause
     | Unpause
     | GetStats
+    | Measure
     | Audit
     | AttachDisk
     | DetachDisk
@@ -412,7 +463,7 @@ Request: TypeAlias = (
     | DumpCore
     | Stop
 )
-Answer: TypeAlias = Done | Started | Stats | Audited | Disks | Vifs | Vcpus | Dumped | Refused
+Answer: TypeAlias = Done | Started | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Refused
 Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken

@@ -45,7 +45,9 @@ from domzero.dom0.messages import (
     Done,
     DumpCore,
     Dumped,
+    ExitCount,
     Exited,
+    ExitKind,
     FrameKind,
     GetStats,
     GrowDisk,
@@ -55,6 +57,8 @@ from domzero.dom0.messages import (
     ListVcpus,
     ListVifs,
     LogLine,
+    Measure,
+    Measured,
     Message,
     Pause,
     PinVcpu,
@@ -168,6 +172,8 @@ class Worker:
             instance.unpause()
         elif isinstance(message, GetStats):
             return Stats(instance.state, time.process_time_ns(), instance.memory_mib)
+        elif isinstance(message, Measure):
+            return _measured(instance)
         elif isinstance(message, Audit):
             return Audited(tuple(instance.audit()))
         elif isinstance(message, DumpCore):
@@ -253,6 +259,18 @@ class Worker:
                 if data:
                     self._console.wait_room(1.0)
             self._channel.send(InputTaken(count))
+
+
+def _measured(instance: Instance) -> Measured:
+    return Measured(
+        instance.state,
+        time.process_time_ns(),
+        instance.memory_mib,
+        tuple(vcpus.stats(instance.domain)),
+        tuple(instance.disks.stats()),
+        tuple(instance.vifs.stats()),
+        tuple(ExitCount(ExitKind(kind), count) for kind, count in sorted(instance.domain.exits().items())),
+    )
 
 
 def _refusal(error: Exception) -> Refused:

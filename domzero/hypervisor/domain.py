@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A domain: its state, and the verbs every part of the hypervisor needs."""
 
+import re
 import threading
 import traceback
 import uuid as uuid_module
@@ -111,6 +112,8 @@ class Domain:
     on_trap: Callable[[Vcpu, _machine.ExitTrap], None] | None = None
     """Called after an exception that the machine watches was delivered (`_machine.Vcpu.watch_traps`)."""
     hypercall_counts: Counter[str] = field(default_factory=Counter)
+    exit_counts: Counter[type] = field(default_factory=Counter)
+    """How often guest code left the machine for anything but hypercalls, by `_machine.Exit`."""
     logged_once: set[str] = field(default_factory=set)
     pirqs_taken: set[int] = field(default_factory=set)
     """Interrupt numbers that PHYSDEVOP_get_free_pirq gave out; no interrupt belongs to one."""
@@ -351,6 +354,12 @@ class Domain:
     def vm_assist(self, bits: int) -> None:
         self.hw.vm_assist = bits
 
+    def exits(self) -> dict[str, int]:
+        """How often guest code left the machine, by reason. Hypercalls that the machine answers itself do not count."""
+        with self.host.lock:
+            found = {_exit_name(kind): count for kind, count in self.exit_counts.items()}
+            return {"hypercall": self.hypercall_counts.total()} | found
+
     @property
     def is_dying(self) -> bool:
         """Whether its end has begun (`stop_threads`): the machine keeps it."""
@@ -386,3 +395,8 @@ class Domain:
         if self.pirq_eoi_mfn is not None:
             self.hw.put_ref(self.pirq_eoi_mfn, writable=True)
             self.pirq_eoi_mfn = None
+
+
+def _exit_name(kind: type) -> str:
+    """`mov_to_cr` for ExitMovToCr."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__.removeprefix("Exit")).lower()

@@ -103,6 +103,7 @@ def handle_exit(vcpu: Vcpu, exit_: "_machine.Exit") -> None:
     if kind is _machine.ExitHypercall:
         hypercalls.dispatch(vcpu, exit_.nr, exit_.args)  # type: ignore[union-attr]  # mypy: not narrowed by `kind`
         return
+    vcpu.domain.exit_counts[kind] += 1
     if kind in privileged.EXECUTE:
         privileged.emulate(vcpu, exit_)  # type: ignore[arg-type]  # the keys are the privileged ones
         return

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, vifs
+from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, vifs
 from domzero.dom0.api.access import Access
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
@@ -65,8 +65,10 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.manager = manager or Manager()
         app.state.tasks = Tasks()
+        app.state.metrics = metrics.Metrics(app.state.manager)
         app.state.xenapi = World(app.state.manager, snapshots, token)
         yield
+        await app.state.metrics.close()
         await app.state.xenapi.close()
         await app.state.manager.close()
         await app.state.tasks.close()
@@ -93,6 +95,7 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
         consoles.router,
         front_ends.router,
         hosts.router,
+        metrics.router,
     ):
         app.include_router(router)
     app.router.routes.extend(ROUTES)

@@ -106,6 +106,27 @@ MIGRATIONS: tuple[str, ...] = (
         value TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE metrics (
+        domain TEXT NOT NULL,
+        step INTEGER NOT NULL, -- seconds of the period: 60 or 3600
+        at INTEGER NOT NULL, -- its begin
+        covered REAL NOT NULL, -- seconds of it that were measured
+        memory_mib REAL NOT NULL, -- mean
+        cpu_ns INTEGER NOT NULL, -- used in it, as all that follow
+        disk_reads INTEGER NOT NULL,
+        disk_writes INTEGER NOT NULL,
+        disk_read_bytes INTEGER NOT NULL,
+        disk_written_bytes INTEGER NOT NULL,
+        network_sent_frames INTEGER NOT NULL,
+        network_received_frames INTEGER NOT NULL,
+        network_sent_bytes INTEGER NOT NULL,
+        network_received_bytes INTEGER NOT NULL,
+        exits INTEGER NOT NULL,
+        PRIMARY KEY (domain, step, at)
+    ) WITHOUT ROWID;
+    CREATE INDEX metrics_by_age ON metrics (step, at);
+    """,
 )
 VERSION = len(MIGRATIONS)
 """Of the schema that this Domain 0 writes."""
