@@ -88,6 +88,14 @@ impl Cpu {
     pub(crate) fn forget_code(&mut self, mfn: Mfn, start: u16, end: u16) {
         self.code.blocks.forget(mfn, start, end);
         self.forget_translated();
+        if let Some(t) = self
+            .code
+            .translator
+            .as_mut()
+            .filter(|_| (start, end) == (0, 4096))
+        {
+            t.forget_frame(mfn);
+        }
     }
 
     /// What was translated of blocks that are forgotten is not entered any more.

@@ -109,6 +109,13 @@ impl Jumps {
         self.note_page(rip);
     }
 
+    /// The page of `rip` shows the code that has this key, as links to it ask.
+    pub(crate) fn set_page(&mut self, rip: u64, key: i32) {
+        let page = rip & !0xfff;
+        self.region.pages()[tlb_index(rip)] = page.wrapping_neg().wrapping_sub(key as u64);
+        self.note_page(rip);
+    }
+
     /// Where the translated code at `rip` begins, if jumps lead there.
     pub(crate) fn code(&mut self, rip: u64) -> Option<u64> {
         let jump = &self.region.jumps()[code_jump_index(rip)];
@@ -201,6 +208,7 @@ impl PerView for Jumps {
         self.flush_entries();
         for &i in &self.pages_touched {
             self.pages[usize::from(i)] = NO_PAGE;
+            self.region.pages()[usize::from(i)] = 0;
         }
         self.pages_touched.clear();
         self.code_pages = [0; TLB_SIZE / 64];

@@ -14,6 +14,9 @@ pub(crate) const CODE_JUMPS: usize = 1 << 16;
 /// Bits of an address below those that choose a jump: blocks begin that far from each other, mostly.
 pub(crate) const JUMP_SHIFT: u32 = 2;
 
+/// What no code key has, and no page: what a link compares with that leads nowhere.
+pub(crate) const NO_KEY: i32 = 2;
+
 /// Room below the frame: return addresses of callouts, and the frames of signals that arrive in translated code.
 pub(crate) const STACK: usize = 64 << 10;
 
@@ -87,6 +90,8 @@ struct Parts {
     frame: Frame,
     tlb: Aligned,
     jumps: [CodeJump; CODE_JUMPS],
+    /// By TLB index: the negated address of a page of code less the key of its code. Zero: none.
+    pages: [u64; TLB_SIZE],
 }
 
 #[repr(C, align(4096))]
@@ -95,6 +100,7 @@ struct Aligned([TlbEntry; TLB_SIZE]);
 /// Displacements from the frame.
 pub(crate) const TLB_AT: i64 = (std::mem::offset_of!(Parts, tlb) - STACK) as i64;
 pub(crate) const JUMPS_AT: i64 = (std::mem::offset_of!(Parts, jumps) - STACK) as i64;
+pub(crate) const PAGES_AT: i64 = (std::mem::offset_of!(Parts, pages) - STACK) as i64;
 
 /// Bytes of a region that are in use as soon as code runs.
 pub(crate) const REGION_BYTES: usize = size_of::<Parts>() - STACK;
@@ -132,6 +138,11 @@ impl Region {
     /// The jumps to translated blocks.
     pub(crate) fn jumps(&mut self) -> &mut [CodeJump; CODE_JUMPS] {
         &mut self.parts().jumps
+    }
+
+    /// Which code is where.
+    pub(crate) fn pages(&mut self) -> &mut [u64; TLB_SIZE] {
+        &mut self.parts().pages
     }
 
     /// The frame, which stays where it is as long as the region.

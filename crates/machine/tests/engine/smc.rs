@@ -6,8 +6,8 @@ use crate::generate::Case;
 use crate::native::Native;
 use crate::oracle::{describe, Pair};
 use crate::state::*;
-use domzero_machine::testing::{TestVm, RWX};
-use domzero_machine::{Fault, Purge, Trap};
+use domzero_machine::testing::{pte, TestVm, RWX, STACK_TOP};
+use domzero_machine::{Fault, Mfn, Purge, Trap};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, IcedError};
 
@@ -294,6 +294,63 @@ fn a_page_of_code_that_is_mapped_elsewhere_is_not_executed_any_more() {
         let mut state = State::default();
         assert_eq!(guest.run(&mut state, 100), End::Breakpoint);
         let _ = Native::new;
+    }
+}
+
+#[test]
+fn a_jump_to_another_page_leads_to_what_is_mapped_there_now() {
+    let bits = pte::P | pte::US;
+    let (here, elsewhere) = (0x50_0000u64, 0x7f00_1234_5000u64);
+    for &engine in Engine::ALL {
+        let mut vm = TestVm::new(&[]);
+        engine.choose(&mut vm.cpu);
+        let run = |vm: &mut TestVm, from: u64, expected: u64| {
+            for _ in 0..5 {
+                (vm.cpu.rip, vm.cpu.regs[0], vm.cpu.regs[4]) = (from, 0, STACK_TOP);
+                assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
+                assert_eq!(
+                    (vm.cpu.rip, vm.cpu.regs[0]),
+                    (from + 0x1016, expected),
+                    "{engine:?}"
+                );
+            }
+        };
+        // call to offset 0x10 of the next page.
+        vm.map(here, 3, bits);
+        vm.poke(here, &[0xe8, 0x0b, 0x10, 0, 0]);
+        let target = |n: u8| [0xb8, n, 0, 0, 0, 0xcc];
+        vm.poke(here + 0x1010, &target(1));
+        vm.poke(here + 0x2010, &target(2));
+        let [from, one, two] = [0, 1, 2].map(|n| Mfn(vm.maddr(here + n * 0x1000) >> 12));
+        // The same code has another neighbour elsewhere.
+        vm.map_frame(elsewhere, from, bits);
+        vm.map_frame(elsewhere + 0x1000, two, bits);
+        for _ in 0..3 {
+            run(&mut vm, here, 1);
+            run(&mut vm, elsewhere, 2);
+        }
+        vm.map_frame(here + 0x1000, two, bits);
+        vm.cpu.invlpg(here + 0x1000);
+        run(&mut vm, here, 2);
+        assert!(vm.machine.host_write(two.maddr() + 0x11, &[3]));
+        run(&mut vm, here, 3);
+        run(&mut vm, elsewhere, 3);
+        // All of the frame's code is forgotten, and what is decoded next is another page's.
+        assert!(vm.machine.host_write(two.maddr(), &[0x90; 4096]));
+        assert!(vm.machine.host_write(two.maddr() + 0x10, &target(4)));
+        vm.map_frame(here + 0x1000, one, bits);
+        vm.cpu.invlpg(here + 0x1000);
+        run(&mut vm, elsewhere, 4);
+        run(&mut vm, here, 1);
+        vm.map_frame(here + 0x1000, one, 0);
+        vm.cpu.invlpg(here + 0x1000);
+        (vm.cpu.rip, vm.cpu.regs[4]) = (here, STACK_TOP);
+        assert!(
+            matches!(vm.run_to_trap(), Trap::Fault(Fault { vector: 14, .. })),
+            "{engine:?}"
+        );
+        assert_eq!(vm.cpu.rip, here + 0x1010);
+        run(&mut vm, elsewhere, 4);
     }
 }
 

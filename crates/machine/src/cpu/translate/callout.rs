@@ -4,9 +4,10 @@
 // Sites are read from code memory, the frame and the CPU are given by translated code.
 #![allow(unsafe_code)]
 
+use super::flow::FarLink;
 use super::repeat::COUNT_MAX;
 use super::select::Vectors;
-use super::{Handled, NativeBlock, Translator};
+use super::{Handled, Incoming, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
 use crate::cpu::debug::WATCHED;
@@ -39,6 +40,9 @@ pub(super) enum Kind {
     Jump,
     /// The block ends, and goes on at offset `a` of the page. `b`: the field of the jump that leads there.
     Link,
+    /// The block ends, and goes on at offset `a` of the page in `va`. `b`: the field of the jump that leads there. A look-up of the
+    /// jump table follows the site.
+    Far,
     /// The slice has no room for the block.
     Leave,
     /// The block is forgotten: its entry leads here.
@@ -274,6 +278,14 @@ impl Cpu {
                 self.rip = f.va;
                 self.dispatch(f)
             }
+            Kind::Far => {
+                self.rip = f.va.wrapping_add(s.a as u64);
+                let next = self.dispatch(f);
+                if let Next::At(far) = next {
+                    self.link_far(far, there(s.b), at);
+                }
+                next
+            }
             Kind::Link => {
                 self.rip = self.bases.page.wrapping_add(u64::from(s.a as u32));
                 Next::Out
@@ -362,7 +374,7 @@ impl Cpu {
         }
         let id = self.native_at(rip)?;
         let t = self.code.translator.as_ref()?;
-        let &NativeBlock { far, mfn, .. } = t.blocks.get(id as usize)?;
+        let &NativeBlock { far, mfn, key, .. } = t.blocks.get(id as usize)?;
         let jumps = self.views.beside();
         if jumps.first_to_page(rip) {
             // The others of the page are likely to be wanted, too.
@@ -371,6 +383,7 @@ impl Cpu {
             }
         }
         jumps.set_code(rip, far);
+        jumps.set_page(rip, key);
         Some(far)
     }
 
@@ -403,6 +416,19 @@ impl Cpu {
         let mfn = self.code.translator.as_ref()?.blocks.get(block as usize)?.mfn;
         let id = self.native(mfn, offset)?;
         self.code.translator.as_mut()?.link(id, field, site)
+    }
+
+    /// Lets the jump to `rip` from another page, whose field is at `field` and whose site is `site`, lead to the block there,
+    /// whose code begins at `far`, as long as the page shows the code of the same frame.
+    fn link_far(&mut self, far: u64, field: u64, site: u64) {
+        let key = self
+            .code
+            .translator
+            .as_mut()
+            .and_then(|t| t.link_far(far, field, site));
+        if let Some(key) = key {
+            self.views.beside().set_page(self.rip, key);
+        }
     }
 
     /// Whether the next page is the frame that the block of `s` crosses into, now that its translation is filled in.
@@ -506,8 +532,27 @@ impl Translator {
         let block: &mut NativeBlock = self.blocks.get_mut(id as usize)?;
         let near = block.near;
         let stub = site - super::CALL_BYTES;
-        block.incoming.push((field, stub));
+        block.incoming.push(Incoming::Near { field, stub });
         self.lead(field, near);
         Some(near)
+    }
+
+    /// The same from another page; gives the key of the code that it must show.
+    fn link_far(&mut self, far: u64, field: u64, site: u64) -> Option<i32> {
+        // Code is never put before other code.
+        let n = self.blocks.binary_search_by_key(&far, |b| b.far).ok()?;
+        let block = self.blocks.get_mut(n)?;
+        // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
+        if unsafe { (*block.op).dead } != 0 {
+            return None;
+        }
+        let (near, key) = (block.near, block.key);
+        let stub = site - super::CALL_BYTES;
+        block.incoming.push(Incoming::Far { field, stub });
+        let link = FarLink(field);
+        self.lead(field, near);
+        self.lead(link.otherwise(), site + SITE_BYTES as u64);
+        self.memory.patch(link.key(), key.to_le_bytes());
+        Some(key)
     }
 }

@@ -44,6 +44,8 @@ struct Stub {
     field: Option<usize>,
     /// Where it goes on with the operand's host address less the guest's from the frame.
     hit: Option<Label>,
+    /// A look-up of the jump table follows, for this offset in the page in `S2`.
+    table: Option<u16>,
 }
 
 /// An access to check before it is made.
@@ -267,37 +269,46 @@ impl<'a> Emitter<'a> {
             b: None,
             field: None,
             hit: None,
+            table: None,
         });
     }
 
     fn put_stubs(&mut self) {
-        for stub in std::mem::take(&mut self.stubs) {
-            self.asm.bind(stub.label);
-            if let Some(va) = stub.va {
-                self.asm.lea(S2, at(va.reg, i64::from(va.disp)));
+        while !self.stubs.is_empty() {
+            let stubs = std::mem::take(&mut self.stubs);
+            stubs.into_iter().for_each(|stub| self.put_stub(stub));
+        }
+    }
+
+    fn put_stub(&mut self, stub: Stub) {
+        self.asm.bind(stub.label);
+        if let Some(va) = stub.va {
+            self.asm.lea(S2, at(va.reg, i64::from(va.disp)));
+        }
+        self.asm.call_mem(frame!(callout));
+        let here = self.asm.address(self.asm.here());
+        let asm = &*self.asm;
+        let relative = |offset: usize| asm.address(offset).wrapping_sub(here) as i32;
+        let mut site = stub.site;
+        if let Some(a) = stub.a {
+            site.a = relative(asm.offset_of(a));
+        }
+        if let Some(b) = stub.b {
+            site.b = relative(asm.offset_of(b));
+        }
+        if let Some(field) = stub.field {
+            site.b = relative(field);
+        }
+        self.asm.data(&site.to_bytes());
+        if let Some(hit) = stub.hit {
+            if let Some(Ea { reg: S2, disp, .. }) = stub.va {
+                self.asm.lea(S2, at(S2, -i64::from(disp)));
             }
-            self.asm.call_mem(frame!(callout));
-            let here = self.asm.address(self.asm.here());
-            let asm = &*self.asm;
-            let relative = |offset: usize| asm.address(offset).wrapping_sub(here) as i32;
-            let mut site = stub.site;
-            if let Some(a) = stub.a {
-                site.a = relative(asm.offset_of(a));
-            }
-            if let Some(b) = stub.b {
-                site.b = relative(asm.offset_of(b));
-            }
-            if let Some(field) = stub.field {
-                site.b = relative(field);
-            }
-            self.asm.data(&site.to_bytes());
-            if let Some(hit) = stub.hit {
-                if let Some(Ea { reg: S2, disp, .. }) = stub.va {
-                    self.asm.lea(S2, at(S2, -i64::from(disp)));
-                }
-                self.asm.load(S1, frame!(delta));
-                self.asm.jmp(hit);
-            }
+            self.asm.load(S1, frame!(delta));
+            self.asm.jmp(hit);
+        }
+        if let Some(off) = stub.table {
+            self.put_table_jump(off);
         }
     }
 
@@ -403,6 +414,15 @@ impl<'a> Emitter<'a> {
         s.field = Some(field);
     }
 
+    /// A jump to offset `off` of the page in `S2`, whose last field ends here.
+    pub(super) fn far_stub(&mut self, label: Label, off: u16, field: usize) {
+        self.stub(label, Kind::Far, None);
+        let s = self.last_stub();
+        s.site.a = i32::from(off);
+        s.field = Some(field);
+        s.table = Some(off);
+    }
+
     /// One instruction; true if it ends the block.
     fn instruction(&mut self, i: &Instruction, how: How) -> Option<bool> {
         let end = crate::cpu::decode::ends_block(i);
@@ -438,6 +458,10 @@ impl<'a> Emitter<'a> {
 
     /// Ends the block at an offset from the page's start.
     pub(super) fn go_to(&mut self, target: i64) {
+        if !(0..4096).contains(&target) {
+            self.put_far_jump(target);
+            return;
+        }
         let stub = self.asm.label();
         self.asm.jmp(stub);
         let field = self.asm.here() - 4;
@@ -461,6 +485,11 @@ fn entry(field: usize) -> MemoryOperand {
 /// What that entry says is to be added to the guest's addresses.
 pub(super) fn delta() -> MemoryOperand {
     entry(offset_of!(TlbEntry, delta))
+}
+
+/// Zero, if `word` says that the page in `page` shows the code with this key, which is patched later.
+pub(super) fn page_of_code(word: Register, page: Register, key: i32) -> MemoryOperand {
+    MemoryOperand::new(word, page, 1, key.into(), 8, false, Register::None)
 }
 
 /// The bits that an offset in its page has none of, if an operand is aligned to 1 << n bytes.

@@ -3,9 +3,9 @@
 
 use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
 use super::callout::Kind;
-use super::emit::Emitter;
+use super::emit::{page_of_code, Emitter};
 use super::operand::{place, slot, Place};
-use crate::cpu::region::{CodeJump, JUMPS_AT};
+use crate::cpu::region::{CodeJump, Frame, JUMPS_AT, NO_KEY, PAGES_AT};
 use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
 use std::mem::offset_of;
 
@@ -35,6 +35,29 @@ pub(super) fn is_flow(i: &Instruction) -> bool {
         _ => i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64,
     }
 }
+
+/// A jump to another page by the address of its last field: `lea` with the key of the code that the other page must show, `jrcxz` over a jump to
+/// what is done otherwise, a store of the page, and the jump to the block.
+#[derive(Clone, Copy)]
+pub(super) struct FarLink(pub u64);
+
+impl FarLink {
+    const STORE: u64 = 5;
+    const JUMP: u64 = 5;
+    const JRCXZ: u64 = 2;
+
+    /// The field of the jump to what is done otherwise.
+    pub(super) fn otherwise(self) -> u64 {
+        self.0 - 1 - Self::STORE - 4
+    }
+
+    /// The field with the key.
+    pub(super) fn key(self) -> u64 {
+        self.0 - 1 - Self::STORE - Self::JUMP - Self::JRCXZ - 4
+    }
+}
+
+const _: () = assert!(offset_of!(Frame, page) < 128);
 
 impl Emitter<'_> {
     pub(super) fn flow(&mut self, i: &Instruction) -> Option<()> {
@@ -135,12 +158,32 @@ impl Emitter<'_> {
     pub(super) fn put_tails(&mut self) {
         for (label, target) in std::mem::take(&mut self.tails) {
             self.asm.bind(label);
-            self.asm.load(S2, frame!(page));
-            self.asm.lea(S2, at(S2, target));
-            let miss = self.look_up();
-            self.stub(miss, Kind::Jump, None);
-            self.asm.jmp_mem(code_of_jump());
+            self.put_far_jump(target);
         }
+    }
+
+    /// A jump to an offset outside of the page: to a block if the other page shows the code that it is of, else by the jump table.
+    pub(super) fn put_far_jump(&mut self, target: i64) {
+        let page = target.div_euclid(4096) * 4096;
+        self.asm.load(S2, frame!(page));
+        self.asm.lea(S2, at(S2, page));
+        self.asm.pext(S1, S2, frame!(index_mask));
+        self.asm.load(S0, indexed(Register::RSP, S1, 8, PAGES_AT));
+        self.asm.lea(S0, page_of_code(S0, S2, NO_KEY));
+        let otherwise = self.asm.label();
+        self.asm.jmp_unless_zero(otherwise);
+        self.asm.store(frame!(page), S2);
+        self.asm.jmp(otherwise);
+        let field = self.asm.here() - 4;
+        self.far_stub(otherwise, (target - page) as u16, field);
+    }
+
+    /// What is done instead of a jump to offset `off` of the page in `S2`.
+    pub(super) fn put_table_jump(&mut self, off: u16) {
+        self.asm.lea(S2, at(S2, i64::from(off)));
+        let miss = self.look_up();
+        self.stub(miss, Kind::Jump, None);
+        self.asm.jmp_mem(code_of_jump());
     }
 
     pub(super) fn stack(&mut self, i: &Instruction) -> Option<()> {

@@ -27,9 +27,11 @@ use crate::cpu::decode::{copy_code, decode_all};
 use crate::cpu::engine::{TranslatorError, TranslatorOptions};
 use crate::cpu::exec::fast;
 use crate::cpu::exec::fast::string::RepeatFn;
+use crate::cpu::region::NO_KEY;
 use crate::cpu::{Cpu, SlowFn};
 use crate::mem::Mfn;
 use asm::Asm;
+use flow::FarLink;
 use iced_x86::Instruction;
 use memory::CodeMemory;
 use select::Vectors;
@@ -40,6 +42,9 @@ use std::io::Write;
 
 /// Blocks of one frame that a view gets jumps to at once.
 const BLOCKS_OF_FRAME: usize = 128;
+
+/// Keys of code that are given out before all code is forgotten: they are operands of 32 bits.
+const KEYS: i32 = 1 << 28;
 
 /// Bytes of the call in a stub, which its site follows.
 const CALL_BYTES: u64 = 4;
@@ -65,11 +70,22 @@ enum Handled {
     Repeat(RepeatFn),
 }
 
+/// A jump that leads to a block: where its field is, and the stub that it led to before.
+#[derive(Clone, Copy)]
+enum Incoming {
+    /// From the same page.
+    Near { field: u64, stub: u64 },
+    /// From another one, behind a comparison of what that page shows ([`flow::FarLink`]).
+    Far { field: u64, stub: u64 },
+}
+
 /// A translated block.
 struct NativeBlock {
     /// The first op of the interpreter's block.
     op: *const Op,
     mfn: Mfn,
+    /// That of its frame's code.
+    key: i32,
     /// Where the host has the page that its instruction crosses into.
     second: Option<u64>,
     /// Entry from another page: rip is in `va`'s register.
@@ -78,8 +94,7 @@ struct NativeBlock {
     near: u64,
     dead: u64,
     vectors: Vectors,
-    /// Jumps that lead here: their field, and the stub they led to before.
-    incoming: Vec<(u64, u64)>,
+    incoming: Vec<Incoming>,
 }
 
 // SAFETY: the op lies in the arena of the CPU that the block belongs to.
@@ -93,6 +108,11 @@ pub(crate) struct Translator {
     /// Blocks by frame: offset in it, and `NativeBlock::far`. Those of a frame are left out once one of them was forgotten, and then
     /// begun anew.
     by_frame: HashMap<u64, Vec<(u16, u64)>, BuildHasherDefault<KeyHasher>>,
+    /// What links to blocks of a frame compare with. A frame whose code was forgotten gets another one, so that nothing that still has the
+    /// one before leads to new code.
+    keys: HashMap<u64, i32, BuildHasherDefault<KeyHasher>>,
+    /// Keys that were given out.
+    keys_given: i32,
     /// Instructions that are left to their handlers.
     handled: Vec<Handled>,
     asm: Asm,
@@ -111,6 +131,8 @@ impl Translator {
             options,
             blocks: Vec::new(),
             by_frame: HashMap::default(),
+            keys: HashMap::default(),
+            keys_given: 0,
             handled: Vec::new(),
             asm: Asm::new(),
             interpret_once: false,
@@ -139,6 +161,8 @@ impl Translator {
         self.memory.clear();
         self.blocks.clear();
         self.by_frame.clear();
+        self.keys.clear();
+        self.keys_given = 0;
         self.handled.clear();
         // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
@@ -179,6 +203,23 @@ impl Translator {
         self.memory.patch(field, rel.to_le_bytes());
     }
 
+    /// The key of a frame's code: neither zero nor `NO_KEY`, and so that it plus no page's address is zero. `None`: all have been given out.
+    fn key(&mut self, mfn: Mfn) -> Option<i32> {
+        let given = &mut self.keys_given;
+        if *given >= KEYS {
+            return None;
+        }
+        Some(*self.keys.entry(mfn.0).or_insert_with(|| {
+            *given += 1;
+            4 * *given + 1
+        }))
+    }
+
+    /// All code of a frame is forgotten.
+    pub(crate) fn forget_frame(&mut self, mfn: Mfn) {
+        self.keys.remove(&mfn.0);
+    }
+
     /// Block `id` is forgotten: whoever enters it leaves, and what led to it looks for another one.
     pub(crate) fn kill(&mut self, id: u32) {
         let Some(block) = self.blocks.get_mut(id as usize) else {
@@ -189,8 +230,15 @@ impl Translator {
         let incoming = std::mem::take(&mut block.incoming);
         let [a, b, c, d] = (dead.wrapping_sub(near + 5) as u32).to_le_bytes();
         self.memory.patch(near, [0xe9, a, b, c, d]);
-        for (field, stub) in incoming {
-            self.lead(field, stub);
+        for jump in incoming {
+            match jump {
+                Incoming::Near { field, stub } => self.lead(field, stub),
+                Incoming::Far { field, stub } => {
+                    let link = FarLink(field);
+                    self.memory.patch(link.key(), NO_KEY.to_le_bytes());
+                    self.lead(link.otherwise(), stub);
+                }
+            }
         }
     }
 }
@@ -242,6 +290,10 @@ impl Cpu {
             return None;
         }
         let t = self.code.translator.as_mut()?;
+        let Some(key) = t.key(mfn) else {
+            self.code.forget_all = true;
+            return None;
+        };
         let id = t.blocks.len() as u32;
         let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
@@ -280,6 +332,7 @@ impl Cpu {
         t.blocks.push(NativeBlock {
             op,
             mfn,
+            key,
             second,
             far: made.far,
             near: made.near,
