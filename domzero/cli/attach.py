@@ -37,7 +37,7 @@ def attach(dom0: Dom0, key: str, *, history: bool = True) -> int:
     domain = dom0.domain(key)
     if terminal:
         say(f"domzero: the console of {domain['name']}; Ctrl-] leaves it")
-    with _ended_by_signals(), dom0.console(domain["uuid"], history=history) as websocket:
+    with ended_by_signals(), dom0.console(domain["uuid"], history=history) as websocket:
 
         def leave() -> None:
             left.set()
@@ -83,7 +83,7 @@ def tell_end(domain: Json) -> int:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP leave by an exception, so that the terminal becomes what it was."""
 
     def end(number: int, _frame: FrameType | None) -> None:

@@ -59,6 +59,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "dmesg": ("domzero.cli.verbs", "show what the hypervisor has logged"),
     "audit": ("domzero.cli.verbs", "let a domain's hypervisor check its own books"),
     "info": ("domzero.cli.verbs", "show the host"),
+    "top": ("domzero.cli.top", "watch what domains use"),
     "uptime": ("domzero.cli.verbs", "show how long domains have run"),
     "vm-list": ("domzero.cli.verbs", "list domains with their uuids"),
     "domid": ("domzero.cli.verbs", "show a domain's domid"),

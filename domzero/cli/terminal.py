@@ -26,16 +26,20 @@ def is_terminal() -> bool:
 
 
 class RawMode:
-    """A terminal in raw mode, for the length of a `with` block; nothing when stdin is no terminal."""
+    """A terminal in raw mode, for the length of a `with` block; nothing when stdin is no terminal.
 
-    def __init__(self, *, enabled: bool) -> None:
+    :param keeps_signals: Ctrl-C and the like still do what they do, and lines end as ever: only keys come one by one.
+    """
+
+    def __init__(self, *, enabled: bool, keeps_signals: bool = False) -> None:
         self._enabled = enabled
+        self._set = tty.setcbreak if keeps_signals else tty.setraw
         self._saved: list[object] | None = None
 
     def __enter__(self) -> RawMode:
         if self._enabled:
             self._saved = termios.tcgetattr(0)
-            tty.setraw(0, termios.TCSANOW)
+            self._set(0, termios.TCSANOW)
         return self
 
     def __exit__(

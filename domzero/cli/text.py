@@ -43,7 +43,7 @@ def state_flags(domain: Json) -> str:
     )
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """Columns of a terminal that a text takes."""
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
@@ -60,7 +60,7 @@ def list_row(
 
     :param width: of the first column, in columns of a terminal.
     """
-    padded = name + " " * (width - _columns(name))
+    padded = name + " " * (width - columns(name))
     return f"{padded} {domid:5d} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
 
 
@@ -69,7 +69,7 @@ def list_table(domains: list[Json], host: Json | None) -> str:
 
     :param host: adds Domain 0's row.
     """
-    width = max([NAME_WIDTH, *(_columns(domain["name"]) for domain in domains)])
+    width = max([NAME_WIDTH, *(columns(domain["name"]) for domain in domains)])
     rows = [list_header(width)]
     if host is not None:
         seconds = host["dom0_cpu_seconds"]
@@ -94,11 +94,11 @@ def vcpu_table(domains: list[tuple[Json, list[Json]]], processors: int) -> str:
 
     :param processors: of the host, all of which a vCPU's affinity calls `all`.
     """
-    width = max([VCPU_NAME_WIDTH, *(_columns(domain["name"]) for domain, _ in domains)])
+    width = max([VCPU_NAME_WIDTH, *(columns(domain["name"]) for domain, _ in domains)])
     head = f"{'ID':>5} {'VCPU':>5} {'CPU':>5} {'State':>5} {'Time(s)':>9} Affinity (Hard / Soft)"
     rows = [f"{'Name':<{width}} {head}"]
     for domain, vcpus in domains:
-        name = domain["name"] + " " * (width - _columns(domain["name"]))
+        name = domain["name"] + " " * (width - columns(domain["name"]))
         for vcpu in vcpus:
             state = {"running": "r--", "blocked": "-b-", "paused": "---", "offline": "--p"}[vcpu["state"]]
             processor = "-" if vcpu["processor"] is None or state == "--p" else vcpu["processor"]
@@ -112,10 +112,10 @@ def vcpu_table(domains: list[tuple[Json, list[Json]]], processors: int) -> str:
 
 def schedule_table(domains: list[Json]) -> str:
     """All of `xl sched-credit2`, for domains."""
-    width = max([VCPU_NAME_WIDTH + 1, *(_columns(domain["name"]) for domain in domains)])
+    width = max([VCPU_NAME_WIDTH + 1, *(columns(domain["name"]) for domain in domains)])
     rows = [f"{'Name':<{width}} {'ID':>4} {'Weight':>6} {'Cap':>4}"]
     for domain in domains:
-        name = domain["name"] + " " * (width - _columns(domain["name"]))
+        name = domain["name"] + " " * (width - columns(domain["name"]))
         rows.append(f"{name} {domain['domid'] or 0:4d} {domain['cpu_weight']:6d} {domain['cap']:4d}")
     return "\n".join(rows)
 

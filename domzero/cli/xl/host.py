@@ -139,6 +139,14 @@ def show_log(dom0: Dom0, given: Given) -> int:
     return XlStatus.OK
 
 
-def exec_top(dom0: Dom0, given: Given) -> int:
-    """`top`."""
-    raise XlError("top is not there yet; `xl list` shows times")
+def show_top(dom0: Dom0, given: Given) -> int:
+    """`top`: xentop's options."""
+    from domzero.cli.top import DELAY_S, View, watch
+
+    view = View(given.has("n"), given.has("x"), given.has("v"), given.has("r"), given.has("f"))
+    try:
+        delay_s = float(given.last("d") or DELAY_S)
+    except ValueError:
+        raise XlError(f"-d: not a number: {given.last('d')}") from None
+    iterations = _number(given, "i") if given.has("i") else None
+    return watch(dom0, view, delay_s=delay_s, iterations=iterations, batch=given.has("b"))

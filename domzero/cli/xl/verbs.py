@@ -166,7 +166,22 @@ _DONE = (
         host.show_log,
         options=(Option("c", "clear", "and clear it"),),
     ),
-    Verb("top", "[xentop's options]", "Watch domains", host.exec_top),
+    Verb(
+        "top",
+        "[options]",
+        "Watch what domains use",
+        host.show_top,
+        options=(
+            Option("b", "batch", "line by line on a terminal, too"),
+            Option("d", "delay", "between two (default: 3)", "SECONDS"),
+            Option("i", "iterations", "end after so many", "N"),
+            Option("n", "networks", "with network interfaces"),
+            Option("x", "vbds", "with disks"),
+            Option("v", "vcpus", "with vCPUs"),
+            Option("r", "repeat-header", "with the header before each domain"),
+            Option("f", "full-name", "names in full"),
+        ),
+    ),
     Verb(
         "network-attach",
         "<Domain> [mac=<mac>] [bridge=<bridge>] [rate=<rate>] ...",
