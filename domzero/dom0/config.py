@@ -173,16 +173,20 @@ class DomainConfig:
         specs = [changed if spec.devid == devid else spec for spec in self.vif_specs]
         self.vifs = [spec.text() for spec in specs if spec is not None]
 
-    def check(self) -> None:
-        """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files."""
-        if not self.kernel and self.disks:
+    def check(self, *, startable: bool = True) -> None:
+        """Raises ConfigErrors, with the keys at fault, for what cannot be a domain. Does not open files.
+
+        :param startable: it has all that it needs to start, a kernel above all.
+        """
+        if startable and not self.kernel and self.disks:
             from domzero.dom0.images.grub import find_pvgrub  # only who starts from a disk needs it
 
             self.kernel = str(find_pvgrub() or "")
         if not self.name:
             name = Path(self.kernel).name[:NAME_MAX]
             self.name = name if name_fault(name) is None else "domain"
-        if errors := list(self._errors()):
+        errors = [error for error in self._errors() if startable or error.key != "kernel" or self.kernel]
+        if errors:
             raise ConfigErrors(errors)
 
     def _errors(self) -> Iterator[ConfigError]:

@@ -124,9 +124,12 @@ class Manager:
         await self._begin(record, paused=config.paused, persistent=persistent)
         return record
 
-    async def define(self, config: DomainConfig, about: About | None = None) -> Record:
-        """Keeps a domain that is not started."""
-        config.check()
+    async def define(self, config: DomainConfig, about: About | None = None, *, startable: bool = True) -> Record:
+        """Keeps a domain that is not started.
+
+        :param startable: it has all that it needs for that.
+        """
+        config.check(startable=startable)
         self.roster.check_unique(config.name, config.uuid)
         record = Record(config, about=about or About(), state=DomainState.HALTED, ending=True, gone=True)
         record.about.check()
@@ -153,12 +156,12 @@ class Manager:
             self.events.note("domain", record.uuid, Operation.DEL)
         await self._notify()
 
-    async def redefine(self, record: Record, config: DomainConfig, about: About) -> None:
-        """Gives a halted domain another definition; its uuid stays."""
+    async def redefine(self, record: Record, config: DomainConfig, about: About, *, startable: bool = True) -> None:
+        """Gives a halted domain another definition; its uuid stays. `startable` as in `define`."""
         if record.state is not DomainState.HALTED:
             raise BadState(f"domain {record.name} is {record.state.value}", hint="shut it down first")
         config.uuid = record.uuid
-        config.check()
+        config.check(startable=startable)
         self.roster.check_unique(config.name, None, besides=record)
         about.check()
         record.config, record.about = config, about

@@ -16,6 +16,8 @@ from domzero.errors import ConfigError
 DATABASE_NAME = "domzero.db"
 DATABASE_SUFFIX = ".db"
 """Of the database beside a socket that was chosen."""
+STORAGE_SUFFIX = ".storage"
+"""Of the directory for disks beside the database."""
 SOCKET_NAME = "domzero.sock"
 XENSTORE_SUFFIX = ".xenstore"
 """Of xenstore's socket beside Domain 0's."""
@@ -80,6 +82,13 @@ def database_for(chosen: str | None, socket: Path, *, own_socket: bool) -> Path:
     if not _private_directory(path):
         raise ConfigError(f"no database can be kept in {path}", key="database", hint="choose one with --database PATH")
     return path / DATABASE_NAME
+
+
+def storage_for(database: Path) -> Path | None:
+    """The directory of the first storage: DOMZERO_STORAGE_DIR, or beside the database; None: nothing is kept."""
+    if chosen := os.environ.get("DOMZERO_STORAGE_DIR"):
+        return Path(chosen).absolute()
+    return None if database == MEMORY else database.with_suffix(STORAGE_SUFFIX)
 
 
 def _state_directory() -> Path:

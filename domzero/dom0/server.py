@@ -23,6 +23,7 @@ from domzero.dom0.descriptors import raise_limit
 from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
 from domzero.dom0.manager import Manager
+from domzero.dom0.paths import storage_for
 from domzero.dom0.token import TokenFile, token_path
 from domzero.dom0.xenstore.unix_socket import ToolServer
 from domzero.errors import DomzeroError
@@ -99,7 +100,7 @@ async def serve(
             where += f"; xenstore on {describe(tool_socket)}"
         server = _Uvicorn(
             uvicorn.Config(
-                create_app(manager, token),
+                create_app(manager, token, storage=storage_for(database)),
                 http=Connection,
                 ws=Websocket,
                 log_config=None,  # into our own log

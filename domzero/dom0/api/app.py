@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -17,6 +18,7 @@ from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
+from domzero.dom0.storage import Storage
 from domzero.dom0.xenapi.registry import snapshots
 from domzero.dom0.xenapi.routes import ROUTES
 from domzero.dom0.xenapi.world import World
@@ -55,10 +57,11 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def create_app(manager: Manager | None = None, token: str | None = None) -> FastAPI:
+def create_app(manager: Manager | None = None, token: str | None = None, *, storage: Path | None = None) -> FastAPI:
     """The application; its manager, and with it all domains, end with its lifespan.
 
     :param token: what requests over TCP have to show; without one there are none.
+    :param storage: the directory of the first storage, if there is none yet.
     """
 
     @asynccontextmanager
@@ -66,7 +69,8 @@ def create_app(manager: Manager | None = None, token: str | None = None) -> Fast
         app.state.manager = manager or Manager()
         app.state.tasks = Tasks()
         app.state.metrics = metrics.Metrics(app.state.manager)
-        app.state.xenapi = World(app.state.manager, snapshots, token)
+        app.state.storage = Storage(app.state.manager, storage)
+        app.state.xenapi = World(app.state.manager, app.state.storage, snapshots, token)
         yield
         await app.state.metrics.close()
         await app.state.xenapi.close()

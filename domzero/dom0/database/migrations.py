@@ -127,6 +127,14 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX metrics_by_age ON metrics (step, at);
     """,
+    """
+    CREATE TABLE xenapi_fields ( -- what clients of XenAPI keep with objects
+        object TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL CHECK (json_valid(value)),
+        PRIMARY KEY (object, name)
+    );
+    """,
 )
 VERSION = len(MIGRATIONS)
 """Of the schema that this Domain 0 writes."""

@@ -100,6 +100,12 @@ def overlay(path: Path, backing: str, backing_format: str, size: int) -> None:
     run_tool([program, "create", "-q", "-u", "-f", "qcow2", *base, _file(path), str(size)])
 
 
+def create(path: Path, size: int) -> None:
+    """Makes an empty qcow2 image."""
+    (program,) = need_tools("qemu-img")
+    run_tool([program, "create", "-q", "-f", "qcow2", _file(path), str(size)])
+
+
 def resize(path: Path, format: str, size: int) -> None:
     """Makes a disk larger."""
     (program,) = need_tools("qemu-img")

@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields that are the clients': what they set is kept, and means nothing to Domain 0."""
+"""Fields that are the clients': what they set is kept in the database, and means nothing to Domain 0."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 from uuid import UUID
 
+from domzero.dom0.database import Database
 from domzero.dom0.xenapi.failure import Failure
 
 VALUE_MAX = 64 << 10
 """Bytes of a field, as JSON."""
-FIELDS_MAX = 100_000
-"""Of all objects together."""
+OBJECTS_MAX = 100_000
 
 
 class Fields:
     """Values by object and field."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._values: dict[UUID, dict[str, Any]] = {}
+        for row in database.rows("SELECT object, name, value FROM xenapi_fields"):
+            self._values.setdefault(UUID(row["object"]), {})[row["name"]] = json.loads(row["value"])
 
     def get(self, identity: UUID, name: str, default: Any) -> Any:
         """What was set, or the default."""
@@ -27,10 +31,13 @@ class Fields:
 
     def put(self, identity: UUID, name: str, value: Any) -> None:
         """Keeps a value. Failure: it is too long."""
-        if len(json.dumps(value)) > VALUE_MAX:
+        text = json.dumps(value)
+        if len(text) > VALUE_MAX:
             raise Failure("INVALID_VALUE", name, f"longer than {VALUE_MAX} bytes")
-        if len(self._values) >= FIELDS_MAX and identity not in self._values:
-            raise Failure("INTERNAL_ERROR", f"there are {FIELDS_MAX} objects with fields already")
+        if len(self._values) >= OBJECTS_MAX and identity not in self._values:
+            raise Failure("INTERNAL_ERROR", f"there are {OBJECTS_MAX} objects with fields already")
+        with self._database.write() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO xenapi_fields VALUES (?, ?, ?)", (str(identity), name, text))
         self._values.setdefault(identity, {})[name] = value
 
     def copy(self, source: UUID, target: UUID) -> None:
@@ -40,4 +47,12 @@ class Fields:
 
     def forget(self, identity: UUID) -> None:
         """The object is gone."""
-        self._values.pop(identity, None)
+        if self._values.pop(identity, None) is not None:
+            with self._database.write() as cursor:
+                cursor.execute("DELETE FROM xenapi_fields WHERE object = ?", (str(identity),))
+
+    def keep_only(self, identities: Container[UUID]) -> None:
+        """Forgets what belongs to objects that are not there any more."""
+        for identity in list(self._values):
+            if identity not in identities:
+                self.forget(identity)

@@ -58,10 +58,12 @@ class Journal:
     """All objects as they were seen last.
 
     :param look: how they are now.
+    :param wait: returns when Domain 0 has noted an event, or so many seconds have passed.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[Snapshots]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[Snapshots]], wait: Callable[[float], Awaitable[object]]) -> None:
         self._look = look
+        self._wait = wait
         self._name = secrets.token_hex(4)
         self._generation = 0
         self._entries: dict[tuple[str, UUID], _Entry] = {}
@@ -162,7 +164,14 @@ class Journal:
             left = deadline - time.monotonic()
             if events or left <= 0:
                 return events
-            try:
-                await asyncio.wait_for(self._stirred.wait(), min(left, LOOK_SECONDS))
-            except (TimeoutError, asyncio.TimeoutError):
-                continue
+            await self._anything(min(left, LOOK_SECONDS))
+
+    async def _anything(self, seconds: float) -> None:
+        """Returns when something may have changed."""
+        waits = [asyncio.ensure_future(self._stirred.wait()), asyncio.ensure_future(self._wait(seconds))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)

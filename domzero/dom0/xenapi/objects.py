@@ -1,44 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects of XenAPI's that Domain 0 has as parts of others: devices of domains, consoles, networks."""
+"""Objects of XenAPI's that Domain 0 has as parts of others: devices of domains, consoles, networks.
+
+XenAPI's domains may have devices that are not plugged in. They are kept among the fields of their domain, and go into
+its configuration when they are plugged in, or when it starts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from uuid import UUID
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
 
-from domzero.dom0.diskspec import DiskSpec
+from domzero.dom0.diskspec import DiskSpec, parse_disk
 from domzero.dom0.life import DomainState
 from domzero.dom0.records import Record
-from domzero.dom0.vifspec import USER, VifSpec
+from domzero.dom0.vifspec import USER, VifSpec, parse_vif
 from domzero.dom0.xenapi.world import NAMESPACE, World, derived
+from domzero.errors import ConfigError
 
 HALTED, PAUSED, RUNNING = "Halted", "Paused", "Running"
+LOOSE_DISKS, LOOSE_VIFS = "loose disks", "loose interfaces"
+"""Names that no field of XAPI's has."""
 
 
 @dataclass(frozen=True)
 class Vbd:
-    """A disk of a domain's."""
+    """A disk of a domain's.
+
+    :param loose: it is not in the domain's configuration.
+    """
 
     vm: Record
     spec: DiskSpec
+    loose: bool = False
 
     @property
     def id(self) -> UUID:
         """Its identity: it is the same as long as the domain has a disk of this number."""
         return derived(self.vm.uuid, f"vbd:{self.spec.devid}")
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether its guest has it now."""
+        return not self.loose and power_state(self.vm) != HALTED
+
 
 @dataclass(frozen=True)
 class Vif:
-    """A network interface of a domain's."""
+    """A network interface of a domain's; as a disk."""
 
     vm: Record
     spec: VifSpec
+    loose: bool = False
 
     @property
     def id(self) -> UUID:
         """As of a disk."""
         return derived(self.vm.uuid, f"vif:{self.spec.devid}")
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether its guest has it now."""
+        return not self.loose and power_state(self.vm) != HALTED
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,26 @@ class Console:
     def id(self) -> UUID:
         """Its identity."""
         return console_id(self.vm)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network.
+
+    :param name: of its switch, as a `bridge` of an interface's specification.
+    :param is_kept: it is there without interfaces, too.
+    """
+
+    name: str
+    label: str
+    description: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    is_kept: bool = False
+
+    @property
+    def id(self) -> UUID:
+        """Its identity."""
+        return network_id(self.name)
 
 
 def power_state(record: Record) -> str:
@@ -76,30 +122,56 @@ def console_id(record: Record) -> UUID:
     return derived(record.uuid, "console:vt100")
 
 
-def vbds_of(record: Record) -> list[Vbd]:
+def vbds_of(world: World, record: Record) -> list[Vbd]:
     """A domain's disks."""
-    return [Vbd(record, spec) for spec in record.config.disk_specs]
+    found = [Vbd(record, spec) for spec in record.config.disk_specs]
+    taken = {vbd.spec.devid for vbd in found}
+    for text in world.fields.get(record.uuid, LOOSE_DISKS, []):
+        with suppress(ConfigError):
+            spec = parse_disk(text)
+            found += [Vbd(record, spec, loose=True)] if spec.devid not in taken else []
+    return found
 
 
-def vifs_of(record: Record) -> list[Vif]:
+def vifs_of(world: World, record: Record) -> list[Vif]:
     """A domain's network interfaces."""
-    return [Vif(record, spec) for spec in record.config.vif_specs]
+    found = [Vif(record, spec) for spec in record.config.vif_specs]
+    taken = {vif.spec.devid for vif in found}
+    for text in world.fields.get(record.uuid, LOOSE_VIFS, []):
+        with suppress(ConfigError):
+            spec = parse_vif(text)
+            found += [Vif(record, spec, loose=True)] if spec.devid not in taken else []
+    return found
+
+
+def keep_loose_disks(world: World, record: Record, specs: Iterable[DiskSpec]) -> None:
+    """Says which disks of a domain are not plugged in."""
+    world.fields.put(record.uuid, LOOSE_DISKS, [spec.text(spec.target) for spec in specs])
+
+
+def keep_loose_vifs(world: World, record: Record, specs: Iterable[VifSpec]) -> None:
+    """Says which interfaces of a domain are not plugged in."""
+    world.fields.put(record.uuid, LOOSE_VIFS, [spec.text() for spec in specs])
+
+
+def domains(world: World) -> Iterator[Record]:
+    """All domains but Domain 0."""
+    return (record for record in world.records().values() if record is not world.control_domain)
 
 
 def vbds(world: World) -> dict[UUID, Vbd]:
     """All disks of domains."""
-    return {vbd.id: vbd for record in world.manager.all(halted=True) for vbd in vbds_of(record)}
+    return {vbd.id: vbd for record in domains(world) for vbd in vbds_of(world, record)}
 
 
 def vifs(world: World) -> dict[UUID, Vif]:
     """All network interfaces of domains."""
-    return {vif.id: vif for record in world.manager.all(halted=True) for vif in vifs_of(record)}
+    return {vif.id: vif for record in domains(world) for vif in vifs_of(world, record)}
 
 
 def consoles(world: World) -> dict[UUID, Console]:
     """The consoles of domains that run."""
-    running = [record for record in world.manager.all() if power_state(record) != HALTED]
-    return {console_id(record): Console(record, "vt100") for record in running}
+    return {console_id(record): Console(record, "vt100") for record in domains(world) if power_state(record) != HALTED}
 
 
 def network_id(name: str) -> UUID:
@@ -107,12 +179,45 @@ def network_id(name: str) -> UUID:
     return derived(NAMESPACE, f"network:{name}")
 
 
-def network_of(spec: VifSpec) -> str:
-    """The name of the network that an interface is on."""
-    return spec.network or USER
+def networks(world: World) -> dict[UUID, Network]:
+    """The networks that there are: to the outside, those that were made, and those that interfaces name."""
+    found = {USER: Network(USER, "Outside, as the user who runs Domain 0")}
+    for row in world.manager.database.rows("SELECT * FROM networks ORDER BY created_at, name"):
+        name = row["name"]
+        found[name] = Network(name, row["label"] or name, row["description"], json.loads(row["labels"]), is_kept=True)
+    for vif in vifs(world).values():
+        name = vif.spec.network
+        found.setdefault(name, Network(name, name))
+    return {network.id: network for network in found.values()}
 
 
-def networks(world: World) -> dict[UUID, str]:
-    """The networks that there are: to the outside, and those that interfaces name."""
-    names = {USER, *(network_of(spec) for record in world.manager.all(halted=True) for spec in record.config.vif_specs)}
-    return {network_id(name): name for name in sorted(names)}
+def save_network(world: World, network: Network) -> None:
+    """Keeps a network, or what has changed of it."""
+    with world.manager.database.write() as cursor:
+        cursor.execute(
+            "INSERT INTO networks (uuid, name, label, description, labels, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "label = excluded.label, description = excluded.description, labels = excluded.labels",
+            (
+                str(network.id),
+                network.name,
+                network.label,
+                network.description,
+                json.dumps(network.labels),
+                time.time(),
+            ),
+        )
+    world.manager.events.note("network", network.id)
+
+
+def free_network_name(world: World) -> str:
+    """A name that no network has."""
+    taken = {network.name for network in networks(world).values()}
+    return next((name for number in range(10_000) if (name := f"net{number}") not in taken), f"net{uuid4().hex[:8]}")
+
+
+def forget_network(world: World, network: Network) -> None:
+    """Does not keep it any more."""
+    with world.manager.database.write() as cursor:
+        cursor.execute("DELETE FROM networks WHERE name = ?", (network.name,))
+    world.manager.events.note("network", network.id)

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0.xenapi.classes.devices import NETWORK, VBD, VIF
-from domzero.dom0.xenapi.classes.disks import PBD, SR, VDI
+from domzero.dom0.xenapi.classes.disks import VDI
 from domzero.dom0.xenapi.classes.host import HOST, HOST_CPU, HOST_METRICS, POOL
 from domzero.dom0.xenapi.classes.session import SESSION
+from domzero.dom0.xenapi.classes.sr import PBD, SR
+from domzero.dom0.xenapi.classes.vbd import VBD
+from domzero.dom0.xenapi.classes.vif import NETWORK, VIF
 from domzero.dom0.xenapi.classes.vm import CONSOLE, VM, VM_GUEST_METRICS, VM_METRICS
 from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, ROLE, SUBJECT, TASK, USER
 from domzero.dom0.xenapi.journal import Snapshots

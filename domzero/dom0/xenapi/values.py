@@ -204,8 +204,8 @@ class Ref(Type):
         return identity
 
     def write(self, value: Any) -> str:
-        """Of an identity."""
-        return reference(value)
+        """Of an identity, or what was written already."""
+        return value if isinstance(value, str) else reference(value)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from domzero.dom0.about import About
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.names import DOMAIN_0
 from domzero.dom0.records import Record
+from domzero.dom0.storage import Storage
 from domzero.dom0.xenapi.fields import Fields
 from domzero.dom0.xenapi.journal import Journal, Snapshots
 from domzero.dom0.xenapi.sessions import Session, Sessions
 from domzero.dom0.xenapi.tasks import TaskBook
 
+T = TypeVar("T")
 NAMESPACE = uuid5(NAMESPACE_URL, "domzero:xenapi")
 
 
@@ -50,24 +54,36 @@ class World:
     """All there is.
 
     :param look: how all objects are now, for events.
+    :param storage: of Domain 0.
     :param token: what a password over TCP has to be; None: nothing passes.
     """
 
     def __init__(
-        self, manager: Manager, look: Callable[[World], Awaitable[Snapshots]], token: str | None = None
+        self,
+        manager: Manager,
+        storage: Storage,
+        look: Callable[[World], Awaitable[Snapshots]],
+        token: str | None = None,
     ) -> None:
         self.manager = manager
+        self.storage = storage
         self.url = "http://localhost"
         self.address = "127.0.0.1"
         self._token = token
         self.host = _host_identity()
         self.pool = derived(self.host, "pool")
         self.sessions = Sessions()
-        self.fields = Fields()
-        self.journal = Journal(lambda: look(self))
+        self.fields = Fields(manager.database)
+        self.journal = Journal(
+            lambda: look(self), lambda seconds: manager.events.wait(manager.events.token, None, seconds)
+        )
         self.tasks = TaskBook(self.journal.stir)
         config = DomainConfig(kernel="", name=DOMAIN_0, uuid=derived(self.host, "control domain"))
         self.control_domain = Record(config, domid=0, state=DomainState.RUNNING, started_at=manager.started_at)
+        config = DomainConfig(kernel="", name="Other PV guest", uuid=derived(NAMESPACE, "template"), memory_mib=512)
+        about = About(description="A domain without disks and kernel", template=True)
+        self.template = Record(config, state=DomainState.HALTED, about=about, created_at=manager.started_at)
+        self._memo: dict[str, Any] = {}
 
     def authenticate(self, peer: Peer, _user: str, password: str) -> bool:
         """Whether somebody with this password may log in. On the Unix socket that is known before anything is said."""
@@ -82,7 +98,19 @@ class World:
 
     def records(self) -> dict[UUID, Record]:
         """All domains that exist."""
-        return {record.uuid: record for record in (self.control_domain, *self.manager.all(halted=True))}
+        every = (self.control_domain, self.template, *self.manager.all(halted=True))
+        return {record.uuid: record for record in every}
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gives, for all who want it while one answer is written."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        found: T = self._memo[key]
+        return found
+
+    def look_again(self) -> None:
+        """Another answer begins: what `once` knew is old."""
+        self._memo.clear()
 
     async def close(self) -> None:
         """Ends what is under way."""

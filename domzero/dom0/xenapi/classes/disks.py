@@ -1,95 +1,207 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VDI, SR and PBD: disks and where they are."""
+"""VDI: disks."""
 
 from __future__ import annotations
 
-from domzero.dom0.xenapi import objects
-from domzero.dom0.xenapi.storage import HOST_FILES, HostFile, host_files, repositories, vdi_of
-from domzero.dom0.xenapi.table import Kind, kept, ro
-from domzero.dom0.xenapi.values import BOOL, DATETIME, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
-from domzero.dom0.xenapi.world import World, derived
+from typing import Any
+from uuid import UUID
+
+from domzero.dom0 import disk_changes
+from domzero.dom0.storage import Disk
+from domzero.dom0.xenapi.construct import Given, keep
+from domzero.dom0.xenapi.devices import remove_disk
+from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
+from domzero.dom0.xenapi.storage import HOST_FILES, Vdi, vbds_of_vdi, vdis
+from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
+from domzero.dom0.xenapi.values import (
+    BOOL,
+    DATETIME,
+    INT,
+    STRING,
+    STRING_MAP,
+    STRINGS,
+    Enum,
+    Map,
+    Record,
+    Ref,
+    Set,
+    reference,
+)
+from domzero.dom0.xenapi.world import Call, World
+
+_SELF = Ref("VDI")
+_SR = Ref("SR")
+TYPE = Enum(
+    "enum vdi_type",
+    ("system", "user", "ephemeral", "suspend", "crashdump", "ha_statefile", "metadata", "redo_log", "rrd",
+     "pvs_cache", "cbt_metadata"),
+)  # fmt: skip
 
 
-def _vbds(world: World, it: HostFile) -> list[object]:
-    return [vbd.id for vbd in objects.vbds(world).values() if vdi_of(world, vbd.spec) == it.id]
+def managed(found: Found) -> Disk:
+    """A disk that is in Domain 0's storage. Failure."""
+    if not isinstance(found.it, Disk):
+        raise Failure("VDI_NOT_MANAGED", reference(found.identity))
+    return found.it
 
+
+def _is_attached(world: World, vdi: Vdi) -> bool:
+    world.look_again()
+    return any(vbd.is_attached for vbd in vbds_of_vdi(world, vdi))
+
+
+async def _create(call: Call, values: dict[str, Any]) -> UUID:
+    """VDI.create."""
+    given, world = Given(values), call.world
+    sr = given.need("SR", _SR)
+    if sr == HOST_FILES.uuid:
+        raise Failure("SR_OPERATION_NOT_SUPPORTED", reference(sr))
+    if not any(each.uuid == sr for each in world.storage.repositories()):
+        raise handle_invalid("SR", reference(sr))
+    format = given.get("sm_config", STRING_MAP, {}).get("image-format", "raw")
+    given.get("type", TYPE)
+    own = given.kept(FIELDS)
+    disk = await world.storage.create(
+        world.storage.repository(sr),
+        given.need("virtual_size", INT),
+        name=given.get("name_label", STRING, ""),
+        description=given.get("name_description", STRING, ""),
+        labels=given.get("other_config", STRING_MAP, {}),
+        format=format,
+    )
+    keep(world, disk.uuid, own)
+    return disk.uuid
+
+
+async def _destroy(call: Call, vdi: Found) -> None:
+    """VDI.destroy: with the places that it has in domains that do not run."""
+    disk = managed(vdi)
+    if _is_attached(call.world, disk):
+        raise Failure("VDI_IN_USE", reference(disk.uuid), "destroy")
+    for vbd in vbds_of_vdi(call.world, disk):
+        await remove_disk(call.world, vbd)
+    await call.world.storage.delete(disk)
+    call.world.fields.forget(disk.uuid)
+
+
+async def _resize(call: Call, vdi: Found, size: int) -> None:
+    """VDI.resize: also while a guest has it, which is told."""
+    disk, world = managed(vdi), call.world
+    world.look_again()
+    vbd = next((vbd for vbd in vbds_of_vdi(world, disk) if vbd.is_attached), None)
+    if size < disk.bytes:
+        raise Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))
+    if vbd is None:
+        await world.storage.resize(disk, size)
+    else:
+        await disk_changes.grow_disk(world.manager, vbd.vm, vbd.spec.vdev, -(-size // 512) * 512)
+
+
+async def _clone(call: Call, vdi: Found, driver: dict[str, str] | None = None) -> UUID:
+    """VDI.clone."""
+    return await _duplicate(call, vdi, None)
+
+
+async def _copy(call: Call, vdi: Found, sr: Found | None, base: Found | None = None, into: Found | None = None) -> UUID:
+    """VDI.copy."""
+    if base is not None or into is not None:
+        raise Failure("NOT_IMPLEMENTED", "VDI.copy with base_vdi or into_vdi")
+    return await _duplicate(call, vdi, None if sr is None else sr.identity)
+
+
+async def _duplicate(call: Call, vdi: Found, sr: UUID | None) -> UUID:
+    disk, world = managed(vdi), call.world
+    if _is_attached(world, disk):
+        raise Failure("VDI_IN_USE", reference(disk.uuid), "copy")
+    if sr == HOST_FILES.uuid:
+        raise Failure("SR_OPERATION_NOT_SUPPORTED", reference(sr))
+    made = await world.storage.copy(disk, world.storage.repository(sr or disk.storage))
+    world.fields.copy(disk.uuid, made.uuid)
+    return made.uuid
+
+
+async def _update(call: Call, vdi: Found) -> None:
+    """VDI.update: what is said of a disk is looked up anew whenever somebody asks."""
+
+
+async def _forget(call: Call, vdi: Found) -> None:
+    """VDI.forget."""
+    raise not_allowed("a disk whose file is in its storage is known to it")
+
+
+def _put(name: str) -> Any:
+    async def put(call: Call, vdi: Vdi, value: Any) -> None:
+        call.world.storage.change(managed(Found(vdi.uuid, vdi)), **{name: value})
+
+    return put
+
+
+def _operations(world: World, vdi: Vdi) -> list[str]:
+    if not isinstance(vdi, Disk):
+        return []
+    attached = any(vbd.is_attached for vbd in vbds_of_vdi(world, vdi))
+    return ["resize_online"] if attached else ["clone", "copy", "resize", "destroy", "update", "generate_config"]
+
+
+FIELDS = (
+    ro("uuid", STRING, lambda w, it: it.uuid),
+    rw("name_label", STRING, lambda w, it: it.name, _put("name")),
+    rw("name_description", STRING, lambda w, it: getattr(it, "description", ""), _put("description")),
+    ro("allowed_operations", Set(Enum("enum vdi_operations")), _operations),
+    ro("current_operations", Map(STRING, Enum("enum vdi_operations")), default={}),
+    ro("SR", _SR, lambda w, it: it.storage),
+    ro("VBDs", Set(Ref("VBD")), lambda w, it: [vbd.id for vbd in vbds_of_vdi(w, it)]),
+    ro("crash_dumps", Set(Ref("crashdump")), default=[]),
+    ro("virtual_size", INT, lambda w, it: it.bytes),
+    ro("physical_utilisation", INT, lambda w, it: it.allocated, volatile=True),
+    ro("type", TYPE, default="user"),
+    kept("sharable", BOOL, False),
+    kept("read_only", BOOL, False),
+    rw("other_config", STRING_MAP, lambda w, it: getattr(it, "labels", {}), _put("labels")),
+    ro("storage_lock", BOOL, default=False),
+    ro("location", STRING, lambda w, it: it.path if it.storage == HOST_FILES.uuid else it.uuid),
+    ro("managed", BOOL, lambda w, it: isinstance(it, Disk)),
+    ro("missing", BOOL, lambda w, it: not it.path.exists()),
+    ro("parent", Ref("VDI")),
+    kept("xenstore_data"),
+    rw("sm_config", STRING_MAP, lambda w, it: {"image-format": it.format}, None),
+    ro("is_a_snapshot", BOOL, default=False),
+    ro("snapshot_of", Ref("VDI")),
+    ro("snapshots", Set(Ref("VDI")), default=[]),
+    ro("snapshot_time", DATETIME, default=0),
+    kept("tags", STRINGS),
+    ro("allow_caching", BOOL, default=False),
+    ro("on_boot", Enum("enum on_boot", ("reset", "persist")), default="persist"),
+    ro("metadata_of_pool", Ref("pool")),
+    ro("metadata_latest", BOOL, default=False),
+    ro("is_tools_iso", BOOL, default=False),
+    ro("cbt_enabled", BOOL, default=False),
+)
 
 VDI = Kind(
     "VDI",
-    (
-        ro("uuid", STRING, lambda w, it: it.id),
-        ro("name_label", STRING, lambda w, it: it.path.rpartition("/")[2]),
-        kept("name_description", STRING),
-        ro("allowed_operations", Set(Enum("enum vdi_operations")), default=[]),
-        ro("current_operations", Map(STRING, Enum("enum vdi_operations")), default={}),
-        ro("SR", Ref("SR"), default=HOST_FILES),
-        ro("VBDs", Set(Ref("VBD")), _vbds),
-        ro("crash_dumps", Set(Ref("crashdump")), default=[]),
-        ro("virtual_size", INT, lambda w, it: it.bytes),
-        ro("physical_utilisation", INT, lambda w, it: it.bytes),
-        ro("type", Enum("enum vdi_type"), default="user"),
-        ro("sharable", BOOL, default=False),
-        ro("read_only", BOOL, lambda w, it: not it.writable),
-        kept("other_config"),
-        ro("storage_lock", BOOL, default=False),
-        ro("location", STRING, lambda w, it: it.path),
-        ro("managed", BOOL, default=False),
-        ro("missing", BOOL, default=False),
-        ro("parent", Ref("VDI")),
-        kept("xenstore_data"),
-        ro("sm_config", STRING_MAP, lambda w, it: {"format": it.format}),
-        ro("is_a_snapshot", BOOL, default=False),
-        ro("snapshot_of", Ref("VDI")),
-        ro("snapshots", Set(Ref("VDI")), default=[]),
-        ro("snapshot_time", DATETIME, default=0),
-        kept("tags", STRINGS),
-        ro("allow_caching", BOOL, default=False),
-        ro("on_boot", Enum("enum on_boot", ("reset", "persist")), default="persist"),
-        ro("metadata_of_pool", Ref("pool")),
-        ro("metadata_latest", BOOL, default=False),
-        ro("is_tools_iso", BOOL, default=False),
-        ro("cbt_enabled", BOOL, default=False),
+    FIELDS,
+    vdis,
+    explicit=(
+        message("create", _create, _SELF, args=Record("VDI")),
+        message("destroy", _destroy, self=_SELF),
+        message("resize", _resize, vdi=_SELF, size=INT),
+        message("resize_online", _resize, vdi=_SELF, size=INT),
+        message("clone", _clone, _SELF, optional=1, vdi=_SELF, driver_params=STRING_MAP),
+        message("copy", _copy, _SELF, optional=2, vdi=_SELF, sr=Ref("SR", nullable=True),
+                base_vdi=Ref("VDI", nullable=True), into_vdi=Ref("VDI", nullable=True)),
+        message("update", _update, vdi=_SELF),
+        message("forget", _forget, vdi=_SELF),
+        *(
+            message(name, None, vdi=_SELF)
+            for name in (
+                "snapshot", "introduce", "db_introduce", "db_forget", "set_missing", "set_managed", "pool_migrate",
+                "set_on_boot", "set_allow_caching", "open_database", "read_database_pool_uuid", "enable_cbt",
+                "disable_cbt", "set_cbt_enabled", "data_destroy", "list_changed_blocks", "get_nbd_info",
+                "generate_config", "set_virtual_size", "set_physical_utilisation", "set_is_a_snapshot",
+                "set_snapshot_of", "set_snapshot_time", "set_metadata_of_pool", "checksum",
+                "force_unlock", "pool_introduce",
+            )
+        ),
     ),
-    host_files,
-)
-
-SR = Kind(
-    "SR",
-    (
-        ro("uuid", STRING, default=HOST_FILES),
-        ro("name_label", STRING, default="Host files"),
-        ro("name_description", STRING, default="Files of this host that domains have as disks"),
-        ro("allowed_operations", Set(Enum("enum storage_operations")), default=[]),
-        ro("current_operations", Map(STRING, Enum("enum storage_operations")), default={}),
-        ro("VDIs", Set(Ref("VDI")), lambda w, it: list(host_files(w))),
-        ro("PBDs", Set(Ref("PBD")), default=[derived(HOST_FILES, "pbd")]),
-        ro("virtual_allocation", INT, default=0),
-        ro("physical_utilisation", INT, default=0),
-        ro("physical_size", INT, default=0),
-        ro("type", STRING, default="file"),
-        ro("content_type", STRING, default="user"),
-        ro("shared", BOOL, default=False),
-        kept("other_config"),
-        kept("tags", STRINGS),
-        kept("sm_config"),
-        ro("blobs", Map(STRING, Ref("blob")), default={}),
-        ro("local_cache_enabled", BOOL, default=False),
-        ro("introduced_by", Ref("DR_task")),
-        ro("clustered", BOOL, default=False),
-        ro("is_tools_sr", BOOL, default=False),
-    ),
-    repositories,
-)
-
-PBD = Kind(
-    "PBD",
-    (
-        ro("uuid", STRING, lambda w, it: derived(it, "pbd")),
-        ro("host", Ref("host"), lambda w, it: w.host),
-        ro("SR", Ref("SR"), lambda w, it: it),
-        ro("device_config", STRING_MAP, default={}),
-        ro("currently_attached", BOOL, default=True),
-        kept("other_config"),
-    ),
-    lambda w: {derived(sr, "pbd"): sr for sr in repositories(w)},
-)
+)  # fmt: skip

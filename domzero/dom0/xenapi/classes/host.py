@@ -16,8 +16,8 @@ from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
 from domzero.dom0.xenapi.failure import not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
-from domzero.dom0.xenapi.storage import default_sr, repositories
-from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro
+from domzero.dom0.xenapi.storage import default_sr, pbds
+from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import (
     BOOL,
     DATETIME,
@@ -173,7 +173,7 @@ HOST = Kind(
         ro("crashdumps", Set(Ref("host_crashdump")), default=[]),
         ro("patches", Set(Ref("host_patch")), default=[]),
         ro("updates", Set(Ref("pool_update")), default=[]),
-        ro("PBDs", Set(Ref("PBD")), lambda w, it: [derived(sr, "pbd") for sr in repositories(w)]),
+        ro("PBDs", Set(Ref("PBD")), lambda w, it: list(pbds(w))),
         ro("host_CPUs", Set(Ref("host_cpu")), lambda w, it: list(cpu_ids(w))),
         ro("cpu_info", STRING_MAP, _cpu_info),
         ro("hostname", STRING, lambda w, it: platform.node()),
@@ -266,6 +266,12 @@ HOST_CPU = Kind(
     cpu_ids,
 )
 
+
+async def _put_default_sr(call: Call, _it: World, value: UUID | None) -> None:
+    """pool.set_default_SR."""
+    call.world.fields.put(call.world.pool, "default_SR", "" if value is None else str(value))
+
+
 POOL = Kind(
     "pool",
     (
@@ -273,7 +279,7 @@ POOL = Kind(
         kept("name_label", STRING),
         kept("name_description", STRING),
         ro("master", Ref("host"), lambda w, it: w.host),
-        ro("default_SR", Ref("SR"), lambda w, it: default_sr(w)),
+        rw("default_SR", Ref("SR", nullable=True), lambda w, it: default_sr(w), _put_default_sr),
         ro("suspend_image_SR", Ref("SR")),
         ro("crash_dump_SR", Ref("SR")),
         kept("other_config"),

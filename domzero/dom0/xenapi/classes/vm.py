@@ -19,6 +19,7 @@ from domzero.dom0.xenapi.classes.vm_changes import (
     put_ramdisk,
     put_template,
 )
+from domzero.dom0.xenapi.classes.vm_making import messages as making
 from domzero.dom0.xenapi.classes.vm_messages import MESSAGES
 from domzero.dom0.xenapi.objects import HALTED, PAUSED, power_state
 from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
@@ -89,7 +90,7 @@ FIELDS: tuple[Field, ...] = (
     ro("power_state", Enum("enum vm_power_state"), lambda w, vm: power_state(vm)),
     kept("user_version", INT, 1),
     rw("is_a_template", BOOL, lambda w, vm: vm.about.template, put_template),
-    ro("is_default_template", BOOL, default=False),
+    ro("is_default_template", BOOL, lambda w, vm: vm is w.template),
     rw("suspend_VDI", Ref("VDI", nullable=True), lambda w, vm: None, None),
     ro("resident_on", Ref("host"), lambda w, vm: w.host if _is_running(vm) else None),
     ro("scheduled_to_be_resident_on", Ref("host")),
@@ -110,8 +111,8 @@ FIELDS: tuple[Field, ...] = (
        put_action("on_reboot")),
     rw("actions_after_crash", ON_CRASH, lambda w, vm: CRASHES[vm.config.on_crash], put_action("on_crash")),
     ro("consoles", Set(Ref("console")), lambda w, vm: [objects.console_id(vm)] if _has_console(w, vm) else []),
-    ro("VIFs", Set(Ref("VIF")), lambda w, vm: [vif.id for vif in objects.vifs_of(vm)]),
-    ro("VBDs", Set(Ref("VBD")), lambda w, vm: [vbd.id for vbd in objects.vbds_of(vm)]),
+    ro("VIFs", Set(Ref("VIF")), lambda w, vm: [vif.id for vif in objects.vifs_of(w, vm)]),
+    ro("VBDs", Set(Ref("VBD")), lambda w, vm: [vbd.id for vbd in objects.vbds_of(w, vm)]),
     ro("VUSBs", Set(Ref("VUSB")), default=[]),
     ro("crash_dumps", Set(Ref("crashdump")), default=[]),
     ro("VTPMs", Set(Ref("VTPM")), default=[]),
@@ -184,7 +185,7 @@ def _has_console(world: World, vm: Record) -> bool:
 
 async def refresh(world: World, records: Iterable[Record]) -> None:
     """Asks the workers what domains use now."""
-    await asyncio.gather(*(world.manager.refresh(record) for record in records if record is not world.control_domain))
+    await asyncio.gather(*(world.manager.refresh(record) for record in records if record.worker is not None))
 
 
 VM = Kind(
@@ -193,7 +194,7 @@ VM = Kind(
     World.records,
     find=World.record,
     prepare=refresh,
-    explicit=MESSAGES,
+    explicit=(*MESSAGES, *making(FIELDS)),
 )
 
 
@@ -231,7 +232,7 @@ VM_METRICS = Kind(
 
 
 def _all_guest_metrics(world: World) -> dict[UUID, Record]:
-    return {objects.guest_metrics_id(vm): vm for vm in world.manager.all() if _is_running(vm)}
+    return {objects.guest_metrics_id(vm): vm for vm in objects.domains(world) if _is_running(vm)}
 
 
 VM_GUEST_METRICS = Kind(

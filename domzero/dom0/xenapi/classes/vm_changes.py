@@ -19,9 +19,11 @@ MIB = 1 << 20
 
 
 def check_domain(call: Call, vm: Record) -> None:
-    """Failure: it is Domain 0, which is not a domain that one may change."""
+    """Failure: it is Domain 0, or the template that is always there: neither can be changed."""
     if vm is call.world.control_domain:
         raise not_allowed("this is Domain 0")
+    if vm is call.world.template:
+        raise not_allowed("this template is always there, as it is: clone it")
 
 
 def check_state(vm: Record, *wanted: str) -> None:
@@ -43,12 +45,16 @@ async def put_name(call: Call, vm: Record, value: Any) -> None:
     await call.world.manager.change(vm, Changes(name=value))
 
 
+async def edit(call: Call, vm: Record, **changes: Any) -> None:
+    """Changes the configuration of a halted domain. Failure, ConfigError."""
+    check_domain(call, vm)
+    check_state(vm, HALTED)
+    await call.world.manager.redefine(vm, replace(vm.config, **changes), vm.about, startable=False)
+
+
 def _put_config(name: str, of: Callable[[Any], Any]) -> Callable[[Call, Record, Any], Awaitable[None]]:
     async def put(call: Call, vm: Record, value: Any) -> None:
-        check_domain(call, vm)
-        check_state(vm, HALTED)
-        setattr(vm.config, name, of(value))
-        await call.world.manager.changed(vm)
+        await edit(call, vm, **{name: of(value)})
 
     return put
 

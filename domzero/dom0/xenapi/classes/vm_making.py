@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How VMs are made: from a record, and from others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+from domzero.dom0.about import About
+from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.diskspec import DiskFormat, DiskSpec
+from domzero.dom0.records import Record
+from domzero.dom0.storage import Disk
+from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state
+from domzero.dom0.xenapi.classes.vm_messages import domain
+from domzero.dom0.xenapi.construct import Given, keep
+from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.objects import HALTED, LOOSE_DISKS, LOOSE_VIFS, power_state
+from domzero.dom0.xenapi.storage import vdi_of
+from domzero.dom0.xenapi.table import Field, Found, Message, message
+from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, Enum, Ref, reference
+from domzero.dom0.xenapi.values import Record as RecordType
+from domzero.dom0.xenapi.world import Call, World
+
+_ACTION = Enum(
+    "enum on_crash_behaviour",
+    ("destroy", "restart", "preserve", "coredump_and_destroy", "coredump_and_restart", "rename_restart"),
+)
+DEFAULT_MEMORY = 256 * MIB
+
+
+def _action(given: Given, name: str, default: Action) -> Action:
+    word = given.get(name, _ACTION, default.value.replace("-", "_and_"))
+    return Action.RESTART if word == "rename_restart" else Action(word.replace("_and_", "-"))
+
+
+def _config(given: Given) -> DomainConfig:
+    most = given.get("memory_static_max", INT, DEFAULT_MEMORY)
+    memory = given.get("memory_dynamic_max", INT, most)
+    vcpus_max = given.get("VCPUs_max", INT, 1)
+    return DomainConfig(
+        kernel=given.get("PV_kernel", STRING, ""),
+        ramdisk=given.get("PV_ramdisk", STRING, "") or None,
+        cmdline=given.get("PV_args", STRING, ""),
+        name=given.need("name_label", STRING),
+        uuid=uuid4(),
+        memory_mib=memory // MIB,
+        maxmem_mib=most // MIB,
+        vcpus=given.get("VCPUs_at_startup", INT, vcpus_max),
+        max_vcpus=vcpus_max,
+        on_poweroff=_action(given, "actions_after_shutdown", Action.DESTROY),
+        on_reboot=_action(given, "actions_after_reboot", Action.RESTART),
+        on_crash=_action(given, "actions_after_crash", Action.DESTROY),
+    )
+
+
+def messages(fields: tuple[Field, ...]) -> tuple[Message, ...]:
+    """Those that make VMs.
+
+    :param fields: of a VM: which ones are the clients' own.
+    """
+
+    async def create(call: Call, values: dict[str, object]) -> UUID:
+        """VM.create."""
+        given = Given(values)
+        about = About(
+            description=given.get("name_description", STRING, ""),
+            labels=given.get("other_config", STRING_MAP, {}),
+            template=given.get("is_a_template", BOOL, False),
+        )
+        if given.get("domain_type", STRING, "pv") not in ("pv", "unspecified"):
+            raise Failure("VALUE_NOT_SUPPORTED", "domain_type", str(values["domain_type"]), "domains here are PV")
+        config, own = _config(given), given.kept(fields)
+        record = await call.world.manager.define(config, about, startable=False)
+        keep(call.world, record.uuid, own)
+        return record.uuid
+
+    self = Ref("VM")
+    return (
+        message("create", create, self, args=RecordType("VM")),
+        message("clone", _clone, self, vm=self, new_name=STRING),
+        message("copy", _copy, self, vm=self, new_name=STRING, sr=Ref("SR", nullable=True)),
+        message("provision", _provision, vm=self),
+    )
+
+
+async def _clone(call: Call, vm: Found, new_name: str) -> UUID:
+    """VM.clone: with disks of its own, that share blocks with the old ones where the file system can."""
+    return await _duplicate(call, vm.it, new_name, None)
+
+
+async def _copy(call: Call, vm: Found, new_name: str, sr: Found | None) -> UUID:
+    """VM.copy: the same, with the disks in another SR."""
+    return await _duplicate(call, vm.it, new_name, None if sr is None else sr.identity)
+
+
+async def _provision(call: Call, vm: Found) -> None:
+    """VM.provision: a clone of a template becomes a VM."""
+    record = domain(call, vm)
+    record.about = replace(record.about, template=False)
+    await call.world.manager.changed(record)
+
+
+async def _duplicate(call: Call, vm: Record, name: str, sr: UUID | None) -> UUID:
+    world = call.world
+    if vm is world.control_domain or power_state(vm) != HALTED:
+        raise bad_state(vm, HALTED)
+    config = replace(
+        vm.config, name=name, uuid=uuid4(), vifs=[replace(vif, mac=None).text() for vif in vm.config.vif_specs]
+    )
+    about = replace(vm.about, labels=dict(vm.about.labels), autostart=False)
+    config.check(startable=False)
+    world.manager.roster.check_unique(name, None)
+    made: list[Disk] = []
+    try:
+        config.disks = [await _duplicate_disk(world, spec, sr, made) for spec in vm.config.disk_specs]
+        record = await world.manager.define(config, about, startable=False)
+    except BaseException:
+        for disk in made:
+            await world.storage.delete(disk)
+        raise
+    world.fields.copy(vm.uuid, record.uuid)
+    for loose in (LOOSE_DISKS, LOOSE_VIFS):
+        world.fields.put(record.uuid, loose, [])
+    return record.uuid
+
+
+async def _duplicate_disk(world: World, spec: DiskSpec, sr: UUID | None, made: list[Disk]) -> str:
+    """The specification of a copy of a disk that a guest may write; of others, of the same."""
+    if not spec.target or spec.is_cdrom or not spec.writable:
+        return spec.text(spec.target)
+    identity = vdi_of(world, spec)
+    disk = next((each for each in world.storage.disks() if each.uuid == identity), None)
+    if disk is None:
+        raise Failure("VDI_NOT_MANAGED", reference(identity))
+    copy = await world.storage.copy(disk, world.storage.repository(sr or disk.storage))
+    made.append(copy)
+    return replace(spec, format=DiskFormat(copy.format)).text(str(copy.path))
