@@ -23,6 +23,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'eval "$(domzero completion bash)"',
     )
     parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument(
+        "--xl", action="store_true", help="also for the script that `domzero xl --install-alias` writes"
+    )
     parser.set_defaults(handler=handle)
 
 
@@ -32,7 +35,7 @@ def handle(args: argparse.Namespace) -> int:
         from argcomplete.shell_integration import shellcode  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise DomzeroError(_MISSING, hint=_HINT) from None
-    print(shellcode(["domzero"], shell=args.shell))
+    print(shellcode(["domzero", "xl"] if args.xl else ["domzero"], shell=args.shell))
     return ExitStatus.OK
 
 

@@ -66,7 +66,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "domname": ("domzero.cli.verbs", "show a domain's name"),
     "xl": ("domzero.cli.xl.door", "xl's own grammar and texts: domzero xl VERB ..."),
     "completion": ("domzero.cli.completion", "print the completion script of a shell"),
-    "help": ("domzero.cli.main", "show the help of a verb"),
+    "help": ("domzero.cli.help", "show the help of a verb"),
     "lab": ("domzero.cli.lab", "see the architecture: rings, page tables, traps"),
 }
 """Verb -> (module, one-line help), in the order of the help text."""
@@ -92,28 +92,14 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `help`."""
-    parser = subparsers.add_parser("help", help=VERBS["help"][1], description="Shows the help of all, or of a verb.")
-    parser.add_argument("about", nargs="?", metavar="VERB")
-    parser.set_defaults(handler=_help)
-
-
-def _help(args: argparse.Namespace) -> int:
-    if args.about is None:
-        build_parser(None).print_help()
-        return ExitStatus.OK
-    _check_verb(args.about)
-    _verb_parsers(build_parser(args.about))[args.about].print_help()
-    return ExitStatus.OK
-
-
-def _verb_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def verb_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the verbs in a parser."""
     (choices,) = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return dict(choices)
 
 
-def _check_verb(word: str) -> None:
+def check_verb(word: str) -> None:
+    """Raises ConfigError, with a suggestion, for a word that is no verb."""
     if word not in VERBS:
         near = difflib.get_close_matches(word[:40], [*VERBS, *_XL_VERBS], 1)
         meant = _XL_VERBS.get(near[0], near[0]) if near else None
@@ -129,7 +115,7 @@ def _verb_of(argv: Sequence[str]) -> str | None:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     if arguments and not arguments[0].startswith("-"):
-        _check_verb(arguments[0])
+        check_verb(arguments[0])
     if arguments[:1] == ["xl"]:  # its words are not argparse's
         from domzero.cli.xl.door import run
 
@@ -137,7 +123,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = build_parser(_verb_of(arguments))
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # said by the verb's own parser, so that its usage is shown
-        _verb_parsers(parser)[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+        verb_parsers(parser)[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}")
     return args
 
 
@@ -147,6 +133,10 @@ def _complete() -> None:
 
     parser = build_parser(None)
     words = os.environ.get("COMP_LINE", "").split()
+    if words and os.path.basename(words[0]) == "xl":
+        from domzero.cli.xl.door import xl_parser
+
+        answer(xl_parser())
     answer(build_parser(words[1]) if len(words) > 1 and words[1] in VERBS else parser)
 
 

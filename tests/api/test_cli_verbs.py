@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -485,9 +486,43 @@ def test_the_shell_completes_verbs_options_and_names(server: Server, create: Cre
         ("domzero unp", "unpause"),
         ("domzero create --mem", "--memory"),
         ("domzero pause comp", "complete-me"),
+        ("domzero xl sched-", "sched-credit2"),
+        ("domzero xl pause comp", "complete-me"),
+        ("xl unp", "unpause"),
+        ("xl destroy comp", "complete-me"),
+        ("xl create --q", "--quiet"),
     ):
         answer = tmp_path / "answer"
         about = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "IFS": "\013"}
         env = {**server.env, **about, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
         assert subprocess.run([sys.executable, "-m", "domzero"], env=env).returncode == 0
         assert word in answer.read_text().replace(" ", "").split("\013")
+
+
+def test_every_verb_has_a_manual_page(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("argparse_manpage", reason="argparse-manpage is not here")
+    result = server.cli("help", "--man-pages", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    pages = {path.name: path.read_text() for path in (tmp_path / "man1").iterdir()}
+    assert pages.keys() == {"domzero.1", *(f"domzero-{verb}.1" for verb in VERBS)}
+    for name, text in pages.items():
+        assert text.startswith(f'.TH {name.removesuffix(".1").upper()} 1 "" "domzero ')
+    assert "\\- create a domain" in pages["domzero-create.1"] and "sched" in pages["domzero-xl.1"]
+    assert server.cli("help", "--man", "create").stdout == pages["domzero-create.1"]
+    if shutil.which("man"):
+        warnings = subprocess.run(
+            ["man", "--warnings", "-l", tmp_path / "man1" / "domzero-create.1"], capture_output=True, text=True
+        )
+        assert (warnings.returncode, warnings.stderr, "domzero-create" in warnings.stdout) == (0, "", True)
+    assert server.cli("help", "--man-pages", str(tmp_path / "none")).returncode == 2
+    assert server.cli("help", "--man", "frob").returncode == 2
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_the_completion_of_each_shell_is_a_script_of_its_own(server: Server, shell_name: str) -> None:
+    pytest.importorskip("argcomplete", reason="argcomplete is not here")
+    script = server.cli("completion", shell_name, "--xl").stdout
+    assert "domzero" in script and re.search(r"\bxl\b", script)
+    assert not re.search(r"\bxl\b", server.cli("completion", shell_name).stdout)
+    if shutil.which(shell_name):
+        assert subprocess.run([shell_name, "-n"], input=script, text=True).returncode == 0

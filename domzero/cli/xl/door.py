@@ -17,11 +17,12 @@ from domzero.cli.xl.verbs import VERBS
 from domzero.dom0.names import shown
 from domzero.errors import ConfigErrors, DomzeroError
 
-HELP = """usage: domzero xl [-vftTN] [--socket PATH | --url URL] [--token-file PATH] VERB …
+DESCRIPTION = """xl's verbs, options, texts and exit statuses, for people and scripts that have them already.
+Domain 0 is found as by domzero's other verbs: DOMZERO_SOCKET, DOMZERO_URL."""
+HELP = f"""usage: domzero xl [-vftTN] [--socket PATH | --url URL] [--token-file PATH] VERB …
        domzero xl --install-alias DIR
 
-xl's verbs, options, texts and exit statuses, for people and scripts that have them already. Domain 0 is found as by
-domzero's other verbs: DOMZERO_SOCKET, DOMZERO_URL. -N only shows what would be done, where xl has it; -v, -f, -t and
+{DESCRIPTION} -N only shows what would be done, where xl has it; -v, -f, -t and
 -T are taken, and do nothing. `domzero xl help` lists the verbs, `domzero xl help VERB` shows one's options.
 
 --install-alias DIR writes DIR/xl, a script that is this command: `xl list` then is `domzero xl list`. DIR should be
@@ -31,10 +32,29 @@ _MARK = "# made by `domzero xl --install-alias`"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the verb, for help; its words are not argparse's."""
-    parser = subparsers.add_parser("xl", add_help=False, usage=argparse.SUPPRESS)
+    """Adds the verb, for help and completion; `run` reads its words."""
+    _describe(subparsers.add_parser("xl", help="xl's own grammar and texts", description=DESCRIPTION))
+
+
+def xl_parser() -> argparse.ArgumentParser:
+    """xl's grammar as argparse knows it, for completion and the manual page."""
+    parser = argparse.ArgumentParser("xl", description=DESCRIPTION)
+    _describe(parser)
+    return parser
+
+
+def _describe(parser: argparse.ArgumentParser) -> None:
     parser.print_help = lambda file=None: print(HELP, end="", file=file)  # type: ignore[method-assign]
-    parser.set_defaults(handler=lambda args: run(args.words))
+    for letter, text in (("v", "nothing"), ("f", "nothing"), ("t", "nothing"), ("T", "nothing")):
+        parser.add_argument(f"-{letter}", action="store_true", help=f"{text}: for scripts that have it")
+    parser.add_argument("-N", action="store_true", help="only show what would be done, where xl has it")
+    parser.add_argument("--install-alias", metavar="DIR", help="write DIR/xl, a script that is `domzero xl`")
+    for name, value in (("--socket", "PATH"), ("--url", "URL"), ("--token-file", "PATH")):
+        parser.add_argument(name, metavar=value, help="as of domzero's other verbs")
+    subparsers = parser.add_subparsers(dest="xl_verb", metavar="VERB")
+    for verb in VERBS.values():
+        if not verb.refused:
+            verb.add_to(subparsers)
 
 
 def run(arguments: Sequence[str]) -> int:

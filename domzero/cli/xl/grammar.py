@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import getopt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -134,6 +135,17 @@ class Verb:
         if self.options:
             usage += "\nOptions:\n\n" + "".join(f"{option.line}\n" for option in self.options)
         return usage
+
+    def add_to(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        """Describes it to argparse, for completion and the manual page."""
+        parser = subparsers.add_parser(self.name, help=self.text, description=f"{self.text}.")
+        for option in self.options:
+            kind = {"metavar": option.value} if option.value else {"action": "store_true"}
+            parser.add_argument(*option.flags, dest=f"option_{option.key}", help=option.text, **kind)  # type: ignore[arg-type]
+        if "Domain" in self.words:
+            parser.add_argument("domains", metavar=self.words, nargs="*")
+        elif self.words:
+            parser.add_argument("words", metavar=self.words, nargs="*")
 
     def parse(self, words: Sequence[str], *, dry: bool = False) -> Given | None:
         """Reads what follows the verb; None when help is asked for. XlError."""
