@@ -157,6 +157,16 @@ class DomainConfig:
         """The channels, understood; those that cannot be are left out."""
         return [found for found in parse_channels(self.channels) if isinstance(found, ChannelSpec)]
 
+    def host_files(self) -> list[str]:
+        """Files and directories of the host that it names."""
+        return [
+            self.kernel,
+            self.ramdisk or "",
+            *(spec.target for spec in self.disk_specs),
+            *(spec.path for spec in self.share_specs),
+            *(spec.path for spec in self.channel_specs),
+        ]
+
     def put_disk(self, devid: int, changed: DiskSpec | None) -> None:
         """Puts a disk's specification in the place of the one with its number, or takes that out."""
         disks = []

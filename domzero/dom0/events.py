@@ -53,6 +53,7 @@ class Journal:
         self._database = database
         self._come = asyncio.Event()
         self._removed = 0
+        self._closed = False
 
     @property
     def token(self) -> int:
@@ -77,6 +78,11 @@ class Journal:
                     self._forget(cursor)
         self._come.set()
         self._come = asyncio.Event()
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        self._closed = True
+        self._come.set()
 
     @staticmethod
     def _forget(cursor: object) -> None:
@@ -107,9 +113,11 @@ class Journal:
         ]
 
     async def wait(self, token: int, kinds: Collection[str] | None = None, timeout: float = 30.0) -> list[Event]:
-        """As `since`; waits until there is something, or so many seconds have passed."""
+        """As `since`; waits until there is something, so many seconds have passed, or Domain 0 ends."""
         deadline = time.monotonic() + timeout
-        while not (found := self.since(token, kinds)) and (rest := deadline - time.monotonic()) > 0:
+        while (
+            not (found := self.since(token, kinds)) and not self._closed and (rest := deadline - time.monotonic()) > 0
+        ):
             with suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._come.wait(), rest)
         return found

@@ -78,7 +78,7 @@ class Manager:
     """All domains of this host. Methods are called in the event loop.
 
     :param confined: workers are (`confinement`).
-    :param database: where definitions and the like are kept; it is closed with this. None: in memory.
+    :param database: where definitions and the like are kept, open as long as this. None: in memory.
     """
 
     def __init__(self, *, confined: bool = True, database: Database | None = None) -> None:
@@ -524,6 +524,7 @@ class Manager:
     async def close(self) -> None:
         """Ends all domains, by force: whatever they have goes with their processes."""
         self.closing.set()
+        self.events.close()
         for record in self.roster.live.values():
             if record.worker is not None:
                 record.worker.kill()
@@ -534,7 +535,6 @@ class Manager:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
         self._spawner.close()
-        self.database.close()
 
     def prepare(self) -> None:
         """Gets ready for the first domain; those that are defined are there from now on."""

@@ -92,6 +92,7 @@ def test_another_user_reaches_no_file_or_process_of_domain_0(public: Server, she
         files = [path for path in public.socket.parent.iterdir() if path not in (public.socket, public.log)]
         assert {path.name for path in files} == {
             *("d.sock.lock", "xenstored.sock", "xenstored.sock.lock"),
+            *("d.sock.db", "d.sock.db.lock", "d.sock.db-shm", "d.sock.db-wal"),
             public.token_file.name,
         }
         for path in files:
@@ -212,7 +213,7 @@ def test_the_description_of_the_api_needs_no_token_and_says_that_the_rest_does(p
         assert client.get("/docs").status_code == 200
         document = client.get("/openapi.json").json()
         assert client.get("/openapi.json/").status_code == 401
-    assert document["security"] == [{}, {"token": []}]
+    assert document["security"] == [{}, {"token": []}, {"password": []}, {"session": []}]
     assert all("401" in operation["responses"] for path in document["paths"].values() for operation in path.values())
 
 

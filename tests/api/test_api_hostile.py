@@ -120,8 +120,8 @@ def test_an_origin_is_this_host_or_refused(tcp: Server, origin: str, status: int
     ("method", "path", "allowed"),
     [
         ("PUT", "/domains", "GET, POST"),
-        ("PUT", "/domains/x", "DELETE, GET, PATCH"),
-        ("POST", "/domains/x", "DELETE, GET, PATCH"),
+        ("PUT", "/domains/x/vcpus", "GET"),
+        ("POST", "/domains/x", "DELETE, GET, PATCH, PUT"),
         ("DELETE", "/domains/x/console", "GET, POST"),
         ("POST", "/host/dmesg", "DELETE, GET"),
         ("GET", "/domains/x/pause", "POST"),

@@ -21,6 +21,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _KNOWN = {
     *("$ref", "type", "enum", "const", "anyOf", "properties", "required", "additionalProperties", "items"),
+    *("propertyNames", "maxProperties"),
     *("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "pattern"),
     *("format", "title", "description", "default", "examples"),
 }
@@ -97,6 +98,7 @@ class OpenApi:
             properties = schema.get("properties", {})
             assert set(schema.get("required", [])) <= set(value), f"{where}: lacks {schema['required']}"
             for key, item in value.items():
+                self.validate(key, schema.get("propertyNames", {}), f"{where}: the name {key}")
                 extra = schema.get("additionalProperties", True)
                 assert key in properties or extra is not False, f"{where}: {key} is not described"
                 inner = properties.get(key, extra if isinstance(extra, dict) else {})

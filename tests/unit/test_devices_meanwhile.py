@@ -22,7 +22,6 @@ pytest.importorskip("domzero._machine", reason="the machine is not built", exc_t
 from domzero.dom0 import network, networks
 from domzero.dom0.about import About
 from domzero.dom0.api.app import create_app
-from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.corefile import CoreFile
@@ -63,7 +62,6 @@ class Worker(Manager):
 
 def request(manager: Manager, method: str, path: str, **arguments: Any) -> httpx.Response:
     app = create_app(manager, token="token")
-    app.state.manager, app.state.tasks = manager, Tasks()
 
     async def ask() -> httpx.Response:
         headers = {"Authorization": "Bearer token"}

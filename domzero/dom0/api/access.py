@@ -1,99 +1,185 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may talk to Domain 0 over HTTP: the owner's token over TCP, and no page of another site.
+"""Who asks over HTTP, and no page of another site.
 
 The peers of the Unix socket are the owner and root: `dom0.connections` looks when they connect.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from domzero.dom0.actors import OWNER, Actor
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import problem, respond
+from domzero.dom0.services import Services
+from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.routes import PATHS as XENAPI
 
 PUBLIC = ("/openapi.json", "/docs", "/docs/oauth2-redirect")
 """Needs no token: the description of the API, the same on every host."""
+LOG_IN = "/v1/sessions"
+"""Where a POST shows who asks by its body."""
+COOKIE = "domzero_session"
+CSRF_HEADER = "x-domzero-csrf"
 SUBPROTOCOL = "bearer."
 """Before the token, in the name of a websocket's subprotocol."""
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
 _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
 
 
+@dataclass(slots=True, frozen=True)
+class _Refused(Exception):
+    problem: Problem
+
+
 class Access:
-    """Refuses requests of others than the owner.
+    """Finds out who asks (`request.state.actor`), and refuses who is nobody.
 
-    Over TCP a request shows the token that only the owner can read: as `Authorization: Bearer TOKEN`; a websocket may
-    also offer the subprotocol `bearer.TOKEN` or have `?token=TOKEN` in its address, as browsers let a page set no
-    headers there. A browser that makes requests for another site's page sends a foreign Origin, or by DNS rebinding a
-    foreign Host: only names of the loopback interface count over TCP. No browser reaches the Unix socket: any Host will
-    do on it, and no token is asked for.
+    Whoever shows credentials is whom they say: `Authorization: Bearer` with the owner's token of this start or a
+    user's, `Basic` with name and password, or the cookie of a session, with its CSRF token where something is changed.
+    A websocket may also offer the subprotocol `bearer.TOKEN` or have `?token=TOKEN` in its address, as browsers let a
+    page set no headers there. Without credentials, whoever came over the Unix socket is the owner, and whoever came
+    over TCP is nobody.
 
-    :param token: None if there is no TCP socket; nothing passes over TCP then.
+    A browser that makes requests for another site's page sends a foreign Origin, or by DNS rebinding a foreign Host:
+    only names of the loopback interface count over TCP. No browser reaches the Unix socket: any Host will do on it.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
-        self._token = token
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        refused = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
-        if refused is None:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "websocket":
-            await receive()
-        response = respond(refused)
-        if refused.status == 401:
-            response.headers["WWW-Authenticate"] = 'Bearer realm="domzero"'
-        await response(scope, receive, send)
+        try:
+            headers = Headers(scope=scope)
+            _check_site(scope, headers)
+            actor = await self._actor(scope, headers)
+        except _Refused as refused:
+            if scope["type"] == "websocket":
+                await receive()
+            response = respond(refused.problem)
+            if refused.problem.status == 401:
+                response.headers["WWW-Authenticate"] = 'Bearer realm="domzero"'
+            await response(scope, receive, send)
+            return
+        scope.setdefault("state", {})["actor"] = actor
+        await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        headers = Headers(scope=scope)
-        over_tcp = _is_tcp(scope)
-        host, origin = headers.get("host"), headers.get("origin")
-        match = _HOST.fullmatch(host or "localhost")
-        if match is None or len(headers.getlist("host")) > 1:
-            return problem(400, "BAD_REQUEST", "malformed Host")
-        if over_tcp and not _LOOPBACK.fullmatch(match[1]):
-            return problem(403, "FORBIDDEN", f"no such host here: {match[1]}: say localhost, 127.0.0.1 or [::1]")
-        if origin is not None:
-            try:
-                site = urlsplit(origin).netloc
-            except ValueError:
-                return problem(400, "BAD_REQUEST", "malformed Origin")
-            if site != host:
-                return problem(403, "FORBIDDEN", "requests must not come from another site's page")
-        if over_tcp and not _needs_none(scope) and not self._has_token(scope, headers):
-            return problem(401, "SESSION_AUTHENTICATION_FAILED", "over TCP a request needs the token of this Domain 0")
-        return None
+    async def _actor(self, scope: Scope, headers: Headers) -> Actor | None:
+        """Who asks; None for what nobody in particular may ask."""
+        if _needs_none(scope):
+            return OWNER if not _is_tcp(scope) else None
+        try:
+            actor = await self._shown(scope, headers)
+        except NotAuthenticated as error:
+            raise _unauthorized(str(error)) from None
+        if actor is not None:
+            return actor
+        if _is_tcp(scope):
+            raise _unauthorized("over TCP a request needs the token of this Domain 0, or a user's")
+        return OWNER
 
-    def _has_token(self, scope: Scope, headers: Headers) -> bool:
-        shown = []
-        scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            shown.append(value.strip())
+    async def _shown(self, scope: Scope, headers: Headers) -> Actor | None:
+        """Who the credentials belong to that a request shows, if it shows any. NotAuthenticated."""
+        if (authorization := headers.get("authorization")) is not None:
+            scheme, _, value = authorization.partition(" ")
+            if scheme.lower() == "basic":
+                return await self._services.log_in(*_basic(value), "basic")
+            actor = self._services.of_token(value.strip()) if scheme.lower() == "bearer" else None
+            if actor is None:
+                raise NotAuthenticated("no such token")
+            return actor
+        if scope["type"] == "websocket" and (tokens := _websocket_tokens(scope)):
+            for token in tokens:
+                if (actor := self._services.of_token(token)) is not None:
+                    return actor
+            raise NotAuthenticated("no such token")
+        return self._of_cookie(scope, headers)
+
+    def _of_cookie(self, scope: Scope, headers: Headers) -> Actor | None:
+        identifier = session_of(headers)
+        session = None if identifier is None else self._services.sessions.get(identifier)
+        actor = None if session is None else self._services.users.actor(session.user, "session")
+        if session is None or actor is None:
+            return None
         if scope["type"] == "websocket":
-            offered = scope.get("subprotocols", [])
-            shown += [name.removeprefix(SUBPROTOCOL) for name in offered if name.startswith(SUBPROTOCOL)]
-            with suppress(ValueError):  # more fields than any request has
-                shown += parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token", [])
-        token = (self._token or "").encode()
-        return bool(token) and any(secrets.compare_digest(token, word.encode("utf-8", "replace")) for word in shown)
+            if headers.get("origin") is None:  # a browser always says which page it is for
+                raise NotAuthenticated("a session's websocket comes from a page")
+        elif scope["method"] not in _SAFE:
+            shown = headers.get(CSRF_HEADER, "").encode("utf-8", "replace")
+            if not secrets.compare_digest(session.csrf.encode(), shown):
+                raise _Refused(problem(403, "FORBIDDEN", f"{CSRF_HEADER} must be what the login has answered"))
+        return actor
+
+
+def session_of(headers: Headers) -> str | None:
+    """What the session's cookie says."""
+    with suppress(CookieError):
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return None if morsel is None else morsel.value
+    return None
+
+
+def _check_site(scope: Scope, headers: Headers) -> None:
+    host, origin = headers.get("host"), headers.get("origin")
+    match = _HOST.fullmatch(host or "localhost")
+    if match is None or len(headers.getlist("host")) > 1:
+        raise _Refused(problem(400, "BAD_REQUEST", "malformed Host"))
+    if _is_tcp(scope) and not _LOOPBACK.fullmatch(match[1]):
+        what = f"no such host here: {match[1]}: say localhost, 127.0.0.1 or [::1]"
+        raise _Refused(problem(403, "FORBIDDEN", what))
+    if origin is not None:
+        try:
+            site = urlsplit(origin).netloc
+        except ValueError:
+            raise _Refused(problem(400, "BAD_REQUEST", "malformed Origin")) from None
+        if site != host:
+            raise _Refused(problem(403, "FORBIDDEN", "requests must not come from another site's page"))
+
+
+def _basic(value: str) -> tuple[str, str]:
+    try:
+        name, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        raise NotAuthenticated("malformed Basic credentials") from None
+    if not colon:
+        raise NotAuthenticated("malformed Basic credentials")
+    return name, password
+
+
+def _websocket_tokens(scope: Scope) -> list[str]:
+    offered = scope.get("subprotocols", [])
+    shown = [name.removeprefix(SUBPROTOCOL) for name in offered if name.startswith(SUBPROTOCOL)]
+    with suppress(ValueError):  # more fields than any request has
+        shown += parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token", [])
+    return shown
+
+
+def _unauthorized(detail: str) -> _Refused:
+    return _Refused(problem(401, "SESSION_AUTHENTICATION_FAILED", detail))
 
 
 def _needs_none(scope: Scope) -> bool:
-    """Whether a request needs no token: XenAPI's messages say themselves who sends them."""
+    """Whether a request needs no credentials: XenAPI's messages and logins say in their bodies who sends them."""
     if scope["type"] != "http":
         return False
-    return scope["path"] in PUBLIC or (scope["method"] == "POST" and scope["path"] in XENAPI)
+    if scope["method"] == "POST" and (scope["path"] in XENAPI or scope["path"] == LOG_IN):
+        return True
+    return scope["path"] in PUBLIC
 
 
 def _is_tcp(scope: Scope) -> bool:

@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, vifs
-from domzero.dom0.api.access import Access
+from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, tasks, users, vifs
+from domzero.dom0.api.access import COOKIE, Access
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
-from domzero.dom0.api.tasks import Tasks
 from domzero.dom0.manager import Manager
+from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
 from domzero.dom0.xenapi.registry import snapshots
 from domzero.dom0.xenapi.routes import ROUTES
@@ -27,7 +27,8 @@ DESCRIPTION = """Domain 0: creates, changes and ends domains.
 
 Domains are named by uuid, name or domid. Errors are `application/problem+json`, with the field at fault in `errors`.
 The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary messages both ways.
-Over TCP requests show the token of this Domain 0 (`Authorization: Bearer`); a websocket may offer it as the subprotocol
+Over TCP requests show the token of this Domain 0 or of one of its users (`Authorization: Bearer`), or a name and a
+password (`Basic`), or the cookie that `POST /v1/sessions` has set; a websocket may offer a token as the subprotocol
 `bearer.TOKEN` or as `?token=TOKEN` instead. On the Unix socket none is needed.
 """
 BODY_MAX = 128 << 10
@@ -64,18 +65,17 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
     :param storage: the directory of the first storage, if there is none yet.
     """
 
+    services = Services(manager or Manager(), token)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.manager = manager or Manager()
-        app.state.tasks = Tasks()
-        app.state.metrics = metrics.Metrics(app.state.manager)
-        app.state.storage = Storage(app.state.manager, storage)
-        app.state.xenapi = World(app.state.manager, app.state.storage, snapshots, token)
+        app.state.metrics = metrics.Metrics(services.manager)
+        app.state.storage = Storage(services.manager, storage)
+        app.state.xenapi = World(services.manager, app.state.storage, snapshots, token)
         yield
         await app.state.metrics.close()
         await app.state.xenapi.close()
-        await app.state.manager.close()
-        await app.state.tasks.close()
+        await services.close()
 
     app = FastAPI(
         title="Domzero",
@@ -88,14 +88,16 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         redirect_slashes=False,
     )
     app.add_middleware(BodyLimit)
-    app.add_middleware(Access, token=token)
+    app.add_middleware(Access, services=services)
+    app.state.services = services
     install(app)
     for router in (
         domains.router,
         disks.router,
         vifs.router,
         vifs.networks_router,
-        domains.tasks_router,
+        tasks.router,
+        users.router,
         consoles.router,
         front_ends.router,
         hosts.router,
@@ -120,8 +122,12 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
             for operation in path.values():
                 for status in (400, 401, 403, 413) if "requestBody" in operation else (400, 401, 403):
                     operation["responses"].setdefault(str(status), RESPONSES[status])
-        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{}, {"token": []}]  # none on the Unix socket
+        schema["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"},
+            "password": {"type": "http", "scheme": "basic"},
+            "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        }
+        schema["security"] = [{}, {"token": []}, {"password": []}, {"session": []}]  # none on the Unix socket
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         return schema

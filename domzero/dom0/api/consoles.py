@@ -11,7 +11,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from domzero.dom0.api.domains import ManagerDep, RecordDep
+from domzero.dom0.actions import Actions, TypeText
+from domzero.dom0.actors import Actor, PermissionDenied, Role
+from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, record_for
 from domzero.dom0.api.models import ConsoleInfo, ConsoleInput
 from domzero.dom0.api.output import Output
 from domzero.dom0.api.problems import RESPONSES
@@ -23,7 +25,8 @@ from domzero.dom0.worker_handle import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
 
-INPUT_SECONDS = 5.0
+ConsoleOf = Annotated[Record, record_for(Role.VM_OPERATOR, "a console")]
+CLOSE_FORBIDDEN = 4403
 CLOSE_NOT_FOUND = 4404
 CLOSE_TOO_SLOW = 4408
 CLOSE_GOING_AWAY = 1001
@@ -36,14 +39,14 @@ REASON_MAX = 120
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Bytes as printed."}},
 )
-async def console_history(record: RecordDep) -> Response:
+async def console_history(record: ConsoleOf) -> Response:
     """What the domain has printed, the last 256 KiB of it; kept after its end. Live: websocket `…/console/stream`."""
     headers = {"X-Console-Total": str(record.console.total)}
     return Response(record.console.history, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 @router.get("/domains/{domain}/consoles", responses={409: RESPONSES[409]})
-async def list_consoles(record: RecordDep, manager: ManagerDep) -> list[ConsoleInfo]:
+async def list_consoles(record: ConsoleOf, manager: ManagerDep) -> list[ConsoleInfo]:
     """Its consoles: the first one, and its channels."""
     if record.domid is None or record.gone:
         raise BadState(f"domain {record.name} is {record.state.value}")
@@ -52,14 +55,9 @@ async def list_consoles(record: RecordDep, manager: ManagerDep) -> list[ConsoleI
 
 
 @router.post("/domains/{domain}/console", status_code=204, responses={409: RESPONSES[409]})
-async def console_input(record: RecordDep, body: ConsoleInput, _manager: ManagerDep) -> None:
+async def console_input(record: ConsoleOf, body: ConsoleInput, actions: ActionsDep, actor: ActorDep) -> None:
     """Types text on the domain's console."""
-    if record.worker is None or record.ended:
-        raise BadState(f"domain {record.name} is {record.state.value}")
-    try:
-        await asyncio.wait_for(record.worker.console_input(body.data.encode()), INPUT_SECONDS)
-    except (TimeoutError, asyncio.TimeoutError):
-        raise BadState(f"domain {record.name} does not read its console") from None
+    await actions.perform(actor, TypeText(domain=record.uuid, data=body.data.encode()))
 
 
 @router.websocket("/domains/{domain}/console/stream")
@@ -69,12 +67,16 @@ async def console_stream(
     history: Annotated[bool, Query()] = True,
 ) -> None:
     """The console both ways, as binary messages (text is taken, too). Closes when the domain has ended for good."""
-    manager: Manager = websocket.app.state.manager
+    actions: Actions = websocket.app.state.services.actions
+    actor: Actor = websocket.state.actor
+    manager = actions.manager
     try:
-        record = manager.find(domain)
-    except NotFound as error:
+        record = actions.find(actor, domain)
+        actor.check(Role.VM_OPERATOR, "a console", record.uuid)
+    except (NotFound, PermissionDenied) as error:
         await websocket.accept(_subprotocol(websocket))
-        await websocket.close(CLOSE_NOT_FOUND, _reason(str(error)))
+        code = CLOSE_NOT_FOUND if isinstance(error, NotFound) else CLOSE_FORBIDDEN
+        await websocket.close(code, _reason(str(error)))
         return
     await websocket.accept(_subprotocol(websocket))
     output = Output()

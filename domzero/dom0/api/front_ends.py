@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from domzero.dom0.api.domains import ManagerDep, RecordDep
+from domzero.dom0.api.asking import ManagerDep, RecordDep
 from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.front_ends import front_ends

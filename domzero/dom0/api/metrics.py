@@ -12,8 +12,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
+from domzero.dom0.actors import Role
+from domzero.dom0.api.asking import ManagerDep, RecordDep, needs
 from domzero.dom0.api.device_models import DiskInfo, VifInfo
-from domzero.dom0.api.domains import ManagerDep, RecordDep
 from domzero.dom0.api.models import HostInfo, Model, to_time
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.hostinfo import host_info
@@ -148,6 +149,7 @@ class MetricsHistory(Model):
 
 @router.get(
     "/metrics",
+    dependencies=[needs(Role.READ_ONLY, "metrics")],
     response_class=Response,
     responses={200: {"content": _PROMETHEUS, "description": "Prometheus' text format."}},
 )
@@ -159,7 +161,7 @@ async def scrape(metrics: MetricsDep, manager: ManagerDep) -> Response:
     return Response(exposition(host_info(manager), samples), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-@router.get("/v1/metrics")
+@router.get("/v1/metrics", dependencies=[needs(Role.READ_ONLY, "metrics")])
 async def read_all(metrics: MetricsDep, manager: ManagerDep) -> AllMetrics:
     """What all domains have used since their start, at one moment: `domzero top` shows it."""
     samples = await metrics.sampler.samples()

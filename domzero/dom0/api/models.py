@@ -389,14 +389,6 @@ class ConsoleInput(Model):
     data: Annotated[str, Field(max_length=4096)]
 
 
-class TaskState(str, Enum):
-    """Where a task is."""
-
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
 class FieldError(Model):
     """One field that is wrong."""
 
@@ -413,17 +405,6 @@ class Problem(Model):
     detail: str
     code: Annotated[str, Field(description="For programs; XenAPI's where it has one.", examples=["HANDLE_INVALID"])]
     errors: list[FieldError] = []
-
-
-class TaskInfo(Model):
-    """Work that takes longer than a request should."""
-
-    id: UUID
-    kind: str
-    state: TaskState
-    created_at: datetime.datetime
-    domain: Annotated[UUID | None, Field(description="The domain it is about.")]
-    error: Problem | None
 
 
 class HostInfo(Model):

@@ -15,10 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from domzero.dom0.actors import PermissionDenied
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
 from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import name_fault, shown
 from domzero.dom0.roster import NameInUse, NotFound
+from domzero.dom0.users import NotAuthenticated
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,6 +42,8 @@ _FIELD_OF_KEY = {
 
 _STATUS: list[tuple[type[DomzeroError], int, str]] = [
     (NotFound, 404, "HANDLE_INVALID"),
+    (NotAuthenticated, 401, "SESSION_AUTHENTICATION_FAILED"),
+    (PermissionDenied, 403, "RBAC_PERMISSION_DENIED"),
     (NameInUse, 409, "DUPLICATE_VM"),
     (BadState, 409, "VM_BAD_POWER_STATE"),
     (NoAnswer, 504, "NO_ANSWER"),
@@ -53,8 +57,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in (
         (400, "The request is malformed: its Host, its Origin or its body."),
-        (401, "The request came over TCP without the token of this Domain 0."),
-        (403, "The request does not name this host, or comes from another site's page."),
+        (401, "The request shows no credentials that count; over TCP it needs some."),
+        (403, "The role does not cover it; or the request does not name this host, or comes from another site's page."),
         (404, "There is no such thing."),
         (409, "It cannot be done in this state, or the name is taken."),
         (413, "The body is larger than any request needs."),

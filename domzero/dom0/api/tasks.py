@@ -1,88 +1,209 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Long work: answered at once if it is quick, as a task if it is not."""
+"""/v1/tasks: long work; /v1/events: what has changed; /v1/audit: who did what."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections import OrderedDict
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import datetime
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
 
-from domzero.dom0.api.models import TaskInfo, TaskState, to_time
-from domzero.dom0.api.problems import problem, problem_of
-from domzero.errors import DomzeroError
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
 
-QUICK_SECONDS = 2.0
-KEPT = 256
+from domzero.dom0.actions import AuditLine
+from domzero.dom0.actors import Actor, Role
+from domzero.dom0.api.asking import ActionsDep, ActorDep, ServicesDep, needs
+from domzero.dom0.api.models import Model, to_time
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.api.task_models import TaskInfo
+from domzero.dom0.events import Event, Operation
+from domzero.dom0.roster import NotFound
+from domzero.dom0.services import Services
+from domzero.dom0.tasks import Task, TaskState
+from domzero.errors import ConfigError
 
-T = TypeVar("T")
+router = APIRouter(prefix="/v1", responses={422: RESPONSES[422]})
+EVENT_STREAM = "text/event-stream"
+KEEP_ALIVE_SECONDS = 15.0
+"""Between comments on a stream on which nothing happens: whoever is gone is noticed."""
 
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """One piece of work."""
+def _find(services: Services, actor: Actor, identity: UUID, role: Role = Role.READ_ONLY) -> Task:
+    task = services.tasks.get(identity)
+    if task is None or not (task.actor == actor.name or actor.may(Role.READ_ONLY, task.domain)):
+        raise NotFound(f"no such task: {identity}")
+    if task.actor != actor.name:
+        actor.check(role, "another one's task", task.domain)
+    return task
 
-    kind: str
-    job: asyncio.Task[Any]
-    domain: uuid.UUID | None
-    id: uuid.UUID = field(default_factory=uuid.uuid4)
-    created_at: float = field(default_factory=time.time)
 
-    def info(self) -> TaskInfo:
-        """Where it is."""
-        state, failure = TaskState.RUNNING, None
-        if self.job.done():
-            error = None if self.job.cancelled() else self.job.exception()
-            state = TaskState.DONE if error is None and not self.job.cancelled() else TaskState.FAILED
-            if isinstance(error, DomzeroError):
-                failure = problem_of(error)
-            elif state == TaskState.FAILED:
-                failure = problem(500, "INTERNAL_ERROR", repr(error))
-        return TaskInfo(
-            id=self.id,
-            kind=self.kind,
-            state=state,
-            created_at=to_time(self.created_at),
-            domain=self.domain,
-            error=failure,
+@router.get("/tasks", tags=["tasks"])
+async def list_tasks(services: ServicesDep, actor: ActorDep) -> list[TaskInfo]:
+    """Tasks under way, and some that are over, oldest first."""
+    found = [
+        task for task in services.tasks.all() if task.actor == actor.name or actor.may(Role.READ_ONLY, task.domain)
+    ]
+    return [TaskInfo.of(task) for task in found]
+
+
+@router.get("/tasks/{task_id}", tags=["tasks"], responses={404: RESPONSES[404]})
+async def read_task(
+    task_id: UUID,
+    services: ServicesDep,
+    actor: ActorDep,
+    wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for its end")] = 0,
+) -> TaskInfo:
+    """One task."""
+    task = _find(services, actor, task_id)
+    if wait:
+        closing = asyncio.ensure_future(services.manager.closing.wait())
+        ending = asyncio.ensure_future(task.wait(wait))
+        await asyncio.wait({closing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        ending.cancel()
+    return TaskInfo.of(task)
+
+
+@router.delete("/tasks/{task_id}", tags=["tasks"], responses={404: RESPONSES[404]})
+async def cancel_task(task_id: UUID, services: ServicesDep, actor: ActorDep) -> TaskInfo:
+    """Cancels work that is under way; forgets what is over."""
+    task = _find(services, actor, task_id, Role.POOL_OPERATOR)
+    if task.state is TaskState.RUNNING:
+        services.tasks.cancel(task)
+        await task.wait(5.0)
+    else:
+        services.tasks.forget(task)
+    return TaskInfo.of(task)
+
+
+class EventInfo(Model):
+    """The last change of an object."""
+
+    token: Annotated[int, Field(description="Show it to go on after this event.")]
+    at: datetime.datetime
+    kind: Annotated[str, Field(examples=["domain", "task"])]
+    ref: Annotated[str, Field(description="Which: its uuid or name.")]
+    operation: Operation
+
+
+class EventList(Model):
+    """What has changed."""
+
+    events: list[EventInfo]
+    token: Annotated[int, Field(description="Of all this: the next request's `since`.")]
+    lost: Annotated[
+        bool, Field(description="Objects that were removed since then are forgotten: read everything again.")
+    ]
+
+
+@router.get(
+    "/events",
+    tags=["events"],
+    response_model=EventList,
+    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+)
+async def read_events(
+    request: Request,
+    services: ServicesDep,
+    actor: ActorDep,
+    since: Annotated[int | None, Query(ge=0, lt=1 << 62, description="A token; from now on if absent.")] = None,
+    kinds: Annotated[str, Query(max_length=200, description="Of objects, with commas; all if absent.")] = "",
+    wait: Annotated[float, Query(ge=0, le=300, description="Seconds to wait for something")] = 0,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+) -> EventList | StreamingResponse:
+    """What has changed since a token, each object once: as JSON, or as server-sent events for who accepts them."""
+    wanted = {kind.strip() for kind in kinds.split(",") if kind.strip()} or None
+    if last_event_id is not None:
+        if not (last_event_id.isascii() and last_event_id.isdecimal()):
+            raise ConfigError("a number is expected", key="Last-Event-ID")
+        since = int(last_event_id)
+    journal = services.manager.events
+    token = journal.token if since is None else since
+    if EVENT_STREAM in request.headers.get("accept", ""):
+        return StreamingResponse(_stream(services, actor, token, wanted), media_type=EVENT_STREAM)
+    lost = journal.has_lost(token)
+    found = await journal.wait(0 if lost else token, wanted, wait)
+    return EventList(
+        events=[_info(event) for event in found if _visible(services, actor, event)],
+        token=max([journal.token if not wait else token, *(event.token for event in found)]),
+        lost=lost,
+    )
+
+
+def _info(event: Event) -> EventInfo:
+    return EventInfo(token=event.token, at=to_time(event.at), kind=event.kind, ref=event.ref, operation=event.operation)
+
+
+def _visible(services: Services, actor: Actor, event: Event) -> bool:
+    """Whether an actor may know of it: of users who administers them, of a domain and its tasks who may see it."""
+    if event.kind == "user":
+        return actor.may(Role.POOL_ADMIN)
+    if actor.may(Role.READ_ONLY):
+        return True
+    try:
+        identity = UUID(event.ref)
+    except ValueError:
+        return False
+    if event.kind == "task":
+        task = services.tasks.get(identity)
+        return task is not None and (task.actor == actor.name or actor.may(Role.READ_ONLY, task.domain))
+    return event.kind == "domain" and actor.may(Role.READ_ONLY, identity)
+
+
+async def _stream(services: Services, actor: Actor, token: int, kinds: set[str] | None) -> AsyncIterator[bytes]:
+    journal, closing = services.manager.events, services.manager.closing
+    if journal.has_lost(token):
+        yield b"event: lost\ndata: {}\n\n"
+        token = 0
+    yield f"id: {token}\nevent: token\ndata: {token}\n\n".encode()
+    while not closing.is_set():
+        found = await journal.wait(token, kinds, KEEP_ALIVE_SECONDS)
+        for event in found:
+            if _visible(services, actor, event):
+                data = json.dumps(_info(event).model_dump(mode="json"))
+                yield f"id: {event.token}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+            token = event.token
+        if not found:
+            yield b": nothing\n\n"
+
+
+class AuditEntry(Model):
+    """Who did what, and what came of it."""
+
+    id: int
+    at: datetime.datetime
+    actor: str
+    via: Annotated[str, Field(description="unix, token, session, basic; domzero: Domain 0 by itself")]
+    action: Annotated[str, Field(examples=["domain.start"])]
+    domain: UUID | None
+    detail: Annotated[str, Field(description="JSON, cut to a sane length.")]
+    outcome: Annotated[str, Field(description="ok, refused, cancelled, or the error")]
+
+    @classmethod
+    def of(cls, line: AuditLine) -> AuditEntry:
+        """From Domain 0's own record."""
+        return cls(
+            id=line.id,
+            at=to_time(line.at),
+            actor=line.actor,
+            via=line.via,
+            action=line.action,
+            domain=None if line.domain is None else UUID(line.domain),
+            detail=line.detail,
+            outcome=line.outcome,
         )
 
 
-class Tasks:
-    """The tasks that somebody may still ask for."""
-
-    def __init__(self) -> None:
-        self._tasks: OrderedDict[uuid.UUID, Task] = OrderedDict()
-
-    async def run(self, kind: str, work: Coroutine[Any, Any, T], domain: uuid.UUID | None) -> T | Task:
-        """Does the work: what it returns or raises if it was quick, or the task that goes on with it."""
-        job = asyncio.get_running_loop().create_task(work)
-        done, _ = await asyncio.wait({job}, timeout=QUICK_SECONDS)
-        if done:
-            return await job
-        task = Task(kind, job, domain)
-        self._tasks[task.id] = task
-        for old in list(self._tasks.values()):
-            if len(self._tasks) <= KEPT:
-                break
-            if old.job.done():
-                del self._tasks[old.id]
-        return task
-
-    def get(self, task_id: uuid.UUID) -> Task | None:
-        """A task that is kept."""
-        return self._tasks.get(task_id)
-
-    def all(self) -> list[Task]:
-        """All that are kept, oldest first."""
-        return list(self._tasks.values())
-
-    async def close(self) -> None:
-        """Gives up what is under way."""
-        jobs = [task.job for task in self._tasks.values() if not task.job.done()]
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+@router.get("/audit", tags=["users"], dependencies=[needs(Role.POOL_ADMIN, "the audit log")])
+async def read_audit(
+    actions: ActionsDep,
+    before: Annotated[int | None, Query(ge=0, lt=1 << 62, description="An id; the last ones if absent.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    domain: UUID | None = None,
+) -> list[AuditEntry]:
+    """Who did what, newest first."""
+    return [AuditEntry.of(line) for line in actions.audit(before=before, limit=limit, domain=domain)]

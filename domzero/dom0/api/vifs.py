@@ -13,8 +13,19 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from domzero.dom0 import networks, vif_changes
+from domzero.dom0.actions import AttachVif, DetachVif, SetVif
+from domzero.dom0.actors import Role
+from domzero.dom0.api.asking import (
+    ASKED,
+    ActionsDep,
+    ActorDep,
+    ManagerDep,
+    RecordDep,
+    forbid_nulls,
+    needs,
+    record_for,
+)
 from domzero.dom0.api.device_models import NetworkInfo, VifAttach, VifInfo, VifPatch
-from domzero.dom0.api.domains import ASKED, ManagerDep, RecordDep, forbid_nulls
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.device_changes import still_there
 from domzero.dom0.manager import Manager
@@ -39,17 +50,21 @@ async def list_vifs(record: RecordDep, manager: ManagerDep) -> list[VifInfo]:
 
 
 @router.post("", status_code=201, responses=ASKED)
-async def attach_vif(record: RecordDep, body: VifAttach, manager: ManagerDep) -> VifInfo:
-    """Plugs a network interface in, while the domain runs."""
-    spec = await vif_changes.attach_vif(manager, record, body.spec)
+async def attach_vif(
+    record: RecordDep, body: VifAttach, actions: ActionsDep, actor: ActorDep, manager: ManagerDep
+) -> VifInfo:
+    """Plugs a network interface in, while the domain runs or is halted."""
+    spec = await actions.perform(actor, AttachVif(domain=record.uuid, spec=body.spec))
     return await _info(manager, record, spec.devid)
 
 
 @router.patch("/{devid}", responses=ASKED)
-async def set_vif(record: RecordDep, devid: Devid, body: VifPatch, manager: ManagerDep) -> VifInfo:
+async def set_vif(
+    record: RecordDep, devid: Devid, body: VifPatch, actions: ActionsDep, actor: ActorDep, manager: ManagerDep
+) -> VifInfo:
     """Changes a network interface while the domain runs; it stays so at its next starts."""
     forbid_nulls(body)
-    await vif_changes.set_vif(manager, record, devid, link=body.link, rate=body.rate)
+    await actions.perform(actor, SetVif(domain=record.uuid, devid=devid, link=body.link, rate=body.rate))
     return await _info(manager, record, devid)
 
 
@@ -57,11 +72,12 @@ async def set_vif(record: RecordDep, devid: Devid, body: VifPatch, manager: Mana
 async def detach_vif(
     record: RecordDep,
     devid: Devid,
-    manager: ManagerDep,
+    actions: ActionsDep,
+    actor: ActorDep,
     force: Annotated[bool, Query(description="Take it away even if the guest uses it.")] = False,
 ) -> None:
     """Takes a network interface away; 409 if the guest still uses it."""
-    await vif_changes.detach_vif(manager, record, devid, force=force)
+    await actions.perform(actor, DetachVif(domain=record.uuid, devid=devid, force=force))
 
 
 @router.get(
@@ -70,7 +86,7 @@ async def detach_vif(
     responses={**ASKED, 200: {"content": {PCAPNG: {"schema": {"type": "string"}}}, "description": "A pcapng file."}},
 )
 async def capture_vif(
-    record: RecordDep,
+    record: Annotated[Record, record_for(Role.VM_ADMIN, "what an interface sends and receives")],
     devid: Devid,
     manager: ManagerDep,
     snaplen: Annotated[
@@ -98,7 +114,7 @@ async def _pass_on(source: socket.socket, timeout_s: float, manager: Manager) ->
         writer.close()
 
 
-@networks_router.get("")
+@networks_router.get("", dependencies=[needs(Role.READ_ONLY, "networks")])
 async def list_networks() -> list[NetworkInfo]:
     """The networks of domains that there are now, and who is connected to them."""
     found = await asyncio.to_thread(networks.networks)

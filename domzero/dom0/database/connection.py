@@ -32,6 +32,7 @@ class Database:
 
     def __init__(self, path: Path = MEMORY) -> None:
         self.path = path
+        self.is_closed = False
         self._lock: int | None = None
         try:
             if path != MEMORY:
@@ -97,6 +98,7 @@ class Database:
 
     def close(self) -> None:
         """Closes it; what was written stays."""
+        self.is_closed = True
         self._connection.close()
         self._unlock()
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the requests of the API are about, and who makes them: FastAPI's dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request
+from fastapi.responses import JSONResponse
+
+from domzero.dom0.actions import Action, Actions
+from domzero.dom0.actors import Actor, Role
+from domzero.dom0.api.models import Model
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.api.task_models import TaskInfo
+from domzero.dom0.manager import Manager
+from domzero.dom0.records import Record
+from domzero.dom0.services import Services
+from domzero.dom0.tasks import Task
+from domzero.errors import ConfigError
+
+QUICK_SECONDS = 1.0
+"""What takes longer is answered with its task."""
+
+ASKED: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (404, 409, 504)}
+"""What a request that the domain's worker is asked for can lead to."""
+
+LONG: dict[str, Any] = {"model": TaskInfo, "description": "It takes longer: ask for the task in `Location`."}
+
+
+async def get_services(request: Request) -> Services:  # async, as all of these: FastAPI calls others in threads
+    """What the application works with."""
+    services: Services = request.app.state.services
+    return services
+
+
+async def get_actor(request: Request) -> Actor:
+    """Who asks."""
+    actor: Actor = request.state.actor
+    return actor
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+ActorDep = Annotated[Actor, Depends(get_actor)]
+
+
+async def get_manager(services: ServicesDep) -> Manager:
+    """The one manager of the application."""
+    return services.manager
+
+
+async def get_actions(services: ServicesDep) -> Actions:
+    """What the application can do."""
+    return services.actions
+
+
+ManagerDep = Annotated[Manager, Depends(get_manager)]
+ActionsDep = Annotated[Actions, Depends(get_actions)]
+Key = Annotated[str, Path(description="uuid, name or domid", max_length=200)]
+
+
+async def get_record(domain: Key, actions: ActionsDep, actor: ActorDep) -> Record:
+    """The domain in the path; 404, too, for one that the actor may not see."""
+    return actions.find(actor, domain)
+
+
+RecordDep = Annotated[Record, Depends(get_record)]
+
+
+def needs(role: Role, what: str) -> Any:
+    """The dependency of a request that looks at something and changes nothing: PermissionDenied."""
+
+    async def check(actor: ActorDep) -> None:
+        actor.check(role, what)
+
+    return Depends(check)
+
+
+def record_for(role: Role, what: str) -> Any:
+    """As `RecordDep`, for who has this role on it."""
+
+    async def get(record: RecordDep, actor: ActorDep) -> Record:
+        actor.check(role, what, record.uuid)
+        return record
+
+    return Depends(get)
+
+
+async def perform_or_task(
+    services: Services, actor: Actor, action: Action[Any], answer: Callable[[Any], Awaitable[Any]]
+) -> Any:
+    """Does something that may take long: the answer, or 202 with the task that goes on with it."""
+    task = services.actions.begin(actor, action)
+    if not await task.wait(QUICK_SECONDS):
+        return later(task)
+    services.tasks.forget(task)  # nobody has heard of it
+    assert task.job is not None
+    return await answer(task.job.result())
+
+
+def later(task: Task) -> JSONResponse:
+    """The answer while a task goes on."""
+    return JSONResponse(TaskInfo.of(task).model_dump(mode="json"), 202, {"Location": f"/v1/tasks/{task.id}"})
+
+
+def forbid_nulls(patch: Model) -> None:
+    """A field that stays as it is is left out: ConfigError."""
+    for field in patch.model_fields_set:
+        if getattr(patch, field) is None:
+            raise ConfigError("null is not a value; leave the field out", key=field)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of the host's files somebody other than its owner may name: images and storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from domzero.dom0.actors import PermissionDenied, Role
+from domzero.dom0.database import Database
+from domzero.dom0.images.cache import cache_dir
+from domzero.dom0.images.grub import find_pvgrub
+from domzero.dom0.images.store import data_dir
+from domzero.dom0.names import shown
+
+
+def check_files(paths: Iterable[str], database: Database) -> None:
+    """Raises PermissionDenied for a file that is neither an image's nor in a storage's directory, links followed."""
+    wanted = [path for path in paths if path]
+    if not wanted:
+        return
+    storages = [row["path"] for row in database.rows("SELECT path FROM storage")]
+    places = [os.path.realpath(place) for place in (cache_dir(), data_dir(), *storages)]
+    pvgrub = find_pvgrub()
+    for path in wanted:
+        real = os.path.realpath(path)
+        if pvgrub is not None and real == os.path.realpath(pvgrub):
+            continue
+        if not any(Path(real).is_relative_to(place) for place in places):
+            raise PermissionDenied(Role.POOL_ADMIN, f"the host's file {shown(path[:200])}")
