@@ -149,21 +149,21 @@ class Dom0:
 
     def create(self, body: Json, *, quiet: bool = True) -> Json:
         """Creates a domain; waits for the task if it takes longer."""
-        done, answer = self._long("/domains", body, None if quiet else f"building {body['name']}…")
+        done, answer = self.long("/domains", body, None if quiet else f"building {body['name']}…")
         return answer if done else self.domain(str(answer["domain"]))
 
     def dump_core(self, key: str, path: str, *, quiet: bool = True) -> Json:
         """Writes a domain's core dump; waits for the task if it takes longer."""
         what = None if quiet else f"dumping core of {key}…"
-        done, answer = self._long(f"{domain_path(key)}/core", {"path": path}, what)
+        done, answer = self.long(f"{domain_path(key)}/core", {"path": path}, what)
         return answer if done else {"path": path}
 
-    def _long(self, path: str, body: Json, what: str | None) -> tuple[bool, Json]:
+    def long(self, path: str, body: Json, what: str | None, **query: bool) -> tuple[bool, Json]:
         """A POST that may become a task, which is waited for. True and its answer, or False and the task.
 
         :param what: told on stderr when it becomes one.
         """
-        response = self.request("POST", path, body)
+        response = self.request("POST", path, body, **query)
         answer: Json = response.json()
         if response.status_code != 202:
             return True, answer

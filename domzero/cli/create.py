@@ -72,6 +72,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how = parser.add_argument_group("how")
     how.add_argument("-p", "--paused", action="store_true", help="leave it paused")
     how.add_argument("-c", "--console", action="store_true", help="attach to its console; Ctrl-] detaches")
+    how.add_argument("--persistent", action="store_true", help="define it, too: it is halted after its end, not gone")
+    how.add_argument("--define", action="store_true", help="only define it; `domzero start` starts it")
+    how.add_argument("--autostart", action="store_true", help="define it, and start it with Domain 0 each time")
     how.add_argument("-F", "--foreground", action="store_true", help="wait for its end; exit status as `domzero run`")
     how.add_argument("-n", "--dryrun", action="store_true", help="only show the configuration, as JSON")
     how.add_argument("-q", "--quiet", action="store_true", help="say nothing")
@@ -86,15 +89,20 @@ def handle(args: argparse.Namespace) -> int:
         for warning in warnings:
             print(f"domzero: warning: {warning}", file=sys.stderr)
     body = request_body(config)
+    if args.persistent or args.define or args.autostart:
+        body |= {"persistent": True, "start": not args.define, "autostart": args.autostart}
     if args.dryrun:
         print(json.dumps(body, indent=2))
         return ExitStatus.OK
+    if args.define and (args.console or args.foreground or args.paused):
+        raise ConfigError("a domain that is only defined has no console, end or pause", key="define")
     with Dom0.from_args(args) as dom0:
         domain = dom0.create(body, quiet=args.quiet)
         if args.json:
             print(json.dumps(domain, indent=2), flush=True)
         elif not args.quiet:
-            print(f"domain {domain['name']} is domain {domain['domid']}", file=sys.stderr, flush=True)
+            what = "defined" if args.define else f"domain {domain['domid']}"
+            print(f"domain {domain['name']} is {what}", file=sys.stderr, flush=True)
         if args.console:
             from domzero.cli.attach import attach
 

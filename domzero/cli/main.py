@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "image": ("domzero.cli.image", "get and make images, and list them"),
     "serve": ("domzero.cli.serve", "Domain 0 as a daemon: all other verbs talk to it"),
     "create": ("domzero.cli.create", "create a domain"),
+    "start": ("domzero.cli.definitions", "start halted domains"),
     "list": ("domzero.cli.verbs", "list domains"),
     "console": ("domzero.cli.verbs", "attach to a domain's console"),
     "pause": ("domzero.cli.verbs", "pause a domain"),
@@ -33,6 +34,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "shutdown": ("domzero.cli.verbs", "ask a domain to shut down"),
     "reboot": ("domzero.cli.verbs", "ask a domain to reboot"),
     "destroy": ("domzero.cli.verbs", "end a domain at once"),
+    "reset": ("domzero.cli.definitions", "end a defined domain at once and start it again"),
+    "undefine": ("domzero.cli.definitions", "forget the definitions of domains"),
+    "set": ("domzero.cli.definitions", "change what Domain 0 keeps of a defined domain"),
     "rename": ("domzero.cli.verbs", "rename a domain"),
     "mem-set": ("domzero.cli.memory", "set a domain's memory target"),
     "mem-max": ("domzero.cli.memory", "set how much memory a domain may have"),
@@ -56,6 +60,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "network-set": ("domzero.cli.vifs", "change a network interface of a domain"),
     "network-detach": ("domzero.cli.vifs", "take a network interface away from a domain"),
     "net": ("domzero.cli.net", "networks of domains: who is on them, what passes"),
+    "user": ("domzero.cli.users", "users of Domain 0, their roles and grants"),
+    "token": ("domzero.cli.users", "tokens of users, for programs"),
+    "task": ("domzero.cli.users", "long work of Domain 0"),
     "dmesg": ("domzero.cli.verbs", "show what the hypervisor has logged"),
     "audit": ("domzero.cli.verbs", "let a domain's hypervisor check its own books"),
     "info": ("domzero.cli.verbs", "show the host"),
@@ -71,7 +78,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module, one-line help), in the order of the help text."""
 # Names that people know from elsewhere, and the verbs that do the same.
-_XL_VERBS = {"start": "create", "stop": "shutdown", "ls": "list", "ps": "list", "kill": "destroy", "rm": "destroy"}
+_XL_VERBS = {"stop": "shutdown", "ls": "list", "ps": "list", "kill": "destroy", "rm": "destroy"}
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:

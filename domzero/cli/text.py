@@ -54,14 +54,16 @@ def list_header(width: int = NAME_WIDTH) -> str:
 
 
 def list_row(
-    name: str, domid: int, memory_mib: int, vcpus: int, flags: str, seconds: float, width: int = NAME_WIDTH
+    name: str, domid: int | None, memory_mib: int, vcpus: int, flags: str, seconds: float, width: int = NAME_WIDTH
 ) -> str:
     """A row of `xl list`.
 
+    :param domid: None: it is halted.
     :param width: of the first column, in columns of a terminal.
     """
     padded = name + " " * (width - columns(name))
-    return f"{padded} {domid:5d} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
+    number = "-" if domid is None else domid
+    return f"{padded} {number:>5} {memory_mib:5d} {vcpus:5d}     {flags}  {seconds:8.1f}"
 
 
 def list_table(domains: list[Json], host: Json | None) -> str:
@@ -77,7 +79,7 @@ def list_table(domains: list[Json], host: Json | None) -> str:
     rows += [
         list_row(
             domain["name"],
-            domain["domid"] or 0,
+            domain["domid"],
             domain["current_memory_mib"],
             domain["vcpus"],
             state_flags(domain),

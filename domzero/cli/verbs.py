@@ -34,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_domains(parser, can_be_none=True)
     parser.add_argument("-l", "--long", action="store_true", help="everything, as JSON")
     parser.add_argument(
-        "-a", "--all", action="store_true", help="also domains that have ended, as far as they are kept"
+        "-a", "--all", action="store_true", help="also domains that are halted or have ended, as far as they are kept"
     )
 
     parser = add("console", console, "attach to a domain's console; Ctrl-] detaches")
@@ -131,7 +131,7 @@ def audit(args: argparse.Namespace) -> int:
 
 
 def _selected(dom0: Dom0, keys: Iterable[str], *, ended: bool = False) -> list[Json]:
-    domains: list[Json] = [dom0.domain(key) for key in keys] or dom0.get("/domains", ended=ended)
+    domains: list[Json] = [dom0.domain(key) for key in keys] or dom0.get("/domains", ended=ended, halted=ended)
     return domains
 
 

@@ -47,6 +47,7 @@ class Definitions:
             "autostart": about.autostart,
             "template": about.template,
             "created_at": record.created_at,
+            "generation": record.generation,
             "domid": None if record.state is DomainState.HALTED else record.domid,
             "exit": None if record.exit is None else json.dumps(asdict(record.exit)),
         }
@@ -54,8 +55,7 @@ class Definitions:
         changes = ", ".join(f"{name} = excluded.{name}" for name in values if name != "uuid")
         with self._database.write() as cursor:
             cursor.execute(
-                f"INSERT INTO domains ({columns}) VALUES ({places}) ON CONFLICT (uuid) DO UPDATE SET {changes}, "
-                "generation = generation + 1",
+                f"INSERT INTO domains ({columns}) VALUES ({places}) ON CONFLICT (uuid) DO UPDATE SET {changes}",
                 values,
             )
 
@@ -71,6 +71,7 @@ def _to_record(row: dict[str, Any]) -> Record:
         from_json(DomainConfig, json.loads(row["config"]), "config"),
         state=DomainState.HALTED,
         created_at=row["created_at"],
+        generation=row["generation"],
         persistent=True,
         about=About(
             description=row["description"],

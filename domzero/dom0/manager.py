@@ -513,7 +513,7 @@ class Manager:
         self._spawn(self._weights.hold(self.all()))
         record.gone = True
         if record.persistent:
-            record.state, record.domid = DomainState.HALTED, None
+            record.state, record.domid, record.current_memory_mib = DomainState.HALTED, None, 0
             self.roster.halt(record)
         else:
             record.state = end.state if end is not None else DomainState.DESTROYED
@@ -578,6 +578,7 @@ class Manager:
 
     async def changed(self, record: Record) -> None:
         """Something about a domain has changed: it is kept if it is defined, and who waits for it is told."""
+        record.generation += 1
         if record.persistent:
             self._definitions.save(record)
         if record.persistent or not record.gone:

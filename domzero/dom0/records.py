@@ -55,6 +55,8 @@ class Record:
     current_memory_mib: int = 0
     """What it had when its worker was asked last."""
     reboots: int = 0
+    generation: int = 1
+    """How often it has been changed: its ETag."""
     persistent: bool = False
     """It is defined: after its end it is halted, and can be started again."""
     about: About = field(default_factory=About)

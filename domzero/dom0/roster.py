@@ -22,6 +22,10 @@ class NameInUse(ConfigError):
     """Another domain has this name or uuid."""
 
 
+class HasChanged(DomzeroError):
+    """The object is not what a client has seen (If-Match)."""
+
+
 class Roster:
     """The domains. One is in exactly one of `live`, `halted` and `ended`, by its uuid."""
 

@@ -449,7 +449,7 @@ def test_domain_0_is_known_to_what_only_reads(server: Server) -> None:
     ("arguments", "status", "text"),
     [
         (["crate"], 2, "no such verb: crate (did you mean create?)"),
-        (["start", "x"], 2, "no such verb: start (did you mean create?)"),
+        (["stop", "x"], 2, "no such verb: stop (did you mean shutdown?)"),
         (["ls"], 2, "no such verb: ls (did you mean list?)"),
         (["zzzzz"], 2, "no such verb: zzzzz (`domzero help` lists them)"),
         (["help", "pasue"], 2, "no such verb: pasue (did you mean pause?)"),

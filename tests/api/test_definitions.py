@@ -147,3 +147,26 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
             assert names == {"auto", "ran", "rests"}
     finally:
         assert server.stop() == 0
+
+
+def test_the_verbs_define_start_and_change(server: Server, api: httpx.Client, shell: str) -> None:
+    made = server.cli("create", "--define", "--kernel", shell, "--memory", "16", "--name", "web")
+    assert (made.returncode, made.stderr) == (0, "domain web is defined\n")
+    assert "web" not in server.cli("list").stdout
+    row = next(line for line in server.cli("list", "--all").stdout.splitlines() if line.startswith("web"))
+    assert row.split() == ["web", "-", "0", "1", "------", "0.0"]
+    changed = server.cli("set", "web", "--autostart", "on", "--label", "team=red", "--label", "x=1", "--label", "x=")
+    assert changed.returncode == 0
+    domain = api.get("/domains/web").json()
+    assert (domain["autostart"], domain["labels"]) == (True, {"team": "red"})
+    assert server.cli("start", "web", "nobody").returncode == 1
+    assert api.get("/domains/web").json()["state"] == "halted", "of a list with a slip in it, none is started"
+    started = server.cli("start", "--paused", "web")
+    assert started.returncode == 0 and started.stderr.startswith("domain web is domain ")
+    assert api.get("/domains/web").json()["state"] == "paused"
+    first = api.get("/domains/web").json()["domid"]
+    assert server.cli("reset", "web").returncode == 0
+    assert api.get("/domains/web").json()["domid"] != first
+    assert server.cli("undefine", "web").returncode == 0 and server.cli("destroy", "web").returncode == 0
+    assert server.cli("start", "web").returncode == 1
+    assert server.cli("set", "web").returncode == 2

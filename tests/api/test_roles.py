@@ -254,3 +254,27 @@ def test_events_come_once_each_to_those_who_may_know(
         while 'data: {"token"' not in (line := next(lines)):
             pass
         assert json.loads(line.removeprefix("data: "))["ref"] in (theirs["uuid"], other["uuid"], "guest")
+
+
+def test_the_verbs_make_users_tokens_and_grants(public: Server, owner: httpx.Client, shell: str) -> None:
+    domain = new_domain(owner, shell, "web")
+    assert public.cli("user", "add", "dora", "--role", "read-only", stdin=f"{PASSWORD}\n").returncode == 0
+    short = public.cli("user", "add", "x", stdin="short\n")
+    assert short.returncode == 2 and "password: 8 to 1024 characters" in short.stderr
+    assert public.cli("user", "grant", "dora", "web", "vm-operator").returncode == 0
+    listed = public.cli("user", "list").stdout.splitlines()[1]
+    assert listed.split() == ["dora", "read-only", "yes", f"{domain['uuid']}:vm-operator"]
+    token = public.cli("token", "add", "dora", "--expires", "2h", "--description", "a script").stdout.strip()
+    with client(public, **bearer(token)) as dora:
+        assert dora.get("/domains/web/console").status_code == 200
+    assert "a script" in public.cli("token", "list", "dora").stdout
+    assert public.cli("token", "add", "dora", "--expires", "soon").returncode == 2
+    assert public.cli("user", "role", "dora", "none").returncode == 0
+    assert public.cli("user", "passwd", "dora", stdin="another password\n").returncode == 0
+    with client(public, auth=("dora", "another password")) as dora:
+        assert dora.get("/domains/web").status_code == 200 and dora.get("/host").status_code == 403
+    log = public.cli("user", "log").stdout
+    assert "owner (unix) user.grant" in log and PASSWORD not in log
+    assert public.cli("task", "list").returncode == 0
+    assert public.cli("user", "remove", "dora").returncode == 0
+    assert public.cli("user", "remove", "dora").returncode == 1

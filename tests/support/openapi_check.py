@@ -67,7 +67,7 @@ class OpenApi:
             return
         media = media.partition(";")[0]
         assert media in content, f"{method} {template}: {media}"
-        if media.endswith("json"):
+        if media.endswith("json") and not media.endswith("ndjson"):
             self.validate(json.loads(body), content[media]["schema"], f"{method} {template}")
 
     def validate(self, value: Json, schema: Json, where: str) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from domzero import __version__
 from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, tasks, users, vifs
 from domzero.dom0.api.access import COOKIE, Access
+from domzero.dom0.api.idempotency import Idempotency
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.manager import Manager
@@ -30,6 +31,7 @@ The console is also a websocket: `/v1/domains/{domain}/console/stream`, binary m
 Over TCP requests show the token of this Domain 0 or of one of its users (`Authorization: Bearer`), or a name and a
 password (`Basic`), or the cookie that `POST /v1/sessions` has set; a websocket may offer a token as the subprotocol
 `bearer.TOKEN` or as `?token=TOKEN` instead. On the Unix socket none is needed.
+A POST with an `Idempotency-Key` is done once: the same request with the same key has the first one's answer for a day.
 """
 BODY_MAX = 128 << 10
 
@@ -88,6 +90,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         redirect_slashes=False,
     )
     app.add_middleware(BodyLimit)
+    app.add_middleware(Idempotency)
     app.add_middleware(Access, services=services)
     app.state.services = services
     install(app)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from domzero.dom0.actions import (
     ChangeDomain,
@@ -38,6 +39,8 @@ from domzero.dom0.api.asking import (
     forbid_nulls,
     perform_or_task,
 )
+from domzero.dom0.api.listing import NDJSON, Page, page_of
+from domzero.dom0.api.matching import IfMatch, Tags, etag, names
 from domzero.dom0.api.models import (
     ABOUT,
     AuditInfo,
@@ -85,27 +88,57 @@ async def create_domain(body: DomainCreate, services: ServicesDep, actor: ActorD
     return await perform_or_task(services, actor, action, answer)
 
 
-@router.get("/domains")
+@router.get(
+    "/domains",
+    response_model=list[DomainInfo] | list[dict[str, Any]],
+    responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}}},
+)
 async def list_domains(
+    request: Request,
     actions: ActionsDep,
     actor: ActorDep,
     manager: ManagerDep,
+    page: Annotated[Page, Depends(page_of)],
     ended: Annotated[bool, Query(description="Also those that have ended, if kept.")] = False,
     halted: Annotated[bool, Query(description="Also those that are defined and do not run.")] = False,
-) -> list[DomainInfo]:
-    """All domains but Domain 0, as far as who asks may see them."""
+    name: Annotated[str, Query(max_length=200, description="Only these: a pattern with * and ?.")] = "",
+    state: Annotated[list[DomainState] | None, Query(description="Only those in this state, or these.")] = None,
+    label: Annotated[
+        list[str] | None,
+        Query(max_length=20, description="Only those with this label: KEY, or KEY=VALUE."),
+    ] = None,
+) -> Any:
+    """All domains but Domain 0, as far as who asks may see them; as NDJSON for who accepts that."""
     records = [record for record in manager.all(halted=halted, ended=ended) if actions.visible(actor, record)]
+    if name:
+        records = [record for record in records if fnmatchcase(record.name, name)]
+    for wanted in label or ():
+        key, equals, value = wanted.partition("=")
+        records = [each for each in records if _has(each.about.labels, key, value if equals else None)]
+    records, following = page.cut(records, lambda record: (record.created_at, str(record.uuid)))
     await asyncio.gather(*(manager.refresh(record) for record in records))
-    return [DomainInfo.of(record) for record in records]
+    found = [DomainInfo.of(record) for record in records if state is None or record.state in state]
+    return page.answer(request, found, following)
 
 
-@router.get("/domains/{domain}", responses={404: RESPONSES[404]})
-async def read_domain(record: RecordDep, manager: ManagerDep) -> DomainInfo:
+def _has(labels: dict[str, str], key: str, value: str | None) -> bool:
+    return key in labels and value in (None, labels[key])
+
+
+@router.get(
+    "/domains/{domain}",
+    response_model=DomainInfo,
+    responses={304: {"description": "It is as `If-None-Match` has it."}, 404: RESPONSES[404]},
+)
+async def read_domain(record: RecordDep, manager: ManagerDep, response: Response, if_none_match: Tags = None) -> Any:
     """One domain; one that has ended stays readable for a while."""
+    response.headers["ETag"] = etag(record)
+    if if_none_match is not None and names(if_none_match, record):
+        return Response(status_code=304, headers={"ETag": etag(record)})
     return await info(manager, record)
 
 
-@router.put("/domains/{domain}", responses=ABSENT)
+@router.put("/domains/{domain}", responses={**ABSENT, 412: RESPONSES[412]}, dependencies=[IfMatch])
 async def redefine_domain(
     record: RecordDep, body: DomainCreate, actions: ActionsDep, actor: ActorDep, manager: ManagerDep
 ) -> DomainInfo:
@@ -139,7 +172,7 @@ async def undefine_domain(record: RecordDep, actions: ActionsDep, actor: ActorDe
     await actions.perform(actor, UndefineDomain(domain=record.uuid))
 
 
-@router.patch("/domains/{domain}", responses=ASKED)
+@router.patch("/domains/{domain}", responses={**ASKED, 412: RESPONSES[412]}, dependencies=[IfMatch])
 async def change_domain(
     record: RecordDep, body: DomainPatch, actions: ActionsDep, actor: ActorDep, manager: ManagerDep
 ) -> DomainInfo:
@@ -157,7 +190,7 @@ async def change_domain(
     return await info(manager, record)
 
 
-@router.delete("/domains/{domain}", status_code=204, responses=ABSENT)
+@router.delete("/domains/{domain}", status_code=204, responses={**ABSENT, 412: RESPONSES[412]}, dependencies=[IfMatch])
 async def destroy_domain(record: RecordDep, actions: ActionsDep, actor: ActorDep) -> None:
     """Ends a domain at once, as pulling the plug does. One that has ended is forgotten, a halted one undefined."""
     is_halted = record.persistent and record.gone

@@ -19,7 +19,7 @@ from domzero.dom0.actors import PermissionDenied
 from domzero.dom0.api.models import DomainCreate, DomainPatch, FieldError, Problem
 from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import name_fault, shown
-from domzero.dom0.roster import NameInUse, NotFound
+from domzero.dom0.roster import HasChanged, NameInUse, NotFound
 from domzero.dom0.users import NotAuthenticated
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError, ImageError, ResourceError
 
@@ -45,6 +45,7 @@ _STATUS: list[tuple[type[DomzeroError], int, str]] = [
     (NotAuthenticated, 401, "SESSION_AUTHENTICATION_FAILED"),
     (PermissionDenied, 403, "RBAC_PERMISSION_DENIED"),
     (NameInUse, 409, "DUPLICATE_VM"),
+    (HasChanged, 412, "PRECONDITION_FAILED"),
     (BadState, 409, "VM_BAD_POWER_STATE"),
     (NoAnswer, 504, "NO_ANSWER"),
     (ResourceError, 409, "HOST_NOT_ENOUGH_FREE_MEMORY"),
@@ -61,6 +62,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (403, "The role does not cover it; or the request does not name this host, or comes from another site's page."),
         (404, "There is no such thing."),
         (409, "It cannot be done in this state, or the name is taken."),
+        (412, "It has changed since `If-Match` saw it."),
         (413, "The body is larger than any request needs."),
         (422, "A field is wrong; `errors` says which."),
         (504, "The domain's worker process does not answer in time."),
