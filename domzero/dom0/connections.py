@@ -20,6 +20,9 @@ from uvicorn.server import ServerState
 
 from domzero.dom0 import descriptors
 from domzero.dom0.listeners import peer_is_owner
+from domzero.dom0.stall import Stall
+from domzero.dom0.tunnel import TUNNEL, Tunnel
+from domzero.dom0.xenapi.http_access import UPLOADS
 
 UNIX_MAX, TCP_MAX = 4096, 1024
 """Connections over each socket; fewer where this process may not have as many descriptors."""
@@ -27,8 +30,8 @@ REQUEST_SECONDS = 20.0
 """From a connection, or the first byte of a further request, to the last byte of its body."""
 KEEP_ALIVE_SECONDS = 15
 """From an answer to the next request."""
-STALL_SECONDS = 20.0
-"""Without a byte taken of an answer, or of what is left of a websocket that was closed."""
+
+
 HEAD_MAX = 32 << 10
 """Bytes of a request's line and headers."""
 PONGS_MAX = 256 << 10
@@ -113,23 +116,6 @@ class Connections(ServerState):
             cast(_Client, client).check(now)
 
 
-class _Stall:
-    """Tells when a client takes nothing of what was written for it."""
-
-    def __init__(self) -> None:
-        self._unsent = 0
-        self._since: float | None = None
-
-    def is_over(self, transport: asyncio.Transport, now: float) -> bool:
-        unsent, before = transport.get_write_buffer_size(), self._unsent
-        self._unsent = unsent
-        if not unsent or unsent < before:
-            self._since = None
-        elif self._since is None:
-            self._since = now
-        return self._since is not None and now - self._since > STALL_SECONDS
-
-
 class Connection(H11Protocol):
     """An HTTP connection, also until it becomes a websocket's."""
 
@@ -143,7 +129,15 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self._state = server_state
         self._waiting_since: float | None = self.loop.time()
-        self._stall = _Stall()
+        self._stall = Stall()
+        self._start: bytes | None = b""
+
+    def _become_tunnel(self, data: bytes) -> None:
+        tunnel = Tunnel(self.config, self._state, self.app_state, self.transport)
+        self.connections.discard(self)
+        self._state.door(self.transport).upgrade(self.transport, tunnel)
+        self.transport.set_protocol(tunnel)
+        tunnel.data_received(data)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio: a client has connected. Only the owner of this process and root may do so on the Unix socket."""
@@ -162,8 +156,18 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: a piece of a request, of none or of several."""
+        if self._start is not None:
+            data, self._start = self._start + data, None
+            if TUNNEL.startswith(data[: len(TUNNEL)]):
+                if len(data) < len(TUNNEL):
+                    self._start = data
+                else:
+                    self._become_tunnel(data)
+                return
         super().data_received(data)
-        if self.conn.their_state not in _INCOMPLETE:
+        if self.conn.their_state is h11.SEND_BODY and self.scope["path"] in UPLOADS:
+            self._waiting_since = self.loop.time()  # it may be long, as long as it goes on
+        elif self.conn.their_state not in _INCOMPLETE:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = self.loop.time()
@@ -176,6 +180,8 @@ class Connection(H11Protocol):
         """Ends a connection whose request does not come, or whose answer is not taken."""
         if self._stall.is_over(self.transport, now):
             self.transport.abort()
+        elif self.flow.read_paused:
+            self._waiting_since = now if self._waiting_since is not None else None  # it waits for us
         elif self._waiting_since is not None and now - self._waiting_since > REQUEST_SECONDS:
             if not self.transport.is_closing() and self.conn.our_state is h11.IDLE:
                 self.transport.write(LATE)
@@ -194,7 +200,7 @@ class Websocket(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._state = server_state
-        self._stall = _Stall()
+        self._stall = Stall()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """uvicorn: a connection asks to become a websocket."""

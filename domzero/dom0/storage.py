@@ -36,7 +36,8 @@ BYTES_MIN, BYTES_MAX = 512, 1 << 46
 """Of a disk: up to 64 TiB."""
 DISKS_MAX = 10_000
 DEFAULT_NAME = "Local storage"
-_NEW = ".new-"
+NEW = ".new-"
+"""Begins names of files that are not disks yet, or never will be."""
 _SECTOR = 512
 
 
@@ -114,7 +115,7 @@ class Storage:
             self._open_default(default)
         for repository in self.repositories():
             with suppress(OSError):
-                for left in repository.path.glob(f"{_NEW}*"):
+                for left in repository.path.glob(f"{NEW}*"):
                     left.unlink(missing_ok=True)
 
     def _open_default(self, path: Path) -> None:
@@ -374,7 +375,7 @@ class Storage:
 
     async def _build(self, disk: Disk, make: Callable[[Path], None]) -> Disk:
         """Lets `make` fill a file; then the disk is there."""
-        part = disk.path.with_name(f"{_NEW}{uuid4().hex}")
+        part = disk.path.with_name(f"{NEW}{uuid4().hex}")
         work = asyncio.get_running_loop().run_in_executor(None, _make_whole, make, part, disk.path)
         try:
             await asyncio.shield(work)

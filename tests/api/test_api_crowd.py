@@ -24,11 +24,11 @@ from domzero.dom0.connections import (
     HEAD_MAX,
     PONGS_MAX,
     REQUEST_SECONDS,
-    STALL_SECONDS,
     Connection,
     Connections,
     Websocket,
 )
+from domzero.dom0.stall import STALL_SECONDS
 
 Create = Callable[..., dict[str, object]]
 IDLE, HALF_OPEN = 1500, 200

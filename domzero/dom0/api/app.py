@@ -20,6 +20,8 @@ from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.manager import Manager
 from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
+from domzero.dom0.xenapi.handlers import ROUTES as HANDLERS
+from domzero.dom0.xenapi.http_access import UPLOADS
 from domzero.dom0.xenapi.registry import snapshots
 from domzero.dom0.xenapi.routes import ROUTES
 from domzero.dom0.xenapi.world import World
@@ -37,14 +39,14 @@ BODY_MAX = 128 << 10
 
 
 class BodyLimit:
-    """Answers 413 to requests with a body that no request of this API needs."""
+    """Answers 413 to requests with a body that no request of this API needs; uploads have bounds of their own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in UPLOADS:
             await self._app(scope, receive, send)
             return
         length = 0
@@ -107,7 +109,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         metrics.router,
     ):
         app.include_router(router)
-    app.router.routes.extend(ROUTES)
+    app.router.routes.extend([*ROUTES, *HANDLERS])
 
     @app.get("/v1", tags=["host"])
     async def about() -> dict[str, str]:

@@ -74,11 +74,19 @@ async def console_stream(
         record = actions.find(actor, domain)
         actor.check(Role.VM_OPERATOR, "a console", record.uuid)
     except (NotFound, PermissionDenied) as error:
-        await websocket.accept(_subprotocol(websocket))
+        await websocket.accept(subprotocol_of(websocket))
         code = CLOSE_NOT_FOUND if isinstance(error, NotFound) else CLOSE_FORBIDDEN
         await websocket.close(code, _reason(str(error)))
         return
-    await websocket.accept(_subprotocol(websocket))
+    await websocket.accept(subprotocol_of(websocket))
+    await relay(websocket, manager, record, history=history)
+
+
+async def relay(websocket: WebSocket, manager: Manager, record: Record, *, history: bool) -> None:
+    """A console both ways over a websocket that was accepted, until one end goes or the domain has ended for good.
+
+    :param history: what was printed before comes first.
+    """
     output = Output()
     remove = record.console.add_sink(output.put, replay=history)
     sender = asyncio.create_task(_send_output(websocket, output))
@@ -109,7 +117,8 @@ def _reason(text: str) -> str:
     return text.encode()[:REASON_MAX].decode(errors="ignore")
 
 
-def _subprotocol(websocket: WebSocket) -> str | None:
+def subprotocol_of(websocket: WebSocket) -> str | None:
+    """The one of those that a client offers that is spoken here."""
     return "binary" if "binary" in websocket.scope.get("subprotocols", []) else None
 
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from domzero.dom0.xenapi import wire_json, wire_xml
 from domzero.dom0.xenapi.dispatch import dispatch
 from domzero.dom0.xenapi.failure import Failure
-from domzero.dom0.xenapi.world import Peer, World
+from domzero.dom0.xenapi.http_access import peer_of, world_of
 
 XML_PATHS = ("/", "/RPC2", "/xmlrpc")
 JSON_PATHS = ("/json", "/jsonrpc")
@@ -24,7 +24,7 @@ async def _xml(request: Request) -> Response:
         return await _json(request)
     try:
         method, parameters = wire_xml.read_call(body)
-        answer = await dispatch(_world(request), _peer(request), method, parameters)
+        answer = await dispatch(world_of(request), peer_of(request), method, parameters)
     except Failure as failure:
         return Response(wire_xml.write_failure(failure), media_type=None, headers=_type(wire_xml.MEDIA_TYPE))
     text = wire_xml.write_plain(answer.value) if answer.plain else wire_xml.write_success(answer.value)
@@ -38,20 +38,10 @@ async def _json(request: Request) -> Response:
     except wire_json.Malformed as error:
         return Response(wire_json.write_malformed(error), headers=headers)
     try:
-        answer = await dispatch(_world(request), _peer(request), call.method, call.parameters)
+        answer = await dispatch(world_of(request), peer_of(request), call.method, call.parameters)
     except Failure as failure:
         return Response(wire_json.write_failure(call, failure), headers=headers)
     return Response(wire_json.write_success(call, answer.value), headers=headers)
-
-
-def _world(request: Request) -> World:
-    world: World = request.app.state.xenapi
-    return world
-
-
-def _peer(request: Request) -> Peer:
-    server = request.scope.get("server")
-    return Peer(over_tcp=server is None or server[1] is not None)
 
 
 def _type(media_type: str) -> dict[str, str]:

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""XAPI's HTTP handlers for disks and consoles: what clients use beside messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from domzero.dom0.api.consoles import relay, subprotocol_of
+from domzero.dom0.storage import Disk
+from domzero.dom0.xenapi import raw_vdi
+from domzero.dom0.xenapi.failure import Failure, failure_of
+from domzero.dom0.xenapi.http_access import authenticate, world_of
+from domzero.dom0.xenapi.objects import consoles, power_state
+from domzero.dom0.xenapi.tasks import Task
+from domzero.dom0.xenapi.values import identity_of, reference
+from domzero.dom0.xenapi.world import World
+from domzero.errors import DomzeroError
+
+_STATUS = {
+    "SESSION_AUTHENTICATION_FAILED": 401,
+    "SESSION_INVALID": 401,
+    "HANDLE_INVALID": 404,
+    "INVALID_VALUE": 400,
+    "VDI_TOO_SMALL": 413,
+    "HOST_NOT_ENOUGH_FREE_MEMORY": 507,
+}
+
+
+def refusal(error: DomzeroError) -> Response:
+    """An error as an answer: its code, and what it is about."""
+    failure = failure_of(error)
+    status = _STATUS.get(failure.code, 409)
+    headers = {"WWW-Authenticate": 'Basic realm="domzero"'} if status == 401 else {}
+    return PlainTextResponse(": ".join(failure.description) + "\n", status, headers)
+
+
+def object_in(request: HTTPConnection, *names: str) -> UUID:
+    """The object that the first of these parameters names, by reference or uuid. Failure."""
+    for name in names:
+        if text := request.query_params.get(name):
+            if (identity := identity_of(text)) is None:
+                raise Failure("HANDLE_INVALID", name, text)
+            return identity
+    raise Failure("INVALID_VALUE", names[0], "it has to be in the query")
+
+
+class Reported:
+    """Tells the task that the client names, if it does, how its transfer goes."""
+
+    def __init__(self, request: HTTPConnection) -> None:
+        self._world = world_of(request)
+        self._task: Task | None = None
+        if text := request.query_params.get("task_id"):
+            identity = identity_of(text)
+            task = self._world.tasks.all().get(identity) if identity is not None else None
+            if task is None or task.job is not None:
+                raise Failure("HANDLE_INVALID", "task", text)
+            self._task = task
+
+    def done(self, result: str = "") -> None:
+        """It is over."""
+        if self._task is not None and not self._task.is_over:
+            self._world.tasks.finish(self._task, "success", result=result)
+
+    def failed(self, error: DomzeroError) -> None:
+        """It is, and has not worked."""
+        if self._task is not None and not self._task.is_over:
+            self._world.tasks.finish(self._task, "failure", error=failure_of(error).description)
+
+
+def _disk(request: HTTPConnection) -> Disk:
+    identity = object_in(request, "vdi", "vdi_uuid", "uuid", "ref")
+    disk = next((disk for disk in world_of(request).storage.disks() if disk.uuid == identity), None)
+    if disk is None:
+        raise Failure("HANDLE_INVALID", "VDI", reference(identity))
+    return disk
+
+
+def _format(request: HTTPConnection) -> str:
+    name = request.query_params.get("format", "raw")
+    if name not in raw_vdi.FORMATS:
+        raise Failure("INVALID_VALUE", "format", f"{name[:40]}: raw, vhd or qcow2")
+    return raw_vdi.FORMATS[name]
+
+
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body, until its end or until the client goes: some announce more than they send."""
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect:
+        return
+
+
+async def import_raw_vdi(request: Request) -> Response:
+    """PUT /import_raw_vdi."""
+    try:
+        authenticate(request)
+        report = Reported(request)
+    except DomzeroError as error:
+        return refusal(error)
+    try:
+        disk, format = _disk(request), _format(request)
+        await raw_vdi.receive(world_of(request).storage, disk, format, body_of(request))
+    except raw_vdi.TooLong:
+        failure = Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))
+        report.failed(failure)
+        return refusal(failure)
+    except DomzeroError as error:
+        report.failed(error)
+        return refusal(error)
+    report.done()
+    world_of(request).journal.stir()
+    return Response(status_code=200)
+
+
+async def export_raw_vdi(request: Request) -> Response:
+    """GET /export_raw_vdi."""
+    stack = AsyncExitStack()
+    try:
+        authenticate(request)
+        report = Reported(request)
+    except DomzeroError as error:
+        return refusal(error)
+    try:
+        disk, format = _disk(request), _format(request)
+        fd, size = await stack.enter_async_context(raw_vdi.opened(world_of(request).storage, disk, format))
+    except DomzeroError as error:
+        report.failed(error)
+        return refusal(error)
+    headers = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{disk.uuid}.{format}"'}
+    return Streamed(raw_vdi.pieces(fd, size), stack, report, headers)
+
+
+class Streamed(StreamingResponse):
+    """An answer that gives back what it needed when it is over, however that comes."""
+
+    def __init__(
+        self, content: AsyncIterator[bytes], stack: AsyncExitStack, report: Reported, headers: dict[str, str]
+    ) -> None:
+        super().__init__(
+            content, media_type="application/octet-stream", headers=headers, background=BackgroundTask(report.done)
+        )
+        self._stack = stack
+        self._report = report
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI."""
+        try:
+            async with self._stack:
+                await super().__call__(scope, receive, send)
+        finally:
+            self._report.failed(Failure("CLIENT_ERROR", "the client went before the end"))
+
+
+async def console(websocket: WebSocket) -> None:
+    """/console, as a websocket, and what `connections.Tunnel` makes of CONNECT /console."""
+    try:
+        authenticate(websocket)
+        world: World = world_of(websocket)
+        identity = object_in(websocket, "uuid", "ref")
+        found = consoles(world).get(identity)
+        record = found.vm if found is not None else world.record(identity)
+        if record is None or record.worker is None:
+            state = "" if record is None else f" ({power_state(record).lower()})"
+            raise Failure("HANDLE_INVALID", "console", reference(identity) + state)
+    except DomzeroError as error:
+        await websocket.send_denial_response(refusal(error))
+        return
+    await websocket.accept(subprotocol_of(websocket))
+    await relay(websocket, world.manager, record, history=True)
+
+
+ROUTES = [
+    Route("/import_raw_vdi", import_raw_vdi, methods=["PUT", "POST"], include_in_schema=False),
+    Route("/export_raw_vdi", export_raw_vdi, methods=["GET"], include_in_schema=False),
+    WebSocketRoute("/console", console),
+]

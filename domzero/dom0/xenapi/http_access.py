@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who sends a request to one of XAPI's HTTP handlers: by session_id (in the query or a cookie) or by HTTP Basic."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+
+from starlette.requests import HTTPConnection
+
+from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.world import Peer, World
+
+PATHS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd", "/host_rrd")
+"""Handlers that find out themselves who asks."""
+UPLOADS = ("/import_raw_vdi", "/import")
+"""Of them, those whose bodies have no bound but what they are written to."""
+
+
+def world_of(request: HTTPConnection) -> World:
+    """What the handler is about."""
+    world: World = request.app.state.xenapi
+    return world
+
+
+def peer_of(request: HTTPConnection) -> Peer:
+    """Who sends it, as far as the socket tells."""
+    server = request.scope.get("server")
+    return Peer(over_tcp=server is None or server[1] is not None)
+
+
+def authenticate(request: HTTPConnection) -> None:
+    """Finds out who asks. Failure: nobody who may."""
+    world = world_of(request)
+    session = request.query_params.get("session_id") or request.cookies.get("session_id")
+    if session:
+        world.sessions.get(session)
+        return
+    user, password = _basic(request)
+    if not world.authenticate(peer_of(request), user, password):
+        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], "a session_id, or a name and a password are needed")
+
+
+def _basic(request: HTTPConnection) -> tuple[str, str]:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            user, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+            return user, password
+    return "", ""

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contents of disks in and out: raw as they are, other formats through qemu-img.
+
+What a file says of itself is not believed: its format is the one that the client names, and one that refers to other
+files is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from domzero.dom0.images import qemu
+from domzero.dom0.storage import NEW, Disk, Storage
+from domzero.dom0.xenapi.failure import Failure
+
+FORMATS = {"raw": "raw", "": "raw", "vhd": "vhd", "qcow2": "qcow2"}
+"""As clients call them."""
+PIECE = 1 << 20
+"""Bytes that are written or read at once."""
+_EXTRA_MAX = 64 << 20
+"""Bytes that a file of another format may have beyond its disk's."""
+
+
+class TooLong(Exception):
+    """More came than the disk has room for."""
+
+
+class Writer:
+    """Takes a body in pieces of any length, and writes it in larger ones; holes stay holes.
+
+    :param limit: bytes that may come.
+    """
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self.bytes = 0
+        self._fd = fd
+        self._limit = limit
+        self._waiting = bytearray()
+
+    async def put(self, data: bytes) -> None:
+        """Takes some. TooLong."""
+        if self.bytes + len(data) > self._limit:
+            raise TooLong
+        self.bytes += len(data)
+        self._waiting += data
+        if len(self._waiting) >= PIECE:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what waits."""
+        data, self._waiting = bytes(self._waiting), bytearray()
+        if data:
+            await asyncio.to_thread(_write, self._fd, data, self.bytes - len(data))
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    step = 1 << 16
+    for start in range(0, len(data), step):
+        part = data[start : start + step]
+        if part.count(0) == len(part) and _is_hole(fd, at + start, len(part)):
+            continue
+        done = 0
+        while done < len(part):
+            done += os.pwrite(fd, part[done:], at + start + done)
+
+
+def _is_hole(fd: int, at: int, length: int) -> bool:
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA) >= at + length
+    except OSError:
+        return True  # there is no data behind it
+
+
+@asynccontextmanager
+async def _temporary(directory: Path) -> AsyncIterator[Path]:
+    path = directory / f"{NEW}{uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def receive(storage: Storage, disk: Disk, format: str, body: AsyncIterator[bytes]) -> int:
+    """Writes a body into a disk that no domain uses; the number of its bytes. TooLong, Failure, DomzeroError."""
+    async with storage.using(disk, "it is written"):
+        if format == disk.format == "raw":
+            return await _fill(disk.path, os.O_WRONLY, disk.bytes, body)
+        async with _temporary(disk.path.parent) as file, _temporary(disk.path.parent) as made:
+            received = await _fill(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, disk.bytes + _EXTRA_MAX, body)
+            await _in_thread(partial(_convert, file, format, made, disk))
+            return received
+
+
+async def _fill(path: Path, flags: int, limit: int, body: AsyncIterator[bytes]) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        writer = Writer(fd, limit)
+        async for piece in body:
+            await writer.put(piece)
+        await writer.flush()
+        return writer.bytes
+    finally:
+        os.close(fd)
+
+
+def _convert(file: Path, format: str, made: Path, disk: Disk) -> None:
+    """Makes a file of the disk's format of what came, and puts it in the place of the disk's."""
+    size = file.stat().st_size if format == "raw" else qemu.inspect(file, format).size
+    if size > disk.bytes:
+        raise Failure("VDI_TOO_SMALL", f"OpaqueRef:{disk.uuid}", str(size))
+    wanted = disk.bytes
+    qemu.convert(file, format, made, disk.format)
+    if disk.format == "raw":
+        os.truncate(made, wanted)
+    elif qemu.virtual_size(made, disk.format) < wanted:
+        qemu.resize(made, disk.format, wanted)
+    made.chmod(0o600)
+    made.rename(disk.path)
+
+
+@asynccontextmanager
+async def opened(storage: Storage, disk: Disk, format: str) -> AsyncIterator[tuple[int, int]]:
+    """A descriptor of a disk's content in a format, and how many bytes it has; no domain may use the disk."""
+    async with storage.using(disk, "it is read"):
+        if format == disk.format == "raw":
+            fd = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            async with _temporary(disk.path.parent) as file:
+                await _in_thread(partial(qemu.convert, disk.path, disk.format, file, format))
+                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd, os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+
+
+async def pieces(fd: int, size: int) -> AsyncIterator[bytes]:
+    """The content of a file."""
+    at = 0
+    while at < size:
+        data = await asyncio.to_thread(os.pread, fd, min(PIECE, size - at), at)
+        if not data:
+            return
+        at += len(data)
+        yield data
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    await asyncio.to_thread(work)
