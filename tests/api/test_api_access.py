@@ -89,7 +89,9 @@ def send_nothing(pid: int) -> bytes:
 def test_another_user_reaches_no_file_or_process_of_domain_0(public: Server, shell: str) -> None:
     assert public.cli("create", "--kernel", shell, "--memory", "16", "--name", "mine", "-q").returncode == 0
     try:
-        files = [path for path in public.socket.parent.iterdir() if path not in (public.socket, public.log)]
+        storage = public.socket.parent / "d.sock.storage"
+        assert as_user(NOBODY, partial(names_in, storage)) == b"PermissionError"
+        files = [path for path in public.socket.parent.iterdir() if path not in (public.socket, public.log, storage)]
         assert {path.name for path in files} == {
             *("d.sock.lock", "xenstored.sock", "xenstored.sock.lock"),
             *("d.sock.db", "d.sock.db.lock", "d.sock.db-shm", "d.sock.db-wal"),
