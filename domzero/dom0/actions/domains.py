@@ -60,14 +60,18 @@ class CreateDomain(_New):
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class DefineDomain(_New):
-    """Define a domain without starting it."""
+    """Define a domain without starting it.
+
+    :param startable: it has all that it needs for that.
+    """
 
     kind: ClassVar[str] = "domain.define"
     role: ClassVar[Role] = Role.VM_ADMIN
+    startable: bool = True
 
     async def run(self, manager: Manager) -> Record:
         """Defines it."""
-        return await manager.define(self.config, self.about)
+        return await manager.define(self.config, self.about, startable=self.startable)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -78,6 +82,11 @@ class RedefineDomain(DomainAction[Record]):
     role: ClassVar[Role] = Role.VM_ADMIN
     config: DomainConfig
     about: About
+    startable: bool = True
+
+    def detail(self) -> dict[str, Any]:
+        """What it starts with: the rest is in its definition."""
+        return {"name": self.config.name, "kernel": self.config.kernel, "memory_mib": self.config.memory_mib}
 
     def host_files(self) -> list[str]:
         """Those of its configuration."""
@@ -85,7 +94,7 @@ class RedefineDomain(DomainAction[Record]):
 
     async def apply(self, manager: Manager, record: Record) -> Record:
         """Redefines it."""
-        await manager.redefine(record, self.config, self.about)
+        await manager.redefine(record, self.config, self.about, startable=self.startable)
         return record
 
 

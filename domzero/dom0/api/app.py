@@ -75,7 +75,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics = metrics.Metrics(services.manager)
         app.state.storage = Storage(services.manager, storage)
-        app.state.xenapi = World(services.manager, app.state.storage, snapshots, token)
+        app.state.xenapi = World(services, app.state.storage, snapshots)
         yield
         await app.state.metrics.close()
         await app.state.xenapi.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from domzero.dom0 import disk_changes, vif_changes
+from domzero.dom0.actions import AttachDisk, AttachVif, DetachDisk, DetachVif
 from domzero.dom0.diskspec import DiskSpec, device_number
 from domzero.dom0.manager import BadState
 from domzero.dom0.records import Record
@@ -22,7 +23,7 @@ from domzero.dom0.xenapi.objects import (
     vifs_of,
 )
 from domzero.dom0.xenapi.values import reference
-from domzero.dom0.xenapi.world import World
+from domzero.dom0.xenapi.world import Call, World
 
 LETTERS = 26
 
@@ -54,75 +55,92 @@ def loose_vifs(world: World, vm: Record) -> list[VifSpec]:
     return [vif.spec for vif in vifs_of(world, vm) if vif.loose]
 
 
-async def add_disk(world: World, vm: Record, spec: DiskSpec) -> None:
+async def add_disk(call: Call, vm: Record, spec: DiskSpec) -> None:
     """Gives a domain a disk; one that runs has it when it is plugged in."""
+    world = call.world
+    attach = AttachDisk(domain=vm.uuid, spec=spec.text(spec.target))
     if power_state(vm) == HALTED:
-        await disk_changes.attach_disk(world.manager, vm, spec.text(spec.target))
+        await call.do(attach)
     else:
+        call.check(attach)
         keep_loose_disks(world, vm, [*loose_disks(world, vm), spec])
 
 
-async def plug_disk(world: World, vbd: Vbd) -> None:
+async def plug_disk(call: Call, vbd: Vbd) -> None:
     """Plugs a loose disk into a domain that runs."""
-    await disk_changes.attach_disk(world.manager, vbd.vm, vbd.spec.text(vbd.spec.target))
+    world = call.world
+    await call.do(AttachDisk(domain=vbd.vm.uuid, spec=vbd.spec.text(vbd.spec.target)))
     rest = [spec for spec in loose_disks(world, vbd.vm) if spec.devid != vbd.spec.devid]
     keep_loose_disks(world, vbd.vm, rest)
 
 
-async def unplug_disk(world: World, vbd: Vbd, *, force: bool) -> None:
+async def unplug_disk(call: Call, vbd: Vbd, *, force: bool) -> None:
     """Takes a disk out of a domain that runs; it is loose then."""
+    world = call.world
     try:
-        await disk_changes.detach_disk(world.manager, vbd.vm, vbd.spec.vdev, force=force)
+        await call.do(DetachDisk(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, force=force))
     except BadState as error:
         raise Failure("DEVICE_DETACH_REJECTED", "VBD", reference(vbd.id), str(error)) from error
     keep_loose_disks(world, vbd.vm, [*loose_disks(world, vbd.vm), vbd.spec])
 
 
-async def remove_disk(world: World, vbd: Vbd) -> None:
+async def remove_disk(call: Call, vbd: Vbd) -> None:
     """Takes a disk from a domain that does not have it now."""
+    world = call.world
+    detach = DetachDisk(domain=vbd.vm.uuid, vdev=vbd.spec.vdev)
     if vbd.loose:
+        call.check(detach)
         rest = [spec for spec in loose_disks(world, vbd.vm) if spec.devid != vbd.spec.devid]
         keep_loose_disks(world, vbd.vm, rest)
     else:
-        await disk_changes.detach_disk(world.manager, vbd.vm, vbd.spec.vdev, force=False)
+        await call.do(detach)
     world.fields.forget(vbd.id)
 
 
-async def add_vif(world: World, vm: Record, spec: VifSpec) -> None:
+async def add_vif(call: Call, vm: Record, spec: VifSpec) -> None:
     """As `add_disk`."""
+    world = call.world
+    attach = AttachVif(domain=vm.uuid, spec=spec.text())
     if power_state(vm) == HALTED:
-        await vif_changes.attach_vif(world.manager, vm, spec.text())
+        await call.do(attach)
     else:
+        call.check(attach)
         keep_loose_vifs(world, vm, [*loose_vifs(world, vm), spec])
 
 
-async def plug_vif(world: World, vif: Vif) -> None:
+async def plug_vif(call: Call, vif: Vif) -> None:
     """As `plug_disk`."""
-    await vif_changes.attach_vif(world.manager, vif.vm, vif.spec.text())
+    world = call.world
+    await call.do(AttachVif(domain=vif.vm.uuid, spec=vif.spec.text()))
     keep_loose_vifs(world, vif.vm, [spec for spec in loose_vifs(world, vif.vm) if spec.devid != vif.spec.devid])
 
 
-async def unplug_vif(world: World, vif: Vif, *, force: bool) -> None:
+async def unplug_vif(call: Call, vif: Vif, *, force: bool) -> None:
     """As `unplug_disk`."""
+    world = call.world
     try:
-        await vif_changes.detach_vif(world.manager, vif.vm, vif.spec.devid, force=force)
+        await call.do(DetachVif(domain=vif.vm.uuid, devid=vif.spec.devid, force=force))
     except BadState as error:
         raise Failure("DEVICE_DETACH_REJECTED", "VIF", reference(vif.id), str(error)) from error
     keep_loose_vifs(world, vif.vm, [*loose_vifs(world, vif.vm), vif.spec])
 
 
-async def remove_vif(world: World, vif: Vif) -> None:
+async def remove_vif(call: Call, vif: Vif) -> None:
     """As `remove_disk`."""
+    world = call.world
+    detach = DetachVif(domain=vif.vm.uuid, devid=vif.spec.devid)
     if vif.loose:
+        call.check(detach)
         rest = [spec for spec in loose_vifs(world, vif.vm) if spec.devid != vif.spec.devid]
         keep_loose_vifs(world, vif.vm, rest)
     else:
-        await vif_changes.detach_vif(world.manager, vif.vm, vif.spec.devid, force=False)
+        await call.do(detach)
     world.fields.forget(vif.id)
 
 
-async def plug_all(world: World, vm: Record) -> None:
+async def plug_all(call: Call, vm: Record) -> None:
     """Puts a halted domain's loose devices into its configuration: it starts with all that it has."""
+    world = call.world
     if power_state(vm) != HALTED:
         return
     for spec in loose_disks(world, vm):

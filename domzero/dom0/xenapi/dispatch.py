@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from domzero.dom0.actors import Role
+from domzero.dom0.records import Record
+from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of, handle_invalid
 from domzero.dom0.xenapi.registry import KINDS, MESSAGES
 from domzero.dom0.xenapi.table import Found, Message
@@ -64,13 +69,30 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
     arguments = _arguments(call, known, name, parameters)
     if known.do is None:
         raise Failure("NOT_IMPLEMENTED", method)
+    work = _work(call, known, name, arguments)
     if not in_background:
-        value = known.result.write(await known.do(call, *arguments))
+        value = known.result.write(await work)
         world.journal.stir()
         return Answer(value)
-    task = Task(name=method, session=session.id if session else None)
-    world.tasks.start(task, known.do(call, *arguments), lambda value: _result_text(known.result, value))
+    user = session.actor.name if session else ""
+    task = Task(name=method, session=session.id if session else None, user=user)
+    world.tasks.start(task, work, lambda value: _result_text(known.result, value))
     return Answer(reference(task.id))
+
+
+def _work(call: Call, known: Message, name: str, arguments: list[Any]) -> Coroutine[Any, Any, Any]:
+    """What is to be done, once it is known that who asks may. PermissionDenied."""
+    assert known.do is not None
+    if known.session and not name.startswith("session."):
+        call.check_role(Role.READ_ONLY, name)
+    if known.role is None:
+        return known.do(call, *arguments)
+    found = next((each for each in arguments if isinstance(each, Found)), None)
+    domain = found.identity if found is not None and isinstance(found.it, Record) else None
+    do = partial(known.do, call, *arguments)
+    about = found.identity if found is not None else None
+    action = ASKED[known.role](message=name, about=about, domain=domain, work=do)
+    return call.do(action)
 
 
 def _result_text(type: Type, value: Any) -> str:

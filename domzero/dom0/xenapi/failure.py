@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from domzero.dom0.actors import PermissionDenied
 from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import shown
 from domzero.dom0.roster import NameInUse, NotFound
@@ -48,6 +49,8 @@ def failure_of(error: DomzeroError) -> Failure:
     """An error of Domain 0's as XenAPI's."""
     if isinstance(error, Failure):
         return error
+    if isinstance(error, PermissionDenied):
+        return Failure("RBAC_PERMISSION_DENIED", error.role.value, str(error))
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL_ERROR")
     text = str(error).replace("\n", "; ")
     return Failure(code, error.key, text) if code == "INVALID_VALUE" and error.key else Failure(code, text)

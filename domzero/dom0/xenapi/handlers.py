@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from domzero.dom0.actors import Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
 from domzero.dom0.storage import Disk
 from domzero.dom0.xenapi import raw_vdi
+from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of
 from domzero.dom0.xenapi.http_access import authenticate, world_of
 from domzero.dom0.xenapi.objects import consoles, power_state
@@ -30,6 +33,7 @@ _STATUS = {
     "SESSION_INVALID": 401,
     "HANDLE_INVALID": 404,
     "INVALID_VALUE": 400,
+    "RBAC_PERMISSION_DENIED": 403,
     "VDI_TOO_SMALL": 413,
     "HOST_NOT_ENOUGH_FREE_MEMORY": 507,
 }
@@ -104,13 +108,16 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
 async def import_raw_vdi(request: Request) -> Response:
     """PUT /import_raw_vdi."""
     try:
-        authenticate(request)
+        actor = await authenticate(request)
         report = Reported(request)
     except DomzeroError as error:
         return refusal(error)
+    world = world_of(request)
     try:
         disk, format = _disk(request), _format(request)
-        await raw_vdi.receive(world_of(request).storage, disk, format, body_of(request))
+        work = partial(raw_vdi.receive, world.storage, disk, format, body_of(request))
+        action = ASKED[Role.VM_ADMIN](message="import_raw_vdi", about=disk.uuid, work=work)
+        await world.services.actions.perform(actor, action)
     except raw_vdi.TooLong:
         failure = Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))
         report.failed(failure)
@@ -119,7 +126,7 @@ async def import_raw_vdi(request: Request) -> Response:
         report.failed(error)
         return refusal(error)
     report.done()
-    world_of(request).journal.stir()
+    world.journal.stir()
     return Response(status_code=200)
 
 
@@ -127,18 +134,19 @@ async def export_raw_vdi(request: Request) -> Response:
     """GET /export_raw_vdi."""
     stack = AsyncExitStack()
     try:
-        authenticate(request)
+        actor = await authenticate(request)
         report = Reported(request)
     except DomzeroError as error:
         return refusal(error)
     try:
         disk, format = _disk(request), _format(request)
+        actor.check(Role.VM_ADMIN, "export_raw_vdi")
         fd, size = await stack.enter_async_context(raw_vdi.opened(world_of(request).storage, disk, format))
     except DomzeroError as error:
         report.failed(error)
         return refusal(error)
     headers = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{disk.uuid}.{format}"'}
-    return Streamed(raw_vdi.pieces(fd, size), stack, report, headers)
+    return Streamed(raw_vdi.pieces(fd, size, stack.aclose), stack, report, headers)
 
 
 class Streamed(StreamingResponse):
@@ -165,7 +173,7 @@ class Streamed(StreamingResponse):
 async def console(websocket: WebSocket) -> None:
     """/console, as a websocket, and what `connections.Tunnel` makes of CONNECT /console."""
     try:
-        authenticate(websocket)
+        actor = await authenticate(websocket)
         world: World = world_of(websocket)
         identity = object_in(websocket, "uuid", "ref")
         found = consoles(world).get(identity)
@@ -173,6 +181,7 @@ async def console(websocket: WebSocket) -> None:
         if record is None or record.worker is None:
             state = "" if record is None else f" ({power_state(record).lower()})"
             raise Failure("HANDLE_INVALID", "console", reference(identity) + state)
+        actor.check(Role.VM_OPERATOR, "a console", record.uuid)
     except DomzeroError as error:
         await websocket.send_denial_response(refusal(error))
         return

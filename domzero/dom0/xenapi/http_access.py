@@ -8,6 +8,8 @@ from contextlib import suppress
 
 from starlette.requests import HTTPConnection
 
+from domzero.dom0.actors import Actor
+from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.world import Peer, World
 
@@ -29,16 +31,18 @@ def peer_of(request: HTTPConnection) -> Peer:
     return Peer(over_tcp=server is None or server[1] is not None)
 
 
-def authenticate(request: HTTPConnection) -> None:
-    """Finds out who asks. Failure: nobody who may."""
+async def authenticate(request: HTTPConnection) -> Actor:
+    """Who asks. Failure: nobody who may."""
     world = world_of(request)
     session = request.query_params.get("session_id") or request.cookies.get("session_id")
     if session:
-        world.sessions.get(session)
-        return
+        return world.actor_of(world.sessions.get(session))
     user, password = _basic(request)
-    if not world.authenticate(peer_of(request), user, password):
-        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], "a session_id, or a name and a password are needed")
+    try:
+        return await world.authenticate(peer_of(request), user, password)
+    except NotAuthenticated as error:
+        what = "a session_id, or a name and a password are needed"
+        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], what) from error
 
 
 def _basic(request: HTTPConnection) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -140,14 +140,17 @@ async def opened(storage: Storage, disk: Disk, format: str) -> AsyncIterator[tup
             os.close(fd)
 
 
-async def pieces(fd: int, size: int) -> AsyncIterator[bytes]:
-    """The content of a file."""
+async def pieces(fd: int, size: int, done: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+    """The content of a file.
+
+    :param done: awaited when all is read, before the last piece: who has that may do what they like with the disk.
+    """
     at = 0
     while at < size:
         data = await asyncio.to_thread(os.pread, fd, min(PIECE, size - at), at)
-        if not data:
-            return
-        at += len(data)
+        at = at + len(data) if data else size
+        if at == size:
+            await done()
         yield data
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from domzero.dom0.actors import Actor
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.values import identity_of
 
@@ -22,10 +23,14 @@ class Session:
     """One login.
 
     :param id: what its reference says.
+    :param actor: who it is, with what they might at the login.
+    :param by_token: a token was shown: it may give less than its user may.
     :param classes: that the legacy messages of `event` have registered.
     """
 
     user: str
+    actor: Actor
+    by_token: bool = False
     originator: str = ""
     id: UUID = field(default_factory=uuid4)
     uuid: UUID = field(default_factory=uuid4)
@@ -45,10 +50,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, user: str, originator: str = "") -> Session:
+    def open(self, user: str, actor: Actor, *, by_token: bool = False, originator: str = "") -> Session:
         """A new one."""
         self._expire()
-        session = Session(user, originator)
+        session = Session(user, actor, by_token, originator)
         self._sessions[session.id] = session
         while len(self._sessions) > SESSIONS_MAX:
             self._sessions.popitem(last=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from domzero.dom0.actors import Role
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, VOID, Map, Record, Ref, Set, Type
 from domzero.dom0.xenapi.world import Call, World
@@ -30,6 +31,7 @@ class Field:
     :param kept: whether clients may set it, and it is kept for them.
     :param writable: XAPI lets clients set it.
     :param volatile: a change of it alone is no event.
+    :param role: the least that may set it, where `put` makes no action of Domain 0's.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Field:
     kept: bool = False
     writable: bool = False
     volatile: bool = False
+    role: Role | None = None
 
 
 def ro(name: str, type: Type, get: Getter | None = None, *, default: Any = None, volatile: bool = False) -> Field:
@@ -50,9 +53,9 @@ def ro(name: str, type: Type, get: Getter | None = None, *, default: Any = None,
     return Field(name, type, get or (lambda world, it: default), default=default, volatile=volatile)
 
 
-def rw(name: str, type: Type, get: Getter, put: Setter | None) -> Field:
+def rw(name: str, type: Type, get: Getter, put: Setter | None, *, role: Role | None = None) -> Field:
     """A field that clients set, too; without `put` setting it is not implemented."""
-    return Field(name, type, get, put, writable=True)
+    return Field(name, type, get, put, writable=True, role=role)
 
 
 def kept(name: str, type: Type = STRING_MAP, default: Any = None) -> Field:
@@ -70,6 +73,8 @@ class Message:
     :param do: carries it out: called with the `Call` and the parameters as `Type.read` gives them; a reference is the
         object itself.
     :param session: whether it is for those who have logged in.
+    :param role: the least that may ask for it, where it is no action of Domain 0's that says so itself; None: whoever
+        may look at everything.
     :param implicit: derived from a field or the class.
     """
 
@@ -80,13 +85,21 @@ class Message:
     optional: int = 0
     session: bool = True
     implicit: bool = False
+    role: Role | None = None
 
 
 def message(
-    name: str, do: Handler | None, result: Type = VOID, *, optional: int = 0, session: bool = True, **parameters: Type
+    name: str,
+    do: Handler | None,
+    result: Type = VOID,
+    *,
+    optional: int = 0,
+    session: bool = True,
+    role: Role | None = None,
+    **parameters: Type,
 ) -> Message:
     """A message that is not derived; without `do` it is refused as not implemented."""
-    return Message(name, tuple(parameters.items()), result, do, optional, session)
+    return Message(name, tuple(parameters.items()), result, do, optional, session, role=role)
 
 
 async def _nothing(world: World, objects: Iterable[Any]) -> None:
@@ -101,6 +114,7 @@ class Kind:
     :param find: one of them, if it is quicker than through `all`.
     :param prepare: awaited before fields of some objects are read.
     :param visible: get_all and the like exist.
+    :param role: the least that may set fields that are kept for clients.
     """
 
     name: str
@@ -110,6 +124,7 @@ class Kind:
     prepare: Callable[[World, Iterable[Any]], Awaitable[None]] = _nothing
     explicit: tuple[Message, ...] = ()
     visible: bool = True
+    role: Role = Role.POOL_OPERATOR
     by_name: dict[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,8 +167,10 @@ class Kind:
         for one in self.fields:
             yield from self._of_field(one)
 
-    def _implicit(self, name: str, do: Handler | None, result: Type, *parameters: tuple[str, Type]) -> Message:
-        return Message(name, parameters, result, do, implicit=True)
+    def _implicit(
+        self, name: str, do: Handler | None, result: Type, *parameters: tuple[str, Type], role: Role | None = None
+    ) -> Message:
+        return Message(name, parameters, result, do, implicit=True, role=role)
 
     def _of_field(self, one: Field) -> Iterable[Message]:
         it = ("self", Ref(self.name))
@@ -167,6 +184,7 @@ class Kind:
         if not one.writable:
             return
         can = one.kept or one.put is not None
+        role = self.role if one.kept else one.role
 
         async def put(call: Call, found: Found, value: Any) -> None:
             if one.put is not None:
@@ -201,14 +219,18 @@ class Kind:
         async def remove_one(call: Call, found: Found, value: Any) -> None:
             await put(call, found, [item for item in await now(call, found) if item != value])
 
-        yield self._implicit(f"set_{one.name}", put if can else None, VOID, it, ("value", one.type))
+        yield self._implicit(f"set_{one.name}", put if can else None, VOID, it, ("value", one.type), role=role)
         if isinstance(one.type, Map):
             pair = (("key", one.type.key), ("value", one.type.value))
-            yield self._implicit(f"add_to_{one.name}", add_pair if can else None, VOID, it, *pair)
-            yield self._implicit(f"remove_from_{one.name}", remove_pair if can else None, VOID, it, pair[0])
+            yield self._implicit(f"add_to_{one.name}", add_pair if can else None, VOID, it, *pair, role=role)
+            yield self._implicit(f"remove_from_{one.name}", remove_pair if can else None, VOID, it, pair[0], role=role)
         elif isinstance(one.type, Set):
-            yield self._implicit(f"add_{one.name}", add_one if can else None, VOID, it, ("value", one.type.of))
-            yield self._implicit(f"remove_{one.name}", remove_one if can else None, VOID, it, ("value", one.type.of))
+            yield self._implicit(
+                f"add_{one.name}", add_one if can else None, VOID, it, ("value", one.type.of), role=role
+            )
+            yield self._implicit(
+                f"remove_{one.name}", remove_one if can else None, VOID, it, ("value", one.type.of), role=role
+            )
 
     async def _get_record(self, call: Call, found: Found) -> Any:
         await self.prepare(call.world, [found.it])

@@ -37,6 +37,7 @@ class Task:
     job: asyncio.Task[Any] | None = None
     other_config: dict[str, str] = field(default_factory=dict)
     session: UUID | None = None
+    user: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import platform
-import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +12,20 @@ from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from domzero.dom0.about import About
+from domzero.dom0.actions import Action
+from domzero.dom0.actors import OWNER, OWNER_NAME, Actor, Role
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.life import DomainState
-from domzero.dom0.manager import Manager
 from domzero.dom0.names import DOMAIN_0
 from domzero.dom0.records import Record
+from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
+from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.fields import Fields
 from domzero.dom0.xenapi.journal import Journal, Snapshots
 from domzero.dom0.xenapi.sessions import Session, Sessions
 from domzero.dom0.xenapi.tasks import TaskBook
+from domzero.dom0.xenapi.values import reference
 
 T = TypeVar("T")
 NAMESPACE = uuid5(NAMESPACE_URL, "domzero:xenapi")
@@ -55,21 +58,21 @@ class World:
 
     :param look: how all objects are now, for events.
     :param storage: of Domain 0.
-    :param token: what a password over TCP has to be; None: nothing passes.
+    :param services: Domain 0, what can be done there, and who may.
     """
 
     def __init__(
         self,
-        manager: Manager,
+        services: Services,
         storage: Storage,
         look: Callable[[World], Awaitable[Snapshots]],
-        token: str | None = None,
     ) -> None:
+        manager = services.manager
+        self.services = services
         self.manager = manager
         self.storage = storage
         self.url = "http://localhost"
         self.address = "127.0.0.1"
-        self._token = token
         self.host = _host_identity()
         self.pool = derived(self.host, "pool")
         self.sessions = Sessions()
@@ -85,12 +88,22 @@ class World:
         self.template = Record(config, state=DomainState.HALTED, about=about, created_at=manager.started_at)
         self._memo: dict[str, Any] = {}
 
-    def authenticate(self, peer: Peer, _user: str, password: str) -> bool:
-        """Whether somebody with this password may log in. On the Unix socket that is known before anything is said."""
+    async def authenticate(self, peer: Peer, user: str, password: str) -> Actor:
+        """Who this is. On the Unix socket that is known before anything is said. NotAuthenticated."""
         if not peer.over_tcp:
-            return True
-        token = (self._token or "").encode()
-        return bool(token) and secrets.compare_digest(token, password.encode("utf-8", "replace"))
+            return OWNER
+        return await self.services.log_in(user, password, "xenapi")
+
+    def actor_of(self, session: Session) -> Actor:
+        """Who has opened a session, with what they may now. Failure: nobody, any more."""
+        actor = session.actor
+        if actor.name == OWNER_NAME or session.by_token:
+            return actor
+        now = self.services.users.actor(actor.name, actor.via)
+        if now is None:
+            self.sessions.close(session)
+            raise Failure("SESSION_INVALID", reference(session.id))
+        return now
 
     def record(self, identity: UUID) -> Record | None:
         """A domain, Domain 0 among them."""
@@ -124,6 +137,23 @@ class Call:
     world: World
     session: Session | None
     peer: Peer
+
+    @property
+    def actor(self) -> Actor:
+        """Who sends it."""
+        return self.world.actor_of(self.open_session)
+
+    async def do(self, action: Action[T]) -> T:
+        """Asks Domain 0 for something. PermissionDenied, and what the action raises."""
+        return await self.world.services.actions.perform(self.actor, action)
+
+    def check(self, action: Action[Any]) -> None:
+        """Whether Domain 0 might be asked for it. PermissionDenied."""
+        self.world.services.actions.check(self.actor, action)
+
+    def check_role(self, role: Role, what: str) -> None:
+        """Whether who sends it has a role. PermissionDenied."""
+        self.actor.check(role, what)
 
     @property
     def open_session(self) -> Session:

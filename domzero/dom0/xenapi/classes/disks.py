@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0 import disk_changes
+from domzero.dom0.actions import ChangeDisk, CopyDisk, CreateDisk, DeleteDisk, GrowDisk, ResizeDisk
+from domzero.dom0.actors import Role
 from domzero.dom0.storage import Disk
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.devices import remove_disk
@@ -61,13 +62,16 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     format = given.get("sm_config", STRING_MAP, {}).get("image-format", "raw")
     given.get("type", TYPE)
     own = given.kept(FIELDS)
-    disk = await world.storage.create(
-        world.storage.repository(sr),
-        given.need("virtual_size", INT),
-        name=given.get("name_label", STRING, ""),
-        description=given.get("name_description", STRING, ""),
-        labels=given.get("other_config", STRING_MAP, {}),
-        format=format,
+    disk = await call.do(
+        CreateDisk(
+            storage=world.storage,
+            repository=sr,
+            bytes=given.need("virtual_size", INT),
+            name=given.get("name_label", STRING, ""),
+            description=given.get("name_description", STRING, ""),
+            labels=given.get("other_config", STRING_MAP, {}),
+            format=format,
+        )
     )
     keep(world, disk.uuid, own)
     return disk.uuid
@@ -78,9 +82,11 @@ async def _destroy(call: Call, vdi: Found) -> None:
     disk = managed(vdi)
     if _is_attached(call.world, disk):
         raise Failure("VDI_IN_USE", reference(disk.uuid), "destroy")
+    delete = DeleteDisk(storage=call.world.storage, disk=disk.uuid)
+    call.check(delete)
     for vbd in vbds_of_vdi(call.world, disk):
-        await remove_disk(call.world, vbd)
-    await call.world.storage.delete(disk)
+        await remove_disk(call, vbd)
+    await call.do(delete)
     call.world.fields.forget(disk.uuid)
 
 
@@ -92,9 +98,9 @@ async def _resize(call: Call, vdi: Found, size: int) -> None:
     if size < disk.bytes:
         raise Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))
     if vbd is None:
-        await world.storage.resize(disk, size)
+        await call.do(ResizeDisk(storage=world.storage, disk=disk.uuid, bytes=size))
     else:
-        await disk_changes.grow_disk(world.manager, vbd.vm, vbd.spec.vdev, -(-size // 512) * 512)
+        await call.do(GrowDisk(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, bytes=-(-size // 512) * 512))
 
 
 async def _clone(call: Call, vdi: Found, driver: dict[str, str] | None = None) -> UUID:
@@ -115,7 +121,7 @@ async def _duplicate(call: Call, vdi: Found, sr: UUID | None) -> UUID:
         raise Failure("VDI_IN_USE", reference(disk.uuid), "copy")
     if sr == HOST_FILES.uuid:
         raise Failure("SR_OPERATION_NOT_SUPPORTED", reference(sr))
-    made = await world.storage.copy(disk, world.storage.repository(sr or disk.storage))
+    made = await call.do(CopyDisk(storage=world.storage, disk=disk.uuid, repository=sr))
     world.fields.copy(disk.uuid, made.uuid)
     return made.uuid
 
@@ -131,7 +137,8 @@ async def _forget(call: Call, vdi: Found) -> None:
 
 def _put(name: str) -> Any:
     async def put(call: Call, vdi: Vdi, value: Any) -> None:
-        call.world.storage.change(managed(Found(vdi.uuid, vdi)), **{name: value})
+        disk = managed(Found(vdi.uuid, vdi))
+        await call.do(ChangeDisk(storage=call.world.storage, disk=disk.uuid, changes={name: value}))
 
     return put
 
@@ -182,6 +189,7 @@ VDI = Kind(
     "VDI",
     FIELDS,
     vdis,
+    role=Role.VM_ADMIN,
     explicit=(
         message("create", _create, _SELF, args=Record("VDI")),
         message("destroy", _destroy, self=_SELF),

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from domzero import __version__
+from domzero.dom0.actors import Role
 from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
 from domzero.dom0.xenapi.failure import not_allowed
@@ -221,7 +222,7 @@ HOST = Kind(
     lambda w: {w.host: w},
     explicit=(
         message("dmesg", _dmesg, STRING, host=_SELF),
-        message("dmesg_clear", _dmesg_clear, STRING, host=_SELF),
+        message("dmesg_clear", _dmesg_clear, STRING, role=Role.POOL_OPERATOR, host=_SELF),
         message("get_log", _dmesg, STRING, host=_SELF),
         message("compute_free_memory", _free_memory, INT, host=_SELF),
         message("compute_memory_overhead", _memory_overhead, INT, host=_SELF),
@@ -279,7 +280,13 @@ POOL = Kind(
         kept("name_label", STRING),
         kept("name_description", STRING),
         ro("master", Ref("host"), lambda w, it: w.host),
-        rw("default_SR", Ref("SR", nullable=True), lambda w, it: default_sr(w), _put_default_sr),
+        rw(
+            "default_SR",
+            Ref("SR", nullable=True),
+            lambda w, it: default_sr(w),
+            _put_default_sr,
+            role=Role.POOL_OPERATOR,
+        ),
         ro("suspend_image_SR", Ref("SR")),
         ro("crash_dump_SR", Ref("SR")),
         kept("other_config"),

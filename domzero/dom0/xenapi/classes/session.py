@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from domzero.dom0.actors import OWNER_NAME, Role
+from domzero.dom0.users import TOKEN_PREFIX, NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.sessions import Session
 from domzero.dom0.xenapi.table import Kind, message, ro, rw
@@ -16,9 +18,13 @@ _SELF = Ref("session")
 
 async def login(call: Call, user: str, password: str, version: str = "", originator: str = "") -> UUID:
     """session.login_with_password. Who comes over the Unix socket is known already: any name and password will do."""
-    if not call.world.authenticate(call.peer, user, password):
-        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], "wrong name or password")
-    return call.world.sessions.open(user[:200], originator[:1000]).id
+    try:
+        actor = await call.world.authenticate(call.peer, user, password)
+    except NotAuthenticated as error:
+        raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], error.message) from error
+    actor.check(Role.READ_ONLY, "session.login_with_password")
+    by_token = password.startswith(TOKEN_PREFIX)
+    return call.world.sessions.open(user[:200], actor, by_token=by_token, originator=originator[:1000]).id
 
 
 async def logout(call: Call) -> None:
@@ -52,7 +58,7 @@ SESSION = Kind(
         ro("last_active", DATETIME, lambda w, it: it.last_active),
         ro("pool", BOOL, default=False),
         rw("other_config", STRING_MAP, lambda w, it: it.other_config, _put_other_config),
-        ro("is_local_superuser", BOOL, default=True),
+        ro("is_local_superuser", BOOL, lambda w, it: it.actor.name == OWNER_NAME),
         ro("subject", Ref("subject")),
         ro("validation_time", DATETIME, lambda w, it: it.created_at),
         ro("auth_user_sid", STRING, default=""),

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+from domzero.dom0.actions import AddStorage, ChangeStorage, RemoveStorage, ScanStorage
+from domzero.dom0.actors import Role
 from domzero.dom0.storage import Repository
 from domzero.dom0.xenapi.failure import Failure, not_allowed
 from domzero.dom0.xenapi.storage import HOST_FILES, disks_in, pbd_id, pbds, repositories, vbds_of_vdi
@@ -45,9 +46,7 @@ async def _create(
         raise Failure("SR_UNKNOWN_DRIVER", type)
     if not (location := device_config.get("location") or device_config.get("path") or ""):
         raise Failure("SR_BACKEND_FAILURE_90", "", "device_config has no location: the path of a directory", "")
-    made = Repository(uuid=uuid4(), name=label, path=Path(location), description=description)
-    call.world.storage.add_repository(made)
-    await call.world.storage.scan(made)
+    made = await call.do(AddStorage(storage=call.world.storage, name=label, path=location, description=description))
     if content_type:
         call.world.fields.put(made.uuid, "content_type", content_type)
     return made.uuid
@@ -56,7 +55,7 @@ async def _create(
 async def _scan(call: Call, sr: Found) -> None:
     """SR.scan."""
     if sr.identity != HOST_FILES.uuid:
-        await call.world.storage.scan(sr.it)
+        await call.do(ScanStorage(storage=call.world.storage, repository=sr.identity))
 
 
 async def _update(call: Call, sr: Found) -> None:
@@ -68,7 +67,7 @@ async def _forget(call: Call, sr: Found) -> None:
     repository = own(sr)
     if _is_plugged(call.world, repository):
         raise Failure("SR_HAS_PBD", reference(sr.identity))
-    _remove(call.world, repository)
+    await _remove(call, repository)
 
 
 async def _destroy(call: Call, sr: Found) -> None:
@@ -78,13 +77,13 @@ async def _destroy(call: Call, sr: Found) -> None:
         raise Failure("SR_HAS_PBD", reference(sr.identity))
     if call.world.storage.disks(repository):
         raise Failure("SR_NOT_EMPTY")
-    _remove(call.world, repository)
+    await _remove(call, repository)
 
 
-def _remove(world: World, repository: Repository) -> None:
-    world.storage.remove_repository(repository)
+async def _remove(call: Call, repository: Repository) -> None:
+    await call.do(RemoveStorage(storage=call.world.storage, repository=repository.uuid))
     for identity in (repository.uuid, pbd_id(repository)):
-        world.fields.forget(identity)
+        call.world.fields.forget(identity)
 
 
 async def _types(call: Call) -> list[str]:
@@ -99,7 +98,9 @@ async def _assert_plugged(call: Call, sr: Found) -> None:
 
 def _put(name: str) -> Any:
     async def put(call: Call, sr: Repository, value: Any) -> None:
-        call.world.storage.change_repository(own(Found(sr.uuid, sr)), **{name: value})
+        own(Found(sr.uuid, sr))
+        action = ChangeStorage(storage=call.world.storage, repository=sr.uuid, changes={name: value})
+        await call.do(action)
 
     return put
 
@@ -202,8 +203,8 @@ PBD = Kind(
     ),
     lambda w: pbds(w),
     explicit=(
-        message("plug", _plug, self=Ref("PBD")),
-        message("unplug", _unplug, self=Ref("PBD")),
+        message("plug", _plug, role=Role.POOL_OPERATOR, self=Ref("PBD")),
+        message("unplug", _unplug, role=Role.POOL_OPERATOR, self=Ref("PBD")),
         message("create", None, Ref("PBD"), record=Record("PBD")),
         message("destroy", None, self=Ref("PBD")),
         message("set_device_config", None, self=Ref("PBD"), value=STRING_MAP),

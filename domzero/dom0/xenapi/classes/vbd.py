@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0 import disk_changes
+from domzero.dom0.actions import AttachDisk, ChangeMedium
+from domzero.dom0.actors import Role
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import check_domain, check_state
@@ -69,7 +70,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     if vdi is not None:
         spec = _with_disk(world, spec, vdi)
     own = given.kept(FIELDS)
-    await add_disk(world, vm, spec)
+    await add_disk(call, vm, spec)
     found = Vbd(vm, spec)
     keep(world, found.id, own)
     return found.id
@@ -88,7 +89,7 @@ async def _destroy(call: Call, vbd: Found) -> None:
     """VBD.destroy."""
     if vbd.it.is_attached:
         raise not_allowed(f"VBD '{vbd.identity}' still attached to '{vbd.it.vm.uuid}'")
-    await remove_disk(call.world, vbd.it)
+    await remove_disk(call, vbd.it)
 
 
 async def _plug(call: Call, vbd: Found) -> None:
@@ -96,7 +97,7 @@ async def _plug(call: Call, vbd: Found) -> None:
     if vbd.it.is_attached:
         raise Failure("DEVICE_ALREADY_ATTACHED", reference(vbd.identity))
     check_state(vbd.it.vm, RUNNING, PAUSED)
-    await plug_disk(call.world, vbd.it)
+    await plug_disk(call, vbd.it)
 
 
 async def _unplug(call: Call, vbd: Found) -> None:
@@ -112,7 +113,7 @@ async def _unplug_force(call: Call, vbd: Found) -> None:
 async def _take_out(call: Call, vbd: Found, *, force: bool) -> None:
     if not vbd.it.is_attached:
         raise Failure("DEVICE_ALREADY_DETACHED", reference(vbd.identity))
-    await unplug_disk(call.world, vbd.it, force=force)
+    await unplug_disk(call, vbd.it, force=force)
 
 
 async def _eject(call: Call, vbd: Found) -> None:
@@ -134,11 +135,13 @@ async def _insert(call: Call, vbd: Found, vdi: Found) -> None:
 
 
 async def _change(call: Call, vbd: Vbd, target: str, format: DiskFormat) -> None:
+    action = ChangeMedium(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, image=target, format=format)
     if vbd.loose:
+        call.check(action)
         rest = [each.spec for each in vbds_of(call.world, vbd.vm) if each.loose and each.spec.devid != vbd.spec.devid]
         keep_loose_disks(call.world, vbd.vm, [*rest, replace(vbd.spec, target=target, format=format)])
     else:
-        await disk_changes.change_medium(call.world.manager, vbd.vm, vbd.spec.vdev, target, format)
+        await call.do(action)
 
 
 async def _put_mode(call: Call, vbd: Vbd, value: str) -> None:
@@ -148,6 +151,7 @@ async def _put_mode(call: Call, vbd: Vbd, value: str) -> None:
     if vbd.spec.is_cdrom and value == "RW":
         raise Failure("VBD_CDS_MUST_BE_READONLY")
     changed = replace(vbd.spec, writable=value == "RW")
+    call.check(AttachDisk(domain=vbd.vm.uuid, spec=changed.text(changed.target)))
     if vbd.loose:
         rest = [each.spec for each in vbds_of(call.world, vbd.vm) if each.loose and each.spec.devid != vbd.spec.devid]
         keep_loose_disks(call.world, vbd.vm, [*rest, changed])
@@ -191,6 +195,7 @@ VBD = Kind(
     "VBD",
     FIELDS,
     objects.vbds,
+    role=Role.VM_ADMIN,
     explicit=(
         message("create", _create, _SELF, args=Record("VBD")),
         message("destroy", _destroy, self=_SELF),

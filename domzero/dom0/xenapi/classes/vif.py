@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from domzero.dom0.actors import Role
 from domzero.dom0.vifspec import MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import check_domain, check_state
@@ -64,7 +65,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     except ConfigError as error:
         raise Failure("MAC_INVALID", mac) if mac else error from error
     own = given.kept(VIF_FIELDS)
-    await add_vif(world, vm, spec)
+    await add_vif(call, vm, spec)
     keep(world, Vif(vm, spec).id, own)
     return Vif(vm, spec).id
 
@@ -88,7 +89,7 @@ async def _destroy(call: Call, vif: Found) -> None:
     """VIF.destroy."""
     if vif.it.is_attached:
         raise not_allowed(f"VIF '{vif.identity}' still attached to '{vif.it.vm.uuid}'")
-    await remove_vif(call.world, vif.it)
+    await remove_vif(call, vif.it)
 
 
 async def _plug(call: Call, vif: Found) -> None:
@@ -96,7 +97,7 @@ async def _plug(call: Call, vif: Found) -> None:
     if vif.it.is_attached:
         raise Failure("DEVICE_ALREADY_ATTACHED", reference(vif.identity))
     check_state(vif.it.vm, RUNNING, PAUSED)
-    await plug_vif(call.world, vif.it)
+    await plug_vif(call, vif.it)
 
 
 async def _unplug(call: Call, vif: Found) -> None:
@@ -112,7 +113,7 @@ async def _unplug_force(call: Call, vif: Found) -> None:
 async def _take_out(call: Call, vif: Found, *, force: bool) -> None:
     if not vif.it.is_attached:
         raise Failure("DEVICE_ALREADY_DETACHED", reference(vif.identity))
-    await unplug_vif(call.world, vif.it, force=force)
+    await unplug_vif(call, vif.it, force=force)
 
 
 VIF_FIELDS = (
@@ -150,6 +151,7 @@ VIF = Kind(
     "VIF",
     VIF_FIELDS,
     objects.vifs,
+    role=Role.VM_ADMIN,
     explicit=(
         message("create", _create, _SELF, args=Record("VIF")),
         message("destroy", _destroy, self=_SELF),
@@ -205,14 +207,14 @@ def _vifs_on(world: World, network: Network) -> list[UUID]:
 
 NETWORK_FIELDS = (
     ro("uuid", STRING, lambda w, it: it.id),
-    rw("name_label", STRING, lambda w, it: it.label, _put_network("label")),
-    rw("name_description", STRING, lambda w, it: it.description, _put_network("description")),
+    rw("name_label", STRING, lambda w, it: it.label, _put_network("label"), role=Role.POOL_OPERATOR),
+    rw("name_description", STRING, lambda w, it: it.description, _put_network("description"), role=Role.POOL_OPERATOR),
     ro("allowed_operations", Set(Enum("enum network_operations")), default=["attaching"]),
     ro("current_operations", Map(STRING, Enum("enum network_operations")), default={}),
     ro("VIFs", Set(Ref("VIF")), _vifs_on),
     ro("PIFs", Set(Ref("PIF")), default=[]),
     rw("MTU", INT, lambda w, it: MTU_MAX if it.name == USER else 1500, None),
-    rw("other_config", STRING_MAP, lambda w, it: it.labels, _put_network("labels")),
+    rw("other_config", STRING_MAP, lambda w, it: it.labels, _put_network("labels"), role=Role.POOL_OPERATOR),
     ro("bridge", STRING, lambda w, it: it.name),
     ro("managed", BOOL, default=True),
     ro("blobs", Map(STRING, Ref("blob")), default={}),
@@ -227,8 +229,8 @@ NETWORK = Kind(
     NETWORK_FIELDS,
     objects.networks,
     explicit=(
-        message("create", _create_network, _NETWORK, args=Record("network")),
-        message("destroy", _destroy_network, self=_NETWORK),
+        message("create", _create_network, _NETWORK, role=Role.POOL_OPERATOR, args=Record("network")),
+        message("destroy", _destroy_network, role=Role.POOL_OPERATOR, self=_NETWORK),
         *(
             message(name, None, network=_NETWORK)
             for name in ("set_default_locking_mode", "create_new_blob", "add_purpose", "remove_purpose",

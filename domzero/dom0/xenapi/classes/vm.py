@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
+from domzero.dom0.actors import Role
 from domzero.dom0.config import Action
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
@@ -194,6 +195,7 @@ VM = Kind(
     World.records,
     find=World.record,
     prepare=refresh,
+    role=Role.VM_ADMIN,
     explicit=(*MESSAGES, *making(FIELDS)),
 )
 

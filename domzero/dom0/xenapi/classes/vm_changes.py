@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from domzero.dom0.actions import ChangeDomain, RedefineDomain
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action
 from domzero.dom0.records import Record
@@ -42,14 +43,15 @@ def bad_state(vm: Record, *wanted: str) -> Failure:
 async def put_name(call: Call, vm: Record, value: Any) -> None:
     """VM.set_name_label."""
     check_domain(call, vm)
-    await call.world.manager.change(vm, Changes(name=value))
+    await call.do(ChangeDomain(domain=vm.uuid, changes=Changes(name=value)))
 
 
 async def edit(call: Call, vm: Record, **changes: Any) -> None:
     """Changes the configuration of a halted domain. Failure, ConfigError."""
     check_domain(call, vm)
     check_state(vm, HALTED)
-    await call.world.manager.redefine(vm, replace(vm.config, **changes), vm.about, startable=False)
+    config = replace(vm.config, **changes)
+    await call.do(RedefineDomain(domain=vm.uuid, config=config, about=vm.about, startable=False))
 
 
 def _put_config(name: str, of: Callable[[Any], Any]) -> Callable[[Call, Record, Any], Awaitable[None]]:
@@ -69,10 +71,7 @@ def put_about(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
 
     async def put(call: Call, vm: Record, value: Any) -> None:
         check_domain(call, vm)
-        about = replace(vm.about, **{name: value})
-        about.check()
-        vm.about = about
-        await call.world.manager.changed(vm)
+        await call.do(ChangeDomain(domain=vm.uuid, about=replace(vm.about, **{name: value})))
 
     return put
 
@@ -88,6 +87,7 @@ def put_action(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
 
     async def put(call: Call, vm: Record, value: str) -> None:
         check_domain(call, vm)
+        call.check(ChangeDomain(domain=vm.uuid))
         setattr(vm.config, name, Action(value.replace("_and_", "-")))
         await call.world.manager.changed(vm)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 from domzero.dom0.about import About
+from domzero.dom0.actions import ChangeDomain, CopyDisk, DefineDomain
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.diskspec import DiskFormat, DiskSpec
 from domzero.dom0.records import Record
@@ -20,7 +21,7 @@ from domzero.dom0.xenapi.storage import vdi_of
 from domzero.dom0.xenapi.table import Field, Found, Message, message
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, Enum, Ref, reference
 from domzero.dom0.xenapi.values import Record as RecordType
-from domzero.dom0.xenapi.world import Call, World
+from domzero.dom0.xenapi.world import Call
 
 _ACTION = Enum(
     "enum on_crash_behaviour",
@@ -71,7 +72,7 @@ def messages(fields: tuple[Field, ...]) -> tuple[Message, ...]:
         if given.get("domain_type", STRING, "pv") not in ("pv", "unspecified"):
             raise Failure("VALUE_NOT_SUPPORTED", "domain_type", str(values["domain_type"]), "domains here are PV")
         config, own = _config(given), given.kept(fields)
-        record = await call.world.manager.define(config, about, startable=False)
+        record = await call.do(DefineDomain(config=config, about=about, startable=False))
         keep(call.world, record.uuid, own)
         return record.uuid
 
@@ -97,8 +98,7 @@ async def _copy(call: Call, vm: Found, new_name: str, sr: Found | None) -> UUID:
 async def _provision(call: Call, vm: Found) -> None:
     """VM.provision: a clone of a template becomes a VM."""
     record = domain(call, vm)
-    record.about = replace(record.about, template=False)
-    await call.world.manager.changed(record)
+    await call.do(ChangeDomain(domain=record.uuid, about=replace(record.about, template=False)))
 
 
 async def _duplicate(call: Call, vm: Record, name: str, sr: UUID | None) -> UUID:
@@ -110,11 +110,12 @@ async def _duplicate(call: Call, vm: Record, name: str, sr: UUID | None) -> UUID
     )
     about = replace(vm.about, labels=dict(vm.about.labels), autostart=False)
     config.check(startable=False)
+    call.check(DefineDomain(config=config, about=about, startable=False))
     world.manager.roster.check_unique(name, None)
     made: list[Disk] = []
     try:
-        config.disks = [await _duplicate_disk(world, spec, sr, made) for spec in vm.config.disk_specs]
-        record = await world.manager.define(config, about, startable=False)
+        config.disks = [await _duplicate_disk(call, spec, sr, made) for spec in vm.config.disk_specs]
+        record = await call.do(DefineDomain(config=config, about=about, startable=False))
     except BaseException:
         for disk in made:
             await world.storage.delete(disk)
@@ -125,14 +126,15 @@ async def _duplicate(call: Call, vm: Record, name: str, sr: UUID | None) -> UUID
     return record.uuid
 
 
-async def _duplicate_disk(world: World, spec: DiskSpec, sr: UUID | None, made: list[Disk]) -> str:
+async def _duplicate_disk(call: Call, spec: DiskSpec, sr: UUID | None, made: list[Disk]) -> str:
     """The specification of a copy of a disk that a guest may write; of others, of the same."""
     if not spec.target or spec.is_cdrom or not spec.writable:
         return spec.text(spec.target)
+    world = call.world
     identity = vdi_of(world, spec)
     disk = next((each for each in world.storage.disks() if each.uuid == identity), None)
     if disk is None:
         raise Failure("VDI_NOT_MANAGED", reference(identity))
-    copy = await world.storage.copy(disk, world.storage.repository(sr or disk.storage))
+    copy = await call.do(CopyDisk(storage=world.storage, disk=disk.uuid, repository=sr))
     made.append(copy)
     return replace(spec, format=DiskFormat(copy.format)).text(str(copy.path))

@@ -5,6 +5,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from domzero.dom0.actions import (
+    ChangeDomain,
+    DestroyDomain,
+    PauseDomain,
+    PressSysRq,
+    RebootDomain,
+    ResetDomain,
+    ShutDownDomain,
+    StartDomain,
+    UndefineDomain,
+    UnpauseDomain,
+)
 from domzero.dom0.changes import Changes
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state, check_domain, check_state, edit
@@ -34,8 +46,10 @@ async def start(call: Call, vm: Found, paused: bool, force: bool) -> None:
     if record.about.template:
         raise Failure("VM_IS_TEMPLATE", reference(record.uuid))
     check_state(record, HALTED)
-    await plug_all(call.world, record)
-    await call.world.manager.start(record, paused=paused)
+    action = StartDomain(domain=record.uuid, paused=paused)
+    call.check(action)
+    await plug_all(call, record)
+    await call.do(action)
 
 
 async def start_on(call: Call, vm: Found, host: Found, paused: bool, force: bool) -> None:
@@ -47,21 +61,21 @@ async def pause(call: Call, vm: Found) -> None:
     """VM.pause."""
     record = domain(call, vm)
     check_state(record, RUNNING)
-    await call.world.manager.pause(record)
+    await call.do(PauseDomain(domain=record.uuid))
 
 
 async def unpause(call: Call, vm: Found) -> None:
     """VM.unpause."""
     record = domain(call, vm)
     check_state(record, PAUSED)
-    await call.world.manager.unpause(record)
+    await call.do(UnpauseDomain(domain=record.uuid))
 
 
 async def clean_shutdown(call: Call, vm: Found) -> None:
     """VM.clean_shutdown: done when the guest is."""
     record = domain(call, vm)
     check_state(record, RUNNING)
-    call.world.manager.request_shutdown(record, "poweroff")
+    await call.do(ShutDownDomain(domain=record.uuid))
     if not await call.world.manager.wait_ended(record, SHUTDOWN_SECONDS):
         raise Failure("VM_SHUTDOWN_TIMEOUT", reference(record.uuid), str(SHUTDOWN_SECONDS))
 
@@ -81,7 +95,7 @@ async def clean_reboot(call: Call, vm: Found) -> None:
     """VM.clean_reboot: done when the guest has been asked."""
     record = domain(call, vm)
     check_state(record, RUNNING)
-    call.world.manager.request_shutdown(record, "reboot")
+    await call.do(RebootDomain(domain=record.uuid))
 
 
 async def hard_shutdown(call: Call, vm: Found) -> None:
@@ -89,7 +103,7 @@ async def hard_shutdown(call: Call, vm: Found) -> None:
     record = domain(call, vm)
     if power_state(record) == HALTED:
         raise bad_state(record, RUNNING, PAUSED)
-    await call.world.manager.destroy(record)
+    await call.do(DestroyDomain(domain=record.uuid))
 
 
 async def hard_reboot(call: Call, vm: Found) -> None:
@@ -97,8 +111,9 @@ async def hard_reboot(call: Call, vm: Found) -> None:
     record = domain(call, vm)
     if not record.persistent:
         raise not_allowed("the domain is not defined: it is gone with its end")
-    await hard_shutdown(call, vm)
-    await call.world.manager.start(record)
+    if power_state(record) == HALTED:
+        raise bad_state(record, RUNNING, PAUSED)
+    await call.do(ResetDomain(domain=record.uuid))
 
 
 async def destroy(call: Call, vm: Found) -> None:
@@ -106,7 +121,7 @@ async def destroy(call: Call, vm: Found) -> None:
     record = domain(call, vm)
     check_state(record, HALTED)
     devices = {vbd.id for vbd in vbds_of(call.world, record)} | {vif.id for vif in vifs_of(call.world, record)}
-    await call.world.manager.undefine(record)
+    await call.do(UndefineDomain(domain=record.uuid))
     for device in devices:
         call.world.fields.forget(device)
     call.world.fields.forget(record.uuid)
@@ -122,7 +137,7 @@ async def set_vcpus_live(call: Call, vm: Found, number: int) -> None:
     """VM.set_VCPUs_number_live."""
     record = domain(call, vm)
     check_state(record, RUNNING)
-    await call.world.manager.change(record, Changes(vcpus=number))
+    await call.do(ChangeDomain(domain=record.uuid, changes=Changes(vcpus=number)))
 
 
 async def set_vcpus_max(call: Call, vm: Found, number: int) -> None:
@@ -173,7 +188,8 @@ async def set_dynamic_range(call: Call, vm: Found, least: int, most: int) -> Non
 
 async def set_memory_target(call: Call, vm: Found, target: int) -> None:
     """VM.set_memory_target_live, VM.set_memory_dynamic_max."""
-    await call.world.manager.change(domain(call, vm), Changes(memory_target_mib=target // MIB))
+    changes = Changes(memory_target_mib=target // MIB)
+    await call.do(ChangeDomain(domain=domain(call, vm).uuid, changes=changes))
 
 
 async def check_dynamic_min(call: Call, vm: Found, least: int) -> None:
@@ -193,7 +209,7 @@ async def maximise_memory(call: Call, vm: Found, total: int, approximate: bool) 
 
 async def send_sysrq(call: Call, vm: Found, key: str) -> None:
     """VM.send_sysrq."""
-    call.world.manager.send_sysrq(domain(call, vm), key)
+    await call.do(PressSysRq(domain=domain(call, vm).uuid, key=key))
 
 
 async def get_allowed_vbd_devices(call: Call, vm: Found) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid5
 
+from domzero.dom0.actors import Role
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.journal import Event
 from domzero.dom0.xenapi.table import Found, Kind, Message, kept, message, ro, rw
@@ -35,21 +36,29 @@ _TASK = Ref("task")
 
 async def _create(call: Call, label: str, description: str) -> UUID:
     """task.create: one whose client says how it goes."""
-    return call.world.tasks.add(Task(label, description, session=call.open_session.id)).id
+    return call.world.tasks.add(Task(label, description, session=call.open_session.id, user=call.actor.name)).id
 
 
 async def _destroy(call: Call, task: Found) -> None:
     """task.destroy."""
+    _check_own(call, task.it)
     call.world.tasks.forget(task.it)
 
 
 async def _cancel(call: Call, task: Found) -> None:
     """task.cancel."""
+    _check_own(call, task.it)
     call.world.tasks.cancel(task.it)
+
+
+def _check_own(call: Call, task: Task) -> None:
+    if call.actor.name != task.user:
+        call.check_role(Role.POOL_OPERATOR, "another user's task")
 
 
 def _change(name: str) -> Any:
     async def put(call: Call, task: Task, value: Any) -> None:
+        _check_own(call, task)
         if task.job is not None:
             raise Failure("OPERATION_NOT_ALLOWED", "Domain 0 does this task's work, and says how it goes")
         call.world.tasks.change(task, **{name: value})
@@ -58,6 +67,7 @@ def _change(name: str) -> Any:
 
 
 async def _put_other_config(call: Call, task: Task, value: dict[str, str]) -> None:
+    _check_own(call, task)
     call.world.tasks.change(task, other_config=value)
 
 
@@ -215,15 +225,21 @@ ROLE = Kind(
     lambda w: {role_id(name): name for name in ROLES},
 )
 
+
+def subject_id(name: str) -> UUID:
+    """Of a user."""
+    return uuid5(NAMESPACE, f"user:{name}")
+
+
 SUBJECT = Kind(
     "subject",
     (
-        ro("uuid", STRING),
-        ro("subject_identifier", STRING),
-        ro("other_config", STRING_MAP),
-        ro("roles", Set(Ref("role"))),
+        ro("uuid", STRING, lambda w, it: subject_id(it.name)),
+        ro("subject_identifier", STRING, lambda w, it: it.name),
+        ro("other_config", STRING_MAP, lambda w, it: {"subject-name": it.name}),
+        ro("roles", Set(Ref("role")), lambda w, it: [role_id(it.role.value)] if it.role else []),
     ),
-    lambda w: {},
+    lambda w: {subject_id(user.name): user for user in w.services.users.all()},
 )
 
 USER = Kind(

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users may over XenAPI: what their role gives over any other door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import XenAPI  # type: ignore[import-untyped]
+from dom0_server import Server
+
+PASSWORD = "correct horse"
+ROLES = ("read-only", "vm-operator", "vm-admin", "vm-power-admin", "pool-operator", "pool-admin")
+
+
+@pytest.fixture(scope="module")
+def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("roles"), "--listen", "127.0.0.1:0")
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.token}"}) as client:
+        for role in ROLES:
+            answer = client.post("/v1/users", json={"name": role, "password": PASSWORD, "role": role})
+            assert answer.status_code == 201, answer.text
+        assert client.post("/v1/users", json={"name": "nothing", "password": PASSWORD}).status_code == 201
+    yield server
+    assert server.stop() == 0
+
+
+def session_of(server: Server, name: str, password: str = PASSWORD) -> Any:
+    session = XenAPI.Session(server.url)
+    session.xenapi.login_with_password(name, password)
+    return session
+
+
+def refused(session: Any, method: str, *parameters: Any) -> bool:
+    """Whether it is the role that forbids it; any other failure says that it is allowed."""
+    try:
+        session.xenapi_request(method, parameters)
+    except XenAPI.Failure as failure:
+        return bool(failure.details[0] == "RBAC_PERMISSION_DENIED")
+    return False
+
+
+@pytest.mark.parametrize(
+    ("method", "least"),
+    [
+        ("VM.get_all_records", "read-only"),
+        ("VM.start", "vm-operator"),
+        ("VM.add_tags", "vm-admin"),
+        ("VM.set_name_label", "vm-admin"),
+        ("VM.destroy", "vm-admin"),
+        ("VDI.create", "vm-admin"),
+        ("SR.set_name_description", "pool-operator"),
+        ("network.create", "pool-operator"),
+        ("pool.add_to_other_config", "pool-operator"),
+        ("host.dmesg_clear", "pool-operator"),
+        ("SR.create", "pool-admin"),
+    ],
+)
+def test_each_message_needs_its_role(tcp: Server, shell: str, method: str, least: str) -> None:
+    owner = session_of(tcp, "root", tcp.token)
+    x = owner.xenapi
+    (sr,) = x.SR.get_by_name_label("Local storage")
+    (host,), (pool,) = x.host.get_all(), x.pool.get_all()
+    vm = x.VM.create({"name_label": "target", "PV_kernel": shell, "memory_static_max": str(16 << 20)})
+    parameters = {
+        "VM.get_all_records": (),
+        "VM.start": (vm, False, False),
+        "VM.add_tags": (vm, "x"),
+        "VM.set_name_label": (vm, "target"),
+        "VM.destroy": (vm,),
+        "VDI.create": ({"SR": sr, "virtual_size": "0"},),
+        "SR.set_name_description": (sr, "x"),
+        "network.create": ({"name_label": "x", "bridge": "no name, this"},),
+        "pool.add_to_other_config": (pool, "x", "y"),
+        "host.dmesg_clear": (host,),
+        "SR.create": (host, {"location": "/proc/none"}, "0", "x", "", "file", "", False, {}),
+    }[method]
+    try:
+        for role in ROLES:
+            expected = ROLES.index(role) < ROLES.index(least)
+            assert refused(session_of(tcp, role), method, *parameters) is expected, role
+    finally:
+        if vm in x.VM.get_all():
+            if x.VM.get_power_state(vm) != "Halted":
+                x.VM.hard_shutdown(vm)
+            x.VM.destroy(vm)
+
+
+def test_who_has_no_role_does_not_log_in(tcp: Server) -> None:
+    with pytest.raises(XenAPI.Failure) as found:
+        session_of(tcp, "nothing")
+    assert found.value.details[0] == "RBAC_PERMISSION_DENIED"
+    with pytest.raises(XenAPI.Failure) as found:
+        session_of(tcp, "vm-admin", "wrong")
+    assert found.value.details[0] == "SESSION_AUTHENTICATION_FAILED"
+
+
+def test_a_session_ends_with_its_user_and_follows_the_role(tcp: Server) -> None:
+    with httpx.Client(base_url=tcp.url, headers={"Authorization": f"Bearer {tcp.token}"}) as client:
+        client.post("/v1/users", json={"name": "anna", "password": PASSWORD, "role": "vm-admin"})
+        session = session_of(tcp, "anna")
+        handle = session.handle
+        assert not session.xenapi.session.get_is_local_superuser(handle)
+        assert session.xenapi.session.get_auth_user_name(handle) == "anna"
+        assert "anna" in {each["subject_identifier"] for each in session.xenapi.subject.get_all_records().values()}
+        assert client.patch("/v1/users/anna", json={"role": "read-only"}).status_code == 200
+        (network,) = session.xenapi.network.get_all()
+        assert refused(session, "network.add_tags", network, "x")
+        assert client.delete("/v1/users/anna").status_code == 204
+    assert session.VM.get_all(handle)["ErrorDescription"][0] == "SESSION_INVALID"
+
+
+def test_what_was_done_is_in_the_audit_log(tcp: Server, shell: str) -> None:
+    session = session_of(tcp, "vm-admin")
+    vm = session.xenapi.VM.create({"name_label": "seen", "memory_static_max": str(16 << 20)})
+    session.xenapi.VM.destroy(vm)
+    with httpx.Client(base_url=tcp.url, headers={"Authorization": f"Bearer {tcp.token}"}) as client:
+        lines = client.get("/v1/audit").json()
+    lines = lines["items"] if isinstance(lines, dict) else lines
+    mine = [line for line in lines if line["actor"] == "vm-admin" and line["domain"] == vm.removeprefix("OpaqueRef:")]
+    assert [line["action"] for line in mine] == ["domain.undefine", "domain.define"]
+    assert {line["via"] for line in mine} == {"xenapi"}
+
+
+def test_disks_go_in_and_out_for_who_may_make_them(tcp: Server) -> None:
+    x = session_of(tcp, "root", tcp.token).xenapi
+    (sr,) = x.SR.get_by_name_label("Local storage")
+    vdi = x.VDI.create({"SR": sr, "virtual_size": "4096"})
+    for role in ("read-only", "vm-operator", "vm-admin"):
+        wanted = 200 if role == "vm-admin" else 403
+        auth = (role, PASSWORD)
+        put = httpx.put(f"{tcp.url}/import_raw_vdi", params={"vdi": vdi}, content=b"x", auth=auth)
+        assert put.status_code == wanted, put.text
+        assert httpx.get(f"{tcp.url}/export_raw_vdi", params={"vdi": vdi}, auth=auth).status_code == wanted
+    x.VDI.destroy(vdi)
