@@ -65,10 +65,10 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
             raise _count(known, name, 0)
         session = world.sessions.get(parameters[0])
         parameters = parameters[1:]
-    call = Call(world, session, peer)
-    arguments = _arguments(call, known, name, parameters)
     if known.do is None:
         raise Failure("NOT_IMPLEMENTED", method)
+    call = Call(world, session, peer)
+    arguments = _arguments(call, known, name, parameters)
     work = _work(call, known, name, arguments)
     if not in_background:
         value = known.result.write(await work)

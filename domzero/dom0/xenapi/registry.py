@@ -8,6 +8,7 @@ from uuid import UUID
 
 from domzero.dom0.xenapi.classes.disks import VDI
 from domzero.dom0.xenapi.classes.host import HOST, HOST_CPU, HOST_METRICS, POOL
+from domzero.dom0.xenapi.classes.others import OTHERS
 from domzero.dom0.xenapi.classes.session import SESSION
 from domzero.dom0.xenapi.classes.sr import PBD, SR
 from domzero.dom0.xenapi.classes.vbd import VBD
@@ -40,6 +41,7 @@ _ALL = (
     ROLE,
     SUBJECT,
     USER,
+    *OTHERS,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 MESSAGES: dict[str, Message] = {f"{kind.name}.{each.name}": each for kind in _ALL for each in kind.messages()}
@@ -50,7 +52,7 @@ async def snapshots(world: World) -> Snapshots:
     """How all objects are now, by the names that events give their classes: in lower case."""
     found: Snapshots = {}
     for kind in _ALL:
-        if kind.name in _NO_EVENTS:
+        if kind.name in _NO_EVENTS or kind in OTHERS:
             continue
         volatile = {one.name for one in kind.fields if one.volatile}
         objects: dict[UUID, tuple[Any, Any]] = {}

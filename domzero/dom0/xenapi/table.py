@@ -92,6 +92,7 @@ def message(
     name: str,
     do: Handler | None,
     result: Type = VOID,
+    /,
     *,
     optional: int = 0,
     session: bool = True,

@@ -146,6 +146,24 @@ async def _management_interface(call: Call, host: Found) -> None:
     raise not_allowed("Domain 0 has no interface of its own: it is a program of this host's")
 
 
+_REFUSED_HOST = (
+    "disable enable shutdown reboot send_debug_keys bugreport_upload list_methods license_apply license_add "
+    "license_remove create destroy power_on set_license_params emergency_ha_disable get_data_sources "
+    "record_data_source query_data_source forget_data_source_archives assert_can_evacuate "
+    "get_vms_which_prevent_evacuation evacuate syslog_reconfigure management_reconfigure "
+    "local_management_reconfigure management_disable get_system_status_capabilities restart_agent "
+    "shutdown_agent set_hostname_live backup_rrds create_new_blob call_plugin has_extension call_extension "
+    "enable_external_auth disable_external_auth retrieve_wlb_evacuate_recommendations get_server_certificate "
+    "refresh_server_certificate install_server_certificate reset_server_certificate "
+    "emergency_reset_server_certificate emergency_disable_tls_verification emergency_reenable_tls_verification "
+    "apply_edition refresh_pack_info reset_cpu_features enable_local_storage_caching "
+    "disable_local_storage_caching migrate_receive declare_dead enable_display disable_display set_ssl_legacy "
+    "set_iscsi_iqn set_multipathing set_uefi_certificates get_sched_gran set_sched_gran "
+    "set_numa_affinity_policy set_https_only apply_recommended_guidances apply_updates copy_primary_host_certs "
+    "rescan_drivers set_crash_dump_sr set_suspend_image_sr set_address set_hostname set_license_server "
+    "add_to_license_server remove_from_license_server set_power_on_mode set_power_on_config"
+)
+
 HOST = Kind(
     "host",
     (
@@ -230,6 +248,7 @@ HOST = Kind(
         message("get_server_localtime", _localtime, DATETIME, host=_SELF),
         message("get_uncooperative_resident_VMs", _uncooperative, Set(Ref("VM")), self=_SELF),
         message("get_management_interface", _management_interface, Ref("PIF"), host=_SELF),
+        *(message(name, None, host=_SELF) for name in _REFUSED_HOST.split()),
     ),
 )
 
@@ -272,6 +291,28 @@ async def _put_default_sr(call: Call, _it: World, value: UUID | None) -> None:
     """pool.set_default_SR."""
     call.world.fields.put(call.world.pool, "default_SR", "" if value is None else str(value))
 
+
+_REFUSED_POOL = (
+    "join join_force eject initial_auth emergency_transition_to_master emergency_reset_master recover_slaves "
+    "create_VLAN create_VLAN_from_PIF management_reconfigure enable_ha disable_ha sync_database "
+    "designate_new_master ha_prevent_restarts_for ha_failover_plan_exists "
+    "ha_compute_max_host_failures_to_tolerate ha_compute_hypothetical_max_host_failures_to_tolerate "
+    "ha_compute_vm_failover_plan set_ha_host_failures_to_tolerate create_new_blob ping enable_external_auth "
+    "disable_external_auth detect_nonhomogeneous_external_auth initialize_wlb deconfigure_wlb "
+    "send_wlb_configuration retrieve_wlb_configuration retrieve_wlb_recommendations send_test_post "
+    "certificate_install certificate_uninstall certificate_list install_ca_certificate "
+    "uninstall_ca_certificate crl_install crl_uninstall crl_list certificate_sync enable_tls_verification "
+    "enable_redo_log disable_redo_log set_vswitch_controller test_archive_target enable_local_storage_caching "
+    "disable_local_storage_caching get_license_state apply_edition enable_ssl_legacy disable_ssl_legacy "
+    "has_extension add_to_guest_agent_config remove_from_guest_agent_config rotate_secret set_repositories "
+    "add_repository remove_repository sync_updates check_update_readiness enable_client_certificate_auth "
+    "disable_client_certificate_auth configure_repository_proxy disable_repository_proxy configure_update_sync "
+    "set_update_sync_enabled set_local_auth_max_threads set_ext_auth_max_threads set_https_only "
+    "set_telemetry_next_collection reset_telemetry_uuid set_igmp_snooping_enabled set_uefi_certificates "
+    "set_custom_uefi_certificates set_migration_compression set_coordinator_bias set_live_patching_disabled "
+    "set_policy_no_vendor_device set_is_psr_pending set_wlb_enabled set_wlb_verify_cert "
+    "set_ha_allow_overcommit set_suspend_image_SR set_crash_dump_SR"
+)
 
 POOL = Kind(
     "pool",
@@ -346,4 +387,5 @@ POOL = Kind(
         ro("license_server", STRING_MAP, default={}),
     ),
     lambda w: {w.pool: w},
+    explicit=tuple(message(name, None) for name in _REFUSED_POOL.split()),
 )

@@ -223,6 +223,15 @@ ROLE = Kind(
         ro("is_internal", BOOL, default=False),
     ),
     lambda w: {role_id(name): name for name in ROLES},
+    explicit=tuple(
+        message(name, None, self=Ref("role"))
+        for name in (
+            "get_permissions",
+            "get_permissions_name_label",
+            "get_by_permission",
+            "get_by_permission_name_label",
+        )
+    ),
 )
 
 
@@ -240,6 +249,13 @@ SUBJECT = Kind(
         ro("roles", Set(Ref("role")), lambda w, it: [role_id(it.role.value)] if it.role else []),
     ),
     lambda w: {subject_id(user.name): user for user in w.services.users.all()},
+    explicit=(
+        message("create", None, subject_identifier=STRING, other_config=STRING_MAP),
+        message("destroy", None, self=Ref("subject")),
+        message("add_to_roles", None, self=Ref("subject")),
+        message("remove_from_roles", None, self=Ref("subject")),
+        message("get_permissions_name_label", None, self=Ref("subject")),
+    ),
 )
 
 USER = Kind(
@@ -248,6 +264,12 @@ USER = Kind(
     lambda w: {},
     visible=False,
 )
+
+
+async def _no_messages(call: Call, *_about: Any) -> dict[UUID, Any]:
+    """message.get and message.get_since: Domain 0 writes none."""
+    return {}
+
 
 MESSAGE = Kind(
     "message",
@@ -261,6 +283,16 @@ MESSAGE = Kind(
         ro("body", STRING),
     ),
     lambda w: {},
+    explicit=(
+        message("get_since", _no_messages, Map(Ref("message"), Record("message")), since=DATETIME),
+        message(
+            "get", _no_messages, Map(Ref("message"), Record("message")), cls=STRING, obj_uuid=STRING, since=DATETIME
+        ),
+        message("create", None, name=STRING, priority=INT, cls=STRING, obj_uuid=STRING, body=STRING),
+        message("destroy", None, self=Ref("message")),
+        message("destroy_many", None, messages=STRINGS),
+        message("destroy_all", None),
+    ),
 )
 
 __all__ = ["EVENT", "MESSAGE", "ROLE", "ROLES", "SUBJECT", "TASK", "USER", "role_id"]
