@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
 from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, tasks, users, vifs
+from domzero.dom0.api import storage as storage_routes
 from domzero.dom0.api.access import COOKIE, Access
 from domzero.dom0.api.idempotency import Idempotency
 from domzero.dom0.api.models import Problem
@@ -99,6 +100,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
     for router in (
         domains.router,
         disks.router,
+        storage_routes.router,
         vifs.router,
         vifs.networks_router,
         tasks.router,
