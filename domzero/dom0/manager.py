@@ -484,6 +484,7 @@ class Manager:
         if record.ending or self.closing.is_set():
             return
         record.reboots += 1
+        record.take_next()
         try:
             await self._launch(record, paused=False)
         except (DomzeroError, OSError) as error:
@@ -512,6 +513,7 @@ class Manager:
         await self._drop_worker(record)
         self._spawn(self._weights.hold(self.all()))
         record.gone = True
+        record.take_next()
         if record.persistent:
             record.state, record.domid, record.current_memory_mib = DomainState.HALTED, None, 0
             self.roster.halt(record)

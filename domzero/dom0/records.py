@@ -60,6 +60,8 @@ class Record:
     persistent: bool = False
     """It is defined: after its end it is halted, and can be started again."""
     about: About = field(default_factory=About)
+    next_config: DomainConfig | None = None
+    """What it starts with when it is started again, if that is something else."""
     ending: bool = False
     gone: bool = False
 
@@ -72,6 +74,13 @@ class Record:
     def name(self) -> str:
         """Its name, unique among the domains that exist."""
         return self.config.name
+
+    def take_next(self) -> None:
+        """Makes what it was to start with its configuration."""
+        if self.next_config is not None:
+            self.next_config.name = self.name
+            self.config, self.next_config = self.next_config, None
+            self.memory_target_mib = self.memory_limit_mib = self.config.memory_mib
 
     @property
     def is_up(self) -> bool:

@@ -283,3 +283,71 @@ def test_without_domain_0_xl_says_how_to_start_it(server: Server, tmp_path: Path
     result = xl(server, "--socket", str(tmp_path / "none"), "list")
     assert result.returncode == 1
     assert result.stderr.startswith("xl: error: Domain 0 is not running at ")
+
+
+def test_config_update_is_for_the_next_start(
+    server: Server, api: httpx.Client, create: Create, shell: str, tmp_path: Path
+) -> None:
+    domain = create("kept")
+    config = tmp_path / "guest.cfg"
+    config.write_text(f'name = "other"\nkernel = "{shell}"\nmemory = 16\nvcpus = 1\n')
+    result = xl(server, "config-update", "kept", str(config), "memory=24; maxvcpus=2", "cmdline='next'")
+    assert (result.returncode, result.stderr) == (0, f"setting dom{domain['domid']} configuration\n")
+    now = api.get("/domains/kept").json()
+    assert (now["memory_mib"], now["max_vcpus"], now["cmdline"]) == (16, 1, "")
+    until(lambda: "hello" in server.cli("console", "--history", "kept").stdout)
+    assert xl(server, "rename", "kept", "keeps").returncode == 0
+    assert xl(server, "reboot", "-w", "keeps").returncode == 0
+    now = api.get("/domains/keeps").json()
+    assert (now["uuid"], now["memory_mib"], now["max_vcpus"], now["cmdline"]) == (domain["uuid"], 24, 2, "next")
+    until(lambda: server.cli("console", "--history", "keeps").stdout.count("hello") == 2)
+    result = xl(server, "config-update")
+    assert (result.returncode, result.stderr) == (1, "xl config-update requires a domain argument\n\n")
+    assert xl(server, "config-update", "keeps").stderr == "Config file not specified\n"
+    result = xl(server, "config-update", "keeps", str(config), "memory=400000")
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "failed to update configuration")
+    result = xl(server, "-N", "config-update", "-q", "keeps", f"-f{config}")
+    assert json.loads(result.stdout)["memory_mib"] == 16
+
+
+def test_what_a_defined_domain_starts_with_next_is_its_definition_after_its_end(
+    api: httpx.Client, create: Create, shell: str
+) -> None:
+    create("defined", persistent=True)
+    body = {"name": "x", "kernel": shell, "memory_mib": 24}
+    assert api.put("/domains/defined/next-config", json=body).status_code == 200
+    assert api.delete("/domains/defined").status_code == 204
+    halted = api.get("/domains/defined").json()
+    assert (halted["state"], halted["memory_mib"]) == ("halted", 24)
+    assert api.put("/domains/defined/next-config", json=body).status_code == 409
+
+
+def test_debug_keys_write_into_the_log(server: Server, api: httpx.Client, create: Create) -> None:
+    domain = create("seen", vcpus=2)
+    xl(server, "dmesg", "-c")
+    assert xl(server, "debug-keys", "hqrmaZ").returncode == 0
+    lines = xl(server, "dmesg").stdout.splitlines()
+    for text in (
+        "(XEN) 'h' pressed -> show this help",
+        "(XEN)  key 'q' (ascii '71') => show domains and their vCPUs",
+        f"(XEN) General information for domain {domain['domid']}:",
+        f"(XEN) domain {domain['domid']}: nothing is wrong",
+        "(XEN) 'Z' pressed -> there is no such debug key; h shows which there are",
+    ):
+        assert text in lines
+    assert sum(line.startswith(f"(XEN)     d{domain['domid']}v1: ") for line in lines) == 2
+    assert xl(server, "debug-keys", "x" * 17).stderr.startswith("cannot send debug keys: ")
+    assert api.post("/host/debug-keys", json={"keys": "\x1b"}).status_code == 422
+
+
+def test_xl_knows_no_domain_that_does_not_exist_any_more(server: Server, api: httpx.Client, create: Create) -> None:
+    create("halted", persistent=True)
+    ended = create("ended")
+    assert api.delete("/domains/halted").status_code == 204
+    assert api.delete("/domains/ended").status_code == 204
+    for word in ("halted", str(ended["uuid"])):
+        assert xl(server, "pause", word).stderr == f"{word} is an invalid domain identifier (rc=-6)\n"
+        assert xl(server, "destroy", word).returncode == 1
+        assert xl(server, "domid", word).returncode == 1
+    assert len(xl(server, "list").stdout.splitlines()) == 2
+    assert api.get("/domains/halted").status_code == 200

@@ -1,43 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xl create`."""
+"""`xl create` and `config-update`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
-from domzero.cli.api_client import Dom0
+from domzero.cli.api_client import Dom0, domain_path
+from domzero.cli.xl.domains import find
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
+from domzero.dom0.config import DomainConfig
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError
 
 
 def create(dom0: Dom0, given: Given) -> int:
     """`create`: the configuration is read as `domzero create` reads it."""
-    from domzero.cli.create import from_words, request_body
+    from domzero.cli.create import request_body
 
     for key, what in (("V", "--vncviewer"), ("A", "--vncviewer-autopass")):
         if given.has(key):
             raise XlError(f"{what}: there is no VNC server yet; -c shows the console")
     quiet = given.has("q")
-    words, path = list(given.words), given.last("f")
-    if path is None and words and "=" not in words[0]:
-        path = words.pop(0)
+    path, words = _file_and_words(given, given.words)
     if path is None and not words:
         raise XlError("Config file not specified and none in save file", XlStatus.NO_FILE)
-    try:
-        config, warnings = from_words(path, words)
-    except ConfigError as error:
-        if path is not None and error.message.startswith(f"{path}: "):
-            raise XlError(f"Failed to read config file: {error.message}", XlStatus.NOT_MADE) from None
-        if isinstance(error, ConfigErrors):
-            raise XlError("\n".join(f"{path or 'command line'}: {one}" for one in error.errors)) from None
-        raise XlError(str(error)) from None
+    config = _read(path, words, quiet=quiet)
     config.paused = given.has("p")
-    if not quiet:
-        if path is not None:
-            print(f"Parsing config from {path}", flush=True)
-        for warning in warnings:
-            print(f"xl: warning: {warning}", file=sys.stderr)
     body = request_body(config)
     if given.dry or given.has("n"):
         print(json.dumps(body, indent=4))
@@ -53,3 +42,53 @@ def create(dom0: Dom0, given: Given) -> int:
     if given.has("F"):
         dom0.wait_ended(domain["uuid"])
     return XlStatus.OK
+
+
+def update(dom0: Dom0, given: Given) -> int:
+    """`config-update`: for the domain's next start."""
+    from domzero.cli.create import request_body
+
+    if not given.words:
+        raise given.wrong("xl config-update requires a domain argument")
+    domain = find(dom0, given.words[0])
+    path, words = _file_and_words(given, given.words[1:])
+    if path is None:
+        raise XlError("Config file not specified")
+    config = _read(path, words, quiet=given.has("q"))
+    print(f"setting dom{domain['domid']} configuration", file=sys.stderr)
+    if given.dry:
+        print(json.dumps(request_body(config), indent=4))
+        return XlStatus.OK
+    try:
+        dom0.request("PUT", f"{domain_path(domain['uuid'])}/next-config", request_body(config))
+    except DomzeroError as error:
+        raise XlError(f"xl: error: {error}\nfailed to update configuration") from None
+    return XlStatus.OK
+
+
+def _file_and_words(given: Given, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The configuration file, and the configuration behind it."""
+    path, rest = given.last("f"), list(words)
+    if path is None and rest and "=" not in rest[0]:
+        path = rest.pop(0)
+    return path, rest
+
+
+def _read(path: str | None, words: Sequence[str], *, quiet: bool) -> DomainConfig:
+    """What they mean; warnings are told. XlError."""
+    from domzero.cli.create import from_words
+
+    try:
+        config, warnings = from_words(path, words)
+    except ConfigError as error:
+        if path is not None and error.message.startswith(f"{path}: "):
+            raise XlError(f"Failed to read config file: {error.message}", XlStatus.NOT_MADE) from None
+        if isinstance(error, ConfigErrors):
+            raise XlError("\n".join(f"{path or 'command line'}: {one}" for one in error.errors)) from None
+        raise XlError(str(error)) from None
+    if not quiet:
+        if path is not None:
+            print(f"Parsing config from {path}", flush=True)
+        for warning in warnings:
+            print(f"xl: warning: {warning}", file=sys.stderr)
+    return config

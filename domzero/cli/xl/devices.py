@@ -10,11 +10,10 @@ from urllib.parse import quote
 
 from domzero.cli.api_client import Dom0, Json, domain_path, is_domain_0
 from domzero.cli.xl import text
-from domzero.cli.xl.domains import find
+from domzero.cli.xl.domains import find, look_for
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.diskspec import is_named, parse_disk
 from domzero.dom0.vifspec import parse_vif
-from domzero.errors import DomzeroError
 
 _Table = Callable[[list[tuple[Json, list[Json]]]], str]
 
@@ -33,14 +32,13 @@ def _list(kind: str, table: _Table) -> Callable[[Dom0, Given], int]:
     def handler(dom0: Dom0, given: Given) -> int:
         found: list[tuple[Json, list[Json]]] = []
         for word in given.words:
-            try:
-                if not is_domain_0(word):
-                    found += dom0.parts([word], kind)
-                    _add_fronts(dom0, found[-1], *_FRONTS[kind])
-            except DomzeroError as error:
-                if not error.message.startswith("no such domain"):
-                    raise
+            if is_domain_0(word):
+                continue
+            if (domain := look_for(dom0, word)) is None:
                 print(f"{word} is an invalid domain identifier", file=sys.stderr)
+                continue
+            found += dom0.parts([domain["uuid"]], kind)
+            _add_fronts(dom0, found[-1], *_FRONTS[kind])
         print(table(found))
         return XlStatus.OK
 

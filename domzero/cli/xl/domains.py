@@ -19,12 +19,21 @@ from domzero.errors import ConfigError, DomzeroError
 
 def find(dom0: Dom0, word: str) -> Json:
     """The domain that a word means, which is not Domain 0. XlError."""
+    found = look_for(dom0, word)
+    if found is None:
+        raise XlError(f"{word} is an invalid domain identifier (rc=-6)")
+    return found
+
+
+def look_for(dom0: Dom0, word: str) -> Json | None:
+    """The domain that a word means and that exists: xl knows none that is halted or has ended."""
     try:
-        return dom0.domain(word)
+        domain = dom0.domain(word)
     except DomzeroError as error:
         if not error.message.startswith("no such domain"):
             raise
-        raise XlError(f"{word} is an invalid domain identifier (rc=-6)") from None
+        return None
+    return domain if domain["exists"] else None
 
 
 def rows(dom0: Dom0, words: Iterable[str]) -> list[text.Row]:
@@ -176,13 +185,10 @@ def console(dom0: Dom0, given: Given) -> int:
 def show_domid(dom0: Dom0, given: Given) -> int:
     """`domid`."""
     word = given.words[0]
-    try:
-        print(0 if is_domain_0(word) else dom0.domain(word)["domid"])
-    except DomzeroError as error:
-        if not error.message.startswith("no such domain"):
-            raise
-        message = f"Can't get domid of domain name '{word}', maybe this domain does not exist."
-        raise XlError(message) from None
+    domain = {"domid": 0} if is_domain_0(word) else look_for(dom0, word)
+    if domain is None:
+        raise XlError(f"Can't get domid of domain name '{word}', maybe this domain does not exist.")
+    print(domain["domid"])
     return XlStatus.OK
 
 
@@ -191,13 +197,10 @@ def show_name(dom0: Dom0, given: Given) -> int:
     word = given.words[0]
     if not is_domid(word):
         raise given.wrong("Invalid domain id.")
-    try:
-        print(DOMAIN_0 if is_domain_0(word) else dom0.domain(word)["name"])
-    except DomzeroError as error:
-        if not error.message.startswith("no such domain"):
-            raise
-        message = f"Can't get domain name of domain id '{word}', maybe this domain does not exist."
-        raise XlError(message) from None
+    domain = {"name": DOMAIN_0} if is_domain_0(word) else look_for(dom0, word)
+    if domain is None:
+        raise XlError(f"Can't get domain name of domain id '{word}', maybe this domain does not exist.")
+    print(domain["name"])
     return XlStatus.OK
 
 

@@ -139,6 +139,15 @@ def show_log(dom0: Dom0, given: Given) -> int:
     return XlStatus.OK
 
 
+def press_debug_keys(dom0: Dom0, given: Given) -> int:
+    """`debug-keys`: what they are for is in `dmesg`."""
+    try:
+        dom0.request("POST", "/host/debug-keys", {"keys": given.words[0]})
+    except DomzeroError as error:
+        raise XlError(f"cannot send debug keys: {error}") from None
+    return XlStatus.OK
+
+
 def show_top(dom0: Dom0, given: Given) -> int:
     """`top`: xentop's options."""
     from domzero.cli.top import DELAY_S, View, watch

@@ -47,6 +47,15 @@ _DONE = (
         changes=True,
     ),
     Verb(
+        "config-update",
+        "<Domain> <ConfigFile> [options] [vars]",
+        "Let a domain start with another configuration the next time",
+        create.update,
+        options=(_FILE, Option("d", "", "nothing: for scripts that have it"), Option("q", "quiet", "say nothing")),
+        dry=True,
+        changes=True,
+    ),
+    Verb(
         "list",
         "[options] [Domain]",
         "List domains",
@@ -159,6 +168,7 @@ _DONE = (
         changes=True,
     ),
     Verb("sysrq", "<Domain> <letter>", "Press a SysRq key in a domain", domains.press_sysrq, 2, changes=True),
+    Verb("debug-keys", "<Keys>", "Let the hypervisor write into its log; h shows the keys", host.press_debug_keys, 1),
     Verb(
         "dmesg",
         "[-c]",
@@ -260,8 +270,6 @@ _REFUSED = {
     "devd": "back ends are parts of Domain 0",
     "psr-hwinfo psr-cmt-attach psr-cmt-detach psr-cmt-show psr-cat-set psr-cat-show psr-mba-set psr-mba-show": _CACHES,
     "qemu-monitor-command": "no domain has a device model",
-    "config-update": "what a domain starts with next cannot be replaced yet; `xl create` makes a new one",
-    "debug-keys": "the hypervisor has no debug keys yet; `domzero audit DOMAIN` checks its books",
 }
 
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _DONE} | {

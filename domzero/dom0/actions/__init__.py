@@ -27,6 +27,7 @@ from domzero.dom0.actions.domains import (
     PressSysRq,
     RebootDomain,
     RedefineDomain,
+    ReplaceNextConfig,
     ResetDomain,
     SendNmi,
     ShutDownDomain,
@@ -35,6 +36,7 @@ from domzero.dom0.actions.domains import (
     UndefineDomain,
     UnpauseDomain,
 )
+from domzero.dom0.actions.host import PressDebugKeys
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -77,12 +79,14 @@ __all__ = [
     "LimitDisk",
     "PauseDomain",
     "PinVcpu",
+    "PressDebugKeys",
     "PressSysRq",
     "RebootDomain",
     "RedefineDomain",
     "RemoveStorage",
     "RemoveToken",
     "RemoveUser",
+    "ReplaceNextConfig",
     "ResetDomain",
     "ResizeDisk",
     "ScanStorage",

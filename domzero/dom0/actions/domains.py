@@ -16,6 +16,7 @@ from domzero.dom0.changes import Changes
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import BadState, Manager
+from domzero.dom0.next_config import replace_next
 from domzero.dom0.records import Record
 from domzero.errors import DomzeroError
 
@@ -95,6 +96,28 @@ class RedefineDomain(DomainAction[Record]):
     async def apply(self, manager: Manager, record: Record) -> Record:
         """Redefines it."""
         await manager.redefine(record, self.config, self.about, startable=self.startable)
+        return record
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ReplaceNextConfig(DomainAction[Record]):
+    """Let a domain that runs start with another configuration the next time."""
+
+    kind: ClassVar[str] = "domain.next"
+    role: ClassVar[Role] = Role.VM_ADMIN
+    config: DomainConfig
+
+    def detail(self) -> dict[str, Any]:
+        """What it starts with then."""
+        return {"kernel": self.config.kernel, "memory_mib": self.config.memory_mib}
+
+    def host_files(self) -> list[str]:
+        """Those of its configuration."""
+        return self.config.host_files()
+
+    async def apply(self, manager: Manager, record: Record) -> Record:
+        """Keeps it until then."""
+        await replace_next(manager, record, self.config)
         return record
 
 

@@ -21,6 +21,7 @@ from domzero.dom0.actions import (
     PressSysRq,
     RebootDomain,
     RedefineDomain,
+    ReplaceNextConfig,
     ResetDomain,
     SendNmi,
     ShutDownDomain,
@@ -144,6 +145,15 @@ async def redefine_domain(
 ) -> DomainInfo:
     """Gives a halted domain another definition; its uuid stays."""
     action = RedefineDomain(domain=record.uuid, config=body.to_config(), about=body.to_about())
+    return await info(manager, await actions.perform(actor, action))
+
+
+@router.put("/domains/{domain}/next-config", responses=ABSENT)
+async def replace_next_config(
+    record: RecordDep, body: DomainCreate, actions: ActionsDep, actor: ActorDep, manager: ManagerDep
+) -> DomainInfo:
+    """Lets a domain that runs start with another configuration the next time; its uuid and its name stay."""
+    action = ReplaceNextConfig(domain=record.uuid, config=body.to_config())
     return await info(manager, await actions.perform(actor, action))
 
 

@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
 
+from fastapi import APIRouter
+from pydantic import Field
+
+from domzero.dom0.actions import PressDebugKeys
 from domzero.dom0.actors import Role
-from domzero.dom0.api.asking import ManagerDep, needs
-from domzero.dom0.api.models import HostInfo, HostLog
+from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, needs
+from domzero.dom0.api.models import HostInfo, HostLog, Model
+from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.debug_keys import KEYS_MAX
 from domzero.dom0.hostinfo import host_info
 
 router = APIRouter(prefix="/v1/host", tags=["host"])
+
+
+class DebugKeys(Model):
+    """Keys to be pressed."""
+
+    keys: Annotated[str, Field(min_length=1, max_length=KEYS_MAX, examples=["q"])]
 
 
 @router.get("", dependencies=[needs(Role.READ_ONLY, "the host")])
@@ -23,6 +35,12 @@ async def read_host(manager: ManagerDep) -> HostInfo:
 async def read_log(manager: ManagerDep) -> HostLog:
     """The last lines of the hypervisor's log, of all domains, and of Domain 0's."""
     return HostLog(lines=manager.log.lines())
+
+
+@router.post("/debug-keys", status_code=204, responses={422: RESPONSES[422]})
+async def press_debug_keys(body: DebugKeys, actions: ActionsDep, actor: ActorDep) -> None:
+    """Lets the hypervisor write into its log what Xen's debug keys are for; `h` shows which there are."""
+    await actions.perform(actor, PressDebugKeys(keys=body.keys))
 
 
 @router.delete("/dmesg", status_code=204, dependencies=[needs(Role.POOL_OPERATOR, "clearing the log")])
