@@ -18,14 +18,15 @@ from starlette.websockets import WebSocket
 from domzero.dom0.actors import Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
 from domzero.dom0.storage import Disk
-from domzero.dom0.xenapi import raw_vdi
+from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of
-from domzero.dom0.xenapi.http_access import authenticate, world_of
-from domzero.dom0.xenapi.objects import consoles, power_state
+from domzero.dom0.xenapi.http_access import authenticate, peer_of, world_of
+from domzero.dom0.xenapi.objects import HALTED, consoles, power_state
+from domzero.dom0.xenapi.sessions import Session
 from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import identity_of, reference
-from domzero.dom0.xenapi.world import World
+from domzero.dom0.xenapi.world import Call, World
 from domzero.errors import DomzeroError
 
 _STATUS = {
@@ -149,6 +150,52 @@ async def export_raw_vdi(request: Request) -> Response:
     return Streamed(raw_vdi.pieces(fd, size, stack.aclose), stack, report, headers)
 
 
+async def export_vm(request: Request) -> Response:
+    """GET /export: an XVA of a VM that is halted."""
+    world = world_of(request)
+    try:
+        actor = await authenticate(request)
+        report = Reported(request)
+    except DomzeroError as error:
+        return refusal(error)
+    try:
+        identity = object_in(request, "uuid", "ref")
+        vm = world.record(identity)
+        if vm is None or vm in (world.control_domain, world.template):
+            raise Failure("HANDLE_INVALID", "VM", reference(identity))
+        actor.check(Role.VM_ADMIN, "export", identity)
+        if power_state(vm) != HALTED:
+            raise Failure("VM_BAD_POWER_STATE", reference(identity), HALTED.lower(), power_state(vm).lower())
+        if request.query_params.get("use_compression", "false") not in ("false", ""):
+            raise Failure("INVALID_VALUE", "use_compression", "compress what comes")
+        exported = xva.Exported(world, vm)
+    except DomzeroError as error:
+        report.failed(error)
+        return refusal(error)
+    headers = {"Content-Disposition": f'attachment; filename="{identity}.xva"'}
+    return Streamed(xva.write(world, exported), AsyncExitStack(), report, headers)
+
+
+async def import_vm(request: Request) -> Response:
+    """PUT /import: a VM of an XVA."""
+    world = world_of(request)
+    try:
+        actor = await authenticate(request)
+        report = Reported(request)
+    except DomzeroError as error:
+        return refusal(error)
+    try:
+        sr = object_in(request, "sr_id", "sr_uuid") if {"sr_id", "sr_uuid"} & set(request.query_params) else None
+        call = Call(world, Session(actor.name, actor, by_token=True), peer_of(request))
+        made = await xva.Importer(call, sr).run(body_of(request))
+    except DomzeroError as error:
+        report.failed(error)
+        return refusal(error)
+    report.done(wire_xml.value_text([reference(made)]))
+    world.journal.stir()
+    return PlainTextResponse(f"{reference(made)}\n")
+
+
 class Streamed(StreamingResponse):
     """An answer that gives back what it needed when it is over, however that comes."""
 
@@ -191,6 +238,8 @@ async def console(websocket: WebSocket) -> None:
 
 ROUTES = [
     Route("/import_raw_vdi", import_raw_vdi, methods=["PUT", "POST"], include_in_schema=False),
+    Route("/export", export_vm, methods=["GET"], include_in_schema=False),
+    Route("/import", import_vm, methods=["PUT", "POST"], include_in_schema=False),
     Route("/export_raw_vdi", export_raw_vdi, methods=["GET"], include_in_schema=False),
     WebSocketRoute("/console", console),
 ]

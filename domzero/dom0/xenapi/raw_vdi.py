@@ -34,11 +34,12 @@ class TooLong(Exception):
 class Writer:
     """Takes a body in pieces of any length, and writes it in larger ones; holes stay holes.
 
-    :param limit: bytes that may come.
+    :param limit: where it has to end.
+    :param at: where it begins.
     """
 
-    def __init__(self, fd: int, limit: int) -> None:
-        self.bytes = 0
+    def __init__(self, fd: int, limit: int, at: int = 0) -> None:
+        self.bytes = at
         self._fd = fd
         self._limit = limit
         self._waiting = bytearray()
