@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -132,7 +133,6 @@ def test_the_tables_of_domains_are_xls_to_the_character(server: Server, create: 
         assert re.fullmatch(row + more, lines[2]), lines[2]
     lines = xl(server, "list", "web").stdout.splitlines()
     assert len(lines) == 2
-    assert [found["name"] for found in json.loads(xl(server, "list", "-l", "web").stdout)] == ["web"]
     lines = xl(server, "vm-list").stdout.splitlines()
     assert lines[0] == "UUID                                  ID    name"
     assert lines[1] == "00000000-0000-0000-0000-000000000000  0    Domain-0                      "
@@ -182,6 +182,13 @@ def test_info_has_xls_fields_in_xls_order(server: Server) -> None:
     assert fields.index("outstanding_claims") + 1 == fields.index("free_cpus")
     assert all(line[23:25] == ": " for line in lines)
     assert re.fullmatch(r"\d+\.\d{3}\n", xl(server, "info", "cpu_mhz").stdout)
+    more = xl(server, "info", "-n").stdout.splitlines()
+    begin = more.index("cpu_topology           :")
+    assert more[begin - 1].startswith("free_cpus  ")
+    assert more[begin + 1 : begin + 3] == ["cpu:    core    socket     node", "  0:       0        0        0"]
+    end = more.index("numa_info              :")
+    assert more[end + 1] == "node:    memsize    memfree    distances"
+    assert re.fullmatch(r"   0: +\d+ +\d+      10", more[end + 2]) and more[end + 3].startswith("xen_major  ")
 
 
 def test_devices_are_xls_tables_with_what_the_guest_has_said(
@@ -351,3 +358,53 @@ def test_xl_knows_no_domain_that_does_not_exist_any_more(server: Server, api: ht
         assert xl(server, "domid", word).returncode == 1
     assert len(xl(server, "list").stdout.splitlines()) == 2
     assert api.get("/domains/halted").status_code == 200
+
+
+def test_the_long_list_is_libxls_json(server: Server, create: Create, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    domain = create(
+        "web",
+        vcpus=1,
+        max_vcpus=2,
+        cmdline="quiet",
+        cap=50,
+        on_crash="coredump-destroy",
+        disks=[f"{image},raw,,rw", "format=raw,vdev=xvdc,devtype=cdrom,target="],
+        vifs=["mac=00:16:3e:01:02:03,bridge=lan"],
+    )
+    (found,) = json.loads(xl(server, "list", "-l", "web").stdout)
+    config = found["config"]
+    assert found["domid"] == domain["domid"]
+    assert config["c_info"] == {"type": "pv", "name": "web", "uuid": domain["uuid"]}
+    build = config["b_info"]
+    assert (build["max_vcpus"], build["avail_vcpus"], build["max_memkb"]) == (2, [0], 16 << 10)
+    assert build["sched_params"] == {"weight": 256, "cap": 50}
+    assert [(disk["vdev"], disk["format"], disk["readwrite"]) for disk in config["disks"]] == [
+        ("xvda", "raw", 1),
+        ("xvdc", "empty", 0),
+    ]
+    assert config["nics"] == [{"devid": 0, "mtu": 1500, "mac": "00:16:3e:01:02:03", "bridge": "lan"}]
+    everything = json.loads(xl(server, "list", "-l").stdout)
+    assert [each["config"]["c_info"]["name"] for each in everything] == ["Domain-0", "web"]
+    program = libxl(tmp_path)
+    for each in everything:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(each["config"]))
+        result = subprocess.run([program, path], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        kept = json.loads(result.stdout)
+        assert kept["c_info"]["name"] == each["config"]["c_info"]["name"]
+        assert kept["b_info"]["max_memkb"] == each["config"]["b_info"]["max_memkb"]
+    assert kept["nics"][0]["bridge"] == "lan" and kept["on_crash"] == "coredump_destroy"
+
+
+def libxl(directory: Path) -> Path:
+    """A program that reads a configuration by libxl, and writes it again."""
+    if shutil.which("cc") is None or not Path("/usr/include/libxl.h").exists():
+        pytest.skip("libxen-dev is not here")
+    program = directory / "xlconfig"
+    source = Path(__file__).parents[1] / "support" / "xlconfig.c"
+    command = ["cc", "-o", str(program), str(source), "-Wl,--export-dynamic", "-lxenlight"]
+    subprocess.run(command, check=True, capture_output=True)
+    return program

@@ -112,6 +112,11 @@ def test_specifications_mean_what_xen_makes_of_them(oracle: Path) -> None:
     assert not different
 
 
+def test_a_number_is_xens_number_of_the_disk() -> None:
+    assert (device_number("0x1"), device_number("768"), device_number("0xca00")) == (1, 768, device_number("xvda"))
+    assert parse_disk("file:/home/netbsd.img,0x1,w").devid == 1
+
+
 def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
     taken = {device_number("xvda"), device_number("xvdb"), device_number("xvdd")}
     assert parse_disk("disk.qcow2", taken) == DiskSpec("disk.qcow2", DiskFormat.QCOW2, "xvdc", 51744, writable=True)

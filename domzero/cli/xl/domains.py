@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from domzero.cli.api_client import Dom0, Json, domain_path, is_domain_0
-from domzero.cli.xl import text
+from domzero.cli.xl import libxl_json, text
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.names import DOMAIN_0, is_domid
 from domzero.errors import ConfigError, DomzeroError
@@ -51,15 +51,27 @@ def list_domains(dom0: Dom0, given: Given) -> int:
     if len(given.words) > 1:
         raise XlError("", help_of=given.verb)
     if given.has("l"):
-        words = [word for word in given.words if not is_domain_0(word)]
-        found = [find(dom0, word) for word in words] if given.words else dom0.get("/domains")
-        print(json.dumps(found, indent=4))
+        print(json.dumps(_configurations(dom0, given.words), indent=4))
         return XlStatus.OK
     columns = [text.VERBOSE] if given.has("v") else [text.LABEL] if given.has("Z") else []
     columns += [text.CPUPOOL] if given.has("c") else []
     columns += [text.NODES] if given.has("n") else []
     print(text.domain_table(rows(dom0, given.words), columns))
     return XlStatus.OK
+
+
+def _configurations(dom0: Dom0, words: Sequence[str]) -> list[Json]:
+    """libxl's, of the domains that are named, or of all."""
+    with_host = not words or is_domain_0(words[0])
+    domains = dom0.get("/domains") if not words else [find(dom0, word) for word in words if not is_domain_0(word)]
+    found = [libxl_json.of_host(dom0.get("/host"))] if with_host else []
+    for domain in domains:
+        try:
+            vifs = dom0.get(f"{domain_path(domain['uuid'])}/vifs")
+        except DomzeroError:  # its worker does not answer, or it has ended
+            vifs = []
+        found.append(libxl_json.of(domain, vifs))
+    return found
 
 
 def list_claims(dom0: Dom0, given: Given) -> int:

@@ -120,7 +120,7 @@ def list_pools(dom0: Dom0, given: Given) -> int:
 
 def info(dom0: Dom0, given: Given) -> int:
     """`info`."""
-    lines = text.info_lines(dom0.get("/host"))
+    lines = text.info_lines(dom0.get("/host"), topology=given.has("n") and not given.words)
     if given.words:
         found = next((line for line in lines if line.split()[0] == given.words[0]), None)
         if found is None:

@@ -159,7 +159,25 @@ def pool_table(cpus: Sequence[int], domains: int, scheduler: str, *, with_cpus: 
     return f"{head}\n{row}"
 
 
-def info_lines(host: Json) -> list[str]:
+def _topology(host: Json) -> list[str]:
+    """What `xl info -n` adds: each processor is a core of its own, of one node without known devices."""
+    memory = f"{0:4d}:    {host['total_memory']:6d}     {host['free_memory']:6d}      10"
+    return [
+        "cpu_topology           :",
+        "cpu:    core    socket     node",
+        *(f"{cpu:3d}:    {cpu:4d}     {0:4d}     {0:4d}" for cpu in range(host["nr_cpus"])),
+        "device topology        :",
+        "device           node",
+        "No device topology data available",
+        "numa_info              :",
+        "node:    memsize    memfree    distances",
+        memory,
+    ]
+
+
+def info_lines(host: Json, *, topology: bool = False) -> list[str]:
     """All of `xl info`."""
     values = {**host, "cpu_mhz": f"{host['cpu_mhz']:.3f}", "sharing_freed_memory": 0, "sharing_used_memory": 0}
-    return [f"{field:<23}: {values.get(field, '')}" for field in INFO_FIELDS]
+    lines = [f"{field:<23}: {values.get(field, '')}" for field in INFO_FIELDS]
+    behind = INFO_FIELDS.index("free_cpus") + 1
+    return [*lines[:behind], *_topology(host), *lines[behind:]] if topology else lines

@@ -151,7 +151,7 @@ _DONE = (
         "[options] [field]",
         "Show the host",
         host.info,
-        options=(Option("n", "numa", "nothing: the host is one node"),),
+        options=(Option("n", "numa", "with processors and nodes"),),
     ),
     Verb("sharing", "[Domain]", "Show how many pages domains share: none", domains.list_sharing),
     Verb("sched-credit", "[options]", "Show or set weight and cap", host.schedule, options=_SCHEDULE, changes=True),
