@@ -16,7 +16,8 @@ It listens on a Unix socket that only you can open ($XDG_RUNTIME_DIR/domzero/dom
 all of its domains. /openapi.json and /docs describe the API.
 
 Over TCP every request needs a token. It is made anew at each start and kept beside the socket, in a file that only you
-can read (tcp-ADDRESS-PORT.token). The verbs find it with --url; others send it as `Authorization: Bearer TOKEN`."""
+can read (tcp-ADDRESS-PORT.token). The verbs find it with --url; others send it as `Authorization: Bearer TOKEN`. A
+browser finds a page there, at an address that is printed; it asks for the token, or takes it from `#token=TOKEN`."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -80,8 +81,11 @@ def handle(args: argparse.Namespace) -> int:
 
     logging.getLogger().handlers[0].addFilter(show_controls)
 
-    def announce(where: str) -> None:
+    def announce(where: str, page: str) -> None:
         print(f"domzero: Domain 0 listens on {where}", file=sys.stderr, flush=True)
+        if page:  # others may read a log: the token is shown to who sits at a terminal
+            address = page if sys.stderr.isatty() else page.partition("#")[0]
+            print(f"domzero: its page is {address}", file=sys.stderr, flush=True)
 
     confined = confinement.is_wanted() and not args.no_confine
     database = database_for(args.database, path, own_socket=bool(args.socket))

@@ -66,7 +66,7 @@ async def serve(
     path: Path,
     listen: tuple[str, int] | None,
     xenstore: list[Path],
-    announce: Callable[[str], None],
+    announce: Callable[[str, str], None],
     *,
     confined: bool = True,
     database: Path = MEMORY,
@@ -75,7 +75,7 @@ async def serve(
 
     :param listen: a loopback address to serve as well, to who has the token.
     :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
-    :param announce: told where, once the sockets listen.
+    :param announce: told where, once the sockets listen, and the address of the page with the token; "" without TCP.
     :param confined: workers are.
     :param database: where definitions and the like are kept.
     """
@@ -83,7 +83,7 @@ async def serve(
     with contextlib.ExitStack() as cleanup:
         sockets = [_open(path, "socket", cleanup)]
         tool_socket = _open_first(xenstore, cleanup)
-        where, token = describe(sockets[0]), None
+        where, token, page = describe(sockets[0]), None, ""
         if listen is not None:
             sockets.append(open_tcp(*listen))
             host, port = sockets[1].getsockname()[:2]
@@ -91,6 +91,7 @@ async def serve(
             cleanup.callback(file.remove)
             token = file.token
             where += f" and {describe(sockets[1])} (token: {file.path})"
+            page = f"{describe(sockets[1])}/#token={token}"
         manager = Manager(confined=confined, database=Database(database))
         cleanup.callback(manager.database.close)
         if tool_socket is not None:
@@ -134,7 +135,7 @@ async def serve(
         manager.prepare()
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
-        announce(where)
+        announce(where, page)
         manager.autostart()
         await server.serve(sockets)
         await asyncio.gather(*closers)

@@ -7,6 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ALLOWED = ("fuzz/corpus/", "tests/guest/real_xen/", "docs/images/")
 """Inputs that a fuzzer found, answers recorded on real Xen, pictures of documents."""
+VENDORED = "domzero/dom0/web/static/vendor/"
+"""Libraries of the page, minified text as their authors publish it: there is no smaller one of xterm.js."""
 MAX_BYTES = 200_000
 GENERATED = (".so", ".o", ".a", ".d", ".elf", ".pyc", ".whl", ".new", ".orig", ".rej", ".gz", ".xz", ".deb")
 
@@ -28,4 +30,15 @@ def test_nothing_that_is_built_is_committed() -> None:
 
 
 def test_no_committed_file_is_large() -> None:
-    assert {name: (ROOT / name).stat().st_size for name in tracked() if (ROOT / name).stat().st_size > MAX_BYTES} == {}
+    own = [name for name in tracked() if not name.startswith(VENDORED)]
+    assert {name: (ROOT / name).stat().st_size for name in own if (ROOT / name).stat().st_size > MAX_BYTES} == {}
+
+
+def test_vendored_libraries_have_their_licences_and_a_line_that_says_where_they_are_from() -> None:
+    directories = {name.removeprefix(VENDORED).split("/")[0] for name in tracked() if name.startswith(VENDORED)}
+    directories.remove("README.md")
+    readme = (ROOT / VENDORED / "README.md").read_text()
+    assert directories
+    for name in directories:
+        assert "Copyright" in (ROOT / VENDORED / name / "LICENSE").read_text(), name
+        assert f"| `{name}` |" in readme

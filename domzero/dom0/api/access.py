@@ -22,6 +22,7 @@ from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import problem, respond
 from domzero.dom0.services import Services
 from domzero.dom0.users import NotAuthenticated
+from domzero.dom0.web.files import is_public
 from domzero.dom0.xenapi.http_access import PATHS as HANDLERS
 from domzero.dom0.xenapi.routes import PATHS as XENAPI
 
@@ -176,14 +177,14 @@ def _unauthorized(detail: str) -> _Refused:
 
 def _needs_none(scope: Scope) -> bool:
     """Whether a request needs no credentials: XenAPI's messages and logins say in their bodies who sends them, and
-    XAPI's handlers find that out in their own ways."""
+    XAPI's handlers find that out in their own ways; the page's files are the same for everybody."""
     if scope["path"] in HANDLERS:
         return True
     if scope["type"] != "http":
         return False
     if scope["method"] == "POST" and (scope["path"] in XENAPI or scope["path"] == LOG_IN):
         return True
-    return scope["path"] in PUBLIC
+    return scope["path"] in PUBLIC or is_public(scope["path"])
 
 
 def _is_tcp(scope: Scope) -> bool:

@@ -21,6 +21,7 @@ from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.manager import Manager
 from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
+from domzero.dom0.web.files import ROUTES as PAGE
 from domzero.dom0.xenapi.handlers import ROUTES as HANDLERS
 from domzero.dom0.xenapi.http_access import UPLOADS
 from domzero.dom0.xenapi.registry import snapshots
@@ -111,7 +112,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         metrics.router,
     ):
         app.include_router(router)
-    app.router.routes.extend([*ROUTES, *HANDLERS])
+    app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS])
 
     @app.get("/v1", tags=["host"])
     async def about() -> dict[str, str]:

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests to Domain 0, and who makes them.
+
+const HAS_SESSION = "domzero.session"; // that there is a cookie; what it says is no script's business
+
+/** An answer that is an error, with what its problem+json says. */
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail || problem.title || `status ${status}`);
+    this.status = status;
+    this.code = problem.code || "";
+    this.errors = problem.errors || [];
+  }
+
+  /** The message, with the fields at fault. */
+  get words() {
+    const fields = this.errors.map((error) => `${error.field}: ${error.message}`);
+    return fields.length ? fields.join("\n") : this.message;
+  }
+}
+
+let onRefused = () => {};
+let session = null; // {user, role, grants, csrf}
+
+/** `callback` is told when Domain 0 does not know who asks. */
+export function whenRefused(callback) {
+  onRefused = callback;
+}
+
+/** Who is logged in; null before. */
+export const who = () => session;
+
+/** Takes `#token=...` out of the address: it must stay in no history. Returns it, or "". */
+export function takeTokenOfAddress() {
+  const match = /^#token=([A-Za-z0-9._~+/=-]+)$/.exec(location.hash);
+  if (!match) return "";
+  history.replaceState(null, "", `${location.pathname}#/`);
+  return match[1];
+}
+
+/** Logs in, with {token} or {user, password}. The session is a cookie that no script can read. Raises ApiError. */
+export async function logIn(credentials) {
+  session = await request("POST", "/sessions", { body: credentials });
+  localStorage.setItem(HAS_SESSION, "yes");
+}
+
+/** Whether the session of another page of this browser, or of this page before it was loaded again, goes on. */
+export async function resume() {
+  if (!localStorage.getItem(HAS_SESSION)) return false;
+  try {
+    session = await request("GET", "/sessions/current");
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    forget();
+  }
+  return session !== null;
+}
+
+export async function logOut() {
+  try {
+    await remove("/sessions/current");
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+  }
+  forget();
+}
+
+function forget() {
+  session = null;
+  localStorage.removeItem(HAS_SESSION);
+}
+
+async function problemOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    return { title: response.statusText };
+  }
+}
+
+/** The JSON of an answer, or its text; null if it has none. Raises ApiError. */
+export async function request(method, path, { body, signal } = {}) {
+  const headers = { Accept: "application/json" };
+  if (session?.csrf && method !== "GET") headers["X-Domzero-CSRF"] = session.csrf;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(`/v1${path}`, {
+      method,
+      headers,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { title: "Domain 0 does not answer." });
+  }
+  if (!response.ok) {
+    const problem = await problemOf(response);
+    if (response.status === 401 && session) {
+      forget();
+      onRefused();
+    }
+    throw new ApiError(response.status, problem);
+  }
+  if (response.status === 204) return null;
+  const isJson = (response.headers.get("Content-Type") || "").includes("json");
+  return isJson ? response.json() : response.text();
+}
+
+export const get = (path, options) => request("GET", path, options);
+export const post = (path, body) => request("POST", path, { body });
+export const patch = (path, body) => request("PATCH", path, { body });
+export const remove = (path) => request("DELETE", path);
+
+/** What a request leads to; waits for the task if it becomes one. `watch` is told of the task. */
+export async function finish(answer, watch = () => {}) {
+  if (!answer || !("created_at" in answer) || !("kind" in answer)) return answer;
+  let task = answer;
+  while (task.state === "running") {
+    watch(task);
+    task = await get(`/tasks/${task.id}?wait=1`);
+  }
+  if (task.state !== "done") throw new ApiError(task.error?.status || 500, task.error || { title: `It was ${task.state}.` });
+  return task.domain ? get(`/domains/${task.domain}`) : task;
+}
+
+/** A websocket of Domain 0's; the session's cookie goes with it. */
+export function openSocket(path) {
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(`${scheme}//${location.host}/v1${path}`, ["binary"]);
+  socket.binaryType = "arraybuffer";
+  return socket;
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page: who is here, which view the address names, and what is around all views.
+
+import { html, nothing, render } from "../vendor/lit-html/lit-html.js";
+import { ApiError, logIn, logOut, resume, takeTokenOfAddress, whenRefused, who } from "./api.js";
+import { onChange, refresh, state, stop, watch } from "./store.js";
+import * as create from "./views/create.js";
+import * as domain from "./views/domain.js";
+import * as domains from "./views/domains.js";
+import * as host from "./views/host.js";
+import * as log from "./views/log.js";
+import * as login from "./views/login.js";
+import * as networks from "./views/networks.js";
+import * as tasks from "./views/tasks.js";
+import * as users from "./views/users.js";
+
+const ROUTES = [
+  [/^\/?$/, domains],
+  [/^\/create$/, create],
+  [/^\/domains\/(?<uuid>[^/]+)(?:\/(?<tab>[a-z]+))?$/, domain],
+  [/^\/networks$/, networks],
+  [/^\/tasks$/, tasks],
+  [/^\/log$/, log],
+  [/^\/host$/, host],
+  [/^\/users$/, users],
+];
+
+const MENU = [
+  ["/", "Domains"],
+  ["/networks", "Networks"],
+  ["/tasks", "Tasks"],
+  ["/log", "Log"],
+  ["/host", "Host"],
+  ["/users", "Users", "pool-admin"],
+];
+
+const root = document.getElementById("app");
+let refused = false;
+let view = domains;
+let parameters = {};
+
+function path() {
+  return location.hash.replace(/^#/, "") || "/";
+}
+
+function choose() {
+  for (const [pattern, module] of ROUTES) {
+    const match = pattern.exec(path());
+    if (match) return [module, { ...match.groups }];
+  }
+  return [domains, {}];
+}
+
+/** The view that the address names, from its beginning. */
+function go() {
+  state.extra = null;
+  [view, parameters] = choose();
+  watch(() => (view.jobs ? view.jobs(parameters) : []));
+  draw();
+  document.getElementById("main")?.focus({ preventScroll: true });
+  scrollTo(0, 0);
+  refresh();
+}
+
+function menuItem([target, name]) {
+  const here = target === "/" ? ["/", "/create"].includes(path()) || path().startsWith("/domains") : path() === target;
+  return html`<a href="#${target}" aria-current=${here ? "page" : nothing}>${name}</a>`;
+}
+
+async function leave() {
+  stop();
+  await logOut();
+  refuse();
+}
+
+/** Asks who is here. */
+function refuse(words = "") {
+  stop();
+  login.begin(words);
+  refused = true;
+  draw();
+}
+
+function frame(content) {
+  return html`
+    <a class="skip" href="#main" @click=${skip}>Skip to content</a>
+    <header class="top">
+      <a class="brand" href="#/"><img src="/web/icon.svg" alt="" width="26" height="26" />Domzero</a>
+      <nav aria-label="Main">${MENU.filter(([, , role]) => !role || role === who()?.role).map(menuItem)}</nav>
+      <button type="button" class="plain" title="Logged in as ${who()?.user}" @click=${leave}>Log out</button>
+    </header>
+    ${state.offline
+      ? html`<p class="banner" role="alert">${state.error} What you see may be old; it is asked for again.</p>`
+      : nothing}
+    <main id="main" tabindex="-1">${content}</main>
+  `;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function draw() {
+  if (refused) {
+    document.title = "Log in · Domzero";
+    render(login.render(enter), root);
+    return;
+  }
+  document.title = `${view.title(parameters)} · Domzero`;
+  render(frame(state.domains || state.offline ? view.render(parameters) : html`<p class="boot">Loading…</p>`), root);
+}
+
+function enter() {
+  refused = false;
+  go();
+}
+
+/** Who opens the page has a token in its address, or a session, or is asked. */
+async function begin() {
+  const token = takeTokenOfAddress();
+  try {
+    if (token) await logIn({ token });
+    else if (!(await resume())) return refuse();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return refuse(`${error.message}.`);
+  }
+  return enter();
+}
+
+whenRefused(() => refuse("The session is over."));
+onChange(draw);
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#token=")) begin();
+  else if (!refused) go();
+});
+root.replaceChildren();
+begin();

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The disks of a domain.
+
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { isAlive } from "../actions.js";
+import { post, remove } from "../api.js";
+import { confirm } from "../dialog.js";
+import { bytes, number } from "../format.js";
+import { field, submitting } from "./form.js";
+import { empty } from "./parts.js";
+import { table } from "./table.js";
+
+const CONNECTED = 4;
+
+async function detach(domain, disk) {
+  const text = "The guest loses it; what it has not written is lost. The file stays.";
+  if (!(await confirm(`Detach ${disk.vdev} of ${domain.name}`, text, "Detach"))) return;
+  await remove(`/domains/${domain.uuid}/disks/${encodeURIComponent(disk.vdev)}`);
+}
+
+const COLUMNS = (domain) => [
+  ["Disk", (disk) => disk.vdev],
+  ["Made of", (disk) => html`<code>${disk.target || "(empty)"}</code>`],
+  ["Format", (disk) => `${disk.format}${disk.writable ? "" : ", read only"}`],
+  ["Size", (disk) => bytes(disk.bytes), "number"],
+  ["Read", (disk) => bytes(disk.read_bytes), "number"],
+  ["Written", (disk) => bytes(disk.written_bytes), "number"],
+  ["Errors", (disk) => number(disk.errors), "number"],
+  ["Guest", (disk) => (disk.state === CONNECTED ? "connected" : "not connected")],
+  [
+    "",
+    (disk) =>
+      html`<button type="button" class="danger-quiet" @click=${submitting(() => detach(domain, disk))} aria-label="Detach ${disk.vdev}">
+        Detach
+      </button>`,
+  ],
+];
+
+function attachForm(domain) {
+  const submit = submitting(async (form) => {
+    await post(`/domains/${domain.uuid}/disks`, { spec: form.elements.spec.value.trim() });
+    form.reset();
+    return "The disk is plugged in.";
+  });
+  return html`<form class="panel inline" @submit=${submit}>
+    <h2>Plug in a disk</h2>
+    ${field("spec", "Disk", {
+      required: true,
+      hint: "Of the host, as xl has it: /images/data.qcow2,qcow2,xvdb,rw",
+    })}
+    <button class="primary">Plug in</button>
+  </form>`;
+}
+
+export function disks(domain, found) {
+  if (!isAlive(domain) || !found) {
+    if (!domain.disks.length) return empty("It has no disks.");
+    return table("Disks", [["Disk", (spec) => html`<code>${spec}</code>`]], domain.disks);
+  }
+  return html`
+    ${found.length ? table("Disks", COLUMNS(domain), found) : empty("It has no disks.")}
+    ${isAlive(domain) ? attachForm(domain) : nothing}
+  `;
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// One domain: what it is and does, its console, disks and network interfaces.
+
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import "../console.js";
+import { isAlive, isGone } from "../actions.js";
+import { get } from "../api.js";
+import { duration, mib, moment, number, percent, rate, since } from "../format.js";
+import { graph } from "../graph.js";
+import { noteCounters, state } from "../store.js";
+import { disks } from "./disks.js";
+import { actionButtons, badge, empty, ended, facts } from "./parts.js";
+import { settings } from "./settings.js";
+import { vifs } from "./vifs.js";
+
+const TABS = [
+  ["", "Overview"],
+  ["console", "Console"],
+  ["disks", "Disks"],
+  ["network", "Network"],
+  ["settings", "Settings"],
+];
+
+const found = (uuid) => state.domains?.get(uuid);
+
+export const title = ({ uuid }) => found(uuid)?.name || "Domain";
+
+const total = (devices, key) => devices.reduce((sum, device) => sum + device[key], 0);
+
+/** Asks for its devices: they are in its worker, which answers only while it lives. */
+export function jobs({ uuid, tab = "" }) {
+  if (tab === "console") return [];
+  return [
+    async () => {
+      const domain = found(uuid);
+      if (!domain || !isAlive(domain)) {
+        state.extra = null;
+        return;
+      }
+      try {
+        const [disks, vifs] = await Promise.all([get(`/domains/${uuid}/disks`), get(`/domains/${uuid}/vifs`)]);
+        state.extra = { disks, vifs };
+        noteCounters(`${uuid}/devices`, {
+          read: total(disks, "read_bytes"),
+          written: total(disks, "written_bytes"),
+          received: total(vifs, "received_bytes"),
+          sent: total(vifs, "sent_bytes"),
+        });
+      } catch (error) {
+        if (![404, 409, 504].includes(error.status)) throw error;
+        state.extra = null; // it has just ended, or is busy
+      }
+    },
+  ];
+}
+
+function graphs(domain) {
+  const samples = state.history.get(domain.uuid) || [];
+  const devices = state.history.get(`${domain.uuid}/devices`) || [];
+  return html`<div class="graphs">
+    ${graph({
+      title: "CPU",
+      samples,
+      series: [{ key: "cpu", colour: "cpu" }],
+      format: percent,
+      max: 100,
+    })}
+    ${graph({
+      title: "Memory",
+      samples,
+      series: [{ key: "memory", colour: "memory" }],
+      format: mib,
+      ceiling: domain.maxmem_mib,
+    })}
+    ${state.extra?.disks.length
+      ? graph({
+          title: "Disks",
+          samples: devices,
+          series: [
+            { key: "read", name: "read", colour: "read" },
+            { key: "written", name: "written", colour: "written" },
+          ],
+          format: rate,
+          max: 1024,
+        })
+      : nothing}
+    ${state.extra?.vifs.length
+      ? graph({
+          title: "Network",
+          samples: devices,
+          series: [
+            { key: "received", name: "received", colour: "read" },
+            { key: "sent", name: "sent", colour: "written" },
+          ],
+          format: rate,
+          max: 1024,
+        })
+      : nothing}
+  </div>`;
+}
+
+function overview(domain) {
+  const rows = [
+    ["State", domain.state],
+    ["Domain number", domain.domid ?? "–"],
+    ["UUID", html`<code>${domain.uuid}</code>`],
+    ["Memory", `${mib(domain.current_memory_mib)} of ${mib(domain.maxmem_mib)}`],
+    ["vCPUs", domain.vcpus === domain.max_vcpus ? domain.vcpus : `${domain.vcpus} of ${domain.max_vcpus}`],
+    ["CPU time", duration(domain.cpu_time_seconds)],
+    ["Engine", domain.engine || "–"],
+    ["Kernel", domain.kernel ? html`<code>${domain.kernel}</code>` : "of its disk (GRUB)"],
+    ["Initramfs", domain.ramdisk ? html`<code>${domain.ramdisk}</code>` : null],
+    ["Command line", domain.cmdline ? html`<code>${domain.cmdline}</code>` : null],
+    ["Started", domain.started_at ? `${moment(domain.started_at)} (${since(domain.started_at)})` : null],
+    ["Created", moment(domain.created_at)],
+    ["Reboots", domain.reboots ? number(domain.reboots) : null],
+    ["Kept after its end", domain.persistent ? "yes" : "no"],
+    ["Starts with Domain 0", domain.autostart ? "yes" : null],
+    ["Worker process", domain.pid],
+    ...Object.entries(domain.labels).map(([key, value]) => [`Label ${key}`, value]),
+  ];
+  return html`
+    ${isAlive(domain) ? graphs(domain) : ended(domain)}
+    ${domain.description ? html`<p>${domain.description}</p>` : nothing}
+    <section class="panel">
+      <h2>About</h2>
+      ${facts(rows.filter(([, value]) => value !== null && value !== undefined))}
+    </section>
+  `;
+}
+
+function content(domain, tab) {
+  if (tab === "console") return html`<domain-console domain=${domain.uuid}></domain-console>`;
+  if (tab === "disks") return disks(domain, state.extra?.disks);
+  if (tab === "network") return vifs(domain, state.extra?.vifs);
+  if (tab === "settings") return settings(domain);
+  return overview(domain);
+}
+
+export function render({ uuid, tab = "" }) {
+  const domain = found(uuid);
+  if (!domain) {
+    return html`<div class="head"><h1>Domain</h1></div>
+      ${empty("There is no such domain: it has ended and is not kept.")}
+      <p><a href="#/">All domains</a></p>`;
+  }
+  const tabs = TABS.filter(([key]) => key !== "settings" || !isGone(domain));
+  const leave = (action) => ["Delete", "Dismiss"].includes(action.name) && (location.hash = "#/");
+  return html`
+    <div class="head">
+      <p class="crumb"><a href="#/">Domains</a></p>
+      <h1>${domain.name} ${badge(domain)}</h1>
+      <div class="buttons">${actionButtons(domain, leave)}</div>
+    </div>
+    <nav class="tabs" aria-label="Domain">
+      ${tabs.map(
+        ([key, name]) =>
+          html`<a href="#/domains/${uuid}${key ? `/${key}` : ""}" aria-current=${key === tab ? "page" : nothing}>${name}</a>`,
+      )}
+    </nav>
+    ${content(domain, tab)}
+  `;
+}
+

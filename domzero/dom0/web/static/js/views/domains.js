@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// All domains, with what they do now.
+
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { repeat } from "../../vendor/lit-html/directives/repeat.js";
+import { isAlive, isGone } from "../actions.js";
+import { mib, percent } from "../format.js";
+import { sparkline } from "../graph.js";
+import { state } from "../store.js";
+import { actionButtons, badge, ended, source } from "./parts.js";
+
+export const title = () => "Domains";
+
+function usage(domain) {
+  const samples = state.history.get(domain.uuid) || [];
+  const cpu = samples[samples.length - 1]?.cpu;
+  const top = 100 * domain.max_vcpus;
+  return html`
+    <div class="gauge">
+      <span class="gauge-name">CPU</span>
+      ${sparkline(samples, "cpu", Math.max(100, top), "cpu")}
+      <span class="gauge-value">${cpu === null || cpu === undefined ? "–" : percent(cpu)}</span>
+    </div>
+    <div class="gauge">
+      <span class="gauge-name">Memory</span>
+      ${sparkline(samples, "memory", Math.max(domain.maxmem_mib, 1), "memory")}
+      <span class="gauge-value">${mib(domain.current_memory_mib)}</span>
+    </div>
+  `;
+}
+
+function card(domain) {
+  const about = [
+    `${domain.vcpus} vCPU${domain.vcpus === 1 ? "" : "s"}`,
+    mib(domain.memory_mib),
+    source(domain),
+    domain.domid === null ? null : `domain ${domain.domid}`,
+  ];
+  return html`
+    <li class="card ${isGone(domain) ? "gone" : ""}" data-domain=${domain.name}>
+      <div class="card-head">
+        <h2><a href="#/domains/${domain.uuid}">${domain.name}</a></h2>
+        ${badge(domain)}
+      </div>
+      <p class="about">${about.filter(Boolean).join(" · ")}</p>
+      ${domain.description ? html`<p class="about">${domain.description}</p>` : nothing}
+      ${isAlive(domain) ? usage(domain) : ended(domain)}
+      <div class="buttons">
+        ${domain.exists || isGone(domain)
+          ? html`<a class="button" href="#/domains/${domain.uuid}/console" aria-label="Console of ${domain.name}">Console</a>`
+          : nothing}
+        ${actionButtons(domain)}
+      </div>
+    </li>
+  `;
+}
+
+function section(name, domains) {
+  if (!domains.length) return nothing;
+  return html`
+    ${name ? html`<h2 class="section">${name}</h2>` : nothing}
+    <ul class="cards">
+      ${repeat(domains, (domain) => domain.uuid, card)}
+    </ul>
+  `;
+}
+
+export function render() {
+  const all = [...(state.domains || new Map()).values()];
+  const kept = all.filter((domain) => !isGone(domain));
+  return html`
+    <div class="head">
+      <h1>Domains</h1>
+      <a class="button primary" href="#/create">New domain</a>
+    </div>
+    ${kept.length
+      ? section("", kept)
+      : html`<div class="empty">
+          <p>No domain is here yet.</p>
+        </div>`}
+    ${section(
+      "Ended",
+      all.filter((domain) => isGone(domain)),
+    )}
+  `;
+}

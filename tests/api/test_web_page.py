@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page at /, in Chromium: what a person does with it, for everybody's eyes and hands, and under its own policy."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from dom0_server import Server
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from waiting import until
+
+CHROMIUM = "/usr/bin/chromium"
+TIMEOUT_MS = 60_000
+"""For what a loaded machine may take; nothing waits for its end."""
+VIEWS = ["/", "/create", "/networks", "/tasks", "/log", "/host", "/users"]
+TABS = ["", "/console", "/disks", "/network", "/settings"]
+
+
+@pytest.fixture(scope="module")
+def dom0() -> Iterator[Server]:
+    directory = Path(tempfile.mkdtemp(prefix="domzero-web-"))
+    server = Server(directory, "--listen", "127.0.0.1:0")
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"there is no {CHROMIUM} (apt-get install chromium)")
+    options = [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+    ]  # root has no sandbox there, and a container little in /dev/shm
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, dom0: Server) -> Iterator[Callable[..., Page]]:
+    """Opens the page as somebody who has the token. What it complains of in the console fails the test: refused
+    styles and scripts, errors, requests that fail, and requests to anywhere else."""
+    contexts, complaints = [], []
+
+    def open_page(fragment: str | None = None, width: int = 1280, scheme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 844},
+            color_scheme="dark" if scheme == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith(dom0.url) else complaints.append(asked.url))
+        page.goto(f"{dom0.url}/#token={dom0.token}" if fragment is None else f"{dom0.url}/#{fragment}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def api(dom0: Server) -> Iterator[httpx.Client]:
+    """Domain 0 as programs see it; leaves no domains behind."""
+    headers = {"Authorization": f"Bearer {dom0.token}"}
+    with httpx.Client(base_url=f"{dom0.url}/v1", headers=headers, timeout=60) as client:
+        yield client
+        for domain in client.get("/domains", params={"ended": True, "halted": True}).json():
+            for _ in range(2):
+                client.delete(f"/domains/{domain['uuid']}")
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds that keeps people out."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{page.url}: {each['id']}: {node['target']} {node['html'][:120]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def says(page: Page, text: str) -> None:
+    """Waits until the console shows it. (Playwright's own wait for a function is a string: the policy refuses it.)"""
+    until(lambda: text in page.locator(".xterm-rows").inner_text(), what=text)
+
+
+def test_a_person_creates_a_domain_talks_with_it_sees_it_work_and_deletes_it(
+    open_page: Callable[..., Page], api: httpx.Client, shell: str
+) -> None:
+    page = open_page()
+    expect(page.get_by_role("heading", name="Domains")).to_be_visible(timeout=TIMEOUT_MS)
+    assert "token" not in page.url
+    page.get_by_role("link", name="New domain").click()
+    page.get_by_label("Name", exact=True).fill("first")
+    page.get_by_label("Memory (MiB)").fill("16")
+    page.get_by_label("Kernel", exact=True).fill(shell)
+    page.get_by_role("button", name="Create").click()
+
+    page.locator("domain-console[data-connected]").wait_for()
+    page.locator(".console-screen").click()
+    page.keyboard.type("echo seventeen\n")
+    until(lambda: page.locator(".xterm-rows").inner_text().split("\n").count("seventeen") == 1)
+
+    page.keyboard.type("spin\n")
+    page.keyboard.press("Control+Escape")
+    page.get_by_role("link", name="Overview").click()
+    busy = page.get_by_role("img", name=re.compile(r"^CPU: (\d{2,}|[1-9]\.\d) %"))
+    busy.wait_for()
+    line = page.locator(".graph .line.cpu").last
+    before = line.get_attribute("points")
+    until(lambda: line.get_attribute("points") != before, what="another point")
+
+    page.get_by_role("button", name="Pause first").click()
+    page.locator("h1 .badge.paused").wait_for()
+    page.get_by_role("button", name="Resume first").click()
+    page.locator("h1 .badge.running").wait_for()
+    page.get_by_role("button", name="Power off first").click()
+    page.get_by_role("dialog").get_by_role("button", name="Power off").click()
+    page.locator("h1 .badge.halted").wait_for()
+    page.get_by_role("button", name="Delete first").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No domain is here yet.")).to_be_visible(timeout=TIMEOUT_MS)
+    assert api.get("/domains", params={"halted": True}).json() == []
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_each_view_is_for_everybody_and_fits(
+    open_page: Callable[..., Page], api: httpx.Client, shell: str, width: int, scheme: str
+) -> None:
+    disk = Path(tempfile.mkdtemp()) / "a.img"
+    disk.write_bytes(bytes(1 << 20))
+    body = {"name": "seen", "kernel": shell, "memory_mib": 16, "persistent": True, "disks": [f"{disk},raw,xvda,rw"]}
+    uuid = api.post("/domains", json={**body, "vifs": ["bridge=lan"]}).json()["uuid"]
+    api.post("/domains", json={**body, "name": "halted", "start": False})
+    page = open_page(width=width, scheme=scheme)
+    page.locator(".card").first.wait_for()
+    found = []
+    for path in [*VIEWS, *(f"/domains/{uuid}{tab}" for tab in TABS)]:
+        page.goto(f"{page.url.partition('#')[0]}#{path}")
+        page.locator("#main h1").wait_for()
+        expect(page.locator("#main")).not_to_contain_text("Loading…", timeout=TIMEOUT_MS)
+        found += serious(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    assert found == []
+
+
+def test_whoever_has_no_token_is_asked_and_can_log_in_by_name(
+    open_page: Callable[..., Page], api: httpx.Client
+) -> None:
+    api.post("/users", json={"name": "anna", "role": "read-only", "password": "a long pass phrase"})
+    page = open_page("/host")
+    page.get_by_label("a name").check()
+    assert serious(page) == []
+    page.get_by_label("Name", exact=True).fill("anna")
+    page.get_by_label("Password").fill("a long pass phrase")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Hypervisor").wait_for()
+    assert page.get_by_role("link", name="Users").count() == 0
+    page.reload()
+    page.get_by_role("heading", name="Hypervisor").wait_for()
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("button", name="Log in").wait_for()
+    assert page.context.cookies() == []
+
+
+def test_what_a_guest_and_a_name_say_is_text(open_page: Callable[..., Page], api: httpx.Client, shell: str) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    body = {"name": name, "kernel": shell, "memory_mib": 16, "description": "<script>alert(2)</script>"}
+    uuid = api.post("/domains", json=body).json()["uuid"]
+    page = open_page()
+    expect(page.locator(".card h2")).to_have_text(name, timeout=TIMEOUT_MS)
+    assert page.locator(".card img, .card script").count() == 0
+    page.goto(f"{page.url.partition('#')[0]}#/domains/{uuid}/console")
+    page.locator("domain-console[data-connected]").wait_for()
+    api.post(f"/domains/{uuid}/console", json={"data": "echo <i>\x1b[38;2;1;200;3mgreen\n"})
+    says(page, "<i>")
+    green = page.locator(".xterm-rows span", has_text="green").first
+    assert green.evaluate("each => getComputedStyle(each).color") == "rgb(1, 200, 3)"
+
+
+def test_files_of_the_page_are_for_everybody_and_nothing_else_of_the_host_is(dom0: Server) -> None:
+    with httpx.Client(base_url=dom0.url) as client:
+        page = client.get("/")
+        assert page.status_code == 200 and page.headers["Content-Type"] == "text/html; charset=utf-8"
+        policy = page.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert page.headers["X-Content-Type-Options"] == "nosniff"
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+        for tag in re.findall(r"<(?:script|style|link)\b[^>]*>", page.text):
+            assert "/web/" in tag, f"inline: {tag}"
+        script = client.get("/web/js/main.js")
+        assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
+        again = client.get("/web/js/main.js", headers={"If-None-Match": script.headers["ETag"]})
+        assert again.status_code == 304 and again.content == b""
+        for path in (
+            "/web/../files.py",
+            "/web/%2e%2e/files.py",
+            "/web/..%2f..%2fserver.py",
+            "/web//etc/passwd",
+            "/web/",
+        ):
+            assert client.get(path).status_code in (401, 404), path
+        assert client.get("/v1/domains").status_code == 401
+        assert client.post("/web/js/main.js").status_code == 405
+        assert client.head("/").status_code == 200
