@@ -21,6 +21,7 @@ from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.json_values import to_json
 from domzero.dom0.life import EndReason
 from domzero.dom0.sharespec import HELP as SHARE_HELP
+from domzero.dom0.vfbspec import HELP as VFB_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError
 from domzero.hypervisor.emulate.cpu_features import LEVELS
@@ -62,6 +63,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
     what.add_argument("--channel", metavar="SPEC", action="append", default=[], help=CHANNEL_HELP)
+    what.add_argument("--vfb", metavar="SPEC", action="append", default=[], help=VFB_HELP)
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", help="its name (default: guest- and some digits)")
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
@@ -152,6 +154,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
     _extend(settings, "vif", behind=args.vif)
     _extend(settings, "p9", behind=args.share)
     _extend(settings, "channel", behind=args.channel)
+    _extend(settings, "vfb", behind=args.vfb)
     if args.cpuid:
         if "cpuid" in settings and isinstance(value := settings["cpuid"].value, str):
             settings["cpuid"] = xlcfg.Setting([value] if value else [], "")
@@ -184,6 +187,7 @@ def _finished(settings: Settings) -> tuple[DomainConfig, list[str]]:
     config.disks = [spec.text(spec.absolute()) for spec in config.disk_specs]
     config.channels = [spec.text(str(Path(spec.path).absolute()) if spec.path else "") for spec in config.channel_specs]
     config.shares = [spec.text(str(Path(spec.path).absolute())) for spec in config.share_specs]
+    config.vfbs = [spec.text(str(Path(spec.path).absolute()) if spec.path else "") for spec in config.vfb_specs]
     return config, parsed.warnings
 
 

@@ -20,6 +20,7 @@ from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.diskspec import HELP as DISK_HELP
 from domzero.dom0.names import shown
 from domzero.dom0.sharespec import HELP as SHARE_HELP
+from domzero.dom0.vfbspec import HELP as VFB_HELP
 from domzero.dom0.vifspec import HELP as VIF_HELP
 from domzero.errors import ConfigError, DomzeroError, ImageError
 from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL, LEVELS
@@ -87,6 +88,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--vif", metavar="SPEC", action="append", default=[], help=VIF_HELP)
     what.add_argument("--share", metavar="SPEC", action="append", default=[], help=SHARE_HELP)
     what.add_argument("--channel", metavar="SPEC", action="append", default=[], help=CHANNEL_HELP)
+    what.add_argument("--vfb", metavar="SPEC", action="append", default=[], help=VFB_HELP)
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
     add_options(parser, hostname=None, run="run this shell command at its first start")
@@ -182,6 +184,7 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         vifs=args.vif,
         shares=args.share,
         channels=args.channel,
+        vfbs=args.vfb,
         console=PTY if args.pty else "",
     )
     config.check()

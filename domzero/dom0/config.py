@@ -14,6 +14,7 @@ from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, is_named, parse_disks
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.sharespec import ShareSpec, parse_shares
+from domzero.dom0.vfbspec import VfbSpec, parse_vfbs
 from domzero.dom0.vifspec import VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 from domzero.hypervisor.clock import local_offset_s
@@ -78,6 +79,7 @@ class DomainConfig:
     :param shares: specifications of directories of the host for it, as xl.cfg(5) has them under `p9`.
     :param console: "pty": the console is a pty of the host's, too; nothing otherwise.
     :param channels: specifications of further consoles, as xl.cfg(5) has them under `channel`.
+    :param vfbs: specifications of its framebuffer, as xl.cfg(5) has them under `vfb`.
     :param max_event_channels: the highest event channel port; 1023 is libxl's default.
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
@@ -121,6 +123,7 @@ class DomainConfig:
     shares: list[str] = field(default_factory=list)
     console: str = ""
     channels: list[str] = field(default_factory=list)
+    vfbs: list[str] = field(default_factory=list)
 
     @property
     def static_max_mib(self) -> int:
@@ -157,6 +160,11 @@ class DomainConfig:
         """The channels, understood; those that cannot be are left out."""
         return [found for found in parse_channels(self.channels) if isinstance(found, ChannelSpec)]
 
+    @property
+    def vfb_specs(self) -> list[VfbSpec]:
+        """The framebuffers, understood; those that cannot be are left out."""
+        return [found for found in parse_vfbs(self.vfbs) if isinstance(found, VfbSpec)]
+
     def host_files(self) -> list[str]:
         """Files and directories of the host that it names."""
         return [
@@ -165,6 +173,7 @@ class DomainConfig:
             *(spec.target for spec in self.disk_specs),
             *(spec.path for spec in self.share_specs),
             *(spec.path for spec in self.channel_specs),
+            *(spec.path for spec in self.vfb_specs),
         ]
 
     def put_disk(self, devid: int, changed: DiskSpec | None) -> None:
@@ -262,5 +271,6 @@ class DomainConfig:
         yield from (found for found in parse_vifs(self.vifs) if isinstance(found, ConfigError))
         yield from (found for found in parse_shares(self.shares) if isinstance(found, ConfigError))
         yield from (found for found in parse_channels(self.channels) if isinstance(found, ConfigError))
+        yield from (found for found in parse_vfbs(self.vfbs) if isinstance(found, ConfigError))
         if self.console not in ("", PTY):
             yield ConfigError(f"no such console: {self.console[:40]!r}", key="console", hint=f"{PTY}, or leave it out")

@@ -7,6 +7,7 @@ It has no policy: what comes after the end is decided by `lifecycle.DomainSessio
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from domzero.dom0.backends.channels import DomainChannels
 from domzero.dom0.backends.disks import DomainDisks
 from domzero.dom0.backends.p9 import DomainShares, use_share
 from domzero.dom0.backends.vifs import DomainVifs
+from domzero.dom0.backends.vkbd import DomainDisplay
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console, ConsoleRing
 from domzero.dom0.console_io import ConsoleLink
@@ -35,6 +37,7 @@ from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.open_files import DomainFiles, open_domain
 from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.vifspec import VifSpec
+from domzero.dom0.vnc.png import encode_png
 from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
@@ -64,6 +67,7 @@ class Instance:
         vifs: DomainVifs,
         shares: DomainShares,
         channels: DomainChannels,
+        screen: DomainDisplay | None,
         link: ConsoleLink | None,
     ) -> None:
         self.host = host
@@ -78,6 +82,7 @@ class Instance:
         self.vifs = vifs
         self.shares = shares
         self._channels = channels
+        self.screen = screen
         self._console_link = link
         self._lock = threading.RLock()
         self._is_paused = True
@@ -210,9 +215,13 @@ class Instance:
         channels = DomainChannels(store, built.domain)
         for channel, end in zip(config.channel_specs, ends, strict=True):
             channels.plug(channel, end)
+        screen = None
+        for vfb in config.vfb_specs:
+            screen = DomainDisplay(store, built.domain)
+            screen.plug(vfb, {})
         link = None if main is None else ConsoleLink(console, main.sock)
         ports = (store_port, console_port)
-        back_ends = (devices, vifs, directories, channels)
+        back_ends = (devices, vifs, directories, channels, screen)
         return cls(host, built.domain, built.layout, console, rings, ports, emergency, *back_ends, link)
 
     @property
@@ -345,6 +354,20 @@ class Instance:
                 self._dumps -= 1
                 self._dumped.notify_all()
 
+    def take_picture(self, fd: int) -> tuple[int, int, int]:
+        """Writes what its screen shows to an empty file, as PNG.
+
+        :returns: width and height in pixels, bytes of the file.
+        :raises ConfigError: it has no screen.
+        """
+        if self.screen is None:
+            raise ConfigError("the domain has no framebuffer", key="vfb")
+        width, height, pixels = self.screen.display.picture()
+        data = encode_png(width, height, pixels)
+        os.truncate(fd, 0)
+        os.pwrite(fd, data, 0)
+        return width, height, len(data)
+
     def close(self, *, process_ends: bool = False) -> None:
         """Gives back all that it has.
 
@@ -360,6 +383,8 @@ class Instance:
             self.vifs.close()
             self.shares.close()
             self._channels.close()
+            if self.screen is not None:
+                self.screen.close()
             self._console.attach(None)
             self._console_ring.close()
             self._store_ring.close()
@@ -384,7 +409,7 @@ def _check_repeatable(config: DomainConfig) -> None:
         raise ConfigError("the host's time zone is not the same everywhere", key="localtime", hint=hint)
     if config.shares:
         raise ConfigError("what is in a directory of the host is not the same with each run", key="p9", hint=hint)
-    if config.console or config.channels:
+    if config.console or config.channels or config.vfbs:
         raise ConfigError("what is typed is not the same with each run", key="channel", hint=hint)
     if config.cap:
         raise ConfigError("the processor time that a cap bounds is not the same with each run", key="cap", hint=hint)

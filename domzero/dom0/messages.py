@@ -206,6 +206,11 @@ class DumpCore:
 
 
 @dataclass(slots=True, frozen=True)
+class TakePicture:
+    """Write what the screen shows, as a PNG file. File: an empty one. Answer: Picture."""
+
+
+@dataclass(slots=True, frozen=True)
 class Stop:
     """End, without asking the guest. Answer: Done."""
 
@@ -262,6 +267,18 @@ class Dumped:
     :param bytes: of the file, with its holes.
     """
 
+    bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class Picture:
+    """The picture is written.
+
+    :param bytes: of the file.
+    """
+
+    width: int
+    height: int
     bytes: int
 
 
@@ -461,9 +478,10 @@ Request: TypeAlias = (
     | SetCap
     | SetMemoryLimit
     | DumpCore
+    | TakePicture
     | Stop
 )
-Answer: TypeAlias = Done | Started | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Refused
+Answer: TypeAlias = Done | Started | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Picture | Refused
 Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken

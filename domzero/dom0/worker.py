@@ -61,6 +61,7 @@ from domzero.dom0.messages import (
     Measured,
     Message,
     Pause,
+    Picture,
     PinVcpu,
     RenewThreads,
     SendNmi,
@@ -71,6 +72,7 @@ from domzero.dom0.messages import (
     Started,
     Stats,
     Stop,
+    TakePicture,
     Unpause,
     Vcpus,
     VifGone,
@@ -136,8 +138,8 @@ class Worker:
             self._channel.send(_refusal(error), request_id)
         else:
             job = functools.partial(self._carry_out, message, request_id, files)
-            if isinstance(message, DumpCore):  # other requests are answered meanwhile
-                threading.Thread(target=job, name="core", daemon=True).start()
+            if isinstance(message, DumpCore | TakePicture):  # other requests are answered meanwhile
+                threading.Thread(target=job, name="file", daemon=True).start()
             else:
                 job()
         return not isinstance(message, Stop)
@@ -217,6 +219,10 @@ class Worker:
             if len(files) != 1:
                 raise MessageError(f"{len(files)} files for a capture")
             instance.vifs.capture(message.devid, files.pop(), snaplen=message.snaplen, frames=message.frames)
+        elif isinstance(message, TakePicture):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for a picture")
+            return Picture(*instance.take_picture(files[0]))
         elif isinstance(message, ListVifs):
             return Vifs(tuple(instance.vifs.stats()))
         else:

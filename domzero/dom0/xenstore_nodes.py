@@ -29,7 +29,7 @@ def home(domid: int) -> str:
 
 def back_end_directories(domid: int) -> list[str]:
     """Where the nodes of a domain's back ends are."""
-    return [f"/local/domain/0/backend/{kind}/{domid}" for kind in ("console", "vbd", "vif", "9pfs")]
+    return [f"/local/domain/0/backend/{kind}/{domid}" for kind in ("console", "vbd", "vif", "9pfs", "vfb", "vkbd")]
 
 
 def write_nodes(

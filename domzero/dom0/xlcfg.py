@@ -137,6 +137,7 @@ class _Reader:
             vifs=self._strings("vif"),
             shares=self._strings("p9"),
             channels=self._strings("channel"),
+            vfbs=self._strings("vfb"),
             console=self._string("console"),
         )
         if "maxvcpus" in self.settings:

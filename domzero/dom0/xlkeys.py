@@ -16,7 +16,7 @@ def _words(text: str) -> frozenset[str]:
 HONOURED = _words(
     """
     name type builder uuid pool nomigrate vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root
-    extra bootloader firmware disk vif p9 channel console on_poweroff on_reboot on_crash on_watchdog on_soft_reset
+    extra bootloader firmware disk vif p9 channel vfb console on_poweroff on_reboot on_crash on_watchdog on_soft_reset
     engine cpu cpuid seed localtime rtc_timeoffset
     max_event_channels max_grant_frames max_maptrack_frames max_grant_version
     """
@@ -56,7 +56,7 @@ REASONS = tuple(
         (_PASS_THROUGH, "for devices of the host; none is passed through"),
         ("device_tree gic_version vuart tee vpmu", "for Arm only"),
         ("pvshim pvshim_path pvshim_cmdline pvshim_extra", "for PVH domains only; the domain has no shim"),
-        ("vfb vkb", "there is no framebuffer yet; the domain has its text console"),
+        ("vkb", "keyboard and pointer come with vfb"),
         ("cpus_soft", "the host's scheduler prefers no processors; vCPUs run where cpus lets them"),
         ("tsc_mode", "the domain's TSC runs at one rate, whatever processor it is on"),
         ("seclabel init_seclabel", "there are no security labels"),

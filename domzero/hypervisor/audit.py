@@ -35,6 +35,7 @@ def _audit_refs(domain: Domain) -> list[str]:
     wanted.update((vcpu.info.mfn, True) for vcpu in domain.vcpus if vcpu.info.mfn is not None)
     if domain.pirq_eoi_mfn is not None:
         wanted[domain.pirq_eoi_mfn, True] += 1
+    wanted.update(domain.host_refs)
     there: Refs = Counter()
     for mfn, plain, writable in domain.grants.hw.other_refs():
         there[mfn, False], there[mfn, True] = plain, writable

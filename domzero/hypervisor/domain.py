@@ -119,6 +119,8 @@ class Domain:
     """Interrupt numbers that PHYSDEVOP_get_free_pirq gave out; no interrupt belongs to one."""
     pirq_eoi_mfn: int | None = None
     """The frame of PHYSDEVOP_pirq_eoi_gmfn, once there is one."""
+    host_refs: Counter[tuple[int, bool]] = field(default_factory=Counter)
+    """References of `host_frames`: (frame, writable)."""
     stopped: threading.Condition = field(init=False)
 
     @classmethod

@@ -28,7 +28,7 @@ HEADERS = [
     "xen/xen.h", "xen/elfnote.h", "xen/features.h", "xen/version.h", "xen/vcpu.h", "xen/sched.h",
     "xen/event_channel.h", "xen/grant_table.h", "xen/memory.h", "xen/physdev.h", "xen/callback.h", "xen/nmi.h",
     "xen/hvm/hvm_op.h", "xen/hvm/params.h", "xen/arch-x86/cpuid.h", "xen/io/console.h", "xen/io/xs_wire.h",
-    "xen/io/blkif.h", "xen/io/netif.h", "xen/io/9pfs.h", "xen/io/xenbus.h",
+    "xen/io/blkif.h", "xen/io/netif.h", "xen/io/9pfs.h", "xen/io/fbif.h", "xen/io/kbdif.h", "xen/io/xenbus.h",
     "xen/errno.h",
 ]  # fmt: skip
 

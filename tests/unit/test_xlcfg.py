@@ -226,6 +226,7 @@ HONOURED = {
     "vif": "['']",
     "p9": "['tag=t,path=/p,security_model=none']",
     "channel": "['connection=pty,name=c']",
+    "vfb": "['vnc=1,vncpasswd=x']",
     "cpuid": "'host,sse4_2=0'",
     "localtime": "1",
     "rtc_timeoffset": "60",
@@ -282,11 +283,11 @@ def test_a_key_without_effect_is_named_with_what_happens_instead(key: str) -> No
 
 
 def test_keys_without_effect_for_one_reason_are_one_warning() -> None:
-    warnings = xlcfg.load(MINIMAL + "acpi=1; vfb=['vnc=1']; apic=1; pool='other'; tsc_mode='default'").warnings
+    warnings = xlcfg.load(MINIMAL + "acpi=1; vkb=['x']; apic=1; pool='other'; tsc_mode='default'").warnings
     assert warnings == [
         "pool: all processors of the host are one pool, Pool-0",
         "acpi, apic: for HVM domains only; a PV domain has no such thing",
-        "vfb: there is no framebuffer yet; the domain has its text console",
+        "vkb: keyboard and pointer come with vfb",
     ]
 
 

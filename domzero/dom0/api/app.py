@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, tasks, users, vifs
+from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, screens, tasks, users, vifs
 from domzero.dom0.api import storage as storage_routes
 from domzero.dom0.api.access import COOKIE, Access
 from domzero.dom0.api.idempotency import Idempotency
@@ -107,6 +107,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         tasks.router,
         users.router,
         consoles.router,
+        screens.router,
         front_ends.router,
         hosts.router,
         metrics.router,

@@ -139,6 +139,9 @@ class DomainCreate(Model):
         list[str], Field(max_length=DEVICES_MAX, description="Further consoles, as xl.cfg(5) has them under `channel`.")
     ] = []
 
+    vfbs: Annotated[
+        list[str], Field(max_length=DEVICES_MAX, description="Its framebuffer, as xl.cfg(5) has it under `vfb`.")
+    ] = []
     persistent: Annotated[
         bool, Field(strict=True, description="It is defined: after its end it is halted, and can be started again.")
     ] = False
@@ -257,6 +260,7 @@ class DomainInfo(Model):
     shares: list[str]
     console: str
     channels: list[str]
+    vfbs: Annotated[list[str], Field(description="Without their passwords.")]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -302,6 +306,7 @@ class DomainInfo(Model):
             shares=config.shares,
             console=config.console,
             channels=config.channels,
+            vfbs=[spec.text(hide=True) for spec in config.vfb_specs],
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,

@@ -37,6 +37,7 @@ _FIELD_OF_KEY = {
     "disk": "disks",
     "vif": "vifs",
     "p9": "shares",
+    "vfb": "vfbs",
     "maxvcpus": "max_vcpus",
 }
 

@@ -16,7 +16,7 @@ mount -t devpts devpts /dev/pts
 [ -c /dev/hvc0 ] || mknod /dev/hvc0 c 229 0
 [ -d /sys/hypervisor/properties ] && mount -t xenfs xenfs /proc/xen 2>/dev/null
 ip link set lo up 2>/dev/null
-for device in vbd:xen-blkfront vif:xen-netfront 9pfs:9pnet_xen; do
+for device in vbd:xen-blkfront vif:xen-netfront 9pfs:9pnet_xen vfb:xen-fbfront vkbd:xen-kbdfront; do
     ls /sys/bus/xen/devices 2>/dev/null | grep -q "^${device%%:*}-" && modprobe "${device#*:}" 2>/dev/null
 done
 hostname -F /etc/hostname
@@ -37,8 +37,16 @@ echo
 _INITTAB = """\
 ::sysinit:/etc/rc
 hvc0::respawn:-/bin/sh
+tty1::respawn:/etc/screen
 ::ctrlaltdel:/sbin/reboot
 ::shutdown:/bin/sync
+"""
+
+# A domain without a framebuffer has a tty1 that nobody sees.
+_SCREEN = """\
+#!/bin/busybox sh
+while ! [ -e /sys/class/graphics/fb0 ]; do sleep 3600; done
+exec /bin/busybox sh -l
 """
 
 _PROFILE = """\
@@ -99,6 +107,7 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
         file("etc/inittab", _INITTAB),
         file("etc/udhcpc/default.script", _DHCP, 0o755),
         file("etc/rc", _RC, 0o755),
+        file("etc/screen", _SCREEN, 0o755),
         file("etc/profile", _PROFILE),
         file("etc/hostname", hostname + "\n"),
         file("etc/passwd", "root::0:0:root:/root:/bin/sh\n"),

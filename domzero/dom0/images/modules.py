@@ -17,6 +17,17 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "drivers/block/xen-blkfront": (),
     "drivers/net/xen-netfront": (),
     "net/packet/af_packet": (),
+    "drivers/video/fbdev/core/syscopyarea": (),
+    "drivers/video/fbdev/core/sysfillrect": (),
+    "drivers/video/fbdev/core/sysimgblt": (),
+    "drivers/video/fbdev/core/fb_sys_fops": (),
+    "drivers/video/fbdev/xen-fbfront": (
+        "drivers/video/fbdev/core/fb_sys_fops",
+        "drivers/video/fbdev/core/syscopyarea",
+        "drivers/video/fbdev/core/sysfillrect",
+        "drivers/video/fbdev/core/sysimgblt",
+    ),
+    "drivers/input/misc/xen-kbdfront": (),
     "fs/netfs/netfs": (),
     "fs/fscache/fscache": ("fs/netfs/netfs",),
     "net/9p/9pnet": (),
@@ -32,6 +43,8 @@ alias net-pf-17 af_packet
 alias xen:vbd xen-blkfront
 alias xen:vif xen-netfront
 alias xen:9pfs 9pnet_xen
+alias xen:vfb xen-fbfront
+alias xen:vkbd xen-kbdfront
 """
 
 
