@@ -66,7 +66,7 @@ def test_over_tcp_the_password_is_the_token(tmp_path_factory: pytest.TempPathFac
         session = over_tcp(server.url, server.token)
         (pool,) = session.xenapi.pool.get_all()
         assert session.xenapi.pool.get_master(pool) == session.xenapi.host.get_all()[0]
-        assert httpx.get(f"{server.url}/").status_code == 401
+        assert httpx.get(f"{server.url}/v1/domains").status_code == 401
     finally:
         assert server.stop() == 0
 

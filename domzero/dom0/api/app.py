@@ -26,6 +26,7 @@ from domzero.dom0.xenapi.handlers import ROUTES as HANDLERS
 from domzero.dom0.xenapi.http_access import UPLOADS
 from domzero.dom0.xenapi.registry import snapshots
 from domzero.dom0.xenapi.routes import ROUTES
+from domzero.dom0.xenapi.rrd import ROUTES as RRD
 from domzero.dom0.xenapi.world import World
 
 DESCRIPTION = """Domain 0: creates, changes and ends domains.
@@ -113,7 +114,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
         metrics.router,
     ):
         app.include_router(router)
-    app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS])
+    app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS, *RRD])
 
     @app.get("/v1", tags=["host"])
     async def about() -> dict[str, str]:

@@ -13,7 +13,7 @@ from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.world import Peer, World
 
-PATHS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd", "/host_rrd")
+PATHS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd")
 """Handlers that find out themselves who asks."""
 UPLOADS = ("/import_raw_vdi", "/import")
 """Of them, those whose bodies have no bound but what they are written to."""

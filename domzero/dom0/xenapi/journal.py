@@ -20,7 +20,7 @@ from domzero.dom0.xenapi.failure import Failure
 
 GONE_KEPT = 10_000
 """Objects that are gone and whose end is still told."""
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 5.0
 """Between two looks while somebody waits and nothing was said."""
 TIMEOUT_MAX = 3600.0
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from uuid import UUID, uuid4
 
-from domzero.dom0.diskspec import DiskSpec, parse_disk
+from domzero.dom0.diskspec import DiskSpec, parse_disk, parse_disks
 from domzero.dom0.life import DomainState
 from domzero.dom0.records import Record
-from domzero.dom0.vifspec import USER, VifSpec, parse_vif
+from domzero.dom0.vifspec import USER, VifSpec, parse_vif, parse_vifs
 from domzero.dom0.xenapi.world import NAMESPACE, World, derived
 from domzero.errors import ConfigError
 
@@ -122,9 +123,19 @@ def console_id(record: Record) -> UUID:
     return derived(record.uuid, "console:vt100")
 
 
+@lru_cache(4096)
+def _disks(texts: tuple[str, ...]) -> tuple[DiskSpec, ...]:
+    return tuple(found for found in parse_disks(list(texts)) if isinstance(found, DiskSpec))
+
+
+@lru_cache(4096)
+def _vifs(texts: tuple[str, ...]) -> tuple[VifSpec, ...]:
+    return tuple(found for found in parse_vifs(list(texts)) if isinstance(found, VifSpec))
+
+
 def vbds_of(world: World, record: Record) -> list[Vbd]:
     """A domain's disks."""
-    found = [Vbd(record, spec) for spec in record.config.disk_specs]
+    found = [Vbd(record, spec) for spec in _disks(tuple(record.config.disks))]
     taken = {vbd.spec.devid for vbd in found}
     for text in world.fields.get(record.uuid, LOOSE_DISKS, []):
         with suppress(ConfigError):
@@ -135,7 +146,7 @@ def vbds_of(world: World, record: Record) -> list[Vbd]:
 
 def vifs_of(world: World, record: Record) -> list[Vif]:
     """A domain's network interfaces."""
-    found = [Vif(record, spec) for spec in record.config.vif_specs]
+    found = [Vif(record, spec) for spec in _vifs(tuple(record.config.vifs))]
     taken = {vif.spec.devid for vif in found}
     for text in world.fields.get(record.uuid, LOOSE_VIFS, []):
         with suppress(ConfigError):
@@ -161,12 +172,12 @@ def domains(world: World) -> Iterator[Record]:
 
 def vbds(world: World) -> dict[UUID, Vbd]:
     """All disks of domains."""
-    return {vbd.id: vbd for record in domains(world) for vbd in vbds_of(world, record)}
+    return world.once("vbds", lambda: {vbd.id: vbd for record in domains(world) for vbd in vbds_of(world, record)})
 
 
 def vifs(world: World) -> dict[UUID, Vif]:
     """All network interfaces of domains."""
-    return {vif.id: vif for record in domains(world) for vif in vifs_of(world, record)}
+    return world.once("vifs", lambda: {vif.id: vif for record in domains(world) for vif in vifs_of(world, record)})
 
 
 def consoles(world: World) -> dict[UUID, Console]:

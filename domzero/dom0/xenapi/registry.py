@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -45,7 +46,19 @@ _ALL = (
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 MESSAGES: dict[str, Message] = {f"{kind.name}.{each.name}": each for kind in _ALL for each in kind.messages()}
+TURN = 50
+"""Objects that are looked at in one turn."""
 _NO_EVENTS = ("session", "event", "user", "role")
+
+
+async def _in_turns(world: World, kind: Kind) -> dict[UUID, Any]:
+    """All objects of a class with many fields, while others have their turns."""
+    found = {}
+    for number, (identity, it) in enumerate(kind.all(world).items()):
+        found[identity] = kind.record(world, identity, it)
+        if number % TURN == TURN - 1:
+            await asyncio.sleep(0)
+    return found
 
 
 async def snapshots(world: World) -> Snapshots:
@@ -56,7 +69,9 @@ async def snapshots(world: World) -> Snapshots:
             continue
         volatile = {one.name for one in kind.fields if one.volatile}
         objects: dict[UUID, tuple[Any, Any]] = {}
-        for identity, record in (await kind.records(world)).items():
+        every = await _in_turns(world, kind) if kind is VM else kind.present(world)
+        for identity, record in every.items():
             objects[identity] = ({name: value for name, value in record.items() if name not in volatile}, record)
         found[kind.name.lower()] = objects
+        await asyncio.sleep(0)  # others have their turn
     return found

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.storage import Disk, Repository
-from domzero.dom0.xenapi.objects import Vbd, domains, vbds
+from domzero.dom0.xenapi.objects import Vbd, vbds
 from domzero.dom0.xenapi.world import NAMESPACE, World, derived
 
 HOST_FILES = Repository(
@@ -80,11 +80,15 @@ def vdi_of(world: World, spec: DiskSpec) -> UUID | None:
 
 def vdis(world: World) -> dict[UUID, Vdi]:
     """All disks."""
+    return world.once("vdis", lambda: _vdis(world))
+
+
+def _vdis(world: World) -> dict[UUID, Vdi]:
     found: dict[UUID, Vdi] = {disk.uuid: disk for disk in world.storage.disks()}
-    for record in domains(world):
-        for spec in record.config.disk_specs:
-            if spec.target and (identity := vdi_of(world, spec)) is not None and identity not in found:
-                found[identity] = HostFile(Path(spec.absolute()), spec.format.value, spec.writable)
+    for vbd in vbds(world).values():
+        spec = vbd.spec
+        if spec.target and (identity := vdi_of(world, spec)) is not None and identity not in found:
+            found[identity] = HostFile(Path(spec.absolute()), spec.format.value, spec.writable)
     return found
 
 
@@ -108,7 +112,14 @@ def repositories(world: World) -> dict[UUID, Repository]:
 
 def disks_in(world: World, sr: Repository) -> list[Vdi]:
     """The VDIs of an SR."""
-    return [vdi for vdi in vdis(world).values() if vdi.storage == sr.uuid]
+
+    def index() -> dict[UUID, list[Vdi]]:
+        found: dict[UUID, list[Vdi]] = {}
+        for vdi in vdis(world).values():
+            found.setdefault(vdi.storage, []).append(vdi)
+        return found
+
+    return world.once("disks by storage", index).get(sr.uuid, [])
 
 
 def default_sr(world: World) -> UUID | None:

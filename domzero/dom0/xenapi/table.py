@@ -178,7 +178,6 @@ class Kind:
 
         async def get(call: Call, found: Found) -> Any:
             await self.prepare(call.world, [found.it])
-            call.world.look_again()
             return self.value(call.world, found.identity, found.it, one)
 
         yield self._implicit(f"get_{one.name}", get, _written(one.type), it)
@@ -235,7 +234,6 @@ class Kind:
 
     async def _get_record(self, call: Call, found: Found) -> Any:
         await self.prepare(call.world, [found.it])
-        call.world.look_again()
         return self.record(call.world, found.identity, found.it)
 
     async def _get_all(self, call: Call) -> list[UUID]:
@@ -246,10 +244,13 @@ class Kind:
 
     async def records(self, world: World) -> dict[UUID, Any]:
         """All its objects with all their fields."""
-        world.look_again()
         await self.prepare(world, list(self.all(world).values()))
-        world.look_again()
-        return {identity: self.record(world, identity, it) for identity, it in self.all(world).items()}
+        return self.present(world)
+
+    def present(self, world: World) -> dict[UUID, Any]:
+        """As `records`, without asking anybody: what is measured is as old as the last who asked."""
+        with world.still():
+            return {identity: self.record(world, identity, it) for identity, it in self.all(world).items()}
 
     async def _get_by_uuid(self, call: Call, text: str) -> UUID:
         identity = Ref(self.name).read(text, "uuid")

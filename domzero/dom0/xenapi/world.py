@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,7 +86,7 @@ class World:
         config = DomainConfig(kernel="", name="Other PV guest", uuid=derived(NAMESPACE, "template"), memory_mib=512)
         about = About(description="A domain without disks and kernel", template=True)
         self.template = Record(config, state=DomainState.HALTED, about=about, created_at=manager.started_at)
-        self._memo: dict[str, Any] = {}
+        self._memo: dict[str, Any] | None = None
 
     async def authenticate(self, peer: Peer, user: str, password: str) -> Actor:
         """Who this is. On the Unix socket that is known before anything is said. NotAuthenticated."""
@@ -115,15 +115,22 @@ class World:
         return {record.uuid: record for record in every}
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` gives, for all who want it while one answer is written."""
+        """What `make` gives: the same for all who want it in one `still`."""
+        if self._memo is None:
+            return make()
         if key not in self._memo:
             self._memo[key] = make()
         found: T = self._memo[key]
         return found
 
-    def look_again(self) -> None:
-        """Another answer begins: what `once` knew is old."""
-        self._memo.clear()
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing changes in this block, which awaits nothing."""
+        self._memo = {}
+        try:
+            yield
+        finally:
+            self._memo = None
 
     async def close(self) -> None:
         """Ends what is under way."""

@@ -47,7 +47,6 @@ def managed(found: Found) -> Disk:
 
 
 def _is_attached(world: World, vdi: Vdi) -> bool:
-    world.look_again()
     return any(vbd.is_attached for vbd in vbds_of_vdi(world, vdi))
 
 
@@ -93,7 +92,6 @@ async def _destroy(call: Call, vdi: Found) -> None:
 async def _resize(call: Call, vdi: Found, size: int) -> None:
     """VDI.resize: also while a guest has it, which is told."""
     disk, world = managed(vdi), call.world
-    world.look_again()
     vbd = next((vbd for vbd in vbds_of_vdi(world, disk) if vbd.is_attached), None)
     if size < disk.bytes:
         raise Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))

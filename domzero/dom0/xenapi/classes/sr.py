@@ -183,7 +183,6 @@ async def _plug(call: Call, pbd: Found) -> None:
 
 async def _unplug(call: Call, pbd: Found) -> None:
     """PBD.unplug: not while a domain that runs has a disk of it."""
-    call.world.look_again()
     own(Found(pbd.it.uuid, pbd.it))
     for vdi in disks_in(call.world, pbd.it):
         if any(vbd.is_attached for vbd in vbds_of_vdi(call.world, vdi)):
