@@ -333,3 +333,48 @@ def test_a_record_that_cannot_be_a_vm_is_refused(xenapi: Any, shell: str, change
         xenapi.VM.create(record(shell, "wrong") | change)
     assert found.value.details[0] == code
     assert xenapi.VM.get_all() == before
+
+
+def test_a_disks_snapshot_says_of_what_it_is(xenapi: Any) -> None:
+    disk = vdi(xenapi, "base")
+    snapshot = xenapi.VDI.snapshot(disk)
+    record_ = xenapi.VDI.get_record(snapshot)
+    assert (record_["is_a_snapshot"], record_["snapshot_of"]) == (True, disk)
+    assert xenapi.VDI.get_snapshots(disk) == [snapshot]
+    clone = xenapi.VDI.clone(snapshot)
+    assert not xenapi.VDI.get_is_a_snapshot(clone)
+    xenapi.VDI.destroy(snapshot)
+    assert xenapi.VDI.get_snapshots(disk) == []
+
+
+def test_an_interface_is_locked_and_moved_while_it_is_not_used(xenapi: Any, shell: str) -> None:
+    vm = xenapi.VM.create(record(shell, "locks"))
+    network = xenapi.network.create({"name_label": "one"})
+    card = vif(xenapi, vm, network)
+    assert xenapi.VIF.get_locking_mode(card) == "locked"
+    xenapi.VIF.set_locking_mode(card, "unlocked")
+    xenapi.VIF.set_ipv4_allowed(card, ["10.0.0.7"])
+    assert (xenapi.VIF.get_locking_mode(card), xenapi.VIF.get_ipv4_allowed(card)) == ("unlocked", ["10.0.0.7"])
+    with pytest.raises(XenAPI.Failure) as found:
+        xenapi.VIF.set_ipv6_allowed(card, ["10.0.0.7"])
+    assert found.value.details[0] == "INVALID_VALUE"
+    (outside,) = [each for each in xenapi.network.get_all() if xenapi.network.get_bridge(each) == "user"]
+    xenapi.VIF.move(card, outside)
+    assert xenapi.VIF.get_network(card) == outside
+    xenapi.VIF.destroy(card)
+    xenapi.network.destroy(network)
+
+
+def test_operations_are_valid_as_the_record_says(xenapi: Any, shell: str) -> None:
+    vm = xenapi.VM.create(record(shell, "operations"))
+    assert "start" in xenapi.VM.get_allowed_operations(vm)
+    xenapi.VM.assert_operation_valid(vm, "start")
+    xenapi.VM.start(vm, False, False)
+    with pytest.raises(XenAPI.Failure) as found:
+        xenapi.VM.assert_operation_valid(vm, "start")
+    assert found.value.details[0] == "OPERATION_NOT_ALLOWED"
+    xenapi.VM.hard_reboot(vm)
+    xenapi.VM.assert_operation_valid(vm, "clean_shutdown")
+    assert xenapi.VM.get_possible_hosts(vm) == xenapi.host.get_all()
+    xenapi.VM.power_state_reset(vm)
+    assert xenapi.VM.get_power_state(vm) == "Halted"

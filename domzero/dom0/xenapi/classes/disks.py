@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,8 @@ from domzero.dom0.xenapi.values import (
 from domzero.dom0.xenapi.world import Call, World
 
 _SELF = Ref("VDI")
+SNAPSHOT = "snapshot"
+"""What a copy is of, and since when: a name that no field of XAPI's has."""
 _SR = Ref("SR")
 TYPE = Enum(
     "enum vdi_type",
@@ -121,7 +124,28 @@ async def _duplicate(call: Call, vdi: Found, sr: UUID | None) -> UUID:
         raise Failure("SR_OPERATION_NOT_SUPPORTED", reference(sr))
     made = await call.do(CopyDisk(storage=world.storage, disk=disk.uuid, repository=sr))
     world.fields.copy(disk.uuid, made.uuid)
+    world.fields.put(made.uuid, SNAPSHOT, {})
     return made.uuid
+
+
+async def _snapshot(call: Call, vdi: Found, driver: dict[str, str] | None = None) -> UUID:
+    """VDI.snapshot: a copy that says when it was made, and of what."""
+    made = await _duplicate(call, vdi, None)
+    call.world.fields.put(made, SNAPSHOT, {"of": str(vdi.identity), "at": time.time()})
+    return made
+
+
+def _snapshot_of(world: World, vdi: Vdi) -> UUID | None:
+    kept: dict[str, Any] = world.fields.get(vdi.uuid, SNAPSHOT, {})
+    return UUID(kept["of"]) if kept else None
+
+
+def _all_snapshots(world: World) -> dict[UUID, list[UUID]]:
+    found: dict[UUID, list[UUID]] = {}
+    for each in world.storage.disks():
+        if (of := _snapshot_of(world, each)) is not None:
+            found.setdefault(of, []).append(each.uuid)
+    return found
 
 
 async def _update(call: Call, vdi: Found) -> None:
@@ -170,10 +194,10 @@ FIELDS = (
     ro("parent", Ref("VDI")),
     kept("xenstore_data"),
     rw("sm_config", STRING_MAP, lambda w, it: {"image-format": it.format}, None),
-    ro("is_a_snapshot", BOOL, default=False),
-    ro("snapshot_of", Ref("VDI")),
-    ro("snapshots", Set(Ref("VDI")), default=[]),
-    ro("snapshot_time", DATETIME, default=0),
+    ro("is_a_snapshot", BOOL, lambda w, it: _snapshot_of(w, it) is not None),
+    ro("snapshot_of", Ref("VDI"), _snapshot_of),
+    ro("snapshots", Set(Ref("VDI")), lambda w, it: w.once("snapshots", lambda: _all_snapshots(w)).get(it.uuid, [])),
+    ro("snapshot_time", DATETIME, lambda w, it: w.fields.get(it.uuid, SNAPSHOT, {}).get("at", 0)),
     kept("tags", STRINGS),
     ro("allow_caching", BOOL, default=False),
     ro("on_boot", Enum("enum on_boot", ("reset", "persist")), default="persist"),
@@ -196,12 +220,13 @@ VDI = Kind(
         message("clone", _clone, _SELF, optional=1, vdi=_SELF, driver_params=STRING_MAP),
         message("copy", _copy, _SELF, optional=2, vdi=_SELF, sr=Ref("SR", nullable=True),
                 base_vdi=Ref("VDI", nullable=True), into_vdi=Ref("VDI", nullable=True)),
+        message("snapshot", _snapshot, _SELF, optional=1, vdi=_SELF, driver_params=STRING_MAP),
         message("update", _update, vdi=_SELF),
         message("forget", _forget, vdi=_SELF),
         *(
             message(name, None, vdi=_SELF)
             for name in (
-                "snapshot", "introduce", "db_introduce", "db_forget", "set_missing", "set_managed", "pool_migrate",
+                "introduce", "db_introduce", "db_forget", "set_missing", "set_managed", "pool_migrate",
                 "set_on_boot", "set_allow_caching", "open_database", "read_database_pool_uuid", "enable_cbt",
                 "disable_cbt", "set_cbt_enabled", "data_destroy", "list_changed_blocks", "get_nbd_info",
                 "generate_config", "set_virtual_size", "set_physical_utilisation", "set_is_a_snapshot",

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
+from domzero.dom0.actions import AttachVif, RedefineDomain
 from domzero.dom0.actors import Role
-from domzero.dom0.vifspec import MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
+from domzero.dom0.vifspec import ADDRESSES_MAX, MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import check_domain, check_state
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.devices import add_vif, plug_vif, remove_vif, unplug_vif
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
-from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, Network, Vif, power_state, vifs_of
+from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, Network, Vif, keep_loose_vifs, power_state, vifs_of
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Record, Ref, Set, reference
 from domzero.dom0.xenapi.world import Call, World
@@ -116,6 +118,52 @@ async def _take_out(call: Call, vif: Found, *, force: bool) -> None:
     await unplug_vif(call, vif.it, force=force)
 
 
+async def _redefine(call: Call, vif: Vif, spec: VifSpec) -> None:
+    """Gives an interface that its guest does not have another specification."""
+    if vif.is_attached:
+        raise not_allowed("the interface is attached: unplug it first")
+    call.check(AttachVif(domain=vif.vm.uuid, spec=spec.text()))
+    if vif.loose:
+        others = [each.spec for each in vifs_of(call.world, vif.vm) if each.loose and each.id != vif.id]
+        keep_loose_vifs(call.world, vif.vm, [*others, spec])
+    else:
+        config = replace(vif.vm.config, vifs=list(vif.vm.config.vifs))
+        config.put_vif(spec.devid, spec)
+        action = RedefineDomain(domain=vif.vm.uuid, config=config, about=vif.vm.about, startable=False)
+        await call.do(action)
+
+
+async def _set_locking_mode(call: Call, vif: Found, mode: str) -> None:
+    """VIF.set_locking_mode."""
+    await _redefine(call, vif.it, _locked(vif.it.spec, mode))
+
+
+async def _move(call: Call, vif: Found, network: Found) -> None:
+    """VIF.move: to another network."""
+    await _redefine(call, vif.it, replace(vif.it.spec, network=network.it.name, antispoof=True))
+
+
+async def _set_addresses(call: Call, vif: Found, version: int, texts: list[str]) -> None:
+    others = [ip for ip in vif.it.spec.ip if ip.version != version]
+    try:
+        wanted = [ip_address(text) for text in texts]
+    except ValueError as error:
+        raise Failure("INVALID_VALUE", f"ipv{version}_allowed", str(error)) from error
+    if any(ip.version != version for ip in wanted) or len(wanted) + len(others) > ADDRESSES_MAX:
+        raise Failure("INVALID_VALUE", f"ipv{version}_allowed", f"at most {ADDRESSES_MAX} addresses of IPv{version}")
+    await _redefine(call, vif.it, replace(vif.it.spec, ip=(*others, *wanted)))
+
+
+async def _set_ipv4_allowed(call: Call, vif: Found, texts: list[str]) -> None:
+    """VIF.set_ipv4_allowed."""
+    await _set_addresses(call, vif, 4, texts)
+
+
+async def _set_ipv6_allowed(call: Call, vif: Found, texts: list[str]) -> None:
+    """VIF.set_ipv6_allowed."""
+    await _set_addresses(call, vif, 6, texts)
+
+
 VIF_FIELDS = (
     ro("uuid", STRING, lambda w, it: it.id),
     ro("allowed_operations", Set(Enum("enum vif_operations")), _operations),
@@ -158,11 +206,15 @@ VIF = Kind(
         message("plug", _plug, self=_SELF),
         message("unplug", _unplug, self=_SELF),
         message("unplug_force", _unplug_force, self=_SELF),
+        message("set_locking_mode", _set_locking_mode, self=_SELF, value=LOCKING),
+        message("move", _move, self=_SELF, network=_NETWORK),
+        message("set_ipv4_allowed", _set_ipv4_allowed, self=_SELF, value=STRINGS),
+        message("set_ipv6_allowed", _set_ipv6_allowed, self=_SELF, value=STRINGS),
         *(
             message(name, None, self=_SELF)
             for name in (
-                "move", "set_locking_mode", "set_ipv4_allowed", "add_ipv4_allowed", "remove_ipv4_allowed",
-                "set_ipv6_allowed", "add_ipv6_allowed", "remove_ipv6_allowed", "configure_ipv4", "configure_ipv6",
+                "add_ipv4_allowed", "remove_ipv4_allowed", "add_ipv6_allowed", "remove_ipv6_allowed", "configure_ipv4",
+                "configure_ipv6",
             )
         ),
     ),

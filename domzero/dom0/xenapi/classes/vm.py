@@ -21,8 +21,8 @@ from domzero.dom0.xenapi.classes.vm_changes import (
     put_template,
 )
 from domzero.dom0.xenapi.classes.vm_making import messages as making
-from domzero.dom0.xenapi.classes.vm_messages import MESSAGES
-from domzero.dom0.xenapi.objects import HALTED, PAUSED, power_state
+from domzero.dom0.xenapi.classes.vm_messages import MESSAGES, allowed_operations
+from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
 from domzero.dom0.xenapi.world import World
@@ -39,35 +39,6 @@ CRASHES = {
     Action.PRESERVE: "preserve",
 }
 ON_CRASH = Enum("enum on_crash_behaviour", tuple(CRASHES.values()))
-_RUNNING = (
-    "changing_dynamic_range",
-    "changing_VCPUs_live",
-    "pause",
-    "clean_shutdown",
-    "clean_reboot",
-    "hard_shutdown",
-    "hard_reboot",
-    "send_sysrq",
-    "awaiting_memory_live",
-)
-_PAUSED = ("unpause", "hard_shutdown", "hard_reboot")
-_HALTED = ("start", "start_on", "changing_static_range", "changing_memory_limits", "changing_VCPUs", "clone", "copy",
-           "make_into_template", "export", "destroy")  # fmt: skip
-_TEMPLATE = ("clone", "copy", "provision", "export", "destroy", "changing_static_range", "changing_VCPUs")
-
-
-def allowed_operations(world: World, vm: Record) -> tuple[str, ...]:
-    """What can be done with it as it is."""
-    if vm is world.control_domain:
-        return ()
-    if is_template(world, vm):
-        return _TEMPLATE
-    return {HALTED: _HALTED, PAUSED: _PAUSED}.get(power_state(vm), _RUNNING)
-
-
-def is_template(world: World, vm: Record) -> bool:
-    """Whether it is only there to be cloned."""
-    return vm.about.template
 
 
 def _on_normal_exit(action: Action) -> str:
@@ -84,7 +55,8 @@ def _current_memory(vm: Record) -> int:
 
 FIELDS: tuple[Field, ...] = (
     ro("uuid", STRING, lambda w, vm: vm.uuid),
-    ro("allowed_operations", Set(OPERATION), allowed_operations),
+    ro("allowed_operations", Set(OPERATION),
+       lambda w, vm: allowed_operations(vm, is_domain=vm is not w.control_domain)),
     ro("current_operations", Map(STRING, OPERATION), default={}),
     rw("name_label", STRING, lambda w, vm: vm.name, put_name),
     rw("name_description", STRING, lambda w, vm: vm.about.description, put_about("description")),

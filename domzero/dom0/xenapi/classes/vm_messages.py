@@ -33,6 +33,35 @@ _SELF = Ref("VM")
 _HOST = Ref("host")
 
 
+_RUNNING = (
+    "changing_dynamic_range",
+    "changing_VCPUs_live",
+    "pause",
+    "clean_shutdown",
+    "clean_reboot",
+    "hard_shutdown",
+    "hard_reboot",
+    "send_sysrq",
+    "awaiting_memory_live",
+)
+_PAUSED = ("unpause", "hard_shutdown", "hard_reboot")
+_HALTED = ("start", "start_on", "changing_static_range", "changing_memory_limits", "changing_VCPUs", "clone", "copy",
+           "make_into_template", "export", "destroy")  # fmt: skip
+_TEMPLATE = ("clone", "copy", "provision", "export", "destroy", "changing_static_range", "changing_VCPUs")
+
+
+def allowed_operations(vm: Record, *, is_domain: bool) -> tuple[str, ...]:
+    """What can be done with a VM as it is.
+
+    :param is_domain: it is not Domain 0.
+    """
+    if not is_domain:
+        return ()
+    if vm.about.template:
+        return _TEMPLATE
+    return {HALTED: _HALTED, PAUSED: _PAUSED}.get(power_state(vm), _RUNNING)
+
+
 def domain(call: Call, vm: Found) -> Record:
     """The domain that a message is about. Failure: it is none of those that can be changed."""
     record: Record = vm.it
@@ -240,6 +269,17 @@ async def assert_can_boot_here(call: Call, vm: Found, host: Found) -> None:
     record.config.check(startable=bool(record.config.disks or record.config.kernel))
 
 
+async def assert_operation_valid(call: Call, vm: Found, operation: str) -> None:
+    """VM.assert_operation_valid: it is among those that the VM's record names now."""
+    allowed = allowed_operations(vm.it, is_domain=vm.it is not call.world.control_domain)
+    if operation not in allowed:
+        raise not_allowed(f"{operation[:100]}: {', '.join(allowed) or 'nothing'} is possible now")
+
+
+async def update_allowed_operations(call: Call, vm: Found) -> None:
+    """VM.update_allowed_operations: they are looked up anew whenever somebody asks."""
+
+
 async def assert_agile(call: Call, vm: Found) -> None:
     """VM.assert_agile: to where, with one host?"""
     raise Failure("HOST_NOT_ENOUGH_FREE_MEMORY", "there is no other host")
@@ -277,6 +317,8 @@ MESSAGES: tuple[Message, ...] = (
     message("get_cooperative", get_cooperative, BOOL, self=_SELF),
     message("get_possible_hosts", get_possible_hosts, Set(_HOST), vm=_SELF),
     message("assert_can_boot_here", assert_can_boot_here, self=_SELF, host=_HOST),
+    message("assert_operation_valid", assert_operation_valid, self=_SELF, op=STRING),
+    message("update_allowed_operations", update_allowed_operations, self=_SELF),
     message("assert_agile", assert_agile, self=_SELF),
     *(
         message(name, None, self=_SELF)
@@ -291,9 +333,9 @@ MESSAGES: tuple[Message, ...] = (
             "set_NVRAM", "add_to_NVRAM", "remove_from_NVRAM", "restart_device_models", "set_uefi_mode",
             "get_secureboot_readiness", "sysprep", "set_groups", "create_new_blob",
             "record_data_source", "query_data_source", "forget_data_source_archives", "get_data_sources",
-            "get_boot_record", "set_ha_restart_priority", "set_ha_always_run", "assert_operation_valid",
-            "update_allowed_operations", "retrieve_wlb_recommendations",
+            "set_ha_restart_priority", "set_ha_always_run",
+            "retrieve_wlb_recommendations",
         )
     ),
 )  # fmt: skip
-__all__ = ["MESSAGES", "domain"]
+__all__ = ["MESSAGES", "allowed_operations", "domain"]
