@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,12 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="file with the token that --url needs (default: DOMZERO_TOKEN, or the one that `domzero serve` left)",
     )
+    parser.add_argument(
+        "--cacert",
+        metavar="FILE",
+        help="certificate (PEM) that Domain 0's is checked against with an https:// --url (default: DOMZERO_CACERT, or "
+        "those that this host trusts)",
+    )
     parser.add_argument("--json", action="store_true", help="answer in JSON on stdout")
 
 
@@ -49,19 +56,30 @@ class Dom0:
     :param path: the Unix socket.
     :param url: its address on TCP, instead.
     :param token_file: a file with the token for that address; else `DOMZERO_TOKEN`, or what Domain 0 keeps for us.
+    :param cacert: a file with the certificate that an https address is checked against; else `DOMZERO_CACERT`.
     """
 
-    def __init__(self, *, path: str | None = None, url: str | None = None, token_file: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        url: str | None = None,
+        token_file: str | None = None,
+        cacert: str | None = None,
+    ) -> None:
         import httpx
 
         url = url or (None if path else os.environ.get("DOMZERO_URL"))
         self._path: Path | None = None
         self._headers: dict[str, str] = {}
+        self._tls: ssl.SSLContext | None = None
         if url is not None:
             self._base = url.rstrip("/")
             if (token := _token_for(url, token_file)) is not None:
                 self._headers["Authorization"] = f"Bearer {token}"
-            transport = httpx.HTTPTransport()
+            if url.startswith("https:"):
+                self._tls = _trust(cacert or os.environ.get("DOMZERO_CACERT"))
+            transport = httpx.HTTPTransport(verify=self._tls or True)
         else:
             self._path = Path(path) if path else existing_socket()
             self._base = "http://domzero"
@@ -73,7 +91,7 @@ class Dom0:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> Dom0:
         """As `add_connection_options` says."""
-        return cls(path=args.socket, url=args.url, token_file=args.token_file)
+        return cls(path=args.socket, url=args.url, token_file=args.token_file, cacert=args.cacert)
 
     def __enter__(self) -> Dom0:
         return self
@@ -181,14 +199,15 @@ class Dom0:
         from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.sync.client import connect, unix_connect
 
-        uri = f"ws://{self._base.removeprefix('http://')}/v1{domain_path(key)}/console/stream"
+        scheme, _, rest = self._base.partition("://")
+        uri = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/v1{domain_path(key)}/console/stream"
         uri += "" if history else "?history=false"
         try:
             if self._path is not None:
                 return unix_connect(str(self._path), uri, max_size=None)
             where = urlsplit(self._base)
-            sock = socket.create_connection((where.hostname or "", where.port or 80), timeout=5)
-            return connect(uri, max_size=None, sock=sock, additional_headers=self._headers)
+            sock = socket.create_connection((where.hostname or "", where.port or _port(scheme)), timeout=5)
+            return connect(uri, max_size=None, sock=sock, ssl=self._tls, additional_headers=self._headers)
         except InvalidStatus as error:
             raise _refused(error.response.status_code, error.response.reason_phrase) from error
         except (OSError, WebSocketException) as error:
@@ -204,16 +223,28 @@ class Dom0:
 def _token_for(url: str, token_file: str | None) -> str | None:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 80
+        host, port = parts.hostname, parts.port or _port(parts.scheme)
     except ValueError:
         parts, host, port = urlsplit(""), None, 0
-    if host is None or parts.scheme != "http":
-        raise ConfigError(f"not an http:// address: {url}", key="url")
+    if host is None or parts.scheme not in ("http", "https"):
+        raise ConfigError(f"not an http:// or https:// address: {url}", key="url")
     if token_file is not None:
         return read_token(Path(token_file))
     if given := os.environ.get("DOMZERO_TOKEN"):
         return check_token(given, "DOMZERO_TOKEN")
     return find_token(host, port)
+
+
+def _port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def _trust(cacert: str | None) -> ssl.SSLContext:
+    """What a certificate is checked against. ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=cacert)
+    except OSError as error:  # SSLError, too
+        raise ConfigError(f"{cacert}: {error.strerror or error}", key="cacert") from error
 
 
 def _refused(status: int, reason: str) -> DomzeroError:

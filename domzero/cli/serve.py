@@ -8,6 +8,7 @@ import sys
 
 from domzero.cli.status import ExitStatus
 from domzero.dom0.names import shown
+from domzero.errors import ConfigError
 
 DESCRIPTION = """Domain 0: creates, configures and ends domains, for whoever talks to it over HTTP.
 
@@ -34,8 +35,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--listen",
         metavar="ADDRESS:PORT",
-        help="listen on loopback TCP as well, for who has the token (see above); port 0 takes a free one",
+        help="listen on loopback TCP as well, for who has the token (see above) or is a user; port 0 takes a free one; "
+        "with TLS also on other addresses",
     )
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="speak TLS over TCP, with a certificate that is made for the address and kept beside the database",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="speak TLS over TCP with this certificate (chain), PEM")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key, PEM (default: in the same file)")
     parser.add_argument(
         "--xenstore-socket",
         metavar="PATH",
@@ -62,12 +71,16 @@ def handle(args: argparse.Namespace) -> int:
     import asyncio
     import logging
 
-    from domzero.dom0 import confinement
+    from domzero.dom0 import confinement, tls
+    from domzero.dom0.database import MEMORY
     from domzero.dom0.listeners import parse_listen
     from domzero.dom0.paths import database_for, socket_for_serving, xenstore_sockets
     from domzero.dom0.server import serve
 
-    listen = parse_listen(args.listen) if args.listen else None
+    encrypted = args.tls or args.tls_cert is not None
+    listen = parse_listen(args.listen, encrypted=encrypted) if args.listen else None
+    if listen is None and (encrypted or args.tls_key is not None):
+        raise ConfigError("TLS is for --listen", key="tls", hint="the Unix socket leaves this host by no way")
     path = socket_for_serving(args.socket)
     xenstore = xenstore_sockets(args.xenstore_socket, path)
     logging.basicConfig(
@@ -89,5 +102,12 @@ def handle(args: argparse.Namespace) -> int:
 
     confined = confinement.is_wanted() and not args.no_confine
     database = database_for(args.database, path, own_socket=bool(args.socket))
-    asyncio.run(serve(path, listen, xenstore, announce, confined=confined, database=database))
+    certificate = None
+    if args.tls_cert is not None:
+        certificate = tls.given(args.tls_cert, args.tls_key or args.tls_cert)
+    elif listen is not None and encrypted:
+        kept = database.parent if database != MEMORY else path.parent
+        certificate = tls.made(kept, listen[0])
+    job = serve(path, listen, xenstore, announce, confined=confined, database=database, certificate=certificate)
+    asyncio.run(job)
     return ExitStatus.OK

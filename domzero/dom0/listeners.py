@@ -19,8 +19,8 @@ LOCK_SUFFIX = ".lock"
 _UCRED = struct.Struct("iII")  # struct ucred of <sys/socket.h>: pid, uid, gid
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """HOST:PORT of `--listen`; ConfigError unless it is a loopback address."""
+def parse_listen(text: str, *, encrypted: bool = False) -> tuple[str, int]:
+    """HOST:PORT of `--listen`; ConfigError unless it is a loopback address, or what passes is encrypted."""
     host, colon, port_text = text.rpartition(":")
     host = host.strip("[]")
     if not colon or not port_text.isascii() or not port_text.isdecimal() or int(port_text) > 65535:
@@ -29,11 +29,11 @@ def parse_listen(text: str) -> tuple[str, int]:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise ConfigError(f"not an IP address: {host!r}", key="listen", hint="such as 127.0.0.1:8080") from None
-    if not address.is_loopback:
+    if not address.is_loopback and not encrypted:
         raise ConfigError(
             f"{host} is not a loopback address: anybody on the way could read the token, as nothing is encrypted",
             key="listen",
-            hint="listen on 127.0.0.1 and reach it through ssh -L",
+            hint="listen on 127.0.0.1 and reach it through ssh -L, or encrypt with --tls",
         )
     return str(address), int(port_text)
 
@@ -156,10 +156,10 @@ def open_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def describe(sock: socket.socket) -> str:
+def describe(sock: socket.socket, scheme: str = "http") -> str:
     """Where a socket listens: a path, or an http:// address."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return str(name)
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"{scheme}://{host}:{name[1]}"

@@ -24,6 +24,7 @@ from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
 from domzero.dom0.manager import Manager
 from domzero.dom0.paths import storage_for
+from domzero.dom0.tls import Certificate
 from domzero.dom0.token import TokenFile, token_path
 from domzero.dom0.xenstore.unix_socket import ToolServer
 from domzero.errors import DomzeroError
@@ -70,28 +71,33 @@ async def serve(
     *,
     confined: bool = True,
     database: Path = MEMORY,
+    certificate: Certificate | None = None,
 ) -> None:
     """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
 
-    :param listen: a loopback address to serve as well, to who has the token.
+    :param listen: an address to serve as well, to who shows credentials.
     :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
     :param announce: told where, once the sockets listen, and the address of the page with the token; "" without TCP.
     :param confined: workers are.
     :param database: where definitions and the like are kept.
+    :param certificate: TLS is spoken over TCP.
     """
     nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
-        sockets = [_open(path, "socket", cleanup)]
+        unix = _open(path, "socket", cleanup)
         tool_socket = _open_first(xenstore, cleanup)
-        where, token, page = describe(sockets[0]), None, ""
+        where, token, page, tcp = describe(unix), None, "", []
         if listen is not None:
-            sockets.append(open_tcp(*listen))
-            host, port = sockets[1].getsockname()[:2]
+            tcp = [open_tcp(*listen)]
+            host, port = tcp[0].getsockname()[:2]
             file = TokenFile(token_path(path.parent, host, port))
             cleanup.callback(file.remove)
             token = file.token
-            where += f" and {describe(sockets[1])} (token: {file.path})"
-            page = f"{describe(sockets[1])}/#token={token}"
+            address = describe(tcp[0], "http" if certificate is None else "https")
+            where += f" and {address} (token: {file.path})"
+            if certificate is not None and certificate.is_own:
+                where += f" (certificate: {certificate.certificate}, SHA-256 {certificate.fingerprint()})"
+            page = f"{address}/#token={token}"
         manager = Manager(confined=confined, database=Database(database))
         cleanup.callback(manager.database.close)
         if tool_socket is not None:
@@ -99,29 +105,38 @@ async def serve(
             await tools.start(tool_socket)
             cleanup.callback(tools.close)
             where += f"; xenstore on {describe(tool_socket)}"
-        server = _Uvicorn(
-            uvicorn.Config(
-                create_app(manager, token, storage=storage_for(database)),
+        app = create_app(manager, token, storage=storage_for(database), anywhere=certificate is not None)
+        connections = Connections(nofile)
+
+        def make_server(**options: Any) -> _Uvicorn:
+            config = uvicorn.Config(
+                app,
                 http=Connection,
                 ws=Websocket,
                 log_config=None,  # into our own log
                 log_level="warning",
                 access_log=False,
                 proxy_headers=False,
-                lifespan="on",
+                **options,
                 backlog=min(BACKLOG, nofile // 16),  # also how many asyncio accepts at once
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
                 h11_max_incomplete_event_size=HEAD_MAX,
                 ws_max_size=1 << 20,
                 ws_per_message_deflate=False,  # between processes of one host
-            ),
-            Connections(nofile),
-        )
+            )
+            return _Uvicorn(config, connections)
+
+        plain = make_server(lifespan="on")
+        servers = [(plain, [unix, *(tcp if certificate is None else [])])]
+        if certificate is not None:
+            files = {"ssl_certfile": certificate.certificate, "ssl_keyfile": certificate.key}
+            servers.append((make_server(lifespan="off", **files), tcp))
         closers: list[asyncio.Task[None]] = []
 
         def stop() -> None:
-            server.leave()
+            for server, _ in servers:
+                server.leave()
             if not closers:
                 closers.append(loop.create_task(manager.close()))
 
@@ -137,7 +152,7 @@ async def serve(
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
         announce(where, page)
         manager.autostart()
-        await server.serve(sockets)
+        await asyncio.gather(*(server.serve(sockets) for server, sockets in servers))
         await asyncio.gather(*closers)
 
 

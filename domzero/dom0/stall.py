@@ -18,7 +18,10 @@ class Stall:
 
     def is_over(self, transport: asyncio.Transport, now: float) -> bool:
         """Whether it has been too long; called about once a second."""
-        unsent, before = transport.get_write_buffer_size(), self._unsent
+        try:
+            unsent, before = transport.get_write_buffer_size(), self._unsent
+        except AttributeError:  # asyncio's transport over TLS, once it is closed
+            return False
         self._unsent = unsent
         if not unsent or unsent < before:
             self._since = None

@@ -7,6 +7,8 @@ The peers of the Unix socket are the owner and root: `dom0.connections` looks wh
 from __future__ import annotations
 
 import base64
+import ipaddress
+import platform
 import re
 import secrets
 from contextlib import suppress
@@ -54,11 +56,13 @@ class Access:
     over TCP is nobody.
 
     A browser that makes requests for another site's page sends a foreign Origin, or by DNS rebinding a foreign Host:
-    only names of the loopback interface count over TCP. No browser reaches the Unix socket: any Host will do on it.
+    over TCP only names of the loopback interface count, and with TLS also addresses and the host's own name. No browser
+    reaches the Unix socket: any Host will do on it.
     """
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: Services, *, anywhere: bool = False) -> None:
         self._app = app
+        self._anywhere = anywhere
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +72,7 @@ class Access:
             return
         try:
             headers = Headers(scope=scope)
-            _check_site(scope, headers)
+            _check_site(scope, headers, self._anywhere)
             actor = await self._actor(scope, headers)
         except _Refused as refused:
             if scope["type"] == "websocket":
@@ -136,12 +140,12 @@ def session_of(headers: Headers) -> str | None:
     return None
 
 
-def _check_site(scope: Scope, headers: Headers) -> None:
+def _check_site(scope: Scope, headers: Headers, anywhere: bool) -> None:
     host, origin = headers.get("host"), headers.get("origin")
     match = _HOST.fullmatch(host or "localhost")
     if match is None or len(headers.getlist("host")) > 1:
         raise _Refused(problem(400, "BAD_REQUEST", "malformed Host"))
-    if _is_tcp(scope) and not _LOOPBACK.fullmatch(match[1]):
+    if _is_tcp(scope) and not _LOOPBACK.fullmatch(match[1]) and not (anywhere and _is_of_this_host(match[1])):
         what = f"no such host here: {match[1]}: say localhost, 127.0.0.1 or [::1]"
         raise _Refused(problem(403, "FORBIDDEN", what))
     if origin is not None:
@@ -151,6 +155,15 @@ def _check_site(scope: Scope, headers: Headers) -> None:
             raise _Refused(problem(400, "BAD_REQUEST", "malformed Origin")) from None
         if site != host:
             raise _Refused(problem(403, "FORBIDDEN", "requests must not come from another site's page"))
+
+
+def _is_of_this_host(name: str) -> bool:
+    """Whether a browser that says this name has not been led here by another site's: an address, or the host's name."""
+    with suppress(ValueError):
+        ipaddress.ip_address(name.strip("[]"))
+        return True
+    node = platform.node().lower()
+    return name.lower() in (node, node.partition(".")[0])
 
 
 def _basic(value: str) -> tuple[str, str]:

@@ -65,13 +65,15 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def create_app(manager: Manager | None = None, token: str | None = None, *, storage: Path | None = None) -> FastAPI:
+def create_app(
+    manager: Manager | None = None, token: str | None = None, *, storage: Path | None = None, anywhere: bool = False
+) -> FastAPI:
     """The application; its manager, and with it all domains, end with its lifespan.
 
     :param token: what requests over TCP have to show; without one there are none.
     :param storage: the directory of the first storage, if there is none yet.
+    :param anywhere: what comes over TCP is encrypted, and may come from other hosts.
     """
-
     services = Services(manager or Manager(), token)
 
     @asynccontextmanager
@@ -96,7 +98,7 @@ def create_app(manager: Manager | None = None, token: str | None = None, *, stor
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Idempotency)
-    app.add_middleware(Access, services=services)
+    app.add_middleware(Access, services=services, anywhere=anywhere)
     app.state.services = services
     install(app)
     for router in (
