@@ -104,6 +104,14 @@ def test_what_is_wrong_is_said_as_xl_says_it(
     assert result.stdout.startswith(output) and bool(result.stdout) == bool(output)
 
 
+@pytest.mark.parametrize("word", ["", ".", "a/b", "\udcff", "\x1b[2J", "9" * 40])
+@pytest.mark.parametrize("verb", ["pause", "destroy", "list", "block-list", "uptime", "domid", "vcpu-list"])
+def test_a_word_that_names_nothing_is_told_in_one_printable_line(server: Server, verb: str, word: str) -> None:
+    result = xl(server, verb, word)
+    assert result.stderr.count("\n") == 1 and result.stderr[:-1].isprintable()
+    assert result.returncode == (0 if verb == "block-list" else 1)
+
+
 def test_help_is_xls_form(server: Server) -> None:
     expected = "Usage: xl [-vtTf] pause <Domain>\n\nPause a domain.\n\n"
     assert [xl(server, *words).stdout for words in (("help", "pause"), ("pause", "-h"))] == [expected, expected]

@@ -11,6 +11,7 @@ from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.xl.domains import find
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.names import shown
 from domzero.errors import ConfigError, ConfigErrors, DomzeroError
 
 
@@ -88,7 +89,7 @@ def _read(path: str | None, words: Sequence[str], *, quiet: bool) -> DomainConfi
         raise XlError(str(error)) from None
     if not quiet:
         if path is not None:
-            print(f"Parsing config from {path}", flush=True)
+            print(f"Parsing config from {shown(path)}", flush=True)
         for warning in warnings:
-            print(f"xl: warning: {warning}", file=sys.stderr)
+            print(f"xl: warning: {shown(warning)}", file=sys.stderr)
     return config

@@ -13,6 +13,7 @@ from domzero.cli.xl import text
 from domzero.cli.xl.domains import find, look_for
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.diskspec import is_named, parse_disk
+from domzero.dom0.names import shown
 from domzero.dom0.vifspec import parse_vif
 
 _Table = Callable[[list[tuple[Json, list[Json]]]], str]
@@ -35,7 +36,7 @@ def _list(kind: str, table: _Table) -> Callable[[Dom0, Given], int]:
             if is_domain_0(word):
                 continue
             if (domain := look_for(dom0, word)) is None:
-                print(f"{word} is an invalid domain identifier", file=sys.stderr)
+                print(f"{shown(word)} is an invalid domain identifier", file=sys.stderr)
                 continue
             found += dom0.parts([domain["uuid"]], kind)
             _add_fronts(dom0, found[-1], *_FRONTS[kind])
@@ -66,7 +67,7 @@ def attach_block(dom0: Dom0, given: Given) -> int:
     what = ",".join(given.words[1:])
     spec = parse_disk(what)
     if given.dry:
-        print(f"disk: {spec.text(spec.absolute(), named=is_named(what))}")
+        print(f"disk: {shown(spec.text(spec.absolute(), named=is_named(what)))}")
         return XlStatus.OK
     body: Json = {"spec": spec.text(spec.absolute(), named=is_named(what))}
     dom0.request("POST", f"{domain_path(domain['uuid'])}/disks", body)
@@ -112,7 +113,7 @@ def attach_network(dom0: Dom0, given: Given) -> int:
     what = ",".join(given.words[1:])
     parse_vif(what)
     if given.dry:
-        print(f"vif: {what}")
+        print(f"vif: {shown(what)}")
         return XlStatus.OK
     dom0.request("POST", f"{domain_path(domain['uuid'])}/vifs", {"spec": what})
     return XlStatus.OK

@@ -13,7 +13,7 @@ from datetime import datetime
 from domzero.cli.api_client import Dom0, Json, domain_path, is_domain_0
 from domzero.cli.xl import libxl_json, text
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
-from domzero.dom0.names import DOMAIN_0, is_domid
+from domzero.dom0.names import DOMAIN_0, is_domid, shown
 from domzero.errors import ConfigError, DomzeroError
 
 
@@ -149,7 +149,7 @@ def shut_down(verb: str) -> Callable[[Dom0, Given], int]:
             except DomzeroError as error:
                 if not given.has("a"):
                     raise
-                print(f"xl: error: {error}", file=sys.stderr)
+                print(f"xl: error: {shown(str(error))}", file=sys.stderr)
                 failed = True
         if given.has("w"):
             _wait(dom0, asked, verb, twice=given.count("w") > 1)

@@ -261,7 +261,7 @@ _REFUSED = {
     "set-parameters": "the hypervisor has no parameters that change while it runs",
     "sched-rtds": "the host's scheduler has neither periods nor budgets; sched-credit2 has weight and cap",
     "vtpm-attach vtpm-list vtpm-detach": "there is no back end of virtual TPMs",
-    "vkb-attach vkb-list vkb-detach": "there is no back end of keyboards yet",
+    "vkb-attach vkb-list vkb-detach": "keyboard and pointer come with vfb, and are not plugged in alone",
     "vdispl-attach vdispl-list vdispl-detach": "there is no back end of displays",
     "vsnd-attach vsnd-list vsnd-detach": "there is no back end of sound cards",
     "cpupool-create cpupool-destroy cpupool-rename cpupool-cpu-add cpupool-cpu-remove cpupool-migrate": _ONE_POOL,
