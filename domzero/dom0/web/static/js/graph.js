@@ -6,18 +6,27 @@ import { EVERY_MS, SAMPLES } from "./store.js";
 
 const WIDTH = 600;
 const HEIGHT = 120;
-const SPAN_MS = EVERY_MS * SAMPLES;
+const MINUTE_MS = 60_000;
+const SPANS_MIN = [1, 2, 5, (EVERY_MS * SAMPLES) / MINUTE_MS];
+
+/** Minutes that a graph shows: the fewest that hold all samples. */
+function minutes(samples) {
+  if (!samples.length) return SPANS_MIN[0];
+  const length = samples[samples.length - 1].time - samples[0].time;
+  return SPANS_MIN.find((each) => each * MINUTE_MS >= length) || SPANS_MIN[SPANS_MIN.length - 1];
+}
 
 /** The points of one line, in pieces where something is missing. */
 function pieces(samples, key, max, now) {
   const found = [[]];
+  const span = minutes(samples) * MINUTE_MS;
   for (const sample of samples) {
     const value = sample[key];
     if (value === null || value === undefined) {
       if (found[found.length - 1].length) found.push([]);
       continue;
     }
-    const x = WIDTH * (1 - (now - sample.time) / SPAN_MS);
+    const x = WIDTH * (1 - (now - sample.time) / span);
     const y = HEIGHT - (HEIGHT - 2) * Math.min(1, value / max) - 1;
     if (x >= 0) found[found.length - 1].push(`${x.toFixed(1)},${y.toFixed(1)}`);
   }
@@ -64,7 +73,7 @@ export function graph({ title, samples, series, format, max = 0, ceiling = 0 }) 
         ${[0.25, 0.5, 0.75].map((part) => svg`<path class="grid" d="M0 ${HEIGHT * part}H${WIDTH}"></path>`)}
         ${series.map((each) => line(samples, each, top, now))}
       </svg>
-      <div class="axis" aria-hidden="true"><span>10 min ago</span><span>top: ${format(top)}</span><span>now</span></div>
+      <div class="axis" aria-hidden="true"><span>${minutes(samples)} min ago</span><span>top: ${format(top)}</span><span>now</span></div>
     </figure>
   `;
 }

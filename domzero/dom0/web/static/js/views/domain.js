@@ -120,8 +120,8 @@ function overview(domain) {
     ...Object.entries(domain.labels).map(([key, value]) => [`Label ${key}`, value]),
   ];
   return html`
-    ${isAlive(domain) ? graphs(domain) : ended(domain)}
-    ${domain.description ? html`<p>${domain.description}</p>` : nothing}
+    ${domain.description ? html`<p class="lead">${domain.description}</p>` : nothing}
+    ${isAlive(domain) ? graphs(domain) : html`<div class="lead">${ended(domain)}</div>`}
     <section class="panel">
       <h2>About</h2>
       ${facts(rows.filter(([, value]) => value !== null && value !== undefined))}

@@ -65,8 +65,13 @@ function section(name, domains) {
   `;
 }
 
+/** Those that are there first, then by name. */
+function inOrder(one, other) {
+  return other.exists - one.exists || one.name.localeCompare(other.name, undefined, { numeric: true });
+}
+
 export function render() {
-  const all = [...(state.domains || new Map()).values()];
+  const all = [...(state.domains || new Map()).values()].sort(inOrder);
   const kept = all.filter((domain) => !isGone(domain));
   return html`
     <div class="head">

@@ -24,7 +24,7 @@ export function render() {
     <section class="panel">
       <h2>Host</h2>
       ${facts([
-        ["Processors", `${number(host.nr_cpus)}, ${number(host.cpu_mhz)} MHz`],
+        ["Processors", `${number(host.nr_cpus)} at ${Math.round(host.cpu_mhz)} MHz`],
         [
           "Memory",
           html`<meter min="0" max=${host.total_memory} value=${used} aria-label="Memory in use"></meter> ${mib(used)} of
@@ -54,7 +54,7 @@ export function render() {
         ["Memory", mib(host.dom0_memory_mib)],
         ["CPU time", duration(host.dom0_cpu_seconds)],
       ])}
-      <p><a href="/docs" target="_blank" rel="noreferrer">API description</a></p>
+      <p><a href="/openapi.json" target="_blank" rel="noreferrer">Description of the API (OpenAPI)</a></p>
     </section>
   `;
 }

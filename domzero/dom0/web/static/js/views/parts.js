@@ -46,7 +46,8 @@ export function source(domain) {
 export function ended(domain) {
   if (!domain.exit) return nothing;
   const kind = domain.exists || !isGone(domain) ? "Last ended" : "Ended";
-  return html`<p class="ended">${kind}: ${domain.exit.reason}${domain.exit.message ? ` – ${domain.exit.message}` : ""}</p>`;
+  const { reason, message } = domain.exit;
+  return html`<p class="ended">${kind}: ${message && message !== reason ? `${reason} – ${message}` : reason}</p>`;
 }
 
 /** A table of names and values. */
