@@ -37,6 +37,7 @@ from domzero.dom0.actions.domains import (
     UnpauseDomain,
 )
 from domzero.dom0.actions.host import PressDebugKeys
+from domzero.dom0.actions.images import CloneImage
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -64,6 +65,7 @@ __all__ = [
     "ChangeMedium",
     "ChangeStorage",
     "ChangeUser",
+    "CloneImage",
     "CopyDisk",
     "CreateDisk",
     "CreateDomain",

@@ -12,7 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domzero import __version__
-from domzero.dom0.api import consoles, disks, domains, front_ends, hosts, metrics, screens, tasks, users, vifs
+from domzero.dom0.api import (
+    consoles,
+    disks,
+    domains,
+    front_ends,
+    hosts,
+    images,
+    metrics,
+    screens,
+    tasks,
+    users,
+    vifs,
+)
 from domzero.dom0.api import storage as storage_routes
 from domzero.dom0.api.access import COOKIE, Access
 from domzero.dom0.api.idempotency import Idempotency
@@ -105,6 +117,7 @@ def create_app(
         domains.router,
         disks.router,
         storage_routes.router,
+        images.router,
         vifs.router,
         vifs.networks_router,
         tasks.router,

@@ -30,6 +30,11 @@ export function whenRefused(callback) {
 /** Who is logged in; null before. */
 export const who = () => session;
 
+const ROLES = ["pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"];
+
+/** Whether who is logged in has this role, or one that may more, for everything. */
+export const may = (role) => Boolean(session?.role) && ROLES.indexOf(session.role) <= ROLES.indexOf(role);
+
 /** Takes `#token=...` out of the address: it must stay in no history. Returns it, or "". */
 export function takeTokenOfAddress() {
   const match = /^#token=([A-Za-z0-9._~+/=-]+)$/.exec(location.hash);

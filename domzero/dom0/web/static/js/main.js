@@ -2,7 +2,7 @@
 // The page: who is here, which view the address names, and what is around all views.
 
 import { html, nothing, render } from "../vendor/lit-html/lit-html.js";
-import { ApiError, logIn, logOut, resume, takeTokenOfAddress, whenRefused, who } from "./api.js";
+import { ApiError, logIn, logOut, may, resume, takeTokenOfAddress, whenRefused, who } from "./api.js";
 import { onChange, refresh, state, stop, watch } from "./store.js";
 import * as create from "./views/create.js";
 import * as domain from "./views/domain.js";
@@ -29,8 +29,8 @@ const MENU = [
   ["/", "Domains"],
   ["/networks", "Networks"],
   ["/tasks", "Tasks"],
-  ["/log", "Log"],
-  ["/host", "Host"],
+  ["/log", "Log", "read-only"],
+  ["/host", "Host", "read-only"],
   ["/users", "Users", "pool-admin"],
 ];
 
@@ -86,7 +86,7 @@ function frame(content) {
     <a class="skip" href="#main" @click=${skip}>Skip to content</a>
     <header class="top">
       <a class="brand" href="#/"><img src="/web/icon.svg" alt="" width="26" height="26" />Domzero</a>
-      <nav aria-label="Main">${MENU.filter(([, , role]) => !role || role === who()?.role).map(menuItem)}</nav>
+      <nav aria-label="Main">${MENU.filter(([, , role]) => !role || may(role)).map(menuItem)}</nav>
       <button type="button" class="plain" title="Logged in as ${who()?.user}" @click=${leave}>Log out</button>
     </header>
     ${state.offline

@@ -2,10 +2,13 @@
 // A new domain.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { ApiError, finish, post } from "../api.js";
+import { ApiError, finish, get, may, post } from "../api.js";
 import { say } from "../dialog.js";
-import { changed, refresh } from "../store.js";
+import { bytes } from "../format.js";
+import { changed, refresh, state } from "../store.js";
 import { checkbox, field } from "./form.js";
+
+const COPY = "copy"; // of a disk, for this domain alone
 
 export const title = () => "New domain";
 
@@ -13,6 +16,19 @@ let busy = "";
 let errors = {};
 let failure = "";
 let network = "none";
+let source = ""; // an image's name, or a kernel of the host
+let use = COPY;
+let copied = null; // {of, image}: made for a domain that could not be created then
+
+/** Images are asked for once; they are the host's user's. */
+export const jobs = () => [
+  async () => {
+    if (state.extra) return;
+    state.extra = { images: may("pool-admin") ? await get("/images") : [] };
+  },
+];
+
+const chosen = () => state.extra?.images.find((image) => image.name === source);
 
 const lines = (text) =>
   text
@@ -26,17 +42,37 @@ function vifsOf(values) {
   return [];
 }
 
-function bodyOf(form) {
-  const values = new FormData(form);
+/** What a domain starts from: an image, a copy of one that is made now, or what the form says. */
+async function startOf(values) {
   const text = (key) => (values.get(key) || "").trim();
+  const image = chosen();
+  if (!image) return { kernel: text("kernel"), ramdisk: text("ramdisk") || null, cmdline: text("cmdline"), disks: [] };
+  if (image.kind !== "disk" || use !== COPY) return image;
+  const body = { name: text("name") };
+  if (copied?.of === image.name && copied.image.name === body.name) return copied.image;
+  const keys = lines(text("ssh_keys"));
+  if (keys.length || text("user") || text("password")) {
+    body.first_boot = { user: text("user") || null, ssh_keys: keys, password: text("password") || null };
+  }
+  let copy = await post(`/images/${encodeURIComponent(image.name)}/clones`, body);
+  if (!("disks" in copy)) {
+    await finish(copy, tell("Copying the image"));
+    copy = (await get("/images")).find((each) => each.name === body.name);
+  }
+  copied = { of: image.name, image: copy };
+  return copy;
+}
+
+async function bodyOf(values) {
+  const start = await startOf(values);
   const body = {
-    name: text("name"),
+    name: values.get("name").trim(),
     memory_mib: Number(values.get("memory_mib")),
     vcpus: Number(values.get("vcpus")),
-    kernel: text("kernel"),
-    ramdisk: text("ramdisk") || null,
-    cmdline: text("cmdline"),
-    disks: lines(text("disks")),
+    kernel: start.kernel,
+    ramdisk: start.ramdisk,
+    cmdline: start.cmdline,
+    disks: [...start.disks, ...lines(values.get("disks") || "")],
     vifs: vifsOf(values),
     persistent: values.has("persistent"),
   };
@@ -47,21 +83,26 @@ function bodyOf(form) {
   return body;
 }
 
+const tell = (what) => (task) => {
+  busy = task?.progress > 0 ? `${what}: ${Math.round(100 * task.progress)} %` : `${what}…`;
+  changed();
+};
+
 async function submit(event) {
   event.preventDefault();
-  const body = bodyOf(event.currentTarget);
-  busy = "Building the domain…";
+  const values = new FormData(event.currentTarget);
   errors = {};
   failure = "";
-  changed();
+  tell("Preparing")();
   try {
-    const watch = (task) => {
-      busy = `Building the domain: ${task.kind} is ${task.state}…`;
-      changed();
-    };
-    const domain = await finish(await post("/domains", body), watch);
+    const body = await bodyOf(values);
+    tell("Building the domain")();
+    const domain = await finish(await post("/domains", body), tell("Building the domain"));
     await refresh();
     say(`${domain.name} is there.`);
+    source = "";
+    network = "none";
+    copied = null;
     location.hash = body.start === false ? `#/domains/${domain.uuid}` : `#/domains/${domain.uuid}/console`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -91,7 +132,7 @@ function networkFields() {
       <div class="choices">
         ${NETWORKS.map(
           ([value, name]) => html`<label class="choice">
-            <input type="radio" name="network" value=${value} ?checked=${value === "none"} @change=${choose} />${name}
+            <input type="radio" name="network" value=${value} .checked=${network === value} @change=${choose} />${name}
           </label>`,
         )}
       </div>
@@ -101,6 +142,86 @@ function networkFields() {
       : nothing}
     ${network === "lan" ? field("bridge", "Network's name", { value: "lan", required: true }) : nothing}
   `;
+}
+
+function chooseSource(event) {
+  source = event.target.value;
+  const memory = chosen()?.memory_mib;
+  const input = document.getElementById("memory_mib");
+  if (memory && Number(input.value) < memory) input.value = memory;
+  changed();
+}
+
+function chooseUse(event) {
+  use = event.target.value;
+  changed();
+}
+
+function describe(image) {
+  const words = image.kind === "disk" ? bytes(image.bytes) : "kernel and small initramfs";
+  return `${image.name} (${words})`;
+}
+
+function sourceField() {
+  const images = state.extra?.images || [];
+  return html`<div class="field">
+    <label for="source">Starts from</label>
+    <select id="source" @change=${chooseSource} aria-describedby="source-hint">
+      <option value="" ?selected=${source === ""}>a kernel on the host</option>
+      ${images.map((image) => html`<option value=${image.name} ?selected=${source === image.name}>${describe(image)}</option>`)}
+    </select>
+    <p class="hint" id="source-hint">
+      ${images.length ? (chosen()?.origin ?? "") : "Images come from the shell: domzero image fetch, build, import"}
+    </p>
+  </div>`;
+}
+
+function kernelFields() {
+  return html`
+    ${field("kernel", "Kernel", {
+      error: errors.kernel,
+      hint: "Path on the host: a PV kernel (bzImage or ELF). Empty: GRUB finds it on the first disk.",
+    })}
+    ${field("ramdisk", "Initramfs", { error: errors.ramdisk, hint: "Path on the host" })}
+    ${field("cmdline", "Kernel command line", { error: errors.cmdline })}
+  `;
+}
+
+function diskImageFields() {
+  return html`
+    <fieldset class="field wide">
+      <legend>Its disk</legend>
+      <div class="choices">
+        ${[
+          [COPY, "a copy of the image, named as the domain"],
+          ["itself", "the image itself: it is written to"],
+        ].map(
+          ([value, name]) => html`<label class="choice">
+            <input type="radio" name="use" value=${value} .checked=${use === value} @change=${chooseUse} />${name}
+          </label>`,
+        )}
+      </div>
+    </fieldset>
+    ${use === COPY
+      ? html`
+          <div class="field wide">
+            <label for="ssh_keys">SSH keys</label>
+            <textarea id="ssh_keys" name="ssh_keys" rows="2" spellcheck="false" aria-describedby="keys-hint"></textarea>
+            <p class="hint" id="keys-hint">
+              Public ones, one a line, that may log in: an image with cloud-init is told at its first start.
+            </p>
+          </div>
+          ${field("user", "User", { hint: "An account with sudo; empty: root" })}
+          ${field("password", "Password", { type: "password", hint: "For the console; empty: none" })}
+        `
+      : nothing}
+  `;
+}
+
+function sourceFields() {
+  const image = chosen();
+  if (!image) return kernelFields();
+  return image.kind === "disk" ? diskImageFields() : nothing;
 }
 
 export function render() {
@@ -115,14 +236,9 @@ export function render() {
         ${field("name", "Name", { required: true, maxlength: 80, error: errors.name })}
         ${field("memory_mib", "Memory (MiB)", { type: "number", value: 256, min: 1, required: true, error: errors.memory_mib })}
         ${field("vcpus", "vCPUs", { type: "number", value: 1, min: 1, required: true, error: errors.vcpus })}
-        ${field("kernel", "Kernel", {
-          error: errors.kernel,
-          hint: "Path on the host: a PV kernel (bzImage or ELF). Empty: GRUB finds it on the first disk.",
-        })}
-        ${field("ramdisk", "Initramfs", { error: errors.ramdisk, hint: "Path on the host" })}
-        ${field("cmdline", "Kernel command line", { error: errors.cmdline })}
+        ${sourceField()} ${sourceFields()}
         <div class="field wide">
-          <label for="disks">Disks</label>
+          <label for="disks">${chosen()?.kind === "disk" ? "More disks" : "Disks"}</label>
           <textarea id="disks" name="disks" rows="2" spellcheck="false" aria-describedby="disks-hint"></textarea>
           <p class="hint" id="disks-hint">One a line, as xl has them: /images/data.qcow2,qcow2,xvda,rw</p>
           ${errors.disks ? html`<p class="error">${errors.disks}</p>` : nothing}

@@ -4,6 +4,7 @@
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { repeat } from "../../vendor/lit-html/directives/repeat.js";
 import { isAlive, isGone } from "../actions.js";
+import { may } from "../api.js";
 import { mib, percent } from "../format.js";
 import { sparkline } from "../graph.js";
 import { state } from "../store.js";
@@ -76,7 +77,7 @@ export function render() {
   return html`
     <div class="head">
       <h1>Domains</h1>
-      <a class="button primary" href="#/create">New domain</a>
+      ${may("vm-admin") ? html`<a class="button primary" href="#/create">New domain</a>` : nothing}
     </div>
     ${kept.length
       ? section("", kept)
