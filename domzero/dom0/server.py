@@ -86,18 +86,18 @@ async def serve(
     with contextlib.ExitStack() as cleanup:
         unix = _open(path, "socket", cleanup)
         tool_socket = _open_first(xenstore, cleanup)
-        where, token, page, tcp = describe(unix), None, "", []
+        where, token, page, url, tcp = describe(unix), None, "", None, []
         if listen is not None:
             tcp = [open_tcp(*listen)]
             host, port = tcp[0].getsockname()[:2]
             file = TokenFile(token_path(path.parent, host, port))
             cleanup.callback(file.remove)
             token = file.token
-            address = describe(tcp[0], "http" if certificate is None else "https")
-            where += f" and {address} (token: {file.path})"
+            url = describe(tcp[0], "http" if certificate is None else "https")
+            where += f" and {url} (token: {file.path})"
             if certificate is not None and certificate.is_own:
                 where += f" (certificate: {certificate.certificate}, SHA-256 {certificate.fingerprint()})"
-            page = f"{address}/#token={token}"
+            page = f"{url}/#token={token}"
         manager = Manager(confined=confined, database=Database(database))
         cleanup.callback(manager.database.close)
         if tool_socket is not None:
@@ -105,7 +105,8 @@ async def serve(
             await tools.start(tool_socket)
             cleanup.callback(tools.close)
             where += f"; xenstore on {describe(tool_socket)}"
-        app = create_app(manager, token, storage=storage_for(database), anywhere=certificate is not None)
+        anywhere = certificate is not None
+        app = create_app(manager, token, storage=storage_for(database), anywhere=anywhere, url=url)
         connections = Connections(nofile)
 
         def make_server(**options: Any) -> _Uvicorn:

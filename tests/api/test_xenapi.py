@@ -65,7 +65,9 @@ def test_over_tcp_the_password_is_the_token(tmp_path_factory: pytest.TempPathFac
         assert found.value.details[0] == "SESSION_AUTHENTICATION_FAILED"
         session = over_tcp(server.url, server.token)
         (pool,) = session.xenapi.pool.get_all()
-        assert session.xenapi.pool.get_master(pool) == session.xenapi.host.get_all()[0]
+        (host,) = session.xenapi.host.get_all()
+        assert session.xenapi.pool.get_master(pool) == host
+        assert session.xenapi.host.get_address(host) == "127.0.0.1"
         assert httpx.get(f"{server.url}/v1/domains").status_code == 401
     finally:
         assert server.stop() == 0

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +282,12 @@ def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, shell: str) -> N
     proxy = over_socket(server.socket).xenapi
     vm = proxy.VM.create(record(shell, "lasting"))
     proxy.VM.add_tags(vm, "blue")
+    other = proxy.VM.create(record(shell, "short-lived"))
+    proxy.VM.add_tags(other, "red")
     disk = vdi(proxy, "lasting")
     place = vbd(proxy, vm, disk)
     (sr,) = proxy.SR.get_by_name_label("Local storage")
+    assert server.cli("undefine", "short-lived").returncode == 0  # by another door
     assert server.stop() == 0
     half = tmp_path / "d.sock.storage" / ".new-x"
     half.write_bytes(b"half")
@@ -293,6 +298,9 @@ def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, shell: str) -> N
         assert proxy.VBD.get_VDI(place) == disk
         assert proxy.SR.get_by_name_label("Local storage") == [sr]
         assert not half.exists()
+        with closing(sqlite3.connect(f"{server.socket}.db")) as database:
+            rows = database.execute("SELECT object FROM xenapi_fields WHERE name = 'tags'").fetchall()
+        assert rows == [(vm.removeprefix("OpaqueRef:"),)]
     finally:
         assert server.stop() == 0
 

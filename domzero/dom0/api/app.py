@@ -36,7 +36,7 @@ from domzero.dom0.storage import Storage
 from domzero.dom0.web.files import ROUTES as PAGE
 from domzero.dom0.xenapi.handlers import ROUTES as HANDLERS
 from domzero.dom0.xenapi.http_access import UPLOADS
-from domzero.dom0.xenapi.registry import snapshots
+from domzero.dom0.xenapi.registry import forget_what_is_gone, snapshots
 from domzero.dom0.xenapi.routes import ROUTES
 from domzero.dom0.xenapi.rrd import ROUTES as RRD
 from domzero.dom0.xenapi.world import World
@@ -78,13 +78,19 @@ class BodyLimit:
 
 
 def create_app(
-    manager: Manager | None = None, token: str | None = None, *, storage: Path | None = None, anywhere: bool = False
+    manager: Manager | None = None,
+    token: str | None = None,
+    *,
+    storage: Path | None = None,
+    anywhere: bool = False,
+    url: str | None = None,
 ) -> FastAPI:
     """The application; its manager, and with it all domains, end with its lifespan.
 
     :param token: what requests over TCP have to show; without one there are none.
     :param storage: the directory of the first storage, if there is none yet.
     :param anywhere: what comes over TCP is encrypted, and may come from other hosts.
+    :param url: where it is reached over TCP.
     """
     services = Services(manager or Manager(), token)
 
@@ -92,7 +98,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics = metrics.Metrics(services.manager)
         app.state.storage = Storage(services.manager, storage)
-        app.state.xenapi = World(services, app.state.storage, snapshots)
+        app.state.xenapi = World(services, app.state.storage, snapshots, url)
+        forget_what_is_gone(app.state.xenapi)
         yield
         await app.state.metrics.close()
         await app.state.xenapi.close()

@@ -51,6 +51,11 @@ TURN = 50
 _NO_EVENTS = ("session", "event", "user", "role")
 
 
+def forget_what_is_gone(world: World) -> None:
+    """Drops what clients have kept with objects that other doors have removed since."""
+    world.fields.keep_only({identity for kind in _ALL for identity in kind.all(world)})
+
+
 async def _in_turns(world: World, kind: Kind) -> dict[UUID, Any]:
     """All objects of a class with many fields, while others have their turns."""
     found = {}

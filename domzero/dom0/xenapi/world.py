@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from domzero.dom0.about import About
@@ -57,6 +58,7 @@ class World:
     """All there is.
 
     :param look: how all objects are now, for events.
+    :param url: where Domain 0 is reached over TCP; None: it is not.
     :param storage: of Domain 0.
     :param services: Domain 0, what can be done there, and who may.
     """
@@ -66,13 +68,14 @@ class World:
         services: Services,
         storage: Storage,
         look: Callable[[World], Awaitable[Snapshots]],
+        url: str | None = None,
     ) -> None:
         manager = services.manager
         self.services = services
         self.manager = manager
         self.storage = storage
-        self.url = "http://localhost"
-        self.address = "127.0.0.1"
+        self.url = url or "http://localhost"
+        self.address = urlsplit(self.url).hostname or "localhost"
         self.host = _host_identity()
         self.pool = derived(self.host, "pool")
         self.sessions = Sessions()
