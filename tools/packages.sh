@@ -5,7 +5,7 @@ set -u
 declare -A need=([cpio]=/usr/bin/cpio [libxen-dev]=/usr/include/xen/xen.h [gcc]=/usr/bin/gcc [libc6-dev]=/usr/include/stdio.h
   [mmdebstrap]=/usr/bin/mmdebstrap [e2fsprogs]=/sbin/mke2fs [fdisk]=/sbin/sfdisk [qemu-utils]=/usr/bin/qemu-img
   [chromium]=/usr/bin/chromium [passt]=/usr/bin/passt [tcpdump]=/usr/bin/tcpdump
-  [xenstore-utils]=/usr/bin/xenstore-ls)
+  [xenstore-utils]=/usr/bin/xenstore-ls [openssl]=/usr/bin/openssl)
 missing=()
 for package in "${!need[@]}"; do
   [ -e "${need[$package]}" ] || missing+=("$package")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import math
 import platform
 import re
 import secrets
@@ -19,9 +20,10 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from domzero.dom0.actors import OWNER, Actor
+from domzero.dom0.actors import OWNER, OWNER_NAME, Actor
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import problem, respond
+from domzero.dom0.api.rate import Rate
 from domzero.dom0.services import Services
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.web.files import is_public
@@ -44,6 +46,8 @@ _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", re.IGNORECASE)
 @dataclass(slots=True, frozen=True)
 class _Refused(Exception):
     problem: Problem
+    retry_after: int = 0
+    """Seconds."""
 
 
 class Access:
@@ -60,9 +64,10 @@ class Access:
     reaches the Unix socket: any Host will do on it.
     """
 
-    def __init__(self, app: ASGIApp, services: Services, *, anywhere: bool = False) -> None:
+    def __init__(self, app: ASGIApp, services: Services, *, anywhere: bool, rate: Rate) -> None:
         self._app = app
         self._anywhere = anywhere
+        self._rate = rate
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,12 +79,16 @@ class Access:
             headers = Headers(scope=scope)
             _check_site(scope, headers, self._anywhere)
             actor = await self._actor(scope, headers)
+            if actor is not None and actor.name != OWNER_NAME and (seconds := self._rate.take(actor.name)):
+                raise _Refused(problem(429, "TOO_MANY_REQUESTS", f"{actor.name} asks too often"), math.ceil(seconds))
         except _Refused as refused:
             if scope["type"] == "websocket":
                 await receive()
             response = respond(refused.problem)
             if refused.problem.status == 401:
                 response.headers["WWW-Authenticate"] = 'Bearer realm="domzero"'
+            if refused.retry_after:
+                response.headers["Retry-After"] = str(refused.retry_after)
             await response(scope, receive, send)
             return
         scope.setdefault("state", {})["actor"] = actor

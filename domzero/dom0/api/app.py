@@ -30,6 +30,7 @@ from domzero.dom0.api.access import COOKIE, Access
 from domzero.dom0.api.idempotency import Idempotency
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
+from domzero.dom0.api.rate import Rate
 from domzero.dom0.manager import Manager
 from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
@@ -84,6 +85,7 @@ def create_app(
     storage: Path | None = None,
     anywhere: bool = False,
     url: str | None = None,
+    rate: Rate | None = None,
 ) -> FastAPI:
     """The application; its manager, and with it all domains, end with its lifespan.
 
@@ -91,6 +93,7 @@ def create_app(
     :param storage: the directory of the first storage, if there is none yet.
     :param anywhere: what comes over TCP is encrypted, and may come from other hosts.
     :param url: where it is reached over TCP.
+    :param rate: at which users may ask; None: the usual one.
     """
     services = Services(manager or Manager(), token)
 
@@ -117,7 +120,7 @@ def create_app(
     )
     app.add_middleware(BodyLimit)
     app.add_middleware(Idempotency)
-    app.add_middleware(Access, services=services, anywhere=anywhere)
+    app.add_middleware(Access, services=services, anywhere=anywhere, rate=rate or Rate())
     app.state.services = services
     install(app)
     for router in (
@@ -152,7 +155,7 @@ def create_app(
         schemas["Problem"].pop("$defs", None)
         for path in schema["paths"].values():
             for operation in path.values():
-                for status in (400, 401, 403, 413) if "requestBody" in operation else (400, 401, 403):
+                for status in (400, 401, 403, 429, *([413] if "requestBody" in operation else [])):
                     operation["responses"].setdefault(str(status), RESPONSES[status])
         schema["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},

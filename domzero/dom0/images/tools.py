@@ -23,6 +23,7 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "qemu-img": "qemu-utils",
     "qemu-nbd": "qemu-utils",
+    "openssl": "openssl",
 }
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _TIMEOUT_S = 3600
