@@ -21,7 +21,7 @@ CHROMIUM = "/usr/bin/chromium"
 TIMEOUT_MS = 60_000
 """For what a loaded machine may take; nothing waits for its end."""
 VIEWS = ["/", "/create", "/networks", "/tasks", "/log", "/host", "/users"]
-TABS = ["", "/console", "/disks", "/network", "/settings"]
+TABS = ["", "/console", "/screen", "/disks", "/network", "/settings"]
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,9 @@ def test_a_person_creates_a_domain_talks_with_it_sees_it_work_and_deletes_it(
     until(lambda: page.locator(".xterm-rows").inner_text().split("\n").count("seventeen") == 1)
 
     page.keyboard.type("spin\n")
-    page.keyboard.press("Control+Escape")
-    page.get_by_role("link", name="Overview").click()
+    page.keyboard.press("Control+]")
+    page.keyboard.press("Shift+Tab")  # from Console to Overview, without a mouse
+    page.keyboard.press("Enter")
     busy = page.get_by_role("img", name=re.compile(r"^CPU: (\d{2,}|[1-9]\.\d) %"))
     busy.wait_for()
     line = page.locator(".graph .line.cpu").last
@@ -210,7 +211,7 @@ def test_each_view_is_for_everybody_and_fits(
     disk = tmp_path / "a.img"
     disk.write_bytes(bytes(1 << 20))
     body = {"name": "seen", "kernel": shell, "memory_mib": 16, "persistent": True, "disks": [f"{disk},raw,xvda,rw"]}
-    uuid = api.post("/domains", json={**body, "vifs": ["bridge=lan"]}).json()["uuid"]
+    uuid = api.post("/domains", json={**body, "vifs": ["bridge=lan"], "vfbs": ["vnc=0"]}).json()["uuid"]
     api.post("/domains", json={**body, "name": "halted", "start": False})
     page = open_page(width=width, scheme=scheme)
     page.locator(".card").first.wait_for()
@@ -221,6 +222,12 @@ def test_each_view_is_for_everybody_and_fits(
         expect(page.locator("#main")).not_to_contain_text("Loading…", timeout=TIMEOUT_MS)
         found += serious(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    assert page.get_by_role("link", name="Screen").count() == 1
+    page.get_by_role("link", name="Overview").click()
+    page.get_by_role("button", name="Day").click()
+    expect(page.get_by_role("button", name="Day")).to_have_attribute("aria-pressed", "true", timeout=TIMEOUT_MS)
+    expect(page.get_by_text("24 hours ago")).to_have_count(4, timeout=TIMEOUT_MS)
+    found += serious(page)
     assert found == []
 
 

@@ -40,11 +40,11 @@ class DomainConsole extends HTMLElement {
     this.terminal.textarea?.setAttribute("aria-label", "Console input");
     this.terminal.onData((data) => this.send(data));
     this.terminal.onBinary((data) => this.send(data, true));
-    // Ctrl+Shift+Escape leaves the terminal, which takes the tabulator for its guest.
+    // As in `domzero console`: the tabulator is for the guest.
     this.terminal.attachCustomKeyEventHandler((event) => {
-      if (event.type === "keydown" && event.key === "Escape" && event.ctrlKey) {
+      if (event.type === "keydown" && event.ctrlKey && (event.key === "]" || event.code === "BracketRight")) {
         this.terminal.blur();
-        document.querySelector("#main a, #main button")?.focus();
+        document.querySelector(".tabs a[aria-current]")?.focus();
         return false;
       }
       return true;
@@ -73,7 +73,7 @@ class DomainConsole extends HTMLElement {
     this.say("Connecting…");
     socket.addEventListener("open", () => {
       this.terminal.reset(); // the history comes again
-      this.say("Connected. Ctrl+Esc leaves the console.");
+      this.say("Connected. Ctrl+] leaves the console.");
       this.dataset.connected = "true";
     });
     socket.addEventListener("message", ({ data }) => {

@@ -16,10 +16,15 @@ function minutes(samples) {
   return SPANS_MIN.find((each) => each * MINUTE_MS >= length) || SPANS_MIN[SPANS_MIN.length - 1];
 }
 
+function lately(samples) {
+  const now = samples.length ? samples[samples.length - 1].time : 0;
+  const length = minutes(samples);
+  return { now, span: length * MINUTE_MS, words: `${length} min ago` };
+}
+
 /** The points of one line, in pieces where something is missing. */
-function pieces(samples, key, max, now) {
+function pieces(samples, key, max, now, span) {
   const found = [[]];
-  const span = minutes(samples) * MINUTE_MS;
   for (const sample of samples) {
     const value = sample[key];
     if (value === null || value === undefined) {
@@ -33,8 +38,8 @@ function pieces(samples, key, max, now) {
   return found.filter((piece) => piece.length > 1);
 }
 
-function line(samples, series, max, now) {
-  return pieces(samples, series.key, max, now).map((piece) => {
+function line(samples, series, max, now, span) {
+  return pieces(samples, series.key, max, now, span).map((piece) => {
     const first = piece[0].split(",")[0];
     const last = piece[piece.length - 1].split(",")[0];
     return svg`
@@ -46,10 +51,11 @@ function line(samples, series, max, now) {
 /**
  * A graph with its present values.
  *
- * title: what it shows; series: [{key, name, colour}]; format: of a value; max: of the axis, at least.
+ * title: what it shows; series: [{key, name, colour}]; format: of a value; max: of the axis, at least;
+ * period: {now, span, words} in milliseconds, the last minutes if absent.
  */
-export function graph({ title, samples, series, format, max = 0, ceiling = 0 }) {
-  const now = samples.length ? samples[samples.length - 1].time : 0;
+export function graph({ title, samples, series, format, max = 0, ceiling = 0, period = lately(samples) }) {
+  const { now, span } = period;
   const last = samples[samples.length - 1] || {};
   const values = samples.flatMap((sample) => series.map(({ key }) => sample[key] ?? 0));
   const top = ceiling || Math.max(max, ...values, 1e-9);
@@ -71,17 +77,17 @@ export function graph({ title, samples, series, format, max = 0, ceiling = 0 }) 
       </figcaption>
       <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label="${title}: ${words}">
         ${[0.25, 0.5, 0.75].map((part) => svg`<path class="grid" d="M0 ${HEIGHT * part}H${WIDTH}"></path>`)}
-        ${series.map((each) => line(samples, each, top, now))}
+        ${series.map((each) => line(samples, each, top, now, span))}
       </svg>
-      <div class="axis" aria-hidden="true"><span>${minutes(samples)} min ago</span><span>top: ${format(top)}</span><span>now</span></div>
+      <div class="axis" aria-hidden="true"><span>${period.words}</span><span>top: ${format(top)}</span><span>now</span></div>
     </figure>
   `;
 }
 
 /** A small graph without words, beside a number that says the same. */
 export function sparkline(samples, key, max, colour) {
-  const now = samples.length ? samples[samples.length - 1].time : 0;
+  const { now, span } = lately(samples);
   return html`<svg class="spark" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" aria-hidden="true">
-    ${line(samples, { key, colour }, max, now)}
+    ${line(samples, { key, colour }, max, now, span)}
   </svg>`;
 }

@@ -59,6 +59,7 @@ function go() {
   draw();
   document.getElementById("main")?.focus({ preventScroll: true });
   scrollTo(0, 0);
+  for (const each of root.querySelectorAll("nav [aria-current]")) each.scrollIntoView({ block: "nearest", inline: "center" });
   refresh();
 }
 

@@ -4,10 +4,11 @@
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import "../console.js";
 import { isAlive, isGone } from "../actions.js";
-import { get } from "../api.js";
+import { get, may } from "../api.js";
 import { duration, mib, moment, number, percent, rate, since } from "../format.js";
 import { graph } from "../graph.js";
-import { noteCounters, state } from "../store.js";
+import { PERIODS, askPast, pastOf, periodOf } from "../past.js";
+import { changed, noteCounters, refresh, state } from "../store.js";
 import { disks } from "./disks.js";
 import { actionButtons, badge, empty, ended, facts } from "./parts.js";
 import { settings } from "./settings.js";
@@ -16,10 +17,13 @@ import { vifs } from "./vifs.js";
 const TABS = [
   ["", "Overview"],
   ["console", "Console"],
+  ["screen", "Screen"],
   ["disks", "Disks"],
   ["network", "Network"],
   ["settings", "Settings"],
 ];
+
+let period = PERIODS[0];
 
 const found = (uuid) => state.domains?.get(uuid);
 
@@ -31,6 +35,9 @@ const total = (devices, key) => devices.reduce((sum, device) => sum + device[key
 export function jobs({ uuid, tab = "" }) {
   if (tab === "console") return [];
   return [
+    async () => {
+      if (tab === "" && period.span && found(uuid)) await askPast(uuid, period);
+    },
     async () => {
       const domain = found(uuid);
       if (!domain || !isAlive(domain)) {
@@ -54,49 +61,47 @@ export function jobs({ uuid, tab = "" }) {
   ];
 }
 
-function graphs(domain) {
-  const samples = state.history.get(domain.uuid) || [];
-  const devices = state.history.get(`${domain.uuid}/devices`) || [];
-  return html`<div class="graphs">
-    ${graph({
-      title: "CPU",
-      samples,
-      series: [{ key: "cpu", colour: "cpu" }],
-      format: percent,
-      max: 100,
-    })}
-    ${graph({
-      title: "Memory",
-      samples,
-      series: [{ key: "memory", colour: "memory" }],
-      format: mib,
-      ceiling: domain.maxmem_mib,
-    })}
-    ${state.extra?.disks.length
-      ? graph({
-          title: "Disks",
-          samples: devices,
-          series: [
-            { key: "read", name: "read", colour: "read" },
-            { key: "written", name: "written", colour: "written" },
-          ],
-          format: rate,
-          max: 1024,
-        })
-      : nothing}
-    ${state.extra?.vifs.length
-      ? graph({
-          title: "Network",
-          samples: devices,
-          series: [
-            { key: "received", name: "received", colour: "read" },
-            { key: "sent", name: "sent", colour: "written" },
-          ],
-          format: rate,
-          max: 1024,
-        })
-      : nothing}
+function choosePeriod(chosen) {
+  period = chosen;
+  changed();
+  refresh();
+}
+
+function periods() {
+  return html`<div class="segments" role="group" aria-label="Period of the graphs">
+    ${PERIODS.map(
+      (each) => html`<button type="button" aria-pressed=${each === period} @click=${() => choosePeriod(each)}>${each.name}</button>`,
+    )}
   </div>`;
+}
+
+function graphs(domain) {
+  const past = period.span ? pastOf(domain.uuid, period) : null;
+  const samples = past || state.history.get(domain.uuid) || [];
+  const devices = past || state.history.get(`${domain.uuid}/devices`) || [];
+  const common = past ? { period: periodOf(period) } : {};
+  const pair = (first, second) => [
+    { key: first, name: first, colour: "read" },
+    { key: second, name: second, colour: "written" },
+  ];
+  const one = (key) => [{ key, colour: key }];
+  return html`${periods()}
+    <div class="graphs">
+      ${graph({ ...common, title: "CPU", samples, series: one("cpu"), format: percent, max: 100 })}
+      ${graph({ ...common, title: "Memory", samples, series: one("memory"), format: mib, ceiling: domain.maxmem_mib })}
+      ${domain.disks.length
+        ? graph({ ...common, title: "Disks", samples: devices, series: pair("read", "written"), format: rate, max: 1024 })
+        : nothing}
+      ${domain.vifs.length
+        ? graph({ ...common, title: "Network", samples: devices, series: pair("received", "sent"), format: rate, max: 1024 })
+        : nothing}
+    </div>`;
+}
+
+/** What its framebuffer shows, as a picture that is asked for again and again. */
+function screen(domain) {
+  if (!domain.exists) return empty("It has no screen while it does not run.");
+  return html`<img class="screen" src="/v1/domains/${domain.uuid}/screenshot?at=${Math.floor(Date.now() / 2000)}" alt="Screen of ${domain.name}" />`;
 }
 
 function overview(domain) {
@@ -131,6 +136,7 @@ function overview(domain) {
 
 function content(domain, tab) {
   if (tab === "console") return html`<domain-console domain=${domain.uuid}></domain-console>`;
+  if (tab === "screen") return screen(domain);
   if (tab === "disks") return disks(domain, state.extra?.disks);
   if (tab === "network") return vifs(domain, state.extra?.vifs);
   if (tab === "settings") return settings(domain);
@@ -144,7 +150,8 @@ export function render({ uuid, tab = "" }) {
       ${empty("There is no such domain: it has ended and is not kept.")}
       <p><a href="#/">All domains</a></p>`;
   }
-  const tabs = TABS.filter(([key]) => key !== "settings" || !isGone(domain));
+  const hidden = { settings: isGone(domain), screen: !domain.vfbs.length || !may("vm-operator") };
+  const tabs = TABS.filter(([key]) => !hidden[key]);
   const leave = (action) => ["Delete", "Dismiss"].includes(action.name) && (location.hash = "#/");
   return html`
     <div class="head">
