@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
 from websockets.sync.client import connect, unix_connect
@@ -133,9 +135,11 @@ def test_what_does_not_fit_or_does_not_exist_is_refused(tcp: Server, xenapi: Any
 def test_who_goes_before_the_announced_end_has_sent_all(tcp: Server, xenapi: Any, disk: Callable[..., str]) -> None:
     vdi = disk(2 * MIB)
     session = over_tcp(tcp.url, tcp.token)
-    with socket.create_connection(tcp.address) as client:
-        head = f"PUT /import_raw_vdi?vdi={vdi}&session_id={session.handle} HTTP/1.1\r\nHost: localhost\r\n"
-        client.sendall(head.encode() + b"Content-Length: 1099511627776\r\n\r\n" + b"A" * MIB)
+    with socket.create_connection(tcp.address) as client:  # with a slash, as Xen Orchestra has it
+        head = f"PUT /import_raw_vdi/?vdi={vdi}&session_id={session.handle} HTTP/1.1\r\nHost: localhost\r\n"
+        client.sendall(head.encode() + b"Content-Length: 1125899906842624\r\n\r\n")
+        assert answers(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")  # such clients wait for it
+        client.sendall(b"A" * MIB)
     path = file_of(tcp, xenapi, vdi)
     until(lambda: path.read_bytes()[:MIB] == b"A" * MIB)
     assert path.stat().st_size == 2 * MIB
@@ -243,3 +247,25 @@ def test_a_tunnels_request_that_is_none_is_refused(tcp: Server, request_: bytes)
 def test_a_websocket_without_a_session_is_refused_over_tcp(tcp: Server) -> None:
     with pytest.raises(Exception, match="401"), connect(f"ws://{tcp.url.removeprefix('http://')}/console?uuid=x"):
         pass
+
+
+def test_all_of_it_is_there_with_tls(tmp_path: Path, shell: str) -> None:
+    server = Server(tmp_path, "--listen", "127.0.0.1:0", "--tls")
+    try:
+        session = XenAPI.Session(server.url, ignore_ssl=True)
+        session.xenapi.login_with_password("root", server.token)
+        vm = session.xenapi.VM.create({"name_label": "x", "PV_kernel": shell, "memory_static_max": str(16 * MIB)})
+        session.xenapi.VM.start(vm, False, False)
+        (console,) = session.xenapi.VM.get_consoles(vm)
+        location = session.xenapi.console.get_location(console)
+        assert location.startswith(f"{server.url}/console?uuid=")
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(server.address) as plain, context.wrap_socket(plain) as client:
+            request = f"CONNECT /console?ref={console}&session_id={session.handle} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            client.sendall(request.encode())
+            assert answers(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+            client.sendall(b"echo through TLS\n")
+            assert b"through TLS" in answers(client, b"through TLS")
+    finally:
+        assert server.stop() == 0

@@ -62,14 +62,14 @@ class Server:
     @property
     def url(self) -> str:
         """Its address on TCP."""
-        match = re.search(r"http://\S+:\d+", self.log.read_text())
+        match = re.search(r"https?://\S+:\d+", self.log.read_text())
         assert match is not None
         return match[0]
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of `url`."""
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        host, _, port = self.url.partition("://")[2].rpartition(":")
         return host, int(port)
 
     @property

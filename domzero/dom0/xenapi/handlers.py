@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -15,13 +15,13 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from domzero.dom0.actors import Role
+from domzero.dom0.actors import Actor, Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
-from domzero.dom0.storage import Disk
+from domzero.dom0.storage import BYTES_MAX, Disk
 from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of
-from domzero.dom0.xenapi.http_access import authenticate, peer_of, world_of
+from domzero.dom0.xenapi.http_access import authenticate, both, peer_of, world_of
 from domzero.dom0.xenapi.objects import HALTED, consoles, power_state
 from domzero.dom0.xenapi.sessions import Session
 from domzero.dom0.xenapi.tasks import Task
@@ -113,6 +113,12 @@ async def import_raw_vdi(request: Request) -> Response:
         report = Reported(request)
     except DomzeroError as error:
         return refusal(error)
+    if _has_no_end(request):
+        return AnsweredFirst(_receive(request, actor, report))
+    return await _receive(request, actor, report)
+
+
+async def _receive(request: Request, actor: Actor, report: Reported) -> Response:
     world = world_of(request)
     try:
         disk, format = _disk(request), _format(request)
@@ -178,12 +184,18 @@ async def export_vm(request: Request) -> Response:
 
 async def import_vm(request: Request) -> Response:
     """PUT /import: a VM of an XVA."""
-    world = world_of(request)
     try:
         actor = await authenticate(request)
         report = Reported(request)
     except DomzeroError as error:
         return refusal(error)
+    if _has_no_end(request):
+        return AnsweredFirst(_receive_vm(request, actor, report))
+    return await _receive_vm(request, actor, report)
+
+
+async def _receive_vm(request: Request, actor: Actor, report: Reported) -> Response:
+    world = world_of(request)
     try:
         sr = object_in(request, "sr_id", "sr_uuid") if {"sr_id", "sr_uuid"} & set(request.query_params) else None
         call = Call(world, Session(actor.name, actor, by_token=True), peer_of(request))
@@ -194,6 +206,32 @@ async def import_vm(request: Request) -> Response:
     report.done(wire_xml.value_text([reference(made)]))
     world.journal.stir()
     return PlainTextResponse(f"{reference(made)}\n")
+
+
+def _has_no_end(request: Request) -> bool:
+    """Whether a length was announced that no disk has, by a client that does not know it and closes when all is sent.
+
+    Such a client wants its answer first, as XAPI gives it: how the transfer went its task tells.
+    """
+    text = request.headers.get("content-length", "")
+    return text.isdecimal() and int(text[:20]) > BYTES_MAX
+
+
+class AnsweredFirst(Response):
+    """An answer that is sent before the body is read.
+
+    :param work: reads it, and tells the task.
+    """
+
+    def __init__(self, work: Awaitable[Response]) -> None:
+        super().__init__()
+        self._work = work
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await self._work
+        await send({"type": "http.response.body", "body": b""})
 
 
 class Streamed(StreamingResponse):
@@ -236,10 +274,17 @@ async def console(websocket: WebSocket) -> None:
     await relay(websocket, world.manager, record, history=True)
 
 
+_HANDLERS = (
+    ("/import_raw_vdi", import_raw_vdi, ["PUT", "POST"]),
+    ("/export_raw_vdi", export_raw_vdi, ["GET"]),
+    ("/import", import_vm, ["PUT", "POST"]),
+    ("/export", export_vm, ["GET"]),
+)
 ROUTES = [
-    Route("/import_raw_vdi", import_raw_vdi, methods=["PUT", "POST"], include_in_schema=False),
-    Route("/export", export_vm, methods=["GET"], include_in_schema=False),
-    Route("/import", import_vm, methods=["PUT", "POST"], include_in_schema=False),
-    Route("/export_raw_vdi", export_raw_vdi, methods=["GET"], include_in_schema=False),
-    WebSocketRoute("/console", console),
+    *(
+        Route(each, handler, methods=methods, include_in_schema=False)
+        for path, handler, methods in _HANDLERS
+        for each in both(path)
+    ),
+    *(WebSocketRoute(path, console) for path in both("/console")),
 ]

@@ -13,9 +13,18 @@ from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.world import Peer, World
 
-PATHS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd")
+_HANDLERS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd")
+_UPLOADS = ("/import_raw_vdi", "/import")
+
+
+def both(path: str) -> tuple[str, str]:
+    """A handler's path, and with a slash behind it, as some clients have it."""
+    return path, f"{path}/"
+
+
+PATHS = tuple(each for path in _HANDLERS for each in both(path))
 """Handlers that find out themselves who asks."""
-UPLOADS = ("/import_raw_vdi", "/import")
+UPLOADS = tuple(each for path in _UPLOADS for each in both(path))
 """Of them, those whose bodies have no bound but what they are written to."""
 
 

@@ -24,7 +24,7 @@ from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.handlers import object_in, refusal
-from domzero.dom0.xenapi.http_access import authenticate, world_of
+from domzero.dom0.xenapi.http_access import authenticate, both, world_of
 from domzero.dom0.xenapi.values import reference
 from domzero.dom0.xenapi.world import World
 from domzero.errors import DomzeroError
@@ -190,6 +190,7 @@ def _rrd(world: World, vm: Record, now: int) -> str:
 
 
 ROUTES = [
-    Route("/rrd_updates", rrd_updates, methods=["GET"], include_in_schema=False),
-    Route("/vm_rrd", vm_rrd, methods=["GET"], include_in_schema=False),
+    Route(each, handler, methods=["GET"], include_in_schema=False)
+    for path, handler in (("/rrd_updates", rrd_updates), ("/vm_rrd", vm_rrd))
+    for each in both(path)
 ]
