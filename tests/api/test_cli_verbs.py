@@ -99,7 +99,7 @@ def test_a_dry_run_shows_the_configuration_and_needs_no_domain_0(tmp_path: Path,
         (["serve", "--socket", "/tmp/" + "x" * 200], "longer than"),
         (["serve", "--socket", "/"], "a directory"),
         (["serve", "--socket", "/tmp/nobody.sock", "--xenstore-socket", "/"], "a directory"),
-        (["list", "--url", "ftp://x"], "not an http:// address"),
+        (["list", "--url", "ftp://x"], "not an http:// or https:// address"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(server: Server, machine: None, arguments: list[str], message: str) -> None:
