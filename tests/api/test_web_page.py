@@ -231,10 +231,13 @@ def test_each_view_is_for_everybody_and_fits(
     assert found == []
 
 
-def test_whoever_has_no_token_is_asked_and_can_log_in_by_name(
-    open_page: Callable[..., Page], api: httpx.Client
+def test_whoever_has_no_token_logs_in_by_name_and_is_shown_what_they_may_do(
+    open_page: Callable[..., Page], api: httpx.Client, shell: str
 ) -> None:
+    body = {"kernel": shell, "memory_mib": 16, "persistent": True, "start": False}
+    theirs, other = (api.post("/domains", json={**body, "name": name}).json()["uuid"] for name in ("theirs", "other"))
     api.post("/users", json={"name": "anna", "role": "read-only", "password": "a long pass phrase"})
+    api.put(f"/users/anna/grants/{theirs}", json={"role": "vm-operator"})
     page = open_page("/host")
     page.get_by_label("a name").check()
     assert serious(page) == []
@@ -245,6 +248,13 @@ def test_whoever_has_no_token_is_asked_and_can_log_in_by_name(
     assert page.get_by_role("link", name="Users").count() == 0
     page.reload()
     page.get_by_role("heading", name="Hypervisor").wait_for()
+    page.get_by_role("link", name="Domains", exact=True).click()
+    page.get_by_role("button", name="Start theirs").wait_for()
+    assert page.locator(".card button").count() == 1
+    assert page.get_by_role("link", name="New domain").count() == 0
+    page.goto(f"{page.url.partition('#')[0]}#/domains/{other}/settings")
+    page.get_by_role("heading", name="other").wait_for()
+    assert page.locator("#main button, #main input").count() == 0
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("button", name="Log in").wait_for()
     assert page.context.cookies() == []

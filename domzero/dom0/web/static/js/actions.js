@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What can be done to a domain, in which state, and doing it.
 
-import { ApiError, finish, post, remove } from "./api.js";
+import { ApiError, finish, may, post, remove } from "./api.js";
 import { confirm, say } from "./dialog.js";
 import { refresh } from "./store.js";
 
@@ -15,7 +15,7 @@ export const isGone = (domain) => !domain.persistent && !domain.exists;
 
 const at = (domain, action = "") => `/domains/${domain.uuid}${action}`;
 
-/** Each action: its name, when it makes sense, what is asked before, what is done and what is said afterwards. */
+/** Each action: its name, when it makes sense, the role that may do it if it is not the operator's, what is asked before, what is done and what is said afterwards. */
 export const ACTIONS = [
   {
     name: "Start",
@@ -48,6 +48,7 @@ export const ACTIONS = [
   {
     name: "Delete",
     danger: true,
+    role: "vm-admin",
     when: isHalted,
     ask: () => "Its definition is forgotten. Its disks stay.",
     run: (domain) => remove(at(domain)),
@@ -56,7 +57,7 @@ export const ACTIONS = [
   { name: "Dismiss", when: isGone, run: (domain) => remove(at(domain)), done: "" },
 ];
 
-export const actionsFor = (domain) => ACTIONS.filter((action) => action.when(domain));
+export const actionsFor = (domain) => ACTIONS.filter((action) => action.when(domain) && may(action.role || "vm-operator", domain));
 
 /** Does it, after asking if it cannot be undone, and says how it went. */
 export async function perform(action, domain) {

@@ -32,8 +32,10 @@ export const who = () => session;
 
 const ROLES = ["pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"];
 
-/** Whether who is logged in has this role, or one that may more, for everything. */
-export const may = (role) => Boolean(session?.role) && ROLES.indexOf(session.role) <= ROLES.indexOf(role);
+const covers = (has, role) => Boolean(has) && ROLES.indexOf(has) <= ROLES.indexOf(role);
+
+/** Whether who is logged in has this role, or one that may more: for everything, or on this domain. */
+export const may = (role, domain) => covers(session?.role, role) || covers(session?.grants[domain?.uuid], role);
 
 /** Takes `#token=...` out of the address: it must stay in no history. Returns it, or "". */
 export function takeTokenOfAddress() {

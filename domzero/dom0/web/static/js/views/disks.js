@@ -3,7 +3,7 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { isAlive } from "../actions.js";
-import { post, remove } from "../api.js";
+import { may, post, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { bytes, number } from "../format.js";
 import { field, submitting } from "./form.js";
@@ -36,6 +36,9 @@ const COLUMNS = (domain) => [
   ],
 ];
 
+/** The last one is for who may change something. */
+const columns = (domain) => (may("vm-admin", domain) ? COLUMNS(domain) : COLUMNS(domain).slice(0, -1));
+
 function attachForm(domain) {
   const submit = submitting(async (form) => {
     await post(`/domains/${domain.uuid}/disks`, { spec: form.elements.spec.value.trim() });
@@ -58,7 +61,7 @@ export function disks(domain, found) {
     return table("Disks", [["Disk", (spec) => html`<code>${spec}</code>`]], domain.disks);
   }
   return html`
-    ${found.length ? table("Disks", COLUMNS(domain), found) : empty("It has no disks.")}
-    ${isAlive(domain) ? attachForm(domain) : nothing}
+    ${found.length ? table("Disks", columns(domain), found) : empty("It has no disks.")}
+    ${may("vm-admin", domain) ? attachForm(domain) : nothing}
   `;
 }

@@ -145,13 +145,20 @@ function content(domain, tab) {
 
 export function render({ uuid, tab = "" }) {
   const domain = found(uuid);
+  if (!state.domains) return html`<div class="head"><h1>Domain</h1></div>${empty("Loading…")}`;
   if (!domain) {
     return html`<div class="head"><h1>Domain</h1></div>
       ${empty("There is no such domain: it has ended and is not kept.")}
       <p><a href="#/">All domains</a></p>`;
   }
-  const hidden = { settings: isGone(domain), screen: !domain.vfbs.length || !may("vm-operator") };
+  const operates = may("vm-operator", domain);
+  const hidden = {
+    console: !operates,
+    screen: !operates || !domain.vfbs.length,
+    settings: isGone(domain) || !may("vm-admin", domain),
+  };
   const tabs = TABS.filter(([key]) => !hidden[key]);
+  const shown = hidden[tab] ? "" : tab;
   const leave = (action) => ["Delete", "Dismiss"].includes(action.name) && (location.hash = "#/");
   return html`
     <div class="head">
@@ -162,10 +169,10 @@ export function render({ uuid, tab = "" }) {
     <nav class="tabs" aria-label="Domain">
       ${tabs.map(
         ([key, name]) =>
-          html`<a href="#/domains/${uuid}${key ? `/${key}` : ""}" aria-current=${key === tab ? "page" : nothing}>${name}</a>`,
+          html`<a href="#/domains/${uuid}${key ? `/${key}` : ""}" aria-current=${key === shown ? "page" : nothing}>${name}</a>`,
       )}
     </nav>
-    ${content(domain, tab)}
+    ${content(domain, shown)}
   `;
 }
 

@@ -47,7 +47,7 @@ function card(domain) {
       ${domain.description ? html`<p class="about">${domain.description}</p>` : nothing}
       ${isAlive(domain) ? usage(domain) : ended(domain)}
       <div class="buttons">
-        ${domain.exists || isGone(domain)
+        ${(domain.exists || isGone(domain)) && may("vm-operator", domain)
           ? html`<a class="button" href="#/domains/${domain.uuid}/console" aria-label="Console of ${domain.name}">Console</a>`
           : nothing}
         ${actionButtons(domain)}

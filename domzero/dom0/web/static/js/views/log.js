@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the hypervisor and Domain 0 have said.
 
-import { html } from "../../vendor/lit-html/lit-html.js";
-import { get, remove } from "../api.js";
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { get, may, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { state } from "../store.js";
 import { submitting } from "./form.js";
@@ -25,7 +25,7 @@ export function render() {
   return html`
     <div class="head">
       <h1>Log</h1>
-      <div class="buttons"><button type="button" @click=${submitting(clear)}>Empty</button></div>
+      ${may("pool-operator") ? html`<button type="button" @click=${submitting(clear)}>Empty</button>` : nothing}
     </div>
     ${!lines
       ? empty("Loading…")

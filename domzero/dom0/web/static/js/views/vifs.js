@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The network interfaces of a domain.
 
-import { html } from "../../vendor/lit-html/lit-html.js";
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { isAlive } from "../actions.js";
-import { patch, post, remove } from "../api.js";
+import { may, patch, post, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { bytes, number } from "../format.js";
 import { field, submitting } from "./form.js";
@@ -43,6 +43,9 @@ const COLUMNS = (domain) => [
   ],
 ];
 
+/** The last one is for who may change something. */
+const columns = (domain) => (may("vm-admin", domain) ? COLUMNS(domain) : COLUMNS(domain).slice(0, -1));
+
 function attachForm(domain) {
   const submit = submitting(async (form) => {
     await post(`/domains/${domain.uuid}/vifs`, { spec: form.elements.spec.value.trim() });
@@ -64,7 +67,7 @@ export function vifs(domain, found) {
     return table("Network interfaces", [["Interface", (spec) => html`<code>${spec || "user"}</code>`]], domain.vifs);
   }
   return html`
-    ${found.length ? table("Network interfaces", COLUMNS(domain), found) : empty("It has no network interfaces.")}
-    ${attachForm(domain)}
+    ${found.length ? table("Network interfaces", columns(domain), found) : empty("It has no network interfaces.")}
+    ${may("vm-admin", domain) ? attachForm(domain) : nothing}
   `;
 }
