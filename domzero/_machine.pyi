@@ -544,6 +544,10 @@ def confine_network() -> list[str]:
 def landlock_version() -> int:
     """Of the kernel's landlock; 0: it has none."""
 
+def vnc_response(password: bytes, challenge: bytes) -> bytes:
+    """What a viewer of VNC with this password answers to a challenge of 16 bytes, in as many (RFC 6143, 7.2.2); a
+    password's first 8 bytes count. ValueError."""
+
 def translator_unavailable() -> str | None:
     """Why `Vcpu.set_translator` is refused on this host; None: it is not."""
 

@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sched-credit2": ("domzero.cli.vcpus", "show or set weight and cap of domains"),
     "channel-list": ("domzero.cli.channels", "list channels of domains"),
     "dump-core": ("domzero.cli.verbs", "write a domain's core dump to a file"),
+    "vncviewer": ("domzero.cli.screens", "show where a domain's screen is"),
     "screenshot": ("domzero.cli.screens", "write what a domain's screen shows to a file"),
     "sysrq": ("domzero.cli.verbs", "press a SysRq key in a domain"),
     "trigger": ("domzero.cli.verbs", "send a domain an NMI, or ask it to shut down"),

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import NoReturn
 
 from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.status import ExitStatus
 from domzero.cli.verb import add_domain, add_verb, answer
+from domzero.errors import ConfigError
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,6 +19,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_verb(subparsers, "screenshot", screenshot, "write what a domain's screen shows to a PNG file")
     add_domain(parser)
     parser.add_argument("-o", "--output", metavar="FILE", default="-", help="(default: the standard output)")
+
+    parser = add_verb(subparsers, "vncviewer", vncviewer, "show where a domain's screen is, or open it")
+    add_domain(parser)
+    parser.add_argument("--open", action="store_true", help="run vncviewer (DOMZERO_VNCVIEWER) with it")
+
+
+def vncviewer(args: argparse.Namespace) -> int:
+    """`vncviewer`."""
+    with Dom0.from_args(args) as dom0:
+        screen = dom0.get(f"{domain_path(args.domain)}/vnc")
+    if args.open:
+        open_viewer(screen["address"])
+    where = screen["address"] or "only Domain 0 shows it"
+    return answer(args, screen, f"{where}{' (it asks for its password)' if screen['password'] else ''}")
+
+
+def open_viewer(address: str | None) -> NoReturn:
+    """Becomes a viewer. ConfigError: there is none, or nothing to look at."""
+    if address is None:
+        raise ConfigError("the domain has a screen without VNC", key="vfb", hint="`domzero screenshot` shows it")
+    host, _, port = address.rpartition(":")
+    program = os.environ.get("DOMZERO_VNCVIEWER", "vncviewer")
+    try:
+        os.execvp(program, [program, port if host == "unix" else f"{host}::{port}"])
+    except OSError as error:
+        raise ConfigError(f"{program}: {error.strerror}", hint=f"open {address} with a viewer of your own") from error
 
 
 def screenshot(args: argparse.Namespace) -> int:

@@ -93,38 +93,42 @@ class _Pty:
         os.close(self._slave)
 
 
+def bind_unix(path: str, backlog: int) -> tuple[socket.socket, tuple[int, int]]:
+    """A Unix socket that listens, for this user alone, and which file it is; in the place of one that is nobody's any
+    more. OSError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listener.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left(path):
+                raise
+            os.unlink(path)
+            listener.bind(path)
+        status = os.lstat(path)
+        os.chmod(path, 0o600)  # nobody can connect before it listens
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener, (status.st_dev, status.st_ino)
+
+
+def _is_left(path: str) -> bool:
+    """Whether the socket there is nobody's any more."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
 class _Socket:
     def __init__(self, path: str) -> None:
         self._path = path
         self._client: socket.socket | None = None
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._bind()
-            status = os.lstat(path)
-            self._identity = status.st_dev, status.st_ino
-            os.chmod(path, 0o600)  # nobody can connect before it listens
-            self._listener.listen(1)
-            self._listener.setblocking(False)
-        except BaseException:
-            self._listener.close()
-            raise
-
-    def _bind(self) -> None:
-        try:
-            self._listener.bind(self._path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not self._is_left():
-                raise
-            os.unlink(self._path)
-            self._listener.bind(self._path)
-
-    def _is_left(self) -> bool:
-        """Whether the socket there is nobody's any more."""
-        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            return probe.connect_ex(self._path) == errno.ECONNREFUSED
+        self._listener, self._identity = bind_unix(path, 1)
+        self._listener.setblocking(False)
 
     @property
     def keeps(self) -> bool:

@@ -8,6 +8,7 @@ It has no policy: what comes after the end is decided by `lifecycle.DomainSessio
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.open_files import DomainFiles, open_domain
 from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.vifspec import VifSpec
+from domzero.dom0.vnc.listener import OpenScreen
 from domzero.dom0.vnc.png import encode_png
 from domzero.dom0.wire import Wire
 from domzero.dom0.xenstore import RingBackend
@@ -138,9 +140,9 @@ class Instance:
                 undo.callback(shares[-1][1].close)
             host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
             undo.callback(host.close)
-            consoles = files.consoles
+            consoles, views = files.consoles, files.screens
             instance = cls._build(
-                host, config, image, ramdisk, disks, wires, shares, consoles, store, console, domid, log
+                host, config, image, ramdisk, disks, wires, shares, consoles, views, store, console, domid, log
             )
             undo.pop_all()
             consoles.clear()
@@ -159,6 +161,7 @@ class Instance:
         wires: list[tuple[VifSpec, Wire]],
         shares: list[tuple[ShareSpec, _machine.Share]],
         consoles: list[OpenConsole],
+        views: list[OpenScreen],
         store: StoreApi,
         console: Console,
         domid: int,
@@ -218,7 +221,7 @@ class Instance:
         screen = None
         for vfb in config.vfb_specs:
             screen = DomainDisplay(store, built.domain)
-            screen.plug(vfb, {})
+            screen.plug(vfb, views.pop(0) if vfb.vnc else None, config.name)
         link = None if main is None else ConsoleLink(console, main.sock)
         ports = (store_port, console_port)
         back_ends = (devices, vifs, directories, channels, screen)
@@ -353,6 +356,13 @@ class Instance:
             with self._lock:
                 self._dumps -= 1
                 self._dumped.notify_all()
+
+    def add_viewer(self, sock: socket.socket) -> None:
+        """Shows its screen to whoever is at the other end; it takes the socket. ConfigError: it has no screen."""
+        if self.screen is None:
+            sock.close()
+            raise ConfigError("the domain has no framebuffer", key="vfb")
+        self.screen.server.add(sock, is_known=True)
 
     def take_picture(self, fd: int) -> tuple[int, int, int]:
         """Writes what its screen shows to an empty file, as PNG.

@@ -14,7 +14,6 @@ from domzero.dom0.corefile import CoreFile
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.open_files import DomainFiles
-from domzero.dom0.vnc.display import Display
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes, home
 from domzero.errors import DomzeroError
@@ -95,12 +94,6 @@ class DomainSession:
     def boots(self) -> int:
         """How often it was started."""
         return self._boots
-
-    @property
-    def display(self) -> Display | None:
-        """What the guest shows, while it is there and has a framebuffer."""
-        instance = self._instance
-        return None if instance is None or instance.screen is None else instance.screen.display
 
     @property
     def instructions(self) -> int:

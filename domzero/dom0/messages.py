@@ -36,16 +36,18 @@ class Start:
     """Build the domain and let it run, unless it is to be paused. Answer: Started.
 
     Files: the kernel, the ramdisk if there is one, those of each disk, a connected socket for each pty or socket of its
-    consoles and for each interface.
+    consoles, for who looks at its screen, and for each interface.
 
     :param disk_files: what each disk's image and the files that it rests on are.
     :param ttys: names of the ptys of its consoles, empty for sockets.
+    :param addresses: where its screens can be looked at.
     """
 
     domid: int
     config: DomainConfig
     disk_files: tuple[tuple[DiskFile, ...], ...] = ()
     ttys: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -203,6 +205,11 @@ class ListVifs:
 @dataclass(slots=True, frozen=True)
 class DumpCore:
     """Write a core dump, while the vCPUs stand still. File: an empty one. Answer: Dumped, when it is done."""
+
+
+@dataclass(slots=True, frozen=True)
+class AddViewer:
+    """Let somebody look at the screen, by RFB, who has shown who they are. File: a connected socket. Answer: Done."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -479,6 +486,7 @@ Request: TypeAlias = (
     | SetMemoryLimit
     | DumpCore
     | TakePicture
+    | AddViewer
     | Stop
 )
 Answer: TypeAlias = Done | Started | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Picture | Refused

@@ -20,6 +20,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.console_relay import OpenConsole, open_console
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
 from domzero.dom0.sharespec import ShareSpec
+from domzero.dom0.vnc.listener import OpenScreen, open_screen
 from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError, ImageError
 
@@ -57,6 +58,7 @@ class DomainFiles:
     disks: list[OpenDisk] = field(default_factory=list)
     shares: list[int] = field(default_factory=list)
     consoles: list[OpenConsole] = field(default_factory=list)
+    screens: list[OpenScreen] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What the log is to say of it."""
@@ -66,11 +68,16 @@ class DomainFiles:
         boot = [fd for fd in (self.kernel, self.ramdisk) if fd is not None]
         disks = [fd for disk in self.disks for fd in disk.fds]
         consoles = [console.sock.fileno() for console in self.consoles]
-        return [*boot, *disks, *self.shares, *consoles, *(wire.fileno() for wire in self.wires)]
+        screens = [screen.sock.fileno() for screen in self.screens]
+        return [*boot, *disks, *self.shares, *consoles, *screens, *(wire.fileno() for wire in self.wires)]
 
     def ttys(self) -> tuple[str, ...]:
         """Names of the ptys of the consoles, empty for those that are sockets."""
         return tuple(console.tty for console in self.consoles)
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where its screens can be looked at."""
+        return tuple(screen.address for screen in self.screens)
 
     def disk_files(self) -> tuple[tuple[DiskFile, ...], ...]:
         """What the files of each disk are."""
@@ -90,8 +97,11 @@ class DomainFiles:
         disks, self.disks = self.disks, []
         wires, self.wires = self.wires, []
         consoles, self.consoles = self.consoles, []
+        screens, self.screens = self.screens, []
         for console in consoles:
             console.close()
+        for screen in screens:
+            screen.close()
         for disk in disks:
             disk.close()
         for wire in wires:
@@ -118,6 +128,10 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
             files.consoles.append(open_console())
         for channel in config.channel_specs:
             files.consoles.append(open_console(channel.connection, channel.path))
+        for vfb in config.vfb_specs:
+            if vfb.vnc:
+                files.screens.append(open_screen(vfb, config.uuid))
+                files.notes.append(f"the screen of {config.name} is at {files.screens[-1].address}")
         if config.vif_specs:
             from domzero.dom0.network import connect
         for vif in config.vif_specs:
@@ -130,16 +144,26 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
 
 
 def received_domain(
-    config: DomainConfig, disks: tuple[tuple[DiskFile, ...], ...], ttys: tuple[str, ...], fds: list[int]
+    config: DomainConfig,
+    disks: tuple[tuple[DiskFile, ...], ...],
+    ttys: tuple[str, ...],
+    addresses: tuple[str, ...],
+    fds: list[int],
 ) -> DomainFiles:
     """What `DomainFiles.numbers` became in the process that got it. ConfigError: that is not what belongs to this.
 
-    :param disks, ttys: what `disk_files` and `ttys` said of it.
+    :param disks, ttys, addresses: what `disk_files`, `ttys` and `addresses` said of it.
     """
     consoles = bool(config.console) + len(config.channel_specs)
+    screens = sum(spec.vnc for spec in config.vfb_specs)
     expected = 1 + bool(config.ramdisk) + sum(map(len, disks)) + len(config.share_specs) + len(config.vif_specs)
-    expected += consoles
-    if len(fds) != expected or len(disks) != len(config.disk_specs) or len(ttys) != consoles:
+    expected += consoles + len(addresses)
+    if (
+        len(fds) != expected
+        or len(disks) != len(config.disk_specs)
+        or len(ttys) != consoles
+        or len(addresses) != screens
+    ):
         for fd in fds:
             os.close(fd)
         raise ConfigError(f"{len(fds)} files came with the domain, and {expected} belong to it")
@@ -148,6 +172,7 @@ def received_domain(
     files.disks = [OpenDisk([next(left) for _ in each], each) for each in disks]
     files.shares = [next(left) for _ in config.share_specs]
     files.consoles = [OpenConsole(socket.socket(fileno=next(left)), tty) for tty in ttys]
+    files.screens = [OpenScreen(socket.socket(fileno=next(left)), address) for address in addresses]
     files.wires = [Wire(fd) for fd in left]
     return files
 

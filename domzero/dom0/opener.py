@@ -34,11 +34,13 @@ class Opened:
 
     :param disks: what the files of each disk are.
     :param ttys: names of the ptys of its consoles, empty for sockets.
+    :param addresses: where its screens can be looked at.
     :param notes: what the log is to say of it.
     """
 
     disks: tuple[tuple[DiskFile, ...], ...]
     ttys: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -82,7 +84,7 @@ class Opener:
         if isinstance(answer, Refused):
             raise answer.error()
         fds = receive_files(self._files, request_id, count)
-        opened = received_domain(self._config, answer.disks, answer.ttys, fds)
+        opened = received_domain(self._config, answer.disks, answer.ttys, answer.addresses, fds)
         opened.notes += answer.notes
         return opened
 
@@ -106,7 +108,7 @@ def _serve(config: DomainConfig, talk: socket.socket, files: socket.socket) -> N
             with closing(open_domain(config, *_DOMID.unpack(asked))) as opened:
                 send_files(files, request_id, opened.numbers())
                 count = len(opened.numbers())
-                answer = Opened(opened.disk_files(), opened.ttys(), tuple(opened.notes))
+                answer = Opened(opened.disk_files(), opened.ttys(), opened.addresses(), tuple(opened.notes))
         except Exception as error:  # noqa: BLE001 - whatever it is, the other process is told
             known = error if isinstance(error, DomzeroError) else DomzeroError(f"{type(error).__name__}: {error}")
             answer = Refused.of(known)

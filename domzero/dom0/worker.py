@@ -31,6 +31,7 @@ from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import EndReason
 from domzero.dom0.message_set import Refused
 from domzero.dom0.messages import (
+    AddViewer,
     Answer,
     AttachDisk,
     AttachVif,
@@ -223,6 +224,10 @@ class Worker:
             if len(files) != 1:
                 raise MessageError(f"{len(files)} files for a picture")
             return Picture(*instance.take_picture(files[0]))
+        elif isinstance(message, AddViewer):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for a viewer")
+            instance.add_viewer(socket.socket(fileno=files.pop()))
         elif isinstance(message, ListVifs):
             return Vifs(tuple(instance.vifs.stats()))
         else:
@@ -231,7 +236,7 @@ class Worker:
 
     def _start(self, start: Start, fds: list[int]) -> Started:
         config = start.config
-        with closing(received_domain(config, start.disk_files, start.ttys, fds)) as files:
+        with closing(received_domain(config, start.disk_files, start.ttys, start.addresses, fds)) as files:
             if self._instance is not None:
                 raise ConfigError("this worker has its domain already")
             self._instance = Instance.build(

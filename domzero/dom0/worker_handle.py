@@ -133,7 +133,7 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
         try:
-            request = Start(self.domid, config, files.disk_files(), files.ttys())
+            request = Start(self.domid, config, files.disk_files(), files.ttys(), files.addresses())
             started = await self.request(request, Started, files.numbers())
         except WorkerGone:
             status = await child.ended

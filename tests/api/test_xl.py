@@ -92,7 +92,12 @@ def test_a_verb_may_be_shortened_to_what_is_its_alone() -> None:
         ("cpupool-list foo", 1, "Pool 'foo' does not exist\n", ""),
         ("create /no/such.cfg", 3, "Failed to read config file: /no/such.cfg: No such file or directory\n", ""),
         ("create", 6, "Config file not specified and none in save file\n", ""),
-        ("create -V x", 1, "--vncviewer: there is no VNC server yet; -c shows the console\n", ""),
+        (
+            "create -V x",
+            1,
+            "--vncviewer: not with create; `xl vncviewer` shows the screen afterwards, -c the console\n",
+            "",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_as_xl_says_it(

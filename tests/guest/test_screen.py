@@ -3,41 +3,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from guest_shell import GuestShell
+from rfb_client import DESKTOP_SIZE, EXTENDED_SIZE, QEMU_KEYS, RAW, ZRLE, Viewer
 from screen_text import Screen
 from waiting import until
 
 from domzero.dom0.images.cache import Image
-from domzero.dom0.vnc.display import Display
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
-KEYS = {"c": 46, "a": 30, "l": 38, "s": 31, "e": 18, "q": 16, "9": 10, " ": 57, "\n": 28, "t": 20, "r": 19, "v": 47}
 
 
-def display_of(guest: GuestShell) -> Display:
-    display = guest.session.display
-    assert display is not None
-    return display
-
-
-def press(display: Display, text: str) -> None:
-    for letter in text:
-        display.key(KEYS[letter], pressed=True)
-        display.key(KEYS[letter], pressed=False)
-
-
-def test_linux_shows_its_text_console_and_takes_keys(debian: Image) -> None:
-
-    guest = GuestShell(debian, vfbs=["vnc=0"])
+def test_viewers_of_linuxs_text_console_type_and_see_the_answer(debian: Image, tmp_path: Path) -> None:
+    path = tmp_path / "guest.vnc"
+    guest = GuestShell(debian, vfbs=[f"vnc=1,vnclisten=unix:{path}"])
     try:
         guest.ready()
-        display = display_of(guest)
-        screen = Screen(display.picture)
+        first = Viewer.at(path, encodings=(ZRLE, RAW, QEMU_KEYS, DESKTOP_SIZE))
+        second = Viewer.at(path, encodings=(RAW, EXTENDED_SIZE))
+        screen, other = Screen(first.picture), Screen(second.picture)
         screen.learn(guest)
-        assert "Run /init as init process" in guest.do("dmesg")
-        press(display, "seq 99 99\n")
-        until(lambda: "seq 99 99\n99" in screen.text(), 60, "what was typed, and its answer")
+        other.letters = screen.letters
+        first.type("echo $((6*7)) by symbol\n")
+        until(lambda: "42 by symbol\n" in screen.text(), 60, "an answer")
+        for code in (0x26, 0x1F, 0x39, 0x35, 0x19, 0x13, 0x18, 0x2E, 0x1C):  # ls /proc, as QEMU's XT numbers
+            first.position(code, pressed=True)
+            first.position(code, pressed=False)
+        until(lambda: "cpuinfo" in screen.text() and screen.text() == other.text(), 60, "a list on both")
         assert guest.session.host is not None and guest.session.host.audit() == []
     finally:
         guest.session.destroy()
+    until(lambda: not path.exists(), 30, "the socket to go")

@@ -19,7 +19,7 @@ class Screen:
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
-        self._letters: dict[bytes, str] = {bytes(CELL_WIDTH * CELL_HEIGHT): " "}
+        self.letters: dict[bytes, str] = {bytes(CELL_WIDTH * CELL_HEIGHT): " "}
 
     def _cells(self) -> list[list[bytes]]:
         width, height, pixels = self._picture()
@@ -43,10 +43,10 @@ class Screen:
             return len(set(row)) == len(LETTERS)
 
         until(is_there, 60, "all letters")
-        self._letters.update(zip(row, LETTERS, strict=True))
+        self.letters.update(zip(row, LETTERS, strict=True))
         guest.do("printf '\\033[2J\\033[H' > /dev/tty1")
 
     def text(self) -> str:
         """What is on it, a line for each row without what is empty; `?` for what was not learned."""
-        rows = ("".join(self._letters.get(cell, "?") for cell in row).rstrip() for row in self._cells())
+        rows = ("".join(self.letters.get(cell, "?") for cell in row).rstrip() for row in self._cells())
         return "\n".join(rows).rstrip("\n")

@@ -17,6 +17,7 @@ mod p9;
 mod timers;
 mod usernet;
 mod vcpu;
+mod vnc;
 
 use pyo3::prelude::*;
 
@@ -60,6 +61,8 @@ mod _machine {
     use super::usernet::run_usernet;
     #[pymodule_export]
     use super::vcpu::Vcpu;
+    #[pymodule_export]
+    use super::vnc::vnc_response;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -21,7 +21,7 @@ def create(dom0: Dom0, given: Given) -> int:
 
     for key, what in (("V", "--vncviewer"), ("A", "--vncviewer-autopass")):
         if given.has(key):
-            raise XlError(f"{what}: there is no VNC server yet; -c shows the console")
+            raise XlError(f"{what}: not with create; `xl vncviewer` shows the screen afterwards, -c the console")
     quiet = given.has("q")
     path, words = _file_and_words(given, given.words)
     if path is None and not words:

@@ -216,6 +216,19 @@ def show_name(dom0: Dom0, given: Given) -> int:
     return XlStatus.OK
 
 
+def view(dom0: Dom0, given: Given) -> int:
+    """`vncviewer`: becomes one."""
+    from domzero.cli.screens import open_viewer
+
+    if given.has("autopass") or given.has("vncviewer-autopass"):
+        raise XlError("--autopass: a viewer is told no password; it asks")
+    screen = dom0.get(f"{domain_path(find(dom0, given.words[0])['uuid'])}/vnc")
+    try:
+        open_viewer(screen["address"])
+    except ConfigError as error:
+        raise XlError(str(error)) from None
+
+
 def rename(dom0: Dom0, given: Given) -> int:
     """`rename`."""
     domain = find(dom0, given.words[0])

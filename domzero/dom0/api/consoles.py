@@ -67,19 +67,11 @@ async def console_stream(
     history: Annotated[bool, Query()] = True,
 ) -> None:
     """The console both ways, as binary messages (text is taken, too). Closes when the domain has ended for good."""
-    actions: Actions = websocket.app.state.services.actions
-    actor: Actor = websocket.state.actor
-    manager = actions.manager
-    try:
-        record = actions.find(actor, domain)
-        actor.check(Role.VM_OPERATOR, "a console", record.uuid)
-    except (NotFound, PermissionDenied) as error:
-        await websocket.accept(subprotocol_of(websocket))
-        code = CLOSE_NOT_FOUND if isinstance(error, NotFound) else CLOSE_FORBIDDEN
-        await websocket.close(code, _reason(str(error)))
+    record = await let_in(websocket, domain, "a console")
+    if record is None:
         return
     await websocket.accept(subprotocol_of(websocket))
-    await relay(websocket, manager, record, history=history)
+    await relay(websocket, websocket.app.state.services.manager, record, history=history)
 
 
 async def relay(websocket: WebSocket, manager: Manager, record: Record, *, history: bool) -> None:
@@ -102,7 +94,7 @@ async def relay(websocket: WebSocket, manager: Manager, record: Record, *, histo
         if output.overrun:
             code = CLOSE_TOO_SLOW
             sender.cancel()
-        await websocket.close(code, _reason(f"domain {record.name} is {record.state.value}"))
+        await websocket.close(code, reason(f"domain {record.name} is {record.state.value}"))
     except (WebSocketDisconnect, RuntimeError):
         pass  # the client went first
     finally:
@@ -112,7 +104,21 @@ async def relay(websocket: WebSocket, manager: Manager, record: Record, *, histo
         await asyncio.gather(*jobs, return_exceptions=True)
 
 
-def _reason(text: str) -> str:
+async def let_in(websocket: WebSocket, domain: str, what: str) -> Record | None:
+    """The domain of a websocket, for who has the role of an operator on it; else it is closed with the reason."""
+    actions: Actions = websocket.app.state.services.actions
+    actor: Actor = websocket.state.actor
+    try:
+        record = actions.find(actor, domain)
+        actor.check(Role.VM_OPERATOR, what, record.uuid)
+    except (NotFound, PermissionDenied) as error:
+        await websocket.accept(subprotocol_of(websocket))
+        await websocket.close(CLOSE_NOT_FOUND if isinstance(error, NotFound) else CLOSE_FORBIDDEN, reason(str(error)))
+        return None
+    return record
+
+
+def reason(text: str) -> str:
     """A close frame takes 123 bytes."""
     return text.encode()[:REASON_MAX].decode(errors="ignore")
 

@@ -1,24 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A domain's screen: as a picture."""
+"""A domain's screen: as a picture, and live by RFB."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Response, WebSocket
+from pydantic import Field
+from starlette.websockets import WebSocketDisconnect
 
 from domzero.dom0.actors import Role
 from domzero.dom0.api.asking import ASKED, ManagerDep, record_for
+from domzero.dom0.api.consoles import CLOSE_GOING_AWAY, CLOSE_NORMAL, let_in, reason, subprotocol_of
+from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
-from domzero.dom0.manager import BadState
-from domzero.dom0.messages import Picture, TakePicture
+from domzero.dom0.manager import BadState, Manager
+from domzero.dom0.messages import AddViewer, Done, Picture, TakePicture
 from domzero.dom0.records import Record
+from domzero.errors import DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["screen"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
 
 ScreenOf = Annotated[Record, record_for(Role.VM_OPERATOR, "a screen")]
+CHUNK = 64 << 10
+CLOSE_REFUSED = 4409
+
+
+class ScreenInfo(Model):
+    """Where a domain's screen can be looked at."""
+
+    address: Annotated[
+        str | None,
+        Field(description="`127.0.0.1:5900`, `[::1]:5900` or `unix:PATH`; null: only by Domain 0."),
+    ]
+    password: Annotated[bool, Field(description="Whether one is asked for there.")]
+
+
 _PICTURE: dict[int | str, dict[str, object]] = {
     200: {
         "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
@@ -44,3 +65,62 @@ def check_screen(record: Record) -> None:
     """Raises BadState for a domain without one."""
     if not record.config.vfbs:
         raise BadState(f"domain {record.name} has no framebuffer", hint="it is given one by its vfb, when it starts")
+
+
+@router.get("/domains/{domain}/vnc", responses={409: RESPONSES[409]})
+async def screen_address(record: ScreenOf, manager: ManagerDep) -> ScreenInfo:
+    """Where its screen can be looked at by VNC; as a websocket, the same path is RFB itself, for noVNC."""
+    check_screen(record)
+    if record.domid is None or record.gone:
+        raise BadState(f"domain {record.name} is {record.state.value}")
+    nodes = f"/local/domain/0/backend/vfb/{record.domid}/0"
+    return ScreenInfo(
+        address=manager.store.get(f"{nodes}/address"),
+        password=any(spec.password for spec in record.config.vfb_specs),
+    )
+
+
+@router.websocket("/domains/{domain}/vnc")
+async def screen_stream(websocket: WebSocket, domain: str) -> None:
+    """RFB both ways, as binary messages (subprotocol `binary`), without another password. Closes with the domain."""
+    record = await let_in(websocket, domain, "a screen")
+    if record is None:
+        return
+    manager: Manager = websocket.app.state.services.manager
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        try:
+            with theirs:
+                check_screen(record)
+                await manager.ask(record, AddViewer(), Done, [theirs.fileno()])
+        except DomzeroError as error:
+            await websocket.accept(subprotocol_of(websocket))
+            await websocket.close(CLOSE_REFUSED, reason(str(error)))
+            return
+        await websocket.accept(subprotocol_of(websocket))
+        closing = asyncio.create_task(manager.closing.wait())
+        jobs = {asyncio.create_task(_show(websocket, ours)), asyncio.create_task(_take(websocket, ours)), closing}
+        try:
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            await websocket.close(CLOSE_GOING_AWAY if closing.done() else CLOSE_NORMAL)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # the client went first
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def _show(websocket: WebSocket, sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while data := await loop.sock_recv(sock, CHUNK):
+            await websocket.send_bytes(data)
+
+
+async def _take(websocket: WebSocket, sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
+            await loop.sock_sendall(sock, message.get("bytes") or (message.get("text") or "").encode())

@@ -14,6 +14,8 @@ from domzero.dom0.backends.vfb import FramebufferDevice, SharedPage
 from domzero.dom0.backends.xenbus import Device, Front, Nodes
 from domzero.dom0.vfbspec import VfbSpec
 from domzero.dom0.vnc.display import HEIGHT, WIDTH, Display
+from domzero.dom0.vnc.listener import OpenScreen
+from domzero.dom0.vnc.server import VncServer
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.hypervisor.domain import Domain
 
@@ -129,21 +131,26 @@ class DomainDisplay:
 
     def __init__(self, store: StoreApi, domain: Domain) -> None:
         self.display = Display()
+        self.server = VncServer(self.display, "", "", None)
         self._framebuffers: Devices[FramebufferDevice] = Devices(store, domain, "vfb")
         self._keyboards: Devices[KeyboardDevice] = Devices(store, domain, "vfb")
 
-    def plug(self, spec: VfbSpec, address: Nodes) -> None:
+    def plug(self, spec: VfbSpec, view: OpenScreen | None, name: str) -> None:
         """Gives the domain a framebuffer with keyboard and pointer.
 
-        :param address: where somebody can look, as xenstore is to have it.
+        :param view: where viewers come from, taken; None: from nowhere but Domain 0.
+        :param name: that viewers see.
         """
+        self.server = VncServer(self.display, name, spec.password, None if view is None else view.sock)
+        address: Nodes = {} if view is None else view.nodes
         domain = self._framebuffers.domain
         what = f"a framebuffer {spec.devid}"
         self._keyboards.plug(KeyboardDevice(domain, spec.devid, self.display), what)
         self._framebuffers.plug(FramebufferDevice(domain, spec, self.display, address), what)
 
     def close(self) -> None:
-        """Lets go of both. Not with `host.lock` held."""
+        """Lets go of both, and of all viewers. Not with `host.lock` held."""
+        self.server.close()
         self._framebuffers.close()
         self._keyboards.close()
 

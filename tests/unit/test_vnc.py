@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VNC server: a screen that tests draw on, and viewers over sockets."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rfb_client import DESKTOP_SIZE, EXTENDED_SIZE, QEMU_KEYS, RAW, ZRLE, Refused, Viewer
+from waiting import until
+
+from domzero import _machine
+from domzero.dom0.vfbspec import parse_vfb
+from domzero.dom0.vnc import keys
+from domzero.dom0.vnc.display import Display, Rect
+from domzero.dom0.vnc.encodings import Encoding
+from domzero.dom0.vnc.listener import open_screen
+from domzero.dom0.vnc.pixels import NATIVE, Converter, FormatError, PixelFormat
+from domzero.dom0.vnc.server import VIEWERS_MAX, VncServer
+from domzero.errors import ConfigError
+
+
+class Canvas:
+    """What a guest would show."""
+
+    def __init__(self, width: int, height: int, seed: int = 0) -> None:
+        self.width, self.height = width, height
+        noise = random.Random(seed).randbytes(width * height)
+        self.pixels = bytearray(4 * width * height)
+        for byte in range(3):
+            self.pixels[byte::4] = noise
+
+    def read(self, rect: Rect) -> bytes:
+        rows = range(rect.y, rect.y + rect.height)
+        row = 4 * self.width
+        return b"".join(bytes(self.pixels[y * row + 4 * rect.x : y * row + 4 * (rect.x + rect.width)]) for y in rows)
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def key(self, code: int, *, pressed: bool) -> None:
+        self.events.append((code, pressed))
+
+    def move(self, x: int, y: int, wheel: int, width: int, height: int) -> None:
+        self.events.append((x, y, wheel))
+
+
+Connect = Callable[..., Viewer]
+
+
+@pytest.fixture
+def display() -> Display:
+    return Display()
+
+
+@pytest.fixture
+def server(display: Display) -> Iterator[VncServer]:
+    server = VncServer(display, "guest", "", None)
+    yield server
+    server.close()
+    until(lambda: not server.viewers, 30, "all to go")
+
+
+@pytest.fixture
+def connect(server: VncServer) -> Iterator[Connect]:
+    ours: list[socket.socket] = []
+
+    def connect(**how: Any) -> Viewer:
+        mine, theirs = socket.socketpair()
+        ours.append(mine)
+        server.add(theirs, is_known=True)
+        return Viewer(mine, **how)
+
+    yield connect
+    for sock in ours:
+        sock.close()
+
+
+@pytest.mark.parametrize("encoding", [RAW, ZRLE])
+def test_a_viewer_sees_what_is_shown_and_then_what_changes(display: Display, connect: Connect, encoding: int) -> None:
+    canvas = Canvas(150, 130)
+    canvas.pixels[:: 4 * 7] = bytes(len(canvas.pixels[:: 4 * 7]))
+    canvas.pixels[: 4 * 150 * 70] = bytes(4 * 150 * 70)  # tiles of one colour
+    display.show(canvas)
+    viewer = connect(encodings=(encoding,))
+    assert (viewer.name, viewer.width, viewer.height) == ("guest", 150, 130)
+    assert viewer.picture() == (150, 130, bytes(canvas.pixels))
+    assert set(viewer.seen) == {encoding}
+    for at in range(4 * (100 * 150 + 20), 4 * (100 * 150 + 30)):
+        canvas.pixels[at] = 0 if at % 4 == 3 else 77
+    display.damage(Rect(20, 100, 10, 1))
+    viewer.update()
+    assert bytes(viewer.pixels) == bytes(canvas.pixels)
+
+
+def test_several_viewers_see_the_same_and_one_can_be_alone(display: Display, connect: Connect) -> None:
+    display.show(Canvas(64, 64))
+    viewers = [connect() for _ in range(3)]
+    assert len({viewer.picture() for viewer in viewers}) == 1
+    alone = connect(shared=False)
+    for viewer in viewers:
+        with pytest.raises(ConnectionResetError):
+            viewer.read(1)
+    alone.update(incremental=False)
+
+
+def test_there_is_a_bound_to_viewers(server: VncServer, connect: Connect) -> None:
+    viewers = [connect() for _ in range(VIEWERS_MAX)]
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connect()
+    viewers[0].sock.close()
+    until(lambda: server.viewers < VIEWERS_MAX, 30, "one to go")
+    connect().update(incremental=False)
+
+
+def test_another_size_is_told_who_can_hear_it(display: Display, connect: Connect) -> None:
+    display.show(Canvas(64, 64))
+    new, old = connect(encodings=(RAW, DESKTOP_SIZE, EXTENDED_SIZE)), connect(encodings=(RAW, DESKTOP_SIZE))
+    deaf = connect(encodings=(RAW,))
+    for viewer in (new, old, deaf):
+        viewer.update(incremental=False)
+    assert new.sizes == [(0, 64, 64)] and old.sizes == []
+    display.show(canvas := Canvas(100, 80))
+    for viewer in (new, old):
+        viewer.update()
+        assert viewer.sizes[-1] == (0, 100, 80)
+        assert viewer.picture() == (100, 80, bytes(canvas.pixels))
+    deaf.update()
+    assert bytes(deaf.pixels) == canvas.read(Rect(0, 0, 64, 64))
+    new.sock.sendall(struct.pack(">BxHHBx16x", 251, 640, 480, 1))  # it is the guest that says how large its screen is
+    new.update()
+    assert new.sizes[-1] == (1, 100, 80)
+
+
+def test_keys_and_pointer_reach_the_guest_and_are_let_go(display: Display, connect: Connect) -> None:
+    display.connect_input(sink := Sink())
+    viewer = connect(encodings=(RAW, QEMU_KEYS))
+    viewer.update(incremental=False)
+    assert QEMU_KEYS in viewer.seen
+    viewer.type("a\n")
+    viewer.position(0xC8, pressed=True)  # the arrow up
+    viewer.key(0x1234567, pressed=True)  # nobody knows it
+    viewer.sock.sendall(struct.pack(">BBHH", 5, 1, 30, 40) + struct.pack(">BBHH", 5, 17, 9999, 40))
+    viewer.sock.sendall(struct.pack(">BxxxI", 6, 70_000) + bytes(70_000))  # text that it would paste
+    viewer.update(incremental=False)
+    viewer.sock.close()
+    until(lambda: (keys.BTN_LEFT, False) in sink.events and (103, False) in sink.events, 30, "keys to be let go")
+    assert sink.events[:8] == [
+        (30, True), (30, False), (28, True), (28, False), (103, True), (30, 40, 0), (keys.BTN_LEFT, True), (799, 40, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x09",
+        b"\x00\0\0\0" + bytes((32, 24, 0, 0)) + bytes(12),  # a colour map
+        b"\x00\0\0\0" + bytes((24, 24, 0, 1)) + bytes(12),
+        b"\x00\0\0\0" + struct.pack(">BBBBHHHBBBxxx", 8, 8, 0, 1, 255, 255, 255, 16, 8, 0),
+        struct.pack(">BxxxI", 6, 0xFFFFFFFF),
+        b"\xff\x07" + bytes(10),
+    ],
+)
+def test_what_is_no_rfb_ends_only_this_connection(
+    display: Display, server: VncServer, connect: Connect, message: bytes
+) -> None:
+    other, viewer = connect(), connect()
+    viewer.sock.sendall(message)
+    with pytest.raises(ConnectionResetError):
+        viewer.read(1)
+    other.update(incremental=False)
+    until(lambda: server.viewers == 1, 30, "it to be forgotten")
+
+
+@pytest.mark.parametrize("greeting", [b"GET / HTTP/1", b"RFB 003.889\n", b"RFB 003.008\n\x05"])
+def test_what_does_not_greet_is_not_let_in(server: VncServer, greeting: bytes) -> None:
+    mine, theirs = socket.socketpair()
+    with mine:
+        server.add(theirs, is_known=True)
+        mine.settimeout(30)
+        mine.sendall(greeting)
+        while mine.recv(100):
+            pass
+    until(lambda: not server.viewers, 30, "it to be forgotten")
+
+
+def test_a_password_is_asked_for_on_a_port_and_the_socket_is_private(display: Display, tmp_path: Path) -> None:
+    spec = parse_vfb("vnclisten=127.0.0.1,vncdisplay=40,vncpasswd=secret")
+    first, second = open_screen(spec, uuid.uuid4()), open_screen(spec, uuid.uuid4())
+    assert first.address != second.address  # a port is taken
+    with pytest.raises(ConfigError, match="in use"):
+        display_number = first.nodes["vncdisplay"]
+        open_screen(parse_vfb(f"vncdisplay={display_number},vncunused=0,vncpasswd=x"), uuid.uuid4())
+    second.close()
+    server = VncServer(display, "guest", spec.password, first.sock)
+    address = ("127.0.0.1", int(str(first.nodes["vnc-port"])))
+    Viewer(socket.create_connection(address), password="secret").update(incremental=False)
+    with pytest.raises(Refused, match="the password is wrong"):
+        Viewer(socket.create_connection(address), password="Secret")
+    server.close()
+
+    path = tmp_path / "guest.vnc"
+    screen = open_screen(parse_vfb(f"vnclisten=unix:{path}"), uuid.uuid4())
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    server = VncServer(display, "guest", "", screen.sock)
+    Viewer.at(path).update(incremental=False)
+    server.close()
+    until(lambda: not path.exists(), 30, "the socket to go")
+
+
+def test_without_a_password_there_is_a_socket_in_place_of_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    screen = open_screen(parse_vfb("vnc=1"), uuid.UUID(int=7))
+    assert screen.address.startswith("unix:") and screen.address.endswith(f"{uuid.UUID(int=7)}.vnc")
+    screen.close()
+
+
+def test_the_answer_to_a_challenge_is_des_with_its_bits_turned() -> None:
+    # NIST SP 500-20's first variable key, 80 01 01 01 01 01 01 01: turned, it is 01 80 80 80 80 80 80 80.
+    answer = _machine.vnc_response(b"\x01" + b"\x80" * 7, bytes(16))
+    assert answer == 2 * bytes.fromhex("95a8d72813daa94d")
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        (NATIVE, "030201ff"),
+        (PixelFormat(32, 24, False, (255, 255, 255), (0, 8, 16)), "01020300"),
+        (PixelFormat(32, 24, True, (255, 255, 255), (16, 8, 0)), "00010203"),
+        (PixelFormat(32, 24, True, (255, 255, 255), (24, 16, 8)), "01020300"),
+    ],
+)
+def test_pixels_are_turned_into_a_viewers(format: PixelFormat, expected: str) -> None:
+    assert Converter(format)(bytes((3, 2, 1, 255))).hex() == expected
+    assert Converter(format, compact=True)(bytes((3, 2, 1, 255))) in (b"\1\2\3", b"\3\2\1")
+
+
+def test_pixels_of_16_and_8_bits_keep_their_colours() -> None:
+    narrow = PixelFormat(16, 16, False, (31, 63, 31), (11, 5, 0))
+    pixels = bytes((255, 128, 0, 0, 0, 255, 255, 0))
+    first, second = struct.unpack("<HH", Converter(narrow)(pixels))
+    assert (first >> 11, first >> 5 & 63, first & 31) == (0, 32, 31)
+    assert (second >> 11, second >> 5 & 63, second & 31) == (31, 63, 0)
+    tiny = PixelFormat(8, 8, False, (7, 7, 3), (0, 3, 6))
+    assert Converter(tiny)(pixels) == bytes((3 << 6 | 4 << 3, 7 | 7 << 3))
+    with pytest.raises(FormatError):
+        PixelFormat.unpack(struct.pack(">BBBBHHHBBBxxx", 16, 16, 0, 1, 31, 63, 31, 12, 5, 0))
+
+
+def test_each_letter_has_the_key_that_has_it() -> None:
+    assert [keys.of_symbol(ord(letter)) for letter in "aA1!z/ ~"] == [30, 30, 2, 2, 44, 53, 57, 41]
+    assert [keys.of_symbol(symbol) for symbol in (0xFFBE, 0xFFC9, 0xFFB0, 0xFFB9)] == [59, 88, 82, 73]
+    assert [keys.of_position(code) for code in (0x1E, 0x9D, 0x57, 0, 0x100, 0x80)] == [30, 97, 87, None, None, None]
+    assert Encoding.QEMU_EXTENDED_KEY == QEMU_KEYS
