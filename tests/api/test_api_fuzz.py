@@ -2,8 +2,9 @@
 """Random requests, made from the OpenAPI document, to a Domain 0 whose domains are in all states at once.
 
 Seconds and first seed: DOMZERO_API_FUZZ_SECONDS, DOMZERO_FUZZ_SEED. Several clients ask at the same time, over TCP and
-the Unix socket; domains come, go and are killed meanwhile. Each answer is one that the document describes; at the end
-Domain 0 lives, has said nothing of a fault, and its processes are those of its records.
+the Unix socket, as the owner and as users of all roles; domains come, go and are killed meanwhile. Each answer is one
+that the document describes; at the end Domain 0 lives, has said nothing of a fault, its processes are those of its
+records, and nobody has done what their role does not cover.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,10 +34,13 @@ from waiting import until
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
+from domzero.dom0.actions import Action
+from domzero.dom0.actors import Role
+
 SECONDS = float(os.environ.get("DOMZERO_API_FUZZ_SECONDS", "4"))
 CLIENTS = 4
 LIVE_MAX = 16
-CLOSED = {1000, 1001, 1002, 1003, 1007, 1009, 4404, 4408}
+CLOSED = {1000, 1001, 1002, 1003, 1007, 1009, 4403, 4404, 4408}
 """With what Domain 0 closes a console's websocket."""
 STREAM: dict[str, Any] = {"max_size": None, "max_queue": None, "open_timeout": 60, "close_timeout": 1}
 LINES = [
@@ -161,7 +166,13 @@ class Client(threading.Thread):
     """Asks until it is told to stop; `failure` says what was wrong."""
 
     def __init__(
-        self, server: Server, openapi: OpenApi, population: Population, seed: int, stop: threading.Event
+        self,
+        server: Server,
+        openapi: OpenApi,
+        population: Population,
+        seed: int,
+        stop: threading.Event,
+        tokens: list[str],
     ) -> None:
         super().__init__(daemon=True)
         self.failure: str | None = None
@@ -171,7 +182,7 @@ class Client(threading.Thread):
         self._population = population
         self._chance = random.Random(seed)
         self._over_tcp = bool(seed % 2)
-        self._token = server.token
+        self._token = tokens[seed // 2 % len(tokens)]
         self._cases = Cases(openapi.document, self._chance, lambda name: population.known(name, self._chance))
         self._stop_asked = stop
         self._connection: http.client.HTTPConnection | None = None
@@ -301,6 +312,33 @@ class Client(threading.Thread):
                 stream.recv(timeout=chance.choice([0, 0.01, 0.1]))
 
 
+def users_of_each_role(client: httpx.Client) -> list[str]:
+    """Makes a user of each role; their tokens."""
+    tokens = []
+    for role in Role:
+        assert client.post("/v1/users", json={"name": f"fuzz-{role.value}", "role": role.value}).status_code == 201
+        tokens.append(client.post(f"/v1/users/fuzz-{role.value}/tokens", json={}).json()["token"])
+    return tokens
+
+
+def done_without_permission(server: Server) -> list[tuple[str, str, str]]:
+    """Lines of the audit log of what a user of a lower role than it needs has done, or tried without being refused."""
+    least: dict[str, Role] = {}
+    kinds: list[Any] = [Action]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if hasattr(kind, "kind"):
+            least[kind.kind] = kind.role
+    with closing(sqlite3.connect(server.socket.with_name("d.sock.db"))) as database:
+        lines = database.execute("SELECT actor, action, outcome FROM audit WHERE actor LIKE 'fuzz-%'").fetchall()
+    return [
+        (actor, action, outcome)
+        for actor, action, outcome in lines
+        if outcome != "refused" and not Role(actor.removeprefix("fuzz-")).covers(least[action])
+    ]
+
+
 @pytest.fixture
 def fuzzed(tmp_path: Path) -> Iterator[Server]:
     """A Domain 0 of its own, on both sockets."""
@@ -316,7 +354,8 @@ def test_no_request_in_any_state_is_answered_by_what_is_not_described(fuzzed: Se
     openapi = OpenApi(client.get("/openapi.json").json())
     population, stop = Population(server, shell, seed), threading.Event()
     population.begin()
-    clients = [Client(server, openapi, population, seed * CLIENTS + number, stop) for number in range(CLIENTS)]
+    tokens = [server.token, *users_of_each_role(client)]
+    clients = [Client(server, openapi, population, seed * CLIENTS + number, stop, tokens) for number in range(CLIENTS)]
     for thread in clients:
         thread.start()
     end = time.monotonic() + SECONDS
@@ -334,6 +373,7 @@ def test_no_request_in_any_state_is_answered_by_what_is_not_described(fuzzed: Se
     population.clear()
     assert server.stop() == 0
     assert "Traceback" not in (log := server.log.read_text()), log[-5000:]
+    assert done_without_permission(server) == []
     assert counts["200"] > 20 and counts["websocket closed 4404"], counts
     described = {(method, path) for path, methods in openapi.document["paths"].items() for method in methods}
     assert openapi.seen >= described, described - openapi.seen
