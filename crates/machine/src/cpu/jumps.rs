@@ -76,7 +76,7 @@ impl Jumps {
     }
 
     /// There are jumps to the page of `rip` from now on.
-    fn note_page(&mut self, rip: u64) {
+    pub(crate) fn note_page(&mut self, rip: u64) {
         let page = rip & !0xfff;
         let noted = &mut self.pages[tlb_index(rip)];
         if *noted == page {
@@ -94,6 +94,11 @@ impl Jumps {
     /// The frame of translated code.
     pub(crate) fn frame(&mut self) -> *mut Frame {
         self.region.frame()
+    }
+
+    /// Nothing that calls have left is used for a return any more.
+    pub(crate) fn forget_returns(&mut self) {
+        self.region.forget_returns();
     }
 
     /// The block at `rip` has translated code from now on, which begins at `code`.
@@ -205,6 +210,7 @@ impl PerView for Jumps {
             return;
         }
         self.flush_code();
+        self.forget_returns();
         self.flush_entries();
         for &i in &self.pages_touched {
             self.pages[usize::from(i)] = NO_PAGE;

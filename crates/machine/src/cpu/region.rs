@@ -17,6 +17,12 @@ pub(crate) const JUMP_SHIFT: u32 = 2;
 /// What no code key has, and no page: what a link compares with that leads nowhere.
 pub(crate) const NO_KEY: i32 = 2;
 
+/// Calls whose return is kept in mind, by where on its stack the guest has the address.
+pub(crate) const RETURNS: usize = 512;
+
+/// The inverted address of a return that was never kept: that of address 0, whose code is [`Frame::lost`].
+const NO_RETURN: u64 = !0;
+
 /// Room below the frame: return addresses of callouts, and the frames of signals that arrive in translated code.
 pub(crate) const STACK: usize = 64 << 10;
 
@@ -52,8 +58,8 @@ pub(crate) struct Frame {
     pub gs: u64,
     /// Bits of an address that choose a TLB entry.
     pub index_mask: u64,
-    /// Bits of an address that choose a jump.
-    pub jump_mask: u64,
+    /// Bits of a stack pointer that choose a return.
+    pub return_mask: u64,
     /// Where callouts go.
     pub callout: u64,
     /// Bits of an address that must match an entry, for operands that are aligned to 1 << n bytes.
@@ -66,6 +72,10 @@ pub(crate) struct Frame {
     pub flags: u64,
     pub cpu: u64,
     pub host_stack: u64,
+    /// Bits of an address that choose a jump.
+    pub jump_mask: u64,
+    /// Where code goes that has lost its way: it looks for the block at `va`.
+    pub lost: u64,
     /// Where rdtsc goes.
     pub clock: u64,
     /// The host's own MXCSR.
@@ -92,6 +102,20 @@ struct Parts {
     jumps: [CodeJump; CODE_JUMPS],
     /// By TLB index: the negated address of a page of code less the key of its code. Zero: none.
     pages: [u64; TLB_SIZE],
+    returns: Returns,
+}
+
+/// What calls have left for their returns, by bits of the stack pointer.
+#[repr(C)]
+struct Returns {
+    /// The processor takes addresses for equal at first whose last 12 bits are: here those of the stack itself.
+    apart: [u64; 160],
+    /// The inverted addresses they return to.
+    tags: [u64; RETURNS],
+    /// And those of the tags.
+    apart_too: [u64; 80],
+    /// The code there.
+    codes: [u64; RETURNS],
 }
 
 #[repr(C, align(4096))]
@@ -101,6 +125,8 @@ struct Aligned([TlbEntry; TLB_SIZE]);
 pub(crate) const TLB_AT: i64 = (std::mem::offset_of!(Parts, tlb) - STACK) as i64;
 pub(crate) const JUMPS_AT: i64 = (std::mem::offset_of!(Parts, jumps) - STACK) as i64;
 pub(crate) const PAGES_AT: i64 = (std::mem::offset_of!(Parts, pages) - STACK) as i64;
+pub(crate) const RETURN_TAGS_AT: i64 = (std::mem::offset_of!(Parts, returns.tags) - STACK) as i64;
+pub(crate) const RETURN_CODES_AT: i64 = (std::mem::offset_of!(Parts, returns.codes) - STACK) as i64;
 
 /// Bytes of a region that are in use as soon as code runs.
 pub(crate) const REGION_BYTES: usize = size_of::<Parts>() - STACK;
@@ -143,6 +169,13 @@ impl Region {
     /// Which code is where.
     pub(crate) fn pages(&mut self) -> &mut [u64; TLB_SIZE] {
         &mut self.parts().pages
+    }
+
+    /// No return is kept any more. Before code runs `Frame::lost` is filled in, and then this is called.
+    pub(crate) fn forget_returns(&mut self) {
+        let parts = self.parts();
+        parts.returns.tags = [NO_RETURN; RETURNS];
+        parts.returns.codes = [parts.frame.lost; RETURNS];
     }
 
     /// The frame, which stays where it is as long as the region.

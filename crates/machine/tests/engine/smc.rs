@@ -355,6 +355,66 @@ fn a_jump_to_another_page_leads_to_what_is_mapped_there_now() {
 }
 
 #[test]
+fn a_return_leads_to_what_is_mapped_and_written_there_now() {
+    let bits = pte::P | pte::US;
+    let here = 0x50_0000u64;
+    for &engine in Engine::ALL {
+        let mut vm = TestVm::new(&[]);
+        engine.choose(&mut vm.cpu);
+        // call to offset 0x10 of the next page, which returns; mov eax, n; int3.
+        vm.map(here, 3, bits);
+        let caller = |n: u8| [0xe8, 0x0b, 0x10, 0, 0, 0xb8, n, 0, 0, 0, 0xcc];
+        vm.poke(here, &caller(1));
+        vm.poke(here + 0x2000, &caller(2));
+        vm.poke(here + 0x1010, &[0xc3]);
+        let [one, two] = [0, 2].map(|n| Mfn(vm.maddr(here + n * 0x1000) >> 12));
+        let call = |vm: &mut TestVm| {
+            (vm.cpu.rip, vm.cpu.regs[0], vm.cpu.regs[4]) = (here, 0, STACK_TOP);
+            vm.run(1);
+            assert_eq!(vm.cpu.rip, here + 0x1010, "{engine:?}");
+        };
+        let back = |vm: &mut TestVm, expected: u64| {
+            assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
+            let found = (vm.cpu.rip, vm.cpu.regs[0], vm.cpu.regs[4]);
+            assert_eq!(found, (here + 11, expected, STACK_TOP), "{engine:?}");
+        };
+        for (frame, n) in [(one, 1), (two, 2), (one, 1)] {
+            vm.map_frame(here, frame, bits);
+            vm.cpu.invlpg(here);
+            for _ in 0..5 {
+                call(&mut vm);
+                back(&mut vm, n);
+            }
+        }
+        // Between call and return.
+        call(&mut vm);
+        vm.map_frame(here, two, bits);
+        vm.cpu.invlpg(here);
+        back(&mut vm, 2);
+        call(&mut vm);
+        assert!(vm.machine.host_write(two.maddr() + 6, &[3]));
+        back(&mut vm, 3);
+        call(&mut vm);
+        assert!(vm.machine.host_write(two.maddr(), &[0xcc; 4096]));
+        assert_eq!(vm.run_to_trap(), Trap::SoftInt { vector: 3, len: 1 });
+        assert_eq!(vm.cpu.rip, here + 6, "{engine:?}");
+        // What no call has left anything for, not even at address 0.
+        for target in [here + 0x1010, 0, u64::MAX] {
+            vm.poke(
+                STACK_TOP - 16,
+                &[target.to_le_bytes(), 0u64.to_le_bytes()].concat(),
+            );
+            (vm.cpu.rip, vm.cpu.regs[4]) = (here + 0x1010, STACK_TOP - 16);
+            vm.cpu.flush_tlb_view();
+            assert!(
+                matches!(vm.run_to_trap(), Trap::Fault(Fault { vector: 14, .. })),
+                "{engine:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_was_no_instruction_is_one_when_any_of_its_bytes_has_changed() {
     for &engine in Engine::ALL {
         // mov byte ptr [rdi], al; nop; then 0f 04 c0, which is none: with 1f in its middle it is a nop. int3.

@@ -231,6 +231,14 @@ impl Asm {
         self.made(Instruction::with2(Code::Lea_r64_m, to, from));
     }
 
+    /// Where a label is.
+    pub(super) fn lea_label(&mut self, to: Register, label: Label) {
+        let far = self.address(self.at) + 0x1000;
+        let place = MemoryOperand::new(R::RIP, R::None, 1, far as i64, 8, false, R::None);
+        self.lea(to, place);
+        self.fix(label);
+    }
+
     pub(super) fn constant(&mut self, to: Register, value: u64) {
         match i32::try_from(value as i64) {
             Ok(v) => self.made(Instruction::with2(Code::Mov_rm64_imm32, to, v)),

@@ -17,7 +17,7 @@ use crate::cpu::exec::fast::miss::Refill;
 use crate::cpu::exec::{self, fast};
 use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::jumps::jump_index;
-use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
+use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT, RETURNS};
 use crate::cpu::run::Above;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
@@ -43,6 +43,8 @@ pub(super) enum Kind {
     /// The block ends, and goes on at offset `a` of the page in `va`. `b`: the field of the jump that leads there. A look-up of the
     /// jump table follows the site.
     Far,
+    /// A return to `va`, which is offset `a` of a page. `b`: the field of the address of code that its call leaves.
+    Return,
     /// The slice has no room for the block.
     Leave,
     /// The block is forgotten: its entry leads here.
@@ -129,6 +131,8 @@ pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame:
             c.bases.page = f.page;
             match c.serve(s, site as u64, f) {
                 Next::At(code) => {
+                    // What a handler has forgotten may be remembered by the rest of the block.
+                    c.views.beside().note_page(c.bases.page);
                     f.slice = c.budget.slice;
                     f.fs = c.bases.fs;
                     f.gs = c.bases.gs;
@@ -165,6 +169,7 @@ impl Cpu {
         // SAFETY: the frame lies in the current view's region.
         let f = unsafe { &mut *self.views.beside().frame() };
         self.fill_frame(f);
+        self.views.beside().note_page(self.bases.page);
         f.page = self.bases.page;
         // SAFETY: the caller's promise; the frame is filled in.
         unsafe { super::thunk::enter(self, f, code) };
@@ -177,6 +182,7 @@ impl Cpu {
     fn fill_frame(&mut self, f: &mut Frame) {
         if f.callout == 0 {
             fill_in(f);
+            self.views.beside().forget_returns();
         }
         f.slice = self.budget.slice;
         (f.vectors_away, f.ymm_away) = (1, 1);
@@ -289,6 +295,14 @@ impl Cpu {
             Kind::Link => {
                 self.rip = self.bases.page.wrapping_add(u64::from(s.a as u32));
                 Next::Out
+            }
+            Kind::Return => {
+                self.rip = f.va;
+                let next = self.dispatch(f);
+                if let (Next::At(far), Some(t)) = (next, self.code.translator.as_mut()) {
+                    t.link_return(s, far, there(s.b), at);
+                }
+                next
             }
             Kind::Leave => self.leave_before(s),
             Kind::Dead => {
@@ -501,6 +515,8 @@ impl Cpu {
 /// What is the same in every frame.
 fn fill_in(f: &mut Frame) {
     f.index_mask = (TLB_SIZE as u64 - 1) << 12;
+    f.return_mask = (RETURNS as u64 - 1) << 3;
+    f.lost = super::thunk::lost as *const () as u64;
     f.jump_mask = (CODE_JUMPS as u64 - 1) << JUMP_SHIFT;
     f.callout = super::thunk::call as *const () as u64;
     f.clock = super::thunk::clock as *const () as u64;
@@ -537,15 +553,27 @@ impl Translator {
         Some(near)
     }
 
-    /// The same from another page; gives the key of the code that it must show.
-    fn link_far(&mut self, far: u64, field: u64, site: u64) -> Option<i32> {
+    /// The block whose code begins at `far`, unless it is forgotten.
+    fn beginning_at(&mut self, far: u64) -> Option<&mut NativeBlock> {
         // Code is never put before other code.
         let n = self.blocks.binary_search_by_key(&far, |b| b.far).ok()?;
-        let block = self.blocks.get_mut(n)?;
-        // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
-        if unsafe { (*block.op).dead } != 0 {
-            return None;
-        }
+        self.blocks.get_mut(n).filter(|b| b.lives())
+    }
+
+    /// Lets the calls of the block of site `s`, which is at `site`, leave the block at `far` to their returns, if it is of the same
+    /// frame. The field of the address is at `field`.
+    fn link_return(&mut self, s: Site, far: u64, field: u64, site: u64) -> Option<()> {
+        let mfn = self.blocks.get(s.block as usize).filter(|b| b.lives())?.mfn;
+        let block = self.beginning_at(far).filter(|b| b.mfn == mfn)?;
+        let stub = site - super::CALL_BYTES;
+        block.incoming.push(Incoming::Near { field, stub });
+        self.lead(field, far);
+        Some(())
+    }
+
+    /// The same from another page; gives the key of the code that it must show.
+    fn link_far(&mut self, far: u64, field: u64, site: u64) -> Option<i32> {
+        let block = self.beginning_at(far)?;
         let (near, key) = (block.near, block.key);
         let stub = site - super::CALL_BYTES;
         block.incoming.push(Incoming::Far { field, stub });

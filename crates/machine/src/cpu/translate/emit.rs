@@ -60,6 +60,9 @@ pub(super) struct Emitter<'a> {
     pub asm: &'a mut Asm,
     handled: &'a mut Vec<Handled>,
     stubs: Vec<Stub>,
+    /// A return whose call has left nothing: where it goes, where it goes if the jump table has nothing either, and what it
+    /// adds to the stack pointer.
+    pub lost_return: Option<(Label, Label, i64)>,
     /// Jumps to offsets outside of the page.
     pub tails: Vec<(Label, i64)>,
     block: u32,
@@ -95,6 +98,7 @@ impl<'a> Emitter<'a> {
             asm,
             handled,
             stubs: Vec::new(),
+            lost_return: None,
             tails: Vec::new(),
             block,
             off,
@@ -173,6 +177,7 @@ impl<'a> Emitter<'a> {
         let dead = self.asm.label();
         self.stub(dead, Kind::Dead, None);
         self.asm.go_cold(cold);
+        self.put_lost_return();
         self.put_stubs();
         let dead = self.asm.offset_of(dead);
         Some(Made {
@@ -421,6 +426,15 @@ impl<'a> Emitter<'a> {
         s.site.a = i32::from(off);
         s.field = Some(field);
         s.table = Some(off);
+    }
+
+    /// What code at offset `off` of the page is, for a return there: the field of its address ends here.
+    pub(super) fn return_stub(&mut self, label: Label, off: u16) {
+        let field = self.asm.here() - 4;
+        self.stub(label, Kind::Return, None);
+        let s = self.last_stub();
+        s.site.a = i32::from(off);
+        s.field = Some(field);
     }
 
     /// One instruction; true if it ends the block.

@@ -5,7 +5,7 @@ use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
 use super::callout::Kind;
 use super::emit::{page_of_code, Emitter};
 use super::operand::{place, slot, Place};
-use crate::cpu::region::{CodeJump, Frame, JUMPS_AT, NO_KEY, PAGES_AT};
+use crate::cpu::region::{CodeJump, Frame, JUMPS_AT, NO_KEY, PAGES_AT, RETURN_CODES_AT, RETURN_TAGS_AT};
 use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
 use std::mem::offset_of;
 
@@ -75,20 +75,27 @@ impl Emitter<'_> {
                 };
                 let top = self.check_stack(0, false);
                 self.asm.load(S2, top);
-                let miss = self.look_up();
+                let (lost, miss) = (self.asm.label(), self.asm.label());
                 self.handler_stub(i, miss, true)?;
+                self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
+                self.asm.load(S0, of_return(RETURN_TAGS_AT));
+                self.asm.lea(S0, indexed(S0, S2, 1, 1));
+                self.asm.jmp_unless_zero(lost);
                 self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8 + more));
-                self.asm.jmp_mem(code_of_jump());
+                self.asm.jmp_mem(of_return(RETURN_CODES_AT));
+                self.lost_return = Some((lost, miss, 8 + more));
             }
             Code::Jmp_rm64 => {
                 self.target(i)?;
-                let miss = self.look_up();
+                let miss = self.asm.label();
+                self.look_up(miss);
                 self.handler_stub(i, miss, true)?;
                 self.asm.jmp_mem(code_of_jump());
             }
             Code::Call_rm64 => {
                 self.target(i)?;
-                let miss = self.look_up();
+                let miss = self.asm.label();
+                self.look_up(miss);
                 self.handler_stub(i, miss, true)?;
                 self.asm.load(S0, code_of_jump());
                 self.asm.store(kept(0), S0);
@@ -119,12 +126,32 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// Pushes the address at an offset from the page's start.
+    /// A return that its call has left nothing for goes on by the jump table.
+    pub(super) fn put_lost_return(&mut self) {
+        if let Some((lost, miss, more)) = self.lost_return.take() {
+            self.asm.bind(lost);
+            self.look_up(miss);
+            self.asm.lea(GUEST_RSP, at(GUEST_RSP, more));
+            self.asm.jmp_mem(code_of_jump());
+        }
+    }
+
+    /// Pushes the address at an offset from the page's start, and leaves it with its code for the return.
     fn push_return(&mut self, offset: i64) {
         let top = self.check_stack(-8, true);
         self.asm.load(S0, frame!(page));
         self.asm.lea(S0, at(S0, offset));
         self.push(top, S0);
+        // In the next page there is other code elsewhere.
+        if let Some(off) = u16::try_from(offset).ok().filter(|&off| off < 4096) {
+            let code = self.asm.label();
+            self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
+            self.asm.not(S0);
+            self.asm.store(of_return(RETURN_TAGS_AT), S0);
+            self.asm.lea_label(S0, code);
+            self.return_stub(code, off);
+            self.asm.store(of_return(RETURN_CODES_AT), S0);
+        }
     }
 
     /// Stores to the new top of the stack.
@@ -133,16 +160,14 @@ impl Emitter<'_> {
         self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
     }
 
-    /// Finds the jump to the address in `S2`; goes to the label that is given if there is none.
-    fn look_up(&mut self) -> Label {
-        let miss = self.asm.label();
+    /// Finds the jump to the address in `S2`; goes to `miss` if there is none.
+    fn look_up(&mut self, miss: Label) {
         self.asm.pext(S1, S2, frame!(jump_mask));
         // The number of a half of an entry, as no index is scaled by the whole.
         self.asm.lea(S1, indexed(S1, S1, 1, 0));
         self.asm.load(S0, field_of_jump(offset_of!(CodeJump, tag)));
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
         self.asm.jmp_unless_zero(miss);
-        miss
     }
 
     /// What a jump whose field is at `field` leads to at first, and for ever if it is in another page.
@@ -181,7 +206,8 @@ impl Emitter<'_> {
     /// What is done instead of a jump to offset `off` of the page in `S2`.
     pub(super) fn put_table_jump(&mut self, off: u16) {
         self.asm.lea(S2, at(S2, i64::from(off)));
-        let miss = self.look_up();
+        let miss = self.asm.label();
+        self.look_up(miss);
         self.stub(miss, Kind::Jump, None);
         self.asm.jmp_mem(code_of_jump());
     }
@@ -245,6 +271,11 @@ fn field_of_jump(offset: usize) -> MemoryOperand {
 }
 
 const _: () = assert!(size_of::<CodeJump>() == 2 * 8);
+
+/// What a call has left for the return whose number is in `S1`.
+fn of_return(array: i64) -> MemoryOperand {
+    indexed(Register::RSP, S1, 8, array)
+}
 
 fn kept(n: usize) -> MemoryOperand {
     at(

@@ -73,7 +73,7 @@ enum Handled {
 /// A jump that leads to a block: where its field is, and the stub that it led to before.
 #[derive(Clone, Copy)]
 enum Incoming {
-    /// From the same page.
+    /// From the same page, or the address that a call leaves for its return.
     Near { field: u64, stub: u64 },
     /// From another one, behind a comparison of what that page shows ([`flow::FarLink`]).
     Far { field: u64, stub: u64 },
@@ -95,6 +95,14 @@ struct NativeBlock {
     dead: u64,
     vectors: Vectors,
     incoming: Vec<Incoming>,
+}
+
+impl NativeBlock {
+    /// It is not forgotten.
+    fn lives(&self) -> bool {
+        // SAFETY: blocks of the translator have their ops in the arena, which lives as long as they do.
+        unsafe { (*self.op).dead == 0 }
+    }
 }
 
 // SAFETY: the op lies in the arena of the CPU that the block belongs to.

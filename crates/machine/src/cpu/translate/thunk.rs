@@ -6,7 +6,7 @@
 // Registers are moved by hand.
 #![allow(unsafe_code)]
 
-use super::callout::callout;
+use super::callout::{callout, Kind, SITE_BYTES};
 use super::clock::now;
 use crate::cpu::region::Frame;
 use crate::cpu::x87state::Fpu;
@@ -177,6 +177,19 @@ pub(super) unsafe extern "C" fn call() {
         host_stack = const offset_of!(Frame, host_stack),
         callout = sym callout,
         restore = sym restore,
+    )
+}
+
+/// Where code goes that has lost its way: a callout for the block at the address in r11, with the site that it asks for.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn lost() {
+    naked_asm!(
+        "call [rsp + {callout}]",
+        ".byte {jump}",
+        ".zero {rest}",
+        callout = const offset_of!(Frame, callout),
+        jump = const Kind::Jump as u8,
+        rest = const SITE_BYTES - 1,
     )
 }
 
