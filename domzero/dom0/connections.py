@@ -17,6 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.protocol import State
 
 from domzero.dom0 import descriptors
 from domzero.dom0.listeners import peer_is_owner
@@ -235,6 +236,14 @@ class Websocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close":
             self.writable.set()
         await super().send(message)
+
+    def shutdown(self) -> None:
+        """uvicorn: Domain 0 ends. One whose client has closed it is cut: uvicorn would send a close, and fail."""
+        if self.handshake_complete and not self.close_sent and self.conn.state is not State.OPEN:
+            self.stop_keepalive()
+            self.transport.abort()
+        else:
+            super().shutdown()
 
     def waits_for_client(self) -> bool:
         """Never: somebody looks at a console."""

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,3 +159,26 @@ def test_a_pty_and_channels_lead_to_a_worker_that_opens_nothing(
     os.write(fd, b"poweroff\n")
     until(lambda: not path.exists())
     os.close(fd)
+
+
+def test_domain_0_ends_well_when_a_client_has_closed_its_websocket_but_not_yet_tls(shell: str, tmp_path: Path) -> None:
+    server = Server(tmp_path, "--listen", "127.0.0.1:0", "--tls")
+    (token,) = (file.read_text().strip() for file in tmp_path.glob("tcp-*.token"))
+    address = re.search(r"https://([^:]+):(\d+)", server.log.read_text())
+    assert address is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    body = {"name": "a", "kernel": shell, "memory_mib": 16}
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero/v1") as client:
+        assert client.post("/domains", json=body, timeout=60).status_code in (201, 202)
+    plain = socket.create_connection((address[1], int(address[2])), 60)
+    with context.wrap_socket(plain) as sock:
+        sock.sendall(
+            b"GET /v1/domains/a/console/stream?token=" + token.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: " + b"A" * 22 + b"==\r\n\r\n"
+        )
+        assert sock.recv(4096).startswith(b"HTTP/1.1 101")
+        sock.sendall(b"\x88\x82\0\0\0\0\x03\xe8")  # a close frame, 1000
+        until(lambda: b"\x88\x02\x03\xe8" in sock.recv(4096), what="the answer")
+        assert server.stop() == 0, server.log.read_text()
