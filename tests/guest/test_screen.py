@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from domzero.dom0.images.cache import Image
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
 
-def test_viewers_of_linuxs_text_console_type_and_see_the_answer(debian: Image, tmp_path: Path) -> None:
+def mode_of(width: int, height: int) -> str:
+    """A `struct fb_videomode` with another size at 60 Hz, for printf."""
+    data = struct.pack("<Q3I", 0, 60, width, height).ljust(64, b"\0")
+    return "".join(f"\\{byte:03o}" for byte in data)
+
+
+def test_viewers_of_linuxs_text_console_type_and_see_the_answer_and_another_size(debian: Image, tmp_path: Path) -> None:
     path = tmp_path / "guest.vnc"
     guest = GuestShell(debian, vfbs=[f"vnc=1,vnclisten=unix:{path}"])
     try:
@@ -32,6 +39,11 @@ def test_viewers_of_linuxs_text_console_type_and_see_the_answer(debian: Image, t
             first.position(code, pressed=True)
             first.position(code, pressed=False)
         until(lambda: "cpuinfo" in screen.text() and screen.text() == other.text(), 60, "a list on both")
+        graphics = "/sys/class/graphics/fb0"
+        guest.do(f"printf '{mode_of(640, 480)}' > /tmp/mode; cat /tmp/mode > {graphics}/modes")
+        guest.do(f"echo U:640x480p-60 > {graphics}/mode")
+        until(lambda: second.picture()[:2] == (640, 480) and first.picture()[:2] == (640, 480), 60, "another size")
+        assert (first.sizes, second.sizes[-1]) == ([(0, 640, 480)], (0, 640, 480))
         assert guest.session.host is not None and guest.session.host.audit() == []
     finally:
         guest.session.destroy()
