@@ -143,16 +143,17 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio: a client has connected. Only the owner of this process and root may do so on the Unix socket."""
         super().connection_made(transport)
+        self._door = self._state.door(transport)  # that of TLS has no socket any more when it is lost
         if not _is_permitted(transport):
             transport.write(FORBIDDEN)
             transport.close()
-        elif not self._state.door(transport).enter(transport, self):
+        elif not self._door.enter(transport, self):
             transport.write(BUSY)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: it is gone."""
-        self._state.door(self.transport).leave(self.transport)
+        self._door.leave(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -206,7 +207,8 @@ class Websocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """uvicorn: a connection asks to become a websocket."""
         super().connection_made(transport)
-        self._state.door(self.transport).upgrade(self.transport, self)
+        self._door = self._state.door(self.transport)
+        self._door.upgrade(self.transport, self)
 
     def data_received(self, data: bytes) -> None:
         """asyncio: the request, which HTTP has accepted already, or frames.
@@ -221,7 +223,7 @@ class Websocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: it is gone."""
-        self._state.door(self.transport).leave(self.transport)
+        self._door.leave(self.transport)
         super().connection_lost(exc)
 
     def handle_ping(self) -> None:
