@@ -26,6 +26,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("tls"), "--listen", "127.0.0.1:0", "--tls")
     yield server
     assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text(), "connections over TLS that were lost"
 
 
 def url(server: Server) -> str:
