@@ -88,7 +88,12 @@ def test_it_goes_with_domain_0_and_a_stale_one_is_replaced(tmp_path: Path) -> No
     assert again.stop() == 0
     with pytest.raises(ConnectionError):
         client.call(Op.READ, b"name\0")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.sock.db", "d.sock.db.lock", "serve.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "d.sock.db",
+        "d.sock.db.lock",
+        "d.sock.storage",
+        "serve.log",
+    ]
 
 
 def test_its_place_can_be_chosen_on_the_command_line(tmp_path: Path) -> None:
