@@ -4,27 +4,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from domzero.dom0 import disk_changes, vif_changes
-from domzero.dom0.actions import AttachDisk, AttachVif, DetachDisk, DetachVif
+from domzero.dom0.actions import Action, AttachDisk, AttachVif, DetachDisk, DetachVif
 from domzero.dom0.diskspec import DiskSpec, device_number
 from domzero.dom0.manager import BadState
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import VifSpec
 from domzero.dom0.xenapi.failure import Failure
-from domzero.dom0.xenapi.objects import (
-    HALTED,
-    Vbd,
-    Vif,
-    keep_loose_disks,
-    keep_loose_vifs,
-    power_state,
-    vbds_of,
-    vifs_of,
-)
+from domzero.dom0.xenapi.objects import HALTED, LOOSE_DISKS, LOOSE_VIFS, Device, power_state, vbds_of, vifs_of
 from domzero.dom0.xenapi.values import reference
 from domzero.dom0.xenapi.world import Call, World
 
+S = TypeVar("S", bound=DiskSpec | VifSpec)
 LETTERS = 26
 
 
@@ -45,97 +40,83 @@ def free_vdev(world: World, vm: Record) -> str:
     raise Failure("DEVICE_ALREADY_EXISTS", "autodetect")
 
 
-def loose_disks(world: World, vm: Record) -> list[DiskSpec]:
-    """A domain's disks that are not plugged in."""
-    return [vbd.spec for vbd in vbds_of(world, vm) if vbd.loose]
+@dataclass(frozen=True)
+class Plugs(Generic[S]):
+    """Plugging in and out of devices of one class.
+
+    :param of: all that a domain has.
+    :param loose_name: under which those are kept that are not plugged in.
+    :param text: a specification as Domain 0 has it.
+    :param attach: Domain 0's action that plugs one in.
+    :param detach: its action that takes one out; the flag: even if the guest uses it.
+    """
+
+    of: Callable[[World, Record], Sequence[Device[S]]]
+    loose_name: str
+    text: Callable[[S], str]
+    attach: Callable[[Record, S], Action[Any]]
+    detach: Callable[[Record, S, bool], Action[Any]]
+
+    def loose(self, world: World, vm: Record) -> list[S]:
+        """Those of a domain that are not plugged in."""
+        return [device.spec for device in self.of(world, vm) if device.loose]
+
+    def keep_loose(self, world: World, vm: Record, specs: Iterable[S]) -> None:
+        """Says which of a domain are not plugged in."""
+        world.fields.put(vm.uuid, self.loose_name, [self.text(spec) for spec in specs])
+
+    def replace_loose(self, world: World, device: Device[S], *changed: S) -> None:
+        """Puts another one in the place of one that is not plugged in, or none."""
+        rest = [spec for spec in self.loose(world, device.vm) if spec.devid != device.spec.devid]
+        self.keep_loose(world, device.vm, [*rest, *changed])
+
+    async def add(self, call: Call, vm: Record, spec: S) -> None:
+        """Gives a domain one; a domain that runs has it when it is plugged in."""
+        attach = self.attach(vm, spec)
+        if power_state(vm) == HALTED:
+            await call.do(attach)
+        else:
+            call.check(attach)
+            self.keep_loose(call.world, vm, [*self.loose(call.world, vm), spec])
+
+    async def plug(self, call: Call, device: Device[S]) -> None:
+        """Plugs a loose one into a domain that runs."""
+        await call.do(self.attach(device.vm, device.spec))
+        self.replace_loose(call.world, device)
+
+    async def unplug(self, call: Call, device: Device[S], *, force: bool) -> None:
+        """Takes one out of a domain that runs; it is loose then."""
+        try:
+            await call.do(self.detach(device.vm, device.spec, force))
+        except BadState as error:
+            raise Failure("DEVICE_DETACH_REJECTED", device.kind, reference(device.id), str(error)) from error
+        self.keep_loose(call.world, device.vm, [*self.loose(call.world, device.vm), device.spec])
+
+    async def remove(self, call: Call, device: Device[S]) -> None:
+        """Takes one from a domain that does not have it now."""
+        detach = self.detach(device.vm, device.spec, False)
+        if device.loose:
+            call.check(detach)
+            self.replace_loose(call.world, device)
+        else:
+            await call.do(detach)
+        call.world.fields.forget(device.id)
 
 
-def loose_vifs(world: World, vm: Record) -> list[VifSpec]:
-    """Its interfaces that are not plugged in."""
-    return [vif.spec for vif in vifs_of(world, vm) if vif.loose]
-
-
-async def add_disk(call: Call, vm: Record, spec: DiskSpec) -> None:
-    """Gives a domain a disk; one that runs has it when it is plugged in."""
-    world = call.world
-    attach = AttachDisk(domain=vm.uuid, spec=spec.text(spec.target))
-    if power_state(vm) == HALTED:
-        await call.do(attach)
-    else:
-        call.check(attach)
-        keep_loose_disks(world, vm, [*loose_disks(world, vm), spec])
-
-
-async def plug_disk(call: Call, vbd: Vbd) -> None:
-    """Plugs a loose disk into a domain that runs."""
-    world = call.world
-    await call.do(AttachDisk(domain=vbd.vm.uuid, spec=vbd.spec.text(vbd.spec.target)))
-    rest = [spec for spec in loose_disks(world, vbd.vm) if spec.devid != vbd.spec.devid]
-    keep_loose_disks(world, vbd.vm, rest)
-
-
-async def unplug_disk(call: Call, vbd: Vbd, *, force: bool) -> None:
-    """Takes a disk out of a domain that runs; it is loose then."""
-    world = call.world
-    try:
-        await call.do(DetachDisk(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, force=force))
-    except BadState as error:
-        raise Failure("DEVICE_DETACH_REJECTED", "VBD", reference(vbd.id), str(error)) from error
-    keep_loose_disks(world, vbd.vm, [*loose_disks(world, vbd.vm), vbd.spec])
-
-
-async def remove_disk(call: Call, vbd: Vbd) -> None:
-    """Takes a disk from a domain that does not have it now."""
-    world = call.world
-    detach = DetachDisk(domain=vbd.vm.uuid, vdev=vbd.spec.vdev)
-    if vbd.loose:
-        call.check(detach)
-        rest = [spec for spec in loose_disks(world, vbd.vm) if spec.devid != vbd.spec.devid]
-        keep_loose_disks(world, vbd.vm, rest)
-    else:
-        await call.do(detach)
-    world.fields.forget(vbd.id)
-
-
-async def add_vif(call: Call, vm: Record, spec: VifSpec) -> None:
-    """As `add_disk`."""
-    world = call.world
-    attach = AttachVif(domain=vm.uuid, spec=spec.text())
-    if power_state(vm) == HALTED:
-        await call.do(attach)
-    else:
-        call.check(attach)
-        keep_loose_vifs(world, vm, [*loose_vifs(world, vm), spec])
-
-
-async def plug_vif(call: Call, vif: Vif) -> None:
-    """As `plug_disk`."""
-    world = call.world
-    await call.do(AttachVif(domain=vif.vm.uuid, spec=vif.spec.text()))
-    keep_loose_vifs(world, vif.vm, [spec for spec in loose_vifs(world, vif.vm) if spec.devid != vif.spec.devid])
-
-
-async def unplug_vif(call: Call, vif: Vif, *, force: bool) -> None:
-    """As `unplug_disk`."""
-    world = call.world
-    try:
-        await call.do(DetachVif(domain=vif.vm.uuid, devid=vif.spec.devid, force=force))
-    except BadState as error:
-        raise Failure("DEVICE_DETACH_REJECTED", "VIF", reference(vif.id), str(error)) from error
-    keep_loose_vifs(world, vif.vm, [*loose_vifs(world, vif.vm), vif.spec])
-
-
-async def remove_vif(call: Call, vif: Vif) -> None:
-    """As `remove_disk`."""
-    world = call.world
-    detach = DetachVif(domain=vif.vm.uuid, devid=vif.spec.devid)
-    if vif.loose:
-        call.check(detach)
-        rest = [spec for spec in loose_vifs(world, vif.vm) if spec.devid != vif.spec.devid]
-        keep_loose_vifs(world, vif.vm, rest)
-    else:
-        await call.do(detach)
-    world.fields.forget(vif.id)
+DISKS: Plugs[DiskSpec] = Plugs(
+    vbds_of,
+    LOOSE_DISKS,
+    lambda spec: spec.text(spec.target),
+    lambda vm, spec: AttachDisk(domain=vm.uuid, spec=spec.text(spec.target)),
+    lambda vm, spec, force: DetachDisk(domain=vm.uuid, vdev=spec.vdev, force=force),
+)
+VIFS: Plugs[VifSpec] = Plugs(
+    vifs_of,
+    LOOSE_VIFS,
+    lambda spec: spec.text(),
+    lambda vm, spec: AttachVif(domain=vm.uuid, spec=spec.text()),
+    lambda vm, spec, force: DetachVif(domain=vm.uuid, devid=spec.devid, force=force),
+)
 
 
 async def plug_all(call: Call, vm: Record) -> None:
@@ -143,11 +124,10 @@ async def plug_all(call: Call, vm: Record) -> None:
     world = call.world
     if power_state(vm) != HALTED:
         return
-    for spec in loose_disks(world, vm):
-        await disk_changes.attach_disk(world.manager, vm, spec.text(spec.target))
-    for vif in loose_vifs(world, vm):
-        await vif_changes.attach_vif(world.manager, vm, vif.text())
-    if world.fields.get(vm.uuid, "loose disks", []):
-        keep_loose_disks(world, vm, [])
-    if world.fields.get(vm.uuid, "loose interfaces", []):
-        keep_loose_vifs(world, vm, [])
+    for spec in DISKS.loose(world, vm):
+        await disk_changes.attach_disk(world.manager, vm, DISKS.text(spec))
+    for vif in VIFS.loose(world, vm):
+        await vif_changes.attach_vif(world.manager, vm, VIFS.text(vif))
+    for plugs in (DISKS, VIFS):
+        if world.fields.get(vm.uuid, plugs.loose_name, []):
+            world.fields.put(vm.uuid, plugs.loose_name, [])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from domzero.dom0.diskspec import DiskSpec, parse_disk, parse_disks
@@ -27,21 +28,27 @@ LOOSE_DISKS, LOOSE_VIFS = "loose disks", "loose interfaces"
 """Names that no field of XAPI's has."""
 
 
+S = TypeVar("S", bound=DiskSpec | VifSpec)
+
+
 @dataclass(frozen=True)
-class Vbd:
-    """A disk of a domain's.
+class Device(Generic[S]):
+    """A disk or a network interface of a domain's.
+
+    `kind` is its class.
 
     :param loose: it is not in the domain's configuration.
     """
 
+    kind: ClassVar[str]
     vm: Record
-    spec: DiskSpec
+    spec: S
     loose: bool = False
 
     @property
     def id(self) -> UUID:
-        """Its identity: it is the same as long as the domain has a disk of this number."""
-        return derived(self.vm.uuid, f"vbd:{self.spec.devid}")
+        """Its identity: it is the same as long as the domain has one of this class with this number."""
+        return derived(self.vm.uuid, f"{self.kind.lower()}:{self.spec.devid}")
 
     @property
     def is_attached(self) -> bool:
@@ -49,23 +56,16 @@ class Vbd:
         return not self.loose and power_state(self.vm) != HALTED
 
 
-@dataclass(frozen=True)
-class Vif:
-    """A network interface of a domain's; as a disk."""
+class Vbd(Device[DiskSpec]):
+    """A disk of a domain's."""
 
-    vm: Record
-    spec: VifSpec
-    loose: bool = False
+    kind = "VBD"
 
-    @property
-    def id(self) -> UUID:
-        """As of a disk."""
-        return derived(self.vm.uuid, f"vif:{self.spec.devid}")
 
-    @property
-    def is_attached(self) -> bool:
-        """Whether its guest has it now."""
-        return not self.loose and power_state(self.vm) != HALTED
+class Vif(Device[VifSpec]):
+    """A network interface of a domain's."""
+
+    kind = "VIF"
 
 
 @dataclass(frozen=True)
@@ -135,34 +135,25 @@ def _vifs(texts: tuple[str, ...]) -> tuple[VifSpec, ...]:
 
 def vbds_of(world: World, record: Record) -> list[Vbd]:
     """A domain's disks."""
-    found = [Vbd(record, spec) for spec in _disks(tuple(record.config.disks))]
-    taken = {vbd.spec.devid for vbd in found}
-    for text in world.fields.get(record.uuid, LOOSE_DISKS, []):
-        with suppress(ConfigError):
-            spec = parse_disk(text)
-            found += [Vbd(record, spec, loose=True)] if spec.devid not in taken else []
-    return found
+    plugged = list(_disks(tuple(record.config.disks)))
+    loose = _loose(world, LOOSE_DISKS, record, parse_disk, plugged)
+    return [*(Vbd(record, spec) for spec in plugged), *(Vbd(record, spec, loose=True) for spec in loose)]
 
 
 def vifs_of(world: World, record: Record) -> list[Vif]:
     """A domain's network interfaces."""
-    found = [Vif(record, spec) for spec in _vifs(tuple(record.config.vifs))]
-    taken = {vif.spec.devid for vif in found}
-    for text in world.fields.get(record.uuid, LOOSE_VIFS, []):
+    plugged = list(_vifs(tuple(record.config.vifs)))
+    loose = _loose(world, LOOSE_VIFS, record, parse_vif, plugged)
+    return [*(Vif(record, spec) for spec in plugged), *(Vif(record, spec, loose=True) for spec in loose)]
+
+
+def _loose(world: World, name: str, record: Record, parse: Callable[[str], S], plugged: list[S]) -> Iterator[S]:
+    """What is kept under this name of a domain's devices; one whose number another has by now is left out."""
+    taken = {spec.devid for spec in plugged}
+    for text in world.fields.get(record.uuid, name, []):
         with suppress(ConfigError):
-            spec = parse_vif(text)
-            found += [Vif(record, spec, loose=True)] if spec.devid not in taken else []
-    return found
-
-
-def keep_loose_disks(world: World, record: Record, specs: Iterable[DiskSpec]) -> None:
-    """Says which disks of a domain are not plugged in."""
-    world.fields.put(record.uuid, LOOSE_DISKS, [spec.text(spec.target) for spec in specs])
-
-
-def keep_loose_vifs(world: World, record: Record, specs: Iterable[VifSpec]) -> None:
-    """Says which interfaces of a domain are not plugged in."""
-    world.fields.put(record.uuid, LOOSE_VIFS, [spec.text() for spec in specs])
+            if (spec := parse(text)).devid not in taken:
+                yield spec
 
 
 def domains(world: World) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from domzero.dom0.actions import ChangeDisk, CopyDisk, CreateDisk, DeleteDisk, G
 from domzero.dom0.actors import Role
 from domzero.dom0.storage import Disk
 from domzero.dom0.xenapi.construct import Given, keep
-from domzero.dom0.xenapi.devices import remove_disk
+from domzero.dom0.xenapi.devices import DISKS
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
 from domzero.dom0.xenapi.storage import HOST_FILES, Vdi, vbds_of_vdi, vdis
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
@@ -87,7 +87,7 @@ async def _destroy(call: Call, vdi: Found) -> None:
     delete = DeleteDisk(storage=call.world.storage, disk=disk.uuid)
     call.check(delete)
     for vbd in vbds_of_vdi(call.world, disk):
-        await remove_disk(call, vbd)
+        await DISKS.remove(call, vbd)
     await call.do(delete)
     call.world.fields.forget(disk.uuid)
 

@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0.actions import AttachDisk, ChangeMedium
+from domzero.dom0.actions import ChangeMedium
 from domzero.dom0.actors import Role
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number
 from domzero.dom0.xenapi import objects
-from domzero.dom0.xenapi.classes.vm_changes import check_domain, check_state
+from domzero.dom0.xenapi.classes.plugging import plugging
+from domzero.dom0.xenapi.classes.vm_changes import check_domain
 from domzero.dom0.xenapi.construct import Given, keep
-from domzero.dom0.xenapi.devices import add_disk, free_vdev, plug_disk, remove_disk, unplug_disk, vdev_of
+from domzero.dom0.xenapi.devices import DISKS, free_vdev, vdev_of
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
-from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, Vbd, keep_loose_disks, power_state, vbds_of
+from domzero.dom0.xenapi.objects import HALTED, Vbd, power_state, vbds_of
 from domzero.dom0.xenapi.storage import Vdi, vdi_of, vdis
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Record, Ref, Set, reference
@@ -70,7 +71,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     if vdi is not None:
         spec = _with_disk(world, spec, vdi)
     own = given.kept(FIELDS)
-    await add_disk(call, vm, spec)
+    await DISKS.add(call, vm, spec)
     found = Vbd(vm, spec)
     keep(world, found.id, own)
     return found.id
@@ -83,37 +84,6 @@ def _with_disk(world: World, spec: DiskSpec, identity: UUID) -> DiskSpec:
     if spec.writable and world.fields.get(identity, "read_only", False):
         raise Failure("VDI_READONLY", reference(identity))
     return replace(spec, target=str(vdi.path), format=DiskFormat(vdi.format))
-
-
-async def _destroy(call: Call, vbd: Found) -> None:
-    """VBD.destroy."""
-    if vbd.it.is_attached:
-        raise not_allowed(f"VBD '{vbd.identity}' still attached to '{vbd.it.vm.uuid}'")
-    await remove_disk(call, vbd.it)
-
-
-async def _plug(call: Call, vbd: Found) -> None:
-    """VBD.plug."""
-    if vbd.it.is_attached:
-        raise Failure("DEVICE_ALREADY_ATTACHED", reference(vbd.identity))
-    check_state(vbd.it.vm, RUNNING, PAUSED)
-    await plug_disk(call, vbd.it)
-
-
-async def _unplug(call: Call, vbd: Found) -> None:
-    """VBD.unplug."""
-    await _take_out(call, vbd, force=False)
-
-
-async def _unplug_force(call: Call, vbd: Found) -> None:
-    """VBD.unplug_force."""
-    await _take_out(call, vbd, force=True)
-
-
-async def _take_out(call: Call, vbd: Found, *, force: bool) -> None:
-    if not vbd.it.is_attached:
-        raise Failure("DEVICE_ALREADY_DETACHED", reference(vbd.identity))
-    await unplug_disk(call, vbd.it, force=force)
 
 
 async def _eject(call: Call, vbd: Found) -> None:
@@ -138,8 +108,7 @@ async def _change(call: Call, vbd: Vbd, target: str, format: DiskFormat) -> None
     action = ChangeMedium(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, image=target, format=format)
     if vbd.loose:
         call.check(action)
-        rest = [each.spec for each in vbds_of(call.world, vbd.vm) if each.loose and each.spec.devid != vbd.spec.devid]
-        keep_loose_disks(call.world, vbd.vm, [*rest, replace(vbd.spec, target=target, format=format)])
+        DISKS.replace_loose(call.world, vbd, replace(vbd.spec, target=target, format=format))
     else:
         await call.do(action)
 
@@ -151,10 +120,9 @@ async def _put_mode(call: Call, vbd: Vbd, value: str) -> None:
     if vbd.spec.is_cdrom and value == "RW":
         raise Failure("VBD_CDS_MUST_BE_READONLY")
     changed = replace(vbd.spec, writable=value == "RW")
-    call.check(AttachDisk(domain=vbd.vm.uuid, spec=changed.text(changed.target)))
+    call.check(DISKS.attach(vbd.vm, changed))
     if vbd.loose:
-        rest = [each.spec for each in vbds_of(call.world, vbd.vm) if each.loose and each.spec.devid != vbd.spec.devid]
-        keep_loose_disks(call.world, vbd.vm, [*rest, changed])
+        DISKS.replace_loose(call.world, vbd, changed)
     else:
         vbd.vm.config.put_disk(vbd.spec.devid, changed)
         await call.world.manager.changed(vbd.vm)
@@ -198,10 +166,7 @@ VBD = Kind(
     role=Role.VM_ADMIN,
     explicit=(
         message("create", _create, _SELF, args=Record("VBD")),
-        message("destroy", _destroy, self=_SELF),
-        message("plug", _plug, self=_SELF),
-        message("unplug", _unplug, self=_SELF),
-        message("unplug_force", _unplug_force, self=_SELF),
+        *plugging("VBD", DISKS),
         message("eject", _eject, vbd=_SELF),
         message("insert", _insert, vbd=_SELF, vdi=Ref("VDI")),
         message("assert_attachable", _assert_attachable, self=_SELF),

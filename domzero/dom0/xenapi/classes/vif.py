@@ -9,15 +9,16 @@ from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0.actions import AttachVif, RedefineDomain
+from domzero.dom0.actions import RedefineDomain
 from domzero.dom0.actors import Role
 from domzero.dom0.vifspec import ADDRESSES_MAX, MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
 from domzero.dom0.xenapi import objects
-from domzero.dom0.xenapi.classes.vm_changes import check_domain, check_state
+from domzero.dom0.xenapi.classes.plugging import plugging
+from domzero.dom0.xenapi.classes.vm_changes import check_domain
 from domzero.dom0.xenapi.construct import Given, keep
-from domzero.dom0.xenapi.devices import add_vif, plug_vif, remove_vif, unplug_vif
+from domzero.dom0.xenapi.devices import VIFS
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
-from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, Network, Vif, keep_loose_vifs, power_state, vifs_of
+from domzero.dom0.xenapi.objects import HALTED, Network, Vif, power_state, vifs_of
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Record, Ref, Set, reference
 from domzero.dom0.xenapi.world import Call, World
@@ -67,7 +68,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     except ConfigError as error:
         raise Failure("MAC_INVALID", mac) if mac else error from error
     own = given.kept(VIF_FIELDS)
-    await add_vif(call, vm, spec)
+    await VIFS.add(call, vm, spec)
     keep(world, Vif(vm, spec).id, own)
     return Vif(vm, spec).id
 
@@ -87,45 +88,13 @@ def _locking_mode(world: World, vif: Vif) -> str:
     return "locked" if vif.spec.antispoof else "unlocked"
 
 
-async def _destroy(call: Call, vif: Found) -> None:
-    """VIF.destroy."""
-    if vif.it.is_attached:
-        raise not_allowed(f"VIF '{vif.identity}' still attached to '{vif.it.vm.uuid}'")
-    await remove_vif(call, vif.it)
-
-
-async def _plug(call: Call, vif: Found) -> None:
-    """VIF.plug."""
-    if vif.it.is_attached:
-        raise Failure("DEVICE_ALREADY_ATTACHED", reference(vif.identity))
-    check_state(vif.it.vm, RUNNING, PAUSED)
-    await plug_vif(call, vif.it)
-
-
-async def _unplug(call: Call, vif: Found) -> None:
-    """VIF.unplug."""
-    await _take_out(call, vif, force=False)
-
-
-async def _unplug_force(call: Call, vif: Found) -> None:
-    """VIF.unplug_force."""
-    await _take_out(call, vif, force=True)
-
-
-async def _take_out(call: Call, vif: Found, *, force: bool) -> None:
-    if not vif.it.is_attached:
-        raise Failure("DEVICE_ALREADY_DETACHED", reference(vif.identity))
-    await unplug_vif(call, vif.it, force=force)
-
-
 async def _redefine(call: Call, vif: Vif, spec: VifSpec) -> None:
     """Gives an interface that its guest does not have another specification."""
     if vif.is_attached:
         raise not_allowed("the interface is attached: unplug it first")
-    call.check(AttachVif(domain=vif.vm.uuid, spec=spec.text()))
+    call.check(VIFS.attach(vif.vm, spec))
     if vif.loose:
-        others = [each.spec for each in vifs_of(call.world, vif.vm) if each.loose and each.id != vif.id]
-        keep_loose_vifs(call.world, vif.vm, [*others, spec])
+        VIFS.replace_loose(call.world, vif, spec)
     else:
         config = replace(vif.vm.config, vifs=list(vif.vm.config.vifs))
         config.put_vif(spec.devid, spec)
@@ -202,10 +171,7 @@ VIF = Kind(
     role=Role.VM_ADMIN,
     explicit=(
         message("create", _create, _SELF, args=Record("VIF")),
-        message("destroy", _destroy, self=_SELF),
-        message("plug", _plug, self=_SELF),
-        message("unplug", _unplug, self=_SELF),
-        message("unplug_force", _unplug_force, self=_SELF),
+        *plugging("VIF", VIFS),
         message("set_locking_mode", _set_locking_mode, self=_SELF, value=LOCKING),
         message("move", _move, self=_SELF, network=_NETWORK),
         message("set_ipv4_allowed", _set_ipv4_allowed, self=_SELF, value=STRINGS),
