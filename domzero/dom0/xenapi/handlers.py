@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -106,103 +106,80 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
         return
 
 
-async def import_raw_vdi(request: Request) -> Response:
+Transfer = Callable[[Request, Actor, Reported], Awaitable[Response]]
+
+
+def _transfer(work: Transfer, *, is_upload: bool = False) -> Callable[[Request], Awaitable[Response]]:
+    """The handler that does a transfer for who may ask for it; an error is its answer, and told to its task."""
+
+    async def told(request: Request, actor: Actor, report: Reported) -> Response:
+        try:
+            return await work(request, actor, report)
+        except DomzeroError as error:
+            report.failed(error)
+            return refusal(error)
+
+    async def handler(request: Request) -> Response:
+        try:
+            actor = await authenticate(request)
+            report = Reported(request)
+        except DomzeroError as error:
+            return refusal(error)
+        if is_upload and _has_no_end(request):
+            return AnsweredFirst(told(request, actor, report))
+        return await told(request, actor, report)
+
+    return handler
+
+
+async def _import_raw_vdi(request: Request, actor: Actor, report: Reported) -> Response:
     """PUT /import_raw_vdi."""
-    try:
-        actor = await authenticate(request)
-        report = Reported(request)
-    except DomzeroError as error:
-        return refusal(error)
-    if _has_no_end(request):
-        return AnsweredFirst(_receive(request, actor, report))
-    return await _receive(request, actor, report)
-
-
-async def _receive(request: Request, actor: Actor, report: Reported) -> Response:
     world = world_of(request)
+    disk, format = _disk(request), _format(request)
+    work = partial(raw_vdi.receive, world.storage, disk, format, body_of(request))
+    action = ASKED[Role.VM_ADMIN](message="import_raw_vdi", about=disk.uuid, work=work)
     try:
-        disk, format = _disk(request), _format(request)
-        work = partial(raw_vdi.receive, world.storage, disk, format, body_of(request))
-        action = ASKED[Role.VM_ADMIN](message="import_raw_vdi", about=disk.uuid, work=work)
         await world.services.actions.perform(actor, action)
     except raw_vdi.TooLong:
-        failure = Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes))
-        report.failed(failure)
-        return refusal(failure)
-    except DomzeroError as error:
-        report.failed(error)
-        return refusal(error)
+        raise Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes)) from None
     report.done()
     world.journal.stir()
     return Response(status_code=200)
 
 
-async def export_raw_vdi(request: Request) -> Response:
+async def _export_raw_vdi(request: Request, actor: Actor, report: Reported) -> Response:
     """GET /export_raw_vdi."""
     stack = AsyncExitStack()
-    try:
-        actor = await authenticate(request)
-        report = Reported(request)
-    except DomzeroError as error:
-        return refusal(error)
-    try:
-        disk, format = _disk(request), _format(request)
-        actor.check(Role.VM_ADMIN, "export_raw_vdi")
-        fd, size = await stack.enter_async_context(raw_vdi.opened(world_of(request).storage, disk, format))
-    except DomzeroError as error:
-        report.failed(error)
-        return refusal(error)
+    disk, format = _disk(request), _format(request)
+    actor.check(Role.VM_ADMIN, "export_raw_vdi")
+    fd, size = await stack.enter_async_context(raw_vdi.opened(world_of(request).storage, disk, format))
     headers = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{disk.uuid}.{format}"'}
     return Streamed(raw_vdi.pieces(fd, size, stack.aclose), stack, report, headers)
 
 
-async def export_vm(request: Request) -> Response:
+async def _export(request: Request, actor: Actor, report: Reported) -> Response:
     """GET /export: an XVA of a VM that is halted."""
     world = world_of(request)
-    try:
-        actor = await authenticate(request)
-        report = Reported(request)
-    except DomzeroError as error:
-        return refusal(error)
-    try:
-        identity = object_in(request, "uuid", "ref")
-        vm = world.record(identity)
-        if vm is None or vm in (world.control_domain, world.template):
-            raise Failure("HANDLE_INVALID", "VM", reference(identity))
-        actor.check(Role.VM_ADMIN, "export", identity)
-        if power_state(vm) != HALTED:
-            raise Failure("VM_BAD_POWER_STATE", reference(identity), HALTED.lower(), power_state(vm).lower())
-        if request.query_params.get("use_compression", "false") not in ("false", ""):
-            raise Failure("INVALID_VALUE", "use_compression", "compress what comes")
-        exported = xva.Exported(world, vm)
-    except DomzeroError as error:
-        report.failed(error)
-        return refusal(error)
+    identity = object_in(request, "uuid", "ref")
+    vm = world.record(identity)
+    if vm is None or vm in (world.control_domain, world.template):
+        raise Failure("HANDLE_INVALID", "VM", reference(identity))
+    actor.check(Role.VM_ADMIN, "export", identity)
+    if power_state(vm) != HALTED:
+        raise Failure("VM_BAD_POWER_STATE", reference(identity), HALTED.lower(), power_state(vm).lower())
+    if request.query_params.get("use_compression", "false") not in ("false", ""):
+        raise Failure("INVALID_VALUE", "use_compression", "compress what comes")
+    exported = xva.Exported(world, vm)
     headers = {"Content-Disposition": f'attachment; filename="{identity}.xva"'}
     return Streamed(xva.write(world, exported), AsyncExitStack(), report, headers)
 
 
-async def import_vm(request: Request) -> Response:
+async def _import(request: Request, actor: Actor, report: Reported) -> Response:
     """PUT /import: a VM of an XVA."""
-    try:
-        actor = await authenticate(request)
-        report = Reported(request)
-    except DomzeroError as error:
-        return refusal(error)
-    if _has_no_end(request):
-        return AnsweredFirst(_receive_vm(request, actor, report))
-    return await _receive_vm(request, actor, report)
-
-
-async def _receive_vm(request: Request, actor: Actor, report: Reported) -> Response:
     world = world_of(request)
-    try:
-        sr = object_in(request, "sr_id", "sr_uuid") if {"sr_id", "sr_uuid"} & set(request.query_params) else None
-        call = Call(world, Session(actor.name, actor, by_token=True), peer_of(request))
-        made = await xva.Importer(call, sr).run(body_of(request))
-    except DomzeroError as error:
-        report.failed(error)
-        return refusal(error)
+    sr = object_in(request, "sr_id", "sr_uuid") if {"sr_id", "sr_uuid"} & set(request.query_params) else None
+    call = Call(world, Session(actor.name, actor, by_token=True), peer_of(request))
+    made = await xva.Importer(call, sr).run(body_of(request))
     report.done(wire_xml.value_text([reference(made)]))
     world.journal.stir()
     return PlainTextResponse(f"{reference(made)}\n")
@@ -275,10 +252,10 @@ async def console(websocket: WebSocket) -> None:
 
 
 _HANDLERS = (
-    ("/import_raw_vdi", import_raw_vdi, ["PUT", "POST"]),
-    ("/export_raw_vdi", export_raw_vdi, ["GET"]),
-    ("/import", import_vm, ["PUT", "POST"]),
-    ("/export", export_vm, ["GET"]),
+    ("/import_raw_vdi", _transfer(_import_raw_vdi, is_upload=True), ["PUT", "POST"]),
+    ("/export_raw_vdi", _transfer(_export_raw_vdi), ["GET"]),
+    ("/import", _transfer(_import, is_upload=True), ["PUT", "POST"]),
+    ("/export", _transfer(_export), ["GET"]),
 )
 ROUTES = [
     *(
