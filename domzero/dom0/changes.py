@@ -82,7 +82,7 @@ class Changes:
 
     def apply(self, record: Record, store: Store) -> None:
         """Makes them, checked already, but for what its worker has to do; in the definition of a halted domain."""
-        config, most = record.config, (record.config.static_max_mib, record.config.vcpus_max)
+        config = record.config
         if self.name is not None:
             config.name = self.name
         if self.memory_target_mib is not None:
@@ -94,10 +94,10 @@ class Changes:
         if self.cpu_weight is not None:
             config.cpu_weight = self.cpu_weight
         if self.vcpus is not None:
-            config.vcpus, config.max_vcpus = self.vcpus, most[1]
+            config.vcpus, config.max_vcpus = self.vcpus, config.vcpus_max
         if record.domid is None or record.ending:
             if self.memory_target_mib is not None:
-                config.memory_mib, config.maxmem_mib = self.memory_target_mib, most[0]
+                config.memory_mib, config.maxmem_mib = self.memory_target_mib, config.static_max_mib
         else:
             self._tell_guest(record, record.domid, store)
 

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from sqlite3 import Cursor
 
 from domzero.dom0.database import Database
 
@@ -85,15 +86,14 @@ class Journal:
         self._come.set()
 
     @staticmethod
-    def _forget(cursor: object) -> None:
+    def _forget(cursor: Cursor) -> None:
         """Keeps the last objects that were removed."""
-        execute = cursor.execute  # type: ignore[attr-defined]
-        row = execute(
+        row = cursor.execute(
             "SELECT id FROM events WHERE operation = 'del' ORDER BY id DESC LIMIT 1 OFFSET ?", (REMOVED_KEPT,)
         ).fetchone()
         if row is not None:
-            execute("DELETE FROM events WHERE operation = 'del' AND id <= ?", (row[0],))
-            execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (_FORGOTTEN, str(row[0])))
+            cursor.execute("DELETE FROM events WHERE operation = 'del' AND id <= ?", (row[0],))
+            cursor.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (_FORGOTTEN, str(row[0])))
 
     def has_lost(self, token: int) -> bool:
         """Whether something that happened after this token is forgotten, or the token is not of this journal."""

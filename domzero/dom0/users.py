@@ -13,6 +13,8 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from functools import cached_property
+from sqlite3 import Row
 from uuid import UUID, uuid4
 
 from argon2 import PasswordHasher
@@ -78,7 +80,6 @@ class Users:
         self._database = database
         self._events = events
         self._hasher = PasswordHasher()
-        self._nobody = self._hasher.hash(secrets.token_urlsafe())
         self._slots = asyncio.Semaphore(_HASHERS)
         self._known: dict[bytes, float] = {}
         self._salt = secrets.token_bytes(16)
@@ -91,9 +92,9 @@ class Users:
         row = rows[0] if rows else None
         if row is not None and row["locked_until"] > time.time():
             raise NotAuthenticated(f"the account is locked for {row['locked_until'] - time.time():.0f} s")
-        stored = row["password"] if row is not None and row["password"] is not None else self._nobody
+        stored = None if row is None else row["password"]
         matches = len(password) <= PASSWORD_MAX and await self._verify(stored, password)
-        if not matches or row is None or row["password"] is None:
+        if not matches or row is None or stored is None:
             if row is not None:
                 self._failed(name)
             raise NotAuthenticated("no such user and password")
@@ -105,8 +106,14 @@ class Users:
             raise NotAuthenticated("no such user and password")  # removed meanwhile
         return actor
 
-    async def _verify(self, stored: str, password: str) -> bool:
-        """Whether a password is the one of this hash; what was right a moment ago is not looked at again."""
+    async def _verify(self, stored: str | None, password: str) -> bool:
+        """Whether a password is the one of this hash; what was right a moment ago is not looked at again.
+
+        :param stored: None: there is no password, and finding that out takes as long as a wrong one.
+        """
+        if stored is None:
+            async with self._slots:
+                stored = await asyncio.to_thread(lambda: self._nobodys)
         key = hashlib.sha256(self._salt + stored.encode() + password.encode("utf-8", "surrogatepass")).digest()
         now = time.monotonic()
         if self._known.get(key, 0.0) > now:
@@ -120,6 +127,11 @@ class Users:
             self._known.clear()
         self._known[key] = now + 60.0
         return True
+
+    @cached_property
+    def _nobodys(self) -> str:
+        """The hash of a password that nobody has."""
+        return self._hasher.hash(secrets.token_urlsafe())
 
     def _failed(self, name: str) -> None:
         with self._database.write() as cursor:
@@ -159,25 +171,20 @@ class Users:
 
     def all(self) -> list[User]:
         """All users, by name."""
-        return [self._user(dict(row)) for row in self._database.rows("SELECT * FROM users ORDER BY name")]
+        return [self._user(row) for row in self._database.rows("SELECT * FROM users ORDER BY name")]
 
     def get(self, name: str) -> User:
         """One of them. NotFound."""
         rows = self._database.rows("SELECT * FROM users WHERE name = ?", (name,))
         if not rows:
             raise NotFound(f"no such user: {name[:64]}")
-        return self._user(dict(rows[0]))
+        return self._user(rows[0])
 
-    def _user(self, row: dict[str, object]) -> User:
-        name, role = str(row["name"]), row["role"]
-        return User(
-            name,
-            None if role is None else Role(str(role)),
-            self._grants(name),
-            row["password"] is not None,
-            float(str(row["locked_until"])),
-            float(str(row["created_at"])),
-        )
+    def _user(self, row: Row) -> User:
+        role = None if row["role"] is None else Role(row["role"])
+        has_password = row["password"] is not None
+        grants = self._grants(row["name"])
+        return User(row["name"], role, grants, has_password, row["locked_until"], row["created_at"])
 
     def _grants(self, name: str) -> dict[UUID, Role]:
         rows = self._database.rows("SELECT domain, role FROM grants WHERE user = ?", (name,))

@@ -129,7 +129,7 @@ async def read_events(
     found = await journal.wait(0 if lost else token, wanted, wait)
     return EventList(
         events=[_info(event) for event in found if _visible(services, actor, event)],
-        token=max([journal.token if not wait else token, *(event.token for event in found)]),
+        token=journal.token,  # nothing has happened since `found`: there was no turn of the event loop in between
         lost=lost,
     )
 
