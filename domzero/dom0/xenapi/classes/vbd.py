@@ -13,7 +13,7 @@ from domzero.dom0.actors import Role
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.plugging import plugging
-from domzero.dom0.xenapi.classes.vm_changes import check_domain
+from domzero.dom0.xenapi.classes.vm_changes import domain_to_change
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.devices import DISKS, free_vdev, vdev_of
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
@@ -48,11 +48,7 @@ def _operations(world: World, vbd: Vbd) -> list[str]:
 async def _create(call: Call, values: dict[str, Any]) -> UUID:
     """VBD.create."""
     given, world = Given(values), call.world
-    identity = given.need("VM", Ref("VM"))
-    vm = world.record(identity)
-    if vm is None:
-        raise handle_invalid("VM", reference(identity))
-    check_domain(call, vm)
+    vm = domain_to_change(call, given.need("VM", Ref("VM")))
     is_cd = given.get("type", TYPE, "Disk") == "CD"
     vdi = given.get("VDI", Ref("VDI", nullable=True))
     if vdi is None and not is_cd:

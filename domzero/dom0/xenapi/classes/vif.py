@@ -14,7 +14,7 @@ from domzero.dom0.actors import Role
 from domzero.dom0.vifspec import ADDRESSES_MAX, MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.plugging import plugging
-from domzero.dom0.xenapi.classes.vm_changes import check_domain
+from domzero.dom0.xenapi.classes.vm_changes import domain_to_change
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.devices import VIFS
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
@@ -38,11 +38,7 @@ def _operations(world: World, vif: Vif) -> list[str]:
 async def _create(call: Call, values: dict[str, Any]) -> UUID:
     """VIF.create."""
     given, world = Given(values), call.world
-    identity = given.need("VM", Ref("VM"))
-    vm = world.record(identity)
-    if vm is None:
-        raise handle_invalid("VM", reference(identity))
-    check_domain(call, vm)
+    vm = domain_to_change(call, given.need("VM", Ref("VM")))
     chosen = given.need("network", _NETWORK)
     network = objects.networks(world).get(chosen)
     if network is None:

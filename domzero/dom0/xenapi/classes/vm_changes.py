@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from domzero.dom0.actions import ChangeDomain, RedefineDomain
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action
 from domzero.dom0.records import Record
-from domzero.dom0.xenapi.failure import Failure, not_allowed
+from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.values import reference
 from domzero.dom0.xenapi.world import Call
@@ -25,6 +26,15 @@ def check_domain(call: Call, vm: Record) -> None:
         raise not_allowed("this is Domain 0")
     if vm is call.world.template:
         raise not_allowed("this template is always there, as it is: clone it")
+
+
+def domain_to_change(call: Call, identity: UUID) -> Record:
+    """The domain of this identity. Failure: there is none, or it cannot be changed."""
+    vm = call.world.record(identity)
+    if vm is None:
+        raise handle_invalid("VM", reference(identity))
+    check_domain(call, vm)
+    return vm
 
 
 def check_state(vm: Record, *wanted: str) -> None:
