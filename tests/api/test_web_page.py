@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expec
 from waiting import until
 
 from domzero.dom0.images import fetch_debian
+from domzero.dom0.images.cache import Image
 from domzero.errors import DomzeroError
 
 CHROMIUM = "/usr/bin/chromium"
@@ -101,6 +102,14 @@ def api(dom0: Server) -> Iterator[httpx.Client]:
         for domain in client.get("/domains", params={"ended": True, "halted": True}).json():
             for _ in range(2):
                 client.delete(f"/domains/{domain['uuid']}")
+
+
+@pytest.fixture(scope="module")
+def debian() -> Image:
+    try:
+        return fetch_debian(lambda text: None)[0]
+    except DomzeroError as error:
+        pytest.skip(f"no Debian kernel: {error}")
 
 
 AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
@@ -303,16 +312,57 @@ def test_files_of_the_page_are_for_everybody_and_nothing_else_of_the_host_is(dom
         assert client.head("/").status_code == 200
 
 
+def pixels(page: Page) -> str:
+    """Of the screen's canvas, as a text that is another one if they are."""
+    text: str = page.locator(".vnc-screen canvas").evaluate("canvas => canvas.toDataURL()")
+    return text
+
+
+def type_keys(page: Page, text: str) -> None:
+    """With Shift where a keyboard of the United States needs it; Playwright's own `type` presses none."""
+    for letter in text:
+        shifted = letter.isupper() or letter in '~!@#$%^&*()_+{}|:"<>?'
+        page.keyboard.press(("Shift+" if shifted else "") + ("Enter" if letter == "\n" else letter))
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(600)
+def test_a_person_types_on_debians_screen_and_leaves_it(
+    open_page: Callable[..., Page], api: httpx.Client, debian: Image
+) -> None:
+    start = {"kernel": str(debian.kernel), "ramdisk": str(debian.ramdisk), "cmdline": f"console=tty0 {debian.cmdline}"}
+    body = {"name": "seen", "memory_mib": 160, "vfbs": ["vnc=1,vncpasswd=geheim"], **start}
+    uuid = api.post("/domains", json=body).json()["uuid"]
+    until(lambda: ":/root# " in api.get(f"/domains/{uuid}/console").text, 240, "Debian's prompt")
+    page = open_page()
+    page.locator(".card").first.wait_for()
+    page.goto(f"{page.url.partition('#')[0]}#/domains/{uuid}/screen")
+    page.locator("domain-screen[data-connected]").wait_for()
+    canvas = page.locator(".vnc-screen canvas")
+    until(lambda: canvas.evaluate("canvas => canvas.width") == 800, what="a picture")
+    canvas.click()
+    before = pixels(page)
+    # What the screen's shell writes to the other console shows that each key has come as it was typed.
+    type_keys(page, 'echo "$((6*7)) {by} KEYS" > /dev/hvc0\n')
+    until(lambda: "42 {by} KEYS" in api.get(f"/domains/{uuid}/console").text, what="the answer")
+    until(lambda: pixels(page) != before, what="another picture")
+    assert serious(page) == []
+    page.keyboard.press("Control+]")
+    expect(page.get_by_role("link", name="Screen")).to_be_focused(timeout=TIMEOUT_MS)
+    page.set_viewport_size({"width": 390, "height": 844})
+    until(lambda: canvas.evaluate("canvas => canvas.getBoundingClientRect().width") <= 362, what="a smaller picture")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Keyboard", exact=True).click()
+    page.keyboard.type('echo "A Phone" > /dev/hvc0\n')
+    until(lambda: "A Phone" in api.get(f"/domains/{uuid}/console").text, what="the phone's answer")
+
+
 @pytest.mark.slow
 @pytest.mark.guest
-def test_a_person_works_on_debians_console(open_page: Callable[..., Page], api: httpx.Client) -> None:
-    try:
-        image = fetch_debian(lambda text: None)[0]
-    except DomzeroError as error:
-        pytest.skip(f"no Debian kernel: {error}")
+def test_a_person_works_on_debians_console(open_page: Callable[..., Page], api: httpx.Client, debian: Image) -> None:
     page = open_page()
     page.get_by_role("link", name="New domain").click()
-    page.get_by_label("Starts from").select_option(image.name)
+    page.get_by_label("Starts from").select_option(debian.name)
     page.get_by_label("Name", exact=True).fill("debian")
     page.get_by_role("button", name="Create").click()
     page.locator("domain-console[data-connected]").wait_for()

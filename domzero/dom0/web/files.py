@@ -26,9 +26,11 @@ TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".md": "text/plain; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".0": "text/plain; charset=utf-8",
     "": "text/plain; charset=utf-8",
 }
-"""By suffix; licences have none."""
+"""By suffix; licences have none, or that of their version."""
 POLICY = "; ".join(
     [
         "default-src 'none'",

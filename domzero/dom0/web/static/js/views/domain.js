@@ -33,7 +33,7 @@ const total = (devices, key) => devices.reduce((sum, device) => sum + device[key
 
 /** Asks for its devices: they are in its worker, which answers only while it lives. */
 export function jobs({ uuid, tab = "" }) {
-  if (tab === "console") return [];
+  if (tab === "console" || tab === "screen") return [];
   return [
     async () => {
       if (tab === "" && period.span && found(uuid)) await askPast(uuid, period);
@@ -98,10 +98,11 @@ function graphs(domain) {
     </div>`;
 }
 
-/** What its framebuffer shows, as a picture that is asked for again and again. */
+/** Its framebuffer. noVNC is 400 KiB in 50 files: who looks at no screen does not wait for them. */
 function screen(domain) {
   if (!domain.exists) return empty("It has no screen while it does not run.");
-  return html`<img class="screen" src="/v1/domains/${domain.uuid}/screenshot?at=${Math.floor(Date.now() / 2000)}" alt="Screen of ${domain.name}" />`;
+  import("../screen.js");
+  return html`<domain-screen domain=${domain.uuid}></domain-screen>`;
 }
 
 function overview(domain) {
