@@ -59,9 +59,21 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, dom0: Server) -> Iterator[Callable[..., Page]]:
+def api(dom0: Server) -> Iterator[httpx.Client]:
+    """Domain 0 as programs see it; leaves no domains behind."""
+    headers = {"Authorization": f"Bearer {dom0.token}"}
+    with httpx.Client(base_url=f"{dom0.url}/v1", headers=headers, timeout=60) as client:
+        yield client
+        for domain in client.get("/domains", params={"ended": True, "halted": True}).json():
+            for _ in range(2):
+                client.delete(f"/domains/{domain['uuid']}")
+
+
+@pytest.fixture
+def open_page(browser: Browser, dom0: Server, api: httpx.Client) -> Iterator[Callable[..., Page]]:
     """Opens the page as somebody who has the token. What it complains of in the console fails the test: refused
-    styles and scripts, errors, requests that fail (but with the status `wrong`), and requests to anywhere else."""
+    styles and scripts, errors, requests that fail (but with the status `wrong`), and requests to anywhere else.
+    It is closed before `api` takes the domains away that it shows."""
     contexts, complaints = [], []
 
     def open_page(
@@ -91,17 +103,6 @@ def open_page(browser: Browser, dom0: Server) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-@pytest.fixture
-def api(dom0: Server) -> Iterator[httpx.Client]:
-    """Domain 0 as programs see it; leaves no domains behind."""
-    headers = {"Authorization": f"Bearer {dom0.token}"}
-    with httpx.Client(base_url=f"{dom0.url}/v1", headers=headers, timeout=60) as client:
-        yield client
-        for domain in client.get("/domains", params={"ended": True, "halted": True}).json():
-            for _ in range(2):
-                client.delete(f"/domains/{domain['uuid']}")
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +268,37 @@ def test_whoever_has_no_token_logs_in_by_name_and_is_shown_what_they_may_do(
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("button", name="Log in").wait_for()
     assert page.context.cookies() == []
+
+
+def test_what_changes_is_shown_by_events_and_by_asking_where_they_do_not_come(
+    open_page: Callable[..., Page], api: httpx.Client
+) -> None:
+    page = open_page(wrong="503")
+    link, rows = page.locator(".link"), page.locator("table").first
+    page.goto(f"{page.url.partition('#')[0]}#/users")
+    expect(link).to_have_text("Live", timeout=TIMEOUT_MS)
+    page.get_by_role("heading", name="Add a user").wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    api.post("/users", json={"name": "heard"})
+    expect(rows).to_contain_text("heard", timeout=TIMEOUT_MS)
+    # Nothing was asked for that the event was no reason for: each is one list of domains, users and the audit log.
+    assert 1 <= sum("/v1/users" in url for url in asked) <= 2
+    page.route("**/v1/events*", lambda route: route.fulfill(status=503))
+    page.reload()
+    expect(link).to_have_text("Polling", timeout=TIMEOUT_MS)
+    api.post("/users", json={"name": "asked"})
+    expect(rows).to_contain_text("asked", timeout=TIMEOUT_MS)
+    page.route("**/v1/domains?*", lambda route: route.fulfill(status=503))
+    expect(link).to_have_text("Not connected", timeout=TIMEOUT_MS)
+    page.get_by_role("alert").wait_for()
+    assert serious(page) == []
+    page.unroute("**/v1/domains?*")
+    page.unroute("**/v1/events*")
+    page.get_by_role("button", name="Ask now").click()
+    expect(link).to_have_text("Live", timeout=TIMEOUT_MS)
+    for name in ("heard", "asked"):
+        api.delete(f"/users/{name}")
 
 
 def test_what_a_guest_and_a_name_say_is_text(open_page: Callable[..., Page], api: httpx.Client, shell: str) -> None:

@@ -55,7 +55,10 @@ function choose() {
 function go() {
   state.extra = null;
   [view, parameters] = choose();
-  watch(() => (view.jobs ? view.jobs(parameters) : []));
+  watch(
+    () => (view.jobs ? view.jobs(parameters) : []),
+    () => Boolean(view.measures?.(parameters)),
+  );
   draw();
   document.getElementById("main")?.focus({ preventScroll: true });
   scrollTo(0, 0);
@@ -88,13 +91,30 @@ function frame(content) {
     <header class="top">
       <a class="brand" href="#/"><img src="/web/icon.svg" alt="" width="26" height="26" />Domzero</a>
       <nav aria-label="Main">${MENU.filter(([, , role]) => !role || may(role)).map(menuItem)}</nav>
+      ${link()}
       <button type="button" class="plain" title="Logged in as ${who()?.user}" @click=${leave}>Log out</button>
     </header>
-    ${state.offline
-      ? html`<p class="banner" role="alert">${state.error} What you see may be old; it is asked for again.</p>`
+    ${state.link === "offline"
+      ? html`<p class="banner" role="alert">
+          ${state.error} What you see may be old; it is asked for again.
+          <button type="button" class="plain" @click=${refresh}>Ask now</button>
+        </p>`
       : nothing}
     <main id="main" tabindex="-1">${content}</main>
   `;
+}
+
+const LINKS = {
+  "": ["", "Connecting"],
+  live: ["Domain 0 says what changes", "Live"],
+  polling: ["Domain 0 is asked every two seconds: its events do not come", "Polling"],
+  offline: ["Domain 0 does not answer", "Not connected"],
+};
+
+/** How the page hears of Domain 0. */
+function link() {
+  const [words, name] = LINKS[state.link];
+  return html`<span class="link ${state.link}" role="status" title=${words}>${name}</span>`;
 }
 
 function skip(event) {
@@ -109,7 +129,7 @@ function draw() {
     return;
   }
   document.title = `${view.title(parameters)} · Domzero`;
-  render(frame(state.domains || state.offline ? view.render(parameters) : html`<p class="boot">Loading…</p>`), root);
+  render(frame(state.domains || state.link === "offline" ? view.render(parameters) : html`<p class="boot">Loading…</p>`), root);
 }
 
 function enter() {

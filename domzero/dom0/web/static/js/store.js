@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the page knows: domains and what a view needs, asked for every two seconds while somebody looks, and what became of them.
+// What the page knows: domains and what a view needs, and what became of them. It is asked for when Domain 0 says that
+// something has changed; every two seconds where measured values are shown, or while Domain 0 cannot be heard.
 
 import { get } from "./api.js";
+import { deafen, forget, isLive, listen, pause, whenHeard } from "./stream.js";
 
 export const EVERY_MS = 2000;
+const APART_MS = 250; // at least, between what is asked for because of two events
 export const SAMPLES = 300; // ten minutes
 
 export const state = {
   domains: null, // Map by uuid, in the order of the list; null until it is known
-  offline: false,
+  link: "", // to Domain 0: "live", "polling", "offline"; "" until it is known
   error: "",
   history: new Map(), // by uuid: { time, cpu, memory, ... } samples
   extra: null, // what a view has asked for
@@ -18,7 +21,10 @@ const listeners = new Set();
 let timer = 0;
 let running = false;
 let again = false;
+let failures = 0;
+let askedAt = 0;
 let watched = () => [];
+let measuring = () => true;
 
 /** `listener` is called after each change. */
 export function onChange(listener) {
@@ -29,9 +35,10 @@ export function changed() {
   for (const listener of listeners) listener();
 }
 
-/** `jobs()` gives what the present view needs: functions that ask for more. */
-export function watch(jobs) {
+/** `jobs()` gives what the present view needs: functions that ask for more. `measures()`: it shows what no event tells. */
+export function watch(jobs, measures) {
   watched = jobs;
+  measuring = measures;
 }
 
 function note(domain, now) {
@@ -75,7 +82,14 @@ async function ask() {
   await Promise.all(watched().map((job) => job()));
 }
 
-/** Asks now, and then every two seconds. */
+/** When to ask again if nothing is heard: never, if everything that is shown would be heard of. */
+function schedule() {
+  clearTimeout(timer);
+  if (document.hidden || (state.link === "live" && !measuring())) return;
+  timer = setTimeout(refresh, state.link === "offline" ? pause(failures) : EVERY_MS);
+}
+
+/** Asks now, and then as often as is needed. */
 export async function refresh() {
   clearTimeout(timer);
   if (running) {
@@ -83,14 +97,18 @@ export async function refresh() {
     return;
   }
   running = true;
+  askedAt = performance.now();
   try {
     await ask();
-    state.offline = false;
+    failures = 0;
+    state.link = isLive() ? "live" : "polling";
     state.error = "";
+    listen();
   } catch (error) {
-    state.offline = error.status !== 401;
-    state.error = error.message;
     if (error.status === 401) return;
+    failures += 1;
+    state.link = "offline";
+    state.error = error.message;
   } finally {
     running = false;
     changed();
@@ -98,17 +116,33 @@ export async function refresh() {
   if (again) {
     again = false;
     refresh();
-  } else if (!document.hidden) {
-    timer = setTimeout(refresh, EVERY_MS);
+  } else {
+    schedule();
   }
+}
+
+function heard() {
+  const wait = askedAt + APART_MS - performance.now();
+  if (wait <= 0) {
+    refresh();
+    return;
+  }
+  clearTimeout(timer);
+  timer = setTimeout(refresh, wait);
 }
 
 export function stop() {
   clearTimeout(timer);
+  forget();
+  state.link = "";
   state.domains = null;
   state.history.clear();
 }
 
+whenHeard(heard, refresh);
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && state.domains) refresh();
+  if (!state.domains) return;
+  if (document.hidden) deafen();
+  else refresh();
 });
+addEventListener("online", () => state.domains && refresh());

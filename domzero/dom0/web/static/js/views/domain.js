@@ -61,6 +61,9 @@ export function jobs({ uuid, tab = "" }) {
   ];
 }
 
+/** The console and the screen tell by themselves, settings do not change by themselves. */
+export const measures = ({ uuid, tab = "" }) => ["", "disks", "network"].includes(tab) && Boolean(found(uuid)) && isAlive(found(uuid));
+
 function choosePeriod(chosen) {
   period = chosen;
   changed();

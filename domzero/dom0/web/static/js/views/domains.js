@@ -12,6 +12,8 @@ import { actionButtons, badge, ended, source } from "./parts.js";
 
 export const title = () => "Domains";
 
+export const measures = () => [...(state.domains?.values() ?? [])].some(isAlive);
+
 function usage(domain) {
   const samples = state.history.get(domain.uuid) || [];
   const cpu = samples[samples.length - 1]?.cpu;

@@ -9,6 +9,8 @@ import { empty, facts } from "./parts.js";
 
 export const title = () => "Host";
 
+export const measures = () => true;
+
 export const jobs = () => [
   async () => {
     state.extra = await get("/host");

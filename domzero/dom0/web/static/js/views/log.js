@@ -10,6 +10,8 @@ import { empty } from "./parts.js";
 
 export const title = () => "Log";
 
+export const measures = () => true;
+
 export const jobs = () => [
   async () => {
     state.extra = (await get("/host/dmesg")).lines;

@@ -10,6 +10,8 @@ import { table } from "./table.js";
 
 export const title = () => "Networks";
 
+export const measures = () => true;
+
 export const jobs = () => [
   async () => {
     state.extra = await get("/networks");

@@ -11,6 +11,9 @@ import { table } from "./table.js";
 
 export const title = () => "Tasks";
 
+/** How far one has come is no event. */
+export const measures = () => Boolean(state.extra?.some((task) => task.state === "running"));
+
 export const jobs = () => [
   async () => {
     state.extra = (await get("/tasks")).reverse();
