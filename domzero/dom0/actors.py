@@ -52,18 +52,36 @@ _ORDER = list(Role)
 
 
 @dataclass(slots=True, frozen=True)
+class Proof:
+    """What somebody has shown of who they are; what is opened by it stays open as long as it counts.
+
+    :param token: a user's token, by its id.
+    :param password: what the user's password was kept as: another password is kept as something else.
+    :param session: the id of the session that was opened.
+    :param expires_at: Unix time; None: it does not expire.
+    """
+
+    token: UUID | None = None
+    password: str | None = field(default=None, repr=False)
+    session: str | None = field(default=None, repr=False)
+    expires_at: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class Actor:
     """Somebody who asks.
 
     :param role: for everything; None: only what is granted.
     :param grants: roles on single domains, by uuid.
-    :param via: the door: `unix`, `token`, `session`, `basic`, or `domzero` for what Domain 0 does by itself.
+    :param via: the door: `unix`, `token`, `session`, `basic`, `xenapi`, or `domzero` for what Domain 0 does by itself.
+    :param proof: by which they are who they are; the owner needs none.
     """
 
     name: str
     role: Role | None
     grants: Mapping[UUID, Role] = field(default_factory=dict)
     via: str = "unix"
+    proof: Proof = field(default_factory=Proof)
 
     def may(self, role: Role, domain: UUID | None = None) -> bool:
         """Whether they have this role, for everything or on this domain."""

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
+from uuid import UUID
 
 from domzero.dom0.actions import Actions
 from domzero.dom0.actors import OWNER_NAME, Actor, Role
+from domzero.dom0.bell import Bell
 from domzero.dom0.manager import Manager
 from domzero.dom0.sessions import Sessions
+from domzero.dom0.standing import Standing
 from domzero.dom0.tasks import Tasks
 from domzero.dom0.users import TOKEN_PREFIX, NotAuthenticated, Users
 
@@ -26,8 +30,9 @@ class Services:
         self.manager = manager
         self.tasks = Tasks(manager.database, manager.events)
         self.actions = Actions(manager, self.tasks)
-        self.users = Users(manager.database, manager.events)
-        self.sessions = Sessions()
+        self._bell = Bell()
+        self.users = Users(manager.database, manager.events, self._bell)
+        self.sessions = Sessions(self._bell)
         self._token = token
 
     def of_token(self, text: str) -> Actor | None:
@@ -42,8 +47,20 @@ class Services:
             actor = self.of_token(password)
             if actor is None or (actor.name != name and name not in (OWNER_NAME, ROOT_NAME)):
                 raise NotAuthenticated("no such user and password")
-            return Actor(actor.name, actor.role, actor.grants, via)
+            return replace(actor, via=via)
         return await self.users.log_in(name, password, via)
+
+    def again(self, actor: Actor) -> Actor | None:
+        """What somebody may now; None: their session was closed, or what they have shown counts no more."""
+        session = actor.proof.session
+        return self.users.again(actor) if session is None or session in self.sessions else None
+
+    def standing(self, actor: Actor, role: Role | None = None, what: str = "", domain: UUID | None = None) -> Standing:
+        """Whether somebody may still do what they have begun.
+
+        :param role: that it needs, on the domain; None: they only have to be somebody.
+        """
+        return Standing(self.again, self._bell, actor, role, what, domain)
 
     async def close(self) -> None:
         """Ends everything."""

@@ -2,7 +2,8 @@
 """Users beside the owner: their passwords, tokens, roles and grants, in the database.
 
 A password is kept as argon2's hash, a token as the SHA-256 of its 256 random bits. What somebody may is looked up at
-each request: a change of a role, or a user that is removed, counts at once.
+each request, and again for what stays open: a change of a role or a password, a token that is revoked or expires, or a
+user that is removed, counts at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from sqlite3 import Row
 from uuid import UUID, uuid4
@@ -20,7 +21,8 @@ from uuid import UUID, uuid4
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from domzero.dom0.actors import DOMAIN_0, OWNER_NAME, Actor, Role
+from domzero.dom0.actors import DOMAIN_0, OWNER_NAME, Actor, Proof, Role
+from domzero.dom0.bell import Bell
 from domzero.dom0.database import Database
 from domzero.dom0.events import Journal, Operation
 from domzero.dom0.roster import NotFound
@@ -74,11 +76,15 @@ class Token:
 
 
 class Users:
-    """The users, their tokens and grants."""
+    """The users, their tokens and grants.
 
-    def __init__(self, database: Database, events: Journal) -> None:
+    :param bell: rung when what somebody may has changed.
+    """
+
+    def __init__(self, database: Database, events: Journal, bell: Bell | None = None) -> None:
         self._database = database
         self._events = events
+        self._bell = bell or Bell()
         self._hasher = PasswordHasher()
         self._slots = asyncio.Semaphore(_HASHERS)
         self._known: dict[bytes, float] = {}
@@ -101,7 +107,7 @@ class Users:
         if row["failures"]:
             with self._database.write() as cursor:
                 cursor.execute("UPDATE users SET failures = 0, locked_until = 0 WHERE name = ?", (name,))
-        actor = self.actor(name, via)
+        actor = self.again(Actor(name, None, via=via, proof=Proof(password=stored)))
         if actor is None:
             raise NotAuthenticated("no such user and password")  # removed meanwhile
         return actor
@@ -146,26 +152,39 @@ class Users:
         """Whose token this is, if it is one that counts."""
         if not text.startswith(TOKEN_PREFIX):
             return None
-        rows = self._database.rows("SELECT user, role, expires_at FROM tokens WHERE hash = ?", (_hash(text),))
-        if not rows or (rows[0]["expires_at"] is not None and rows[0]["expires_at"] <= time.time()):
-            return None
-        actor = self.actor(rows[0]["user"], "token")
-        if actor is None or rows[0]["role"] is None:
-            return actor
-        most = Role(rows[0]["role"])
-        grants = {domain: min(role, most, key=lambda each: each.rank) for domain, role in actor.grants.items()}
-        role = None if actor.role is None else min(actor.role, most, key=lambda each: each.rank)
-        return Actor(actor.name, role, grants, "token")
-
-    def actor(self, name: str, via: str) -> Actor | None:
-        """What a user may now; None if there is no such user any more."""
-        if name == OWNER_NAME:
-            return Actor(OWNER_NAME, Role.POOL_ADMIN, via=via)
-        rows = self._database.rows("SELECT role FROM users WHERE name = ?", (name,))
+        rows = self._database.rows("SELECT id, user FROM tokens WHERE hash = ?", (_hash(text),))
         if not rows:
             return None
+        return self.again(Actor(rows[0]["user"], None, via="token", proof=Proof(token=UUID(rows[0]["id"]))))
+
+    def again(self, actor: Actor) -> Actor | None:
+        """What somebody may now who has shown who they are before; None: what they have shown counts no more."""
+        if actor.name in (OWNER_NAME, DOMAIN_0.name):
+            return actor
+        proof, most = actor.proof, None
+        rows = self._database.rows("SELECT role, password FROM users WHERE name = ?", (actor.name,))
+        if not rows:
+            return None
+        if proof.token is not None:
+            tokens = self._database.rows("SELECT user, role, expires_at FROM tokens WHERE id = ?", (str(proof.token),))
+            if not tokens or tokens[0]["user"] != actor.name:
+                return None
+            proof = replace(proof, expires_at=tokens[0]["expires_at"])
+            if proof.expires_at is not None and proof.expires_at <= time.time():
+                return None
+            most = None if tokens[0]["role"] is None else Role(tokens[0]["role"])
+        elif proof.password is None or proof.password != rows[0]["password"]:
+            return None
         role = None if rows[0]["role"] is None else Role(rows[0]["role"])
-        return Actor(name, role, self._grants(name), via)
+        grants = self._grants(actor.name)
+        if most is not None:
+            role = None if role is None else min(role, most, key=lambda each: each.rank)
+            grants = {domain: min(each, most, key=lambda one: one.rank) for domain, each in grants.items()}
+        return Actor(actor.name, role, grants, actor.via, proof)
+
+    def _changed(self, name: str, operation: Operation = Operation.MOD) -> None:
+        self._events.note("user", name, operation)
+        self._bell.ring()
 
     # --- users
 
@@ -204,7 +223,7 @@ class Users:
                 "INSERT INTO users (name, role, password, created_at) VALUES (?, ?, ?, ?)",
                 (name, None if role is None else role.value, hashed, time.time()),
             )
-        self._events.note("user", name, Operation.ADD)
+        self._changed(name, Operation.ADD)
         return self.get(name)
 
     async def set_password(self, name: str, password: str | None) -> None:
@@ -215,7 +234,7 @@ class Users:
             cursor.execute(
                 "UPDATE users SET password = ?, failures = 0, locked_until = 0 WHERE name = ?", (hashed, name)
             )
-        self._events.note("user", name)
+        self._changed(name)
 
     async def _hash_password(self, password: str) -> str:
         if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
@@ -228,7 +247,7 @@ class Users:
         self.get(name)
         with self._database.write() as cursor:
             cursor.execute("UPDATE users SET role = ? WHERE name = ?", (None if role is None else role.value, name))
-        self._events.note("user", name)
+        self._changed(name)
 
     def grant(self, name: str, domain: UUID, role: Role | None) -> None:
         """Gives a user a role on one domain, or takes it. NotFound, ConfigError."""
@@ -240,14 +259,14 @@ class Users:
                 cursor.execute("DELETE FROM grants WHERE user = ? AND domain = ?", (name, str(domain)))
             else:
                 cursor.execute("INSERT OR REPLACE INTO grants VALUES (?, ?, ?)", (name, str(domain), role.value))
-        self._events.note("user", name)
+        self._changed(name)
 
     def remove(self, name: str) -> None:
         """Removes a user with tokens and grants. NotFound."""
         self.get(name)
         with self._database.write() as cursor:
             cursor.execute("DELETE FROM users WHERE name = ?", (name,))
-        self._events.note("user", name, Operation.DEL)
+        self._changed(name, Operation.DEL)
 
     # --- tokens
 
@@ -287,6 +306,7 @@ class Users:
                     expires_at,
                 ),
             )
+        self._changed(name)
         return token, text
 
     def remove_token(self, name: str, token: UUID) -> None:
@@ -294,6 +314,7 @@ class Users:
         with self._database.write() as cursor:
             if not cursor.execute("DELETE FROM tokens WHERE id = ? AND user = ?", (str(token), name)).rowcount:
                 raise NotFound(f"no such token: {token}")
+        self._changed(name)
 
 
 def _hash(text: str) -> bytes:

@@ -88,13 +88,85 @@ def test_each_message_needs_its_role(tcp: Server, shell: str, method: str, least
             x.VM.destroy(vm)
 
 
-def test_who_has_no_role_does_not_log_in(tcp: Server) -> None:
-    with pytest.raises(XenAPI.Failure) as found:
-        session_of(tcp, "nothing")
-    assert found.value.details[0] == "RBAC_PERMISSION_DENIED"
+def test_a_wrong_password_does_not_log_in(tcp: Server) -> None:
     with pytest.raises(XenAPI.Failure) as found:
         session_of(tcp, "vm-admin", "wrong")
     assert found.value.details[0] == "SESSION_AUTHENTICATION_FAILED"
+
+
+def code_of(session: Any, method: str, *parameters: Any) -> str:
+    """What a message is refused with; empty: it is not."""
+    try:
+        session.xenapi_request(method, parameters)
+    except XenAPI.Failure as failure:
+        return str(failure.details[0])
+    return ""
+
+
+def test_who_has_no_role_sees_what_is_granted_and_nothing_else(tcp: Server, shell: str) -> None:
+    owner = session_of(tcp, "root", tcp.token)
+    x = owner.xenapi
+    (sr,) = x.SR.get_by_name_label("Local storage")
+    (net,) = (each for each in x.network.get_all() if x.network.get_bridge(each) == "user")
+    vms, vbds, vdis, vifs = [], [], [], []
+    for name in ("theirs", "other"):
+        vms.append(x.VM.create({"name_label": name, "PV_kernel": shell, "memory_static_max": str(16 << 20)}))
+        vdis.append(x.VDI.create({"SR": sr, "virtual_size": "4096"}))
+        vbds.append(x.VBD.create({"VM": vms[-1], "VDI": vdis[-1], "userdevice": "0", "mode": "RW", "type": "Disk"}))
+        vifs.append(x.VIF.create({"VM": vms[-1], "network": net, "device": "0"}))
+    theirs, other = vms
+    nobody = session_of(tcp, "nothing")
+    assert nobody.xenapi.VM.get_all() == []
+    with httpx.Client(base_url=f"{tcp.url}/v1", headers={"Authorization": f"Bearer {tcp.token}"}) as client:
+        path = f"/users/nothing/grants/{theirs.removeprefix('OpaqueRef:')}"
+        assert client.put(path, json={"role": "vm-admin"}).status_code == 200
+        n = nobody.xenapi
+        seen = {kind: getattr(n, kind).get_all() for kind in ("VM", "VBD", "VDI", "VIF", "VM_metrics")}
+        assert seen == {"VM": [theirs], "VBD": vbds[:1], "VDI": vdis[:1], "VIF": vifs[:1],
+                        "VM_metrics": [x.VM.get_metrics(theirs)]}  # fmt: skip
+        assert list(n.VM.get_all_records()) == [theirs] and n.VM.get_by_name_label("other") == []
+        for kind in ("host", "pool", "SR", "network", "PBD", "subject", "host_cpu", "task"):
+            assert getattr(n, kind).get_all() == [], kind
+        for kind, hidden in (
+            ("VM", other),
+            ("VBD", vbds[1]),
+            ("VDI", vdis[1]),
+            ("SR", sr),
+            ("host", x.host.get_all()[0]),
+        ):
+            assert code_of(nobody, f"{kind}.get_record", hidden) == "HANDLE_INVALID", kind
+        assert code_of(nobody, "VM.get_by_uuid", other.removeprefix("OpaqueRef:")) == "UUID_INVALID"
+        assert code_of(nobody, "VM.start", other, False, False) == "HANDLE_INVALID"
+        wanted = {"VM": theirs, "VDI": vdis[1], "userdevice": "1", "mode": "RW", "type": "Disk"}
+        assert code_of(nobody, "VBD.create", wanted) == "HANDLE_INVALID"  # another's disk
+        assert code_of(nobody, "VBD.create", {**wanted, "VM": other, "VDI": vdis[0]}) == "HANDLE_INVALID"
+        assert code_of(nobody, "VIF.create", {"VM": other, "network": net, "device": "1"}) == "HANDLE_INVALID"
+        for method, *parameters in (
+            ("VM.create", {"name_label": "more"}), ("VM.clone", theirs, "more"), ("VDI.create", {"SR": sr}),
+            ("VDI.set_name_label", vdis[0], "x"), ("SR.get_supported_types",),
+        ):  # fmt: skip
+            assert code_of(nobody, method, *parameters) == "RBAC_PERMISSION_DENIED", method
+        events = nobody.xenapi_request("event.from", (["*"], "", 0.0))
+        assert {each["ref"] for each in events["events"] if each["class"] == "vm"} == {theirs}
+        assert set(each["class"] for each in events["events"]) <= {"vm", "vbd", "vdi", "vif", "vm_metrics", "role"}
+        assert int(events["valid_ref_counts"]["vm"]) == 1
+        n.VM.set_name_description(theirs, "mine")
+        n.VBD.add_to_other_config(vbds[0], "a", "b")
+        task = nobody.xenapi_request("Async.VM.start", (theirs, False, False))
+        assert task in n.task.get_all() and code_of(session_of(tcp, "read-only"), "task.get_record", task) == ""
+        for refused_path in (f"/export?uuid={other[10:]}", f"/vm_rrd?uuid={other[10:]}"):
+            answer = httpx.get(f"{tcp.url}{refused_path}&session_id={nobody.handle}")
+            assert answer.status_code in (403, 404), answer.text
+        updates = httpx.get(f"{tcp.url}/rrd_updates?start=0&session_id={nobody.handle}")
+        assert updates.status_code == 200 and other[10:] not in updates.text
+        assert client.delete(path).status_code == 200
+    assert nobody.xenapi.VM.get_all() == [] and code_of(nobody, "VM.get_record", theirs) == "HANDLE_INVALID"
+    if x.VM.get_power_state(theirs) != "Halted":
+        x.VM.hard_shutdown(theirs)
+    for vm in vms:
+        x.VM.destroy(vm)
+    for vdi in vdis:
+        x.VDI.destroy(vdi)
 
 
 def test_a_session_ends_with_its_user_and_follows_the_role(tcp: Server) -> None:

@@ -25,6 +25,7 @@ from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import problem, respond
 from domzero.dom0.api.rate import Rate
 from domzero.dom0.services import Services
+from domzero.dom0.sessions import Door
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.web.files import is_public
 from domzero.dom0.xenapi.http_access import PATHS as HANDLERS
@@ -127,9 +128,12 @@ class Access:
 
     def _of_cookie(self, scope: Scope, headers: Headers) -> Actor | None:
         identifier = session_of(headers)
-        session = None if identifier is None else self._services.sessions.get(identifier)
-        actor = None if session is None else self._services.users.actor(session.user, "session")
-        if session is None or actor is None:
+        session = None if identifier is None else self._services.sessions.get(Door.PAGE, identifier)
+        if session is None:
+            return None
+        actor = self._services.again(session.actor)
+        if actor is None:
+            self._services.sessions.close(session.id)
             return None
         if scope["type"] == "websocket":
             if headers.get("origin") is None:  # a browser always says which page it is for

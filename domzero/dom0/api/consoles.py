@@ -21,6 +21,8 @@ from domzero.dom0.backends.channels import hosts_consoles
 from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.records import Record
 from domzero.dom0.roster import NotFound
+from domzero.dom0.services import Services
+from domzero.dom0.standing import Standing
 from domzero.dom0.worker_handle import WorkerGone
 
 router = APIRouter(prefix="/v1", tags=["console"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
@@ -71,12 +73,14 @@ async def console_stream(
     if record is None:
         return
     await websocket.accept(subprotocol_of(websocket))
-    await relay(websocket, websocket.app.state.services.manager, record, history=history)
+    standing = standing_of(websocket, websocket.state.actor, "a console", record)
+    await relay(websocket, websocket.app.state.services.manager, record, standing, history=history)
 
 
-async def relay(websocket: WebSocket, manager: Manager, record: Record, *, history: bool) -> None:
+async def relay(websocket: WebSocket, manager: Manager, record: Record, standing: Standing, *, history: bool) -> None:
     """A console both ways over a websocket that was accepted, until one end goes or the domain has ended for good.
 
+    :param standing: of who has it: it ends when they may not have it any more.
     :param history: what was printed before comes first.
     """
     output = Output()
@@ -84,10 +88,15 @@ async def relay(websocket: WebSocket, manager: Manager, record: Record, *, histo
     sender = asyncio.create_task(_send_output(websocket, output))
     typist = asyncio.create_task(_take_input(websocket, record))
     overrun = asyncio.create_task(output.wait_overrun())
-    jobs = {sender, typist, overrun, asyncio.create_task(_wait_for_end(manager, record))}
+    refused = asyncio.create_task(standing.ends())
+    jobs = {sender, typist, overrun, refused, asyncio.create_task(_wait_for_end(manager, record))}
     try:
         await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         remove()
+        if refused.done():
+            sender.cancel()
+            await websocket.close(CLOSE_FORBIDDEN, reason(str(refused.result())))
+            return
         output.finish()
         await asyncio.wait({sender, typist, overrun}, return_when=asyncio.FIRST_COMPLETED)
         code = CLOSE_GOING_AWAY if manager.closing.is_set() else CLOSE_NORMAL
@@ -116,6 +125,12 @@ async def let_in(websocket: WebSocket, domain: str, what: str) -> Record | None:
         await websocket.close(CLOSE_NOT_FOUND if isinstance(error, NotFound) else CLOSE_FORBIDDEN, reason(str(error)))
         return None
     return record
+
+
+def standing_of(websocket: WebSocket, actor: Actor, what: str, record: Record) -> Standing:
+    """Whether somebody may still have a console or a screen that they have opened."""
+    services: Services = websocket.app.state.services
+    return services.standing(actor, Role.VM_OPERATOR, what, record.uuid)
 
 
 def reason(text: str) -> str:

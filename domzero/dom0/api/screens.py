@@ -15,7 +15,15 @@ from starlette.websockets import WebSocketDisconnect
 
 from domzero.dom0.actors import Role
 from domzero.dom0.api.asking import ASKED, ManagerDep, record_for
-from domzero.dom0.api.consoles import CLOSE_GOING_AWAY, CLOSE_NORMAL, let_in, reason, subprotocol_of
+from domzero.dom0.api.consoles import (
+    CLOSE_FORBIDDEN,
+    CLOSE_GOING_AWAY,
+    CLOSE_NORMAL,
+    let_in,
+    reason,
+    standing_of,
+    subprotocol_of,
+)
 from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.manager import BadState, Manager
@@ -100,10 +108,16 @@ async def screen_stream(websocket: WebSocket, domain: str) -> None:
             return
         await websocket.accept(subprotocol_of(websocket))
         closing = asyncio.create_task(manager.closing.wait())
-        jobs = {asyncio.create_task(_show(websocket, ours)), asyncio.create_task(_take(websocket, ours)), closing}
+        refused = asyncio.create_task(standing_of(websocket, websocket.state.actor, "a screen", record).ends())
+        show, take = asyncio.create_task(_show(websocket, ours)), asyncio.create_task(_take(websocket, ours))
+        jobs = {show, take, closing, refused}
         try:
             await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-            await websocket.close(CLOSE_GOING_AWAY if closing.done() else CLOSE_NORMAL)
+            if refused.done():
+                show.cancel()
+                await websocket.close(CLOSE_FORBIDDEN, reason(str(refused.result())))
+            else:
+                await websocket.close(CLOSE_GOING_AWAY if closing.done() else CLOSE_NORMAL)
         except (WebSocketDisconnect, RuntimeError):
             pass  # the client went first
         finally:

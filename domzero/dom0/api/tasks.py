@@ -24,6 +24,7 @@ from domzero.dom0.events import Event, Operation
 from domzero.dom0.roster import NotFound
 from domzero.dom0.services import Services
 from domzero.dom0.tasks import Task, TaskState
+from domzero.dom0.users import NotAuthenticated
 from domzero.errors import ConfigError
 
 router = APIRouter(prefix="/v1", responses={422: RESPONSES[422]})
@@ -62,9 +63,13 @@ async def read_task(
     if wait:
         closing = asyncio.ensure_future(services.manager.closing.wait())
         ending = asyncio.ensure_future(task.wait(wait))
-        await asyncio.wait({closing, ending}, return_when=asyncio.FIRST_COMPLETED)
-        closing.cancel()
-        ending.cancel()
+        standing = services.standing(actor)
+        try:
+            await standing.during(asyncio.wait({closing, ending}, return_when=asyncio.FIRST_COMPLETED))
+        finally:
+            closing.cancel()
+            ending.cancel()
+        task = _find(services, standing.actor, task_id)
     return TaskInfo.of(task)
 
 
@@ -126,7 +131,9 @@ async def read_events(
     if EVENT_STREAM in request.headers.get("accept", ""):
         return StreamingResponse(_stream(services, actor, token, wanted), media_type=EVENT_STREAM)
     lost = journal.has_lost(token)
-    found = await journal.wait(0 if lost else token, wanted, wait)
+    standing = services.standing(actor)
+    found = await standing.during(journal.wait(0 if lost else token, wanted, wait))
+    actor = standing.actor
     return EventList(
         events=[_info(event) for event in found if _visible(services, actor, event)],
         token=journal.token,  # nothing has happened since `found`: there was no turn of the event loop in between
@@ -155,15 +162,20 @@ def _visible(services: Services, actor: Actor, event: Event) -> bool:
 
 
 async def _stream(services: Services, actor: Actor, token: int, kinds: set[str] | None) -> AsyncIterator[bytes]:
+    """Ends when who reads counts as nobody any more."""
     journal, closing = services.manager.events, services.manager.closing
+    standing = services.standing(actor)
     if journal.has_lost(token):
         yield b"event: lost\ndata: {}\n\n"
         token = 0
     yield f"id: {token}\nevent: token\ndata: {token}\n\n".encode()
     while not closing.is_set():
-        found = await journal.wait(token, kinds, KEEP_ALIVE_SECONDS)
+        try:
+            found = await standing.during(journal.wait(token, kinds, KEEP_ALIVE_SECONDS))
+        except NotAuthenticated:
+            return
         for event in found:
-            if _visible(services, actor, event):
+            if _visible(services, standing.actor, event):
                 data = json.dumps(_info(event).model_dump(mode="json"))
                 yield f"id: {event.token}\nevent: {event.kind}\ndata: {data}\n\n".encode()
             token = event.token

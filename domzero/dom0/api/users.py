@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from domzero.dom0.api.access import COOKIE, session_of
 from domzero.dom0.api.asking import ActionsDep, ActorDep, ServicesDep, needs
 from domzero.dom0.api.models import Model, to_time
 from domzero.dom0.api.problems import RESPONSES
+from domzero.dom0.sessions import Door
 from domzero.dom0.users import NAME, PASSWORD_MAX, NotAuthenticated, Token, User
 from domzero.errors import ConfigError
 
@@ -54,7 +56,9 @@ async def log_in(body: LogIn, request: Request, services: ServicesDep, response:
         actor = await services.log_in(body.user, body.password.get_secret_value(), "session")
     else:
         raise ConfigError("user and password, or a token", key="user")
-    session = services.sessions.open(actor.name, request.headers.get("user-agent", "")[:200])
+    session = services.sessions.open(
+        Door.PAGE, replace(actor, via="session"), request.headers.get("user-agent", "")[:200]
+    )
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, session.id, httponly=True, samesite="strict", secure=secure, path="/")
     return SessionInfo(user=actor.name, role=actor.role, grants=dict(actor.grants), csrf=session.csrf)
@@ -64,7 +68,7 @@ async def log_in(body: LogIn, request: Request, services: ServicesDep, response:
 async def read_session(request: Request, services: ServicesDep, actor: ActorDep) -> SessionInfo:
     """Who asks."""
     identifier = session_of(request.headers)
-    session = None if identifier is None or actor.via != "session" else services.sessions.get(identifier)
+    session = None if identifier is None or actor.via != "session" else services.sessions.get(Door.PAGE, identifier)
     csrf = None if session is None else session.csrf
     return SessionInfo(user=actor.name, role=actor.role, grants=dict(actor.grants), csrf=csrf)
 
@@ -182,7 +186,7 @@ async def read_user(name: str, services: ServicesDep) -> UserInfo:
 async def change_user(
     name: str, body: UserPatch, services: ServicesDep, actions: ActionsDep, actor: ActorDep
 ) -> UserInfo:
-    """Changes role or password; who is logged in by the old password is logged out."""
+    """Changes role or password; who has logged in by the old password is logged out at every door."""
     password = None if body.password is None else body.password.get_secret_value()
     action = ChangeUser(
         users=services.users,
@@ -193,8 +197,6 @@ async def change_user(
         password=password,
     )
     await actions.perform(actor, action)
-    if action.sets_password:
-        services.sessions.close_all(name)
     return UserInfo.of(services.users.get(name))
 
 
@@ -202,7 +204,6 @@ async def change_user(
 async def remove_user(name: str, services: ServicesDep, actions: ActionsDep, actor: ActorDep) -> None:
     """Removes a user with tokens, grants and sessions."""
     await actions.perform(actor, RemoveUser(users=services.users, name=name))
-    services.sessions.close_all(name)
 
 
 @router.put("/users/{name}/grants/{domain}", responses=HERE)

@@ -21,6 +21,7 @@ from domzero.dom0.api.asking import (
     ActorDep,
     ManagerDep,
     RecordDep,
+    ServicesDep,
     forbid_nulls,
     needs,
     record_for,
@@ -30,6 +31,7 @@ from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.device_changes import still_there
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
+from domzero.dom0.standing import Standing
 from domzero.dom0.vifspec import INTERFACES_MAX
 
 router = APIRouter(prefix="/v1/domains/{domain}/vifs", tags=["domains"], responses={422: RESPONSES[422]})
@@ -89,6 +91,8 @@ async def capture_vif(
     record: Annotated[Record, record_for(Role.VM_ADMIN, "what an interface sends and receives")],
     devid: Devid,
     manager: ManagerDep,
+    services: ServicesDep,
+    actor: ActorDep,
     snaplen: Annotated[
         int, Query(description="Bytes of each frame", ge=1, le=networks.SNAPLEN_MAX)
     ] = networks.SNAPLEN_MAX,
@@ -97,20 +101,25 @@ async def capture_vif(
 ) -> StreamingResponse:
     """The frames that the guest sends and receives from now on; how many a slow reader has missed is in the file."""
     source = await vif_changes.capture_vif(manager, record, devid, snaplen=snaplen, frames=frames)
-    return StreamingResponse(_pass_on(source, timeout, manager), media_type=PCAPNG)
+    standing = services.standing(actor, Role.VM_ADMIN, "a capture", record.uuid)
+    return StreamingResponse(_pass_on(source, timeout, manager, standing), media_type=PCAPNG)
 
 
-async def _pass_on(source: socket.socket, timeout_s: float, manager: Manager) -> AsyncIterator[bytes]:
+async def _pass_on(
+    source: socket.socket, timeout_s: float, manager: Manager, standing: Standing
+) -> AsyncIterator[bytes]:
     reader, writer = await asyncio.open_connection(sock=source, limit=_CHUNK)
     ends = asyncio.get_running_loop().call_later(timeout_s, writer.write_eof)
-    closing = asyncio.create_task(manager.closing.wait())
-    closing.add_done_callback(lambda _: writer.close())
+    jobs = [asyncio.create_task(manager.closing.wait()), asyncio.create_task(standing.ends())]
+    for job in jobs:
+        job.add_done_callback(lambda _: writer.close())
     try:
         while data := await reader.read(_CHUNK):
             yield data
     finally:
         ends.cancel()
-        closing.cancel()
+        for job in jobs:
+            job.cancel()
         writer.close()
 
 

@@ -11,11 +11,10 @@ from functools import partial
 from typing import Any
 
 from domzero.dom0.actors import Role
-from domzero.dom0.records import Record
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of, handle_invalid
 from domzero.dom0.xenapi.registry import KINDS, MESSAGES
-from domzero.dom0.xenapi.table import Found, Message
+from domzero.dom0.xenapi.table import Found, Message, domain_of
 from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import Ref, Type, reference
 from domzero.dom0.xenapi.wire_xml import value_text
@@ -63,7 +62,7 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
     if known.session:
         if not parameters:
             raise _count(known, name, 0)
-        session = world.sessions.get(parameters[0])
+        session = world.session(parameters[0])
         parameters = parameters[1:]
     if known.do is None:
         raise Failure("NOT_IMPLEMENTED", method)
@@ -74,7 +73,7 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
         value = known.result.write(await work)
         world.journal.stir()
         return Answer(value)
-    user = session.actor.name if session else ""
+    user = session.user if session else ""
     task = Task(name=method, session=session.id if session else None, user=user)
     world.tasks.start(task, work, lambda value: _result_text(known.result, value))
     return Answer(reference(task.id))
@@ -83,12 +82,12 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
 def _work(call: Call, known: Message, name: str, arguments: list[Any]) -> Coroutine[Any, Any, Any]:
     """What is to be done, once it is known that who asks may. PermissionDenied."""
     assert known.do is not None
-    if known.session and not name.startswith("session."):
+    found = next((each for each in arguments if isinstance(each, Found)), None)
+    if known.session and found is None and not known.open and not name.startswith("session."):
         call.check_role(Role.READ_ONLY, name)
     if known.role is None:
         return known.do(call, *arguments)
-    found = next((each for each in arguments if isinstance(each, Found)), None)
-    domain = found.identity if found is not None and isinstance(found.it, Record) else None
+    domain = domain_of(found.it) if found is not None else None
     do = partial(known.do, call, *arguments)
     about = found.identity if found is not None else None
     action = ASKED[known.role](message=name, about=about, domain=domain, work=do)
@@ -111,16 +110,17 @@ def _arguments(call: Call, known: Message, name: str, parameters: list[Any]) -> 
     arguments = []
     for (where, type), value in zip(known.parameters, parameters, strict=False):
         read = type.read(value, where)
-        arguments.append(_resolve(call.world, type, read) if isinstance(type, Ref) else read)
+        arguments.append(_resolve(call, type, read) if isinstance(type, Ref) else read)
     return arguments
 
 
-def _resolve(world: World, type: Ref, identity: Any) -> Found | None:
-    """The object that a reference names; None for none, where that may be."""
+def _resolve(call: Call, type: Ref, identity: Any) -> Found | None:
+    """The object that a reference names, if who asks may look at it; None for none, where that may be."""
     if identity is None:
         return None
     kind = KINDS.get(type.kind)
-    it = kind.get(world, identity) if kind is not None else None
+    actor = None if call.session is None else call.actor
+    it = kind.find_for(call.world, actor, identity) if kind is not None else None
     if it is None:
         raise handle_invalid(type.kind, reference(identity))
     return Found(identity, it)

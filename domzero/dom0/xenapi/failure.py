@@ -7,6 +7,7 @@ from domzero.dom0.actors import PermissionDenied
 from domzero.dom0.manager import BadState, NoAnswer
 from domzero.dom0.names import shown
 from domzero.dom0.roster import NameInUse, NotFound
+from domzero.dom0.users import NotAuthenticated
 from domzero.errors import ConfigError, DomzeroError, ImageError, ResourceError
 
 PARAMETER_MAX = 1000
@@ -49,6 +50,8 @@ def failure_of(error: DomzeroError) -> Failure:
     """An error of Domain 0's as XenAPI's."""
     if isinstance(error, Failure):
         return error
+    if isinstance(error, NotAuthenticated):
+        return Failure("SESSION_AUTHENTICATION_FAILED", str(error))
     if isinstance(error, PermissionDenied):
         return Failure("RBAC_PERMISSION_DENIED", error.role.value, str(error))
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL_ERROR")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -15,15 +15,18 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from domzero.dom0.actors import Actor, Role
+from domzero.dom0.actors import Actor, PermissionDenied, Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
+from domzero.dom0.sessions import Door, Session
+from domzero.dom0.standing import Standing
 from domzero.dom0.storage import BYTES_MAX, Disk
+from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of
 from domzero.dom0.xenapi.http_access import authenticate, both, peer_of, world_of
 from domzero.dom0.xenapi.objects import HALTED, consoles, power_state
-from domzero.dom0.xenapi.sessions import Session
+from domzero.dom0.xenapi.table import may_see
 from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import identity_of, reference
 from domzero.dom0.xenapi.world import Call, World
@@ -97,13 +100,20 @@ def _format(request: HTTPConnection) -> str:
     return raw_vdi.FORMATS[name]
 
 
-async def body_of(request: Request) -> AsyncIterator[bytes]:
-    """The body, until its end or until the client goes: some announce more than they send."""
+async def body_of(request: Request, standing: Standing) -> AsyncIterator[bytes]:
+    """The body, until its end or until the client goes: some announce more than they send.
+
+    :param standing: of who sends it. NotAuthenticated, PermissionDenied: they may not any more.
+    """
     try:
-        async for piece in request.stream():
+        async for piece in standing.pieces(request.stream()):
             yield piece
     except ClientDisconnect:
         return
+
+
+def _standing(request: HTTPConnection, actor: Actor, role: Role, what: str, domain: UUID | None = None) -> Standing:
+    return world_of(request).services.standing(actor, role, what, domain)
 
 
 Transfer = Callable[[Request, Actor, Reported], Awaitable[Response]]
@@ -136,7 +146,8 @@ async def _import_raw_vdi(request: Request, actor: Actor, report: Reported) -> R
     """PUT /import_raw_vdi."""
     world = world_of(request)
     disk, format = _disk(request), _format(request)
-    work = partial(raw_vdi.receive, world.storage, disk, format, body_of(request))
+    body = body_of(request, _standing(request, actor, Role.VM_ADMIN, "import_raw_vdi"))
+    work = partial(raw_vdi.receive, world.storage, disk, format, body)
     action = ASKED[Role.VM_ADMIN](message="import_raw_vdi", about=disk.uuid, work=work)
     try:
         await world.services.actions.perform(actor, action)
@@ -154,7 +165,8 @@ async def _export_raw_vdi(request: Request, actor: Actor, report: Reported) -> R
     actor.check(Role.VM_ADMIN, "export_raw_vdi")
     fd, size = await stack.enter_async_context(raw_vdi.opened(world_of(request).storage, disk, format))
     headers = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{disk.uuid}.{format}"'}
-    return Streamed(raw_vdi.pieces(fd, size, stack.aclose), stack, report, headers)
+    standing = _standing(request, actor, Role.VM_ADMIN, "export_raw_vdi")
+    return Streamed(standing.pieces(raw_vdi.pieces(fd, size, stack.aclose)), stack, report, headers)
 
 
 async def _export(request: Request, actor: Actor, report: Reported) -> Response:
@@ -162,7 +174,7 @@ async def _export(request: Request, actor: Actor, report: Reported) -> Response:
     world = world_of(request)
     identity = object_in(request, "uuid", "ref")
     vm = world.record(identity)
-    if vm is None or vm in (world.control_domain, world.template):
+    if vm is None or vm in (world.control_domain, world.template) or not may_see(actor, [identity]):
         raise Failure("HANDLE_INVALID", "VM", reference(identity))
     actor.check(Role.VM_ADMIN, "export", identity)
     if power_state(vm) != HALTED:
@@ -171,15 +183,17 @@ async def _export(request: Request, actor: Actor, report: Reported) -> Response:
         raise Failure("INVALID_VALUE", "use_compression", "compress what comes")
     exported = xva.Exported(world, vm)
     headers = {"Content-Disposition": f'attachment; filename="{identity}.xva"'}
-    return Streamed(xva.write(world, exported), AsyncExitStack(), report, headers)
+    standing = _standing(request, actor, Role.VM_ADMIN, "export", identity)
+    return Streamed(standing.pieces(xva.write(world, exported)), AsyncExitStack(), report, headers)
 
 
 async def _import(request: Request, actor: Actor, report: Reported) -> Response:
     """PUT /import: a VM of an XVA."""
     world = world_of(request)
     sr = object_in(request, "sr_id", "sr_uuid") if {"sr_id", "sr_uuid"} & set(request.query_params) else None
-    call = Call(world, Session(actor.name, actor, by_token=True), peer_of(request))
-    made = await xva.Importer(call, sr).run(body_of(request))
+    call = Call(world, Session(Door.XENAPI, actor, actor.name, "", str(uuid4())), peer_of(request))
+    body = body_of(request, _standing(request, actor, Role.VM_ADMIN, "import"))
+    made = await xva.Importer(call, sr).run(body)
     report.done(wire_xml.value_text([reference(made)]))
     world.journal.stir()
     return PlainTextResponse(f"{reference(made)}\n")
@@ -228,6 +242,8 @@ class Streamed(StreamingResponse):
         try:
             async with self._stack:
                 await super().__call__(scope, receive, send)
+        except (NotAuthenticated, PermissionDenied) as error:  # the answer ends before its length: it is cut
+            self._report.failed(error)
         finally:
             self._report.failed(Failure("CLIENT_ERROR", "the client went before the end"))
 
@@ -240,15 +256,16 @@ async def console(websocket: WebSocket) -> None:
         identity = object_in(websocket, "uuid", "ref")
         found = consoles(world).get(identity)
         record = found.vm if found is not None else world.record(identity)
-        if record is None or record.worker is None:
-            state = "" if record is None else f" ({power_state(record).lower()})"
+        if record is None or record.worker is None or not may_see(actor, [record.uuid]):
+            state = "" if record is None or not may_see(actor, [record.uuid]) else f" ({power_state(record).lower()})"
             raise Failure("HANDLE_INVALID", "console", reference(identity) + state)
         actor.check(Role.VM_OPERATOR, "a console", record.uuid)
     except DomzeroError as error:
         await websocket.send_denial_response(refusal(error))
         return
     await websocket.accept(subprotocol_of(websocket))
-    await relay(websocket, world.manager, record, history=True)
+    standing = _standing(websocket, actor, Role.VM_OPERATOR, "a console", record.uuid)
+    await relay(websocket, world.manager, record, standing, history=True)
 
 
 _HANDLERS = (

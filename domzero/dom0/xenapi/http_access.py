@@ -45,7 +45,7 @@ async def authenticate(request: HTTPConnection) -> Actor:
     world = world_of(request)
     session = request.query_params.get("session_id") or request.cookies.get("session_id")
     if session:
-        return world.actor_of(world.sessions.get(session))
+        return world.actor_of(world.session(session))
     user, password = _basic(request)
     try:
         return await world.authenticate(peer_of(request), user, password)

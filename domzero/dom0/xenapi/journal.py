@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,6 +32,7 @@ class _Entry:
     digest: Any
     snapshot: Any
     at: float
+    audience: Audience
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ class Event:
     at: float
 
 
-Snapshots = dict[str, dict[UUID, tuple[Any, Any]]]
-"""By class and object: what its changes are seen by, and its record."""
+Audience = Collection[UUID | str]
+"""Who may look at an object beside those who may look at everything: who may look at one of these domains, and the
+users of these names."""
+Snapshots = dict[str, dict[UUID, tuple[Any, Any, Audience]]]
+"""By class and object: what its changes are seen by, its record, and its audience."""
+Wants = Callable[[str, UUID, Audience], bool]
+"""Whether somebody wants to know of an object of a class, and may."""
 
 
 class Journal:
@@ -67,7 +73,7 @@ class Journal:
         self._name = secrets.token_hex(4)
         self._generation = 0
         self._entries: dict[tuple[str, UUID], _Entry] = {}
-        self._gone: OrderedDict[tuple[str, UUID], tuple[int, float]] = OrderedDict()
+        self._gone: OrderedDict[tuple[str, UUID], tuple[int, float, Audience]] = OrderedDict()
         self._lost_before = 0
         self._stirred = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -81,11 +87,12 @@ class Journal:
         """The present one."""
         return self._generation
 
-    def counts(self) -> dict[str, int]:
-        """Objects of each class."""
+    def counts(self, may_see: Callable[[Audience], bool]) -> dict[str, int]:
+        """Objects of each class, of those that somebody may look at."""
         found: dict[str, int] = {}
-        for kind, _ in self._entries:
-            found[kind] = found.get(kind, 0) + 1
+        for (kind, _), entry in self._entries.items():
+            if may_see(entry.audience):
+                found[kind] = found.get(kind, 0) + 1
         return found
 
     async def refresh(self) -> None:
@@ -98,26 +105,25 @@ class Journal:
         generation, at = self._generation + 1, time.time()
         seen: set[tuple[str, UUID]] = set()
         for kind, objects in now.items():
-            for identity, (digest, snapshot) in objects.items():
+            for identity, (digest, snapshot, audience) in objects.items():
                 key = (kind, identity)
                 seen.add(key)
                 entry = self._entries.get(key)
                 if entry is None:
-                    self._entries[key] = _Entry(generation, generation, digest, snapshot, at)
+                    self._entries[key] = _Entry(generation, generation, digest, snapshot, at, audience)
                     self._gone.pop(key, None)
                     self._generation = generation
                 elif entry.digest != digest:
                     entry.changed, entry.digest, entry.at = generation, digest, at
                     self._generation = generation
-                    entry.snapshot = snapshot
+                    entry.snapshot, entry.audience = snapshot, audience
                 else:
-                    entry.snapshot = snapshot
+                    entry.snapshot, entry.audience = snapshot, audience
         for key in self._entries.keys() - seen:
-            del self._entries[key]
-            self._gone[key] = (generation, at)
+            self._gone[key] = (generation, at, self._entries.pop(key).audience)
             self._generation = generation
         while len(self._gone) > GONE_KEPT:
-            _, (lost, _at) = self._gone.popitem(last=False)
+            _, (lost, _at, _audience) = self._gone.popitem(last=False)
             self._lost_before = lost
 
     def token(self) -> str:
@@ -134,25 +140,25 @@ class Journal:
             raise Failure("EVENTS_LOST")
         return int(number)
 
-    def _events(self, since: int, wants: Callable[[str, UUID], bool]) -> list[Event]:
+    def _events(self, since: int, wants: Wants) -> list[Event]:
         found = [
             Event(kind, "add" if entry.born > since else "mod", identity, entry.snapshot, entry.changed, entry.at)
             for (kind, identity), entry in self._entries.items()
-            if entry.changed > since and wants(kind, identity)
+            if entry.changed > since and wants(kind, identity, entry.audience)
         ]
         if since >= 0:
             found += [
                 Event(kind, "del", identity, None, generation, at)
-                for (kind, identity), (generation, at) in self._gone.items()
-                if generation > since and wants(kind, identity)
+                for (kind, identity), (generation, at, audience) in self._gone.items()
+                if generation > since and wants(kind, identity, audience)
             ]
         return sorted(found, key=lambda event: event.id)
 
-    async def since(self, token: str, wants: Callable[[str, UUID], bool], timeout: float) -> list[Event]:
+    async def since(self, token: str, wants: Wants, timeout: float) -> list[Event]:
         """What has happened since a token, waiting for something for a time. Failure: EVENTS_LOST.
 
         :param token: empty: everything that is there.
-        :param wants: whether somebody wants to know of an object of this class.
+        :param wants: whom it is for.
         """
         since = self._since(token)
         deadline = time.monotonic() + min(max(0.0, timeout), TIMEOUT_MAX)

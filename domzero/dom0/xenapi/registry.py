@@ -16,7 +16,7 @@ from domzero.dom0.xenapi.classes.vbd import VBD
 from domzero.dom0.xenapi.classes.vif import NETWORK, VIF
 from domzero.dom0.xenapi.classes.vm import CONSOLE, VM, VM_GUEST_METRICS, VM_METRICS
 from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, ROLE, SUBJECT, TASK, USER
-from domzero.dom0.xenapi.journal import Snapshots
+from domzero.dom0.xenapi.journal import Audience, Snapshots
 from domzero.dom0.xenapi.table import Kind, Message
 from domzero.dom0.xenapi.world import World
 
@@ -73,10 +73,14 @@ async def snapshots(world: World) -> Snapshots:
         if kind.name in _NO_EVENTS or kind in OTHERS:
             continue
         volatile = {one.name for one in kind.fields if one.volatile}
-        objects: dict[UUID, tuple[Any, Any]] = {}
+        objects: dict[UUID, tuple[Any, Any, Audience]] = {}
         every = await _in_turns(world, kind) if kind is VM else kind.present(world)
-        for identity, record in every.items():
-            objects[identity] = ({name: value for name, value in record.items() if name not in volatile}, record)
+        with world.still():
+            those = kind.all(world)
+            for identity, record in every.items():
+                audience = kind.audience(world, those[identity]) if identity in those else ()
+                seen_by = {name: value for name, value in record.items() if name not in volatile}
+                objects[identity] = (seen_by, record, audience)
         found[kind.name.lower()] = objects
         await asyncio.sleep(0)  # others have their turn
     return found

@@ -11,14 +11,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from domzero.dom0.actors import Role
+from domzero.dom0.actors import Actor, Role
+from domzero.dom0.records import Record as Domain
 from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.journal import Audience
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, VOID, Map, Record, Ref, Set, Type
 from domzero.dom0.xenapi.world import Call, World
 
 Getter = Callable[[World, Any], Any]
 Setter = Callable[[Call, Any, Any], Awaitable[None]]
 Handler = Callable[..., Coroutine[Any, Any, Any]]
+EVERYBODY = "*"
+"""In an audience: whoever is logged in. No user has this name."""
+
+
+def domain_of(it: Any) -> UUID | None:
+    """The domain that an object is or belongs to."""
+    domain = it if isinstance(it, Domain) else getattr(it, "vm", None)
+    return domain.uuid if isinstance(domain, Domain) else None
+
+
+def _its_domain(world: World, it: Any) -> Audience:
+    """The audience of what is a domain or belongs to one; of all else nobody in particular."""
+    domain = domain_of(it)
+    return () if domain is None else (domain,)
+
+
+def may_see(actor: Actor, audience: Audience) -> bool:
+    """Whether somebody may look at an object with this audience."""
+    if actor.may(Role.READ_ONLY):
+        return True
+    return any(
+        actor.may(Role.READ_ONLY, each) if isinstance(each, UUID) else each in (EVERYBODY, actor.name)
+        for each in audience
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,8 @@ class Message:
     :param role: the least that may ask for it, where it is no action of Domain 0's that says so itself; None: whoever
         may look at everything.
     :param implicit: derived from a field or the class.
+    :param open: it looks itself at what who sends it may: also for those who may not look at everything, though no
+        object that they may look at is among its parameters.
     """
 
     name: str
@@ -86,6 +114,7 @@ class Message:
     session: bool = True
     implicit: bool = False
     role: Role | None = None
+    open: bool = False
 
 
 def message(
@@ -97,10 +126,11 @@ def message(
     optional: int = 0,
     session: bool = True,
     role: Role | None = None,
+    open: bool = False,
     **parameters: Type,
 ) -> Message:
     """A message that is not derived; without `do` it is refused as not implemented."""
-    return Message(name, tuple(parameters.items()), result, do, optional, session, role=role)
+    return Message(name, tuple(parameters.items()), result, do, optional, session, role=role, open=open)
 
 
 async def _nothing(world: World, objects: Iterable[Any]) -> None:
@@ -116,6 +146,7 @@ class Kind:
     :param prepare: awaited before fields of some objects are read.
     :param visible: get_all and the like exist.
     :param role: the least that may set fields that are kept for clients.
+    :param audience: who may look at an object beside those who may look at everything.
     """
 
     name: str
@@ -126,6 +157,7 @@ class Kind:
     explicit: tuple[Message, ...] = ()
     visible: bool = True
     role: Role = Role.POOL_OPERATOR
+    audience: Callable[[World, Any], Audience] = _its_domain
     by_name: dict[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,6 +166,22 @@ class Kind:
     def get(self, world: World, identity: UUID) -> Any | None:
         """One of its objects."""
         return self.find(world, identity) if self.find is not None else self.all(world).get(identity)
+
+    def seen_by(self, world: World, actor: Actor) -> Mapping[UUID, Any]:
+        """Those that somebody may look at."""
+        every = self.all(world)
+        if actor.may(Role.READ_ONLY):
+            return every
+        with world.still():
+            return {identity: it for identity, it in every.items() if may_see(actor, self.audience(world, it))}
+
+    def find_for(self, world: World, actor: Actor | None, identity: UUID) -> Any | None:
+        """One that somebody may look at. None: there is no such object, for them.
+
+        :param actor: None: nobody has logged in, and nobody asks for an object.
+        """
+        it = self.get(world, identity)
+        return it if it is not None and actor is not None and may_see(actor, self.audience(world, it)) else None
 
     def value(self, world: World, identity: UUID, it: Any, one: Field) -> Any:
         """A field's value, for the wire."""
@@ -171,7 +219,7 @@ class Kind:
     def _implicit(
         self, name: str, do: Handler | None, result: Type, *parameters: tuple[str, Type], role: Role | None = None
     ) -> Message:
-        return Message(name, parameters, result, do, implicit=True, role=role)
+        return Message(name, parameters, result, do, implicit=True, role=role, open=True)
 
     def _of_field(self, one: Field) -> Iterable[Message]:
         it = ("self", Ref(self.name))
@@ -237,24 +285,23 @@ class Kind:
         return self.record(call.world, found.identity, found.it)
 
     async def _get_all(self, call: Call) -> list[UUID]:
-        return list(self.all(call.world))
+        return list(self.seen_by(call.world, call.actor))
 
     async def _get_all_records(self, call: Call) -> dict[UUID, Any]:
-        return await self.records(call.world)
-
-    async def records(self, world: World) -> dict[UUID, Any]:
-        """All its objects with all their fields."""
-        await self.prepare(world, list(self.all(world).values()))
-        return self.present(world)
+        world = call.world
+        await self.prepare(world, list(self.seen_by(world, call.actor).values()))
+        those = self.seen_by(world, call.actor)
+        with world.still():
+            return {identity: self.record(world, identity, it) for identity, it in those.items()}
 
     def present(self, world: World) -> dict[UUID, Any]:
-        """As `records`, without asking anybody: what is measured is as old as the last who asked."""
+        """All its objects with all their fields; what is measured is as old as the last who asked."""
         with world.still():
             return {identity: self.record(world, identity, it) for identity, it in self.all(world).items()}
 
     async def _get_by_uuid(self, call: Call, text: str) -> UUID:
         identity = Ref(self.name).read(text, "uuid")
-        if identity is None or self.get(call.world, identity) is None:
+        if identity is None or self.find_for(call.world, call.actor, identity) is None:
             raise Failure("UUID_INVALID", self.name, text)
         return identity
 
@@ -262,7 +309,7 @@ class Kind:
         one = self.by_name["name_label"]
         return [
             identity
-            for identity, it in self.all(call.world).items()
+            for identity, it in self.seen_by(call.world, call.actor).items()
             if self.value(call.world, identity, it, one) == label
         ]
 
@@ -292,14 +339,17 @@ def _written(type: Type) -> Type:
 
 __all__ = [
     "BOOL",
+    "EVERYBODY",
     "INT",
     "STRING",
     "STRINGS",
+    "Audience",
     "Field",
     "Found",
     "Kind",
     "Message",
     "kept",
+    "may_see",
     "message",
     "replace",
     "ro",

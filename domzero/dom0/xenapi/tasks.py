@@ -36,7 +36,7 @@ class Task:
     finished_at: float = 0.0
     job: asyncio.Task[Any] | None = None
     other_config: dict[str, str] = field(default_factory=dict)
-    session: UUID | None = None
+    session: str | None = None
     user: str = ""
 
     @property

@@ -14,19 +14,21 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from domzero.dom0.about import About
 from domzero.dom0.actions import Action
-from domzero.dom0.actors import OWNER, OWNER_NAME, Actor, Role
+from domzero.dom0.actors import OWNER, Actor, Role
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.life import DomainState
 from domzero.dom0.names import DOMAIN_0
 from domzero.dom0.records import Record
 from domzero.dom0.services import Services
+from domzero.dom0.sessions import Door, Session
+from domzero.dom0.standing import Standing
 from domzero.dom0.storage import Storage
+from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.fields import Fields
 from domzero.dom0.xenapi.journal import Journal, Snapshots
-from domzero.dom0.xenapi.sessions import Session, Sessions
 from domzero.dom0.xenapi.tasks import TaskBook
-from domzero.dom0.xenapi.values import reference
+from domzero.dom0.xenapi.values import identity_of, reference
 
 T = TypeVar("T")
 NAMESPACE = uuid5(NAMESPACE_URL, "domzero:xenapi")
@@ -78,7 +80,7 @@ class World:
         self.address = urlsplit(self.url).hostname or "localhost"
         self.host = _host_identity()
         self.pool = derived(self.host, "pool")
-        self.sessions = Sessions()
+        self.sessions = services.sessions
         self.fields = Fields(manager.database)
         self.journal = Journal(
             lambda: look(self), lambda seconds: manager.events.wait(manager.events.token, None, seconds)
@@ -97,15 +99,27 @@ class World:
             return OWNER
         return await self.services.log_in(user, password, "xenapi")
 
+    def session(self, shown: Any) -> Session:
+        """The session of a reference. Failure: SESSION_INVALID."""
+        identity = identity_of(shown) if isinstance(shown, str) else None
+        session = None if identity is None else self.sessions.get(Door.XENAPI, str(identity))
+        if session is None:
+            raise Failure("SESSION_INVALID", shown if isinstance(shown, str) else "")
+        return session
+
+    def open_sessions(self) -> dict[UUID, Session]:
+        """Those of this door, by what their references say."""
+        return {UUID(session.id): session for session in self.sessions.all(Door.XENAPI)}
+
     def actor_of(self, session: Session) -> Actor:
-        """Who has opened a session, with what they may now. Failure: nobody, any more."""
-        actor = session.actor
-        if actor.name == OWNER_NAME or session.by_token:
-            return actor
-        now = self.services.users.actor(actor.name, actor.via)
+        """Who has opened a session, with what they may now; it may be closed, while what was begun by it goes on.
+
+        Failure: what was shown at the login counts no more.
+        """
+        now = self.services.users.again(session.actor)
         if now is None:
-            self.sessions.close(session)
-            raise Failure("SESSION_INVALID", reference(session.id))
+            self.sessions.close(session.id)
+            raise Failure("SESSION_INVALID", reference(UUID(session.id)))
         return now
 
     def record(self, identity: UUID) -> Record | None:
@@ -160,6 +174,17 @@ class Call:
     def check(self, action: Action[Any]) -> None:
         """Whether Domain 0 might be asked for it. PermissionDenied."""
         self.world.services.actions.check(self.actor, action)
+
+    async def during(self, work: Awaitable[T]) -> T:
+        """Waits for something as long as who asks may. Failure: their session has ended."""
+        try:
+            return await self.standing().during(work)
+        except NotAuthenticated as error:
+            raise Failure("SESSION_INVALID", reference(UUID(self.open_session.id))) from error
+
+    def standing(self) -> Standing:
+        """Whether who asks is still somebody."""
+        return self.world.services.standing(self.open_session.actor)
 
     def check_role(self, role: Role, what: str) -> None:
         """Whether who sends it has a role. PermissionDenied."""

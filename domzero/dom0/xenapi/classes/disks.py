@@ -212,6 +212,7 @@ VDI = Kind(
     FIELDS,
     vdis,
     role=Role.VM_ADMIN,
+    audience=lambda w, it: [vbd.vm.uuid for vbd in vbds_of_vdi(w, it)],
     explicit=(
         message("create", _create, _SELF, args=Record("VDI")),
         message("destroy", _destroy, self=_SELF),

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from domzero.dom0.actors import OWNER_NAME, Role
-from domzero.dom0.users import TOKEN_PREFIX, NotAuthenticated
+from domzero.dom0.actors import OWNER_NAME
+from domzero.dom0.sessions import Door, Session
+from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
-from domzero.dom0.xenapi.sessions import Session
-from domzero.dom0.xenapi.table import Kind, message, ro, rw
+from domzero.dom0.xenapi.table import EVERYBODY, Kind, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, STRING, STRING_MAP, STRINGS, Ref, Set
 from domzero.dom0.xenapi.world import Call, World
 
@@ -22,14 +22,12 @@ async def login(call: Call, user: str, password: str, version: str = "", origina
         actor = await call.world.authenticate(call.peer, user, password)
     except NotAuthenticated as error:
         raise Failure("SESSION_AUTHENTICATION_FAILED", user[:200], error.message) from error
-    actor.check(Role.READ_ONLY, "session.login_with_password")
-    by_token = password.startswith(TOKEN_PREFIX)
-    return call.world.sessions.open(user[:200], actor, by_token=by_token, originator=originator[:1000]).id
+    return UUID(call.world.sessions.open(Door.XENAPI, actor, originator[:1000], shown=user[:200]).id)
 
 
 async def logout(call: Call) -> None:
     """session.logout."""
-    call.world.sessions.close(call.open_session)
+    call.world.sessions.close(call.open_session.id)
 
 
 async def get_all_subject_identifiers(call: Call) -> list[str]:
@@ -42,7 +40,7 @@ async def logout_subject_identifier(call: Call, subject: str) -> None:
 
 
 async def _put_other_config(call: Call, session: Session, value: dict[str, str]) -> None:
-    session.other_config = value
+    session.notes = value
 
 
 def _tasks(world: World, session: Session) -> list[UUID]:
@@ -57,19 +55,20 @@ SESSION = Kind(
         ro("this_user", Ref("user")),
         ro("last_active", DATETIME, lambda w, it: it.last_active),
         ro("pool", BOOL, default=False),
-        rw("other_config", STRING_MAP, lambda w, it: it.other_config, _put_other_config),
+        rw("other_config", STRING_MAP, lambda w, it: it.notes, _put_other_config),
         ro("is_local_superuser", BOOL, lambda w, it: it.actor.name == OWNER_NAME),
         ro("subject", Ref("subject")),
         ro("validation_time", DATETIME, lambda w, it: it.created_at),
         ro("auth_user_sid", STRING, default=""),
-        ro("auth_user_name", STRING, lambda w, it: it.user),
+        ro("auth_user_name", STRING, lambda w, it: it.shown),
         ro("rbac_permissions", STRINGS, default=[]),
         ro("tasks", Set(Ref("task")), _tasks),
         ro("parent", Ref("session")),
-        ro("originator", STRING, lambda w, it: it.originator),
+        ro("originator", STRING, lambda w, it: it.origin),
         ro("client_certificate", BOOL, default=False),
     ),
-    lambda w: w.sessions.all(),
+    World.open_sessions,
+    audience=lambda w, it: (EVERYBODY,),
     visible=False,
     explicit=(
         message("login_with_password", login, _SELF, optional=2, session=False, uname=STRING, pwd=STRING,

@@ -12,13 +12,14 @@ from domzero.dom0.actions import ChangeMedium
 from domzero.dom0.actors import Role
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, device_number
 from domzero.dom0.xenapi import objects
+from domzero.dom0.xenapi.classes.disks import VDI
 from domzero.dom0.xenapi.classes.plugging import plugging
 from domzero.dom0.xenapi.classes.vm_changes import domain_to_change
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.devices import DISKS, free_vdev, vdev_of
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, Vbd, power_state, vbds_of
-from domzero.dom0.xenapi.storage import Vdi, vdi_of, vdis
+from domzero.dom0.xenapi.storage import Vdi, vdi_of
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Record, Ref, Set, reference
 from domzero.dom0.xenapi.world import Call, World
@@ -65,7 +66,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
         "", DiskFormat.RAW, vdev, devid, given.get("mode", MODE, "RW") == "RW" and not is_cd, is_cdrom=is_cd
     )
     if vdi is not None:
-        spec = _with_disk(world, spec, vdi)
+        spec = _with_disk(call, spec, vdi)
     own = given.kept(FIELDS)
     await DISKS.add(call, vm, spec)
     found = Vbd(vm, spec)
@@ -73,11 +74,11 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     return found.id
 
 
-def _with_disk(world: World, spec: DiskSpec, identity: UUID) -> DiskSpec:
-    vdi: Vdi | None = vdis(world).get(identity)
+def _with_disk(call: Call, spec: DiskSpec, identity: UUID) -> DiskSpec:
+    vdi: Vdi | None = VDI.find_for(call.world, call.actor, identity)
     if vdi is None:
         raise handle_invalid("VDI", reference(identity))
-    if spec.writable and world.fields.get(identity, "read_only", False):
+    if spec.writable and call.world.fields.get(identity, "read_only", False):
         raise Failure("VDI_READONLY", reference(identity))
     return replace(spec, target=str(vdi.path), format=DiskFormat(vdi.format))
 
@@ -161,7 +162,7 @@ VBD = Kind(
     objects.vbds,
     role=Role.VM_ADMIN,
     explicit=(
-        message("create", _create, _SELF, args=Record("VBD")),
+        message("create", _create, _SELF, open=True, args=Record("VBD")),
         *plugging("VBD", DISKS),
         message("eject", _eject, vbd=_SELF),
         message("insert", _insert, vbd=_SELF, vdi=Ref("VDI")),

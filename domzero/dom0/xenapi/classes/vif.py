@@ -166,7 +166,7 @@ VIF = Kind(
     objects.vifs,
     role=Role.VM_ADMIN,
     explicit=(
-        message("create", _create, _SELF, args=Record("VIF")),
+        message("create", _create, _SELF, open=True, args=Record("VIF")),
         *plugging("VIF", VIFS),
         message("set_locking_mode", _set_locking_mode, self=_SELF, value=LOCKING),
         message("move", _move, self=_SELF, network=_NETWORK),

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from domzero.dom0.actions import ChangeDomain, RedefineDomain
+from domzero.dom0.actors import Role
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import Action
 from domzero.dom0.records import Record
@@ -31,7 +32,7 @@ def check_domain(call: Call, vm: Record) -> None:
 def domain_to_change(call: Call, identity: UUID) -> Record:
     """The domain of this identity. Failure: there is none, or it cannot be changed."""
     vm = call.world.record(identity)
-    if vm is None:
+    if vm is None or not call.actor.may(Role.READ_ONLY, identity):
         raise handle_invalid("VM", reference(identity))
     check_domain(call, vm)
     return vm

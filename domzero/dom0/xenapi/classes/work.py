@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
 from domzero.dom0.actors import Role
+from domzero.dom0.standing import Standing
 from domzero.dom0.xenapi.failure import Failure
-from domzero.dom0.xenapi.journal import Event
-from domzero.dom0.xenapi.table import Found, Kind, Message, kept, message, ro, rw
+from domzero.dom0.xenapi.journal import Event, Wants
+from domzero.dom0.xenapi.table import EVERYBODY, Audience, Found, Kind, Message, kept, may_see, message, ro, rw
 from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import (
     BOOL,
@@ -94,16 +96,17 @@ TASK = Kind(
         ro("backtrace", STRING, default=""),
     ),
     lambda w: w.tasks.all(),
+    audience=lambda w, it: (it.user,),
     explicit=(
-        message("create", _create, _TASK, label=STRING, description=STRING),
+        message("create", _create, _TASK, open=True, label=STRING, description=STRING),
         message("destroy", _destroy, self=_TASK),
         message("cancel", _cancel, task=_TASK),
     ),
 )  # fmt: skip
 
 
-def _wants(classes: list[str]) -> Any:
-    """Whether somebody who named these classes, or objects as `class/reference`, wants to know of one."""
+def _wants(classes: list[str], standing: Standing) -> Wants:
+    """Whether somebody who named these classes, or objects as `class/reference`, wants to know of one, and may."""
     if len(classes) > CLASSES_MAX:
         raise Failure("INVALID_VALUE", "classes", f"at most {CLASSES_MAX}")
     everything = "*" in classes
@@ -111,8 +114,9 @@ def _wants(classes: list[str]) -> Any:
     pairs = {tuple(word.split("/", 1)) for word in words if "/" in word}
     exact = {(kind.lower(), name) for kind, name in pairs}
 
-    def wants(kind: str, identity: UUID) -> bool:
-        return everything or kind in words or (kind, reference(identity)) in exact or (kind, "*") in exact
+    def wants(kind: str, identity: UUID, audience: Audience) -> bool:
+        named = everything or kind in words or (kind, reference(identity)) in exact or (kind, "*") in exact
+        return named and may_see(standing.check(), audience)
 
     return wants
 
@@ -134,10 +138,11 @@ def _event(event: Event) -> dict[str, Any]:
 async def _from(call: Call, classes: list[str], token: str, timeout: float) -> dict[str, Any]:
     """event.from."""
     journal = call.world.journal
-    events = await journal.since(token, _wants(classes), timeout)
+    standing = call.standing()
+    events = await call.during(journal.since(token, _wants(classes, standing), timeout))
     return {
         "events": [_event(event) for event in events],
-        "valid_ref_counts": journal.counts(),
+        "valid_ref_counts": journal.counts(partial(may_see, standing.check())),
         "token": journal.token(),
     }
 
@@ -147,27 +152,28 @@ async def _register(call: Call, classes: list[str]) -> None:
     session = call.open_session
     if len(classes) > CLASSES_MAX:
         raise Failure("INVALID_VALUE", "classes", f"at most {CLASSES_MAX}")
-    if not session.token:
+    if not session.event_token:
         await call.world.journal.refresh()
-        session.token = call.world.journal.token()
-    session.classes |= {word.lower() for word in classes}
+        session.event_token = call.world.journal.token()
+    session.event_classes |= {word.lower() for word in classes}
 
 
 async def _unregister(call: Call, classes: list[str]) -> None:
     """event.unregister."""
     session = call.open_session
-    session.classes -= {word.lower() for word in classes}
-    if not session.classes:
-        session.token = ""
+    session.event_classes -= {word.lower() for word in classes}
+    if not session.event_classes:
+        session.event_token = ""
 
 
 async def _next(call: Call) -> list[dict[str, Any]]:
     """event.next: waits for one, a while."""
     session, journal = call.open_session, call.world.journal
-    if not session.classes:
-        raise Failure("SESSION_NOT_REGISTERED", reference(session.id))
-    events = await journal.since(session.token, _wants(sorted(session.classes)), 30.0)
-    session.token = journal.token()
+    if not session.event_classes:
+        raise Failure("SESSION_NOT_REGISTERED", reference(UUID(session.id)))
+    wants = _wants(sorted(session.event_classes), call.standing())
+    events = await call.during(journal.since(session.event_token, wants, 30.0))
+    session.event_token = journal.token()
     return [_event(event) for event in events]
 
 
@@ -188,12 +194,12 @@ EVENT = Kind(
     lambda w: {},
     visible=False,
     explicit=(
-        message("from", _from, Record("event batch"), classes=STRINGS, token=STRING, timeout=FLOAT),
-        message("register", _register, classes=STRINGS),
-        message("unregister", _unregister, classes=STRINGS),
-        message("next", _next, Set(Record("event"))),
-        message("get_current_id", _current, INT),
-        Message("inject", (("class", STRING), ("ref", STRING)), STRING, _inject),
+        message("from", _from, Record("event batch"), open=True, classes=STRINGS, token=STRING, timeout=FLOAT),
+        message("register", _register, open=True, classes=STRINGS),
+        message("unregister", _unregister, open=True, classes=STRINGS),
+        message("next", _next, Set(Record("event")), open=True),
+        message("get_current_id", _current, INT, open=True),
+        Message("inject", (("class", STRING), ("ref", STRING)), STRING, _inject, open=True),
     ),
 )
 
@@ -223,6 +229,7 @@ ROLE = Kind(
         ro("is_internal", BOOL, default=False),
     ),
     lambda w: {role_id(name): name for name in ROLES},
+    audience=lambda w, it: (EVERYBODY,),
     explicit=tuple(
         message(name, None, self=Ref("role"))
         for name in (
