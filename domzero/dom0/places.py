@@ -15,13 +15,20 @@ from domzero.dom0.images.store import data_dir
 from domzero.dom0.names import shown
 
 
-def check_files(paths: Iterable[str], database: Database) -> None:
-    """Raises PermissionDenied for a file that is neither an image's nor in a storage's directory, links followed."""
+def check_files(paths: Iterable[str], database: Database, theirs: Iterable[str] | None = None) -> None:
+    """Raises PermissionDenied for a file that is neither an image's nor in a storage's directory, links followed.
+
+    :param theirs: files of the domains that they may look at, if they may not look at all: of disks only those will do,
+        since each other one is some other domain's or nobody's yet.
+    """
     wanted = [path for path in paths if path]
     if not wanted:
         return
-    storages = [row["path"] for row in database.rows("SELECT path FROM storage")]
-    places = [os.path.realpath(place) for place in (cache_dir(), data_dir(), *storages)]
+    if theirs is None:
+        storages = [row["path"] for row in database.rows("SELECT path FROM storage")]
+        places = [os.path.realpath(place) for place in (cache_dir(), data_dir(), *storages)]
+    else:
+        places = [os.path.realpath(place) for place in (cache_dir(), *filter(None, theirs))]
     pvgrub = find_pvgrub()
     for path in wanted:
         real = os.path.realpath(path)

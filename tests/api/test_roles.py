@@ -152,6 +152,22 @@ def test_only_its_owner_names_files_of_the_host(
     assert (answer.status_code, str(secret) in answer.json()["detail"]) == (403, True)
 
 
+def test_who_has_only_a_grant_names_no_disk_of_another_domain(
+    owner: httpx.Client, user: Callable[..., httpx.Client], shell: str
+) -> None:
+    disks = [owner.post("/disks", json={"bytes": 4096, "name": name}).json() for name in ("a", "b")]
+    mine = new_domain(owner, shell, "mine", disks=[f"{disks[0]['path']},raw,xvda,r"])
+    new_domain(owner, shell, "other", disks=[f"{disks[1]['path']},raw,xvda,r"])
+    guest, everybodys = user("guest", None), user("everybodys", Role.VM_ADMIN)
+    owner.put(f"/users/guest/grants/{mine['uuid']}", json={"role": "vm-admin"})
+    spec = {"spec": f"{disks[1]['path']},raw,xvdb,r"}
+    assert guest.post(f"/domains/{mine['uuid']}/disks", json=spec).status_code == 403
+    own = {"spec": f"{disks[0]['path']},raw,xvdb,r"}
+    assert guest.post(f"/domains/{mine['uuid']}/disks", json=own).status_code == 201
+    assert everybodys.post(f"/domains/{mine['uuid']}/disks", json={**spec, "spec": spec["spec"].replace("xvdb", "xvdc")}
+                           ).status_code == 201  # fmt: skip
+
+
 def test_the_session_of_a_page_is_a_cookie_that_another_site_cannot_use(public: Server, owner: httpx.Client) -> None:
     owner.post("/users", json={"name": "anna", "role": "vm-admin", "password": PASSWORD})
     with client(public) as page:

@@ -131,10 +131,17 @@ class Actions:
         try:
             actor.check(action.role, action.kind, action.target)
             if not actor.may(Role.POOL_ADMIN):
-                check_files(action.host_files(), self.manager.database)
+                check_files(action.host_files(), self.manager.database, self._files_of(actor))
         except PermissionDenied:
             self._audit.write(actor, action, "refused")
             raise
+
+    def _files_of(self, actor: Actor) -> list[str] | None:
+        """The files of the domains that an actor may look at; None: they may look at all."""
+        if actor.may(Role.READ_ONLY):
+            return None
+        records = [record for record in self.manager.all(halted=True) if self.visible(actor, record)]
+        return [file for record in records for file in record.config.host_files()]
 
     def visible(self, actor: Actor, record: Record) -> bool:
         """Whether an actor may see a domain."""
