@@ -25,10 +25,8 @@ def check_files(paths: Iterable[str], database: Database, theirs: Iterable[str] 
     if not wanted:
         return
     if theirs is None:
-        storages = [row["path"] for row in database.rows("SELECT path FROM storage")]
-        places = [os.path.realpath(place) for place in (cache_dir(), data_dir(), *storages)]
-    else:
-        places = [os.path.realpath(place) for place in (cache_dir(), *filter(None, theirs))]
+        theirs = [str(data_dir()), *(row["path"] for row in database.rows("SELECT path FROM storage"))]
+    places = [os.path.realpath(place) for place in (str(cache_dir()), *filter(None, theirs))]
     pvgrub = find_pvgrub()
     for path in wanted:
         real = os.path.realpath(path)

@@ -105,7 +105,6 @@ def create_app(
         forget_what_is_gone(app.state.xenapi)
         yield
         await app.state.metrics.close()
-        await app.state.xenapi.close()
         await services.close()
 
     app = FastAPI(

@@ -20,7 +20,8 @@ class TaskInfo(Model):
     """Work that takes longer than a request should."""
 
     id: UUID
-    kind: Annotated[str, Field(examples=["domain.create"])]
+    kind: Annotated[str, Field(examples=["domain.create"], description="`client`: XenAPI's client does the work.")]
+    name: Annotated[str, Field(description="What its client calls it; empty: nothing.")]
     state: TaskState
     progress: Annotated[float, Field(description="0 to 1; what cannot say how far it is goes from 0 to 1 at its end.")]
     created_at: datetime.datetime
@@ -35,6 +36,7 @@ class TaskInfo(Model):
         return cls(
             id=task.id,
             kind=task.kind,
+            name=task.name,
             state=task.state,
             progress=task.progress,
             created_at=to_time(task.created_at),

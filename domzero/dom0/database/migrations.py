@@ -135,6 +135,15 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (object, name)
     );
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN progress REAL NOT NULL DEFAULT 0;
+    ALTER TABLE tasks ADD COLUMN failure TEXT NOT NULL DEFAULT '[]'; -- in XenAPI's words
+    ALTER TABLE tasks ADD COLUMN name TEXT NOT NULL DEFAULT ''; -- what its client calls it
+    ALTER TABLE tasks ADD COLUMN description TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN notes TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE tasks ADD COLUMN clients INTEGER NOT NULL DEFAULT 0; -- a client does the work
+    UPDATE tasks SET progress = 1 WHERE state = 'done';
+    """,
 )
 VERSION = len(MIGRATIONS)
 """Of the schema that this Domain 0 writes."""

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from domzero.dom0.actors import Role
+from domzero.dom0.tasks import Task
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of, handle_invalid
 from domzero.dom0.xenapi.registry import KINDS, MESSAGES
 from domzero.dom0.xenapi.table import Found, Message, domain_of
-from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import Ref, Type, reference
 from domzero.dom0.xenapi.wire_xml import value_text
 from domzero.dom0.xenapi.world import Call, Peer, World
@@ -73,10 +73,20 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
         value = known.result.write(await work)
         world.journal.stir()
         return Answer(value)
-    user = session.user if session else ""
-    task = Task(name=method, session=session.id if session else None, user=user)
-    world.tasks.start(task, work, lambda value: _result_text(known.result, value))
-    return Answer(reference(task.id))
+    return Answer(reference(_begin(call, known, method, arguments, work).id))
+
+
+def _begin(call: Call, known: Message, method: str, arguments: list[Any], work: Coroutine[Any, Any, Any]) -> Task:
+    """A task of a message. Failure: there are too many that are not over."""
+    user, tasks = call.session.user if call.session else "", call.world.tasks
+    if not tasks.has_room_for(user):
+        work.close()
+        raise Failure("TOO_MANY_PENDING_TASKS")
+    domain = next((domain for each in arguments if isinstance(each, Found) and (domain := domain_of(each.it))), None)
+    session = call.session.id if call.session else None
+    return tasks.begin(
+        method, work, user, domain, text=lambda value: _result_text(known.result, value), session=session
+    )
 
 
 def _work(call: Call, known: Message, name: str, arguments: list[Any]) -> Coroutine[Any, Any, Any]:

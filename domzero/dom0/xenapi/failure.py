@@ -59,6 +59,13 @@ def failure_of(error: DomzeroError) -> Failure:
     return Failure(code, error.key, text) if code == "INVALID_VALUE" and error.key else Failure(code, text)
 
 
+def explain(error: BaseException) -> list[str]:
+    """An error that has ended a task."""
+    if isinstance(error, DomzeroError):
+        return failure_of(error).description
+    return ["INTERNAL_ERROR", type(error).__name__]
+
+
 def handle_invalid(kind: str, reference: str) -> Failure:
     """A reference that names nothing."""
     return Failure("HANDLE_INVALID", kind, reference)

@@ -20,6 +20,7 @@ from domzero.dom0.api.consoles import relay, subprotocol_of
 from domzero.dom0.sessions import Door, Session
 from domzero.dom0.standing import Standing
 from domzero.dom0.storage import BYTES_MAX, Disk
+from domzero.dom0.tasks import Task, TaskState
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
@@ -27,7 +28,6 @@ from domzero.dom0.xenapi.failure import Failure, failure_of
 from domzero.dom0.xenapi.http_access import authenticate, both, peer_of, world_of
 from domzero.dom0.xenapi.objects import HALTED, consoles, power_state
 from domzero.dom0.xenapi.table import may_see
-from domzero.dom0.xenapi.tasks import Task
 from domzero.dom0.xenapi.values import identity_of, reference
 from domzero.dom0.xenapi.world import Call, World
 from domzero.errors import DomzeroError
@@ -64,25 +64,25 @@ def object_in(request: HTTPConnection, *names: str) -> UUID:
 class Reported:
     """Tells the task that the client names, if it does, how its transfer goes."""
 
-    def __init__(self, request: HTTPConnection) -> None:
+    def __init__(self, request: HTTPConnection, actor: Actor) -> None:
         self._world = world_of(request)
         self._task: Task | None = None
         if text := request.query_params.get("task_id"):
             identity = identity_of(text)
-            task = self._world.tasks.all().get(identity) if identity is not None else None
-            if task is None or task.job is not None:
+            task = self._world.tasks.get(identity) if identity is not None else None
+            if task is None or not task.is_clients or task.actor != actor.name:
                 raise Failure("HANDLE_INVALID", "task", text)
             self._task = task
 
     def done(self, result: str = "") -> None:
         """It is over."""
         if self._task is not None and not self._task.is_over:
-            self._world.tasks.finish(self._task, "success", result=result)
+            self._world.tasks.finish(self._task, TaskState.DONE, result=result)
 
     def failed(self, error: DomzeroError) -> None:
         """It is, and has not worked."""
         if self._task is not None and not self._task.is_over:
-            self._world.tasks.finish(self._task, "failure", error=failure_of(error).description)
+            self._world.tasks.finish(self._task, TaskState.FAILED, failure=failure_of(error).description)
 
 
 def _disk(request: HTTPConnection) -> Disk:
@@ -132,7 +132,7 @@ def _transfer(work: Transfer, *, is_upload: bool = False) -> Callable[[Request],
     async def handler(request: Request) -> Response:
         try:
             actor = await authenticate(request)
-            report = Reported(request)
+            report = Reported(request, actor)
         except DomzeroError as error:
             return refusal(error)
         if is_upload and _has_no_end(request):

@@ -24,10 +24,9 @@ from domzero.dom0.sessions import Door, Session
 from domzero.dom0.standing import Standing
 from domzero.dom0.storage import Storage
 from domzero.dom0.users import NotAuthenticated
-from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.failure import Failure, explain
 from domzero.dom0.xenapi.fields import Fields
 from domzero.dom0.xenapi.journal import Journal, Snapshots
-from domzero.dom0.xenapi.tasks import TaskBook
 from domzero.dom0.xenapi.values import identity_of, reference
 
 T = TypeVar("T")
@@ -85,7 +84,8 @@ class World:
         self.journal = Journal(
             lambda: look(self), lambda seconds: manager.events.wait(manager.events.token, None, seconds)
         )
-        self.tasks = TaskBook(self.journal.stir)
+        self.tasks = services.tasks
+        self.tasks.explain = explain
         config = DomainConfig(kernel="", name=DOMAIN_0, uuid=derived(self.host, "control domain"))
         self.control_domain = Record(config, domid=0, state=DomainState.RUNNING, started_at=manager.started_at)
         config = DomainConfig(kernel="", name="Other PV guest", uuid=derived(NAMESPACE, "template"), memory_mib=512)
@@ -148,10 +148,6 @@ class World:
             yield
         finally:
             self._memo = None
-
-    async def close(self) -> None:
-        """Ends what is under way."""
-        await self.tasks.close()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ async def _put_other_config(call: Call, session: Session, value: dict[str, str])
 
 
 def _tasks(world: World, session: Session) -> list[UUID]:
-    return [task.id for task in world.tasks.all().values() if task.session == session.id]
+    return [task.id for task in world.tasks.all() if task.session == session.id]
 
 
 SESSION = Kind(

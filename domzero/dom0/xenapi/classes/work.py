@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
 from domzero.dom0.actors import Role
 from domzero.dom0.standing import Standing
+from domzero.dom0.tasks import Task
 from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.fields import VALUE_MAX
 from domzero.dom0.xenapi.journal import Event, Wants
 from domzero.dom0.xenapi.table import EVERYBODY, Audience, Found, Kind, Message, kept, may_see, message, ro, rw
-from domzero.dom0.xenapi.tasks import Task
+from domzero.dom0.xenapi.tasks import STATES, all_tasks, error_info, status
 from domzero.dom0.xenapi.values import (
     BOOL,
     DATETIME,
@@ -33,12 +36,17 @@ from domzero.dom0.xenapi.world import NAMESPACE, Call
 
 STATUS = Enum("enum task_status_type", ("pending", "success", "failure", "cancelling", "cancelled"))
 CLASSES_MAX = 1000
+TEXT_MAX = 1000
+"""Characters of a task's name and description."""
 _TASK = Ref("task")
 
 
 async def _create(call: Call, label: str, description: str) -> UUID:
     """task.create: one whose client says how it goes."""
-    return call.world.tasks.add(Task(label, description, session=call.open_session.id, user=call.actor.name)).id
+    tasks, name = call.world.tasks, call.actor.name
+    if not tasks.has_room_for(name):
+        raise Failure("TOO_MANY_PENDING_TASKS")
+    return tasks.add(label[:TEXT_MAX], description[:TEXT_MAX], name, call.open_session.id).id
 
 
 async def _destroy(call: Call, task: Found) -> None:
@@ -54,49 +62,57 @@ async def _cancel(call: Call, task: Found) -> None:
 
 
 def _check_own(call: Call, task: Task) -> None:
-    if call.actor.name != task.user:
-        call.check_role(Role.POOL_OPERATOR, "another user's task")
+    if call.actor.name != task.actor:
+        call.actor.check(Role.POOL_OPERATOR, "another user's task", task.domain)
 
 
 def _change(name: str) -> Any:
     async def put(call: Call, task: Task, value: Any) -> None:
         _check_own(call, task)
-        if task.job is not None:
+        if not task.is_clients:
             raise Failure("OPERATION_NOT_ALLOWED", "Domain 0 does this task's work, and says how it goes")
         call.world.tasks.change(task, **{name: value})
 
     return put
 
 
+async def _put_status(call: Call, task: Task, value: str) -> None:
+    await _change("state")(call, task, STATES[value])
+    task.gives_up = value == "cancelling"
+
+
 async def _put_other_config(call: Call, task: Task, value: dict[str, str]) -> None:
     _check_own(call, task)
-    call.world.tasks.change(task, other_config=value)
+    if len(json.dumps(value)) > VALUE_MAX:
+        raise Failure("INVALID_VALUE", "other_config", f"at most {VALUE_MAX} bytes")
+    call.world.tasks.change(task, notes=value)
 
 
 TASK = Kind(
     "task",
     (
         ro("uuid", STRING, lambda w, it: it.id),
-        ro("name_label", STRING, lambda w, it: it.name),
+        ro("name_label", STRING, lambda w, it: it.name or it.kind),
         ro("name_description", STRING, lambda w, it: it.description),
         ro("allowed_operations", Set(Enum("enum task_allowed_operations")),
            lambda w, it: [] if it.is_over else ["cancel", "destroy"]),
         ro("current_operations", Map(STRING, Enum("enum task_allowed_operations")), default={}),
         ro("created", DATETIME, lambda w, it: it.created_at),
-        ro("finished", DATETIME, lambda w, it: it.finished_at),
-        rw("status", STATUS, lambda w, it: it.status, _change("status")),
+        ro("finished", DATETIME, lambda w, it: it.ended_at or 0),
+        rw("status", STATUS, lambda w, it: status(it), _put_status),
         ro("resident_on", Ref("host"), lambda w, it: w.host),
-        rw("progress", FLOAT, lambda w, it: it.progress, _change("progress")),
+        rw("progress", FLOAT, lambda w, it: 1.0 if it.is_over else it.progress, _change("progress")),
         ro("type", STRING, default="<none/>"),
         rw("result", STRING, lambda w, it: it.result, _change("result")),
-        rw("error_info", STRINGS, lambda w, it: it.error, _change("error")),
-        rw("other_config", STRING_MAP, lambda w, it: it.other_config, _put_other_config),
+        rw("error_info", STRINGS, lambda w, it: error_info(it), _change("failure")),
+        rw("other_config", STRING_MAP, lambda w, it: it.notes, _put_other_config),
         ro("subtask_of", Ref("task")),
         ro("subtasks", Set(Ref("task")), default=[]),
         ro("backtrace", STRING, default=""),
     ),
-    lambda w: w.tasks.all(),
-    audience=lambda w, it: (it.user,),
+    all_tasks,
+    find=lambda w, identity: w.tasks.get(identity),
+    audience=lambda w, it: (it.actor,) if it.domain is None else (it.actor, it.domain),
     explicit=(
         message("create", _create, _TASK, open=True, label=STRING, description=STRING),
         message("destroy", _destroy, self=_TASK),
