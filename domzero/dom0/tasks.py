@@ -50,6 +50,7 @@ class Task:
     :param domain: that it is about.
     :param job: None for one of an earlier Domain 0, and for a client's own.
     :param progress: 0 to 1.
+    :param step: what is done now, in words.
     :param error: how it failed.
     :param failure: the same in XenAPI's words, once it is over.
     :param result: what it has given, as text.
@@ -67,6 +68,7 @@ class Task:
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     state: TaskState = TaskState.RUNNING
     progress: float = 0.0
+    step: str = ""
     created_at: float = field(default_factory=time.time)
     ended_at: float | None = None
     error: BaseException | None = None
@@ -98,6 +100,12 @@ def report_progress(fraction: float) -> None:
     """Says how far the task has come in which this is called, if it is one."""
     if (task := _current.get()) is not None:
         task.progress = min(1.0, max(task.progress, fraction))
+
+
+def report_step(text: str) -> None:
+    """Says what is done now in the task in which this is called, if it is one."""
+    if (task := _current.get()) is not None:
+        task.step = text
 
 
 class Tasks:
@@ -182,7 +190,7 @@ class Tasks:
         job = task.job
         assert job is not None
         self._jobs.discard(job)
-        task.ended_at = time.time()
+        task.ended_at, task.step = time.time(), ""
         if job.cancelled():
             task.state = TaskState.CANCELLED
         elif (error := job.exception()) is not None:

@@ -37,7 +37,7 @@ from domzero.dom0.actions.domains import (
     UnpauseDomain,
 )
 from domzero.dom0.actions.host import PressDebugKeys
-from domzero.dom0.actions.images import CloneImage
+from domzero.dom0.actions.images import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -60,6 +60,7 @@ __all__ = [
     "AttachDisk",
     "AttachVif",
     "AuditLine",
+    "BuildImage",
     "ChangeDisk",
     "ChangeDomain",
     "ChangeMedium",
@@ -76,8 +77,10 @@ __all__ = [
     "DetachVif",
     "DomainAction",
     "DumpCore",
+    "FetchImage",
     "Grant",
     "GrowDisk",
+    "ImportImage",
     "LimitDisk",
     "PauseDomain",
     "PinVcpu",
@@ -85,6 +88,7 @@ __all__ = [
     "PressSysRq",
     "RebootDomain",
     "RedefineDomain",
+    "RemoveImage",
     "RemoveStorage",
     "RemoveToken",
     "RemoveUser",

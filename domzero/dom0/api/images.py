@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from pydantic import Field, SecretStr
 
-from domzero.dom0.actions import CloneImage
+from domzero.dom0.actions import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage
 from domzero.dom0.actors import Role
-from domzero.dom0.api.asking import LONG, ActorDep, ServicesDep, needs, perform_or_task
+from domzero.dom0.api.asking import LONG, ActionsDep, ActorDep, ServicesDep, needs, perform_or_task
 from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.images.cache import Image, ImageCache
@@ -22,6 +22,7 @@ from domzero.dom0.images.store import DiskImage, DiskStore
 
 router = APIRouter(prefix="/v1/images", tags=["images"], responses={422: RESPONSES[422]})
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+Size = Annotated[str, Field(max_length=24, examples=["20G"])]
 KEYS_MAX = 20
 KEY_MAX = 4096
 
@@ -92,8 +93,48 @@ class CloneBody(Model):
     """A new disk with the contents of another."""
 
     name: Name
+    size: Annotated[Size, Field(description="`20G`, or `+5G` for so much more; empty: as large as the image.")] = ""
     first_boot: Annotated[
         FirstBootBody | None, Field(description="For images with cloud-init; absent: as the image's own.")
+    ] = None
+
+
+class FetchBody(Model):
+    """A kernel from the host's own mirrors."""
+
+    distribution: Annotated[Literal["debian"], Field(description="On Ubuntu, its own kernel.")] = "debian"
+    refresh: Annotated[bool, Field(description="Ask the mirrors what is newest, even if lists are fresh.")] = False
+
+
+class BuildBody(Model):
+    """A disk with Debian on it."""
+
+    name: Name
+    suite: Literal["bookworm", "trixie"] = "bookworm"
+    size: Size = "4G"
+    packages: Annotated[
+        list[Annotated[str, Field(max_length=100)]], Field(max_length=200, description="Beside those that it needs.")
+    ] = Field(default_factory=list)
+    first_boot: Annotated[FirstBootBody, Field(description="Who it is, and who may log in.")] = Field(
+        default_factory=lambda: FirstBootBody()
+    )
+
+
+class ImportBody(Model):
+    """A disk out of a file of the host's."""
+
+    file: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="Path; of an image's or a storage's directory, but for a pool-admin.",
+        ),
+    ]
+    name: Name
+    format: Annotated[
+        Literal["raw", "qcow2", "vhd", "vhdx", "vmdk", "vdi", "qed"] | None,
+        Field(description="null: by its first bytes."),
     ] = None
 
 
@@ -102,7 +143,7 @@ def _all() -> list[ImageInfo]:
     return disks + [ImageInfo.of_kernel(image) for image in ImageCache().images()]
 
 
-@router.get("", dependencies=[needs(Role.POOL_ADMIN, "images of the host's user")])
+@router.get("", dependencies=[needs(Role.VM_ADMIN, "images of the host's user")])
 async def list_images() -> list[ImageInfo]:
     """The images of the user that Domain 0 runs as: disks, and kernels that were fetched."""
     return await asyncio.to_thread(_all)
@@ -118,16 +159,50 @@ async def clone_image(
     image: Annotated[str, Path(max_length=100)], body: CloneBody, services: ServicesDep, actor: ActorDep
 ) -> Any:
     """Makes a disk with the contents of another, for a machine of its own: both go on from there."""
-    first = None
-    if (told := body.first_boot) is not None:
-        first = FirstBoot(
-            hostname=told.hostname or body.name,
-            user=told.user,
-            ssh_keys=tuple(told.ssh_keys),
-            password=None if told.password is None else told.password.get_secret_value(),
-        )
+    first = None if body.first_boot is None else _first_boot(body.first_boot, body.name)
+    action = CloneImage(image=image, name=body.name, size=body.size, first=first)
+    return await perform_or_task(services, actor, action, _disk)
 
-    async def answer(clone: DiskImage) -> ImageInfo:
-        return await asyncio.to_thread(ImageInfo.of_disk, clone)
 
-    return await perform_or_task(services, actor, CloneImage(image=image, name=body.name, first=first), answer)
+def _first_boot(told: FirstBootBody, name: str) -> FirstBoot:
+    return FirstBoot(
+        hostname=told.hostname or name,
+        user=told.user,
+        ssh_keys=tuple(told.ssh_keys),
+        password=None if told.password is None else told.password.get_secret_value(),
+    )
+
+
+async def _disk(image: DiskImage) -> ImageInfo:
+    return await asyncio.to_thread(ImageInfo.of_disk, image)
+
+
+async def _kernel(image: Image) -> ImageInfo:
+    return ImageInfo.of_kernel(image)
+
+
+@router.post("/fetches", status_code=201, response_model=ImageInfo, responses={202: LONG})
+async def fetch_image(body: FetchBody, services: ServicesDep, actor: ActorDep) -> Any:
+    """Gets the newest kernel of the host's own distribution, and builds an initramfs; nothing if both are there."""
+    return await perform_or_task(services, actor, FetchImage(refresh=body.refresh), _kernel)
+
+
+@router.post("/builds", status_code=201, response_model=ImageInfo, responses={202: LONG})
+async def build_image(body: BuildBody, services: ServicesDep, actor: ActorDep) -> Any:
+    """Makes a disk with Debian on it, with packages from the host's own mirrors; minutes."""
+    first, packages = _first_boot(body.first_boot, body.name), tuple(body.packages)
+    action = BuildImage(name=body.name, suite=body.suite, size=body.size, packages=packages, first=first)
+    return await perform_or_task(services, actor, action, _disk)
+
+
+@router.post("/imports", status_code=201, response_model=ImageInfo, responses={202: LONG})
+async def import_image(body: ImportBody, services: ServicesDep, actor: ActorDep) -> Any:
+    """Copies a disk of the host's into the store: raw as it is, others as qcow2."""
+    action = ImportImage(file=body.file, name=body.name, format=body.format)
+    return await perform_or_task(services, actor, action, _disk)
+
+
+@router.delete("/{image}", status_code=204, responses={404: RESPONSES[404]})
+async def remove_image(image: Annotated[str, Path(max_length=100)], actions: ActionsDep, actor: ActorDep) -> None:
+    """Deletes an image that no domain has open."""
+    await actions.perform(actor, RemoveImage(image=image))

@@ -24,6 +24,7 @@ class TaskInfo(Model):
     name: Annotated[str, Field(description="What its client calls it; empty: nothing.")]
     state: TaskState
     progress: Annotated[float, Field(description="0 to 1; what cannot say how far it is goes from 0 to 1 at its end.")]
+    step: Annotated[str, Field(description="What is done now, in words; empty: nothing is said of it.")]
     created_at: datetime.datetime
     ended_at: datetime.datetime | None
     actor: Annotated[str, Field(description="Who asked for it.")]
@@ -39,6 +40,7 @@ class TaskInfo(Model):
             name=task.name,
             state=task.state,
             progress=task.progress,
+            step=task.step,
             created_at=to_time(task.created_at),
             ended_at=None if task.ended_at is None else to_time(task.ended_at),
             actor=task.actor,

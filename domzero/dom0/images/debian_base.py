@@ -68,12 +68,17 @@ def make_recipe(
     """The recipe that options mean, with the machine's mirrors where none are given. Raises ConfigError."""
     if not SUITE.fullmatch(suite):
         raise ConfigError(f"{suite[:40]!r} is no suite", key="suite", hint="such as bookworm")
-    for package in (*packages, kernel):
-        if not _PACKAGE.fullmatch(package):
-            raise ConfigError(f"{package[:80]!r} is no package", key="packages")
+    check_packages((*packages, kernel))
     return BaseRecipe(
         suite, tuple(sources_for(suite, mirrors)), tuple(sorted(set(packages))), kernel, tuple(apt_options())
     )
+
+
+def check_packages(names: Sequence[str]) -> None:
+    """Raises ConfigError for what can be no package."""
+    for name in names:
+        if not _PACKAGE.fullmatch(name):
+            raise ConfigError(f"{name[:80]!r} is no package", key="packages")
 
 
 def find_base(recipe: BaseRecipe, cache: Path | None = None) -> Path | None:
