@@ -135,7 +135,7 @@ def test_messages_in_the_background_are_tasks_of_every_door_and_outlive_domain_0
     session = log_in(server)
     x = session.xenapi
     seen = session.xenapi_request("event.from", (["pbd"], "", 0.0))["token"]
-    waits = [session.xenapi_request("Async.event.from", (["pbd"], seen, 600.0)) for _ in range(2)]
+    wait = session.xenapi_request("Async.event.from", (["pbd"], seen, 600.0))
     done = x.Async.SR.get_supported_types()
     vm = x.VM.create({"name_label": "x", "memory_static_max": str(16 << 20)})
     failed = x.Async.VM.unpause(vm)
@@ -144,20 +144,20 @@ def test_messages_in_the_background_are_tasks_of_every_door_and_outlive_domain_0
     x.task.add_to_other_config(own, "a", "b")
     until(lambda: [x.task.get_status(each) for each in (done, failed)] == ["success", "failure"])
     ids = {name: reference.removeprefix("OpaqueRef:") for name, reference in
-           (("first", waits[0]), ("second", waits[1]), ("done", done), ("failed", failed), ("own", own))}  # fmt: skip
+           (("wait", wait), ("done", done), ("failed", failed), ("own", own))}  # fmt: skip
     with rest(server) as client:
         found = {task["id"]: task for task in client.get("/tasks").json()}
-        assert found[ids["first"]]["kind"] == "Async.event.from" and found[ids["first"]]["state"] == "running"
+        assert found[ids["wait"]]["kind"] == "Async.event.from" and found[ids["wait"]]["state"] == "running"
         assert (found[ids["failed"]]["state"], found[ids["failed"]]["domain"]) == ("failed", vm[10:])
         assert (found[ids["own"]]["kind"], found[ids["own"]]["name"]) == ("client", "upload")
-        assert client.delete(f"/tasks/{ids['first']}").json()["state"] == "cancelled"
-    assert x.task.get_status(waits[0]) == "cancelled"
-    records = {name: x.task.get_record(reference) for name, reference in (("done", done), ("failed", failed))}
+        assert client.delete(f"/tasks/{ids['wait']}").json()["state"] == "cancelled"
+    over = (("wait", wait), ("done", done), ("failed", failed))
+    records = {name: x.task.get_record(reference) for name, reference in over}
+    assert records["wait"]["status"] == "cancelled"
     again = places[1]()
     y = log_in(again).xenapi
     assert {name: y.task.get_record(f"OpaqueRef:{ids[name]}") for name in records} == records
     assert records["done"]["result"].startswith("<value>") and records["failed"]["error_info"][1] == vm
-    assert [y.task.get_status(each) for each in waits] == ["cancelled", "cancelled"]
     record = y.task.get_record(own)
     assert (record["status"], record["progress"], record["other_config"]) == ("pending", 0.5, {"a": "b"})
     assert (record["name_label"], record["name_description"]) == ("upload", "of mine")
@@ -179,3 +179,57 @@ def test_a_user_sees_and_ends_their_own_tasks(places: tuple[Path, Callable[[], S
         assert httpx.delete(f"{server.url}/v1/tasks/{task[10:]}", auth=auth).status_code == 403
         assert httpx.delete(f"{server.url}/v1/tasks/{task[10:]}", auth=("anna", PASSWORD)).status_code == 200
         assert bob.xenapi.task.get_status(task) == "cancelled"
+
+
+def code(session: Any, method: str, *parameters: Any) -> str:
+    """What a message is refused with; empty: it is not."""
+    try:
+        session.xenapi_request(method, parameters)
+    except XenAPI.Failure as failure:
+        return str(failure.details[0])
+    return ""
+
+
+def test_a_token_of_events_is_good_after_a_restart_and_lost_only_when_that_is_true(
+    places: tuple[Path, Callable[[], Server]], shell: str
+) -> None:
+    session = log_in(places[1]())
+    x = session.xenapi
+    vms = {name: x.VM.create({"name_label": name, "PV_kernel": shell, "memory_static_max": str(16 << 20)})
+           for name in ("stays", "runs", "renamed", "goes")}  # fmt: skip
+    x.VM.start(vms["runs"], False, False)
+    x.VM.destroy(x.VM.create({"name_label": "gone before", "memory_static_max": str(16 << 20)}))
+    before = session.xenapi_request("event.from", (["vm"], "", 0.0))
+    assert {event["ref"] for event in before["events"]} >= set(vms.values())
+    x.VM.set_name_label(vms["renamed"], "another")  # the token has not seen it
+    x.VM.destroy(vms["goes"])
+
+    again = log_in(places[1]())
+    after = again.xenapi_request("event.from", (["vm", "console"], before["token"], 0.0))
+    seen = {event["ref"]: event["operation"] for event in after["events"] if event["ref"] in vms.values()}
+    assert seen == {vms["runs"]: "mod", vms["renamed"]: "mod", vms["goes"]: "del"}
+    new = again.xenapi.VM.create({"name_label": "new", "memory_static_max": str(16 << 20)})
+    more = again.xenapi_request("event.from", (["vm"], after["token"], 0.0))
+    assert [(event["ref"], event["operation"]) for event in more["events"]] == [(new, "add")]
+    assert int(more["events"][0]["id"]) > int(max(event["id"] for event in after["events"]))
+
+    (places[0] / "d.db").unlink()  # another book
+    assert code(log_in(places[1]()), "event.from", ["vm"], more["token"], 0.0) == "EVENTS_LOST"
+
+
+@pytest.mark.usefixtures("machine")
+def test_nothing_is_lost_to_who_reads_while_objects_come_and_go() -> None:
+    async def scene(services: Any, send: Send) -> None:
+        token = (await send("event.from", ["*"], "", 0.0))["token"]
+        assert (await send("event.from", ["*"], token, 0.0))["events"] == []
+        vm = await send("VM.create", {"name_label": "a"})
+        found = await send("event.from", ["vm"], token, 0.0)
+        assert [(each["operation"], each["ref"]) for each in found["events"]] == [("add", vm)]
+        await send("VM.set_name_label", vm, "b")
+        for since, operation in ((token, "add"), (found["token"], "mod")):
+            (event,) = (await send("event.from", ["vm"], since, 0.0))["events"]
+            assert (event["operation"], event["snapshot"]["name_label"]) == (operation, "b")
+        kinds = {event.kind for event in services.manager.events.since(0)}
+        assert kinds and not any("." in kind for kind in kinds)  # REST's readers have their own
+
+    with_world(scene)

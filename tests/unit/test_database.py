@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from domzero.dom0.database import MIGRATIONS, VERSION, Database
-from domzero.dom0.events import REMOVED_KEPT, Journal, Operation
+from domzero.dom0.events import REMOVED_KEPT, Journal, Operation, Seen
 from domzero.errors import ConfigError
 
 
@@ -121,6 +122,35 @@ def test_a_reader_gets_each_object_once_and_nothing_twice(database: Database) ->
     assert [(event.ref, event.operation) for event in journal.since(middle)] == [("a", Operation.DEL)]
     assert not journal.has_lost(start)
     assert journal.has_lost(journal.token + 1), "a token of another journal"
+
+
+def test_what_a_reader_has_seen_before_is_changed_and_what_they_have_not_is_new(database: Database) -> None:
+    journal = Journal(database)
+    start = journal.token
+    journal.note("domain", "a", Operation.ADD)
+    seen = journal.token
+    journal.note("domain", "a")
+    assert [event.operation for event in journal.since(start)] == [Operation.ADD]
+    assert [event.operation for event in journal.since(seen)] == [Operation.MOD]
+    journal.note("domain", "a", Operation.DEL)
+    gone = journal.token
+    journal.note("domain", "a", Operation.ADD)
+    assert [event.operation for event in Journal(database).since(gone)] == [Operation.ADD]
+
+
+def test_xenapis_objects_are_in_the_same_sequence_for_who_asks_for_them(database: Database) -> None:
+    journal = Journal(database)
+    journal.note("domain", "a", Operation.ADD)
+    vm, vbd = Seen("vm", "a", "1", ("a",)), Seen("vbd", "b", "1", ())
+    noted = journal.note_objects([(vm, Operation.ADD), (vbd, Operation.ADD)])
+    assert [seen.changed for seen in noted] == [2, 3] == [seen.born for seen in noted]
+    (changed,) = journal.note_objects([(replace(vm, digest="2"), Operation.MOD)])
+    assert (changed.born, changed.changed) == (2, 4) and journal.token == 4
+    assert {seen.ref: seen for seen in Journal(database).objects()} == {"a": changed, "b": noted[1]}
+    journal.note_objects([(vm, Operation.DEL)])
+    (gone,) = journal.removed_objects(4)
+    assert (gone.kind, gone.ref, gone.audience, journal.removed_objects(5)) == ("vm", "a", ("a",), [])
+    assert [event.kind for event in journal.since(0)] == ["domain"]
 
 
 def test_only_objects_that_were_removed_are_forgotten_and_who_missed_them_is_told(database: Database) -> None:

@@ -144,6 +144,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE tasks ADD COLUMN clients INTEGER NOT NULL DEFAULT 0; -- a client does the work
     UPDATE tasks SET progress = 1 WHERE state = 'done';
     """,
+    """
+    ALTER TABLE events ADD COLUMN born INTEGER; -- the event with which the object came; NULL: this one, if it is `add`
+    ALTER TABLE events ADD COLUMN digest TEXT; -- of XenAPI's objects: what their changes are seen by
+    ALTER TABLE events ADD COLUMN audience TEXT CHECK (audience IS NULL OR json_valid(audience));
+    """,
 )
 VERSION = len(MIGRATIONS)
 """Of the schema that this Domain 0 writes."""

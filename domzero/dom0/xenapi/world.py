@@ -81,9 +81,7 @@ class World:
         self.pool = derived(self.host, "pool")
         self.sessions = services.sessions
         self.fields = Fields(manager.database)
-        self.journal = Journal(
-            lambda: look(self), lambda seconds: manager.events.wait(manager.events.token, None, seconds)
-        )
+        self.journal = Journal(lambda: look(self), manager.events, manager.database)
         self.tasks = services.tasks
         self.tasks.explain = explain
         config = DomainConfig(kernel="", name=DOMAIN_0, uuid=derived(self.host, "control domain"))
