@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json, add_connection_options
+from domzero.cli.domain_type import ENGINE_HELP, HVM_KEYS, add_type
 from domzero.cli.first_boot import add_documents, add_options, seed_image
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import HELP as DISK_HELP
+from domzero.dom0.hvmspec import ACCELERATORS
 from domzero.dom0.json_values import to_json
 from domzero.dom0.life import EndReason
 from domzero.dom0.sharespec import HELP as SHARE_HELP
@@ -69,6 +71,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--seed", metavar="N", type=int, help="seed of all randomness of its machine")
     what.add_argument("--cpu", choices=list(LEVELS), help=CPU_HELP)
     what.add_argument("--cpuid", metavar="SPEC", action="append", default=[], help=CPUID_HELP)
+    what.add_argument("--engine", choices=("auto", "interpreter", "translator", *ACCELERATORS[1:]), help=ENGINE_HELP)
+    add_type(what)
     add_options(parser, hostname=None, run="run this shell command at its first start")
     add_documents(parser)
     how = parser.add_argument_group("how")
@@ -147,7 +151,7 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         drives = image.drives
         if image.memory_mib is not None:
             settings.setdefault("memory", xlcfg.Setting(str(image.memory_mib), ""))
-    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed", "cpu"):
+    for key in ("kernel", "ramdisk", "cmdline", "memory", "vcpus", "maxvcpus", "name", "seed", "cpu", *HVM_KEYS):
         if (value := getattr(args, key)) is not None:
             settings[key] = xlcfg.Setting(str(value), "")
     _extend(settings, "disk", behind=[*args.disk, *drives])
@@ -181,13 +185,15 @@ def _finished(settings: Settings) -> tuple[DomainConfig, list[str]]:
 
     parsed = xlcfg.from_settings(settings)
     config = parsed.config
-    config.kernel = str(Path(config.kernel).absolute())
+    config.kernel = str(Path(config.kernel).absolute()) if config.kernel else ""
     if config.ramdisk is not None:
         config.ramdisk = str(Path(config.ramdisk).absolute())
     config.disks = [spec.text(spec.absolute()) for spec in config.disk_specs]
     config.channels = [spec.text(str(Path(spec.path).absolute()) if spec.path else "") for spec in config.channel_specs]
     config.shares = [spec.text(str(Path(spec.path).absolute())) for spec in config.share_specs]
     config.vfbs = [spec.text(str(Path(spec.path).absolute()) if spec.path else "") for spec in config.vfb_specs]
+    if parsed.chosen and config.type.is_full:
+        parsed.warnings.append(f"type {config.type.value}: {parsed.chosen}")
     return config, parsed.warnings
 
 

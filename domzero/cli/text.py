@@ -21,6 +21,7 @@ INFO_FIELDS = (
     *("free_cpus", "xen_major", "xen_minor", "xen_extra", "xen_version", "xen_caps", "xen_scheduler"),
     *("xen_pagesize", "platform_params", "xen_changeset", "xen_commandline", "cc_compiler", "xend_config_format"),
     "engine",
+    "full_virtualization",
     "user_network",
     "worker_confinement",
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from domzero.dom0.channelspec import PTY, ChannelSpec, parse_channels
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, is_named, parse_disks
+from domzero.dom0.hvmspec import ACCELERATORS, NIC_MODELS, DomainType, HvmOptions, Screen
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vfbspec import VfbSpec, parse_vfbs
@@ -65,6 +66,7 @@ class DomainConfig:
     """A domain to be created.
 
     :param kernel: path of a PV kernel (bzImage or ELF, possibly compressed); without one, and with disks, it is GRUB's.
+        A PVH domain needs one with a PVH entry note; an HVM domain needs none, and may have any that QEMU starts.
     :param ramdisk: path of an initramfs, or None.
     :param memory_mib: memory that it starts with, in MiB.
     :param maxmem_mib: memory that its balloon driver may grow it to (xl.cfg's maxmem), in MiB; memory_mib if None.
@@ -84,10 +86,12 @@ class DomainConfig:
     :param max_grant_frames: pages of its grant table at most; 64 is Xen's default.
     :param max_maptrack_frames: bounds the grants that it maps: 256 for each frame, as many as it could track.
     :param max_grant_version: 1 or 2, the newest layout of the grant table that it may choose.
-    :param engine: what executes its code: auto, interpreter or translator.
+    :param engine: what executes its code: auto, interpreter or translator; auto, kvm or tcg if its machine is QEMU's.
     :param cpu: what its processor has at most: v1, v2 or v3 of x86-64, or max, all that there is on this host.
     :param cpuid: what CPUID shows otherwise, as xl.cfg(5) has it.
     :param seed: seed of the host's entropy and of the machine frame order; None draws one.
+    :param type: whether its machine is our own (pv) or QEMU's (pvh, hvm).
+    :param hvm: what only an HVM domain has.
     """
 
     kernel: str
@@ -124,6 +128,13 @@ class DomainConfig:
     console: str = ""
     channels: list[str] = field(default_factory=list)
     vfbs: list[str] = field(default_factory=list)
+    type: DomainType = DomainType.PV
+    hvm: HvmOptions = field(default_factory=HvmOptions)
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether there is something to look at: a framebuffer, or an HVM domain's display adapter."""
+        return bool(self.vfbs) or (self.type is DomainType.HVM and self.hvm.vga is not Screen.NONE)
 
     @property
     def static_max_mib(self) -> int:
@@ -197,7 +208,7 @@ class DomainConfig:
 
         :param startable: it has all that it needs to start, a kernel above all.
         """
-        if startable and not self.kernel and self.disks:
+        if startable and not self.kernel and self.disks and self.type is DomainType.PV:
             from domzero.dom0.images.grub import find_pvgrub  # only who starts from a disk needs it
 
             self.kernel = str(find_pvgrub() or "")
@@ -209,7 +220,9 @@ class DomainConfig:
             raise ConfigErrors(errors)
 
     def _errors(self) -> Iterator[ConfigError]:
-        if not self.kernel and self.disks:
+        if self.type.is_full:
+            yield from self._errors_full()
+        elif not self.kernel and self.disks:
             what = "no kernel is given, and GRUB's PV kernel, which would start one from a disk, is not here"
             yield ConfigError(what, key="kernel", hint="apt-get install grub-xen-host, or give a kernel")
         elif not self.kernel:
@@ -259,10 +272,11 @@ class DomainConfig:
         ):
             if not least <= getattr(self, key) <= most:
                 yield ConfigError(f"{getattr(self, key)} is not possible: {least} to {most}", key=key)
-        try:
-            find_engine(self.engine)
-        except ConfigError as error:
-            yield error
+        if not self.type.is_full:
+            try:
+                find_engine(self.engine)
+            except ConfigError as error:
+                yield error
         try:
             cpu_policy(self.cpu, self.cpuid)
         except ConfigError as error:
@@ -274,3 +288,31 @@ class DomainConfig:
         yield from (found for found in parse_vfbs(self.vfbs) if isinstance(found, ConfigError))
         if self.console not in ("", PTY):
             yield ConfigError(f"no such console: {self.console[:40]!r}", key="console", hint=f"{PTY}, or leave it out")
+
+    def _errors_full(self) -> Iterator[ConfigError]:
+        """What a domain in a machine of QEMU's cannot have."""
+        kind = self.type.value
+        if self.type is DomainType.PVH and not self.kernel:
+            yield ConfigError(
+                "a PVH domain needs a kernel", key="kernel", hint='or type="hvm", which starts from disks'
+            )
+        if self.engine not in ACCELERATORS:
+            what = f"no engine of a domain of type {kind}: {self.engine[:40]!r}"
+            yield ConfigError(what, key="engine", hint=", ".join(ACCELERATORS))
+        for key, given in (
+            ("cpuid", self.cpuid),
+            ("seed", self.seed is not None),
+            ("cap", self.cap),
+            ("p9", self.shares),
+            ("vfb", self.vfbs if self.type is DomainType.PVH else ()),
+        ):
+            if given:
+                yield ConfigError(f"not for a domain of type {kind}", key=key, hint='leave it out, or type="pv"')
+        for spec in self.vif_specs:
+            if spec.model and spec.model not in NIC_MODELS:
+                what = f"no such model of a network card: {spec.model[:40]!r}"
+                yield ConfigError(what, key="vif", hint=", ".join(NIC_MODELS))
+            if spec.rate is not None:
+                what = f"rate={spec.rate.text} is not for a domain of type {kind}"
+                yield ConfigError(what, key="vif", hint="its cards are QEMU's, which has no such bound")
+        yield from self.hvm.errors()

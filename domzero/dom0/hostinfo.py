@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from domzero.abi.start_info import MAGIC_32, MAGIC_64
 from domzero.abi.xen import PAGE_SIZE
 from domzero.dom0 import confinement, network
 from domzero.dom0.memory_account import memory_mib
+from domzero.dom0.qemu import trial
 from domzero.hypervisor.engine import Engine, choose
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 _STAT_UTIME, _STAT_STIME, _STAT_PROCESSOR = 11, 12, 36
 """Where /proc/PID/stat has them (proc(5): 14, 15 and 39), counted from behind the command's name."""
 XEN_VERSION = (4, 17, "-domzero")
+
+
+async def full_host_info(manager: Manager) -> dict[str, Any]:
+    """As `host_info`, with what it takes a trial to know."""
+    return host_info(manager) | {"full_virtualization": await asyncio.to_thread(trial.described)}
 
 
 def host_info(manager: Manager) -> dict[str, Any]:

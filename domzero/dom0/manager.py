@@ -19,6 +19,7 @@ from domzero.dom0.corefile import CoreFile
 from domzero.dom0.database import Database
 from domzero.dom0.definitions import Definitions
 from domzero.dom0.events import Journal, Operation
+from domzero.dom0.handles import Handle, new_handle
 from domzero.dom0.hostinfo import ThreadUsage, thread_usage
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.memory_account import check_growth, check_room
@@ -35,6 +36,7 @@ from domzero.dom0.messages import (
     LogLine,
     Pause,
     PinVcpu,
+    PressButton,
     RenewThreads,
     Request,
     SendNmi,
@@ -51,10 +53,10 @@ from domzero.dom0.opening import in_thread
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.roster import Roster
 from domzero.dom0.weights import Weights
-from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
+from domzero.dom0.worker_handle import A, WorkerGone
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
-from domzero.dom0.xenstore_nodes import back_end_directories, forget_nodes, home
+from domzero.dom0.xenstore_nodes import forget_nodes, home
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -211,16 +213,15 @@ class Manager:
             record.config.memory_mib = record.memory_target_mib
         record.memory_limit_mib = record.current_memory_mib = record.config.memory_mib
         record.started_mono = time.monotonic()
-        worker = WorkerHandle(
+        worker = record.worker = new_handle(
             self._spawner,
             self.store,
+            record.config,
             domid,
-            (f"/local/domain/{domid}", f"/vm/{record.uuid}", *back_end_directories(domid)),
             on_console=record.console.output,
             on_event=lambda event: self._worker_event(record, worker, event),
             on_gone=lambda how: self._worker_gone(record, worker, how),
         )
-        record.worker = worker
         try:
             # The time zone is in files, which a worker does not open.
             offset_s = record.config.time_offset_s
@@ -261,9 +262,12 @@ class Manager:
         """Lets the domain's hypervisor count everything again: where its books are wrong."""
         return list((await self.ask(record, Audit(), Audited)).problems[:AUDIT_LINES])
 
-    def request_shutdown(self, record: Record, how: str) -> None:
-        """Asks the guest, through control/shutdown in xenstore, for `poweroff` or `reboot`."""
+    async def request_shutdown(self, record: Record, how: str) -> None:
+        """Asks the guest for `poweroff` or `reboot`: through control/shutdown in xenstore, or by a button of QEMU's."""
         self._check_runs(record)
+        if record.config.type.is_full:
+            await self.ask(record, PressButton(how), Done)
+            return
         self.store.write(f"/local/domain/{record.domid}/control/shutdown", how)
 
     async def destroy(self, record: Record) -> None:
@@ -325,6 +329,9 @@ class Manager:
     def send_sysrq(self, record: Record, key: str) -> None:
         """Presses a key together with SysRq in the guest, as its kernel understands it."""
         self._check_runs(record)
+        if record.config.type.is_full:
+            what = f"a domain of type {record.config.type.value} has no SysRq key in xenstore"
+            raise ConfigError(what, key="key", hint="its keyboard is on its screen")
         if len(key) != 1 or not key.isascii() or not key.isprintable():
             raise ConfigError("one printable ASCII character", key="key", hint="such as h, for the guest's help")
         self.store.write(f"{home(record.domid or 0)}/control/sysrq", key)
@@ -360,7 +367,7 @@ class Manager:
             record.refreshing = asyncio.get_running_loop().create_task(job)
         await asyncio.wait({record.refreshing}, timeout=STATS_SECONDS)
 
-    async def _ask_stats(self, record: Record, worker: WorkerHandle) -> None:
+    async def _ask_stats(self, record: Record, worker: Handle) -> None:
         with suppress(DomzeroError):
             stats = await worker.request(GetStats(), Stats)
             if record.worker is not worker:
@@ -393,7 +400,7 @@ class Manager:
             raise BadState(f"domain {record.name} is {record.state.value}")
         return await self._dump_core(record, record.worker, partial(CoreFile, Path(path)))
 
-    async def _dump_core(self, record: Record, worker: WorkerHandle, make: Callable[[], CoreFile]) -> int:
+    async def _dump_core(self, record: Record, worker: Handle, make: Callable[[], CoreFile]) -> int:
         with closing(await in_thread(make)) as file:
             dumped = await worker.request(DumpCore(), Dumped, [file.fd])
             await in_thread(file.keep)
@@ -422,7 +429,7 @@ class Manager:
 
     # --- ends
 
-    def _worker_event(self, record: Record, worker: WorkerHandle, event: Change) -> None:
+    def _worker_event(self, record: Record, worker: Handle, event: Change) -> None:
         if isinstance(event, LogLine):
             self.log.add(event.line)
         elif record.worker is not worker:
@@ -437,7 +444,7 @@ class Manager:
             record.cpu_ns = event.cpu_ns
             self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
 
-    def _worker_gone(self, record: Record, worker: WorkerHandle, how: str) -> None:
+    def _worker_gone(self, record: Record, worker: Handle, how: str) -> None:
         if record.worker is not worker or record.ending or record.state == DomainState.BUILDING:
             return
         self._say_stderr(record, worker)
@@ -460,7 +467,7 @@ class Manager:
         else:
             self._follow(record, following)
 
-    async def _follow_with_core(self, record: Record, worker: WorkerHandle, following: Next) -> None:
+    async def _follow_with_core(self, record: Record, worker: Handle, following: Next) -> None:
         try:
             await self._dump_core(record, worker, partial(CoreFile.automatic, record.name))
         except DomzeroError as error:
@@ -564,7 +571,7 @@ class Manager:
         self.log.add(f"(DOM0) {line}")
         logger.info("%s", line)
 
-    def _say_stderr(self, record: Record, worker: WorkerHandle) -> None:
+    def _say_stderr(self, record: Record, worker: Handle) -> None:
         for line in worker.stderr_text.splitlines():
             self.say(f"{record.name}: {line}")
 

@@ -167,6 +167,13 @@ class SendNmi:
 
 
 @dataclass(slots=True, frozen=True)
+class PressButton:
+    """Press the power button (`poweroff`) or the reset button (`reboot`) of a machine of QEMU's. Answer: Done."""
+
+    how: str
+
+
+@dataclass(slots=True, frozen=True)
 class AttachVif:
     """Plug a network interface in. File: its wire. Answer: Done."""
 
@@ -481,6 +488,7 @@ Request: TypeAlias = (
     | ListVcpus
     | PinVcpu
     | RenewThreads
+    | PressButton
     | SendNmi
     | SetCap
     | SetMemoryLimit

@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from domzero.builder.files import FILE_MAX, open_file
 from domzero.builder.image import open_kernel
@@ -20,6 +20,7 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.console_relay import OpenConsole, open_console
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
 from domzero.dom0.sharespec import ShareSpec
+from domzero.dom0.vifspec import MTU
 from domzero.dom0.vnc.listener import OpenScreen, open_screen
 from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError, ImageError
@@ -115,13 +116,14 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
     :param kernel: the kernel, too.
     """
     files = DomainFiles()
+    is_full = config.type.is_full
     try:
-        if kernel:
+        if kernel and config.kernel:
             files.kernel = open_kernel(config.kernel)
         if config.ramdisk:
             files.ramdisk = open_file(config.ramdisk, "ramdisk", min(FILE_MAX, config.memory_mib << 20))
         for spec in config.disk_specs:
-            files.disks.append(open_disk(spec))
+            files.disks.append(open_disk(spec, by_qemu=is_full))
         for share in config.share_specs:
             files.shares.append(open_share(share))
         if config.console:
@@ -135,6 +137,8 @@ def open_domain(config: DomainConfig, domid: int, *, kernel: bool = True) -> Dom
         if config.vif_specs:
             from domzero.dom0.network import connect
         for vif in config.vif_specs:
+            if is_full and vif.mtu is None:
+                vif = replace(vif, mtu=MTU)  # more is nothing for a card of old
             files.wires.append(connect(vif, config, domid))
             files.notes += files.wires[-1].notes
     except BaseException:
@@ -177,14 +181,17 @@ def received_domain(
     return files
 
 
-def open_disk(spec: DiskSpec) -> OpenDisk:
-    """Opens what a specification names, and what that rests on. ConfigError."""
+def open_disk(spec: DiskSpec, *, by_qemu: bool = False) -> OpenDisk:
+    """Opens what a specification names, and what that rests on. ConfigError.
+
+    :param by_qemu: it is for a QEMU, which understands all formats itself.
+    """
     disk = OpenDisk()
     if not spec.target:
         return disk
     path, format, writable = spec.target, spec.format, spec.writable
     try:
-        if format.is_served:
+        if format.is_served and not by_qemu:
             from domzero.dom0.served_images import open_served
 
             fd, bytes, flags = open_served(spec)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from domzero.dom0.about import About
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console import Console
+from domzero.dom0.handles import Handle
 from domzero.dom0.life import DomainState, End, Next
-from domzero.dom0.worker_handle import WorkerHandle
 
 LOG_LINES = 2000
 
@@ -28,7 +28,7 @@ class Record:
     domid: int | None = None
     state: DomainState = DomainState.BUILDING
     console: Console = field(default_factory=Console)
-    worker: WorkerHandle | None = None
+    worker: Handle | None = None
     exit: End | None = None
     following: Next | None = None
     """What comes after `exit`; None until that is decided."""

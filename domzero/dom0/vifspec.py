@@ -39,8 +39,7 @@ _MAC = re.compile(r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}", re.ASCII | re.IGNORECASE)
 _FORWARD = re.compile(
     r"(tcp|udp):(\[[0-9a-fA-F:.]+\]|[0-9.]*):([0-9]{1,5})-([0-9.]*):([0-9]{1,5})", re.ASCII
 )  # as QEMU writes them
-_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof", "vifname")
-_IGNORED = ("model",)
+_KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof", "vifname", "model")
 _INSTEAD = {"script": "bridge=NAME puts an interface into a bridge of the host without one"}
 _REFUSED = ("script", "backend", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
@@ -75,6 +74,7 @@ class VifSpec:
     :param rate: how much the guest may send; None: as much as it can.
     :param antispoof: whether a network of domains drops what does not come from the interface.
     :param is_up: whether frames pass; otherwise they are dropped in both directions.
+    :param model: the card that an HVM domain sees; empty: the usual one. PV domains have none.
     """
 
     devid: int
@@ -87,6 +87,7 @@ class VifSpec:
     rate: Rate | None = None
     is_up: bool = True
     antispoof: bool = True
+    model: str = ""
 
     def text(self) -> str:
         """A specification that means the same, wherever it stands among others."""
@@ -98,6 +99,7 @@ class VifSpec:
         words += [f"rate={self.rate.text}"] if self.rate is not None else []
         words += [] if self.is_up else [f"link={DOWN}"]
         words += [] if self.antispoof else ["antispoof=no"]
+        words += [f"model={self.model}"] if self.model else []
         words += [f"hostfwd={each.text}" for each in self.forwards]
         return ",".join(words)
 
@@ -140,7 +142,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
             forwards.append(_forward(text, value))
         elif key in _REFUSED or key.startswith("colo_"):
             raise _refused(text, f"{key} is not supported", _INSTEAD.get(key, EXAMPLE))
-        elif key not in (*_KEYS, *_IGNORED) or not equals:
+        elif key not in _KEYS or not equals:
             raise _refused(text, f"what is {part!r}?")
         elif words.setdefault(key, value) != value:
             raise _refused(text, f"{key} is given twice")
@@ -168,6 +170,7 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
         rate=_rate(text, words["rate"]) if words.get("rate") else None,
         is_up=_link(text, words.get("link", UP)),
         antispoof=words.get("antispoof", "yes") == "yes",
+        model=words.get("model", ""),
     )
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 
 from domzero.builder.files import read_file
-from domzero.dom0 import xlkeys
+from domzero.dom0 import xlhvm, xlkeys
 from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.xlsyntax import Setting, Settings, parse, parse_words
 from domzero.errors import ConfigError, ConfigErrors, ImageError
 from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL
@@ -41,11 +42,13 @@ class Parsed:
     """What a file says.
 
     :param keys: which keys were there, for callers that add defaults of their own.
+    :param chosen: why it has its type, if that was not said.
     """
 
     config: DomainConfig
     warnings: list[str] = field(default_factory=list)
     keys: frozenset[str] = frozenset()
+    chosen: str = ""
 
 
 def read_text(path: str | PathLike[str]) -> str:
@@ -90,11 +93,17 @@ class _Reader:
     errors: list[ConfigError] = field(default_factory=list)
 
     def read(self) -> Parsed:
-        self._check_keys()
-        self._check_type()
+        kind, chosen = self._type(), ""
+        if kind is None:
+            kind, chosen = self._choose()
+        self._check_keys(is_full=kind.is_full)
         config = self._config()
-        self._check_bootloader(config)
-        self._check_firmware(config)
+        config.type = kind
+        if kind.is_full:
+            self._read_hvm(config)
+        else:
+            self._check_bootloader(config)
+            self._check_firmware(config)
         if not config.name:
             self._error("name", "missing", 'every domain needs one, such as name="guest"')
         try:
@@ -104,10 +113,15 @@ class _Reader:
             self.errors.extend(error for error in errors.errors if error.key not in named)
         if self.errors:
             raise ConfigErrors(self.errors)
-        return Parsed(config, self.warnings, frozenset(self.settings))
+        return Parsed(config, self.warnings, frozenset(self.settings), chosen)
 
-    def _check_keys(self) -> None:
+    def _check_keys(self, *, is_full: bool) -> None:
         """Says what becomes of the keys that are not honoured."""
+        reasons = xlkeys.REASONS
+        if is_full:
+            told = xlhvm.HONOURED.union(*(reason.keys for reason in xlhvm.REASONS))
+            others = (xlkeys.Reason(reason.keys - told, reason.text) for reason in xlkeys.REASONS)
+            reasons = (*xlhvm.REASONS, *others)
         for key, setting in self.settings.items():
             if key not in xlkeys.KNOWN:
                 near = difflib.get_close_matches(key[:64], xlkeys.KNOWN, 1)
@@ -116,7 +130,7 @@ class _Reader:
                 self._error(key, "not supported yet", "remove it from the configuration")
             elif key == "pool" and setting.value not in ("", "0", POOL):
                 self.warnings.append(f"pool: all processors of the host are one pool, {POOL}")
-        for reason in xlkeys.REASONS:
+        for reason in reasons:
             named = [key for key in self.settings if key in reason.keys and not self._asks_for_nothing(key)]
             if named:
                 self.warnings.append(f"{', '.join(named)}: {reason.text}")
@@ -219,15 +233,38 @@ class _Reader:
             if not config.kernel:
                 self._error("firmware", f"GRUB's PV kernel is not here: {text}", "apt-get install grub-xen-host")
 
-    def _check_type(self) -> None:
-        kind = self._string("type") or "pv"
-        builder = self._string("builder") or "generic"
-        if kind in ("hvm", "pvh"):
-            self._error("type", f"{kind} domains are not supported yet", 'type="pv"')
-        elif kind != "pv":
+    def _type(self) -> DomainType | None:
+        """What the file says; None: nothing."""
+        kind, builder = self._string("type"), self._string("builder")
+        if kind and kind not in [each.value for each in DomainType]:
             self._error("type", f"no such type: {kind[:100]}", "pv, pvh or hvm")
-        if builder not in ("generic", "linux"):
-            self._error("builder", f"{builder[:100]} domains are not supported yet", "leave it out")
+            return DomainType.PV
+        if builder not in ("", "generic", "linux", "hvm"):
+            self._error("builder", f"no such builder: {builder[:100]}", "leave it out")
+        if kind:
+            return DomainType(kind)
+        return {"hvm": DomainType.HVM, "generic": DomainType.PV, "linux": DomainType.PV}.get(builder)
+
+    def _choose(self) -> tuple[DomainType, str]:
+        if self._string("bootloader") or self._string("firmware") in FIRMWARE:
+            return DomainType.PV, "GRUB's PV kernel is to start it"
+        from domzero.dom0.qemu.kinds import type_of  # those that say their type do without
+
+        return type_of(DomainConfig(kernel=self._string("kernel"), disks=self._strings("disk")))
+
+    def _read_hvm(self, config: DomainConfig) -> None:
+        if config.type is not DomainType.HVM:
+            return
+        keys = self.settings.keys()
+        reader = xlhvm.Reader(self._string, self._number, self._words_of, keys, self._error, self.warnings)
+        xlhvm.read_hvm(reader, config)
+
+    def _words_of(self, key: str) -> list[str]:
+        """A string, or a list of them."""
+        setting = self.settings.get(key)
+        if setting is None or not setting.value:
+            return []
+        return [setting.value] if isinstance(setting.value, str) else self._strings(key)
 
     def _cmdline(self) -> str:
         if "cmdline" in self.settings:

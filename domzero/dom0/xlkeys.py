@@ -9,11 +9,12 @@ from typing import TypeAlias
 Value: TypeAlias = "str | list[Value]"
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """A set of words."""
     return frozenset(text.split())
 
 
-HONOURED = _words(
+HONOURED = words(
     """
     name type builder uuid pool nomigrate vcpus maxvcpus cpus cap cpu_weight memory maxmem kernel ramdisk cmdline root
     extra bootloader firmware disk vif p9 channel vfb console on_poweroff on_reboot on_crash on_watchdog on_soft_reset
@@ -22,7 +23,7 @@ HONOURED = _words(
     """
 )
 """Those that do what they say; `console`, `engine`, `cpu` and `seed` are our own."""
-REFUSED = _words("pci usbctrl usbdev vtpm vdispl vsnd pvcalls ioports irqs iomem dtdev driver_domain")
+REFUSED = words("pci usbctrl usbdev vtpm vdispl vsnd pvcalls ioports irqs iomem dtdev driver_domain")
 """Devices that a guest may not do without: a domain that asks for one is not made."""
 
 
@@ -49,7 +50,7 @@ _DEVICE_MODEL = """
 """
 _PASS_THROUGH = "pci_permissive pci_msitranslate pci_seize pci_power_mgmt rdm rdm_mem_boundary passthrough e820_host"
 REASONS = tuple(
-    Reason(_words(keys), text)
+    Reason(words(keys), text)
     for keys, text in (
         (_HVM, "for HVM domains only; a PV domain has no such thing"),
         (_DEVICE_MODEL, "there is no device model; all devices are PV ones"),
@@ -72,9 +73,9 @@ WITHOUT_EFFECT = frozenset().union(*(reason.keys for reason in REASONS))
 KNOWN = HONOURED | REFUSED | WITHOUT_EFFECT
 
 _NOTHING: dict[str, frozenset[str]] = {
-    "cpus_soft": _words("all"),
-    "tsc_mode": _words("default"),
-    "passthrough": _words("disabled default"),
+    "cpus_soft": words("all"),
+    "tsc_mode": words("default"),
+    "passthrough": words("disabled default"),
 }
 """Values that ask for what a domain has anyway, beside 0, an empty string and an empty list."""
 

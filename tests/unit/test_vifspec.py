@@ -23,7 +23,7 @@ MAC = bytes.fromhex("00163e010203")
         ("bridge=xenbr0", VifSpec(0, network="xenbr0")),
         ("mac=00:16:3e:01:02:03, bridge=lan", VifSpec(0, mac=MAC, network="lan")),
         ("mac=0:16:3E:1:2:3", VifSpec(0, mac=MAC)),
-        ("type=vif,model=e1000,vifname=guest0", VifSpec(0, vifname="guest0")),
+        ("type=vif,model=e1000,vifname=guest0", VifSpec(0, vifname="guest0", model="e1000")),
         ("type=ioemu", VifSpec(0)),
         ("mtu=9000,bridge=lan", VifSpec(0, network="lan", mtu=9000)),
         ("ip=10.0.0.5", VifSpec(0, ip=(ip_address("10.0.0.5"),))),

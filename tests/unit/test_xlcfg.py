@@ -9,6 +9,7 @@ import pytest
 
 from domzero.dom0 import xlcfg, xlkeys
 from domzero.dom0.config import Action
+from domzero.dom0.hvmspec import DiskBus, Firmware, HvmOptions, Screen
 from domzero.dom0.images import grub
 from domzero.errors import ConfigError, ConfigErrors
 
@@ -82,9 +83,13 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("name=['x']", "name", "missing"),
         ("name=27", "name", "domid"),
         ("name='..'", "name", "not '.' or '..'"),
-        ("type='hvm'", "type", "not supported yet"),
         ("type='vm'", "type", "no such type"),
-        ("builder='hvm'", "builder", "not supported yet"),
+        ("builder='xen'", "builder", "no such builder"),
+        ("type='hvm'; vga='qxl'", "vga", "not supported: 'qxl'"),
+        ("type='hvm'; boot='x'", "boot", "'x': c (disks)"),
+        ("type='hvm'; seed=1", "seed", "not for a domain of type hvm"),
+        ("type='hvm'; engine='translator'", "engine", "no engine of a domain of type hvm"),
+        ("type='hvm'; vif=['model=ne3000']", "vif", "no such model of a network card: 'ne3000'"),
         ("uuid='x'", "uuid", "not a UUID"),
         ("on_crash='explode'", "on_crash", "no such action"),
         ("on_crash='rename-restart'", "on_crash", "coredump-restart starts it again and keeps its memory"),
@@ -132,7 +137,7 @@ def test_mandatory_keys_are_asked_for(text: str, key: str) -> None:
 
 def test_all_problems_of_a_file_are_told_at_once() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        xlcfg.load("memory=1; vcpus=99; on_crash='x'; uuid='y'; pci=['q']; type='hvm'; name='7'")
+        xlcfg.load("memory=1; vcpus=99; on_crash='x'; uuid='y'; pci=['q']; type='vm'; name='7'")
     keys = [error.key for error in caught.value.errors]
     assert sorted(map(str, keys)) == sorted(["memory", "vcpus", "on_crash", "uuid", "pci", "type", "name", "kernel"])
     assert len(str(caught.value).splitlines()) == 8
@@ -356,3 +361,52 @@ def test_files_that_people_have_are_read(name: str, monkeypatch: pytest.MonkeyPa
     parsed = xlcfg.load(FILES[name])
     assert parsed.config.disk_specs and parsed.config.vif_specs
     assert not [warning for warning in parsed.warnings if "unknown" in warning]
+
+
+def test_a_file_for_an_hvm_domain_is_understood() -> None:
+    """As Debian's and the Xen wiki's examples have it."""
+    parsed = xlcfg.load(
+        """
+        builder = "hvm"
+        name = "windows"
+        memory = 1024
+        vcpus = 2
+        disk = ["phy:/dev/vg/win,hda,w", "file:/iso/win.iso,hdc:cdrom,r"]
+        vif = ["type=ioemu,model=e1000,bridge=lan"]
+        boot = "dc"
+        bios = "ovmf"
+        hdtype = "ahci"
+        vga = "cirrus"
+        videoram = 8
+        vnc = 1
+        vnclisten = "127.0.0.1"
+        vncpasswd = "secret"
+        usb = 1
+        usbdevice = "tablet"
+        serial = "pty"
+        acpi = 1
+        hpet = 0
+        viridian = 1
+        sdl = 0
+        device_model_version = "qemu-xen"
+        """
+    )
+    config = parsed.config
+    assert config.type.value == "hvm" and not config.kernel
+    assert config.hvm == HvmOptions(
+        firmware=Firmware.UEFI, boot="dc", hdtype=DiskBus.AHCI, vga=Screen.CIRRUS, videoram_mib=8, hpet=False
+    )
+    assert config.vfbs == ["vnc=1,vnclisten=127.0.0.1,vncpasswd=secret"] and config.console == "pty"
+    assert [spec.vdev for spec in config.disk_specs] == ["hda", "hdc"] and config.vif_specs[0].model == "e1000"
+    assert sorted(parsed.warnings) == [
+        "device_model_version: the device model is the QEMU that is installed, confined as it always is",
+        "viridian: Hyper-V's interface is not offered",
+    ]
+
+
+def test_a_screen_of_an_hvm_domain_is_shown_unless_it_is_switched_off() -> None:
+    text = "name='x'; type='hvm'; "
+    assert xlcfg.load(text).config.vfbs == ["vnc=1"]
+    assert xlcfg.load(text + "vnc=0").config.vfbs == []
+    dark = xlcfg.load(text + "vga='none'").config
+    assert dark.vfbs == [] and not dark.has_screen

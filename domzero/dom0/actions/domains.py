@@ -180,7 +180,7 @@ class ShutDownDomain(DomainAction[None]):
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Asks it."""
-        manager.request_shutdown(record, "poweroff")
+        await manager.request_shutdown(record, "poweroff")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ class RebootDomain(DomainAction[None]):
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Asks it."""
-        manager.request_shutdown(record, "reboot")
+        await manager.request_shutdown(record, "reboot")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -256,7 +256,7 @@ class ChangeDomain(DomainAction[None]):
 
     async def _change_state(self, manager: Manager, record: Record) -> None:
         if self.state is DomainState.SHUTDOWN:
-            manager.request_shutdown(record, "poweroff")
+            await manager.request_shutdown(record, "poweroff")
         elif self.state is DomainState.PAUSED and record.state != DomainState.PAUSED:
             await manager.pause(record)
         elif self.state is DomainState.RUNNING and record.state not in (DomainState.RUNNING, DomainState.BLOCKED):

@@ -270,14 +270,14 @@ async def send_nmi(
     return await info(manager, record)
 
 
-@router.post("/domains/{domain}/shutdown", status_code=202, responses=ABSENT)
+@router.post("/domains/{domain}/shutdown", status_code=202, responses=ASKED)
 async def shut_down_domain(record: RecordDep, actions: ActionsDep, actor: ActorDep, manager: ManagerDep) -> DomainInfo:
     """Asks the guest to power off."""
     await actions.perform(actor, ShutDownDomain(domain=record.uuid))
     return await info(manager, record)
 
 
-@router.post("/domains/{domain}/reboot", status_code=202, responses=ABSENT)
+@router.post("/domains/{domain}/reboot", status_code=202, responses=ASKED)
 async def reboot_domain(record: RecordDep, actions: ActionsDep, actor: ActorDep, manager: ManagerDep) -> DomainInfo:
     """Asks the guest to reboot."""
     await actions.perform(actor, RebootDomain(domain=record.uuid))

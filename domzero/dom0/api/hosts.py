@@ -14,7 +14,7 @@ from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, needs
 from domzero.dom0.api.models import HostInfo, HostLog, Model
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.debug_keys import KEYS_MAX
-from domzero.dom0.hostinfo import host_info
+from domzero.dom0.hostinfo import full_host_info
 
 router = APIRouter(prefix="/v1/host", tags=["host"])
 
@@ -28,7 +28,7 @@ class DebugKeys(Model):
 @router.get("", dependencies=[needs(Role.READ_ONLY, "the host")])
 async def read_host(manager: ManagerDep) -> HostInfo:
     """The host, as `xl info` shows it."""
-    return HostInfo(**host_info(manager))
+    return HostInfo(**await full_host_info(manager))
 
 
 @router.get("/dmesg", dependencies=[needs(Role.READ_ONLY, "the log")])

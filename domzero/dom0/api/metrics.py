@@ -17,7 +17,7 @@ from domzero.dom0.api.asking import ManagerDep, RecordDep, needs
 from domzero.dom0.api.device_models import DiskInfo, VifInfo
 from domzero.dom0.api.models import HostInfo, Model, to_time
 from domzero.dom0.api.problems import RESPONSES
-from domzero.dom0.hostinfo import host_info
+from domzero.dom0.hostinfo import full_host_info, host_info
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import ExitKind
@@ -166,7 +166,7 @@ async def read_all(metrics: MetricsDep, manager: ManagerDep) -> AllMetrics:
     """What all domains have used since their start, at one moment: `domzero top` shows it."""
     samples = await metrics.sampler.samples()
     domains = [DomainMetrics.of(sample) for sample in samples]
-    return AllMetrics(at=to_time(time.time()), host=HostInfo(**host_info(manager)), domains=domains)
+    return AllMetrics(at=to_time(time.time()), host=HostInfo(**await full_host_info(manager)), domains=domains)
 
 
 @router.get("/v1/domains/{domain}/metrics", responses={404: RESPONSES[404], 422: RESPONSES[422]})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
@@ -29,6 +30,14 @@ from domzero.dom0.config import (
 )
 from domzero.dom0.cpuspec import TEXT_MAX
 from domzero.dom0.hostinfo import ThreadUsage
+from domzero.dom0.hvmspec import (
+    VIDEORAM_MIB_MAX,
+    DiskBus,
+    DomainType,
+    Firmware,
+    HvmOptions,
+    Screen,
+)
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.messages import VcpuState, VcpuStats
 from domzero.dom0.names import NAME_MAX
@@ -57,6 +66,33 @@ class Model(BaseModel):
         if isinstance(data, dict) and (unknown := len(data.keys() - cls.model_fields.keys())) > UNKNOWN_MAX:
             raise ValueError(f"{unknown} unknown fields")
         return data
+
+
+class HvmMachine(Model):
+    """What only an HVM domain has."""
+
+    firmware: Firmware = Firmware.BIOS
+    boot: Annotated[
+        str,
+        Field(
+            max_length=4, pattern="^[cdna]+$", description="c disks, d CD drives, n network; the first is tried first."
+        ),
+    ] = "cdn"
+    hdtype: Annotated[DiskBus, Field(description="Where hda to hdd are.")] = DiskBus.IDE
+    vga: Screen = Screen.STD
+    videoram_mib: Annotated[int, Field(strict=True, ge=1, le=VIDEORAM_MIB_MAX, description="A power of two.")] = 16
+    acpi: Annotated[bool, Field(strict=True)] = True
+    hpet: Annotated[bool, Field(strict=True)] = True
+    tablet: Annotated[bool, Field(strict=True, description="Its pointer is a USB tablet.")] = True
+
+    def to_options(self) -> HvmOptions:
+        """As Domain 0 has it."""
+        return HvmOptions(**self.model_dump())
+
+    @classmethod
+    def of(cls, options: HvmOptions) -> HvmMachine:
+        """From Domain 0's own."""
+        return cls(**asdict(options))
 
 
 class DomainCreate(Model):
@@ -97,7 +133,10 @@ class DomainCreate(Model):
         int | None, Field(strict=True, description="Seed of all that is random in the domain's machine.")
     ] = None
     paused: Annotated[bool, Field(strict=True, description="Leave the domain paused after it is built.")] = False
-    engine: Literal["auto", "interpreter", "translator", "kvm"] = "auto"
+    engine: Annotated[
+        Literal["auto", "interpreter", "translator", "kvm", "tcg"],
+        Field(description="For pvh and hvm auto, kvm or tcg; for pv auto, interpreter or translator."),
+    ] = "auto"
     cpu: CpuLevel = "max"
     cpuid: CpuidItems = []
     rtc_timeoffset: Annotated[
@@ -142,6 +181,10 @@ class DomainCreate(Model):
     vfbs: Annotated[
         list[str], Field(max_length=DEVICES_MAX, description="Its framebuffer, as xl.cfg(5) has it under `vfb`.")
     ] = []
+    type: Annotated[DomainType, Field(description="Whether its machine is Domzero's own (pv) or QEMU's.")] = (
+        DomainType.PV
+    )
+    hvm: Annotated[HvmMachine, Field(description="What only an HVM domain has.")] = HvmMachine()
     persistent: Annotated[
         bool, Field(strict=True, description="It is defined: after its end it is halted, and can be started again.")
     ] = False
@@ -161,8 +204,8 @@ class DomainCreate(Model):
 
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
-        values = self.model_dump(exclude={"uuid", "persistent", "start", *ABOUT})
-        return DomainConfig(**values, uuid=self.uuid or uuid4())
+        values = self.model_dump(exclude={"uuid", "persistent", "start", "hvm", *ABOUT})
+        return DomainConfig(**values, hvm=self.hvm.to_options(), uuid=self.uuid or uuid4())
 
     def to_about(self) -> About:
         """What is kept beside it."""
@@ -261,6 +304,8 @@ class DomainInfo(Model):
     console: str
     channels: list[str]
     vfbs: Annotated[list[str], Field(description="Without their passwords.")]
+    type: DomainType
+    hvm: Annotated[HvmMachine | None, Field(description="Of a domain of type hvm.")]
     on_poweroff: Action
     on_reboot: Action
     on_crash: Action
@@ -307,6 +352,8 @@ class DomainInfo(Model):
             console=config.console,
             channels=config.channels,
             vfbs=[spec.text(hide=True) for spec in config.vfb_specs],
+            type=config.type,
+            hvm=HvmMachine.of(config.hvm) if config.type is DomainType.HVM else None,
             on_poweroff=config.on_poweroff,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,
@@ -445,6 +492,9 @@ class HostInfo(Model):
     xend_config_format: int
     domzero_version: str
     engine: Annotated[str, Field(description="What `auto` means here, and why.")]
+    full_virtualization: Annotated[
+        str, Field(description="Which QEMU runs HVM and PVH domains, with KVM or TCG, and why; none: there is none.")
+    ]
     user_network: Annotated[
         Literal["passt", "builtin"], Field(description="What makes the network `user`: passt where it is installed.")
     ]

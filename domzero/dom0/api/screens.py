@@ -71,7 +71,7 @@ async def screenshot(record: ScreenOf, manager: ManagerDep) -> Response:
 
 def check_screen(record: Record) -> None:
     """Raises BadState for a domain without one."""
-    if not record.config.vfbs:
+    if not record.config.has_screen:
         raise BadState(f"domain {record.name} has no framebuffer", hint="it is given one by its vfb, when it starts")
 
 

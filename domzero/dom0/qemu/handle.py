@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain whose machine is QEMU's, as Domain 0 sees it: what `worker_handle.WorkerHandle` is for a PV domain.
+
+It takes the same requests (`messages`) and makes them QMP commands; what QEMU's machine does not have is refused by
+name. The process ends with Domain 0, and when it ends by itself that is the domain's crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.json_values import MessageError
+from domzero.dom0.life import EndReason
+from domzero.dom0.messages import Change, Exited, LogLine, Request
+from domzero.dom0.open_files import DomainFiles
+from domzero.dom0.opening import in_thread
+from domzero.dom0.qemu import requests
+from domzero.dom0.qemu.command import command_line
+from domzero.dom0.qemu.nodes import write_nodes
+from domzero.dom0.qemu.opened import Opened, open_all
+from domzero.dom0.qemu.process import QemuProcess
+from domzero.dom0.qemu.program import Program, find_qemu
+from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone
+from domzero.dom0.qemu.serial import SerialConsole
+from domzero.dom0.qemu.viewers import Viewers
+from domzero.dom0.worker_handle import NOT_WANTED, A, WorkerGone
+from domzero.dom0.xenstore import Store
+from domzero.errors import ConfigError, DomzeroError, ResourceError
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 30.0
+"""QEMU may take until it answers."""
+STOP_SECONDS = 0.7
+_GONE = "its QEMU has ended"
+_REASONS = {
+    "guest-shutdown": EndReason.POWEROFF,
+    "guest-reset": EndReason.REBOOT,
+    "host-qmp-system-reset": EndReason.REBOOT,
+    "guest-panic": EndReason.CRASH,
+}
+"""What the reasons of QMP's SHUTDOWN mean to Xen."""
+_commands: dict[Program, dict[str, frozenset[str]]] = {}
+"""What each QEMU's schema says: it is asked once."""
+
+
+class QemuHandle:
+    """One QEMU. Its callbacks run in the event loop; they are those of `WorkerHandle`."""
+
+    def __init__(
+        self,
+        store: Store,
+        domid: int,
+        *,
+        on_console: Callable[[bytes], None],
+        on_event: Callable[[Change], None],
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self.domid = domid
+        self.engine: str | None = None
+        """kvm or tcg, once it is built."""
+        self.config: DomainConfig | None = None
+        """What it was started with, and what was plugged in since."""
+        self._store = store
+        self._on_console = on_console
+        self._on_event = on_event
+        self._on_gone = on_gone
+        self._process: QemuProcess | None = None
+        self._qmp: QmpClient | None = None
+        self._console: SerialConsole | None = None
+        self._pty: SerialConsole | None = None
+        self._viewers: Viewers | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._started_mono = 0.0
+        self._is_started = False
+        self._over = False
+        self._panic = ""
+        self._settled = asyncio.Event()  # nothing is being started
+        self._settled.set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, while it runs."""
+        return self._process.pid if self._process is not None and not self._process.ended.done() else None
+
+    @property
+    def stderr_text(self) -> str:
+        """The last that the process wrote."""
+        return "" if self._process is None else self._process.words
+
+    @property
+    def process(self) -> QemuProcess:
+        """The process. WorkerGone."""
+        if self._process is None:
+            raise WorkerGone(_GONE)
+        return self._process
+
+    @property
+    def qmp(self) -> QmpClient:
+        """Its monitor. WorkerGone."""
+        if self._qmp is None:
+            raise WorkerGone(_GONE)
+        return self._qmp
+
+    async def start(self, config: DomainConfig) -> None:
+        """Starts the process and the domain in it; raises what goes wrong there."""
+        with contextlib.closing(await in_thread(functools.partial(open_all, config, self.domid))) as opened:
+            if self._stopping:
+                raise WorkerGone(NOT_WANTED)
+            self._settled.clear()
+            try:
+                await asyncio.wait_for(self._start(config, opened), START_SECONDS)
+            except (TimeoutError, asyncio.TimeoutError):
+                self.kill()
+                raise ResourceError(f"QEMU has not started the domain in {START_SECONDS:g} s") from None
+            except QmpGone:
+                raise await self._why_not_started() from None
+            except QmpError as error:
+                self.kill()
+                raise ResourceError(f"QEMU does not start the domain: {error.message}") from error
+            except BaseException:
+                self.kill()
+                raise
+            finally:
+                self._settled.set()
+        if self._stopping:  # who said so waits, and ends it
+            raise WorkerGone(NOT_WANTED)
+
+    async def _start(self, config: DomainConfig, opened: Opened) -> None:
+        self.config = config
+        for note in opened.domain.notes:
+            self._on_event(LogLine(f"(DOM0) {note}"))
+        program = find_qemu()
+        monitor, opened.files.monitor = _pair(opened)
+        serial, opened.files.serial = _pair(opened)
+        try:
+            arguments = command_line(config, opened.accelerator, opened.files)
+            self._process = QemuProcess(program.path, arguments, opened.files.numbers(), on_end=self._ended)
+        except BaseException as error:
+            monitor.close()
+            serial.close()
+            if isinstance(error, OSError):
+                raise ResourceError(f"QEMU could not be started: {error}") from error
+            raise
+        opened.given()
+        self._qmp = qmp = QmpClient(monitor, on_event=self._event, on_lost=self._lost)
+        self._console = await SerialConsole.start(serial, self._output)
+        await qmp.begin()
+        if program in _commands:
+            qmp.use(_commands[program])
+        else:
+            _commands[program] = dict(await qmp.learn())
+        await self._serve(config, opened.domain)
+        self._started_mono = time.monotonic()
+        self._is_started = True
+        if config.memory_mib < config.static_max_mib:
+            await qmp.ask("balloon", {"value": config.memory_mib << 20})
+        if not config.paused:
+            await qmp.ask("cont")
+        self.engine = opened.accelerator.name
+        self._on_event(LogLine(f"(DOM0) domain {config.name}: {program}, {opened.accelerator}"))
+
+    async def _serve(self, config: DomainConfig, files: DomainFiles) -> None:
+        """Lets people in: at a pty, and at the address of its screen."""
+        consoles = files.consoles
+        tty = ""
+        if config.console:
+            main = consoles.pop(0)
+            tty = main.tty
+            self._pty = await SerialConsole.start(main.sock, self._typed)
+        screen = files.screens.pop(0) if files.screens else None
+        write_nodes(self._store, config, self.domid, tty=tty, screen=screen)
+        if screen is not None:
+            password = config.vfb_specs[0].password
+            if password:
+                await self.qmp.ask("set_password", {"protocol": "vnc", "password": password})
+            self._viewers = Viewers(screen.sock, functools.partial(self.add_viewer, is_known=not password))
+
+    async def request(self, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
+        """Carries a request out; raises what QEMU refuses, or WorkerGone.
+
+        :param files: that go with the request; they stay the caller's.
+        """
+        if self.pid is None:
+            raise WorkerGone(_GONE)
+        try:
+            answer = await requests.carry_out(self, request, files)
+        except QmpGone:
+            raise WorkerGone(_GONE) from None
+        if not isinstance(answer, expected):
+            raise MessageError(f"{type(answer).__name__} is no answer to {type(request).__name__}")
+        return answer
+
+    async def console_input(self, data: bytes) -> None:
+        """Types on the serial port; waits while the guest is behind with reading. WorkerGone."""
+        if self._console is None or not await self._console.type(data):
+            raise WorkerGone(_GONE)
+
+    async def add_viewer(self, fd: int, *, is_known: bool) -> None:
+        """Shows its screen to whoever is at the other end of a socket, which stays the caller's.
+
+        :param is_known: no password is asked for.
+        """
+        name = f"viewer{fd}"
+        await self.qmp.ask("getfd", {"fdname": name}, [fd])
+        await self.qmp.ask("add_client", {"protocol": "vnc", "fdname": name, "skipauth": is_known})
+
+    async def stop(self) -> None:
+        """Ends the process, by force if it must be. May be called several times at once."""
+        self._stopping = True
+        await self._settled.wait()
+        process = self._process
+        if process is not None and not process.ended.done():
+            with contextlib.suppress(DomzeroError, TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.qmp.ask("quit"), STOP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(process.ended), STOP_SECONDS)
+            process.kill()
+            await process.ended
+        self._close()
+
+    def kill(self) -> None:
+        """Ends the process at once; one that is being started as soon as it is there."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.kill()
+
+    def spawn(self, job: Any) -> None:
+        """Does something beside what goes on, until it ends."""
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    def tell(self, change: Change) -> None:
+        """Tells Domain 0 of something."""
+        self._on_event(change)
+
+    # --- what comes from QEMU
+
+    def _output(self, data: bytes) -> None:
+        self._on_console(data)
+        if self._pty is not None:
+            self.spawn(_typed_on(self._pty, data))
+
+    def _typed(self, data: bytes) -> None:
+        """On the pty."""
+        if self._console is not None:
+            self.spawn(_typed_on(self._console, data))
+
+    def _event(self, name: str, data: dict[str, Any]) -> None:
+        if name == "GUEST_PANICKED":
+            self._panic = "the guest says that it has crashed"
+            self._exited(EndReason.CRASH, (self._panic,))
+        elif name == "SHUTDOWN":
+            reason = str(data.get("reason", ""))
+            self._exited(_REASONS.get(reason, EndReason.UNKNOWN), () if reason in _REASONS else (reason[:100],))
+
+    def _exited(self, reason: EndReason, detail: tuple[str, ...]) -> None:
+        if not self._over and not self._stopping and self._is_started:
+            self._over = True
+            lived_s = time.monotonic() - self._started_mono
+            self._on_event(Exited(reason, detail, lived_s, self.process.cpu_ns()))
+
+    def _lost(self, fault: str) -> None:
+        if fault:
+            logger.error("the QEMU of domain %d talks nonsense: %s", self.domid, fault)
+            if self._process is not None:
+                self._process.kill()
+
+    def _ended(self, status: int) -> None:
+        if not self._stopping and self._is_started:
+            self._on_gone(self._how_it_ended(status))
+
+    def _how_it_ended(self, status: int) -> str:
+        lines = self.stderr_text.strip().splitlines()
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        return f"its QEMU ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
+
+    async def _why_not_started(self) -> DomzeroError:
+        """Its end, as an error: what QEMU said last is the reason."""
+        if self._process is None:
+            return WorkerGone(_GONE)
+        if self._stopping:
+            return WorkerGone(NOT_WANTED)
+        try:
+            status = await asyncio.wait_for(asyncio.shield(self._process.ended), STOP_SECONDS)
+        except (TimeoutError, asyncio.TimeoutError):
+            self.kill()
+            return WorkerGone(_GONE)
+        text = self.stderr_text
+        if "Failed to get" in text and "lock" in text:
+            return ConfigError("a disk is in use by another domain or program", key="disk")
+        return ResourceError(f"QEMU does not start the domain: {self._how_it_ended(status)}")
+
+    def _close(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+        for part in (self._viewers, self._console, self._pty, self._qmp):
+            if part is not None:
+                part.close()
+        self._viewers = self._console = self._pty = self._qmp = None
+
+
+async def _typed_on(console: SerialConsole, data: bytes) -> None:
+    await console.type(data)
+
+
+def _pair(opened: Opened) -> tuple[socket.socket, int]:
+    """A socket pair; the other end is QEMU's, and closed with what was opened for it."""
+    ours, theirs = socket.socketpair()
+    fd = theirs.detach()
+    opened.own(fd)
+    return ours, fd
+
+
+__all__ = ["QemuHandle"]

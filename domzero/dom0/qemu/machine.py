@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What requests need of a domain's QEMU."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from domzero.dom0.config import DomainConfig
+from domzero.dom0.messages import Change
+from domzero.dom0.qemu.process import QemuProcess
+from domzero.dom0.qemu.qmp import QmpClient
+
+
+class Machine(Protocol):
+    """`handle.QemuHandle`."""
+
+    config: DomainConfig | None
+
+    @property
+    def process(self) -> QemuProcess:
+        """The process. WorkerGone."""
+
+    @property
+    def qmp(self) -> QmpClient:
+        """Its monitor. WorkerGone."""
+
+    async def add_viewer(self, fd: int, *, is_known: bool) -> None:
+        """Shows its screen to whoever is at the other end of a socket."""
+
+    def tell(self, change: Change) -> None:
+        """Tells Domain 0 of something."""
+
+
+__all__ = ["Machine"]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One QEMU process: started in a session of its own, waited for without a thread, its last words kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from domzero.dom0.confinement import small_environment
+from domzero.dom0.qemu import launch
+
+STDERR_KEPT = 8192
+_STAT_UTIME, _STAT_STIME = 11, 12
+"""Where /proc/PID/stat has them (proc(5): 14 and 15), counted from behind the command's name."""
+
+
+class QemuProcess:
+    """A child of Domain 0. Used in the event loop.
+
+    :param program: QEMU's path.
+    :param arguments: what follows it.
+    :param fds: descriptors that it has under the same numbers; they stay the caller's.
+    :param on_end: called once, with its exit status; a negative one is the signal that ended it.
+    :raises OSError: it could not be started.
+    """
+
+    def __init__(
+        self, program: str, arguments: Sequence[str], fds: Sequence[int], *, on_end: Callable[[int], None]
+    ) -> None:
+        stderr_read, stderr_write = os.pipe()
+        os.set_blocking(stderr_read, False)
+        self._stderr = stderr_read
+        self._words = bytearray()
+        self._on_end = on_end
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                [*launcher, program, *arguments],
+                env=small_environment(),
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr_write,
+                stderr=stderr_write,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(stderr_read)
+            raise
+        finally:
+            os.close(stderr_write)
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._loop.add_reader(self._stderr, self._hear)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+        return self._process.pid
+
+    @property
+    def words(self) -> str:
+        """The last that it wrote to stdout and stderr."""
+        return self._words.decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """Ends it, and whatever it may have started, at once; one that is stopped, too."""
+        if not self.ended.done():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()  # it may not have its group yet
+
+    def cpu_ns(self) -> int:
+        """Processor time of all its threads."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0
+        ticks = int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])
+        return ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+
+    def has_thread(self, thread_id: int) -> bool:
+        """Whether a thread is one of its own."""
+        return thread_id > 0 and os.path.exists(f"/proc/{self.pid}/task/{thread_id}")
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(self._stderr, 4096)
+        except BlockingIOError:
+            return
+        self._words += data
+        del self._words[:-STDERR_KEPT]
+        if not data:
+            self._loop.remove_reader(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
+
+    def _reap(self) -> None:
+        status = self._process.poll()
+        if status is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        while self._stderr >= 0:  # what it said last is in the pipe
+            before = len(self._words)
+            self._hear()
+            if self._stderr >= 0 and len(self._words) == before:
+                self._loop.remove_reader(self._stderr)
+                os.close(self._stderr)
+                self._stderr = -1
+        self.ended.set_result(status)
+        self._on_end(status)
+
+
+__all__ = ["QemuProcess"]
