@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from building import build_shell
+from created import created
 from dom0_server import Server
 from openapi_check import OpenApi
-from waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -64,13 +64,6 @@ def create(api: httpx.Client, shell: str) -> Callable[..., dict[str, object]]:
 
     def create(name: str, **fields: object) -> dict[str, object]:
         body = {"name": name, "kernel": shell, "memory_mib": 16, **fields}
-        response = api.post("/domains", json=body)
-        if response.status_code == 202:  # the host is slow today
-            task = f"/tasks/{response.json()['id']}"
-            until(lambda: api.get(task).json()["state"] != "running")
-            response = api.get(f"/domains/{name}")
-        assert response.status_code in (200, 201), response.text
-        domain: dict[str, object] = response.json()
-        return domain
+        return created(api, api.post("/domains", json=body))
 
     return create

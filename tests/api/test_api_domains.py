@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from building import build_shell
+from created import created
 from dom0_server import Server, children
 from waiting import unchanged, until
 
@@ -253,7 +254,7 @@ def test_more_memory_than_the_host_has_is_refused(api: httpx.Client, shell: str)
 
 def test_a_guest_that_crashes_again_and_again_is_restarted_with_a_pause(api: httpx.Client, shell: str) -> None:
     body = {"name": "loop", "kernel": shell, "memory_mib": 16, "on_crash": "restart"}
-    assert api.post("/domains", json=body).status_code == 201
+    created(api, api.post("/domains", json=body))
     for times in (1, 2):
         booted(api, "loop", times)
         type_line(api, "loop", "crash")
@@ -291,7 +292,7 @@ def test_a_domain_may_be_destroyed_while_it_is_built(api: httpx.Client, shell: s
         until(lambda: api.get("/domains/early").status_code == 200, what="its record")
         assert api.delete("/domains/early").status_code == 204
         creator.join(60)
-    assert answers[0].status_code in (201, 409)
+    assert answers[0].status_code in (201, 202, 409)
     until(lambda: server.workers() == [], what="the end of its worker")
 
 
@@ -308,7 +309,7 @@ def test_of_two_requests_for_one_name_at_once_one_is_served(api: httpx.Client, s
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(statuses) == [201, 409, 409, 409]
+    assert sorted(statuses) in ([201, 409, 409, 409], [202, 409, 409, 409])
 
 
 def test_the_death_of_the_fork_server_ends_its_workers_and_the_next_domain_gets_another(tmp_path: Path) -> None:

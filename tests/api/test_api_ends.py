@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import kernels
 import pytest
+from created import created
 from dom0_server import Server
 from waiting import until
 
@@ -52,7 +53,7 @@ def test_an_end_is_followed_by_the_same_thing(
     session.destroy()
 
     body = {"name": "ends", "kernel": str(kernel), "memory_mib": 16, **actions}
-    assert api.post("/domains", json=body).status_code == 201
+    created(api, api.post("/domains", json=body))
     until(lambda: bool(api.get("/domains/ends/wait", params={"timeout": 60}).json()["exit"]))
     domain = api.get("/domains/ends/wait", params={"timeout": 60}).json()
     text = domain["exit"]["message"].partition(": ")[2]

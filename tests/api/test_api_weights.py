@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from created import created
 from dom0_server import Server
 from waiting import until
 
@@ -158,8 +159,7 @@ def test_weights_hold_without_the_right_to_raise_priorities(ordinary: Server, sh
 
         def create(name: str, **fields: Any) -> dict[str, Any]:
             answer = api.post("/domains", json={"name": name, "kernel": shell, "memory_mib": 16, **fields})
-            assert answer.status_code == 201
-            return dict(answer.json())
+            return created(api, answer)
 
         check_that_weights_hold(api, create)
         of_thread = vcpu_ns(api, "first") / 1e9

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from building import build_guests
+from created import created
 from dom0_server import Server
 from waiting import until
 
@@ -133,9 +134,7 @@ def test_it_ends_with_the_disk_the_worker_and_domain_0_whatever_ends_them(
     with httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=60) as api:
 
         def create(**more: object) -> str:
-            answer = api.post("/domains", json={**body, **more})
-            assert answer.status_code == 201, answer.text
-            return f"/domains/{answer.json()['uuid']}"
+            return f"/domains/{created(api, api.post('/domains', json={**body, **more}))['uuid']}"
 
         plugged = create(name="b")
         assert api.post(f"{plugged}/disks", json={"spec": f"{image},vhd,xvdb"}).json()["bytes"] == 4 * MIB
