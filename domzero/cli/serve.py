@@ -16,6 +16,8 @@ It listens on a Unix socket that only you can open ($XDG_RUNTIME_DIR/domzero/dom
 /tmp/domzero-UID), and on loopback TCP if asked to. It runs in the foreground; Ctrl-C, SIGTERM or SIGHUP ends it and
 all of its domains. /openapi.json and /docs describe the API.
 
+With --keep-domains they go on without it, also when it is killed, until the same command goes on with them.
+
 Over TCP every request needs a token. It is made anew at each start and kept beside the socket, in a file that only you
 can read (tcp-ADDRESS-PORT.token). The verbs find it with --url; others send it as `Authorization: Bearer TOKEN`. A
 browser finds a page there, at an address that is printed; it asks for the token, or takes it from `#token=TOKEN`."""
@@ -61,6 +63,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--no-confine",
         action="store_true",
         help="leave workers all that this user may do, to look for a fault (also: DOMZERO_NO_CONFINE=1)",
+    )
+    parser.add_argument(
+        "--keep-domains",
+        action="store_true",
+        help="domains go on when Domain 0 ends or is killed; the next one with the same database goes on with them",
+    )
+    parser.add_argument(
+        "--end-kept-domains",
+        action="store_true",
+        help="before anything else, end all domains that go on without a Domain 0, also those of another version",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the hypervisor and Domain 0 say")
     parser.set_defaults(handler=handle)
@@ -108,6 +120,24 @@ def handle(args: argparse.Namespace) -> int:
     elif listen is not None and encrypted:
         kept = database.parent if database != MEMORY else path.parent
         certificate = tls.made(kept, listen[0])
-    job = serve(path, listen, xenstore, announce, confined=confined, database=database, certificate=certificate)
-    asyncio.run(job)
+    job = serve(
+        path,
+        listen,
+        xenstore,
+        announce,
+        confined=confined,
+        database=database,
+        certificate=certificate,
+        keep=args.keep_domains,
+        end_kept=args.end_kept_domains,
+    )
+    left = asyncio.run(job)
+    if left:
+        which = f"{left} domain{'' if left == 1 else 's'}"
+        print(
+            f"domzero: {which} left running; the same `domzero serve --keep-domains` goes on with them, and "
+            "`--end-kept-domains` ends them",
+            file=sys.stderr,
+            flush=True,
+        )
     return ExitStatus.OK

@@ -37,14 +37,19 @@ class ControlChannel:
     Output, lines and events go in the order of the calls. Answers go before all of it, and so does, in order with them,
     that a device is gone, which what comes next may rest on: Domain 0 waits for them, and a guest has much to say.
 
-    The process ends when there is nobody left to send to.
+    The process ends when there is nobody left to send to, unless it is one that waits for the next Domain 0.
 
     :param hold: called when console output piles up.
     :param release: called when it has gone.
+    :param keeps: it waits.
     """
 
-    def __init__(self, sock: socket.socket, *, hold: Callable[[], None], release: Callable[[], None]) -> None:
-        self._sock = sock
+    def __init__(
+        self, sock: socket.socket, *, hold: Callable[[], None], release: Callable[[], None], keeps: bool = False
+    ) -> None:
+        self._sock: socket.socket | None = sock
+        self._keeps = keeps
+        self._session = 0  # of how many Domain 0s
         self._hold = hold
         self._release = release
         self._changed = threading.Condition()
@@ -85,6 +90,25 @@ class ControlChannel:
         if hold:
             self._hold()
 
+    def detach(self) -> None:
+        """Sends nothing until `resume`: Domain 0 has gone."""
+        with self._changed:
+            self._sock = None
+
+    def resume(self, sock: socket.socket) -> None:
+        """Sends to another Domain 0. Lines of the log that wait go to it; answers went to the one before, and what the
+        guest has printed comes again, as does what else has happened (`Resumed`)."""
+        with self._changed:
+            self._answers.clear()
+            self._queue = deque(queued for queued in self._queue if queued.is_line)
+            self._console_bytes = 0
+            release, self._held = self._held, False
+            self._sock = sock
+            self._session += 1
+            self._changed.notify()
+        if release:
+            self._release()
+
     def finish(self) -> None:
         """Returns when all has been sent, or half a second has passed."""
         with self._changed:
@@ -95,15 +119,27 @@ class ControlChannel:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._answers or self._queue or self._is_finished)
+                self._changed.wait_for(self._has_work)
+                sock, session = self._sock, self._session
                 taken = self._take()
-            if not taken:
+            if not taken or sock is None:
                 return
             try:
-                self._sock.sendall(b"".join(each.frames for each in taken))
+                sock.sendall(b"".join(each.frames for each in taken))
             except OSError:
-                os._exit(0)
-            self._console_sent(sum(each.console_bytes for each in taken))
+                if not self._keeps:
+                    os._exit(0)
+                self._lose(sock)
+                continue
+            self._console_sent(sum(each.console_bytes for each in taken), session)
+
+    def _has_work(self) -> bool:
+        return self._is_finished or (self._sock is not None and bool(self._answers or self._queue))
+
+    def _lose(self, sock: socket.socket) -> None:
+        with self._changed:
+            if self._sock is sock:
+                self._sock = None
 
     def _take(self) -> list[_Queued]:
         """What goes next, some `CHUNK` of it: what an answer that comes now has to wait for."""
@@ -120,10 +156,12 @@ class ControlChannel:
                     self._dropped = 0
         return taken
 
-    def _console_sent(self, count: int) -> None:
+    def _console_sent(self, count: int, session: int) -> None:
         if not count:
             return
         with self._changed:
+            if session != self._session:
+                return
             self._console_bytes -= count
             release = self._held and self._console_bytes < _CONSOLE_LOW
             self._held = self._held and not release

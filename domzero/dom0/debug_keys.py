@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from domzero.dom0.freshness import refresh
 from domzero.dom0.hostinfo import host_info
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import VcpuState
@@ -36,7 +37,7 @@ async def _show_help(manager: Manager) -> None:
 
 async def _show_domains(manager: Manager) -> None:
     for record in manager.all():
-        await manager.refresh(record)
+        await refresh(record)
         config = record.config
         lines = (
             f"General information for domain {record.domid}:",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ FILES_MAX = 512
 """That go with one request: an image and its backing files for each disk, a wire for each interface."""
 PACKET_FILES = 128
 """The kernel takes up to 253 at once (SCM_MAX_FD)."""
+RESUMPTION = (1 << 64) - 1
+"""In the place of a request's number: these are the sockets of another Domain 0."""
+SOCKETS = 3
+"""Of one: control, the guest's xenstore, the toolstack's xenstore."""
 _HEADER = struct.Struct("<QII")  # the request, its files, and how many of them are here
 
 
@@ -80,6 +85,26 @@ def receive_files(sock: socket.socket, request_id: int, count: int) -> list[int]
         _close(fds)
         raise
     return fds
+
+
+def receive_sockets(sock: socket.socket) -> list[socket.socket]:
+    """Waits for the sockets of another Domain 0, and passes over what the one before has left; none: nobody is left
+    who could send them."""
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    while True:
+        waiting.poll()
+        try:
+            data, fds, _ = _receive(sock)
+        except BlockingIOError:
+            continue
+        except ConnectionError:
+            return []
+        if not data:
+            return []
+        if len(data) == _HEADER.size and _HEADER.unpack(data)[0] == RESUMPTION and len(fds) == SOCKETS:
+            return [socket.socket(fileno=fd) for fd in fds]
+        _close(fds)
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int], int]:

@@ -2,7 +2,7 @@
 """The fork server: the process that workers are forked from, so that they share its interpreter and its modules.
 
 `python -m domzero.dom0.forkserver FD PARENT_PID`, started by `worker_spawner.WorkerSpawner`. It does what
-its socket says (`messages`: Spawn, Kill), tells what became of its children, and ends with that socket; its children
+its socket says (`forking`: Spawn, Kill), tells what became of its children, and ends with that socket; its children
 end with it. It has one thread and holds nothing of any domain, so nothing of one gets into the worker of another.
 
 Python's own (`multiprocessing.forkserver`) is not it: that one makes files in /tmp, keeps a second process, and has
@@ -20,8 +20,8 @@ import sys
 from contextlib import suppress
 
 from domzero.dom0 import worker
+from domzero.dom0.forking import ChildEnded, Forking, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.json_values import MessageError
-from domzero.dom0.messages import ChildEnded, Kill, Message, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.sharespec import SHARES_MAX
 
 MESSAGE_MAX = 4096
@@ -78,11 +78,11 @@ class _Server:
             self._children.discard(pid)
             self._tell(ChildEnded(pid, os.waitstatus_to_exitcode(status)))
 
-    def _tell(self, message: Message, request_id: int = 0) -> None:
+    def _tell(self, message: Forking, request_id: int = 0) -> None:
         with suppress(ConnectionError):  # Domain 0 has gone: `run` sees it next, and the children end with this process
             self._sock.sendall(encode(message, request_id))
 
-    def _carry_out(self, message: Message, request_id: int, fds: list[int]) -> None:
+    def _carry_out(self, message: Forking, request_id: int, fds: list[int]) -> None:
         if isinstance(message, Kill):
             if message.pid in self._children:  # it has not been waited for: the number is still its own
                 os.kill(message.pid, signal.SIGKILL)
@@ -121,7 +121,14 @@ class _Server:
             gc.enable()
             shares = list(zip(fds[FDS:], spawn.shares, strict=True))
             sockets = [socket.socket(fileno=fd) for fd in ends]
-            status = worker.run(parent, sockets, shares, confined=spawn.confined, makes_code=spawn.makes_code)
+            status = worker.run(
+                parent,
+                sockets,
+                shares,
+                confined=spawn.confined,
+                makes_code=spawn.makes_code,
+                keeps=spawn.keeps,
+            )
         except BaseException as error:  # noqa: BLE001 - there is nobody to raise it to
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

@@ -21,6 +21,8 @@ from domzero.dom0.definitions import Definitions
 from domzero.dom0.events import Journal, Operation
 from domzero.dom0.handles import Handle, new_handle
 from domzero.dom0.hostinfo import ThreadUsage, thread_usage
+from domzero.dom0.keep.keeping import Keeping
+from domzero.dom0.keep.link import KeptSpawner
 from domzero.dom0.life import DomainState, End, EndReason, Next, after_end
 from domzero.dom0.memory_account import check_growth, check_room
 from domzero.dom0.messages import (
@@ -31,18 +33,14 @@ from domzero.dom0.messages import (
     Done,
     DumpCore,
     Dumped,
-    GetStats,
     ListVcpus,
     LogLine,
     Pause,
-    PinVcpu,
     PressButton,
     RenewThreads,
     Request,
-    SendNmi,
     SetCap,
     SetMemoryLimit,
-    Stats,
     Unpause,
     Vcpus,
     VcpuStats,
@@ -56,15 +54,13 @@ from domzero.dom0.weights import Weights
 from domzero.dom0.worker_handle import A, WorkerGone
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
-from domzero.dom0.xenstore_nodes import forget_nodes, home
-from domzero.errors import ConfigError, DomzeroError, ResourceError
+from domzero.dom0.xenstore_nodes import forget_nodes
+from domzero.errors import DomzeroError, ResourceError
 
 logger = logging.getLogger(__name__)
 
 DOMAINS_MAX = 1024
 ANSWER_SECONDS = 5.0
-STATS_SECONDS = 0.5
-STATS_FRESH_SECONDS = 0.05
 AUDIT_LINES = 1000
 
 
@@ -81,9 +77,12 @@ class Manager:
 
     :param confined: workers are (`confinement`).
     :param database: where definitions and the like are kept, open as long as this. None: in memory.
+    :param keeper: what starts workers that can outlive this process. None: they end with it.
     """
 
-    def __init__(self, *, confined: bool = True, database: Database | None = None) -> None:
+    def __init__(
+        self, *, confined: bool = True, database: Database | None = None, keeper: KeptSpawner | None = None
+    ) -> None:
         self.confined = confined
         self.database = database or Database()
         self.events = Journal(self.database)
@@ -94,10 +93,11 @@ class Manager:
         self.closing = asyncio.Event()
         self._definitions = Definitions(self.database)
         self._changed = asyncio.Condition()
-        self._spawner = WorkerSpawner(confined=confined)
+        self._spawner = keeper or WorkerSpawner(confined=confined)
+        self.keeping = None if keeper is None else Keeping(keeper, self.store, self.roster)
         self._jobs: set[asyncio.Task[None]] = set()
         self._weights = Weights(
-            self._list_vcpus, lambda record: self.ask(record, RenewThreads(), Done), self._spawn, self.say
+            self._list_vcpus, lambda record: self.ask(record, RenewThreads(), Done), self.spawn, self.say
         )
         self.store.write("/local/domain/0/domid", 0)
         self.store.write("/local/domain/0/name", "Domain-0")
@@ -187,7 +187,7 @@ class Manager:
             await self._launch(record, paused=paused)
         except BaseException as error:
             destroyed = record.ending
-            await self._end(record, End(EndReason.FAILED, (str(error),)), keep=False)
+            await self.end(record, End(EndReason.FAILED, (str(error),)), keep=False)
             if destroyed:
                 raise BadState(f"domain {record.name} was destroyed while it was built") from error
             raise
@@ -213,15 +213,8 @@ class Manager:
             record.config.memory_mib = record.memory_target_mib
         record.memory_limit_mib = record.current_memory_mib = record.config.memory_mib
         record.started_mono = time.monotonic()
-        worker = record.worker = new_handle(
-            self._spawner,
-            self.store,
-            record.config,
-            domid,
-            on_console=record.console.output,
-            on_event=lambda event: self._worker_event(record, worker, event),
-            on_gone=lambda how: self._worker_gone(record, worker, how),
-        )
+        worker = self.new_worker(record, domid)
+        self.note(record)
         try:
             # The time zone is in files, which a worker does not open.
             offset_s = record.config.time_offset_s
@@ -238,9 +231,22 @@ class Manager:
             record.state = DomainState.PAUSED if paused else DomainState.RUNNING
         self.store.introduce(domid)
         self.say(f"domain {record.name} started as domain {domid}" + (", paused" if paused else ""))
-        self._spawn(self._weights.tell_group(record))
-        self._spawn(self._weights.hold(self.all(), started=record))
+        self.spawn(self._weights.tell_group(record))
+        self.spawn(self._weights.hold(self.all(), started=record))
         await self.changed(record)
+
+    def new_worker(self, record: Record, domid: int) -> Handle:
+        """What talks to the worker of a domain, which has none yet."""
+        worker = record.worker = new_handle(
+            self._spawner,
+            self.store,
+            record.config,
+            domid,
+            on_console=record.console.output,
+            on_event=lambda event: self.worker_event(record, worker, event),
+            on_gone=lambda how: self.worker_gone(record, worker, how),
+        )
+        return worker
 
     # --- changing
 
@@ -264,7 +270,7 @@ class Manager:
 
     async def request_shutdown(self, record: Record, how: str) -> None:
         """Asks the guest for `poweroff` or `reboot`: through control/shutdown in xenstore, or by a button of QEMU's."""
-        self._check_runs(record)
+        self.check_runs(record)
         if record.config.type.is_full:
             await self.ask(record, PressButton(how), Done)
             return
@@ -278,10 +284,10 @@ class Manager:
             self.roster.ended.pop(record.uuid, None)
             return
         if record.ended:
-            await self._end(record, record.exit)
+            await self.end(record, record.exit)
         else:
             self.say(f"domain {record.name} ({record.domid}) is destroyed by request")
-            await self._end(record, End(EndReason.DESTROYED, ("by request",)))
+            await self.end(record, End(EndReason.DESTROYED, ("by request",)))
 
     def check_changes(self, record: Record, changes: Changes, *, runs: bool = False) -> None:
         """Raises what `change` would, without changing anything.
@@ -290,7 +296,7 @@ class Manager:
         """
         is_halted = record.state is DomainState.HALTED
         if runs or (changes.needs_guest and not is_halted):
-            self._check_runs(record)
+            self.check_runs(record)
         changes.check(record)
         if changes.name is not None:
             self.roster.check_unique(changes.name, None, besides=record)
@@ -326,16 +332,6 @@ class Manager:
             await self._weights.hold(self.all())
         await self.changed(record)
 
-    def send_sysrq(self, record: Record, key: str) -> None:
-        """Presses a key together with SysRq in the guest, as its kernel understands it."""
-        self._check_runs(record)
-        if record.config.type.is_full:
-            what = f"a domain of type {record.config.type.value} has no SysRq key in xenstore"
-            raise ConfigError(what, key="key", hint="its keyboard is on its screen")
-        if len(key) != 1 or not key.isascii() or not key.isprintable():
-            raise ConfigError("one printable ASCII character", key="key", hint="such as h, for the guest's help")
-        self.store.write(f"{home(record.domid or 0)}/control/sysrq", key)
-
     async def vcpus(self, record: Record) -> list[tuple[VcpuStats, ThreadUsage | None]]:
         """The domain's vCPUs, with what they do and what their threads have used."""
         found = await self._list_vcpus(record)
@@ -344,39 +340,6 @@ class Manager:
 
     async def _list_vcpus(self, record: Record) -> Sequence[VcpuStats]:
         return (await self.ask(record, ListVcpus(), Vcpus)).vcpus
-
-    async def pin_vcpu(self, record: Record, vcpu: int | None, cpus: frozenset[int]) -> None:
-        """Lets a vCPU, or all, run on these processors of the host only, until it is started again. ConfigError."""
-        await self.ask(record, PinVcpu(vcpu, tuple(sorted(cpus))), Done)
-
-    async def send_nmi(self, record: Record, vcpu: int) -> None:
-        """A non-maskable interrupt for a vCPU. ConfigError."""
-        await self.ask(record, SendNmi(vcpu), Done)
-
-    async def refresh(self, record: Record) -> None:
-        """Asks the worker for the state and the time used; keeps what is known if it does not answer at once.
-
-        It is asked once for all who want to know at the same time, or soon after one another.
-        """
-        if record.worker is None or record.state == DomainState.BUILDING or record.ending:
-            return
-        if record.refreshing is None or record.refreshing.done():
-            if time.monotonic() - record.refreshed_mono < STATS_FRESH_SECONDS:
-                return
-            job = self._ask_stats(record, record.worker)
-            record.refreshing = asyncio.get_running_loop().create_task(job)
-        await asyncio.wait({record.refreshing}, timeout=STATS_SECONDS)
-
-    async def _ask_stats(self, record: Record, worker: Handle) -> None:
-        with suppress(DomzeroError):
-            stats = await worker.request(GetStats(), Stats)
-            if record.worker is not worker:
-                return
-            record.cpu_ns, record.current_memory_mib = stats.cpu_ns, stats.memory_mib
-            record.refreshed_mono = time.monotonic()
-            is_up = stats.state in (DomainState.RUNNING, DomainState.BLOCKED)
-            if is_up and not record.ended and record.state != DomainState.PAUSED:
-                record.state = stats.state
 
     async def wait_ended(self, record: Record, timeout: float) -> bool:
         """Waits until the domain has ended for good (or is preserved after its end), or Domain 0 shuts down."""
@@ -412,7 +375,7 @@ class Manager:
 
         :param files: that go with the request; they stay the caller's.
         """
-        self._check_runs(record)
+        self.check_runs(record)
         if record.worker is None:
             raise BadState(f"domain {record.name} is {record.state.value}")
         try:
@@ -423,35 +386,38 @@ class Manager:
                 hint="`domzero destroy` ends it all the same",
             ) from None
 
-    def _check_runs(self, record: Record) -> None:
+    def check_runs(self, record: Record) -> None:
+        """Raises BadState unless its guest is there."""
         if record.ended or record.ending or record.state == DomainState.BUILDING:
             raise BadState(f"domain {record.name} is {record.state.value}")
 
     # --- ends
 
-    def _worker_event(self, record: Record, worker: Handle, event: Change) -> None:
+    def worker_event(self, record: Record, worker: Handle, event: Change) -> None:
+        """Something has happened to a domain."""
         if isinstance(event, LogLine):
             self.log.add(event.line)
         elif record.worker is not worker:
             pass  # of a start before this one
         elif isinstance(event, DiskGone):
             record.config.put_disk(event.devid, None)
-            self._spawn(self.changed(record))
+            self.spawn(self.changed(record))
         elif isinstance(event, VifGone):
             record.config.put_vif(event.devid, None)
-            self._spawn(self.changed(record))
+            self.spawn(self.changed(record))
         elif not record.ending and not record.ended:
             record.cpu_ns = event.cpu_ns
             self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
 
-    def _worker_gone(self, record: Record, worker: Handle, how: str) -> None:
+    def worker_gone(self, record: Record, worker: Handle, how: str) -> None:
+        """A worker has ended, and nobody has told it to."""
         if record.worker is not worker or record.ending or record.state == DomainState.BUILDING:
             return
         self._say_stderr(record, worker)
         if not record.ended:
             self._guest_ended(record, End(EndReason.CRASH, (how,)), time.monotonic() - record.started_mono)
         if record.following is not None and record.following.action == Action.PRESERVE:
-            self._spawn(self._end(record, record.exit))  # what was to be kept went with its process
+            self.spawn(self.end(record, record.exit))  # what was to be kept went with its process
 
     def _guest_ended(self, record: Record, end: End, lived_s: float) -> None:
         record.state = end.state
@@ -460,10 +426,17 @@ class Manager:
         note = f" ({following.note})" if following.note else ""
         record.quick_crashes = following.quick_crashes
         self.say(f"domain {record.name} ({record.domid}) ended: {end.message}; {following.action.value}{note}")
+        self.note(record)
         if record.domid is not None:
             self.store.domain_stopped(record.domid)
+        self.go_on(record)
+
+    def go_on(self, record: Record) -> None:
+        """Does what follows an end."""
+        if (following := record.following) is None:
+            return
         if following.core and record.worker is not None:
-            self._spawn(self._follow_with_core(record, record.worker, following))
+            self.spawn(self._follow_with_core(record, record.worker, following))
         else:
             self._follow(record, following)
 
@@ -477,11 +450,11 @@ class Manager:
 
     def _follow(self, record: Record, following: Next) -> None:
         if following.action == Action.RESTART and not self.closing.is_set():
-            self._spawn(self._restart(record, following.delay_s))
+            self.spawn(self._restart(record, following.delay_s))
         elif following.action == Action.DESTROY:
-            self._spawn(self._end(record, record.exit))
+            self.spawn(self.end(record, record.exit))
         else:
-            self._spawn(self.changed(record))
+            self.spawn(self.changed(record))
 
     async def _restart(self, record: Record, delay_s: float) -> None:
         await self.changed(record)
@@ -498,7 +471,7 @@ class Manager:
             if record.ending:
                 return  # destroyed meanwhile
             self.say(f"domain {record.name} could not be started again: {error}")
-            await self._end(record, End(EndReason.FAILED, (f"it could not be started again: {error}",)))
+            await self.end(record, End(EndReason.FAILED, (f"it could not be started again: {error}",)))
 
     async def _drop_worker(self, record: Record) -> None:
         worker, domid = record.worker, record.domid
@@ -510,15 +483,17 @@ class Manager:
             self.store.release(domid)
         forget_nodes(self.store, record.uuid, domid)
 
-    async def _end(self, record: Record, end: End | None, *, keep: bool = True) -> None:
+    async def end(self, record: Record, end: End | None, *, keep: bool = True) -> None:
+        """Ends a domain, whose end this is, and gives back all that it has; waits if that is under way."""
         if record.ending:
             async with self._changed:
                 await self._changed.wait_for(lambda: record.gone or not record.ending)  # or it runs again
             return
         record.ending = True
         record.exit = end
+        self.note(record)
         await self._drop_worker(record)
-        self._spawn(self._weights.hold(self.all()))
+        self.spawn(self._weights.hold(self.all()))
         record.gone = True
         record.take_next()
         if record.persistent:
@@ -531,15 +506,17 @@ class Manager:
         await self.changed(record)
 
     async def close(self) -> None:
-        """Ends all domains, by force: whatever they have goes with their processes."""
+        """Ends all domains, by force: whatever they have goes with their processes; or leaves them to the keeper."""
         self.closing.set()
         self.events.close()
-        for record in self.roster.live.values():
+        left = [] if self.keeping is None else self.keeping.leave()
+        ended = [record for record in self.all() if record not in left]
+        for record in ended:
             if record.worker is not None:
                 record.worker.kill()
         await self._notify()
         end = End(EndReason.DESTROYED, ("Domain 0 shut down",))
-        await asyncio.gather(*(self._end(record, end) for record in self.all()))
+        await asyncio.gather(*(self.end(record, end) for record in ended))
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
@@ -547,7 +524,8 @@ class Manager:
 
     def prepare(self) -> None:
         """Gets ready for the first domain; those that are defined are there from now on."""
-        self._spawner.prepare()
+        if self.keeping is None:  # else when what an earlier Domain 0 has left was taken over
+            self._spawner.prepare()
         records, faults = self._definitions.load()
         for record in records:
             self.roster.halt(record)
@@ -557,7 +535,7 @@ class Manager:
 
     def autostart(self) -> None:
         """Starts the domains that start with Domain 0, one after the other."""
-        self._spawn(self._autostart([record for record in self.roster.halted.values() if record.about.autostart]))
+        self.spawn(self._autostart([record for record in self.roster.halted.values() if record.about.autostart]))
 
     async def _autostart(self, records: list[Record]) -> None:
         for record in records:
@@ -575,10 +553,12 @@ class Manager:
         for line in worker.stderr_text.splitlines():
             self.say(f"{record.name}: {line}")
 
-    def _spawn(self, job: Coroutine[object, object, None]) -> None:
+    def spawn(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Does something meanwhile, until Domain 0 ends."""
         task = asyncio.get_running_loop().create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._job_done)
+        return task
 
     def _job_done(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
@@ -592,7 +572,13 @@ class Manager:
             self._definitions.save(record)
         if record.persistent or not record.gone:
             self.events.note("domain", record.uuid)
+        self.note(record)
         await self._notify()
+
+    def note(self, record: Record) -> None:
+        """Writes a domain down for the next Domain 0, if there may be one that goes on with it."""
+        if self.keeping is not None:
+            self.keeping.note(record)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -225,6 +225,11 @@ class TakePicture:
 
 
 @dataclass(slots=True, frozen=True)
+class Resume:
+    """Domain 0 is there again, over new sockets of which this is the first request. Answer: Resumed."""
+
+
+@dataclass(slots=True, frozen=True)
 class Stop:
     """End, without asking the guest. Answer: Done."""
 
@@ -246,6 +251,25 @@ class Started:
 
     engine: Engine
     why: str
+
+
+@dataclass(slots=True, frozen=True)
+class Resumed:
+    """What has become of the domain while Domain 0 was away; what it has printed is sent anew, from its oldest byte.
+
+    :param is_built: `Start` had come, and was carried out.
+    :param exited: how its guest has ended.
+    :param unread_input: bytes of console input that the guest has not taken.
+    :param disks: names of the disks that it has.
+    :param vifs: numbers of its interfaces.
+    """
+
+    is_built: bool
+    is_paused: bool
+    exited: Exited | None
+    unread_input: int
+    disks: tuple[str, ...]
+    vifs: tuple[int, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -422,51 +446,6 @@ class InputTaken:
     count: int
 
 
-# --- between the Domain 0 process and the fork server
-
-
-@dataclass(slots=True, frozen=True)
-class Spawn:
-    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
-
-    :param shares: whether each of the directories behind a worker's own files is written.
-    :param makes_code: its domain has the translator.
-    """
-
-    confined: bool
-    shares: tuple[bool, ...] = ()
-    makes_code: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class Kill:
-    """End a worker at once. No answer but ChildEnded."""
-
-    pid: int
-
-
-@dataclass(slots=True, frozen=True)
-class Spawned:
-    """The worker is there."""
-
-    pid: int
-
-
-@dataclass(slots=True, frozen=True)
-class SpawnFailed:
-    """It could not be forked."""
-
-    errno: int
-
-
-@dataclass(slots=True, frozen=True)
-class ChildEnded:
-    """A worker has ended; a negative status is the signal that ended it."""
-
-    pid: int
-    status: int
-
-
 Request: TypeAlias = (
     Start
     | Pause
@@ -495,17 +474,19 @@ Request: TypeAlias = (
     | DumpCore
     | TakePicture
     | AddViewer
+    | Resume
     | Stop
 )
-Answer: TypeAlias = Done | Started | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Picture | Refused
+Answer: TypeAlias = (
+    Done | Started | Resumed | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Picture | Refused
+)
 Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken
-Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
-Message: TypeAlias = Request | Answer | Event | Forking
+Message: TypeAlias = Request | Answer | Event
 
 _MESSAGES: MessageSet[Message] = MessageSet(
-    kind for union in (Request, Answer, Event, Forking) for kind in typing.get_args(union)
+    kind for union in (Request, Answer, Event) for kind in typing.get_args(union)
 )
 encode = _MESSAGES.encode
 decode = _MESSAGES.decode

@@ -21,6 +21,8 @@ STORAGE_SUFFIX = ".storage"
 SOCKET_NAME = "domzero.sock"
 XENSTORE_SUFFIX = ".xenstore"
 """Of xenstore's socket beside Domain 0's."""
+KEEPER_SUFFIX = ".keeper"
+"""Of the keeper's socket, beside the database."""
 XENSTORED_SOCKET = Path("/var/run/xenstored/socket")
 """Where programs look that were told nothing else."""
 _SOCKET_NAME_MAX = 40
@@ -89,6 +91,12 @@ def storage_for(database: Path) -> Path | None:
     if chosen := os.environ.get("DOMZERO_STORAGE_DIR"):
         return Path(chosen).absolute()
     return None if database == MEMORY else database.with_suffix(STORAGE_SUFFIX)
+
+
+def keeper_socket(database: Path, socket: Path) -> Path:
+    """The socket of the keeper of a Domain 0's workers: beside its database, or beside its socket if it has none."""
+    beside = socket if database == MEMORY else database
+    return beside.with_name(beside.name + KEEPER_SUFFIX)
 
 
 def _state_directory() -> Path:

@@ -33,7 +33,7 @@ class Roster:
         self.live: dict[uuid.UUID, Record] = {}
         self.halted: dict[uuid.UUID, Record] = {}
         self.ended: OrderedDict[uuid.UUID, Record] = OrderedDict()
-        self._next_domid = 1
+        self.next_domid = 1
 
     def all(self, *, halted: bool = False, ended: bool = False) -> list[Record]:
         """The domains that exist, oldest first; and, before them, those that ended and those that are halted."""
@@ -91,11 +91,11 @@ class Roster:
     def new_domid(self) -> int:
         """One that no domain has, and none has had for as long as possible."""
         used = {record.domid for record in self.live.values()}
-        while self._next_domid in used:
+        while self.next_domid in used:
             self._advance_domid()
-        domid = self._next_domid
+        domid = self.next_domid
         self._advance_domid()
         return domid
 
     def _advance_domid(self) -> None:
-        self._next_domid = self._next_domid % (DOMID_FIRST_RESERVED - 1) + 1
+        self.next_domid = self.next_domid % (DOMID_FIRST_RESERVED - 1) + 1

@@ -20,10 +20,12 @@ from domzero.dom0.api.app import create_app
 from domzero.dom0.connections import HEAD_MAX, KEEP_ALIVE_SECONDS, Connection, Connections, Websocket
 from domzero.dom0.database import MEMORY, Database
 from domzero.dom0.descriptors import raise_limit
+from domzero.dom0.keep.adoption import take_over
+from domzero.dom0.keep.link import end_workers, find_keeper
 from domzero.dom0.linelimit import Seldom
 from domzero.dom0.listeners import BACKLOG, SocketLock, describe, open_tcp, open_unix
 from domzero.dom0.manager import Manager
-from domzero.dom0.paths import storage_for
+from domzero.dom0.paths import keeper_socket, storage_for
 from domzero.dom0.tls import Certificate
 from domzero.dom0.token import TokenFile, token_path
 from domzero.dom0.xenstore.unix_socket import ToolServer
@@ -72,8 +74,12 @@ async def serve(
     confined: bool = True,
     database: Path = MEMORY,
     certificate: Certificate | None = None,
-) -> None:
-    """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then.
+    keep: bool = False,
+    end_kept: bool = False,
+) -> int:
+    """Serves until SIGINT, SIGTERM or SIGHUP; all domains have ended then, unless they are kept.
+
+    :returns: how many are.
 
     :param listen: an address to serve as well, to who shows credentials.
     :param xenstore: places for xenstore's socket, best first; with none there is no such socket.
@@ -81,6 +87,8 @@ async def serve(
     :param confined: workers are.
     :param database: where definitions and the like are kept.
     :param certificate: TLS is spoken over TCP.
+    :param keep: domains go on without Domain 0, until there is one again.
+    :param end_kept: those that have gone on until now are ended.
     """
     nofile = raise_limit()
     with contextlib.ExitStack() as cleanup:
@@ -98,8 +106,13 @@ async def serve(
             if certificate is not None and certificate.is_own:
                 where += f" (certificate: {certificate.certificate}, SHA-256 {certificate.fingerprint()})"
             page = f"{url}/#token={token}"
-        manager = Manager(confined=confined, database=Database(database))
-        cleanup.callback(manager.database.close)
+        opened = Database(database)
+        cleanup.callback(opened.close)
+        place = keeper_socket(database, path)
+        if end_kept:
+            end_workers(place)
+        keeper = find_keeper(place, confined=confined, keep=keep)
+        manager = Manager(confined=confined, database=opened, keeper=keeper)
         if tool_socket is not None:
             tools = ToolServer(manager.store, nofile)
             await tools.start(tool_socket)
@@ -149,12 +162,15 @@ async def serve(
                 continue  # as nohup asks for
             loop.add_signal_handler(signum, stop)
         manager.prepare()
+        if manager.keeping is not None:
+            await take_over(manager, manager.keeping)
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
         announce(where, page)
         manager.autostart()
         await asyncio.gather(*(server.serve(sockets) for server, sockets in servers))
         await asyncio.gather(*closers)
+        return len(manager.roster.live)
 
 
 def _open(path: Path, option: str, cleanup: contextlib.ExitStack) -> socket.socket:

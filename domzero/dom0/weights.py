@@ -48,7 +48,7 @@ class Weights:
         self,
         list_vcpus: Callable[[Record], Awaitable[Iterable[VcpuStats]]],
         renew_threads: Callable[[Record], Awaitable[object]],
-        spawn: Callable[[Coroutine[object, object, None]], None],
+        spawn: Callable[[Coroutine[object, object, None]], object],
         say: Callable[[str], None],
     ) -> None:
         self._list_vcpus = list_vcpus

@@ -25,10 +25,10 @@ from domzero.dom0 import confinement, vcpus
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import CHUNK, ControlChannel
 from domzero.dom0.diskspec import parse_disk
-from domzero.dom0.file_passing import receive_files
+from domzero.dom0.file_passing import receive_files, receive_sockets
 from domzero.dom0.instance import Instance
 from domzero.dom0.json_values import MessageError
-from domzero.dom0.life import EndReason
+from domzero.dom0.life import DomainState, EndReason
 from domzero.dom0.message_set import Refused
 from domzero.dom0.messages import (
     AddViewer,
@@ -65,6 +65,8 @@ from domzero.dom0.messages import (
     Picture,
     PinVcpu,
     RenewThreads,
+    Resume,
+    Resumed,
     SendNmi,
     SetCap,
     SetMemoryLimit,
@@ -102,16 +104,29 @@ class Worker:
     """Carries out what Domain 0 asks."""
 
     def __init__(
-        self, control: socket.socket, guest: socket.socket, toolstack: socket.socket, files: socket.socket
+        self,
+        control: socket.socket,
+        guest: socket.socket,
+        toolstack: socket.socket,
+        files: socket.socket,
+        *,
+        keeps: bool = False,
     ) -> None:
         self._socket = control
         self._files = files
+        self._keeps = keeps
         self._console = Console()
-        self._channel = ControlChannel(control, hold=self._console.hold, release=self._console.release)
-        self._console.add_sink(self._channel.console)
-        self._store = RemoteStore(RelayConnection(toolstack, name="toolstack"), RelayConnection(guest, name="guest"))
+        self._channel = ControlChannel(control, hold=self._console.hold, release=self._console.release, keeps=keeps)
+        self._leave_console = self._console.add_sink(self._channel.console)
+        self._toolstack = RelayConnection(toolstack, name="toolstack", keeps=keeps)
+        self._toolstack.call_home("/local/domain/0")
+        self._guest = RelayConnection(guest, name="guest", keeps=keeps)
+        self._store = RemoteStore(self._toolstack, self._guest, is_away=lambda: self._toolstack.is_away)
         self._instance: Instance | None = None
+        self._exited: Exited | None = None
         self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `InputTaken`
+        self._unread_input = 0
+        self._input_lock = threading.Lock()
         threading.Thread(target=self._type, name="console-input", daemon=True).start()
 
     def say(self, line: str) -> None:
@@ -119,18 +134,41 @@ class Worker:
         self._log(line)
 
     def run(self) -> None:
-        """Until the control socket closes, says stop, or says what is no message."""
+        """Until Domain 0 says stop, says what is no message, or has gone and none comes in its place."""
+        while self._serve() and self._keeps and self._resume():
+            pass
+
+    def _serve(self) -> bool:
+        """What one Domain 0 says. True: it has gone."""
         decoder = FrameDecoder()
         try:
             while data := self._socket.recv(CHUNK):
                 for kind, payload in decoder.feed(data):
                     if kind == FrameKind.CONSOLE:
+                        with self._input_lock:
+                            self._unread_input += len(payload)
                         self._input.put(payload)
                     elif not self._request(*decode_request(payload)):
                         self._channel.finish()
-                        return
+                        return False
         except ConnectionError:
-            return
+            pass
+        return True
+
+    def _resume(self) -> bool:
+        """Waits for another Domain 0; the guest goes on meanwhile, and waits only for what Domain 0 has to do."""
+        self._channel.detach()
+        self._socket.close()
+        sockets = receive_sockets(self._files)
+        if not sockets:
+            return False
+        self._socket, guest, toolstack = sockets
+        self._leave_console()
+        self._channel.resume(self._socket)
+        self._leave_console = self._console.add_sink(self._channel.console, replay=True)
+        self._guest.resume(guest)
+        self._toolstack.resume(toolstack)
+        return True
 
     def _request(self, message: Message, request_id: int, count: int) -> bool:
         try:
@@ -167,6 +205,8 @@ class Worker:
                 instance.destroy(EndReason.DESTROYED)
                 instance.close(process_ends=True)
             return Done()
+        if isinstance(message, Resume):
+            return self._resumed()
         if instance is None:
             raise DomzeroError("there is no domain yet")
         if isinstance(message, Pause):
@@ -242,6 +282,7 @@ class Worker:
             self._instance = Instance.build(
                 config, self._store, self._console, domid=start.domid, log=self._log, files=files
             )
+        self._guest.call_home(f"/local/domain/{start.domid}")
         self._instance.disks.tell_gone(lambda devid: self._channel.send(DiskGone(devid)))
         self._instance.vifs.tell_gone(lambda devid: self._channel.send(VifGone(devid)))
         self._instance.limit_memory(config.memory_mib)  # until Domain 0 gives it more
@@ -253,13 +294,25 @@ class Worker:
         engine = self._instance.domain.engine
         return Started(engine.engine, engine.why)
 
+    def _resumed(self) -> Resumed:
+        instance = self._instance
+        with self._input_lock:
+            unread = self._unread_input
+        if instance is None:
+            return Resumed(False, False, None, unread, (), ())
+        disks = tuple(disk.vdev for disk in instance.disks.stats())
+        vifs = tuple(vif.devid for vif in instance.vifs.stats())
+        return Resumed(True, instance.state == DomainState.PAUSED, self._exited, unread, disks, vifs)
+
     def _log(self, line: str) -> None:
         self._channel.send(LogLine(line))
 
     def _wait(self, instance: Instance) -> None:
         end = instance.wait()
         if self._instance is instance:  # else it was told to stop
-            self._channel.send(Exited(end.reason, end.detail[:_DETAIL_LINES], instance.lived_s, time.process_time_ns()))
+            detail = end.detail[:_DETAIL_LINES]
+            self._exited = Exited(end.reason, detail, instance.lived_s, time.process_time_ns())
+            self._channel.send(self._exited)
 
     def _type(self) -> None:
         while True:
@@ -269,7 +322,9 @@ class Worker:
                 data = data[self._console.send(data) :]
                 if data:
                     self._console.wait_room(1.0)
-            self._channel.send(InputTaken(count))
+            with self._input_lock:
+                self._unread_input -= count
+                self._channel.send(InputTaken(count))
 
 
 def _measured(instance: Instance) -> Measured:
@@ -311,6 +366,7 @@ def run(
     *,
     confined: bool = True,
     makes_code: bool = False,
+    keeps: bool = False,
 ) -> int:
     """All that the process does; returns its exit status.
 
@@ -319,6 +375,7 @@ def run(
     :param shares: directories that it serves, and whether it writes their files.
     :param confined: before anything of the domain is looked at.
     :param makes_code: its domain has the translator.
+    :param keeps: it goes on when Domain 0 has gone, and waits for the next one.
     """
     control, guest, toolstack, files = sockets
     die_with(parent)
@@ -332,7 +389,7 @@ def run(
         for directory, _ in shares:
             os.close(directory)  # each comes again with what it is for
     try:
-        worker = Worker(control, guest, toolstack, files)
+        worker = Worker(control, guest, toolstack, files, keeps=keeps)
         for what in missing:
             worker.say(f"process {os.getpid()} is not confined by {what}")
         worker.run()

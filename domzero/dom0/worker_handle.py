@@ -29,6 +29,8 @@ from domzero.dom0.messages import (
     LogLine,
     Message,
     Request,
+    Resume,
+    Resumed,
     Start,
     Started,
     Stop,
@@ -164,14 +166,63 @@ class WorkerHandle(asyncio.Protocol):
                 child.kill()
             ours.pop_all()
         self._files = pairs.pop()[0]
-        loop = asyncio.get_running_loop()
-        self._watcher = loop.create_task(self._watch(child, stderr))
-        await loop.create_connection(lambda: self, sock=pairs[0][0])
+        self._spawner.hold(child, self.domid, self._files, stderr.fileno())
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(child, stderr))
+        await self._connect([pair[0] for pair in pairs])
+        return child
+
+    async def _connect(self, sockets: Sequence[socket.socket], *, resumes: bool = False) -> None:
+        """Talks to the worker over these: control, the guest's xenstore, the toolstack's xenstore."""
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=sockets[0])
         guest = Connection(self._store, self.domid)
         toolstack = Connection(self._store, 0, scope=self._scope)
-        for (sock, _), connection in zip(pairs[1:], (guest, toolstack), strict=True):
-            self._relays.append(await RelayServer.start(sock, connection))
-        return child
+        for sock, connection in zip(sockets[1:], (guest, toolstack), strict=True):
+            self._relays.append(await RelayServer.start(sock, connection, resumes=resumes))
+
+    async def take_over(self, child: Child, files: Sequence[int], words: str) -> Resumed | None:
+        """Goes on with the worker of a Domain 0 that has gone; None: it has ended, and `how_it_ended` says how.
+
+        :param files: what `WorkerSpawner.hold` was given, of which it takes the first and, if it is there, the second.
+        :param words: what has been read from its stderr.
+        """
+        self._child = child
+        self._stderr += words.encode()
+        self._files = socket.socket(fileno=files[0])
+        self._files.setblocking(False)
+        if child.ended.done():
+            for fd in files[1:]:
+                os.close(fd)
+            return None
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(child, os.fdopen(files[1], "rb", 0)))
+        with contextlib.ExitStack() as theirs:
+            pairs = [socket.socketpair() for _ in range(file_passing.SOCKETS)]
+            for _, their in pairs:
+                theirs.enter_context(their)
+            numbers = [their.fileno() for _, their in pairs]
+            try:
+                file_passing.send_files(self._files, file_passing.RESUMPTION, numbers)
+            except (ConnectionError, ResourceError):  # it is about to end
+                logger.info("the worker of domain %d takes no sockets", self.domid)
+        await self._connect([our for our, _ in pairs], resumes=True)
+        try:
+            resumed = await self.request(Resume(), Resumed)
+        except WorkerGone:
+            await child.ended
+            await self._watcher
+            return None
+        self._unread_input = resumed.unread_input
+        return resumed
+
+    def leave(self) -> None:
+        """Lets the worker wait for another Domain 0."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._close()
+
+    @property
+    def how_it_ended(self) -> str:
+        """In a line, once it has."""
+        return self._how_it_ended(self._child.ended.result()) if self._child is not None else "it was not started"
 
     async def request(self, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
         """Asks the worker; raises the error that it answers, or WorkerGone.

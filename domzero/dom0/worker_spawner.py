@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from domzero.dom0.confinement import small_environment
+from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.json_values import MessageError
-from domzero.dom0.messages import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.errors import DomzeroError, ResourceError
 
 MESSAGE_MAX = 4096
@@ -39,10 +39,12 @@ class WorkerSpawner:
     """Starts processes. All methods in the event loop.
 
     :param confined: workers are.
+    :param keeps: they wait for another Domain 0 when this one has gone.
     """
 
-    def __init__(self, *, confined: bool = True) -> None:
+    def __init__(self, *, confined: bool = True, keeps: bool = False) -> None:
         self._confined = confined
+        self._keeps = keeps
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._ids = itertools.count(1)
@@ -67,7 +69,7 @@ class WorkerSpawner:
         self._waiting[request_id] = future
         try:
             sock = self._ready()
-            message = Spawn(self._confined, tuple(writable for _, writable in shares), makes_code)
+            message = Spawn(self._confined, tuple(writable for _, writable in shares), makes_code, self._keeps)
             fds = [*(s.fileno() for s in sockets), stderr, *(fd for fd, _ in shares)]
             socket.send_fds(sock, [encode(message, request_id)], fds)
             return await future
@@ -80,6 +82,12 @@ class WorkerSpawner:
         """Starts the fork server, so that the first domain need not wait for it; what fails is said then."""
         with contextlib.suppress(OSError):
             self._ready()
+
+    def hold(self, child: Child, domid: int, files: socket.socket, stderr: int) -> None:
+        """Has what a worker needs for another Domain 0 kept, if it is to have one."""
+
+    def forget(self, pid: int) -> None:
+        """How this process has ended is known."""
 
     def kill(self, pid: int) -> None:
         """For `Child`."""
@@ -144,6 +152,7 @@ class WorkerSpawner:
         future = self._waiting.get(request_id)
         if isinstance(message, ChildEnded):
             child = self._children.pop(message.pid, None)
+            self.forget(message.pid)
             if child is not None and not child.ended.done():
                 child.ended.set_result(message.status)
         elif isinstance(message, Spawned):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import UUID
 
+from domzero.dom0 import messages
 from domzero.dom0.about import About
 from domzero.dom0.actions.base import Action, DomainAction
 from domzero.dom0.actors import Role
@@ -18,7 +19,8 @@ from domzero.dom0.life import DomainState
 from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.next_config import replace_next
 from domzero.dom0.records import Record
-from domzero.errors import DomzeroError
+from domzero.dom0.xenstore_nodes import home
+from domzero.errors import ConfigError, DomzeroError
 
 INPUT_SECONDS = 5.0
 """A guest may take to read what is typed."""
@@ -277,7 +279,7 @@ class PinVcpu(DomainAction[None]):
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Pins it."""
-        await manager.pin_vcpu(record, self.vcpu, self.cpus)
+        await manager.ask(record, messages.PinVcpu(self.vcpu, tuple(sorted(self.cpus))), messages.Done)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -306,7 +308,10 @@ class PressSysRq(DomainAction[None]):
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Presses it."""
-        manager.send_sysrq(record, self.key)
+        manager.check_runs(record)
+        if len(self.key) != 1 or not self.key.isascii() or not self.key.isprintable():
+            raise ConfigError("one printable ASCII character", key="key", hint="such as h, for the guest's help")
+        manager.store.write(f"{home(record.domid or 0)}/control/sysrq", self.key)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -319,7 +324,7 @@ class SendNmi(DomainAction[None]):
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Sends it."""
-        await manager.send_nmi(record, self.vcpu)
+        await manager.ask(record, messages.SendNmi(self.vcpu), messages.Done)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ from domzero.dom0.api.models import (
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.changes import Changes
 from domzero.dom0.cpuspec import parse_cpus
+from domzero.dom0.freshness import refresh
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
@@ -68,7 +69,7 @@ ABSENT: dict[int | str, dict[str, Any]] = {404: RESPONSES[404], 409: RESPONSES[4
 
 async def info(manager: Manager, record: Record) -> DomainInfo:
     """A domain with its present state."""
-    await manager.refresh(record)
+    await refresh(record)
     return DomainInfo.of(record)
 
 
@@ -117,7 +118,7 @@ async def list_domains(
         key, equals, value = wanted.partition("=")
         records = [each for each in records if _has(each.about.labels, key, value if equals else None)]
     records, following = page.cut(records, lambda record: (record.created_at, str(record.uuid)))
-    await asyncio.gather(*(manager.refresh(record) for record in records))
+    await asyncio.gather(*(refresh(record) for record in records))
     found = [DomainInfo.of(record) for record in records if state is None or record.state in state]
     return page.answer(request, found, following)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from domzero.dom0.xenstore import toolstack
 from domzero.dom0.xenstore.events import EventQueue
-from domzero.dom0.xenstore.store import Store, Transaction
+from domzero.dom0.xenstore.store import Store
 from domzero.dom0.xenstore.toolstack import Work
+from domzero.dom0.xenstore.transaction import Transaction
 from domzero.dom0.xenstore.tree import Access, Caller, Node, Perm, canonical, split
 from domzero.dom0.xenstore.watches import Watch
 from domzero.dom0.xenstore.wire import (
@@ -28,6 +29,7 @@ OUTPUT_HIGH_WATER = 16 * 1024
 OK = b"OK\0"
 
 Handler = Callable[["Connection", bytes, Transaction | None], "bytes | Work"]
+_TX_ID_MAX = 0x7FFFFFFF
 MESSAGE_STEPS = 8
 """What any message costs beside what it does (see `Meter`)."""
 NAMES_PER_STEP = 4
@@ -135,6 +137,27 @@ class Connection:
         with self.store.section():
             self.reset()
             self._closed = True
+
+    def hold_watch(self, payload: bytes) -> None:
+        """The client has had this watch with the store before this one. XenstoreError, as for the request WATCH."""
+        with self.store.section():
+            self._watch(payload, None, is_new=False)
+
+    def hold_transaction(self, tx_id: int) -> None:
+        """The client has begun this transaction with the store before this one: what it does there counts for nothing,
+        and its end is EAGAIN. XenstoreError: it has too many, or this is none."""
+        with self.store.section():
+            self._check_transactions()
+            if not 0 < tx_id <= _TX_ID_MAX:
+                raise XenstoreError("EINVAL")
+            self._transactions[tx_id] = self.store.begin(is_lost=True)
+            self._tx_ids = itertools.count(max(tx_id, *self._transactions) + 1)
+
+    def catch_up(self, number: int) -> None:
+        """Tells the client's watches what has changed since the change with this number."""
+        with self.store.section():
+            self.store.repeat_changes(list(self._watches.values()), number)
+            self._announce()
 
     def _drop(self) -> None:
         """Ends watches and transactions, and the request that is under way."""
@@ -285,7 +308,7 @@ class Connection:
         self.store.change_perms(self.caller, path, tuple(Perm.parse(text) for text in texts), tx)
         return OK
 
-    def _watch(self, payload: bytes, _tx: Transaction | None) -> bytes:
+    def _watch(self, payload: bytes, _tx: Transaction | None, *, is_new: bool = True) -> bytes:
         path, token, *rest = _strings(payload, 2, more=True)
         if len(token) > REL_PATH_MAX:
             raise XenstoreError("EINVAL")
@@ -299,7 +322,7 @@ class Connection:
         quota = self.quotas.watches
         if quota and len(self._watches) >= quota:
             raise XenstoreError("ENOSPC")
-        self.store.add_watch(watch)
+        self.store.add_watch(watch, is_new=is_new)
         self._watches[watch.path, token] = watch
         return OK
 
@@ -318,12 +341,15 @@ class Connection:
     def _transaction_start(self, _payload: bytes, tx: Transaction | None) -> bytes:
         if tx is not None:
             raise XenstoreError("EBUSY")
+        self._check_transactions()
+        tx_id = next(n for n in (next(self._tx_ids) & _TX_ID_MAX for _ in itertools.count()) if n)
+        self._transactions[tx_id] = self.store.begin()
+        return f"{tx_id}\0".encode()
+
+    def _check_transactions(self) -> None:
         quota = self.quotas.transactions
         if quota and len(self._transactions) >= quota:
             raise XenstoreError("ENOSPC")
-        tx_id = next(n for n in (next(self._tx_ids) & 0x7FFFFFFF for _ in itertools.count()) if n)
-        self._transactions[tx_id] = self.store.begin()
-        return f"{tx_id}\0".encode()
 
     def _transaction_end(self, payload: bytes, tx: Transaction | None) -> bytes | Work:
         answer = _one(payload)

@@ -14,6 +14,8 @@ from domzero.dom0.xenstore.wire import Decoder, Message, Op, XenstoreError
 from domzero.errors import DomzeroError
 
 _TIMEOUT_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+"""After which who waits looks whether there is anybody who could answer."""
 
 
 class WatchHandle(Protocol):
@@ -43,13 +45,17 @@ class RemoteStore:
 
     :param transport: the toolstack's own connection.
     :param guest: the connection of this worker's guest, handed out by `connect`.
+    :param is_away: whether there is no store at the other end now, and another is waited for.
 
     Introducing and releasing domains is the business of the Domain 0 process.
     """
 
-    def __init__(self, transport: Transport, guest: Transport | None = None) -> None:
+    def __init__(
+        self, transport: Transport, guest: Transport | None = None, *, is_away: Callable[[], bool] = lambda: False
+    ) -> None:
         self._transport = transport
         self._guest = guest
+        self._is_away = is_away
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Message]] = {}
@@ -142,14 +148,21 @@ class RemoteStore:
         try:
             with self._lock:
                 self._transport.receive(Message(op, req_id, 0, payload).encode())
-            message = answer.get(timeout=_TIMEOUT_SECONDS)
-        except queue.Empty:
-            raise DomzeroError("xenstore does not answer") from None
+            message = self._wait(answer)
         finally:
             self._waiting.pop(req_id, None)
         if message.type == Op.ERROR:
             raise XenstoreError(message.payload.rstrip(b"\0").decode("ascii", "replace"))
         return message.payload
+
+    def _wait(self, answer: queue.SimpleQueue[Message]) -> Message:
+        waited = 0.0
+        while waited < _TIMEOUT_SECONDS:
+            try:
+                return answer.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                waited = 0.0 if self._is_away() else waited + _LOOK_SECONDS
+        raise DomzeroError("xenstore does not answer")
 
     def _input_ready(self) -> None:
         with self._decode_lock:

@@ -15,11 +15,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
+from domzero.dom0.xenstore.keeping import History, entries_of
 from domzero.dom0.xenstore.quotas import NO_LIMIT, TOOL, Quotas
+from domzero.dom0.xenstore.transaction import Transaction, as_seen, generation_of
 from domzero.dom0.xenstore.tree import (
     Access,
     Caller,
@@ -49,36 +50,6 @@ COMMIT_TRIES = 4
 """How often a commit that takes several turns begins again because others changed the store meanwhile."""
 
 
-@dataclass(slots=True, eq=False)
-class Transaction:
-    """A view of the tree as it was at the start, with what was done to it since."""
-
-    base: Tree
-    tree: Tree
-    seen: set[str] = field(default_factory=set)
-    log: list[Callable[[Tree], Change | None]] = field(default_factory=list)
-    changes: dict[str, Change] = field(default_factory=dict)
-
-    def touch(self, path: str, limit: int) -> None:
-        """Remembers that the outcome depends on this path; ENOSPC when it depends on too many."""
-        if limit and ((len(self.seen) >= limit and path not in self.seen) or len(self.log) >= limit):
-            raise XenstoreError("ENOSPC", path)
-        self.seen.add(path)
-
-
-def _as_seen(change: Change, before: Tree, after: Tree) -> Change | None:
-    """A transaction's change as others see it, who never saw what it both made and removed; None if it is nothing."""
-    old = before.lookup(change.path)
-    if old is None and after.lookup(change.path) is None:
-        return None
-    return Change(change.path, old, change.new, change.removed and old is not None)
-
-
-def _generation(tree: Tree, path: str) -> int | None:
-    node = tree.lookup(path)
-    return None if node is None else node.generation
-
-
 class Store:
     """Xenstore's database. Methods without a `caller` act for Domain 0.
 
@@ -103,6 +74,7 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         self._settling = False
+        self._history: History | None = None
         self._outbox: dict[Callable[[], None], None] = {}
         for path in ("/tool", "/local", "/local/domain", "/vm"):
             self.mkdir(path)
@@ -167,6 +139,7 @@ class Store:
             if not caller.may_own(self._special_perms[path]) or caller.scope is not None:
                 raise XenstoreError("EACCES", path)
             self._special_perms[path] = perms
+            self._note_special()
             return
         caller.check_scope(path)
         self._change(caller, path, tx, lambda tree: tree.set_perms(caller, path, perms))
@@ -182,8 +155,71 @@ class Store:
                 return
             change = operation(self._tree)
             if change is not None:
-                self._watches.fire(change)
+                self._fire(change)
             self._settle()
+
+    def _fire(self, change: Change) -> None:
+        """Writes a change of the tree down, and tells watches."""
+        if self._history is not None:
+            self._history.note([change], self._tree)
+        self._watches.fire(change)
+
+    def _note_special(self) -> None:
+        if self._history is not None:
+            self._history.write(self._special())
+
+    def _special(self) -> dict[str, Any]:
+        perms = {name: [str(perm) for perm in perms] for name, perms in self._special_perms.items()}
+        targets = list(self.targets.items())
+        return {"special": {"perms": perms, "introduced": sorted(self._introduced), "targets": targets}}
+
+    # --- a store that follows another one (see `keeping`)
+
+    def keep(self, write: Callable[[dict[str, Any]], None]) -> None:
+        """Writes every change down from now on."""
+        self._history = History(write)
+
+    @property
+    def told(self) -> int | None:
+        """The number of the last change, once all watches have been told of it; None: nothing is written down."""
+        history = self._history
+        return None if history is None or history.telling else history.number
+
+    def written(self) -> Iterator[dict[str, Any]]:
+        """All that a store needs to be as this one, as it would be written down."""
+        with self.section():
+            state = {} if self._history is None else self._history.state()
+            yield {"xs": list(entries_of(self._tree)), **state}
+            yield self._special()
+
+    def restore(self, entry: dict[str, Any]) -> None:
+        """Does what was written down, and tells nobody."""
+        with self.section():
+            for path, *rest in entry.get("xs", ()):
+                if not rest:
+                    with suppress(XenstoreError):  # it was in one that has gone already
+                        self._tree.remove(DOM0, path)
+                    continue
+                value, perms = rest
+                if path != "/":
+                    self._tree.write(DOM0, path, value.encode("latin-1"))
+                self._tree.set_perms(DOM0, path, tuple(map(Perm.parse, perms)))
+            while self._tree.debts:
+                self._tree.settle()
+            if self._history is not None and "n" in entry:
+                self._history.restore(entry)
+            if (special := entry.get("special")) is not None:
+                for name, perms in special["perms"].items():
+                    self._special_perms[name] = tuple(map(Perm.parse, perms))
+                self._introduced = set(special["introduced"])
+                self.targets.clear()
+                self.targets.update((domid, target) for domid, target in special["targets"])
+
+    def repeat_changes(self, watches: list[Watch], since: int) -> None:
+        """Tells these watches of all changes after the one with this number; perhaps of others as well."""
+        with self.section():
+            if self._history is not None:
+                self._history.repeat(watches, since, self._tree)
 
     def _settle(self) -> None:
         """Has the debts of the tree settled, whichever is the tree by then."""
@@ -198,10 +234,13 @@ class Store:
                 yield
         self._settling = False
 
-    def begin(self) -> Transaction:
-        """Starts a transaction on the tree as it is now."""
+    def begin(self, *, is_lost: bool = False) -> Transaction:
+        """Starts a transaction on the tree as it is now.
+
+        :param is_lost: it began with another store, and cannot be committed.
+        """
         with self.section():
-            return Transaction(self._tree.snapshot(), self._tree.snapshot())
+            return Transaction(self._tree.snapshot(), self._tree.snapshot(), is_lost)
 
     def commit(self, tx: Transaction) -> None:
         """Makes a transaction's changes visible, all or none; EAGAIN if others changed what it depends on."""
@@ -211,13 +250,15 @@ class Store:
 
     def commit_in_turns(self, tx: Transaction) -> Generator[None]:
         """`commit`, in a `section` of each turn's own; gives up its turn whenever that is spent."""
+        if tx.is_lost:
+            raise XenstoreError("EAGAIN")
         for _ in range(COMMIT_TRIES):
             if tx.base.state == self._tree.state:
                 tree, changes = tx.tree, tx.changes
                 break
             now = self._tree.state
             for path in tx.seen:
-                if _generation(tx.base, path) != _generation(self._tree, path):
+                if generation_of(tx.base, path) != generation_of(self._tree, path):
                     raise XenstoreError("EAGAIN")
                 if self.meter.spent:
                     yield
@@ -237,7 +278,14 @@ class Store:
             raise XenstoreError("EAGAIN")
         before, self._tree = self._tree, tree
         self._settle()
-        untold = (seen for change in changes.values() if (seen := _as_seen(change, before, tree)) is not None)
+        untold: Iterator[Change] = (
+            seen for change in changes.values() if (seen := as_seen(change, before, tree)) is not None
+        )
+        if self._history is not None:
+            told = list(untold)
+            untold = iter(told)
+            self._history.note(told, tree)
+            self._history.telling += 1
         try:
             yield from self._tell(untold)
         except GeneratorExit:  # the client is gone; whoever watches hears of the rest all the same
@@ -249,14 +297,17 @@ class Store:
             self._watches.fire(change)
             if self.meter.spent:
                 yield
+        if self._history is not None:
+            self._history.telling -= 1
 
-    def add_watch(self, watch: Watch) -> None:
-        """Registers a watch and triggers it once."""
+    def add_watch(self, watch: Watch, *, is_new: bool = True) -> None:
+        """Registers a watch and triggers it once, if it is new to its client."""
         if not watch.path.startswith("@"):
             watch.caller.check_scope(watch.path)
         with self.section():
             self._watches.add(watch)
-            watch.fire(watch.path)
+            if is_new:
+                watch.fire(watch.path)
 
     def remove_watch(self, watch: Watch) -> None:
         """Forgets a watch."""
@@ -363,6 +414,7 @@ class Store:
         """Says that a domain is there (its connection works): watches on @introduceDomain fire."""
         with self.section():
             self._introduced.add(domid)
+            self._note_special()
             self._watches.fire_special("@introduceDomain", domid, self._special_perms["@introduceDomain"])
 
     def domain_stopped(self, domid: int) -> None:
@@ -377,7 +429,7 @@ class Store:
         """
         with self.section():
             if (change := self._tree.remove(DOM0, f"/local/domain/{domid}")) is not None:
-                self._watches.fire(change)
+                self._fire(change)
             for name, perms in self._special_perms.items():
                 kept = tuple(perm for perm in perms[1:] if perm.domid != domid)
                 owner = perms[0] if perms[0].domid != domid else Perm(0, Access.NONE)
@@ -385,6 +437,7 @@ class Store:
             self._introduced.discard(domid)
             for other in [other for other, target in self.targets.items() if domid in (other, target)]:
                 del self.targets[other]
+            self._note_special()
             self._watches.fire_special("@releaseDomain", domid, self._special_perms["@releaseDomain"])
             self._settle()
             if domid in self._tree.named:
@@ -396,7 +449,7 @@ class Store:
         for path in paths_naming(self._tree.snapshot().root, domid):
             self.meter.steps += 1
             if path is not None and (change := self._tree.forget(domid, path)) is not None:
-                self._watches.fire(change)
+                self._fire(change)
             if self.meter.spent:
                 yield
             if domid not in self._tree.named:

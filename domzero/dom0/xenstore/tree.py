@@ -176,6 +176,16 @@ def subtree(node: Node) -> Iterator[Node]:
         stack.extend(current.children.values())
 
 
+def subtree_paths(path: str, node: Node) -> Iterator[tuple[str, Node]]:
+    """A node and everything below it with their paths, parents first."""
+    stack = [(path, node)]
+    while stack:
+        path, node = stack.pop()
+        yield path, node
+        prefix = "" if path == "/" else path
+        stack.extend((f"{prefix}/{name}", child) for name, child in node.children.items())
+
+
 @dataclass(slots=True)
 class Change:
     """What an operation, or a whole transaction, did to one path: what watches are told.

@@ -123,6 +123,11 @@ class Decoder:
         length: int = HEADER.unpack_from(self._buffer)[3]
         return length > PAYLOAD_MAX or len(self._buffer) >= HEADER.size + length
 
+    @property
+    def rest(self) -> bytes:
+        """What no whole message has been made of yet."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Adds bytes as they arrive."""
         self._buffer += data

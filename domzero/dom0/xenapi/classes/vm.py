@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
+from domzero.dom0 import freshness
 from domzero.dom0.actors import Role
 from domzero.dom0.config import Action
 from domzero.dom0.records import Record
@@ -158,7 +159,7 @@ def _has_console(world: World, vm: Record) -> bool:
 
 async def refresh(world: World, records: Iterable[Record]) -> None:
     """Asks the workers what domains use now."""
-    await asyncio.gather(*(world.manager.refresh(record) for record in records if record.worker is not None))
+    await asyncio.gather(*(freshness.refresh(record) for record in records if record.worker is not None))
 
 
 VM = Kind(

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Domain 0 process and the fork server say to each other. The keeper passes it on, and knows no more."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from domzero.dom0.message_set import MessageSet
+
+
+@dataclass(slots=True, frozen=True)
+class Spawn:
+    """Fork a worker with the files that come with this. Answer: Spawned or SpawnFailed.
+
+    :param shares: whether each of the directories behind a worker's own files is written.
+    :param makes_code: its domain has the translator.
+    :param keeps: it goes on when Domain 0 has gone, and waits for the next one.
+    """
+
+    confined: bool
+    shares: tuple[bool, ...] = ()
+    makes_code: bool = False
+    keeps: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Kill:
+    """End a worker at once. No answer but ChildEnded."""
+
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class Spawned:
+    """The worker is there."""
+
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class SpawnFailed:
+    """It could not be forked."""
+
+    errno: int
+
+
+@dataclass(slots=True, frozen=True)
+class ChildEnded:
+    """A worker has ended; a negative status is the signal that ended it."""
+
+    pid: int
+    status: int
+
+
+Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
+_MESSAGES: MessageSet[Forking] = MessageSet(typing.get_args(Forking))
+encode = _MESSAGES.encode
+decode = _MESSAGES.decode

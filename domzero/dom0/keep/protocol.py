@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a Domain 0 and the keeper of its workers say to each other: packets on a Unix socket, with open files.
+
+What the fork server and Domain 0 say to each other passes through as it is. `Hello` and `Welcome` come first and stay
+as they are in all versions, so that any two can say that they do not know each other, and the workers can be ended.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from domzero.dom0.forking import Forking
+from domzero.dom0.message_set import MessageSet
+
+PACKET_MAX = 64 << 10
+FILES_MAX = 64
+"""That go with one packet."""
+WORDS_MAX = 8192
+"""Bytes of what a worker wrote to stderr."""
+
+
+@dataclass(slots=True, frozen=True)
+class Hello:
+    """Domain 0 has come. Answer: Welcome.
+
+    :param keeps: the workers go on when it goes, else they end with it.
+    """
+
+    keeps: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Welcome:
+    """The keeper knows what follows, and then `Ready`.
+
+    :param version: Domzero's, of the workers.
+    :param wire: what they speak (`version.wire`).
+    """
+
+    pid: int
+    version: str
+    wire: str
+
+
+@dataclass(slots=True, frozen=True)
+class Hold:
+    """Keep the files that come with this, in the place of others of this name; from the keeper: here they are."""
+
+    name: str
+
+
+@dataclass(slots=True, frozen=True)
+class LetGo:
+    """Close the files of this name."""
+
+    name: str
+
+
+@dataclass(slots=True, frozen=True)
+class Kept:
+    """A worker, and how it has ended, if it has.
+
+    :param words: the last that it wrote to stderr, while no Domain 0 read it.
+    """
+
+    pid: int
+    status: int | None
+    words: str
+
+
+@dataclass(slots=True, frozen=True)
+class Forget:
+    """Domain 0 knows how this worker has ended."""
+
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class Ready:
+    """That is all there is."""
+
+
+Keeping: TypeAlias = Hello | Welcome | Hold | LetGo | Kept | Forget | Ready
+Packet: TypeAlias = Keeping | Forking
+
+_PACKETS: MessageSet[Packet] = MessageSet(kind for union in (Keeping, Forking) for kind in typing.get_args(union))
+encode = _PACKETS.encode
+decode = _PACKETS.decode
+
+
+def worker_name(pid: int, domid: int) -> str:
+    """What the files of a worker are kept as."""
+    return f"worker {pid} {domid}"
+
+
+def worker_of(name: str) -> tuple[int, int] | None:
+    """Process id and domid in a name of `worker_name`; None: it is another's."""
+    words = name.split()
+    return (int(words[1]), int(words[2])) if len(words) == 3 and words[0] == "worker" else None
+
+
+__all__ = [
+    "FILES_MAX",
+    "PACKET_MAX",
+    "WORDS_MAX",
+    "Forget",
+    "Hello",
+    "Hold",
+    "Kept",
+    "LetGo",
+    "Packet",
+    "Ready",
+    "Welcome",
+    "decode",
+    "encode",
+    "worker_name",
+    "worker_of",
+]

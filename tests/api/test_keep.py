@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains that go on without their Domain 0 (`--keep-domains`), and the next one that goes on with them."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dom0_server import Server, children
+from waiting import until
+
+FEW, MANY = pytest.param(2, id="few"), pytest.param(100, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])
+
+
+class Kept:
+    """A Domain 0 with `--keep-domains` that can be killed and followed by another one."""
+
+    def __init__(self, directory: Path, shell: str) -> None:
+        self.directory = directory
+        self.shell = shell
+        self.begin("--keep-domains")
+
+    def begin(self, *arguments: str) -> None:
+        self.server = Server(self.directory, *arguments)
+        transport = httpx.HTTPTransport(uds=str(self.server.socket))
+        self.api = httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=60)
+
+    def end(self, signum: int = signal.SIGKILL) -> int:
+        self.api.close()
+        return self.server.stop(signum)
+
+    def restart(self, signum: int = signal.SIGKILL, *arguments: str) -> None:
+        self.end(signum)
+        self.begin(*(arguments or ("--keep-domains",)))
+
+    def create(self, name: str, **fields: Any) -> dict[str, Any]:
+        body = {"name": name, "kernel": self.shell, "memory_mib": 8, **fields}
+        assert self.api.post("/domains", json=body).status_code in (201, 202)
+        until(lambda: "hello" in self.console(name))
+        return self.domain(name)
+
+    def domain(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.get(f"/domains/{name}").json()
+        return found
+
+    def console(self, name: str) -> str:
+        return self.api.get(f"/domains/{name}/console").text
+
+    def type(self, name: str, text: str) -> None:
+        assert self.api.post(f"/domains/{name}/console", json={"data": text}).status_code == 204
+
+    def answers(self, name: str, words: str) -> None:
+        """The guest reads its console, and answers there."""
+        self.type(name, f"echo {words}\n")
+        until(lambda: f"{words}\r\n" in self.console(name))
+
+    def nodes(self) -> dict[str, str]:
+        """All that is in xenstore."""
+        import pyxs  # type: ignore[import-untyped]
+
+        with pyxs.Client(unix_socket_path=str(self.server.xenstore)) as client:
+            return {path.decode(): value.decode() for path, value, _ in client.walk(b"/")}
+
+    @property
+    def keeper(self) -> int:
+        """The keeper's process id; 0: there is none."""
+        return keeper_of(self.directory)
+
+
+def keeper_of(directory: Path) -> int:
+    """Whose command line names the keeper and this directory."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"domzero.dom0.keep.keeper" in words and bytes(directory / "d.sock.db.keeper") in words:
+                return int(process.name)
+    return 0
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, shell: str) -> Iterator[Kept]:
+    directory = tmp_path_factory.mktemp("kept")
+    kept = Kept(directory, shell)
+    yield kept
+    for domain in kept.api.get("/domains").json():
+        kept.api.delete(f"/domains/{domain['uuid']}")
+    assert kept.end(signal.SIGTERM) == 0
+    until(lambda: not keeper_of(directory), what="the keeper's end")
+    left = {path.name for path in directory.iterdir()}
+    assert left <= {"serve.log", "d.sock.db", "d.sock.db.lock", "d.sock.storage"}, "nothing else is left"
+
+
+def test_a_domain_goes_on_when_domain_0_is_killed_and_the_next_one_goes_on_with_it(kept: Kept) -> None:
+    before = kept.create("one")
+    kept.answers("one", "before")
+    console, nodes = kept.console("one"), kept.nodes()
+    kept.restart()
+    after = kept.domain("one")
+    same = ("uuid", "domid", "pid", "started_at", "created_at", "reboots", "memory_limit_mib", "engine")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    until(lambda: kept.console("one") == console, what="the console's history")
+    assert kept.nodes() == nodes
+    kept.answers("one", "after")
+    assert kept.console("one").count("hello") == 1, "it was not started again"
+    kept.type("one", "store name\n")
+    until(lambda: "value one" in kept.console("one"))
+    other = kept.create("other")
+    assert other["domid"] > after["domid"], "no number is given twice"
+    assert kept.api.post("/domains/one/shutdown").status_code == 202  # the guest's watch fires
+    until(lambda: not kept.domain("one")["exists"])
+    assert kept.domain("one")["exit"]["reason"] == "poweroff"
+    kept.api.delete("/domains/other")
+
+
+def test_domains_go_on_when_domain_0_is_asked_to_end_and_it_says_so(kept: Kept) -> None:
+    pid = kept.create("asked")["pid"]
+    assert kept.end(signal.SIGTERM) == 0
+    last = kept.server.log.read_text().splitlines()[-1]
+    assert "1 domain left running" in last and "--keep-domains" in last
+    assert not is_gone(pid)
+    kept.begin("--keep-domains")
+    assert kept.domain("asked")["pid"] == pid
+    kept.answers("asked", "again")
+    kept.api.delete("/domains/asked")
+
+
+def test_what_a_guest_prints_meanwhile_is_there_once(kept: Kept) -> None:
+    kept.create("prints")
+    kept.type("prints", "flood 12\n")
+    kept.restart()
+    until(lambda: "flooded" in kept.console("prints"))
+    assert kept.console("prints").count("\r\na line of output") == 2000
+    kept.api.delete("/domains/prints")
+
+
+def test_what_guests_do_meanwhile_is_heard_of(kept: Kept) -> None:
+    worker = {}
+    for name, words in (("off", "poweroff"), ("again", "reboot"), ("bad", "crash"), ("killed", ""), ("stays", "crash")):
+        worker[name] = kept.create(name, on_crash="preserve" if name == "stays" else "destroy")["pid"]
+        kept.answers(name, "here")
+        stopped = name != "killed"
+        if stopped:
+            os.kill(worker[name], signal.SIGSTOP)  # it takes the command when Domain 0 has gone
+            kept.type(name, f"{words}\n")
+    kept.end()
+    for name, pid in worker.items():
+        os.kill(pid, signal.SIGKILL if name == "killed" else signal.SIGCONT)
+    until(lambda: is_gone(worker["killed"]))
+    kept.begin("--keep-domains")
+    until(lambda: not any(kept.domain(name)["exists"] for name in ("off", "bad", "killed")))
+    assert kept.domain("off")["exit"]["reason"] == "poweroff"
+    assert kept.domain("bad")["exit"]["reason"] == "crash"
+    exit = kept.domain("killed")["exit"]
+    assert exit["reason"] == "crash" and "SIGKILL" in exit["message"]
+    until(lambda: kept.domain("again")["reboots"] == 1 and "hello" in kept.console("again"))
+    until(lambda: kept.domain("stays")["state"] == "crashed")
+    kept.restart()
+    assert kept.domain("stays")["state"] == "crashed" and kept.domain("stays")["exists"]
+    for name in ("again", "stays"):
+        kept.api.delete(f"/domains/{name}")
+
+
+def test_a_paused_domain_and_a_defined_one_are_what_they_were(kept: Kept) -> None:
+    kept.create("paused", persistent=True, labels={"a": "b"})
+    kept.api.post("/domains/paused/pause")
+    kept.api.post("/domains", json={"name": "idle", "kernel": kept.shell, "persistent": True, "start": False})
+    kept.restart()
+    assert kept.domain("paused")["state"] == "paused" and kept.domain("paused")["persistent"]
+    assert kept.domain("paused")["labels"] == {"a": "b"}
+    assert kept.domain("idle")["state"] == "halted"
+    kept.api.post("/domains/paused/unpause")
+    kept.answers("paused", "on")
+    for _ in range(2):
+        kept.api.delete("/domains/paused")
+    kept.api.delete("/domains/idle")
+
+
+def test_another_domain_0_of_the_same_database_is_refused_while_there_is_one(kept: Kept) -> None:
+    arguments = ["serve", "--keep-domains", "--socket", str(kept.directory / "e.sock")]
+    arguments += ["--xenstore-socket", str(kept.directory / "x.sock")]
+    second = kept.server.cli(*arguments, "--database", f"{kept.server.socket}.db")
+    assert second.returncode != 0 and "another Domain 0 has it" in second.stderr
+
+
+def test_a_kill_of_the_keeper_ends_the_domains_with_a_reason(kept: Kept) -> None:
+    pid = kept.create("held")["pid"]
+    os.kill(kept.keeper, signal.SIGKILL)
+    until(lambda: not kept.domain("held")["exists"])
+    until(lambda: is_gone(pid))
+    assert kept.domain("held")["exit"]["reason"] == "crash"
+    kept.create("next")  # under another keeper
+    kept.restart()
+    kept.answers("next", "here")
+    kept.api.delete("/domains/next")
+
+
+def test_a_domain_0_that_keeps_nothing_takes_over_and_ends_all_with_itself(tmp_path: Path, shell: str) -> None:
+    kept = Kept(tmp_path, shell)
+    pid = kept.create("one")["pid"]
+    kept.restart(signal.SIGKILL, "-v")
+    kept.answers("one", "here")
+    assert kept.domain("one")["pid"] == pid
+    kept.end(signal.SIGKILL)
+    until(lambda: is_gone(pid) and not kept.keeper)
+
+
+def test_domains_that_go_on_are_ended_on_request(tmp_path: Path, shell: str) -> None:
+    kept = Kept(tmp_path, shell)
+    pid = kept.create("one", persistent=True)["pid"]
+    kept.restart(signal.SIGTERM, "--end-kept-domains")
+    until(lambda: is_gone(pid))
+    assert kept.domain("one")["state"] == "halted"
+    assert kept.end(signal.SIGTERM) == 0
+    assert not kept.keeper
+
+
+@pytest.mark.parametrize("kills", [FEW, MANY])
+def test_a_kill_at_any_moment_loses_no_domain(kills: int, tmp_path: Path, shell: str) -> None:
+    """Domains come and go while Domain 0 is killed; one that was answered to be there is, until its end was asked for,
+    and there is no worker that no domain has."""
+    kept = Kept(tmp_path, shell)
+    dice = random.Random(3)
+    old = kept.create("old")
+    expected: dict[str, int] = {}
+    for number in range(kills):
+        stop = threading.Event()
+        client = threading.Thread(target=come_and_go, args=(kept, number, expected, stop))
+        client.start()
+        time.sleep(dice.random() * 1.5)
+        kept.server.stop(signal.SIGKILL)
+        stop.set()
+        client.join()
+        kept.restart()
+        kept.answers("old", f"echo {number}")
+        assert kept.domain("old")["pid"] == old["pid"] and kept.domain("old")["domid"] == old["domid"]
+        for name, pid in expected.items():
+            assert kept.domain(name)["pid"] == pid
+            kept.answers(name, f"still {number}")
+        until(lambda: workers(kept) == {domain["pid"] for domain in kept.api.get("/domains").json()}, 60)
+    for domain in kept.api.get("/domains").json():
+        kept.api.delete(f"/domains/{domain['uuid']}")
+    assert kept.end(signal.SIGTERM) == 0
+    until(lambda: not kept.keeper)
+
+
+def workers(kept: Kept) -> set[int]:
+    return {worker for child in children(kept.keeper) for worker in children(child)}
+
+
+def come_and_go(kept: Kept, number: int, expected: dict[str, int], stop: threading.Event) -> None:
+    """Creates and destroys domains until Domain 0 has gone.
+
+    :param expected: names and process ids of those that must be there afterwards.
+    """
+    transport = httpx.HTTPTransport(uds=str(kept.server.socket))
+    with (
+        suppress(httpx.HTTPError),
+        closing(httpx.Client(transport=transport, base_url="http://d/v1", timeout=60)) as api,
+    ):
+        for turn in range(1000):
+            name = f"d{number}x{turn}"
+            answer = api.post("/domains", json={"name": name, "kernel": kept.shell, "memory_mib": 8})
+            if answer.status_code == 201:
+                expected[name] = api.get(f"/domains/{name}").json()["pid"]
+            if len(expected) > 2 or stop.is_set():
+                oldest = next(iter(expected))
+                del expected[oldest]  # it may be there or not, whatever is answered
+                api.delete(f"/domains/{oldest}")
+
+
+def test_the_unit_for_systemd_leaves_workers_alone() -> None:
+    unit = (Path(__file__).parents[2] / "docs" / "guide" / "domzero.service").read_text()
+    assert re.search(r"^KillMode=process$", unit, re.MULTILINE) and "--keep-domains" in unit
+
+
+def test_the_keeper_serves_nobody_else(kept: Kept) -> None:
+    """A connection while Domain 0 is there is closed at once; the socket's mode lets other users make none."""
+    path = kept.directory / "d.sock.db.keeper"
+    assert path.stat().st_mode & 0o077 == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect(str(path))
+        assert sock.recv(100) == b""
+    kept.create("served")
+    kept.api.delete("/domains/served")
