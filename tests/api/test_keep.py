@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -241,7 +240,7 @@ def test_a_kill_at_any_moment_loses_no_domain(kills: int, tmp_path: Path, shell:
         stop = threading.Event()
         client = threading.Thread(target=come_and_go, args=(kept, number, expected, stop))
         client.start()
-        time.sleep(dice.random() * 1.5)
+        client.join(dice.random() * 1.5)
         kept.server.stop(signal.SIGKILL)
         stop.set()
         client.join()
