@@ -13,9 +13,10 @@ from xsclient import Client
 
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.xenstore import Connection, Op, Quotas, Store, XenstoreError
-from domzero.dom0.xenstore.relay import Frame, RelayServer
+from domzero.dom0.xenstore.relay import RelayServer
 from domzero.dom0.xenstore.store import DOM0, TURN_STEPS
 from domzero.dom0.xenstore.tree import SETTLED_AT_ONCE
+from domzero.dom0.xenstore.unanswered import Frame
 from domzero.dom0.xenstore.watches import Watch
 from domzero.dom0.xenstore.wire import HEADER
 
