@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domzero.dom0.xenstore import Connection, Op, Quotas, RingBackend, Store
-from domzero.dom0.xenstore.store import DOM0, Transaction
+from domzero.dom0.xenstore.store import DOM0
+from domzero.dom0.xenstore.transaction import Transaction
 from domzero.dom0.xenstore.wire import HEADER, Decoder, XenstoreError
 
 PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(lambda parts: "/m/" + "/".join(parts))
