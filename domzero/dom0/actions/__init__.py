@@ -36,7 +36,7 @@ from domzero.dom0.actions.domains import (
     UndefineDomain,
     UnpauseDomain,
 )
-from domzero.dom0.actions.host import PressDebugKeys
+from domzero.dom0.actions.host import ClearLog, PressDebugKeys
 from domzero.dom0.actions.images import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage
 from domzero.dom0.actions.storage import (
     AddStorage,
@@ -49,6 +49,7 @@ from domzero.dom0.actions.storage import (
     ResizeDisk,
     ScanStorage,
 )
+from domzero.dom0.actions.tasks import CancelTask
 from domzero.dom0.actions.users import AddToken, AddUser, ChangeUser, Grant, RemoveToken, RemoveUser
 
 __all__ = [
@@ -61,11 +62,13 @@ __all__ = [
     "AttachVif",
     "AuditLine",
     "BuildImage",
+    "CancelTask",
     "ChangeDisk",
     "ChangeDomain",
     "ChangeMedium",
     "ChangeStorage",
     "ChangeUser",
+    "ClearLog",
     "CloneImage",
     "CopyDisk",
     "CreateDisk",

@@ -23,3 +23,15 @@ class PressDebugKeys(Action[None]):
     async def run(self, manager: Manager) -> None:
         """Presses them, one by one."""
         await press(manager, self.keys)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ClearLog(Action[None]):
+    """Empty the hypervisor's log."""
+
+    kind: ClassVar[str] = "host.clear-log"
+    role: ClassVar[Role] = Role.POOL_OPERATOR
+
+    async def run(self, manager: Manager) -> None:
+        """Empties it."""
+        manager.log.clear()

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from domzero.dom0.actions import Actions, TypeText
 from domzero.dom0.actors import Actor, PermissionDenied, Role
-from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, record_for
+from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, RecordDep, record_for
 from domzero.dom0.api.models import ConsoleInfo, ConsoleInput
 from domzero.dom0.api.output import Output
 from domzero.dom0.api.problems import RESPONSES
@@ -57,7 +57,7 @@ async def list_consoles(record: ConsoleOf, manager: ManagerDep) -> list[ConsoleI
 
 
 @router.post("/domains/{domain}/console", status_code=204, responses={409: RESPONSES[409]})
-async def console_input(record: ConsoleOf, body: ConsoleInput, actions: ActionsDep, actor: ActorDep) -> None:
+async def console_input(record: RecordDep, body: ConsoleInput, actions: ActionsDep, actor: ActorDep) -> None:
     """Types text on the domain's console."""
     await actions.perform(actor, TypeText(domain=record.uuid, data=body.data.encode()))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
-from domzero.dom0.actions import PressDebugKeys
+from domzero.dom0.actions import ClearLog, PressDebugKeys
 from domzero.dom0.actors import Role
 from domzero.dom0.api.asking import ActionsDep, ActorDep, ManagerDep, needs
 from domzero.dom0.api.models import HostInfo, HostLog, Model
@@ -43,7 +43,7 @@ async def press_debug_keys(body: DebugKeys, actions: ActionsDep, actor: ActorDep
     await actions.perform(actor, PressDebugKeys(keys=body.keys))
 
 
-@router.delete("/dmesg", status_code=204, dependencies=[needs(Role.POOL_OPERATOR, "clearing the log")])
-async def clear_log(manager: ManagerDep) -> None:
+@router.delete("/dmesg", status_code=204)
+async def clear_log(actions: ActionsDep, actor: ActorDep) -> None:
     """Empties the log."""
-    manager.log.clear()
+    await actions.perform(actor, ClearLog())

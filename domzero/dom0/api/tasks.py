@@ -14,7 +14,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from domzero.dom0.actions import AuditLine
+from domzero.dom0.actions import AuditLine, CancelTask
 from domzero.dom0.actors import Actor, Role
 from domzero.dom0.api.asking import ActionsDep, ActorDep, ServicesDep, needs
 from domzero.dom0.api.models import Model, to_time
@@ -23,7 +23,7 @@ from domzero.dom0.api.task_models import TaskInfo
 from domzero.dom0.events import Event, Operation
 from domzero.dom0.roster import NotFound
 from domzero.dom0.services import Services
-from domzero.dom0.tasks import Task, TaskState
+from domzero.dom0.tasks import Task
 from domzero.dom0.users import NotAuthenticated
 from domzero.errors import ConfigError
 
@@ -76,11 +76,12 @@ async def read_task(
 @router.delete("/tasks/{task_id}", tags=["tasks"], responses={404: RESPONSES[404]})
 async def cancel_task(task_id: UUID, services: ServicesDep, actor: ActorDep) -> TaskInfo:
     """Cancels work that is under way; forgets what is over."""
-    task = _find(services, actor, task_id, Role.POOL_OPERATOR)
-    if task.state is TaskState.RUNNING:
-        services.tasks.cancel(task)
+    task = _find(services, actor, task_id)
+    if not task.is_over:
+        await services.actions.perform(actor, CancelTask(tasks=services.tasks, task=task))
         await task.wait(5.0)
     else:
+        _find(services, actor, task_id, Role.POOL_OPERATOR)
         services.tasks.forget(task)
     return TaskInfo.of(task)
 

@@ -46,6 +46,10 @@ class Asked(Action[Any]):
         return await self.work()
 
 
+class _ByVmOperator(Asked):
+    role: ClassVar[Role] = Role.VM_OPERATOR
+
+
 class _ByVmAdmin(Asked):
     role: ClassVar[Role] = Role.VM_ADMIN
 
@@ -55,6 +59,7 @@ class _ByPoolOperator(Asked):
 
 
 ASKED: dict[Role, type[Asked]] = {
+    Role.VM_OPERATOR: _ByVmOperator,
     Role.VM_ADMIN: _ByVmAdmin,
     Role.POOL_OPERATOR: _ByPoolOperator,
     Role.POOL_ADMIN: Asked,

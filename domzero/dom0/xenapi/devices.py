@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from domzero.dom0 import disk_changes, vif_changes
 from domzero.dom0.actions import Action, AttachDisk, AttachVif, DetachDisk, DetachVif
@@ -70,14 +71,31 @@ class Plugs(Generic[S]):
         rest = [spec for spec in self.loose(world, device.vm) if spec.devid != device.spec.devid]
         self.keep_loose(world, device.vm, [*rest, *changed])
 
-    async def add(self, call: Call, vm: Record, spec: S) -> None:
-        """Gives a domain one; a domain that runs has it when it is plugged in."""
+    async def add(self, call: Call, vm: Record, spec: S, about: UUID) -> None:
+        """Gives a domain one; a domain that runs has it when it is plugged in.
+
+        :param about: what its identity will be.
+        """
         attach = self.attach(vm, spec)
         if power_state(vm) == HALTED:
             await call.do(attach)
-        else:
-            call.check(attach)
+            return
+
+        async def keep() -> None:
             self.keep_loose(call.world, vm, [*self.loose(call.world, vm), spec])
+
+        await call.do_instead(attach, keep, about)
+
+    async def change(self, call: Call, device: Device[S], changed: S, action: Action[Any] | None = None) -> None:
+        """Changes one that is not plugged in.
+
+        :param action: that would change one that is; None: plugging it in as it will be.
+        """
+
+        async def keep() -> None:
+            self.replace_loose(call.world, device, changed)
+
+        await call.do_instead(action or self.attach(device.vm, changed), keep, device.id)
 
     async def plug(self, call: Call, device: Device[S]) -> None:
         """Plugs a loose one into a domain that runs."""
@@ -95,9 +113,12 @@ class Plugs(Generic[S]):
     async def remove(self, call: Call, device: Device[S]) -> None:
         """Takes one from a domain that does not have it now."""
         detach = self.detach(device.vm, device.spec, False)
-        if device.loose:
-            call.check(detach)
+
+        async def forget() -> None:
             self.replace_loose(call.world, device)
+
+        if device.loose:
+            await call.do_instead(detach, forget, device.id)
         else:
             await call.do(detach)
         call.world.fields.forget(device.id)

@@ -66,7 +66,7 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
         parameters = parameters[1:]
     if known.do is None:
         raise Failure("NOT_IMPLEMENTED", method)
-    call = Call(world, session, peer)
+    call = Call(world, session, peer, name)
     arguments = _arguments(call, known, name, parameters)
     work = _work(call, known, name, arguments)
     if not in_background:

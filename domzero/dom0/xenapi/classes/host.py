@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from domzero import __version__
+from domzero.dom0.actions import ClearLog
 from domzero.dom0.actors import Role
 from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
@@ -111,7 +112,7 @@ async def _dmesg(call: Call, host: Found) -> str:
 async def _dmesg_clear(call: Call, host: Found) -> str:
     """host.dmesg_clear."""
     text = await _dmesg(call, host)
-    call.world.manager.log.clear()
+    await call.do(ClearLog())
     return text
 
 
@@ -240,7 +241,7 @@ HOST = Kind(
     lambda w: {w.host: w},
     explicit=(
         message("dmesg", _dmesg, STRING, host=_SELF),
-        message("dmesg_clear", _dmesg_clear, STRING, role=Role.POOL_OPERATOR, host=_SELF),
+        message("dmesg_clear", _dmesg_clear, STRING, host=_SELF),
         message("get_log", _dmesg, STRING, host=_SELF),
         message("compute_free_memory", _free_memory, INT, host=_SELF),
         message("compute_memory_overhead", _memory_overhead, INT, host=_SELF),

@@ -68,8 +68,8 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     if vdi is not None:
         spec = _with_disk(call, spec, vdi)
     own = given.kept(FIELDS)
-    await DISKS.add(call, vm, spec)
     found = Vbd(vm, spec)
+    await DISKS.add(call, vm, spec, found.id)
     keep(world, found.id, own)
     return found.id
 
@@ -104,8 +104,7 @@ async def _insert(call: Call, vbd: Found, vdi: Found) -> None:
 async def _change(call: Call, vbd: Vbd, target: str, format: DiskFormat) -> None:
     action = ChangeMedium(domain=vbd.vm.uuid, vdev=vbd.spec.vdev, image=target, format=format)
     if vbd.loose:
-        call.check(action)
-        DISKS.replace_loose(call.world, vbd, replace(vbd.spec, target=target, format=format))
+        await DISKS.change(call, vbd, replace(vbd.spec, target=target, format=format), action)
     else:
         await call.do(action)
 
@@ -117,12 +116,15 @@ async def _put_mode(call: Call, vbd: Vbd, value: str) -> None:
     if vbd.spec.is_cdrom and value == "RW":
         raise Failure("VBD_CDS_MUST_BE_READONLY")
     changed = replace(vbd.spec, writable=value == "RW")
-    call.check(DISKS.attach(vbd.vm, changed))
-    if vbd.loose:
-        DISKS.replace_loose(call.world, vbd, changed)
-    else:
+
+    async def put() -> None:
         vbd.vm.config.put_disk(vbd.spec.devid, changed)
         await call.world.manager.changed(vbd.vm)
+
+    if vbd.loose:
+        await DISKS.change(call, vbd, changed)
+    else:
+        await call.do_instead(DISKS.attach(vbd.vm, changed), put, vbd.id)
 
 
 async def _assert_attachable(call: Call, vbd: Found) -> None:

@@ -64,9 +64,10 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     except ConfigError as error:
         raise Failure("MAC_INVALID", mac) if mac else error from error
     own = given.kept(VIF_FIELDS)
-    await VIFS.add(call, vm, spec)
-    keep(world, Vif(vm, spec).id, own)
-    return Vif(vm, spec).id
+    identity = Vif(vm, spec).id
+    await VIFS.add(call, vm, spec, identity)
+    keep(world, identity, own)
+    return identity
 
 
 def _locked(spec: VifSpec, mode: str) -> VifSpec:
@@ -88,9 +89,8 @@ async def _redefine(call: Call, vif: Vif, spec: VifSpec) -> None:
     """Gives an interface that its guest does not have another specification."""
     if vif.is_attached:
         raise not_allowed("the interface is attached: unplug it first")
-    call.check(VIFS.attach(vif.vm, spec))
     if vif.loose:
-        VIFS.replace_loose(call.world, vif, spec)
+        await VIFS.change(call, vif, spec)
     else:
         config = replace(vif.vm.config, vifs=list(vif.vm.config.vifs))
         config.put_vif(spec.devid, spec)

@@ -98,8 +98,11 @@ def put_action(name: str) -> Callable[[Call, Record, Any], Awaitable[None]]:
 
     async def put(call: Call, vm: Record, value: str) -> None:
         check_domain(call, vm)
-        call.check(ChangeDomain(domain=vm.uuid))
-        setattr(vm.config, name, Action(value.replace("_and_", "-")))
-        await call.world.manager.changed(vm)
+
+        async def work() -> None:
+            setattr(vm.config, name, Action(value.replace("_and_", "-")))
+            await call.world.manager.changed(vm)
+
+        await call.do_instead(ChangeDomain(domain=vm.uuid), work, vm.uuid)
 
     return put

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
+from domzero.dom0.actions import CancelTask
 from domzero.dom0.actors import Role
 from domzero.dom0.standing import Standing
 from domzero.dom0.tasks import Task
@@ -57,8 +58,8 @@ async def _destroy(call: Call, task: Found) -> None:
 
 async def _cancel(call: Call, task: Found) -> None:
     """task.cancel."""
-    _check_own(call, task.it)
-    call.world.tasks.cancel(task.it)
+    if not task.it.is_over:
+        await call.do(CancelTask(tasks=call.world.tasks, task=task.it))
 
 
 def _check_own(call: Call, task: Task) -> None:
