@@ -30,7 +30,8 @@ export function whenRefused(callback) {
 /** Who is logged in; null before. */
 export const who = () => session;
 
-const ROLES = ["pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"];
+/** The one that may most first. */
+export const ROLES = ["pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"];
 
 const covers = (has, role) => Boolean(has) && ROLES.indexOf(has) <= ROLES.indexOf(role);
 
@@ -117,6 +118,7 @@ export async function request(method, path, { body, signal } = {}) {
 
 export const get = (path, options) => request("GET", path, options);
 export const post = (path, body) => request("POST", path, { body });
+export const put = (path, body) => request("PUT", path, { body });
 export const patch = (path, body) => request("PATCH", path, { body });
 export const remove = (path) => request("DELETE", path);
 

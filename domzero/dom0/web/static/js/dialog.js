@@ -30,6 +30,67 @@ export function confirm(title, text, yes) {
   });
 }
 
+/** Asks for what the fields take; resolves to their values by name, or null. */
+export function ask(title, yes, fields) {
+  const dialog = document.createElement("dialog");
+  dialog.className = "ask";
+  dialog.setAttribute("aria-labelledby", "ask-title");
+  document.body.append(dialog);
+  return new Promise((resolve) => {
+    let values = null;
+    const submit = (event) => {
+      event.preventDefault();
+      values = Object.fromEntries(new FormData(event.currentTarget));
+      dialog.close();
+    };
+    render(
+      html`<h2 id="ask-title">${title}</h2>
+        <form @submit=${submit}>
+          <div class="fields">${fields}</div>
+          <div class="buttons">
+            <button type="button" @click=${() => dialog.close()}>Cancel</button>
+            <button class="primary">${yes}</button>
+          </div>
+        </form>`,
+      dialog,
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(values);
+    });
+    dialog.showModal();
+  });
+}
+
+/** Shows a text that can be taken along; resolves when it is read. */
+export function show(title, words, text) {
+  const dialog = document.createElement("dialog");
+  dialog.className = "ask";
+  dialog.setAttribute("aria-labelledby", "ask-title");
+  document.body.append(dialog);
+  return new Promise((resolve) => {
+    const copy = async ({ currentTarget }) => {
+      await navigator.clipboard.writeText(text);
+      currentTarget.textContent = "Copied";
+    };
+    render(
+      html`<h2 id="ask-title">${title}</h2>
+        <p>${words}</p>
+        <p class="secret"><code>${text}</code></p>
+        <div class="buttons">
+          ${navigator.clipboard ? html`<button type="button" @click=${copy}>Copy</button>` : ""}
+          <button type="button" class="primary" @click=${() => dialog.close()}>Close</button>
+        </div>`,
+      dialog,
+    );
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve();
+    });
+    dialog.showModal();
+  });
+}
+
 let list = null;
 
 /** Says something at the edge of the page; `kind` is "good" or "bad". Bad news stays until it is clicked away. */

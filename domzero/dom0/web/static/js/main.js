@@ -8,25 +8,30 @@ import * as create from "./views/create.js";
 import * as domain from "./views/domain.js";
 import * as domains from "./views/domains.js";
 import * as host from "./views/host.js";
+import * as images from "./views/images.js";
 import * as log from "./views/log.js";
 import * as login from "./views/login.js";
 import * as networks from "./views/networks.js";
 import * as tasks from "./views/tasks.js";
+import * as user from "./views/user.js";
 import * as users from "./views/users.js";
 
 const ROUTES = [
   [/^\/?$/, domains],
   [/^\/create$/, create],
   [/^\/domains\/(?<uuid>[^/]+)(?:\/(?<tab>[a-z]+))?$/, domain],
+  [/^\/images$/, images],
   [/^\/networks$/, networks],
   [/^\/tasks$/, tasks],
   [/^\/log$/, log],
   [/^\/host$/, host],
   [/^\/users$/, users],
+  [/^\/users\/(?<name>[^/]+)$/, user],
 ];
 
 const MENU = [
   ["/", "Domains"],
+  ["/images", "Images", "vm-admin"],
   ["/networks", "Networks"],
   ["/tasks", "Tasks"],
   ["/log", "Log", "read-only"],
@@ -43,17 +48,28 @@ function path() {
   return location.hash.replace(/^#/, "") || "/";
 }
 
+/** The parts of the address, as text; one that cannot be read names nothing. */
+function decoded(groups) {
+  const text = (value) => {
+    try {
+      return value && decodeURIComponent(value);
+    } catch {
+      return value;
+    }
+  };
+  return Object.fromEntries(Object.entries(groups ?? {}).map(([key, value]) => [key, text(value)]));
+}
+
 function choose() {
   for (const [pattern, module] of ROUTES) {
     const match = pattern.exec(path());
-    if (match) return [module, { ...match.groups }];
+    if (match) return [module, decoded(match.groups)];
   }
   return [domains, {}];
 }
 
 /** The view that the address names, from its beginning. */
 function go() {
-  state.extra = null;
   [view, parameters] = choose();
   watch(
     () => (view.jobs ? view.jobs(parameters) : []),
@@ -67,7 +83,7 @@ function go() {
 }
 
 function menuItem([target, name]) {
-  const here = target === "/" ? ["/", "/create"].includes(path()) || path().startsWith("/domains") : path() === target;
+  const here = target === "/" ? ["/", "/create"].includes(path()) || path().startsWith("/domains") : path() === target || path().startsWith(`${target}/`);
   return html`<a href="#${target}" aria-current=${here ? "page" : nothing}>${name}</a>`;
 }
 

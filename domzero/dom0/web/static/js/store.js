@@ -24,6 +24,7 @@ let again = false;
 let failures = 0;
 let askedAt = 0;
 let watched = () => [];
+let view = 0; // counts them
 let measuring = () => true;
 
 /** `listener` is called after each change. */
@@ -35,9 +36,12 @@ export function changed() {
   for (const listener of listeners) listener();
 }
 
-/** `jobs()` gives what the present view needs: functions that ask for more. `measures()`: it shows what no event tells. */
+/** `jobs()` gives what the present view needs: functions that ask for more, and are given one that keeps it as `extra`
+ * while that view is shown. `measures()`: it shows what no event tells. */
 export function watch(jobs, measures) {
   watched = jobs;
+  view += 1;
+  state.extra = null;
   measuring = measures;
 }
 
@@ -76,10 +80,15 @@ export function noteCounters(key, counters) {
 
 async function ask() {
   const now = performance.now();
+  const asking = view;
+  const jobs = watched();
+  const keep = (value) => {
+    if (asking === view) state.extra = value; // else it is another view's by now
+  };
   const domains = await get("/domains?ended=true&halted=true");
   state.domains = new Map(domains.map((domain) => [domain.uuid, domain]));
   for (const domain of domains) if (domain.exists) note(domain, now);
-  await Promise.all(watched().map((job) => job()));
+  await Promise.all(jobs.map((job) => job(keep)));
 }
 
 /** When to ask again if nothing is heard: never, if everything that is shown would be heard of. */

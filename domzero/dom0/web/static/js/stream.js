@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Domain 0's server-sent events: that something has changed. What it is now, the page asks for itself.
 
-const KINDS = ["domain", "task", "disk", "storage", "network", "user", "lost"];
+const KINDS = ["domain", "task", "disk", "storage", "network", "image", "user", "lost"];
 const FIRST_MS = 1000;
 const LONGEST_MS = 30_000;
 

@@ -2,11 +2,11 @@
 // A new domain.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { ApiError, finish, get, may, post } from "../api.js";
+import { ApiError, finish, get, post } from "../api.js";
 import { say } from "../dialog.js";
 import { bytes } from "../format.js";
 import { changed, refresh, state } from "../store.js";
-import { checkbox, field } from "./form.js";
+import { checkbox, field, lines } from "./form.js";
 
 const COPY = "copy"; // of a disk, for this domain alone
 
@@ -22,19 +22,18 @@ let copied = null; // {of, image}: made for a domain that could not be created t
 
 /** Images are asked for once; they are the host's user's. */
 export const jobs = () => [
-  async () => {
+  async (keep) => {
     if (state.extra) return;
-    state.extra = { images: may("pool-admin") ? await get("/images") : [] };
+    keep({ images: await get("/images") });
   },
 ];
 
-const chosen = () => state.extra?.images.find((image) => image.name === source);
+/** The image that the form begins with. */
+export function choose(name) {
+  source = name;
+}
 
-const lines = (text) =>
-  text
-    .split("\n")
-    .map((each) => each.trim())
-    .filter(Boolean);
+const chosen = () => state.extra?.images.find((image) => image.name === source);
 
 function vifsOf(values) {
   if (network === "user") return [values.get("forward") ? `hostfwd=${values.get("forward").trim()}` : ""];
@@ -48,8 +47,8 @@ async function startOf(values) {
   const image = chosen();
   if (!image) return { kernel: text("kernel"), ramdisk: text("ramdisk") || null, cmdline: text("cmdline"), disks: [] };
   if (image.kind !== "disk" || use !== COPY) return image;
-  const body = { name: text("name") };
-  if (copied?.of === image.name && copied.image.name === body.name) return copied.image;
+  const body = { name: text("name"), size: text("size") };
+  if (copied?.of === image.name && copied.image.name === body.name && copied.size === body.size) return copied.image;
   const keys = lines(text("ssh_keys"));
   if (keys.length || text("user") || text("password")) {
     body.first_boot = { user: text("user") || null, ssh_keys: keys, password: text("password") || null };
@@ -59,7 +58,7 @@ async function startOf(values) {
     await finish(copy, tell("Copying the image"));
     copy = (await get("/images")).find((each) => each.name === body.name);
   }
-  copied = { of: image.name, image: copy };
+  copied = { of: image.name, size: body.size, image: copy };
   return copy;
 }
 
@@ -69,11 +68,14 @@ async function bodyOf(values) {
     name: values.get("name").trim(),
     memory_mib: Number(values.get("memory_mib")),
     vcpus: Number(values.get("vcpus")),
+    maxmem_mib: Number(values.get("maxmem_mib")) || null,
+    max_vcpus: Number(values.get("max_vcpus")) || null,
     kernel: start.kernel,
     ramdisk: start.ramdisk,
     cmdline: start.cmdline,
     disks: [...start.disks, ...lines(values.get("disks") || "")],
     vifs: vifsOf(values),
+    vfbs: values.has("screen") ? ["vnc=0"] : [],
     persistent: values.has("persistent"),
   };
   if (body.persistent) {
@@ -114,7 +116,7 @@ async function submit(event) {
   }
 }
 
-function choose(event) {
+function chooseNetwork(event) {
   network = event.target.value;
   changed();
 }
@@ -132,7 +134,7 @@ function networkFields() {
       <div class="choices">
         ${NETWORKS.map(
           ([value, name]) => html`<label class="choice">
-            <input type="radio" name="network" value=${value} .checked=${network === value} @change=${choose} />${name}
+            <input type="radio" name="network" value=${value} .checked=${network === value} @change=${chooseNetwork} />${name}
           </label>`,
         )}
       </div>
@@ -171,7 +173,7 @@ function sourceField() {
       ${images.map((image) => html`<option value=${image.name} ?selected=${source === image.name}>${describe(image)}</option>`)}
     </select>
     <p class="hint" id="source-hint">
-      ${images.length ? (chosen()?.origin ?? "") : "Images come from the shell: domzero image fetch, build, import"}
+      ${images.length ? (chosen()?.origin ?? "") : html`There is none: <a href="#/images">Images</a>`}
     </p>
   </div>`;
 }
@@ -204,6 +206,10 @@ function diskImageFields() {
     </fieldset>
     ${use === COPY
       ? html`
+          ${field("size", "Size of the disk", {
+            error: errors.size,
+            hint: `${bytes(chosen().bytes)} if empty; 20G, or +5G for so much more`,
+          })}
           <div class="field wide">
             <label for="ssh_keys">SSH keys</label>
             <textarea id="ssh_keys" name="ssh_keys" rows="2" spellcheck="false" aria-describedby="keys-hint"></textarea>
@@ -236,6 +242,18 @@ export function render() {
         ${field("name", "Name", { required: true, maxlength: 80, error: errors.name })}
         ${field("memory_mib", "Memory (MiB)", { type: "number", value: 256, min: 1, required: true, error: errors.memory_mib })}
         ${field("vcpus", "vCPUs", { type: "number", value: 1, min: 1, required: true, error: errors.vcpus })}
+        ${field("maxmem_mib", "Memory at most (MiB)", {
+          type: "number",
+          min: 1,
+          error: errors.maxmem_mib,
+          hint: "What it may be given while it runs; empty: no more",
+        })}
+        ${field("max_vcpus", "vCPUs at most", {
+          type: "number",
+          min: 1,
+          error: errors.max_vcpus,
+          hint: "What it may be given while it runs; empty: no more",
+        })}
         ${sourceField()} ${sourceFields()}
         <div class="field wide">
           <label for="disks">${chosen()?.kind === "disk" ? "More disks" : "Disks"}</label>
@@ -245,6 +263,7 @@ export function render() {
         </div>
         ${networkFields()}
         ${errors.vifs ? html`<p class="error">${errors.vifs}</p>` : nothing}
+        ${checkbox("screen", "A screen", { hint: "With keyboard and pointer, on this page and for domzero screenshot." })}
         ${checkbox("persistent", "Keep it after its end", { checked: true, hint: "It is halted then, and can be started again." })}
         ${checkbox("start", "Start it now", { checked: true })}
         ${checkbox("autostart", "Start it with Domain 0")}

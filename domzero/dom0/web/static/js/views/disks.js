@@ -2,7 +2,7 @@
 // The disks of a domain.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { isAlive } from "../actions.js";
+import { isAlive, isHalted } from "../actions.js";
 import { may, post, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { bytes, number } from "../format.js";
@@ -13,7 +13,7 @@ import { table } from "./table.js";
 const CONNECTED = 4;
 
 async function detach(domain, disk) {
-  const text = "The guest loses it; what it has not written is lost. The file stays.";
+  const text = isHalted(domain) ? "The file stays." : "The guest loses it; what it has not written is lost. The file stays.";
   if (!(await confirm(`Detach ${disk.vdev} of ${domain.name}`, text, "Detach"))) return;
   await remove(`/domains/${domain.uuid}/disks/${encodeURIComponent(disk.vdev)}`);
 }
@@ -22,7 +22,7 @@ const COLUMNS = (domain) => [
   ["Disk", (disk) => disk.vdev],
   ["Made of", (disk) => html`<code>${disk.target || "(empty)"}</code>`],
   ["Format", (disk) => `${disk.format}${disk.writable ? "" : ", read only"}`],
-  ["Size", (disk) => bytes(disk.bytes), "number"],
+  ["Size", (disk) => (disk.bytes ? bytes(disk.bytes) : "–"), "number"],
   ["Read", (disk) => bytes(disk.read_bytes), "number"],
   ["Written", (disk) => bytes(disk.written_bytes), "number"],
   ["Errors", (disk) => number(disk.errors), "number"],
@@ -43,7 +43,7 @@ function attachForm(domain) {
   const submit = submitting(async (form) => {
     await post(`/domains/${domain.uuid}/disks`, { spec: form.elements.spec.value.trim() });
     form.reset();
-    return "The disk is plugged in.";
+    return isHalted(domain) ? "It starts with the disk." : "The disk is plugged in.";
   });
   return html`<form class="panel inline" @submit=${submit}>
     <h2>Plug in a disk</h2>
@@ -56,7 +56,7 @@ function attachForm(domain) {
 }
 
 export function disks(domain, found) {
-  if (!isAlive(domain) || !found) {
+  if (!(isAlive(domain) || isHalted(domain)) || !found) {
     if (!domain.disks.length) return empty("It has no disks.");
     return table("Disks", [["Disk", (spec) => html`<code>${spec}</code>`]], domain.disks);
   }

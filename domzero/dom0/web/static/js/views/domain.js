@@ -3,7 +3,7 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import "../console.js";
-import { isAlive, isGone } from "../actions.js";
+import { isAlive, isGone, isHalted } from "../actions.js";
 import { get, may } from "../api.js";
 import { duration, mib, moment, number, percent, rate, since } from "../format.js";
 import { graph } from "../graph.js";
@@ -38,15 +38,15 @@ export function jobs({ uuid, tab = "" }) {
     async () => {
       if (tab === "" && period.span && found(uuid)) await askPast(uuid, period);
     },
-    async () => {
+    async (keep) => {
       const domain = found(uuid);
-      if (!domain || !isAlive(domain)) {
-        state.extra = null;
+      if (!domain || !(isAlive(domain) || (isHalted(domain) && tab))) {
+        keep(null);
         return;
       }
       try {
         const [disks, vifs] = await Promise.all([get(`/domains/${uuid}/disks`), get(`/domains/${uuid}/vifs`)]);
-        state.extra = { disks, vifs };
+        keep({ disks, vifs });
         noteCounters(`${uuid}/devices`, {
           read: total(disks, "read_bytes"),
           written: total(disks, "written_bytes"),
@@ -55,7 +55,7 @@ export function jobs({ uuid, tab = "" }) {
         });
       } catch (error) {
         if (![404, 409, 504].includes(error.status)) throw error;
-        state.extra = null; // it has just ended, or is busy
+        keep(null); // it has just ended, or is busy
       }
     },
   ];

@@ -2,7 +2,7 @@
 // Parts of forms.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { ApiError } from "../api.js";
+import { ApiError, ROLES } from "../api.js";
 import { say } from "../dialog.js";
 import { refresh } from "../store.js";
 
@@ -39,6 +39,38 @@ export function checkbox(name, label, { checked = false, hint } = {}) {
     ${hint ? html`<p class="hint" id="${name}-hint">${hint}</p>` : nothing}
   </div>`;
 }
+
+/** A labelled choice of `options`: [[value, name]]. */
+export function choice(name, label, options, chosen = "") {
+  return html`<div class="field">
+    <label for=${name}>${label}</label>
+    <select id=${name} name=${name}>
+      ${options.map(([value, text]) => html`<option value=${value} ?selected=${value === chosen}>${text}</option>`)}
+    </select>
+  </div>`;
+}
+
+/** A choice of a role for everything. */
+export function roleChoice(name, label, chosen) {
+  return choice(name, label, [["", "only what is granted"], ...ROLES.map((role) => [role, role])], chosen || "");
+}
+
+/** A labelled field for lines of text. */
+export function textarea(name, label, { hint, error } = {}) {
+  return html`<div class="field wide">
+    <label for=${name}>${label}</label>
+    <textarea id=${name} name=${name} rows="2" spellcheck="false" aria-describedby="${name}-hint"></textarea>
+    <p class="hint" id="${name}-hint">${hint}</p>
+    ${error ? html`<p class="error">${error}</p>` : nothing}
+  </div>`;
+}
+
+/** The lines of a text that say something. */
+export const lines = (text) =>
+  (text || "")
+    .split("\n")
+    .map((each) => each.trim())
+    .filter(Boolean);
 
 /** A listener for a form or a button: does it, with the button off meanwhile, and says what it returns or raises. */
 export function submitting(action) {

@@ -12,8 +12,8 @@ export const title = () => "Host";
 export const measures = () => true;
 
 export const jobs = () => [
-  async () => {
-    state.extra = await get("/host");
+  async (keep) => {
+    keep(await get("/host"));
   },
 ];
 

@@ -13,8 +13,8 @@ export const title = () => "Log";
 export const measures = () => true;
 
 export const jobs = () => [
-  async () => {
-    state.extra = (await get("/host/dmesg")).lines;
+  async (keep) => {
+    keep((await get("/host/dmesg")).lines);
   },
 ];
 

@@ -13,8 +13,8 @@ export const title = () => "Networks";
 export const measures = () => true;
 
 export const jobs = () => [
-  async () => {
-    state.extra = await get("/networks");
+  async (keep) => {
+    keep(await get("/networks"));
   },
 ];
 

@@ -32,26 +32,24 @@ export function settings(domain) {
     <div class="fields">
       ${field("name", "Name", { value: domain.name, required: true })}
       ${field("description", "Description", { value: domain.description })}
-      ${isAlive(domain)
+      ${isAlive(domain) || isHalted(domain)
         ? html`
             ${field("memory_target_mib", "Memory (MiB)", {
               type: "number",
               value: domain.memory_target_mib,
               min: 1,
               max: domain.maxmem_mib,
-              hint: `Asked of the guest's balloon driver; at most ${domain.maxmem_mib}`,
+              hint: isHalted(domain)
+                ? `That it starts with; at most ${domain.maxmem_mib}`
+                : `Asked of the guest's balloon driver; at most ${domain.maxmem_mib}`,
             })}
             ${field("vcpus", "vCPUs", {
               type: "number",
               value: domain.vcpus,
               min: 1,
               max: domain.max_vcpus,
-              hint: `Asked of the guest; at most ${domain.max_vcpus}`,
+              hint: isHalted(domain) ? `That it starts with; at most ${domain.max_vcpus}` : `Asked of the guest; at most ${domain.max_vcpus}`,
             })}
-          `
-        : nothing}
-      ${isAlive(domain) || isHalted(domain)
-        ? html`
             ${field("cap", "Processor cap (%)", {
               type: "number",
               value: domain.cap,

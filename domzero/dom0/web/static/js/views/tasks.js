@@ -15,8 +15,8 @@ export const title = () => "Tasks";
 export const measures = () => Boolean(state.extra?.some((task) => task.state === "running"));
 
 export const jobs = () => [
-  async () => {
-    state.extra = (await get("/tasks")).reverse();
+  async (keep) => {
+    keep((await get("/tasks")).reverse());
   },
 ];
 
@@ -25,11 +25,12 @@ function stateOf(task) {
     ${task.state === "running" && task.progress > 0
       ? html`<progress value=${task.progress} aria-label="Progress"></progress>`
       : nothing}
+    ${task.step ? html`<span class="hint">${task.step}</span>` : nothing}
     ${task.error ? html`<span class="error">${task.error.detail}</span>` : nothing}`;
 }
 
 const COLUMNS = [
-  ["Task", (task) => task.kind],
+  ["Task", (task) => task.name || task.kind],
   ["Domain", about],
   ["By", (task) => task.actor],
   ["State", stateOf],
@@ -43,6 +44,9 @@ const COLUMNS = [
     },
   ],
 ];
+
+/** Some of the columns. */
+export const columns = (names) => COLUMNS.filter(([name]) => names.includes(name));
 
 export function render() {
   const found = state.extra;

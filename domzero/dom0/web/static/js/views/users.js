@@ -2,22 +2,20 @@
 // Who may log in, and what for.
 
 import { html } from "../../vendor/lit-html/lit-html.js";
-import { get, patch, post, remove } from "../api.js";
+import { get, post, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { moment } from "../format.js";
 import { state } from "../store.js";
-import { field, submitting } from "./form.js";
+import { field, roleChoice, submitting } from "./form.js";
 import { about, empty } from "./parts.js";
 import { table } from "./table.js";
-
-const ROLES = ["pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"];
 
 export const title = () => "Users";
 
 export const jobs = () => [
-  async () => {
+  async (keep) => {
     const [users, audit] = await Promise.all([get("/users"), get("/audit")]);
-    state.extra = { users, audit };
+    keep({ users, audit });
   },
 ];
 
@@ -27,23 +25,9 @@ async function forget(user) {
   }
 }
 
-function options(chosen) {
-  return [["", "only what is granted"], ...ROLES.map((role) => [role, role])].map(
-    ([value, name]) => html`<option value=${value} ?selected=${value === (chosen || "")}>${name}</option>`,
-  );
-}
-
-function roleOf(user) {
-  const set = submitting(async (select) => {
-    await patch(`/users/${encodeURIComponent(user.name)}`, { role: select.value || null });
-    return `${user.name} has another role.`;
-  });
-  return html`<select aria-label="Role of ${user.name}" @change=${set}>${options(user.role)}</select>`;
-}
-
 const COLUMNS = [
-  ["Name", (user) => user.name],
-  ["Role", roleOf],
+  ["Name", (user) => html`<a href="#/users/${encodeURIComponent(user.name)}">${user.name}</a>`],
+  ["Role", (user) => user.role || "only what is granted"],
   ["Grants", (user) => Object.keys(user.grants).length || "–"],
   ["Password", (user) => (user.locked_until ? `locked until ${moment(user.locked_until)}` : user.has_password ? "yes" : "no")],
   ["Since", (user) => moment(user.created_at)],
@@ -67,6 +51,7 @@ const add = submitting(async (form) => {
   const values = Object.fromEntries(new FormData(form));
   await post("/users", { name: values.name.trim(), role: values.role || null, password: values.password || null });
   form.reset();
+  location.hash = `#/users/${encodeURIComponent(values.name.trim())}`;
   return "The user is added.";
 });
 
@@ -81,7 +66,7 @@ export function render() {
       <div class="fields">
         ${field("name", "Name", { required: true })}
         ${field("password", "Password", { type: "password", hint: "Empty: only tokens" })}
-        <div class="field"><label for="role">Role</label><select id="role" name="role">${options("read-only")}</select></div>
+        ${roleChoice("role", "Role", "read-only")}
       </div>
       <div class="buttons"><button class="primary">Add</button></div>
     </form>

@@ -2,7 +2,7 @@
 // The network interfaces of a domain.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { isAlive } from "../actions.js";
+import { isAlive, isHalted } from "../actions.js";
 import { may, patch, post, remove } from "../api.js";
 import { confirm } from "../dialog.js";
 import { bytes, number } from "../format.js";
@@ -14,7 +14,7 @@ const CONNECTED = 4;
 const at = (domain, vif) => `/domains/${domain.uuid}/vifs/${vif.devid}`;
 
 async function detach(domain, vif) {
-  if (!(await confirm(`Detach interface ${vif.devid} of ${domain.name}`, "The guest loses it.", "Detach"))) return;
+  if (!(await confirm(`Detach interface ${vif.devid} of ${domain.name}`, isHalted(domain) ? "It starts without." : "The guest loses it.", "Detach"))) return;
   await remove(at(domain, vif));
 }
 
@@ -32,9 +32,15 @@ const COLUMNS = (domain) => [
     (vif) => {
       const link = vif.link === "up" ? "down" : "up";
       return html`<span class="buttons">
-        <button type="button" @click=${submitting(() => patch(at(domain, vif), { link }))} aria-label="Link of ${vif.devid} ${link}">
-          Link ${link}
-        </button>
+        ${isAlive(domain)
+          ? html`<button
+              type="button"
+              @click=${submitting(() => patch(at(domain, vif), { link }))}
+              aria-label="Link of ${vif.devid} ${link}"
+            >
+              Link ${link}
+            </button>`
+          : nothing}
         <button type="button" class="danger-quiet" @click=${submitting(() => detach(domain, vif))} aria-label="Detach ${vif.devid}">
           Detach
         </button>
@@ -50,7 +56,7 @@ function attachForm(domain) {
   const submit = submitting(async (form) => {
     await post(`/domains/${domain.uuid}/vifs`, { spec: form.elements.spec.value.trim() });
     form.reset();
-    return "The interface is plugged in.";
+    return isHalted(domain) ? "It starts with the interface." : "The interface is plugged in.";
   });
   return html`<form class="panel inline" @submit=${submit}>
     <h2>Plug in an interface</h2>
@@ -62,7 +68,7 @@ function attachForm(domain) {
 }
 
 export function vifs(domain, found) {
-  if (!isAlive(domain) || !found) {
+  if (!(isAlive(domain) || isHalted(domain)) || !found) {
     if (!domain.vifs.length) return empty("It has no network interfaces.");
     return table("Network interfaces", [["Interface", (spec) => html`<code>${spec || "user"}</code>`]], domain.vifs);
   }

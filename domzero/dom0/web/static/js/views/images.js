@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// What domains start from: kernels and disks, and making them.
+
+import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { get, may, post, remove } from "../api.js";
+import { ask, confirm } from "../dialog.js";
+import { bytes } from "../format.js";
+import { state } from "../store.js";
+import { choose } from "./create.js";
+import { choice, field, lines, submitting, textarea } from "./form.js";
+import { empty } from "./parts.js";
+import { table } from "./table.js";
+import { columns as taskColumns } from "./tasks.js";
+
+const SUITES = [
+  ["bookworm", "bookworm (Debian 12)"],
+  ["trixie", "trixie (Debian 13)"],
+];
+const FORMATS = [["", "by its first bytes"], ..."raw qcow2 vhd vhdx vmdk vdi qed".split(" ").map((name) => [name, name])];
+
+export const title = () => "Images";
+
+export const measures = () => Boolean(state.extra?.tasks.length);
+
+export const jobs = () => [
+  async (keep) => {
+    const [images, tasks] = await Promise.all([get("/images"), get("/tasks")]);
+    keep({ images, tasks: tasks.filter((task) => task.kind.startsWith("image.") && task.state === "running") });
+  },
+];
+
+const at = (image, rest = "") => `/images/${encodeURIComponent(image.name)}${rest}`;
+
+/** Says what became of a request that may have become a task. */
+const told = (answer, done) => ("created_at" in answer && "kind" in answer && "step" in answer ? "It is under way, and listed here." : done);
+
+async function clone(image) {
+  const values = await ask(`Clone ${image.name}`, "Clone", [
+    field("clone-name", "Name", { required: true, maxlength: 100 }),
+    field("clone-size", "Size", { hint: "20G, or +5G for so much more; empty: as large as the image" }),
+  ]);
+  if (!values) return "";
+  const body = { name: values["clone-name"].trim(), size: values["clone-size"].trim() };
+  return told(await post(at(image, "/clones"), body), `${body.name} is there.`);
+}
+
+async function forget(image) {
+  const text = image.kind === "disk" ? "Its disk is deleted, with all that is on it." : "It can be fetched again.";
+  if (!(await confirm(`Delete ${image.name}`, text, "Delete"))) return "";
+  await remove(at(image));
+  return `${image.name} is deleted.`;
+}
+
+function use(image) {
+  choose(image.name);
+  location.hash = "#/create";
+}
+
+function actions(image) {
+  return html`<span class="buttons">
+    <button type="button" @click=${() => use(image)} aria-label="New domain from ${image.name}">New domain</button>
+    ${image.kind === "disk"
+      ? html`<button type="button" @click=${submitting(() => clone(image))} aria-label="Clone ${image.name}">Clone</button>`
+      : nothing}
+    ${may("pool-operator")
+      ? html`<button type="button" class="danger-quiet" @click=${submitting(() => forget(image))} aria-label="Delete ${image.name}">
+          Delete
+        </button>`
+      : nothing}
+  </span>`;
+}
+
+const COLUMNS = [
+  ["Image", (image) => image.name],
+  ["Kind", (image) => (image.kind === "disk" ? "disk" : "kernel and small initramfs")],
+  ["Size", (image) => (image.bytes === null ? "–" : bytes(image.bytes)), "number"],
+  ["From", (image) => image.origin],
+  ["", actions],
+];
+
+const fetchKernel = submitting(async (form) => {
+  const refresh = form.elements.refresh.checked;
+  return told(await post("/images/fetches", { refresh }), "It is there.");
+});
+
+const build = submitting(async (form) => {
+  const values = Object.fromEntries(new FormData(form));
+  const text = (key) => (values[key] || "").trim();
+  const answer = await post("/images/builds", {
+    name: text("build-name"),
+    suite: values.suite,
+    size: text("size"),
+    packages: text("packages").split(/[\s,]+/).filter(Boolean),
+    first_boot: { user: text("user") || null, ssh_keys: lines(values.ssh_keys), password: values.password || null },
+  });
+  form.reset();
+  return told(answer, "It is there.");
+});
+
+const bring = submitting(async (form) => {
+  const values = Object.fromEntries(new FormData(form));
+  const name = values["import-name"].trim();
+  const answer = await post("/images/imports", { file: values.file.trim(), name, format: values.format || null });
+  form.reset();
+  return told(answer, `${name} is there.`);
+});
+
+function making() {
+  return html`
+    <form class="panel" @submit=${build}>
+      <h2>Build a Debian disk</h2>
+      <p class="lead">Packages come from where this host's apt has them. It takes minutes.</p>
+      <div class="fields">
+        ${field("build-name", "Name", { required: true, maxlength: 100 })} ${choice("suite", "Release", SUITES)}
+        ${field("size", "Size", { value: "4G", required: true, hint: "Takes room as it is used" })}
+        ${field("packages", "More packages", { hint: "With spaces or commas: nginx, git" })}
+        ${field("user", "User", { hint: "An account with sudo; empty: root" })}
+        ${field("password", "Password", { type: "password", hint: "Empty: none is asked for on the console" })}
+        ${textarea("ssh_keys", "SSH keys", { hint: "Public ones, one a line, that may log in" })}
+      </div>
+      <div class="buttons"><button class="primary">Build</button></div>
+    </form>
+    <form class="panel" @submit=${bring}>
+      <h2>Import a disk</h2>
+      <div class="fields">
+        ${field("file", "File", {
+          required: true,
+          hint: may("pool-admin") ? "Path on the host: a cloud image, for one" : "Path on the host, in the directory of a storage",
+        })}
+        ${field("import-name", "Name", { required: true, maxlength: 100 })} ${choice("format", "Format", FORMATS)}
+      </div>
+      <div class="buttons"><button class="primary">Import</button></div>
+    </form>
+    <form class="panel" @submit=${fetchKernel}>
+      <h2>Fetch a kernel</h2>
+      <p class="lead">The newest one of this host's distribution, with a small initramfs. Nothing is fetched that is there.</p>
+      <div class="field check">
+        <input id="refresh" name="refresh" type="checkbox" /><label for="refresh">Ask the mirrors for what is newest</label>
+      </div>
+      <div class="buttons"><button class="primary">Fetch</button></div>
+    </form>
+  `;
+}
+
+export function render() {
+  const found = state.extra;
+  if (!found) return html`<div class="head"><h1>Images</h1></div>${empty("Loading…")}`;
+  return html`
+    <div class="head"><h1>Images</h1></div>
+    ${found.tasks.length
+      ? html`<section class="group"><h2>Under way</h2>${table("Under way", taskColumns(["Task", "By", "State", ""]), found.tasks)}</section>`
+      : nothing}
+    <section class="group">
+      ${found.images.length ? table("Images", COLUMNS, found.images) : empty("There is no image yet.")}
+    </section>
+    ${may("pool-operator") ? making() : nothing}
+  `;
+}
