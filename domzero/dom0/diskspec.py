@@ -88,6 +88,7 @@ class DiskSpec:
     :param target: path of the image file or block device; empty for a CD drive without a medium.
     :param vdev: its name in the guest (`xvda`).
     :param devid: its number in xenstore, Xen's encoding of `vdev`.
+    :param persistent_grants: offered to the front end, which then copies what is read and written.
     """
 
     target: str
@@ -97,6 +98,7 @@ class DiskSpec:
     writable: bool
     discard: bool = True
     is_cdrom: bool = False
+    persistent_grants: bool = False
     limits: DiskLimits = field(default_factory=DiskLimits)
 
     def absolute(self) -> str:
@@ -109,6 +111,7 @@ class DiskSpec:
         words += [f"vdev={self.vdev}"] if named else []
         words += [] if self.discard else ["no-discard"]
         words += ["devtype=cdrom"] if self.is_cdrom else []
+        words += [PERSISTENT_GRANTS] if self.persistent_grants else []
         words += self.limits.words()
         return ",".join([*words, f"target={target}"])
 
@@ -121,8 +124,9 @@ _PREFIXES = {name: "raw" for name in ("raw", "phy", "file", "aio", "tap", "tap2"
 _SCRIPTS = ("nbd", "iscsi", "drbd")
 _ACCESS = {"rw": True, "w": True, "ro": False, "r": False}
 _FORMATS = {each.value: each for each in DiskFormat}
-_FLAGS = ("cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe", "backendtype=phy",
-          "backendtype=tap", "backendtype=qdisk")  # fmt: skip
+PERSISTENT_GRANTS = "persistent-grants"
+_FLAGS = (PERSISTENT_GRANTS, "cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe",
+          "backendtype=phy", "backendtype=tap", "backendtype=qdisk")  # fmt: skip
 _XVD_LETTERS = 26
 EMPTY = "empty"
 """What xl takes for the format of a CD drive without a medium."""
@@ -234,6 +238,7 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
         writable=_ACCESS[access] and not is_cdrom,
         discard="no-discard" not in flags,
         is_cdrom=is_cdrom,
+        persistent_grants=PERSISTENT_GRANTS in flags,
         limits=limits.check(text),
     )
 

@@ -87,7 +87,9 @@ def test_linux_reads_writes_flushes_and_discards(debian: Image, domzero_run: Run
         dd if=/dev/xvda of=/tmp/part bs=4096 skip=1000 count=1000 2>/dev/null
         dd if=/tmp/part of=/dev/xvda bs=4096 seek=3000 conv=fsync 2>/dev/null; echo wrote $?
         cat /sys/block/xvdb/ro /sys/block/xvdb/size /sys/block/xvda/queue/discard_granularity
-        cd /sys/block/xvda; echo queues $(ls mq) of $(cat queue/nr_requests)
+        cd /sys/block/xvda; echo persistent $(dmesg | grep -c "xvda.*persistent grants: enabled")
+        echo others $(dmesg | grep -c "xvd.*persistent grants: disabled")
+        echo queues $(ls mq) of $(cat queue/nr_requests)
         echo sectors $(cat queue/hw_sector_size queue/logical_block_size queue/physical_block_size) $(cat size)
         cd /
         dd if=/dev/zero of=/dev/xvdb bs=512 count=1 conv=fsync 2>/dev/null || echo refused
@@ -99,7 +101,14 @@ def test_linux_reads_writes_flushes_and_discards(debian: Image, domzero_run: Run
         *("--kernel", debian.kernel, "--ramdisk", debian.ramdisk, "--vcpus", "2"),
         # Rings of four pages, one for each vCPU.
         *("--cmdline", f"{debian.cmdline} xen_blkfront.max_ring_page_order=2"),
-        *("--disk", f"{plain},raw,xvda", "--disk", f"{read_only},raw,xvdb,ro", "--disk", f"{image},qcow2,xvdc"),
+        *(
+            "--disk",
+            f"{plain},raw,xvda,persistent-grants",
+            "--disk",
+            f"{read_only},raw,xvdb,ro",
+            "--disk",
+            f"{image},qcow2,xvdc",
+        ),
         stdin=script.encode(),
         limit=300,
     )
@@ -109,7 +118,7 @@ def test_linux_reads_writes_flushes_and_discards(debian: Image, domzero_run: Run
     assert f"{hashlib.md5(data).hexdigest()}  /dev/xvda" in lines
     assert f"{hashlib.md5(part).hexdigest()}  /mnt/part" in lines
     said = ("wrote 0", "1", "2048", "4096", "refused", "hello from the disk", "unmounted 0")
-    for expected in (*said, "queues 0 1 of 128", f"sectors 512 512 512 {16 * MIB // 512}"):
+    for expected in (*said, "persistent 1", "others 2", "queues 0 1 of 128", f"sectors 512 512 512 {16 * MIB // 512}"):
         assert expected in lines
     assert plain.read_bytes() == data[: 3000 * 4096] + part + data[4000 * 4096 :]
     assert read_only.read_bytes() == data[:MIB]

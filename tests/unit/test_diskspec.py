@@ -184,6 +184,7 @@ def test_the_text_of_a_specification_is_the_specification() -> None:
         "/x.iso,,hdc,cdrom",
         ",,hdc,cdrom",
         "/a,raw,xvda,rw,no-discard",
+        "/a,persistent-grants",
         "/a,bps=5k,iops=7,iops_max=9",
     ):
         spec = parse_disk(text)

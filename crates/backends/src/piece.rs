@@ -3,7 +3,7 @@
 // The kernel reads and writes guest memory.
 #![allow(unsafe_code)]
 
-use domzero_machine::{GrantMapping, OutsidePage};
+use domzero_machine::{GrantMapping, GrantMappings, OutsidePage};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
@@ -22,6 +22,19 @@ impl<'a> Piece<'a> {
     pub fn of(mapping: &'a GrantMapping, offset: usize, bytes: usize) -> Result<Piece<'a>, OutsidePage> {
         Ok(Piece {
             vector: mapping.io_vec(offset, bytes)?,
+            mapping: PhantomData,
+        })
+    }
+
+    /// The same of one of several pages.
+    pub fn of_page(
+        pages: &'a GrantMappings,
+        page: usize,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<Piece<'a>, OutsidePage> {
+        Ok(Piece {
+            vector: pages.io_vec(page, offset, bytes)?,
             mapping: PhantomData,
         })
     }

@@ -52,7 +52,9 @@ pub use cpu::translate::translator_available;
 pub use cpu::{Cpu, CpuidRow, Stop};
 
 // Grants.
-pub use grants::{DomainGrants, GrantClient, GrantLimits, GrantMapping, GrantResult, Grants, OutsidePage};
+pub use grants::{
+    DomainGrants, GrantClient, GrantLimits, GrantMapping, GrantMappings, GrantResult, Grants, OutsidePage,
+};
 
 // Event channels.
 pub use evtchn::{Bell, Binding, Channel, DomainEvents, Events, HostPort};

@@ -138,7 +138,7 @@ class BlockDevice(Device):
             "bootable": 1,
             "feature-barrier": 1,
             "feature-flush-cache": 1,
-            "feature-persistent": 1,
+            "feature-persistent": int(spec.persistent_grants),
             "feature-max-indirect-segments": MAX_INDIRECT_SEGMENTS,
             "max-ring-page-order": MAX_RING_PAGE_ORDER,
             "multi-queue-max-queues": MAX_QUEUES,
@@ -159,7 +159,7 @@ class BlockDevice(Device):
             raise FrontendError(f"{queues} queues: 1 to {MAX_QUEUES} are possible")
         if order is not None and order > MAX_RING_PAGE_ORDER:
             raise FrontendError(f"ring-page-order {order}: {MAX_RING_PAGE_ORDER} is possible")
-        persistent = front.number("feature-persistent", 0) != 0
+        persistent = self.spec.persistent_grants and front.number("feature-persistent", 0) != 0
         try:
             for queue in range(queues):
                 at = f"queue-{queue}/" if queues > 1 else ""

@@ -3,11 +3,11 @@
 
 use super::disk::Disk;
 use super::limit::Throttle;
-use super::request::{Action, IndirectPages, Request};
+use super::request::{Action, IndirectPages, Request, Segment};
 use crate::piece::Piece;
 use crate::ring::{BackRing, ConnectError, RingBroken};
 use domzero_machine::abi::blkif::{self, Layout, SECTOR};
-use domzero_machine::{GrantClient, GrantMapping};
+use domzero_machine::{GrantClient, GrantMapping, OutsidePage};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -184,22 +184,14 @@ impl Queue {
         }
         let bytes = request.bytes();
         let at = self.place(request.sector, bytes / SECTOR)?;
-        let pages = request
-            .segments
-            .iter()
-            .map(|segment| self.pages.have(segment.gref, read));
-        let pages = pages.collect::<io::Result<Vec<_>>>()?;
-        let pieces = request.segments.iter().zip(&pages).map(|(segment, page)| {
-            let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
-            Piece::of(page, segment.offset(), segment.bytes()).map_err(refused)
-        });
-        let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
-        let (calls, moved) = if read {
-            self.disk.read(&pieces, at)?;
-            (&self.counts.reads, &self.counts.read_bytes)
-        } else {
-            self.disk.write(&pieces, at)?;
-            (&self.counts.writes, &self.counts.written_bytes)
+        let disk = &self.disk;
+        self.pages.with(&request.segments, read, |pieces| match read {
+            true => disk.read(pieces, at),
+            false => disk.write(pieces, at),
+        })?;
+        let (calls, moved) = match read {
+            true => (&self.counts.reads, &self.counts.read_bytes),
+            false => (&self.counts.writes, &self.counts.written_bytes),
         };
         calls.fetch_add(1, Ordering::Relaxed);
         moved.fetch_add(bytes, Ordering::Relaxed);
@@ -231,12 +223,40 @@ struct Pages {
     keep: bool,
 }
 
+fn refused<E>(_: E) -> io::Error {
+    io::ErrorKind::PermissionDenied.into()
+}
+
+fn outside(_: OutsidePage) -> io::Error {
+    io::ErrorKind::InvalidInput.into()
+}
+
 impl Pages {
+    /// Does something with the memory of a request's segments.
+    fn with(
+        &mut self,
+        segments: &[Segment],
+        writable: bool,
+        work: impl FnOnce(&[Piece]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.keep {
+            let pages = segments.iter().map(|each| self.have(each.gref, writable));
+            let pages = pages.collect::<io::Result<Vec<_>>>()?;
+            let pieces = segments.iter().zip(&pages);
+            let pieces = pieces.map(|(each, page)| Piece::of(page, each.offset(), each.bytes()));
+            return work(&pieces.collect::<Result<Vec<_>, _>>().map_err(outside)?);
+        }
+        let grefs = segments.iter().map(|each| each.gref);
+        let pages = self.front.map_all(grefs, writable).map_err(refused)?;
+        let pieces = segments.iter().enumerate();
+        let pieces = pieces.map(|(n, each)| Piece::of_page(&pages, n, each.offset(), each.bytes()));
+        work(&pieces.collect::<Result<Vec<_>, _>>().map_err(outside)?)
+    }
+
     fn have(&mut self, gref: u32, writable: bool) -> io::Result<Arc<GrantMapping>> {
         if let Some(page) = self.kept.get(&gref) {
             return Ok(Arc::clone(page));
         }
-        let refused = |_| io::Error::from(io::ErrorKind::PermissionDenied);
         // A page that stays is used in both directions.
         let page = Arc::new(self.front.map(gref, writable || self.keep).map_err(refused)?);
         if self.keep && self.kept.len() < MAX_PERSISTENT {

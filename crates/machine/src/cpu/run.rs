@@ -232,6 +232,11 @@ impl Cpu {
         Ok(())
     }
 
+    /// Whether decoded code of a frame is kept: nobody writes there without notice.
+    fn keeps_code(&self, mfn: Mfn) -> bool {
+        self.domain.machine.frames.flags(mfn) & flag::UNKEPT == 0
+    }
+
     /// The block at `rip`; `None` if its instructions must be decoded each time, or there is none.
     fn find(&mut self) -> Result<Option<*const Op>, Trap> {
         self.rip &= self.bases.mask;
@@ -256,11 +261,13 @@ impl Cpu {
         let op = match self.code.blocks.get(k) {
             Some(op) => op,
             None => {
-                if self.domain.machine.frames.flags(mfn) & flag::NO_CODE != 0 {
+                if !self.keeps_code(mfn) {
                     return Ok(None);
                 }
                 let (draft, mfn) = self.decode_block(rip, usize::MAX, true)?;
-                if draft.invalid {
+                // Who writes there from now on finds the frames marked, and has forgotten what is in them.
+                let kept = self.keeps_code(mfn) && draft.second.is_none_or(|(mfn, ..)| self.keeps_code(mfn));
+                if draft.invalid || !kept {
                     return Ok(None);
                 }
                 let start = (rip & 0xfff) as u16;

@@ -279,15 +279,6 @@ impl Domain {
         }
     }
 
-    /// The host writes this frame no more, if `host_mapped` was the reason: frames that are held stay as they are.
-    pub fn host_unmapped(&self, mfn: Mfn) {
-        let mut op = self.op(Caller::Host);
-        let is_held = op.dom_mut().is_some_and(|d| d.holds.contains(&mfn));
-        if !is_held {
-            self.machine.frames.clear_flags(mfn, flag::NO_CODE);
-        }
-    }
-
     /// As `host_mapped`, and keeps the frame an ordinary writable one until the domain is destroyed: for rings, which a
     /// guest must not turn into page tables while a backend writes them.
     pub fn hold(&self, mfn: Mfn) -> Result<(), Errno> {

@@ -51,6 +51,10 @@ pub(crate) mod flag {
     /// A translation of the upper half of addresses may have been made of its entries: their changes are in
     /// [`Domain::upper_changes`].
     pub(crate) const UPPER_TABLE: u32 = 32;
+    /// One mapping of a back end's that may write to it at any time: the bits from this one on count them.
+    pub(crate) const WRITER: u32 = 1 << 12;
+    /// Any of these: decoded code is not kept.
+    pub(crate) const UNKEPT: u32 = NO_CODE | !(WRITER - 1);
 }
 
 pub struct FrameTable {
@@ -80,6 +84,22 @@ impl FrameTable {
     pub fn mark(&self, mfn: Mfn, bits: u32) {
         if self.flags(mfn) & bits != bits {
             self.set_flags(mfn, bits);
+        }
+    }
+
+    /// One mapping more that may write to a frame at any time. False: there are too many.
+    #[must_use]
+    pub fn add_writer(&self, mfn: Mfn) -> bool {
+        self.flags.get(mfn.0 as usize).is_some_and(|f| {
+            let more = |flags: u32| flags.checked_add(flag::WRITER);
+            f.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        })
+    }
+
+    /// One less, of those that were added.
+    pub fn drop_writer(&self, mfn: Mfn) {
+        if let Some(f) = self.flags.get(mfn.0 as usize) {
+            f.fetch_sub(flag::WRITER, Ordering::SeqCst);
         }
     }
 

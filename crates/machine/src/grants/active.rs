@@ -125,7 +125,7 @@ impl Table {
     /// Takes back GTF_reading and GTF_writing where nobody reads or writes any more.
     fn clear_status(&self, domain: &Domain, gref: u32) {
         let Ok(at) = self.status_maddr(gref) else { return };
-        let active = self.active.get(&gref);
+        let active = self.active.get(gref);
         if active.is_none_or(|a| a.writers == 0) {
             domain.machine.change_bit(at, gtf::WRITING_BIT, false);
         }
@@ -172,7 +172,7 @@ impl State {
     pub(super) fn acquire(&mut self, owner: Key, gref: u32, domid: DomId, how: How) -> GrantResult<Active> {
         let slot = self.slot(owner)?;
         slot.table.entry_maddr(gref)?;
-        let before = slot.table.active.get(&gref).copied();
+        let before = slot.table.active.get(gref).copied();
         if before.is_some_and(|a| {
             a.domid != domid
                 || a.readers + a.writers >= MAX_USES
@@ -256,14 +256,14 @@ impl State {
     /// Ends one use of a grant. Nothing is left to do when its owner is gone.
     pub(super) fn release(&mut self, owner: Key, gref: u32, writable: bool) {
         let Ok(slot) = self.slot_mut(owner) else { return };
-        let Some(active) = slot.table.active.get_mut(&gref) else {
+        let Some(active) = slot.table.active.get_mut(gref) else {
             return;
         };
         let uses = active.uses(writable);
         *uses = uses.saturating_sub(1);
         let active = *active;
         if active.readers + active.writers == 0 {
-            slot.table.active.remove(&gref);
+            slot.table.active.remove(gref);
         }
         slot.table.clear_status(&slot.domain, gref);
         match active.via {

@@ -20,11 +20,14 @@ impl State {
             for m in slot.track.mappings.values() {
                 add(&mut uses, (m.owner, m.gref, m.writable()), 1);
             }
-            for ((gref, writable), host) in &slot.table.host {
-                let count = i64::from(host.plain) + i64::from(host.mappings);
-                add(&mut uses, (slot.key, *gref, *writable), count);
+            for (gref, host) in slot.table.host.iter() {
+                for writable in [false, true] {
+                    let of = host.of(writable);
+                    let count = i64::from(of.plain) + i64::from(of.mappings);
+                    add(&mut uses, (slot.key, gref, writable), count);
+                }
             }
-            for active in slot.table.active.values() {
+            for (_, active) in slot.table.active.iter() {
                 if let Some((third, gref)) = active.via {
                     add(&mut uses, (third, gref, false), i64::from(active.readers));
                     add(&mut uses, (third, gref, true), i64::from(active.writers));
@@ -37,17 +40,17 @@ impl State {
 
     fn audit_slot(&self, slot: &Slot, out: &mut Vec<String>) {
         let d = slot.key.domid;
-        for (gref, a) in &slot.table.active {
+        for (gref, a) in slot.table.active.iter() {
             if a.readers + a.writers == 0 {
                 out.push(format!("d{d} grant {gref}: in the books, and not in use"));
             }
-            if *gref >= slot.table.entries() {
+            if gref >= slot.table.entries() {
                 out.push(format!("d{d} grant {gref}: in use beyond the end of the table"));
             }
         }
         for (handle, m) in &slot.track.mappings {
             let entry = self.slot(m.owner).ok();
-            let entry = entry.and_then(|s| s.table.active.get(&m.gref));
+            let entry = entry.and_then(|s| s.table.active.get(m.gref));
             if entry.is_some_and(|a| (a.mfn, a.domid) != (m.mfn, d)) {
                 let mfn = m.mfn.0;
                 out.push(format!(
@@ -62,9 +65,9 @@ impl State {
         let mut wrong = self.uses();
         for slot in self.slots.values() {
             self.audit_slot(slot, &mut out);
-            for (gref, a) in &slot.table.active {
-                add(&mut wrong, (slot.key, *gref, false), -i64::from(a.readers));
-                add(&mut wrong, (slot.key, *gref, true), -i64::from(a.writers));
+            for (gref, a) in slot.table.active.iter() {
+                add(&mut wrong, (slot.key, gref, false), -i64::from(a.readers));
+                add(&mut wrong, (slot.key, gref, true), -i64::from(a.writers));
             }
         }
         for ((owner, gref, writable), more) in wrong.into_iter().filter(|(_, more)| *more != 0) {
@@ -97,7 +100,7 @@ impl DomainGrants {
         for (mfn, plain, writable) in self.domain.outside_refs() {
             refs.insert(mfn, (i64::from(plain), i64::from(writable)));
         }
-        for a in slot.table.active.values().filter(|a| a.via.is_none()) {
+        for (_, a) in slot.table.active.iter().filter(|(_, a)| a.via.is_none()) {
             let (plain, writable) = refs.entry(a.mfn).or_default();
             *plain -= i64::from(a.readers);
             *writable -= i64::from(a.writers);
@@ -126,10 +129,10 @@ mod tests {
             let found = two.grants.audit().join("\n");
             assert!(found.contains("writers"), "{found}");
         };
-        damage(&|slot| slot.table.active.get_mut(&9).unwrap().writers = 2);
+        damage(&|slot| slot.table.active.get_mut(9).unwrap().writers = 2);
         damage(&|slot| {
-            slot.table.active.get_mut(&9).unwrap().writers = 1;
-            slot.table.host.clear();
+            slot.table.active.get_mut(9).unwrap().writers = 1;
+            slot.table.host.remove(9);
         });
         assert_eq!(two.granter.other_refs().unwrap(), vec![]);
         two.granter.domain.get_ref(mfn, false).unwrap();

@@ -5,10 +5,14 @@
 //! granter ends meanwhile: nobody else gets the frame before the mapping is dropped.
 
 use super::active::Active;
-use super::{DomainGrants, GrantResult, How, State};
+use super::{DomainGrants, GrantResult, GrantStatus, How, State};
 use crate::abi::DomId;
 use crate::frames::flag;
 use crate::mem::{Mfn, PAGE_SIZE};
+use crate::shared::Caller;
+
+/// Pages of a request that are mapped or let go in one holding of the lock.
+const AT_ONCE: usize = 32;
 
 /// An access that is not inside the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,28 @@ pub struct GrantMapping {
     writable: bool,
 }
 
+/// Several granted pages, each as a [`GrantMapping`].
+pub struct GrantMappings {
+    granter: DomainGrants,
+    /// Reference and frame.
+    pages: Vec<(u32, Mfn)>,
+    writable: bool,
+}
+
+/// Where a part of a frame is.
+fn part(mfn: Mfn, offset: usize, len: usize) -> Result<u64, OutsidePage> {
+    let end = offset.checked_add(len).ok_or(OutsidePage)?;
+    match end <= PAGE_SIZE as usize {
+        true => Ok(mfn.maddr() + offset as u64),
+        false => Err(OutsidePage),
+    }
+}
+
+fn io_vec(granter: &DomainGrants, mfn: Mfn, offset: usize, len: usize) -> Result<libc::iovec, OutsidePage> {
+    let at = part(mfn, offset, len)?;
+    granter.domain.machine.mem.io_vec(at, len).ok_or(OutsidePage)
+}
+
 impl DomainGrants {
     /// What this domain has granted to `domid`, for host code that acts for that domain.
     pub fn client(&self, domid: DomId) -> GrantClient {
@@ -49,63 +75,69 @@ impl DomainGrants {
 
     /// Ends what `begin_use` began. Does nothing when there is nothing to end.
     pub fn end_use(&self, gref: u32, writable: bool) {
-        self.end_use_as_host(gref, writable, false);
+        self.end_use_in(&mut self.grants.lock(), gref, writable, false);
     }
 
     fn use_as_host(&self, domid: DomId, gref: u32, writable: bool, keeps: bool) -> GrantResult<Active> {
-        let state = &mut *self.grants.lock();
+        self.use_in(&mut self.grants.lock(), domid, gref, writable, keeps)
+    }
+
+    fn use_in(
+        &self,
+        state: &mut State,
+        domid: DomId,
+        gref: u32,
+        writable: bool,
+        keeps: bool,
+    ) -> GrantResult<Active> {
         let active = state.acquire(self.key, gref, domid, How::map(writable))?;
-        let uses = state.slot_mut(self.key)?.table.host.entry((gref, writable));
-        let uses = uses.or_default();
+        if writable && keeps && !self.begin_writing(active.mfn) {
+            state.release(self.key, gref, writable);
+            return Err(GrantStatus::general_error);
+        }
+        if writable && !keeps {
+            self.domain.host_mapped(active.mfn);
+        }
+        let uses = state.slot_mut(self.key)?.table.host.entry(gref);
+        let uses = uses.ok_or(GrantStatus::bad_gntref)?.of_mut(writable);
         match keeps {
             true => uses.mappings += 1,
             false => uses.plain += 1,
         }
-        match (writable, keeps) {
-            (true, true) => self.begin_writing(state, active.mfn),
-            (true, false) => self.domain.host_mapped(active.mfn),
-            (false, _) => {}
-        }
         Ok(active)
     }
 
-    /// Decoded code of a frame is not kept while a back end may write to it.
-    fn begin_writing(&self, state: &mut State, mfn: Mfn) {
-        let writers = state.host_writers.entry(mfn).or_insert_with(|| {
-            let frames = &self.domain.machine.frames;
-            (0, frames.flags(mfn) & flag::NO_CODE != 0)
-        });
-        writers.0 += 1;
-        if writers.0 == 1 {
-            self.domain.host_mapped(mfn);
+    /// Decoded code of a frame is not kept while a back end may write to it: a page that a disk or a network fills may be
+    /// a program's. False: too many do already.
+    fn begin_writing(&self, mfn: Mfn) -> bool {
+        let machine = &self.domain.machine;
+        let begun = machine.frames.add_writer(mfn);
+        if begun && machine.frames.flags(mfn) & flag::CODE != 0 {
+            machine.drop_code(mfn, Caller::Host);
         }
+        begun
     }
 
-    /// The last one who wrote there lets go: a page that a disk or a network has filled may be a program's.
-    fn end_writing(&self, mfn: Mfn) {
-        let state = &mut *self.grants.lock();
-        let Some((writers, was_set)) = state.host_writers.get_mut(&mfn) else {
-            return;
-        };
-        *writers -= 1;
-        if *writers == 0 {
-            let was_set = *was_set;
-            state.host_writers.remove(&mfn);
-            if !was_set {
-                self.domain.host_unmapped(mfn);
-            }
+    /// Ends what a mapping began.
+    fn let_go(&self, state: &mut State, gref: u32, mfn: Mfn, writable: bool) {
+        if writable {
+            self.domain.machine.frames.drop_writer(mfn);
+        }
+        if !self.end_use_in(state, gref, writable, true) {
+            // The domain has ended, and left this reference to us.
+            self.domain.put_ref(mfn, writable);
         }
     }
 
     /// False when the domain has ended, or nothing was in use.
-    fn end_use_as_host(&self, gref: u32, writable: bool, keeps: bool) -> bool {
-        let state = &mut *self.grants.lock();
+    fn end_use_in(&self, state: &mut State, gref: u32, writable: bool, keeps: bool) -> bool {
         let Ok(slot) = state.slot_mut(self.key) else {
             return false;
         };
-        let Some(uses) = slot.table.host.get_mut(&(gref, writable)) else {
+        let Some(host) = slot.table.host.get_mut(gref) else {
             return false;
         };
+        let uses = host.of_mut(writable);
         let count = match keeps {
             true => &mut uses.mappings,
             false => &mut uses.plain,
@@ -114,8 +146,8 @@ impl DomainGrants {
             return false;
         };
         *count = left;
-        if uses.plain + uses.mappings == 0 {
-            slot.table.host.remove(&(gref, writable));
+        if host.is_over() {
+            slot.table.host.remove(gref);
         }
         state.release(self.key, gref, writable);
         true
@@ -132,6 +164,28 @@ impl GrantClient {
             mfn: active.mfn,
             writable,
         })
+    }
+
+    /// Maps the granted pages of a request together, in order: all of them, or none.
+    pub fn map_all(
+        &self,
+        grefs: impl ExactSizeIterator<Item = u32>,
+        writable: bool,
+    ) -> GrantResult<GrantMappings> {
+        let mut grefs = grefs.peekable();
+        let mut mapped = GrantMappings {
+            granter: self.granter.clone(),
+            pages: Vec::with_capacity(grefs.len()),
+            writable,
+        };
+        while grefs.peek().is_some() {
+            let state = &mut *self.granter.grants.lock();
+            for gref in grefs.by_ref().take(AT_ONCE) {
+                let active = self.granter.use_in(state, self.domid, gref, writable, true)?;
+                mapped.pages.push((gref, active.mfn));
+            }
+        }
+        Ok(mapped)
     }
 
     /// Copies out of a granted page, or of the granted part of one. `Err`: also when that is not all inside.
@@ -157,11 +211,7 @@ impl GrantMapping {
     }
 
     fn part(&self, offset: usize, len: usize) -> Result<u64, OutsidePage> {
-        let end = offset.checked_add(len).ok_or(OutsidePage)?;
-        match end <= PAGE_SIZE as usize {
-            true => Ok(self.mfn.maddr() + offset as u64),
-            false => Err(OutsidePage),
-        }
+        part(self.mfn, offset, len)
     }
 
     fn writable_part(&self, offset: usize, len: usize) -> Result<u64, OutsidePage> {
@@ -203,20 +253,32 @@ impl GrantMapping {
     /// The part of the page as an argument of preadv and pwritev: valid as long as the mapping lives. A mapping that is
     /// only to be read is only to be read from.
     pub fn io_vec(&self, offset: usize, len: usize) -> Result<libc::iovec, OutsidePage> {
-        let at = self.part(offset, len)?;
-        let mem = &self.granter.domain.machine.mem;
-        mem.io_vec(at, len).ok_or(OutsidePage)
+        io_vec(&self.granter, self.mfn, offset, len)
+    }
+}
+
+impl GrantMappings {
+    /// A part of one of the pages, as [`GrantMapping::io_vec`].
+    pub fn io_vec(&self, page: usize, offset: usize, len: usize) -> Result<libc::iovec, OutsidePage> {
+        let (_, mfn) = self.pages.get(page).ok_or(OutsidePage)?;
+        io_vec(&self.granter, *mfn, offset, len)
     }
 }
 
 impl Drop for GrantMapping {
     fn drop(&mut self) {
-        if self.writable {
-            self.granter.end_writing(self.mfn);
-        }
-        if !self.granter.end_use_as_host(self.gref, self.writable, true) {
-            // The domain has ended, and left this reference to us.
-            self.granter.domain.put_ref(self.mfn, self.writable);
+        let state = &mut *self.granter.grants.lock();
+        self.granter.let_go(state, self.gref, self.mfn, self.writable);
+    }
+}
+
+impl Drop for GrantMappings {
+    fn drop(&mut self) {
+        for pages in self.pages.chunks(AT_ONCE) {
+            let state = &mut *self.granter.grants.lock();
+            for (gref, mfn) in pages {
+                self.granter.let_go(state, *gref, *mfn, self.writable);
+            }
         }
     }
 }

@@ -6,13 +6,14 @@
 //! counts for a first writer).
 //!
 //! One lock for all tables of a host: a transitive grant is used in two of them at once. It is held over one operation:
-//! a page of bytes or one page-table entry, so that no granter ends in between. The memory lock is taken inside it,
+//! a page of bytes, one page-table entry or a few pages of a device's request, so that no granter ends in between. The memory lock is taken inside it,
 //! never the other way round; nobody asks for Python's locks with it, and no vCPU counts as in its guest while it waits
 //! for it or holds it.
 
 mod active;
 mod audit;
 mod backend;
+mod by_ref;
 mod copy;
 mod maptrack;
 mod table;
@@ -21,7 +22,7 @@ mod tests;
 
 pub(crate) use crate::abi::grant::GrantStatus;
 pub(crate) use active::Active;
-pub use backend::{GrantClient, GrantMapping, OutsidePage};
+pub use backend::{GrantClient, GrantMapping, GrantMappings, OutsidePage};
 pub(crate) use copy::{CopyEnd, CopyFrom};
 pub(crate) use maptrack::{Map, Mapping, Unmap};
 
@@ -57,8 +58,6 @@ pub struct Grants {
 struct State {
     slots: BTreeMap<DomId, Slot>,
     serial: u64,
-    /// Frames that back ends may write to at any time: how many mappings, and whether code in them was not kept before.
-    host_writers: BTreeMap<Mfn, (u32, bool)>,
 }
 
 struct Slot {
@@ -257,7 +256,7 @@ impl DomainGrants {
 
     /// The grants in use, by reference.
     pub fn active(&self) -> Vec<(u32, Active)> {
-        let list = self.table(|t| t.active.iter().map(|(gref, a)| (*gref, *a)).collect());
+        let list = self.table(|t| t.active.iter().map(|(gref, a)| (gref, *a)).collect());
         list.unwrap_or_default()
     }
 

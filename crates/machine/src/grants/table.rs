@@ -2,24 +2,51 @@
 //! The table of one domain: its frames, both versions, and the ways between them.
 
 use super::active::Active;
+use super::by_ref::ByRef;
 use super::{GrantResult, GrantStatus};
 use crate::abi::grant::{entry_v1, entry_v2, gtf, NR_RESERVED_ENTRIES, STATUS_SIZE};
 use crate::abi::{DomId, Errno};
 use crate::frames::Domain;
 use crate::mem::{Mfn, PAGE_SIZE};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const IN_USE: u32 = gtf::READING | gtf::WRITING;
 const STATUS_PER_FRAME: u64 = PAGE_SIZE / STATUS_SIZE;
 
-/// Uses by host code of one grant, either way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Uses by host code of one grant.
+#[derive(Default)]
 pub(super) struct HostUses {
+    reading: Uses,
+    writing: Uses,
+}
+
+/// Of one kind.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Uses {
     /// That end with the domain.
     pub plain: u32,
     /// Of [`super::GrantMapping`], which keep their frame until they are dropped.
     pub mappings: u32,
+}
+
+impl HostUses {
+    pub(super) fn of(&self, writable: bool) -> Uses {
+        match writable {
+            false => self.reading,
+            true => self.writing,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, writable: bool) -> &mut Uses {
+        match writable {
+            false => &mut self.reading,
+            true => &mut self.writing,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        [self.reading, self.writing] == [Uses::default(); 2]
+    }
 }
 
 pub(super) struct Table {
@@ -30,9 +57,8 @@ pub(super) struct Table {
     pub status_frames: Vec<Mfn>,
     /// Status frames of an earlier version 2: still the domain's, and used again.
     spare_status: Vec<Mfn>,
-    pub active: BTreeMap<u32, Active>,
-    /// By reference and whether for writing.
-    pub host: BTreeMap<(u32, bool), HostUses>,
+    pub active: ByRef<Active>,
+    pub host: ByRef<HostUses>,
 }
 
 /// A reserved entry, as version 1 has it.
@@ -51,8 +77,8 @@ impl Table {
             frames: Vec::new(),
             status_frames: Vec::new(),
             spare_status: Vec::new(),
-            active: BTreeMap::new(),
-            host: BTreeMap::new(),
+            active: ByRef::new(),
+            host: ByRef::new(),
         };
         table.grow(1)?;
         Ok(table)
@@ -157,7 +183,7 @@ impl Table {
         if a == b {
             return Ok(());
         }
-        if self.active.contains_key(&a) || self.active.contains_key(&b) {
+        if self.active.get(a).or(self.active.get(b)).is_some() {
             return Err(GrantStatus::eagain);
         }
         if self.version == 2 {
@@ -181,7 +207,7 @@ impl Table {
         if version == self.version {
             return Ok(());
         }
-        if self.active.keys().any(|gref| *gref >= NR_RESERVED_ENTRIES) {
+        if self.active.iter().any(|(gref, _)| gref >= NR_RESERVED_ENTRIES) {
             return Err(Errno::EBUSY);
         }
         let reserved: Vec<_> = (0..NR_RESERVED_ENTRIES)
@@ -255,7 +281,7 @@ impl Table {
     pub(crate) fn put_all(&self) {
         for (gref, active) in self.active.iter().filter(|(_, a)| a.via.is_none()) {
             for (writable, uses) in [(false, active.readers), (true, active.writers)] {
-                let kept = self.host.get(&(*gref, writable)).map_or(0, |h| h.mappings);
+                let kept = self.host.get(gref).map_or(0, |h| h.of(writable).mappings);
                 for _ in kept..uses {
                     self.domain.put_ref(active.mfn, writable);
                 }

@@ -74,7 +74,7 @@ fn code_in_a_page_is_not_kept_while_a_back_end_may_write_to_it() {
     let two = Two::new();
     let mfn = two.grant(9, 0);
     let client = two.granter.client(0);
-    let is_kept = || two.grants.machine.frames.flags(mfn) & flag::NO_CODE == 0;
+    let is_kept = || two.grants.machine.frames.flags(mfn) & flag::UNKEPT == 0;
     let read = client.map(9, false).unwrap();
     assert!(is_kept());
     let (first, second) = (client.map(9, true).unwrap(), client.map(9, true).unwrap());
@@ -90,7 +90,63 @@ fn code_in_a_page_is_not_kept_while_a_back_end_may_write_to_it() {
     assert!(!is_kept());
     drop(client.map(9, true).unwrap());
     assert!(!is_kept());
-    assert!(two.grants.lock().host_writers.is_empty());
+    assert_eq!(two.grants.machine.frames.flags(mfn) & flag::UNKEPT, flag::NO_CODE);
+}
+
+#[test]
+fn pages_of_a_request_are_mapped_together_or_not_at_all() {
+    let two = Two::new();
+    let grefs: Vec<u32> = (8..108).collect();
+    let frames: Vec<Mfn> = grefs.iter().map(|gref| two.grant(*gref, 0)).collect();
+    let client = two.granter.client(0);
+    let is_kept = |mfn: &Mfn| two.grants.machine.frames.flags(*mfn) & flag::UNKEPT == 0;
+    let unused = || {
+        assert!(grefs.iter().all(|gref| two.flags(*gref) == 1));
+        assert!(frames.iter().all(is_kept));
+        assert_eq!(two.granter.domain.outside_refs(), vec![]);
+        assert_eq!(two.grants.audit(), Vec::<String>::new());
+    };
+    let all = || grefs.iter().copied();
+    let mapped = client.map_all(all(), true).unwrap();
+    assert!(!frames.iter().any(is_kept));
+    assert_eq!(two.grants.audit(), Vec::<String>::new());
+    let ram = two.grants.machine.mem.base();
+    for (page, mfn) in frames.iter().enumerate() {
+        let found = mapped.io_vec(page, 512, 1024).unwrap();
+        assert_eq!(
+            found.iov_base.cast(),
+            ram.wrapping_add(mfn.maddr() as usize + 512)
+        );
+    }
+    assert!(mapped.io_vec(0, 4095, 2).is_err());
+    assert!(mapped.io_vec(100, 0, 1).is_err());
+    drop(mapped);
+    unused();
+    // One that is not granted, and one that is only to be read.
+    two.write_entry(90, 0, 0, frames[82]);
+    assert!(client.map_all(all(), false).is_err());
+    two.write_entry(90, 1 | 4, 0, frames[82]);
+    assert!(client.map_all(all(), true).is_err());
+    drop(client.map_all(all(), false).unwrap());
+    two.write_entry(90, 1, 0, frames[82]);
+    unused();
+    // A page that is granted once and asked for twice has two uses.
+    drop(client.map_all([8, 9, 8].into_iter(), true).unwrap());
+    unused();
+}
+
+#[test]
+fn pages_of_a_request_stay_when_the_granter_ends() {
+    let two = Two::new();
+    let frames = [8, 9].map(|gref| two.grant(gref, 0));
+    let mapped = two.granter.client(0).map_all([8, 9].into_iter(), true).unwrap();
+    two.granter.close();
+    assert_eq!(two.granter.domain.destroy(), 2);
+    let refs = || frames.map(|mfn| two.grants.machine.frame_info(mfn).unwrap().refs);
+    assert_eq!(refs(), [1, 1]);
+    drop(mapped);
+    assert_eq!(refs(), [0, 0]);
+    assert_eq!(two.grants.machine.audit(), Vec::<String>::new());
 }
 
 #[test]
