@@ -46,6 +46,12 @@ def watch(server: Server, key: object) -> ClientConnection:
     return unix_connect(str(server.socket), uri, max_size=None, subprotocols=[Subprotocol("binary")])
 
 
+def raw(server: Server, path: str) -> httpx.Response:
+    """Of XAPI's handlers, which the OpenAPI document does not describe."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero") as client:
+        return client.get(path, timeout=60)
+
+
 def test_a_picture_is_a_png_of_all_pixels(server: Server, api: httpx.Client, create: Create) -> None:
     domain = create("pictured", vfbs=["vnc=0"])
     picture = api.get(f"/domains/{domain['uuid']}/screenshot")
@@ -55,6 +61,8 @@ def test_a_picture_is_a_png_of_all_pixels(server: Server, api: httpx.Client, cre
     at = data.index(b"IDAT")
     (length,) = struct.unpack(">I", data[at - 4 : at])
     assert zlib.decompress(data[at + 4 : at + 4 + length]) == bytes(600 * (1 + 3 * 800))
+    xapi = raw(server, f"/vncsnapshot?uuid={domain['uuid']}")
+    assert (xapi.status_code, xapi.headers["Content-Type"], xapi.content) == (200, "image/png", data)
     assert api.get(f"/domains/{domain['uuid']}/vnc").json() == {"address": None, "password": False}
 
 
@@ -74,7 +82,9 @@ def test_a_websocket_is_a_viewer_and_ends_with_the_domain(server: Server, api: h
 
 
 def test_a_domain_without_a_screen_says_so(server: Server, api: httpx.Client, create: Create) -> None:
-    create("blind")
+    blind = create("blind")
+    xapi = raw(server, f"/vncsnapshot?ref=OpaqueRef:{blind['uuid']}")
+    assert xapi.status_code == 409 and "has no framebuffer" in xapi.text
     for path in ("screenshot", "vnc"):
         answer = api.get(f"/domains/blind/{path}")
         assert answer.status_code == 409 and "has no framebuffer" in answer.json()["detail"]

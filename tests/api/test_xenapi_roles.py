@@ -154,7 +154,11 @@ def test_who_has_no_role_sees_what_is_granted_and_nothing_else(tcp: Server, shel
         n.VBD.add_to_other_config(vbds[0], "a", "b")
         task = nobody.xenapi_request("Async.VM.start", (theirs, False, False))
         assert task in n.task.get_all() and code_of(session_of(tcp, "read-only"), "task.get_record", task) == ""
-        for refused_path in (f"/export?uuid={other[10:]}", f"/vm_rrd?uuid={other[10:]}"):
+        for refused_path in (
+            f"/export?uuid={other[10:]}",
+            f"/vm_rrd?uuid={other[10:]}",
+            f"/vncsnapshot?uuid={other[10:]}",
+        ):
             answer = httpx.get(f"{tcp.url}{refused_path}&session_id={nobody.handle}")
             assert answer.status_code in (403, 404), answer.text
         updates = httpx.get(f"{tcp.url}/rrd_updates?start=0&session_id={nobody.handle}")

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from uuid import UUID
 from xml.etree import ElementTree
 
 import httpx
@@ -67,6 +69,22 @@ def test_a_vms_whole_history_is_a_day_by_minute_and_a_month_by_hour(
     assert "0.5000" in last and "NaN" in last
 
 
+def test_the_hosts_history_is_told_beside_those_of_vms(server: Server, raw: httpx.Client) -> None:
+    at = int(time.time()) // MINUTE * MINUTE - 5 * MINUTE
+    measured(server, UUID(int=0), at)
+    rrd = ElementTree.fromstring(raw.get("/host_rrd").text)
+    names = ["cpu_avg", "memory_total_kib", "memory_free_kib"]
+    assert [each.findtext("name") for each in rrd.findall("ds")] == names
+    rows = [[each.text for each in row] for row in rrd.findall("rra/database/row")]
+    assert f"{30 / 60 / (os.cpu_count() or 1):.4f}" in [row[0] for row in rows]
+    assert f"{16 << 10}.0000" in [row[2] for row in rows]
+    params = {"start": str(at - 1), "json": "true", "host": "true", "vm_uuid": str(UUID(int=1))}
+    found = json.loads(raw.get("/rrd_updates", params=params).content)
+    kinds = [each.split(":") for each in found["meta"]["legend"]]
+    assert [(kind[1], kind[3]) for kind in kinds] == [("host", name) for name in names]
+    assert [row["values"][2] for row in found["data"] if row["t"] == at] == [16 << 10]
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -75,6 +93,10 @@ def test_a_vms_whole_history_is_a_day_by_minute_and_a_month_by_hour(
         ("/rrd_updates?start=99999999999", 200),
         ("/rrd_updates?vm_uuid=x", 404),
         ("/vm_rrd", 400),
+        ("/host_rrd?session_id=x", 401),
+        ("/vncsnapshot", 400),
+        ("/vncsnapshot?uuid=7b3c2f4e-0000-4000-8000-000000000000", 404),
+        ("/vncsnapshot?session_id=x", 401),
         ("/vm_rrd?uuid=7b3c2f4e-0000-4000-8000-000000000000", 404),
         ("/vm_rrd?uuid=7b3c2f4e-0000-4000-8000-000000000000&session_id=x", 401),
     ],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from domzero.dom0.life import DomainState
 from domzero.dom0.messages import ExitCount, ExitKind, Measured, VcpuState, VcpuStats
 from domzero.dom0.metrics.exposition import exposition
 from domzero.dom0.metrics.history import DAY, HOUR, MINUTE, History, Point, Recorder
+from domzero.dom0.metrics.host import HostMeter, busy_ns
 from domzero.dom0.metrics.sampler import COUNT_MAX, Counters, Sample, is_sane
 from domzero.dom0.records import Record
 
@@ -112,7 +114,7 @@ def test_numbers_that_can_be_no_counts_are_not_believed() -> None:
 
 
 def test_prometheus_text_has_every_family_with_its_values() -> None:
-    text = exposition(HOST, [sample(NOON, name='a "b"\\n'), sample(NOON, None, "dead")]).decode()
+    text = exposition(HOST, [sample(NOON, name='a "b"\n'), sample(NOON, None, "dead")]).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     values = {
         (each.name, each.labels.get("disk") or each.labels.get("kind") or each.labels.get("vcpu") or ""): each.value
@@ -132,6 +134,16 @@ def test_prometheus_text_has_every_family_with_its_values() -> None:
     assert (states["blocked"], states["running"], states["crashed"]) == (1, 1, 0)
     assert families["domzero_build_info"].samples[0].labels == {"version": "1.2", "engine": "translator"}
     labels = families["domzero_domain_info"].samples[0].labels
-    assert (labels["domain"], labels["uuid"], labels["domid"]) == ('a "b"\\n', str(WEB), "3")
+    assert (labels["domain"], labels["uuid"], labels["domid"]) == ('a "b"\n', str(WEB), "3")
     for family in families.values():
         assert family.documentation and family.type in ("counter", "gauge"), family.name
+
+
+def test_the_host_is_measured_beside_its_domains() -> None:
+    text = "cpu  100 10 20 1000 300 1 2 3 50 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
+    assert busy_ns(text) == 136 * 10**9 // os.sysconf("SC_CLK_TCK")
+    times = iter([100.0, 160.0, 160.0])
+    meter = HostMeter(lambda: next(times))
+    point = meter.point()
+    assert point is not None and (point.at, point.covered) == (130, 60.0) and point.memory_mib > 0
+    assert meter.point() is None

@@ -40,6 +40,7 @@ from domzero.dom0.xenapi.http_access import UPLOADS
 from domzero.dom0.xenapi.registry import forget_what_is_gone, snapshots
 from domzero.dom0.xenapi.routes import ROUTES
 from domzero.dom0.xenapi.rrd import ROUTES as RRD
+from domzero.dom0.xenapi.vncsnapshot import ROUTES as SNAPSHOT
 from domzero.dom0.xenapi.world import World
 
 DESCRIPTION = """Domain 0: creates, changes and ends domains.
@@ -138,7 +139,7 @@ def create_app(
         metrics.router,
     ):
         app.include_router(router)
-    app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS, *RRD])
+    app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS, *RRD, *SNAPSHOT])
 
     @app.get("/v1", tags=["host"])
     async def about() -> dict[str, str]:

@@ -22,6 +22,7 @@ from domzero.dom0.life import DomainState
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import ExitKind
 from domzero.dom0.metrics.history import DAY, HOUR, MINUTE, History, Point, Recorder
+from domzero.dom0.metrics.host import HostMeter
 from domzero.dom0.metrics.sampler import Sample, Sampler
 from domzero.errors import ConfigError
 
@@ -35,7 +36,8 @@ class Metrics:
     def __init__(self, manager: Manager) -> None:
         self.sampler = Sampler(manager)
         self.history = History(manager.database)
-        self._job = asyncio.get_running_loop().create_task(Recorder(self.sampler, self.history).run())
+        recorder = Recorder(self.sampler, self.history, host=HostMeter().point)
+        self._job = asyncio.get_running_loop().create_task(recorder.run())
 
     async def close(self) -> None:
         """Stops measuring."""

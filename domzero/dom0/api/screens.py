@@ -59,6 +59,11 @@ _PICTURE: dict[int | str, dict[str, object]] = {
 @router.get("/domains/{domain}/screenshot", response_class=Response, responses={**ASKED, **_PICTURE})
 async def screenshot(record: ScreenOf, manager: ManagerDep) -> Response:
     """What the domain's framebuffer shows now, black if nothing."""
+    return await picture_of(manager, record)
+
+
+async def picture_of(manager: Manager, record: Record) -> Response:
+    """The picture as an answer. BadState: the domain has no framebuffer, or does not run."""
     check_screen(record)
     fd = os.memfd_create("picture", os.MFD_CLOEXEC)
     try:

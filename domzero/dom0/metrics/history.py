@@ -17,6 +17,8 @@ from domzero.dom0.metrics.sampler import Counters, Sample, Sampler
 logger = logging.getLogger(__name__)
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+HOST = UUID(int=0)
+"""In the place of a domain: the host itself."""
 KEPT = {MINUTE: DAY, HOUR: 31 * DAY}
 """Seconds that rows of each step are kept."""
 _COUNTERS = tuple(field.name for field in fields(Counters))
@@ -87,9 +89,17 @@ class Recorder:
     """Measures all domains each minute, and keeps what they used since the last time.
 
     :param now: seconds since 1970.
+    :param host: what the host itself has used since it was asked last.
     """
 
-    def __init__(self, sampler: Sampler, history: History, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        history: History,
+        now: Callable[[], float] = time.time,
+        host: Callable[[], Point | None] = lambda: None,
+    ) -> None:
+        self._host = host
         self._sampler = sampler
         self._history = history
         self._now = now
@@ -119,6 +129,8 @@ class Recorder:
                 # The period is the one in which most of it was used.
                 at = int(sample.at - covered / 2)
                 points.append((key[0], Point(at, covered, sample.measured.memory_mib, used)))
+        if (point := self._host()) is not None:
+            points.append((HOST, point))
         self._before = {(sample.record.uuid, sample.domid): sample for sample in samples if sample.measured is not None}
         if points:
             self._history.add(points)

@@ -13,7 +13,17 @@ from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.world import Peer, World
 
-_HANDLERS = ("/console", "/import_raw_vdi", "/export_raw_vdi", "/import", "/export", "/rrd_updates", "/vm_rrd")
+_HANDLERS = (
+    "/console",
+    "/vncsnapshot",
+    "/import_raw_vdi",
+    "/export_raw_vdi",
+    "/import",
+    "/export",
+    "/rrd_updates",
+    "/vm_rrd",
+    "/host_rrd",
+)
 _UPLOADS = ("/import_raw_vdi", "/import")
 
 

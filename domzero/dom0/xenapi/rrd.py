@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What VMs have used, as XAPI's clients ask for it: /rrd_updates since a time, and /vm_rrd, all of a VM's.
+"""What VMs and the host have used, as XAPI's clients ask for it: /rrd_updates since a time, /vm_rrd and /host_rrd, all.
 
 Values are kept by the minute for a day, and by the hour for a month: there are no steps of five seconds. A VM's disks,
 and its interfaces, are measured together: with one of them it has XAPI's name, with more the sum has a name of its own.
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 from xml.sax.saxutils import escape
 
 from starlette.requests import Request
@@ -19,7 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from domzero.dom0.actors import Role
-from domzero.dom0.metrics.history import DAY, HOUR, KEPT, MINUTE, History, Point
+from domzero.dom0.database import Database
+from domzero.dom0.memory_account import memory_mib
+from domzero.dom0.metrics.history import DAY, HOST, HOUR, KEPT, MINUTE, History, Point
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.failure import Failure
@@ -36,7 +40,7 @@ NO_VALUE = float("nan")
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of values of a VM.
+    """One kind of values of a VM, or of the host.
 
     :param of: the value in a period.
     """
@@ -64,6 +68,16 @@ def sources(world: World, vm: Record) -> list[Source]:
     return found
 
 
+def host_sources() -> list[Source]:
+    """Those of the host: processor time as a part of its processors, memory in KiB."""
+    cpus, total_kib = os.cpu_count() or 1, memory_mib()[0] << 10
+    return [
+        Source("cpu_avg", lambda it: min(1.0, it.used.cpu_ns / 1e9 / it.covered / cpus)),
+        Source("memory_total_kib", lambda it: total_kib),
+        Source("memory_free_kib", lambda it: it.memory_mib * 1024),
+    ]
+
+
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not (text.isascii() and text.isdecimal() and len(text) <= 12):
@@ -72,7 +86,7 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 async def rrd_updates(request: Request) -> Response:
-    """GET /rrd_updates?start=TIME: means of all VMs since then, the newest first."""
+    """GET /rrd_updates?start=TIME: means of all VMs since then, the newest first; with host=true of the host, too."""
     world = world_of(request)
     try:
         actor = await authenticate(request)
@@ -85,7 +99,11 @@ async def rrd_updates(request: Request) -> Response:
         start = max(start, now - KEPT[step])
         vms = [vm for vm in world.manager.all(halted=True) if wanted is None or vm.uuid == wanted]
         vms = [vm for vm in vms if actor.may(Role.READ_ONLY, vm.uuid)]
-        table = _table(world, vms, start, now, step)
+        kinds = [(f"vm:{vm.uuid}", vm.uuid, sources(world, vm)) for vm in vms]
+        if request.query_params.get("host") == "true":
+            actor.check(Role.READ_ONLY, "the host's rrd")
+            kinds.append((f"host:{world.host}", HOST, host_sources()))
+        table = _table(world.manager.database, kinds, start, now, step)
     except DomzeroError as error:
         return refusal(error)
     if request.query_params.get("json") == "true":
@@ -132,13 +150,13 @@ class Table:
         )
 
 
-def _table(world: World, vms: list[Record], start: int, end: int, step: int) -> Table:
-    history, legend = History(world.manager.database), []
+def _table(database: Database, kinds: list[tuple[str, UUID, list[Source]]], start: int, end: int, step: int) -> Table:
+    history, legend = History(database), []
     columns: list[dict[int, float]] = []
-    for vm in vms:
-        points = [point for point in history.read(vm.uuid, start, step) if point.covered > 0]
-        for source in sources(world, vm):
-            legend.append(f"AVERAGE:vm:{vm.uuid}:{source.name}")
+    for name, identity, found in kinds:
+        points = [point for point in history.read(identity, start, step) if point.covered > 0]
+        for source in found:
+            legend.append(f"AVERAGE:{name}:{source.name}")
             columns.append({point.at: source.of(point) for point in points})
     times = sorted({at for column in columns for at in column}, reverse=True)
     rows = [(at, [column.get(at, NO_VALUE) for column in columns]) for at in times]
@@ -161,11 +179,22 @@ async def vm_rrd(request: Request) -> Response:
             raise Failure("HANDLE_INVALID", "VM", reference(identity))
     except DomzeroError as error:
         return refusal(error)
-    return Response(_rrd(world, vm, int(time.time())), headers={"Content-Type": "text/xml"})
+    rrd = _rrd(world.manager.database, vm.uuid, sources(world, vm), int(time.time()))
+    return Response(rrd, headers={"Content-Type": "text/xml"})
 
 
-def _rrd(world: World, vm: Record, now: int) -> str:
-    found = sources(world, vm)
+async def host_rrd(request: Request) -> Response:
+    """GET /host_rrd: all that is kept of the host, as an RRD's XML."""
+    world = world_of(request)
+    try:
+        (await authenticate(request)).check(Role.READ_ONLY, "host_rrd")
+    except DomzeroError as error:
+        return refusal(error)
+    rrd = _rrd(world.manager.database, HOST, host_sources(), int(time.time()))
+    return Response(rrd, headers={"Content-Type": "text/xml"})
+
+
+def _rrd(database: Database, identity: UUID, found: list[Source], now: int) -> str:
     described = "".join(
         f"<ds><name>{escape(each.name)}</name><type>GAUGE</type><minimal_heartbeat>{2 * MINUTE}.0</minimal_heartbeat>"
         "<min>0.0</min><max>Infinity</max><last_ds>0.0</last_ds><value>0.0</value><unknown_sec>0</unknown_sec></ds>"
@@ -176,7 +205,7 @@ def _rrd(world: World, vm: Record, now: int) -> str:
     archives = []
     for step, seconds in ((MINUTE, DAY), (HOUR, KEPT[HOUR])):
         end = now // step * step
-        points = {point.at: point for point in History(world.manager.database).read(vm.uuid, end - seconds, step)}
+        points = {point.at: point for point in History(database).read(identity, end - seconds, step)}
         rows = "".join(
             "<row>" + "".join(f"<v>{_text(each.of(points[at]) if at in points else NO_VALUE)}</v>" for each in found)
             + "</row>" for at in range(end - seconds, end, step)
@@ -191,6 +220,6 @@ def _rrd(world: World, vm: Record, now: int) -> str:
 
 ROUTES = [
     Route(each, handler, methods=["GET"], include_in_schema=False)
-    for path, handler in (("/rrd_updates", rrd_updates), ("/vm_rrd", vm_rrd))
+    for path, handler in (("/rrd_updates", rrd_updates), ("/vm_rrd", vm_rrd), ("/host_rrd", host_rrd))
     for each in both(path)
 ]
