@@ -26,6 +26,7 @@ pub fn set_translator(cpu: &mut Cpu, threshold: u32, code_bytes: Option<usize>) 
         // A deterministic run is the same with each engine.
         exact: cpu.domain.machine.clock.is_virtual(),
         exact_flags: cpu.domain.machine.clock.is_virtual(),
+        same_blocks: cpu.domain.machine.clock.is_virtual(),
         ..TranslatorOptions::default()
     };
     if let Some(bytes) = code_bytes {

@@ -89,6 +89,15 @@ impl Op {
         (self.h as usize == fast::op_translated as *const () as usize).then_some(self.disp as u32)
     }
 
+    /// How often the block that begins with this op is to run before it is translated; `None` if it never is.
+    pub(crate) fn runs_left(&self) -> Option<u64> {
+        let counts = self.h as usize == fast::op_count as *const () as usize;
+        match self.translated() {
+            Some(_) => Some(0),
+            None => counts.then_some(self.imm),
+        }
+    }
+
     pub(crate) fn new(h: Handler) -> Op {
         Op {
             h,
@@ -249,6 +258,18 @@ impl BlockCache {
             });
         }
         entry
+    }
+
+    /// The block whose first op after its header is `entry` depends on these bytes of its frame, too.
+    pub(crate) fn depends_on(&mut self, entry: *const Op, mfn: Mfn, start: u16, end: u16) {
+        let records = self.frames.get_mut(&mfn.0);
+        let Some(records) = records else {
+            return;
+        };
+        let own = |r: &&Record| std::ptr::eq(r.first.wrapping_add(1), entry);
+        if let Some(&record) = records.iter().find(own) {
+            records.push(Record { start, end, ..record });
+        }
     }
 
     /// Forgets the blocks made from bytes `start..end` of `mfn`, also one that is running: its next op leaves it.

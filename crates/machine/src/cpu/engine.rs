@@ -12,9 +12,11 @@ pub struct TranslatorOptions {
     /// engine: where the host's processor has others, their instructions are left to their handlers.
     pub exact: bool,
     /// Arithmetic flags are what the interpreter has in them also where no later instruction can look at them: in what
-    /// a fault or an interrupt saves; and blocks are left where the interpreter leaves them. For runs that are to be the same on both
-    /// engines.
+    /// a fault or an interrupt saves. For runs that are to be the same on both engines.
     pub exact_flags: bool,
+    /// Blocks are the interpreter's, and are left where it leaves them: when the run loop looks at the time must not depend on
+    /// the engine in such runs.
+    pub same_blocks: bool,
 }
 
 impl Default for TranslatorOptions {
@@ -24,6 +26,7 @@ impl Default for TranslatorOptions {
             code_bytes: 64 << 20,
             exact: false,
             exact_flags: false,
+            same_blocks: false,
         }
     }
 }

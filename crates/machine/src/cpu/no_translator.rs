@@ -39,6 +39,10 @@ impl Translator {
         match *self {}
     }
 
+    pub(crate) fn more(&self, _: u32) -> i64 {
+        match *self {}
+    }
+
     pub(crate) fn interpret_once(&mut self) -> bool {
         match *self {}
     }

@@ -12,7 +12,7 @@ pub enum Engine {
     Slow,
     /// The interpreter as it is.
     Fast,
-    /// Blocks become host code when they have run so often; `exact`: undefined flags are the oracle's, too.
+    /// Blocks become host code when they have run so often; `exact`: undefined flags and boundaries of blocks are the oracle's, too.
     Translated { threshold: u32, exact: bool },
     /// The same without arithmetic flags that no instruction looks at: they may be anything between two steps.
     Flagless { threshold: u32 },
@@ -31,11 +31,11 @@ impl Engine {
         Engine::Fast,
         Engine::Translated {
             threshold: 1,
-            exact: false,
+            exact: true,
         },
         Engine::Translated {
             threshold: 3,
-            exact: true,
+            exact: false,
         },
     ];
 
@@ -49,6 +49,7 @@ impl Engine {
                     exact: self.is_exact(),
                     code_bytes: CODE_BYTES,
                     exact_flags: self.has_exact_flags(),
+                    same_blocks: self.is_exact(),
                 })
             }
             _ => None,

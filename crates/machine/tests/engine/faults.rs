@@ -284,6 +284,47 @@ fn misaligned_vector_operands_are_general_protection_faults() {
     );
 }
 
+/// Translated code checks them together.
+#[test]
+fn vector_operands_beside_each_other_fault_one_by_one() {
+    let body: Body = |a| {
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.movdqa(xmm1, xmmword_ptr(rcx + 16))?;
+        a.movdqu(xmm2, xmmword_ptr(rcx + 5))?;
+        a.add(rcx, 32)?;
+        a.paddd(xmm3, xmmword_ptr(rcx))?;
+        a.movdqa(xmmword_ptr(rcx - 32), xmm3)?;
+        a.lea(rcx, qword_ptr(rcx + rdx - 32))?;
+        a.dec(rsi)?;
+        a.jne(again)
+    };
+    let run = |engine: Engine, start: u64, step: u64| {
+        let mut vm = vm(engine, body);
+        (vm.cpu.regs[RCX], vm.cpu.regs[RDX], vm.cpu.regs[RSI]) = (start, step, 12);
+        let trap = vm.run_to_trap();
+        (trap, vm.cpu.rip, vm.cpu.regs, vm.cpu.fpu.xmm)
+    };
+    let flagless = [1, 3].map(|threshold| Engine::Flagless { threshold });
+    for (start, step) in [
+        (DATA, 0),
+        (DATA + 8, 0),
+        (DATA, 16),
+        (DATA + 4096 - 128, 16),
+        (HOLE - 128, 16),
+        (HOLE - 48, 0),
+        (HOLE - 47, 0),
+        (HOLE - 120, 1),
+        (DATA + 4096 - 5 * 24, 24),
+        (RO - 4096, 32),
+    ] {
+        let expected = run(ORACLE, start, step);
+        for engine in Engine::ALL.iter().copied().chain(flagless) {
+            assert_eq!(run(engine, start, step), expected, "{engine:?} {start:x} {step}");
+        }
+    }
+}
+
 #[test]
 fn division_faults_leave_the_operands() {
     let de = Fault::new(vector::DE);

@@ -57,14 +57,19 @@ pub(super) enum Kind {
 
 /// A store.
 pub(super) const WRITE: u8 = 1;
-/// An operand that is not aligned takes the handler.
-pub(super) const ALIGNED: u8 = 2;
 /// The instruction ends its block.
 pub(super) const BRANCH: u8 = 4;
 /// Vector registers are wanted with their upper halves.
 pub(super) const YMM: u8 = 8;
 /// Operands of several instructions: the interpreter does the rest of the block if they cannot be accessed all.
 pub(super) const GROUP: u8 = 16;
+/// In these bits, as a power of two: what an operand must be aligned to, or else takes the handler.
+const ALIGNMENT: u8 = 0xe0;
+
+/// The flags of a site whose operand must be aligned so.
+pub(super) fn alignment(align: u8) -> u8 {
+    (align.trailing_zeros() as u8) << ALIGNMENT.trailing_zeros()
+}
 
 /// What follows the call of a stub. `a` and `b`, where they are addresses, are relative to the site.
 #[derive(Debug, Clone, Copy)]
@@ -486,7 +491,8 @@ impl Cpu {
     fn missed(&mut self, s: Site, at: u64, va: u64) -> Result<Refill, Fault> {
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         let size = u64::from(s.size);
-        if s.flags & ALIGNED != 0 && va & (size - 1) != 0 {
+        let align = 1u64 << (s.flags >> ALIGNMENT.trailing_zeros());
+        if va & (align - 1) != 0 {
             return Ok(Refill::Slow);
         }
         let access = if s.flags & WRITE != 0 {

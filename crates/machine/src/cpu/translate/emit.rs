@@ -2,14 +2,16 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
-use super::callout::{Kind, Site, ALIGNED, BRANCH, GROUP, WRITE, YMM};
+use super::callout::{alignment, Kind, Site, BRANCH, GROUP, WRITE, YMM};
 use super::clock::reads_clock;
+use super::flow::Aside;
 use super::groups::{self, Group};
 use super::liveness;
 use super::operand::Ea;
 use super::select::{self, How, Vectors};
 use super::Handled;
 use crate::cpu::descriptor_cache::access_of;
+use crate::cpu::engine::TranslatorOptions;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
 use crate::cpu::region::{Frame, TLB_AT};
@@ -53,7 +55,8 @@ struct Stub {
 pub(super) struct Wanted {
     pub size: u8,
     pub write: bool,
-    pub aligned: bool,
+    /// 1, or what it must be aligned to: `size` is a multiple of it.
+    pub align: u8,
 }
 
 pub(super) struct Emitter<'a> {
@@ -65,14 +68,16 @@ pub(super) struct Emitter<'a> {
     pub lost_return: Option<(Label, Label, i64)>,
     /// Jumps to offsets outside of the page.
     pub tails: Vec<(Label, i64)>,
+    /// Jumps out of the middle of the block.
+    pub asides: Vec<Aside>,
     block: u32,
     /// Offset of the current instruction in the page.
     pub off: u16,
-    left: u8,
+    /// Instructions from it to the end of the block.
+    pub left: u8,
     len: u8,
     branch: bool,
-    /// Arithmetic flags are kept where nobody looks at them, too.
-    exact_flags: bool,
+    options: TranslatorOptions,
     /// Those of the host may change before the current instruction.
     flags_dead: bool,
     /// The operand of the current instruction has been checked with others: its host address less the guest's is in `S1`.
@@ -90,7 +95,7 @@ impl<'a> Emitter<'a> {
         block: u32,
         off: u16,
         base: u64,
-        exact_flags: bool,
+        options: TranslatorOptions,
     ) -> Emitter<'a> {
         asm.begin(base);
         let next = asm.label();
@@ -100,12 +105,13 @@ impl<'a> Emitter<'a> {
             stubs: Vec::new(),
             lost_return: None,
             tails: Vec::new(),
+            asides: Vec::new(),
             block,
             off,
             left: 0,
             len: 0,
             branch: false,
-            exact_flags,
+            options,
             flags_dead: false,
             checked: false,
             keeps_s1: false,
@@ -126,8 +132,12 @@ impl<'a> Emitter<'a> {
         let start = self.off;
         let vectors = hows.iter().map(|h| h.vectors()).max()?;
         let live = liveness::of_block(insns, hows);
-        let exact = self.exact_flags;
-        let dead = |n: usize| !exact && live.get(n) == Some(&0);
+        let TranslatorOptions {
+            exact_flags,
+            same_blocks,
+            ..
+        } = self.options;
+        let dead = |n: usize| !exact_flags && live.get(n) == Some(&0);
         self.left = insns.len() as u8;
         self.flags_dead = dead(0);
         let far = self.asm.here();
@@ -148,6 +158,7 @@ impl<'a> Emitter<'a> {
         for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
+            self.off = i.ip() as u16;
             self.branch = false;
             self.flags_dead = dead(n);
             self.next = self.asm.label();
@@ -155,23 +166,26 @@ impl<'a> Emitter<'a> {
             if group.is_none_or(|g| n > g.last) {
                 // A group that fails leaves its block in the middle, where the interpreter has no boundary: the run loop would
                 // look at the time there.
-                group = (!exact).then(|| groups::find(insns, hows, n)).flatten();
+                group = (!same_blocks).then(|| groups::find(insns, hows, n)).flatten();
                 if let Some(g) = group {
                     self.check_group(g);
                 }
             }
             self.checked = group.is_some();
             self.keeps_s1 = group.is_some_and(|g| n < g.last);
-            ended = self.instruction(i, how)?;
+            match insns.get(n + 1) {
+                Some(next) if how == How::Flow => self.flow_inside(i, next.ip() as i64),
+                _ => ended = self.instruction(i, how)?,
+            }
             let next = self.next;
             self.asm.bind(next);
-            self.off += u16::from(self.len);
         }
         starts.push(self.asm.here());
         if !ended {
             self.left = 0;
-            self.go_to(i64::from(self.off));
+            self.go_to(i64::from(self.off) + i64::from(self.len));
         }
+        self.put_asides();
         self.put_tails();
         (self.off, self.left) = (start, 0);
         let dead = self.asm.label();
@@ -337,30 +351,25 @@ impl<'a> Emitter<'a> {
         } else {
             offset_of!(TlbEntry, neg_r)
         };
-        // The entry is that of the page of `ea.reg`. A displacement upwards leaves it, if at all, with the last byte; one
-        // downwards with the first.
+        // The entry is that of the page of `ea.reg`. A displacement upwards leaves it, if at all, with the last byte, or with the
+        // last piece of what is aligned; one downwards with the first.
         let disp = i64::from(ea.disp);
-        let checked = if wanted.aligned || disp < 0 {
+        let checked = if disp < 0 {
             disp
         } else {
-            disp + i64::from(wanted.size) - 1
+            disp + i64::from(wanted.size - wanted.align)
         };
         self.load_tag(ea.reg, tag);
         self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
         if self.flags_dead {
-            if wanted.aligned {
-                self.asm.test(S0, !0xfff | i32::from(wanted.size - 1));
+            if wanted.align > 1 {
+                self.asm.test(S0, !0xfff | i32::from(wanted.align - 1));
             } else {
                 self.asm.shr(S0, 12);
             }
             self.asm.jcc(Code::Jne_rel32_64, stub);
         } else {
-            let n = if wanted.aligned {
-                wanted.size.trailing_zeros()
-            } else {
-                0
-            };
-            self.asm.pext(S0, S0, page_mask(n));
+            self.asm.pext(S0, S0, page_mask(wanted.align.trailing_zeros()));
             self.asm.jmp_unless_zero(stub);
         }
         self.asm.load(S1, delta());
@@ -372,7 +381,7 @@ impl<'a> Emitter<'a> {
         s.b = Some(next);
         s.hit = (disp != 0).then_some(hit);
         s.site.size = wanted.size;
-        s.site.flags |= if wanted.write { WRITE } else { 0 } | if wanted.aligned { ALIGNED } else { 0 };
+        s.site.flags |= if wanted.write { WRITE } else { 0 } | alignment(wanted.align);
         indexed(ea.reg, S1, 1, disp)
     }
 
@@ -380,14 +389,14 @@ impl<'a> Emitter<'a> {
     fn check_group(&mut self, g: Group) {
         (self.checked, self.keeps_s1) = (false, false);
         let ea = self.address_at(g.base, i64::from(g.low), usize::from(g.size));
-        let (size, write, aligned) = (g.size, g.write, false);
-        self.check(ea, Wanted { size, write, aligned });
+        let (size, write, align) = (g.size, g.write, g.align);
+        self.check(ea, Wanted { size, write, align });
         self.last_stub().site.flags |= GROUP;
     }
 
     /// Leaves the instruction to its handler.
     fn handled(&mut self, i: &Instruction, end: bool) -> Option<()> {
-        if reads_clock(i) && !self.exact_flags {
+        if reads_clock(i) && !self.options.same_blocks {
             return self.clock(i);
         }
         let stub = self.asm.label();
@@ -457,8 +466,8 @@ impl<'a> Emitter<'a> {
 
     /// A load or store of 64 bits.
     pub(super) fn check_8(&mut self, ea: Ea, write: bool) -> MemoryOperand {
-        let (size, aligned) = (8, false);
-        self.check(ea, Wanted { size, write, aligned })
+        let (size, align) = (8, 1);
+        self.check(ea, Wanted { size, write, align })
     }
 
     /// The same at the stack pointer.
@@ -519,7 +528,10 @@ pub(super) fn wanted(i: &Instruction, n: u32, how: How) -> Option<Wanted> {
     Some(Wanted {
         size,
         write,
-        aligned: select::must_be_aligned(i, how) && size.is_power_of_two() && size > 1,
+        align: match select::must_be_aligned(i, how) && size.is_power_of_two() {
+            true => size,
+            false => 1,
+        },
     })
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Branches, calls, returns, and what else moves the stack pointer.
 
-use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
+use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::Kind;
 use super::emit::{page_of_code, Emitter};
 use super::operand::{place, slot, Place};
@@ -32,8 +32,20 @@ pub(super) fn is_flow(i: &Instruction) -> bool {
             true
         }
         Code::Jmp_rm64 | Code::Call_rm64 => i.op0_kind() == OpKind::Register || plain_memory(i),
-        _ => i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64,
+        _ => is_conditional(i),
     }
+}
+
+pub(super) fn is_conditional(i: &Instruction) -> bool {
+    i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64
+}
+
+/// A jump out of the middle of a block.
+pub(super) struct Aside {
+    label: Label,
+    target: i64,
+    /// Instructions of the block that do not run.
+    left: u8,
 }
 
 /// A jump to another page by the address of its last field: `lea` with the key of the code that the other page must show, `jrcxz` over a jump to
@@ -112,6 +124,33 @@ impl Emitter<'_> {
             }
         }
         Some(())
+    }
+
+    /// A jump in the middle of a block, which goes on at offset `next` of the page.
+    pub(super) fn flow_inside(&mut self, i: &Instruction, next: i64) {
+        if !is_conditional(i) {
+            return;
+        }
+        let mut jump = *i;
+        jump.as_near_branch();
+        let (after, mut target) = (i64::from(self.off) + i.len() as i64, i.near_branch64() as i64);
+        if next != after {
+            jump.negate_condition_code();
+            target = after;
+        }
+        let label = self.asm.label();
+        self.asm.jcc(jump.code(), label);
+        let left = self.left - 1;
+        self.asides.push(Aside { label, target, left });
+    }
+
+    /// Jumps out of the middle of the block give back what does not run.
+    pub(super) fn put_asides(&mut self) {
+        for Aside { label, target, left } in std::mem::take(&mut self.asides) {
+            self.asm.bind(label);
+            self.asm.lea(SLICE, at(SLICE, i64::from(left)));
+            self.go_to(target);
+        }
     }
 
     /// Brings the target of an indirect branch into `S2`.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which arithmetic flags are looked at after an instruction: where none is, what is emitted before it may change them.
 
+use super::flow::is_conditional;
 use super::select::How;
 use crate::cpu::exec::fast::lower::{is_shift, shift_count};
 use iced_x86::{Instruction, RflagsBits};
@@ -24,7 +25,9 @@ fn before(i: &Instruction, how: How, after: u32) -> u32 {
         How::Nothing | How::Stack | How::Repeat => after,
         // Handlers have all flags in the CPU, and may look at any of them.
         How::Handler => ALL,
-        How::Flow => after | i.rflags_read() & ALL,
+        // Where it leads to nobody knows.
+        How::Flow if is_conditional(i) => ALL,
+        How::Flow => after,
         How::Same | How::Vector | How::Avx | How::Special => {
             after & !certainly_written(i) | i.rflags_read() & ALL
         }

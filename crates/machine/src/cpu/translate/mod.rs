@@ -21,6 +21,7 @@ mod same;
 mod select;
 mod special;
 mod thunk;
+mod trace;
 
 use crate::cpu::block::{KeyHasher, Op};
 use crate::cpu::decode::{copy_code, decode_all};
@@ -39,6 +40,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::Write;
+use trace::Trace;
 
 /// Blocks of one frame that a view gets jumps to at once.
 const BLOCKS_OF_FRAME: usize = 128;
@@ -93,6 +95,8 @@ struct NativeBlock {
     /// Entry from the same page. When the block is forgotten a jump to its last stub stands here.
     near: u64,
     dead: u64,
+    /// Instructions that it has more than the interpreter's block.
+    more: u8,
     vectors: Vectors,
     incoming: Vec<Incoming>,
 }
@@ -151,7 +155,7 @@ impl Translator {
 
     /// Arithmetic flags are exact from now on, also where no instruction looks at them. Only when no code is there.
     pub(crate) fn keep_flags(&mut self) {
-        self.options.exact_flags = true;
+        (self.options.exact_flags, self.options.same_blocks) = (true, true);
     }
 
     /// Runs before a block is translated.
@@ -162,6 +166,11 @@ impl Translator {
     /// Whether the next block is to be interpreted.
     pub(crate) fn interpret_once(&mut self) -> bool {
         std::mem::take(&mut self.interpret_once)
+    }
+
+    /// Instructions that the code of a block takes from the slice beyond those of the interpreter's block.
+    pub(crate) fn more(&self, id: u32) -> i64 {
+        self.blocks.get(id as usize).map_or(0, |b| b.more.into())
     }
 
     /// Forgets all code. Only when none is running.
@@ -297,6 +306,15 @@ impl Cpu {
         if insns.len() != usize::from(count) {
             return None;
         }
+        let whole = self.code.translator.as_ref()?.options.same_blocks || second.is_some();
+        let trace = match whole {
+            true => Trace::of(insns),
+            false => self.trace(mfn, insns),
+        };
+        let insns = trace.insns;
+        for (start, end) in trace.others {
+            self.code.blocks.depends_on(op, mfn, start, end);
+        }
         let t = self.code.translator.as_mut()?;
         let Some(key) = t.key(mfn) else {
             self.code.forget_all = true;
@@ -305,8 +323,8 @@ impl Cpu {
         let id = t.blocks.len() as u32;
         let (base, cold) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
-        let flags = t.options.exact_flags;
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, flags).block(
+        let options = t.options;
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options).block(
             &insns,
             &select::hows(&insns, t.options.exact),
             cold,
@@ -345,6 +363,7 @@ impl Cpu {
             far: made.far,
             near: made.near,
             dead: made.dead,
+            more: insns.len() as u8 - count,
             vectors: made.vectors,
             incoming: Vec::new(),
         });

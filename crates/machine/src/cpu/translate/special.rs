@@ -121,7 +121,7 @@ impl Emitter<'_> {
         let access = Wanted {
             size: size as u8,
             write: i.mnemonic() != M::Bt,
-            aligned: lock,
+            align: if lock { size as u8 } else { 1 },
         };
         let ea = self.at(S2, 0);
         let operand = self.check(ea, access);
@@ -178,7 +178,7 @@ impl Emitter<'_> {
         let access = Wanted {
             size: 16,
             write: true,
-            aligned: true,
+            align: 16,
         };
         let operand = self.check(ea, access);
         let mut new = *i;
@@ -197,7 +197,7 @@ impl Emitter<'_> {
             let access = Wanted {
                 size: 2,
                 write: true,
-                aligned: false,
+                align: 1,
             };
             let operand = self.check(ea, access);
             self.asm.lea(S2, operand);

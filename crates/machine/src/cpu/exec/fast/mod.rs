@@ -385,12 +385,17 @@ pub(crate) unsafe fn op_translated(cpu: *mut Cpu, op: *const Op) -> *const Op {
 #[inline(never)]
 unsafe fn run_translated(cpu: *mut Cpu, op: *const Op) -> bool {
     by_contract!({
-        let interpret = match (*cpu).code.translator.as_mut() {
-            Some(t) => t.interpret_once() || (*cpu).check.as_ref().is_some_and(|c| c.interprets()),
-            None => true,
-        };
+        // The code may be that of a longer block.
+        let (mut interpret, mut more) = (true, 0);
+        if let Some(t) = (*cpu).code.translator.as_mut() {
+            more = t.more((*op).disp as u32);
+            interpret = t.interpret_once()
+                || more > (*cpu).budget.slice
+                || (*cpu).check.as_ref().is_some_and(|c| c.interprets());
+        }
         if !interpret {
             (*cpu).chain.pending = None;
+            (*cpu).budget.slice -= more;
             (*cpu).enter_code((*op).imm);
         }
         !interpret
