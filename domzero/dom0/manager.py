@@ -50,6 +50,7 @@ from domzero.dom0.names import shown
 from domzero.dom0.opening import in_thread
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.roster import Roster
+from domzero.dom0.vfbspec import with_passwords
 from domzero.dom0.weights import Weights
 from domzero.dom0.worker_handle import A, WorkerGone
 from domzero.dom0.worker_spawner import WorkerSpawner
@@ -163,6 +164,7 @@ class Manager:
         if record.state is not DomainState.HALTED:
             raise BadState(f"domain {record.name} is {record.state.value}", hint="shut it down first")
         config.uuid = record.uuid
+        config.vfbs = with_passwords(config.vfbs, record.config.vfbs)
         config.check(startable=startable)
         self.roster.check_unique(config.name, None, besides=record)
         about.check()

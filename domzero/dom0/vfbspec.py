@@ -89,6 +89,8 @@ def parse_vfb(text: str, devid: int = 0) -> VfbSpec:
             text, f"keymap={words['keymap']} is not supported: en-us is; viewers that send positions of keys need none"
         )
     password = words.get("vncpasswd", "")
+    if password == HIDDEN:
+        raise _refused(text, "that is what answers have in the place of a password")
     if len(password) > PASSWORD_MAX or not password.isascii():
         raise _refused(text, f"a password of VNC has at most {PASSWORD_MAX} characters, of ASCII")
     listen, display = words.get("vnclisten", "") or LOOPBACK, words.get("vncdisplay", "0")
@@ -106,6 +108,28 @@ def parse_vfb(text: str, devid: int = 0) -> VfbSpec:
     return VfbSpec(
         devid, words.get("vnc", "1") == "1", listen, path, int(display), words.get("vncunused", "1") == "1", password
     )
+
+
+def with_passwords(texts: list[str], before: list[str]) -> list[str]:
+    """Specifications of a domain's new definition, with the passwords of the one before where they are hidden.
+
+    Whoever changes a definition sends back what an answer of the API has. ConfigError: there was none.
+    """
+    known = {spec.devid: spec.password for spec in parse_vfbs(before) if isinstance(spec, VfbSpec)}
+    found = []
+    for devid, text in enumerate(texts):
+        if _is_hidden(text):
+            if not known.get(devid):
+                raise ConfigError("the password is not there any more: say it again", key="vfb")
+            parts = [f"vncpasswd={known[devid]}" if _is_hidden(part) else part for part in text.split(",")]
+            text = ",".join(parts)
+        found.append(text)
+    return found
+
+
+def _is_hidden(text: str) -> bool:
+    words = (part.partition("=") for part in text.split(","))
+    return any(key.strip() == "vncpasswd" and value.strip() == HIDDEN for key, _, value in words)
 
 
 def _address(text: str, listen: str, password: str) -> str:
@@ -137,4 +161,4 @@ def _refused(text: str, what: str) -> ConfigError:
     return ConfigError(f"{text[:200]!r}: {what}", key="vfb", hint=EXAMPLE)
 
 
-__all__ = ["HELP", "VFBS_MAX", "VfbSpec", "parse_vfb", "parse_vfbs"]
+__all__ = ["HELP", "VFBS_MAX", "VfbSpec", "parse_vfb", "parse_vfbs", "with_passwords"]

@@ -72,6 +72,8 @@ def test_a_websocket_is_a_viewer_and_ends_with_the_domain(server: Server, api: h
     found = api.get("/domains/watched/vnc").json()
     assert found["password"] and found["address"].startswith("127.0.0.1:59")
     assert server.cli("vncviewer", "watched").stdout == f"{found['address']} (it asks for its password)\n"
+    plugged = api.patch("/domains/watched", json={"vfbs": []})
+    assert plugged.status_code == 422 and "fixed when a domain is created" in plugged.text
     with watch(server, "watched") as websocket:
         assert websocket.subprotocol == "binary"
         viewer = WebSocketViewer(websocket)

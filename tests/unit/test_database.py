@@ -55,6 +55,9 @@ def test_it_is_a_file_of_its_user_alone_and_of_one_domain_0(tmp_path: Path) -> N
     path = tmp_path / "d.db"
     with closing(Database(path)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    with closing(Database(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with pytest.raises(ConfigError, match=r"d\.db: another Domain 0 has it"):
             Database(path)
     Database(path).close()

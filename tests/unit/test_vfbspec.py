@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from domzero.dom0.vfbspec import VfbSpec, parse_vfb, parse_vfbs
+from domzero.dom0.vfbspec import VfbSpec, parse_vfb, parse_vfbs, with_passwords
 from domzero.errors import ConfigError
 
 
@@ -40,6 +40,7 @@ def test_a_specification_is_understood_as_xl_does_and_says_the_same_again(text: 
         ("vncdisplay=-1", "a number up to 99"),
         ("vncpasswd=123456789", "at most 8 characters"),
         ("vncpasswd=a,vncpasswd=b", "given twice"),
+        ("vncpasswd=********", "in the place of a password"),
     ],
 )
 def test_what_cannot_be_is_refused_without_its_password(text: str, what: str) -> None:
@@ -51,3 +52,14 @@ def test_what_cannot_be_is_refused_without_its_password(text: str, what: str) ->
 def test_a_domain_has_one_and_its_password_is_not_shown() -> None:
     assert [type(each) for each in parse_vfbs(["vnc=1", "vnc=1"])] == [ConfigError]
     assert "secret" not in parse_vfb("vncpasswd=secret").text(hide=True)
+
+
+def test_a_password_that_an_answer_hides_stays_what_it_was() -> None:
+    before = ["vnc=1,vncpasswd=secret"]
+    hidden = parse_vfb(before[0]).text(hide=True)
+    (kept,) = with_passwords([hidden], before)
+    assert parse_vfb(kept) == parse_vfb(before[0])
+    assert with_passwords(["vncpasswd=other", "vnc=0"], before) == ["vncpasswd=other", "vnc=0"]
+    for old in ([], ["vnc=1"]):
+        with pytest.raises(ConfigError, match="say it again"):
+            with_passwords([hidden], old)

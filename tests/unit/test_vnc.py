@@ -7,8 +7,10 @@ import os
 import random
 import socket
 import struct
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +265,80 @@ def test_each_letter_has_the_key_that_has_it() -> None:
     assert [keys.of_symbol(symbol) for symbol in (0xFFBE, 0xFFC9, 0xFFB0, 0xFFB9)] == [59, 88, 82, 73]
     assert [keys.of_position(code) for code in (0x1E, 0x9D, 0x57, 0, 0x100, 0x80)] == [30, 97, 87, None, None, None]
     assert Encoding.QEMU_EXTENDED_KEY == QEMU_KEYS
+
+
+def messages(chance: random.Random) -> bytes:
+    """What no viewer says: right heads with what is too large, too small or strange behind them, and noise."""
+    most = chance.choice((0, 1, 255, 256, 32767, 65535))
+
+    def number() -> int:
+        return chance.choice((0, 1, most, chance.getrandbits(16)))
+
+    size = chance.choice((0, 5, 1 << 20, (1 << 20) + 1, 1 << 31, (1 << 32) - 1))
+    return chance.choice(
+        (
+            struct.pack(">B3x16s", 0, chance.randbytes(16)),
+            struct.pack(">B3xBBBBHHHBBB3x", 0, *(chance.choice((8, 16, 32)), 24, 0, 1), number(), 255, 255, 16, 8, 0),
+            struct.pack(">BxH", 2, number()) + chance.randbytes(4 * min(most, 300)),
+            struct.pack(">BxH4i", 2, 4, ZRLE, RAW, QEMU_KEYS, EXTENDED_SIZE),
+            struct.pack(">BBHHHH", 3, number() & 1, number(), number(), number(), number()),
+            struct.pack(">BBxxI", 4, number() & 1, chance.getrandbits(32)),
+            struct.pack(">BBHH", 5, number() & 255, number(), number()),
+            struct.pack(">BxxxI", 6, size) + bytes(chance.choice((0, 5, 1 << 16))),
+            struct.pack(">BxHHBx", 251, number(), number(), number() & 255) + bytes(chance.choice((0, 16))),
+            struct.pack(">BBHII", 255, number() & 1, 1, chance.getrandbits(32), chance.getrandbits(32)),
+            chance.randbytes(chance.choice((1, 7, 60))),
+        )
+    )
+
+
+def hostile(server: VncServer, data: bytes, *, greeted: bool = True) -> None:
+    """A viewer that says this and goes; what it is sent it takes or not."""
+    mine, theirs = socket.socketpair()
+    server.add(theirs, is_known=True)
+    mine.settimeout(30)
+    with mine, suppress(OSError):
+        if greeted:
+            mine.sendall(b"RFB 003.008\n" + b"\1\1")
+        mine.sendall(data)
+        mine.shutdown(socket.SHUT_WR)
+        while mine.recv(1 << 16):
+            pass
+
+
+def test_hostile_viewers_end_their_own_connection_and_nothing_else(
+    server: VncServer, display: Display, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[object] = []
+    monkeypatch.setattr("threading.excepthook", lambda fault: faults.append(fault.exc_value))
+    display.show(Canvas(100, 80))
+    viewer = connect()
+    seed = int(os.environ.get("DOMZERO_FUZZ_SEED", "1"))
+    for number in range(int(os.environ.get("DOMZERO_FUZZ_CASES", "120"))):
+        chance = random.Random(f"{seed}/{number}")
+        data = b"".join(messages(chance) for _ in range(chance.randrange(1, 12)))
+        hostile(server, data[: chance.randrange(len(data) + 1)], greeted=chance.random() < 0.9)
+        until(lambda: server.viewers == 1, 60, f"the end of number {number} of seed {seed}")
+    assert faults == []
+    assert viewer.picture()[:2] == (100, 80)
+
+
+def test_a_viewer_that_says_much_and_asks_for_nothing_takes_no_memory(display: Display, connect: Connect) -> None:
+    display.show(Canvas(100, 80))
+    viewer = connect(encodings=(RAW, EXTENDED_SIZE))
+    viewer.update()
+    before = len(viewer.sizes)
+    for _ in range(500):
+        viewer.sock.sendall(struct.pack(">BxHHBx", 251, 50, 50, 0))
+        viewer.ask_for(RAW, EXTENDED_SIZE, QEMU_KEYS)
+        viewer.ask_for(RAW, EXTENDED_SIZE)
+    viewer.update()
+    assert viewer.sizes[before:].count((1, 100, 80)) == 1 and viewer.seen.count(QEMU_KEYS) == 1
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            viewer.sock.sendall(struct.pack(">BxxxI", 6, 1 << 20) + bytes(1 << 20))
+        viewer.update(incremental=False)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20  # what is sent is one of them, and a copy
+    finally:
+        tracemalloc.stop()

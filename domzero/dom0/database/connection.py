@@ -36,7 +36,7 @@ class Database:
         self._lock: int | None = None
         try:
             if path != MEMORY:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                _keep_private(path)
                 self._lock = _lock(path)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
@@ -106,6 +106,16 @@ class Database:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _keep_private(path: Path) -> None:
+    """Makes the file, which others may not read: there are passwords of screens in it, and hashes of others."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
 
 
 def _lock(path: Path) -> int:

@@ -28,6 +28,8 @@ STALL_S = 30.0
 """Seconds in which it has to take what is sent to it."""
 WRONG_PASSWORD_S = 1.0
 CUT_TEXT_MAX = 1 << 20
+NEWS_MAX = 64
+"""What is kept to be said with the next update, which a viewer may never ask for."""
 BAND_BYTES = 1 << 20
 """Of pixels in one rectangle at most: what an update needs of memory."""
 POLL_S = 0.1
@@ -220,12 +222,13 @@ class Session:
             (length,) = struct.unpack(">xxxI", self._read(7))
             if length > CUT_TEXT_MAX:
                 raise ViewerError("more text than anybody could want")
-            self._read(length)  # a guest has no clipboard
+            while length:  # a guest has no clipboard
+                length -= len(self._read(min(length, 1 << 16)))
         elif kind == 251:
             (screens,) = struct.unpack(">xxxxxBx", self._read(7))
             self._read(16 * screens)
             with self._changed:
-                self._wish.news.append(self._size_rect(by_viewer=True))
+                self._tell(self._size_rect(by_viewer=True))
                 self._changed.notify_all()
         elif kind == 255:
             sub, pressed, symbol, code = struct.unpack(">BHII", self._read(11))
@@ -240,10 +243,17 @@ class Session:
             new = numbers - self._wish.encodings
             self._wish.encodings = numbers
             if Encoding.QEMU_EXTENDED_KEY in new:
-                self._wish.news.append(header(Rect(0, 0, 0, 0), Encoding.QEMU_EXTENDED_KEY))
+                self._tell(header(Rect(0, 0, 0, 0), Encoding.QEMU_EXTENDED_KEY))
             if Encoding.EXTENDED_DESKTOP_SIZE in new:
                 self._wish.resized = True
             self._changed.notify_all()
+
+    def _tell(self, rect: bytes) -> None:
+        """Says something with the next update, once however often it was asked for; with the lock held."""
+        if rect not in self._wish.news:
+            if len(self._wish.news) >= NEWS_MAX:
+                raise ViewerError("more wishes than updates")
+            self._wish.news.append(rect)
 
     def _key(self, code: int | None, pressed: bool) -> None:
         if code is None or (not pressed and code not in self._pressed):
