@@ -188,6 +188,35 @@ def test_a_session_ends_with_its_user_and_follows_the_role(tcp: Server) -> None:
     assert session.VM.get_all(handle)["ErrorDescription"][0] == "SESSION_INVALID"
 
 
+def test_subjects_are_users(tcp: Server) -> None:
+    x = session_of(tcp, "root", tcp.token).xenapi
+    roles = {x.role.get_name_label(role): role for role in x.role.get_all()}
+    subject = x.subject.create({"subject_identifier": "carla", "other_config": {}})
+    assert refused(session_of(tcp, "pool-operator"), "subject.create", {"subject_identifier": "dan"})
+    assert code_of(session_of(tcp, "root", tcp.token), "subject.create", {"subject_identifier": "carla"}) == (
+        "SUBJECT_ALREADY_EXISTS"
+    )
+    x.subject.add_to_roles(subject, roles["read-only"])
+    x.subject.add_to_roles(subject, roles["vm-admin"])
+    assert x.subject.get_roles(subject) == [roles["vm-admin"]]
+    with httpx.Client(base_url=f"{tcp.url}/v1", headers={"Authorization": f"Bearer {tcp.token}"}) as client:
+        assert client.get("/users/carla").json()["role"] == "vm-admin"
+        assert client.patch("/users/carla", json={"password": PASSWORD}).status_code == 200
+    carla = session_of(tcp, "carla")
+    with pytest.raises(XenAPI.Failure, match="ROLE_ALREADY_EXISTS"):
+        x.subject.add_to_roles(subject, roles["vm-operator"])  # covered
+    with pytest.raises(XenAPI.Failure, match="ROLE_NOT_FOUND"):
+        x.subject.remove_from_roles(subject, roles["read-only"])
+    assert "carla" in x.session.get_all_subject_identifiers()
+    assert refused(session_of(tcp, "read-only"), "session.logout_subject_identifier", "carla")
+    x.session.logout_subject_identifier("carla")
+    assert carla.VM.get_all(carla.handle)["ErrorDescription"][0] == "SESSION_INVALID"
+    x.subject.remove_from_roles(subject, roles["vm-admin"])
+    assert x.subject.get_roles(subject) == []
+    x.subject.destroy(subject)
+    assert subject not in x.subject.get_all()
+
+
 def test_what_was_done_is_in_the_audit_log(tcp: Server, shell: str) -> None:
     session = session_of(tcp, "vm-admin")
     vm = session.xenapi.VM.create({"name_label": "seen", "memory_static_max": str(16 << 20)})

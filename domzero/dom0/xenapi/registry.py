@@ -12,10 +12,11 @@ from domzero.dom0.xenapi.classes.host import HOST, HOST_CPU, HOST_METRICS, POOL
 from domzero.dom0.xenapi.classes.others import OTHERS
 from domzero.dom0.xenapi.classes.session import SESSION
 from domzero.dom0.xenapi.classes.sr import PBD, SR
+from domzero.dom0.xenapi.classes.subjects import ROLE, SUBJECT
 from domzero.dom0.xenapi.classes.vbd import VBD
 from domzero.dom0.xenapi.classes.vif import NETWORK, VIF
 from domzero.dom0.xenapi.classes.vm import CONSOLE, VM, VM_GUEST_METRICS, VM_METRICS
-from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, ROLE, SUBJECT, TASK, USER
+from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, TASK, USER
 from domzero.dom0.xenapi.journal import Audience, Snapshots
 from domzero.dom0.xenapi.table import Kind, Message
 from domzero.dom0.xenapi.world import World

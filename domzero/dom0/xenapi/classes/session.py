@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from domzero.dom0.actors import OWNER_NAME
+from domzero.dom0.actors import OWNER_NAME, Role
 from domzero.dom0.sessions import Door, Session
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
@@ -31,12 +31,16 @@ async def logout(call: Call) -> None:
 
 
 async def get_all_subject_identifiers(call: Call) -> list[str]:
-    """session.get_all_subject_identifiers: of users of a directory service, of which there is none."""
-    return []
+    """session.get_all_subject_identifiers: the users who have logged in here, without the owner."""
+    call.check_role(Role.READ_ONLY, "session.get_all_subject_identifiers")
+    return sorted({each.user for each in call.world.sessions.all(Door.XENAPI)} - {OWNER_NAME})
 
 
 async def logout_subject_identifier(call: Call, subject: str) -> None:
-    """session.logout_subject_identifier."""
+    """session.logout_subject_identifier: a user's sessions at this door, without the one that asks."""
+    for each in call.world.sessions.all(Door.XENAPI):
+        if each.user == subject and subject != OWNER_NAME and each is not call.session:
+            call.world.sessions.close(each.id)
 
 
 async def _put_other_config(call: Call, session: Session, value: dict[str, str]) -> None:
@@ -81,6 +85,7 @@ SESSION = Kind(
         message("logout", logout),
         message("local_logout", logout),
         message("get_all_subject_identifiers", get_all_subject_identifiers, STRINGS),
-        message("logout_subject_identifier", logout_subject_identifier, subject_identifier=STRING),
+        message("logout_subject_identifier", logout_subject_identifier, role=Role.POOL_OPERATOR,
+                subject_identifier=STRING),
     ),
 )  # fmt: skip

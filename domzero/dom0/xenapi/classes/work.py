@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""task and event: what takes time, and what has changed; role, subject and user: who may do what."""
+"""task and event: what takes time, and what has changed; message and user, of which there are none."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from domzero.dom0.actions import CancelTask
 from domzero.dom0.actors import Role
@@ -15,10 +15,9 @@ from domzero.dom0.tasks import Task
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.fields import VALUE_MAX
 from domzero.dom0.xenapi.journal import Event, Wants
-from domzero.dom0.xenapi.table import EVERYBODY, Audience, Found, Kind, Message, kept, may_see, message, ro, rw
+from domzero.dom0.xenapi.table import Audience, Found, Kind, Message, kept, may_see, message, ro, rw
 from domzero.dom0.xenapi.tasks import STATES, all_tasks, error_info, status
 from domzero.dom0.xenapi.values import (
-    BOOL,
     DATETIME,
     FLOAT,
     INT,
@@ -33,7 +32,7 @@ from domzero.dom0.xenapi.values import (
     reference,
     time_text,
 )
-from domzero.dom0.xenapi.world import NAMESPACE, Call
+from domzero.dom0.xenapi.world import Call
 
 STATUS = Enum("enum task_status_type", ("pending", "success", "failure", "cancelling", "cancelled"))
 CLASSES_MAX = 1000
@@ -220,68 +219,6 @@ EVENT = Kind(
     ),
 )
 
-ROLES = {
-    "pool-admin": "Everything",
-    "pool-operator": "All domains, disks, networks and the host; no users",
-    "vm-power-admin": "All domains, with their devices and their memory",
-    "vm-admin": "Domains: making, changing and removing them",
-    "vm-operator": "Domains: starting, stopping, console",
-    "read-only": "Looking",
-}
-"""XAPI's, the mightiest first."""
-
-
-def role_id(name: str) -> UUID:
-    """Of a role."""
-    return uuid5(NAMESPACE, f"role:{name}")
-
-
-ROLE = Kind(
-    "role",
-    (
-        ro("uuid", STRING, lambda w, name: role_id(name)),
-        ro("name_label", STRING, lambda w, name: name),
-        ro("name_description", STRING, lambda w, name: ROLES[name]),
-        ro("subroles", Set(Ref("role")), default=[]),
-        ro("is_internal", BOOL, default=False),
-    ),
-    lambda w: {role_id(name): name for name in ROLES},
-    audience=lambda w, it: (EVERYBODY,),
-    explicit=tuple(
-        message(name, None, self=Ref("role"))
-        for name in (
-            "get_permissions",
-            "get_permissions_name_label",
-            "get_by_permission",
-            "get_by_permission_name_label",
-        )
-    ),
-)
-
-
-def subject_id(name: str) -> UUID:
-    """Of a user."""
-    return uuid5(NAMESPACE, f"user:{name}")
-
-
-SUBJECT = Kind(
-    "subject",
-    (
-        ro("uuid", STRING, lambda w, it: subject_id(it.name)),
-        ro("subject_identifier", STRING, lambda w, it: it.name),
-        ro("other_config", STRING_MAP, lambda w, it: {"subject-name": it.name}),
-        ro("roles", Set(Ref("role")), lambda w, it: [role_id(it.role.value)] if it.role else []),
-    ),
-    lambda w: {subject_id(user.name): user for user in w.services.users.all()},
-    explicit=(
-        message("create", None, subject_identifier=STRING, other_config=STRING_MAP),
-        message("destroy", None, self=Ref("subject")),
-        message("add_to_roles", None, self=Ref("subject")),
-        message("remove_from_roles", None, self=Ref("subject")),
-        message("get_permissions_name_label", None, self=Ref("subject")),
-    ),
-)
-
 USER = Kind(
     "user",
     (ro("uuid", STRING), ro("short_name", STRING), ro("fullname", STRING), kept("other_config")),
@@ -319,4 +256,4 @@ MESSAGE = Kind(
     ),
 )
 
-__all__ = ["EVENT", "MESSAGE", "ROLE", "ROLES", "SUBJECT", "TASK", "USER", "role_id"]
+__all__ = ["EVENT", "MESSAGE", "TASK", "USER"]
