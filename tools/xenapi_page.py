@@ -29,8 +29,8 @@ Classes, fields and messages are those of XAPI's class reference (xen-api of 202
 XAPI has and that is missing here is answered with `MESSAGE_METHOD_UNKNOWN`, and is not counted. XAPI's own list in a
 form for machines (`doc/data/xenapi.json` in its sources) has the licence of its sources, LGPL; of the packages of its
 clients on PyPI and npm none has the list (looked at: XenAPI 26.21.1, xenapi-python 1.127.1, xen-api 4.7.6). "Refused"
-is answered with `NOT_IMPLEMENTED`. "Derived" messages are those that fields and classes have by themselves (`get_record`, `get_F`,
-`set_F`, `add_to_F`, `remove_from_F`, ...). XAPI's hidden and internal messages are left out.
+is answered with `NOT_IMPLEMENTED`. "Derived" messages are those that fields and classes have by themselves
+(`get_record`, `get_F`, `set_F`, `add_to_F`, `remove_from_F`, ...). XAPI's hidden and internal messages are left out.
 
 """
 
