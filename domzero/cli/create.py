@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json, add_connection_options
-from domzero.cli.domain_type import ENGINE_HELP, HVM_KEYS, add_type
+from domzero.cli.domain_type import ENGINE_HELP, HVM_KEYS, add_type, console_of
 from domzero.cli.first_boot import add_documents, add_options, seed_image
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
@@ -145,7 +145,8 @@ def configuration(args: argparse.Namespace) -> tuple[DomainConfig, list[str]]:
         from domzero.dom0.images.lookup import start_of
 
         image = start_of(args.image, lambda text: print(f"domzero: {text}", file=sys.stderr))
-        found: dict[str, str | None] = {"kernel": image.kernel, "ramdisk": image.ramdisk, "cmdline": image.cmdline}
+        cmdline = console_of(args.type, image.cmdline)
+        found: dict[str, str | None] = {"kernel": image.kernel, "ramdisk": image.ramdisk, "cmdline": cmdline}
         settings |= {key: xlcfg.Setting(value, "") for key, value in found.items() if value is not None}
         _extend(settings, "disk", before=image.disks)
         drives = image.drives

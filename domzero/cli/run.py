@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`domzero run`: one PV domain in the foreground, its console on stdin and stdout, its end in the exit status."""
+"""`domzero run`: one domain in the foreground, its console on stdin and stdout, its end in the exit status."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from domzero.cli.domain_type import add_type, choose_type, console_of, options_of
 from domzero.cli.first_boot import add_documents, add_options, seed_image
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
 from domzero.dom0.diskspec import HELP as DISK_HELP
+from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.names import shown
 from domzero.dom0.sharespec import HELP as SHARE_HELP
 from domzero.dom0.vfbspec import HELP as VFB_HELP
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from domzero.dom0.life import End, EndReason
     from domzero.dom0.lifecycle import DomainSession
     from domzero.dom0.opener import Opener
+    from domzero.dom0.qemu.session import QemuSession
     from domzero.hypervisor.domain import Domain
 
 MEMORY_MIB = 256
@@ -45,7 +48,7 @@ _GRACE_S = 0.8
 """What is left of a second for an orderly end after SIGINT or SIGTERM."""
 
 _DESCRIPTION = """\
-Builds and runs one PV domain in the foreground. Its console is stdin and stdout: in raw mode on a terminal (Ctrl-]
+Builds and runs one domain in the foreground. Its console is stdin and stdout: in raw mode on a terminal (Ctrl-]
 ends the domain and leaves), as plain lines in a pipe (the end of stdin does not end the guest). Needs no daemon and no
 root, and leaves no files behind. What the hypervisor has to say goes to stderr.
 """
@@ -76,7 +79,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         allow_abbrev=False,
     )
     what = parser.add_argument_group("the domain")
-    what.add_argument("--kernel", metavar="FILE", help="PV kernel: bzImage or ELF")
+    what.add_argument("--kernel", metavar="FILE", help="PV or PVH kernel: bzImage or ELF")
     what.add_argument("--ramdisk", metavar="FILE", help="initramfs")
     what.add_argument("--image", metavar="NAME", help="a fetched kernel, or a disk, that `domzero image` has")
     what.add_argument("--cmdline", metavar="TEXT", help="kernel command line (default: none; for an image, its own)")
@@ -91,14 +94,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--vfb", metavar="SPEC", action="append", default=[], help=VFB_HELP)
     what.add_argument("--pty", action="store_true", help=PTY_HELP)
     what.add_argument("--name", default="", help="its name (default: the kernel's)")
+    add_type(what)
     add_options(parser, hostname=None, run="run this shell command at its first start")
     add_documents(parser)
     how = parser.add_argument_group("how it runs")
     how.add_argument(
         "--engine",
-        choices=["interpreter", "translator", "check", "kvm", "auto"],
+        choices=["interpreter", "translator", "check", "kvm", "tcg", "auto"],
         default="auto",
-        help="what executes guest code (default: the fastest there is); check: both, compared, slowly",
+        help="what executes guest code (default: the fastest there is); check: both, compared, slowly; "
+        "kvm, tcg: for pvh and hvm",
     )
     how.add_argument(
         "--dump-code", metavar="FILE", help="write there what the translator makes of the first vCPU's code"
@@ -155,20 +160,23 @@ def config_of(args: argparse.Namespace) -> DomainConfig:
         image = start_of(args.image, lambda text: print(f"domzero: {text}", file=sys.stderr))
         kernel = image.kernel if kernel is None else kernel
         ramdisk = image.ramdisk if ramdisk is None else ramdisk
-        cmdline = image.cmdline if cmdline is None else cmdline
+        cmdline = console_of(args.type, image.cmdline) if cmdline is None else cmdline
         memory_mib = image.memory_mib if memory_mib is None else memory_mib
         disks = [*image.disks, *disks, *image.drives]
         name = name or (args.image if image.disks else "")
     if kernel is None and not disks:
         raise ConfigError("nothing to run: give --kernel FILE, --image NAME or --disk SPEC")
-    if kernel is None:
+    kind = choose_type(args.type, kernel, disks)
+    if kernel is None and kind is DomainType.PV:
         from domzero.dom0.images.grub import fetch_pvgrub
 
         kernel = str(fetch_pvgrub(lambda text: print(f"domzero: {text}", file=sys.stderr)))
     if args.timeout is not None and not 0 < args.timeout < 1e9:
         raise ConfigError("must be more than 0 seconds", key="timeout")
     config = DomainConfig(
-        kernel=kernel,
+        kernel=kernel or "",
+        type=kind,
+        hvm=options_of(args),
         name=name,
         ramdisk=ramdisk,
         cmdline=cmdline or "",
@@ -241,8 +249,8 @@ class _Runner:
         """Confines this process, which has one thread, and leaves another one that opens the domain's files."""
         from domzero.dom0 import confinement
 
-        if self._args.no_confine or not confinement.is_wanted():
-            return None
+        if self._args.no_confine or not confinement.is_wanted() or config.type.is_full:
+            return None  # QEMU has a confinement of its own
         # Nothing is imported later: that opens files.
         from domzero.cli import terminal as _terminal  # noqa: F401
         from domzero.dom0 import console_io as _console_io  # noqa: F401
@@ -257,7 +265,11 @@ class _Runner:
         self._missing = confinement.confine(shares, terminal=True, makes_code=makes_code(Engine(config.engine)))
         return opener
 
-    def _session(self, config: DomainConfig, opener: Opener | None) -> DomainSession:
+    def _session(self, config: DomainConfig, opener: Opener | None) -> DomainSession | QemuSession:
+        if config.type.is_full:
+            from domzero.dom0.qemu.session import QemuSession
+
+            return QemuSession(config, log=self._on_log, on_restart=self._on_restart)
         from domzero.dom0.lifecycle import DomainSession
 
         open_files = None if opener is None else opener.open
@@ -273,7 +285,7 @@ class _Runner:
         assert self._dump is not None
         domain.vcpus[0].hw.dump_code(os.dup(self._dump))
 
-    def _foreground(self, session: DomainSession, *, interactive: bool) -> End:
+    def _foreground(self, session: DomainSession | QemuSession, *, interactive: bool) -> End:
         from domzero.dom0.console import LineFilter
         from domzero.dom0.console_io import InputReader, OutputWriter
         from domzero.dom0.life import End, EndReason
@@ -308,7 +320,7 @@ class _Runner:
         output.finish(10.0 if reason is None else 0.2)
         return session.ending or End(reason or EndReason.DESTROYED)
 
-    def _audit(self, session: DomainSession) -> bool:
+    def _audit(self, session: DomainSession | QemuSession) -> bool:
         """True when nothing is wrong; else it is said, once."""
         problems = session.audit()
         if problems and not self._unsound:
@@ -317,14 +329,14 @@ class _Runner:
                 print(f"domzero: audit: {shown(line)}", file=sys.stderr)
         return not self._unsound
 
-    def _audit_often(self, session: DomainSession) -> None:
+    def _audit_often(self, session: DomainSession | QemuSession) -> None:
         while not self._stop.wait(_AUDIT_PERIOD_S):
             if not self._audit(session):
                 from domzero.dom0.life import EndReason
 
                 self._end(EndReason.DESTROYED)
 
-    def _destroy(self, session: DomainSession, reason: EndReason | None) -> None:
+    def _destroy(self, session: DomainSession | QemuSession, reason: EndReason | None) -> None:
         """Ends the domain; a second is all it may take when somebody waits for that."""
         if reason is None:
             session.destroy()
@@ -333,7 +345,7 @@ class _Runner:
         thread.start()
         thread.join(_GRACE_S)
 
-    def _start(self, session: DomainSession) -> None:
+    def _start(self, session: DomainSession | QemuSession) -> None:
         try:
             session.start()
             self._say_ttys(session)
@@ -342,7 +354,7 @@ class _Runner:
             self._failure = error
         self._stop.set()
 
-    def _say_ttys(self, session: DomainSession) -> None:
+    def _say_ttys(self, session: DomainSession | QemuSession) -> None:
         from domzero.cli.terminal import say
         from domzero.dom0.backends.channels import hosts_consoles
 
@@ -371,7 +383,7 @@ class _Runner:
         else:
             self._log.append(line)
 
-    def _report(self, session: DomainSession, end: End) -> int:
+    def _report(self, session: DomainSession | QemuSession, end: End) -> int:
         """Says how it ended; returns the exit status."""
         from domzero.dom0.life import EndReason
 

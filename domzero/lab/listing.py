@@ -75,6 +75,13 @@ class Listing:
             ElfNote.VIRT_BASE: struct.pack(word, self.virt_base),
             ElfNote.ENTRY: struct.pack(word, self.base if entry is None else entry),
         }
+        return self._elf(fields, self.virt_base)
+
+    def pvh_elf(self) -> bytes:
+        """A kernel for PVH with this program in it, at the physical addresses that it was linked for."""
+        return self._elf({ElfNote.PHYS32_ENTRY: struct.pack("<Q", self.base)}, 0)
+
+    def _elf(self, fields: dict[ElfNote, bytes], virt_base: int) -> bytes:
         notes = b"".join(_note(kind, value) for kind, value in fields.items())
         wide = self.bits == 64
         header_size, entry_size = (64, 56) if wide else (52, 32)
@@ -85,7 +92,7 @@ class Listing:
         tail = (header_size, 0, 0, header_size, entry_size, 2, 0, 0, 0)
         elf += struct.pack("<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH", 2, machine, 1, self.base, *tail)
         size, note_size = (len(self.code), self.size), (len(notes), len(notes))
-        place = (code_at, self.base, self.base - self.virt_base)
+        place = (code_at, self.base, self.base - virt_base)
         if wide:
             elf += struct.pack("<IIQQQQQQ", 1, 7, *place, *size, PAGE_SIZE)
             elf += struct.pack("<IIQQQQQQ", 4, 4, notes_at, 0, 0, *note_size, 4)

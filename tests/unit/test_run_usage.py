@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["--kernel", "truncated"], "truncated bzImage"),
         (["--kernel", "plain"], "no Xen ELF notes"),
-        (["--kernel", "hvm"], "HVM or PVH only"),
+        (["--kernel", "hvm", "--type", "pv"], "HVM or PVH only"),
         (["--kernel", "large", "--memory", "64"], "does not fit into 64 MiB"),
         (["--kernel", "32bit"], "32-bit"),
         (["--kernel", "none"], "No such file"),

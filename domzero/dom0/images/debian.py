@@ -18,7 +18,7 @@ from domzero.errors import ImageError
 KERNELS = ("linux-image-amd64", "linux-image-generic")
 """The packages that depend on the newest kernel: Debian's, Ubuntu's."""
 CMDLINE = "console=hvc0"
-REVISION = 4
+REVISION = 5
 """Grows when the initramfs changes, so that cached images are built again."""
 
 

@@ -14,6 +14,10 @@ mount -t devtmpfs devtmpfs /dev 2>/dev/null || mount -t tmpfs tmpfs /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 [ -c /dev/hvc0 ] || mknod /dev/hvc0 c 229 0
+if ! [ -e /sys/hypervisor/type ]; then
+    ln -sf ttyS0 /dev/hvc0
+    for module in virtio_pci virtio_blk virtio_net virtio_balloon 8139cp; do modprobe "$module" 2>/dev/null; done
+fi
 [ -d /sys/hypervisor/properties ] && mount -t xenfs xenfs /proc/xen 2>/dev/null
 ip link set lo up 2>/dev/null
 for device in vbd:xen-blkfront vif:xen-netfront 9pfs:9pnet_xen vfb:xen-fbfront vkbd:xen-kbdfront; do

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel modules of the small initramfs: front ends of Xen's devices, and file systems that are found on them."""
+"""Kernel modules of the small initramfs: drivers of Xen's and QEMU's devices, and file systems found on them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,28 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "drivers/block/xen-blkfront": (),
     "drivers/net/xen-netfront": (),
     "net/packet/af_packet": (),
+    "drivers/virtio/virtio": (),
+    "drivers/virtio/virtio_ring": ("drivers/virtio/virtio",),
+    "drivers/virtio/virtio_pci_modern_dev": (),
+    "drivers/virtio/virtio_pci_legacy_dev": (),
+    "drivers/virtio/virtio_pci": (
+        "drivers/virtio/virtio_pci_modern_dev",
+        "drivers/virtio/virtio_pci_legacy_dev",
+        "drivers/virtio/virtio_ring",
+        "drivers/virtio/virtio",
+    ),
+    "drivers/virtio/virtio_balloon": ("drivers/virtio/virtio_ring", "drivers/virtio/virtio"),
+    "drivers/block/virtio_blk": ("drivers/virtio/virtio_ring", "drivers/virtio/virtio"),
+    "net/core/failover": (),
+    "drivers/net/net_failover": ("net/core/failover",),
+    "drivers/net/virtio_net": (
+        "drivers/net/net_failover",
+        "net/core/failover",
+        "drivers/virtio/virtio_ring",
+        "drivers/virtio/virtio",
+    ),
+    "drivers/net/mii": (),
+    "drivers/net/ethernet/realtek/8139cp": ("drivers/net/mii",),
     "drivers/video/fbdev/core/syscopyarea": (),
     "drivers/video/fbdev/core/sysfillrect": (),
     "drivers/video/fbdev/core/sysimgblt": (),

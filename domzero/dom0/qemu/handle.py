@@ -21,7 +21,6 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import Change, Exited, LogLine, Request
-from domzero.dom0.open_files import DomainFiles
 from domzero.dom0.opening import in_thread
 from domzero.dom0.qemu import requests
 from domzero.dom0.qemu.command import command_line
@@ -160,7 +159,7 @@ class QemuHandle:
             qmp.use(_commands[program])
         else:
             _commands[program] = dict(await qmp.learn())
-        await self._serve(config, opened.domain)
+        await self._serve(config, opened)
         self._started_mono = time.monotonic()
         self._is_started = True
         if config.memory_mib < config.static_max_mib:
@@ -170,8 +169,9 @@ class QemuHandle:
         self.engine = opened.accelerator.name
         self._on_event(LogLine(f"(DOM0) domain {config.name}: {program}, {opened.accelerator}"))
 
-    async def _serve(self, config: DomainConfig, files: DomainFiles) -> None:
+    async def _serve(self, config: DomainConfig, opened: Opened) -> None:
         """Lets people in: at a pty, and at the address of its screen."""
+        files = opened.domain
         consoles = files.consoles
         tty = ""
         if config.console:
@@ -179,7 +179,7 @@ class QemuHandle:
             tty = main.tty
             self._pty = await SerialConsole.start(main.sock, self._typed)
         screen = files.screens.pop(0) if files.screens else None
-        write_nodes(self._store, config, self.domid, tty=tty, screen=screen)
+        write_nodes(self._store, config, self.domid, tty=tty, channels=opened.ttys, screen=screen)
         if screen is not None:
             password = config.vfb_specs[0].password
             if password:
@@ -205,6 +205,11 @@ class QemuHandle:
         """Types on the serial port; waits while the guest is behind with reading. WorkerGone."""
         if self._console is None or not await self._console.type(data):
             raise WorkerGone(_GONE)
+
+    def hold_console(self, *, held: bool) -> None:
+        """Leaves the guest's output in its serial port, or takes it again."""
+        if self._console is not None:
+            self._console.hold(held=held)
 
     async def add_viewer(self, fd: int, *, is_known: bool) -> None:
         """Shows its screen to whoever is at the other end of a socket, which stays the caller's.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from domzero.abi.elfnote import ElfNote
+from domzero.builder.bzimage import is_bzimage
 from domzero.builder.elf import parse_elf
 from domzero.builder.files import read_open
 from domzero.builder.image import KERNEL_MAX, open_kernel, unpack
@@ -41,23 +42,24 @@ def type_of(config: DomainConfig) -> tuple[DomainType, str]:
 
 
 def kernel_type(path: str) -> tuple[DomainType, str]:
-    """By its Xen notes: pv if it has PV's, pvh if it has only PVH's, hvm otherwise."""
+    """By its Xen notes: pv if it has PV's, pvh if it has only PVH's; hvm for a Linux that has none."""
     try:
         fd = open_kernel(path)
         try:
-            notes = _notes(unpack(read_open(fd, path, "kernel", KERNEL_MAX)))
+            data = read_open(fd, path, "kernel", KERNEL_MAX)
+            notes = _notes(unpack(data))
         finally:
             os.close(fd)
     except ImageError:
         return DomainType.PV, "its kernel is none that is known"  # what is wrong with it is said when it is built
     name = Path(path).name
+    if notes is None and is_bzimage(data):
+        return DomainType.HVM, f"{name} is a Linux without Xen notes"
     if notes is None:
-        return DomainType.HVM, f"{name} has no Xen notes"
+        return DomainType.PV, f"{name} has no Xen notes"  # nothing starts it, which is said when it is built
     pvh = notes.number(ElfNote.PHYS32_ENTRY) is not None
     if notes.number(ElfNote.ENTRY) is None and pvh:
         return DomainType.PVH, f"{name} has a PVH entry note, and none for PV"
-    if notes.number(ElfNote.ENTRY) is None and notes.number(ElfNote.HYPERCALL_PAGE) is None and not notes.legacy:
-        return DomainType.HVM, f"{name} has no Xen entry note"
     return DomainType.PV, f"{name} has PV notes"
 
 

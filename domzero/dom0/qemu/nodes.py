@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from domzero.abi.io_xenbus import XenbusState
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.vnc.listener import OpenScreen
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import home, vcpu_nodes
 
 
-def write_nodes(store: Store, config: DomainConfig, domid: int, *, tty: str, screen: OpenScreen | None) -> None:
+def write_nodes(
+    store: Store, config: DomainConfig, domid: int, *, tty: str, channels: Sequence[str], screen: OpenScreen | None
+) -> None:
     """Writes them; the domain is introduced afterwards.
 
     :param tty: the host's pty that its console is on, too.
+    :param channels: the ptys of its channels, empty for sockets.
     :param screen: where its screen can be looked at.
     """
     path, vm = home(domid), f"/vm/{config.uuid}"
@@ -34,11 +39,18 @@ def write_nodes(store: Store, config: DomainConfig, domid: int, *, tty: str, scr
         (f"{path}/console/tty", tty),
         (f"{path}/console/output", "pty"),
     ]
+    for spec, channel in zip(config.channel_specs, channels, strict=True):
+        back = f"/local/domain/0/backend/console/{domid}/{spec.devid}"
+        nodes += [
+            (f"{back}/tty", channel),
+            (f"{back}/name", spec.name),
+            (f"{back}/state", XenbusState.XenbusStateConnected),
+        ]
     if screen is not None:
         nodes += [(f"/local/domain/0/backend/vfb/{domid}/0/{name}", value) for name, value in screen.nodes.items()]
     shown = ("n0", f"r{domid}")
     for name, value in nodes:
-        store.write(name, str(value), shown)
+        store.write(name, str(int(value)) if isinstance(value, int) else value, shown)
 
 
 __all__ = ["write_nodes"]

@@ -25,11 +25,13 @@ class Opened:
 
     :param domain: what `open_files` has.
     :param files: which of it QEMU gets, and what it gets besides.
+    :param ttys: of its channels, empty for sockets.
     """
 
     accelerator: Accelerator
     domain: DomainFiles
     files: Files
+    ttys: tuple[str, ...] = ()
     _own: list[int] = field(default_factory=list)
 
     def own(self, fd: int) -> int:
@@ -93,6 +95,7 @@ def _complete(opened: Opened, config: DomainConfig) -> None:
     files.disks, files.wires = domain.disks, domain.wires
     channels = domain.consoles[1:] if config.console else domain.consoles
     files.channels = [console.sock.fileno() for console in channels]
+    opened.ttys = tuple(console.tty for console in channels)
 
 
 def _open_pvh(path: str) -> int:

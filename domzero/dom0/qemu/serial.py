@@ -40,6 +40,11 @@ class SerialConsole(asyncio.Protocol):
         await self._room.wait()
         return self._transport is not None
 
+    def hold(self, *, held: bool) -> None:
+        """Takes no output for a while, or takes it again."""
+        if self._transport is not None and held == self._transport.is_reading():
+            (self._transport.pause_reading if held else self._transport.resume_reading)()
+
     def close(self) -> None:
         """Ends it."""
         if self._transport is not None:
