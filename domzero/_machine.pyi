@@ -188,6 +188,7 @@ class BlockRing:
         *,
         is_32bit: bool,
         persistent: bool,
+        sector_bytes: int,
         port: EventPort,
         broken: Callable[[str], object],
         thread: str | None,
@@ -456,6 +457,7 @@ class NetAgreed:
         checksum_v4: bool,
         checksum_v6: bool,
         rx_notify: bool,
+        multicast_control: bool,
     ) -> NetAgreed:
         """`keeps_mac`: frames with another source address are dropped; and so are those of another source than
         `addresses` in ARP and IP, if any are named."""

@@ -88,6 +88,7 @@ class DiskSpec:
     :param target: path of the image file or block device; empty for a CD drive without a medium.
     :param vdev: its name in the guest (`xvda`).
     :param devid: its number in xenstore, Xen's encoding of `vdev`.
+    :param sector_bytes: the smallest unit that the guest may read and write.
     :param persistent_grants: offered to the front end, which then copies what is read and written.
     """
 
@@ -99,6 +100,7 @@ class DiskSpec:
     discard: bool = True
     is_cdrom: bool = False
     persistent_grants: bool = False
+    sector_bytes: int = 512
     limits: DiskLimits = field(default_factory=DiskLimits)
 
     def absolute(self) -> str:
@@ -112,6 +114,7 @@ class DiskSpec:
         words += [] if self.discard else ["no-discard"]
         words += ["devtype=cdrom"] if self.is_cdrom else []
         words += [PERSISTENT_GRANTS] if self.persistent_grants else []
+        words += [] if self.sector_bytes == SECTOR_SIZES[0] else [f"{SECTOR_SIZE}={self.sector_bytes}"]
         words += self.limits.words()
         return ",".join([*words, f"target={target}"])
 
@@ -125,6 +128,9 @@ _SCRIPTS = ("nbd", "iscsi", "drbd")
 _ACCESS = {"rw": True, "w": True, "ro": False, "r": False}
 _FORMATS = {each.value: each for each in DiskFormat}
 PERSISTENT_GRANTS = "persistent-grants"
+SECTOR_SIZE = "sector-size"
+SECTOR_SIZES = (512, 1024, 2048, 4096)
+"""No more than a page: Linux has none."""
 _FLAGS = (PERSISTENT_GRANTS, "cdrom", "devtype=cdrom", "devtype=disk", "discard", "no-discard", "direct-io-safe",
           "backendtype=phy", "backendtype=tap", "backendtype=qdisk")  # fmt: skip
 _XVD_LETTERS = 26
@@ -168,7 +174,7 @@ def _parts(text: str) -> tuple[dict[str, str], set[str]]:
         if not part and not places:
             continue  # a comma at the end
         key, equals, value = part.partition("=")
-        if equals and key in ("format", "vdev", "access", *LIMITS):
+        if equals and key in ("format", "vdev", "access", SECTOR_SIZE, *LIMITS):
             _set(words, key, value, text)
         elif equals and key in ("script", "backend", "colo", "colo-host", "colo-port", "backendtype", "devtype"):
             raise _refused(text, f"{part} is not supported")
@@ -228,6 +234,9 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
     access = words.get("access") or ("ro" if is_cdrom else "rw")
     if access not in _ACCESS:
         raise _refused(text, f"no such access: {access!r} (rw or ro)")
+    sector_size = words.get(SECTOR_SIZE, "512")
+    if sector_size not in map(str, SECTOR_SIZES):
+        raise _refused(text, f"no such {SECTOR_SIZE}: {sector_size[:40]!r} ({', '.join(map(str, SECTOR_SIZES))})")
     vdev = vdev or _free_name(text, taken)
     limits = DiskLimits(**{name: parse_limit(name, words[name], text) for name in LIMITS if name in words})
     return DiskSpec(
@@ -239,6 +248,7 @@ def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[in
         discard="no-discard" not in flags,
         is_cdrom=is_cdrom,
         persistent_grants=PERSISTENT_GRANTS in flags,
+        sector_bytes=int(sector_size),
         limits=limits.check(text),
     )
 

@@ -73,6 +73,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, mib, seed in (
         ("plain", 4, 0),
         ("fixed", 4, 0),
+        ("large", 4, 5),
         ("base", 16, 7),
         ("first.iso", 3, 1),
         ("second.iso", 2, 2),
@@ -90,6 +91,7 @@ def guest(debian: Image, files: Path) -> Iterator[Linux]:
         debian,
         [
             *(f"{files}/plain,raw,xvda", f"{files}/disk.qcow2,qcow2,xvdb", f"{files}/fixed,raw,xvdc,ro"),
+            f"{files}/large,raw,xvdg,sector-size=4096",
             *(",,xvdd,cdrom", f"{files}/first.iso,raw,xvde,devtype=cdrom"),
         ],
     )
@@ -160,3 +162,31 @@ def test_linux_reads_each_cd_that_is_put_into_a_drive_and_none_of_an_empty_one(g
     spec = replace(parse_disk(f"{second},raw,xvdf"), writable=True)
     disks.attach(spec, open_disk(spec))
     assert guest.session.audit() == []
+
+
+def test_linux_uses_a_disk_whose_sectors_have_4096_bytes(guest: Linux, files: Path) -> None:
+    sizes = [f"/sys/block/xvdg/queue/{name}_block_size" for name in ("logical", "physical")]
+    assert guest.ask(f"cat {' '.join(sizes)}") == ["4096", "4096"]
+    data = random.Random(5).randbytes(4 * MIB)  # as it was made
+    assert guest.size("xvdg") == 4 * MIB
+    digest = hashlib.md5(data).hexdigest()
+    assert guest.ask("md5sum /dev/xvdg") == [f"{digest}  /dev/xvdg"]
+    write = "dd if=/dev/zero of=/dev/xvdg"
+    # What is less than a sector is made one by the guest's cache.
+    said = guest.ask(
+        f"{write} bs=4096 seek=3 count=2 oflag=direct 2>/dev/null; {write} bs=512 seek=80 count=1 2>/dev/null; sync"
+    )
+    assert said == []
+    assert (files / "large").read_bytes() == data[: 3 * 4096] + bytes(8192) + data[5 * 4096 : 80 * 512] + bytes(
+        512
+    ) + data[81 * 512 :]
+    # It grows by whole sectors.
+    with pytest.raises(ConfigError, match="whole sectors of 4096"):
+        guest.session.disks.grow("xvdg", 5 * MIB + 512)
+    guest.session.disks.grow("xvdg", 5 * MIB)
+    until(lambda: guest.size("xvdg") == 5 * MIB, 60, "the larger disk")
+    # The end of a file that has no whole sector there is not the guest's.
+    with (files / "large").open("r+b") as file:
+        file.truncate(6 * MIB + 512)
+    guest.session.disks.grow("xvdg", None)
+    until(lambda: guest.size("xvdg") == 6 * MIB, 60, "the whole sectors")

@@ -137,6 +137,9 @@ def test_a_file_alone_is_the_next_disk_and_its_name_tells_the_format() -> None:
         ("/a,raw,xvda,rw,script=block-x", "script=block-x is not supported"),
         ("nbd:/a,xvda,w", "nbd: is not supported"),
         ("/a,raw,xvda:floppy", "no such device type"),
+        ("/a,sector-size=520", "no such sector-size: '520' (512, 1024, 2048, 4096)"),
+        ("/a,sector-size=8192", "no such sector-size"),
+        ("/a,sector-size=04096", "no such sector-size"),
         ("/a,bps=fast", "bps is no number: 'fast'"),
         ("/a,iops=5K", "iops is no number: '5K'"),
         ("/a,bps=", "bps is no number: ''"),
@@ -185,6 +188,7 @@ def test_the_text_of_a_specification_is_the_specification() -> None:
         ",,hdc,cdrom",
         "/a,raw,xvda,rw,no-discard",
         "/a,persistent-grants",
+        "/a,sector-size=4096",
         "/a,bps=5k,iops=7,iops_max=9",
     ):
         spec = parse_disk(text)

@@ -210,6 +210,43 @@ fn a_read_only_disk_is_not_written_to() {
 }
 
 #[test]
+fn only_whole_sectors_of_the_size_that_the_front_end_was_told_are_moved() {
+    let front = Front::new(X86_64, 1);
+    let (disk, mut file) = raw(67);
+    let before = contents(&mut file);
+    let sector_bytes = 4096;
+    let mut queue = front.connect(
+        disk,
+        Agreed {
+            sector_bytes,
+            ..agreed(X86_64)
+        },
+    );
+    let (gref, mfn) = front.page();
+    let mut ask = |operation, sector, segments: &[_]| {
+        front.ask(&mut queue, &front.request(operation, 1, sector, segments))
+    };
+    for (sector, first, last) in [(8, 0, 6), (9, 0, 7), (8, 1, 1), (64, 0, 7), (64, 0, 2), (1, 0, 0)] {
+        for operation in [blkif::OP_READ, blkif::OP_WRITE] {
+            assert_eq!(ask(operation, sector, &[(gref, first, last)]), blkif::RSP_ERROR);
+        }
+    }
+    assert_eq!(ask(blkif::OP_READ, 8, &[(gref, 0, 7)]), blkif::RSP_OKAY);
+    assert_eq!(front.read(mfn, 0, 1), [8]);
+    // A sector in two pages is one.
+    assert_eq!(
+        ask(blkif::OP_READ, 16, &[(gref, 4, 7), (gref, 0, 3)]),
+        blkif::RSP_OKAY
+    );
+    assert_eq!([0, 2048].map(|at| front.read(mfn, at, 1)), [[20], [16]]);
+    assert_eq!(ask(blkif::OP_FLUSH_DISKCACHE, 0, &[]), blkif::RSP_OKAY);
+    let mut discard = front.entry(blkif::OP_DISCARD, 0, 1, 8);
+    discard[X86_64.nr_sectors] = 9;
+    assert_eq!(front.ask(&mut queue, &discard), blkif::RSP_ERROR);
+    assert_eq!(contents(&mut file), before);
+}
+
+#[test]
 fn barriers_write_flushes_answer_and_discarded_sectors_are_zero() {
     let front = Front::new(X86_64, 1);
     let (disk, mut file) = raw(64);

@@ -23,6 +23,7 @@ fn random_requests_harm_nobody() {
         let agreed = Agreed {
             layout,
             persistent: dice.once_in(2),
+            sector_bytes: if dice.once_in(4) { 4096 } else { 512 },
             writable: !dice.once_in(4),
         };
         let mut queue = front.connect(disk, agreed);

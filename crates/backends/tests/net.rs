@@ -115,7 +115,8 @@ fn bad_frames_get_an_error_in_all_of_their_slots_and_harm_nobody() {
         vec![slot(gref, 0, more, 1, 64), slot(not_ours, 0, 0, 2, 20)],
         vec![
             slot(gref, 0, netif::TXF_EXTRA_INFO, 1, 64),
-            extra(netif::EXTRA_TYPE_MCAST_ADD, 0, 1, 2),
+            // An address that was not added.
+            extra(netif::EXTRA_TYPE_MCAST_DEL, 0, 1, 2),
         ],
         long,
     ] {

@@ -182,13 +182,14 @@ pub struct BlockRing(Mutex<Server>);
 #[pymethods]
 impl BlockRing {
     #[new]
-    #[pyo3(signature = (grants, disk, ring_refs, *, is_32bit, persistent, port, broken, thread))]
+    #[pyo3(signature = (grants, disk, ring_refs, *, is_32bit, persistent, sector_bytes, port, broken, thread))]
     fn new(
         grants: &GrantTable,
         disk: &BlockDisk,
         ring_refs: Vec<u32>,
         is_32bit: bool,
         persistent: bool,
+        sector_bytes: u32,
         port: &EventPort,
         broken: Py<PyAny>,
         thread: Option<String>,
@@ -196,6 +197,7 @@ impl BlockRing {
         let agreed = Agreed {
             layout: if is_32bit { blkif::X86_32 } else { blkif::X86_64 },
             persistent,
+            sector_bytes,
             writable: disk.writable,
         };
         let (front, counts) = (grants.0.client(BACKEND), Arc::clone(&disk.counts));

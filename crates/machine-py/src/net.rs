@@ -94,7 +94,7 @@ pub struct NetAgreed(net::Agreed);
 #[pymethods]
 impl NetAgreed {
     #[new]
-    #[pyo3(signature = (*, mac, keeps_mac, addresses, mtu, scatter, gso_v4, gso_v6, checksum_v4, checksum_v6, rx_notify))]
+    #[pyo3(signature = (*, mac, keeps_mac, addresses, mtu, scatter, gso_v4, gso_v6, checksum_v4, checksum_v6, rx_notify, multicast_control))]
     #[allow(clippy::too_many_arguments)] // Named ones, of a structure.
     fn new(
         mac: [u8; 6],
@@ -107,6 +107,7 @@ impl NetAgreed {
         checksum_v4: bool,
         checksum_v6: bool,
         rx_notify: bool,
+        multicast_control: bool,
     ) -> NetAgreed {
         NetAgreed(net::Agreed {
             scatter,
@@ -119,6 +120,7 @@ impl NetAgreed {
             keeps_mac,
             addresses: addresses.into(),
             mtu,
+            multicast: Arc::new(net::Multicast::new(multicast_control)),
         })
     }
 }

@@ -484,6 +484,10 @@ fn layouts(is_32bit: bool, golden: &HashMap<String, i64>) -> Vec<(String, i64)> 
         ("offsetof netif_extra_info flags", netif::extra_info::FLAGS as i64),
         ("offsetof netif_extra_info u", netif::extra_info::GSO_SIZE as i64),
         (
+            "offsetof netif_extra_info u",
+            netif::extra_info::MCAST_ADDR as i64,
+        ),
+        (
             "offsetof netif_extra_info_gso type",
             (netif::extra_info::GSO_TYPE - netif::extra_info::GSO_SIZE) as i64,
         ),

@@ -19,6 +19,7 @@ from domzero.hypervisor.errors import XenError
 from domzero.hypervisor.evtchn import BackendPort, bind_backend, bind_device
 
 SECTOR = 512
+"""The protocol's unit, whatever a disk's `sector-size` is: blkif.h since Xen 4.20, and Linux always."""
 SIZE_MAX = 1 << 50
 """Bytes that a disk may be made."""
 MAX_RING_PAGE_ORDER = 4
@@ -60,9 +61,9 @@ def use_image(spec: DiskSpec, opened: OpenDisk) -> _machine.BlockDisk:
     except OSError as error:
         reason = "in use by another domain or program" if error.errno == errno.EBUSY else error.strerror or str(error)
         raise ConfigError(f"{spec.target}: {reason}", key="disk") from error
-    if disk.sectors == 0:  # as files of /proc have none
+    if disk.sectors * SECTOR < spec.sector_bytes:  # as files of /proc, which have none
         disk.close()
-        raise ConfigError(f"{spec.target}: smaller than a sector of {SECTOR} bytes", key="disk")
+        raise ConfigError(f"{spec.target}: smaller than a sector of {spec.sector_bytes} bytes", key="disk")
     return disk
 
 
@@ -82,8 +83,12 @@ class BlockDevice(Device):
 
     @property
     def sectors(self) -> int:
-        """How many there are now."""
-        return self.disk.sectors
+        """How many of 512 bytes there are now: what makes whole ones of the disk's own size."""
+        return self.disk.sectors // self._unit * self._unit
+
+    @property
+    def _unit(self) -> int:
+        return self.spec.sector_bytes // SECTOR
 
     def grow(self, bytes: int | None) -> Nodes:
         """Makes the disk this large, or finds out whether it has grown; the nodes that have changed. ConfigError."""
@@ -92,8 +97,9 @@ class BlockDevice(Device):
             raise ConfigError(f"{spec.vdev}: there is no medium in it", key="disk")
         if bytes is not None and bytes < now:
             raise ConfigError(f"{spec.vdev} has {now} bytes already: a disk cannot become smaller", key="bytes")
-        if bytes is not None and (bytes % SECTOR or bytes > SIZE_MAX):
-            raise ConfigError(f"{bytes} is not possible: whole sectors of {SECTOR}, at most {SIZE_MAX}", key="bytes")
+        sector = spec.sector_bytes
+        if bytes is not None and (bytes % sector or bytes > SIZE_MAX):
+            raise ConfigError(f"{bytes} is not possible: whole sectors of {sector}, at most {SIZE_MAX}", key="bytes")
         if bytes not in (None, now) and not spec.writable:
             raise ConfigError(f"{spec.vdev} is read-only", key="bytes")
         try:
@@ -175,8 +181,8 @@ class BlockDevice(Device):
         return {
             "sectors": self.sectors,
             "info": int(info),
-            "sector-size": SECTOR,
-            "physical-sector-size": SECTOR,
+            "sector-size": self.spec.sector_bytes,
+            "physical-sector-size": self.spec.sector_bytes,
         }
 
     def _connect_ring(
@@ -210,6 +216,7 @@ class BlockDevice(Device):
                 refs,
                 is_32bit=is_32bit,
                 persistent=persistent,
+                sector_bytes=self.spec.sector_bytes,
                 port=port.hw if isinstance(port, BackendPort) else port,
                 broken=self.broken,
                 thread=None if is_virtual else name,

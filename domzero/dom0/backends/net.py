@@ -62,6 +62,7 @@ class NetDevice(RingsDevice):
             "feature-rx-copy": 1,
             "feature-rx-flip": 0,
             "feature-split-event-channels": 1,
+            "feature-multicast-control": 1,
             "multi-queue-max-queues": MAX_QUEUES,
         }
 
@@ -87,6 +88,7 @@ class NetDevice(RingsDevice):
             checksum_v4=not has("feature-no-csum-offload"),
             checksum_v6=has("feature-ipv6-csum-offload"),
             rx_notify=has("feature-rx-notify"),
+            multicast_control=has("request-multicast-control"),
         )
         refs: list[tuple[int, int]] = []
         transmitted: list[_machine.EventPort] = []

@@ -31,6 +31,8 @@ pub struct Agreed {
     pub persistent: bool,
     /// The disk may be written.
     pub writable: bool,
+    /// `sector-size` of the back end: requests are for whole ones, although they are told in sectors of 512 bytes.
+    pub sector_bytes: u32,
 }
 
 /// What a device has done, over all of its rings.
@@ -170,9 +172,13 @@ impl Queue {
         }
     }
 
-    /// Offset of a range in bytes, if all of it is on the disk.
+    /// Offset of a range in bytes, if all of it is on the disk, in whole sectors of the size that the front end was told.
     fn place(&self, sector: u64, sectors: u64) -> io::Result<u64> {
+        let whole = u64::from(self.agreed.sector_bytes) / SECTOR;
         match sector.checked_add(sectors) {
+            Some(_) if !sector.is_multiple_of(whole) || !sectors.is_multiple_of(whole) => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
             Some(end) if end <= self.disk.sectors() => Ok(sector * SECTOR),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }

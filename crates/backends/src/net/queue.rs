@@ -4,6 +4,7 @@
 use super::frame::{self, Transport, FRAME_MAX};
 use super::interface::{add, Interface};
 use super::link::Link;
+use super::multicast::Multicast;
 use super::pcapng::Direction;
 use super::request::{Broken, Packet};
 use super::source::Source;
@@ -42,6 +43,8 @@ pub struct Agreed {
     pub addresses: Arc<[IpAddr]>,
     /// Bytes of a frame's payload at most, where it is not cut.
     pub mtu: u16,
+    /// Which multicast it wants.
+    pub multicast: Arc<Multicast>,
 }
 
 /// The pages of a queue's rings.
@@ -115,14 +118,20 @@ impl Queue {
             if is_up {
                 self.interface.pay(packet.size());
             }
-            let status = match !packet.is_bad && self.gather(&packet) {
-                true => {
-                    match is_up {
-                        true => self.send(&packet, link),
-                        false => add(&self.interface.counts.dropped, 1),
-                    }
-                    netif::RSP_OKAY
+            let is_done = match packet.multicast {
+                Some(change) => self.agreed.multicast.change(change),
+                None if packet.is_bad || !self.gather(&packet) => false,
+                None if is_up => {
+                    self.send(&packet, link);
+                    true
                 }
+                None => {
+                    add(&self.interface.counts.dropped, 1);
+                    true
+                }
+            };
+            let status = match is_done {
+                true => netif::RSP_OKAY,
                 false => {
                     add(&self.interface.counts.errors, 1);
                     netif::RSP_ERROR
@@ -187,6 +196,9 @@ impl Queue {
     pub fn receive(&mut self, frame: &[u8]) -> Result<bool, Broken> {
         if !self.interface.is_up() {
             add(&self.interface.counts.dropped, 1);
+            return Ok(true);
+        }
+        if !self.agreed.multicast.lets_in(frame) {
             return Ok(true);
         }
         self.frame.clear();

@@ -2,6 +2,7 @@
 //! What a guest wants to be sent: the slots of one frame.
 
 use super::frame::ETHERNET;
+use super::multicast::MulticastChange;
 use crate::ring::{BackRing, RingBroken};
 use domzero_machine::abi::netif::{self, extra_info, tx_request, tx_response};
 
@@ -62,6 +63,8 @@ pub(super) struct Packet {
     extras: usize,
     /// The size of the segments that the guest wants to be made of it.
     pub gso: Option<u16>,
+    /// It is no frame, and tells this.
+    pub multicast: Option<MulticastChange>,
     /// It is not to be sent, and answered with an error.
     pub is_bad: bool,
 }
@@ -118,10 +121,15 @@ impl Packet {
             pieces: vec![first.piece],
             extras: 0,
             gso: None,
+            multicast: None,
             is_bad: false,
         };
         if first.flags & netif::TXF_EXTRA_INFO != 0 {
             packet.take_extras(&mut taker)?;
+        }
+        if packet.multicast.is_some() {
+            // Whatever its slot says of data: there are none.
+            return Ok(packet);
         }
         // The first slot has the size of the whole; what the others have not is its own.
         let mut own = first.piece.size;
@@ -162,8 +170,14 @@ impl Packet {
                     }
                     self.gso = Some(size);
                 }
-                // Filters of multicast are not offered: all of it is delivered.
-                netif::EXTRA_TYPE_MCAST_ADD | netif::EXTRA_TYPE_MCAST_DEL => self.is_bad = true,
+                netif::EXTRA_TYPE_MCAST_ADD | netif::EXTRA_TYPE_MCAST_DEL => {
+                    let address = bytes.get(extra_info::MCAST_ADDR..).and_then(<[u8]>::first_chunk);
+                    let address = address.copied().unwrap_or_default();
+                    self.multicast.get_or_insert(match kind {
+                        netif::EXTRA_TYPE_MCAST_ADD => MulticastChange::Add(address),
+                        _ => MulticastChange::Delete(address),
+                    });
+                }
                 netif::EXTRA_TYPE_HASH => {}
                 kind => return Err(Broken::Extra(kind)),
             }
@@ -173,8 +187,11 @@ impl Packet {
         }
     }
 
-    /// Bytes of the frame.
+    /// Bytes of the frame; of none if it is none.
     pub(super) fn size(&self) -> usize {
+        if self.multicast.is_some() {
+            return 0;
+        }
         self.pieces.iter().map(|piece| usize::from(piece.size)).sum()
     }
 

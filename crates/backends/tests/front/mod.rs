@@ -179,6 +179,7 @@ pub fn agreed(layout: Layout) -> Agreed {
     Agreed {
         layout,
         persistent: false,
+        sector_bytes: 512,
         writable: true,
     }
 }

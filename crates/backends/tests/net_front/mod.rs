@@ -43,6 +43,7 @@ pub fn agreed() -> Agreed {
         keeps_mac: false,
         addresses: Arc::default(),
         mtu: 1500,
+        multicast: Arc::default(),
     }
 }
 

@@ -103,6 +103,8 @@ pub mod extra_info {
     pub const TYPE: usize = 0;
     /// `uint8_t`, of `EXTRA_FLAG_`.
     pub const FLAGS: usize = 1;
+    /// `u.mcast.addr`: 6 bytes.
+    pub const MCAST_ADDR: usize = 2;
     /// `u.gso.size`, `uint16_t`: bytes of a segment's payload.
     pub const GSO_SIZE: usize = 2;
     /// `u.gso.type`, `uint8_t`, of `GSO_TYPE_`.
