@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class Machines:
         assert match is not None
         return match[1] if match.groups() else match[0]
 
+    def has_rebooted(self, name: str) -> bool:
+        return self.domain(name)["reboots"] == 1 and SHELL in self.console(name)
+
     def close(self) -> None:
         for domain in self.api.get("/domains").json():
             self.api.delete(f"/domains/{domain['uuid']}")
@@ -101,6 +105,10 @@ def machines(tmp_path: Path, debian: Image) -> Iterator[Machines]:
 def written(disk: Path) -> int:
     """The number of the last turn."""
     return int(disk.read_bytes()[:SECTOR].strip(b" \0") or 0)
+
+
+def has_written(disk: Path, turn: int) -> bool:
+    return written(disk) > turn
 
 
 def ticks(console: str) -> list[int]:
@@ -128,7 +136,7 @@ def test_linux_notices_nothing_when_its_domain_0_is_killed(machines: Machines, k
         threading.Event().wait(dice.random() * 0.2)
         machines.kill()
         turn = written(disk)
-        until(lambda turn=turn: written(disk) > turn + 3, 60, "disk I/O while there is no Domain 0")
+        until(partial(has_written, disk, turn + 3), 60, "disk I/O while there is no Domain 0")
         machines.begin_again()
         after = machines.domain("a")
         assert {key: after[key] for key in ("pid", "domid", "reboots")} == {
@@ -173,6 +181,6 @@ def test_linux_boots_though_its_domain_0_is_killed_meanwhile(machines: Machines,
         machines.says(name, SHELL)
         machines.type(name, "echo $(cat /sys/class/net/eth0/address) $(cat /sys/block/xvda/size); reboot -f")
         machines.says(name, r"^00:16:3e:\S+ 2048\r?$")
-        until(lambda name=name: machines.domain(name)["reboots"] == 1 and SHELL in machines.console(name), 600)
+        until(partial(machines.has_rebooted, name), 180)
         machines.api.delete(f"/domains/{name}")
     assert started
