@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from domzero.cli.api_client import Dom0, domain_path
-from domzero.cli.verb import add_domain, add_domains, add_verb, answer
+from domzero.cli.verb import add_domain, add_domains, add_verb, answer, each_of
 from domzero.errors import ConfigError
 
 DESCRIPTION = """\
@@ -46,19 +46,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _each(args: argparse.Namespace, method: str, what: str, **query: bool) -> int:
     with Dom0.from_args(args) as dom0:
         domains = [dom0.domain(key) for key in args.domains]  # all must exist
-        done = []
-        for domain in domains:
-            path = domain_path(domain["uuid"])
-            if method == "POST":
-                dom0.long(f"{path}/{what}", {}, f"{args.verb} {domain['name']}…", **query)
-                done.append(dom0.domain(domain["uuid"]))
-            else:
-                dom0.request(method, f"{path}/{what}")
-                done.append(domain)
-        if not args.json and method == "POST":
-            for domain in done:
+        known = {domain["uuid"]: domain for domain in domains}
+
+        def do(key: str) -> Any:
+            path = f"{domain_path(key)}/{what}"
+            if method != "POST":
+                dom0.request(method, path)
+                return known[key]
+            dom0.long(path, {}, f"{args.verb} {known[key]['name']}…", **query)
+            domain = dom0.domain(key)
+            if not args.json:
                 print(f"domain {domain['name']} is domain {domain['domid']}", file=sys.stderr)
-        return answer(args, done)
+            return domain
+
+        return answer(args, each_of(domains, do))
 
 
 def start(args: argparse.Namespace) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from typing import Any
 
 from domzero.cli.api_client import add_connection_options
 from domzero.cli.status import ExitStatus
+from domzero.errors import DomzeroError
 
 Subparsers = argparse._SubParsersAction
 
@@ -29,6 +32,21 @@ def add_verb(
     add_connection_options(parser)
     parser.set_defaults(handler=handler)
     return parser
+
+
+def each_of(domains: list[dict[str, Any]], do: Callable[[str], object]) -> list[Any]:
+    """Does something to each domain, by uuid. What fails for one is told after the others."""
+    done, failed = [], []
+    for domain in domains:
+        try:
+            done.append(do(domain["uuid"]))
+        except DomzeroError as error:
+            failed.append(error)
+    for other in failed[:-1]:
+        print(f"domzero: {other}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
+    return done
 
 
 def add_domain(parser: argparse.ArgumentParser) -> None:

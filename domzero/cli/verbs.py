@@ -17,7 +17,7 @@ from typing import Any
 from domzero.cli.api_client import Dom0, domain_path, is_domain_0
 from domzero.cli.status import ExitStatus
 from domzero.cli.text import duration, info_lines, list_table
-from domzero.cli.verb import add_domain, add_domains, add_verb, answer
+from domzero.cli.verb import add_domain, add_domains, add_verb, answer, each_of
 from domzero.dom0.names import DOMAIN_0, shown
 from domzero.errors import ConfigError, DomzeroError
 
@@ -97,25 +97,10 @@ def _asked_for(dom0: Dom0, args: argparse.Namespace) -> list[Json]:
     return _selected(dom0, args.domains)
 
 
-def _each(dom0: Dom0, domains: list[Json], do: Callable[[str], object]) -> list[Any]:
-    """Does something to each domain, by uuid. What fails for one is told after the others."""
-    done, failed = [], []
-    for domain in domains:
-        try:
-            done.append(do(domain["uuid"]))
-        except DomzeroError as error:
-            failed.append(error)
-    for other in failed[:-1]:
-        print(f"domzero: {other}", file=sys.stderr)
-    if failed:
-        raise failed[-1]
-    return done
-
-
 def _action(action: str) -> Callable[[argparse.Namespace], int]:
     def handler(args: argparse.Namespace) -> int:
         with Dom0.from_args(args) as dom0:
-            done = _each(dom0, _asked_for(dom0, args), lambda key: dom0.act(key, action))
+            done = each_of(_asked_for(dom0, args), lambda key: dom0.act(key, action))
             return answer(args, done, None)
 
     return handler
@@ -198,7 +183,7 @@ def wait_done(dom0: Dom0, domain: Json, *, reboot: bool, timeout: float | None) 
 def destroy(args: argparse.Namespace) -> int:
     """`destroy`."""
     with Dom0.from_args(args) as dom0:
-        _each(dom0, _asked_for(dom0, args), lambda key: dom0.request("DELETE", domain_path(key)))
+        each_of(_asked_for(dom0, args), lambda key: dom0.request("DELETE", domain_path(key)))
     return answer(args, {}, None)
 
 

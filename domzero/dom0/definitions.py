@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from domzero.dom0.about import About
@@ -36,12 +36,14 @@ class Definitions:
         return records, faults
 
     def save(self, record: Record) -> None:
-        """Keeps a domain's present configuration, and whether it runs."""
-        about = record.about
+        """Keeps what a domain starts with when it is started again, and whether it runs."""
+        about, config = record.about, record.config
+        if record.next_config is not None:  # whoever reads this finds it halted
+            config = replace(record.next_config, name=record.name)
         values = {
             "uuid": str(record.uuid),
             "name": record.name,
-            "config": json.dumps(to_json(record.config)),
+            "config": json.dumps(to_json(config)),
             "description": about.description,
             "labels": json.dumps(about.labels),
             "autostart": about.autostart,

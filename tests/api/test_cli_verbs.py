@@ -417,6 +417,26 @@ def test_verbs_that_change_take_several_domains_or_all(server: Server, api: http
     assert server.cli("destroy", "-a").returncode == 0
 
 
+def test_a_definition_that_fails_keeps_no_other_from_its_turn(
+    server: Server, api: httpx.Client, create: Create, shell: str
+) -> None:
+    for name in ("first", "second", "third"):
+        create(name, persistent=True, start=name == "second")
+    result = server.cli("start", "first", "second", "third")
+    assert result.returncode == 1 and "second" in result.stderr.splitlines()[-1]
+    assert {domain["name"] for domain in api.get("/domains").json()} == {"first", "second", "third"}
+    assert "domain first is domain " in result.stderr and "domain third is domain " in result.stderr
+    create("passing")
+    result = server.cli("reset", "passing", "third")
+    assert result.returncode == 1 and api.get("/domains/third").json()["state"] in ("running", "blocked")
+    assert "domain third is domain " in result.stderr
+    result = server.cli("undefine", "passing", "first", "third")
+    assert result.returncode == 1
+    assert [api.get(f"/domains/{name}").json()["persistent"] for name in ("first", "second", "third")] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
 def test_what_fails_for_one_domain_is_told_and_done_for_the_others(
     server: Server, api: httpx.Client, create: Create
 ) -> None:

@@ -129,6 +129,8 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
             assert api.post("/domains", json=body).status_code in (201, 202)
         until(lambda: api.get("/domains/ran").json()["state"] in ("running", "blocked"))
         worker = api.get("/domains/ran").json()["pid"]
+        pending = {"name": "x", "kernel": shell, "memory_mib": 24}
+        assert api.put("/domains/ran/next-config", json=pending).json()["memory_mib"] == 16
     server.stop(signal.SIGKILL)
     until(lambda: not Path(f"/proc/{worker}").exists())
     server = Server(tmp_path)
@@ -136,6 +138,7 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
         with client(server) as api:
             until(lambda: api.get("/domains/auto").json()["exists"])
             ran, rests = api.get("/domains/ran").json(), api.get("/domains/rests").json()
+            assert (ran["name"], ran["memory_mib"]) == ("ran", 24)  # what it was to start with next
             assert (ran["state"], ran["exit"]["message"]) == ("halted", "destroyed: Domain 0 was killed while it ran")
             assert (rests["state"], rests["exit"]) == ("halted", None)
     finally:
