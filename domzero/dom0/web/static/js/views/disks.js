@@ -18,6 +18,8 @@ async function detach(domain, disk) {
   await remove(`/domains/${domain.uuid}/disks/${encodeURIComponent(disk.vdev)}`);
 }
 
+const AT_REST = ["Disk", "Made of", "Format", ""]; // what can be said of a halted domain's
+
 const COLUMNS = (domain) => [
   ["Disk", (disk) => disk.vdev],
   ["Made of", (disk) => html`<code>${disk.target || "(empty)"}</code>`],
@@ -36,8 +38,9 @@ const COLUMNS = (domain) => [
   ],
 ];
 
-/** The last one is for who may change something. */
-const columns = (domain) => (may("vm-admin", domain) ? COLUMNS(domain) : COLUMNS(domain).slice(0, -1));
+/** The last one, without a name, is for who may change something. */
+const columns = (domain) =>
+  COLUMNS(domain).filter(([name]) => (name || may("vm-admin", domain)) && (isAlive(domain) || AT_REST.includes(name)));
 
 function attachForm(domain) {
   const submit = submitting(async (form) => {

@@ -6,13 +6,16 @@ import { isAlive, isHalted } from "../actions.js";
 import { patch } from "../api.js";
 import { checkbox, field, submitting } from "./form.js";
 
+/** What a halted domain starts with, or what was asked of the guest. */
+const memoryOf = (domain) => (isHalted(domain) ? domain.memory_mib : domain.memory_target_mib);
+
 function asked(form, domain) {
   const values = new FormData(form);
-  const numbers = { memory_target_mib: "memory_target_mib", vcpus: "vcpus", cap: "cap", cpu_weight: "cpu_weight" };
+  const numbers = { memory_target_mib: memoryOf(domain), vcpus: domain.vcpus, cap: domain.cap, cpu_weight: domain.cpu_weight };
   const found = {};
   for (const key of ["name", "description"]) if (values.get(key) !== domain[key]) found[key] = values.get(key);
-  for (const key of Object.keys(numbers)) {
-    if (values.has(key) && values.get(key) !== "" && Number(values.get(key)) !== domain[key]) found[key] = Number(values.get(key));
+  for (const [key, present] of Object.entries(numbers)) {
+    if (values.has(key) && values.get(key) !== "" && Number(values.get(key)) !== present) found[key] = Number(values.get(key));
   }
   if (form.elements.autostart && form.elements.autostart.checked !== domain.autostart) {
     found.autostart = form.elements.autostart.checked;
@@ -36,7 +39,7 @@ export function settings(domain) {
         ? html`
             ${field("memory_target_mib", "Memory (MiB)", {
               type: "number",
-              value: domain.memory_target_mib,
+              value: memoryOf(domain),
               min: 1,
               max: domain.maxmem_mib,
               hint: isHalted(domain)

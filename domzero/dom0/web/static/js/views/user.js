@@ -7,7 +7,7 @@ import { confirm, show } from "../dialog.js";
 import { moment } from "../format.js";
 import { state } from "../store.js";
 import { choice, field, roleChoice, submitting } from "./form.js";
-import { about, empty, facts } from "./parts.js";
+import { about, empty } from "./parts.js";
 import { table } from "./table.js";
 
 const DAY_S = 86400;
@@ -152,11 +152,8 @@ export function render({ name }) {
   if (!found.user) return html`${head}${empty("There is no such user.")}`;
   const { user } = found;
   return html`${head}
-    <section class="panel">
-      ${facts([
-        ["Since", moment(user.created_at)],
-        ...(user.locked_until ? [["Password", `locked until ${moment(user.locked_until)}`]] : []),
-      ])}
-    </section>
+    <p class="lead">
+      Since ${moment(user.created_at)}${user.locked_until ? `; the password is locked until ${moment(user.locked_until)}` : ""}
+    </p>
     ${access(user)} ${grants(user)} ${tokens(user, found.tokens)}`;
 }

@@ -18,6 +18,8 @@ async function detach(domain, vif) {
   await remove(at(domain, vif));
 }
 
+const AT_REST = ["Interface", "MAC address", "Network", "Link", ""]; // what can be said of a halted domain's
+
 const COLUMNS = (domain) => [
   ["Interface", (vif) => vif.devid],
   ["MAC address", (vif) => html`<code>${vif.mac}</code>`],
@@ -49,8 +51,9 @@ const COLUMNS = (domain) => [
   ],
 ];
 
-/** The last one is for who may change something. */
-const columns = (domain) => (may("vm-admin", domain) ? COLUMNS(domain) : COLUMNS(domain).slice(0, -1));
+/** The last one, without a name, is for who may change something. */
+const columns = (domain) =>
+  COLUMNS(domain).filter(([name]) => (name || may("vm-admin", domain)) && (isAlive(domain) || AT_REST.includes(name)));
 
 function attachForm(domain) {
   const submit = submitting(async (form) => {
