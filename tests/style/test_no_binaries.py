@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The repository holds sources only: no binaries, and nothing that a build or a run of a tool makes."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def test_vendored_libraries_have_their_licences_and_a_line_that_says_where_they_
         (licence,) = (ROOT / VENDORED / name).glob("LICENSE*")
         assert "Copyright" in licence.read_text(), name
         assert f"| `{name}` |" in readme
+
+
+def test_the_package_names_the_licences_of_what_is_vendored() -> None:
+    project = (ROOT / "pyproject.toml").read_text().partition("[project]")[2].partition("\n[")[0]
+    named = {path for pattern in re.findall(r'"(\S*LICENSE\S*)"', project) for path in ROOT.glob(pattern)}
+    assert named == {ROOT / "LICENSE", *(ROOT / VENDORED).rglob("LICENSE*")}
+    expression = re.search(r'^license = "(.*)"', project, re.MULTILINE)
+    readme = (ROOT / VENDORED / "README.md").read_text()
+    assert expression is not None
+    assert all(name in readme for name in expression[1].split(" AND ")[1:])

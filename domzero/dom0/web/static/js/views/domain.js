@@ -3,6 +3,7 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import "../console.js";
+import { say } from "../dialog.js";
 import { isAlive, isGone, isHalted } from "../actions.js";
 import { get, may } from "../api.js";
 import { duration, mib, moment, number, percent, rate, since } from "../format.js";
@@ -104,7 +105,7 @@ function graphs(domain) {
 /** Its framebuffer. noVNC is 400 KiB in 50 files: who looks at no screen does not wait for them. */
 function screen(domain) {
   if (!domain.exists) return empty("It has no screen while it does not run.");
-  import("../screen.js");
+  import("../screen.js").catch(() => say("The viewer of screens does not come: is Domain 0 there?", "bad"));
   return html`<domain-screen domain=${domain.uuid}></domain-screen>`;
 }
 

@@ -20,12 +20,13 @@ const FORMATS = [["", "by its first bytes"], ..."raw qcow2 vhd vhdx vmdk vdi qed
 
 export const title = () => "Images";
 
-export const measures = () => Boolean(state.extra?.tasks.length);
+export const measures = () => Boolean(state.extra?.tasks.some((task) => task.state === "running"));
 
 export const jobs = () => [
   async (keep) => {
     const [images, tasks] = await Promise.all([get("/images"), get("/tasks")]);
-    keep({ images, tasks: tasks.filter((task) => task.kind.startsWith("image.") && task.state === "running") });
+    const open = (task) => task.kind.startsWith("image.") && ["running", "failed"].includes(task.state);
+    keep({ images, tasks: tasks.filter(open) });
   },
 ];
 
@@ -148,7 +149,7 @@ export function render() {
   return html`
     <div class="head"><h1>Images</h1></div>
     ${found.tasks.length
-      ? html`<section class="group"><h2>Under way</h2>${table("Under way", taskColumns(["Task", "By", "State", ""]), found.tasks)}</section>`
+      ? html`<section class="group"><h2>Work on images</h2>${table("Work on images", taskColumns(["Task", "By", "State", ""]), found.tasks)}</section>`
       : nothing}
     <section class="group">
       ${found.images.length ? table("Images", COLUMNS, found.images) : empty("There is no image yet.")}
