@@ -172,7 +172,7 @@ def test_a_logout_closes_what_the_session_has_opened(
 ) -> None:
     text, _ = token()
     session = log_in(tcp, "anna", text)
-    (console,) = session.xenapi.VM.get_consoles(f"OpaqueRef:{domain}")
+    _, console = session.xenapi.VM.get_consoles(f"OpaqueRef:{domain}")
     address = f"{tcp.url.replace('http', 'ws', 1)}/console?ref={console}&session_id={session.handle}"
     with connect(address) as websocket:
         websocket.recv(timeout=60)
@@ -183,7 +183,7 @@ def test_a_logout_closes_what_the_session_has_opened(
 def test_a_tunnel_ends(tcp: Server, domain: str, token: Callable[..., Any]) -> None:
     text, revoke = token()
     session = log_in(tcp, "anna", text)
-    (console,) = session.xenapi.VM.get_consoles(f"OpaqueRef:{domain}")
+    _, console = session.xenapi.VM.get_consoles(f"OpaqueRef:{domain}")
     with socket.create_connection(tcp.address, timeout=60) as client:
         request = f"CONNECT /console?ref={console}&session_id={session.handle} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         client.sendall(request.encode())

@@ -219,6 +219,51 @@ def test_a_console_is_a_tunnel(server: Server, create: Create) -> None:
         answers(client, b"never said")  # it ends with the domain
 
 
+@pytest.mark.parametrize("by", ["websocket", "tunnel"])
+def test_a_screen_is_a_console_of_rfb(server: Server, create: Create, by: str) -> None:
+    domain = create(f"screen-{by}", vfbs=["vnc=0"])
+    session = over_socket(server.socket)
+    x = session.xenapi
+    consoles = x.VM.get_consoles(f"OpaqueRef:{domain['uuid']}")
+    assert [x.console.get_protocol(each) for each in consoles] == ["rfb", "vt100"]
+    target = f"/console?ref={consoles[0]}&session_id={session.handle}"
+    if by == "websocket":
+        with unix_connect(
+            str(server.socket), f"ws://localhost{target}", subprotocols=[Subprotocol("binary")]
+        ) as viewer:
+            assert viewer.recv(60) == b"RFB 003.008\n"
+    else:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server.socket))
+            client.sendall(f"CONNECT {target} HTTP/1.0\r\n\r\n".encode())
+            assert answers(client, b"RFB 003.008\n").endswith(b"\r\n\r\nRFB 003.008\n")
+            client.sendall(b"RFB 003.008\n")
+            assert answers(client, b"\x01\x01") == b"\x01\x01"  # no password: the session is known
+    x.VM.hard_shutdown(f"OpaqueRef:{domain['uuid']}")
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not here")
+def test_a_vm_of_full_virtualization_is_made_and_starts(xenapi: Any, disk: Callable[..., str]) -> None:
+    boot = {"order": "dc", "firmware": "bios"}
+    vm = xenapi.VM.create({"name_label": "full", "HVM_boot_policy": "BIOS order", "HVM_boot_params": boot,
+                           "memory_static_max": str(64 * MIB)})  # fmt: skip
+    vbd = xenapi.VBD.create({"VM": vm, "VDI": disk(), "userdevice": "0", "mode": "RW", "type": "Disk"})
+    assert xenapi.VBD.get_device(vbd) == "hda" and xenapi.VM.get_domain_type(vm) == "hvm"
+    assert "0" not in xenapi.VM.get_allowed_VBD_devices(vm)
+    xenapi.VM.set_HVM_boot_params(vm, {"order": "c", "mine": "x"})
+    assert xenapi.VM.get_HVM_boot_params(vm) == {"order": "c", "firmware": "bios", "mine": "x"}
+    xenapi.VM.set_domain_type(vm, "pv")
+    assert xenapi.VM.get_HVM_boot_policy(vm) == ""
+    xenapi.VM.set_HVM_boot_policy(vm, "BIOS order")
+    assert xenapi.VM.get_domain_type(vm) == "hvm"
+    xenapi.VM.start(vm, False, False)
+    metrics = xenapi.VM.get_metrics(vm)
+    assert xenapi.VM_metrics.get_hvm(metrics) and xenapi.VM_metrics.get_current_domain_type(metrics) == "hvm"
+    assert [xenapi.console.get_protocol(each) for each in xenapi.VM.get_consoles(vm)] == ["rfb", "vt100"]
+    xenapi.VM.hard_shutdown(vm)
+    xenapi.VM.destroy(vm)
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [

@@ -331,7 +331,9 @@ def test_a_directory_becomes_a_storage_and_is_forgotten(xenapi: Any, tmp_path: P
         ({"name_label": 5}, "FIELD_TYPE_ERROR"),
         ({"other_config": {"a": {}}}, "FIELD_TYPE_ERROR"),
         ({"actions_after_crash": "explode"}, "INVALID_VALUE"),
-        ({"domain_type": "hvm"}, "VALUE_NOT_SUPPORTED"),
+        ({"domain_type": "none of these"}, "INVALID_VALUE"),
+        ({"domain_type": "hvm", "HVM_boot_params": {"order": "x"}}, "INVALID_VALUE"),
+        ({"domain_type": "hvm", "HVM_boot_params": {"firmware": "x"}}, "INVALID_VALUE"),
         ({"affinity": "OpaqueRef:x"}, "HANDLE_INVALID"),
     ],
 )

@@ -110,7 +110,7 @@ def tar(*files: tuple[str, bytes]) -> bytes:
 
 
 VM = thing("VM", "Ref:0", name_label="x", memory_static_max=str(16 * MIB))
-HVM = thing("VM", "Ref:0", name_label="x", HVM_boot_policy="BIOS order")
+HVM = thing("VM", "Ref:0", name_label="full", HVM_boot_policy="BIOS order", domain_type="hvm")
 VBD = thing("VBD", "Ref:1", VM="Ref:0", VDI="Ref:2", userdevice="0", type="Disk")
 VDI = thing("VDI", "Ref:2", virtual_size=str(MIB))
 DISK = ("ova.xml", ova(VM, VBD, VDI))
@@ -121,7 +121,6 @@ BAD = {
     "another file first": (tar(("a", b"b")), "IMPORT_ERROR_UNEXPECTED_FILE"),
     "entities": (tar(("ova.xml", b"<!DOCTYPE a>" + ova(VM))), "XMLRPC_UNMARSHAL_FAILURE"),
     "no objects": (tar(("ova.xml", b"<value>1</value>")), "IMPORT_ERROR_UNEXPECTED_FILE"),
-    "hvm": (tar(("ova.xml", ova(HVM))), "VALUE_NOT_SUPPORTED"),
     "no disk": (tar(("ova.xml", ova(VM, VBD))), "IMPORT_ERROR_FAILED_TO_FIND_OBJECT"),
     "a block beyond": (tar(DISK, ("Ref:2/00000001", b"x")), "VDI_TOO_SMALL"),
     "a block of another": (tar(DISK, ("Ref:9/00000000", b"x")), "IMPORT_ERROR_UNEXPECTED_FILE"),
@@ -148,6 +147,17 @@ def test_a_file_that_is_none_leaves_nothing(
     assert 400 <= answer.status_code < 500
     assert answer.text.split(":")[0].strip() == code, answer.text
     assert left() == before
+
+
+def test_a_machine_of_full_virtualization_is_imported_as_such(xenapi: Any, raw: httpx.Client) -> None:
+    made = raw.put("/import", content=tar(("ova.xml", ova(HVM, VBD, VDI)))).text.strip()
+    record = xenapi.VM.get_record(made)
+    assert (record["domain_type"], record["HVM_boot_policy"]) == ("hvm", "BIOS order")
+    (vbd,) = record["VBDs"]
+    assert (xenapi.VBD.get_userdevice(vbd), xenapi.VBD.get_device(vbd)) == ("0", "hda")
+    vdi = xenapi.VBD.get_VDI(vbd)
+    xenapi.VM.destroy(made)
+    xenapi.VDI.destroy(vdi)
 
 
 def test_a_vm_that_runs_is_not_exported(xenapi: Any, raw: httpx.Client, vm: str) -> None:

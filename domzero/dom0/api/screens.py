@@ -29,6 +29,7 @@ from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.messages import AddViewer, Done, Picture, TakePicture
 from domzero.dom0.records import Record
+from domzero.dom0.standing import Standing
 from domzero.errors import DomzeroError
 
 router = APIRouter(prefix="/v1", tags=["screen"], responses={404: RESPONSES[404], 422: RESPONSES[422]})
@@ -100,20 +101,28 @@ async def screen_stream(websocket: WebSocket, domain: str) -> None:
     if record is None:
         return
     manager: Manager = websocket.app.state.services.manager
+    standing = standing_of(websocket, websocket.state.actor, "a screen", record)
+    try:
+        await show_screen(websocket, manager, record, standing)
+    except DomzeroError as error:
+        await websocket.accept(subprotocol_of(websocket))
+        await websocket.close(CLOSE_REFUSED, reason(str(error)))
+
+
+async def show_screen(websocket: WebSocket, manager: Manager, record: Record, standing: Standing) -> None:
+    """RFB both ways over a websocket, until one end goes. DomzeroError: it cannot be, and nothing was accepted.
+
+    :param standing: of who looks: it ends when they may not any more.
+    """
     ours, theirs = socket.socketpair()
     with ours:
         ours.setblocking(False)
-        try:
-            with theirs:
-                check_screen(record)
-                await manager.ask(record, AddViewer(), Done, [theirs.fileno()])
-        except DomzeroError as error:
-            await websocket.accept(subprotocol_of(websocket))
-            await websocket.close(CLOSE_REFUSED, reason(str(error)))
-            return
+        with theirs:
+            check_screen(record)
+            await manager.ask(record, AddViewer(), Done, [theirs.fileno()])
         await websocket.accept(subprotocol_of(websocket))
         closing = asyncio.create_task(manager.closing.wait())
-        refused = asyncio.create_task(standing_of(websocket, websocket.state.actor, "a screen", record).ends())
+        refused = asyncio.create_task(standing.ends())
         show, take = asyncio.create_task(_show(websocket, ours)), asyncio.create_task(_take(websocket, ours))
         jobs = {show, take, closing, refused}
         try:

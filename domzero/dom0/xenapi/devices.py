@@ -12,6 +12,7 @@ from uuid import UUID
 from domzero.dom0 import disk_changes, vif_changes
 from domzero.dom0.actions import Action, AttachDisk, AttachVif, DetachDisk, DetachVif
 from domzero.dom0.diskspec import DiskSpec, device_number
+from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.manager import BadState
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import VifSpec
@@ -22,12 +23,18 @@ from domzero.dom0.xenapi.world import Call, World
 
 S = TypeVar("S", bound=DiskSpec | VifSpec)
 LETTERS = 26
+IDE_DISKS = 4
 
 
-def vdev_of(userdevice: str) -> str:
-    """A disk's name in its guest, by XenAPI's number (0 is xvda) or by the name itself. Failure."""
+def vdev_of(userdevice: str, vm: Record) -> str:
+    """A disk's name in its guest, by XenAPI's number or by the name itself. Failure.
+
+    Number 0 is xvda; of an HVM domain hda, where any system finds it, up to 3.
+    """
     if re.fullmatch("[0-9]{1,6}", userdevice):
         number = int(userdevice)
+        if vm.config.type is DomainType.HVM and number < IDE_DISKS:
+            return f"hd{chr(ord('a') + number)}"
         return f"xvd{chr(ord('a') + number)}" if number < LETTERS else f"d{number}p0"
     return userdevice
 
@@ -36,7 +43,7 @@ def free_vdev(world: World, vm: Record) -> str:
     """The first name of a disk that a domain does not have."""
     taken = {vbd.spec.devid for vbd in vbds_of(world, vm)}
     for number in range(256):
-        if device_number(vdev := vdev_of(str(number))) not in taken:
+        if device_number(vdev := vdev_of(str(number), vm)) not in taken:
             return vdev
     raise Failure("DEVICE_ALREADY_EXISTS", "autodetect")
 

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from domzero.dom0.actors import Actor, PermissionDenied, Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
+from domzero.dom0.api.screens import show_screen
 from domzero.dom0.sessions import Door, Session
 from domzero.dom0.standing import Standing
 from domzero.dom0.storage import BYTES_MAX, Disk
@@ -26,7 +27,7 @@ from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of
 from domzero.dom0.xenapi.http_access import authenticate, both, peer_of, world_of
-from domzero.dom0.xenapi.objects import HALTED, consoles, power_state
+from domzero.dom0.xenapi.objects import HALTED, SCREEN, consoles, power_state
 from domzero.dom0.xenapi.table import may_see
 from domzero.dom0.xenapi.values import identity_of, reference
 from domzero.dom0.xenapi.world import Call, World
@@ -260,11 +261,14 @@ async def console(websocket: WebSocket) -> None:
             state = "" if record is None or not may_see(actor, [record.uuid]) else f" ({power_state(record).lower()})"
             raise Failure("HANDLE_INVALID", "console", reference(identity) + state)
         actor.check(Role.VM_OPERATOR, "a console", record.uuid)
+        standing = _standing(websocket, actor, Role.VM_OPERATOR, "a console", record.uuid)
+        if found is not None and found.protocol == SCREEN:
+            await show_screen(websocket, world.manager, record, standing)
+            return
     except DomzeroError as error:
         await websocket.send_denial_response(refusal(error))
         return
     await websocket.accept(subprotocol_of(websocket))
-    standing = _standing(websocket, actor, Role.VM_OPERATOR, "a console", record.uuid)
     await relay(websocket, world.manager, record, standing, history=True)
 
 

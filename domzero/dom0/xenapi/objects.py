@@ -24,6 +24,8 @@ from domzero.dom0.xenapi.world import NAMESPACE, World, derived
 from domzero.errors import ConfigError
 
 HALTED, PAUSED, RUNNING = "Halted", "Paused", "Running"
+TEXT, SCREEN = "vt100", "rfb"
+"""Protocols of consoles."""
 LOOSE_DISKS, LOOSE_VIFS = "loose disks", "loose interfaces"
 """Names that no field of XAPI's has."""
 
@@ -78,7 +80,7 @@ class Console:
     @property
     def id(self) -> UUID:
         """Its identity."""
-        return console_id(self.vm)
+        return console_id(self.vm, self.protocol)
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,17 @@ def guest_metrics_id(record: Record) -> UUID:
     return derived(record.uuid, "guest metrics")
 
 
-def console_id(record: Record) -> UUID:
-    """Of its console."""
-    return derived(record.uuid, "console:vt100")
+def console_id(record: Record, protocol: str = TEXT) -> UUID:
+    """Of its console, or its screen."""
+    return derived(record.uuid, f"console:{protocol}")
+
+
+def consoles_of(record: Record) -> list[Console]:
+    """A domain's, while it runs: its screen first, as clients take the first that they understand."""
+    if power_state(record) == HALTED:
+        return []
+    protocols = (SCREEN, TEXT) if record.config.has_screen else (TEXT,)
+    return [Console(record, protocol) for protocol in protocols]
 
 
 @lru_cache(4096)
@@ -172,8 +182,8 @@ def vifs(world: World) -> dict[UUID, Vif]:
 
 
 def consoles(world: World) -> dict[UUID, Console]:
-    """The consoles of domains that run."""
-    return {console_id(record): Console(record, "vt100") for record in domains(world) if power_state(record) != HALTED}
+    """The consoles and screens of domains that run."""
+    return {console.id: console for record in domains(world) for console in consoles_of(record)}
 
 
 def network_id(name: str) -> UUID:

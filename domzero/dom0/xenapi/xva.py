@@ -203,9 +203,7 @@ class Importer:
         if len(vms) != 1:
             raise Failure("IMPORT_ERROR_CANNOT_HANDLE_CHUNKED" if not vms else "NOT_IMPLEMENTED", "one VM in a file")
         name, record = vms[0]
-        if record.get("HVM_boot_policy") or record.get("domain_type") in ("hvm", "pvh", "pv_in_pvh"):
-            raise Failure("VALUE_NOT_SUPPORTED", "domain_type", "hvm", "domains here are PV")
-        own = {key: value for key, value in record.items() if key not in ("affinity", "domain_type")}
+        own = {key: value for key, value in record.items() if key != "affinity"}
         self._vm = await self._send("VM.create", own)
         vbds = [value for kind, value in found.values() if kind == "VBD" and value.get("VM") == name]
         for vbd in vbds:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -32,7 +33,9 @@ XVD_MAJOR = 202
 
 
 def userdevice(vbd: Vbd) -> str:
-    """The disk's number as XenAPI counts them: xvda is 0."""
+    """The disk's number as XenAPI counts them: xvda is 0, and so is hda."""
+    if re.fullmatch("hd[a-d]", vbd.spec.vdev):
+        return str(ord(vbd.spec.vdev[2]) - ord("a"))
     number = vbd.spec.devid
     if number >> 8 == XVD_MAJOR:
         return str(number >> 4 & 15)
@@ -55,7 +58,7 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     if vdi is None and not is_cd:
         raise handle_invalid("VDI", reference(None))
     wanted = given.get("userdevice", STRING, "autodetect")
-    vdev = free_vdev(world, vm) if wanted in ("autodetect", "") else vdev_of(wanted)
+    vdev = free_vdev(world, vm) if wanted in ("autodetect", "") else vdev_of(wanted, vm)
     try:
         devid = device_number(vdev)
     except ConfigError as error:

@@ -10,6 +10,7 @@ from uuid import UUID
 from domzero.dom0 import freshness
 from domzero.dom0.actors import Role
 from domzero.dom0.config import Action
+from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import (
@@ -23,6 +24,7 @@ from domzero.dom0.xenapi.classes.vm_changes import (
 )
 from domzero.dom0.xenapi.classes.vm_making import messages as making
 from domzero.dom0.xenapi.classes.vm_messages import MESSAGES, allowed_operations
+from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, boot_params, boot_policy, put_boot_params
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
@@ -84,7 +86,7 @@ FIELDS: tuple[Field, ...] = (
     rw("actions_after_reboot", ON_NORMAL_EXIT, lambda w, vm: _on_normal_exit(vm.config.on_reboot),
        put_action("on_reboot")),
     rw("actions_after_crash", ON_CRASH, lambda w, vm: CRASHES[vm.config.on_crash], put_action("on_crash")),
-    ro("consoles", Set(Ref("console")), lambda w, vm: [objects.console_id(vm)] if _has_console(w, vm) else []),
+    ro("consoles", Set(Ref("console")), lambda w, vm: _consoles(w, vm)),
     ro("VIFs", Set(Ref("VIF")), lambda w, vm: [vif.id for vif in objects.vifs_of(w, vm)]),
     ro("VBDs", Set(Ref("VBD")), lambda w, vm: [vbd.id for vbd in objects.vbds_of(w, vm)]),
     ro("VUSBs", Set(Ref("VUSB")), default=[]),
@@ -96,8 +98,8 @@ FIELDS: tuple[Field, ...] = (
     rw("PV_args", STRING, lambda w, vm: vm.config.cmdline, put_cmdline),
     kept("PV_bootloader_args", STRING),
     kept("PV_legacy_args", STRING),
-    ro("HVM_boot_policy", STRING, default=""),
-    kept("HVM_boot_params"),
+    ro("HVM_boot_policy", STRING, lambda w, vm: boot_policy(vm)),
+    rw(BOOT_PARAMS, STRING_MAP, boot_params, put_boot_params),
     ro("HVM_shadow_multiplier", FLOAT, default=1.0),
     kept("platform"),
     kept("PCI_bus", STRING),
@@ -144,13 +146,17 @@ FIELDS: tuple[Field, ...] = (
     ro("has_vendor_device", BOOL, default=False),
     ro("requires_reboot", BOOL, default=False),
     ro("reference_label", STRING, default=""),
-    ro("domain_type", Enum("enum domain_type", ("hvm", "pv", "pvh", "pv_in_pvh", "unspecified")), default="pv"),
+    ro("domain_type", DOMAIN_TYPE, lambda w, vm: vm.config.type.value),
     ro("NVRAM", STRING_MAP, default={}),
     ro("pending_guidances", Set(Enum("enum update_guidances")), default=[]),
     ro("pending_guidances_recommended", Set(Enum("enum update_guidances")), default=[]),
     ro("pending_guidances_full", Set(Enum("enum update_guidances")), default=[]),
     ro("groups", Set(Ref("VM_group")), default=[]),
 )  # fmt: skip
+
+
+def _consoles(world: World, vm: Record) -> list[UUID]:
+    return [console.id for console in objects.consoles_of(vm)] if vm is not world.control_domain else []
 
 
 def _has_console(world: World, vm: Record) -> bool:
@@ -196,10 +202,12 @@ VM_METRICS = Kind(
         ro("install_time", DATETIME, lambda w, vm: vm.created_at),
         ro("last_updated", DATETIME, lambda w, vm: vm.started_at or vm.created_at, volatile=True),
         kept("other_config"),
-        ro("hvm", BOOL, default=False),
+        ro("hvm", BOOL, lambda w, vm: vm.config.type is DomainType.HVM and _is_running(vm)),
         ro("nested_virt", BOOL, default=False),
         ro("nomigrate", BOOL, default=True),
-        ro("current_domain_type", Enum("enum domain_type"), lambda w, vm: "pv" if _is_running(vm) else "unspecified"),
+        ro(
+            "current_domain_type", DOMAIN_TYPE, lambda w, vm: vm.config.type.value if _is_running(vm) else "unspecified"
+        ),
     ),
     _all_metrics,
     prepare=refresh,

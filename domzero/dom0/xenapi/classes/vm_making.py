@@ -14,6 +14,7 @@ from domzero.dom0.records import Record
 from domzero.dom0.storage import Disk
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state
 from domzero.dom0.xenapi.classes.vm_messages import domain
+from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, options_of, type_of
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.failure import Failure
 from domzero.dom0.xenapi.objects import HALTED, LOOSE_DISKS, LOOSE_VIFS, power_state
@@ -39,12 +40,15 @@ def _config(given: Given) -> DomainConfig:
     most = given.get("memory_static_max", INT, DEFAULT_MEMORY)
     memory = given.get("memory_dynamic_max", INT, most)
     vcpus_max = given.get("VCPUs_max", INT, 1)
+    kind = type_of(given.get("domain_type", DOMAIN_TYPE, "unspecified"), given.get("HVM_boot_policy", STRING, ""))
     return DomainConfig(
         kernel=given.get("PV_kernel", STRING, ""),
         ramdisk=given.get("PV_ramdisk", STRING, "") or None,
         cmdline=given.get("PV_args", STRING, ""),
         name=given.need("name_label", STRING),
         uuid=uuid4(),
+        type=kind,
+        hvm=options_of(given.get(BOOT_PARAMS, STRING_MAP, {})),
         memory_mib=memory // MIB,
         maxmem_mib=most // MIB,
         vcpus=given.get("VCPUs_at_startup", INT, vcpus_max),
@@ -69,9 +73,9 @@ def messages(fields: tuple[Field, ...]) -> tuple[Message, ...]:
             labels=given.get("other_config", STRING_MAP, {}),
             template=given.get("is_a_template", BOOL, False),
         )
-        if given.get("domain_type", STRING, "pv") not in ("pv", "unspecified"):
-            raise Failure("VALUE_NOT_SUPPORTED", "domain_type", str(values["domain_type"]), "domains here are PV")
         config, own = _config(given), given.kept(fields)
+        if params := given.get(BOOT_PARAMS, STRING_MAP, {}):
+            own[BOOT_PARAMS] = params
         record = await call.do(DefineDomain(config=config, about=about, startable=False))
         keep(call.world, record.uuid, own)
         return record.uuid

@@ -18,9 +18,11 @@ from domzero.dom0.actions import (
     UnpauseDomain,
 )
 from domzero.dom0.changes import Changes
+from domzero.dom0.diskspec import device_number
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state, check_domain, check_state, edit
-from domzero.dom0.xenapi.devices import plug_all
+from domzero.dom0.xenapi.classes.vm_types import DOMAIN_TYPE, set_boot_policy, set_domain_type
+from domzero.dom0.xenapi.devices import plug_all, vdev_of
 from domzero.dom0.xenapi.failure import Failure, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, power_state, vbds_of, vifs_of
 from domzero.dom0.xenapi.table import Found, Message, message
@@ -244,7 +246,7 @@ async def send_sysrq(call: Call, vm: Found, key: str) -> None:
 async def get_allowed_vbd_devices(call: Call, vm: Found) -> list[str]:
     """VM.get_allowed_VBD_devices: numbers of disks that it does not have."""
     taken = {vbd.spec.devid for vbd in vbds_of(call.world, vm.it)}
-    return [str(number) for number in range(16) if (202 << 8 | number << 4) not in taken]
+    return [str(number) for number in range(16) if device_number(vdev_of(str(number), vm.it)) not in taken]
 
 
 async def get_allowed_vif_devices(call: Call, vm: Found) -> list[str]:
@@ -320,16 +322,18 @@ MESSAGES: tuple[Message, ...] = (
     message("assert_operation_valid", assert_operation_valid, self=_SELF, op=STRING),
     message("update_allowed_operations", update_allowed_operations, self=_SELF),
     message("assert_agile", assert_agile, self=_SELF),
+    message("set_domain_type", set_domain_type, self=_SELF, value=DOMAIN_TYPE),
+    message("set_HVM_boot_policy", set_boot_policy, self=_SELF, value=STRING),
     *(
         message(name, None, self=_SELF)
         for name in (
             "suspend", "resume", "resume_on", "snapshot", "snapshot_with_quiesce", "checkpoint", "revert",
             "pool_migrate", "migrate_send", "assert_can_migrate", "send_trigger", "csvm", "update_snapshot_metadata",
             "add_to_VCPUs_params_live", "set_HVM_shadow_multiplier", "set_shadow_multiplier_live",
-            "set_memory_static_min", "set_HVM_boot_policy", "set_bios_strings", "copy_bios_strings",
+            "set_memory_static_min", "set_bios_strings", "copy_bios_strings",
             "set_protection_policy", "set_snapshot_schedule", "set_start_delay", "set_shutdown_delay", "set_order",
             "set_suspend_VDI", "assert_can_be_recovered", "get_SRs_required_for_recovery", "recover", "import_convert",
-            "set_appliance", "query_services", "call_plugin", "set_has_vendor_device", "import", "set_domain_type",
+            "set_appliance", "query_services", "call_plugin", "set_has_vendor_device", "import",
             "set_NVRAM", "add_to_NVRAM", "remove_from_NVRAM", "restart_device_models", "set_uefi_mode",
             "get_secureboot_readiness", "sysprep", "set_groups", "create_new_blob",
             "record_data_source", "query_data_source", "forget_data_source_archives", "get_data_sources",
