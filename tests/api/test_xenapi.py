@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pyxs  # type: ignore[import-untyped]
 import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
@@ -145,6 +146,30 @@ def test_an_event_tells_once_of_what_changed_and_of_what_is_gone(
     assert quiet["events"] == []
     assert failure(session, "event.from", ["vm"], "1,other", 0.0) == ["EVENTS_LOST"]
     assert failure(session, "event.from", ["vm"], "x", 0.0) == ["EVENT_FROM_TOKEN_PARSE_FAILURE", "x"]
+
+
+def test_what_a_guests_agent_says_in_xenstore_is_in_its_metrics(
+    server: Server, session: Any, create: Callable[..., dict[str, object]]
+) -> None:
+    domain = create("agent")
+    metrics = session.xenapi.VM.get_guest_metrics(f"OpaqueRef:{domain['uuid']}")
+    assert session.xenapi.VM_guest_metrics.get_networks(metrics) == {}
+    start = since(session, ["vm_guest_metrics"], "", 0.0)["token"]
+    said = {"attr/vif/0/ipv4/0": "10.0.2.15", "attr/vif/0/ipv4/1": "10.0.2.16", "attr/vif/0/ipv6/0": "fe80::1",
+            "attr/eth1/ip": "192.168.0.2", "attr/vif/x/ipv4/0": "no number", "data/os_name": "Debian",
+            "data/os_majorver": "12", "data/meminfo_free": "1234", "attr/PVAddons/MajorVersion": "7"}  # fmt: skip
+    with pyxs.Client(unix_socket_path=str(server.xenstore)) as store:
+        for path, value in said.items():
+            store[f"/local/domain/{domain['domid']}/{path}".encode()] = value.encode()
+    record = session.xenapi.VM_guest_metrics.get_record(metrics)
+    assert record["networks"] == {
+        "0/ip": "10.0.2.15", "0/ipv4/0": "10.0.2.15", "0/ipv4/1": "10.0.2.16", "0/ipv6/0": "fe80::1",
+        "1/ip": "192.168.0.2",
+    }  # fmt: skip
+    assert (record["os_version"], record["memory"], record["PV_drivers_version"]) == (
+        {"name": "Debian", "major": "12"}, {"free": "1234"}, {"major": "7"},
+    )  # fmt: skip
+    assert metrics in {event["ref"] for event in since(session, ["vm_guest_metrics"], start, 0.0)["events"]}
 
 
 def test_the_legacy_events_are_for_who_has_registered(session: Any, create: Callable[..., dict[str, object]]) -> None:

@@ -25,6 +25,7 @@ from domzero.dom0.xenapi.classes.vm_changes import (
 from domzero.dom0.xenapi.classes.vm_making import messages as making
 from domzero.dom0.xenapi.classes.vm_messages import MESSAGES, allowed_operations
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, boot_params, boot_policy, put_boot_params
+from domzero.dom0.xenapi.guest_agent import said
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
@@ -218,25 +219,29 @@ def _all_guest_metrics(world: World) -> dict[UUID, Record]:
     return {objects.guest_metrics_id(vm): vm for vm in objects.domains(world) if _is_running(vm)}
 
 
+def _hotplug(vm: Record) -> str:
+    return "unspecified" if vm.config.type.is_full else "yes"
+
+
 VM_GUEST_METRICS = Kind(
     "VM_guest_metrics",
     (
         ro("uuid", STRING, lambda w, vm: objects.guest_metrics_id(vm)),
-        ro("os_version", STRING_MAP, default={}),
+        ro("os_version", STRING_MAP, lambda w, vm: said(w, vm).os),
         ro("netbios_name", STRING_MAP, default={}),
-        ro("PV_drivers_version", STRING_MAP, default={}),
-        ro("PV_drivers_up_to_date", BOOL, default=True),
-        ro("PV_drivers_detected", BOOL, default=True),
-        ro("memory", STRING_MAP, default={}),
+        ro("PV_drivers_version", STRING_MAP, lambda w, vm: said(w, vm).drivers),
+        ro("PV_drivers_up_to_date", BOOL, lambda w, vm: not vm.config.type.is_full),
+        ro("PV_drivers_detected", BOOL, lambda w, vm: not vm.config.type.is_full),
+        ro("memory", STRING_MAP, lambda w, vm: said(w, vm).memory, volatile=True),
         ro("disks", STRING_MAP, default={}),
-        ro("networks", STRING_MAP, default={}),
+        ro("networks", STRING_MAP, lambda w, vm: said(w, vm).networks),
         ro("services", STRING_MAP, default={}),
         ro("other", STRING_MAP, default={}),
         ro("last_updated", DATETIME, lambda w, vm: vm.started_at or 0, volatile=True),
         kept("other_config"),
         ro("live", BOOL, default=True),
-        ro("can_use_hotplug_vbd", Enum("enum tristate_type"), default="yes"),
-        ro("can_use_hotplug_vif", Enum("enum tristate_type"), default="yes"),
+        ro("can_use_hotplug_vbd", Enum("enum tristate_type"), lambda w, vm: _hotplug(vm)),
+        ro("can_use_hotplug_vif", Enum("enum tristate_type"), lambda w, vm: _hotplug(vm)),
     ),
     _all_guest_metrics,
 )
