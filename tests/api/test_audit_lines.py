@@ -182,6 +182,7 @@ def messages(scene: Scene) -> dict[str, tuple[Any, ...]]:
         "StartDomain": ("VM.start", vm, True, False),
         "UnpauseDomain": ("VM.unpause", vm),
         "PressSysRq": ("VM.send_sysrq", vm, "h"),
+        "PressDebugKeys": ("host.send_debug_keys", host, "h"),
         "PauseDomain": ("VM.pause", vm),
         "ResetDomain": ("VM.hard_reboot", vm),
         "DestroyDomain": ("VM.hard_shutdown", vm),

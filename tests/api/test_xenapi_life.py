@@ -345,6 +345,30 @@ def test_a_record_that_cannot_be_a_vm_is_refused(xenapi: Any, shell: str, change
     assert xenapi.VM.get_all() == before
 
 
+def test_weight_cap_and_processors_are_the_domains(xenapi: Any, api: httpx.Client, shell: str) -> None:
+    vm = xenapi.VM.create(record(shell, "weighs") | {"VCPUs_params": {"weight": "512", "mine": "x"}})
+    path = f"/domains/{vm.removeprefix('OpaqueRef:')}"
+
+    def now() -> tuple[int, int]:
+        domain = api.get(path).json()
+        return domain["cpu_weight"], domain["cap"]
+
+    assert xenapi.VM.get_VCPUs_params(vm) == {"weight": "512", "mine": "x"} and now() == (512, 0)
+    assert api.patch(path, json={"cap": 50}).status_code == 200
+    assert xenapi.VM.get_VCPUs_params(vm) == {"weight": "512", "cap": "50", "mine": "x"}
+    xenapi.VM.set_VCPUs_params(vm, {"cap": "70", "mask": "0", "yours": "y"})
+    assert xenapi.VM.get_VCPUs_params(vm) == {"cap": "70", "mask": "0", "yours": "y"} and now() == (256, 70)
+    xenapi.VM.start(vm, False, False)
+    xenapi.VM.add_to_VCPUs_params_live(vm, "weight", "300")
+    xenapi.VM.remove_from_VCPUs_params(vm, "cap")
+    assert now() == (300, 0)
+    for wrong in ({"weight": "0"}, {"cap": "much"}, {"mask": "none"}):
+        with pytest.raises(XenAPI.Failure, match="INVALID_VALUE"):
+            xenapi.VM.set_VCPUs_params(vm, wrong)
+    xenapi.VM.hard_shutdown(vm)
+    xenapi.VM.destroy(vm)
+
+
 def test_a_disks_snapshot_says_of_what_it_is(xenapi: Any) -> None:
     disk = vdi(xenapi, "base")
     snapshot = xenapi.VDI.snapshot(disk)

@@ -12,11 +12,12 @@ from typing import Any
 from uuid import UUID
 
 from domzero import __version__
-from domzero.dom0.actions import ClearLog
+from domzero.dom0.actions import ClearLog, PressDebugKeys
 from domzero.dom0.actors import Role
+from domzero.dom0.debug_keys import KEYS_MAX
 from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
-from domzero.dom0.xenapi.failure import not_allowed
+from domzero.dom0.xenapi.failure import Failure, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.storage import default_sr, pbds
 from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
@@ -116,6 +117,13 @@ async def _dmesg_clear(call: Call, host: Found) -> str:
     return text
 
 
+async def _send_debug_keys(call: Call, host: Found, keys: str) -> None:
+    """host.send_debug_keys: what they write is in the log."""
+    if not 1 <= len(keys) <= KEYS_MAX:
+        raise Failure("INVALID_VALUE", "keys", f"1 to {KEYS_MAX}")
+    await call.do(PressDebugKeys(keys=keys))
+
+
 async def _free_memory(call: Call, host: Found) -> int:
     """host.compute_free_memory."""
     return memory_mib()[1] * MIB
@@ -148,7 +156,7 @@ async def _management_interface(call: Call, host: Found) -> None:
 
 
 _REFUSED_HOST = (
-    "disable enable shutdown reboot send_debug_keys bugreport_upload list_methods license_apply license_add "
+    "disable enable shutdown reboot bugreport_upload list_methods license_apply license_add "
     "license_remove create destroy power_on set_license_params emergency_ha_disable get_data_sources "
     "record_data_source query_data_source forget_data_source_archives assert_can_evacuate "
     "get_vms_which_prevent_evacuation evacuate syslog_reconfigure management_reconfigure "
@@ -243,6 +251,7 @@ HOST = Kind(
         message("dmesg", _dmesg, STRING, host=_SELF),
         message("dmesg_clear", _dmesg_clear, STRING, host=_SELF),
         message("get_log", _dmesg, STRING, host=_SELF),
+        message("send_debug_keys", _send_debug_keys, host=_SELF, keys=STRING),
         message("compute_free_memory", _free_memory, INT, host=_SELF),
         message("compute_memory_overhead", _memory_overhead, INT, host=_SELF),
         message("get_servertime", _servertime, DATETIME, host=_SELF),

@@ -24,6 +24,7 @@ from domzero.dom0.xenapi.classes.vm_changes import (
 )
 from domzero.dom0.xenapi.classes.vm_making import messages as making
 from domzero.dom0.xenapi.classes.vm_messages import MESSAGES, allowed_operations
+from domzero.dom0.xenapi.classes.vm_processors import PARAMS, params_of, put_params
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, boot_params, boot_policy, put_boot_params
 from domzero.dom0.xenapi.guest_agent import said
 from domzero.dom0.xenapi.objects import HALTED, power_state
@@ -78,7 +79,7 @@ FIELDS: tuple[Field, ...] = (
     ro("memory_dynamic_max", INT, lambda w, vm: (vm.memory_target_mib or vm.config.memory_mib) * MIB),
     ro("memory_dynamic_min", INT, lambda w, vm: (vm.memory_target_mib or vm.config.memory_mib) * MIB),
     ro("memory_static_min", INT, default=0),
-    kept("VCPUs_params"),
+    rw(PARAMS, STRING_MAP, params_of, put_params),
     ro("VCPUs_max", INT, lambda w, vm: vm.config.vcpus_max),
     ro("VCPUs_at_startup", INT, lambda w, vm: vm.config.vcpus),
     ro("actions_after_softreboot", ON_SOFTREBOOT, default="destroy"),

@@ -14,6 +14,7 @@ from domzero.dom0.records import Record
 from domzero.dom0.storage import Disk
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state
 from domzero.dom0.xenapi.classes.vm_messages import domain
+from domzero.dom0.xenapi.classes.vm_processors import PARAMS, settings
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, options_of, type_of
 from domzero.dom0.xenapi.construct import Given, keep
 from domzero.dom0.xenapi.failure import Failure
@@ -51,6 +52,7 @@ def _config(given: Given) -> DomainConfig:
         hvm=options_of(given.get(BOOT_PARAMS, STRING_MAP, {})),
         memory_mib=memory // MIB,
         maxmem_mib=most // MIB,
+        **settings(given.get(PARAMS, STRING_MAP, {}), vcpus_max),
         vcpus=given.get("VCPUs_at_startup", INT, vcpus_max),
         max_vcpus=vcpus_max,
         on_poweroff=_action(given, "actions_after_shutdown", Action.DESTROY),
@@ -76,6 +78,8 @@ def messages(fields: tuple[Field, ...]) -> tuple[Message, ...]:
         config, own = _config(given), given.kept(fields)
         if params := given.get(BOOT_PARAMS, STRING_MAP, {}):
             own[BOOT_PARAMS] = params
+        if params := given.get(PARAMS, STRING_MAP, {}):
+            own[PARAMS] = params
         record = await call.do(DefineDomain(config=config, about=about, startable=False))
         keep(call.world, record.uuid, own)
         return record.uuid

@@ -21,6 +21,7 @@ from domzero.dom0.changes import Changes
 from domzero.dom0.diskspec import device_number
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state, check_domain, check_state, edit
+from domzero.dom0.xenapi.classes.vm_processors import add_live
 from domzero.dom0.xenapi.classes.vm_types import DOMAIN_TYPE, set_boot_policy, set_domain_type
 from domzero.dom0.xenapi.devices import plug_all, vdev_of
 from domzero.dom0.xenapi.failure import Failure, not_allowed
@@ -322,6 +323,7 @@ MESSAGES: tuple[Message, ...] = (
     message("assert_operation_valid", assert_operation_valid, self=_SELF, op=STRING),
     message("update_allowed_operations", update_allowed_operations, self=_SELF),
     message("assert_agile", assert_agile, self=_SELF),
+    message("add_to_VCPUs_params_live", add_live, self=_SELF, key=STRING, value=STRING),
     message("set_domain_type", set_domain_type, self=_SELF, value=DOMAIN_TYPE),
     message("set_HVM_boot_policy", set_boot_policy, self=_SELF, value=STRING),
     *(
@@ -329,7 +331,7 @@ MESSAGES: tuple[Message, ...] = (
         for name in (
             "suspend", "resume", "resume_on", "snapshot", "snapshot_with_quiesce", "checkpoint", "revert",
             "pool_migrate", "migrate_send", "assert_can_migrate", "send_trigger", "csvm", "update_snapshot_metadata",
-            "add_to_VCPUs_params_live", "set_HVM_shadow_multiplier", "set_shadow_multiplier_live",
+            "set_HVM_shadow_multiplier", "set_shadow_multiplier_live",
             "set_memory_static_min", "set_bios_strings", "copy_bios_strings",
             "set_protection_policy", "set_snapshot_schedule", "set_start_delay", "set_shutdown_delay", "set_order",
             "set_suspend_VDI", "assert_can_be_recovered", "get_SRs_required_for_recovery", "recover", "import_convert",
