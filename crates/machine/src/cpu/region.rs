@@ -44,6 +44,9 @@ pub(crate) fn no_tag(index: usize) -> u64 {
 /// Registers of the guest's that are in the frame while translated code runs.
 pub(crate) const SPILLED: usize = 5;
 
+/// Groups of operands whose distance from the host's memory is in the frame at a time.
+pub(crate) const DELTAS: usize = 3;
+
 /// What translated code finds at its stack pointer. Offsets of the first fields fit into a byte.
 #[repr(C)]
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub(crate) struct Frame {
     pub return_mask: u64,
     /// Where callouts go.
     pub callout: u64,
+    /// Host address less guest address of the operands of groups.
+    pub deltas: [u64; DELTAS],
     /// Bits of an address that must match an entry, for operands that are aligned to 1 << n bytes.
     pub page_masks: [u64; 6],
     /// A copy of [`Budget::slice`](super::run::Budget), while translated code does not run.
@@ -91,7 +96,7 @@ pub(crate) struct Frame {
     pub ymm_away: u64,
 }
 
-const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 96);
+const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 120);
 
 /// What the region consists of.
 #[repr(C, align(4096))]

@@ -38,10 +38,14 @@ const UNLINKED: Node = Node {
 pub(crate) struct Views<P> {
     list: Vec<View<P>>,
     current: usize,
+    /// The one that was current before.
+    last: usize,
     tick: u64,
     nodes: Vec<Node>,
     lists: Box<[u32]>,
     parked: Parked,
+    /// How often translations were taken away.
+    forgotten: u64,
     /// Scratch: frames whose mappings have changed.
     changed: Vec<Mfn>,
 }
@@ -51,10 +55,12 @@ impl<P: PerView> Views<P> {
         Views {
             list: vec![View::new()],
             current: 0,
+            last: 0,
             tick: 0,
             nodes: vec![UNLINKED; TLB_SIZE],
             lists: vec![NONE; LISTS].into_boxed_slice(),
             parked: Parked::default(),
+            forgotten: 0,
             changed: Vec::new(),
         }
     }
@@ -74,6 +80,11 @@ impl<P: PerView> Views<P> {
         self.list.iter_mut().map(|v| &mut v.beside)
     }
 
+    /// Another number than before, if a translation that was seen then may not be used any more.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     pub(crate) fn key(&self) -> Option<ViewKey> {
         self.list[self.current].key
     }
@@ -86,8 +97,15 @@ impl<P: PerView> Views<P> {
     /// Makes the view of `key` current, reusing the least recently used one if there is none. With `base_load`, a view
     /// that was filled before page tables of `domain` changed is flushed. With `shared`, address spaces with equal upper halves have one view.
     pub(crate) fn switch(&mut self, key: ViewKey, domain: &Domain, base_load: bool, shared: bool) {
+        self.forgotten += 1;
         self.tick += 1;
-        let own = (self.list.iter()).position(|v| v.key == Some(key) && v.upper.is_some() == shared);
+        let is_own = |v: &View<P>| v.key == Some(key) && v.upper.is_some() == shared;
+        let before = std::mem::replace(&mut self.last, self.current);
+        // A system call and its return go to and fro between two.
+        let own = match self.list.get(before) {
+            Some(v) if is_own(v) => Some(before),
+            _ => self.list.iter().position(is_own),
+        };
         if shared && (own.is_none() || base_load) {
             self.switch_shared(key, own, domain);
             return;
@@ -179,6 +197,7 @@ impl<P: PerView> Views<P> {
     }
 
     fn refresh_at(&mut self, i: usize, domain: &Domain) {
+        self.forgotten += 1;
         let generation = domain.pt_generation.load(Ordering::Acquire);
         let v = &mut self.list[i];
         let old = std::mem::replace(&mut v.generation, generation) != generation;
@@ -290,6 +309,7 @@ impl<P: PerView> Views<P> {
         let (key, generation, upper) = (v.key, v.generation, v.upper.take());
         *self = Views {
             tick: self.tick,
+            forgotten: self.forgotten + 1,
             ..Views::new()
         };
         let v = &mut self.list[0];
@@ -298,6 +318,7 @@ impl<P: PerView> Views<P> {
 
     /// Flushes every view.
     pub(crate) fn flush_all(&mut self) {
+        self.forgotten += 1;
         self.parked.clear();
         for (i, v) in self.list.iter_mut().enumerate() {
             if i == self.current {
@@ -310,12 +331,14 @@ impl<P: PerView> Views<P> {
 
     /// Flushes the current view.
     pub(crate) fn flush_current(&mut self) {
+        self.forgotten += 1;
         self.parked.clear();
         self.list[self.current].flush();
     }
 
     /// Forgets one page in every view.
     pub(crate) fn invlpg(&mut self, va: u64) {
+        self.forgotten += 1;
         let i = tlb_index(va);
         let tag = (va & !0xfff).wrapping_neg();
         self.parked.invalidate(tag);
@@ -331,6 +354,7 @@ impl<P: PerView> Views<P> {
     /// Takes away translations to the frame at host address `host` (only their writability if `writable_only`). What
     /// is kept beside the views stays: the caller forgets it.
     pub(crate) fn purge_frame(&mut self, host: *const u8, writable_only: bool) {
+        self.forgotten += 1;
         self.parked.purge_frame(host, writable_only);
         self.each_of(host, |_, view, i| {
             if writable_only {

@@ -241,9 +241,15 @@ impl Cpu {
     fn serve(&mut self, s: Site, at: u64, f: &mut Frame) -> Next {
         let there = |rel: i32| at.wrapping_add(rel as i64 as u64);
         let mut fault = None;
+        let forgotten = self.views.forgotten();
         // What goes on at once, with the flags where they are.
         match s.kind {
             Kind::Miss => match self.missed(s, at, f.va) {
+                // Deltas that the block has found out before may be others now.
+                Ok(Refill::Again) if self.views.forgotten() != forgotten => {
+                    self.set_arith_flags(cooked_flags(f.flags));
+                    return self.leave_before(s);
+                }
                 Ok(Refill::Again) if (f.va ^ f.va.wrapping_sub(s.disp as i64 as u64)) < 4096 => {
                     return Next::At(there(s.a));
                 }
@@ -331,6 +337,7 @@ impl Cpu {
     /// Does an instruction by its handler, and goes on after it: at `next`, unless it ends its block.
     fn execute(&mut self, s: Site, handled: Option<Handled>, next: u64, f: &mut Frame) -> Next {
         let op = as_op(s);
+        let forgotten = self.views.forgotten();
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         self.next_rip = self.rip.wrapping_add(u64::from(s.len)) & self.bases.mask;
         let done = match handled {
@@ -360,7 +367,7 @@ impl Cpu {
             Some(b) => unsafe { (*b.op).dead != 0 || b.vectors != Vectors::None && f.vectors_away != 0 },
             None => true,
         };
-        if dead {
+        if dead || self.views.forgotten() != forgotten {
             self.rip = self.next_rip;
             self.budget.slice += i64::from(s.left) - 1;
             return Next::Out;

@@ -154,7 +154,10 @@ impl<'a> Emitter<'a> {
         }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
-        let mut group: Option<Group> = None;
+        let plan = match same_blocks {
+            true => Vec::new(),
+            false => groups::plan(insns, hows),
+        };
         for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;
             self.len = i.len() as u8;
@@ -163,16 +166,13 @@ impl<'a> Emitter<'a> {
             self.flags_dead = dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
-            if group.is_none_or(|g| n > g.last) {
-                // A group that fails leaves its block in the middle, where the interpreter has no boundary: the run loop would
-                // look at the time there.
-                group = (!same_blocks).then(|| groups::find(insns, hows, n)).flatten();
-                if let Some(g) = group {
-                    self.check_group(g);
-                }
+            let part = plan.get(n).copied().unwrap_or_default();
+            if let Some(group) = part.first {
+                self.check_group(group);
+            } else if let Some(slot) = part.load {
+                self.asm.load(S1, kept_delta(slot));
             }
-            self.checked = group.is_some();
-            self.keeps_s1 = group.is_some_and(|g| n < g.last);
+            (self.checked, self.keeps_s1) = (part.member, part.keeps_s1);
             match insns.get(n + 1) {
                 Some(next) if how == How::Flow => self.flow_inside(i, next.ip() as i64),
                 _ => ended = self.instruction(i, how)?,
@@ -392,6 +392,9 @@ impl<'a> Emitter<'a> {
         let (size, write, align) = (g.size, g.write, g.align);
         self.check(ea, Wanted { size, write, align });
         self.last_stub().site.flags |= GROUP;
+        if let Some(slot) = g.slot {
+            self.asm.store(kept_delta(slot), S1);
+        }
     }
 
     /// Leaves the instruction to its handler.
@@ -508,6 +511,12 @@ fn entry(field: usize) -> MemoryOperand {
 /// What that entry says is to be added to the guest's addresses.
 pub(super) fn delta() -> MemoryOperand {
     entry(offset_of!(TlbEntry, delta))
+}
+
+/// Where a group's delta is kept.
+fn kept_delta(slot: u8) -> MemoryOperand {
+    let at_0 = offset_of!(Frame, deltas) as i64;
+    at(Register::RSP, at_0 + 8 * i64::from(slot))
 }
 
 /// Zero, if `word` says that the page in `page` shows the code with this key, which is patched later.

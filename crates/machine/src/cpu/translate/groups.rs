@@ -7,13 +7,13 @@ use super::operand::{place, plain_base, Place};
 use super::select::{counts_by_cl, gives_index, How};
 use crate::cpu::exec::fast::lower::immediate;
 use crate::cpu::exec::operand::memory_operand;
-use crate::cpu::region::SPILLED;
+use crate::cpu::region::{DELTAS, SPILLED};
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
 const SPAN: i64 = 128;
 
-/// Instructions one after the other with operands at displacements from one register, or without any in memory.
+/// Operands at displacements from one register.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
     pub base: Register,
@@ -23,8 +23,21 @@ pub(super) struct Group {
     pub write: bool,
     /// What one of them must be aligned to, as all are from it on: 1, or 16 or 32 of vector registers.
     pub align: u8,
-    /// Number of the last instruction with an operand.
-    pub last: usize,
+    /// Where the frame keeps what to add to their addresses, if other instructions need the register for it in between.
+    pub slot: Option<u8>,
+}
+
+/// What the groups of a block mean for one of its instructions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Part {
+    /// It begins this group: the check is made before it.
+    pub first: Option<Group>,
+    /// Its operand is one of a group's.
+    pub member: bool,
+    /// What to add to its address is in this slot of the frame.
+    pub load: Option<u8>,
+    /// It must leave `S1` alone.
+    pub keeps_s1: bool,
 }
 
 struct Access {
@@ -35,53 +48,148 @@ struct Access {
     align: u8,
 }
 
-/// The group that begins with instruction `first`, if there is one.
-pub(super) fn find(insns: &[Instruction], hows: &[How], first: usize) -> Option<Group> {
-    let mut factory = InstructionInfoFactory::new();
-    let a = access(insns.get(first)?, *hows.get(first)?)?;
-    let base = a.base;
-    let (mut low, mut high) = (a.disp, a.disp + i64::from(a.size));
-    let (mut write, mut last) = (a.write, first);
-    // An operand that must be aligned, and to what; the range begins and ends at such a distance from it.
-    let mut anchor = (a.disp, a.align);
-    let mut moved = 0;
-    let mut conditional = false;
-    let pairs = insns.iter().zip(hows).enumerate().skip(first);
-    for ((_, (before, how_before)), (n, (i, how))) in pairs.clone().zip(pairs.skip(1)) {
-        let Some(by) = moves(before, *how_before, base, &mut factory) else {
-            break;
-        };
-        moved += by;
-        conditional |= *how_before == How::Flow && is_conditional(before);
-        let Some(a) = access(i, *how) else {
-            if leaves_scratch(i, *how) {
-                continue;
-            }
-            break;
-        };
-        let (from, to) = (moved + a.disp, moved + a.disp + i64::from(a.size));
-        let all_anchor = match (anchor.1, a.align) {
-            (_, 1) => anchor,
-            (1, align) => (from, align),
-            (align, other) if align == other && (from - anchor.0) % i64::from(align) == 0 => anchor,
-            _ => break,
-        };
-        let (all_low, all_high) = aligned_to(all_anchor, low.min(from), high.max(to));
-        // A page is not written to that may not be.
-        if a.base != base || all_high - all_low > SPAN || conditional && a.write && !write {
-            break;
+/// A group that operands are still found for.
+struct Open {
+    group: Group,
+    low: i64,
+    high: i64,
+    /// An operand that must be aligned, and to what; the range begins and ends at such a distance from it.
+    anchor: (i64, u8),
+    /// What has been added to the base since the first operand.
+    moved: i64,
+    /// Between the first operand and here the block may have been left: no page is written to from here on that was not before.
+    settled: bool,
+    members: Vec<usize>,
+}
+
+impl Open {
+    fn new(n: usize, a: &Access) -> Open {
+        Open {
+            group: Group {
+                base: a.base,
+                low: 0,
+                size: 0,
+                write: a.write,
+                align: 1,
+                slot: None,
+            },
+            low: a.disp,
+            high: a.disp + i64::from(a.size),
+            anchor: (a.disp, a.align),
+            moved: 0,
+            settled: false,
+            members: vec![n],
         }
-        (low, high, last, anchor) = (all_low, all_high, n, all_anchor);
-        write |= a.write;
     }
-    (last > first).then_some(Group {
-        base,
-        low: i32::try_from(low).ok()?,
-        size: u8::try_from(high - low).ok()?,
-        write,
-        align: anchor.1,
-        last,
-    })
+
+    /// Takes an operand in, if it suits.
+    fn takes(&mut self, n: usize, a: &Access) -> bool {
+        let (from, to) = (self.moved + a.disp, self.moved + a.disp + i64::from(a.size));
+        let anchor = match (self.anchor.1, a.align) {
+            (_, 1) => self.anchor,
+            (1, align) => (from, align),
+            (align, other) if align == other && (from - self.anchor.0) % i64::from(align) == 0 => self.anchor,
+            _ => return false,
+        };
+        let (low, high) = aligned_to(anchor, self.low.min(from), self.high.max(to));
+        if high - low > SPAN || self.settled && a.write && !self.group.write {
+            return false;
+        }
+        (self.low, self.high, self.anchor) = (low, high, anchor);
+        self.group.write |= a.write;
+        self.members.push(n);
+        true
+    }
+
+    fn done(self) -> Option<(Group, Vec<usize>)> {
+        if self.members.len() < 2 {
+            return None;
+        }
+        let group = Group {
+            low: i32::try_from(self.low).ok()?,
+            size: u8::try_from(self.high - self.low).ok()?,
+            align: self.anchor.1,
+            ..self.group
+        };
+        Some((group, self.members))
+    }
+}
+
+/// The groups of a block.
+pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
+    let mut factory = InstructionInfoFactory::new();
+    let mut open: Vec<Open> = Vec::new();
+    let mut done = Vec::new();
+    // Instructions that need `S1`, or a callout.
+    let mut busy = Vec::with_capacity(insns.len());
+    for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
+        let mut own = None;
+        if let Some(a) = access(i, how) {
+            own = Some(a.base);
+            let at = open.iter().position(|o| o.group.base == a.base);
+            let taken = at.and_then(|at| open.get_mut(at)).is_some_and(|o| o.takes(n, &a));
+            if !taken {
+                done.extend(at.map(|at| open.swap_remove(at)));
+                open.push(Open::new(n, &a));
+            }
+        }
+        busy.push(!leaves_scratch(i, how));
+        let settles = own.is_some() || *busy.last().unwrap_or(&true) || is_conditional(i);
+        let handled = matches!(how, How::Handler | How::Repeat);
+        for at in (0..open.len()).rev() {
+            let o = &mut open[at];
+            o.settled |= settles && Some(o.group.base) != own;
+            match moves(i, how, o.group.base, &mut factory) {
+                Some(by) if !handled && small(&(o.moved + by)) => o.moved += by,
+                _ => done.push(open.swap_remove(at)),
+            }
+        }
+    }
+    done.extend(open);
+    let mut groups: Vec<_> = done.into_iter().filter_map(Open::done).collect();
+    groups.sort_by_key(|(_, members)| members[0]);
+    parts(groups, &busy)
+}
+
+/// What the groups, by their first members, mean for each instruction.
+fn parts(groups: Vec<(Group, Vec<usize>)>, busy: &[bool]) -> Vec<Part> {
+    let mut parts = vec![Part::default(); busy.len()];
+    // Where each slot is taken to.
+    let mut taken = [0; DELTAS];
+    let member_of_any: Vec<bool> = {
+        let mut any = vec![false; busy.len()];
+        groups.iter().flat_map(|g| &g.1).for_each(|&n| any[n] = true);
+        any
+    };
+    for (mut group, mut members) in groups {
+        let near = |pair: &[usize]| (pair[0] + 1..pair[1]).all(|n| !busy[n] && !member_of_any[n]);
+        let (first, last) = (members[0], members[members.len() - 1]);
+        if !members.windows(2).all(near) {
+            match taken.iter().position(|&to| to <= first) {
+                Some(slot) => {
+                    taken[slot] = last;
+                    group.slot = Some(slot as u8);
+                }
+                None => {
+                    let n = members.windows(2).take_while(|pair| near(pair)).count();
+                    members.truncate(n + 1);
+                }
+            }
+        }
+        if members.len() < 2 {
+            continue;
+        }
+        parts[first].first = Some(group);
+        for pair in members.windows(2) {
+            if near(pair) {
+                (pair[0]..pair[1]).for_each(|n| parts[n].keeps_s1 = true);
+            } else {
+                parts[pair[1]].load = group.slot;
+            }
+        }
+        members.iter().for_each(|&n| parts[n].member = true);
+    }
+    parts
 }
 
 /// A range made wider, so that it begins and ends at multiples of the anchor's alignment from it. What is aligned lies in one page with
@@ -155,8 +263,11 @@ fn moves(i: &Instruction, how: How, base: Register, factory: &mut InstructionInf
     let stack = base == Register::RSP;
     match how {
         How::Flow => return is_jump(i).then_some(0),
-        How::Stack if i.mnemonic() == Mnemonic::Push => return stack.then_some(-8),
-        How::Stack if i.mnemonic() == Mnemonic::Pop => return stack.then_some(8),
+        How::Stack if i.mnemonic() == Mnemonic::Push => return Some(if stack { -8 } else { 0 }),
+        How::Stack if i.mnemonic() == Mnemonic::Pop => {
+            let by = if stack { 8 } else { 0 };
+            return (i.op0_register() != base).then_some(by);
+        }
         _ => {}
     }
     let to_base = i.op0_kind() == OpKind::Register && i.op0_register() == base;
@@ -194,4 +305,68 @@ fn spilled(i: &Instruction) -> usize {
         }
     }
     seen.iter().filter(|&&s| s).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::translate::select::hows;
+    use iced_x86::code_asm::*;
+    use iced_x86::IcedError;
+
+    fn planned(code: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<Part> {
+        let mut a = CodeAssembler::new(64).expect("64-bit code");
+        code(&mut a).expect("instructions");
+        let bytes = a.assemble(0).expect("code that can be assembled");
+        let mut decoder = iced_x86::Decoder::new(64, &bytes, iced_x86::DecoderOptions::NONE);
+        let insns: Vec<_> = decoder.iter().collect();
+        plan(&insns, &hows(&insns, false))
+    }
+
+    fn members(parts: &[Part]) -> Vec<bool> {
+        parts.iter().map(|p| p.member).collect()
+    }
+
+    #[test]
+    fn operands_of_two_registers_are_two_groups_and_what_is_needed_later_is_kept() {
+        let parts = planned(|a| {
+            a.mov(rax, qword_ptr(rbx + 8))?;
+            a.mov(rdx, qword_ptr(rsi))?;
+            a.add(rbx, 16)?;
+            a.mov(ecx, dword_ptr(rbx + 8))?;
+            a.mov(rdi, qword_ptr(rsi + 8))
+        });
+        assert_eq!(members(&parts), [true, true, false, true, true]);
+        let group = parts[0].first.expect("a group");
+        assert_eq!((group.base, group.low, group.size), (Register::RBX, 8, 20));
+        assert_eq!(group.slot, parts[3].load);
+        assert!(group.slot.is_some() && parts[4].load.is_some() && parts[4].load != parts[3].load);
+    }
+
+    #[test]
+    fn a_register_that_is_written_ends_its_group() {
+        let parts = planned(|a| {
+            a.mov(rax, qword_ptr(rbx))?;
+            a.mov(rbx, qword_ptr(rbx + 8))?;
+            a.mov(rcx, qword_ptr(rbx))
+        });
+        assert_eq!(members(&parts), [true, true, false]);
+        assert!(parts[0].keeps_s1 && parts[1].load.is_none());
+    }
+
+    #[test]
+    fn a_page_is_asked_for_a_store_only_if_nothing_can_happen_before_it() {
+        let store_after = |between: fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+            let parts = planned(|a| {
+                a.mov(rax, qword_ptr(rbx))?;
+                between(a)?;
+                a.mov(qword_ptr(rbx + 8), rax)
+            });
+            parts[0].member
+        };
+        assert!(store_after(|a| a.add(rax, 5)));
+        assert!(!store_after(|a| a.add(rax, qword_ptr(rsi))));
+        assert!(!store_after(|a| a.add(rax, qword_ptr(rsi + rdi * 8))));
+        assert!(!store_after(|a| a.cpuid()));
+    }
 }

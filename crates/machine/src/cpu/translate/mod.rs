@@ -311,8 +311,8 @@ impl Cpu {
             true => Trace::of(insns),
             false => self.trace(mfn, insns),
         };
-        let insns = trace.insns;
-        for (start, end) in trace.others {
+        let Trace { insns, others } = trace;
+        for (start, end) in others {
             self.code.blocks.depends_on(op, mfn, start, end);
         }
         let t = self.code.translator.as_mut()?;

@@ -67,13 +67,15 @@ impl Cpu {
         trace
     }
 
-    /// Where in the page the block most often goes on that ends with this instruction.
+    /// Where in the page the block most often goes on that ends with this instruction, if that is not translated yet: what several
+    /// blocks lead to is made once.
     fn next_of(&self, mfn: Mfn, last: &Instruction) -> Option<i64> {
         let target = last.near_branch64() as i64;
+        let threshold = u64::from(self.code.translator.as_ref()?.threshold());
         match last.code() {
             Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
-                self.runs(mfn, target)?;
-                Some(target)
+                let runs = self.runs(mfn, target)?;
+                (runs < threshold).then_some(target)
             }
             _ if is_conditional(last) => {
                 let after = last.next_ip() as i64;
@@ -84,14 +86,14 @@ impl Cpu {
                 } else {
                     (after, here)
                 };
-                let threshold = self.code.translator.as_ref()?.threshold();
-                (runs > 0 && runs >= u64::from(threshold) / RUNS_PART).then_some(next)
+                let enough = runs > 0 && runs >= threshold / RUNS_PART;
+                (enough && runs < threshold).then_some(next)
             }
             _ => None,
         }
     }
 
-    /// How often the block at this offset has run until it was translated; `None` if it is not known.
+    /// How often the block at this offset has run: as often as makes it be translated, if it is; `None` if it is not known.
     fn runs(&self, mfn: Mfn, offset: i64) -> Option<u64> {
         let offset = u64::try_from(offset).ok().filter(|&at| at < 4096)?;
         let op: *const Op = self.code.blocks.get(key(mfn, offset, self.seg.mode))?;
