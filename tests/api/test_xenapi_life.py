@@ -369,6 +369,48 @@ def test_weight_cap_and_processors_are_the_domains(xenapi: Any, api: httpx.Clien
     xenapi.VM.destroy(vm)
 
 
+def test_an_operation_that_a_client_has_blocked_is_not_done(xenapi: Any, shell: str) -> None:
+    vm = xenapi.VM.create(record(shell, "guarded"))
+    xenapi.VM.set_blocked_operations(vm, {"destroy": "precious", "clone": "", "hard_shutdown": "", "start": "later"})
+    for name, *others in (("destroy",), ("clone", "other"), ("start", False, False)):
+        with pytest.raises(XenAPI.Failure, match="OPERATION_BLOCKED"):
+            getattr(xenapi.VM, name)(vm, *others)
+    assert not {"destroy", "clone", "start"} & set(xenapi.VM.get_allowed_operations(vm))
+    xenapi.VM.remove_from_blocked_operations(vm, "start")
+    xenapi.VM.start(vm, True, False)
+    for name in ("hard_shutdown", "shutdown"):
+        with pytest.raises(XenAPI.Failure, match="OPERATION_BLOCKED"):
+            getattr(xenapi.VM, name)(vm)
+    xenapi.VM.set_blocked_operations(vm, {})
+    xenapi.VM.hard_shutdown(vm)
+    xenapi.VM.destroy(vm)
+
+
+def test_a_rate_limit_is_the_interfaces_rate(xenapi: Any, api: httpx.Client, shell: str) -> None:
+    vm = xenapi.VM.create(record(shell, "slow"))
+    (network,) = (each for each in xenapi.network.get_all() if xenapi.network.get_bridge(each) == "user")
+    vif = xenapi.VIF.create({"VM": vm, "network": network, "device": "0", "qos_algorithm_type": "ratelimit",
+                             "qos_algorithm_params": {"kbps": "100", "mine": "x"}})  # fmt: skip
+    path = f"/domains/{vm.removeprefix('OpaqueRef:')}/vifs"
+
+    def rate() -> str:
+        return next((word for word in api.get(path).json()[0]["spec"].split(",") if word.startswith("rate=")), "")
+
+    assert rate() == "rate=100KB/s" and xenapi.VIF.get_qos_algorithm_params(vif) == {"kbps": "100", "mine": "x"}
+    xenapi.VM.start(vm, True, False)
+    xenapi.VIF.set_qos_algorithm_params(vif, {"kbps": "250"})
+    assert rate() == "rate=250KB/s"
+    assert api.patch(f"{path}/0", json={"rate": "8Mb/s"}).status_code == 200
+    assert xenapi.VIF.get_qos_algorithm_params(vif) == {"kbps": "1000"}
+    xenapi.VIF.set_qos_algorithm_type(vif, "")
+    assert rate() == "" and xenapi.VIF.get_qos_algorithm_type(vif) == ""
+    with pytest.raises(XenAPI.Failure, match="INVALID_VALUE"):
+        xenapi.VIF.set_qos_algorithm_type(vif, "ratelimit")
+        xenapi.VIF.set_qos_algorithm_params(vif, {"kbps": "fast"})
+    xenapi.VM.hard_shutdown(vm)
+    xenapi.VM.destroy(vm)
+
+
 def test_a_disks_snapshot_says_of_what_it_is(xenapi: Any) -> None:
     disk = vdi(xenapi, "base")
     snapshot = xenapi.VDI.snapshot(disk)

@@ -25,6 +25,7 @@ from domzero.dom0.tasks import Task, TaskState
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi import raw_vdi, wire_xml, xva
 from domzero.dom0.xenapi.asked import ASKED
+from domzero.dom0.xenapi.classes.vm_changes import check_not_blocked
 from domzero.dom0.xenapi.failure import Failure, failure_of
 from domzero.dom0.xenapi.http_access import authenticate, both, peer_of, world_of
 from domzero.dom0.xenapi.objects import HALTED, SCREEN, consoles, power_state
@@ -178,6 +179,7 @@ async def _export(request: Request, actor: Actor, report: Reported) -> Response:
     if vm is None or vm in (world.control_domain, world.template) or not may_see(actor, [identity]):
         raise Failure("HANDLE_INVALID", "VM", reference(identity))
     actor.check(Role.VM_ADMIN, "export", identity)
+    check_not_blocked(world, vm, "export")
     if power_state(vm) != HALTED:
         raise Failure("VM_BAD_POWER_STATE", reference(identity), HALTED.lower(), power_state(vm).lower())
     if request.query_params.get("use_compression", "false") not in ("false", ""):

@@ -14,6 +14,8 @@ from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes.vm_changes import (
+    BLOCKED,
+    blocked_operations,
     put_about,
     put_action,
     put_cmdline,
@@ -33,7 +35,16 @@ from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRIN
 from domzero.dom0.xenapi.world import World
 
 MIB = 1 << 20
-OPERATION = Enum("enum vm_operations")
+_OPERATIONS = (
+    "snapshot clone copy create_template revert checkpoint snapshot_with_quiesce provision start start_on pause "
+    "unpause clean_shutdown clean_reboot hard_shutdown power_state_reset hard_reboot suspend csvm resume resume_on "
+    "pool_migrate migrate_send get_boot_record send_sysrq send_trigger query_services shutdown call_plugin "
+    "changing_memory_live awaiting_memory_live changing_dynamic_range changing_static_range changing_memory_limits "
+    "changing_shadow_memory changing_shadow_memory_live changing_VCPUs changing_VCPUs_live changing_NVRAM "
+    "assert_operation_valid data_source_op update_allowed_operations make_into_template import export "
+    "metadata_export reverting destroy create_vtpm sysprep"
+)
+OPERATION = Enum("enum vm_operations", tuple(_OPERATIONS.split()))
 ON_NORMAL_EXIT = Enum("enum on_normal_exit", ("destroy", "restart"))
 ON_SOFTREBOOT = Enum("enum on_softreboot_behavior", ("soft_reboot", "destroy", "restart", "preserve"))
 CRASHES = {
@@ -61,7 +72,8 @@ def _current_memory(vm: Record) -> int:
 FIELDS: tuple[Field, ...] = (
     ro("uuid", STRING, lambda w, vm: vm.uuid),
     ro("allowed_operations", Set(OPERATION),
-       lambda w, vm: allowed_operations(vm, is_domain=vm is not w.control_domain)),
+       lambda w, vm: [each for each in allowed_operations(vm, is_domain=vm is not w.control_domain)
+                      if each not in blocked_operations(w, vm)]),
     ro("current_operations", Map(STRING, OPERATION), default={}),
     rw("name_label", STRING, lambda w, vm: vm.name, put_name),
     rw("name_description", STRING, lambda w, vm: vm.about.description, put_about("description")),
@@ -125,7 +137,7 @@ FIELDS: tuple[Field, ...] = (
     ro("transportable_snapshot_id", STRING, default=""),
     ro("blobs", Map(STRING, Ref("blob")), default={}),
     kept("tags", STRINGS),
-    kept("blocked_operations", Map(OPERATION, STRING)),
+    kept(BLOCKED, Map(OPERATION, STRING)),
     ro("snapshot_info", STRING_MAP, default={}),
     ro("snapshot_metadata", STRING, default=""),
     ro("parent", Ref("VM")),

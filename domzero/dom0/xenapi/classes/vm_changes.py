@@ -16,9 +16,10 @@ from domzero.dom0.records import Record
 from domzero.dom0.xenapi.failure import Failure, handle_invalid, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.values import reference
-from domzero.dom0.xenapi.world import Call
+from domzero.dom0.xenapi.world import Call, World
 
 MIB = 1 << 20
+BLOCKED = "blocked_operations"
 
 
 def check_domain(call: Call, vm: Record) -> None:
@@ -27,6 +28,21 @@ def check_domain(call: Call, vm: Record) -> None:
         raise not_allowed("this is Domain 0")
     if vm is call.world.template:
         raise not_allowed("this template is always there, as it is: clone it")
+    check_not_blocked(call.world, vm, call.message.removeprefix("VM."))
+
+
+def blocked_operations(world: World, vm: Record) -> dict[str, str]:
+    """What clients have said must not be done with a VM over XenAPI, and why."""
+    found: dict[str, str] = world.fields.get(vm.uuid, BLOCKED, {})
+    return found
+
+
+def check_not_blocked(world: World, vm: Record, operation: str) -> None:
+    """Failure: clients have blocked it. A shutdown is either way."""
+    blocked = blocked_operations(world, vm)
+    for name in ("clean_shutdown", "hard_shutdown") if operation == "shutdown" else (operation,):
+        if name in blocked:
+            raise Failure("OPERATION_BLOCKED", reference(vm.uuid), blocked[name])
 
 
 def domain_to_change(call: Call, identity: UUID) -> Record:

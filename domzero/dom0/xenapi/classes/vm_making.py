@@ -12,7 +12,7 @@ from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.diskspec import DiskFormat, DiskSpec
 from domzero.dom0.records import Record
 from domzero.dom0.storage import Disk
-from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state
+from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state, check_not_blocked
 from domzero.dom0.xenapi.classes.vm_messages import domain
 from domzero.dom0.xenapi.classes.vm_processors import PARAMS, settings
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, options_of, type_of
@@ -111,6 +111,7 @@ async def _provision(call: Call, vm: Found) -> None:
 
 async def _duplicate(call: Call, vm: Record, name: str, sr: UUID | None) -> UUID:
     world = call.world
+    check_not_blocked(world, vm, call.message.removeprefix("VM."))
     if vm is world.control_domain or power_state(vm) != HALTED:
         raise bad_state(vm, HALTED)
     config = replace(
