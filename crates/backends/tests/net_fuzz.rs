@@ -6,12 +6,13 @@ mod granter;
 mod net_front;
 
 use dice::{fuzz_seconds, Dice};
-use domzero_backends::net::{fill_checksum, has_right_checksum, split, Agreed};
+use domzero_backends::net::{fill_checksum, has_right_checksum, split, Agreed, Multicast};
 use domzero_machine::abi::netif;
 use domzero_machine::abi::ring::{REQ_PROD, RSP_EVENT, RSP_PROD};
 use granter::{PERMIT, READ_ONLY};
 use net_front::*;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A frame that is TCP, or was before some of its bytes were changed.
@@ -33,6 +34,7 @@ fn agreed_by_chance(dice: &mut Dice) -> Agreed {
         gso_v4: dice.once_in(2),
         keeps_mac: dice.once_in(4),
         mtu: [68, 1500, 65516][dice.below(3) as usize],
+        multicast: Arc::new(Multicast::new(dice.once_in(2))),
         ..agreed()
     }
 }
@@ -83,7 +85,7 @@ fn random_slots_and_frames_harm_nobody() {
                 } as u16;
                 front.put(TX, &slot(gref, offset, flags, round, size));
                 if flags & netif::TXF_EXTRA_INFO != 0 && !dice.once_in(8) {
-                    let kinds = if dice.once_in(8) { 7 } else { 2 };
+                    let kinds = [2, 2, 2, 4, 4, 4, 4, 7][dice.below(8) as usize];
                     let kind = dice.below(kinds) as u8;
                     front.put(
                         TX,
