@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4
 
+from domzero.dom0.config import Action
 from domzero.dom0.diskspec import DiskSpec, parse_disk, parse_disks
 from domzero.dom0.life import DomainState
 from domzero.dom0.records import Record
@@ -104,9 +105,12 @@ class Network:
 
 
 def power_state(record: Record) -> str:
-    """In XenAPI's word."""
+    """In XenAPI's word. One that is about to start again runs, as for XAPI a reboot is no halt."""
     if record.state is DomainState.PAUSED:
         return PAUSED
+    following = record.following
+    if following is not None and following.action is Action.RESTART and not (record.ending or record.gone):
+        return RUNNING
     return HALTED if record.ended or record.domid is None else RUNNING
 
 
