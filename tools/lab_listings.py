@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "domzero" / "lab" / "listings.json"
-PROGRAMS = ("probes", "pv64", "bare", "native", "app", "probes32", "pv32", "app32", "full")
+PROGRAMS = ("probes", "pv64", "bare", "native", "app", "probes32", "pv32", "app32", "full", "pvcost")
 LINE = re.compile(r"^\s*([0-9a-f]+):\t([0-9a-f ]+?)\s*\t(.*)$")
 
 

@@ -15,13 +15,14 @@ from domzero.errors import ConfigError
 _DESCRIPTION = """\
 Shows how x86 and Xen's paravirtualization work, by running small programs on this engine and looking at what they do:
 on a bare machine (a processor with all its rings and no hypervisor), and as a PV guest. Nothing is recited; what you
-see has just happened. Without a topic, the topics are listed. Needs no image, no root and no daemon.
+see has just happened. Without a topic, the topics are listed. Needs no image, no root and no daemon;
+`full` needs QEMU (qemu-system-x86).
 """
 
 _EPILOG = """\
 topics:
 {topics}
-  all           all of them, one after the other
+  all           all of them but full, one after the other
 
 examples:
   domzero lab instructions
@@ -38,11 +39,12 @@ _TOPICS = {
     "page-fault": "a page fault, from the application to its kernel and back",
     "unported": "why a kernel that was not ported cannot be a PV guest",
 }
+_FULL = "the same instructions and update in a machine of QEMU's: what traps now, and what both cost"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the verb."""
-    topics = "\n".join(f"  {name:<12}  {about}" for name, about in _TOPICS.items())
+    topics = "\n".join(f"  {name:<12}  {about}" for name, about in (*_TOPICS.items(), ("full", _FULL)))
     parser = subparsers.add_parser(
         "lab",
         help="see the architecture: rings, page tables, traps",
@@ -51,7 +53,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("topic", nargs="?", metavar="TOPIC", choices=[*_TOPICS, "all"], help="what to show; see below")
+    parser.add_argument(
+        "topic", nargs="?", metavar="TOPIC", choices=[*_TOPICS, "full", "all"], help="what to show; see below"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="instructions: only these")
     parser.add_argument("--kernel", metavar="FILE", help="unported: this kernel, instead of the lab's own")
     parser.add_argument("--width", metavar="COLUMNS", type=int, help="60 to 100 (default: the terminal's)")
@@ -66,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.topic is None:
         if args.json:
-            print(json.dumps({"topics": _TOPICS}, indent=2))
+            print(json.dumps({"topics": {**_TOPICS, "full": _FULL}}, indent=2))
         else:
-            print("\n".join(f"{name:<14}{about}" for name, about in _TOPICS.items()))
+            print("\n".join(f"{name:<14}{about}" for name, about in (*_TOPICS.items(), ("full", _FULL))))
             print("\n`domzero lab TOPIC` shows one of them; `domzero lab --help` says more.")
         return ExitStatus.OK
     unknown = [name for name in args.names if args.topic != "instructions" or name not in instructions.names()]
@@ -79,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("only `domzero lab unported` takes one", key="kernel")
     if args.names:
         documents = [instructions.document(args.names)]
+    elif args.topic == "full":
+        from domzero.lab import full  # it needs what the others do without
+
+        documents = [full.document()]
     elif args.kernel is not None:
         documents = [unported.document(args.kernel)]
     else:

@@ -61,14 +61,19 @@ def control_socket(name: str) -> Path:
 
 
 def label(spec: VifSpec, owner: DomainConfig) -> bytes:
-    """What an interface's wire says first, for the switch alone: whose it is."""
+    """What an interface's wire says first, for the switch alone: whose it is. A card of QEMU's does for itself neither
+    what our back end does, cutting large frames and dropping those of others: the switch does it."""
     about = {
         "domain": owner.name,
         "uuid": str(owner.uuid),
         "devid": spec.devid,
         "mac": mac_text(spec.mac_of(owner.uuid)),
     }
-    frame = _LABEL + json.dumps(about).encode()
+    words = []
+    if owner.type.is_full:
+        words.append(f"cut={spec.effective_mtu}")
+        words += [f"own={about['mac']}"] if spec.is_guarded else []
+    frame = _LABEL + " ".join([*words, json.dumps(about)]).encode()
     return len(frame).to_bytes(4, "big") + frame
 
 

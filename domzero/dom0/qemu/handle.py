@@ -28,7 +28,7 @@ from domzero.dom0.qemu.nodes import write_nodes
 from domzero.dom0.qemu.opened import Opened, open_all
 from domzero.dom0.qemu.process import QemuProcess
 from domzero.dom0.qemu.program import Program, find_qemu
-from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone
+from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone, number, objects
 from domzero.dom0.qemu.serial import SerialConsole
 from domzero.dom0.qemu.viewers import Viewers
 from domzero.dom0.worker_handle import NOT_WANTED, A, WorkerGone
@@ -219,6 +219,16 @@ class QemuHandle:
         name = f"viewer{fd}"
         await self.qmp.ask("getfd", {"fdname": name}, [fd])
         await self.qmp.ask("add_client", {"protocol": "vnc", "fdname": name, "skipauth": is_known})
+
+    async def kvm_exits(self) -> int:
+        """How often its vCPUs have left the guest for KVM. QmpError: the host does not count it."""
+        answer = await self.qmp.ask("query-stats", {"target": "vcpu"})
+        exits = 0
+        for result in objects(answer, "statistics"):
+            for entry in objects(result.get("stats"), "statistics"):
+                if entry.get("name") == "exits":
+                    exits += number(entry, "value")
+        return exits
 
     async def stop(self) -> None:
         """Ends the process, by force if it must be. May be called several times at once."""

@@ -43,9 +43,11 @@ class QemuSession:
         self.instructions = 0
         """Nobody counts them."""
         self.ending: End | None = None
+        self.handle: QemuHandle | None = None
+        """Its QEMU, while there is one; for `loop` alone."""
         self._log = log
         self._on_restart = on_restart
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
         self._failure: BaseException | None = None
@@ -70,7 +72,7 @@ class QemuSession:
     def destroy(self, reason: EndReason = EndReason.DESTROYED) -> None:
         """Ends the domain at once and gives everything back. Returns when that is done."""
         self._wanted = self._wanted or reason
-        loop, wake = self._loop, self._wake
+        loop, wake = self.loop, self._wake
         if loop is not None and wake is not None:
             with suppress(RuntimeError):  # it has ended
                 loop.call_soon_threadsafe(wake.set)
@@ -82,7 +84,7 @@ class QemuSession:
         return []
 
     async def _live(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self.loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         quick_crashes = 0
         try:
             while self._wanted is None:
@@ -119,7 +121,9 @@ class QemuSession:
                 over.set_result(End(EndReason.CRASH, (how,)))
 
         self.domid += 1
-        handle = QemuHandle(self.store, self.domid, on_console=self.console.output, on_event=on_event, on_gone=on_gone)
+        self.handle = handle = QemuHandle(
+            self.store, self.domid, on_console=self.console.output, on_event=on_event, on_gone=on_gone
+        )
         typist = _Typist(self.console, handle)
         try:
             await handle.start(self.config)
@@ -136,6 +140,7 @@ class QemuSession:
                 await self._dump(handle)
             return end, following
         finally:
+            self.handle = None
             self.console.attach(None)
             typist.close()
             await handle.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -150,7 +151,8 @@ def run_probe(program: Program, accelerator: str, more: Sequence[str] = ()) -> s
     if done.returncode == _WENT_WRONG:
         return "a guest runs wrongly with it" + _no_hardware()
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return f"a guest does not run with it: {lines[-1][:200] if lines else f'status {done.returncode}'}" + _no_hardware()
+    word = re.sub(r"^[\w-]+: (\S+\.c:\d+: )?", "", lines[-1])[:120] if lines else f"status {done.returncode}"
+    return f"a guest does not run with it: {word}" + _no_hardware()
 
 
 def _no_hardware() -> str:

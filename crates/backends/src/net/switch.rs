@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A switch: learns which station is behind which port. It runs in a process of its own, and waits for all of its ports.
 
-use super::frame::ETHERNET;
+use super::frame::{self, Transport, ETHERNET};
 use super::interface::Captures;
 use super::link::Link;
 use super::switch_control::{Control, Question};
@@ -42,6 +42,10 @@ pub(super) struct About {
     label: String,
     /// Frames may come that are not the first.
     has_begun: bool,
+    /// The MTU that TCP frames are cut to for who is behind it, if that is no back end of ours.
+    cut: Option<usize>,
+    /// The only address that it may send from.
+    own: Option<Mac>,
     counts: PortCounts,
 }
 
@@ -221,13 +225,16 @@ impl Switch {
             port.link.next();
             let is_first = !std::mem::replace(&mut port.about.has_begun, true);
             if let Some(label) = label(&frame).filter(|_| is_first) {
-                port.about.label = label;
+                port.about.heed(&label);
                 continue;
             }
             if let (true, Some(to), Some(source)) = (frame.len() >= ETHERNET, mac(&frame, 0), mac(&frame, 6))
             {
                 port.about.counts.sent_frames += 1;
                 port.about.counts.sent_bytes += frame.len() as u64;
+                if port.about.own.is_some_and(|own| own != source) {
+                    continue;
+                }
                 let number = port.number;
                 self.captures.record(&frame, None);
                 self.learn(source, number);
@@ -257,16 +264,56 @@ impl Switch {
             if at == from || only.is_some_and(|only| at != only) {
                 continue;
             }
-            let counts = &mut port.about.counts;
-            if port.link.backlog() < PORT_QUEUE_MAX {
-                port.link.send(frame);
-                counts.received_frames += 1;
-                counts.received_bytes += frame.len() as u64;
-            } else {
-                counts.dropped += 1;
+            if port.link.backlog() >= PORT_QUEUE_MAX {
+                port.about.counts.dropped += 1;
+            } else if port.cut(frame).is_none() {
+                port.send(frame);
             }
         }
     }
+}
+
+impl Port {
+    fn send(&mut self, frame: &[u8]) {
+        self.link.send(frame);
+        self.about.counts.received_frames += 1;
+        self.about.counts.received_bytes += frame.len() as u64;
+    }
+
+    /// Sends a large TCP frame in pieces, as this port wants it. `None`: nothing was sent.
+    fn cut(&mut self, frame: &[u8]) -> Option<()> {
+        let mtu = self.about.cut?;
+        let size = frame::segment_size(frame, Transport::find(frame)?, mtu)?;
+        let mut pieces = Vec::new();
+        frame::split(frame, size, |piece| pieces.push(piece))?;
+        pieces.iter().for_each(|piece| self.send(piece));
+        Some(())
+    }
+}
+
+impl About {
+    /// Takes what a label says: words for the switch (`cut=MTU`, `own=MAC`), and behind them, from the first brace, what is
+    /// shown of the port.
+    fn heed(&mut self, text: &str) {
+        let (words, shown) = text.split_at(text.find('{').unwrap_or(0));
+        self.label = shown.to_owned();
+        for word in words.split_ascii_whitespace() {
+            match word.split_once('=') {
+                Some(("cut", mtu)) => self.cut = mtu.parse().ok(),
+                Some(("own", mac)) => self.own = mac_of(mac),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// An address as `text_of` writes it.
+fn mac_of(text: &str) -> Option<Mac> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    bytes?.try_into().ok()
 }
 
 fn mac(frame: &[u8], at: usize) -> Option<Mac> {
