@@ -132,7 +132,10 @@ def test_lines_fit_the_width_and_have_no_colours_but_on_a_terminal() -> None:
 
 def test_the_command_lists_its_topics_and_says_what_it_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["topics"].items() >= {lesson.name: lesson.about for lesson in LESSONS}.items()
+    assert (
+        json.loads(capsys.readouterr().out)["topics"].items()
+        >= {lesson.name: lesson.about for lesson in LESSONS}.items()
+    )
     assert main(["lab", "instructions", "popfq", "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)["instructions"]
     assert (one["places"]["ring 3"]["verdict"], one["bytes"]) == ("SILENT", "9d")
