@@ -17,6 +17,7 @@ from waiting import until
 
 from domzero.dom0.images import fetch_debian
 from domzero.dom0.images.cache import Image
+from domzero.dom0.images.tools import find_tool
 from domzero.errors import DomzeroError
 
 CHROMIUM = "/usr/bin/chromium"
@@ -422,6 +423,7 @@ def test_files_of_the_page_are_for_everybody_and_nothing_else_of_the_host_is(dom
         assert page.status_code == 200 and page.headers["Content-Type"] == "text/html; charset=utf-8"
         policy = page.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "img-src 'self' data:; connect-src 'self'; " in policy
         assert "unsafe" not in policy and "frame-ancestors 'none'" in policy
         assert page.headers["X-Content-Type-Options"] == "nosniff"
         assert page.headers["Referrer-Policy"] == "no-referrer"
@@ -487,6 +489,20 @@ def test_a_person_types_on_debians_screen_and_leaves_it(
     page.get_by_role("button", name="Keyboard", exact=True).click()
     page.keyboard.type('echo "A Phone" > /dev/hvc0\n')
     until(lambda: "A Phone" in api.get(f"/domains/{uuid}/console").text, what="the phone's answer")
+
+
+@pytest.mark.skipif(find_tool("qemu-system-x86_64") is None, reason="there is no QEMU (qemu-system-x86)")
+def test_an_hvm_domains_screen_is_shown_without_a_framebuffer(
+    open_page: Callable[..., Page], api: httpx.Client
+) -> None:
+    uuid = create(api, name="hvm", type="hvm", memory_mib=64)
+    page = open_page()
+    page.locator(".card").first.wait_for()
+    page.goto(f"{page.url.partition('#')[0]}#/domains/{uuid}")
+    page.get_by_role("link", name="Screen").click()
+    page.locator("domain-screen[data-connected]").wait_for()
+    lit = "canvas => canvas.getContext('2d').getImageData(0, 0, 300, 100).data.some((it, at) => at % 4 < 3 && it > 0)"
+    until(lambda: page.locator(".vnc-screen canvas").evaluate(lit), what="what its BIOS says")
 
 
 @pytest.mark.slow

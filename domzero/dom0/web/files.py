@@ -36,7 +36,7 @@ POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self'",
+        "img-src 'self' data:",  # QEMU sends parts of a screen as JPEG, and noVNC makes images of them
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

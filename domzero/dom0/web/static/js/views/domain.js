@@ -102,6 +102,9 @@ function graphs(domain) {
     </div>`;
 }
 
+/** Whether there is something to look at: a framebuffer, or the display adapter of an HVM domain. */
+const hasScreen = (domain) => domain.vfbs.length > 0 || (domain.type === "hvm" && domain.hvm.vga !== "none");
+
 /** Its framebuffer. noVNC is 400 KiB in 50 files: who looks at no screen does not wait for them. */
 function screen(domain) {
   if (!domain.exists) return empty("It has no screen while it does not run.");
@@ -159,7 +162,7 @@ export function render({ uuid, tab = "" }) {
   const operates = may("vm-operator", domain);
   const hidden = {
     console: !operates,
-    screen: !operates || !domain.vfbs.length,
+    screen: !operates || !hasScreen(domain),
     settings: isGone(domain) || !may("vm-admin", domain),
   };
   const tabs = TABS.filter(([key]) => !hidden[key]);
