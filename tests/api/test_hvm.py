@@ -175,6 +175,27 @@ def test_what_qemus_machine_does_not_have_is_refused_by_name(api: httpx.Client, 
         assert key in refused.text
 
 
+def test_disks_interfaces_and_media_come_and_go(api: httpx.Client, start: Create, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.img", tmp_path / "second.img"
+    first.write_bytes(bytes(1 << 20))
+    second.write_bytes(bytes(2 << 20))
+    start("changes", hvm={"boot": "c"}, disks=["format=raw,vdev=hdc,devtype=cdrom,target="])
+    assert api.put("/domains/changes/disks/hdc/medium", json={"target": str(second)}).json()["bytes"] == 2 << 20
+    assert api.put("/domains/changes/disks/hdc/medium", json={"target": str(first)}).json()["bytes"] == 1 << 20
+    assert api.delete("/domains/changes/disks/hdc/medium").json()["bytes"] == 0
+    attached = api.post("/domains/changes/disks", json={"spec": f"{first},raw,xvdb,rw"})
+    assert attached.status_code == 201 and attached.json()["bytes"] == 1 << 20
+    assert api.post("/domains/changes/disks/xvdb/size", json={"bytes": 3 << 20}).json()["bytes"] == 3 << 20
+    assert first.stat().st_size == 3 << 20
+    bounded = api.patch("/domains/changes/disks/xvdb", json={"iops": 100})
+    assert bounded.status_code == 200, bounded.text
+    assert (
+        "has its place only at a start" in api.post("/domains/changes/disks", json={"spec": f"{second},raw,hdb"}).text
+    )
+    assert api.post("/domains/changes/vifs", json={"spec": "bridge=hvmchanges,model=e1000"}).status_code == 201
+    assert [each["devid"] for each in api.get("/domains/changes/vifs").json()] == [0]
+
+
 @pytest.fixture
 def without_qemu(tmp_path: Path) -> Iterator[httpx.Client]:
     """A Domain 0 on a host without QEMU."""

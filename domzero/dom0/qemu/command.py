@@ -29,7 +29,7 @@ IDE_MAX = 4
 AHCI_MAX = 6
 TCG_CODE_MIB = 128
 """Of translated code: QEMU's own default is a gigabyte."""
-_DRIVERS = {
+DRIVERS = {
     DiskFormat.RAW: "raw",
     DiskFormat.QCOW2: "qcow2",
     DiskFormat.VHD: "vpc",
@@ -195,7 +195,7 @@ class _Builder:
             writable = spec.writable and level == 0
             file = f"{node}-file"
             yield from self._file(file, opened.fds[level], writable=writable, discard=spec.discard)
-            driver = _DRIVERS[opened.files[level].format]
+            driver = DRIVERS[opened.files[level].format]
             yield from _json("-blockdev", driver=driver, file=file, **{"node-name": node}, **_access(writable), **below)
         yield from _device(**disk_device(spec, self._config, node), **_boot_index(index))
 
@@ -209,7 +209,7 @@ class _Builder:
 
 def _controllers(config: DomainConfig) -> Iterator[str]:
     """An AHCI controller, if a disk wants it; the machine has IDE."""
-    places = [_place(spec, config) for spec in config.disk_specs]
+    places = [place_of(spec, config) for spec in config.disk_specs]
     if DiskBus.AHCI in places:
         yield from _device(driver="ich9-ahci", id="ahci")
     for bus, most in ((DiskBus.IDE, IDE_MAX), (DiskBus.AHCI, AHCI_MAX)):
@@ -217,7 +217,7 @@ def _controllers(config: DomainConfig) -> Iterator[str]:
             raise ConfigError(f"{places.count(bus)} disks for {most} places of {bus.value}", key="disk")
 
 
-def _place(spec: DiskSpec, config: DomainConfig) -> DiskBus:
+def place_of(spec: DiskSpec, config: DomainConfig) -> DiskBus:
     """Where a disk is: hda on IDE or what `hdtype` says, sda on SATA, xvda on virtio; CD drives are never virtio's."""
     if spec.vdev.startswith("sd"):
         return DiskBus.AHCI
@@ -232,11 +232,11 @@ def disk_device(spec: DiskSpec, config: DomainConfig, node: str) -> dict[str, An
 
     :param node: the block node of its image; empty for a drive without a medium.
     """
-    place = _place(spec, config)
+    place = place_of(spec, config)
     words: dict[str, Any] = {"id": disk_id(spec.devid)} | ({"drive": node} if node else {})
     if place is DiskBus.VIRTIO:
         return words | {"driver": "virtio-blk-pci", "serial": spec.vdev}
-    others = [each for each in config.disk_specs if _place(each, config) is place]
+    others = [each for each in config.disk_specs if place_of(each, config) is place]
     unit = _unit(spec, others, place)
     where = (
         {"bus": f"ide.{unit // 2}", "unit": unit % 2} if place is DiskBus.IDE else {"bus": f"ahci.{unit}", "unit": 0}
@@ -268,15 +268,15 @@ def vif_device(spec: VifSpec, config: DomainConfig) -> dict[str, Any]:
 
 def netdev(spec: VifSpec, wire: Wire) -> Iterator[str]:
     """What is behind an interface."""
-    yield from _json("-netdev", **netdev_words(spec, wire, str(wire.fileno())))
+    yield from _json("-netdev", **netdev_words(spec, is_tap=wire.is_tap, fd=str(wire.fileno())))
 
 
-def netdev_words(spec: VifSpec, wire: Wire, fd: str) -> dict[str, Any]:
+def netdev_words(spec: VifSpec, *, is_tap: bool, fd: str) -> dict[str, Any]:
     """As `-netdev` and `netdev_add` take it.
 
     :param fd: the descriptor's number, or the name under which QEMU was given it.
     """
-    if wire.is_tap:
+    if is_tap:
         return {"type": "tap", "id": f"net{spec.devid}", "fd": fd}
     return {"type": "stream", "id": f"net{spec.devid}", "server": False, "addr": {"type": "fd", "str": fd}}
 

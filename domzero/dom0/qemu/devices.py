@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from domzero.abi.io_xenbus import XenbusState
 from domzero.dom0 import messages
+from domzero.dom0.config import DomainConfig
 from domzero.dom0.device_stats import DiskStats, VifStats
-from domzero.dom0.diskspec import DiskSpec
+from domzero.dom0.diskspec import DiskFile, DiskSpec, parse_disk
+from domzero.dom0.hvmspec import DiskBus
 from domzero.dom0.messages import Answer, Done
-from domzero.dom0.qemu.command import disk_id, vif_id
+from domzero.dom0.qemu.command import DRIVERS, disk_device, disk_id, netdev_words, place_of, vif_device, vif_id
 from domzero.dom0.qemu.machine import Machine
 from domzero.dom0.qemu.qmp import number, objects
 from domzero.dom0.vifspec import parse_vif
@@ -93,11 +98,175 @@ async def _set_vif(handle: Machine, request: messages.SetVif, files: Sequence[in
     return Done()
 
 
+# --- disks that come and go, and what is changed of them
+
+
+async def _attach_disk(handle: Machine, request: messages.AttachDisk, files: Sequence[int]) -> Answer:
+    config = _config(handle)
+    spec = parse_disk(request.spec)
+    if place_of(spec, config) is not DiskBus.VIRTIO:
+        raise ConfigError(
+            f"{spec.vdev} has its place only at a start", key="disk", hint="xvdb and the like are virtio's"
+        )
+    node = await _add_nodes(handle, spec, request.files, files)
+    try:
+        await handle.qmp.ask("device_add", {key: value for key, value in disk_device(spec, config, node).items()})
+    except BaseException:
+        await _delete_nodes(handle, spec.devid)
+        raise
+    config.disks = [*config.disks, request.spec]
+    await limit_disk(handle, spec)
+    return Done()
+
+
+async def _detach_disk(handle: Machine, request: messages.DetachDisk, files: Sequence[int]) -> Answer:
+    """The guest is asked; `device_deleted` follows when it has let go."""
+    spec = disk_of(handle, request.vdev)
+    if place_of(spec, _config(handle)) is not DiskBus.VIRTIO:
+        raise ConfigError(f"{spec.vdev} stays where it is", key="disk", hint="xvdb and the like come and go")
+    await handle.qmp.ask("device_del", {"id": disk_id(spec.devid)})
+    return Done()
+
+
+async def _change_medium(handle: Machine, request: messages.ChangeMedium, files: Sequence[int]) -> Answer:
+    config, spec = _config(handle), parse_disk(request.spec)
+    if not disk_of(handle, spec.vdev).is_cdrom:
+        raise ConfigError(f"{spec.vdev} is no CD drive", key="disk", hint="devtype=cdrom makes one")
+    drive = {"id": disk_id(spec.devid)}
+    await handle.qmp.ask("blockdev-open-tray", {**drive, "force": True})
+    await handle.qmp.ask("blockdev-remove-medium", drive)
+    await _delete_nodes(handle, spec.devid)
+    if spec.target:
+        node = await _add_nodes(handle, spec, request.files, files)
+        await handle.qmp.ask("blockdev-insert-medium", {**drive, "node-name": node})
+    await handle.qmp.ask("blockdev-close-tray", drive)
+    config.put_disk(spec.devid, spec)
+    return Done()
+
+
+async def _grow_disk(handle: Machine, request: messages.GrowDisk, files: Sequence[int]) -> Answer:
+    spec = disk_of(handle, request.vdev)
+    if request.bytes is None:
+        raise ConfigError("say how large: QEMU does not look again by itself", key="bytes")
+    now = next(each.bytes for each in await disk_stats(handle) if each.devid == spec.devid)
+    if request.bytes < now:
+        raise ConfigError(f"{spec.vdev} has {now} bytes already: a disk cannot become smaller", key="bytes")
+    if not spec.writable or request.bytes % 512:
+        raise ConfigError("read-only, or no whole sectors of 512", key="bytes")
+    await handle.qmp.ask("block_resize", {"node-name": f"{disk_id(spec.devid)}-0", "size": request.bytes})
+    return Done()
+
+
+async def _limit_disk(handle: Machine, request: messages.LimitDisk, files: Sequence[int]) -> Answer:
+    spec = replace(disk_of(handle, request.vdev), limits=request.limits.check())
+    await limit_disk(handle, spec, always=True)
+    _config(handle).put_disk(spec.devid, spec)
+    return Done()
+
+
+async def limit_disk(handle: Machine, spec: DiskSpec, *, always: bool = False) -> None:
+    """Tells QEMU the bounds of a disk, if it has any."""
+    limits = spec.limits
+    if limits.words() or always:
+        words = {"bps": limits.bps, "iops": limits.iops, "bps_rd": 0, "bps_wr": 0, "iops_rd": 0, "iops_wr": 0}
+        words |= {"bps_max": limits.bps_max} if limits.bps_max else {}
+        words |= {"iops_max": limits.iops_max} if limits.iops_max else {}
+        name = disk_id(spec.devid)
+        if place_of(spec, _config(handle)) is DiskBus.VIRTIO:  # the device behind the one on the bus
+            name = f"/machine/peripheral/{name}/virtio-backend"
+        await handle.qmp.ask("block_set_io_throttle", {"id": name, **words})
+
+
+async def _add_nodes(handle: Machine, spec: DiskSpec, kinds: Sequence[DiskFile], files: Sequence[int]) -> str:
+    """Gives QEMU an image and what it rests on; the name of the uppermost."""
+    if any(kind.format.is_served for kind in kinds):
+        raise ConfigError(
+            f"a {spec.format.value} image is taken at a start only", key="disk", hint="raw and qcow2 come later, too"
+        )
+    node = ""
+    try:
+        for level in reversed(range(len(files))):
+            below = {"backing": node} if node else {}
+            node, writable = f"{disk_id(spec.devid)}-{level}", spec.writable and level == 0
+            number_of_set = number(await handle.qmp.ask("add-fd", {}, [files[level]]), "fdset-id")
+            driver = "host_device" if stat.S_ISBLK(os.fstat(files[level]).st_mode) else "file"
+            name, access = f"/dev/fdset/{number_of_set}", {"read-only": not writable}
+            file = {"driver": driver, "node-name": f"{node}-file", "filename": name, "discard": "unmap", **access}
+            await handle.qmp.ask("blockdev-add", file)
+            format = DRIVERS[kinds[level].format]
+            words = {"driver": format, "node-name": node, "file": f"{node}-file", **access, **below}
+            await handle.qmp.ask("blockdev-add", words)
+    except BaseException:
+        await _delete_nodes(handle, spec.devid)
+        raise
+    return node
+
+
+async def _delete_nodes(handle: Machine, devid: int) -> None:
+    named = objects(await handle.qmp.ask("query-named-block-nodes"), "block nodes")
+    mine = [str(each.get("node-name")) for each in named]
+    for name in sorted(name for name in mine if name.startswith(f"{disk_id(devid)}-")):
+        await handle.qmp.ask("blockdev-del", {"node-name": name})
+
+
+# --- interfaces that come and go
+
+
+async def _attach_vif(handle: Machine, request: messages.AttachVif, files: Sequence[int]) -> Answer:
+    config, spec = _config(handle), parse_vif(request.spec)
+    (fd,) = files
+    name = f"net{spec.devid}"
+    await handle.qmp.ask("getfd", {"fdname": name}, [fd])
+    await handle.qmp.ask("netdev_add", netdev_words(spec, is_tap=stat.S_ISCHR(os.fstat(fd).st_mode), fd=name))
+    try:
+        await handle.qmp.ask("device_add", vif_device(spec, config))
+    except BaseException:
+        await handle.qmp.ask("netdev_del", {"id": name})
+        raise
+    config.vifs = [*config.vifs, request.spec]
+    return Done()
+
+
+async def _detach_vif(handle: Machine, request: messages.DetachVif, files: Sequence[int]) -> Answer:
+    if request.devid not in [spec.devid for spec in _config(handle).vif_specs]:
+        raise ConfigError(f"the domain has no interface {request.devid}", key="vif")
+    await handle.qmp.ask("device_del", {"id": vif_id(request.devid)})
+    return Done()
+
+
+async def device_deleted(handle: Machine, name: str) -> None:
+    """A device has gone, as the guest agreed to: what was behind it goes, too."""
+    config = _config(handle)
+    for disk in config.disk_specs:
+        if name == disk_id(disk.devid):
+            await _delete_nodes(handle, disk.devid)
+            config.put_disk(disk.devid, None)
+            handle.tell(messages.DiskGone(disk.devid))
+    for vif in config.vif_specs:
+        if name == vif_id(vif.devid):
+            await handle.qmp.ask("netdev_del", {"id": f"net{vif.devid}"})
+            config.put_vif(vif.devid, None)
+            handle.tell(messages.VifGone(vif.devid))
+
+
+def _config(handle: Machine) -> DomainConfig:
+    if handle.config is None:
+        raise ConfigError("there is no domain yet")
+    return handle.config
+
+
 _Job = Callable[[Machine, Any, Sequence[int]], Awaitable[Answer]]
 JOBS: dict[type, _Job] = {
     messages.ListDisks: _list_disks,
     messages.ListVifs: _list_vifs,
     messages.SetVif: _set_vif,
+    messages.AttachDisk: _attach_disk,
+    messages.DetachDisk: _detach_disk,
+    messages.ChangeMedium: _change_medium,
+    messages.GrowDisk: _grow_disk,
+    messages.LimitDisk: _limit_disk,
+    messages.AttachVif: _attach_vif,
+    messages.DetachVif: _detach_vif,
 }
 
-__all__ = ["JOBS", "disk_stats", "vif_stats"]
+__all__ = ["JOBS", "device_deleted", "disk_stats", "limit_disk", "vif_stats"]

@@ -22,8 +22,8 @@ from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import EndReason
 from domzero.dom0.messages import Change, Exited, LogLine, Request
 from domzero.dom0.opening import in_thread
-from domzero.dom0.qemu import requests
-from domzero.dom0.qemu.command import command_line
+from domzero.dom0.qemu import devices, requests
+from domzero.dom0.qemu.command import command_line, vif_id
 from domzero.dom0.qemu.nodes import write_nodes
 from domzero.dom0.qemu.opened import Opened, open_all
 from domzero.dom0.qemu.process import QemuProcess
@@ -162,6 +162,11 @@ class QemuHandle:
         await self._serve(config, opened)
         self._started_mono = time.monotonic()
         self._is_started = True
+        for spec in config.disk_specs:
+            await devices.limit_disk(self, spec)
+        for vif in config.vif_specs:
+            if not vif.is_up:
+                await qmp.ask("set_link", {"name": vif_id(vif.devid), "up": False})
         if config.memory_mib < config.static_max_mib:
             await qmp.ask("balloon", {"value": config.memory_mib << 20})
         if not config.paused:
@@ -278,6 +283,13 @@ class QemuHandle:
         elif name == "SHUTDOWN":
             reason = str(data.get("reason", ""))
             self._exited(_REASONS.get(reason, EndReason.UNKNOWN), () if reason in _REASONS else (reason[:100],))
+
+        elif name == "DEVICE_DELETED" and isinstance(device := data.get("device"), str):
+            self.spawn(self._deleted(device))
+
+    async def _deleted(self, device: str) -> None:
+        with contextlib.suppress(DomzeroError):
+            await devices.device_deleted(self, device)
 
     def _exited(self, reason: EndReason, detail: tuple[str, ...]) -> None:
         if not self._over and not self._stopping and self._is_started:
