@@ -134,6 +134,12 @@ export async function finish(answer, watch = () => {}) {
   return task.domain ? get(`/domains/${task.domain}`) : task;
 }
 
+/** Calls `close` now, or when the socket is open if it is about to be: browsers complain of one that is closed before. */
+export function whenOpen(socket, close) {
+  if (socket?.readyState === WebSocket.CONNECTING) socket.addEventListener("open", close);
+  else close();
+}
+
 /** A websocket of Domain 0's; the session's cookie goes with it. */
 export function openSocket(path) {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";

@@ -4,7 +4,7 @@
 import "./xterm-styles.js";
 import { Terminal } from "../vendor/xterm/xterm.mjs";
 import { FitAddon } from "../vendor/xterm-addon-fit/addon-fit.mjs";
-import { openSocket } from "./api.js";
+import { openSocket, whenOpen } from "./api.js";
 
 const RETRY_MS = 2000;
 const NORMAL = 1000; // the domain has ended for good
@@ -58,7 +58,8 @@ class DomainConsole extends HTMLElement {
     this.closed = true;
     clearTimeout(this.timer);
     this.observer.disconnect();
-    this.socket?.close();
+    const { socket } = this;
+    whenOpen(socket, () => socket?.close());
     this.terminal.dispose();
   }
 
@@ -72,11 +73,13 @@ class DomainConsole extends HTMLElement {
     this.socket = socket;
     this.say("Connecting…");
     socket.addEventListener("open", () => {
+      if (this.closed) return;
       this.terminal.reset(); // the history comes again
       this.say("Connected. Ctrl+] leaves the console.");
       this.dataset.connected = "true";
     });
     socket.addEventListener("message", ({ data }) => {
+      if (this.closed) return;
       this.terminal.write(typeof data === "string" ? data : new Uint8Array(data));
     });
     socket.addEventListener("close", ({ code, reason }) => {

@@ -5,7 +5,7 @@ import { html, render } from "../vendor/lit-html/lit-html.js";
 import KeyTable from "../vendor/novnc/core/input/keysym.js";
 import keysyms from "../vendor/novnc/core/input/keysymdef.js";
 import RFB from "../vendor/novnc/core/rfb.js";
-import { openSocket } from "./api.js";
+import { openSocket, whenOpen } from "./api.js";
 
 const RETRY_MS = 2000;
 const REFUSED = [4403, 4404, 4409]; // not allowed, not there, no framebuffer
@@ -44,7 +44,8 @@ class DomainScreen extends HTMLElement {
   disconnectedCallback() {
     this.closed = true;
     clearTimeout(this.timer);
-    this.rfb?.disconnect();
+    const { rfb } = this;
+    whenOpen(this.socket, () => rfb?.disconnect());
     this.rfb = null;
   }
 
@@ -60,6 +61,7 @@ class DomainScreen extends HTMLElement {
       this.code = code;
       this.reason = reason;
     });
+    this.socket = socket;
     const rfb = new RFB(this.place, socket, { shared: true });
     rfb.background = "#10151d";
     rfb.scaleViewport = this.fits;
