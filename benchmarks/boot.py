@@ -22,6 +22,8 @@ from typing import Any
 from domzero import _machine
 from domzero.dom0.images import Image, fetch_debian
 from domzero.dom0.images.cpio import char_device, directory, file, read_cpio, write_cpio
+from domzero.dom0.qemu.trial import choose
+from domzero.errors import ConfigError
 
 # Console lines by which a boot is followed.
 MILESTONES = {
@@ -58,14 +60,27 @@ def build_ramdisk(path: Path, image: Image) -> None:
     path.write_bytes(write_cpio(entries))
 
 
+def full_engines() -> list[str]:
+    """The same kernel as PVH and as HVM, in QEMU with what there is of KVM and TCG here: "pvh-tcg" and the like."""
+    try:
+        choose("tcg")
+    except ConfigError:
+        return []
+    accelerators = ["tcg", *(["kvm"] if choose("auto").name == "kvm" else [])]
+    return [f"{kind}-{accelerator}" for accelerator in accelerators for kind in ("pvh", "hvm")]
+
+
 def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float, engine: str) -> Boot:
     """Boots once."""
+    kind, _, accelerator = engine.rpartition("-")
     command = [sys.executable, "-m", "domzero", "run", "--kernel", kernel, "--ramdisk", ramdisk]
     command += [
         "--engine",
-        engine,
+        accelerator,
+        "--type",
+        kind or "pv",
         "--cmdline",
-        "console=hvc0",
+        "console=ttyS0" if kind else "console=hvc0",
         "--memory",
         str(memory_mib),
         "--timeout",
@@ -100,6 +115,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     engines = args.engine or ["interpreter", *([] if _machine.translator_unavailable() else ["translator"])]
+    engines += [] if args.engine else full_engines()
     image, _ = fetch_debian(lambda text: print(f"boot: {text}", file=sys.stderr))
     kernel = args.kernel or image.kernel
     with tempfile.TemporaryDirectory() as directory:

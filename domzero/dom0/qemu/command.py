@@ -175,6 +175,8 @@ class _Builder:
             yield from _device(**vif_device(vif, self._config), **_boot_index(order.get(vif_id(vif.devid))))
 
     def _boot_order(self) -> dict[str, int]:
+        if self._config.kernel:  # which is what is started, and has the first place
+            return {}
         disks = [spec for spec in self._config.disk_specs if not spec.is_cdrom]
         drives = [spec for spec in self._config.disk_specs if spec.is_cdrom]
         found: list[str] = []
