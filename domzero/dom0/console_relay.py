@@ -14,11 +14,14 @@ import socket
 import stat
 import threading
 import tty
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from domzero.dom0.channelspec import PATH_MAX, PTY
+from domzero.dom0.outside import Kind, Outside
 from domzero.errors import ConfigError
 
 CHUNK = 4096
@@ -32,10 +35,12 @@ class OpenConsole:
     """The end of it that belongs to the domain's process.
 
     :param tty: the pty's name; empty for a socket.
+    :param outside: gives the other end once more, in the process that has made it, while `sock` is open.
     """
 
     sock: socket.socket
     tty: str = ""
+    outside: Callable[[], Outside] | None = None
 
     def close(self) -> None:
         """Closes it; the other end notices."""
@@ -66,11 +71,21 @@ class _Outside(Protocol):
 
 
 class _Pty:
-    def __init__(self) -> None:
-        self._master, self._slave = os.openpty()  # with its slave open, it lives on when a reader goes
-        self.name = os.ttyname(self._slave)
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
+    def __init__(self, master: int, slave: int) -> None:
+        self._master, self._slave = master, slave
+        self.name = os.ttyname(slave)
+
+    @classmethod
+    def make(cls) -> _Pty:
+        """A new one."""
+        master, slave = os.openpty()  # with its slave open, it lives on when a reader goes
+        tty.setraw(slave)
+        os.set_blocking(master, False)
+        return cls(master, slave)
+
+    def again(self, inside: socket.socket) -> Outside:
+        """What another thread needs."""
+        return Outside.of(Kind.PTY, self.name, [inside.fileno(), self._master, self._slave])
 
     @property
     def keeps(self) -> bool:
@@ -124,11 +139,16 @@ def _is_left(path: str) -> bool:
 
 
 class _Socket:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, listener: socket.socket, identity: tuple[int, int]) -> None:
         self._path = path
         self._client: socket.socket | None = None
-        self._listener, self._identity = bind_unix(path, 1)
+        self._listener, self._identity = listener, identity
         self._listener.setblocking(False)
+
+    def again(self, inside: socket.socket) -> Outside:
+        """What another thread needs."""
+        fds = [inside.fileno(), self._listener.fileno()]
+        return Outside.of(Kind.SOCKET, self._path, fds, self._path, self._identity)
 
     @property
     def keeps(self) -> bool:
@@ -166,13 +186,29 @@ def open_console(connection: str = PTY, path: str = "") -> OpenConsole:
     if len(os.fsencode(path)) > PATH_MAX:
         raise ConfigError(f"{path}: the path of a socket has {PATH_MAX} bytes at most", key=key)
     try:
-        outside: _Pty | _Socket = _Pty() if connection == PTY else _Socket(path)
+        outside: _Pty | _Socket = _Pty.make() if connection == PTY else _Socket(path, *bind_unix(path, 1))
     except OSError as error:
         raise ConfigError(f"{path or 'a pty'}: {error.strerror or error}", key=key) from error
     inside, theirs = socket.socketpair()
     name = outside.name if isinstance(outside, _Pty) else ""
-    threading.Thread(target=_Relay(inside, outside).run, name=f"relay {name or path}", daemon=True).start()
-    return OpenConsole(theirs, name)
+    _start(inside, outside, name or path)
+    return OpenConsole(theirs, name, partial(outside.again, inside))
+
+
+def serve_again(kept: Outside) -> None:
+    """Goes on with a pty or a socket that another process has made; takes its descriptors."""
+    first, *others = kept.take()
+    inside = socket.socket(fileno=first)
+    outside: _Pty | _Socket
+    if kept.kind is Kind.PTY:
+        outside = _Pty(*others)
+    else:
+        outside = _Socket(kept.path, socket.socket(fileno=others[0]), (kept.device, kept.inode))
+    _start(inside, outside, kept.name)
+
+
+def _start(inside: socket.socket, outside: _Outside, name: str) -> None:
+    threading.Thread(target=_Relay(inside, outside).run, name=f"relay {name}", daemon=True).start()
 
 
 class _Relay:

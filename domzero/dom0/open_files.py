@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from domzero.builder.files import FILE_MAX, open_file
@@ -19,6 +19,7 @@ from domzero.builder.image import open_kernel
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console_relay import OpenConsole, open_console
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
+from domzero.dom0.outside import Outside
 from domzero.dom0.sharespec import ShareSpec
 from domzero.dom0.vifspec import MTU
 from domzero.dom0.vnc.listener import OpenScreen, open_screen
@@ -83,6 +84,11 @@ class DomainFiles:
     def disk_files(self) -> tuple[tuple[DiskFile, ...], ...]:
         """What the files of each disk are."""
         return tuple(disk.files for disk in self.disks)
+
+    def outsides(self) -> list[Callable[[], Outside]]:
+        """What gives the other ends of its consoles and screens once more."""
+        ends = [*(console.outside for console in self.consoles), *(screen.outside for screen in self.screens)]
+        return [end for end in ends if end is not None]
 
     def take_shares(self) -> Iterator[int]:
         """Gives the shared directories away, one by one."""

@@ -9,18 +9,17 @@ The protocol: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import resource
 import secrets
-import signal
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from domzero.dom0.diskspec import DiskSpec
@@ -39,7 +38,9 @@ BUSY_SECONDS = 3.0
 _BUSY_STEP_SECONDS = 0.1
 _MEMORY = 2 << 30
 _FIRST_FD = 3
-_PR_SET_PDEATHSIG = 1
+_LAUNCH = '( (read said || kill -9 $$) <&0 & ); exec </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+"""As long as it has not been spoken to, it does not end by its connection: what stays behind ends it with who started
+it."""
 
 _MAGIC = b"NBDMAGICIHAVEOPT"
 _OPTION_MAGIC = b"IHAVEOPT"
@@ -93,10 +94,10 @@ def _start(program: str, path: Path, spec: DiskSpec) -> tuple[int, int, int]:
         listener.listen(1)
         # systemd's way to be given a socket: it is number 3, and the environment says so to this very process.
         process = subprocess.Popen(
-            ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *command],
+            ["/bin/sh", "-c", _LAUNCH, "sh", *command],
             pass_fds=[_FIRST_FD],
             preexec_fn=_child(listener.fileno()),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={"PATH": search_path(), "LC_ALL": "C"},  # nothing of ours, and words that are known
@@ -111,8 +112,10 @@ def _start(program: str, path: Path, spec: DiskSpec) -> tuple[int, int, int]:
             listener.close()
     try:
         size, flags = negotiate(connection)
+        _leave_alone(process)
     except (OSError, ValueError) as error:
         connection.close()
+        _leave_alone(process)
         process.kill()
         said = process.communicate()[1].decode(errors="replace")
         if all(part in said for part in _LOCKED):
@@ -121,6 +124,7 @@ def _start(program: str, path: Path, spec: DiskSpec) -> tuple[int, int, int]:
         raise ConfigError(f"{spec.target}: {reason}", key="disk") from error
     except BaseException:
         connection.close()
+        _leave_alone(process)
         process.kill()
         process.communicate()
         raise
@@ -132,17 +136,22 @@ def _start(program: str, path: Path, spec: DiskSpec) -> tuple[int, int, int]:
     return connection.detach(), size, flags
 
 
+def _leave_alone(process: subprocess.Popen[bytes]) -> None:
+    """From now on it ends by its connection, or its number may become another process's."""
+    pipe, process.stdin = process.stdin, None
+    if pipe is not None:
+        with suppress(OSError), pipe:
+            pipe.write(b"\n")
+
+
 def _child(listener: int) -> Callable[[], None]:
     """What is done between fork and exec: nothing that could wait for another thread."""
-    prctl = ctypes.CDLL(None).prctl
 
     def prepare() -> None:
         if listener == _FIRST_FD:
             os.set_inheritable(listener, True)
         else:
             os.dup2(listener, _FIRST_FD)
-        # As long as it has not been spoken to, it does not end by its connection.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

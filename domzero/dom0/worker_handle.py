@@ -39,6 +39,7 @@ from domzero.dom0.messages import (
 )
 from domzero.dom0.open_files import DomainFiles, open_domain
 from domzero.dom0.opening import in_thread
+from domzero.dom0.outside import Outside
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
 from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Connection, Store
@@ -127,7 +128,7 @@ class WorkerHandle(asyncio.Protocol):
         try:
             writable = [share.writable for share in config.share_specs]
             shares = list(zip(files.shares, writable, strict=True))
-            child = await self._start_process(shares, makes_code=makes_code(Engine(config.engine)))
+            child = await self._start_process(shares, files.outsides(), makes_code=makes_code(Engine(config.engine)))
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
         finally:
@@ -146,7 +147,9 @@ class WorkerHandle(asyncio.Protocol):
             raise WorkerGone(self._how_it_ended(child.ended.result()))
         self.engine = started.engine.value
 
-    async def _start_process(self, shares: list[tuple[int, bool]], *, makes_code: bool) -> Child:
+    async def _start_process(
+        self, shares: list[tuple[int, bool]], outsides: Sequence[Callable[[], Outside]], *, makes_code: bool
+    ) -> Child:
         """The process, with its sockets; all of them are closed if that fails."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             pairs = []
@@ -166,7 +169,7 @@ class WorkerHandle(asyncio.Protocol):
                 child.kill()
             ours.pop_all()
         self._files = pairs.pop()[0]
-        self._spawner.hold(child, self.domid, self._files, stderr.fileno())
+        self._spawner.hold(child, self.domid, self._files, stderr.fileno(), outsides)
         self._watcher = asyncio.get_running_loop().create_task(self._watch(child, stderr))
         await self._connect([pair[0] for pair in pairs])
         return child

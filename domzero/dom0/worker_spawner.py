@@ -10,11 +10,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from domzero.dom0.confinement import small_environment
 from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.json_values import MessageError
+from domzero.dom0.outside import Outside
 from domzero.errors import DomzeroError, ResourceError
 
 MESSAGE_MAX = 4096
@@ -83,7 +84,14 @@ class WorkerSpawner:
         with contextlib.suppress(OSError):
             self._ready()
 
-    def hold(self, child: Child, domid: int, files: socket.socket, stderr: int) -> None:
+    def hold(
+        self,
+        child: Child,
+        domid: int,
+        files: socket.socket,
+        stderr: int,
+        outsides: Sequence[Callable[[], Outside]] = (),
+    ) -> None:
         """Has what a worker needs for another Domain 0 kept, if it is to have one."""
 
     def forget(self, pid: int) -> None:

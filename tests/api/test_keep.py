@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -78,13 +80,19 @@ class Kept:
 
 
 def keeper_of(directory: Path) -> int:
-    """Whose command line names the keeper and this directory."""
+    """Whose command line names the keeper and this directory; 0: nobody's."""
+    return next(iter(processes_with(b"domzero.dom0.keep.keeper", bytes(directory / "d.sock.db.keeper"))), 0)
+
+
+def processes_with(*words: bytes) -> list[int]:
+    """Process ids of those whose command lines have all of this."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"domzero.dom0.keep.keeper" in words and bytes(directory / "d.sock.db.keeper") in words:
-                return int(process.name)
-    return 0
+            line = (process / "cmdline").read_bytes()
+            if all(word in line for word in words):
+                found.append(int(process.name))
+    return found
 
 
 def is_gone(pid: int) -> bool:
@@ -187,6 +195,46 @@ def test_a_paused_domain_and_a_defined_one_are_what_they_were(kept: Kept) -> Non
     for _ in range(2):
         kept.api.delete("/domains/paused")
     kept.api.delete("/domains/idle")
+
+
+def test_ptys_sockets_and_screens_are_where_they_were(kept: Kept, tmp_path: Path) -> None:
+    channel = tmp_path / "channel.sock"
+    kept.create(
+        "shown",
+        console="pty",
+        channels=[f"connection=socket,path={channel},name=c"],
+        vfbs=[f"vnc=1,vnclisten=unix:{tmp_path / 'screen.sock'}"],
+    )
+    consoles = kept.api.get("/domains/shown/consoles").json()
+    kept.restart()
+    assert kept.api.get("/domains/shown/consoles").json() == consoles
+    kept.answers("shown", "here")
+    with open(next(each["tty"] for each in consoles if each.get("tty")), "r+b", buffering=0) as pty:
+        pty.write(b"echo typed there\n")
+        said = b""
+        while b"typed there\r\n" not in said:
+            said += pty.read(4096)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(channel))
+    with socket.socket(socket.AF_UNIX) as viewer:
+        viewer.settimeout(30)
+        viewer.connect(str(tmp_path / "screen.sock"))
+        assert viewer.recv(12).startswith(b"RFB ")
+    kept.api.delete("/domains/shown")
+    until(lambda: not channel.exists() and not (tmp_path / "screen.sock").exists())
+
+
+def test_the_qemu_nbd_of_a_disk_goes_on_too(kept: Kept, tmp_path: Path) -> None:
+    if shutil.which("qemu-nbd") is None or shutil.which("qemu-img") is None:
+        pytest.skip("qemu-nbd is not here")
+    image = tmp_path / "disk.vhd"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vpc", str(image), "16M"], check=True)
+    kept.create("served", disks=[f"{image},vhd,xvda"])
+    (server,) = processes_with(b"qemu-nbd", bytes(image))
+    kept.restart()
+    assert processes_with(b"qemu-nbd", bytes(image)) == [server]
+    kept.api.delete("/domains/served")
+    until(lambda: processes_with(b"qemu-nbd", bytes(image)) == [])
 
 
 def test_another_domain_0_of_the_same_database_is_refused_while_there_is_one(kept: Kept) -> None:
@@ -294,5 +342,5 @@ def test_the_keeper_serves_nobody_else(kept: Kept) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(str(path))
         assert sock.recv(100) == b""
-    kept.create("served")
-    kept.api.delete("/domains/served")
+    kept.create("alone")
+    kept.api.delete("/domains/alone")

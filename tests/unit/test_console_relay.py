@@ -16,7 +16,7 @@ from waiting import until
 from domzero.dom0.channelspec import ChannelSpec, parse_channel, parse_channels
 from domzero.dom0.console import Console
 from domzero.dom0.console_io import ConsoleLink
-from domzero.dom0.console_relay import BACKLOG, OpenConsole, _Relay, _Socket, open_console
+from domzero.dom0.console_relay import BACKLOG, OpenConsole, _Relay, _Socket, bind_unix, open_console
 from domzero.errors import ConfigError
 
 
@@ -118,7 +118,8 @@ def test_a_socket_passes_all_to_one_client_after_the_other(tmp_path: Path) -> No
 
 
 def test_what_is_said_after_a_client_has_connected_is_for_it(tmp_path: Path) -> None:
-    outside = _Socket(str(tmp_path / "channel.sock"))
+    path = str(tmp_path / "channel.sock")
+    outside = _Socket(path, *bind_unix(path, 1))
     inside, theirs = socket.socketpair()
     relay = _Relay(inside, outside)
     with closing(outside), inside, theirs, socket.socket(socket.AF_UNIX) as client:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 
+from domzero.dom0 import console_relay as consoles
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.keep.keeping import Keeping
 from domzero.dom0.keep.protocol import Kept
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.manager import Manager
 from domzero.dom0.messages import DetachDisk, DetachVif, Done, Request, Resumed
+from domzero.dom0.outside import Kind
 from domzero.dom0.records import Record
+from domzero.dom0.vnc import listener as screens
 from domzero.dom0.worker_handle import WorkerHandle
 from domzero.errors import DomzeroError
 
@@ -35,7 +38,12 @@ async def take_over(manager: Manager, keeping: Keeping) -> None:
         manager.roster.enter(record)
     keeping.begin()
     with closing(left):
-        jobs = [_go_on(manager, keeping, record, left.worker(record.domid)) for record in records]
+        jobs = []
+        for record in records:
+            found = left.worker(record.domid)
+            for outside in [] if found is None else left.outsides(found[0].pid):
+                (screens if outside.kind is Kind.SCREEN else consoles).serve_again(outside)
+            jobs.append(_go_on(manager, keeping, record, found))
         for pid, kept in left.workers.items():  # those were being started, or were of domains that were being forgotten
             if kept.status is None:
                 keeping.spawner.adopt(kept).kill()

@@ -37,6 +37,7 @@ from domzero.dom0.keep.protocol import (
     Welcome,
     decode,
     encode,
+    owner_of,
     worker_of,
 )
 from domzero.dom0.listeners import peer_is_owner
@@ -149,7 +150,7 @@ class Keeper:
 
     def _left(self) -> None:
         """Domain 0 has gone: whatever it was about to start is nobody's."""
-        known = {found[0] for name in self._files if (found := worker_of(name)) is not None}
+        known = {owner_of(name) for name in self._files}
         for pid, worker in self._workers.items():
             if pid not in known and worker.status is None:
                 self._forks.send(encode(Kill(pid)))
@@ -199,7 +200,7 @@ class Keeper:
             self._let_go(message.name)
         elif isinstance(message, Forget):
             self._workers.pop(message.pid, None)
-            for name in [name for name in self._files if (worker_of(name) or (0,))[0] == message.pid]:
+            for name in [name for name in self._files if owner_of(name) == message.pid]:
                 self._let_go(name)
         elif isinstance(message, Spawn | Kill):
             socket.send_fds(self._forks, [data], fds)
@@ -255,7 +256,7 @@ class Keeper:
                 while self._read_words(fd, pid):
                     pass
                 self._forget_stderr(fd)
-        if not any((worker_of(name) or (0,))[0] == message.pid for name in self._files):
+        if message.pid not in map(owner_of, self._files):
             del self._workers[message.pid]  # no Domain 0 has ever known it
 
 

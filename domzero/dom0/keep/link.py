@@ -8,9 +8,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from domzero import __version__
@@ -29,11 +29,15 @@ from domzero.dom0.keep.protocol import (
     Welcome,
     decode,
     encode,
+    outside_name,
+    outside_of,
+    owner_of,
     worker_name,
     worker_of,
 )
 from domzero.dom0.keep.version import wire
 from domzero.dom0.listeners import peer_is_owner
+from domzero.dom0.outside import Outside
 from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
@@ -59,6 +63,13 @@ class Left:
             if found is not None and found[1] == domid and found[0] in self.workers:
                 return self.workers.pop(found[0]), self.files.pop(name)
         return None
+
+    def outsides(self, pid: int) -> list[Outside]:
+        """The outer ends of a worker's domain."""
+        found = []
+        for name in [name for name in self.files if owner_of(name) == pid]:
+            found.append(replace(outside_of(name), fds=self.files.pop(name)))
+        return found
 
     def close(self) -> None:
         """Closes what nobody took."""
@@ -125,8 +136,18 @@ class KeptSpawner(WorkerSpawner):
             child.ended.set_result(kept.status)
         return child
 
-    def hold(self, child: Child, domid: int, files: socket.socket, stderr: int) -> None:
-        """Has the keeper keep a worker's socket for files and its stderr."""
+    def hold(
+        self,
+        child: Child,
+        domid: int,
+        files: socket.socket,
+        stderr: int,
+        outsides: Sequence[Callable[[], Outside]] = (),
+    ) -> None:
+        """Has the keeper keep a worker's socket for files and its stderr, and the outer ends of its domain."""
+        for number, outside in enumerate(outsides):
+            with closing(outside()) as end:
+                self.hold_files(outside_name(child.pid, number, end), end.fds)
         self.hold_files(worker_name(child.pid, domid), [files.fileno(), stderr])
 
     def hold_files(self, name: str, fds: list[int]) -> None:

@@ -7,12 +7,15 @@ as they are in all versions, so that any two can say that they do not know each 
 
 from __future__ import annotations
 
+import json
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from domzero.dom0.forking import Forking
+from domzero.dom0.json_values import from_json, to_json
 from domzero.dom0.message_set import MessageSet
+from domzero.dom0.outside import Outside
 
 PACKET_MAX = 64 << 10
 FILES_MAX = 64
@@ -95,10 +98,26 @@ def worker_name(pid: int, domid: int) -> str:
     return f"worker {pid} {domid}"
 
 
+def outside_name(pid: int, number: int, outside: Outside) -> str:
+    """What an outer end of a worker's domain is kept as."""
+    return f"outside {pid} {number} {json.dumps(to_json(replace(outside, fds=[])))}"
+
+
+def outside_of(name: str) -> Outside:
+    """From a name of `outside_name`, without the descriptors. MessageError, ValueError."""
+    return from_json(Outside, json.loads(name.split(" ", 3)[3]), "outside")
+
+
 def worker_of(name: str) -> tuple[int, int] | None:
     """Process id and domid in a name of `worker_name`; None: it is another's."""
-    words = name.split()
-    return (int(words[1]), int(words[2])) if len(words) == 3 and words[0] == "worker" else None
+    kind, *words = name.split()
+    return (int(words[0]), int(words[1])) if kind == "worker" else None
+
+
+def owner_of(name: str) -> int | None:
+    """The process id in a name of `worker_name` or `outside_name`; None: it is another's."""
+    kind, *words = name.split()
+    return int(words[0]) if kind in ("worker", "outside") else None
 
 
 __all__ = [
@@ -115,6 +134,9 @@ __all__ = [
     "Welcome",
     "decode",
     "encode",
+    "outside_name",
+    "outside_of",
+    "owner_of",
     "worker_name",
     "worker_of",
 ]

@@ -12,11 +12,14 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from domzero.dom0.console_relay import bind_unix
+from domzero.dom0.outside import Kind, Outside
 from domzero.dom0.paths import private_directory
 from domzero.dom0.vfbspec import DISPLAY_MAX, PORT_BASE, VfbSpec
 from domzero.errors import ConfigError
@@ -29,10 +32,12 @@ class OpenScreen:
     """The end of it that belongs to the domain's process: connected sockets come from it.
 
     :param address: `127.0.0.1:5900`, `[::1]:5900` or `unix:PATH`.
+    :param outside: gives the other end once more, in the process that has made it, while `sock` is open.
     """
 
     sock: socket.socket
     address: str
+    outside: Callable[[], Outside] | None = None
 
     @property
     def nodes(self) -> dict[str, str | int]:
@@ -92,9 +97,20 @@ def _opened(listener: socket.socket, address: str, path: str, identity: tuple[in
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     listener.setblocking(False)
-    args = (ours, listener, path, identity)
+    fds = [ours.fileno(), listener.fileno()]
+    _start(ours, listener, address, path, identity)
+    return OpenScreen(theirs, address, partial(Outside.of, Kind.SCREEN, address, fds, path, identity))
+
+
+def serve_again(kept: Outside) -> None:
+    """Goes on with an address that another process has listened at; takes its descriptors."""
+    inside, listener = (socket.socket(fileno=fd) for fd in kept.take())
+    _start(inside, listener, kept.name, kept.path, (kept.device, kept.inode))
+
+
+def _start(inside: socket.socket, listener: socket.socket, address: str, path: str, identity: tuple[int, int]) -> None:
+    args = (inside, listener, path, identity)
     threading.Thread(target=_accept, args=args, name=f"vnc {address}", daemon=True).start()
-    return OpenScreen(theirs, address)
 
 
 def _accept(inside: socket.socket, listener: socket.socket, path: str, identity: tuple[int, int]) -> None:
@@ -115,4 +131,4 @@ def _accept(inside: socket.socket, listener: socket.socket, path: str, identity:
                 os.unlink(path)
 
 
-__all__ = ["OpenScreen", "open_screen"]
+__all__ = ["OpenScreen", "open_screen", "serve_again"]

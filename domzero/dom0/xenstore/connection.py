@@ -138,10 +138,13 @@ class Connection:
             self.reset()
             self._closed = True
 
-    def hold_watch(self, payload: bytes) -> None:
-        """The client has had this watch with the store before this one. XenstoreError, as for the request WATCH."""
+    def hold_watch(self, payload: bytes, *, is_new: bool) -> None:
+        """The client has had this watch with the store before this one. XenstoreError, as for the request WATCH.
+
+        :param is_new: it may not have had the event that it begins with.
+        """
         with self.store.section():
-            self._watch(payload, None, is_new=False)
+            self._watch(payload, None, is_new=is_new)
 
     def hold_transaction(self, tx_id: int) -> None:
         """The client has begun this transaction with the store before this one: what it does there counts for nothing,

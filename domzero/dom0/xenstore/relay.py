@@ -231,7 +231,7 @@ class RelayConnection:
                 elif kind == Frame.ERROR and payload:
                     self.error = RingError(payload[0])
                 elif kind == Frame.SEEN and self._unanswered is not None:
-                    (self._unanswered.seen,) = NUMBER.unpack(payload)
+                    self._unanswered.has_seen(*NUMBER.unpack(payload))
         self._announce()
         return True
 
@@ -262,6 +262,7 @@ class RelayServer(asyncio.Protocol):
         self._connection = connection
         self._resumes = resumes
         self._number = 0  # of the last change that the client has been told of
+        self._has_told = False  # it has been sent something since that was said
         self._loop = loop
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -329,6 +330,7 @@ class RelayServer(asyncio.Protocol):
             self._take_turn()
         while self._may_write and (data := connection.take_output(_HIGH_WATER)):
             self._transport.write(encode_frame(Frame.DATA, data))
+            self._has_told = True
         self.say_seen()
         if not self._turn_due and self._has_turn:
             self._turn_due = True
@@ -342,10 +344,10 @@ class RelayServer(asyncio.Protocol):
     def say_seen(self) -> None:
         """Says which change the client has been told of last, if it has been told of all."""
         number = self._connection.store.told
-        if number is None or self._resumes or number == self._number or self._connection.has_output:
+        if number is None or self._resumes or self._connection.has_output:
             return
-        if self._transport is not None and self._may_write:
-            self._number = number
+        if self._transport is not None and self._may_write and (self._has_told or number != self._number):
+            self._number, self._has_told = number, False
             self._transport.write(encode_frame(Frame.SEEN, NUMBER.pack(number)))
 
     @property
@@ -386,8 +388,8 @@ class RelayServer(asyncio.Protocol):
             self._transport.write(encode_frame(Frame.RESET))
         elif not self._resumes:
             raise FrameError(f"a frame of kind {kind}")
-        elif kind == Frame.WATCH:
-            self._connection.hold_watch(payload)
+        elif kind in (Frame.WATCH, Frame.FRESH):
+            self._connection.hold_watch(payload, is_new=kind == Frame.FRESH)
         elif kind == Frame.TRANSACTION:
             self._connection.hold_transaction(*NUMBER.unpack(payload))
         elif kind == Frame.SEEN:

@@ -185,7 +185,7 @@ class Store:
         history = self._history
         return None if history is None or history.telling else history.number
 
-    def written(self) -> Iterator[dict[str, Any]]:
+    def written(self) -> Generator[dict[str, Any]]:
         """All that a store needs to be as this one, as it would be written down."""
         with self.section():
             state = {} if self._history is None else self._history.state()

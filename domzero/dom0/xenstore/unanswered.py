@@ -35,6 +35,8 @@ class Frame(IntEnum):
     """As `WATCH`: it has this transaction, which nobody knows any more."""
     SEEN = 5
     """The client has been told of all changes up to this one; from its end, the last before its requests."""
+    FRESH = 6
+    """As `WATCH`, and the client may not have had the event that each watch begins with."""
 
 
 class Unanswered:
@@ -42,14 +44,14 @@ class Unanswered:
 
     def __init__(self) -> None:
         self.home = ""
-        self.seen = 0
-        """The last change that it has been told of."""
         self.bytes = 0
         """Of requests without an answer."""
         self._asked = Decoder()
         self._told = Decoder()
         self._requests: deque[Message] = deque()
+        self._seen = 0
         self._watches: dict[tuple[str, str], bytes] = {}
+        self._fresh: set[tuple[str, str]] = set()
         self._transactions: set[int] = set()
 
     def ask(self, data: bytes) -> None:
@@ -72,6 +74,11 @@ class Unanswered:
                 self._answered(self._requests.popleft(), message)
         return whole
 
+    def has_seen(self, number: int) -> None:
+        """It has been told of all changes up to this one, and of all its watches."""
+        self._seen = number
+        self._fresh.clear()
+
     def _answered(self, request: Message, answer: Message) -> None:
         self.bytes -= len(request.encode())
         if request.type == Op.TRANSACTION_END:
@@ -81,7 +88,9 @@ class Unanswered:
         if request.type == Op.TRANSACTION_START:
             self._transactions.add(int(answer.payload.rstrip(b"\0")))
         elif request.type == Op.WATCH:
-            self._watches[self._watch_of(request.payload)] = request.payload
+            watch = self._watch_of(request.payload)
+            self._watches[watch] = request.payload
+            self._fresh.add(watch)
         elif request.type == Op.UNWATCH:
             self._watches.pop(self._watch_of(request.payload), None)
         elif request.type == Op.RESET_WATCHES:
@@ -99,16 +108,17 @@ class Unanswered:
         self._told.clear()
         self._requests.clear()
         self._watches.clear()
+        self._fresh.clear()
         self._transactions.clear()
 
     def again(self) -> Iterator[tuple[Frame, bytes]]:
         """The frames for another Domain 0."""
         self._told.clear()  # what came half comes whole
-        for payload in self._watches.values():
-            yield Frame.WATCH, payload
+        for watch, payload in self._watches.items():
+            yield (Frame.FRESH if watch in self._fresh else Frame.WATCH), payload
         for tx_id in sorted(self._transactions):
             yield Frame.TRANSACTION, NUMBER.pack(tx_id)
-        yield Frame.SEEN, NUMBER.pack(self.seen)
+        yield Frame.SEEN, NUMBER.pack(self._seen)
         for request in self._requests:
             yield Frame.DATA, request.encode()
         if rest := self._asked.rest:
