@@ -38,7 +38,10 @@ BUSY_SECONDS = 3.0
 _BUSY_STEP_SECONDS = 0.1
 _MEMORY = 2 << 30
 _FIRST_FD = 3
-_LAUNCH = '( (read said || kill -9 $$) <&0 & ); exec </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+_LAUNCH = (
+    "exec 4<&0 </dev/null; ( (read said || kill -9 $$) <&4 & ); exec 4<&-; "  # a list behind & has no stdin of ours
+    'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+)
 """As long as it has not been spoken to, it does not end by its connection: what stays behind ends it with who started
 it."""
 

@@ -209,7 +209,7 @@ def test_ptys_sockets_and_screens_are_where_they_were(kept: Kept, tmp_path: Path
     kept.restart()
     assert kept.api.get("/domains/shown/consoles").json() == consoles
     kept.answers("shown", "here")
-    with open(next(each["tty"] for each in consoles if each.get("tty")), "r+b", buffering=0) as pty:
+    with open(next(each["place"] for each in consoles if each["connection"] == "pty"), "r+b", buffering=0) as pty:
         pty.write(b"echo typed there\n")
         said = b""
         while b"typed there\r\n" not in said:
@@ -228,7 +228,7 @@ def test_the_qemu_nbd_of_a_disk_goes_on_too(kept: Kept, tmp_path: Path) -> None:
     if shutil.which("qemu-nbd") is None or shutil.which("qemu-img") is None:
         pytest.skip("qemu-nbd is not here")
     image = tmp_path / "disk.vhd"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "vpc", str(image), "16M"], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vpc", "-o", "force_size=on", str(image), "16M"], check=True)
     kept.create("served", disks=[f"{image},vhd,xvda"])
     (server,) = processes_with(b"qemu-nbd", bytes(image))
     kept.restart()
