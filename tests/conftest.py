@@ -8,9 +8,12 @@ import signal
 
 import pytest
 
+# A shell without job control ignores SIGINT for what runs in the background, nohup ignores SIGHUP: programs that tests
+# start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without job control starts what runs in the background so, and programs that tests start would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 VARIABLE = "DOMZERO_ENGINE"
 """As `domzero.hypervisor.engine` has it, which needs the machine; programs that tests start inherit it."""

@@ -199,7 +199,7 @@ class Client(threading.Thread):
                     what = case = self._cases.next()
                     self._request(case)
         except Exception as error:  # noqa: BLE001 - told by the test
-            self.failure = f"{what}: {error!r}"[:3000]
+            self.failure = f"{error!r}: {what}"[:3000]
             self._stop_asked.set()
 
     def _request(self, case: Case) -> None:
@@ -254,7 +254,8 @@ class Client(threading.Thread):
         if case.path.endswith("/wait"):
             connection.sock.settimeout(1)
         answer = connection.getresponse()
-        connection.sock.settimeout(60)
+        if connection.sock is not None:  # an odd request is answered, and the connection closed
+            connection.sock.settimeout(60)
         return answer, answer.read()
 
     def _websocket(self) -> None:

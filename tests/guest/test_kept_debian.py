@@ -162,7 +162,8 @@ def test_linux_notices_nothing_when_its_domain_0_is_killed(machines: Machines, k
     assert machines.domain("a")["exit"]["reason"] == "poweroff"
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 100])
 def test_linux_boots_though_its_domain_0_is_killed_meanwhile(machines: Machines, kills: int) -> None:
     """Most of what a guest says to xenstore it says while it boots, and its devices connect."""
     dice = random.Random(5)

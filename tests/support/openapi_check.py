@@ -39,9 +39,11 @@ class OpenApi:
         media = response.headers.get("content-type", "")
         self.check_answer(request.method, request.url.path, response.status_code, media, response.content)
 
-    def template(self, path: str) -> str | None:
-        """The path of the document that a request's path, decoded, is one of."""
-        return next((t for t in self.document["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path)), None)
+    def template(self, path: str, method: str = "") -> str | None:
+        """The path of the document that a request's path, decoded, is one of; one with this method before others."""
+        paths = self.document["paths"]
+        fitting = [t for t in paths if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", t), path)]
+        return next((t for t in fitting if method in paths[t]), fitting[0] if fitting else None)
 
     def check_answer(self, method: str, path: str, status: int, media: str, body: bytes) -> None:
         """The same, of an answer's parts.
@@ -49,11 +51,11 @@ class OpenApi:
         :param path: decoded.
         :param media: its Content-Type.
         """
-        template = self.template(path)
+        method = method.lower()
+        template = self.template(path, method)
         if template is None:
             assert status == 404, f"{path!r} is not in the document, and the answer is {status}"
             return
-        method = method.lower()
         operation = self.document["paths"][template].get(method)
         if operation is None:
             assert status == 405, f"{method} {template} is not in the document, and the answer is {status}"

@@ -20,7 +20,7 @@ from domzero.dom0.api.asking import ActionsDep, ActorDep, ServicesDep, needs
 from domzero.dom0.api.models import Model, to_time
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.api.task_models import TaskInfo
-from domzero.dom0.events import Event, Operation
+from domzero.dom0.events import Event, Journal, Operation
 from domzero.dom0.roster import NotFound
 from domzero.dom0.services import Services
 from domzero.dom0.tasks import Task
@@ -133,13 +133,19 @@ async def read_events(
         return StreamingResponse(_stream(services, actor, token, wanted), media_type=EVENT_STREAM)
     lost = journal.has_lost(token)
     standing = services.standing(actor)
-    found = await standing.during(journal.wait(0 if lost else token, wanted, wait))
+    found, token = await standing.during(_wait(journal, 0 if lost else token, wanted, wait))
     actor = standing.actor
     return EventList(
         events=[_info(event) for event in found if _visible(services, actor, event)],
-        token=journal.token,  # nothing has happened since `found`: there was no turn of the event loop in between
+        token=token,
         lost=lost,
     )
+
+
+async def _wait(journal: Journal, token: int, kinds: set[str] | None, seconds: float) -> tuple[list[Event], int]:
+    """What has happened since a token, and the token after that: of the same turn of the event loop."""
+    found = await journal.wait(token, kinds, seconds)
+    return found, journal.token
 
 
 def _info(event: Event) -> EventInfo:

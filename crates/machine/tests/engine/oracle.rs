@@ -243,6 +243,9 @@ pub fn register(state: &State, r: iced_x86::Register) -> Option<u64> {
 }
 
 fn compare_state(case: &Case, end: &End, native: &State, guest: &State, out: &mut String) {
+    if vendor::gathered_in_part(case, end) {
+        return;
+    }
     const NAMES: [&str; 16] = [
         "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
         "r14", "r15",
@@ -306,7 +309,7 @@ fn compare_state(case: &Case, end: &End, native: &State, guest: &State, out: &mu
     // Whether a store that faults has told of its rounding.
     let stored = matches!(end, End::Fault { vector: 14, .. })
         && case.insns.iter().any(|i| i.mnemonic() == Mnemonic::Vcvtps2ph);
-    if native.mxcsr() != guest.mxcsr() && !several && !stored {
+    if native.mxcsr() != guest.mxcsr() && !several && !stored && !vendor::rounding_untold(case) {
         let _ = writeln!(
             out,
             "    mxcsr: was {:#x} host {:#x} guest {:#x}",
@@ -517,11 +520,8 @@ fn single_instructions_on(engine: Engine, name: &str, bits: u32, default: u64) {
         }
     }
     let never: Vec<_> = forms.iter().filter(|c| !made.contains_key(c)).collect();
-    println!(
-        "{} forms, {} of them never made: {never:?}",
-        forms.len(),
-        never.len()
-    );
+    let (all, left) = (forms.len(), never.len());
+    println!("{all} forms, {left} of them never made: {never:?}");
     report.finish(name, seed);
     if std::env::var_os("DOMZERO_ORACLE_FILTER").is_none() {
         assert!(made.len() >= 200, "only {} forms were tried", made.len());
