@@ -94,7 +94,6 @@ static void frames_that_are_refused(void)
     for (uint i = 0; i < 19; i++)
         tx(net.out_ref, 0, i < 18 ? more : 0, i ? 10 : 1900);
     is_refused(19, "too many slots");
-    tx(net.out_ref, 0, NETTXF_extra_info, 60), extra(XEN_NETIF_EXTRA_TYPE_MCAST_ADD, 0, 0, 0), is_refused(2, "multicast");
     tx(net.out_ref, 0, NETTXF_csum_blank, 60), net_push(&net); /* no checksum in it: sent to nobody */
     netif_tx_response_t response;
     CHECK(net_answer(&net, &response), "a frame without a checksum is not answered");

@@ -21,7 +21,10 @@ import pytest
 from dom0_server import Server, children
 from waiting import until
 
-FEW, MANY = pytest.param(2, id="few"), pytest.param(100, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])
+FEW, MANY = (
+    pytest.param(2, id="few", marks=pytest.mark.slow),
+    pytest.param(100, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+)
 
 
 class Kept:

@@ -122,7 +122,7 @@ def test_a_front_end_that_breaks_the_protocol_in_each_field_harms_itself_only(
 ) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(4 * MIB))
-    guest = Guest(devices / width / "device_hostile_disk", disks=[f"{image},raw,xvda"])
+    guest = Guest(devices / width / "device_hostile_disk", disks=[f"{image},raw,xvda,w,persistent-grants"])
     guest.passes("hostile_disk")
     # What was good is there, and nothing else.
     words = 64 * 1024

@@ -32,7 +32,7 @@ def test_grub_comes_to_its_prompt_answers_and_halts(grub: Path, kernel: str) -> 
 
 
 def test_grubs_pvh_kernel_is_no_pv_kernel(grub: Path, domzero_run: Run) -> None:
-    result = domzero_run("--kernel", str(grub / "grub-i386-xen_pvh.bin"))
+    result = domzero_run("--type", "pv", "--kernel", str(grub / "grub-i386-xen_pvh.bin"))
     assert result.returncode == 2
     assert b"HVM or PVH only" in result.stderr
     assert result.stderr.count(b"\n") == 1
