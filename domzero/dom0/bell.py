@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 
 class Bell:
@@ -26,5 +25,20 @@ class Bell:
     async def wait(self, count: int, timeout: float) -> None:
         """Returns when it was rung more often than that, or so many seconds have passed."""
         if self.count == count:
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._rung.wait(), timeout)
+            await wait_set(self._rung, timeout)
+
+
+async def wait_set(event: asyncio.Event, seconds: float) -> None:
+    """Returns when an event is set, or so many seconds have passed.
+
+    Before Python 3.12 `asyncio.wait_for` swallows a cancellation that comes in the turn in which the event is set:
+    whoever waits in a loop goes on with it, and whoever has cancelled that waits for ever.
+    """
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=seconds)
+    finally:
+        waiting.cancel()
+
+
+__all__ = ["Bell", "wait_set"]

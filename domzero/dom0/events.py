@@ -15,11 +15,11 @@ import asyncio
 import json
 import time
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from sqlite3 import Cursor, Row
 
+from domzero.dom0.bell import wait_set
 from domzero.dom0.database import Database
 
 REMOVED_KEPT = 30_000
@@ -194,8 +194,7 @@ class Journal:
         while (
             not (found := self.since(token, kinds)) and not self._closed and (rest := deadline - time.monotonic()) > 0
         ):
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._come.wait(), rest)
+            await wait_set(self._come, rest)
         return found
 
 
