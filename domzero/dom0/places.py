@@ -29,8 +29,16 @@ def check_files(paths: Iterable[str], database: Database, theirs: Iterable[str] 
     places = [os.path.realpath(place) for place in (str(cache_dir()), *filter(None, theirs))]
     pvgrub = find_pvgrub()
     for path in wanted:
-        real = os.path.realpath(path)
-        if pvgrub is not None and real == os.path.realpath(pvgrub):
+        real = _real(path)
+        if real is not None and pvgrub is not None and real == os.path.realpath(pvgrub):
             continue
-        if not any(Path(real).is_relative_to(place) for place in places):
+        if real is None or not any(Path(real).is_relative_to(place) for place in places):
             raise PermissionDenied(Role.POOL_ADMIN, f"the host's file {shown(path[:200])}")
+
+
+def _real(path: str) -> str | None:
+    """A path with links followed; None: no file can have this name."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a zero in it, or what is no UTF-8
+        return None

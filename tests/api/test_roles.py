@@ -150,6 +150,8 @@ def test_only_its_owner_names_files_of_the_host(
     domain = new_domain(owner, shell, "theirs")
     answer = admin.post(f"/domains/{domain['uuid']}/disks", json={"spec": f"{secret},raw,xvdb"})
     assert (answer.status_code, str(secret) in answer.json()["detail"]) == (403, True)
+    answer = user("operator", Role.POOL_OPERATOR).post("/images/imports", json={"name": "x", "file": "/x\0y"})
+    assert answer.status_code == 403  # no file has such a name
 
 
 def test_who_has_only_a_grant_names_no_disk_of_another_domain(

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
+from domzero.dom0.actors import OWNER
+from domzero.dom0.api.asking import perform_or_task
 from domzero.dom0.database import Database
 from domzero.dom0.events import Journal
 from domzero.dom0.tasks import KEPT, Tasks, TaskState, report_progress
@@ -101,3 +106,19 @@ def test_the_oldest_that_are_over_are_forgotten_and_none_that_runs() -> None:
 @pytest.mark.parametrize("fraction", [-1.0, 0.5, 2.0])
 def test_progress_outside_a_task_is_nothing(fraction: float) -> None:
     report_progress(fraction)
+
+
+def test_a_request_whose_task_is_given_up_meanwhile_gets_that_task() -> None:
+    async def scene() -> None:
+        with closing(Database()) as database:
+            tasks = Tasks(database, Journal(database))
+            begun = tasks.begin("image.import", work(asyncio.Event()), "anna", None)
+            services: Any = SimpleNamespace(tasks=tasks, actions=SimpleNamespace(begin=lambda actor, action: begun))
+            asking = asyncio.create_task(perform_or_task(services, OWNER, cast(Any, None), cast(Any, None)))
+            await asyncio.sleep(0)
+            tasks.cancel(begun)
+            answer = await asking
+            assert (answer.status_code, json.loads(answer.body)["state"]) == (202, "cancelled")
+            assert tasks.get(begun.id) is begun
+
+    asyncio.run(scene())

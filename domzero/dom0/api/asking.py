@@ -90,12 +90,12 @@ def record_for(role: Role, what: str) -> Any:
 async def perform_or_task(
     services: Services, actor: Actor, action: Action[Any], answer: Callable[[Any], Awaitable[Any]]
 ) -> Any:
-    """Does something that may take long: the answer, or 202 with the task that goes on with it."""
+    """Does something that may take long: the answer, or 202 with the task that goes on with it, or was given up."""
     task = services.actions.begin(actor, action)
-    if not await task.wait(QUICK_SECONDS):
+    assert task.job is not None
+    if not await task.wait(QUICK_SECONDS) or task.job.cancelled():
         return later(task)
     services.tasks.forget(task)  # nobody has heard of it
-    assert task.job is not None
     return await answer(task.job.result())
 
 
