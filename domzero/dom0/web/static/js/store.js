@@ -124,13 +124,17 @@ export async function refresh() {
   }
   if (again) {
     again = false;
-    refresh();
+    heard();
   } else {
     schedule();
   }
 }
 
 function heard() {
+  if (running) {
+    again = true; // its end forgets timers
+    return;
+  }
   const wait = askedAt + APART_MS - performance.now();
   if (wait <= 0) {
     refresh();
