@@ -162,8 +162,9 @@ class Journal:
                     found.append(Event(gone.kind, "del", identity, None, gone.token, gone.at))
         return sorted(found, key=lambda event: event.id)
 
-    async def since(self, token: str, wants: Wants, timeout: float) -> list[Event]:
-        """What has happened since a token, waiting for something for a time. Failure: EVENTS_LOST.
+    async def since(self, token: str, wants: Wants, timeout: float) -> tuple[list[Event], str]:
+        """What has happened since a token, waiting for something for a time, and the token of the moment after that:
+        others look meanwhile, and it is theirs a turn of the event loop later. Failure: EVENTS_LOST.
 
         :param token: empty: everything that is there.
         :param wants: whom it is for.
@@ -177,7 +178,7 @@ class Journal:
             found = self._events(since, wants)
             left = deadline - time.monotonic()
             if found or left <= 0 or self._journal.is_closed:
-                return found
+                return found, self.token()
             await self._anything(min(left, LOOK_SECONDS))
 
     async def _anything(self, seconds: float) -> None:

@@ -155,11 +155,11 @@ async def _from(call: Call, classes: list[str], token: str, timeout: float) -> d
     """event.from."""
     journal = call.world.journal
     standing = call.standing()
-    events = await call.during(journal.since(token, _wants(classes, standing), timeout))
+    events, token = await call.during(journal.since(token, _wants(classes, standing), timeout))
     return {
         "events": [_event(event) for event in events],
         "valid_ref_counts": journal.counts(partial(may_see, standing.check())),
-        "token": journal.token(),
+        "token": token,
     }
 
 
@@ -184,12 +184,11 @@ async def _unregister(call: Call, classes: list[str]) -> None:
 
 async def _next(call: Call) -> list[dict[str, Any]]:
     """event.next: waits for one, a while."""
-    session, journal = call.open_session, call.world.journal
+    session = call.open_session
     if not session.event_classes:
         raise Failure("SESSION_NOT_REGISTERED", reference(UUID(session.id)))
     wants = _wants(sorted(session.event_classes), call.standing())
-    events = await call.during(journal.since(session.event_token, wants, 30.0))
-    session.event_token = journal.token()
+    events, session.event_token = await call.during(call.world.journal.since(session.event_token, wants, 30.0))
     return [_event(event) for event in events]
 
 
