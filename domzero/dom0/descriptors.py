@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import dataclass, field
 
 from domzero.errors import ResourceError
 
@@ -35,6 +36,23 @@ def limit() -> int:
     """Descriptors that this process may have now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+@dataclass(slots=True, kw_only=True)
+class Descriptors:
+    """What has descriptors, which whoever takes them has to close."""
+
+    fds: list[int] = field(default_factory=list)
+
+    def take(self) -> list[int]:
+        """Gives them away."""
+        fds, self.fds = self.fds, []
+        return fds
+
+    def close(self) -> None:
+        """Closes those that nobody took."""
+        for fd in self.take():
+            os.close(fd)
 
 
 def check_for_worker() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import typing
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -58,3 +60,8 @@ Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
 _MESSAGES: MessageSet[Forking] = MessageSet(typing.get_args(Forking))
 encode = _MESSAGES.encode
 decode = _MESSAGES.decode
+
+
+def fork_server(fd: int) -> list[str]:
+    """The command line of a fork server with this end of a socket, which ends with this process."""
+    return [sys.executable, "-m", "domzero.dom0.forkserver", str(fd), str(os.getpid())]

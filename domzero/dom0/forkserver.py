@@ -22,6 +22,7 @@ from contextlib import suppress
 from domzero.dom0 import worker
 from domzero.dom0.forking import ChildEnded, Forking, Kill, Spawn, Spawned, SpawnFailed, decode, encode
 from domzero.dom0.json_values import MessageError
+from domzero.dom0.parent import die_with
 from domzero.dom0.sharespec import SHARES_MAX
 
 MESSAGE_MAX = 4096
@@ -32,7 +33,7 @@ FDS = 5
 def main(arguments: list[str]) -> int:
     """Entry point."""
     fd, parent = (int(argument) for argument in arguments)
-    worker.die_with(parent)
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)

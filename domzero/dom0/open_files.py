@@ -18,6 +18,7 @@ from domzero.builder.files import FILE_MAX, open_file
 from domzero.builder.image import open_kernel
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.console_relay import OpenConsole, open_console
+from domzero.dom0.descriptors import Descriptors
 from domzero.dom0.diskspec import DiskFile, DiskFormat, DiskSpec
 from domzero.dom0.outside import Outside
 from domzero.dom0.sharespec import ShareSpec
@@ -31,24 +32,13 @@ CHAIN_MAX = 64
 
 
 @dataclass(slots=True)
-class OpenDisk:
+class OpenDisk(Descriptors):
     """A disk's image and the files that it rests on, each on the next; none for a drive without a medium.
 
     :param files: what each is.
     """
 
-    fds: list[int] = field(default_factory=list)
     files: tuple[DiskFile, ...] = ()
-
-    def take(self) -> list[int]:
-        """Gives the files away."""
-        fds, self.fds = self.fds, []
-        return fds
-
-    def close(self) -> None:
-        """Closes those that nobody took."""
-        for fd in self.take():
-            os.close(fd)
 
 
 @dataclass(slots=True)
@@ -179,7 +169,7 @@ def received_domain(
         raise ConfigError(f"{len(fds)} files came with the domain, and {expected} belong to it")
     left = iter(fds)
     files = DomainFiles(next(left), next(left) if config.ramdisk else None)
-    files.disks = [OpenDisk([next(left) for _ in each], each) for each in disks]
+    files.disks = [OpenDisk(each, fds=[next(left) for _ in each]) for each in disks]
     files.shares = [next(left) for _ in config.share_specs]
     files.consoles = [OpenConsole(socket.socket(fileno=next(left)), tty) for tty in ttys]
     files.screens = [OpenScreen(socket.socket(fileno=next(left)), address) for address in addresses]
@@ -201,7 +191,7 @@ def open_disk(spec: DiskSpec, *, by_qemu: bool = False) -> OpenDisk:
             from domzero.dom0.served_images import open_served
 
             fd, bytes, flags = open_served(spec)
-            return OpenDisk([fd], (DiskFile(format, bytes, flags),))
+            return OpenDisk((DiskFile(format, bytes, flags),), fds=[fd])
         while True:
             disk.fds.append(_open_image(path, writable=writable))
             disk.files = (*disk.files, DiskFile(format))

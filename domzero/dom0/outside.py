@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+
+from domzero.dom0.descriptors import Descriptors
 
 
 class Kind(str, Enum):
@@ -24,7 +26,7 @@ class Kind(str, Enum):
 
 
 @dataclass(slots=True)
-class Outside:
+class Outside(Descriptors):
     """Descriptors that belong to one thread, again.
 
     :param name: of the pty, path of the socket, or address.
@@ -37,24 +39,13 @@ class Outside:
     path: str = ""
     device: int = 0
     inode: int = 0
-    fds: list[int] = field(default_factory=list)
 
     @classmethod
     def of(
         cls, kind: Kind, name: str, fds: Sequence[int], path: str = "", identity: tuple[int, int] = (0, 0)
     ) -> Outside:
         """Of descriptors that stay the thread's: these are others of the same files."""
-        return cls(kind, name, path, *identity, [os.dup(fd) for fd in fds])
-
-    def take(self) -> list[int]:
-        """Gives the descriptors away."""
-        fds, self.fds = self.fds, []
-        return fds
-
-    def close(self) -> None:
-        """Closes them."""
-        for fd in self.take():
-            os.close(fd)
+        return cls(kind, name, path, *identity, fds=[os.dup(fd) for fd in fds])
 
 
 __all__ = ["Kind", "Outside"]

@@ -7,12 +7,10 @@ ends with that socket, or with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -83,6 +81,7 @@ from domzero.dom0.messages import (
     decode_request,
 )
 from domzero.dom0.open_files import OpenDisk, received_domain
+from domzero.dom0.parent import die_with
 from domzero.dom0.socket_frames import FrameDecoder
 from domzero.dom0.vifspec import parse_vif
 from domzero.dom0.weights import NICE
@@ -93,7 +92,6 @@ from domzero.errors import ConfigError, DomzeroError
 
 logger = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _DETAIL_LINES = 100
 SWITCH_INTERVAL_S = 1e-4
 """After which a thread that waits for the interpreter is given it. vCPUs that make one hypercall after the other take
@@ -227,7 +225,7 @@ class Worker:
             if len(files) != len(message.files):
                 raise MessageError(f"{len(files)} files for a disk of {len(message.files)}")
             use = instance.disks.attach if isinstance(message, AttachDisk) else instance.disks.change_medium
-            use(parse_disk(message.spec), OpenDisk(_all(files), message.files))
+            use(parse_disk(message.spec), OpenDisk(message.files, fds=_all(files)))
         elif isinstance(message, DetachDisk):
             instance.disks.detach(message.vdev, force=message.force)
         elif isinstance(message, GrowDisk):
@@ -350,13 +348,6 @@ def _all(files: list[int]) -> list[int]:
     taken = files[:]
     files.clear()
     return taken
-
-
-def die_with(parent: int) -> None:
-    """Asks the kernel to end this process with its parent, also if that is killed."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def run(

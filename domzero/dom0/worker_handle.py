@@ -58,6 +58,16 @@ STOP_GRACE_SECONDS = 0.7
 A = TypeVar("A", bound=Answer)
 
 
+def how_it_ended(status: int, words: str, *, most: int | None = None) -> str:
+    """The end of a process: its exit status (negative: the signal that ended it), and the last line that it wrote.
+
+    :param most: characters of that line; all if None.
+    """
+    lines = words.strip().splitlines()
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    return how + (f": {lines[-1][:most]}" if lines else "")
+
+
 NOT_WANTED = "its worker process was ended while it was started"
 
 
@@ -348,9 +358,7 @@ class WorkerHandle(asyncio.Protocol):
             self._on_gone(self._how_it_ended(status))
 
     def _how_it_ended(self, status: int) -> str:
-        lines = self._stderr.decode("utf-8", "replace").strip().splitlines()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        return f"its worker process ended with {how}" + (f": {lines[-1]}" if lines else "")
+        return f"its worker process ended with {how_it_ended(status, self.stderr_text)}"
 
     @property
     def stderr_text(self) -> str:

@@ -9,11 +9,10 @@ import itertools
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 
 from domzero.dom0.confinement import small_environment
-from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode
+from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode, fork_server
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.outside import Outside
 from domzero.errors import DomzeroError, ResourceError
@@ -123,7 +122,7 @@ class WorkerSpawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "domzero.dom0.forkserver", str(theirs.fileno()), str(os.getpid())],
+                fork_server(theirs.fileno()),
                 env=small_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images made for Domain 0, in a process of their own: `python -m domzero.dom0.images.job`.
+"""Images made for Domain 0, in a process of their own: `python -m domzero.dom0.images.job PARENT_PID`.
 
 Its standard input is a request as JSON, its standard output lines of JSON: `step` (what is done now), and at the end
 `image` (its name) or `error`. SIGTERM gives it up, and so does the end of Domain 0; what is half made is deleted then,
@@ -10,7 +10,6 @@ as when `domzero image build` is interrupted. A thread of Domain 0 could not be 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -28,9 +27,9 @@ from domzero.dom0.images.disks import import_disk
 from domzero.dom0.images.grub import fetch_pvgrub
 from domzero.dom0.images.options import FirstBoot, check_image_name, parse_size
 from domzero.dom0.images.store import DiskStore
+from domzero.dom0.parent import die_with
 from domzero.errors import ConfigError, DomzeroError, ImageError
 
-_PR_SET_PDEATHSIG = 1
 _STEP_MAX = 200
 _GIVE_UP_S = 20.0
 """Seconds for the tidying after SIGTERM."""
@@ -88,9 +87,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def main() -> int:
     """The process."""
     signal.signal(signal.SIGTERM, _leave)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() == 1:
-        return 1  # Domain 0 has ended before that
+    die_with(int(sys.argv[1]), signal.SIGTERM)
     request = json.load(sys.stdin)
     try:
         _say(image=_KINDS[request["kind"]](request))
@@ -109,7 +106,7 @@ async def run(request: dict[str, Any], step: Callable[[str], None]) -> str:
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "domzero.dom0.images.job"),
+        *("-m", "domzero.dom0.images.job", str(os.getpid())),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

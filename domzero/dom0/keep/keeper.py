@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed
+from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, fork_server
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.keep.protocol import (
     FILES_MAX,
@@ -73,9 +73,7 @@ class Keeper:
         self._forks, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._fork_server = subprocess.Popen(
-                [sys.executable, "-m", "domzero.dom0.forkserver", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                fork_server(theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
 
     def run(self) -> None:

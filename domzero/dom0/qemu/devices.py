@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from domzero.dom0.diskspec import DiskFile, DiskSpec, parse_disk
 from domzero.dom0.hvmspec import DiskBus
 from domzero.dom0.messages import Answer, Done
 from domzero.dom0.qemu.command import DRIVERS, disk_device, disk_id, netdev_words, place_of, vif_device, vif_id
-from domzero.dom0.qemu.machine import Machine
+from domzero.dom0.qemu.machine import Job, Machine
 from domzero.dom0.qemu.qmp import number, objects
 from domzero.dom0.vifspec import parse_vif
 from domzero.errors import ConfigError
@@ -255,8 +255,7 @@ def _config(handle: Machine) -> DomainConfig:
     return handle.config
 
 
-_Job = Callable[[Machine, Any, Sequence[int]], Awaitable[Answer]]
-JOBS: dict[type, _Job] = {
+JOBS: dict[type, Job] = {
     messages.ListDisks: _list_disks,
     messages.ListVifs: _list_vifs,
     messages.SetVif: _set_vif,

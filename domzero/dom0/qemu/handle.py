@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from domzero.dom0.qemu.program import Program, find_qemu
 from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone, number, objects
 from domzero.dom0.qemu.serial import SerialConsole
 from domzero.dom0.qemu.viewers import Viewers
-from domzero.dom0.worker_handle import NOT_WANTED, A, WorkerGone
+from domzero.dom0.worker_handle import NOT_WANTED, A, WorkerGone, how_it_ended
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
@@ -40,6 +39,8 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 30.0
 """QEMU may take until it answers."""
 STOP_SECONDS = 0.7
+WORDS_MAX = 300
+"""Characters of its last line that are told."""
 _GONE = "its QEMU has ended"
 _REASONS = {
     "guest-shutdown": EndReason.POWEROFF,
@@ -78,12 +79,11 @@ class QemuHandle:
         self._console: SerialConsole | None = None
         self._pty: SerialConsole | None = None
         self._viewers: Viewers | None = None
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._started_mono = 0.0
         self._is_started = False
         self._over = False
-        self._panic = ""
         self._settled = asyncio.Event()  # nothing is being started
         self._settled.set()
 
@@ -269,21 +269,19 @@ class QemuHandle:
     def _output(self, data: bytes) -> None:
         self._on_console(data)
         if self._pty is not None:
-            self.spawn(_typed_on(self._pty, data))
+            self.spawn(self._pty.type(data))
 
     def _typed(self, data: bytes) -> None:
         """On the pty."""
         if self._console is not None:
-            self.spawn(_typed_on(self._console, data))
+            self.spawn(self._console.type(data))
 
     def _event(self, name: str, data: dict[str, Any]) -> None:
         if name == "GUEST_PANICKED":
-            self._panic = "the guest says that it has crashed"
-            self._exited(EndReason.CRASH, (self._panic,))
+            self._exited(EndReason.CRASH, ("the guest says that it has crashed",))
         elif name == "SHUTDOWN":
             reason = str(data.get("reason", ""))
             self._exited(_REASONS.get(reason, EndReason.UNKNOWN), () if reason in _REASONS else (reason[:100],))
-
         elif name == "DEVICE_DELETED" and isinstance(device := data.get("device"), str):
             self.spawn(self._deleted(device))
 
@@ -308,9 +306,7 @@ class QemuHandle:
             self._on_gone(self._how_it_ended(status))
 
     def _how_it_ended(self, status: int) -> str:
-        lines = self.stderr_text.strip().splitlines()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        return f"its QEMU ended with {how}" + (f": {lines[-1][:300]}" if lines else "")
+        return f"its QEMU ended with {how_it_ended(status, self.stderr_text, most=WORDS_MAX)}"
 
     async def _why_not_started(self) -> DomzeroError:
         """Its end, as an error: what QEMU said last is the reason."""
@@ -335,10 +331,6 @@ class QemuHandle:
             if part is not None:
                 part.close()
         self._viewers = self._console = self._pty = self._qmp = None
-
-
-async def _typed_on(console: SerialConsole, data: bytes) -> None:
-    await console.type(data)
 
 
 def _pair(opened: Opened) -> tuple[socket.socket, int]:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.messages import Change
+from domzero.dom0.messages import Answer, Change
 from domzero.dom0.qemu.process import QemuProcess
 from domzero.dom0.qemu.qmp import QmpClient
 
@@ -31,4 +32,7 @@ class Machine(Protocol):
         """Tells Domain 0 of something."""
 
 
-__all__ = ["Machine"]
+Job: TypeAlias = Callable[[Machine, Any, Sequence[int]], Awaitable[Answer]]
+"""Carries out a request that came with these files."""
+
+__all__ = ["Job", "Machine"]

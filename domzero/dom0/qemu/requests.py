@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from domzero.dom0 import messages
@@ -14,7 +14,7 @@ from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.life import DomainState
 from domzero.dom0.messages import Answer, Done, Request
 from domzero.dom0.qemu import devices
-from domzero.dom0.qemu.machine import Machine
+from domzero.dom0.qemu.machine import Job, Machine
 from domzero.dom0.qemu.qmp import QmpError, number, objects
 from domzero.errors import ConfigError, DomzeroError
 
@@ -157,9 +157,13 @@ async def _dump_core(handle: Machine, request: Any, files: Sequence[int]) -> Ans
     return messages.Dumped(os.fstat(fd).st_size)
 
 
-async def _picture(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
+def _check_screen(handle: Machine) -> None:
     if handle.config is None or not handle.config.has_screen:
         raise ConfigError("the domain has no screen", key="vga")
+
+
+async def _picture(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
+    _check_screen(handle)
     (fd,) = files
     fdset = number(await add_fd(handle, fd, os.O_WRONLY), "fdset-id")
     try:
@@ -183,15 +187,13 @@ async def add_fd(handle: Machine, fd: int, access: int) -> Any:
 
 
 async def _add_viewer(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
-    if handle.config is None or not handle.config.has_screen:
-        raise ConfigError("the domain has no screen", key="vga")
+    _check_screen(handle)
     (fd,) = files
     await handle.add_viewer(fd, is_known=True)
     return Done()
 
 
-_Job = Callable[[Machine, Any, Sequence[int]], Awaitable[Answer]]
-_JOBS: dict[type, _Job] = {
+_JOBS: dict[type, Job] = {
     messages.Pause: _pause,
     messages.Unpause: _unpause,
     messages.PressButton: _press,

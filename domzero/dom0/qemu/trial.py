@@ -35,6 +35,8 @@ _PROGRAM = bytes.fromhex(
     "0050"
 )
 """probe.S up to its last instruction."""
+_known: dict[str, tuple[str, bool]] = {}
+"""What `_tried` has found, by what it depends on."""
 _RESET = (0xFFF0, bytes.fromhex("ea000000f0"))
 _WENT_WELL = 0x2A << 1 | 1
 _WENT_WRONG = 0x01 << 1 | 1
@@ -89,8 +91,14 @@ def _tried(program: Program) -> tuple[str, bool]:
     """What keeps KVM from being used, or "", and whether it emulates Xen; as it was found before, if nothing is new."""
     status = os.stat(program.path)
     key = f"{_boot()} {program.path} {status.st_mtime_ns} {status.st_size} {os.access('/dev/kvm', os.R_OK | os.W_OK)}"
+    if key not in _known:
+        _known[key] = _kept_or_new(program, key)
+    return _known[key]
+
+
+def _kept_or_new(program: Program, key: str) -> tuple[str, bool]:
     path = private_directory("qemu") / "trial.json"
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path.read_text())
         if kept["key"] == key:
             return str(kept["fault"]), kept["xen"] is True
