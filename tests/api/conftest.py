@@ -28,7 +28,7 @@ def openapi(server: Server) -> OpenApi:
 
 @pytest.fixture
 def api(server: Server, openapi: OpenApi) -> Iterator[httpx.Client]:
-    """A client whose traffic is checked against the OpenAPI document; leaves no domains behind."""
+    """A client whose traffic is checked against the OpenAPI document; leaves no domains and definitions behind."""
 
     def check(response: httpx.Response) -> None:
         response.read()
@@ -41,9 +41,13 @@ def api(server: Server, openapi: OpenApi) -> Iterator[httpx.Client]:
         event_hooks={"response": [check]},
     ) as client:
         yield client
-        for domain in client.get("/domains", params={"ended": True}).json():
-            client.delete(f"/domains/{domain['uuid']}")
-            client.delete(f"/domains/{domain['uuid']}")
+        for domain in client.get("/domains", params={"ended": True, "halted": True}).json():
+            path = f"/domains/{domain['uuid']}"
+            if domain["persistent"]:
+                client.delete(f"{path}/definition")
+            if domain["state"] != "halted":
+                client.delete(path)
+                client.delete(path)
 
 
 @pytest.fixture(scope="session")

@@ -251,7 +251,7 @@ class Client(threading.Thread):
             connection.close()
             self._connection = None
             raise ConnectionError
-        if case.path.endswith("/wait"):
+        if case.path.endswith("/wait") or "wait=" in case.target:
             connection.sock.settimeout(1)
         answer = connection.getresponse()
         if connection.sock is not None:  # an odd request is answered, and the connection closed

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -25,14 +25,6 @@ def define(api: httpx.Client, shell: str) -> Callable[..., Json]:
         return domain
 
     return define
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(api: httpx.Client) -> Iterator[None]:
-    yield
-    for domain in api.get("/domains", params={"halted": True}).json():
-        if domain["persistent"]:
-            api.delete(f"/domains/{domain['uuid']}/definition")
 
 
 def state(api: httpx.Client, domain: Json) -> object:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ ALL = {"halted": True}
 
 
 @pytest.fixture
-def define(api: httpx.Client, shell: str) -> Iterator[Callable[..., Json]]:
+def define(api: httpx.Client, shell: str) -> Callable[..., Json]:
     def define(name: str, **fields: object) -> Json:
         body = {"name": name, "kernel": shell, "memory_mib": 16, "persistent": True, "start": False, **fields}
         answer = api.post("/domains", json=body)
@@ -25,9 +25,7 @@ def define(api: httpx.Client, shell: str) -> Iterator[Callable[..., Json]]:
         domain: Json = answer.json()
         return domain
 
-    yield define
-    for domain in api.get("/domains", params=ALL).json():
-        api.delete(f"/domains/{domain['uuid']}")
+    return define
 
 
 def test_a_change_of_what_somebody_else_has_changed_is_refused(api: httpx.Client, define: Callable[..., Json]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
+from xenapi_client import code_of
 
 from domzero.dom0.api.app import create_app
 from domzero.dom0.tasks import TaskState
@@ -181,15 +182,6 @@ def test_a_user_sees_and_ends_their_own_tasks(places: tuple[Path, Callable[[], S
         assert bob.xenapi.task.get_status(task) == "cancelled"
 
 
-def code(session: Any, method: str, *parameters: Any) -> str:
-    """What a message is refused with; empty: it is not."""
-    try:
-        session.xenapi_request(method, parameters)
-    except XenAPI.Failure as failure:
-        return str(failure.details[0])
-    return ""
-
-
 def test_a_token_of_events_is_good_after_a_restart_and_lost_only_when_that_is_true(
     places: tuple[Path, Callable[[], Server]], shell: str
 ) -> None:
@@ -214,7 +206,7 @@ def test_a_token_of_events_is_good_after_a_restart_and_lost_only_when_that_is_tr
     assert int(more["events"][0]["id"]) > int(max(event["id"] for event in after["events"]))
 
     (places[0] / "d.db").unlink()  # another book
-    assert code(log_in(places[1]()), "event.from", ["vm"], more["token"], 0.0) == "EVENTS_LOST"
+    assert code_of(log_in(places[1]()), "event.from", ["vm"], more["token"], 0.0) == "EVENTS_LOST"
 
 
 @pytest.mark.usefixtures("machine")

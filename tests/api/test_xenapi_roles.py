@@ -10,6 +10,7 @@ import httpx
 import pytest
 import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
+from xenapi_client import code_of
 
 PASSWORD = "correct horse"
 ROLES = ("read-only", "vm-operator", "vm-admin", "vm-power-admin", "pool-operator", "pool-admin")
@@ -92,15 +93,6 @@ def test_a_wrong_password_does_not_log_in(tcp: Server) -> None:
     with pytest.raises(XenAPI.Failure) as found:
         session_of(tcp, "vm-admin", "wrong")
     assert found.value.details[0] == "SESSION_AUTHENTICATION_FAILED"
-
-
-def code_of(session: Any, method: str, *parameters: Any) -> str:
-    """What a message is refused with; empty: it is not."""
-    try:
-        session.xenapi_request(method, parameters)
-    except XenAPI.Failure as failure:
-        return str(failure.details[0])
-    return ""
 
 
 def test_who_has_no_role_sees_what_is_granted_and_nothing_else(tcp: Server, shell: str) -> None:

@@ -87,11 +87,14 @@ class Cases:
             for method, operation in operations.items()
             if template not in OUTGOING
         ]
+        self._left: list[tuple[str, str, Json]] = []
 
     def next(self) -> Case:
         """One request."""
         chance = self._chance
-        method, template, operation = chance.choice(self._operations)
+        if not self._left:  # each comes once before one comes again
+            self._left = chance.sample(self._operations, len(self._operations))
+        method, template, operation = self._left.pop()
         path, target = template, template
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "path":

@@ -61,3 +61,12 @@ def json_rpc(client: httpx.Client, method: str, *parameters: Any) -> Any:
     found = answer.json()
     assert "error" not in found, found
     return found["result"]
+
+
+def code_of(session: Any, method: str, *parameters: Any) -> str:
+    """What a message is refused with; empty: it is not."""
+    try:
+        session.xenapi_request(method, parameters)
+    except XenAPI.Failure as failure:
+        return str(failure.details[0])
+    return ""
