@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,10 @@ class Keeper:
         self._listener = listener
         self._welcome = Welcome(os.getpid(), version, wire)
         self._domain0: socket.socket | None = None
+        self._turn = 0
+        """Counts the Domain 0s there have been."""
+        self._asked: deque[int] = deque()
+        """For each process that the fork server has not answered for, oldest first: the turn that wanted it."""
         self._keeps = False
         self._files: dict[str, list[int]] = {}
         self._workers: dict[int, _Worker] = {}
@@ -104,13 +109,10 @@ class Keeper:
                 self._forget_stderr(fd)
         if self._forks.fileno() in ready and not self._from_fork_server():
             return False
-        if self._domain0 is not None and self._domain0.fileno() in ready and not self._from_domain0(self._domain0):
-            self._domain0.close()
-            self._domain0 = None
-            self._left()
+        if self._domain0 is not None and self._domain0.fileno() in ready and not self._hear(self._domain0):
             return self._is_needed()
         if self._listener.fileno() in ready:
-            self._greet()
+            return self._greet()
         return True
 
     # --- what is kept
@@ -159,12 +161,30 @@ class Keeper:
 
     # --- Domain 0
 
-    def _greet(self) -> None:
+    def _greet(self) -> bool:
+        """Takes whoever has come, if nobody is there. False: it is not needed any more.
+
+        Of a Domain 0 that was killed the last packets may be here still; they are heard before it is said to be there.
+        """
+        while self._domain0 is not None and _is_readable(self._domain0):
+            if not self._hear(self._domain0) and not self._is_needed():
+                return False  # whoever has come finds the socket closed, and starts another keeper
         sock, _ = self._listener.accept()
         if self._domain0 is not None or not peer_is_owner(sock):
             sock.close()  # there is a Domain 0 already, or this is another user's
-            return
+            return True
         self._domain0 = sock
+        self._turn += 1
+        return True
+
+    def _hear(self, sock: socket.socket) -> bool:
+        """Does what Domain 0 says, or what is to be done when it has gone: False."""
+        if self._from_domain0(sock):
+            return True
+        sock.close()
+        self._domain0 = None
+        self._left()
+        return False
 
     def _from_domain0(self, sock: socket.socket) -> bool:
         """Does what Domain 0 says. False: it has gone."""
@@ -201,6 +221,8 @@ class Keeper:
             for name in [name for name in self._files if owner_of(name) == message.pid]:
                 self._let_go(name)
         elif isinstance(message, Spawn | Kill):
+            if isinstance(message, Spawn):
+                self._asked.append(self._turn)
             socket.send_fds(self._forks, [data], fds)
         else:
             raise MessageError(f"{type(message).__name__} is nothing for the keeper")
@@ -231,13 +253,16 @@ class Keeper:
         if not data:
             return False
         message, _ = decode(data)
+        is_for_domain0 = self._domain0 is not None
+        if isinstance(message, Spawned | SpawnFailed):  # in the order in which they were wanted
+            is_for_domain0 &= self._asked.popleft() == self._turn
         if isinstance(message, Spawned):
             self._workers[message.pid] = _Worker()
-            if self._domain0 is None:
+            if not is_for_domain0:
                 self._forks.send(encode(Kill(message.pid)))  # who wanted it has gone
         elif isinstance(message, ChildEnded):
             self._ended(message)
-        if self._domain0 is not None and isinstance(message, Spawned | SpawnFailed | ChildEnded):
+        if self._domain0 is not None and is_for_domain0:
             with suppress(ConnectionError):
                 self._domain0.send(data)
         return self._domain0 is not None or self._is_needed()
@@ -256,6 +281,12 @@ class Keeper:
                 self._forget_stderr(fd)
         if message.pid not in map(owner_of, self._files):
             del self._workers[message.pid]  # no Domain 0 has ever known it
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -42,7 +43,12 @@ from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 _ANSWER_SECONDS = 20.0
+_AGAIN_SECONDS = 0.02
 _BACKLOG = 4
+
+
+class _Refused(MessageError):
+    """The keeper has closed the connection."""
 
 
 @dataclass(slots=True)
@@ -98,16 +104,11 @@ class KeptSpawner(WorkerSpawner):
 
         :raises ConfigError: its workers are of a version that this one does not speak with.
         """
-        sock = self._connect()
-        if sock is None:
+        if (met := self._meet()) is None:
             return None
+        sock, welcome = met
         left = Left()
         try:
-            sock.settimeout(_ANSWER_SECONDS)
-            sock.send(encode(Hello(self.stays)))
-            welcome, _ = _receive(sock)
-            if not isinstance(welcome, Welcome):
-                raise MessageError(f"{type(welcome).__name__} in the place of a welcome")
             if welcome.wire != wire():
                 raise _other_version(welcome)
             while True:
@@ -123,9 +124,36 @@ class KeptSpawner(WorkerSpawner):
             sock.close()
             if isinstance(error, ConfigError):
                 raise
-            raise ResourceError(f"the keeper at {self._path} does not answer: {error}") from error
+            raise self._no_answer(error) from error
         self._use(sock)
         return left
+
+    def _meet(self) -> tuple[socket.socket, Welcome] | None:
+        """A connection with the keeper, and its first word; None: there is no keeper. ResourceError.
+
+        One that refuses has not heard yet that the Domain 0 before this one was killed, or is about to end with it.
+        """
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while (sock := self._connect()) is not None:
+            sock.settimeout(_ANSWER_SECONDS)
+            try:
+                sock.send(encode(Hello(self.stays)))
+                welcome, _ = _receive(sock)
+                if isinstance(welcome, Welcome):
+                    return sock, welcome
+                raise MessageError(f"{type(welcome).__name__} in the place of a welcome")
+            except (ConnectionError, _Refused) as error:
+                sock.close()
+                if time.monotonic() > deadline:
+                    raise self._no_answer(error) from error
+                time.sleep(_AGAIN_SECONDS)
+            except (OSError, DomzeroError) as error:
+                sock.close()
+                raise self._no_answer(error) from error
+        return None
+
+    def _no_answer(self, error: Exception) -> ResourceError:
+        return ResourceError(f"the keeper at {self._path} does not answer: {error}")
 
     def adopt(self, kept: Kept) -> Child:
         """A worker that the keeper has."""
@@ -254,17 +282,14 @@ def find_keeper(path: Path, *, confined: bool, keep: bool) -> KeptSpawner | None
 def end_workers(path: Path) -> bool:
     """Ends the workers of whatever version that a keeper has, and it. False: there was none."""
     spawner = KeptSpawner(path, keeps=False)
-    sock = spawner._connect()
-    if sock is None:
+    if (met := spawner._meet()) is None:
         return False
-    with sock:
-        sock.settimeout(_ANSWER_SECONDS)
-        sock.send(encode(Hello(False)))
+    with met[0] as sock:
         with suppress(OSError, DomzeroError):
             while not isinstance(_receive(sock)[0], Ready):
                 pass
-        sock.shutdown(socket.SHUT_WR)
         with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
             while sock.recv(PACKET_MAX):
                 pass
     return True
@@ -273,7 +298,7 @@ def end_workers(path: Path) -> bool:
 def _receive(sock: socket.socket) -> tuple[Packet, list[int]]:
     data, fds, _, _ = socket.recv_fds(sock, PACKET_MAX, FILES_MAX)
     if not data:
-        raise MessageError("it has ended, or another Domain 0 has it")
+        raise _Refused("it has ended, or another Domain 0 has it")
     return decode(data)[0], fds
 
 
