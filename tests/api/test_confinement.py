@@ -255,12 +255,22 @@ def test_a_confined_worker_has_threads_and_memory_and_its_own_files(do_confined:
     assert f"result: {64 << 20}" in done.stdout, done
 
 
+def status_of(thread: Path) -> str:
+    """What /proc says of it; nothing if it has ended since it was listed."""
+    try:
+        return (thread / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def test_a_real_worker_is_confined_and_has_little(api: httpx.Client, create: Create, server: Server) -> None:
     pid = create("confined")["pid"]
     status = dict(re.findall(r"^(\w+):\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        assert re.search(r"^Seccomp_filters:\s*3$", (thread / "status").read_text(), re.MULTILINE)
+    threads = [text for thread in Path(f"/proc/{pid}/task").iterdir() if (text := status_of(thread))]
+    assert threads
+    for text in threads:
+        assert re.search(r"^Seccomp_filters:\s*3$", text, re.MULTILINE)
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == str(OOM_SCORE)
     assert int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16) == 0
     limits = Path(f"/proc/{pid}/limits").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from dom0_server import Server
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Route, expect, sync_playwright
 from waiting import until
 
 from domzero.dom0.images import fetch_debian
@@ -282,9 +282,16 @@ def test_whoever_has_no_token_logs_in_by_name_and_is_shown_what_they_may_do(
     page.goto(f"{page.url.partition('#')[0]}#/domains/{other}/settings")
     page.get_by_role("heading", name="other").wait_for()
     assert page.locator("#main button, #main input").count() == 0
+    held: list[Route] = []
+    page.route("**/v1/domains?*", lambda route: held.append(route))
+    page.get_by_role("link", name="Host").click()
+    until(lambda: page.evaluate("1") == 1 and bool(held), what="a request that is under way")
     page.get_by_role("button", name="Log out").click()
+    late: list[str] = []
+    page.on("request", lambda request: late.extend(re.findall("/v1(.*)", request.url)))
+    held[0].continue_()  # it is answered before the session ends, and nothing comes of it
     page.get_by_role("button", name="Log in").wait_for()
-    assert page.context.cookies() == []
+    assert page.context.cookies() == [] and late == ["/sessions/current"]
 
 
 def test_the_owner_gives_a_user_a_token_that_is_shown_once_and_takes_all_of_it_again(
@@ -307,6 +314,7 @@ def test_the_owner_gives_a_user_a_token_that_is_shown_once_and_takes_all_of_it_a
     token = page.get_by_role("dialog").locator("code").inner_text()
     assert serious(page) == []
     page.get_by_role("button", name="Close", exact=True).click()
+    expect(page.get_by_role("dialog")).to_have_count(0, timeout=TIMEOUT_MS)
     page.get_by_role("button", name="Revoke backups").wait_for()
     assert token not in page.content()
     with httpx.Client(base_url=f"{dom0.url}/v1", headers={"Authorization": f"Bearer {token}"}) as berta:

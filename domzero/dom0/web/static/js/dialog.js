@@ -5,90 +5,74 @@ import { html, render } from "../vendor/lit-html/lit-html.js";
 
 const SHOWN_MS = 6000;
 
-/** Asks; resolves to whether the answer is yes. */
-export function confirm(title, text, yes) {
+/** A dialog with this title; `content(dialog)` is what is in it. Resolves to what it was closed with: "" if it was left. */
+function open(title, content) {
   const dialog = document.createElement("dialog");
   dialog.className = "ask";
   dialog.setAttribute("aria-labelledby", "ask-title");
   document.body.append(dialog);
+  render(
+    html`<h2 id="ask-title">${title}</h2>
+      ${content(dialog)}`,
+    dialog,
+  );
+  dialog.showModal();
   return new Promise((resolve) => {
-    const close = (value) => () => dialog.close(value);
-    render(
-      html`<h2 id="ask-title">${title}</h2>
-        <p>${text}</p>
-        <div class="buttons">
-          <button type="button" @click=${close("")}>Cancel</button>
-          <button type="button" class="danger" @click=${close("yes")}>${yes}</button>
-        </div>`,
-      dialog,
-    );
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(dialog.returnValue === "yes");
+      resolve(dialog.returnValue);
     });
-    dialog.showModal();
   });
 }
 
+/** Asks; resolves to whether the answer is yes. */
+export async function confirm(title, text, yes) {
+  const answer = await open(
+    title,
+    (dialog) => html`<p>${text}</p>
+      <div class="buttons">
+        <button type="button" @click=${() => dialog.close()}>Cancel</button>
+        <button type="button" class="danger" @click=${() => dialog.close("yes")}>${yes}</button>
+      </div>`,
+  );
+  return answer === "yes";
+}
+
 /** Asks for what the fields take; resolves to their values by name, or null. */
-export function ask(title, yes, fields) {
-  const dialog = document.createElement("dialog");
-  dialog.className = "ask";
-  dialog.setAttribute("aria-labelledby", "ask-title");
-  document.body.append(dialog);
-  return new Promise((resolve) => {
-    let values = null;
+export async function ask(title, yes, fields) {
+  let values = null;
+  await open(title, (dialog) => {
     const submit = (event) => {
       event.preventDefault();
       values = Object.fromEntries(new FormData(event.currentTarget));
       dialog.close();
     };
-    render(
-      html`<h2 id="ask-title">${title}</h2>
-        <form @submit=${submit}>
-          <div class="fields">${fields}</div>
-          <div class="buttons">
-            <button type="button" @click=${() => dialog.close()}>Cancel</button>
-            <button class="primary">${yes}</button>
-          </div>
-        </form>`,
-      dialog,
-    );
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(values);
-    });
-    dialog.showModal();
+    return html`<form @submit=${submit}>
+      <div class="fields">${fields}</div>
+      <div class="buttons">
+        <button type="button" @click=${() => dialog.close()}>Cancel</button>
+        <button class="primary">${yes}</button>
+      </div>
+    </form>`;
   });
+  return values;
 }
 
 /** Shows a text that can be taken along; resolves when it is read. */
-export function show(title, words, text) {
-  const dialog = document.createElement("dialog");
-  dialog.className = "ask";
-  dialog.setAttribute("aria-labelledby", "ask-title");
-  document.body.append(dialog);
-  return new Promise((resolve) => {
-    const copy = async ({ currentTarget }) => {
-      await navigator.clipboard.writeText(text);
-      currentTarget.textContent = "Copied";
-    };
-    render(
-      html`<h2 id="ask-title">${title}</h2>
-        <p>${words}</p>
-        <p class="secret"><code>${text}</code></p>
-        <div class="buttons">
-          ${navigator.clipboard ? html`<button type="button" @click=${copy}>Copy</button>` : ""}
-          <button type="button" class="primary" @click=${() => dialog.close()}>Close</button>
-        </div>`,
-      dialog,
-    );
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve();
-    });
-    dialog.showModal();
-  });
+export async function show(title, words, text) {
+  const copy = async ({ currentTarget }) => {
+    await navigator.clipboard.writeText(text);
+    currentTarget.textContent = "Copied";
+  };
+  await open(
+    title,
+    (dialog) => html`<p>${words}</p>
+      <p class="secret"><code>${text}</code></p>
+      <div class="buttons">
+        ${navigator.clipboard ? html`<button type="button" @click=${copy}>Copy</button>` : ""}
+        <button type="button" class="primary" @click=${() => dialog.close()}>Close</button>
+      </div>`,
+  );
 }
 
 let list = null;

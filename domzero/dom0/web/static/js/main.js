@@ -88,7 +88,7 @@ function menuItem([target, name]) {
 }
 
 async function leave() {
-  stop();
+  await stop(); // what is asked for with a session that has ended is refused
   await logOut();
   refuse();
 }

@@ -19,8 +19,9 @@ export const state = {
 
 const listeners = new Set();
 let timer = 0;
-let running = false;
+let running = null; // what is asked for now: a promise that resolves when it is done
 let again = false;
+let epoch = 0; // counts the ends of sessions: what was asked for in an earlier one is nobody's
 let failures = 0;
 let askedAt = 0;
 let watched = () => [];
@@ -81,11 +82,13 @@ export function noteCounters(key, counters) {
 async function ask() {
   const now = performance.now();
   const asking = view;
+  const asker = epoch;
   const jobs = watched();
   const keep = (value) => {
-    if (asking === view) state.extra = value; // else it is another view's by now
+    if (asking === view && asker === epoch) state.extra = value; // else it is another view's by now
   };
   const domains = await get("/domains?ended=true&halted=true");
+  if (asker !== epoch) return;
   state.domains = new Map(domains.map((domain) => [domain.uuid, domain]));
   for (const domain of domains) if (domain.exists) note(domain, now);
   await Promise.all(jobs.map((job) => job(keep)));
@@ -98,6 +101,26 @@ function schedule() {
   timer = setTimeout(refresh, state.link === "offline" ? pause(failures) : EVERY_MS);
 }
 
+/** Asks, and keeps what is answered, if who asked is still here. */
+async function update() {
+  const asker = epoch;
+  askedAt = performance.now();
+  try {
+    await ask();
+    if (asker !== epoch) return;
+    failures = 0;
+    state.link = isLive() ? "live" : "polling";
+    state.error = "";
+    listen();
+  } catch (error) {
+    if (asker !== epoch) return; // a 401, too: it has ended the session
+    failures += 1;
+    state.link = "offline";
+    state.error = error.message;
+  }
+  changed();
+}
+
 /** Asks now, and then as often as is needed. */
 export async function refresh() {
   clearTimeout(timer);
@@ -105,27 +128,17 @@ export async function refresh() {
     again = true;
     return;
   }
-  running = true;
-  askedAt = performance.now();
+  const asker = epoch;
+  running = update();
   try {
-    await ask();
-    failures = 0;
-    state.link = isLive() ? "live" : "polling";
-    state.error = "";
-    listen();
-  } catch (error) {
-    if (error.status === 401) return;
-    failures += 1;
-    state.link = "offline";
-    state.error = error.message;
+    await running;
   } finally {
-    running = false;
-    changed();
+    running = null;
   }
   if (again) {
     again = false;
     heard();
-  } else {
+  } else if (asker === epoch) {
     schedule();
   }
 }
@@ -144,12 +157,16 @@ function heard() {
   timer = setTimeout(refresh, wait);
 }
 
-export function stop() {
+/** Ends a session: forgets what is known, and what is still being asked for. Resolves when nothing is asked for. */
+export async function stop() {
+  epoch += 1;
+  again = false;
   clearTimeout(timer);
   forget();
   state.link = "";
   state.domains = null;
   state.history.clear();
+  await running;
 }
 
 whenHeard(heard, refresh);
