@@ -63,11 +63,21 @@ class ControlChannel:
         self._thread = threading.Thread(target=self._run, name="control-output", daemon=True)
         self._thread.start()
 
-    def send(self, message: Message, request_id: int = 0) -> None:
-        """Queues a message: the answer to a request, of which there are no more than requests, or an event (0)."""
+    @property
+    def session(self) -> int:
+        """How many Domain 0s there were before this one."""
+        return self._session
+
+    def send(self, message: Message, request_id: int = 0, session: int | None = None) -> None:
+        """Queues a message: the answer to a request, of which there are no more than requests, or an event (0).
+
+        :param session: in which it was asked: an answer to a Domain 0 that has gone is not sent.
+        """
         is_answer = bool(request_id) or isinstance(message, DiskGone | VifGone)  # also no more than requests
         is_line = isinstance(message, LogLine)
         with self._changed:
+            if session not in (None, self._session):
+                return
             if is_line:
                 if self._log_lines >= LOG_LINES_QUEUED:
                     self._dropped += 1

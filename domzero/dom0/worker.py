@@ -174,14 +174,14 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is, the request has its answer
             self._channel.send(_refusal(error), request_id)
         else:
-            job = functools.partial(self._carry_out, message, request_id, files)
+            job = functools.partial(self._carry_out, message, request_id, files, self._channel.session)
             if isinstance(message, DumpCore | TakePicture):  # other requests are answered meanwhile
                 threading.Thread(target=job, name="file", daemon=True).start()
             else:
                 job()
         return not isinstance(message, Stop)
 
-    def _carry_out(self, message: Message, request_id: int, files: list[int]) -> None:
+    def _carry_out(self, message: Message, request_id: int, files: list[int], session: int) -> None:
         answer: Answer
         try:
             answer = self._do(message, files)
@@ -190,7 +190,7 @@ class Worker:
         finally:
             while files:  # that nobody took
                 os.close(files.pop())
-        self._channel.send(answer, request_id)
+        self._channel.send(answer, request_id, session)
 
     def _do(self, message: Message, files: list[int]) -> Answer:
         """:param files: that came with it; who uses them takes them out."""

@@ -223,7 +223,6 @@ class WorkerHandle(asyncio.Protocol):
             await child.ended
             await self._watcher
             return None
-        self._unread_input = resumed.unread_input
         return resumed
 
     def leave(self) -> None:
@@ -335,6 +334,8 @@ class WorkerHandle(asyncio.Protocol):
         elif isinstance(message, Change):
             self._on_event(message)
         elif isinstance(message, Answer):
+            if isinstance(message, Resumed):
+                self._unread_input = message.unread_input  # what was taken since is told behind it
             future = self._waiting.get(request_id)
             if future is not None and not future.done():
                 future.set_result(message)

@@ -268,13 +268,13 @@ class QemuHandle:
 
     def _output(self, data: bytes) -> None:
         self._on_console(data)
-        if self._pty is not None:
-            self.spawn(self._pty.type(data))
+        if self._pty is not None and self._console is not None:
+            self._pty.pass_on(data, self._console)
 
     def _typed(self, data: bytes) -> None:
         """On the pty."""
-        if self._console is not None:
-            self.spawn(self._console.type(data))
+        if self._console is not None and self._pty is not None:
+            self._console.pass_on(data, self._pty)
 
     def _event(self, name: str, data: dict[str, Any]) -> None:
         if name == "GUEST_PANICKED":

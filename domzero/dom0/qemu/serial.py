@@ -23,6 +23,8 @@ class SerialConsole(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._room = asyncio.Event()
         self._room.set()
+        self._held_by: set[object] = set()
+        self._behind: set[SerialConsole] = set()
 
     @classmethod
     async def start(cls, sock: socket.socket, on_output: Callable[[bytes], None]) -> SerialConsole:
@@ -40,10 +42,20 @@ class SerialConsole(asyncio.Protocol):
         await self._room.wait()
         return self._transport is not None
 
-    def hold(self, *, held: bool) -> None:
-        """Takes no output for a while, or takes it again."""
-        if self._transport is not None and held == self._transport.is_reading():
-            (self._transport.pause_reading if held else self._transport.resume_reading)()
+    def pass_on(self, data: bytes, source: SerialConsole) -> None:
+        """Types what another one has put out, of which no more is taken while this guest, or program, is behind."""
+        if self._transport is None:
+            return
+        self._transport.write(data)
+        if not self._room.is_set():
+            self._behind.add(source)
+            source.hold(held=True, by=self)
+
+    def hold(self, *, held: bool, by: object = None) -> None:
+        """Takes no output for a while, or takes it again once nobody else holds it."""
+        (self._held_by.add if held else self._held_by.discard)(by)
+        if self._transport is not None and bool(self._held_by) == self._transport.is_reading():
+            (self._transport.pause_reading if self._held_by else self._transport.resume_reading)()
 
     def close(self) -> None:
         """Ends it."""
@@ -68,12 +80,18 @@ class SerialConsole(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """asyncio: it has caught up."""
-        self._room.set()
+        self._caught_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: QEMU is gone."""
         self._transport = None
+        self._caught_up()
+
+    def _caught_up(self) -> None:
         self._room.set()
+        behind, self._behind = self._behind, set()
+        for source in behind:
+            source.hold(held=False, by=self)
 
 
 __all__ = ["SerialConsole"]
