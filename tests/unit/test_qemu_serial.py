@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serial port and a pty of one guest: what one of them says waits for the other, in the kernel and not in Domain 0."""
+"""A serial port and a pty of one guest: what one says waits for the other in the kernel, and not in Domain 0."""
 
 from __future__ import annotations
 
