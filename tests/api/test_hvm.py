@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from created import changed, created
 from dom0_server import Server
 from rfb_client import Viewer
 from vga_text import VGABIOS, screen_text
@@ -52,14 +53,7 @@ def start(api: httpx.Client) -> Create:
 
     def start(name: str, **fields: object) -> dict[str, object]:
         body = {"name": name, "type": "hvm", "memory_mib": 64, "engine": "tcg", **fields}
-        response = api.post("/domains", json=body)
-        if response.status_code == 202:
-            task = f"/tasks/{response.json()['id']}"
-            until(lambda: api.get(task).json()["state"] != "running")
-            response = api.get(f"/domains/{name}")
-        assert response.status_code in (200, 201), response.text
-        domain: dict[str, object] = response.json()
-        return domain
+        return created(api, api.post("/domains", json=body))
 
     return start
 
@@ -180,19 +174,20 @@ def test_disks_interfaces_and_media_come_and_go(api: httpx.Client, start: Create
     first.write_bytes(bytes(1 << 20))
     second.write_bytes(bytes(2 << 20))
     start("changes", hvm={"boot": "c"}, disks=["format=raw,vdev=hdc,devtype=cdrom,target="])
-    assert api.put("/domains/changes/disks/hdc/medium", json={"target": str(second)}).json()["bytes"] == 2 << 20
-    assert api.put("/domains/changes/disks/hdc/medium", json={"target": str(first)}).json()["bytes"] == 1 << 20
-    assert api.delete("/domains/changes/disks/hdc/medium").json()["bytes"] == 0
-    attached = api.post("/domains/changes/disks", json={"spec": f"{first},raw,xvdb,rw"})
-    assert attached.status_code == 201 and attached.json()["bytes"] == 1 << 20
-    assert api.post("/domains/changes/disks/xvdb/size", json={"bytes": 3 << 20}).json()["bytes"] == 3 << 20
+    for target, size in ((second, 2 << 20), (first, 1 << 20)):
+        changed(api, api.put("/domains/changes/disks/hdc/medium", json={"target": str(target)}))
+        assert api.get("/domains/changes/disks").json()[0]["bytes"] == size
+    changed(api, api.delete("/domains/changes/disks/hdc/medium"))
+    assert api.get("/domains/changes/disks").json()[0]["bytes"] == 0
+    changed(api, api.post("/domains/changes/disks", json={"spec": f"{first},raw,xvdb,rw"}))
+    changed(api, api.post("/domains/changes/disks/xvdb/size", json={"bytes": 3 << 20}))
+    assert [each["bytes"] for each in api.get("/domains/changes/disks").json()] == [0, 3 << 20]
     assert first.stat().st_size == 3 << 20
-    bounded = api.patch("/domains/changes/disks/xvdb", json={"iops": 100})
-    assert bounded.status_code == 200, bounded.text
+    changed(api, api.patch("/domains/changes/disks/xvdb", json={"iops": 100}))
     assert (
         "has its place only at a start" in api.post("/domains/changes/disks", json={"spec": f"{second},raw,hdb"}).text
     )
-    assert api.post("/domains/changes/vifs", json={"spec": "bridge=hvmchanges,model=e1000"}).status_code == 201
+    changed(api, api.post("/domains/changes/vifs", json={"spec": "bridge=hvmchanges,model=e1000"}))
     assert [each["devid"] for each in api.get("/domains/changes/vifs").json()] == [0]
 
 

@@ -234,6 +234,12 @@ async def _detach_vif(handle: Machine, request: messages.DetachVif, files: Seque
     return Done()
 
 
+def is_known(handle: Machine, name: str) -> bool:
+    """Whether a device is a disk or an interface of the domain's."""
+    config = _config(handle)
+    return name in {*(disk_id(disk.devid) for disk in config.disk_specs), *(vif_id(v.devid) for v in config.vif_specs)}
+
+
 async def device_deleted(handle: Machine, name: str) -> None:
     """A device has gone, as the guest agreed to: what was behind it goes, too."""
     config = _config(handle)
@@ -268,4 +274,4 @@ JOBS: dict[type, Job] = {
     messages.DetachVif: _detach_vif,
 }
 
-__all__ = ["JOBS", "device_deleted", "disk_stats", "limit_disk", "vif_stats"]
+__all__ = ["JOBS", "device_deleted", "disk_stats", "is_known", "limit_disk", "vif_stats"]

@@ -80,6 +80,7 @@ class QemuHandle:
         self._pty: SerialConsole | None = None
         self._viewers: Viewers | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._deleting: set[str] = set()
         self._stopping = False
         self._started_mono = 0.0
         self._is_started = False
@@ -283,11 +284,19 @@ class QemuHandle:
             reason = str(data.get("reason", ""))
             self._exited(_REASONS.get(reason, EndReason.UNKNOWN), () if reason in _REASONS else (reason[:100],))
         elif name == "DEVICE_DELETED" and isinstance(device := data.get("device"), str):
+            self._begin_deletion(device)
+
+    def _begin_deletion(self, device: str) -> None:
+        if devices.is_known(self, device) and device not in self._deleting:
+            self._deleting.add(device)
             self.spawn(self._deleted(device))
 
     async def _deleted(self, device: str) -> None:
-        with contextlib.suppress(DomzeroError):
-            await devices.device_deleted(self, device)
+        try:
+            with contextlib.suppress(DomzeroError):
+                await devices.device_deleted(self, device)
+        finally:
+            self._deleting.discard(device)
 
     def _exited(self, reason: EndReason, detail: tuple[str, ...]) -> None:
         if not self._over and not self._stopping and self._is_started:
@@ -296,10 +305,20 @@ class QemuHandle:
             self._on_event(Exited(reason, detail, lived_s, self.process.cpu_ns()))
 
     def _lost(self, fault: str) -> None:
+        """Its monitor says no more: it ends, as a QEMU that nobody can ask for anything."""
         if fault:
             logger.error("the QEMU of domain %d talks nonsense: %s", self.domid, fault)
             if self._process is not None:
                 self._process.kill()
+        elif not self._stopping:
+            self.spawn(self._end_without_monitor())
+
+    async def _end_without_monitor(self) -> None:
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.process.ended), STOP_SECONDS)
+            return
+        logger.error("the QEMU of domain %d has closed its monitor", self.domid)
+        self.process.kill()
 
     def _ended(self, status: int) -> None:
         if not self._stopping and self._is_started:

@@ -11,15 +11,21 @@ import asyncio
 import itertools
 import json
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from domzero.dom0.json_values import MessageError
 from domzero.errors import DomzeroError, ResourceError
 
-LINE_MAX = 8 << 20
-"""Bytes of one answer: the schema has 200 KiB."""
-CHUNK = 256 << 10
+LINE_MAX = 1 << 20
+"""Bytes of one answer: the schema has 200 KiB. What is made of JSON may take forty times its size."""
+CHUNK = 64 << 10
+BURST = 1 << 20
+"""Bytes that are read as fast as they come; then PER_SECOND."""
+PER_SECOND = 256 << 10
+UNANSWERED_MAX = 64
+"""Commands that a QEMU may be behind with, also those that nobody waits for any more: they fit into its socket."""
 OPEN = ("device_add",)
 """Commands that take what a device's model has besides: the schema does not say it."""
 Json: TypeAlias = "dict[str, Any]"
@@ -31,6 +37,10 @@ class QmpError(DomzeroError):
 
 class QmpGone(ResourceError):
     """QEMU has ended, or closed its socket."""
+
+
+class QmpBehind(ResourceError):
+    """QEMU does not answer."""
 
 
 class QmpClient:
@@ -51,6 +61,7 @@ class QmpClient:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._sending = asyncio.Lock()
+        self._budget = _Budget(BURST, PER_SECOND)
         self._greeting: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._commands: Mapping[str, frozenset[str]] | None = None
         self._reader = asyncio.get_running_loop().create_task(self._read())
@@ -70,7 +81,8 @@ class QmpClient:
         self._commands = commands
 
     async def ask(self, command: str, arguments: Mapping[str, Any] | None = None, fds: Sequence[int] = ()) -> Any:
-        """Carries a command out; what it returns. QmpError, QmpGone; MessageError: this QEMU has no such thing.
+        """Carries a command out; what it returns. QmpError, QmpGone, QmpBehind; MessageError: this QEMU has no such
+        thing.
 
         :param fds: that go with it; they stay the caller's.
         """
@@ -78,14 +90,14 @@ class QmpClient:
         self._check(command, given)
         if self._sock.fileno() < 0 or self._reader.done():
             raise QmpGone("QEMU has ended")
+        if len(self._waiting) >= UNANSWERED_MAX:
+            raise QmpBehind(f"QEMU has left {UNANSWERED_MAX} commands without an answer")
         number = next(self._ids)
+        # It stays there until it is answered, even if nobody waits any more.
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         line = json.dumps({"execute": command, "arguments": given, "id": number}).encode() + b"\n"
-        try:
-            await self._send(line, fds)
-            return await future
-        finally:
-            self._waiting.pop(number, None)
+        await self._send(line, fds)
+        return await future
 
     def close(self) -> None:
         """Ends the connection."""
@@ -126,6 +138,8 @@ class QmpClient:
         fault = ""
         try:
             while data := await loop.sock_recv(self._sock, CHUNK):
+                # What is there already comes without a turn of the loop: others would never have theirs.
+                await asyncio.sleep(self._budget.wait_s(len(data)))
                 buffer += data
                 while (end := buffer.find(b"\n")) >= 0:
                     line = bytes(buffer[:end])
@@ -156,7 +170,7 @@ class QmpClient:
                 self._greeting.set_result(message)
         else:
             number = message.get("id")
-            future = self._waiting.get(number) if type(number) is int else None
+            future = self._waiting.pop(number, None) if type(number) is int else None
             if future is None or future.done():
                 return  # nobody waits any more
             if "error" in message:
@@ -173,6 +187,24 @@ class QmpClient:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(QmpGone("QEMU has ended"))
+                future.exception()  # perhaps nobody waits
+        self._waiting.clear()
+
+
+class _Budget:
+    """How fast something is taken: a burst, and then so much a second."""
+
+    def __init__(self, burst: int, per_second: int) -> None:
+        self._burst, self._per_second = burst, per_second
+        self._left = float(burst)
+        self._then = time.monotonic()
+
+    def wait_s(self, size: int) -> float:
+        """Seconds to be waited after so many bytes."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._then) * self._per_second) - size
+        self._then = now
+        return max(0.0, -self._left / self._per_second)
 
 
 def commands_of(schema: Any) -> dict[str, frozenset[str]]:
@@ -185,19 +217,22 @@ def commands_of(schema: Any) -> dict[str, frozenset[str]]:
     return found
 
 
-def _members(entries: Mapping[str, Json], name: Any) -> frozenset[str]:
-    entry = entries.get(name, {}) if isinstance(name, str) else {}
-    names = {each["name"] for each in entry.get("members", ()) if isinstance(each, dict) and "name" in each}
-    for variant in entry.get("variants", ()):
-        if isinstance(variant, dict):
-            names |= _members(entries, variant.get("type"))
+def _members(entries: Mapping[str, Json], name: Any, seen: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Names of an object's members, and of those that its variants have besides."""
+    if not isinstance(name, str) or name not in entries or name in seen:
+        return frozenset()
+    entry = entries[name]
+    members = objects(entry.get("members", []), "the schema")
+    names = {each["name"] for each in members if isinstance(each.get("name"), str)}
+    for variant in objects(entry.get("variants", []), "the schema"):
+        names |= _members(entries, variant.get("type"), seen | {name})
     return frozenset(names)
 
 
 def objects(value: Any, what: str) -> list[Json]:
     """A list of objects. MessageError."""
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise MessageError(f"QEMU's {what} is no list of objects")
+        raise MessageError(f"QEMU: {what}: no list of objects")
     return value
 
 
@@ -210,4 +245,4 @@ def number(value: Any, *keys: str) -> int:
     return value
 
 
-__all__ = ["QmpClient", "QmpError", "QmpGone", "commands_of", "number", "objects"]
+__all__ = ["QmpBehind", "QmpClient", "QmpError", "QmpGone", "commands_of", "number", "objects"]

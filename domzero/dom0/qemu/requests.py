@@ -18,6 +18,10 @@ from domzero.dom0.qemu.machine import Job, Machine
 from domzero.dom0.qemu.qmp import QmpError, number, objects
 from domzero.errors import ConfigError, DomzeroError
 
+PICTURE_MAX = 64 << 20
+"""Bytes of a picture, which Domain 0 reads as a whole."""
+VCPUS_MAX = 1024
+"""Of QEMU's list; its PCs have 288 at most."""
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _STATES = {
     "running": DomainState.RUNNING,
@@ -113,7 +117,7 @@ async def vcpus(handle: Machine) -> tuple[messages.VcpuStats, ...]:
     is_up = await _state(handle) is DomainState.RUNNING
     state = messages.VcpuState.RUNNING if is_up else messages.VcpuState.PAUSED
     found = []
-    for entry in objects(await handle.qmp.ask("query-cpus-fast"), "vCPUs"):
+    for entry in objects(await handle.qmp.ask("query-cpus-fast"), "vCPUs")[:VCPUS_MAX]:
         thread = number(entry, "thread-id")
         known = handle.process.has_thread(thread)
         affinity = tuple(sorted(os.sched_getaffinity(thread))) if known else ()
@@ -174,7 +178,9 @@ async def _picture(handle: Machine, request: Any, files: Sequence[int]) -> Answe
     if len(head) < 24 or head[:8] != PNG_HEAD:
         raise DomzeroError("QEMU's picture is no PNG")
     width, height = struct.unpack(">II", head[16:24])
-    return messages.Picture(width, height, os.fstat(fd).st_size)
+    if (size := os.fstat(fd).st_size) > PICTURE_MAX:
+        raise DomzeroError(f"QEMU's picture has {size} bytes")
+    return messages.Picture(width, height, size)
 
 
 async def add_fd(handle: Machine, fd: int, access: int) -> Any:
