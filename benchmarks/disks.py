@@ -9,6 +9,7 @@ back end.
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import subprocess
@@ -28,17 +29,26 @@ ROOT = Path(__file__).parents[1]
 IMAGE_MIB = 512
 
 
+def page_buffer(size: int) -> mmap.mmap:
+    """Memory that begins with a page, as that of programs with O_DIRECT does."""
+    buffer = mmap.mmap(-1, size)
+    buffer.write(os.urandom(size))
+    return buffer
+
+
 def host_figures(path: Path) -> Iterator[Figure]:
     """What this process does with the file itself, one request at a time."""
     chance = random.Random(1)
     for what, size, is_read, is_random, total in (
         ("sequential write, 1 MiB", MIB, False, False, 1024 * MIB),
         ("sequential read, 1 MiB", MIB, True, False, 1024 * MIB),
+        ("sequential write, 256 KiB", 256 << 10, False, False, 1024 * MIB),
+        ("sequential read, 256 KiB", 256 << 10, True, False, 1024 * MIB),
         ("sequential read, 32 KiB", 32 << 10, True, False, 1024 * MIB),
         ("random read, 4 KiB", 4096, True, True, 400 * MIB),
         ("random write, 4 KiB", 4096, False, True, 200 * MIB),
     ):
-        buffer = [bytearray(os.urandom(size))]
+        buffer = [page_buffer(size)]
         places = IMAGE_MIB * MIB // size
         count = total // size
         order = [chance.randrange(places) if is_random else number % places for number in range(count)]
@@ -78,19 +88,22 @@ def kernel_figures(directory: Path, disk: Path) -> Iterator[Figure]:
             yield figure("our kernel", what, count * size, count, seconds, cpu_seconds)
 
 
-AIO_READS = 50_000
-# What is run, its bytes, and its requests.
+# What is run, its bytes, and its requests. In flight at once: one with dd, else what the name says.
 LINUX = {
     "sequential write, 1 MiB": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 oflag=direct", 256 * MIB, 256),
     "sequential read, 1 MiB": ("dd if=/dev/xvda of=/dev/null bs=1M count=256 iflag=direct", 256 * MIB, 256),
+    "sequential write, 1 MiB, 4 at once": ("aio /dev/xvda write sequential 1048576 4 1024", 1024 * MIB, 1024),
+    "sequential read, 1 MiB, 4 at once": ("aio /dev/xvda read sequential 1048576 4 1024", 1024 * MIB, 1024),
+    "sequential write, 256 KiB, 16 at once": ("aio /dev/xvda write sequential 262144 16 4096", 1024 * MIB, 4096),
+    "sequential read, 256 KiB, 16 at once": ("aio /dev/xvda read sequential 262144 16 4096", 1024 * MIB, 4096),
     "sequential write, buffered": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 conv=fsync", 256 * MIB, 256),
     "sequential read, buffered": ("dd if=/dev/xvda of=/dev/null bs=1M count=256", 256 * MIB, 256),
-    "random read, 4 KiB": (f"aio /dev/xvda 32 {AIO_READS}", AIO_READS * 4096, AIO_READS),
+    "random read, 4 KiB": ("aio /dev/xvda read random 4096 32 50000", 50_000 * 4096, 50_000),
 }
 
 
 def linux_figures(directory: Path, disk: Path) -> Iterator[Figure]:
-    """What Debian's kernel makes of it, with busybox's dd and a program that has 32 reads in flight."""
+    """What Debian's kernel makes of it, with busybox's dd, and with a program that has several requests in flight."""
     image, _ = fetch_debian(lambda text: print(f"disks: {text}", file=sys.stderr))
     image = with_program(image, build_program("aio", directory))
     config = DomainConfig(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random reads of 4 KiB from a block device with many in flight (Linux's io_submit, O_DIRECT), as benchmarks/disks.py runs it in a
- * Linux guest: aio DEVICE DEPTH READS. Needs nothing but the kernel; linked statically.
+ * Reads or writes of a block device with several in flight (Linux's io_submit, O_DIRECT), as benchmarks/disks.py runs it in a Linux
+ * guest: aio DEVICE read|write random|sequential BYTES DEPTH COUNT, each of BYTES. Needs nothing but the kernel; linked statically.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -10,11 +10,12 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SIZE 4096
+#define PAGE 4096
 
 static uint64_t dice(void)
 {
@@ -25,40 +26,44 @@ static uint64_t dice(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
+    if (argc != 7)
         return 2;
-    int fd = open(argv[1], O_RDONLY | O_DIRECT);
-    long depth = atol(argv[2]), reads = atol(argv[3]), issued = 0, done = 0;
+    int write = !strcmp(argv[2], "write"), random = !strcmp(argv[3], "random");
+    size_t size = strtoul(argv[4], NULL, 0);
+    long depth = atol(argv[5]), count = atol(argv[6]), issued = 0, done = 0;
+    int fd = open(argv[1], (write ? O_RDWR : O_RDONLY) | O_DIRECT);
     uint64_t bytes = 0;
     aio_context_t context = 0;
     if (fd < 0 || ioctl(fd, BLKGETSIZE64, &bytes) || syscall(SYS_io_setup, depth, &context)) {
         perror(argv[1]);
         return 1;
     }
-    char *buffers = aligned_alloc(SIZE, (size_t)depth * SIZE);
+    uint64_t places = bytes / size;
+    char *buffers = aligned_alloc(PAGE, (size_t)depth * size);
     struct iocb *calls = calloc((size_t)depth, sizeof(*calls)), **list = calloc((size_t)depth, sizeof(*list));
     struct io_event *events = calloc((size_t)depth, sizeof(*events));
     long *idle = calloc((size_t)depth, sizeof(*idle)), idle_count = depth;
+    memset(buffers, 0x5a, (size_t)depth * size);
     for (long i = 0; i < depth; i++)
         idle[i] = i;
-    while (done < reads) {
-        long count = 0;
-        for (; idle_count && issued < reads; issued++, count++) {
+    while (done < count) {
+        long fresh = 0;
+        for (; idle_count && issued < count; issued++, fresh++) {
             long i = idle[--idle_count];
+            uint64_t place = (random ? dice() : (uint64_t)issued) % places;
             calls[i] = (struct iocb){
-                .aio_data = (uint64_t)i, .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd,
-                .aio_buf = (uintptr_t)(buffers + i * SIZE), .aio_nbytes = SIZE,
-                .aio_offset = (int64_t)(dice() % (bytes / SIZE) * SIZE),
+                .aio_data = (uint64_t)i, .aio_lio_opcode = write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd,
+                .aio_buf = (uintptr_t)(buffers + (size_t)i * size), .aio_nbytes = size, .aio_offset = (int64_t)(place * size),
             };
-            list[count] = &calls[i];
+            list[fresh] = &calls[i];
         }
-        if (count && syscall(SYS_io_submit, context, count, list) != count)
+        if (fresh && syscall(SYS_io_submit, context, fresh, list) != fresh)
             return 1;
         long came = syscall(SYS_io_getevents, context, 1, depth, events, NULL);
         if (came < 1)
             return 1;
         for (long i = 0; i < came; i++, done++) {
-            if (events[i].res != SIZE)
+            if (events[i].res != (int64_t)size)
                 return 1;
             idle[idle_count++] = (long)events[i].data;
         }

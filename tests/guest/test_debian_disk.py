@@ -90,6 +90,7 @@ def test_it_starts_from_its_disk_to_a_login_and_its_clones_are_machines_of_their
             store.remove(name)
         assert "0 loaded units listed" in guest.ask("systemctl --failed --no-pager")
         assert "active" in guest.ask("systemctl is-active ssh systemd-networkd").split()
+        assert "64" in guest.ask("cat /sys/module/xen_blkfront/parameters/max_indirect_segments").split()
         assert "other's" not in guest.ask("cat /root/mark; echo")
         keys.add(guest.ask("cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub"))
         guest.ask(f'echo "other\'s: {name}" > /root/mark; dd if=/dev/urandom of=/root/data bs=1M count=8 status=none')

@@ -27,6 +27,7 @@ from waiting import until
 
 from domzero.cli.main import main
 from domzero.dom0.images import debian_disk, mmdebstrap
+from domzero.dom0.images.debian import CMDLINE
 from domzero.dom0.images.debian_base import PACKAGES, BaseRecipe, _held, _tidy, command, make_recipe
 from domzero.dom0.images.debian_disk import DiskRecipe, build_debian, matches
 from domzero.dom0.images.options import FirstBoot, read_ssh_keys
@@ -187,7 +188,7 @@ def test_the_system_starts_from_its_root_and_says_who_it_is() -> None:
     assert files["etc/hostname"].data == "web\n"
     assert "127.0.1.1\tweb.example.org web\n" in files["etc/hosts"].data
     assert files["etc/fstab"].data.startswith("UUID=a-uuid / ext4 ")
-    assert files["boot/grub/grub.cfg"].data.count("root=UUID=a-uuid ro console=hvc0") == 3
+    assert files["boot/grub/grub.cfg"].data.count(f"root=UUID=a-uuid ro {CMDLINE}") == 3
     assert files["etc/sudoers.d/domzero"].mode == 0o440
     assert files[f"{SETUP_DIR}/password"].data == "me:secret\n"
     assert files[f"{SETUP_DIR}/password"].mode == 0o600

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from domzero.dom0.images.debian import CMDLINE
 from domzero.dom0.images.options import FirstBoot
 from domzero.dom0.images.unpacked import DIRECTORY, HOOK, HOOK_AT_REMOVAL, HOOK_SCRIPT, README
 
@@ -45,15 +46,15 @@ set default=0
 set timeout_style=hidden
 set timeout=1
 menuentry 'Debian' {{
-    linux /{kernels}/vmlinuz root=UUID={uuid} ro console=hvc0
+    linux /{kernels}/vmlinuz root=UUID={uuid} ro {cmdline}
     initrd /initrd.img
 }}
 menuentry 'Debian, previous kernel' {{
-    linux /{kernels}/vmlinuz.old root=UUID={uuid} ro console=hvc0
+    linux /{kernels}/vmlinuz.old root=UUID={uuid} ro {cmdline}
     initrd /initrd.img.old
 }}
 menuentry 'Debian, single user' {{
-    linux /{kernels}/vmlinuz root=UUID={uuid} ro console=hvc0 single
+    linux /{kernels}/vmlinuz root=UUID={uuid} ro {cmdline} single
     initrd /initrd.img
 }}
 """
@@ -147,7 +148,7 @@ def system_files(first: FirstBoot, root_uuid: str, resolv_conf: str) -> dict[str
         "etc/hostname": File(f"{name}\n"),
         "etc/hosts": File(f"127.0.0.1\tlocalhost\n127.0.1.1\t{names}\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
         "etc/fstab": File(f"UUID={root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"),
-        "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid, kernels=DIRECTORY)),
+        "boot/grub/grub.cfg": File(_GRUB_CFG.format(uuid=root_uuid, kernels=DIRECTORY, cmdline=CMDLINE)),
         f"{DIRECTORY}/README": File(README),
         HOOK: File(HOOK_SCRIPT, 0o755),
         HOOK_AT_REMOVAL: File(HOOK_SCRIPT, 0o755),
