@@ -117,14 +117,25 @@ def test_who_has_no_role_sees_what_is_granted_and_nothing_else(tcp: Server, shel
         assert seen == {"VM": [theirs], "VBD": vbds[:1], "VDI": vdis[:1], "VIF": vifs[:1],
                         "VM_metrics": [x.VM.get_metrics(theirs)]}  # fmt: skip
         assert list(n.VM.get_all_records()) == [theirs] and n.VM.get_by_name_label("other") == []
-        for kind in ("host", "pool", "SR", "network", "PBD", "subject", "host_cpu", "task"):
+        for kind in ("PBD", "subject", "host_cpu", "task"):
             assert getattr(n, kind).get_all() == [], kind
+        ((host, record),), (pool,) = n.host.get_all_records().items(), n.pool.get_all()
+        assert record["resident_VMs"] == record["PBDs"] == [] and n.host.get_metrics(host) == "OpaqueRef:NULL"
+        assert (n.pool.get_master(pool), n.pool.get_default_SR(pool)) == (host, sr)
+        assert n.session.get_this_host(nobody.handle) == host and n.VDI.get_SR(vdis[0]) == sr
+        assert n.SR.get_all() == [sr] and (n.SR.get_VDIs(sr), n.SR.get_PBDs(sr)) == (vdis[:1], [])
+        assert n.network.get_all() == [net] and n.network.get_VIFs(net) == vifs[:1]
+        assert x.network.get_VIFs(net) == vifs
+        for method in ("host.dmesg", "host.compute_free_memory", "pool.add_tags", "host.set_name_description"):
+            given = (pool if method.startswith("pool") else host, *("x",) * method.count("_tags"))
+            given += ("x",) * method.endswith("description")
+            assert code_of(nobody, method, *given) == "RBAC_PERMISSION_DENIED", method
         for kind, hidden in (
             ("VM", other),
             ("VBD", vbds[1]),
             ("VDI", vdis[1]),
-            ("SR", sr),
-            ("host", x.host.get_all()[0]),
+            ("PBD", x.SR.get_PBDs(sr)[0]),
+            ("host_metrics", x.host.get_metrics(host)),
         ):
             assert code_of(nobody, f"{kind}.get_record", hidden) == "HANDLE_INVALID", kind
         assert code_of(nobody, "VM.get_by_uuid", other.removeprefix("OpaqueRef:")) == "UUID_INVALID"
@@ -140,7 +151,10 @@ def test_who_has_no_role_sees_what_is_granted_and_nothing_else(tcp: Server, shel
             assert code_of(nobody, method, *parameters) == "RBAC_PERMISSION_DENIED", method
         events = nobody.xenapi_request("event.from", (["*"], "", 0.0))
         assert {each["ref"] for each in events["events"] if each["class"] == "vm"} == {theirs}
-        assert set(each["class"] for each in events["events"]) <= {"vm", "vbd", "vdi", "vif", "vm_metrics", "role"}
+        told = {each["class"]: each.get("snapshot") for each in events["events"]}
+        assert set(told) == {"vm", "vbd", "vdi", "vif", "vm_metrics", "host", "pool", "network", "sr"}
+        assert (told["host"]["resident_VMs"], told["host"]["PBDs"], told["sr"]["VDIs"]) == ([], [], vdis[:1])
+        assert told["network"]["VIFs"] == vifs[:1]
         assert int(events["valid_ref_counts"]["vm"]) == 1
         n.VM.set_name_description(theirs, "mine")
         n.VBD.add_to_other_config(vbds[0], "a", "b")

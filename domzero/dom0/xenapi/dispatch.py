@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from domzero.dom0.actors import Role
+from domzero.dom0.actors import PermissionDenied, Role
 from domzero.dom0.tasks import Task
 from domzero.dom0.xenapi.asked import ASKED
 from domzero.dom0.xenapi.failure import Failure, failure_of, handle_invalid
+from domzero.dom0.xenapi.hidden import without_hidden
+from domzero.dom0.xenapi.permissions import roles_with
 from domzero.dom0.xenapi.registry import KINDS, MESSAGES
-from domzero.dom0.xenapi.table import Found, Message, domain_of
+from domzero.dom0.xenapi.table import EVERYBODY, Found, Message, domain_of
 from domzero.dom0.xenapi.values import Ref, Type, reference
 from domzero.dom0.xenapi.wire_xml import value_text
 from domzero.dom0.xenapi.world import Call, Peer, World
@@ -41,6 +43,8 @@ async def dispatch(world: World, peer: Peer, method: str, parameters: list[Any])
     """Carries a message out. Failure, and no other error."""
     try:
         return await _dispatch(world, peer, method, parameters)
+    except PermissionDenied as error:
+        raise denied(method, error) from error
     except DomzeroError as error:
         raise failure_of(error) from error
     except (asyncio.CancelledError, GeneratorExit):
@@ -72,7 +76,7 @@ async def _dispatch(world: World, peer: Peer, method: str, parameters: list[Any]
     if not in_background:
         value = known.result.write(await work)
         world.journal.stir()
-        return Answer(value)
+        return Answer(without_hidden(call, known.result, value) if known.session else value)
     return Answer(reference(_begin(call, known, method, arguments, work).id))
 
 
@@ -93,7 +97,7 @@ def _work(call: Call, known: Message, name: str, arguments: list[Any]) -> Corout
     """What is to be done, once it is known that who asks may. PermissionDenied."""
     assert known.do is not None
     found = next((each for each in arguments if isinstance(each, Found)), None)
-    if known.session and found is None and not known.open and not name.startswith("session."):
+    if known.session and not known.open and not name.startswith("session.") and _is_for_all(call, known, arguments):
         call.check_role(Role.READ_ONLY, name)
     if known.role is None:
         return known.do(call, *arguments)
@@ -102,6 +106,21 @@ def _work(call: Call, known: Message, name: str, arguments: list[Any]) -> Corout
     about = found.identity if found is not None else None
     action = ASKED[known.role](message=name, about=about, domain=domain, work=do)
     return call.do(action)
+
+
+def _is_for_all(call: Call, known: Message, arguments: list[Any]) -> bool:
+    """Whether no object among the parameters says that who asks has something to do with it."""
+    for (_, type), each in zip(known.parameters, arguments, strict=False):
+        if isinstance(each, Found) and isinstance(type, Ref):
+            return EVERYBODY in KINDS[type.kind].audience(call.world, each.it)
+    return True
+
+
+def denied(method: str, error: PermissionDenied) -> Failure:
+    """That a role does not cover a message: its permission, and which roles have it."""
+    permission = method.lower()
+    roles = ", ".join(role.value for role in roles_with(permission) if role.covers(error.role)) or error.role.value
+    return Failure("RBAC_PERMISSION_DENIED", permission, f"{error}; roles that have it: {roles}")
 
 
 def _result_text(type: Type, value: Any) -> str:

@@ -18,6 +18,7 @@ from domzero.dom0.xenapi.classes.vif import NETWORK, VIF
 from domzero.dom0.xenapi.classes.vm import CONSOLE, VM, VM_GUEST_METRICS, VM_METRICS
 from domzero.dom0.xenapi.classes.work import EVENT, MESSAGE, TASK, USER
 from domzero.dom0.xenapi.journal import Audience, Snapshots
+from domzero.dom0.xenapi.permissions import declare
 from domzero.dom0.xenapi.table import Kind, Message
 from domzero.dom0.xenapi.world import World
 
@@ -47,6 +48,7 @@ _ALL = (
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}
 MESSAGES: dict[str, Message] = {f"{kind.name}.{each.name}": each for kind in _ALL for each in kind.messages()}
+declare(MESSAGES)
 TURN = 50
 """Objects that are looked at in one turn."""
 _NO_EVENTS = ("session", "event", "user", "role")

@@ -181,7 +181,10 @@ class Kind:
         :param actor: None: nobody has logged in, and nobody asks for an object.
         """
         it = self.get(world, identity)
-        return it if it is not None and actor is not None and may_see(actor, self.audience(world, it)) else None
+        if it is None or actor is None or actor.may(Role.READ_ONLY):
+            return None if actor is None else it
+        with world.still():
+            return it if may_see(actor, self.audience(world, it)) else None
 
     def value(self, world: World, identity: UUID, it: Any, one: Field) -> Any:
         """A field's value, for the wire."""
@@ -255,14 +258,12 @@ class Kind:
 
         async def remove_pair(call: Call, found: Found, key: Any) -> None:
             current = dict(await now(call, found))
-            if key in current:
-                del current[key]
-                await put(call, found, current)
+            current.pop(key, None)  # without it, too, it is for who may
+            await put(call, found, current)
 
         async def add_one(call: Call, found: Found, value: Any) -> None:
             current = list(await now(call, found))
-            if value not in current:
-                await put(call, found, [*current, value])
+            await put(call, found, current if value in current else [*current, value])
 
         async def remove_one(call: Call, found: Found, value: Any) -> None:
             await put(call, found, [item for item in await now(call, found) if item != value])
@@ -322,11 +323,12 @@ class Found:
     it: Any
 
 
-class _Written(Type):
-    """A value that was written already."""
+class Written(Type):
+    """A value of a type that was written already."""
 
     def __init__(self, type: Type) -> None:
         self.name = type.name
+        self.type = type
 
     def write(self, value: Any) -> Any:
         """As it is."""
@@ -334,7 +336,7 @@ class _Written(Type):
 
 
 def _written(type: Type) -> Type:
-    return _Written(type)
+    return Written(type)
 
 
 __all__ = [
@@ -348,6 +350,7 @@ __all__ = [
     "Found",
     "Kind",
     "Message",
+    "Written",
     "kept",
     "may_see",
     "message",

@@ -142,11 +142,12 @@ class World:
     @contextmanager
     def still(self) -> Iterator[None]:
         """Nothing changes in this block, which awaits nothing."""
-        self._memo = {}
+        outer = self._memo
+        self._memo = {} if outer is None else outer
         try:
             yield
         finally:
-            self._memo = None
+            self._memo = outer
 
 
 @dataclass(frozen=True)

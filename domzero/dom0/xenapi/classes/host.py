@@ -20,7 +20,7 @@ from domzero.dom0.memory_account import memory_mib
 from domzero.dom0.xenapi.failure import Failure, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.storage import default_sr, pbds
-from domzero.dom0.xenapi.table import Found, Kind, kept, message, ro, rw
+from domzero.dom0.xenapi.table import EVERYBODY, Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import (
     BOOL,
     DATETIME,
@@ -247,6 +247,7 @@ HOST = Kind(
         ro("last_software_update", DATETIME, default=0),
     ),
     lambda w: {w.host: w},
+    audience=lambda w, it: (EVERYBODY,),
     explicit=(
         message("dmesg", _dmesg, STRING, host=_SELF),
         message("dmesg_clear", _dmesg_clear, STRING, host=_SELF),
@@ -397,5 +398,6 @@ POOL = Kind(
         ro("license_server", STRING_MAP, default={}),
     ),
     lambda w: {w.pool: w},
+    audience=lambda w, it: (EVERYBODY,),
     explicit=tuple(message(name, None) for name in _REFUSED_POOL.split()),
 )

@@ -9,6 +9,7 @@ from domzero.dom0.actors import OWNER_NAME, Role
 from domzero.dom0.sessions import Door, Session
 from domzero.dom0.users import NotAuthenticated
 from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.permissions import permissions_of
 from domzero.dom0.xenapi.table import EVERYBODY, Kind, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, STRING, STRING_MAP, STRINGS, Ref, Set
 from domzero.dom0.xenapi.world import Call, World
@@ -51,6 +52,13 @@ def _tasks(world: World, session: Session) -> list[UUID]:
     return [task.id for task in world.tasks.all() if task.session == session.id]
 
 
+def _permissions(world: World, session: Session) -> list[str]:
+    """Of who has opened it, for everything: what is granted on single domains is not among them. The owner's are not
+    listed, as XAPI does with a local superuser's."""
+    actor = world.services.users.again(session.actor)
+    return [] if actor is None or actor.name == OWNER_NAME else permissions_of(actor.role)
+
+
 SESSION = Kind(
     "session",
     (
@@ -65,7 +73,7 @@ SESSION = Kind(
         ro("validation_time", DATETIME, lambda w, it: it.created_at),
         ro("auth_user_sid", STRING, default=""),
         ro("auth_user_name", STRING, lambda w, it: it.shown),
-        ro("rbac_permissions", STRINGS, default=[]),
+        ro("rbac_permissions", STRINGS, _permissions),
         ro("tasks", Set(Ref("task")), _tasks),
         ro("parent", Ref("session")),
         ro("originator", STRING, lambda w, it: it.origin),

@@ -147,6 +147,7 @@ SR = Kind(
         ro("is_tools_sr", BOOL, default=False),
     ),
     lambda w: repositories(w),
+    audience=lambda w, it: {vbd.vm.uuid for vdi in disks_in(w, it) for vbd in vbds_of_vdi(w, vdi)},
     explicit=(
         message("create", _create, _SELF, optional=1, host=Ref("host"), device_config=STRING_MAP, physical_size=INT,
                 name_label=STRING, name_description=STRING, type=STRING, content_type=STRING, shared=BOOL,

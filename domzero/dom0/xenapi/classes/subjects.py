@@ -11,8 +11,9 @@ from domzero.dom0.actors import Role
 from domzero.dom0.users import User
 from domzero.dom0.xenapi.construct import Given
 from domzero.dom0.xenapi.failure import Failure
+from domzero.dom0.xenapi.permissions import permission_id, permission_ids, permissions_of, roles_with
 from domzero.dom0.xenapi.table import EVERYBODY, Found, Kind, Message, message, ro
-from domzero.dom0.xenapi.values import BOOL, STRING, STRING_MAP, VOID, Record, Ref, Set, reference
+from domzero.dom0.xenapi.values import BOOL, STRING, STRING_MAP, STRINGS, VOID, Record, Ref, Set, reference
 from domzero.dom0.xenapi.world import NAMESPACE, Call, World
 
 ROLES = {
@@ -32,25 +33,63 @@ def role_id(name: str) -> UUID:
     return uuid5(NAMESPACE, f"role:{name}")
 
 
+def _roles(world: World) -> dict[UUID, str]:
+    return {role_id(name): name for name in ROLES}
+
+
+def _find(world: World, identity: UUID) -> str | None:
+    """A role or a permission, which XAPI has among its roles, too."""
+    return _roles(world).get(identity) or permission_ids().get(identity)
+
+
+def _role_identity(name: str) -> UUID:
+    return role_id(name) if name in ROLES else permission_id(name)
+
+
+def _of(name: str) -> list[str]:
+    """The permissions of a role; a permission has none but itself."""
+    return permissions_of(Role(name)) if name in ROLES else [name]
+
+
+async def _get_permissions(call: Call, role: Found) -> list[UUID]:
+    """role.get_permissions."""
+    return [permission_id(name) for name in _of(role.it)]
+
+
+async def _get_permission_names(call: Call, role: Found) -> list[str]:
+    """role.get_permissions_name_label."""
+    return _of(role.it)
+
+
+async def _get_by_permission(call: Call, permission: Found) -> list[UUID]:
+    """role.get_by_permission."""
+    return [role_id(role.value) for role in roles_with(permission.it)]
+
+
+async def _get_by_permission_name(call: Call, label: str) -> list[UUID]:
+    """role.get_by_permission_name_label."""
+    return [role_id(role.value) for role in roles_with(label)]
+
+
 ROLE = Kind(
     "role",
     (
-        ro("uuid", STRING, lambda w, name: role_id(name)),
+        ro("uuid", STRING, lambda w, name: _role_identity(name)),
         ro("name_label", STRING, lambda w, name: name),
-        ro("name_description", STRING, lambda w, name: ROLES[name]),
-        ro("subroles", Set(_ROLE), default=[]),
-        ro("is_internal", BOOL, default=False),
+        ro("name_description", STRING, lambda w, name: ROLES.get(name, "A basic permission")),
+        ro(
+            "subroles", Set(_ROLE), lambda w, name: [permission_id(each) for each in _of(name)] if name in ROLES else []
+        ),
+        ro("is_internal", BOOL, lambda w, name: name not in ROLES),
     ),
-    lambda w: {role_id(name): name for name in ROLES},
+    _roles,
+    find=_find,
     audience=lambda w, it: (EVERYBODY,),
-    explicit=tuple(
-        message(name, None, self=_ROLE)
-        for name in (
-            "get_permissions",
-            "get_permissions_name_label",
-            "get_by_permission",
-            "get_by_permission_name_label",
-        )
+    explicit=(
+        message("get_permissions", _get_permissions, Set(_ROLE), open=True, self=_ROLE),
+        message("get_permissions_name_label", _get_permission_names, STRINGS, open=True, self=_ROLE),
+        message("get_by_permission", _get_by_permission, Set(_ROLE), open=True, permission=_ROLE),
+        message("get_by_permission_name_label", _get_by_permission_name, Set(_ROLE), open=True, label=STRING),
     ),
 )
 
@@ -64,9 +103,11 @@ async def _create(call: Call, values: dict[str, Any]) -> UUID:
     """subject.create: a user without a password and a role; both are given to them at other doors, a role here, too."""
     name = Given(values).need("subject_identifier", STRING)
     users = call.world.services.users
+    add = AddUser(users=users, name=name, user_role=None, password=None)
+    call.check(add)
     if any(user.name == name for user in users.all()):
         raise Failure("SUBJECT_ALREADY_EXISTS")
-    await call.do(AddUser(users=users, name=name, user_role=None, password=None))
+    await call.do(add)
     return subject_id(name)
 
 
@@ -84,6 +125,8 @@ async def _set_role(call: Call, user: User, role: Role | None) -> None:
 
 async def _add_to_roles(call: Call, subject: Found, role: Found) -> None:
     """subject.add_to_roles: each role covers those before it, so that the mightiest is the user's."""
+    if role.it not in ROLES:
+        raise Failure("ROLE_NOT_FOUND", reference(role.identity))
     user, wanted = subject.it, Role(role.it)
     if user.role is not None and user.role.covers(wanted):
         raise Failure("ROLE_ALREADY_EXISTS")
@@ -92,9 +135,14 @@ async def _add_to_roles(call: Call, subject: Found, role: Found) -> None:
 
 async def _remove_from_roles(call: Call, subject: Found, role: Found) -> None:
     """subject.remove_from_roles."""
-    if subject.it.role is not Role(role.it):
+    if role.it not in ROLES or subject.it.role is not Role(role.it):
         raise Failure("ROLE_NOT_FOUND", reference(role.identity))
     await _set_role(call, subject.it, None)
+
+
+async def _get_subjects_permissions(call: Call, subject: Found) -> list[str]:
+    """subject.get_permissions_name_label: what the user may with everything, without grants on single domains."""
+    return permissions_of(subject.it.role)
 
 
 def _subjects(world: World) -> dict[UUID, User]:
@@ -115,6 +163,6 @@ SUBJECT = Kind(
         message("destroy", _destroy, self=_SUBJECT),
         Message("add_to_roles", (("self", _SUBJECT), ("role", _ROLE)), VOID, _add_to_roles),
         Message("remove_from_roles", (("self", _SUBJECT), ("role", _ROLE)), VOID, _remove_from_roles),
-        message("get_permissions_name_label", None, self=_SUBJECT),
+        message("get_permissions_name_label", _get_subjects_permissions, STRINGS, self=_SUBJECT),
     ),
 )

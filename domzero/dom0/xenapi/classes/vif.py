@@ -247,6 +247,7 @@ NETWORK = Kind(
     "network",
     NETWORK_FIELDS,
     objects.networks,
+    audience=lambda w, it: [vif.vm.uuid for vif in objects.vifs(w).values() if vif.spec.network == it.name],
     explicit=(
         message("create", _create_network, _NETWORK, role=Role.POOL_OPERATOR, args=Record("network")),
         message("destroy", _destroy_network, role=Role.POOL_OPERATOR, self=_NETWORK),

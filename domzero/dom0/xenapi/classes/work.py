@@ -115,8 +115,8 @@ TASK = Kind(
     audience=lambda w, it: (it.actor,) if it.domain is None else (it.actor, it.domain),
     explicit=(
         message("create", _create, _TASK, open=True, label=STRING, description=STRING),
-        message("destroy", _destroy, self=_TASK),
-        message("cancel", _cancel, task=_TASK),
+        message("destroy", _destroy, open=True, self=_TASK),
+        message("cancel", _cancel, open=True, task=_TASK),
     ),
 )  # fmt: skip
 
