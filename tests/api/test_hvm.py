@@ -21,6 +21,8 @@ from waiting import until
 from websockets.sync.client import unix_connect
 from websockets.typing import Subprotocol
 
+from domzero.dom0.qemu.program import FIRMWARE
+
 QEMU = shutil.which("qemu-system-x86_64")
 pytestmark = pytest.mark.skipif(QEMU is None, reason="qemu-system-x86_64 is not here (qemu-system-x86)")
 IPXE = Path("/usr/lib/ipxe/ipxe.iso")
@@ -104,6 +106,19 @@ def test_the_serial_port_is_the_console(api: httpx.Client, start: Create, grub_c
     until(lambda: api.get("/domains/talks").json()["reboots"] == 1, 30, "the reboot")
     until(lambda: api.get("/domains/talks").json()["state"] == "running", 30, "its next start")
     assert api.get("/domains/talks").json()["exit"]["reason"] == "reboot"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(code.is_file() for code, _ in FIRMWARE), reason="UEFI for guests is not here (ovmf)")
+def test_uefi_comes_to_its_shell_and_obeys_it(api: httpx.Client, start: Create) -> None:
+    start("uefi", memory_mib=256, hvm={"firmware": "uefi"})
+    until(lambda: "Shell>" in console(api, "uefi"), 240, "the shell of UEFI")
+    assert "UEFI Interactive Shell" in console(api, "uefi")
+    api.post("/domains/uefi/console", json={"data": "memmap\r"})
+    until(lambda: "Total Memory:" in console(api, "uefi"), 60, "its map of memory")
+    api.post("/domains/uefi/console", json={"data": "reset -s\r"})
+    until(lambda: api.get("/domains/uefi").json()["exit"] is not None, 60, "its end")
+    assert api.get("/domains/uefi").json()["exit"]["reason"] == "poweroff"
 
 
 def test_the_screen_is_live_by_rfb(server: Server, api: httpx.Client, start: Create) -> None:

@@ -102,6 +102,8 @@ class _Builder:
         yield from self._processor()
         machine = "pc,usb=off,vmport=off"
         machine += f",hpet={_on(hvm.hpet)}" + ("" if hvm.acpi else ",acpi=off")
+        if hvm.firmware is Firmware.UEFI:
+            machine += ",smm=off"  # Debian's OVMF of 4 MiB goes no further than its first instructions with it here
         yield from ("-machine", machine)
         yield from ("-m", f"size={config.static_max_mib}M")
         yield from ("-rtc", f"base={self._clock()}")

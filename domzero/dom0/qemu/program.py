@@ -22,7 +22,7 @@ OLDEST = (7, 2)
 XEN_SINCE = (8, 1)
 """KVM's emulation of Xen, with its xenstore, disks and interfaces."""
 _SECONDS = 10
-_FIRMWARE = tuple(
+FIRMWARE = tuple(
     (Path(code), Path(variables))
     for code, variables in (
         ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -76,10 +76,10 @@ def _look_at(path: str, _mtime_ns: int, _size: int) -> Program:
 
 def find_uefi() -> tuple[Path, Path]:
     """UEFI for guests: its code, and the variables that it begins with. ConfigError: it is not here."""
-    for code, variables in _FIRMWARE:
+    for code, variables in FIRMWARE:
         if code.is_file() and variables.is_file():
             return code, variables
     raise ConfigError("UEFI for guests is not here", key="firmware", hint="apt-get install ovmf, or firmware=bios")
 
 
-__all__ = ["Program", "find_qemu", "find_uefi"]
+__all__ = ["FIRMWARE", "Program", "find_qemu", "find_uefi"]
