@@ -45,6 +45,7 @@ bench: setup
 	$(BIN)/python benchmarks/disks.py
 	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/boot.py
+	$(BIN)/python benchmarks/guest_rows.py
 	$(BIN)/python benchmarks/networks.py
 
 fuzz: setup
