@@ -23,7 +23,7 @@ from domzero.dom0 import descriptors
 from domzero.dom0.listeners import peer_is_owner
 from domzero.dom0.stall import Stall
 from domzero.dom0.tunnel import TUNNEL, Tunnel
-from domzero.dom0.xenapi.http_access import UPLOADS
+from domzero.dom0.uploads import is_upload
 
 UNIX_MAX, TCP_MAX = 4096, 1024
 """Connections over each socket; fewer where this process may not have as many descriptors."""
@@ -167,7 +167,7 @@ class Connection(H11Protocol):
                     self._become_tunnel(data)
                 return
         super().data_received(data)
-        if self.conn.their_state is h11.SEND_BODY and self.scope["path"] in UPLOADS:
+        if self.conn.their_state is h11.SEND_BODY and is_upload(self.scope["method"], self.scope["path"]):
             self._waiting_since = self.loop.time()  # it may be long, as long as it goes on
         elif self.conn.their_state not in _INCOMPLETE:
             self._waiting_since = None

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -97,6 +99,54 @@ def test_what_is_fetched_is_watched_and_given_up_with_all_its_processes(images: 
     assert (audit["action"], audit["outcome"]) == ("image.fetch", "cancelled")
 
 
+def names(dom0: Server) -> set[str]:
+    """What is in the directory of images: those that are there, and what is half made."""
+    return {path.name for path in (dom0.socket.parent / "data/domzero/images").iterdir()} - {".lock", ".layers"}
+
+
+def test_a_disk_is_sent_and_kept_with_its_holes(images: httpx.Client, dom0: Server) -> None:
+    disk = b"a boot sector".ljust(1 << 20, b"\0") + bytes(7 << 20) + b"the end"
+    made(images, images.put("/images/sent", params={"format": "raw", "file": "its name.img"}, content=disk))
+    (image,) = [each for each in images.get("/images").json() if each["name"] == "sent"]
+    assert (image["bytes"], image["origin"]) == ((8 << 20) + 512, "its name.img (raw), uploaded")
+    kept = dom0.socket.parent / "data/domzero/images/sent/disk.raw"
+    assert kept.read_bytes().rstrip(b"\0") == disk and kept.stat().st_blocks * 512 < 1 << 20
+    again = images.put("/images/sent", content=disk)
+    assert again.status_code == 422 and "already" in again.json()["detail"]
+    assert images.put("/images/damaged", params={"format": "vmdk"}, content=b"no disk").status_code in (202, 422)
+    audit = next(line for line in images.get("/audit").json() if line["action"] == "image.upload")
+    assert "damaged" in audit["detail"]
+    images.delete("/images/sent")
+
+
+@pytest.mark.parametrize("how", ["its sender goes", "its task is cancelled", "there is no room"])
+def test_of_a_disk_that_does_not_come_nothing_is_left(images: httpx.Client, dom0: Server, how: str) -> None:
+    before = names(dom0)
+    length = 1 << 60 if how == "there is no room" else 32 << 20
+    head = f"PUT /v1/images/half HTTP/1.1\r\nHost: domzero\r\nContent-Length: {length}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(dom0.socket))
+        client.sendall(head.encode() + bytes(8 << 20))
+        if how == "there is no room":
+            answer = client.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 422 ") and b"there is room for" in answer
+        else:
+            until(lambda: upload(images)["progress"] >= 0.2, what="a quarter of it")
+            assert len(names(dom0)) == len(before) + 1
+        if how == "its task is cancelled":
+            assert images.delete(f"/tasks/{upload(images)['id']}").json()["state"] == "cancelled"
+            assert b'"state":"cancelled"' in client.recv(4096)
+    until(lambda: names(dom0) == before, what="nothing of it")
+    until(lambda: upload(images)["state"] != "running")
+    assert "half" not in {image["name"] for image in images.get("/images").json()}
+
+
+def upload(images: httpx.Client) -> dict[str, Any]:
+    """The last one's task."""
+    tasks: list[dict[str, Any]] = images.get("/tasks").json()
+    return next((task for task in reversed(tasks) if task["kind"] == "image.upload"), {"progress": 0, "state": ""})
+
+
 def test_what_cannot_be_built_is_said_at_once(images: httpx.Client) -> None:
     for wrong in (
         {"size": "1M"},
@@ -126,11 +176,12 @@ def test_images_are_for_operators_of_the_pool_and_the_hosts_files_for_its_owner(
                 client.post("/images/nobody/clones", json={"name": "x"}),
                 client.post("/images/builds", json={"name": "debian"}),
                 client.delete("/images/nobody"),
+                client.put("/images/debian", content=b"a disk"),
             ]
             refused[role] = [answer.status_code for answer in answers]
     assert refused == {
-        "read-only": [403, 422, 403, 403, 403, 403],
-        "vm-admin": [200, 422, 403, 404, 403, 403],
-        "vm-power-admin": [200, 422, 403, 404, 403, 403],
-        "pool-operator": [200, 422, 403, 404, 422, 404],
+        "read-only": [403, 422, 403, 403, 403, 403, 403],
+        "vm-admin": [200, 422, 403, 404, 403, 403, 403],
+        "vm-power-admin": [200, 422, 403, 404, 403, 403, 403],
+        "pool-operator": [200, 422, 403, 404, 422, 404, 422],
     }

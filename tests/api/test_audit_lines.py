@@ -130,6 +130,7 @@ def requests(scene: Scene, name: str) -> dict[str, tuple[str, str, Json | None]]
         "Grant": ("PUT", f"/users/reader/grants/{scene.halted}", {"role": "read-only"}),
         "GrowDisk": ("POST", f"{halted}/disks/xvdc/size", {"bytes": 8192}),
         "ImportImage": ("POST", "/images/imports", {"file": str(scene.place / "none"), "name": "x"}),
+        "UploadImage": ("PUT", "/images/none", None),
         "LimitDisk": ("PATCH", f"{halted}/disks/xvdc", {"bps": 1 << 20}),
         "PauseDomain": ("POST", f"{halted}/pause", None),
         "PinVcpu": ("PUT", f"{halted}/vcpus/affinity", {"cpus": "all"}),

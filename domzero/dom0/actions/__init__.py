@@ -37,7 +37,7 @@ from domzero.dom0.actions.domains import (
     UnpauseDomain,
 )
 from domzero.dom0.actions.host import ClearLog, PressDebugKeys
-from domzero.dom0.actions.images import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage
+from domzero.dom0.actions.images import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage, UploadImage
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -106,4 +106,5 @@ __all__ = [
     "TypeText",
     "UndefineDomain",
     "UnpauseDomain",
+    "UploadImage",
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,12 +16,14 @@ from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.disks import clone_disk
 from domzero.dom0.images.lookup import find_image
 from domzero.dom0.images.options import FirstBoot, check_image_name
+from domzero.dom0.images.receiving import received
 from domzero.dom0.images.seed import Documents, keep_seed, user_data
 from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.upkeep import resize_disk
 from domzero.dom0.manager import Manager
+from domzero.dom0.names import shown
 from domzero.dom0.roster import NotFound
-from domzero.dom0.tasks import report_step
+from domzero.dom0.tasks import report_progress, report_step
 from domzero.errors import ConfigError
 
 
@@ -149,6 +152,44 @@ class ImportImage(Action[DiskImage]):
         await job.run(request, report_step)
         manager.events.note("image", self.name, Operation.ADD)
         return await asyncio.to_thread(DiskStore().find, self.name)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class UploadImage(Action[DiskImage]):
+    """Make an image of a disk that somebody sends.
+
+    :param format: of what comes; None: by its first bytes.
+    :param file: what its sender calls it.
+    :param length: in bytes, as announced.
+    :param body: the bytes.
+    """
+
+    kind: ClassVar[str] = "image.upload"
+    role: ClassVar[Role] = Role.POOL_OPERATOR
+    name: str
+    format: str | None
+    file: str
+    length: int | None
+    body: AsyncIterator[bytes]
+
+    async def run(self, manager: Manager) -> DiskImage:
+        """Takes it in; who cancels this, or goes before the end, leaves nothing."""
+        store = DiskStore()
+        store.check_new(self.name)
+        report_step("receiving the disk")
+        async with received(store, self.body, self.length, self._progress) as file:
+            request = {"kind": "import", "file": str(file), "name": self.name, "format": self.format}
+            await job.run({**request, "uploaded": shown(self.file)}, report_step)
+        manager.events.note("image", self.name, Operation.ADD)
+        return await asyncio.to_thread(store.find, self.name)
+
+    def _progress(self, count: int) -> None:
+        if self.length:
+            report_progress(count / self.length)
+
+    def detail(self) -> dict[str, Any]:
+        """All but what comes."""
+        return {"name": self.name, "format": self.format, "file": self.file, "length": self.length}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

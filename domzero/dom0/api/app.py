@@ -34,9 +34,9 @@ from domzero.dom0.api.rate import Rate
 from domzero.dom0.manager import Manager
 from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
+from domzero.dom0.uploads import is_upload
 from domzero.dom0.web.files import ROUTES as PAGE
 from domzero.dom0.xenapi.handlers import ROUTES as HANDLERS
-from domzero.dom0.xenapi.http_access import UPLOADS
 from domzero.dom0.xenapi.registry import forget_what_is_gone, snapshots
 from domzero.dom0.xenapi.routes import ROUTES
 from domzero.dom0.xenapi.rrd import ROUTES as RRD
@@ -63,7 +63,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] in UPLOADS:
+        if scope["type"] != "http" or is_upload(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         length = 0

@@ -91,7 +91,11 @@ async def perform_or_task(
     services: Services, actor: Actor, action: Action[Any], answer: Callable[[Any], Awaitable[Any]]
 ) -> Any:
     """Does something that may take long: the answer, or 202 with the task that goes on with it, or was given up."""
-    task = services.actions.begin(actor, action)
+    return await answer_or_task(services, services.actions.begin(actor, action), answer)
+
+
+async def answer_or_task(services: Services, task: Task, answer: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What a task leads to, soon or later."""
     assert task.job is not None
     if not await task.wait(QUICK_SECONDS) or task.job.cancelled():
         return later(task)

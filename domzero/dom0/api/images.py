@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, SecretStr
+from starlette.requests import ClientDisconnect
 
-from domzero.dom0.actions import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage
+from domzero.dom0.actions import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage, UploadImage
 from domzero.dom0.actors import Role
-from domzero.dom0.api.asking import LONG, ActionsDep, ActorDep, ServicesDep, needs, perform_or_task
+from domzero.dom0.api.asking import LONG, ActionsDep, ActorDep, ServicesDep, answer_or_task, needs, perform_or_task
 from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
 from domzero.dom0.images.cache import Image, ImageCache
@@ -19,12 +21,16 @@ from domzero.dom0.images.lookup import DISK_MEMORY_MIB, disk_spec
 from domzero.dom0.images.options import FirstBoot
 from domzero.dom0.images.seed import seed_of
 from domzero.dom0.images.store import DiskImage, DiskStore
+from domzero.errors import ImageError, ResourceError
 
 router = APIRouter(prefix="/v1/images", tags=["images"], responses={422: RESPONSES[422]})
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Size = Annotated[str, Field(max_length=24, examples=["20G"])]
 KEYS_MAX = 20
 KEY_MAX = 4096
+UPLOADS_MAX = 8
+"""Under way at once."""
+Format = Literal["raw", "qcow2", "vhd", "vhdx", "vmdk", "vdi", "qed"]
 
 
 class ImageInfo(Model):
@@ -132,10 +138,7 @@ class ImportBody(Model):
         ),
     ]
     name: Name
-    format: Annotated[
-        Literal["raw", "qcow2", "vhd", "vhdx", "vmdk", "vdi", "qed"] | None,
-        Field(description="null: by its first bytes."),
-    ] = None
+    format: Annotated[Format | None, Field(description="null: by its first bytes.")] = None
 
 
 def _all() -> list[ImageInfo]:
@@ -200,6 +203,61 @@ async def import_image(body: ImportBody, services: ServicesDep, actor: ActorDep)
     """Copies a disk of the host's into the store: raw as it is, others as qcow2."""
     action = ImportImage(file=body.file, name=body.name, format=body.format)
     return await perform_or_task(services, actor, action, _disk)
+
+
+@router.put(
+    "/{image}",
+    status_code=201,
+    response_model=ImageInfo,
+    responses={202: LONG, 409: RESPONSES[409]},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload_image(
+    image: Annotated[str, Path(max_length=100)],
+    request: Request,
+    services: ServicesDep,
+    actor: ActorDep,
+    format: Annotated[Format | None, Query(description="Of what is sent; by its first bytes if absent.")] = None,
+    file: Annotated[str, Query(max_length=200, description="What it is called where it is from.")] = "a file",
+) -> Any:
+    """Makes an image of the body, a disk of any length: kept raw if it is, otherwise as qcow2."""
+    standing = services.standing(actor, Role.POOL_OPERATOR, "image.upload")
+    length = request.headers.get("content-length", "")
+    body = Body(standing.pieces(request.stream()))
+    announced = int(length[:20]) if length.isdecimal() else None
+    action = UploadImage(name=image, format=format, file=file, length=announced, body=body.pieces())
+    services.actions.check(actor, action)
+    if sum(task.kind == action.kind and not task.is_over for task in services.tasks.all()) >= UPLOADS_MAX:
+        raise ResourceError(f"{UPLOADS_MAX} uploads are under way", hint="try again when one of them is done")
+    task = services.actions.begin(actor, action)
+    assert task.job is not None
+    read = asyncio.create_task(body.over.wait())
+    await asyncio.wait({task.job, read}, return_when=asyncio.FIRST_COMPLETED)
+    read.cancel()
+    return await answer_or_task(services, task, _disk)
+
+
+class Body:
+    """What a client sends, and whether all of it has come."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self.over = asyncio.Event()
+        self._source = source
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its pieces. ImageError: the client has gone before the end."""
+        try:
+            async for piece in self._source:
+                yield piece
+        except ClientDisconnect:
+            raise ImageError("who sent it has gone before the end") from None
+        finally:
+            self.over.set()
 
 
 @router.delete("/{image}", status_code=204, responses={404: RESPONSES[404]})

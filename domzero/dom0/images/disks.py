@@ -29,11 +29,18 @@ class Imported:
 
 
 def import_disk(
-    store: DiskStore, source: Path, name: str, *, format: str | None = None, replace_old: bool = False
+    store: DiskStore,
+    source: Path,
+    name: str,
+    *,
+    format: str | None = None,
+    replace_old: bool = False,
+    uploaded: str | None = None,
 ) -> Imported:
     """Copies a disk into the store: raw as it is, others as qcow2 through qemu-img.
 
     :param format: raw, qcow2, vhd, vhdx or vmdk; found out by its first bytes when not given.
+    :param uploaded: what its sender calls the file, which is in the store's workplace and goes: nothing is copied then.
     :raises ImageError: it cannot be read, is damaged, or needs other files.
     """
     if format is not None and format not in qemu.FORMATS:
@@ -46,7 +53,10 @@ def import_disk(
     with store.draft(name, replace_old=replace_old) as draft:
         disk = draft.path / f"disk.{kept}"
         if format == "raw":
-            copy_file(source, disk)
+            if uploaded is None:
+                copy_file(source, disk)
+            else:
+                source.rename(disk)
             _fill_sector(disk)
         else:
             qemu.inspect(source, format)
@@ -56,7 +66,8 @@ def import_disk(
         if size == 0:
             raise ImageError(f"{source}: there is no disk in it")
         table = read_table(disk, kept, size)
-        image = DiskImage(name, disk.name, kept, size, f"{source.name} ({format}), imported", now())
+        origin = f"{source.name} ({format}), imported" if uploaded is None else f"{uploaded} ({format}), uploaded"
+        image = DiskImage(name, disk.name, kept, size, origin, now())
         return Imported(draft.keep(image), table)
 
 

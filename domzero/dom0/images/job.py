@@ -70,7 +70,8 @@ def check_build(request: dict[str, Any]) -> tuple[FirstBoot, int]:
 
 def _import(request: dict[str, Any]) -> str:
     _step("copying the disk")
-    found = import_disk(DiskStore(), Path(request["file"]), request["name"], format=request["format"])
+    options = {"format": request["format"], "uploaded": request.get("uploaded")}
+    found = import_disk(DiskStore(), Path(request["file"]), request["name"], **options)
     with suppress(ImageError):  # it is looked for again when a domain starts from it
         fetch_pvgrub(_step)
     return found.image.name

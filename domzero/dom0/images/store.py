@@ -133,9 +133,22 @@ class DiskStore:
         :param replace_old: an image of this name gives way, unless it is in use.
         :raises ConfigError: the name cannot be, or is taken.
         """
+        self.check_new(name, replace_old=replace_old)
+        with self.workplace() as path:
+            try:
+                yield Draft(self, name, path, replace_old=replace_old)
+            except OSError as error:
+                raise ImageError(f"{error.filename or self.root}: {error.strerror or error}") from error
+
+    def check_new(self, name: str, *, replace_old: bool = False) -> None:
+        """Raises ConfigError for a name that no image can have, or that one has already."""
         check_image_name(name)
         if not replace_old and (self.root / name).exists():
             raise ConfigError(f"there is an image {name} already", key="name", hint="--name gives it another one")
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """A directory for what is half made: it vanishes at the end of the block, or is swept away after a kill."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with self.locked():
@@ -148,9 +161,7 @@ class DiskStore:
                 f"{self.root}: {error.strerror}", hint="XDG_DATA_HOME says where disk images are kept"
             ) from error
         try:
-            yield Draft(self, name, path, replace_old=replace_old)
-        except OSError as error:
-            raise ImageError(f"{error.filename or self.root}: {error.strerror or error}") from error
+            yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from domzero.dom0.actors import Actor, PermissionDenied, Role
 from domzero.dom0.api.consoles import relay, subprotocol_of
 from domzero.dom0.api.screens import show_screen
+from domzero.dom0.images.receiving import TooLong
 from domzero.dom0.sessions import Door, Session
 from domzero.dom0.standing import Standing
 from domzero.dom0.storage import BYTES_MAX, Disk
@@ -153,7 +154,7 @@ async def _import_raw_vdi(request: Request, actor: Actor, report: Reported) -> R
     action = ASKED[Role.VM_ADMIN](message="import_raw_vdi", about=disk.uuid, work=work)
     try:
         await world.services.actions.perform(actor, action)
-    except raw_vdi.TooLong:
+    except TooLong:
         raise Failure("VDI_TOO_SMALL", reference(disk.uuid), str(disk.bytes)) from None
     report.done()
     world.journal.stir()

@@ -16,66 +16,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from domzero.dom0.images import qemu
+from domzero.dom0.images.receiving import PIECE, Writer
 from domzero.dom0.storage import NEW, Disk, Storage
 from domzero.dom0.xenapi.failure import Failure
 
 FORMATS = {"raw": "raw", "": "raw", "vhd": "vhd", "qcow2": "qcow2"}
 """As clients call them."""
-PIECE = 1 << 20
-"""Bytes that are written or read at once."""
 _EXTRA_MAX = 64 << 20
 """Bytes that a file of another format may have beyond its disk's."""
-
-
-class TooLong(Exception):
-    """More came than the disk has room for."""
-
-
-class Writer:
-    """Takes a body in pieces of any length, and writes it in larger ones; holes stay holes.
-
-    :param limit: where it has to end.
-    :param at: where it begins.
-    """
-
-    def __init__(self, fd: int, limit: int, at: int = 0) -> None:
-        self.bytes = at
-        self._fd = fd
-        self._limit = limit
-        self._waiting = bytearray()
-
-    async def put(self, data: bytes) -> None:
-        """Takes some. TooLong."""
-        if self.bytes + len(data) > self._limit:
-            raise TooLong
-        self.bytes += len(data)
-        self._waiting += data
-        if len(self._waiting) >= PIECE:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Writes what waits."""
-        data, self._waiting = bytes(self._waiting), bytearray()
-        if data:
-            await asyncio.to_thread(_write, self._fd, data, self.bytes - len(data))
-
-
-def _write(fd: int, data: bytes, at: int) -> None:
-    step = 1 << 16
-    for start in range(0, len(data), step):
-        part = data[start : start + step]
-        if part.count(0) == len(part) and _is_hole(fd, at + start, len(part)):
-            continue
-        done = 0
-        while done < len(part):
-            done += os.pwrite(fd, part[done:], at + start + done)
-
-
-def _is_hole(fd: int, at: int, length: int) -> bool:
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA) >= at + length
-    except OSError:
-        return True  # there is no data behind it
 
 
 @asynccontextmanager

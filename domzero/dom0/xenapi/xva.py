@@ -19,12 +19,13 @@ from typing import Any
 from uuid import UUID
 
 from domzero.dom0.actions import DeleteDisk, UndefineDomain
+from domzero.dom0.images.receiving import Writer
 from domzero.dom0.records import Record
 from domzero.dom0.storage import Disk
 from domzero.dom0.vifspec import USER
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.failure import Failure
-from domzero.dom0.xenapi.raw_vdi import Writer, opened
+from domzero.dom0.xenapi.raw_vdi import opened
 from domzero.dom0.xenapi.registry import KINDS, MESSAGES
 from domzero.dom0.xenapi.storage import default_sr, vdi_of
 from domzero.dom0.xenapi.values import INT, NULL, PREFIX, reference

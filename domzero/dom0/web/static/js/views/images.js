@@ -2,10 +2,10 @@
 // What domains start from: kernels and disks, and making them.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { get, may, post, remove } from "../api.js";
+import { get, may, post, remove, upload } from "../api.js";
 import { ask, confirm } from "../dialog.js";
 import { bytes } from "../format.js";
-import { state } from "../store.js";
+import { changed, state } from "../store.js";
 import { choose } from "./create.js";
 import { choice, field, lines, submitting, textarea } from "./form.js";
 import { empty } from "./parts.js";
@@ -106,8 +106,64 @@ const bring = submitting(async (form) => {
   return told(answer, `${name} is there.`);
 });
 
+let sending = null; // what is uploaded: { name, part, stop }
+addEventListener("beforeunload", (event) => sending && event.preventDefault());
+
+const send = submitting(async (form) => {
+  const file = form.elements["upload-file"].files[0];
+  const name = form.elements["upload-name"].value.trim();
+  const format = form.elements["upload-format"].value;
+  const stop = new AbortController();
+  sending = { name, part: 0, stop };
+  changed();
+  try {
+    const query = new URLSearchParams({ file: file.name.slice(0, 200), ...(format && { format }) });
+    const answer = await upload(`/images/${encodeURIComponent(name)}?${query}`, file, {
+      onProgress: (part) => ((sending = { ...sending, part }), changed()),
+      signal: stop.signal,
+    });
+    form.reset();
+    return told(answer, `${name} is there.`);
+  } finally {
+    sending = null;
+    changed();
+  }
+});
+
+/** A name that an image can have, of a file's: what a person would write. */
+function suggest({ target }) {
+  const name = target.form.elements["upload-name"];
+  const file = target.files[0]?.name ?? "";
+  if (!name.value) name.value = file.replace(/\.[A-Za-z0-9]+$/, "").replace(/[^A-Za-z0-9._+-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 100);
+}
+
+function uploading() {
+  return html`<form class="panel" @submit=${send}>
+    <h2>Upload a disk</h2>
+    <p class="lead">From this computer: a disk of any format, or a cloud image. It goes on while you look at other views of this page.</p>
+    <div class="fields">
+      <div class="field">
+        <label for="upload-file">Disk on this computer</label>
+        <input id="upload-file" name="upload-file" type="file" required @change=${suggest} />
+      </div>
+      ${field("upload-name", "Name of the image", { required: true, maxlength: 100 })} ${choice("upload-format", "Its format", FORMATS)}
+    </div>
+    <div class="buttons">
+      <button class="primary" ?disabled=${Boolean(sending)}>Upload</button>
+      ${sending
+        ? html`<button type="button" @click=${() => sending.stop.abort()}>Give up</button>
+            <span class="progress" role="status">
+              <progress value=${sending.part} aria-label="Upload"></progress>
+              ${sending.part < 1 ? `${sending.name}: ${Math.floor(100 * sending.part)} %` : "Looking at what came…"}
+            </span>`
+        : nothing}
+    </div>
+  </form>`;
+}
+
 function making() {
   return html`
+    ${uploading()}
     <form class="panel" @submit=${build}>
       <h2>Build a Debian disk</h2>
       <p class="lead">Packages come from where this host's apt has them. It takes minutes.</p>
