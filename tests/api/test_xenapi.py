@@ -15,6 +15,7 @@ from dom0_server import Server
 from waiting import until
 from xenapi_client import json_rpc, over_socket, over_tcp
 
+from domzero.dom0.uplinks import uplinks
 from domzero.dom0.xenapi.registry import KINDS
 
 NULL = "OpaqueRef:NULL"
@@ -290,9 +291,29 @@ def test_every_class_answers_what_looks_at_it(session: Any) -> None:
             assert session.xenapi_request(f"{kind.name}.get_record", (reference,)).keys() == record.keys()
             for field in record:
                 session.xenapi_request(f"{kind.name}.get_{field}", (reference,))
-    assert session.xenapi.PIF.get_all() == []
+    assert session.xenapi.Bond.get_all() == []
     assert failure(session, "PIF.get_MAC", "OpaqueRef:7b3c2f4e-0000-4000-8000-000000000000")[0] == "HANDLE_INVALID"
     assert failure(session, "pool.join", "elsewhere", "root", "x") == ["NOT_IMPLEMENTED", "pool.join"]
+
+
+def test_a_pif_is_the_hosts_interface_that_the_network_to_the_outside_leaves_by(session: Any) -> None:
+    xenapi = session.xenapi
+    (host,) = xenapi.host.get_all()
+    (outside,) = (ref for ref, each in xenapi.network.get_all_records().items() if each["bridge"] == "user")
+    expected = [each.name for each in uplinks([])]
+    pifs = xenapi.network.get_PIFs(outside)
+    assert [xenapi.PIF.get_device(pif) for pif in pifs] == expected
+    assert set(pifs) <= set(xenapi.PIF.get_all()) == set(xenapi.host.get_PIFs(host))
+    if not pifs:
+        assert failure(session, "host.get_management_interface", host)[0] == "OPERATION_NOT_ALLOWED"
+        return
+    record = xenapi.PIF.get_record(pifs[0])
+    assert (record["network"], record["host"], record["management"]) == (outside, host, True)
+    assert (record["VLAN"], record["MTU"], record["IP"]) == ("-1", str(uplinks([])[0].mtu), uplinks([])[0].ip)
+    assert xenapi.PIF_metrics.get_carrier(record["metrics"]) is uplinks([])[0].has_carrier
+    assert xenapi.host.get_management_interface(host) == pifs[0]
+    assert xenapi.PIF.scan(host) == ""
+    assert failure(session, "PIF.unplug", pifs[0]) == ["NOT_IMPLEMENTED", "PIF.unplug"]
 
 
 def test_the_host_says_what_it_is(session: Any) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from domzero.dom0.xenapi.classes.disks import VDI
 from domzero.dom0.xenapi.classes.host import HOST, HOST_CPU, HOST_METRICS, POOL
 from domzero.dom0.xenapi.classes.others import OTHERS
+from domzero.dom0.xenapi.classes.pif import PIF, PIF_METRICS
 from domzero.dom0.xenapi.classes.session import SESSION
 from domzero.dom0.xenapi.classes.sr import PBD, SR
 from domzero.dom0.xenapi.classes.subjects import ROLE, SUBJECT
@@ -35,6 +36,8 @@ _ALL = (
     VBD,
     VIF,
     NETWORK,
+    PIF,
+    PIF_METRICS,
     VDI,
     SR,
     PBD,

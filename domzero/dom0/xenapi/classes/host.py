@@ -17,6 +17,7 @@ from domzero.dom0.actors import Role
 from domzero.dom0.debug_keys import KEYS_MAX
 from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
+from domzero.dom0.xenapi.classes.pif import management_pif, pifs
 from domzero.dom0.xenapi.failure import Failure, not_allowed
 from domzero.dom0.xenapi.objects import HALTED, power_state
 from domzero.dom0.xenapi.storage import default_sr, pbds
@@ -150,9 +151,11 @@ async def _uncooperative(call: Call, host: Found) -> list[Any]:
     return []
 
 
-async def _management_interface(call: Call, host: Found) -> None:
-    """host.get_management_interface."""
-    raise not_allowed("Domain 0 has no interface of its own: it is a program of this host's")
+async def _management_interface(call: Call, host: Found) -> UUID:
+    """host.get_management_interface: that of the host's default route."""
+    if (found := management_pif(call.world)) is None:
+        raise not_allowed("the host has no default route")
+    return found
 
 
 _REFUSED_HOST = (
@@ -195,7 +198,7 @@ HOST = Kind(
         ro("supported_bootloaders", STRINGS, default=["pygrub"]),
         ro("resident_VMs", Set(Ref("VM")), _residents),
         kept("logging"),
-        ro("PIFs", Set(Ref("PIF")), default=[]),
+        ro("PIFs", Set(Ref("PIF")), lambda w, it: list(pifs(w))),
         ro("suspend_image_sr", Ref("SR")),
         ro("crash_dump_sr", Ref("SR")),
         ro("crashdumps", Set(Ref("host_crashdump")), default=[]),

@@ -39,14 +39,6 @@ NAMES = {
     "supported_VGPU_max_capacities dom0_access is_system_display_device compatibility_metadata "
     "add_enabled_VGPU_types() remove_enabled_VGPU_types() set_enabled_VGPU_types() set_GPU_group() "
     "get_remaining_capacity() enable_dom0_access() disable_dom0_access()",
-    "PIF": "uuid device network host MAC MTU VLAN metrics physical currently_attached ip_configuration_mode IP netmask "
-    "gateway DNS bond_slave_of bond_master_of VLAN_master_of VLAN_slave_of management other_config*{} disallow_unplug "
-    "tunnel_access_PIF_of tunnel_transport_PIF_of ipv6_configuration_mode IPv6 ipv6_gateway primary_address_type "
-    "managed properties capabilities igmp_snooping_status sriov_physical_PIF_of sriov_logical_PIF_of PCI "
-    "create_VLAN() destroy() reconfigure_ip() reconfigure_ipv6() set_primary_address_type() scan() introduce() "
-    "forget() unplug() plug() set_disallow_unplug() set_property() db_introduce() db_forget()",
-    "PIF_metrics": "uuid io_read_kbs io_write_kbs carrier vendor_id vendor_name device_id device_name speed duplex "
-    "pci_bus_path last_updated other_config*{}",
     "PUSB": "uuid USB_group host path vendor_id vendor_desc product_id product_desc serial version description "
     "passthrough_enabled other_config*{} speed scan() set_passthrough_enabled()",
     "PVS_cache_storage": "uuid host SR site size VDI create() destroy()",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VIF: network interfaces of domains; network and PIF."""
+"""VIF: network interfaces of domains; network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from domzero.dom0.actors import Role
 from domzero.dom0.vifspec import ADDRESSES_MAX, MTU_MAX, MTU_MIN, USER, VifSpec, mac_text, parse_vif
 from domzero.dom0.xenapi import objects
 from domzero.dom0.xenapi.classes import vif_rate
+from domzero.dom0.xenapi.classes.pif import pifs_of
 from domzero.dom0.xenapi.classes.plugging import plugging
 from domzero.dom0.xenapi.classes.vm_changes import domain_to_change
 from domzero.dom0.xenapi.construct import Given, keep
@@ -231,7 +232,7 @@ NETWORK_FIELDS = (
     ro("allowed_operations", Set(Enum("enum network_operations")), default=["attaching"]),
     ro("current_operations", Map(STRING, Enum("enum network_operations")), default={}),
     ro("VIFs", Set(Ref("VIF")), _vifs_on),
-    ro("PIFs", Set(Ref("PIF")), default=[]),
+    ro("PIFs", Set(Ref("PIF")), lambda w, it: pifs_of(w, it.name)),
     rw("MTU", INT, lambda w, it: MTU_MAX if it.name == USER else 1500, None),
     rw("other_config", STRING_MAP, lambda w, it: it.labels, _put_network("labels"), role=Role.POOL_OPERATOR),
     ro("bridge", STRING, lambda w, it: it.name),
