@@ -249,7 +249,9 @@ class _Runner:
         """Confines this process, which has one thread, and leaves another one that opens the domain's files."""
         from domzero.dom0 import confinement
 
-        if self._args.no_confine or not confinement.is_wanted() or config.type.is_full:
+        if self._args.no_confine:
+            os.environ[confinement.SWITCH] = "1"  # for a QEMU, too
+        if not confinement.is_wanted() or config.type.is_full:
             return None  # QEMU has a confinement of its own
         # Nothing is imported later: that opens files.
         from domzero.cli import terminal as _terminal  # noqa: F401

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from domzero.cli.status import ExitStatus
@@ -112,7 +113,9 @@ def handle(args: argparse.Namespace) -> int:
             address = page if sys.stderr.isatty() else page.partition("#")[0]
             print(f"domzero: its page is {address}", file=sys.stderr, flush=True)
 
-    confined = confinement.is_wanted() and not args.no_confine
+    if args.no_confine:
+        os.environ[confinement.SWITCH] = "1"  # for QEMUs, too
+    confined = confinement.is_wanted()
     database = database_for(args.database, path, own_socket=bool(args.socket))
     certificate = None
     if args.tls_cert is not None:

@@ -61,6 +61,10 @@ class Files:
     wires: list[Wire] = field(default_factory=list)
     channels: list[int] = field(default_factory=list)
 
+    def named(self) -> list[int]:
+        """Those that QEMU takes by a name only, and so opens again."""
+        return [fd for fd in (self.kernel, self.ramdisk) if fd is not None]
+
     def numbers(self) -> list[int]:
         """All of them."""
         found = [self.monitor, self.serial, self.kernel, self.ramdisk, self.firmware, self.variables, *self.channels]

@@ -23,6 +23,7 @@ from domzero.dom0.messages import Change, Exited, LogLine, Request
 from domzero.dom0.opening import in_thread
 from domzero.dom0.qemu import devices, requests
 from domzero.dom0.qemu.command import command_line, vif_id
+from domzero.dom0.qemu.launch import NOT_CONFINED
 from domzero.dom0.qemu.nodes import write_nodes
 from domzero.dom0.qemu.opened import Opened, open_all
 from domzero.dom0.qemu.process import QemuProcess
@@ -145,7 +146,10 @@ class QemuHandle:
         serial, opened.files.serial = _pair(opened)
         try:
             arguments = command_line(config, opened.accelerator, opened.files)
-            self._process = QemuProcess(program.path, arguments, opened.files.numbers(), on_end=self._ended)
+            files = opened.files
+            self._process = QemuProcess(
+                program.path, arguments, files.numbers(), again=files.named(), on_end=self._ended
+            )
         except BaseException as error:
             monitor.close()
             serial.close()
@@ -172,6 +176,9 @@ class QemuHandle:
             await qmp.ask("balloon", {"value": config.memory_mib << 20})
         if not config.paused:
             await qmp.ask("cont")
+        for line in self.stderr_text.splitlines():
+            if line.startswith(NOT_CONFINED):
+                self._on_event(LogLine(f"(DOM0) process {self.pid} is {line[:WORDS_MAX]}"))
         self.engine = opened.accelerator.name
         self._on_event(LogLine(f"(DOM0) domain {config.name}: {program}, {opened.accelerator}"))
 

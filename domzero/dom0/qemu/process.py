@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from domzero.dom0.confinement import small_environment
+from domzero.dom0.confinement import is_wanted, small_environment
 from domzero.dom0.qemu import launch
 
 STDERR_KEPT = 8192
@@ -26,19 +26,27 @@ class QemuProcess:
     :param program: QEMU's path.
     :param arguments: what follows it.
     :param fds: descriptors that it has under the same numbers; they stay the caller's.
+    :param again: those of them that it opens once more, by /proc/self/fd.
     :param on_end: called once, with its exit status; a negative one is the signal that ended it.
     :raises OSError: it could not be started.
     """
 
     def __init__(
-        self, program: str, arguments: Sequence[str], fds: Sequence[int], *, on_end: Callable[[int], None]
+        self,
+        program: str,
+        arguments: Sequence[str],
+        fds: Sequence[int],
+        *,
+        again: Sequence[int] = (),
+        on_end: Callable[[int], None],
     ) -> None:
         stderr_read, stderr_write = os.pipe()
         os.set_blocking(stderr_read, False)
         self._stderr = stderr_read
         self._words = bytearray()
         self._on_end = on_end
-        launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
+        files = ",".join(map(str, again)) if is_wanted() else launch.UNCONFINED
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), files]
         try:
             self._process = subprocess.Popen(
                 [*launcher, program, *arguments],
