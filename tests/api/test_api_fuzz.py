@@ -341,8 +341,9 @@ def done_without_permission(server: Server) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def fuzzed(tmp_path: Path) -> Iterator[Server]:
-    """A Domain 0 of its own, on both sockets."""
+def fuzzed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A Domain 0 of its own, on both sockets, with images of its own: those that are sent become some."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     server = Server(tmp_path, "--listen", "127.0.0.1:0")
     yield server
     server.stop()

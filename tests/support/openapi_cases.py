@@ -50,6 +50,7 @@ MEDIA = [
     "x",
     "",
 ]
+BINARY = "application/octet-stream"
 OUTGOING = {"/v1/images/fetches", "/v1/images/builds"}
 """Requests for which Domain 0 asks the network: no test does at random."""
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND"]
@@ -115,9 +116,14 @@ class Cases:
         case = Case(chance.choice(METHODS) if chance.random() < 0.05 else method.upper(), template, target, path)
         body = operation.get("requestBody")
         if body is not None or chance.random() < 0.02:
-            schema = body["content"]["application/json"]["schema"] if body is not None else {}
-            case.headers["Content-Type"] = chance.choice(MEDIA) if chance.random() < 0.05 else MEDIA[0]
-            case.body = chance.choice(ODD_BODIES) if chance.random() < 0.05 else self._encoded(self.value("", schema))
+            media, schema = next(iter(body["content"].items())) if body is not None else (MEDIA[0], {"schema": {}})
+            case.headers["Content-Type"] = chance.choice(MEDIA) if chance.random() < 0.05 else media
+            if media == BINARY:
+                case.body = chance.choice([b"", b"x", chance.randbytes(512), chance.randbytes(1 << 18), bytes(1 << 20)])
+            elif chance.random() < 0.05:
+                case.body = chance.choice(ODD_BODIES)
+            else:
+                case.body = self._encoded(self.value("", schema["schema"]))
         return case
 
     def _encoded(self, value: Json) -> bytes:
