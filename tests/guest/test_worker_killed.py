@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from building import build_guests
+from created import created
 from dom0_server import Server
 from waiting import until
 
@@ -60,7 +61,12 @@ def test_what_was_flushed_is_there_after_the_worker_was_killed(
             image.unlink(missing_ok=True)
             create = ["qemu-img", "create", "-q", "-f", qemu, *options, str(image), f"{DISK_MIB}M"]
             subprocess.run(create, check=True)
-            body = {"name": f"n{number}", "kernel": str(kernel), "memory_mib": 16, "disks": [f"{image},{form},xvda"]}
+            body = {
+                "name": f"n{kills}-{form}{number}",
+                "kernel": str(kernel),
+                "memory_mib": 16,
+                "disks": [f"{image},{form},xvda"],
+            }
             last = killed_after(api, body, random.Random(number).randrange(1, 400))
             if form == "qcow2":
                 # Leaked clusters (3) are no damage: they had been allocated, and nothing refers to them.
@@ -76,7 +82,7 @@ def test_what_was_flushed_is_there_after_the_worker_was_killed(
 
 def killed_after(api: httpx.Client, body: dict[str, object], enough: int) -> int:
     """Starts the guest, and kills its worker when so many pages are flushed; the last that it has said to be."""
-    path = f"/domains/{api.post('/domains', json=body).json()['uuid']}"
+    path = f"/domains/{created(api, api.post('/domains', json=body))['uuid']}"
     until(lambda: synced(api.get(f"{path}/console").text) >= enough, 120)
     os.kill(api.get(path).json()["pid"], signal.SIGKILL)
     until(lambda: not api.get(path).json()["exists"], 60)
