@@ -45,7 +45,7 @@ async def _create(
     if type not in TYPES:
         raise Failure("SR_UNKNOWN_DRIVER", type)
     if not (location := device_config.get("location") or device_config.get("path") or ""):
-        raise Failure("SR_BACKEND_FAILURE_90", "", "device_config has no location: the path of a directory", "")
+        raise Failure("SR_BACKEND_FAILURE_220", "", "device_config has no location: the path of a directory", "")
     made = await call.do(AddStorage(storage=call.world.storage, name=label, path=location, description=description))
     if content_type:
         call.world.fields.put(made.uuid, "content_type", content_type)
