@@ -28,6 +28,17 @@ class Spawn:
 
 
 @dataclass(slots=True, frozen=True)
+class Launch:
+    """Fork a process that becomes a QEMU (`program_passing`, `qemu.launch`). Two files come with this: the socket on
+    which that is, and its stderr. Answer: Spawned or SpawnFailed.
+
+    :param files: how many are on the socket.
+    """
+
+    files: int
+
+
+@dataclass(slots=True, frozen=True)
 class Kill:
     """End a worker at once. No answer but ChildEnded."""
 
@@ -56,7 +67,7 @@ class ChildEnded:
     status: int
 
 
-Forking: TypeAlias = Spawn | Kill | Spawned | SpawnFailed | ChildEnded
+Forking: TypeAlias = Spawn | Launch | Kill | Spawned | SpawnFailed | ChildEnded
 _MESSAGES: MessageSet[Forking] = MessageSet(typing.get_args(Forking))
 encode = _MESSAGES.encode
 decode = _MESSAGES.decode

@@ -29,7 +29,8 @@ def new_handle(
 ) -> Handle:
     """For a domain that is to be started: which of the two its type says. The callbacks are `WorkerHandle`'s."""
     if config.type.is_full:
-        return QemuHandle(store, domid, on_console=on_console, on_event=on_event, on_gone=on_gone)
+        outlives = spawner if spawner.outlives else None
+        return QemuHandle(store, domid, on_console=on_console, on_event=on_event, on_gone=on_gone, spawner=outlives)
     scope = (f"/local/domain/{domid}", f"/vm/{config.uuid}", *back_end_directories(domid))
     return WorkerHandle(spawner, store, domid, scope, on_console=on_console, on_event=on_event, on_gone=on_gone)
 

@@ -179,7 +179,7 @@ class WorkerHandle(asyncio.Protocol):
                 child.kill()
             ours.pop_all()
         self._files = pairs.pop()[0]
-        self._spawner.hold(child, self.domid, self._files, stderr.fileno(), outsides)
+        self._spawner.hold(child, self.domid, [self._files.fileno(), stderr.fileno()], outsides)
         self._watcher = asyncio.get_running_loop().create_task(self._watch(child, stderr))
         await self._connect([pair[0] for pair in pairs])
         return child

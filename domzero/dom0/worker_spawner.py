@@ -9,10 +9,12 @@ import itertools
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
+from domzero.dom0 import file_passing, program_passing
 from domzero.dom0.confinement import small_environment
-from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, decode, encode, fork_server
+from domzero.dom0.forking import ChildEnded, Kill, Launch, Spawn, Spawned, SpawnFailed, decode, encode, fork_server
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.outside import Outside
 from domzero.errors import DomzeroError, ResourceError
@@ -42,6 +44,9 @@ class WorkerSpawner:
     :param keeps: they wait for another Domain 0 when this one has gone.
     """
 
+    outlives = False
+    """Whether what it starts can outlive this process."""
+
     def __init__(self, *, confined: bool = True, keeps: bool = False) -> None:
         self._confined = confined
         self._keeps = keeps
@@ -64,14 +69,25 @@ class WorkerSpawner:
         :param shares: directories whose files it may open, and whether it may write them.
         :param makes_code: its domain has the translator.
         """
+        message = Spawn(self._confined, tuple(writable for _, writable in shares), makes_code, self._keeps)
+        return await self._ask(message, [*(s.fileno() for s in sockets), stderr, *(fd for fd, _ in shares)])
+
+    async def launch(self, command: Sequence[str], fds: Sequence[int], stderr: int) -> Child:
+        """A QEMU, with these files under the same numbers. ResourceError.
+
+        :param command: what `qemu.launch` is told behind the parent.
+        """
+        ours, theirs = file_passing.pair()
+        with ours, theirs:
+            files = program_passing.send_program(ours, command, fds)
+            return await self._ask(Launch(files), [theirs.fileno(), stderr])
+
+    async def _ask(self, message: Spawn | Launch, fds: Sequence[int]) -> Child:
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         request_id = next(self._ids)
         self._waiting[request_id] = future
         try:
-            sock = self._ready()
-            message = Spawn(self._confined, tuple(writable for _, writable in shares), makes_code, self._keeps)
-            fds = [*(s.fileno() for s in sockets), stderr, *(fd for fd, _ in shares)]
-            socket.send_fds(sock, [encode(message, request_id)], fds)
+            socket.send_fds(self._ready(), [encode(message, request_id)], list(fds))
             return await future
         except OSError as error:
             raise ResourceError(f"no worker process could be started: {error}") from error
@@ -87,11 +103,15 @@ class WorkerSpawner:
         self,
         child: Child,
         domid: int,
-        files: socket.socket,
-        stderr: int,
+        files: Sequence[int],
         outsides: Sequence[Callable[[], Outside]] = (),
+        parts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Has what a worker needs for another Domain 0 kept, if it is to have one."""
+        """Has what a worker needs for another Domain 0 kept, if it is to have one.
+
+        :param files: what another Domain 0 talks to it through, and what reads its stderr.
+        :param parts: more of it, by names.
+        """
 
     def forget(self, pid: int) -> None:
         """How this process has ended is known."""

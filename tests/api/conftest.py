@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +14,12 @@ from building import build_shell
 from created import created
 from dom0_server import Server
 from openapi_check import OpenApi
+
+GRUB_CONFIG = """serial --unit=0
+terminal_input console serial
+terminal_output console serial
+echo hello of $grub_platform
+"""
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +80,16 @@ def create(api: httpx.Client, shell: str) -> Callable[..., dict[str, object]]:
         return created(api, api.post("/domains", json=body))
 
     return create
+
+
+@pytest.fixture(scope="session")
+def grub_cd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rescue CD of GRUB's, whose shell is on the screen and on the serial port."""
+    if shutil.which("grub-mkrescue") is None or shutil.which("xorriso") is None:
+        pytest.skip("grub-mkrescue is not here (grub-pc-bin, grub-common, xorriso, mtools)")
+    directory = tmp_path_factory.mktemp("grub")
+    (directory / "cd" / "boot" / "grub").mkdir(parents=True)
+    (directory / "cd" / "boot" / "grub" / "grub.cfg").write_text(GRUB_CONFIG)
+    iso = directory / "grub.iso"
+    subprocess.run(["grub-mkrescue", "-o", iso, directory / "cd"], check=True, capture_output=True)
+    return iso

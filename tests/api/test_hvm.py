@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,26 +26,8 @@ QEMU = shutil.which("qemu-system-x86_64")
 pytestmark = pytest.mark.skipif(QEMU is None, reason="qemu-system-x86_64 is not here (qemu-system-x86)")
 IPXE = Path("/usr/lib/ipxe/ipxe.iso")
 MEMTEST = Path("/usr/lib/memtest86+/memtest86+x64.iso")
-GRUB_CONFIG = """serial --unit=0
-terminal_input console serial
-terminal_output console serial
-echo hello of $grub_platform
-"""
 SCREEN_SECONDS = 60
 Create = Callable[..., dict[str, object]]
-
-
-@pytest.fixture(scope="session")
-def grub_cd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rescue CD of GRUB's, whose shell is on the screen and on the serial port."""
-    if shutil.which("grub-mkrescue") is None or shutil.which("xorriso") is None:
-        pytest.skip("grub-mkrescue is not here (grub-pc-bin, grub-common, xorriso, mtools)")
-    directory = tmp_path_factory.mktemp("grub")
-    (directory / "cd" / "boot" / "grub").mkdir(parents=True)
-    (directory / "cd" / "boot" / "grub" / "grub.cfg").write_text(GRUB_CONFIG)
-    iso = directory / "grub.iso"
-    subprocess.run(["grub-mkrescue", "-o", iso, directory / "cd"], check=True, capture_output=True)
-    return iso
 
 
 @pytest.fixture

@@ -14,92 +14,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from dom0_server import Server, children
+from dom0_server import children
+from kept import Kept, is_gone, keeper_of, processes_with
 from waiting import until
 
 FEW, MANY = (
     pytest.param(2, id="few", marks=pytest.mark.slow),
     pytest.param(100, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
 )
-
-
-class Kept:
-    """A Domain 0 with `--keep-domains` that can be killed and followed by another one."""
-
-    def __init__(self, directory: Path, shell: str) -> None:
-        self.directory = directory
-        self.shell = shell
-        self.begin("--keep-domains")
-
-    def begin(self, *arguments: str) -> None:
-        self.server = Server(self.directory, *arguments)
-        transport = httpx.HTTPTransport(uds=str(self.server.socket))
-        self.api = httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=60)
-
-    def end(self, signum: int = signal.SIGKILL) -> int:
-        self.api.close()
-        return self.server.stop(signum)
-
-    def restart(self, signum: int = signal.SIGKILL, *arguments: str) -> None:
-        self.end(signum)
-        self.begin(*(arguments or ("--keep-domains",)))
-
-    def create(self, name: str, **fields: Any) -> dict[str, Any]:
-        body = {"name": name, "kernel": self.shell, "memory_mib": 8, **fields}
-        assert self.api.post("/domains", json=body).status_code in (201, 202)
-        until(lambda: "hello" in self.console(name))
-        return self.domain(name)
-
-    def domain(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.api.get(f"/domains/{name}").json()
-        return found
-
-    def console(self, name: str) -> str:
-        return self.api.get(f"/domains/{name}/console").text
-
-    def type(self, name: str, text: str) -> None:
-        assert self.api.post(f"/domains/{name}/console", json={"data": text}).status_code == 204
-
-    def answers(self, name: str, words: str) -> None:
-        """The guest reads its console, and answers there."""
-        self.type(name, f"echo {words}\n")
-        until(lambda: f"{words}\r\n" in self.console(name))
-
-    def nodes(self) -> dict[str, str]:
-        """All that is in xenstore."""
-        import pyxs  # type: ignore[import-untyped]
-
-        with pyxs.Client(unix_socket_path=str(self.server.xenstore)) as client:
-            return {path.decode(): value.decode() for path, value, _ in client.walk(b"/")}
-
-    @property
-    def keeper(self) -> int:
-        """The keeper's process id; 0: there is none."""
-        return keeper_of(self.directory)
-
-
-def keeper_of(directory: Path) -> int:
-    """Whose command line names the keeper and this directory; 0: nobody's."""
-    return next(iter(processes_with(b"domzero.dom0.keep.keeper", bytes(directory / "d.sock.db.keeper"))), 0)
-
-
-def processes_with(*words: bytes) -> list[int]:
-    """Process ids of those whose command lines have all of this."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            line = (process / "cmdline").read_bytes()
-            if all(word in line for word in words):
-                found.append(int(process.name))
-    return found
-
-
-def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
 
 
 @pytest.fixture(scope="module")

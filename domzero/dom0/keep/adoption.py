@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from typing import TypeAlias
 
 from domzero.dom0 import console_relay as consoles
 from domzero.dom0.config import Action, DomainConfig
+from domzero.dom0.handles import Handle
 from domzero.dom0.keep.keeping import Keeping
 from domzero.dom0.keep.protocol import Kept
 from domzero.dom0.life import DomainState, End, EndReason
@@ -23,6 +25,8 @@ from domzero.dom0.vnc import listener as screens
 from domzero.dom0.worker_handle import WorkerHandle
 from domzero.errors import DomzeroError
 
+Found: TypeAlias = "tuple[Kept, list[int], dict[str, int]]"
+"""A worker, its files and its parts (`WorkerSpawner.hold`)."""
 WAIT_SECONDS = 5.0
 """For workers that do not answer; what comes later is heard, too."""
 
@@ -40,9 +44,12 @@ async def take_over(manager: Manager, keeping: Keeping) -> None:
     with closing(left):
         jobs = []
         for record in records:
-            found = left.worker(record.domid)
-            for outside in [] if found is None else left.outsides(found[0].pid):
-                (screens if outside.kind is Kind.SCREEN else consoles).serve_again(outside)
+            found: Found | None = None
+            if (worker := left.worker(record.domid)) is not None:
+                pid = worker[0].pid
+                found = (*worker, left.parts(pid))
+                for outside in left.outsides(pid):
+                    (screens if outside.kind is Kind.SCREEN else consoles).serve_again(outside)
             jobs.append(_go_on(manager, keeping, record, found))
         for pid, kept in left.workers.items():  # those were being started, or were of domains that were being forgotten
             if kept.status is None:
@@ -54,20 +61,27 @@ async def take_over(manager: Manager, keeping: Keeping) -> None:
         await asyncio.wait(tasks, timeout=WAIT_SECONDS)
 
 
-async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: tuple[Kept, list[int]] | None) -> None:
-    """Goes on with one domain.
-
-    :param found: its worker, with its files.
-    """
-    worker: WorkerHandle | None = None
+async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: Found | None) -> None:
+    """Goes on with one domain."""
+    worker: Handle | None = None
     resumed = None
     if found is not None and record.domid is not None:
-        kept, files = found
-        handle = manager.new_worker(record, record.domid)
-        if not isinstance(handle, WorkerHandle):
-            raise DomzeroError(f"domain {record.name} has a worker, and is none that has")
-        worker = handle
-        resumed = await worker.take_over(keeping.spawner.adopt(kept), files, kept.words)
+        kept, files, parts = found
+        worker = manager.new_worker(record, record.domid)
+        child = keeping.spawner.adopt(kept)
+        if isinstance(worker, WorkerHandle):
+            resumed = await worker.take_over(child, files, kept.words)
+        else:
+            resumed = await worker.take_over(
+                child,
+                files,
+                parts,
+                kept.words,
+                record.config,
+                engine=record.engine,
+                started_mono=record.started_mono,
+                is_up=not record.ending and record.state is not DomainState.BUILDING,
+            )
     if record.ending or record.state is DomainState.BUILDING or (worker is None and not record.ended):
         end, record.ending = _interrupted(record), False
         await manager.end(record, end)
@@ -96,8 +110,6 @@ def _interrupted(record: Record) -> End:
         return record.exit
     if record.state is DomainState.BUILDING:
         return End(EndReason.FAILED, ("its Domain 0 ended while it was built",))
-    if record.config.type.is_full:
-        return End(EndReason.DESTROYED, ("its QEMU ended with its Domain 0",))
     return End(EndReason.CRASH, ("its worker process ended, and nobody knows how",))
 
 

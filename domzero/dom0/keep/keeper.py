@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from domzero.dom0.forking import ChildEnded, Kill, Spawn, Spawned, SpawnFailed, fork_server
+from domzero.dom0.forking import ChildEnded, Kill, Launch, Spawn, Spawned, SpawnFailed, fork_server
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.keep.protocol import (
     FILES_MAX,
@@ -220,8 +220,8 @@ class Keeper:
             self._workers.pop(message.pid, None)
             for name in [name for name in self._files if owner_of(name) == message.pid]:
                 self._let_go(name)
-        elif isinstance(message, Spawn | Kill):
-            if isinstance(message, Spawn):
+        elif isinstance(message, Spawn | Launch | Kill):
+            if not isinstance(message, Kill):
                 self._asked.append(self._turn)
             socket.send_fds(self._forks, [data], fds)
         else:

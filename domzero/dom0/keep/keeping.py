@@ -18,7 +18,6 @@ from domzero.dom0.keep import journal
 from domzero.dom0.keep.journal import Journal
 from domzero.dom0.keep.link import KeptSpawner, Left
 from domzero.dom0.life import DomainState, End, Next
-from domzero.dom0.qemu.handle import QemuHandle
 from domzero.dom0.records import Record
 from domzero.dom0.roster import Roster
 from domzero.dom0.xenstore import Store
@@ -104,7 +103,7 @@ class Keeping:
         """Lets go of the domains that go on without this Domain 0; nothing of them is written any more."""
         left = []
         for record in self._roster.live.values() if self.spawner.stays else ():
-            if record.state is not DomainState.BUILDING and not isinstance(record.worker, QemuHandle):
+            if record.state is not DomainState.BUILDING:
                 left.append(record)
                 self._left.add(record.uuid)
                 if record.worker is not None:

@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from domzero import __version__
 from domzero.dom0.confinement import small_environment
@@ -30,9 +31,12 @@ from domzero.dom0.keep.protocol import (
     Welcome,
     decode,
     encode,
+    is_outside,
     outside_name,
     outside_of,
     owner_of,
+    part_name,
+    part_of,
     worker_name,
     worker_of,
 )
@@ -70,10 +74,18 @@ class Left:
                 return self.workers.pop(found[0]), self.files.pop(name)
         return None
 
+    def parts(self, pid: int) -> dict[str, int]:
+        """What `hold` was given of a worker as parts."""
+        found = {}
+        for name in list(self.files):
+            if (part := part_of(name)) is not None and part[0] == pid:
+                (found[part[1]],) = self.files.pop(name)
+        return found
+
     def outsides(self, pid: int) -> list[Outside]:
         """The outer ends of a worker's domain."""
         found = []
-        for name in [name for name in self.files if owner_of(name) == pid]:
+        for name in [name for name in self.files if owner_of(name) == pid and is_outside(name)]:
             found.append(replace(outside_of(name), fds=self.files.pop(name)))
         return found
 
@@ -91,6 +103,8 @@ class KeptSpawner(WorkerSpawner):
     :param path: of the keeper's socket.
     :param keeps: they do.
     """
+
+    outlives = True
 
     def __init__(self, path: Path, *, confined: bool = True, keeps: bool = True) -> None:
         super().__init__(confined=confined, keeps=True)
@@ -168,15 +182,17 @@ class KeptSpawner(WorkerSpawner):
         self,
         child: Child,
         domid: int,
-        files: socket.socket,
-        stderr: int,
+        files: Sequence[int],
         outsides: Sequence[Callable[[], Outside]] = (),
+        parts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Has the keeper keep a worker's socket for files and its stderr, and the outer ends of its domain."""
+        """Has the keeper keep what a worker is talked to through and its stderr, and the outer ends of its domain."""
         for number, outside in enumerate(outsides):
             with closing(outside()) as end:
                 self.hold_files(outside_name(child.pid, number, end), end.fds)
-        self.hold_files(worker_name(child.pid, domid), [files.fileno(), stderr])
+        for part, fd in parts.items():
+            self.hold_files(part_name(child.pid, part), [fd])
+        self.hold_files(worker_name(child.pid, domid), list(files))
 
     def hold_files(self, name: str, fds: list[int]) -> None:
         """Has the keeper keep files, in the place of others of this name. They stay the caller's."""

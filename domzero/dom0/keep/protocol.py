@@ -103,6 +103,22 @@ def outside_name(pid: int, number: int, outside: Outside) -> str:
     return f"outside {pid} {number} {json.dumps(to_json(replace(outside, fds=[])))}"
 
 
+def part_name(pid: int, part: str) -> str:
+    """What a further file of a worker is kept as."""
+    return f"part {pid} {part}"
+
+
+def part_of(name: str) -> tuple[int, str] | None:
+    """Process id and part in a name of `part_name`; None: it is another's."""
+    kind, *words = name.split()
+    return (int(words[0]), words[1]) if kind == "part" else None
+
+
+def is_outside(name: str) -> bool:
+    """Whether it is a name of `outside_name`."""
+    return name.startswith("outside ")
+
+
 def outside_of(name: str) -> Outside:
     """From a name of `outside_name`, without the descriptors. MessageError, ValueError."""
     return from_json(Outside, json.loads(name.split(" ", 3)[3]), "outside")
@@ -115,9 +131,9 @@ def worker_of(name: str) -> tuple[int, int] | None:
 
 
 def owner_of(name: str) -> int | None:
-    """The process id in a name of `worker_name` or `outside_name`; None: it is another's."""
+    """The process id in a name of `worker_name`, `part_name` or `outside_name`; None: it is another's."""
     kind, *words = name.split()
-    return int(words[0]) if kind in ("worker", "outside") else None
+    return int(words[0]) if kind in ("worker", "part", "outside") else None
 
 
 __all__ = [
@@ -134,9 +150,12 @@ __all__ = [
     "Welcome",
     "decode",
     "encode",
+    "is_outside",
     "outside_name",
     "outside_of",
     "owner_of",
+    "part_name",
+    "part_of",
     "worker_name",
     "worker_of",
 ]

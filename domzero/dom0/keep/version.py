@@ -13,7 +13,7 @@ from domzero.dom0.forking import Forking
 from domzero.dom0.messages import Answer, Event, Request
 from domzero.dom0.xenstore.unanswered import Frame
 
-_SEMANTICS = 1
+_SEMANTICS = 2
 """Of what is said between a Domain 0 and workers, and written down for the next one: raise it when a message means
 something else, and looks the same."""
 

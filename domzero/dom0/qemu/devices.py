@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +20,11 @@ from domzero.dom0.hvmspec import DiskBus
 from domzero.dom0.messages import Answer, Done
 from domzero.dom0.qemu.command import DRIVERS, disk_device, disk_id, netdev_words, place_of, vif_device, vif_id
 from domzero.dom0.qemu.machine import Job, Machine
-from domzero.dom0.qemu.qmp import number, objects
+from domzero.dom0.qemu.qmp import QmpError, number, objects
 from domzero.dom0.vifspec import parse_vif
 from domzero.errors import ConfigError
+
+_DEVICE = re.compile(r"(disk|vif)[0-9]{1,9}")
 
 
 def disk_of(handle: Machine, vdev: str) -> DiskSpec:
@@ -235,14 +239,41 @@ async def _detach_vif(handle: Machine, request: messages.DetachVif, files: Seque
 
 
 def is_known(handle: Machine, name: str) -> bool:
-    """Whether a device is a disk or an interface of the domain's."""
+    """Whether a device is a disk or an interface of the domain's, or goes as one that it should not have."""
     config = _config(handle)
-    return name in {*(disk_id(disk.devid) for disk in config.disk_specs), *(vif_id(v.devid) for v in config.vif_specs)}
+    known = {*(disk_id(disk.devid) for disk in config.disk_specs), *(vif_id(v.devid) for v in config.vif_specs)}
+    return name in known or name in handle.strays
+
+
+async def what_there_is(handle: Machine) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the disks and numbers of the interfaces that the domain has and QEMU has, too. A device that was being
+    plugged in when Domain 0 was killed is taken away again."""
+    config = _config(handle)
+    listed = objects(await handle.qmp.ask("qom-list", {"path": "/machine/peripheral"}), "devices")
+    there = {str(each.get("name")) for each in listed}
+    disks = {disk_id(disk.devid): disk.vdev for disk in config.disk_specs}
+    vifs = {vif_id(vif.devid): vif.devid for vif in config.vif_specs}
+    for name in there - disks.keys() - vifs.keys():
+        if _DEVICE.fullmatch(name):
+            handle.strays.add(name)
+            with suppress(QmpError):
+                await handle.qmp.ask("device_del", {"id": name})
+    return (
+        tuple(vdev for name, vdev in disks.items() if name in there),
+        tuple(devid for name, devid in vifs.items() if name in there),
+    )
 
 
 async def device_deleted(handle: Machine, name: str) -> None:
     """A device has gone, as the guest agreed to: what was behind it goes, too."""
     config = _config(handle)
+    if name in handle.strays:
+        handle.strays.discard(name)
+        if name.startswith("disk"):
+            await _delete_nodes(handle, int(name.removeprefix("disk")))
+        else:
+            await handle.qmp.ask("netdev_del", {"id": f"net{name.removeprefix('vif')}"})
+        return
     for disk in config.disk_specs:
         if name == disk_id(disk.devid):
             await _delete_nodes(handle, disk.devid)
@@ -274,4 +305,4 @@ JOBS: dict[type, Job] = {
     messages.DetachVif: _detach_vif,
 }
 
-__all__ = ["JOBS", "device_deleted", "disk_stats", "is_known", "limit_disk", "vif_stats"]
+__all__ = ["JOBS", "device_deleted", "disk_stats", "is_known", "limit_disk", "vif_stats", "what_there_is"]

@@ -2,7 +2,7 @@
 """A domain whose machine is QEMU's, as Domain 0 sees it: what `worker_handle.WorkerHandle` is for a PV domain.
 
 It takes the same requests (`messages`) and makes them QMP commands; what QEMU's machine does not have is refused by
-name. The process ends with Domain 0, and when it ends by itself that is the domain's crash.
+name. The process ends with Domain 0, unless a keeper has it, and when it ends by itself that is the domain's crash.
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.json_values import MessageError
-from domzero.dom0.life import EndReason
-from domzero.dom0.messages import Change, Exited, LogLine, Request
+from domzero.dom0.life import DomainState, EndReason
+from domzero.dom0.messages import Change, Exited, LogLine, Request, Resumed
 from domzero.dom0.opening import in_thread
 from domzero.dom0.qemu import devices, requests
 from domzero.dom0.qemu.command import command_line, vif_id
 from domzero.dom0.qemu.launch import NOT_CONFINED
 from domzero.dom0.qemu.nodes import write_nodes
 from domzero.dom0.qemu.opened import Opened, open_all
-from domzero.dom0.qemu.process import QemuProcess
+from domzero.dom0.qemu.process import KeptQemu, OwnQemu, QemuProcess, files_again
 from domzero.dom0.qemu.program import Program, find_qemu
 from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone, number, objects
 from domzero.dom0.qemu.serial import SerialConsole
+from domzero.dom0.qemu.transcript import Transcript
 from domzero.dom0.qemu.viewers import Viewers
 from domzero.dom0.worker_handle import NOT_WANTED, A, WorkerGone, how_it_ended
+from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
@@ -50,12 +54,17 @@ _REASONS = {
     "guest-panic": EndReason.CRASH,
 }
 """What the reasons of QMP's SHUTDOWN mean to Xen."""
+_SERIAL, _TRANSCRIPT, _PTY, _SCREEN = "serial", "transcript", "pty", "screen"
+"""What the keeper has of a QEMU, beside its monitor and its stderr."""
 _commands: dict[Program, dict[str, frozenset[str]]] = {}
 """What each QEMU's schema says: it is asked once."""
 
 
 class QemuHandle:
-    """One QEMU. Its callbacks run in the event loop; they are those of `WorkerHandle`."""
+    """One QEMU. Its callbacks run in the event loop; they are those of `WorkerHandle`.
+
+    :param spawner: what starts it, if it can outlive this process.
+    """
 
     def __init__(
         self,
@@ -65,8 +74,15 @@ class QemuHandle:
         on_console: Callable[[bytes], None],
         on_event: Callable[[Change], None],
         on_gone: Callable[[str], None],
+        spawner: WorkerSpawner | None = None,
     ) -> None:
         self.domid = domid
+        self.strays: set[str] = set()
+        """Devices that were being plugged in when the Domain 0 before this one was killed, and that are going."""
+        self._spawner = spawner
+        self._transcript: Transcript | None = None
+        self._exited_meanwhile: Exited | None = None
+        self._is_resuming = False
         self.engine: str | None = None
         """kvm or tcg, once it is built."""
         self.config: DomainConfig | None = None
@@ -146,10 +162,7 @@ class QemuHandle:
         serial, opened.files.serial = _pair(opened)
         try:
             arguments = command_line(config, opened.accelerator, opened.files)
-            files = opened.files
-            self._process = QemuProcess(
-                program.path, arguments, files.numbers(), again=files.named(), on_end=self._ended
-            )
+            await self._launch(program, arguments, opened, monitor, serial)
         except BaseException as error:
             monitor.close()
             serial.close()
@@ -182,6 +195,104 @@ class QemuHandle:
         self.engine = opened.accelerator.name
         self._on_event(LogLine(f"(DOM0) domain {config.name}: {program}, {opened.accelerator}"))
 
+    async def _launch(
+        self, program: Program, arguments: list[str], opened: Opened, monitor: socket.socket, serial: socket.socket
+    ) -> None:
+        """Starts the process. With a keeper, that has then what another Domain 0 needs."""
+        numbers, again = opened.files.numbers(), opened.files.named()
+        if self._spawner is None:
+            self._process = OwnQemu(program.path, arguments, numbers, again=again, on_end=self._ended)
+            return
+        self._transcript = transcript = Transcript()
+        stderr, stderr_write = os.pipe()
+        try:
+            command = [files_again(again), program.path, *arguments]
+            child = await self._spawner.launch(command, numbers, stderr_write)
+        except BaseException:
+            os.close(stderr)
+            raise
+        finally:
+            os.close(stderr_write)
+        self._process = KeptQemu(child, stderr, on_end=self._ended)
+        files = opened.domain
+        parts = {_SERIAL: serial.fileno(), _TRANSCRIPT: transcript.fileno()}
+        if self.config is not None and self.config.console:
+            parts[_PTY] = files.consoles[0].sock.fileno()
+        if files.screens:
+            parts[_SCREEN] = files.screens[0].sock.fileno()
+        self._spawner.hold(child, self.domid, [monitor.fileno(), stderr], files.outsides(), parts)
+
+    async def take_over(
+        self,
+        child: Child,
+        files: Sequence[int],
+        parts: dict[str, int],
+        words: str,
+        config: DomainConfig,
+        *,
+        engine: str | None,
+        started_mono: float,
+        is_up: bool,
+    ) -> Resumed | None:
+        """Goes on with the QEMU of a Domain 0 that has gone; None: it has ended, and `how_it_ended` says how.
+
+        :param files, parts: what `WorkerSpawner.hold` was given, which are this one's from here on.
+        :param words: what has been read from its stderr.
+        :param is_up: the domain was started; else its QEMU is there to be ended.
+        """
+        self.config, self.engine, self._started_mono = replace(config), engine, started_mono
+        left = [*files, *parts.values()]
+        try:
+            self._process = KeptQemu(child, files[1] if len(files) > 1 else -1, on_end=self._ended, words=words)
+            left = [fd for fd in left if fd not in files[1:2]]
+            if child.ended.done():
+                await self._process.ended
+            if child.ended.done() or not is_up:
+                return None
+            self._is_started = self._is_resuming = True
+            self._transcript = Transcript(os.dup(parts[_TRANSCRIPT]))
+            self._on_console(self._transcript.read())
+            self._console = await SerialConsole.start(socket.socket(fileno=os.dup(parts[_SERIAL])), self._output)
+            if _PTY in parts:
+                self._pty = await SerialConsole.start(socket.socket(fileno=os.dup(parts[_PTY])), self._typed)
+            if _SCREEN in parts:
+                self._let_viewers_in(socket.socket(fileno=os.dup(parts[_SCREEN])))
+            sock = socket.socket(fileno=os.dup(files[0]))
+            self._qmp = QmpClient(sock, on_event=self._event, on_lost=self._lost, resumes=True)
+        finally:
+            for fd in left:
+                os.close(fd)
+        try:
+            return await self._resume(self._qmp)
+        except DomzeroError as error:  # it has ended, or it talks nonsense
+            if not isinstance(error, QmpGone):
+                logger.error("the QEMU of domain %d cannot be gone on with: %s", self.domid, error)
+                self._process.kill()
+            await self._process.ended
+            return None
+
+    async def _resume(self, qmp: QmpClient) -> Resumed:
+        await qmp.resume()
+        await qmp.learn()  # it may be another version's
+        state = await requests.state(self)
+        if state.is_end and self._exited_meanwhile is None:  # the event was being read when Domain 0 was killed
+            self._event("GUEST_PANICKED" if state is DomainState.CRASHED else "SHUTDOWN", {"reason": "guest-shutdown"})
+        disks, vifs = await devices.what_there_is(self)
+        self._is_resuming = False
+        return Resumed(True, state is DomainState.PAUSED, self._exited_meanwhile, 0, disks, vifs)
+
+    def leave(self) -> None:
+        """Lets the QEMU wait for another Domain 0."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.leave()
+        self._close()
+
+    @property
+    def how_it_ended(self) -> str:
+        """In a line, once it has."""
+        return self._how_it_ended(self.process.ended.result())
+
     async def _serve(self, config: DomainConfig, opened: Opened) -> None:
         """Lets people in: at a pty, and at the address of its screen."""
         files = opened.domain
@@ -197,7 +308,11 @@ class QemuHandle:
             password = config.vfb_specs[0].password
             if password:
                 await self.qmp.ask("set_password", {"protocol": "vnc", "password": password})
-            self._viewers = Viewers(screen.sock, functools.partial(self.add_viewer, is_known=not password))
+            self._let_viewers_in(screen.sock)
+
+    def _let_viewers_in(self, sock: socket.socket) -> None:
+        is_known = not (self.config and self.config.vfb_specs and self.config.vfb_specs[0].password)
+        self._viewers = Viewers(sock, functools.partial(self.add_viewer, is_known=is_known))
 
     async def request(self, request: Request, expected: type[A], files: Sequence[int] = ()) -> A:
         """Carries a request out; raises what QEMU refuses, or WorkerGone.
@@ -275,6 +390,8 @@ class QemuHandle:
     # --- what comes from QEMU
 
     def _output(self, data: bytes) -> None:
+        if self._transcript is not None:
+            self._transcript.add(data)
         self._on_console(data)
         if self._pty is not None and self._console is not None:
             self._pty.pass_on(data, self._console)
@@ -309,7 +426,11 @@ class QemuHandle:
         if not self._over and not self._stopping and self._is_started:
             self._over = True
             lived_s = time.monotonic() - self._started_mono
-            self._on_event(Exited(reason, detail, lived_s, self.process.cpu_ns()))
+            exited = Exited(reason, detail, lived_s, self.process.cpu_ns())
+            if self._is_resuming:
+                self._exited_meanwhile = exited
+            else:
+                self._on_event(exited)
 
     def _lost(self, fault: str) -> None:
         """Its monitor says no more: it ends, as a QEMU that nobody can ask for anything."""
@@ -328,7 +449,7 @@ class QemuHandle:
         self.process.kill()
 
     def _ended(self, status: int) -> None:
-        if not self._stopping and self._is_started:
+        if not self._stopping and self._is_started and not self._is_resuming:
             self._on_gone(self._how_it_ended(status))
 
     def _how_it_ended(self, status: int) -> str:
@@ -356,7 +477,9 @@ class QemuHandle:
         for part in (self._viewers, self._console, self._pty, self._qmp):
             if part is not None:
                 part.close()
-        self._viewers = self._console = self._pty = self._qmp = None
+        if self._transcript is not None:
+            self._transcript.close()
+        self._viewers = self._console = self._pty = self._qmp = self._transcript = None
 
 
 def _pair(opened: Opened) -> tuple[socket.socket, int]:

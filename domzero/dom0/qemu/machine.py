@@ -16,6 +16,8 @@ class Machine(Protocol):
     """`handle.QemuHandle`."""
 
     config: DomainConfig | None
+    strays: set[str]
+    """Devices that it has and should not have, and that are going."""
 
     @property
     def process(self) -> QemuProcess:

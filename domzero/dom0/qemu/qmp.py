@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,9 @@ UNANSWERED_MAX = 64
 """Commands that a QEMU may be behind with, also those that nobody waits for any more: they fit into its socket."""
 OPEN = ("device_add",)
 """Commands that take what a device's model has besides: the schema does not say it."""
+_RESET = b"\xff\n"
+"""What is in no JSON: QEMU's parser forgets what it has half of, and says an error without a number."""
+_ID_BITS = 48
 Json: TypeAlias = "dict[str, Any]"
 
 
@@ -49,16 +53,23 @@ class QmpClient:
     :param sock: connected; it is the client's from here on.
     :param on_event: gets each event's name and data.
     :param on_lost: called once, with what was wrong with it or "": there will be no more.
+    :param resumes: another Domain 0 has talked to it over this connection, and is gone.
     """
 
     def __init__(
-        self, sock: socket.socket, *, on_event: Callable[[str, Json], None], on_lost: Callable[[str], None]
+        self,
+        sock: socket.socket,
+        *,
+        on_event: Callable[[str, Json], None],
+        on_lost: Callable[[str], None],
+        resumes: bool = False,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._on_event = on_event
         self._on_lost = on_lost
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(secrets.randbits(_ID_BITS) if resumes else 1)  # others than those of who is gone
+        self._is_resuming = resumes
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._sending = asyncio.Lock()
         self._budget = _Budget(BURST, PER_SECOND)
@@ -70,6 +81,13 @@ class QmpClient:
         """Waits for the greeting and goes on to commands. QmpGone."""
         await asyncio.shield(self._greeting)
         await self.ask("qmp_capabilities")
+
+    async def resume(self) -> None:
+        """Goes on where another client was killed: half a command of its is dropped, and what is on the way to it is
+        passed over, but for the events. QmpGone."""
+        await self._send(_RESET, ())
+        await self.ask("query-status")
+        self._is_resuming = False
 
     async def learn(self) -> Mapping[str, frozenset[str]]:
         """Which commands there are, and the names of their arguments; commands are checked from now on."""
@@ -133,19 +151,20 @@ class QmpClient:
                 raise QmpGone("QEMU has ended") from error
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         buffer = bytearray()
         fault = ""
         try:
-            while data := await loop.sock_recv(self._sock, CHUNK):
+            while data := await self._peek():
                 # What is there already comes without a turn of the loop: others would never have theirs.
                 await asyncio.sleep(self._budget.wait_s(len(data)))
-                buffer += data
+                taken = data.rfind(b"\n") + 1 or len(data)
+                buffer += data[:taken]
                 while (end := buffer.find(b"\n")) >= 0:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
                     if line.strip():
                         self._message(line)
+                self._take(taken)
                 if len(buffer) > LINE_MAX:
                     raise MessageError(f"an answer of more than {LINE_MAX} bytes")
         except OSError:
@@ -155,10 +174,32 @@ class QmpClient:
         self._fail()
         self._on_lost(fault)
 
+    async def _peek(self) -> bytes:
+        """What there is to be read, which stays there: it is taken when it has been heard (`_take`), so that who goes
+        on after a kill hears of each event. Lines that are longer than what the socket has are taken in parts."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return self._sock.recv(CHUNK, socket.MSG_PEEK)
+            except BlockingIOError:
+                readable = loop.create_future()
+                loop.add_reader(self._sock, _done, readable)
+                try:
+                    await readable
+                finally:
+                    if self._sock.fileno() >= 0:
+                        loop.remove_reader(self._sock)
+
+    def _take(self, count: int) -> None:
+        while count and self._sock.fileno() >= 0:
+            count -= len(self._sock.recv(count))
+
     def _message(self, line: bytes) -> None:
         try:
             message = json.loads(line)
         except (ValueError, RecursionError) as error:
+            if self._is_resuming:
+                return  # the rest of one that somebody else has begun to read
             raise MessageError("no JSON") from error
         if not isinstance(message, dict):
             raise MessageError("no object")
@@ -189,6 +230,11 @@ class QmpClient:
                 future.set_exception(QmpGone("QEMU has ended"))
                 future.exception()  # perhaps nobody waits
         self._waiting.clear()
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class _Budget:

@@ -82,7 +82,8 @@ async def _press(handle: Machine, request: messages.PressButton, files: Sequence
     return Done()
 
 
-async def _state(handle: Machine) -> DomainState:
+async def state(handle: Machine) -> DomainState:
+    """What its guest does, as QEMU says."""
     status = await handle.qmp.ask("query-status")
     return _STATES.get(str(status.get("status")) if isinstance(status, dict) else "", DomainState.RUNNING)
 
@@ -93,12 +94,12 @@ async def _memory_mib(handle: Machine) -> int:
 
 
 async def _stats(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
-    return messages.Stats(await _state(handle), handle.process.cpu_ns(), await _memory_mib(handle))
+    return messages.Stats(await state(handle), handle.process.cpu_ns(), await _memory_mib(handle))
 
 
 async def _measure(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
     return messages.Measured(
-        await _state(handle),
+        await state(handle),
         handle.process.cpu_ns(),
         await _memory_mib(handle),
         await vcpus(handle),
@@ -114,15 +115,15 @@ async def _audit(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
 
 async def vcpus(handle: Machine) -> tuple[messages.VcpuStats, ...]:
     """Its vCPUs: whatever QEMU says that their threads are, only its own are taken for them."""
-    is_up = await _state(handle) is DomainState.RUNNING
-    state = messages.VcpuState.RUNNING if is_up else messages.VcpuState.PAUSED
+    is_up = await state(handle) is DomainState.RUNNING
+    doing = messages.VcpuState.RUNNING if is_up else messages.VcpuState.PAUSED
     found = []
     for entry in objects(await handle.qmp.ask("query-cpus-fast"), "vCPUs")[:VCPUS_MAX]:
         thread = number(entry, "thread-id")
         known = handle.process.has_thread(thread)
         affinity = tuple(sorted(os.sched_getaffinity(thread))) if known else ()
         index = number(entry, "cpu-index")
-        found.append(messages.VcpuStats(index, state, thread if known else None, affinity, 0))
+        found.append(messages.VcpuStats(index, doing, thread if known else None, affinity, 0))
     return tuple(sorted(found, key=lambda vcpu: vcpu.vcpu))
 
 
@@ -216,4 +217,4 @@ _JOBS: dict[type, Job] = {
     **devices.JOBS,
 }
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "state"]
