@@ -102,6 +102,8 @@ async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: Foun
             _forget_devices(record.config, resumed)
             await _take_back(manager, record, resumed)
         await manager.changed(record)
+    if found is not None and found[0].status is not None:  # what has become of it is written down
+        keeping.spawner.forget(found[0].pid)
 
 
 def _interrupted(record: Record) -> End:
