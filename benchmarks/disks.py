@@ -88,18 +88,36 @@ def kernel_figures(directory: Path, disk: Path) -> Iterator[Figure]:
             yield figure("our kernel", what, count * size, count, seconds, cpu_seconds)
 
 
-# What is run, its bytes, and its requests. In flight at once: one with dd, else what the name says.
+# Requests of the program that has several in flight (guest/aio.c): what they are, how many at once, how many in all.
+AT_ONCE = {
+    "sequential write, 1 MiB, 4 at once": ("write sequential", MIB, 4, 4096),
+    "sequential read, 1 MiB, 4 at once": ("read sequential", MIB, 4, 4096),
+    "sequential write, 256 KiB, 16 at once": ("write sequential", 256 << 10, 16, 16384),
+    "sequential read, 256 KiB, 16 at once": ("read sequential", 256 << 10, 16, 16384),
+    "random read, 4 KiB, 32 at once": ("read random", 4096, 32, 200_000),
+}
+# What is run in the guest, its bytes, and its requests: dd has one in flight.
 LINUX = {
     "sequential write, 1 MiB": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 oflag=direct", 256 * MIB, 256),
     "sequential read, 1 MiB": ("dd if=/dev/xvda of=/dev/null bs=1M count=256 iflag=direct", 256 * MIB, 256),
-    "sequential write, 1 MiB, 4 at once": ("aio /dev/xvda write sequential 1048576 4 1024", 1024 * MIB, 1024),
-    "sequential read, 1 MiB, 4 at once": ("aio /dev/xvda read sequential 1048576 4 1024", 1024 * MIB, 1024),
-    "sequential write, 256 KiB, 16 at once": ("aio /dev/xvda write sequential 262144 16 4096", 1024 * MIB, 4096),
-    "sequential read, 256 KiB, 16 at once": ("aio /dev/xvda read sequential 262144 16 4096", 1024 * MIB, 4096),
+    **{
+        what: (f"aio /dev/xvda {kind} {size} {depth} {count}", size * count, count)
+        for what, (kind, size, depth, count) in AT_ONCE.items()
+    },
     "sequential write, buffered": ("dd if=/dev/zero of=/dev/xvda bs=1M count=256 conv=fsync", 256 * MIB, 256),
     "sequential read, buffered": ("dd if=/dev/xvda of=/dev/null bs=1M count=256", 256 * MIB, 256),
-    "random read, 4 KiB": ("aio /dev/xvda read random 4096 32 50000", 50_000 * 4096, 50_000),
 }
+
+
+def host_figures_at_once(directory: Path, disk: Path) -> Iterator[Figure]:
+    """What the same program does with the file on the host: as many buffers, of which one after the other is copied."""
+    program = build_program("aio", directory)
+    for what, (kind, size, depth, count) in AT_ONCE.items():
+        before, start = os.times(), time.perf_counter()
+        subprocess.run([program, disk, *kind.split(), str(size), str(depth), str(count)], check=True)
+        seconds, after = time.perf_counter() - start, os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        yield figure("host", what, size * count, count, seconds, used)
 
 
 def linux_figures(directory: Path, disk: Path) -> Iterator[Figure]:
@@ -125,7 +143,7 @@ def measure() -> list[Figure]:
             for _ in range(IMAGE_MIB):
                 image.write(os.urandom(MIB))
             os.fsync(image.fileno())
-        host = list(host_figures(disk))
+        host = [*host_figures(disk), *host_figures_at_once(directory, disk)]
         return compare(host, [*kernel_figures(directory, disk), *linux_figures(directory, disk)])
 
 

@@ -110,7 +110,7 @@ def compare(host: Iterable[Figure], guests: Iterable[Figure]) -> list[Figure]:
     figures = list(host)
     bases = {each.what: each for each in figures}
     for each in guests:
-        base = bases.get(each.what.replace("buffered", "1 MiB").partition(" at once")[0].rstrip(", 0123456789"))
+        base = bases.get(each.what.replace("buffered", "1 MiB"))
         if base is not None:
             each.ratio = each.mib_per_second / base.mib_per_second
             each.cpu_ratio = base.cpu_ms_per_mib / each.cpu_ms_per_mib

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads or writes of a block device with several in flight (Linux's io_submit, O_DIRECT), as benchmarks/disks.py runs it in a Linux
- * guest: aio DEVICE read|write random|sequential BYTES DEPTH COUNT, each of BYTES. Needs nothing but the kernel; linked statically.
+ * Reads or writes with several in flight (Linux's io_submit): of a block device, past the page cache (O_DIRECT), as benchmarks/disks.py
+ * runs it in a Linux guest; of a file, through the page cache, as on the host. aio PATH read|write random|sequential BYTES DEPTH COUNT,
+ * each of BYTES. Needs nothing but the kernel; linked statically.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,10 +33,12 @@ int main(int argc, char **argv)
     int write = !strcmp(argv[2], "write"), random = !strcmp(argv[3], "random");
     size_t size = strtoul(argv[4], NULL, 0);
     long depth = atol(argv[5]), count = atol(argv[6]), issued = 0, done = 0;
-    int fd = open(argv[1], (write ? O_RDWR : O_RDONLY) | O_DIRECT);
-    uint64_t bytes = 0;
+    struct stat kind = {0};
+    int is_device = !stat(argv[1], &kind) && S_ISBLK(kind.st_mode);
+    int fd = open(argv[1], (write ? O_RDWR : O_RDONLY) | (is_device ? O_DIRECT : 0));
+    uint64_t bytes = (uint64_t)kind.st_size;
     aio_context_t context = 0;
-    if (fd < 0 || ioctl(fd, BLKGETSIZE64, &bytes) || syscall(SYS_io_setup, depth, &context)) {
+    if (fd < 0 || (is_device && ioctl(fd, BLKGETSIZE64, &bytes)) || syscall(SYS_io_setup, depth, &context)) {
         perror(argv[1]);
         return 1;
     }
