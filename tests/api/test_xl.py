@@ -176,6 +176,8 @@ def test_processors_and_weights_are_xls_tables(server: Server, create: Create) -
     assert xl(server, "sched-credit", "--domain=web").stdout == f"{head}\n{row}\n"
     assert xl(server, "vcpu-pin", "web", "all", "0", "all").returncode == 0
     assert xl(server, "vcpu-pin", "web", "0", "-", "-").returncode == 0
+    assert xl(server, "-N", "vcpu-pin", "web", "0", "all").stdout == "cpumap: all\n"
+    assert xl(server, "-N", "vcpu-pin", "web", "0", "-", "all").stdout == "cpumap: - all\n"
     result = xl(server, "vcpu-pin", "web", "0", "4000")
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "Could not set affinity for vcpu `0'.")
     assert xl(server, "vcpu-pin", "web", "x", "0").stderr == "Error: Invalid argument x as VCPU.\n"
@@ -210,6 +212,7 @@ def test_devices_are_xls_tables_with_what_the_guest_has_said(
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1 << 20))
     domain = create("web", vifs=["mac=00:16:3e:01:02:03"])
+    cd = create("drive", disks=["format=raw,vdev=xvdc,devtype=cdrom,target="])
     domid = domain["domid"]
     assert xl(server, "block-attach", "web", str(image), "raw", "xvdb", "rw").returncode == 0
     lines = xl(server, "block-list", "web").stdout.splitlines()
@@ -230,19 +233,44 @@ def test_devices_are_xls_tables_with_what_the_guest_has_said(
     assert xl(server, "block-detach", "web", "xvdz").stderr == "Error: Device xvdz not connected.\n"
     assert xl(server, "block-detach", "--force", "web", "51728").returncode == 0
     assert xl(server, "network-detach", "web", "7").stderr == "Unknown device 7.\n"
-    assert xl(server, "-N", "network-attach", "web", "mac=00:16:3e:01:02:04").stdout == "vif: mac=00:16:3e:01:02:04\n"
+    words = ("mac=00:16:3e:01:02:04", "bridge=lan", "rate=1MB/s", "model=e1000")
+    assert dry(xl(server, "-N", "network-attach", "web", *words), "vif") == {
+        "model": "e1000",
+        "mac": "00:16:3e:01:02:04",
+        "bridge": "lan",
+        "rate_bytes_per_interval": 50000,
+        "rate_interval_usecs": 50000,
+    }
+    assert dry(xl(server, "-N", "block-attach", "web", "/x.img,raw,xvde,w"), "disk") == {
+        "pdev_path": "/x.img",
+        "vdev": "xvde",
+        "format": "raw",
+        "readwrite": 1,
+    }
+    drive = {"vdev": "xvdc", "removable": 1, "is_cdrom": 1}
+    inserted = xl(server, "-N", "cd-insert", "drive", "xvdc", "/dev/null")
+    assert dry(inserted, "disk") == {"pdev_path": "/dev/null", "format": "raw", **drive}
+    assert dry(xl(server, "-N", "cd-eject", str(cd["domid"]), "xvdc"), "disk") == {"format": "empty", **drive}
     result = xl(server, "block-list", "nobody", "web")
     assert (result.returncode, result.stderr) == (0, "nobody is an invalid domain identifier\n")
     assert xl(server, "cd-insert", "web", "xvdz", "/nope").stderr == "Cannot stat file: /nope\n"
+
+
+def dry(result: subprocess.CompletedProcess[str], what: str) -> dict[str, object]:
+    """What is shown instead of being done: JSON behind a word, and an empty line."""
+    word, _, text = result.stdout.partition(": ")
+    assert (result.returncode, result.stderr, word, text[-3:]) == (0, "", what, "}\n\n")
+    found: dict[str, object] = json.loads(text)
+    return found
 
 
 def test_the_life_of_a_domain_by_xls_verbs(server: Server, api: httpx.Client, shell: str, tmp_path: Path) -> None:
     config = tmp_path / "guest.cfg"
     config.write_text(f'name = "life"\nkernel = "{shell}"\nmemory = 32\n')
     result = xl(server, "-N", "create", str(config), "memory=16")
-    assert (json.loads(result.stdout.partition("\n")[2])["memory_mib"], api.get("/domains").json()) == (16, [])
+    assert (json.loads(result.stdout)["b_info"]["target_memkb"], api.get("/domains").json()) == (16 << 10, [])
     result = xl(server, "create", "-p", str(config), "memory=16; vcpus=1", "name='life2'")
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"Parsing config from {config}\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", f"Parsing config from {config}\n")
     domain = api.get("/domains/life2").json()
     assert (domain["state"], domain["memory_mib"]) == ("paused", 16)
     assert xl(server, "unpause", "life2").returncode == 0
@@ -327,7 +355,7 @@ def test_config_update_is_for_the_next_start(
     result = xl(server, "config-update", "keeps", str(config), "memory=400000")
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "failed to update configuration")
     result = xl(server, "-N", "config-update", "-q", "keeps", f"-f{config}")
-    assert json.loads(result.stdout)["memory_mib"] == 16
+    assert json.loads(result.stdout)["b_info"]["target_memkb"] == 16 << 10
 
 
 def test_what_a_defined_domain_starts_with_next_is_its_definition_after_its_end(
@@ -410,6 +438,107 @@ def test_the_long_list_is_libxls_json(server: Server, create: Create, tmp_path: 
         assert kept["c_info"]["name"] == each["config"]["c_info"]["name"]
         assert kept["b_info"]["max_memkb"] == each["config"]["b_info"]["max_memkb"]
     assert kept["nics"][0]["bridge"] == "lan" and kept["on_crash"] == "coredump_destroy"
+
+
+CONFIG = """name = "c1"
+uuid = "00000000-0000-0000-0000-000000000009"
+kernel = "/boot/vmlinuz"
+ramdisk = "/boot/initrd"
+cmdline = "console=hvc0"
+memory = 256
+maxmem = 512
+vcpus = 2
+maxvcpus = 4
+cpus = "0"
+cpu_weight = 512
+cap = 50
+disk = ['/d.qcow2,qcow2,xvdb,r', 'format=raw,vdev=xvdc,access=r,devtype=cdrom,target=/x.iso', 'phy:/dev/sda1,xvdd,w',
+        'vdev=xvde,devtype=cdrom']
+vif = ['mac=00:16:3e:00:00:02,bridge=br0,vifname=v0,rate=10Mb/s,mtu=9000', 'ip=10.0.0.1']
+vfb = ['vnc=1,vnclisten=127.0.0.2,vncpasswd=x,vncdisplay=3']
+p9 = ['tag=t,path=/p,security_model=none']
+channel = ['connection=pty,name=c', 'connection=socket,path=/s,name=d']
+on_poweroff = "restart"
+on_crash = "coredump-destroy"
+on_watchdog = "preserve"
+max_grant_frames = 32
+max_event_channels = 100
+max_grant_version = 1
+localtime = 1
+rtc_timeoffset = 60
+"""
+SHOWN = {
+    "c_info": {
+        "type": "pv",
+        "name": "c1",
+        "uuid": "00000000-0000-0000-0000-000000000009",
+        "run_hotplug_scripts": "True",
+    },
+    "b_info": {
+        "max_vcpus": 4,
+        "avail_vcpus": [0, 1],
+        "vcpu_hard_affinity": [[0], [0], [0], [0]],
+        "max_memkb": 524288,
+        "target_memkb": 262144,
+        "rtc_timeoffset": 60,
+        "localtime": "True",
+        "max_grant_frames": 32,
+        "max_grant_version": 1,
+        "sched_params": {"weight": 512, "cap": 50},
+        "event_channels": 100,
+        "kernel": "/boot/vmlinuz",
+        "cmdline": "console=hvc0",
+        "ramdisk": "/boot/initrd",
+        "type.pv": {},
+    },
+    "disks": [
+        {"pdev_path": "/d.qcow2", "vdev": "xvdb", "format": "qcow2"},
+        {"pdev_path": "/x.iso", "vdev": "xvdc", "format": "raw", "removable": 1, "is_cdrom": 1},
+        {"pdev_path": "/dev/sda1", "vdev": "xvdd", "format": "raw", "readwrite": 1},
+        {"vdev": "xvde", "format": "empty", "removable": 1, "is_cdrom": 1},
+    ],
+    "nics": [
+        {
+            "devid": 0,
+            "mtu": 9000,
+            "mac": "00:16:3e:00:00:02",
+            "bridge": "br0",
+            "ifname": "v0",
+            "rate_bytes_per_interval": 62500,
+            "rate_interval_usecs": 50000,
+        },
+        {"devid": 1, "ip": "10.0.0.1"},
+    ],
+    "vfbs": [{"devid": 0, "vnc": {"enable": "True", "listen": "127.0.0.2", "passwd": "x", "display": 3}, "sdl": {}}],
+    "vkbs": [{"devid": 0}],
+    "p9s": [{"tag": "t", "path": "/p", "security_model": "none"}],
+    "channels": [
+        {"devid": 0, "name": "c", "connection.pty": {}},
+        {"devid": 1, "name": "d", "connection.socket": {"path": "/s"}},
+    ],
+    "on_poweroff": "restart",
+    "on_reboot": "restart",
+    "on_watchdog": "preserve",
+    "on_crash": "coredump_destroy",
+}
+"""What Debian's xl 4.17 shows of it, without its `claim_mode`, its empty `arch_arm` and `arch_x86`, and the default of
+`on_soft_reset`, which is another one here."""
+
+
+def test_a_dry_run_shows_the_structure_that_xl_shows(tmp_path: Path) -> None:
+    config = tmp_path / "c1.cfg"
+    config.write_text(CONFIG)
+    output, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(error):
+        assert run(["create", "-n", str(config)]) == 0  # no Domain 0 is needed
+    assert error.getvalue() == f"Parsing config from {config}\n"
+    assert json.loads(output.getvalue()) == SHOWN
+    program, path = libxl(tmp_path), tmp_path / "config.json"
+    path.write_text(output.getvalue())
+    result = subprocess.run([program, path], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    kept = json.loads(result.stdout)
+    assert kept["vfbs"] == SHOWN["vfbs"] and kept["channels"] == SHOWN["channels"] and kept["nics"] == SHOWN["nics"]
 
 
 def libxl(directory: Path) -> Path:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
 from domzero.cli.api_client import Dom0, domain_path
 from domzero.cli.xl.domains import find
+from domzero.cli.xl.dry import config_json, text_of
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.names import shown
@@ -30,7 +30,7 @@ def create(dom0: Dom0, given: Given) -> int:
     config.paused = given.has("p")
     body = request_body(config)
     if given.dry or given.has("n"):
-        print(json.dumps(body, indent=4))
+        print(text_of(config_json(config)))
         return XlStatus.OK
     try:
         domain = dom0.create(body)
@@ -55,11 +55,11 @@ def update(dom0: Dom0, given: Given) -> int:
     path, words = _file_and_words(given, given.words[1:])
     if path is None:
         raise XlError("Config file not specified")
-    config = _read(path, words, quiet=given.has("q"))
-    print(f"setting dom{domain['domid']} configuration", file=sys.stderr)
+    config = _read(path, words, quiet=given.has("q"), tells=False)
     if given.dry:
-        print(json.dumps(request_body(config), indent=4))
+        print(text_of(config_json(config)))
         return XlStatus.OK
+    print(f"setting dom{domain['domid']} configuration", file=sys.stderr)
     try:
         dom0.request("PUT", f"{domain_path(domain['uuid'])}/next-config", request_body(config))
     except DomzeroError as error:
@@ -75,8 +75,11 @@ def _file_and_words(given: Given, words: Sequence[str]) -> tuple[str | None, lis
     return path, rest
 
 
-def _read(path: str | None, words: Sequence[str], *, quiet: bool) -> DomainConfig:
-    """What they mean; warnings are told. XlError."""
+def _read(path: str | None, words: Sequence[str], *, quiet: bool, tells: bool = True) -> DomainConfig:
+    """What they mean; warnings are told. XlError.
+
+    :param tells: which file is read.
+    """
     from domzero.cli.create import from_words
 
     try:
@@ -88,8 +91,8 @@ def _read(path: str | None, words: Sequence[str], *, quiet: bool) -> DomainConfi
             raise XlError("\n".join(f"{path or 'command line'}: {one}" for one in error.errors)) from None
         raise XlError(str(error)) from None
     if not quiet:
-        if path is not None:
-            print(f"Parsing config from {shown(path)}", flush=True)
+        if path is not None and tells:
+            print(f"Parsing config from {shown(path)}", file=sys.stderr)
         for warning in warnings:
             print(f"xl: warning: {shown(warning)}", file=sys.stderr)
     return config

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote
 
 from domzero.cli.api_client import Dom0, Json, domain_path, is_domain_0
 from domzero.cli.xl import text
 from domzero.cli.xl.domains import find, look_for
+from domzero.cli.xl.dry import disk_json, text_of, vif_json
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
 from domzero.dom0.diskspec import is_named, parse_disk
 from domzero.dom0.names import shown
@@ -67,7 +69,7 @@ def attach_block(dom0: Dom0, given: Given) -> int:
     what = ",".join(given.words[1:])
     spec = parse_disk(what)
     if given.dry:
-        print(f"disk: {shown(spec.text(spec.absolute(), named=is_named(what)))}")
+        print(f"disk: {text_of(disk_json(replace(spec, target=spec.absolute())))}\n")
         return XlStatus.OK
     body: Json = {"spec": spec.text(spec.absolute(), named=is_named(what))}
     dom0.request("POST", f"{domain_path(domain['uuid'])}/disks", body)
@@ -96,6 +98,9 @@ def insert_cd(dom0: Dom0, given: Given) -> int:
     if not os.path.exists(target):
         raise XlError(f"Cannot stat file: {target}")
     path = _disk_path(dom0, domain, given.words[1])
+    if given.dry:
+        print(f"disk: {text_of(_drive(given.words[1], os.path.abspath(target)))}\n")
+        return XlStatus.OK
     dom0.request("PUT", f"{path}/medium", {"target": os.path.abspath(target)})
     return XlStatus.OK
 
@@ -103,17 +108,27 @@ def insert_cd(dom0: Dom0, given: Given) -> int:
 def eject_cd(dom0: Dom0, given: Given) -> int:
     """`cd-eject`."""
     domain = find(dom0, given.words[0])
-    dom0.request("DELETE", f"{_disk_path(dom0, domain, given.words[1])}/medium")
+    path = _disk_path(dom0, domain, given.words[1])
+    if given.dry:
+        print(f"disk: {text_of(_drive(given.words[1], ''))}\n")
+    else:
+        dom0.request("DELETE", f"{path}/medium")
     return XlStatus.OK
+
+
+def _drive(vdev: str, target: str) -> Json:
+    return disk_json(parse_disk(f"vdev={vdev},devtype=cdrom,access=ro,target={target}"))
 
 
 def attach_network(dom0: Dom0, given: Given) -> int:
     """`network-attach`."""
     domain = find(dom0, given.words[0])
     what = ",".join(given.words[1:])
-    parse_vif(what)
+    spec = parse_vif(what)
     if given.dry:
-        print(f"vif: {shown(what)}")
+        words = vif_json(spec)
+        del words["devid"]  # it is chosen when it is plugged in
+        print(f"vif: {text_of(words)}\n")
         return XlStatus.OK
     dom0.request("POST", f"{domain_path(domain['uuid'])}/vifs", {"spec": what})
     return XlStatus.OK

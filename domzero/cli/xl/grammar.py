@@ -129,7 +129,7 @@ class Verb:
     def help(self) -> str:
         """What `xl help VERB` shows."""
         flags = f"-vtT{'f' if self.changes else ''}{'N' if self.dry else ''}"
-        usage = f"Usage: xl [{flags}] {self.name} {self.words}\n\n{self.text}.\n"
+        usage = f"Usage: xl [{flags}] {self.name} {self.words}".rstrip() + f"\n\n{self.text}.\n"
         if self.refused:
             usage += f"\nIt is refused here: {self.refused}.\n"
         if self.options:

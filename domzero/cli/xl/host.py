@@ -10,6 +10,7 @@ from domzero.cli.text import memory_kib, schedule_table, vcpu_table
 from domzero.cli.xl import text
 from domzero.cli.xl.domains import find
 from domzero.cli.xl.grammar import Given, XlError, XlStatus
+from domzero.dom0.cpuspec import format_cpus, parse_cpus
 from domzero.dom0.names import shown
 from domzero.errors import DomzeroError
 
@@ -64,6 +65,9 @@ def pin_vcpu(dom0: Dom0, given: Given) -> int:
         raise XlError("Error: --force and 'all' as VCPU not allowed.")
     if soft not in ("-", "all"):
         raise XlError(f"soft affinity {soft}: the host's scheduler has hard affinity only; give - or all")
+    if given.dry:
+        print(f"cpumap: {_cpumap(dom0, hard)}{'' if soft == '-' else ' all'}")
+        return XlStatus.OK
     if hard == "-":
         return XlStatus.OK
     body = {"vcpu": None if vcpu == "all" else int(vcpu), "cpus": hard}
@@ -73,6 +77,15 @@ def pin_vcpu(dom0: Dom0, given: Given) -> int:
         what = "Could not set affinity." if vcpu == "all" else f"Could not set affinity for vcpu `{vcpu}'."
         raise XlError(f"xl: error: {error}\n{what}") from None
     return XlStatus.OK
+
+
+def _cpumap(dom0: Dom0, word: str) -> str:
+    """Processors as xl writes a set of them."""
+    if word == "-":
+        return "-"
+    there = frozenset(range(dom0.get("/host")["nr_cpus"]))
+    cpus = parse_cpus(word, there)
+    return "all" if cpus >= there else format_cpus(cpus)
 
 
 def schedule(dom0: Dom0, given: Given) -> int:

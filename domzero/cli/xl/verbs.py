@@ -6,6 +6,7 @@ from __future__ import annotations
 from domzero.cli.xl import create, devices, domains, host
 from domzero.cli.xl.grammar import Option, Verb
 
+_MEMORY = "<Domain> <MemMB['b'[bytes]|'k'[KB]|'m'[MB]|'g'[GB]|'t'[TB]]>"
 _DOMAIN, _DOMAINS = "<Domain>", "<Domain(s)>"
 _DRY = Option("n", "dryrun", "only show the configuration, as -N does")
 _FILE = Option("f", "defconfig", "the configuration file", "FILE")
@@ -102,14 +103,29 @@ _DONE = (
         domains.console,
         1,
         options=(Option("n", "", "number of the console", "NUM"), Option("t", "", "its type: pv", "TYPE")),
-        changes=True,
     ),
     Verb("dump-core", "<Domain> <filename>", "Write a domain's core dump", domains.dump_core, 2, changes=True),
-    Verb("cd-insert", "<Domain> <VirtualDevice> <path>", "Put a CD into a drive", devices.insert_cd, 3, changes=True),
-    Verb("cd-eject", "<Domain> <VirtualDevice>", "Take a CD out of its drive", devices.eject_cd, 2, changes=True),
+    Verb(
+        "cd-insert",
+        "<Domain> <VirtualDevice> <path>",
+        "Put a CD into a drive",
+        devices.insert_cd,
+        3,
+        dry=True,
+        changes=True,
+    ),
+    Verb(
+        "cd-eject",
+        "<Domain> <VirtualDevice>",
+        "Take a CD out of its drive",
+        devices.eject_cd,
+        2,
+        dry=True,
+        changes=True,
+    ),
     Verb(
         "mem-max",
-        "<Domain> <Memory[b|k|m|g|t]>",
+        _MEMORY,
         "Set how much memory a domain may have; in KiB without a unit",
         host.set_memory("memory_limit_mib", "static max memory"),
         2,
@@ -117,7 +133,7 @@ _DONE = (
     ),
     Verb(
         "mem-set",
-        "<Domain> <Memory[b|k|m|g|t]>",
+        _MEMORY,
         "Set a domain's memory target; in KiB without a unit",
         host.set_memory("memory_target_mib", "dynamic max memory"),
         2,
@@ -126,7 +142,7 @@ _DONE = (
     Verb("vcpu-list", "[Domain, ...]", "List the vCPUs of domains", host.list_vcpus),
     Verb(
         "vcpu-pin",
-        "[options] <Domain> <VCPU|all> <Hard affinity|-|all> [Soft affinity|-|all]",
+        "[option] <Domain> <VCPU|all> <Hard affinity|-|all> <Soft affinity|-|all>",
         "Choose the processors that vCPUs run on",
         host.pin_vcpu,
         3,
@@ -134,11 +150,12 @@ _DONE = (
             Option("f", "force", "nothing: guests pin nothing"),
             Option("i", "ignore-global-affinity-masks", "nothing: there are none"),
         ),
+        dry=True,
         changes=True,
     ),
     Verb(
         "vcpu-set",
-        "[options] <Domain> <vCPUs>",
+        "[option] <Domain> <vCPUs>",
         "Set how many vCPUs a domain uses",
         host.set_vcpus,
         2,
@@ -154,21 +171,42 @@ _DONE = (
         options=(Option("n", "numa", "with processors and nodes"),),
     ),
     Verb("sharing", "[Domain]", "Show how many pages domains share: none", domains.list_sharing),
-    Verb("sched-credit", "[options]", "Show or set weight and cap", host.schedule, options=_SCHEDULE, changes=True),
-    Verb("sched-credit2", "[options]", "Show or set weight and cap", host.schedule, options=_SCHEDULE, changes=True),
+    Verb(
+        "sched-credit",
+        "[-d <Domain> [-w[=WEIGHT]|-c[=CAP]]] [-s [-t TSLICE] [-r RATELIMIT]] [-p CPUPOOL]",
+        "Show or set weight and cap",
+        host.schedule,
+        options=_SCHEDULE,
+        changes=True,
+    ),
+    Verb(
+        "sched-credit2",
+        "[-d <Domain> [-w[=WEIGHT]]] [-p CPUPOOL]",
+        "Show or set weight and cap",
+        host.schedule,
+        options=_SCHEDULE,
+        changes=True,
+    ),
     Verb("domid", "<DomainName>", "Show a domain's domid", domains.show_domid, 1),
     Verb("domname", "<DomainId>", "Show a domain's name", domains.show_name, 1),
     Verb("rename", "<Domain> <NewDomainName>", "Rename a domain", domains.rename, 2, changes=True),
     Verb(
         "trigger",
-        "<Domain> <nmi|reset|power> [<VCPU>]",
+        "<Domain> <nmi|reset|init|power|sleep|s3resume> [<VCPU>]",
         "Send a domain an NMI, or ask it to shut down or reboot",
         domains.trigger,
         2,
         changes=True,
     ),
     Verb("sysrq", "<Domain> <letter>", "Press a SysRq key in a domain", domains.press_sysrq, 2, changes=True),
-    Verb("debug-keys", "<Keys>", "Let the hypervisor write into its log; h shows the keys", host.press_debug_keys, 1),
+    Verb(
+        "debug-keys",
+        "<Keys>",
+        "Let the hypervisor write into its log; h shows the keys",
+        host.press_debug_keys,
+        1,
+        changes=True,
+    ),
     Verb(
         "dmesg",
         "[-c]",
@@ -178,7 +216,7 @@ _DONE = (
     ),
     Verb(
         "top",
-        "[options]",
+        "",
         "Watch what domains use",
         host.show_top,
         options=(
@@ -194,7 +232,8 @@ _DONE = (
     ),
     Verb(
         "network-attach",
-        "<Domain> [mac=<mac>] [bridge=<bridge>] [rate=<rate>] ...",
+        "<Domain> [type=<type>] [mac=<mac>] [bridge=<bridge>] [ip=<ip>] [script=<script>] [backend=<BackDomain>] "
+        "[vifname=<name>] [rate=<rate>] [model=<model>] [accel=<accel>] [mtu=<mtu>]",
         "Plug a network interface in",
         devices.attach_network,
         1,
@@ -203,7 +242,7 @@ _DONE = (
     ),
     Verb(
         "vncviewer",
-        "[--autopass] <Domain>",
+        "[options] <Domain>",
         "Open a domain's screen with vncviewer",
         domains.view,
         1,
@@ -234,7 +273,7 @@ _DONE = (
     Verb("block-list", _DOMAINS, "List disks", devices.list_blocks, 1),
     Verb(
         "block-detach",
-        "[options] <Domain> <DevId>",
+        "[option] <Domain> <DevId>",
         "Take a disk away",
         devices.detach_block,
         2,
