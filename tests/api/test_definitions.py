@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from created import changed
 from dom0_server import Server
 from waiting import until
 
@@ -107,7 +109,9 @@ def test_the_definition_of_a_halted_domain_is_changed(
 
 
 def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: str) -> None:
-    """Its own Domain 0, killed while one runs: the next has all of them, and starts those that it should."""
+    """Its own Domain 0, killed while one runs: the next has all of them, and starts those that it should. An interface
+    has the address that it had."""
+    vifs = [f"bridge=defined{os.getpid()}"]
 
     def client(server: Server) -> httpx.Client:
         return httpx.Client(
@@ -116,12 +120,14 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
 
     server = Server(tmp_path)
     with client(server) as api:
-        for name, fields in {"auto": {"autostart": True}, "ran": {"start": True}, "rests": {}}.items():
+        for name, fields in {"auto": {"autostart": True}, "ran": {"start": True, "vifs": vifs}, "rests": {}}.items():
             body = {"name": name, "kernel": shell, "memory_mib": 16, "persistent": True, "start": False, **fields}
             assert api.post("/domains", json=body).status_code in (201, 202)
         until(lambda: api.get("/domains/ran").json()["state"] in ("running", "blocked"))
         worker = api.get("/domains/ran").json()["pid"]
-        pending = {"name": "x", "kernel": shell, "memory_mib": 24}
+        mac = api.get("/domains/ran/vifs").json()[0]["mac"]
+        assert mac.startswith("00:16:3e:")
+        pending = {"name": "x", "kernel": shell, "memory_mib": 24, "vifs": vifs}
         assert api.put("/domains/ran/next-config", json=pending).json()["memory_mib"] == 16
     server.stop(signal.SIGKILL)
     until(lambda: not Path(f"/proc/{worker}").exists())
@@ -133,6 +139,8 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
             assert (ran["name"], ran["memory_mib"]) == ("ran", 24)  # what it was to start with next
             assert (ran["state"], ran["exit"]["message"]) == ("halted", "destroyed: Domain 0 was killed while it ran")
             assert (rests["state"], rests["exit"]) == ("halted", None)
+            changed(api, api.post("/domains/ran/start"))
+            assert api.get("/domains/ran/vifs").json()[0]["mac"] == mac
     finally:
         assert server.stop() == 0
     server = Server(tmp_path)
