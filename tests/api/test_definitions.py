@@ -120,7 +120,8 @@ def test_definitions_are_there_after_a_kill_and_say_so(tmp_path: Path, shell: st
 
     server = Server(tmp_path)
     with client(server) as api:
-        for name, fields in {"auto": {"autostart": True}, "ran": {"start": True, "vifs": vifs}, "rests": {}}.items():
+        defined: dict[str, Json] = {"auto": {"autostart": True}, "ran": {"start": True, "vifs": vifs}, "rests": {}}
+        for name, fields in defined.items():
             body = {"name": name, "kernel": shell, "memory_mib": 16, "persistent": True, "start": False, **fields}
             assert api.post("/domains", json=body).status_code in (201, 202)
         until(lambda: api.get("/domains/ran").json()["state"] in ("running", "blocked"))
