@@ -211,12 +211,17 @@ def parse_disks(texts: list[str]) -> Iterator[DiskSpec | ConfigError]:
 
 
 def _vdev(words: dict[str, str]) -> str:
-    return words.get("vdev", "").partition(":")[0]
+    return _device(words).partition(":")[0]
+
+
+def _device(words: dict[str, str]) -> str:
+    """The name in the guest and what it is, without the word that xm had before it for a disk that QEMU serves."""
+    return words.get("vdev", "").removeprefix("ioemu:")
 
 
 def _spec(text: str, words: dict[str, str], flags: set[str], taken: Container[int]) -> DiskSpec:
     target, form = words.get("target", ""), words.get("format", "")
-    vdev, kind = _vdev(words), words.get("vdev", "").partition(":")[2]
+    vdev, kind = _vdev(words), _device(words).partition(":")[2]
     if kind not in ("", "cdrom", "disk"):
         raise _refused(text, f"no such device type: {kind!r} (disk or cdrom)")
     is_cdrom = kind == "cdrom" or bool(flags & {"cdrom", "devtype=cdrom"})

@@ -41,6 +41,8 @@ _FORWARD = re.compile(
 )  # as QEMU writes them
 _KEYS = ("mac", "bridge", "type", "ip", "mtu", "devid", "rate", "link", "antispoof", "vifname", "model")
 _INSTEAD = {"script": "bridge=NAME puts an interface into a bridge of the host without one"}
+_NOTHING = (("script", "vif-bridge"), ("backend", "0"), ("backend", "Domain-0"))
+"""What every interface has: it is put into its bridge, by Domain 0."""
 _REFUSED = ("script", "backend", "gatewaydev", "netdev", "colo_", "trusted", "vlan")
 
 
@@ -140,6 +142,8 @@ def parse_vif(text: str, index: int = 0) -> VifSpec:
         key, equals, value = part.partition("=")
         if key == "hostfwd" and equals:
             forwards.append(_forward(text, value))
+        elif (key, value.rpartition("/")[2]) in _NOTHING:
+            continue
         elif key in _REFUSED or key.startswith("colo_"):
             raise _refused(text, f"{key} is not supported", _INSTEAD.get(key, EXAMPLE))
         elif key not in _KEYS or not equals:

@@ -96,7 +96,7 @@ class _Reader:
         kind, chosen = self._type(), ""
         if kind is None:
             kind, chosen = self._choose()
-        self._check_keys(is_full=kind.is_full)
+        self._check_keys(kind)
         config = self._config()
         config.type = kind
         if kind.is_full:
@@ -115,13 +115,14 @@ class _Reader:
             raise ConfigErrors(self.errors)
         return Parsed(config, self.warnings, frozenset(self.settings), chosen)
 
-    def _check_keys(self, *, is_full: bool) -> None:
+    def _check_keys(self, kind: DomainType) -> None:
         """Says what becomes of the keys that are not honoured."""
         reasons = xlkeys.REASONS
-        if is_full:
-            told = xlhvm.HONOURED.union(*(reason.keys for reason in xlhvm.REASONS))
+        if kind.is_full:
+            own = xlhvm.REASONS if kind is DomainType.HVM else xlhvm.REASONS_OF_PVH
+            told = xlhvm.HONOURED.union(*(reason.keys for reason in own))
             others = (xlkeys.Reason(reason.keys - told, reason.text) for reason in xlkeys.REASONS)
-            reasons = (*xlhvm.REASONS, *others)
+            reasons = (*own, *others)
         for key, setting in self.settings.items():
             if key not in xlkeys.KNOWN:
                 near = difflib.get_close_matches(key[:64], xlkeys.KNOWN, 1)

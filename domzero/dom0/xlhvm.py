@@ -50,8 +50,15 @@ REASONS = tuple(
 )
 """Those that are taken and warned about for domains of type hvm and pvh, in the place of what is said of PV domains."""
 
+REASONS_OF_PVH = (
+    Reason(HONOURED, "for HVM domains only; a PVH domain has no such thing"),
+    *(reason for reason in REASONS if "bootloader" not in reason.keys),
+    Reason(words("bootloader bootloader_args"), "a PVH domain starts with its kernel"),
+)
+"""The same of type pvh alone."""
+_LOADER = "hvmloader"
 _FIRMWARE = {"seabios": "bios", "rombios": "bios", "ovmf": "uefi", "bios": "bios", "uefi": "uefi"}
-_SCREENS = {"stdvga": "std", "std": "std", "cirrus": "cirrus", "virtio": "virtio", "none": "none"}
+_SCREENS = {"stdvga": "std", "std": "std", "cirrus": "cirrus", "virtio": "virtio", "none": "none", "qxl": "std"}
 _POINTERS = ("tablet", "mouse")
 
 
@@ -73,6 +80,9 @@ class Reader:
 def read_hvm(read: Reader, config: DomainConfig) -> None:
     """Reads what only HVM domains have."""
     hvm = config.hvm
+    if config.kernel.rpartition("/")[2] == _LOADER:
+        config.kernel = ""
+        read.warnings.append(f"kernel: {_LOADER} is Xen's own firmware: bios and firmware choose one of QEMU's")
     hvm.boot = read.text("boot") or hvm.boot
     for key in ("bios", "firmware"):
         if (name := read.text(key)) and name not in _FIRMWARE:
@@ -87,6 +97,8 @@ def read_hvm(read: Reader, config: DomainConfig) -> None:
         read.error("vga", f"not supported: {name[:100]!r}", ", ".join(_SCREENS))
     elif name:
         hvm.vga = Screen(_SCREENS[name])
+        if name == "qxl":
+            read.warnings.append("vga: qxl is for SPICE, which is not supported: std it is")
     if read.number("stdvga", 0):
         hvm.vga = Screen.STD
     if read.number("nographic", 0):
@@ -131,4 +143,4 @@ def _read_screen(read: Reader, config: DomainConfig) -> None:
     config.vfbs = [",".join(["vnc=1", *parts])]
 
 
-__all__ = ["HONOURED", "REASONS", "Reader", "read_hvm"]
+__all__ = ["HONOURED", "REASONS", "REASONS_OF_PVH", "Reader", "read_hvm"]

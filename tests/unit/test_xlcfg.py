@@ -85,7 +85,7 @@ def test_an_unknown_key_is_a_warning_with_a_suggestion() -> None:
         ("name='..'", "name", "not '.' or '..'"),
         ("type='vm'", "type", "no such type"),
         ("builder='xen'", "builder", "no such builder"),
-        ("type='hvm'; vga='qxl'", "vga", "not supported: 'qxl'"),
+        ("type='hvm'; vga='vmware'", "vga", "not supported: 'vmware'"),
         ("type='hvm'; boot='x'", "boot", "'x': c (disks)"),
         ("type='hvm'; seed=1", "seed", "not for a domain of type hvm"),
         ("type='hvm'; engine='translator'", "engine", "no engine of a domain of type hvm"),
