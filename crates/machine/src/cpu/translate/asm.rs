@@ -310,12 +310,13 @@ impl Asm {
         self.made(Instruction::with3(Code::VEX_Rorx_r64_rm64_imm8, to, from, by));
     }
 
-    pub(super) fn shl(&mut self, r: Register, by: u32) {
-        self.made(Instruction::with2(Code::Shl_rm64_imm8, r, by));
-    }
-
-    pub(super) fn shr(&mut self, r: Register, by: u32) {
-        self.made(Instruction::with2(Code::Shr_rm64_imm8, r, by));
+    /// Of its lower half; the upper one is zero afterwards.
+    pub(super) fn and(&mut self, r: Register, mask: i32) {
+        self.made(Instruction::with2(
+            Code::And_rm32_imm32,
+            r.full_register32(),
+            mask,
+        ));
     }
 
     pub(super) fn test(&mut self, r: Register, mask: i32) {

@@ -359,6 +359,7 @@ impl Cpu {
         }
         if s.kind == Kind::End || s.flags & BRANCH != 0 {
             self.rip = self.next_rip;
+            self.budget.slice += i64::from(s.left) - 1;
             return self.dispatch(f);
         }
         let t = self.code.translator.as_ref();

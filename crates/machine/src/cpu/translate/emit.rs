@@ -15,7 +15,7 @@ use crate::cpu::engine::TranslatorOptions;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
 use crate::cpu::region::{Frame, TLB_AT};
-use crate::mmu::tlb::TlbEntry;
+use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use std::mem::offset_of;
 
@@ -121,17 +121,18 @@ impl<'a> Emitter<'a> {
 
     /// The code of the block of these instructions; what of it seldom runs will run at `cold`.
     /// With `second`, the host address of the next page, which its instruction crosses into.
-    /// `hows`: how each is translated.
+    /// `hows`: how each is translated; `after`: the flags that are looked at after it.
     pub(super) fn block(
         mut self,
         insns: &[Instruction],
         hows: &[How],
         cold: u64,
         second: Option<u64>,
+        after: u32,
     ) -> Option<Made> {
         let start = self.off;
         let vectors = hows.iter().map(|h| h.vectors()).max()?;
-        let live = liveness::of_block(insns, hows);
+        let live = liveness::of_block(insns, hows, after);
         let TranslatorOptions {
             exact_flags,
             same_blocks,
@@ -174,7 +175,10 @@ impl<'a> Emitter<'a> {
             }
             (self.checked, self.keeps_s1) = (part.member, part.keeps_s1);
             match insns.get(n + 1) {
-                Some(next) if how == How::Flow => self.flow_inside(i, next.ip() as i64),
+                Some(next) if how == How::Flow => {
+                    self.branch = true;
+                    self.flow_inside(i, next.ip() as i64);
+                }
                 _ => ended = self.instruction(i, how)?,
             }
             let next = self.next;
@@ -334,10 +338,11 @@ impl<'a> Emitter<'a> {
     /// Brings the place of the TLB entry of the page of `va` into `S1`, and the tag at `field` of it into `S0`.
     pub(super) fn load_tag(&mut self, va: Register, field: usize) {
         let shift = size_of::<TlbEntry>().trailing_zeros();
-        self.asm.pext(S1, va, frame!(index_mask));
         if self.flags_dead {
-            self.asm.shl(S1, shift);
+            self.asm.rorx(S1, va, 12 - shift);
+            self.asm.and(S1, (TLB_SIZE as i32 - 1) << shift);
         } else {
+            self.asm.pext(S1, va, frame!(index_mask));
             self.asm.rorx(S1, S1, 64 - shift);
         }
         self.asm.load(S0, entry(field));
@@ -362,11 +367,7 @@ impl<'a> Emitter<'a> {
         self.load_tag(ea.reg, tag);
         self.asm.lea(S0, indexed(S0, ea.reg, 1, checked));
         if self.flags_dead {
-            if wanted.align > 1 {
-                self.asm.test(S0, !0xfff | i32::from(wanted.align - 1));
-            } else {
-                self.asm.shr(S0, 12);
-            }
+            self.asm.test(S0, !0xfff | i32::from(wanted.align - 1));
             self.asm.jcc(Code::Jne_rel32_64, stub);
         } else {
             self.asm.pext(S0, S0, page_mask(wanted.align.trailing_zeros()));
@@ -388,7 +389,10 @@ impl<'a> Emitter<'a> {
     /// Checks all operands of a group, before its first instruction.
     fn check_group(&mut self, g: Group) {
         (self.checked, self.keeps_s1) = (false, false);
-        let ea = self.address_at(g.base, i64::from(g.low), usize::from(g.size));
+        let ea = match g.index {
+            Some(index) => self.indexed_at(g.base, index, g.low.into()),
+            None => self.address_at(g.base, i64::from(g.low), usize::from(g.size)),
+        };
         let (size, write, align) = (g.size, g.write, g.align);
         self.check(ea, Wanted { size, write, align });
         self.last_stub().site.flags |= GROUP;

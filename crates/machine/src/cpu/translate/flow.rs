@@ -40,6 +40,11 @@ pub(super) fn is_conditional(i: &Instruction) -> bool {
     i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64
 }
 
+/// A call that a block may go on after.
+pub(super) fn is_call(i: &Instruction) -> bool {
+    i.code() == Code::Call_rel32_64
+}
+
 /// A jump out of the middle of a block.
 pub(super) struct Aside {
     label: Label,
@@ -77,7 +82,7 @@ impl Emitter<'_> {
         match i.code() {
             Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => self.go_to(i.near_branch64() as i64),
             Code::Call_rel32_64 => {
-                self.push_return(after);
+                self.push_return(after, true);
                 self.go_to(i.near_branch64() as i64);
             }
             Code::Retnq | Code::Retnq_imm16 => {
@@ -90,11 +95,11 @@ impl Emitter<'_> {
                 let (lost, miss) = (self.asm.label(), self.asm.label());
                 self.handler_stub(i, miss, true)?;
                 self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
-                self.asm.load(S0, of_return(RETURN_TAGS_AT));
+                self.asm.load(S0, of_return(S1, RETURN_TAGS_AT));
                 self.asm.lea(S0, indexed(S0, S2, 1, 1));
                 self.asm.jmp_unless_zero(lost);
                 self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8 + more));
-                self.asm.jmp_mem(of_return(RETURN_CODES_AT));
+                self.asm.jmp_mem(of_return(S1, RETURN_CODES_AT));
                 self.lost_return = Some((lost, miss, 8 + more));
             }
             Code::Jmp_rm64 => {
@@ -102,6 +107,16 @@ impl Emitter<'_> {
                 let miss = self.asm.label();
                 self.look_up(miss);
                 self.handler_stub(i, miss, true)?;
+                self.asm.jmp_mem(code_of_jump());
+            }
+            Code::Call_rm64 if i.op0_kind() == OpKind::Register => {
+                // If there is no jump the handler does all of it once more, to the same place.
+                self.push_return(after, false);
+                self.copy(S2, i.op0_register());
+                let miss = self.asm.label();
+                self.look_up(miss);
+                self.handler_stub(i, miss, true)?;
+                self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
                 self.asm.jmp_mem(code_of_jump());
             }
             Code::Call_rm64 => {
@@ -112,7 +127,7 @@ impl Emitter<'_> {
                 self.asm.load(S0, code_of_jump());
                 self.asm.store(kept(0), S0);
                 self.asm.store(kept(1), S2);
-                self.push_return(after);
+                self.push_return(after, true);
                 self.asm.load(S2, kept(1));
                 self.asm.jmp_mem(kept(0));
             }
@@ -126,8 +141,11 @@ impl Emitter<'_> {
         Some(())
     }
 
-    /// A jump in the middle of a block, which goes on at offset `next` of the page.
+    /// A jump or call in the middle of a block, which goes on at offset `next` of the page.
     pub(super) fn flow_inside(&mut self, i: &Instruction, next: i64) {
+        if is_call(i) {
+            self.push_return(i64::from(self.off) + i.len() as i64, true);
+        }
         if !is_conditional(i) {
             return;
         }
@@ -175,21 +193,30 @@ impl Emitter<'_> {
         }
     }
 
-    /// Pushes the address at an offset from the page's start, and leaves it with its code for the return.
-    fn push_return(&mut self, offset: i64) {
+    /// Pushes the address at an offset from the page's start, and leaves it with its code for the return. `S1` stays as it is; so does
+    /// the stack pointer, unless it `moves`.
+    fn push_return(&mut self, offset: i64, moves: bool) {
         let top = self.check_stack(-8, true);
         self.asm.load(S0, frame!(page));
         self.asm.lea(S0, at(S0, offset));
-        self.push(top, S0);
+        self.asm.store(top, S0);
+        if moves {
+            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+        }
         // In the next page there is other code elsewhere.
         if let Some(off) = u16::try_from(offset).ok().filter(|&off| off < 4096) {
             let code = self.asm.label();
-            self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
+            let mut top = GUEST_RSP;
+            if !moves {
+                self.asm.lea(S2, at(GUEST_RSP, -8));
+                top = S2;
+            }
+            self.asm.pext(S2, top, frame!(return_mask));
             self.asm.not(S0);
-            self.asm.store(of_return(RETURN_TAGS_AT), S0);
+            self.asm.store(of_return(S2, RETURN_TAGS_AT), S0);
             self.asm.lea_label(S0, code);
             self.return_stub(code, off);
-            self.asm.store(of_return(RETURN_CODES_AT), S0);
+            self.asm.store(of_return(S2, RETURN_CODES_AT), S0);
         }
     }
 
@@ -311,9 +338,9 @@ fn field_of_jump(offset: usize) -> MemoryOperand {
 
 const _: () = assert!(size_of::<CodeJump>() == 2 * 8);
 
-/// What a call has left for the return whose number is in `S1`.
-fn of_return(array: i64) -> MemoryOperand {
-    indexed(Register::RSP, S1, 8, array)
+/// What a call has left for the return with this number.
+fn of_return(number: Register, array: i64) -> MemoryOperand {
+    indexed(Register::RSP, number, 8, array)
 }
 
 fn kept(n: usize) -> MemoryOperand {

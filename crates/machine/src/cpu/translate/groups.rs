@@ -2,8 +2,8 @@
 //! Memory operands near each other that one check is made for: those of a prologue, or the fields of a structure.
 
 use super::emit::wanted;
-use super::flow::is_conditional;
-use super::operand::{place, plain_base, Place};
+use super::flow::{is_call, is_conditional};
+use super::operand::{guest, host_index, indexed_base, place, Index, Place};
 use super::select::{counts_by_cl, gives_index, How};
 use crate::cpu::exec::fast::lower::immediate;
 use crate::cpu::exec::operand::memory_operand;
@@ -13,11 +13,13 @@ use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Op
 /// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
 const SPAN: i64 = 128;
 
-/// Operands at displacements from one register.
+/// Operands at displacements from one register, or from a sum of two.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
     pub base: Register,
-    /// Where the operands begin, from what the register holds at the first of them.
+    /// What is added to it.
+    pub index: Option<Index>,
+    /// Where the operands begin, from what the registers hold at the first of them.
     pub low: i32,
     pub size: u8,
     pub write: bool,
@@ -42,6 +44,7 @@ pub(super) struct Part {
 
 struct Access {
     base: Register,
+    index: Option<Index>,
     disp: i64,
     size: u8,
     write: bool,
@@ -67,6 +70,7 @@ impl Open {
         Open {
             group: Group {
                 base: a.base,
+                index: a.index,
                 low: 0,
                 size: 0,
                 write: a.write,
@@ -101,6 +105,19 @@ impl Open {
         true
     }
 
+    fn registers(&self) -> (Register, Option<Index>) {
+        (self.group.base, self.group.index)
+    }
+
+    /// What an instruction adds to the address; `None` if that is not known.
+    fn moves(&self, i: &Instruction, how: How, factory: &mut InstructionInfoFactory) -> Option<i64> {
+        let by = moves(i, how, self.group.base, factory)?;
+        match self.group.index {
+            Some((host, scale)) => Some(by + i64::from(scale) * moves(i, how, guest(host), factory)?),
+            None => Some(by),
+        }
+    }
+
     fn done(self) -> Option<(Group, Vec<usize>)> {
         if self.members.len() < 2 {
             return None;
@@ -125,8 +142,8 @@ pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
     for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
         let mut own = None;
         if let Some(a) = access(i, how) {
-            own = Some(a.base);
-            let at = open.iter().position(|o| o.group.base == a.base);
+            own = Some((a.base, a.index));
+            let at = open.iter().position(|o| own == Some(o.registers()));
             let taken = at.and_then(|at| open.get_mut(at)).is_some_and(|o| o.takes(n, &a));
             if !taken {
                 done.extend(at.map(|at| open.swap_remove(at)));
@@ -138,8 +155,8 @@ pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
         let handled = matches!(how, How::Handler | How::Repeat);
         for at in (0..open.len()).rev() {
             let o = &mut open[at];
-            o.settled |= settles && Some(o.group.base) != own;
-            match moves(i, how, o.group.base, &mut factory) {
+            o.settled |= settles && Some(o.registers()) != own;
+            match o.moves(i, how, &mut factory) {
                 Some(by) if !handled && small(&(o.moved + by)) => o.moved += by,
                 _ => done.push(open.swap_remove(at)),
             }
@@ -208,6 +225,7 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
         let (base, size) = (Register::RSP, 8);
         Some(Access {
             base,
+            index: None,
             disp,
             size,
             write,
@@ -220,7 +238,7 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
         }
         How::Stack if i.code() == Code::Push_rm64 && i.op0_kind() == OpKind::Register => stack(-8, true),
         How::Stack if i.code() == Code::Pop_r64 && i.op0_register() != Register::RSP => stack(0, false),
-        How::Flow if i.code() == Code::Call_rel32_64 => stack(-8, true),
+        How::Flow if is_call(i) => stack(-8, true),
         How::Flow if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => stack(0, false),
         How::Same | How::Vector | How::Avx if i.mnemonic() != Mnemonic::Lea => {
             let n = memory_operand(i)?;
@@ -230,7 +248,8 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
             let locked = how == How::Same && w.align > 1;
             let suits = !locked && !counts_by_cl(i) && spilled(i) <= 1;
             (suits && small(&disp)).then_some(Access {
-                base: plain_base(i)?,
+                base: indexed_base(i)?,
+                index: host_index(i)?,
                 disp,
                 size: w.size,
                 write: w.write,
@@ -245,7 +264,7 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
 fn leaves_scratch(i: &Instruction, how: How) -> bool {
     match how {
         How::Nothing => true,
-        How::Flow => is_jump(i),
+        How::Flow => is_jump(i) || is_call(i),
         How::Same | How::Vector | How::Avx => {
             if i.mnemonic() == Mnemonic::Lea {
                 return !matches!(place(i.memory_index()), Place::Spilled(_));
@@ -262,6 +281,7 @@ fn leaves_scratch(i: &Instruction, how: How) -> bool {
 fn moves(i: &Instruction, how: How, base: Register, factory: &mut InstructionInfoFactory) -> Option<i64> {
     let stack = base == Register::RSP;
     match how {
+        How::Flow if is_call(i) => return Some(if stack { -8 } else { 0 }),
         How::Flow => return is_jump(i).then_some(0),
         How::Stack if i.mnemonic() == Mnemonic::Push => return Some(if stack { -8 } else { 0 }),
         How::Stack if i.mnemonic() == Mnemonic::Pop => {
@@ -341,6 +361,33 @@ mod tests {
         assert_eq!((group.base, group.low, group.size), (Register::RBX, 8, 20));
         assert_eq!(group.slot, parts[3].load);
         assert!(group.slot.is_some() && parts[4].load.is_some() && parts[4].load != parts[3].load);
+    }
+
+    #[test]
+    fn elements_of_an_array_are_a_group_while_it_is_known_what_the_index_grows_by() {
+        let parts = planned(|a| {
+            a.mov(rax, qword_ptr(rdi + rcx * 8))?;
+            a.add(rcx, 2)?;
+            a.add(rax, qword_ptr(rdi + rcx * 8 + 8))?;
+            a.mov(rbx, qword_ptr(rdi + rcx * 4))?;
+            a.add(ecx, 1)?;
+            a.mov(rdx, qword_ptr(rdi + rcx * 8))
+        });
+        assert_eq!(members(&parts), [true, false, true, false, false, false]);
+        let group = parts[0].first.expect("a group");
+        assert_eq!((group.low, group.size), (0, 32));
+    }
+
+    #[test]
+    fn a_call_that_the_block_goes_on_after_pushes_within_the_group() {
+        let parts = planned(|a| {
+            a.push(rbx)?;
+            a.call(0x40)?;
+            a.push(rbp)
+        });
+        assert_eq!(members(&parts), [true, true, true]);
+        let group = parts[0].first.expect("a group");
+        assert_eq!((group.low, group.size, group.slot), (-24, 24, None));
     }
 
     #[test]

@@ -7,13 +7,13 @@ use crate::cpu::exec::fast::lower::{is_shift, shift_count};
 use iced_x86::{Instruction, RflagsBits};
 
 /// CF, PF, AF, ZF, SF and OF, as iced numbers them.
-const ALL: u32 =
+pub(super) const ALL: u32 =
     RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
 
-/// The flags that are looked at from each instruction of a block on, and in the last place those from its end on: nobody knows
-/// what follows there.
-pub(super) fn of_block(insns: &[Instruction], hows: &[How]) -> Vec<u32> {
-    let mut live = vec![ALL; insns.len() + 1];
+/// The flags that are looked at from each instruction of a block on, and in the last place those from its end on, which are given:
+/// all, if nobody knows what follows there.
+pub(super) fn of_block(insns: &[Instruction], hows: &[How], after: u32) -> Vec<u32> {
+    let mut live = vec![after; insns.len() + 1];
     for (n, (i, how)) in insns.iter().zip(hows).enumerate().rev() {
         live[n] = before(i, *how, live[n + 1]);
     }

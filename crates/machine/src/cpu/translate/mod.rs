@@ -311,7 +311,11 @@ impl Cpu {
             true => Trace::of(insns),
             false => self.trace(mfn, insns),
         };
-        let Trace { insns, others } = trace;
+        let Trace { insns, mut others } = trace;
+        let after = match insns.last() {
+            Some(last) if !whole => self.live_after(mfn, last, &mut others),
+            _ => liveness::ALL,
+        };
         for (start, end) in others {
             self.code.blocks.depends_on(op, mfn, start, end);
         }
@@ -329,6 +333,7 @@ impl Cpu {
             &select::hows(&insns, t.options.exact),
             cold,
             second,
+            after,
         );
         let Some(made) = made else {
             t.handled.truncate(handled);

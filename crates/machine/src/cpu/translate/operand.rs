@@ -29,6 +29,15 @@ pub(super) fn place(r: Register) -> Place {
     }
 }
 
+/// The register of the guest's that the host has in this one.
+pub(super) fn guest(host: Register) -> Register {
+    match host {
+        GUEST_RCX => R::RCX,
+        GUEST_RSP => R::RSP,
+        same => same,
+    }
+}
+
 pub(super) fn slot(n: usize) -> MemoryOperand {
     at(R::RSP, 8 * n as i64)
 }
@@ -134,6 +143,14 @@ impl Emitter<'_> {
         ea
     }
 
+    /// The address at `disp` from the sum of two registers, the second one of the host's.
+    pub(super) fn indexed_at(&mut self, base: Register, (index, scale): Index, disp: i64) -> Ea {
+        let ea = self.at(S2, 0);
+        let base = self.base(base, S2);
+        self.asm.lea(S2, indexed(base, index, scale, disp));
+        ea
+    }
+
     /// The linear address of the memory operand, in the register that is given: `S2` or one of the guest's.
     fn linear(&mut self, i: &Instruction) -> Register {
         let (base, index) = (i.memory_base(), i.memory_index());
@@ -166,10 +183,28 @@ impl Emitter<'_> {
     }
 }
 
+/// An index register, as the host has it, and what it is multiplied by.
+pub(super) type Index = (Register, u32);
+
+/// The index of the memory operand, if it has one; `None` if that is in the frame.
+pub(super) fn host_index(i: &Instruction) -> Option<Option<Index>> {
+    match i.memory_index() {
+        R::None => Some(None),
+        r => match place(r) {
+            Place::Host(h) if r.is_gpr64() => Some(Some((h, i.memory_index_scale()))),
+            _ => None,
+        },
+    }
+}
+
 /// The register of 64 bits that the memory operand lies at a displacement from, if there is nothing else to its address.
 pub(super) fn plain_base(i: &Instruction) -> Option<Register> {
-    let plain = i.memory_index() == R::None && segment(i).is_none();
-    Some(i.memory_base()).filter(|b| plain && b.is_gpr64())
+    indexed_base(i).filter(|_| i.memory_index() == R::None)
+}
+
+/// The base register of 64 bits of the memory operand, if there is no segment to its address.
+pub(super) fn indexed_base(i: &Instruction) -> Option<Register> {
+    Some(i.memory_base()).filter(|b| segment(i).is_none() && b.is_gpr64())
 }
 
 /// The base of the memory operand's segment, if it has one.

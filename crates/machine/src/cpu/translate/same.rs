@@ -3,7 +3,7 @@
 
 use super::asm::{at, frame, indexed, GUEST_RCX, S0, S1, S2};
 use super::emit::{put_memory, wanted, Emitter};
-use super::operand::{place, sized, slot, Place};
+use super::operand::{host_index, place, sized, slot, Place};
 use super::select::{self, How};
 use crate::cpu::descriptor_cache::access_of;
 use crate::cpu::exec::operand::memory_operand;
@@ -31,7 +31,11 @@ impl Emitter<'_> {
             scratch = &[S0];
         } else if let Some(n) = memory {
             let operand = if self.checked {
-                let base = self.base(i.memory_base(), S2);
+                let mut base = self.base(i.memory_base(), S2);
+                if let Some((index, scale)) = host_index(i)? {
+                    self.asm.lea(S2, indexed(base, index, scale, 0));
+                    base = S2;
+                }
                 indexed(base, S1, 1, i.memory_displacement64() as i64)
             } else {
                 let wanted = wanted(i, n, how)?;

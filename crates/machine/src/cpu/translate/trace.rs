@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which blocks are translated as one: a block goes on with the one that follows it most often, as long as that lies in its page.
+//! Which blocks are translated as one: a block goes on with the one that follows it most often, as long as that lies in its page. A
+//! loop, and a function that calls itself, goes on with itself.
 // Ops lie in the arena.
 #![allow(unsafe_code)]
 
-use super::flow::is_conditional;
+use super::flow::{is_call, is_conditional};
+use super::liveness;
 use super::select::{self, Vectors};
 use crate::cpu::block::{key, Op};
-use crate::cpu::decode::{copy_code, decode_all, WINDOW};
+use crate::cpu::decode::{copy_code, decode_all, ends_block, WINDOW};
+use crate::cpu::exec::fast;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, FlowControl, Instruction};
 
 /// Instructions of all blocks together.
 const INSNS: usize = 64;
@@ -19,6 +22,19 @@ const BLOCKS: usize = 8;
 
 /// A block is gone on with if it has run at least this part of what makes one be translated.
 const RUNS_PART: u64 = 4;
+
+/// A loop is made several times over if its jumps go on in it this many times as often as not.
+const OFTEN: u64 = 8;
+
+/// Instructions of the next block that are looked at to find out which flags it looks at.
+const AHEAD: usize = 6;
+
+/// What a block goes on with.
+struct Next {
+    offset: i64,
+    /// The other way is seldom gone.
+    often: bool,
+}
 
 /// The instructions of a block and of those it goes on with, each with its offset in the page as its address.
 pub(super) struct Trace {
@@ -46,10 +62,27 @@ impl Cpu {
     /// What is translated with a block, whose instructions are given.
     pub(super) fn trace(&self, mfn: Mfn, insns: Vec<Instruction>) -> Trace {
         let mut trace = Trace::of(insns);
-        let mut starts: Vec<i64> = trace.insns.iter().take(1).map(|i| i.ip() as i64).collect();
+        let Some(head) = trace.insns.first().map(|i| i.ip() as i64) else {
+            return trace;
+        };
+        let mut blocks = 1;
+        // Where blocks begin since the head was last come to, and how many instructions there were each time.
+        let mut starts = vec![head];
+        let mut rounds = Vec::new();
         let wanted = vectors(&trace.insns);
-        while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last)) {
-            if starts.contains(&next) || starts.len() >= BLOCKS {
+        // Whether no jump is known to go the other way now and then, which each copy would have to learn for itself.
+        let mut steady = true;
+        while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last, head)) {
+            let Next { offset: next, often } = next;
+            steady &= often;
+            if next == head {
+                if !steady {
+                    break;
+                }
+                rounds.push(trace.insns.len());
+                starts.clear();
+            }
+            if starts.contains(&next) || blocks >= BLOCKS {
                 break;
             }
             let Some(insns) = self.decode_at(mfn, next as u16, INSNS - trace.insns.len()) else {
@@ -60,37 +93,83 @@ impl Cpu {
                 break;
             }
             let end = insns.last().map_or(0, |i| i.next_ip());
+            let bytes = (next as u16, end as u16);
             starts.push(next);
-            trace.others.push((next as u16, end as u16));
+            blocks += 1;
+            if next != head && !trace.others.contains(&bytes) {
+                trace.others.push(bytes);
+            }
             trace.insns.extend(insns);
+        }
+        // As many rounds as powers of two have, so that operands of a loop stay where they are aligned to.
+        if let Some(last) = rounds.len().checked_ilog2() {
+            trace.insns.truncate(rounds[(1 << last) - 1]);
         }
         trace
     }
 
-    /// Where in the page the block most often goes on that ends with this instruction, if that is not translated yet: what several
-    /// blocks lead to is made once.
-    fn next_of(&self, mfn: Mfn, last: &Instruction) -> Option<i64> {
+    /// Where in the page the block most often goes on that ends with this instruction, if that is `head`, or not translated yet: what
+    /// several blocks lead to is made once.
+    fn next_of(&self, mfn: Mfn, last: &Instruction, head: i64) -> Option<Next> {
         let target = last.near_branch64() as i64;
         let threshold = u64::from(self.code.translator.as_ref()?.threshold());
+        let next = |offset, often| Next { offset, often };
         match last.code() {
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
+            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Call_rel32_64 => {
                 let runs = self.runs(mfn, target)?;
-                (runs < threshold).then_some(target)
+                let again = target == head && !is_call(last);
+                (runs < threshold || again).then_some(next(target, true))
             }
             _ if is_conditional(last) => {
                 let after = last.next_ip() as i64;
                 let runs = |offset| self.runs(mfn, offset).unwrap_or(0);
                 let (here, there) = (runs(after), runs(target));
-                let (next, runs) = if there > here {
-                    (target, there)
+                let (offset, runs, others) = if there > here {
+                    (target, there, here)
                 } else {
-                    (after, here)
+                    (after, here, there)
                 };
                 let enough = runs > 0 && runs >= threshold / RUNS_PART;
-                (enough && runs < threshold).then_some(next)
+                let often = others <= runs / OFTEN;
+                (enough && (runs < threshold || offset == head)).then_some(next(offset, often))
             }
             _ => None,
         }
+    }
+
+    /// The flags that are looked at after a block that ends with this instruction. What says so is added to what the block is made from.
+    pub(super) fn live_after(&self, mfn: Mfn, last: &Instruction, others: &mut Vec<(u16, u16)>) -> u32 {
+        let next = match last.code() {
+            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Call_rel32_64 => last.near_branch64(),
+            _ if last.flow_control() == FlowControl::Next && !ends_block(last) => last.next_ip(),
+            _ => return liveness::ALL,
+        };
+        let known = u16::try_from(next).ok().filter(|&at| at < 4096);
+        let Some(insns) = known.and_then(|at| self.decode_some(mfn, at)) else {
+            return liveness::ALL;
+        };
+        let live = liveness::of_block(&insns, &select::hows(&insns, false), liveness::ALL);
+        let live = live.first().copied().unwrap_or(liveness::ALL);
+        let bytes = (next as u16, insns.last().map_or(0, |i| i.next_ip()) as u16);
+        if live != liveness::ALL && !others.contains(&bytes) {
+            others.push(bytes);
+        }
+        live
+    }
+
+    /// The first instructions of a block that is known to the interpreter.
+    fn decode_some(&self, mfn: Mfn, off: u16) -> Option<Vec<Instruction>> {
+        let op: *const Op = self.code.blocks.get(key(mfn, u64::from(off), self.seg.mode))?;
+        // SAFETY: as in `decode_at`.
+        let (count, second) = unsafe { ((*op).left, fast::crosses_into(op.add(1))) };
+        let count = usize::from(count).min(AHEAD);
+        let frame = self.domain.machine.mem.frame(mfn)?;
+        let mut bytes = [0u8; 15 * AHEAD];
+        let room = bytes.len().min(4096 - usize::from(off));
+        let bytes = bytes.get_mut(..room)?;
+        copy_code(frame, usize::from(off), None, bytes)?;
+        let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), count);
+        (second.is_none() && insns.len() == count).then_some(insns)
     }
 
     /// How often the block at this offset has run: as often as makes it be translated, if it is; `None` if it is not known.
@@ -106,12 +185,7 @@ impl Cpu {
     fn decode_at(&self, mfn: Mfn, off: u16, most: usize) -> Option<Vec<Instruction>> {
         let op: *const Op = self.code.blocks.get(key(mfn, u64::from(off), self.seg.mode))?;
         // SAFETY: the map leads to first ops of blocks in the arena, which are followed by their others.
-        let (count, second) = unsafe {
-            (
-                usize::from((*op).left),
-                crate::cpu::exec::fast::crosses_into(op.add(1)),
-            )
-        };
+        let (count, second) = unsafe { (usize::from((*op).left), fast::crosses_into(op.add(1))) };
         if second.is_some() || count > most {
             return None;
         }
@@ -156,8 +230,40 @@ mod tests {
         made.expect("code that can be assembled")
     }
 
-    fn vm(options: Option<TranslatorOptions>) -> TestVm {
-        let mut vm = TestVm::new(&rounds(200));
+    /// A loop that goes on in itself nearly always, and calls a function of its page.
+    fn steady(n: i32) -> Vec<u8> {
+        let made = (|| {
+            let mut a = CodeAssembler::new(64)?;
+            let (mut top, mut called, mut start) = (a.create_label(), a.create_label(), a.create_label());
+            a.jmp(start)?;
+            a.set_label(&mut called)?;
+            a.add(rbx, qword_ptr(rsi + rdx * 8))?;
+            a.ret()?;
+            a.set_label(&mut start)?;
+            a.mov(rsi, DATA)?;
+            a.xor(edx, edx)?;
+            a.mov(ecx, n)?;
+            a.set_label(&mut top)?;
+            a.add(qword_ptr(rsi + rdx * 8), 3)?;
+            a.cmp(rdx, 200)?;
+            a.jae(start)?;
+            a.add(rdx, 1)?;
+            a.dec(ecx)?;
+            a.jne(top)?;
+            a.mov(r8d, 40)?;
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.call(called)?;
+            a.dec(r8d)?;
+            a.jne(again)?;
+            a.int3()?;
+            a.assemble(CODE)
+        })();
+        made.expect("code that can be assembled")
+    }
+
+    fn vm(code: fn(i32) -> Vec<u8>, options: Option<TranslatorOptions>) -> TestVm {
+        let mut vm = TestVm::new(&code(150));
         vm.cpu.set_translator(options).expect("a translator");
         vm
     }
@@ -167,8 +273,17 @@ mod tests {
         if super::super::translator_available().is_err() {
             return;
         }
-        let seen = |vm: &mut TestVm| (vm.cpu.rip, vm.cpu.regs, vm.cpu.rflags(), vm.peek(DATA, 24));
-        for same_blocks in [false, true] {
+        let seen = |vm: &mut TestVm| {
+            (
+                vm.cpu.rip,
+                vm.cpu.regs,
+                vm.cpu.rflags(),
+                vm.peek(DATA, 24),
+                vm.peek(DATA + 1184, 24),
+            )
+        };
+        let cases: [fn(i32) -> Vec<u8>; 2] = [rounds, steady];
+        for (code, same_blocks) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
             let options = TranslatorOptions {
                 threshold: 4,
                 exact_flags: true,
@@ -176,7 +291,7 @@ mod tests {
                 ..TranslatorOptions::default()
             };
             let longer = (1..=17).map(|step| {
-                let (mut vm, mut plain) = (vm(Some(options)), vm(None));
+                let (mut vm, mut plain) = (vm(code, Some(options)), vm(code, None));
                 while vm.run(step) == Stop::Budget {
                     plain.run_ok(step);
                     assert_eq!(seen(&mut vm), seen(&mut plain), "{step} at a time");
