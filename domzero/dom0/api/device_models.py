@@ -11,6 +11,7 @@ from domzero.dom0.api.models import Model
 from domzero.dom0.device_stats import DiskStats, VifStats
 from domzero.dom0.diskspec import RATE_MAX, DiskFormat
 from domzero.dom0.json_values import to_json
+from domzero.dom0.records import Record
 
 
 class DiskAttach(Model):
@@ -65,6 +66,7 @@ class DiskInfo(Model):
     target: str
     format: DiskFormat
     writable: bool
+    cdrom: Annotated[bool, Field(description="A drive, whose medium can be changed.")]
     state: Annotated[int, Field(description="Of the back end: enum xenbus_state; 4 is connected.")]
     bytes: int
     reads: int
@@ -81,10 +83,11 @@ class DiskInfo(Model):
     iops_max: Annotated[int, Field(description="Requests at once; 0: a tenth of a second's worth.")]
 
     @classmethod
-    def of(cls, disk: DiskStats) -> DiskInfo:
-        """From what the worker says."""
+    def of(cls, disk: DiskStats, record: Record) -> DiskInfo:
+        """From what the worker says, and the domain's definition."""
         values = to_json(disk)
-        return cls(**values.pop("limits"), **values)
+        cdrom = any(spec.is_cdrom for spec in record.config.disk_specs if spec.devid == disk.devid)
+        return cls(**values.pop("limits"), **values, cdrom=cdrom)
 
 
 class VifAttach(Model):

@@ -22,13 +22,13 @@ Vdev = Annotated[str, Path(description="The disk's name in the guest", max_lengt
 
 
 async def _info(manager: Manager, record: Record, devid: int) -> DiskInfo:
-    return DiskInfo.of(still_there(await disk_changes.list_disks(manager, record), devid, "the disk"))
+    return DiskInfo.of(still_there(await disk_changes.list_disks(manager, record), devid, "the disk"), record)
 
 
 @router.get("", responses=ASKED)
 async def list_disks(record: RecordDep, manager: ManagerDep) -> list[DiskInfo]:
     """Its disks, and what its guest did with them."""
-    return [DiskInfo.of(disk) for disk in await disk_changes.list_disks(manager, record)]
+    return [DiskInfo.of(disk, record) for disk in await disk_changes.list_disks(manager, record)]
 
 
 @router.post("", status_code=201, responses=ASKED)

@@ -29,6 +29,7 @@ from domzero.dom0.actions import (
     UndefineDomain,
     UnpauseDomain,
 )
+from domzero.dom0.actors import Role
 from domzero.dom0.api.asking import (
     ASKED,
     LONG,
@@ -39,6 +40,7 @@ from domzero.dom0.api.asking import (
     ServicesDep,
     forbid_nulls,
     perform_or_task,
+    record_for,
 )
 from domzero.dom0.api.listing import NDJSON, Page, page_of
 from domzero.dom0.api.matching import IfMatch, Tags, etag, names
@@ -60,7 +62,7 @@ from domzero.dom0.changes import Changes
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.freshness import refresh
 from domzero.dom0.life import DomainState
-from domzero.dom0.manager import Manager
+from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.records import Record
 
 router = APIRouter(prefix="/v1", tags=["domains"], responses={422: RESPONSES[422]})
@@ -175,6 +177,14 @@ async def reset_domain(record: RecordDep, services: ServicesDep, actor: ActorDep
     """Ends a defined domain at once and starts it again, as the button does."""
     action = ResetDomain(domain=record.uuid)
     return await perform_or_task(services, actor, action, lambda _: info(services.manager, record))
+
+
+@router.get("/domains/{domain}/definition", responses=ABSENT)
+async def read_definition(record: Annotated[Record, record_for(Role.VM_ADMIN, "a definition")]) -> DomainCreate:
+    """What a halted domain starts with, all of it: changed or not, `PUT` of the domain takes it."""
+    if record.state is not DomainState.HALTED:
+        raise BadState(f"domain {record.name} is {record.state.value}", hint="shut it down first")
+    return DomainCreate.of(record)
 
 
 @router.delete("/domains/{domain}/definition", status_code=204, responses=ABSENT)

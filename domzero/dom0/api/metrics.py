@@ -94,7 +94,7 @@ class DomainMetrics(Model):
             memory_mib=measured.memory_mib if measured else record.current_memory_mib,
             max_memory_mib=record.config.static_max_mib,
             vcpus=record.config.vcpus,
-            disks=[DiskInfo.of(disk) for disk in measured.disks] if measured else [],
+            disks=[DiskInfo.of(disk, record) for disk in measured.disks] if measured else [],
             vifs=[VifInfo.of(vif) for vif in measured.vifs] if measured else [],
             exits=[ExitCountInfo(kind=each.kind, count=each.count) for each in measured.exits] if measured else [],
         )

@@ -202,6 +202,14 @@ class DomainCreate(Model):
             raise ValueError("a template is not started: say start=false")
         return self
 
+    @classmethod
+    def of(cls, record: Record) -> DomainCreate:
+        """A definition as it would be asked for again, without passwords: those stay where they are hidden."""
+        config = record.config
+        values = {name: getattr(config, name) for name in cls.model_fields.keys() & DomainConfig.__slots__}
+        values |= {"vfbs": [spec.text(hide=True) for spec in config.vfb_specs], "hvm": HvmMachine.of(config.hvm)}
+        return cls(**values | asdict(record.about), persistent=True, start=False)
+
     def to_config(self) -> DomainConfig:
         """The configuration that this asks for."""
         values = self.model_dump(exclude={"uuid", "persistent", "start", "hvm", *ABOUT})

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// <domain-console domain="UUID">: a domain's console in xterm.js, over its websocket.
+// <domain-console domain="UUID" alive>: a domain's console in xterm.js, over its websocket; `alive` while there is one.
 
 import "./xterm-styles.js";
 import { Terminal } from "../vendor/xterm/xterm.mjs";
@@ -19,6 +19,13 @@ const DARK = {
 };
 
 class DomainConsole extends HTMLElement {
+  static observedAttributes = ["alive"];
+
+  /** The domain has been started again: its console was closed with its end. */
+  attributeChangedCallback() {
+    if (this.hasAttribute("alive") && this.ended) this.open();
+  }
+
   connectedCallback() {
     this.screen = document.createElement("div");
     this.screen.className = "console-screen";
@@ -69,6 +76,7 @@ class DomainConsole extends HTMLElement {
 
   open() {
     if (this.closed) return;
+    this.ended = false;
     const socket = openSocket(`/domains/${encodeURIComponent(this.getAttribute("domain"))}/console/stream`);
     this.socket = socket;
     this.say("Connecting…");
@@ -85,7 +93,8 @@ class DomainConsole extends HTMLElement {
     socket.addEventListener("close", ({ code, reason }) => {
       delete this.dataset.connected;
       if (this.closed) return;
-      if (code === NORMAL || code === NOT_FOUND) {
+      this.ended = code === NORMAL || code === NOT_FOUND;
+      if (this.ended) {
         this.say(reason || "The console is closed.");
         return;
       }

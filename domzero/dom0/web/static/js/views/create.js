@@ -7,6 +7,7 @@ import { say } from "../dialog.js";
 import { bytes } from "../format.js";
 import { changed, refresh, state } from "../store.js";
 import { checkbox, field, lines } from "./form.js";
+import { TYPES, hvmFields, hvmOf } from "./hvm.js";
 
 const COPY = "copy"; // of a disk, for this domain alone
 
@@ -18,6 +19,7 @@ let failure = "";
 let network = "none";
 let source = ""; // an image's name, or a kernel of the host
 let use = COPY;
+let type = "pv";
 let copied = null; // {of, image}: made for a domain that could not be created then
 
 /** Images are asked for once; they are the host's user's. */
@@ -76,8 +78,10 @@ async function bodyOf(values) {
     disks: [...start.disks, ...lines(values.get("disks") || "")],
     vifs: vifsOf(values),
     vfbs: values.has("screen") ? ["vnc=0"] : [],
+    type,
     persistent: values.has("persistent"),
   };
+  if (type === "hvm") body.hvm = hvmOf(values);
   if (body.persistent) {
     body.autostart = values.has("autostart");
     body.start = values.has("start");
@@ -104,8 +108,10 @@ async function submit(event) {
     say(`${domain.name} is there.`);
     source = "";
     network = "none";
+    type = "pv";
     copied = null;
-    location.hash = body.start === false ? `#/domains/${domain.uuid}` : `#/domains/${domain.uuid}/console`;
+    const shown = body.type === "hvm" ? "screen" : "console";
+    location.hash = body.start === false ? `#/domains/${domain.uuid}` : `#/domains/${domain.uuid}/${shown}`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     errors = Object.fromEntries(error.errors.map((each) => [each.field.split(".")[0], each.message]));
@@ -178,11 +184,29 @@ function sourceField() {
   </div>`;
 }
 
+function chooseType(event) {
+  type = event.target.value;
+  changed();
+}
+
+function typeField() {
+  return html`<div class="field">
+    <label for="type">Type</label>
+    <select id="type" @change=${chooseType}>
+      ${TYPES.map(([value, name]) => html`<option value=${value} ?selected=${type === value}>${name}</option>`)}
+    </select>
+  </div>`;
+}
+
 function kernelFields() {
+  if (type === "hvm") return nothing; // its firmware finds what is on its disks
   return html`
     ${field("kernel", "Kernel", {
       error: errors.kernel,
-      hint: "Path on the host: a PV kernel (bzImage or ELF). Empty: GRUB finds it on the first disk.",
+      hint:
+        type === "pvh"
+          ? "Path on the host: a kernel with a PVH entry"
+          : "Path on the host: a PV kernel (bzImage or ELF). Empty: GRUB finds it on the first disk.",
     })}
     ${field("ramdisk", "Initramfs", { error: errors.ramdisk, hint: "Path on the host" })}
     ${field("cmdline", "Kernel command line", { error: errors.cmdline })}
@@ -254,16 +278,21 @@ export function render() {
           error: errors.max_vcpus,
           hint: "What it may be given while it runs; empty: no more",
         })}
-        ${sourceField()} ${sourceFields()}
+        ${typeField()} ${sourceField()} ${sourceFields()} ${type === "hvm" ? hvmFields(undefined, errors.boot || errors.hvm) : nothing}
         <div class="field wide">
           <label for="disks">${chosen()?.kind === "disk" ? "More disks" : "Disks"}</label>
           <textarea id="disks" name="disks" rows="2" spellcheck="false" aria-describedby="disks-hint"></textarea>
-          <p class="hint" id="disks-hint">One a line, as xl has them: /images/data.qcow2,qcow2,xvda,rw</p>
+          <p class="hint" id="disks-hint">
+            One a line, as xl has them:
+            ${type === "hvm" ? "/images/system.qcow2,qcow2,hda,rw and /images/install.iso,raw,hdc,cdrom" : "/images/data.qcow2,qcow2,xvda,rw"}
+          </p>
           ${errors.disks ? html`<p class="error">${errors.disks}</p>` : nothing}
         </div>
         ${networkFields()}
         ${errors.vifs ? html`<p class="error">${errors.vifs}</p>` : nothing}
-        ${checkbox("screen", "A screen", { hint: "With keyboard and pointer, on this page and for domzero screenshot." })}
+        ${type === "pv"
+          ? checkbox("screen", "A screen", { hint: "With keyboard and pointer, on this page and for domzero screenshot." })
+          : nothing}
         ${checkbox("persistent", "Keep it after its end", { checked: true, hint: "It is halted then, and can be started again." })}
         ${checkbox("start", "Start it now", { checked: true })}
         ${checkbox("autostart", "Start it with Domain 0")}

@@ -3,14 +3,15 @@
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import { isAlive, isHalted } from "../actions.js";
-import { may, post, remove } from "../api.js";
-import { confirm } from "../dialog.js";
+import { may, post, put, remove } from "../api.js";
+import { ask, confirm } from "../dialog.js";
 import { bytes, number } from "../format.js";
 import { field, submitting } from "./form.js";
 import { empty } from "./parts.js";
 import { table } from "./table.js";
 
 const CONNECTED = 4;
+const medium = (domain, disk) => `/domains/${domain.uuid}/disks/${encodeURIComponent(disk.vdev)}/medium`;
 
 async function detach(domain, disk) {
   const text = isHalted(domain) ? "The file stays." : "The guest loses it; what it has not written is lost. The file stays.";
@@ -18,24 +19,48 @@ async function detach(domain, disk) {
   await remove(`/domains/${domain.uuid}/disks/${encodeURIComponent(disk.vdev)}`);
 }
 
+async function insert(domain, disk) {
+  const values = await ask(`A medium for ${disk.vdev}`, "Insert", [
+    field("medium", "Image", { required: true, value: disk.target, hint: "Path on the host, of an ISO image for one" }),
+  ]);
+  if (!values) return "";
+  await put(medium(domain, disk), { target: values.medium.trim() });
+  return `${disk.vdev} has another medium.`;
+}
+
+async function eject(domain, disk) {
+  await remove(medium(domain, disk));
+  return `${disk.vdev} is empty.`;
+}
+
+/** What can be done to the disk; only of a CD drive can the medium be changed. */
+function actions(domain, disk) {
+  const drive = disk.cdrom
+    ? html`<button type="button" @click=${submitting(() => insert(domain, disk))} aria-label="Insert into ${disk.vdev}">Insert…</button>
+        ${disk.target
+          ? html`<button type="button" @click=${submitting(() => eject(domain, disk))} aria-label="Eject ${disk.vdev}">Eject</button>`
+          : nothing}`
+    : nothing;
+  return html`<span class="buttons">
+    ${drive}
+    <button type="button" class="danger-quiet" @click=${submitting(() => detach(domain, disk))} aria-label="Detach ${disk.vdev}">
+      Detach
+    </button>
+  </span>`;
+}
+
 const AT_REST = ["Disk", "Made of", "Format", ""]; // what can be said of a halted domain's
 
 const COLUMNS = (domain) => [
   ["Disk", (disk) => disk.vdev],
   ["Made of", (disk) => html`<code>${disk.target || "(empty)"}</code>`],
-  ["Format", (disk) => `${disk.format}${disk.writable ? "" : ", read only"}`],
+  ["Format", (disk) => `${disk.format}${disk.cdrom ? ", CD drive" : disk.writable ? "" : ", read only"}`],
   ["Size", (disk) => (disk.bytes ? bytes(disk.bytes) : "–"), "number"],
   ["Read", (disk) => bytes(disk.read_bytes), "number"],
   ["Written", (disk) => bytes(disk.written_bytes), "number"],
   ["Errors", (disk) => number(disk.errors), "number"],
   ["Guest", (disk) => (disk.state === CONNECTED ? "connected" : "not connected")],
-  [
-    "",
-    (disk) =>
-      html`<button type="button" class="danger-quiet" @click=${submitting(() => detach(domain, disk))} aria-label="Detach ${disk.vdev}">
-        Detach
-      </button>`,
-  ],
+  ["", (disk) => actions(domain, disk)],
 ];
 
 /** The last one, without a name, is for who may change something. */
@@ -52,7 +77,7 @@ function attachForm(domain) {
     <h2>Plug in a disk</h2>
     ${field("spec", "Disk", {
       required: true,
-      hint: "Of the host, as xl has it: /images/data.qcow2,qcow2,xvdb,rw",
+      hint: "Of the host, as xl has it: /images/data.qcow2,qcow2,xvdb,rw; /images/debian.iso,raw,hdc,cdrom is a CD drive",
     })}
     <button class="primary">Plug in</button>
   </form>`;

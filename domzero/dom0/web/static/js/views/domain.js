@@ -10,6 +10,7 @@ import { duration, mib, moment, number, percent, rate, since } from "../format.j
 import { graph } from "../graph.js";
 import { PERIODS, askPast, pastOf, periodOf } from "../past.js";
 import { changed, noteCounters, refresh, state } from "../store.js";
+import { definition } from "./definition.js";
 import { disks } from "./disks.js";
 import { actionButtons, badge, empty, ended, facts } from "./parts.js";
 import { settings } from "./settings.js";
@@ -40,8 +41,13 @@ export function jobs({ uuid, tab = "" }) {
       if (tab === "" && period.span && found(uuid)) await askPast(uuid, period);
     },
     async (keep) => {
+      if (tab === "settings") {
+        keep(await definitionOf(uuid));
+        return;
+      }
       const domain = found(uuid);
-      if (!domain || !(isAlive(domain) || (isHalted(domain) && tab))) {
+      const answers = domain && isAlive(domain) && domain.state !== "building";
+      if (!answers && !(domain && isHalted(domain) && tab)) {
         keep(null);
         return;
       }
@@ -64,6 +70,18 @@ export function jobs({ uuid, tab = "" }) {
 
 /** The console and the screen tell by themselves, settings do not change by themselves. */
 export const measures = ({ uuid, tab = "" }) => ["", "disks", "network"].includes(tab) && Boolean(found(uuid)) && isAlive(found(uuid));
+
+/** The definition of a halted domain, for who may change it. */
+async function definitionOf(uuid) {
+  const domain = found(uuid);
+  if (!domain || !isHalted(domain) || !may("vm-admin", domain)) return null;
+  try {
+    return { definition: await get(`/domains/${uuid}/definition`) };
+  } catch (error) {
+    if (![404, 409].includes(error.status)) throw error;
+    return null; // it has just been started, or deleted
+  }
+}
 
 function choosePeriod(chosen) {
   period = chosen;
@@ -114,19 +132,22 @@ function screen(domain) {
 
 function overview(domain) {
   const rows = [
-    ["State", domain.state],
+    ["State", domain.state === "blocked" ? "running (waits for something to do)" : domain.state],
+    ["Type", domain.type],
+    ["Firmware", domain.hvm && `${domain.hvm.firmware.toUpperCase()}, starts from ${domain.hvm.boot}`],
     ["Domain number", domain.domid ?? "–"],
     ["UUID", html`<code>${domain.uuid}</code>`],
     ["Memory", `${mib(domain.current_memory_mib)} of ${mib(domain.maxmem_mib)}`],
     ["vCPUs", domain.vcpus === domain.max_vcpus ? domain.vcpus : `${domain.vcpus} of ${domain.max_vcpus}`],
     ["CPU time", duration(domain.cpu_time_seconds)],
     ["Engine", domain.engine || "–"],
-    ["Kernel", domain.kernel ? html`<code>${domain.kernel}</code>` : "of its disk (GRUB)"],
+    ["Kernel", domain.kernel ? html`<code>${domain.kernel}</code>` : domain.type === "pv" ? "of its disk (GRUB)" : null],
     ["Initramfs", domain.ramdisk ? html`<code>${domain.ramdisk}</code>` : null],
     ["Command line", domain.cmdline ? html`<code>${domain.cmdline}</code>` : null],
     ["Started", domain.started_at ? `${moment(domain.started_at)} (${since(domain.started_at)})` : null],
     ["Created", moment(domain.created_at)],
     ["Reboots", domain.reboots ? number(domain.reboots) : null],
+    ["Suspend and resume", "not available: Domzero keeps no domain's memory yet"],
     ["Kept after its end", domain.persistent ? "yes" : "no"],
     ["Starts with Domain 0", domain.autostart ? "yes" : null],
     ["Worker process", domain.pid],
@@ -143,11 +164,11 @@ function overview(domain) {
 }
 
 function content(domain, tab) {
-  if (tab === "console") return html`<domain-console domain=${domain.uuid}></domain-console>`;
+  if (tab === "console") return html`<domain-console domain=${domain.uuid} ?alive=${domain.exists}></domain-console>`;
   if (tab === "screen") return screen(domain);
   if (tab === "disks") return disks(domain, state.extra?.disks);
   if (tab === "network") return vifs(domain, state.extra?.vifs);
-  if (tab === "settings") return settings(domain);
+  if (tab === "settings") return html`${settings(domain)} ${definition(domain, isHalted(domain) && state.extra?.definition)}`;
   return overview(domain);
 }
 
@@ -171,7 +192,7 @@ export function render({ uuid, tab = "" }) {
   return html`
     <div class="head">
       <p class="crumb"><a href="#/">Domains</a></p>
-      <h1>${domain.name} ${badge(domain)}</h1>
+      <h1><bdi>${domain.name}</bdi> ${badge(domain)}</h1>
       <div class="buttons">${actionButtons(domain, leave)}</div>
     </div>
     <nav class="tabs" aria-label="Domain">

@@ -7,7 +7,7 @@ import { isAlive, isGone } from "../actions.js";
 import { may } from "../api.js";
 import { mib, percent } from "../format.js";
 import { sparkline } from "../graph.js";
-import { state } from "../store.js";
+import { changed, state } from "../store.js";
 import { actionButtons, badge, ended, source } from "./parts.js";
 
 export const title = () => "Domains";
@@ -42,7 +42,7 @@ function card(domain) {
   return html`
     <li class="card ${isGone(domain) ? "gone" : ""}" data-domain=${domain.name}>
       <div class="card-head">
-        <h2><a href="#/domains/${domain.uuid}">${domain.name}</a></h2>
+        <h2><a href="#/domains/${domain.uuid}"><bdi>${domain.name}</bdi></a></h2>
         ${badge(domain)}
       </div>
       <p class="about">${about.filter(Boolean).join(" · ")}</p>
@@ -73,18 +73,36 @@ function inOrder(one, other) {
   return other.exists - one.exists || one.name.localeCompare(other.name, undefined, { numeric: true });
 }
 
+const FEW = 8; // are seen at a glance
+
+let sought = "";
+
+function seek(event) {
+  sought = event.target.value;
+  changed();
+}
+
+function finder(count) {
+  if (count <= FEW && !sought) return nothing;
+  return html`<search class="find"><label for="find">Find</label><input id="find" type="search" autocomplete="off" .value=${sought} @input=${seek} /></search>`;
+}
+
+const isSought = ({ name, description }) => `${name}\n${description}`.toLowerCase().includes(sought.trim().toLowerCase());
+
 export function render() {
-  const all = [...(state.domains || new Map()).values()].sort(inOrder);
+  const present = [...(state.domains || new Map()).values()];
+  const all = present.filter(isSought).sort(inOrder);
   const kept = all.filter((domain) => !isGone(domain));
   return html`
     <div class="head">
       <h1>Domains</h1>
+      ${finder(present.length)}
       ${may("vm-admin") ? html`<a class="button primary" href="#/create">New domain</a>` : nothing}
     </div>
     ${kept.length
       ? section("", kept)
       : html`<div class="empty">
-          <p>No domain is here yet.</p>
+          <p>${sought ? "No domain has this in its name or description." : "No domain is here yet."}</p>
         </div>`}
     ${section(
       "Ended",

@@ -2,6 +2,7 @@
 // What several views show.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
+import { repeat } from "../../vendor/lit-html/directives/repeat.js";
 import { actionsFor, isGone, perform } from "../actions.js";
 import { state } from "../store.js";
 
@@ -22,9 +23,14 @@ export function badge(domain) {
   return html`<span class="badge ${kind}">${WORDS[domain.state] || domain.state}</span>`;
 }
 
-/** Buttons for what can be done to a domain now. */
+/**
+ * Buttons for what can be done to a domain now. Each stays what it is while others come and go: who presses one that is
+ * about to become another one would do what they did not mean.
+ */
 export function actionButtons(domain, after = () => {}) {
-  return actionsFor(domain).map(
+  return repeat(
+    actionsFor(domain),
+    (action) => action.name,
     (action) => html`<button
       type="button"
       class=${action.primary ? "primary" : action.danger ? "danger-quiet" : ""}
