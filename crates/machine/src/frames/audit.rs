@@ -167,7 +167,7 @@ impl Mm {
 
     fn audit_free(&self, out: &mut Vec<String>) {
         let mut seen = vec![false; self.info.len()];
-        for &m in self.free.iter() {
+        for &m in self.free.iter().chain(self.waiting.iter().map(|m| &m.0)) {
             match seen.get_mut(m as usize) {
                 Some(s) if !*s => *s = true,
                 _ => out.push(format!("mfn {m:#x} is on the free list twice")),

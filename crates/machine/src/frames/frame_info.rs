@@ -174,6 +174,8 @@ pub(crate) struct DomMm {
     pub(super) life: Arc<Life>,
     /// Destroyed, and no frame is its any more: forgotten with the last reference from outside.
     pub(super) gone: bool,
+    /// It is giving everything back: what it sets free waits in [`Mm::waiting`].
+    pub(super) relinquishes: bool,
     /// Where the search for an extent goes on, and how many frames it has looked at in vain.
     pub(super) search: (usize, usize),
     /// Frames allocated, those included that were released and are still mapped; not the hypervisor's shared ones.
@@ -204,6 +206,9 @@ pub struct Mm {
     pub(super) retired: Vec<Mfn>,
     /// Frames without references, to be given back at the end of the operation.
     pub(super) to_free: Vec<Mfn>,
+    /// Free frames of domains that relinquish everything, whose memory the host still has: it comes back in the order of
+    /// their numbers, many neighbours at once, and they are handed out after that.
+    pub(super) waiting: BTreeSet<Mfn>,
     /// Frames of other domains that lost a mapping: the mapper's stale translations must go before the owner goes on.
     pub(super) foreign: Vec<Mfn>,
     pub(super) m2p_base: u64,
@@ -255,6 +260,7 @@ impl Mm {
             domains: Vec::new(),
             retired: Vec::new(),
             to_free: Vec::new(),
+            waiting: BTreeSet::new(),
             foreign: Vec::new(),
             m2p_base: 1,
             m2p_frames,

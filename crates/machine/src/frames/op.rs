@@ -6,6 +6,7 @@ use super::domain::Domain;
 use super::flag;
 use super::frame_info::{state, BaseKind, DomMm, FrameInfo, Mm, Ty, NO_OWNER};
 use super::machine::{Machine, MmGuard};
+use super::types::FREES;
 use crate::abi::layout::INVALID_M2P_ENTRY;
 use crate::abi::pte;
 use crate::abi::{DomId, Errno};
@@ -242,10 +243,42 @@ impl Op<'_> {
             frames.clear_flags(m, !0);
             self.machine.m2p_store(m, INVALID_M2P_ENTRY);
         }
+        if self.mm.dom(self.domid).is_some_and(|d| d.relinquishes) {
+            self.mm.waiting.extend(gone);
+            return;
+        }
         gone.sort_unstable();
-        self.machine.mem.discard_many(&gone);
+        self.hand_back(&gone);
+    }
+
+    /// Gives the memory of frames that nobody uses back to the host; they are free then.
+    fn hand_back(&mut self, sorted: &[Mfn]) {
+        self.machine.mem.discard_many(sorted);
         // Handed out again last: a stale use of a freed frame is then likelier to be noticed.
-        gone.iter().for_each(|m| self.mm.free.push(m.0));
+        sorted.iter().for_each(|m| self.mm.free.push(m.0));
+    }
+
+    /// Does that with some of the frames that wait for it; false when none did, and the domain's wait no more.
+    pub(super) fn hand_back_waiting(&mut self) -> bool {
+        let mut some = Vec::with_capacity(FREES);
+        while let Some(mfn) = (some.len() < FREES)
+            .then(|| self.mm.waiting.pop_first())
+            .flatten()
+        {
+            some.push(mfn);
+        }
+        self.hand_back(&some);
+        if some.is_empty() {
+            self.set_relinquishes(false);
+        }
+        !some.is_empty()
+    }
+
+    /// Whether what the domain sets free from now on waits until [`Op::hand_back_waiting`].
+    pub(super) fn set_relinquishes(&mut self, slowly: bool) {
+        if let Some(d) = self.dom_mut() {
+            d.relinquishes = slowly;
+        }
     }
 
     pub(super) fn is_allocated_to(&self, mfn: Mfn, domid: DomId) -> bool {

@@ -309,6 +309,39 @@ fn an_extent_is_looked_for_in_parts_once_around() {
 }
 
 #[test]
+fn what_a_dying_domain_sets_free_is_handed_out_when_the_host_has_its_memory_again() {
+    let m = machine(2000);
+    let (dying, other) = (Domain::new(m.clone(), 1), Domain::new(m.clone(), 2));
+    let all = dying.alloc(m.free_frames()).expect("all of them");
+    all.iter().for_each(|each| {
+        m.mem.write_u64(each.maddr(), 1);
+    });
+    dying.op(Caller::Host).set_relinquishes(true);
+    for each in &all[..1000] {
+        assert_eq!(dying.give_back(*each, Caller::Host), Ok(()));
+    }
+    // They are free, and nobody has them yet.
+    assert_eq!((m.free_frames(), other.alloc(1)), (0, None));
+    assert_eq!(other.alloc_extent(1, Mfn(u64::MAX)), Ok(None));
+    assert_eq!(m.audit(), Vec::<String>::new());
+    let mut parts = 0;
+    while dying.op(Caller::Host).hand_back_waiting() {
+        parts += 1;
+        assert_eq!(m.audit(), Vec::<String>::new());
+    }
+    assert_eq!((parts, m.free_frames()), (4, 1000));
+    for each in other.alloc(1000).expect("those of the dying one") {
+        assert_eq!(m.mem.read_u64(each.maddr()), Some(0));
+    }
+    // What it sets free later, as a back end that lets go of a page does, waits for nothing.
+    assert_eq!(dying.give_back(all[1000], Caller::Host), Ok(()));
+    assert_eq!(m.free_frames(), 1);
+    dying.destroy();
+    assert_eq!(m.free_frames(), all.len() as u64 - 1000);
+    assert_eq!(m.audit(), Vec::<String>::new());
+}
+
+#[test]
 fn a_part_of_mmuext_op_pins_no_more_than_a_round() {
     let mut f = Forest::new(1400);
     let mut vcpu = Vcpu::new(&f.g.domain, 0);
