@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,8 @@ from domzero.dom0.paths import private_directory
 from domzero.dom0.token import TokenFile, find_token, read_token, token_path
 from domzero.errors import ConfigError, DomzeroError
 
+OPEN = {("post", "/v1/sessions")}
+"""What is asked for without credentials: to log in, with a password."""
 UPGRADE = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + "A" * 22 + "=="
 )
@@ -70,6 +73,20 @@ def test_another_user_gets_nothing_on_any_door(public: Server, headers: tuple[st
     assert as_user(0, lambda: answer(*unix, path, *headers)).split()[1] in (b"200", b"101")
     assert as_user(NOBODY, public.token_file.read_bytes) == b"PermissionError"
     assert as_user(NOBODY, (public.socket.parent / "d.sock.lock").read_bytes) == b"PermissionError"
+
+
+def test_no_operation_over_tcp_is_anybodys_who_shows_nothing(public: Server) -> None:
+    """But to log in. The document has them all."""
+    transport = httpx.HTTPTransport(uds=str(public.socket))
+    with httpx.Client(transport=transport, base_url="http://domzero") as owner, httpx.Client() as stranger:
+        document = owner.get("/openapi.json").json()
+        answers = {}
+        for template, operations in document["paths"].items():
+            path = re.sub(r"\{\w+\}", "x", template)
+            for method in operations:
+                answers[method, template] = stranger.request(method, f"{public.url}{path}").status_code
+        assert len(answers) > 80
+        assert {key for key, status in answers.items() if status != 401} == OPEN
 
 
 def names_in(directory: Path) -> bytes:

@@ -4,8 +4,8 @@
 Seconds and first seed: DOMZERO_API_FUZZ_SECONDS, DOMZERO_FUZZ_SEED. Several clients ask at the same time: the owner on
 the Unix socket, and over TCP a user of each of the six roles, who has each operation answered at least once; domains
 come, go and are killed meanwhile. Each answer is one that the document describes, which has no 5xx but 504 for a worker
-that does not answer; at the end Domain 0 lives, has said nothing of a fault, its processes are those of its records, and
-nobody has done what their role does not cover.
+that does not answer; at the end Domain 0 lives, has said nothing of a fault, its processes are those of its records,
+and nobody has done what their role does not cover.
 """
 
 from __future__ import annotations
