@@ -119,7 +119,10 @@ class Worker:
         self._toolstack = RelayConnection(toolstack, name="toolstack", keeps=keeps)
         self._toolstack.call_home("/local/domain/0")
         self._guest = RelayConnection(guest, name="guest", keeps=keeps)
-        self._store = RemoteStore(self._toolstack, self._guest, is_away=lambda: self._toolstack.is_away)
+        self._store = RemoteStore(
+            self._toolstack, self._guest, is_away=lambda: self._toolstack.is_away, on_away=self._resume_meanwhile
+        )
+        self._serving = threading.get_ident()
         self._instance: Instance | None = None
         self._exited: Exited | None = None
         self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `InputTaken`
@@ -133,12 +136,14 @@ class Worker:
 
     def run(self) -> None:
         """Until Domain 0 says stop, says what is no message, or has gone and none comes in its place."""
-        while self._serve() and self._keeps and self._resume():
-            pass
+        self._serving = threading.get_ident()
+        while self._serve() and self._keeps:
+            if self._socket.fileno() < 0 and not self._resume():
+                return
 
     def _serve(self) -> bool:
-        """What one Domain 0 says. True: it has gone."""
-        decoder = FrameDecoder()
+        """What one Domain 0 says. True: it has gone; its socket is closed if no other one has come in its place."""
+        decoder, session = FrameDecoder(), self._channel.session
         try:
             while data := self._socket.recv(CHUNK):
                 for kind, payload in decoder.feed(data):
@@ -149,14 +154,28 @@ class Worker:
                     elif not self._request(*decode_request(payload)):
                         self._channel.finish()
                         return False
-        except ConnectionError:
+                    if session != self._channel.session:
+                        return True  # another one has come meanwhile: what this one has said besides is nobody's
+        except OSError:
             pass
+        if self._keeps:
+            self._part()
         return True
+
+    def _part(self) -> None:
+        self._channel.detach()
+        self._socket.close()
+
+    def _resume_meanwhile(self) -> None:
+        """While a request waits for an answer of xenstore's, and Domain 0 has gone: the next one answers it, when it
+        has come, and is itself answered when the request is through."""
+        if self._keeps and threading.get_ident() == self._serving:
+            self._part()
+            if not self._resume():
+                raise DomzeroError("there is no Domain 0 any more")
 
     def _resume(self) -> bool:
         """Waits for another Domain 0; the guest goes on meanwhile, and waits only for what Domain 0 has to do."""
-        self._channel.detach()
-        self._socket.close()
         sockets = receive_sockets(self._files)
         if not sockets:
             return False

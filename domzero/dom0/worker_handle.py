@@ -192,11 +192,12 @@ class WorkerHandle(asyncio.Protocol):
         for sock, connection in zip(sockets[1:], (guest, toolstack), strict=True):
             self._relays.append(await RelayServer.start(sock, connection, resumes=resumes))
 
-    async def take_over(self, child: Child, files: Sequence[int], words: str) -> Resumed | None:
+    async def take_over(self, child: Child, files: Sequence[int], words: str, *, is_up: bool = True) -> Resumed | None:
         """Goes on with the worker of a Domain 0 that has gone; None: it has ended, and `how_it_ended` says how.
 
         :param files: what `WorkerSpawner.hold` was given, of which it takes the first and, if it is there, the second.
         :param words: what has been read from its stderr.
+        :param is_up: the domain was started; else its worker is there to be ended, and is not talked to.
         """
         self._child = child
         self._stderr += words.encode()
@@ -207,6 +208,8 @@ class WorkerHandle(asyncio.Protocol):
                 os.close(fd)
             return None
         self._watcher = asyncio.get_running_loop().create_task(self._watch(child, os.fdopen(files[1], "rb", 0)))
+        if not is_up:
+            return None
         with contextlib.ExitStack() as theirs:
             pairs = [socket.socketpair() for _ in range(file_passing.SOCKETS)]
             for _, their in pairs:

@@ -22,7 +22,7 @@ from kept import Kept, is_gone, keeper_of, processes_with
 from waiting import until
 
 FEW, MANY = (
-    pytest.param(2, id="few", marks=pytest.mark.slow),
+    pytest.param(2, id="few"),
     pytest.param(100, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
 )
 

@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import socket
+import struct
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,11 +21,28 @@ from domzero.dom0 import file_passing
 from domzero.dom0.console import Console
 from domzero.dom0.control_channel import ControlChannel
 from domzero.dom0.keep.link import KeptSpawner
-from domzero.dom0.messages import Audited, Done, FrameKind, InputTaken, Message, Resumed, decode, encode
+from domzero.dom0.messages import (
+    Answer,
+    Audit,
+    Audited,
+    Done,
+    FrameKind,
+    InputTaken,
+    Message,
+    Resume,
+    Resumed,
+    Stop,
+    decode,
+    encode,
+)
 from domzero.dom0.socket_frames import FrameDecoder, encode_frame
+from domzero.dom0.worker import Worker
 from domzero.dom0.worker_handle import INPUT_AHEAD, WorkerHandle
 from domzero.dom0.worker_spawner import Child, WorkerSpawner
 from domzero.dom0.xenstore import Store
+from domzero.dom0.xenstore.unanswered import Frame
+from domzero.dom0.xenstore.wire import Message as XenstoreMessage
+from domzero.dom0.xenstore.wire import Op
 
 
 def keeper_at(path: Path) -> int:
@@ -90,6 +109,54 @@ def test_input_that_is_taken_while_a_domain_0_takes_over_counts_once() -> None:
         await asyncio.sleep(0)
 
     asyncio.run(main())
+
+
+class Asking(Worker):
+    """A worker whose audit asks xenstore."""
+
+    def _do(self, message: Message, files: list[int]) -> Answer:
+        if not isinstance(message, Audit):
+            return super()._do(message, files)
+        self._store.write("/local/domain/1/node", "value")
+        return Audited(("done",))
+
+
+def test_a_worker_that_asks_xenstore_when_domain_0_is_killed_is_the_next_ones() -> None:
+    """It is in the middle of a request, and would wait for ever for an answer of the one that has gone."""
+    files, their_files = file_passing.pair()
+    old = [socket.socketpair() for _ in range(3)]
+    worker = Asking(old[0][1], old[1][1], old[2][1], their_files, keeps=True)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    old[0][0].sendall(encode_frame(FrameKind.MESSAGE, encode(Audit(), 3)))
+    assert old[2][0].recv(1 << 16), "it asks the store"
+    for ours, _ in old:
+        ours.close()  # a kill
+    new = [socket.socketpair() for _ in range(3)]
+    file_passing.send_files(files, file_passing.RESUMPTION, [theirs.fileno() for _, theirs in new])
+    for _, theirs in new:
+        theirs.close()
+    control, _, toolstack = (ours for ours, _ in new)
+    control.sendall(encode_frame(FrameKind.MESSAGE, encode(Resume(), 3)))
+    seen, (kind, request) = read_frames(toolstack, 2)
+    assert seen[0] == Frame.SEEN and kind == Frame.DATA and b"/local/domain/1/node\0value" in request
+    asked = XenstoreMessage(Op.WRITE, struct.unpack_from("<I", request, 4)[0], 0, b"OK\0")
+    toolstack.sendall(encode_frame(Frame.DATA, asked.encode()))
+    assert read_messages(control, 1) == [(Resumed(False, False, None, 0, (), ()), 3)], "and not the audit's answer"
+    control.sendall(encode_frame(FrameKind.MESSAGE, encode(Stop(), 4)))
+    assert read_messages(control, 1) == [(Done(), 4)]
+    thread.join(60)
+    assert not thread.is_alive()
+    for sock in (files, their_files, *(ours for ours, _ in new)):
+        sock.close()
+
+
+def read_frames(sock: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    decoder = FrameDecoder()
+    found: list[tuple[int, bytes]] = []
+    while len(found) < count:
+        found += decoder.feed(sock.recv(1 << 16))
+    return found
 
 
 def read_messages(sock: socket.socket, count: int) -> list[tuple[Message, int]]:

@@ -69,8 +69,9 @@ async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: Foun
         kept, files, parts = found
         worker = manager.new_worker(record, record.domid)
         child = keeping.spawner.adopt(kept)
+        is_up = not record.ending and record.state is not DomainState.BUILDING
         if isinstance(worker, WorkerHandle):
-            resumed = await worker.take_over(child, files, kept.words)
+            resumed = await worker.take_over(child, files, kept.words, is_up=is_up)
         else:
             resumed = await worker.take_over(
                 child,
@@ -80,7 +81,7 @@ async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: Foun
                 record.config,
                 engine=record.engine,
                 started_mono=record.started_mono,
-                is_up=not record.ending and record.state is not DomainState.BUILDING,
+                is_up=is_up,
             )
     if record.ending or record.state is DomainState.BUILDING or (worker is None and not record.ended):
         end, record.ending = _interrupted(record), False

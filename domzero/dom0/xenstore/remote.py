@@ -46,16 +46,23 @@ class RemoteStore:
     :param transport: the toolstack's own connection.
     :param guest: the connection of this worker's guest, handed out by `connect`.
     :param is_away: whether there is no store at the other end now, and another is waited for.
+    :param on_away: called by who waits for an answer then: it may wait for the other store.
 
     Introducing and releasing domains is the business of the Domain 0 process.
     """
 
     def __init__(
-        self, transport: Transport, guest: Transport | None = None, *, is_away: Callable[[], bool] = lambda: False
+        self,
+        transport: Transport,
+        guest: Transport | None = None,
+        *,
+        is_away: Callable[[], bool] = lambda: False,
+        on_away: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._guest = guest
         self._is_away = is_away
+        self._on_away = on_away
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Message]] = {}
@@ -161,7 +168,11 @@ class RemoteStore:
             try:
                 return answer.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                waited = 0.0 if self._is_away() else waited + _LOOK_SECONDS
+                if self._is_away():
+                    waited = 0.0
+                    self._on_away()
+                else:
+                    waited += _LOOK_SECONDS
         raise DomzeroError("xenstore does not answer")
 
     def _input_ready(self) -> None:
