@@ -176,7 +176,7 @@ def test_linux_boots_though_its_domain_0_is_killed_meanwhile(machines: Machines,
         machines.kill()
         machines.begin_again()
         found = machines.api.get(f"/domains/{name}")
-        if found.status_code == 404 or found.json()["pid"] != pid:
+        if found.status_code == 404 or found.json()["pid"] != pid or not found.json()["exists"]:
             continue  # it was being built, which is not gone on with
         started += 1
         machines.says(name, SHELL)
