@@ -16,7 +16,7 @@ from domzero.dom0.hvmspec import ACCELERATORS, NIC_MODELS, DomainType, HvmOption
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.sharespec import ShareSpec, parse_shares
 from domzero.dom0.vfbspec import VfbSpec, parse_vfbs
-from domzero.dom0.vifspec import VifSpec, parse_vifs
+from domzero.dom0.vifspec import USER, VifSpec, parse_vifs
 from domzero.errors import ConfigError, ConfigErrors
 from domzero.hypervisor.clock import local_offset_s
 from domzero.hypervisor.emulate.cpu_features import DEFAULT_LEVEL
@@ -312,7 +312,7 @@ class DomainConfig:
             if spec.model and spec.model not in NIC_MODELS:
                 what = f"no such model of a network card: {spec.model[:40]!r}"
                 yield ConfigError(what, key="vif", hint=", ".join(NIC_MODELS))
-            if spec.rate is not None:
-                what = f"rate={spec.rate.text} is not for a domain of type {kind}"
-                yield ConfigError(what, key="vif", hint="its cards are QEMU's, which has no such bound")
+            if spec.rate is not None and spec.network == USER:
+                what = f"rate={spec.rate.text} on bridge={USER} is not for a domain of type {kind}"
+                yield ConfigError(what, key="vif", hint="the switch of a network of domains bounds QEMU's cards")
         yield from self.hvm.errors()

@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import threading
+import time
 import tty
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from domzero.dom0.outside import Kind, Outside
 from domzero.errors import ConfigError
 
 CHUNK = 4096
+PATIENCE_S = 2.0
 BACKLOG = 64 << 10
 """Bytes of output that wait for a reader; for a pty, the last ones."""
 _NOTHING = (BlockingIOError, InterruptedError)
@@ -110,16 +112,23 @@ class _Pty:
 
 def bind_unix(path: str, backlog: int) -> tuple[socket.socket, tuple[int, int]]:
     """A Unix socket that listens, for this user alone, and which file it is; in the place of one that is nobody's any
-    more. OSError."""
+    more. OSError. One that a domain's last start still has is waited for: its thread has yet to hear of the end."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    until = time.monotonic() + PATIENCE_S
     try:
-        try:
-            listener.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_left(path):
-                raise
-            os.unlink(path)
-            listener.bind(path)
+        while True:
+            try:
+                listener.bind(path)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                if _is_left(path):
+                    os.unlink(path)
+                elif time.monotonic() > until:
+                    raise
+                else:
+                    time.sleep(0.02)
         status = os.lstat(path)
         os.chmod(path, 0o600)  # nobody can connect before it listens
         listener.listen(backlog)

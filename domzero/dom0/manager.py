@@ -41,6 +41,7 @@ from domzero.dom0.messages import (
     Request,
     SetCap,
     SetMemoryLimit,
+    SetVcpus,
     Unpause,
     Vcpus,
     VcpuStats,
@@ -318,6 +319,8 @@ class Manager:
             requests.append((SetCap(changes.cap), SetCap(record.config.cap)))
         if changes.limit_mib is not None:
             requests.append((SetMemoryLimit(changes.limit_mib), SetMemoryLimit(record.memory_limit_mib)))
+        if changes.vcpus is not None and record.config.type.is_full:
+            requests.append((SetVcpus(changes.vcpus), SetVcpus(record.config.vcpus)))
         undo: list[Request] = []
         try:
             for request, inverse in requests:

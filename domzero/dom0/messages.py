@@ -160,6 +160,13 @@ class SetMemoryLimit:
 
 
 @dataclass(slots=True, frozen=True)
+class SetVcpus:
+    """Plug vCPUs of a machine of QEMU's in, or ask its guest to let go of some: to this many. Answer: Done."""
+
+    count: int
+
+
+@dataclass(slots=True, frozen=True)
 class SendNmi:
     """Interrupt a vCPU as nothing can mask. Answer: Done."""
 
@@ -471,6 +478,7 @@ Request: TypeAlias = (
     | SendNmi
     | SetCap
     | SetMemoryLimit
+    | SetVcpus
     | DumpCore
     | TakePicture
     | AddViewer

@@ -47,11 +47,19 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII
 
 def connect(spec: VifSpec, owner: DomainConfig, domid: int) -> Wire:
     """Connects an interface of a domain to its network. ConfigError: the network cannot be."""
+    if owner.type.is_full and spec.rate is not None and not has_switch(spec):
+        what = f"rate={spec.rate.text}: cards of QEMU's are bounded by the switch of a network of domains"
+        raise ConfigError(what, key="rate", hint=f"{spec.network} has none")
     if spec.network == USER:
         return _user(spec, owner.name)
     if hostnet.exists(spec.network):
         return Wire(hostnet.connect(spec, domid))
     return Wire(_switch(spec.network, label(spec, owner)).detach())
+
+
+def has_switch(spec: VifSpec) -> bool:
+    """Whether an interface is on a network of domains: neither the user network nor an interface of the host's."""
+    return spec.network != USER and not hostnet.exists(spec.network)
 
 
 def user_network() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.paths import private_directory
+from domzero.dom0.vifrate import Rate
 from domzero.dom0.vifspec import VifSpec, mac_text
 from domzero.errors import ConfigError, DomzeroError
 
@@ -21,6 +22,7 @@ CONTROL_SUFFIX = ".ctl"
 """Of the socket of a switch that answers questions."""
 ANSWER_S = 10.0
 SNAPLEN_MAX = 65535
+LABEL_MAX = 1024
 _LABEL = bytes.fromhex("0180c200000e 000000000000 88b5")
 
 
@@ -32,6 +34,7 @@ class Port:
     :param mac: of its interface, if somebody said.
     :param stations: the addresses that it has sent from, 16 at most.
     :param dropped: frames that it did not take in time.
+    :param spoofed: frames that were not from it, of who has no back end of ours.
     """
 
     number: int
@@ -45,6 +48,7 @@ class Port:
     received_frames: int
     received_bytes: int
     dropped: int
+    spoofed: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,8 +76,12 @@ def label(spec: VifSpec, owner: DomainConfig) -> bytes:
     words = []
     if owner.type.is_full:
         words.append(f"cut={spec.effective_mtu}")
-        words += [f"own={about['mac']}"] if spec.is_guarded else []
-    frame = _LABEL + " ".join([*words, json.dumps(about)]).encode()
+        words += [f"own={about['mac']}", *(f"ip={address}" for address in spec.ip)] if spec.is_guarded else []
+        words += [f"rate={spec.rate.bytes}/{spec.rate.interval_us}"] if spec.rate is not None else []
+    text = " ".join([*words, json.dumps(about)]).encode()
+    if len(text) > LABEL_MAX:
+        raise ConfigError(f"{len(spec.ip)} addresses are too many for a network's switch", key="vif")
+    frame = _LABEL + text
     return len(frame).to_bytes(4, "big") + frame
 
 
@@ -113,6 +121,29 @@ def capture(name: str, *, snaplen: int = SNAPLEN_MAX, frames: int = 0) -> socket
     return _ask(name, f"capture {snaplen} {frames}")
 
 
+def port_of(spec: VifSpec, owner: DomainConfig) -> Port | None:
+    """An interface's port in its network. None: there is none, or no such network now."""
+    try:
+        found = network(spec.network)
+    except DomzeroError:
+        return None
+    mine = (str(owner.uuid), spec.devid)
+    return next((port for port in found.ports if (port.uuid, port.devid) == mine), None)
+
+
+def capture_port(name: str, port: Port, *, snaplen: int, frames: int) -> socket.socket:
+    """As `capture`, of one port."""
+    return _ask(name, f"capture {snaplen} {frames} {port.number}")
+
+
+def set_rate(name: str, port: Port, rate: Rate | None) -> None:
+    """Bounds what a port may send from now on. ConfigError: it has gone."""
+    bound = (0, 0) if rate is None else (rate.bytes, rate.interval_us)
+    with _ask(name, f"rate {port.number} {bound[0]} {bound[1]}") as answer:
+        if not answer.recv(16):
+            raise ConfigError(f"the interface is not connected to the network {name!r}", key="rate")
+
+
 def _ask(name: str, question: str) -> socket.socket:
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     asked.settimeout(ANSWER_S)
@@ -127,7 +158,9 @@ def _ask(name: str, question: str) -> socket.socket:
 
 def _port(line: str) -> Port:
     """What a switch says of one port; ValueError: that is not all of it."""
-    number, sent_frames, sent_bytes, received_frames, received_bytes, dropped, stations, said = line.split("\t")
+    number, sent_frames, sent_bytes, received_frames, received_bytes, dropped, spoofed, stations, said = line.split(
+        "\t"
+    )
     about = _about(said)
     devid = about.get("devid")
     return Port(
@@ -142,6 +175,7 @@ def _port(line: str) -> Port:
         int(received_frames),
         int(received_bytes),
         int(dropped),
+        int(spoofed),
     )
 
 

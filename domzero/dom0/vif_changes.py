@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import closing
 from functools import partial
 
+from domzero.dom0 import networks
 from domzero.dom0.device_changes import wait_gone
 from domzero.dom0.device_stats import VifStats
 from domzero.dom0.life import DomainState
@@ -83,11 +85,24 @@ def _find(record: Record, devid: int) -> VifSpec:
     return spec
 
 
+async def _capture_port(manager: Manager, record: Record, devid: int, *, snaplen: int, frames: int) -> socket.socket:
+    """Of a card of QEMU's, which the switch of its network sees."""
+    manager.check_runs(record)
+    spec = _find(record, devid)
+    port = await asyncio.to_thread(networks.port_of, spec, record.config)
+    if port is None:
+        what = f"interface {devid} is on no network of domains, whose switch would see its frames"
+        raise ConfigError(what, key="capture")
+    return await in_thread(partial(networks.capture_port, spec.network, port, snaplen=snaplen, frames=frames))
+
+
 async def capture_vif(manager: Manager, record: Record, devid: int, *, snaplen: int, frames: int) -> socket.socket:
     """The frames of an interface from now on, as a pcapng file that is to be read until its end. ConfigError.
 
     :param frames: how many; 0: until the socket is shut down for writing, or closed.
     """
+    if record.config.type.is_full:
+        return await _capture_port(manager, record, devid, snaplen=snaplen, frames=frames)
     ours, theirs = socket.socketpair()
     try:
         with theirs:

@@ -31,7 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def openapi(server: Server) -> OpenApi:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.socket)), base_url="http://domzero") as client:
+    transport = httpx.HTTPTransport(uds=str(server.socket))
+    with httpx.Client(transport=transport, base_url="http://domzero", timeout=60) as client:
         return OpenApi(client.get("/openapi.json").json())
 
 

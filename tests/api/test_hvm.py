@@ -220,3 +220,24 @@ def test_nothing_is_left_of_domains_that_come_and_go(server: Server, api: httpx.
         start(f"cycle{number}", hvm={"boot": "c"}, vfbs=["vnc=1"])
         assert api.delete(f"/domains/cycle{number}").status_code < 300
     until(lambda: descriptors() <= before, 20, "descriptors to be closed")
+
+
+def test_a_card_of_qemus_is_counted_bounded_and_captured_by_its_networks_switch(
+    api: httpx.Client, start: Create
+) -> None:
+    mac = "00:16:3e:00:09:05"
+    vif = f"bridge=hvmcard,mac={mac},model=e1000,ip=10.9.0.5,rate=1MB/s"
+    start("card", hvm={"boot": "n"}, vifs=[vif])  # iPXE asks for an address, again and again
+    captured = api.get("/domains/card/vifs/0/capture", params={"frames": 1, "timeout": 120})
+    assert captured.content[:4] == b"\x0a\x0d\x0d\x0a" and bytes.fromhex(mac.replace(":", "")) in captured.content
+    (found,) = api.get("/domains/card/vifs").json()
+    assert found["sent_frames"] > 0 and found["sent_bytes"] > 0 and found["rate"] == "1MB/s" and found["spoofed"] == 0
+    networks = {each["name"]: each["ports"] for each in api.get("/networks").json()}
+    (port,) = networks["hvmcard"]
+    assert (port["domain"], port["mac"], port["stations"]) == ("card", mac, [mac])
+    changed(api, api.patch("/domains/card/vifs/0", json={"rate": "1B/s@1000s"}))
+    assert api.get("/domains/card/vifs").json()[0]["rate"] == "1B/s@1000s"
+    changed(api, api.patch("/domains/card/vifs/0", json={"link": "down"}))
+    assert api.get("/domains/card/vifs").json()[0]["link"] == "down"
+    refused = api.post("/domains", json={"name": "no", "type": "hvm", "memory_mib": 64, "vifs": ["rate=1MB/s"]})
+    assert refused.status_code == 422 and "rate" in refused.text

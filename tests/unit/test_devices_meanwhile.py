@@ -161,7 +161,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-WHOLE = b"0\t1\t2\t3\t4\t5\t\t{}\n"
+WHOLE = b"0\t1\t2\t3\t4\t5\t6\t\t{}\n"
 
 
 @pytest.mark.parametrize("cut", range(len(WHOLE) + 1))

@@ -81,7 +81,8 @@ def devices(words: list[str]) -> dict[str, dict[str, Any]]:
 def test_processor_memory_and_confinement(build: Build) -> None:
     words = build(memory_mib=100, maxmem_mib=200, vcpus=2, cpu="v2")
     assert values(words, "-m") == ["size=200M"]
-    assert values(words, "-smp") == ["cpus=2,maxcpus=2"]
+    assert values(words, "-smp") == ["cpus=1,maxcpus=2,sockets=1,cores=2,threads=1"]
+    assert devices(words)["cpu1"]["driver"] == "Nehalem-x86_64-cpu"
     assert values(words, "-cpu") == ["Nehalem"]
     assert values(words, "-sandbox") == [SANDBOX]
     assert values(words, "-accel")[0].startswith("tcg,")

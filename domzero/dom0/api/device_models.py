@@ -133,6 +133,7 @@ class PortInfo(Model):
     received_frames: int
     received_bytes: int
     dropped: Annotated[int, Field(description="Frames that it did not take in time.")]
+    spoofed: Annotated[int, Field(description="Frames of a card of QEMU's that were not from its own address.")]
 
 
 class NetworkInfo(Model):

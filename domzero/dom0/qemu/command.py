@@ -82,6 +82,11 @@ def vif_id(devid: int) -> str:
     return f"vif{devid}"
 
 
+def cpu_id(number: int) -> str:
+    """QEMU's name of a vCPU's device; the first has none, and stays."""
+    return f"cpu{number}"
+
+
 def command_line(config: DomainConfig, accelerator: Accelerator, files: Files) -> list[str]:
     """What follows the program's name. ConfigError: there is no room for a device."""
     return list(_Builder(config, accelerator, files).words())
@@ -137,8 +142,13 @@ class _Builder:
         options = {"kvm": f",{XEN}" if self._accelerator.xen else "", "tcg": f",thread=multi,tb-size={TCG_CODE_MIB}"}
         yield from ("-accel", name + options[name])
         highest = "host" if name == "kvm" else "max"
-        yield from ("-cpu", _LEVELS.get(config.cpu, highest))
-        yield from ("-smp", f"cpus={config.vcpus},maxcpus={config.vcpus_max}")
+        model = _LEVELS.get(config.cpu, highest)
+        most = config.vcpus_max
+        yield from ("-cpu", model)
+        yield from ("-smp", f"cpus=1,maxcpus={most},sockets=1,cores={most},threads=1")
+        for number in range(1, config.vcpus):  # as devices, which can go again
+            place = {"socket-id": 0, "core-id": number, "thread-id": 0}
+            yield from _device(driver=f"{model}-x86_64-cpu", id=cpu_id(number), **place)
 
     def _clock(self) -> str:
         if not self._config.time_offset_s:
@@ -309,4 +319,4 @@ def _on(value: bool) -> str:
     return "on" if value else "off"
 
 
-__all__ = ["Files", "command_line", "disk_device", "disk_id", "netdev_words"]
+__all__ = ["Files", "command_line", "cpu_id", "disk_device", "disk_id", "netdev_words"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import stat
@@ -12,17 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 from domzero.abi.io_xenbus import XenbusState
-from domzero.dom0 import messages
+from domzero.dom0 import messages, networks
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.device_stats import DiskStats, VifStats
 from domzero.dom0.diskspec import DiskFile, DiskSpec, parse_disk
 from domzero.dom0.hvmspec import DiskBus
 from domzero.dom0.messages import Answer, Done
+from domzero.dom0.network import has_switch
+from domzero.dom0.networks import Port
 from domzero.dom0.qemu.command import DRIVERS, disk_device, disk_id, netdev_words, place_of, vif_device, vif_id
 from domzero.dom0.qemu.machine import Job, Machine
 from domzero.dom0.qemu.qmp import QmpError, number, objects
 from domzero.dom0.vifspec import parse_vif
-from domzero.errors import ConfigError
+from domzero.errors import ConfigError, DomzeroError
 
 _DEVICE = re.compile(r"(disk|vif)[0-9]{1,9}")
 
@@ -77,13 +80,36 @@ def _of(entries: dict[Any, dict[str, Any]], spec: DiskSpec) -> dict[str, Any]:
     return {}
 
 
-def vif_stats(handle: Machine) -> tuple[VifStats, ...]:
-    """The interfaces; QEMU does not count what passes."""
+async def vif_stats(handle: Machine) -> tuple[VifStats, ...]:
+    """The interfaces; QEMU does not count what passes, a network's switch does."""
     config = handle.config
-    if config is None:
+    if config is None or not config.vif_specs:
         return ()
-    at_rest = [VifStats.at_rest(spec, config.uuid) for spec in config.vif_specs]
-    return tuple(at_rest)
+    ports = await asyncio.to_thread(_ports, config)
+    found = []
+    for spec in config.vif_specs:
+        stats = replace(VifStats.at_rest(spec, config.uuid), state=XenbusState.XenbusStateConnected)
+        if port := ports.get((spec.network, str(config.uuid), spec.devid)):
+            stats = replace(
+                stats,
+                sent_frames=port.sent_frames,
+                sent_bytes=port.sent_bytes,
+                received_frames=port.received_frames,
+                received_bytes=port.received_bytes,
+                spoofed=port.spoofed,
+                dropped=port.dropped,
+            )
+        found.append(stats)
+    return tuple(found)
+
+
+def _ports(config: DomainConfig) -> dict[tuple[str, str, int | None], Port]:
+    """The ports of a domain's networks, by network, domain and number."""
+    found: dict[tuple[str, str, int | None], Port] = {}
+    for name in {spec.network for spec in config.vif_specs if has_switch(spec)}:
+        with suppress(DomzeroError):  # it has ended meanwhile
+            found |= {(name, port.uuid, port.devid): port for port in networks.network(name).ports}
+    return found
 
 
 async def _list_disks(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
@@ -91,14 +117,20 @@ async def _list_disks(handle: Machine, request: Any, files: Sequence[int]) -> An
 
 
 async def _list_vifs(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
-    return messages.Vifs(vif_stats(handle))
+    return messages.Vifs(await vif_stats(handle))
 
 
 async def _set_vif(handle: Machine, request: messages.SetVif, files: Sequence[int]) -> Answer:
-    spec = parse_vif(request.spec)
-    if spec.rate is not None:
-        raise ConfigError("QEMU's cards have no such bound", key="rate")
+    config, spec = _config(handle), parse_vif(request.spec)
+    before = next((each for each in config.vif_specs if each.devid == spec.devid), spec)
+    if spec.rate != before.rate:
+        port = await asyncio.to_thread(networks.port_of, spec, config)
+        if port is None:
+            what = "cards of QEMU's are bounded by the switch of a network of domains"
+            raise ConfigError(what, key="rate", hint=f"{spec.network} has none")
+        await asyncio.to_thread(networks.set_rate, spec.network, port, spec.rate)
     await handle.qmp.ask("set_link", {"name": vif_id(spec.devid), "up": spec.is_up})
+    config.put_vif(spec.devid, spec)
     return Done()
 
 

@@ -14,6 +14,7 @@ from domzero.dom0.hvmspec import DomainType
 from domzero.dom0.life import DomainState
 from domzero.dom0.messages import Answer, Done, Request
 from domzero.dom0.qemu import devices
+from domzero.dom0.qemu.command import cpu_id
 from domzero.dom0.qemu.machine import Job, Machine
 from domzero.dom0.qemu.qmp import QmpError, number, objects
 from domzero.errors import ConfigError, DomzeroError
@@ -22,6 +23,7 @@ PICTURE_MAX = 64 << 20
 """Bytes of a picture, which Domain 0 reads as a whole."""
 VCPUS_MAX = 1024
 """Of QEMU's list; its PCs have 288 at most."""
+CPU_PLACE = ("socket-id", "die-id", "module-id", "core-id", "thread-id")
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _STATES = {
     "running": DomainState.RUNNING,
@@ -36,7 +38,7 @@ _STATES = {
 _REFUSED = {
     messages.SetCap: ("cap", "QEMU bounds no processor time"),
     messages.RenewThreads: ("cpu_weight", "QEMU's vCPUs keep their threads: a weight is raised by who may do so"),
-    messages.CaptureVif: ("capture", "QEMU's cards show no frames; those of a network do"),
+    messages.CaptureVif: ("capture", "QEMU's cards show no frames; the switch of their network does"),
 }
 
 
@@ -104,7 +106,7 @@ async def _measure(handle: Machine, request: Any, files: Sequence[int]) -> Answe
         await _memory_mib(handle),
         await vcpus(handle),
         await devices.disk_stats(handle),
-        devices.vif_stats(handle),
+        await devices.vif_stats(handle),
         (),
     )
 
@@ -124,7 +126,27 @@ async def vcpus(handle: Machine) -> tuple[messages.VcpuStats, ...]:
         affinity = tuple(sorted(os.sched_getaffinity(thread))) if known else ()
         index = number(entry, "cpu-index")
         found.append(messages.VcpuStats(index, doing, thread if known else None, affinity, 0))
+    there = {vcpu.vcpu for vcpu in found}
+    for index in range(0 if handle.config is None else handle.config.vcpus_max):
+        if index not in there:
+            found.append(messages.VcpuStats(index, messages.VcpuState.OFFLINE, None, (), 0))
     return tuple(sorted(found, key=lambda vcpu: vcpu.vcpu))
+
+
+async def _set_vcpus(handle: Machine, request: messages.SetVcpus, files: Sequence[int]) -> Answer:
+    """Plugs in those with the lowest numbers; those with the highest go as the guest agrees."""
+    if handle.config is not None and not handle.config.hvm.acpi:
+        raise ConfigError("the domain has no ACPI, by which vCPUs come and go", key="vcpus")
+    places = objects(await handle.qmp.ask("query-hotpluggable-cpus"), "places of vCPUs")[:VCPUS_MAX]
+    by_number = {number(place, "props", "core-id"): place for place in places}
+    there = sorted(each for each, place in by_number.items() if "qom-path" in place)
+    for each in sorted(by_number.keys() - set(there))[: max(0, request.count - len(there))]:
+        props = by_number[each].get("props")
+        where = {key: number(props, key) for key in CPU_PLACE if isinstance(props, dict) and key in props}
+        await handle.qmp.ask("device_add", {"driver": str(by_number[each].get("type")), "id": cpu_id(each), **where})
+    for each in list(reversed(there[1:]))[: max(0, len(there) - request.count)]:
+        await handle.qmp.ask("device_del", {"id": cpu_id(each)})
+    return Done()
 
 
 async def _list_vcpus(handle: Machine, request: Any, files: Sequence[int]) -> Answer:
@@ -211,6 +233,7 @@ _JOBS: dict[type, Job] = {
     messages.PinVcpu: _pin,
     messages.SendNmi: _nmi,
     messages.SetMemoryLimit: _limit_memory,
+    messages.SetVcpus: _set_vcpus,
     messages.DumpCore: _dump_core,
     messages.TakePicture: _picture,
     messages.AddViewer: _add_viewer,

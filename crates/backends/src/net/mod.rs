@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network interfaces (`io/netif.h`): `link` is the wire, `tap` one that is an interface of the host, `frame` knows what is in a frame, `request` understands what the
 //! guest sends, `queue` moves frames between a guest's rings and the wire, `interface` is what is counted and set of it,
-//! `rate` how much may be sent, `source` whose a frame is, `multicast` which of it a guest wants, `device` has the thread; `switch` is where wires of several guests end, `switch_control`
-//! what may be asked of it; `capture` copies what passes.
+//! `rate` how much may be sent, `source` whose a frame is, `multicast` which of it a guest wants, `device` has the thread; `switch` is where wires of several guests end, `switch_port`
+//! one of its ports, `switch_control` what may be asked of it; `capture` copies what passes.
 
 mod capture;
 mod device;
@@ -17,6 +17,7 @@ mod request;
 mod source;
 mod switch;
 mod switch_control;
+mod switch_port;
 mod tap;
 
 pub use capture::{Capture, Wanted, CAPTURE_QUEUE_MAX};

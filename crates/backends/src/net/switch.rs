@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A switch: learns which station is behind which port. It runs in a process of its own, and waits for all of its ports.
 
-use super::frame::{self, Transport, ETHERNET};
 use super::interface::Captures;
 use super::link::Link;
 use super::switch_control::{Control, Question};
+use super::switch_port::{Mac, Port, PortCounts};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes that wait for a port that does not read; what comes then is dropped.
 pub const PORT_QUEUE_MAX: usize = 4 << 20;
@@ -22,43 +22,6 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// Stations of a port that are shown.
 const SHOWN_MAX: usize = 16;
-/// A frame to the nearest bridge, as bridges do not pass them on (IEEE 802.1D), of a type for local experiments.
-const LABEL: &[u8] = &[1, 0x80, 0xc2, 0, 0, 0x0e, 0, 0, 0, 0, 0, 0, 0x88, 0xb5];
-const LABEL_MAX: usize = 1024;
-
-type Mac = [u8; 6];
-
-struct Port {
-    link: Link,
-    /// Does not change as long as it is connected.
-    number: u64,
-    about: About,
-}
-
-/// What is known of a port.
-#[derive(Default)]
-pub(super) struct About {
-    /// What whoever connected it has said in its first frame.
-    label: String,
-    /// Frames may come that are not the first.
-    has_begun: bool,
-    /// The MTU that TCP frames are cut to for who is behind it, if that is no back end of ours.
-    cut: Option<usize>,
-    /// The only address that it may send from.
-    own: Option<Mac>,
-    counts: PortCounts,
-}
-
-/// Frames and bytes that came from a port, and that went to it; frames that it did not take.
-#[derive(Debug, Default, Clone, Copy)]
-struct PortCounts {
-    sent_frames: u64,
-    sent_bytes: u64,
-    received_frames: u64,
-    received_bytes: u64,
-    dropped: u64,
-}
-
 /// The ports of one network.
 pub struct Switch {
     listener: UnixListener,
@@ -104,19 +67,26 @@ impl Switch {
 
     /// Waits for something, and does it. False: nothing came in time.
     pub fn turn(&mut self, timeout: Option<&Timespec>) -> io::Result<bool> {
-        let has_more = self.ports.iter().any(|port| port.link.peek().is_some());
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
+        let now = Instant::now();
+        // Ports that have sent what they may for now: what they send waits in their sockets.
+        let held: Vec<_> = self.ports.iter_mut().map(|port| port.waits_until(now)).collect();
+        let has_more = self
+            .ports
+            .iter()
+            .zip(&held)
+            .any(|(port, held)| held.is_none() && port.link.peek().is_some());
+        let soonest = held.iter().flatten().min();
+        let wait = match (has_more, soonest) {
+            (true, _) => Some(Duration::ZERO),
+            (false, soonest) => soonest.map(|at| at.saturating_duration_since(now)),
         };
+        let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
         let mut asked = vec![PollFd::new(&self.listener, PollFlags::IN)];
-        asked.extend(self.ports.iter().map(|port| {
-            let writes = if port.link.is_waiting() {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
-            PollFd::from_borrowed_fd(port.link.fd(), PollFlags::IN | writes)
+        asked.extend(self.ports.iter().zip(&held).map(|(port, held)| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, held.is_none());
+            flags.set(PollFlags::OUT, port.link.is_waiting());
+            PollFd::from_borrowed_fd(port.link.fd(), flags)
         }));
         let ports = asked.len();
         if let Some(control) = &self.control {
@@ -126,11 +96,21 @@ impl Switch {
                     .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
             );
         }
-        let found = match poll(&mut asked, if has_more { Some(&at_once) } else { timeout }) {
+        let found = match poll(&mut asked, wait.as_ref().or(timeout)) {
             Err(rustix::io::Errno::INTR) => return Ok(true),
             other => other?,
         };
         let is_called = asked.first().is_some_and(|fd| !fd.revents().is_empty());
+        // Nobody will read what the socket of a port that waits has left: whoever is gone is let go at once.
+        let gone: Vec<u64> = asked
+            .iter()
+            .skip(1)
+            .zip(self.ports.iter().zip(&held))
+            .filter(|(fd, (_, held))| {
+                held.is_some() && fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)
+            })
+            .map(|(_, (port, _))| port.number)
+            .collect();
         let ready: Vec<bool> = asked.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
         drop(asked);
         let is_asked = ready.iter().skip(ports - 1).any(|ready| *ready);
@@ -152,8 +132,14 @@ impl Switch {
         for port in &mut self.ports {
             port.link.flush();
         }
-        self.ports.retain(|port| !port.link.is_lost());
-        Ok(found > 0 || has_more)
+        self.ports.retain(|port| {
+            let is_lost = port.link.is_lost() || gone.contains(&port.number);
+            if is_lost {
+                port.about.captures.finish();
+            }
+            !is_lost
+        });
+        Ok(found > 0 || has_more || soonest.is_some())
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -161,11 +147,7 @@ impl Switch {
             match self.listener.accept() {
                 Ok((socket, _)) if self.ports.len() < PORTS_MAX => {
                     let link = Link::new(socket, AHEAD)?;
-                    self.ports.push(Port {
-                        link,
-                        number: self.next,
-                        about: About::default(),
-                    });
+                    self.ports.push(Port::new(link, self.next));
                     self.next += 1;
                 }
                 Ok(_) => {}
@@ -176,12 +158,27 @@ impl Switch {
         }
     }
 
-    fn answer(&self, question: Question) {
+    /// Who asks for a port that is not there is cut off.
+    fn answer(&mut self, question: Question) {
         match question {
             Question::Show(asker) => asker.say(self.shown()),
             Question::Capture(asker, wanted) => {
-                if let Some(capture) = asker.capture(wanted) {
+                if let Some(capture) = asker.capture("network", wanted) {
                     self.captures.add(capture);
+                }
+            }
+            Question::CapturePort(asker, wanted, number) => {
+                let name = format!("port {number}");
+                if let Some(port) = self.ports.iter().find(|port| port.number == number) {
+                    if let Some(capture) = asker.capture(&name, wanted) {
+                        port.about.captures.add(capture);
+                    }
+                }
+            }
+            Question::Rate(asker, number, rate) => {
+                if let Some(port) = self.ports.iter_mut().find(|port| port.number == number) {
+                    port.about.set_rate(rate, Instant::now());
+                    asker.say("done\n".into());
                 }
             }
         }
@@ -201,9 +198,10 @@ impl Switch {
                 received_frames,
                 received_bytes,
                 dropped,
+                spoofed,
             } = port.about.counts;
             text += &format!(
-                "{}\t{sent_frames}\t{sent_bytes}\t{received_frames}\t{received_bytes}\t{dropped}\t{}\t{}\n",
+                "{}\t{sent_frames}\t{sent_bytes}\t{received_frames}\t{received_bytes}\t{dropped}\t{spoofed}\t{}\t{}\n",
                 port.number,
                 stations.join(","),
                 port.about.label,
@@ -216,26 +214,17 @@ impl Switch {
         if let Some(port) = self.ports.get_mut(from) {
             port.link.fill();
         }
+        let now = Instant::now();
         for _ in 0..FRAMES_PER_TURN {
             let Some(port) = self.ports.get_mut(from) else {
                 return;
             };
-            let Some(frame) = port.link.peek() else { return };
-            let frame = frame.to_vec();
-            port.link.next();
-            let is_first = !std::mem::replace(&mut port.about.has_begun, true);
-            if let Some(label) = label(&frame).filter(|_| is_first) {
-                port.about.heed(&label);
-                continue;
+            if port.link.peek().is_none() || port.waits_until(now).is_some() {
+                return;
             }
-            if let (true, Some(to), Some(source)) = (frame.len() >= ETHERNET, mac(&frame, 0), mac(&frame, 6))
-            {
-                port.about.counts.sent_frames += 1;
-                port.about.counts.sent_bytes += frame.len() as u64;
-                if port.about.own.is_some_and(|own| own != source) {
-                    continue;
-                }
-                let number = port.number;
+            let number = port.number;
+            let Some(frame) = port.take() else { continue };
+            if let (Some(to), Some(source)) = (mac(&frame, 0), mac(&frame, 6)) {
                 self.captures.record(&frame, None);
                 self.learn(source, number);
                 self.deliver(&frame, to, from);
@@ -266,54 +255,11 @@ impl Switch {
             }
             if port.link.backlog() >= PORT_QUEUE_MAX {
                 port.about.counts.dropped += 1;
-            } else if port.cut(frame).is_none() {
-                port.send(frame);
+            } else {
+                port.give(frame);
             }
         }
     }
-}
-
-impl Port {
-    fn send(&mut self, frame: &[u8]) {
-        self.link.send(frame);
-        self.about.counts.received_frames += 1;
-        self.about.counts.received_bytes += frame.len() as u64;
-    }
-
-    /// Sends a large TCP frame in pieces, as this port wants it. `None`: nothing was sent.
-    fn cut(&mut self, frame: &[u8]) -> Option<()> {
-        let mtu = self.about.cut?;
-        let size = frame::segment_size(frame, Transport::find(frame)?, mtu)?;
-        let mut pieces = Vec::new();
-        frame::split(frame, size, |piece| pieces.push(piece))?;
-        pieces.iter().for_each(|piece| self.send(piece));
-        Some(())
-    }
-}
-
-impl About {
-    /// Takes what a label says: words for the switch (`cut=MTU`, `own=MAC`), and behind them, from the first brace, what is
-    /// shown of the port.
-    fn heed(&mut self, text: &str) {
-        let (words, shown) = text.split_at(text.find('{').unwrap_or(0));
-        self.label = shown.to_owned();
-        for word in words.split_ascii_whitespace() {
-            match word.split_once('=') {
-                Some(("cut", mtu)) => self.cut = mtu.parse().ok(),
-                Some(("own", mac)) => self.own = mac_of(mac),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// An address as `text_of` writes it.
-fn mac_of(text: &str) -> Option<Mac> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    bytes?.try_into().ok()
 }
 
 fn mac(frame: &[u8], at: usize) -> Option<Mac> {
@@ -322,14 +268,6 @@ fn mac(frame: &[u8], at: usize) -> Option<Mac> {
 
 fn text_of(mac: &Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// What a frame says of its port that is for the switch alone: behind LABEL, printable characters, or nothing.
-fn label(frame: &[u8]) -> Option<String> {
-    let text = frame.strip_prefix(LABEL)?;
-    let is_text = text.len() <= LABEL_MAX && text.iter().all(|byte| (b' '..=b'~').contains(byte));
-    let text = String::from_utf8(text.to_vec()).ok().filter(|_| is_text);
-    Some(text.unwrap_or_default())
 }
 
 /// Broadcast or multicast.

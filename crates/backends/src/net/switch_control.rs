@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What may be asked of a switch, over a socket of its own: a line each, `show` or `capture SNAPLEN FRAMES`.
+//! What may be asked of a switch, over a socket of its own: a line each: `show`, `capture SNAPLEN FRAMES` of
+//! all that passes, `capture SNAPLEN FRAMES PORT`, or `rate PORT BYTES MICROSECONDS` (0: no bound).
 
 use super::capture::{Capture, Wanted};
+use super::rate::Rate;
+use super::switch_port::rate_of;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,6 +33,10 @@ pub(super) enum Question {
     Show(Asker),
     /// The frames that pass.
     Capture(Asker, Wanted),
+    /// Those of one port.
+    CapturePort(Asker, Wanted, u64),
+    /// A port sends no more than this from now on.
+    Rate(Asker, u64, Option<Rate>),
 }
 
 /// What has come of a line.
@@ -78,6 +85,16 @@ fn question(asker: Asker, line: &str) -> Option<Question> {
             let (snaplen, frames) = (snaplen.parse().ok()?, frames.parse().ok()?);
             Some(Question::Capture(asker, Wanted { snaplen, frames }))
         }
+        ["capture", snaplen, frames, port] => {
+            let (snaplen, frames) = (snaplen.parse().ok()?, frames.parse().ok()?);
+            let wanted = Wanted { snaplen, frames };
+            Some(Question::CapturePort(asker, wanted, port.parse().ok()?))
+        }
+        ["rate", port, bytes, interval] => Some(Question::Rate(
+            asker,
+            port.parse().ok()?,
+            rate_of(bytes, interval),
+        )),
         _ => None,
     }
 }
@@ -119,7 +136,7 @@ impl Asker {
     }
 
     /// Takes the connection for a capture.
-    pub(super) fn capture(self, wanted: Wanted) -> Option<Capture> {
-        Capture::start(self.socket, "network", wanted).ok()
+    pub(super) fn capture(self, name: &str, wanted: Wanted) -> Option<Capture> {
+        Capture::start(self.socket, name, wanted).ok()
     }
 }
