@@ -7,6 +7,7 @@
 use super::flow::FarLink;
 use super::repeat::COUNT_MAX;
 use super::select::Vectors;
+use super::thunk::{cooked_flags, raw_flags};
 use super::{Handled, Incoming, NativeBlock, Translator};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
@@ -57,6 +58,8 @@ pub(super) enum Kind {
 
 /// A store.
 pub(super) const WRITE: u8 = 1;
+/// A store that the block may be left before.
+pub(super) const LATE: u8 = 2;
 /// The instruction ends its block.
 pub(super) const BRANCH: u8 = 4;
 /// Vector registers are wanted with their upper halves.
@@ -503,12 +506,18 @@ impl Cpu {
         if va & (align - 1) != 0 {
             return Ok(Refill::Slow);
         }
-        let access = if s.flags & WRITE != 0 {
-            Access::Write
-        } else {
-            Access::Read
+        let late = s.flags & LATE != 0;
+        let access = match s.flags & WRITE {
+            WRITE if !late => Access::Write,
+            _ => Access::Read,
         };
-        self.refill(at as usize, va, size, access)
+        let refilled = self.refill(at as usize, va, size, access)?;
+        // SAFETY: the index is in range, and `tlb` points to the current view.
+        let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
+        Ok(match late && e.neg_w.wrapping_add(va) >= 4096 {
+            true => Refill::Slow,
+            false => refilled,
+        })
     }
 
     /// The instruction of a site, as it was when its block was decoded.
@@ -545,15 +554,6 @@ fn as_op(s: Site) -> Op {
     let mut op = Op::new(fast::op_leave);
     (op.off, op.left, op.len) = (s.off, s.left, s.len);
     op
-}
-
-/// Arithmetic flags as `lahf` (in the second byte) and `seto` (in the first) give them.
-fn raw_flags(arith: u64) -> u64 {
-    (arith & 0xd5) << 8 | arith >> 11 & 1
-}
-
-fn cooked_flags(raw: u64) -> u64 {
-    raw >> 8 & 0xd5 | (raw & 1) << 11
 }
 
 impl Translator {

@@ -2,7 +2,7 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
-use super::callout::{alignment, Kind, Site, BRANCH, GROUP, WRITE, YMM};
+use super::callout::{alignment, Kind, Site, BRANCH, GROUP, LATE, WRITE, YMM};
 use super::clock::reads_clock;
 use super::flow::Aside;
 use super::groups::{self, Group};
@@ -395,7 +395,7 @@ impl<'a> Emitter<'a> {
         };
         let (size, write, align) = (g.size, g.write, g.align);
         self.check(ea, Wanted { size, write, align });
-        self.last_stub().site.flags |= GROUP;
+        self.last_stub().site.flags |= GROUP | if g.late { LATE } else { 0 };
         if let Some(slot) = g.slot {
             self.asm.store(kept_delta(slot), S1);
         }

@@ -23,6 +23,8 @@ pub(super) struct Group {
     pub low: i32,
     pub size: u8,
     pub write: bool,
+    /// The block may be left before it stores: the page is taken only if it has been stored to before.
+    pub late: bool,
     /// What one of them must be aligned to, as all are from it on: 1, or 16 or 32 of vector registers.
     pub align: u8,
     /// Where the frame keeps what to add to their addresses, if other instructions need the register for it in between.
@@ -60,7 +62,8 @@ struct Open {
     anchor: (i64, u8),
     /// What has been added to the base since the first operand.
     moved: i64,
-    /// Between the first operand and here the block may have been left: no page is written to from here on that was not before.
+    /// Between the first operand and here the block may have been left: no page is written to from here on that was not before. Of
+    /// the stack this is known when the check is made.
     settled: bool,
     members: Vec<usize>,
 }
@@ -74,6 +77,7 @@ impl Open {
                 low: 0,
                 size: 0,
                 write: a.write,
+                late: false,
                 align: 1,
                 slot: None,
             },
@@ -96,9 +100,11 @@ impl Open {
             _ => return false,
         };
         let (low, high) = aligned_to(anchor, self.low.min(from), self.high.max(to));
-        if high - low > SPAN || self.settled && a.write && !self.group.write {
+        let late = self.settled && a.write && !self.group.write;
+        if high - low > SPAN || late && a.base != Register::RSP {
             return false;
         }
+        self.group.late |= late;
         (self.low, self.high, self.anchor) = (low, high, anchor);
         self.group.write |= a.write;
         self.members.push(n);
@@ -415,5 +421,14 @@ mod tests {
         assert!(!store_after(|a| a.add(rax, qword_ptr(rsi))));
         assert!(!store_after(|a| a.add(rax, qword_ptr(rsi + rdi * 8))));
         assert!(!store_after(|a| a.cpuid()));
+        let parts = planned(|a| {
+            a.mov(rax, qword_ptr(rsp + 8))?;
+            a.add(rax, qword_ptr(rsi))?;
+            a.mov(qword_ptr(rsp + 16), rax)?;
+            a.call(0x40)
+        });
+        assert_eq!(members(&parts), [true, false, true, true]);
+        let group = parts[0].first.expect("a group");
+        assert!(group.write && group.late);
     }
 }

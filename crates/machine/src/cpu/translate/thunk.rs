@@ -246,3 +246,12 @@ pub(super) unsafe extern "C" fn clock() {
         now = sym now,
     )
 }
+
+/// Arithmetic flags as `lahf` (in the second byte) and `seto` (in the first) give them.
+pub(super) fn raw_flags(arith: u64) -> u64 {
+    (arith & 0xd5) << 8 | arith >> 11 & 1
+}
+
+pub(super) fn cooked_flags(raw: u64) -> u64 {
+    raw >> 8 & 0xd5 | (raw & 1) << 11
+}
