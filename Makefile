@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/shares.py
 	$(BIN)/python benchmarks/boot.py
 	$(BIN)/python benchmarks/guest_rows.py
+	$(BIN)/python benchmarks/translator.py
 	$(BIN)/python benchmarks/networks.py
 
 fuzz: setup

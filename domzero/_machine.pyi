@@ -781,9 +781,15 @@ class Vcpu:
     def event_channel_op(self, command: int, va: int) -> int | None:
         """A command of event_channel_op, its argument copied in and out, or a round of it: the command to go on with
         after the guest's events; None: it is done. XenRefused."""
-    def set_translator(self, threshold: int, code_bytes: int | None = None) -> None:
+    def set_translator(self, threshold: int, code_bytes: int | None = None, prove: bool = False) -> None:
         """Makes host code of blocks of guest code that have run `threshold` times; 0: all is interpreted. `code_bytes`
-        is the size of the cache. OSError: the host cannot; `translator_unavailable` says why."""
+        is the size of the cache. With `prove` host code is proved before it runs; what that refuses ends the domain.
+        OSError: the host cannot; `translator_unavailable` says why."""
+    def translated(self) -> tuple[int, float, int]:
+        """Blocks of guest code that became host code, the seconds that this took, and the bytes of it that are kept."""
+    def prove_code(self) -> tuple[int, int, int]:
+        """Proves all translated code as it is now, if it was made with `prove`: how many blocks, host instructions and
+        accesses of guest memory that is. RuntimeError: some is refused, and which."""
     def set_check(self, on: bool) -> None:
         """Compares translated with interpreted code from now on: each slice runs on both. The domain has one vCPU, time
         is virtual, and there is a translator. ExitUnsupported: they differ."""

@@ -549,9 +549,17 @@ impl Vcpu {
 
     /// Host code for blocks that have run `threshold` times; 0: the interpreter alone. With virtual time, runs are the same to the
     /// last flag on both.
-    #[pyo3(signature = (threshold, code_bytes = None))]
-    fn set_translator(&self, threshold: u32, code_bytes: Option<usize>) -> PyResult<()> {
-        engine::set_translator(&mut self.lock()?.cpu, threshold, code_bytes)
+    #[pyo3(signature = (threshold, code_bytes = None, prove = false))]
+    fn set_translator(&self, threshold: u32, code_bytes: Option<usize>, prove: bool) -> PyResult<()> {
+        engine::set_translator(&mut self.lock()?.cpu, threshold, code_bytes, prove)
+    }
+
+    fn translated(&self) -> PyResult<(u64, f64, usize)> {
+        Ok(engine::translated(&self.lock()?.cpu))
+    }
+
+    fn prove_code(&self) -> PyResult<(usize, usize, usize)> {
+        engine::prove_code(&self.lock()?.cpu)
     }
 
     fn set_check(&self, on: bool) -> PyResult<()> {

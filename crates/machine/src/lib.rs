@@ -44,7 +44,7 @@ pub use timers::{Due as DueTimers, Timers, LAST_DEADLINE_NS};
 
 // The processor under it.
 pub use cpu::decode::Vendor;
-pub use cpu::engine::{TranslatorError, TranslatorOptions};
+pub use cpu::engine::{ProvedCode, Translated, TranslatorError, TranslatorOptions};
 pub use cpu::fault::{vector, Fault, PrivInsn, Trap};
 pub use cpu::model::host_features;
 pub use cpu::segment::DescTable;

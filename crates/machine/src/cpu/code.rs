@@ -65,6 +65,12 @@ impl Cpu {
         self.code.blocks.set_limit(slots);
     }
 
+    /// The TLB holds one translation at a time, for tests: each access to another page than the last one misses.
+    pub fn set_single_translation(&mut self, on: bool) {
+        self.views.set_single(on);
+        self.flush_tlb_all_views();
+    }
+
     /// Memory that decoded code and translations take, in bytes.
     pub fn cached_bytes(&self) -> usize {
         let translated = self.code.translator.as_ref().map_or(0, |t| t.bytes());

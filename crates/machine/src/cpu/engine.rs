@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The choice of the translator, on hosts that have one and on others.
 
+use std::time::Duration;
+
 /// How the translator works. The defaults suit everything but tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TranslatorOptions {
@@ -17,6 +19,8 @@ pub struct TranslatorOptions {
     /// Blocks are the interpreter's, and are left where it leaves them: when the run loop looks at the time must not depend on
     /// the engine in such runs.
     pub same_blocks: bool,
+    /// What is emitted is decoded again and proved before it runs (`translate/proof`): translation takes several times as long.
+    pub prove: bool,
 }
 
 impl Default for TranslatorOptions {
@@ -27,8 +31,31 @@ impl Default for TranslatorOptions {
             exact: false,
             exact_flags: false,
             same_blocks: false,
+            prove: cfg!(debug_assertions),
         }
     }
+}
+
+/// What a CPU's translator has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// Blocks that have become host code, also if they are forgotten since.
+    pub blocks: u64,
+    /// Time that this took.
+    pub time: Duration,
+    /// Bytes of host code that are kept.
+    pub bytes: usize,
+}
+
+/// What has been proved of all translated code of a CPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProvedCode {
+    /// Blocks that are not forgotten.
+    pub blocks: usize,
+    /// Instructions of the host's.
+    pub instructions: usize,
+    /// Those of them that access guest memory.
+    pub accesses: usize,
 }
 
 /// Why there can be no translator.

@@ -2,7 +2,7 @@
 //! In place of the translator, on hosts of another architecture.
 
 use super::block::Op;
-use super::engine::{TranslatorError, TranslatorOptions};
+use super::engine::{ProvedCode, Translated, TranslatorError, TranslatorOptions};
 use super::Cpu;
 use std::io::Write;
 
@@ -49,6 +49,16 @@ impl Translator {
 }
 
 impl Cpu {
+    /// Nothing has been translated.
+    pub fn translated(&self) -> Translated {
+        Translated::default()
+    }
+
+    /// There is no translated code.
+    pub fn prove_code(&self) -> Result<ProvedCode, String> {
+        Ok(ProvedCode::default())
+    }
+
     /// Translates hot blocks from now on, or no more. The CPU is not in `run`.
     pub fn set_translator(&mut self, options: Option<TranslatorOptions>) -> Result<(), TranslatorError> {
         match options {

@@ -45,6 +45,14 @@ impl<P: PerView> View<P> {
         }
     }
 
+    /// Forgets all translations but one; what was found by them stays right.
+    pub(super) fn clear_all_but(&mut self, kept: usize) {
+        (0..TLB_SIZE).filter(|&i| i != kept).for_each(|i| self.clear(i));
+        for touched in [&mut self.lower_touched, &mut self.upper_touched] {
+            touched.retain(|&i| usize::from(i) == kept);
+        }
+    }
+
     pub(super) fn flush(&mut self) {
         self.beside.flush();
         if self.lower_touched.len().max(self.upper_touched.len()) > TOUCHED_MAX {

@@ -46,6 +46,8 @@ pub(crate) struct Views<P> {
     parked: Parked,
     /// How often translations were taken away.
     forgotten: u64,
+    /// A view has one translation at a time: for tests.
+    single: bool,
     /// Scratch: frames whose mappings have changed.
     changed: Vec<Mfn>,
 }
@@ -61,6 +63,7 @@ impl<P: PerView> Views<P> {
             lists: vec![NONE; LISTS].into_boxed_slice(),
             parked: Parked::default(),
             forgotten: 0,
+            single: false,
             changed: Vec::new(),
         }
     }
@@ -83,6 +86,16 @@ impl<P: PerView> Views<P> {
     /// Another number than before, if a translation that was seen then may not be used any more.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// A view has one translation at a time from now on, as if all addresses shared an entry, or as many as there is room for.
+    pub(crate) fn set_single(&mut self, on: bool) {
+        self.single = on;
+    }
+
+    /// Whether the translations of two addresses take each other's place.
+    pub(crate) fn share_entry(&self, a: u64, b: u64) -> bool {
+        self.single || tlb_index(a) == tlb_index(b)
     }
 
     pub(crate) fn key(&self) -> Option<ViewKey> {
@@ -262,6 +275,9 @@ impl<P: PerView> Views<P> {
         let i = tlb_index(va);
         let tag = page.wrapping_neg();
         let delta = (host as u64).wrapping_sub(page);
+        if self.single {
+            self.list[self.current].clear_all_but(i);
+        }
         let (e, other) = self.list[self.current].entry(i, tag, delta);
         if write {
             e.neg_w = tag;
@@ -310,6 +326,7 @@ impl<P: PerView> Views<P> {
         *self = Views {
             tick: self.tick,
             forgotten: self.forgotten + 1,
+            single: self.single,
             ..Views::new()
         };
         let v = &mut self.list[0];

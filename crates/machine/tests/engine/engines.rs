@@ -19,7 +19,7 @@ pub enum Engine {
 }
 
 /// Of translated code: full now and then.
-const CODE_BYTES: usize = 1 << 20;
+pub const CODE_BYTES: usize = 1 << 20;
 
 /// The simplest engine, which the others are compared with: the general handler of each instruction.
 pub const ORACLE: Engine = Engine::Slow;
@@ -41,15 +41,21 @@ impl Engine {
 
     /// Makes a CPU one of this engine.
     pub fn choose(self, cpu: &mut Cpu) {
+        self.choose_with(cpu, CODE_BYTES, false);
+    }
+
+    /// The same with so many bytes for translated code, which is proved before it runs with `prove`.
+    pub fn choose_with(self, cpu: &mut Cpu, code_bytes: usize, prove: bool) {
         cpu.set_slow_only(self == Engine::Slow);
         let options = match self {
             Engine::Translated { threshold, .. } | Engine::Flagless { threshold } => {
                 Some(TranslatorOptions {
                     threshold,
                     exact: self.is_exact(),
-                    code_bytes: CODE_BYTES,
+                    code_bytes,
                     exact_flags: self.has_exact_flags(),
                     same_blocks: self.is_exact(),
+                    prove,
                 })
             }
             _ => None,

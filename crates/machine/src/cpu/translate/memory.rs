@@ -137,7 +137,6 @@ impl CodeMemory {
     }
 
     /// Code that was added, as it is now.
-    #[cfg(test)]
     pub(super) fn code(&self, at: u64, len: usize) -> Option<&[u8]> {
         let offset = self.offset(at, len)?;
         // SAFETY: inside the mapping; nobody changes it while `self` is borrowed.

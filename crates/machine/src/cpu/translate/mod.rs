@@ -16,6 +16,8 @@ mod groups;
 mod liveness;
 mod memory;
 mod operand;
+mod proof;
+mod proven;
 mod repeat;
 mod same;
 mod select;
@@ -25,7 +27,7 @@ mod trace;
 
 use crate::cpu::block::{KeyHasher, Op};
 use crate::cpu::decode::{copy_code, decode_all};
-use crate::cpu::engine::{TranslatorError, TranslatorOptions};
+use crate::cpu::engine::{Translated, TranslatorError, TranslatorOptions};
 use crate::cpu::exec::fast;
 use crate::cpu::exec::fast::string::RepeatFn;
 use crate::cpu::region::NO_KEY;
@@ -40,6 +42,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::Write;
+use std::time::Instant;
 use trace::Trace;
 
 /// Blocks of one frame that a view gets jumps to at once.
@@ -99,6 +102,8 @@ struct NativeBlock {
     more: u8,
     vectors: Vectors,
     incoming: Vec<Incoming>,
+    /// What its code was made of, if that is to be proved.
+    source: Option<Box<proven::Source>>,
 }
 
 impl NativeBlock {
@@ -131,6 +136,8 @@ pub(crate) struct Translator {
     /// The next block is interpreted though it has code.
     interpret_once: bool,
     panic: Option<Box<dyn Any + Send>>,
+    /// All that was ever translated.
+    made: Translated,
     /// Where blocks are written that are translated.
     dump: Option<Box<dyn Write + Send>>,
 }
@@ -149,6 +156,7 @@ impl Translator {
             asm: Asm::new(),
             interpret_once: false,
             panic: None,
+            made: Translated::default(),
             dump: None,
         })
     }
@@ -269,6 +277,17 @@ impl Cpu {
         Ok(())
     }
 
+    /// What has been translated so far, and what is kept of it.
+    pub fn translated(&self) -> Translated {
+        self.code
+            .translator
+            .as_ref()
+            .map_or(Translated::default(), |t| Translated {
+                bytes: t.memory.used(),
+                ..t.made
+            })
+    }
+
     /// Translates the block that begins with `op`, whose runs have been counted down.
     ///
     /// # Safety
@@ -276,7 +295,12 @@ impl Cpu {
     pub(crate) unsafe fn translate_block(&mut self, op: *mut Op) {
         // SAFETY: the caller's promise.
         let (mfn, off, count) = unsafe { (Mfn((*op.sub(1)).imm), (*op).off, (*op).left) };
+        let start = Instant::now();
         let body = self.translate_code(op, mfn, off, count);
+        if let Some(t) = self.code.translator.as_mut().filter(|_| body.is_some()) {
+            t.made.blocks += 1;
+            t.made.time += start.elapsed();
+        }
         // SAFETY: as above; whoever holds the op reads its handler again.
         unsafe {
             match body {
@@ -339,7 +363,14 @@ impl Cpu {
             t.handled.truncate(handled);
             return None;
         };
-        let (hot, cold) = made.code.split_at(made.split);
+        let (hot, cold_code) = made.code.split_at(made.split);
+        let source = options.prove.then(|| proven::Source {
+            pieces: [(base, hot.len()), (cold, cold_code.len())],
+            body: made.body,
+            off,
+            insns: insns.clone(),
+        });
+        let cold = cold_code;
         if !t.memory.append(hot, cold) {
             self.code.forget_all = true;
             return None;
@@ -371,9 +402,11 @@ impl Cpu {
             more: insns.len() as u8 - count,
             vectors: made.vectors,
             incoming: Vec::new(),
+            source: source.map(Box::new),
         });
         let body = made.body;
         t.asm.recycle(made.code);
+        t.prove_new();
         Some((body, id))
     }
 }

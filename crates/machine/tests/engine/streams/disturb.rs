@@ -18,8 +18,10 @@ pub struct Disturb {
     pub flush: u64,
     /// The world changes: page tables, code, control registers.
     pub change: u64,
-    /// Decoded code has room for two blocks or so.
+    /// Decoded code and translated code have room for two blocks or so.
     pub small_cache: bool,
+    /// The TLB holds one translation.
+    pub one_entry: bool,
     /// Each step is one instruction.
     pub one: bool,
     /// The engines do not keep arithmetic flags that nobody looks at.

@@ -15,7 +15,7 @@ mod place;
 mod program;
 mod taint;
 
-use crate::engines::Engine;
+use crate::engines::{Engine, CODE_BYTES};
 use crate::report::{cases, seed, Report};
 use crate::rng::Rng;
 use disturb::Disturb;
@@ -27,6 +27,12 @@ const MOST_FAILURES: usize = 8;
 
 /// Cases of the oracle's quick run; whatever their number is, these have as many times theirs.
 const ORACLE_CASES: u64 = 40_000;
+
+/// Of translated code with room for two blocks or so: some KiB of code that runs often, and of what lies apart.
+const LITTLE_CODE_BYTES: usize = 12 << 10;
+
+/// Of so many cases one has its translated code proved, which takes longer than to run it.
+const PROVED: u64 = 8;
 
 /// Instructions of a case: enough for its loops to become hot.
 fn length(rng: &mut Rng) -> u64 {
@@ -47,13 +53,35 @@ fn run(program: &Program, case: u64, limit: u64, disturb: &Disturb) -> Result<St
         Engine::compared()
     };
     let mut l = Lockstep::new(program, &engines, case ^ 0x10c);
-    if disturb.small_cache {
-        for p in &mut l.places[1..] {
+    let code_bytes = if disturb.small_cache {
+        LITTLE_CODE_BYTES
+    } else {
+        CODE_BYTES
+    };
+    let proved = case.is_multiple_of(PROVED);
+    for (p, engine) in l.places[1..].iter_mut().zip(&engines) {
+        engine.choose_with(&mut p.vm.cpu, code_bytes, proved);
+        if disturb.small_cache {
             let slots = 8 + l.rng.below(24) as usize;
             p.vm.cpu.set_code_limit(slots);
         }
     }
-    l.run(limit, disturb)
+    if disturb.one_entry {
+        for p in &mut l.places[1..] {
+            p.vm.cpu.set_single_translation(true);
+        }
+    }
+    let stats = l.run(limit, disturb)?;
+    for p in l.places[1..].iter().filter(|_| proved) {
+        // Each block was proved when it was made; here with its jumps as they have been linked.
+        let proved = p.vm.cpu.prove_code();
+        assert!(
+            proved.is_ok(),
+            "case {case}: {}",
+            proved.err().unwrap_or_default()
+        );
+    }
+    Ok(stats)
 }
 
 /// The same failure with fewer instructions, and what it is then: those that are not needed are no operations.
@@ -150,6 +178,17 @@ fn streams_are_the_same_with_room_for_two_blocks() {
         ..Disturb::default()
     };
     streams("two blocks", 200, disturb);
+}
+
+#[test]
+fn streams_are_the_same_with_a_tlb_of_one_entry() {
+    let disturb = Disturb {
+        flush: 3,
+        change: 3,
+        one_entry: true,
+        ..Disturb::default()
+    };
+    streams("one translation", 200, disturb);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Cpu {
         // An instruction with two memory operands (push, call) whose pages share a TLB entry would begin again for ever.
         let page = va & !0xfff;
         let (last, last_page) = std::mem::replace(&mut self.chain.last_miss, (place, page));
-        if last == place && last_page != page && tlb_index(last_page) == tlb_index(va) {
+        if last == place && last_page != page && self.views.share_entry(last_page, va) {
             self.chain.last_miss = (0, 0);
             return Ok(Refill::Slow);
         }
