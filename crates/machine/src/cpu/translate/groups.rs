@@ -270,7 +270,8 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
 fn leaves_scratch(i: &Instruction, how: How) -> bool {
     match how {
         How::Nothing => true,
-        How::Flow => is_jump(i) || is_call(i),
+        // A call whose operand is no group's checks it by itself.
+        How::Flow => is_jump(i),
         How::Same | How::Vector | How::Avx => {
             if i.mnemonic() == Mnemonic::Lea {
                 return !matches!(place(i.memory_index()), Place::Spilled(_));
@@ -394,6 +395,20 @@ mod tests {
         assert_eq!(members(&parts), [true, true, true]);
         let group = parts[0].first.expect("a group");
         assert_eq!((group.low, group.size, group.slot), (-24, 24, None));
+    }
+
+    #[test]
+    fn a_call_between_two_operands_needs_the_register_for_its_own() {
+        let parts = planned(|a| {
+            let mut next = a.create_label();
+            a.mov(rax, qword_ptr(rbx))?;
+            a.call(next)?;
+            a.set_label(&mut next)?;
+            a.mov(rdx, qword_ptr(rbx + 8))
+        });
+        assert_eq!(members(&parts), [true, false, true]);
+        let group = parts[0].first.expect("a group");
+        assert!(group.slot.is_some() && parts[2].load == group.slot && !parts[1].keeps_s1);
     }
 
     #[test]
