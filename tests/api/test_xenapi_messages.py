@@ -77,8 +77,10 @@ def test_a_halted_vms_memory_is_what_was_set_last(xenapi: Any, vm: str) -> None:
 def test_a_running_vms_memory_is_its_balloons_target(xenapi: Any, api: httpx.Client, vm: str) -> None:
     (host,) = xenapi.host.get_all()
     xenapi.VM.assert_can_boot_here(vm, host)
+    assert xenapi.VM.compute_memory_overhead(vm) == xenapi.VM.get_memory_overhead(vm) == "0"
     xenapi.VM.start_on(vm, host, False, False)
     assert xenapi.VM.get_resident_on(vm) == host
+    assert xenapi.VM.get_boot_record(vm)["domid"] == xenapi.VM.get_domid(vm)
     xenapi.VM.set_memory_target_live(vm, str(24 * MIB))
     assert api.get("/domains/plain").json()["memory_target_mib"] == 24
     xenapi.VM.set_memory_dynamic_max(vm, str(20 * MIB))

@@ -163,7 +163,7 @@ _REFUSED_HOST = (
     "license_remove create destroy power_on set_license_params emergency_ha_disable get_data_sources "
     "record_data_source query_data_source forget_data_source_archives assert_can_evacuate "
     "get_vms_which_prevent_evacuation evacuate syslog_reconfigure management_reconfigure "
-    "local_management_reconfigure management_disable get_system_status_capabilities restart_agent "
+    "local_management_reconfigure management_disable get_system_status_capabilities restart_agent sync_data "
     "shutdown_agent set_hostname_live backup_rrds create_new_blob call_plugin has_extension call_extension "
     "enable_external_auth disable_external_auth retrieve_wlb_evacuate_recommendations get_server_certificate "
     "refresh_server_certificate install_server_certificate reset_server_certificate "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 from domzero.dom0 import freshness
@@ -30,9 +31,10 @@ from domzero.dom0.xenapi.classes.vm_processors import PARAMS, params_of, put_par
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, boot_params, boot_policy, put_boot_params
 from domzero.dom0.xenapi.guest_agent import said
 from domzero.dom0.xenapi.objects import HALTED, power_state
-from domzero.dom0.xenapi.table import Field, Kind, kept, ro, rw
+from domzero.dom0.xenapi.table import Field, Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
-from domzero.dom0.xenapi.world import World
+from domzero.dom0.xenapi.values import Record as RecordType
+from domzero.dom0.xenapi.world import Call, World
 
 MIB = 1 << 20
 _OPERATIONS = (
@@ -182,6 +184,12 @@ async def refresh(world: World, records: Iterable[Record]) -> None:
     await asyncio.gather(*(freshness.refresh(record) for record in records if record.worker is not None))
 
 
+async def _boot_record(call: Call, vm: Found) -> Any:
+    """VM.get_boot_record: what it runs with is in its record."""
+    await refresh(call.world, [vm.it])
+    return VM.record(call.world, vm.identity, vm.it)
+
+
 VM = Kind(
     "VM",
     FIELDS,
@@ -189,7 +197,11 @@ VM = Kind(
     find=World.record,
     prepare=refresh,
     role=Role.VM_ADMIN,
-    explicit=(*MESSAGES, *making(FIELDS)),
+    explicit=(
+        *MESSAGES,
+        *making(FIELDS),
+        message("get_boot_record", _boot_record, RecordType("VM"), self=Ref("VM")),
+    ),
 )
 
 

@@ -239,6 +239,11 @@ async def maximise_memory(call: Call, vm: Found, total: int, approximate: bool) 
     return max(0, total // MIB * MIB)
 
 
+async def compute_overhead(call: Call, vm: Found) -> int:
+    """VM.compute_memory_overhead: as its memory_overhead, nothing is set aside beside its memory."""
+    return 0
+
+
 async def send_sysrq(call: Call, vm: Found, key: str) -> None:
     """VM.send_sysrq."""
     await call.do(PressSysRq(domain=domain(call, vm).uuid, key=key))
@@ -314,6 +319,7 @@ MESSAGES: tuple[Message, ...] = (
     message("set_memory_target_live", set_memory_target, self=_SELF, target=INT),
     message("wait_memory_target_live", wait_memory_target, self=_SELF),
     message("maximise_memory", maximise_memory, INT, self=_SELF, total=INT, approximate=BOOL),
+    message("compute_memory_overhead", compute_overhead, INT, vm=_SELF),
     message("send_sysrq", send_sysrq, vm=_SELF, key=STRING),
     message("get_allowed_VBD_devices", get_allowed_vbd_devices, Set(STRING), vm=_SELF),
     message("get_allowed_VIF_devices", get_allowed_vif_devices, Set(STRING), vm=_SELF),

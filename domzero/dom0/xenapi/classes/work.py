@@ -214,6 +214,7 @@ EVENT = Kind(
         message("unregister", _unregister, open=True, classes=STRINGS),
         message("next", _next, Set(Record("event")), open=True),
         message("get_current_id", _current, INT, open=True),
+        *(message(name, None, self=STRING) for name in ("get_record", "get_by_uuid", "get_id", "set_id")),
         Message("inject", (("class", STRING), ("ref", STRING)), STRING, _inject, open=True),
     ),
 )
