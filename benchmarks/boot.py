@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long Debian's kernel takes to reach /init, and to power off: `python benchmarks/boot.py [--runs N] [--json]`.
+"""How long Debian's kernel takes to reach /init, to hash and to fork there, and to power off, and how much memory that
+takes: `python benchmarks/boot.py [--runs N] [--json]`.
 
-On each engine that there is here; they take turns. Every run is a fresh `domzero run`; times are from the start of the
+As a PV domain on each engine that there is here, and as PVH and HVM in QEMU with KVM and TCG, as far as there are; they
+take turns. Every run is a fresh `domzero run`; times are from the start of the
 process, so everything counts. The minimum says what the program can do, the median what this machine does today.
 """
 
@@ -30,22 +32,35 @@ MILESTONES = {
     "linux": "Linux version",
     "init": "Run /init as init process",
     "shell": "INIT-REACHED",
+    "hashed": "BENCH-HASHED",
+    "forked": "BENCH-FORKED",
     "end": "Power down",
 }
+GUEST = {"sha256 of 8 MiB": ("shell", "hashed"), "200 fork and exec": ("hashed", "forked")}
+"""What the guest does between two of them, by the host's clock."""
 _INIT = """\
 #!/bin/busybox sh
 echo INIT-REACHED
+/bin/busybox dd if=/dev/zero bs=64k count=128 2>/dev/null | /bin/busybox sha256sum >/dev/null
+echo BENCH-HASHED
+i=0
+while [ $i -lt 200 ]; do /bin/busybox true; i=$((i + 1)); done
+echo BENCH-FORKED
 exec /bin/busybox poweroff -f
 """
 
 
 @dataclass(slots=True)
 class Boot:
-    """One run: seconds from its start to each milestone."""
+    """One run: seconds from its start to each milestone.
+
+    :param memory_mib: of the largest of its processes, its guest's memory as far as that was touched included.
+    """
 
     status: int
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
+    memory_mib: float = 0.0
 
 
 def build_ramdisk(path: Path, image: Image) -> None:
@@ -101,7 +116,7 @@ def boot(kernel: str, ramdisk: str, memory_mib: int, timeout_s: float, engine: s
     seconds["exit"] = time.monotonic() - start
     if "shell" not in seconds:
         sys.stderr.write(errors)
-    return Boot(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+    return Boot(process.returncode, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def main() -> int:
@@ -149,6 +164,12 @@ def summary(boots: list[Boot]) -> dict[str, Any]:
             }
             for name in names
         },
+        "guest_seconds": {
+            what: round(min(b.seconds[end] - b.seconds[start] for b in reached), 3)
+            for what, (start, end) in GUEST.items()
+            if reached and all(end in b.seconds for b in reached)
+        },
+        "memory_mib": round(statistics.median(b.memory_mib for b in reached), 1) if reached else None,
         "cpu_seconds": {"min": round(min(b.cpu_seconds for b in reached), 3)} if reached else {},
     }
 
@@ -158,8 +179,11 @@ def show(engine: str, what: str, result: dict[str, Any]) -> None:
     print(f"{engine}: {result['reached_init']} of {result['runs']} boots reached /init ({what})")
     for name, value in result["seconds"].items():
         print(f"{name:<8} {value['min']:>7.2f} s  median {value['median']:>7.2f} s")
+    for what, seconds in result["guest_seconds"].items():
+        print(f"guest    {seconds:>7.2f} s  {what}")
     if result["cpu_seconds"]:
         print(f"cpu      {result['cpu_seconds']['min']:>7.2f} s")
+        print(f"memory   {result['memory_mib']:>7.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -209,17 +209,34 @@ def test_without_qemu_an_error_says_what_to_install(without_qemu: httpx.Client, 
     assert without_qemu.get("/host", timeout=60).json()["full_virtualization"].startswith("none:")
 
 
-def test_nothing_is_left_of_domains_that_come_and_go(server: Server, api: httpx.Client, start: Create) -> None:
-    def descriptors() -> int:
-        return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_nothing_is_left_of_domains_that_come_and_go(
+    server: Server, api: httpx.Client, start: Create, tmp_path: Path, count: int
+) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
 
-    start("warm", hvm={"boot": "c"}, vfbs=["vnc=1"])
-    api.delete("/domains/warm")
-    before = descriptors()
-    for number in range(5):
-        start(f"cycle{number}", hvm={"boot": "c"}, vfbs=["vnc=1"])
-        assert api.delete(f"/domains/cycle{number}").status_code < 300
-    until(lambda: descriptors() <= before, 20, "descriptors to be closed")
+    def cycle(name: str) -> int:
+        domain = start(name, hvm={"boot": "c"}, vfbs=["vnc=1"], disks=[f"{disk},raw,hda"], vifs=["bridge=hvmcycle"])
+        changed(api, api.delete(f"/domains/{name}"))
+        return int(str(domain["pid"]))
+
+    def held() -> tuple[int, int]:
+        process = Path(f"/proc/{server.process.pid}")
+        return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+
+    def resident() -> int:
+        return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for number in range(3):
+        cycle(f"warm{number}")
+    before, memory = held(), resident()
+    pids = [cycle(f"cycle{number}") for number in range(count)]
+    until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)), 60, "all to be given back")
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert "hvmcycle" not in [each["name"] for each in api.get("/networks").json()]
+    assert resident() - memory < 16 << 20, "memory of Domain 0"
+    assert not [each for each in api.get("/domains").json() if each["name"].startswith("cycle")]
 
 
 def test_a_card_of_qemus_is_counted_bounded_and_captured_by_its_networks_switch(
