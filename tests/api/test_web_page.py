@@ -265,7 +265,7 @@ def test_images_are_imported_cloned_and_deleted_and_a_domain_begins_from_one(
     assert {image["name"]: image["bytes"] for image in api.get("/images").json()}["sized"] == 8 << 20
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Memory (MiB)").fill("768")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("It is changed.").wait_for()
     page.get_by_role("link", name="Network", exact=True).click()
     page.get_by_label("Interface").fill("bridge=lan")
