@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from websockets.protocol import State
 
 from domzero.dom0 import descriptors
+from domzero.dom0.joined_writes import JoinedWrites
 from domzero.dom0.listeners import peer_is_owner
 from domzero.dom0.stall import Stall
 from domzero.dom0.tunnel import TUNNEL, Tunnel
@@ -142,6 +143,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """asyncio: a client has connected. Only the owner of this process and root may do so on the Unix socket."""
+        transport = JoinedWrites(transport, self.loop)
         super().connection_made(transport)
         self._door = self._state.door(transport)  # that of TLS has no socket any more when it is lost
         if not _is_permitted(transport):

@@ -31,6 +31,7 @@ from domzero.dom0.api.idempotency import Idempotency
 from domzero.dom0.api.models import Problem
 from domzero.dom0.api.problems import RESPONSES, install
 from domzero.dom0.api.rate import Rate
+from domzero.dom0.api.routing import Index
 from domzero.dom0.manager import Manager
 from domzero.dom0.services import Services
 from domzero.dom0.storage import Storage
@@ -138,7 +139,7 @@ def create_app(
         hosts.router,
         metrics.router,
     ):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # `include_router` would try each route twice
     app.router.routes.extend([*PAGE, *ROUTES, *HANDLERS, *RRD, *SNAPSHOT])
 
     @app.get("/v1", tags=["host"])
@@ -146,6 +147,7 @@ def create_app(
         """Says that this is Domain 0."""
         return {"name": "domzero", "version": __version__, "openapi": "/openapi.json", "docs": "/docs"}
 
+    app.router.routes.insert(0, Index(app.router.routes))
     original = app.openapi
 
     def openapi() -> dict[str, object]:
