@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from created import changed
 from waiting import until
 
 from domzero.dom0.images.cache import ImageCache
@@ -37,14 +39,14 @@ class Shell:
 
     def __init__(self, api: httpx.Client, name: str) -> None:
         self._api, self._name, self._count = api, name, 0
-        until(lambda: "guest:" in self.text and "# " in self.text, 180, f"the prompt of {name}")
+        until(lambda: "guest:" in self.text and "# " in self.text, 480, f"the prompt of {name}")
 
     @property
     def text(self) -> str:
         """All that was printed."""
         return self._api.get(f"/domains/{self._name}/console").text
 
-    def run(self, command: str, seconds: float = 60) -> str:
+    def run(self, command: str, seconds: float = 180) -> str:
         """What a command prints."""
         self._count += 1
         begin, end = f"<{self._count}", f"{self._count}>"
@@ -86,3 +88,74 @@ def test_a_pv_and_a_pvh_domain_reach_each_other_and_disks_come_and_go(
 
     assert api.post("/domains/pvh/shutdown").status_code == 202  # nobody listens to the button here
     assert api.delete("/domains/pvh").status_code < 300
+
+
+@pytest.fixture(scope="module")
+def bios_disk(debian: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk with Debian's kernel, that a BIOS starts by GRUB."""
+    if shutil.which("grub-mkrescue") is None or shutil.which("xorriso") is None:
+        pytest.skip("grub-mkrescue is not here (grub-pc-bin, grub-common, xorriso, mtools)")
+    directory = tmp_path_factory.mktemp("bios")
+    boot = directory / "disk" / "boot" / "grub"
+    boot.mkdir(parents=True)
+    for name, path in debian.items():
+        shutil.copy(path, directory / "disk" / name)
+    (boot / "grub.cfg").write_text("linux /kernel console=ttyS0\ninitrd /ramdisk\nboot\n")
+    subprocess.run(["grub-mkrescue", "-o", directory / "disk.img", directory / "disk"], check=True, capture_output=True)
+    return directory / "disk.img"
+
+
+@pytest.mark.timeout(1200)
+def test_hvm_debian_from_a_disk_of_a_bios_beside_a_pv_domain(
+    api: httpx.Client, create: Create, debian: dict[str, str], bios_disk: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.img"
+    data.write_bytes(b"first sector".ljust(MIB, b"\0"))
+    disks = [f"{bios_disk},raw,hda,ro", f"{data},raw,xvdb"]
+    own = "bridge=hvmbios,mac=00:16:3e:00:09:02,ip=10.9.0.2"
+    shape = {"memory_mib": 256, "vcpus": 1, "max_vcpus": 2, "disks": disks, "vifs": [own]}
+    create("pv", cmdline="console=hvc0", vifs=["bridge=hvmbios"], memory_mib=192, **debian)
+    domain = create("hvm", type="hvm", kernel="", engine="tcg", hvm={"hdtype": "virtio"}, **shape)
+    assert domain["type"] == "hvm"
+    ported, unported = Shell(api, "pv"), Shell(api, "hvm")
+    assert "BIOS-e820" in unported.run("dmesg | grep -m1 e820")
+
+    # Disks: what it started from, and one that it writes.
+    assert "vda" in unported.run("ls /sys/block") and "first sector" in unported.run("head -c 12 /dev/vdb; echo")
+    unported.run("echo written | dd of=/dev/vdb conv=notrunc 2>/dev/null; sync")
+    assert data.read_bytes()[:7] == b"written"
+
+    # One network with the PV domain, from an address of its own only.
+    ported.run("ip address add 10.9.0.1/24 dev eth0")
+    unported.run("ip address add 10.9.0.2/24 dev eth0; ip link set eth0 up")
+    assert "bytes from 10.9.0.1" in unported.run("ping -c 3 -W 5 10.9.0.1")
+    assert "bytes from 10.9.0.2" in ported.run("ping -c 3 -W 5 10.9.0.2")
+    unported.run("ip address add 10.9.0.66/24 dev eth0")
+    assert "100% packet loss" in unported.run("ping -c 2 -W 2 -I 10.9.0.66 10.9.0.1")
+    (vif,) = api.get("/domains/hvm/vifs").json()
+    assert vif["sent_frames"] > 6 and vif["received_bytes"] > 300 and vif["spoofed"] >= 2
+
+    # What it sends is bounded from now on, and captured.
+    changed(api, api.patch("/domains/hvm/vifs/0", json={"rate": "1B/s@1s"}))
+    assert "100% packet loss" in unported.run("ping -c 1 -W 1 10.9.0.1; ping -c 2 -W 2 10.9.0.1")
+    changed(api, api.patch("/domains/hvm/vifs/0", json={"rate": ""}))
+    assert api.get("/domains/hvm/vifs").json()[0]["rate"] is None
+    typed = api.post("/domains/hvm/console", json={"data": "ping -c 5 10.9.0.1 &\r"})
+    assert typed.status_code == 204
+    captured = api.get("/domains/hvm/vifs/0/capture", params={"frames": 4, "timeout": 60})
+    assert captured.content[:4] == b"\x0a\x0d\x0d\x0a" and bytes.fromhex("00163e000902") in captured.content
+
+    # A second vCPU comes, and goes.
+    assert [each["state"] for each in api.get("/domains/hvm/vcpus").json()] == ["running", "offline"]
+    changed(api, api.patch("/domains/hvm", json={"vcpus": 2}))
+    until(lambda: "cpu1" in unported.run("ls /sys/devices/system/cpu"), 60, "the second vCPU in the guest")
+    unported.run("echo 1 > /sys/devices/system/cpu/cpu1/online")
+    until(lambda: "2" in unported.run("grep -c ^processor /proc/cpuinfo"), 60, "two processors")
+    changed(api, api.patch("/domains/hvm", json={"vcpus": 1}))
+    until(lambda: api.get("/domains/hvm/vcpus").json()[1]["state"] == "offline", 60, "the second vCPU to go")
+    assert "1" in unported.run("grep -c ^processor /proc/cpuinfo")
+
+    # It powers off, and resets, by itself.
+    api.post("/domains/hvm/console", json={"data": "poweroff -f\r"})
+    until(lambda: api.get("/domains/hvm").json()["exit"] is not None, 60, "its end")
+    assert api.get("/domains/hvm").json()["exit"]["reason"] == "poweroff"
