@@ -71,9 +71,10 @@ def memory_of(image: Image, count: int) -> int:
     with ExitStack() as stack:
         guests = [stack.enter_context(boot(image, memory_mib=96, engine="translator")) for _ in range(count)]
         for guest in guests:
-            guest.console.send("seq 2000 | sort -r | md5sum; echo re''ady\n")
+            guest.unpause()
+            guest.console.send("seq 2000 | sort -r | md5sum; echo SHELL-RE''ADY\n")
         for guest in guests:
-            guest.console.expect("ready", timeout=LIMIT_S)
+            guest.console.expect("SHELL-READY", timeout=LIMIT_S)
         return code_memory()
 
 
@@ -85,8 +86,9 @@ def rounds(image: Image, engine: str, vcpus: int, seconds: int) -> int:
         "seq 1000 | sort -r | md5sum >/dev/null; n=$((n + 1)); done; echo rou''nds $n; }; "
     )
     with boot(image, memory_mib=256, engine=engine, vcpus=vcpus) as guest:
-        guest.console.send(loop + "work & " * vcpus + "wait; echo do''ne\n")
-        guest.console.expect("done", timeout=LIMIT_S)
+        guest.unpause()
+        guest.console.send(loop + "work & " * vcpus + "wait; echo WORK-DO''NE\n")
+        guest.console.expect("WORK-DONE", timeout=LIMIT_S)
         return sum(int(n) for n in re.findall(r"rounds (\d+)", guest.console.text))
 
 
