@@ -61,11 +61,13 @@ def _all_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParse
     return found
 
 
-def _names(**_about: object) -> list[str]:
+def _names(*, parser: argparse.ArgumentParser, **_about: object) -> list[str]:
+    """Names of domains: for domzero's own verbs also of those that are halted, which xl does not know."""
     from domzero.cli.api_client import Dom0
 
+    is_xl = "xl" in parser.prog.split()
     try:
         with Dom0() as dom0:
-            return [str(domain["name"]) for domain in dom0.get("/domains")]
+            return [str(domain["name"]) for domain in dom0.get("/domains", halted=not is_xl)]
     except DomzeroError:
         return []

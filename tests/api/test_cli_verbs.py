@@ -500,12 +500,14 @@ def test_errors_are_json_where_answers_are(server: Server) -> None:
 def test_the_shell_completes_verbs_options_and_names(server: Server, create: Create, tmp_path: Path) -> None:
     pytest.importorskip("argcomplete", reason="argcomplete is not here")
     create("complete-me")
+    assert server.cli("create", "--define", "name='complete-later'", "kernel='/k'").returncode == 0
     script = server.cli("completion", "bash").stdout
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     for line, word in (
         ("domzero unp", "unpause"),
         ("domzero create --mem", "--memory"),
         ("domzero pause comp", "complete-me"),
+        ("domzero start comp", "complete-later"),
         ("domzero xl sched-", "sched-credit2"),
         ("domzero xl pause comp", "complete-me"),
         ("xl unp", "unpause"),
@@ -516,7 +518,9 @@ def test_the_shell_completes_verbs_options_and_names(server: Server, create: Cre
         about = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "IFS": "\013"}
         env = {**server.env, **about, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
         assert subprocess.run([sys.executable, "-m", "domzero"], env=env).returncode == 0
-        assert word in answer.read_text().replace(" ", "").split("\013")
+        words = answer.read_text().replace(" ", "").split("\013")
+        assert word in words and not (line.startswith("xl") and "complete-later" in words)
+    assert server.cli("undefine", "complete-later").returncode == 0
 
 
 def test_every_verb_has_a_manual_page(server: Server, tmp_path: Path) -> None:
