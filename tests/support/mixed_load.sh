@@ -124,6 +124,6 @@ dpkg --verify > "$WORK/verified"
 worker one compile packing packages &
 worker two sorting ciphers regex floats &
 wait
-dmesg | grep -E 'BUG|WARNING|Oops|general protection|segfault|traps:|stall|lockup|Call Trace|EXT4-fs error|I/O error' |
+dmesg | grep -E 'BUG|WARNING|Oops|general protection|segfault|traps:|rcu.*stall|lockup|Call Trace|EXT4-fs error|I/O error' |
 	sed 's/^/LOAD-KERNEL-COMPLAINS /'
 echo "LOAD-ROUNDS $(cat "$WORK/rounds-one") $(cat "$WORK/rounds-two")"
