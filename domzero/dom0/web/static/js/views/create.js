@@ -175,7 +175,7 @@ function sourceField() {
   return html`<div class="field">
     <label for="source">Starts from</label>
     <select id="source" @change=${chooseSource} aria-describedby="source-hint">
-      <option value="" ?selected=${source === ""}>a kernel on the host</option>
+      <option value="" ?selected=${source === ""}>${type === "hvm" ? "what is on its disks" : "a kernel on the host"}</option>
       ${images.map((image) => html`<option value=${image.name} ?selected=${source === image.name}>${describe(image)}</option>`)}
     </select>
     <p class="hint" id="source-hint">
