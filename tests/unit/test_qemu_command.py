@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import DiskFile, DiskFormat
 from domzero.dom0.hvmspec import NIC_MODELS, DiskBus, DomainType, Firmware, HvmOptions, Screen
 from domzero.dom0.open_files import OpenDisk
+from domzero.dom0.qemu import devices as devices_of
 from domzero.dom0.qemu.command import SANDBOX, Files, command_line
+from domzero.dom0.qemu.qmp import QmpError
 from domzero.dom0.qemu.trial import XEN, Accelerator
 from domzero.dom0.wire import Wire
 from domzero.errors import ConfigError
@@ -190,3 +193,26 @@ def test_qemu_takes_all_of_it(build: Build, files: Files, pairs: list[socket.soc
         process.kill()
         assert process.stderr is not None
         assert b'"QMP"' in said, process.stderr.read()
+
+
+class Tray:
+    """A machine whose guest closes its tray some times, between two commands."""
+
+    def __init__(self, times: int) -> None:
+        self.qmp, self._times = self, times
+        self.asked: list[str] = []
+
+    async def ask(self, command: str, arguments: dict[str, Any]) -> None:
+        self.asked.append(command)
+        if command == "blockdev-remove-medium" and self._times:
+            self._times -= 1
+            raise QmpError("Tray of device 'disk5632' is not open")
+
+
+def test_a_tray_that_the_guest_closes_is_opened_again() -> None:
+    tray: Any = Tray(3)
+    asyncio.run(devices_of.ask_with_open_tray(tray, "blockdev-remove-medium", {"id": "disk5632"}))
+    assert tray.asked == ["blockdev-open-tray", "blockdev-remove-medium"] * 4
+    shut: Any = Tray(99)
+    with pytest.raises(QmpError):
+        asyncio.run(devices_of.ask_with_open_tray(shut, "blockdev-remove-medium", {"id": "disk5632"}))

@@ -29,6 +29,8 @@ from domzero.errors import ConfigError, DomzeroError
 
 _DEVICE = re.compile(r"(disk|vif)[0-9]{1,9}")
 
+TRAY_TRIES = 20
+
 
 def disk_of(handle: Machine, vdev: str) -> DiskSpec:
     """A disk by its name. ConfigError."""
@@ -169,15 +171,26 @@ async def _change_medium(handle: Machine, request: messages.ChangeMedium, files:
     if not disk_of(handle, spec.vdev).is_cdrom:
         raise ConfigError(f"{spec.vdev} is no CD drive", key="disk", hint="devtype=cdrom makes one")
     drive = {"id": disk_id(spec.devid)}
-    await handle.qmp.ask("blockdev-open-tray", {**drive, "force": True})
-    await handle.qmp.ask("blockdev-remove-medium", drive)
+    await ask_with_open_tray(handle, "blockdev-remove-medium", drive)
     await _delete_nodes(handle, spec.devid)
     if spec.target:
         node = await _add_nodes(handle, spec, request.files, files)
-        await handle.qmp.ask("blockdev-insert-medium", {**drive, "node-name": node})
+        await ask_with_open_tray(handle, "blockdev-insert-medium", {**drive, "node-name": node})
     await handle.qmp.ask("blockdev-close-tray", drive)
     config.put_disk(spec.devid, spec)
     return Done()
+
+
+async def ask_with_open_tray(handle: Machine, command: str, arguments: dict[str, Any]) -> None:
+    """Carries out what needs an open tray. A guest may close it at any moment, as a BIOS does."""
+    for left in reversed(range(TRAY_TRIES)):
+        await handle.qmp.ask("blockdev-open-tray", {"id": arguments["id"], "force": True})
+        try:
+            await handle.qmp.ask(command, arguments)
+            return
+        except QmpError as error:
+            if "is not open" not in error.message or not left:
+                raise
 
 
 async def _grow_disk(handle: Machine, request: messages.GrowDisk, files: Sequence[int]) -> Answer:
