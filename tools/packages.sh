@@ -5,7 +5,7 @@ set -u
 declare -A need=([cpio]=/usr/bin/cpio [libxen-dev]=/usr/include/xen/xen.h [gcc]=/usr/bin/gcc [libc6-dev]=/usr/include/stdio.h
   [mmdebstrap]=/usr/bin/mmdebstrap [e2fsprogs]=/sbin/mke2fs [fdisk]=/sbin/sfdisk [qemu-utils]=/usr/bin/qemu-img
   [chromium]=/usr/bin/chromium [passt]=/usr/bin/passt [tcpdump]=/usr/bin/tcpdump
-  [xenstore-utils]=/usr/bin/xenstore-ls [openssl]=/usr/bin/openssl
+  [uidmap]=/usr/bin/newuidmap [xenstore-utils]=/usr/bin/xenstore-ls [openssl]=/usr/bin/openssl
   [qemu-system-x86]=/usr/bin/qemu-system-x86_64 [ovmf]=/usr/share/OVMF/OVMF_CODE_4M.fd [ipxe]=/usr/lib/ipxe/ipxe.iso
   [memtest86+]='/usr/lib/memtest86+/memtest86+x64.iso' [grub-pc-bin]=/usr/lib/grub/i386-pc/boot.img
   [grub-common]=/usr/bin/grub-mkrescue [xorriso]=/usr/bin/xorriso [mtools]=/usr/bin/mcopy)

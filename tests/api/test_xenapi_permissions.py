@@ -80,6 +80,7 @@ class Scene:
             "SR": self.sr,
             "network": self.network,
             **{kind: getattr(x, kind).get_all()[0] for kind in ("host", "pool", "host_cpu", "host_metrics", "PBD")},
+            **{kind: refs[0] for kind in ("PIF", "PIF_metrics") if (refs := getattr(x, kind).get_all())},
             "VM_metrics": x.VM.get_metrics(vm),
             "VM_guest_metrics": x.VM.get_guest_metrics(vm),
             "console": (x.VM.get_consoles(vm) or ["OpaqueRef:NULL"])[0],
@@ -177,6 +178,8 @@ KINDS = sorted({name.partition(".")[0] for name in guarded()})
 )
 def test_a_message_is_for_who_has_its_permission(scene: Scene, kind: str) -> None:
     x = scene.x
+    if kind in ("PIF", "PIF_metrics") and not x.PIF.get_all():
+        pytest.skip("no interface of this host has a route to the outside")
     names = {role: set(x.role.get_permissions_name_label(x.role.get_by_name_label(role)[0])) for role in ROLES}
     own = [name for name in guarded() if name.partition(".")[0] == kind]
     shared: dict[bool, dict[str, Any]] = {}
