@@ -8,17 +8,17 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: run test test-all check bench setup fuzz format clean packages test-real-xen
+.PHONY: run test test-all check bench setup all-setup fuzz format clean packages test-real-xen
 
 run: setup
 	$(BIN)/python tools/make_run.py
 
-test: setup
+test: all-setup
 	cargo test --workspace --exclude domzero-machine-py --quiet
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m "not slow"
 	$(BIN)/pytest -q -n $(JOBS) -m "engines and not slow" --engine interpreter
 
-test-all: setup
+test-all: all-setup
 	DOMZERO_ORACLE_CASES=1000000 DOMZERO_FUZZ_SECONDS=60 cargo test --workspace --exclude domzero-machine-py --quiet
 	DOMZERO_GUEST_FUZZ_SECONDS=60 DOMZERO_API_FUZZ_SECONDS=60 $(BIN)/pytest -q
 	$(BIN)/pytest -q -m "guest or engines" --engine interpreter
@@ -27,7 +27,7 @@ test-all: setup
 test-real-xen:
 	tools/real_xen.py --suite $(if $(XEN),--xen $(XEN)) $(GUESTS)
 
-check: setup
+check: all-setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,7 +35,7 @@ check: setup
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/pytest -q tests/style
 
-bench: setup
+bench: all-setup
 	cargo run --quiet --release -p domzero-machine --example bench
 	$(BIN)/python benchmarks/hypercalls.py
 	$(BIN)/python benchmarks/lock_waits.py
@@ -49,7 +49,7 @@ bench: setup
 	$(BIN)/python benchmarks/translator.py
 	$(BIN)/python benchmarks/networks.py
 
-fuzz: setup
+fuzz: all-setup
 	DOMZERO_GUEST_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} DOMZERO_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/pytest -q tests/guest/test_fuzz.py
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-backends --test block_fuzz --test net_fuzz --test net_source --test p9_fuzz
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-600} cargo test --release -p domzero-usernet --test fuzz
@@ -57,12 +57,15 @@ fuzz: setup
 	DOMZERO_MODEL_EXAMPLES=3000 $(BIN)/pytest -q --timeout 0 tests/property/hypervisor
 	DOMZERO_FUZZ_SECONDS=$${SECONDS_TO_FUZZ:-3600} cargo test --release -p domzero-machine --test engine hostile -- --nocapture
 
-format: setup
+format: all-setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
 
+# What the demo needs, and what tests and checks need besides.
 setup: packages $(VENV)/.built $(VENV)/.compiled
+
+all-setup: setup $(VENV)/.dev
 
 # Debian packages that tests and the demo use; what is missing and cannot be installed is named.
 packages:
@@ -72,9 +75,13 @@ $(VENV)/.deps: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.10 with venv found (apt-get install python3-venv)" >&2; exit 1; }
 	@echo "setting up $(VENV) with $(PYTHON)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check "maturin>=1.7,<2"
 	@$(BIN)/python tools/requirements.py > $(VENV)/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check "maturin>=1.7,<2" -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.deps
+	@$(BIN)/python tools/requirements.py dev > $(VENV)/requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements-dev.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)

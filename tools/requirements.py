@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what pyproject.toml requires, with the dev extra: pip input without building the package."""
+"""Prints what pyproject.toml requires, with the extras that are named: pip input without building the package."""
 
 import sys
 from pathlib import Path
@@ -10,5 +10,5 @@ else:
     from pip._vendor import tomli as tomllib
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-    print(requirement)
+for requirements in [project["dependencies"], *(project["optional-dependencies"][name] for name in sys.argv[1:])]:
+    print("\n".join(requirements))

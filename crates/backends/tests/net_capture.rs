@@ -224,7 +224,10 @@ fn a_switch_says_who_is_connected_and_copies_what_passes() {
         lines[0],
         "0\t1\t15\t0\t0\t0\t0\t00:00:00:00:00:01\t{\"name\": \"one\"}"
     );
-    assert_eq!(lines[1], "1\t0\t0\t1\t15\t0\t0\t\t", "a label without sense is none");
+    assert_eq!(
+        lines[1], "1\t0\t0\t1\t15\t0\t0\t\t",
+        "a label without sense is none"
+    );
     for nonsense in ["what\n", "capture 1\n", "capture x 1\n", &"x".repeat(300)] {
         // Cut off, before or after all of it was read.
         assert!(matches!(ask(nonsense).read(&mut [0]), Ok(0) | Err(_)));
