@@ -41,13 +41,14 @@ def test_a_definition_starts_ends_and_starts_again(api: httpx.Client, define: Ca
     assert api.get("/domains").json() == []
     assert [each["name"] for each in api.get("/domains", params={"halted": True}).json()] == ["web"]
     for _ in range(2):
-        assert api.post(f"{path}/start").status_code == 200
+        changed(api, api.post(f"{path}/start"))
         until(lambda: api.get(path).json()["cpu_time_seconds"] > 0)
         assert api.post(f"{path}/start").status_code == 409
         assert api.delete(path).status_code == 204  # pulls the plug
         ended = api.get(path).json()
         assert (ended["state"], ended["exit"]["reason"]) == ("halted", "destroyed")
-    assert api.post(f"{path}/start", params={"paused": True}).json()["state"] == "paused"
+    changed(api, api.post(f"{path}/start", params={"paused": True}))
+    assert state(api, domain) == "paused"
     assert api.delete(f"{path}/definition").status_code == 204  # it goes on, as any other
     assert api.get(path).json()["persistent"] is False
     assert api.delete(path).status_code == 204
@@ -96,9 +97,10 @@ def test_the_definition_of_a_halted_domain_is_changed(
     assert api.post(f"{path}/vifs", json={"spec": "bridge=none-of-all"}).json()["state"] == 0
     assert api.patch(f"{path}/vifs/0", json={"link": "down"}).json()["link"] == "down"
     assert api.patch(f"{path}/disks/xvdb", json={"iops": 100}).json()["iops"] == 100
-    changed = api.patch(path, json={"name": "shop", "vcpus": 2, "cpu_weight": 512, "autostart": True}).json()
-    assert (changed["name"], changed["vcpus"], changed["cpu_weight"], changed["autostart"]) == ("shop", 2, 512, True)
-    started = api.post(f"{path}/start").json()
+    shop = api.patch(path, json={"name": "shop", "vcpus": 2, "cpu_weight": 512, "autostart": True}).json()
+    assert (shop["name"], shop["vcpus"], shop["cpu_weight"], shop["autostart"]) == ("shop", 2, 512, True)
+    changed(api, api.post(f"{path}/start"))
+    started = api.get(path).json()
     assert (started["vcpus"], len(started["disks"]), len(started["vifs"])) == (2, 1, 1)
     assert api.put(path, json={"name": "shop", "kernel": shell}).status_code == 409
     assert api.delete(path).status_code == 204
