@@ -19,7 +19,7 @@ KERNELS = ("linux-image-amd64", "linux-image-generic")
 """The packages that depend on the newest kernel: Debian's, Ubuntu's."""
 CMDLINE = "console=hvc0 xen_blkfront.max_indirect_segments=64"
 """Larger requests than Linux makes by itself, which are of 32 segments: a disk is read faster by a sixth (disks.md)."""
-REVISION = 7
+REVISION = 8
 """Grows when the initramfs or the command line changes, so that cached images are built again."""
 
 

@@ -16,7 +16,10 @@ mount -t devpts devpts /dev/pts
 [ -c /dev/hvc0 ] || mknod /dev/hvc0 c 229 0
 if ! [ -e /sys/hypervisor/type ]; then
     ln -sf ttyS0 /dev/hvc0
-    for module in virtio_pci virtio_blk virtio_net virtio_balloon 8139cp; do modprobe "$module" 2>/dev/null; done
+    for module in virtio_pci virtio_blk virtio_net virtio_balloon 8139cp button evdev; do
+        modprobe "$module" 2>/dev/null
+    done
+    [ -c /dev/input/event0 ] && busybox acpid -l /dev/null  # hears the power button
 fi
 [ -d /sys/hypervisor/properties ] && mount -t xenfs xenfs /proc/xen 2>/dev/null
 ip link set lo up 2>/dev/null
@@ -59,7 +62,8 @@ export PS1='\\h:\\w\\$ '
 cd
 """
 
-# The kernel calls these when Domain 0 asks for a shutdown (control/shutdown). Nothing here is worth an orderly stop.
+# The kernel calls these when Domain 0 asks for a shutdown (control/shutdown), acpid when the power button is pressed.
+# Nothing here is worth an orderly stop.
 _END = """\
 #!/bin/busybox sh
 exec /bin/busybox {applet} -f
@@ -87,6 +91,8 @@ setsid sh sha256sum sleep sort stat stty sync sysctl tail tar tee test time top 
 uniq uptime vi watch wc wget which who xargs yes zcat
 """.split()  # noqa: SIM905
 
+_DIRECTORIES = "bin dev etc etc/acpi etc/acpi/PWRF etc/udhcpc lib mnt proc root run sbin sys var".split()  # noqa: SIM905
+
 
 def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Entry, ...] = ()) -> bytes:
     """An initramfs, not compressed: an interpreted guest unpacks that fastest.
@@ -95,10 +101,7 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
     :param extra: further entries, for instance kernel modules.
     """
     entries = [
-        *(
-            directory(name)
-            for name in ("bin", "dev", "etc", "etc/udhcpc", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "var")
-        ),
+        *(directory(name) for name in _DIRECTORIES),
         directory("tmp", 0o1777),
         char_device("dev/console", 5, 1),
         char_device("dev/null", 1, 3, 0o666),
@@ -108,6 +111,7 @@ def build_initramfs(busybox: bytes, *, hostname: str = "guest", extra: tuple[Ent
         symlink("sbin/modprobe", "../bin/busybox"),  # the kernel looks for it there
         *(symlink(f"bin/{applet}", "busybox") for applet in _APPLETS),
         *(file(f"sbin/{applet}", _END.format(applet=applet), 0o755) for applet in ("poweroff", "reboot", "halt")),
+        symlink("etc/acpi/PWRF/00000080", "/sbin/poweroff"),  # where busybox's acpid looks
         file("etc/inittab", _INITTAB),
         file("etc/udhcpc/default.script", _DHCP, 0o755),
         file("etc/rc", _RC, 0o755),

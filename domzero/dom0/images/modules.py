@@ -50,6 +50,8 @@ DEPENDS: dict[str, tuple[str, ...]] = {
         "drivers/video/fbdev/core/sysimgblt",
     ),
     "drivers/input/misc/xen-kbdfront": (),
+    "drivers/input/evdev": (),
+    "drivers/acpi/button": (),
     "fs/netfs/netfs": (),
     "fs/fscache/fscache": ("fs/netfs/netfs",),
     "net/9p/9pnet": (),
