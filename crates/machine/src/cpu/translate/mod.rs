@@ -349,13 +349,13 @@ impl Cpu {
             return None;
         };
         let id = t.blocks.len() as u32;
-        let (base, cold) = (t.memory.next(), t.memory.next_cold());
+        let (base, cold_base) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
         let options = t.options;
         let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options).block(
             &insns,
             &select::hows(&insns, t.options.exact),
-            cold,
+            cold_base,
             second,
             after,
         );
@@ -363,14 +363,13 @@ impl Cpu {
             t.handled.truncate(handled);
             return None;
         };
-        let (hot, cold_code) = made.code.split_at(made.split);
+        let (hot, cold) = made.code.split_at(made.split);
         let source = options.prove.then(|| proven::Source {
-            pieces: [(base, hot.len()), (cold, cold_code.len())],
+            pieces: [(base, hot.len()), (cold_base, cold.len())],
             body: made.body,
             off,
             insns: insns.clone(),
         });
-        let cold = cold_code;
         if !t.memory.append(hot, cold) {
             self.code.forget_all = true;
             return None;

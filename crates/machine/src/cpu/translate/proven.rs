@@ -36,8 +36,20 @@ impl Translator {
         let source = block.source.as_deref()?;
         let piece = |(at, len): (u64, usize)| Some((at, self.memory.code(at, len)?));
         let [hot, cold] = source.pieces;
-        let subject = Subject {
-            pieces: [piece(hot)?, piece(cold)?],
+        let subject = self.subject(id, block, source, [piece(hot)?, piece(cold)?]);
+        Some(prove(&subject, outside))
+    }
+
+    /// What is proved of a block, whose code is in these pieces.
+    pub(super) fn subject<'a>(
+        &'a self,
+        id: usize,
+        block: &NativeBlock,
+        source: &'a Source,
+        pieces: [(u64, &'a [u8]); 2],
+    ) -> Subject<'a> {
+        Subject {
+            pieces,
             far: block.far,
             near: block.near,
             body: source.body,
@@ -46,8 +58,7 @@ impl Translator {
             block: id as u32,
             insns: &source.insns,
             handled: &self.handled,
-        };
-        Some(prove(&subject, outside))
+        }
     }
 
     /// The guest's instructions and the host's of a block.

@@ -3,9 +3,9 @@
 
 use super::asm::{frame, indexed, GUEST_RCX, S0, S1, S2};
 use super::emit::{delta, page_mask, Emitter};
-use crate::cpu::exec::fast::string::repeated;
+use crate::cpu::exec::fast::string::{elements, repeated};
 use crate::mmu::tlb::TlbEntry;
-use iced_x86::{Instruction, Mnemonic as M, Register};
+use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
 
 /// Counts from here on are left to the handler, which goes page by page: no count below takes an address round.
@@ -14,17 +14,7 @@ pub(super) const COUNT_MAX: u64 = 1024;
 /// The number of bytes of an element, and whether there is a source; `None` if it is something else.
 fn form(i: &Instruction) -> Option<(u32, bool)> {
     repeated(i).filter(|_| !i.has_repne_prefix())?;
-    Some(match i.mnemonic() {
-        M::Movsb => (1, true),
-        M::Movsw => (2, true),
-        M::Movsd => (4, true),
-        M::Movsq => (8, true),
-        M::Stosb => (1, false),
-        M::Stosw => (2, false),
-        M::Stosd => (4, false),
-        M::Stosq => (8, false),
-        _ => return None,
-    })
+    elements(i.mnemonic())
 }
 
 pub(super) fn is_repeat(i: &Instruction) -> bool {

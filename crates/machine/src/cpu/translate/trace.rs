@@ -144,8 +144,9 @@ impl Cpu {
             _ if last.flow_control() == FlowControl::Next && !ends_block(last) => last.next_ip(),
             _ => return liveness::ALL,
         };
-        let known = u16::try_from(next).ok().filter(|&at| at < 4096);
-        let Some(insns) = known.and_then(|at| self.decode_some(mfn, at)) else {
+        let at = u16::try_from(next).ok().filter(|&at| at < 4096);
+        let first = |at| self.decode_first(mfn, at, self.known(mfn, at)?.min(AHEAD));
+        let Some(insns) = at.and_then(first) else {
             return liveness::ALL;
         };
         let live = liveness::of_block(&insns, &select::hows(&insns, false), liveness::ALL);
@@ -155,21 +156,6 @@ impl Cpu {
             others.push(bytes);
         }
         live
-    }
-
-    /// The first instructions of a block that is known to the interpreter.
-    fn decode_some(&self, mfn: Mfn, off: u16) -> Option<Vec<Instruction>> {
-        let op: *const Op = self.code.blocks.get(key(mfn, u64::from(off), self.seg.mode))?;
-        // SAFETY: as in `decode_at`.
-        let (count, second) = unsafe { ((*op).left, fast::crosses_into(op.add(1))) };
-        let count = usize::from(count).min(AHEAD);
-        let frame = self.domain.machine.mem.frame(mfn)?;
-        let mut bytes = [0u8; 15 * AHEAD];
-        let room = bytes.len().min(4096 - usize::from(off));
-        let bytes = bytes.get_mut(..room)?;
-        copy_code(frame, usize::from(off), None, bytes)?;
-        let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), count);
-        (second.is_none() && insns.len() == count).then_some(insns)
     }
 
     /// How often the block at this offset has run: as often as makes it be translated, if it is; `None` if it is not known.
@@ -183,12 +169,20 @@ impl Cpu {
 
     /// The instructions of a block that is known to the interpreter, so that stores to it are watched.
     fn decode_at(&self, mfn: Mfn, off: u16, most: usize) -> Option<Vec<Instruction>> {
+        let count = self.known(mfn, off).filter(|&count| count <= most)?;
+        self.decode_first(mfn, off, count)
+    }
+
+    /// How many instructions a block has that is known to the interpreter, and does not cross into the next page.
+    fn known(&self, mfn: Mfn, off: u16) -> Option<usize> {
         let op: *const Op = self.code.blocks.get(key(mfn, u64::from(off), self.seg.mode))?;
         // SAFETY: the map leads to first ops of blocks in the arena, which are followed by their others.
         let (count, second) = unsafe { (usize::from((*op).left), fast::crosses_into(op.add(1))) };
-        if second.is_some() || count > most {
-            return None;
-        }
+        second.is_none().then_some(count)
+    }
+
+    /// So many instructions from an offset on, all in its page.
+    fn decode_first(&self, mfn: Mfn, off: u16, count: usize) -> Option<Vec<Instruction>> {
         let frame = self.domain.machine.mem.frame(mfn)?;
         let mut bytes = [0u8; WINDOW];
         let bytes = bytes.get_mut(..WINDOW.min(4096 - usize::from(off)))?;

@@ -171,19 +171,25 @@ unsafe fn repeat<T: W, const MOVS: bool>(cpu: *mut Cpu, op: *const Op) -> bool {
     by_contract!({ rep::<T>(cpu, op, MOVS) == Rep::Done })
 }
 
+/// The bytes of an element of movs and stos, and whether there is a source; `None` if it is something else.
+pub(crate) fn elements(mnemonic: M) -> Option<(u32, bool)> {
+    Some(match mnemonic {
+        M::Movsb => (1, true),
+        M::Movsw => (2, true),
+        M::Movsd => (4, true),
+        M::Movsq => (8, true),
+        M::Stosb => (1, false),
+        M::Stosw => (2, false),
+        M::Stosd => (4, false),
+        M::Stosq => (8, false),
+        _ => return None,
+    })
+}
+
 /// What does a repeated instruction, for those that have a fast form.
 pub(crate) fn repeated(i: &Instruction) -> Option<RepeatFn> {
     lower(i)?;
-    let (movs, size) = match i.mnemonic() {
-        M::Movsb => (true, 1),
-        M::Movsw => (true, 2),
-        M::Movsd => (true, 4),
-        M::Movsq => (true, 8),
-        M::Stosb => (false, 1),
-        M::Stosw => (false, 2),
-        M::Stosd => (false, 4),
-        _ => (false, 8),
-    };
+    let (size, movs) = elements(i.mnemonic())?;
     Some(match movs {
         true => by_size!(size, repeat::<T, true> as RepeatFn),
         false => by_size!(size, repeat::<T, false> as RepeatFn),

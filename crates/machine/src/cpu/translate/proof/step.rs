@@ -3,6 +3,7 @@
 
 use super::operands::{field, Where};
 use super::value::{Bytes, Extent, Fact, Name, Names, Place, Right, State, Table, Value};
+use crate::cpu::exec::fast::string::elements;
 use crate::cpu::Cpu;
 use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use iced_x86::{
@@ -286,16 +287,8 @@ impl<'a> Step<'a> {
     /// rep movs and rep stos, within what was checked for so many elements.
     fn repeat(&mut self) -> Result<(), Why> {
         let i = self.i;
-        let (size, movs) = match i.mnemonic() {
-            M::Movsb => (1, true),
-            M::Movsw => (2, true),
-            M::Movsd => (4, true),
-            M::Movsq => (8, true),
-            M::Stosb => (1, false),
-            M::Stosw => (2, false),
-            M::Stosd => (4, false),
-            M::Stosq => (8, false),
-            _ => return Err("a repeated instruction that is not done as it is"),
+        let Some((size, movs)) = elements(i.mnemonic()) else {
+            return Err("a repeated instruction that is not done as it is");
         };
         if i.segment_prefix() != R::None || i.code_size() != iced_x86::CodeSize::Code64 {
             return Err("a segment's prefix");

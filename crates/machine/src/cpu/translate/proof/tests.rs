@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Code as the translator makes it is proved, and broken code is refused.
 
-use super::{walked, Outside, Refused, Subject};
+use super::{walked, Outside, Refused};
 use crate::abi::x86::gpr;
 use crate::cpu::engine::TranslatorOptions;
 use crate::cpu::region::{Frame, PAGES_AT, TLB_AT};
@@ -166,17 +166,7 @@ fn with_change(t: &Translator, id: usize, at: u64, bytes: &[u8]) -> Result<Vec<u
         }
     };
     let [hot, cold] = &pieces;
-    let subject = Subject {
-        pieces: [(hot.0, &hot.1), (cold.0, &cold.1)],
-        far: block.far,
-        near: block.near,
-        body: source.body,
-        dead: block.dead,
-        off: source.off,
-        block: id as u32,
-        insns: &source.insns,
-        handled: &t.handled,
-    };
+    let subject = t.subject(id, block, source, [(hot.0, &hot.1), (cold.0, &cold.1)]);
     let proof = walked(&subject, &outside)?;
     Ok(proof.seen.keys().copied().collect())
 }
