@@ -28,7 +28,7 @@ _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 1, 2, 4
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
-_IFF_UP = 1
+IFF_UP = 1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _SIOCSIFMTU = 0x8922
 _SIOCSIFHWADDR = 0x8924
@@ -79,14 +79,13 @@ def _in_bridge(spec: VifSpec, domid: int) -> int:
         raise ConfigError(f"{what}: there is {name} already", key="vif", hint="vifname= chooses another name")
     tap = _open(name, what, hint)
     try:
-        with _asking() as asking:
+        with any_socket() as asking:
             address = struct.pack("=H6s", _ARPHRD_ETHER, MAC)
-            fcntl.ioctl(asking, _SIOCSIFHWADDR, _request(name, address))
-            fcntl.ioctl(asking, _SIOCSIFMTU, _request(name, struct.pack("=i", spec.effective_mtu)))
+            fcntl.ioctl(asking, _SIOCSIFHWADDR, request(name, address))
+            fcntl.ioctl(asking, _SIOCSIFMTU, request(name, struct.pack("=i", spec.effective_mtu)))
             index = socket.if_nametoindex(name)
-            fcntl.ioctl(asking, _SIOCBRADDIF, _request(bridge, struct.pack("=i", index)))
-            (flags,) = struct.unpack_from("=H", fcntl.ioctl(asking, _SIOCGIFFLAGS, _request(name)), 16)
-            fcntl.ioctl(asking, _SIOCSIFFLAGS, _request(name, struct.pack("=H", flags | _IFF_UP)))
+            fcntl.ioctl(asking, _SIOCBRADDIF, request(bridge, struct.pack("=i", index)))
+            fcntl.ioctl(asking, _SIOCSIFFLAGS, request(name, struct.pack("=H", flags_of(asking, name) | IFF_UP)))
     except OSError as error:
         os.close(tap)
         raise _refused(what, hint, error) from error
@@ -103,7 +102,7 @@ def _open(name: str, what: str, hint: str) -> int:
         raise _refused(what, hint, error) from error
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-        fcntl.ioctl(tap, _TUNSETIFF, _request(name, struct.pack("=H", flags)))
+        fcntl.ioctl(tap, _TUNSETIFF, request(name, struct.pack("=H", flags)))
         fcntl.ioctl(tap, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6)
     except OSError as error:
         os.close(tap)
@@ -119,13 +118,25 @@ def _refused(what: str, hint: str, error: OSError) -> ConfigError:
     return ConfigError(f"{what} cannot be: {error.strerror}", key="vif")
 
 
-def _asking() -> socket.socket:
+def any_socket() -> socket.socket:
+    """One to ask the kernel for interfaces by."""
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-def _request(name: str, value: bytes = b"") -> bytes:
+def request(name: str, value: bytes = b"") -> bytes:
     """`struct ifreq`."""
     return struct.pack("=16s24s", name.encode(), value)
+
+
+def ask(asking: socket.socket, number: int, name: str) -> bytes:
+    """What the kernel writes into `struct ifreq` behind the name. OSError."""
+    return fcntl.ioctl(asking, number, request(name))[16:]
+
+
+def flags_of(asking: socket.socket, name: str) -> int:
+    """Of an interface (IFF_...). OSError."""
+    (flags,) = struct.unpack_from("=H", ask(asking, _SIOCGIFFLAGS, name))
+    return int(flags)
 
 
 def _driver(name: str) -> tuple[str, str]:
@@ -133,8 +144,8 @@ def _driver(name: str) -> tuple[str, str]:
     info = array.array("B", struct.pack("=I192x", _ETHTOOL_GDRVINFO))
     address, _ = info.buffer_info()
     try:
-        with _asking() as asking:
-            fcntl.ioctl(asking, _SIOCETHTOOL, _request(name, struct.pack("@P", address)))
+        with any_socket() as asking:
+            fcntl.ioctl(asking, _SIOCETHTOOL, request(name, struct.pack("@P", address)))
     except OSError:
         return "", ""
     texts = (info[at : at + 32].tobytes().partition(b"\0")[0].decode(errors="replace") for at in (4, 100))

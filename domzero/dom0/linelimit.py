@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from domzero.dom0.bucket import Bucket
+
 LINES_PER_SECOND = 200
 BURST = 2000
 KINDS_MAX = 100
@@ -22,22 +24,17 @@ class LineLimit:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._write = write
-        self._per_second = per_second
-        self._burst = burst
         self._now = now
-        self._left = float(burst)
-        self._last = now()
+        self._bucket = Bucket(per_second, burst, now())
         self._dropped = 0
 
     def __call__(self, line: str) -> None:
         """Writes the line, or drops it."""
-        now = self._now()
-        self._left = min(self._burst, self._left + (now - self._last) * self._per_second)
-        self._last = now
-        if self._left < 1:
+        self._bucket.fill(self._now())
+        if self._bucket.left < 1:
             self._dropped += 1
             return
-        self._left -= 1
+        self._bucket.left -= 1
         if self._dropped:
             self._write(f"({self._dropped} lines were dropped)")
             self._dropped = 0

@@ -7,7 +7,6 @@ ioctl tells.
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 from collections.abc import Iterable
@@ -15,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from domzero.dom0.hostnet import IFF_UP, any_socket, ask, flags_of
 from domzero.dom0.vifspec import USER
 
 _SYS = Path("/sys/class/net")
 _ROUTES = Path("/proc/net/route")
-_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8913, 0x8915, 0x891B
+_SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 _SIOCGIFMTU, _SIOCGIFHWADDR = 0x8921, 0x8927
-_IFF_UP, _IFF_RUNNING = 1, 0x40
+_IFF_RUNNING = 0x40
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def _members(bridge: str) -> list[str]:
 
 
 def _uplink(name: str, network: str, gateway: str) -> Uplink | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with any_socket() as asking:
         try:
-            (flags,) = struct.unpack_from("=H", _ask(asking, _SIOCGIFFLAGS, name))
-            (mtu,) = struct.unpack_from("=i", _ask(asking, _SIOCGIFMTU, name))
-            mac = _ask(asking, _SIOCGIFHWADDR, name)[2:8]
+            flags = flags_of(asking, name)
+            (mtu,) = struct.unpack_from("=i", ask(asking, _SIOCGIFMTU, name))
+            mac = ask(asking, _SIOCGIFHWADDR, name)[2:8]
         except OSError:
             return None
         return Uplink(
@@ -99,7 +99,7 @@ def _uplink(name: str, network: str, gateway: str) -> Uplink | None:
             network=network,
             mac=":".join(f"{byte:02x}" for byte in mac),
             mtu=mtu,
-            is_up=bool(flags & _IFF_UP),
+            is_up=bool(flags & IFF_UP),
             has_carrier=bool(flags & _IFF_RUNNING),
             is_physical=(_SYS / name / "device").exists(),
             ip=_address(asking, _SIOCGIFADDR, name),
@@ -110,14 +110,9 @@ def _uplink(name: str, network: str, gateway: str) -> Uplink | None:
         )
 
 
-def _ask(asking: socket.socket, number: int, name: str) -> bytes:
-    """What the kernel writes into `struct ifreq` behind the name."""
-    return fcntl.ioctl(asking, number, struct.pack("=16s24x", name.encode()))[16:]
-
-
 def _address(asking: socket.socket, number: int, name: str) -> str:
     try:
-        return socket.inet_ntoa(_ask(asking, number, name)[4:8])
+        return socket.inet_ntoa(ask(asking, number, name)[4:8])
     except OSError:
         return ""
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+from domzero.dom0.bucket import Bucket
+
 PER_SECOND = 500.0
 BURST = 2000.0
 """Requests at once, after a time with few."""
@@ -18,7 +20,7 @@ class Rate:
     def __init__(self, per_second: float = PER_SECOND, burst: float = BURST) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def take(self, user: str, now: float | None = None) -> float:
         """Counts a request: 0, or the seconds after which the next one will be answered.
@@ -26,10 +28,12 @@ class Rate:
         :param now: of the monotonic clock.
         """
         now = time.monotonic() if now is None else now
-        left, at = self._buckets.pop(user, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._per_second)
-        refused = left < 1.0
-        self._buckets[user] = (left if refused else left - 1.0, now)
+        bucket = self._buckets.pop(user, None) or Bucket(self._per_second, self._burst, now)
+        bucket.fill(now)
+        wait = bucket.until(1.0)
+        if not wait:
+            bucket.left -= 1.0
+        self._buckets[user] = bucket
         if len(self._buckets) > _USERS_MAX:
             self._buckets.popitem(last=False)
-        return (1.0 - left) / self._per_second if refused else 0.0
+        return wait

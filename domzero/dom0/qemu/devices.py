@@ -285,19 +285,23 @@ async def _detach_vif(handle: Machine, request: messages.DetachVif, files: Seque
 
 def is_known(handle: Machine, name: str) -> bool:
     """Whether a device is a disk or an interface of the domain's, or goes as one that it should not have."""
-    config = _config(handle)
-    known = {*(disk_id(disk.devid) for disk in config.disk_specs), *(vif_id(v.devid) for v in config.vif_specs)}
-    return name in known or name in handle.strays
+    disks, vifs = _names(_config(handle))
+    return name in disks or name in vifs or name in handle.strays
+
+
+def _names(config: DomainConfig) -> tuple[dict[str, str], dict[str, int]]:
+    """Virtual devices of the disks, and numbers of the interfaces, by QEMU's names of them."""
+    return {disk_id(disk.devid): disk.vdev for disk in config.disk_specs}, {
+        vif_id(vif.devid): vif.devid for vif in config.vif_specs
+    }
 
 
 async def what_there_is(handle: Machine) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names of the disks and numbers of the interfaces that the domain has and QEMU has, too. A device that was being
     plugged in when Domain 0 was killed is taken away again."""
-    config = _config(handle)
+    disks, vifs = _names(_config(handle))
     listed = objects(await handle.qmp.ask("qom-list", {"path": "/machine/peripheral"}), "devices")
     there = {str(each.get("name")) for each in listed}
-    disks = {disk_id(disk.devid): disk.vdev for disk in config.disk_specs}
-    vifs = {vif_id(vif.devid): vif.devid for vif in config.vif_specs}
     for name in there - disks.keys() - vifs.keys():
         if _DEVICE.fullmatch(name):
             handle.strays.add(name)

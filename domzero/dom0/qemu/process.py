@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ _STAT_UTIME, _STAT_STIME = 11, 12
 """Where /proc/PID/stat has them (proc(5): 14 and 15), counted from behind the command's name."""
 
 
-class QemuProcess:
+class QemuProcess(ABC):
     """A QEMU that runs, whoever has started it: its last words, what it uses, its end. Used in the event loop.
 
     :param stderr: what it writes there is read from this descriptor, which is this one's from here on; -1: none.
@@ -46,9 +47,9 @@ class QemuProcess:
         """The last that it wrote to stdout and stderr."""
         return self._words.decode("utf-8", "replace")
 
+    @abstractmethod
     def kill(self) -> None:
         """Ends it, and whatever it may have started, at once; one that is stopped, too."""
-        raise NotImplementedError
 
     def leave(self) -> None:
         """Hears no more of it: another Domain 0 will."""

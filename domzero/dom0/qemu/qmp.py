@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from domzero.dom0.bucket import Bucket
 from domzero.dom0.json_values import MessageError
 from domzero.errors import DomzeroError, ResourceError
 
@@ -72,7 +73,7 @@ class QmpClient:
         self._is_resuming = resumes
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._sending = asyncio.Lock()
-        self._budget = _Budget(BURST, PER_SECOND)
+        self._bucket = Bucket(PER_SECOND, BURST, time.monotonic())
         self._greeting: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._commands: Mapping[str, frozenset[str]] | None = None
         self._reader = asyncio.get_running_loop().create_task(self._read())
@@ -156,7 +157,9 @@ class QmpClient:
         try:
             while data := await self._peek():
                 # What is there already comes without a turn of the loop: others would never have theirs.
-                await asyncio.sleep(self._budget.wait_s(len(data)))
+                self._bucket.fill(time.monotonic())
+                self._bucket.left -= len(data)
+                await asyncio.sleep(self._bucket.until(0.0))
                 taken = data.rfind(b"\n") + 1 or len(data)
                 buffer += data[:taken]
                 while (end := buffer.find(b"\n")) >= 0:
@@ -235,22 +238,6 @@ class QmpClient:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-class _Budget:
-    """How fast something is taken: a burst, and then so much a second."""
-
-    def __init__(self, burst: int, per_second: int) -> None:
-        self._burst, self._per_second = burst, per_second
-        self._left = float(burst)
-        self._then = time.monotonic()
-
-    def wait_s(self, size: int) -> float:
-        """Seconds to be waited after so many bytes."""
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._then) * self._per_second) - size
-        self._then = now
-        return max(0.0, -self._left / self._per_second)
 
 
 def commands_of(schema: Any) -> dict[str, frozenset[str]]:
