@@ -84,19 +84,11 @@ def test_what_a_guest_prints_meanwhile_is_there_once(kept: Kept) -> None:
 
 
 def test_what_guests_do_meanwhile_is_heard_of(kept: Kept) -> None:
-    worker = {}
-    for name, words in (("off", "poweroff"), ("again", "reboot"), ("bad", "crash"), ("killed", ""), ("stays", "crash")):
-        worker[name] = kept.create(name, on_crash="preserve" if name == "stays" else "destroy")["pid"]
+    pids = {}
+    for name in ("off", "again", "bad", "killed", "stays"):
+        pids[name] = kept.create(name, on_crash="preserve" if name == "stays" else "destroy")["pid"]
         kept.answers(name, "here")
-        stopped = name != "killed"
-        if stopped:
-            os.kill(worker[name], signal.SIGSTOP)  # it takes the command when Domain 0 has gone
-            kept.type(name, f"{words}\n")
-    kept.end()
-    for name, pid in worker.items():
-        os.kill(pid, signal.SIGKILL if name == "killed" else signal.SIGCONT)
-    until(lambda: is_gone(worker["killed"]))
-    kept.begin("--keep-domains")
+    kept.act_meanwhile(pids, {"off": "poweroff", "again": "reboot", "bad": "crash", "stays": "crash"})
     until(lambda: not any(kept.domain(name)["exists"] for name in ("off", "bad", "killed")))
     assert kept.domain("off")["exit"]["reason"] == "poweroff"
     assert kept.domain("bad")["exit"]["reason"] == "crash"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -89,17 +88,8 @@ def test_a_machine_goes_on_with_its_pty_its_screen_and_its_disks(kept: Machines,
 
 
 def test_what_machines_do_meanwhile_is_heard_of(kept: Machines) -> None:
-    worker = {}
-    for name, words in (("off", "halt"), ("again", "reboot"), ("killed", "")):
-        worker[name] = kept.start(name)["pid"]
-        if words:
-            os.kill(worker[name], signal.SIGSTOP)  # it takes the command when Domain 0 has gone
-            kept.type(name, f"{words}\r")
-    kept.end()
-    for name, pid in worker.items():
-        os.kill(pid, signal.SIGKILL if name == "killed" else signal.SIGCONT)
-    until(lambda: is_gone(worker["killed"]))
-    kept.begin("--keep-domains")
+    pids = {name: kept.start(name)["pid"] for name in ("off", "again", "killed")}
+    kept.act_meanwhile(pids, {"off": "halt", "again": "reboot"}, enter="\r")
     until(lambda: not any(kept.domain(name)["exists"] for name in ("off", "killed")))
     assert kept.domain("off")["exit"]["reason"] == "poweroff"
     exit = kept.domain("killed")["exit"]

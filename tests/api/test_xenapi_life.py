@@ -14,7 +14,7 @@ import pytest
 import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
-from xenapi_client import over_socket
+from xenapi_client import over_socket, remove_all
 
 MIB = 1 << 20
 NULL = "OpaqueRef:NULL"
@@ -26,16 +26,7 @@ def xenapi(server: Server, api: httpx.Client) -> Iterator[Any]:
     session = over_socket(server.socket)
     proxy = session.xenapi
     yield proxy
-    for vm, record in proxy.VM.get_all_records().items():
-        if record["is_control_domain"] or record["is_default_template"]:
-            continue
-        if record["power_state"] != "Halted":
-            proxy.VM.hard_shutdown(vm)
-        if vm in proxy.VM.get_all():
-            proxy.VM.destroy(vm)
-    for vdi, record in proxy.VDI.get_all_records().items():
-        if record["managed"]:
-            proxy.VDI.destroy(vdi)
+    remove_all(proxy)
     proxy.session.logout()
 
 

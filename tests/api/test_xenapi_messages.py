@@ -13,7 +13,7 @@ import pyxs  # type: ignore[import-untyped]
 import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
-from xenapi_client import over_socket
+from xenapi_client import over_socket, remove_all
 
 MIB = 1 << 20
 
@@ -23,15 +23,7 @@ def xenapi(server: Server, api: httpx.Client) -> Iterator[Any]:
     """XenAPI's client; what it leaves behind is removed."""
     proxy = over_socket(server.socket).xenapi
     yield proxy
-    for vm, record in proxy.VM.get_all_records().items():
-        if record["is_control_domain"] or record["is_default_template"]:
-            continue
-        if record["power_state"] != "Halted":
-            proxy.VM.hard_shutdown(vm)
-        proxy.VM.destroy(vm)
-    for vdi, record in proxy.VDI.get_all_records().items():
-        if record["managed"]:
-            proxy.VDI.destroy(vdi)
+    remove_all(proxy)
 
 
 @pytest.fixture

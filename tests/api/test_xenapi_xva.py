@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from dom0_server import Server
-from xenapi_client import over_socket
+from xenapi_client import over_socket, remove_all
 
 MIB = 1 << 20
 
@@ -23,14 +23,7 @@ MIB = 1 << 20
 def xenapi(server: Server, api: httpx.Client) -> Iterator[Any]:
     proxy = over_socket(server.socket).xenapi
     yield proxy
-    for vm, record in proxy.VM.get_all_records().items():
-        if not record["is_control_domain"] and not record["is_default_template"]:
-            if record["power_state"] != "Halted":
-                proxy.VM.hard_shutdown(vm)
-            proxy.VM.destroy(vm)
-    for vdi, record in proxy.VDI.get_all_records().items():
-        if record["managed"]:
-            proxy.VDI.destroy(vdi)
+    remove_all(proxy)
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,19 @@ class Kept:
         """The guest reads its console, and answers there."""
         self.type(name, f"echo {words}\n")
         until(lambda: f"{words}\r\n" in self.console(name))
+
+    def act_meanwhile(self, pids: Mapping[str, int], words: Mapping[str, str], enter: str = "\n") -> None:
+        """Kills Domain 0; then domains do what was typed on their consoles, those without words are killed, and the
+        next Domain 0 comes."""
+        for name, text in words.items():
+            os.kill(pids[name], signal.SIGSTOP)  # it takes the command when Domain 0 has gone
+            self.type(name, f"{text}{enter}")
+        self.end()
+        killed = pids.keys() - words.keys()
+        for name, pid in pids.items():
+            os.kill(pid, signal.SIGKILL if name in killed else signal.SIGCONT)
+        until(lambda: all(is_gone(pids[name]) for name in killed))
+        self.begin("--keep-domains")
 
     def nodes(self) -> dict[str, str]:
         """All that is in xenstore."""

@@ -45,6 +45,20 @@ def over_socket(path: Path) -> Any:
     return session
 
 
+def remove_all(proxy: Any) -> None:
+    """Ends and removes all VMs that are no templates of Domain 0's own, and the disks that can be."""
+    for vm, record in proxy.VM.get_all_records().items():
+        if record["is_control_domain"] or record["is_default_template"]:
+            continue
+        if record["power_state"] != "Halted":
+            proxy.VM.hard_shutdown(vm)
+        if vm in proxy.VM.get_all():
+            proxy.VM.destroy(vm)
+    for vdi, record in proxy.VDI.get_all_records().items():
+        if record["managed"]:
+            proxy.VDI.destroy(vdi)
+
+
 def over_tcp(url: str, password: str) -> Any:
     """A session over TCP, logged in."""
     session = XenAPI.Session(url)

@@ -9,10 +9,11 @@ import signal
 import socket
 import struct
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kept import processes_with
 from waiting import until
 
 pytest.importorskip("domzero._machine", reason="the machine is not built", exc_type=ImportError)
@@ -47,12 +48,9 @@ from domzero.dom0.xenstore.wire import Op
 
 def keeper_at(path: Path) -> int:
     """Process id of the keeper of a socket."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            line = (process / "cmdline").read_bytes()
-            if b"domzero.dom0.keep.keeper" in line and bytes(path) in line:
-                return int(process.name)
-    raise AssertionError("there is no keeper")
+    found = processes_with(b"domzero.dom0.keep.keeper", bytes(path))
+    assert found, "there is no keeper"
+    return found[0]
 
 
 class Impatient(KeptSpawner):
