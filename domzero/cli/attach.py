@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from domzero.cli.api_client import Dom0, Json
+from domzero.cli.signals import POLL_S, ended_by_signals
 from domzero.cli.status import ExitStatus
 from domzero.cli.terminal import RawMode, is_terminal, say
 from domzero.dom0.console_io import InputReader
@@ -82,28 +79,15 @@ def tell_end(domain: Json) -> int:
     return reason.exit_status if reason.is_crash else ExitStatus.OK
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave by an exception, so that the terminal becomes what it was."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _show(websocket: ClientConnection) -> tuple[int, str]:
     """Writes what comes until the other side closes; with what code and reason."""
     from websockets.exceptions import ConnectionClosed
 
     while True:
         try:
-            message = websocket.recv()
+            message = websocket.recv(timeout=POLL_S)
+        except TimeoutError:  # a signal may have come
+            continue
         except ConnectionClosed as error:
             received = error.rcvd
             return (received.code, received.reason) if received is not None else (1006, "Domain 0 is gone")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from domzero.cli.domain_type import add_type, choose_type, console_of, options_of
 from domzero.cli.first_boot import add_documents, add_options, seed_image
+from domzero.cli.signals import wait
 from domzero.cli.status import ExitStatus
 from domzero.dom0.channelspec import HELP as CHANNEL_HELP
 from domzero.dom0.channelspec import PTY, PTY_HELP
@@ -309,7 +310,7 @@ class _Runner:
         escape = (lambda: self._end(EndReason.INTERRUPTED)) if interactive else None
         reader = InputReader(0, send=console.send, wait_room=console.wait_room, escape=escape)
         timeout = self._args.timeout
-        in_time = self._stop.wait(None if timeout is None else max(0.0, self._began + timeout - time.monotonic()))
+        in_time = wait(self._stop, None if timeout is None else max(0.0, self._began + timeout - time.monotonic()))
         if not in_time:
             self._end(EndReason.TIMEOUT)
         reader.stop()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domzero.cli.api_client import Dom0
-from domzero.cli.attach import ended_by_signals
+from domzero.cli.signals import ended_by_signals
 from domzero.cli.status import ExitStatus
 from domzero.cli.terminal import RawMode, is_terminal
 from domzero.cli.text import columns

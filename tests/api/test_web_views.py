@@ -56,8 +56,7 @@ def test_an_hvm_domain_is_created_with_a_drive_whose_medium_changes_and_shows_it
     page.locator("domain-screen[data-connected]").wait_for()
     (domain,) = api.get("/domains").json()
     assert (domain["type"], domain["hvm"]["boot"]) == ("hvm", "dc")
-    lit = "canvas => canvas.getContext('2d').getImageData(0, 0, 300, 100).data.some((it, at) => at % 4 < 3 && it > 0)"
-    until(lambda: page.locator(".vnc-screen canvas").evaluate(lit), what="what its BIOS says")
+    until(lambda: page.locator(".vnc-screen canvas").evaluate(web_fixtures.LIT), what="what its BIOS says")
     page.get_by_role("link", name="Console", exact=True).click()  # its serial port
     page.locator("domain-console[data-connected]").wait_for()
     page.get_by_role("link", name="Disks").click()

@@ -16,6 +16,12 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_
 CHROMIUM = "/usr/bin/chromium"
 TIMEOUT_MS = 60_000
 """For what a loaded machine may take; nothing waits for its end."""
+LIT = """canvas => {
+    const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    return copy.getImageData(0, 0, 300, 100).data.some((it, at) => at % 4 < 3 && it > 0);
+}"""
+"""Whether a canvas shows anything. Of a copy: Chromium warns of a page that reads its own canvas often."""
 
 
 @pytest.fixture(scope="module")
