@@ -12,6 +12,7 @@ from pathlib import Path
 from domzero.dom0.channelspec import PTY, ChannelSpec, parse_channels
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec, is_named, parse_disks
+from domzero.dom0.hostfiles import HostFile, Use
 from domzero.dom0.hvmspec import ACCELERATORS, NIC_MODELS, DomainType, HvmOptions, Screen
 from domzero.dom0.names import NAME_MAX, is_text, name_fault
 from domzero.dom0.sharespec import ShareSpec, parse_shares
@@ -176,16 +177,17 @@ class DomainConfig:
         """The framebuffers, understood; those that cannot be are left out."""
         return [found for found in parse_vfbs(self.vfbs) if isinstance(found, VfbSpec)]
 
-    def host_files(self) -> list[str]:
-        """Files and directories of the host that it names."""
-        return [
-            self.kernel,
-            self.ramdisk or "",
-            *(spec.target for spec in self.disk_specs),
-            *(spec.path for spec in self.share_specs),
-            *(spec.path for spec in self.channel_specs),
-            *(spec.path for spec in self.vfb_specs),
+    def host_files(self) -> list[HostFile]:
+        """Files and directories of the host that it names, and what they are for."""
+        files = [
+            HostFile(self.kernel, Use.BOOT),
+            HostFile(self.ramdisk or "", Use.BOOT),
+            *(HostFile(spec.target, Use.DISK, spec.writable, spec.format.value) for spec in self.disk_specs),
+            *(HostFile(spec.path, Use.SHARE, spec.writable) for spec in self.share_specs),
+            *(HostFile(spec.path, Use.SOCKET) for spec in self.channel_specs),
+            *(HostFile(spec.path, Use.SOCKET) for spec in self.vfb_specs),
         ]
+        return [file for file in files if file.path]
 
     def put_disk(self, devid: int, changed: DiskSpec | None) -> None:
         """Puts a disk's specification in the place of the one with its number, or takes that out."""

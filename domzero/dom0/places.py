@@ -9,31 +9,63 @@ from pathlib import Path
 
 from domzero.dom0.actors import PermissionDenied, Role
 from domzero.dom0.database import Database
+from domzero.dom0.diskspec import DiskFormat
+from domzero.dom0.hostfiles import HostFile, Use
 from domzero.dom0.images.cache import cache_dir
 from domzero.dom0.images.grub import find_pvgrub
 from domzero.dom0.images.store import data_dir
 from domzero.dom0.names import shown
 
 
-def check_files(paths: Iterable[str], database: Database, theirs: Iterable[str] | None = None) -> None:
+def check_files(files: Iterable[HostFile], database: Database, theirs: Iterable[HostFile] | None = None) -> None:
     """Raises PermissionDenied for a file that is neither an image's nor in a storage's directory, links followed.
 
-    :param theirs: files of the domains that they may look at, if they may not look at all: of disks only those will do,
-        since each other one is some other domain's or nobody's yet.
+    Kernels that were fetched are everybody's, to be read. A disk is what its name says, qcow2 or not: a guest that has
+    it as raw could else write a header that names any other file of the owner's as what it rests on; and no guest gets
+    the directory, in which it could put a link in a disk's place.
+
+    :param theirs: files of the domains that they may look at, if they may not look at all: of these only the same use
+        will do, since each other one is some other domain's or nobody's yet.
     """
-    wanted = [path for path in paths if path]
+    wanted = [file for file in files if file.path]
     if not wanted:
         return
-    if theirs is None:
-        theirs = [str(data_dir()), *(row["path"] for row in database.rows("SELECT path FROM storage"))]
-    places = [os.path.realpath(place) for place in (str(cache_dir()), *filter(None, theirs))]
+    fetched = os.path.realpath(cache_dir())
+    stores = [] if theirs is not None else [str(data_dir()), *(row["path"] for row in database.rows(_STORAGE))]
+    places = [os.path.realpath(place) for place in stores]
+    own = [(os.path.realpath(file.path), file) for file in theirs or () if file.path]
     pvgrub = find_pvgrub()
-    for path in wanted:
-        real = _real(path)
-        if real is not None and pvgrub is not None and real == os.path.realpath(pvgrub):
+    for file in wanted:
+        real = _real(file.path)
+        if real is not None and (
+            (file.use is Use.BOOT and pvgrub is not None and real == os.path.realpath(pvgrub))
+            or (not file.writable and _is_below(real, fetched))
+            or (_is_what_it_is_called(file, real) and any(_is_below(real, place) for place in places))
+            or any(_is_as(file, real, each, path) for path, each in own)
+        ):
             continue
-        if real is None or not any(Path(real).is_relative_to(place) for place in places):
-            raise PermissionDenied(Role.POOL_ADMIN, f"the host's file {shown(path[:200])}")
+        raise PermissionDenied(Role.POOL_ADMIN, f"the host's file {shown(file.path[:200])}")
+
+
+_STORAGE = "SELECT path FROM storage"
+
+
+def _is_as(file: HostFile, real: str, other: HostFile, place: str) -> bool:
+    """Whether a file is one that somebody has, for no more than what they have it for."""
+    same = (file.use, file.format) == (other.use, other.format) and (other.writable or not file.writable)
+    return same and (_is_below(real, place) if file.use is Use.SHARE else real == place)
+
+
+def _is_what_it_is_called(file: HostFile, real: str) -> bool:
+    """Whether a file in a storage is used as what it is there: an image, of the format that its name has."""
+    if file.use in (Use.SHARE, Use.SOCKET):
+        return False
+    qcow2 = DiskFormat.QCOW2.value
+    return file.use is not Use.DISK or (file.format == qcow2) == (Path(real).suffix == f".{qcow2}")
+
+
+def _is_below(path: str, place: str) -> bool:
+    return Path(path).is_relative_to(place)
 
 
 def _real(path: str) -> str | None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import XenAPI  # type: ignore[import-untyped]
 from dom0_server import Server
 from waiting import until
 
@@ -168,6 +171,46 @@ def test_who_has_only_a_grant_names_no_disk_of_another_domain(
     assert guest.post(f"/domains/{mine['uuid']}/disks", json=own).status_code == 201
     assert everybodys.post(f"/domains/{mine['uuid']}/disks", json={**spec, "spec": spec["spec"].replace("xvdb", "xvdc")}
                            ).status_code == 201  # fmt: skip
+
+
+def test_who_may_change_a_domain_keeps_the_files_that_its_owner_has_named(
+    public: Server, owner: httpx.Client, user: Callable[..., httpx.Client], shell: str, tmp_path: Path
+) -> None:
+    """At every door: what is looked at is what they change."""
+    secret = tmp_path / "secret.raw"
+    secret.write_bytes(bytes(4096))
+    disk = f"{secret},raw,xvda,r"
+    domain = new_domain(owner, shell, "owners", disks=[disk])
+    uuid, admin = domain["uuid"], user("admin", Role.VM_ADMIN)
+    body = {"name": "owners", "kernel": shell, "memory_mib": 20, "description": "changed", "disks": [disk]}
+    assert admin.put(f"/domains/{uuid}", json=body).json()["memory_mib"] == 20
+    for other in (
+        {"kernel": str(secret)},
+        {"ramdisk": str(secret)},
+        {"disks": [f"{secret},raw,xvda,w"]},
+        {"disks": [f"{secret},qcow2,xvda,r"]},
+        {"disks": [disk, f"{shell},raw,xvdb,r"]},
+    ):
+        answer = admin.put(f"/domains/{uuid}", json={**body, **other})
+        assert (answer.status_code, answer.json()["code"]) == (403, "RBAC_PERMISSION_DENIED"), other
+    session = XenAPI.Session(public.url)
+    session.xenapi.login_with_password("admin", PASSWORD)
+    vm = session.xenapi.VM.get_by_uuid(uuid)
+    session.xenapi.VM.set_memory(vm, str(24 << 20))
+    session.xenapi.VM.set_PV_args(vm, "quiet")
+    with pytest.raises(XenAPI.Failure, match="RBAC_PERMISSION_DENIED"):
+        session.xenapi.VM.set_PV_kernel(vm, str(secret))
+    assert owner.get(f"/domains/{uuid}").json()["memory_mib"] == 24
+    assert owner.post(f"/domains/{uuid}/start").status_code == 200
+    token = admin.headers["Authorization"].removeprefix("Bearer ")
+    door = {**public.env, "DOMZERO_URL": public.url, "DOMZERO_TOKEN": token}
+    door.pop("DOMZERO_SOCKET", None)
+    config = tmp_path / "owners.cfg"
+    config.write_text(f"name='owners'\nkernel='{shell}'\nmemory=28\ndisk=['{disk}']\n")
+    for more, status in (("", 0), (f"kernel='{secret}'", 1)):
+        words = [sys.executable, "-m", "domzero", "xl", "config-update", "owners", str(config), more]
+        done = subprocess.run(words[: None if more else -1], env=door, capture_output=True, text=True)
+        assert (done.returncode, "pool-admin" in done.stderr) == (status, bool(status)), done.stderr
 
 
 def test_the_session_of_a_page_is_a_cookie_that_another_site_cannot_use(public: Server, owner: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from domzero.dom0.actors import Actor, PermissionDenied, Role
 from domzero.dom0.database import Database
+from domzero.dom0.hostfiles import HostFile
 from domzero.dom0.manager import Manager
 from domzero.dom0.places import check_files
 from domzero.dom0.records import Record
@@ -54,7 +55,7 @@ class Action(Generic[R]):
         names = [field.name for field in dataclasses.fields(self) if field.name != "domain"]
         return {name: _plain(getattr(self, name)) for name in names}
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """Files and directories of the host that it names: Domain 0 would open them as its owner."""
         return []
 
@@ -76,6 +77,10 @@ class DomainAction(Action[R]):
     async def run(self, manager: Manager) -> R:
         """Does it with the domain's record."""
         return await self.apply(manager, manager.find(str(self.domain)))
+
+    def kept_files(self, record: Record) -> list[HostFile]:
+        """Those of its files that the domain has already, for the same use."""
+        return []
 
     @abstractmethod
     async def apply(self, manager: Manager, record: Record) -> R:
@@ -136,12 +141,23 @@ class Actions:
             if not action.may_be_done_by(actor):
                 actor.check(action.role, action.kind, action.target)
             if not actor.may(Role.POOL_ADMIN):
-                check_files(action.host_files(), self.manager.database, self._files_of(actor))
+                check_files(self._new_files(action), self.manager.database, self._files_of(actor))
         except PermissionDenied:
             self._audit.write(actor, action, "refused")
             raise
 
-    def _files_of(self, actor: Actor) -> list[str] | None:
+    def _new_files(self, action: Action[Any]) -> list[HostFile]:
+        """What an action names beyond what its domain has already, whoever gave it that."""
+        named = action.host_files()
+        if not named or not isinstance(action, DomainAction):
+            return named
+        try:
+            kept = action.kept_files(self.manager.find(str(action.domain)))
+        except NotFound:
+            kept = []
+        return [file for file in named if file not in kept]
+
+    def _files_of(self, actor: Actor) -> list[HostFile] | None:
         """The files of the domains that an actor may look at; None: they may look at all."""
         if actor.may(Role.READ_ONLY):
             return None

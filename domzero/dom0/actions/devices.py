@@ -10,6 +10,7 @@ from domzero.dom0 import disk_changes, vif_changes
 from domzero.dom0.actions.base import DomainAction
 from domzero.dom0.actors import Role
 from domzero.dom0.diskspec import DiskFormat, DiskSpec, parse_disk
+from domzero.dom0.hostfiles import HostFile, Use
 from domzero.dom0.manager import Manager
 from domzero.dom0.records import Record
 from domzero.dom0.vifspec import VifSpec
@@ -26,9 +27,10 @@ class AttachDisk(DomainAction[DiskSpec]):
     role: ClassVar[Role] = Role.VM_ADMIN
     spec: str
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """Its image."""
-        return [parse_disk(self.spec).target]
+        spec = parse_disk(self.spec)
+        return [HostFile(spec.target, Use.DISK, spec.writable, spec.format.value)]
 
     async def apply(self, manager: Manager, record: Record) -> DiskSpec:
         """Attaches it."""
@@ -96,9 +98,9 @@ class ChangeMedium(DomainAction[None]):
     image: str
     format: DiskFormat
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """The image."""
-        return [self.image]
+        return [HostFile(self.image, Use.DISK, format=self.format.value)]
 
     async def apply(self, manager: Manager, record: Record) -> None:
         """Changes it."""

@@ -15,6 +15,7 @@ from domzero.dom0.actions.base import Action, DomainAction
 from domzero.dom0.actors import Role
 from domzero.dom0.changes import Changes
 from domzero.dom0.config import DomainConfig
+from domzero.dom0.hostfiles import HostFile
 from domzero.dom0.life import DomainState
 from domzero.dom0.manager import BadState, Manager
 from domzero.dom0.next_config import replace_next
@@ -24,6 +25,11 @@ from domzero.errors import ConfigError, DomzeroError
 
 INPUT_SECONDS = 5.0
 """A guest may take to read what is typed."""
+
+
+def _files_of(record: Record) -> list[HostFile]:
+    following = [] if record.next_config is None else record.next_config.host_files()
+    return [*record.config.host_files(), *following]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class _New(Action[Record]):
         """The domain that comes to be."""
         return self.config.uuid
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """Those of its configuration."""
         return self.config.host_files()
 
@@ -91,9 +97,13 @@ class RedefineDomain(DomainAction[Record]):
         """What it starts with: the rest is in its definition."""
         return {"name": self.config.name, "kernel": self.config.kernel, "memory_mib": self.config.memory_mib}
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """Those of its configuration."""
         return self.config.host_files()
+
+    def kept_files(self, record: Record) -> list[HostFile]:
+        """Those that the domain has: who changes something else does not name them anew."""
+        return _files_of(record)
 
     async def apply(self, manager: Manager, record: Record) -> Record:
         """Redefines it."""
@@ -113,9 +123,13 @@ class ReplaceNextConfig(DomainAction[Record]):
         """What it starts with then."""
         return {"kernel": self.config.kernel, "memory_mib": self.config.memory_mib}
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """Those of its configuration."""
         return self.config.host_files()
+
+    def kept_files(self, record: Record) -> list[HostFile]:
+        """Those that the domain has: who changes something else does not name them anew."""
+        return _files_of(record)
 
     async def apply(self, manager: Manager, record: Record) -> Record:
         """Keeps it until then."""

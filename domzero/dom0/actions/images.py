@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from domzero.dom0.actions.base import Action
 from domzero.dom0.actors import Role
 from domzero.dom0.events import Operation
+from domzero.dom0.hostfiles import HostFile, Use
 from domzero.dom0.images import job
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.disks import clone_disk
@@ -141,9 +142,9 @@ class ImportImage(Action[DiskImage]):
     name: str
     format: str | None = None
 
-    def host_files(self) -> list[str]:
+    def host_files(self) -> list[HostFile]:
         """The disk."""
-        return [self.file]
+        return [HostFile(self.file, Use.SOURCE)]
 
     async def run(self, manager: Manager) -> DiskImage:
         """Imports it."""
