@@ -67,7 +67,8 @@ def test_no_guest_gets_the_directory_of_a_storage(store: Path, database: Databas
 
 def test_what_was_fetched_is_read_by_everybody_and_written_by_none(tmp_path: Path, database: Database) -> None:
     kernel = tmp_path / "cache" / "domzero" / "images" / "debian" / "vmlinuz"
-    for theirs in (None, []):
+    nothing: list[HostFile] = []
+    for theirs in (None, nothing):
         assert not refused(database, HostFile(str(kernel), Use.BOOT), disk(kernel, writable=False), theirs=theirs)
         assert refused(database, disk(kernel), theirs=theirs)
 
