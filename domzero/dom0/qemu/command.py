@@ -11,7 +11,7 @@ import datetime
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,14 +87,34 @@ def cpu_id(number: int) -> str:
     return f"cpu{number}"
 
 
-def command_line(config: DomainConfig, accelerator: Accelerator, files: Files) -> list[str]:
-    """What follows the program's name. ConfigError: there is no room for a device."""
-    return list(_Builder(config, accelerator, files).words())
+def command_line(
+    config: DomainConfig,
+    accelerator: Accelerator,
+    files: Files,
+    *,
+    places: Mapping[str, str] | None = None,
+    vcpus: Sequence[int] | None = None,
+) -> list[str]:
+    """What follows the program's name. ConfigError: there is no room for a device.
+
+    :param places: where devices are on the PCI bus, by their names; others are where QEMU puts them.
+    :param vcpus: numbers of those that are plugged in, if they are not the first ones.
+    """
+    return list(_Builder(config, accelerator, files, places or {}, vcpus or range(config.vcpus)).words())
 
 
 class _Builder:
-    def __init__(self, config: DomainConfig, accelerator: Accelerator, files: Files) -> None:
+    def __init__(
+        self,
+        config: DomainConfig,
+        accelerator: Accelerator,
+        files: Files,
+        places: Mapping[str, str],
+        vcpus: Sequence[int],
+    ) -> None:
         self._config = config
+        self._places = places
+        self._vcpus = vcpus
         self._accelerator = accelerator
         self._files = files
         self._sets = 0
@@ -118,7 +138,7 @@ class _Builder:
         yield from ("-rtc", f"base={self._clock()}")
         yield from ("-chardev", f"socket,id=monitor,fd={self._files.monitor}", "-mon", "chardev=monitor,mode=control")
         yield from ("-chardev", f"socket,id=console,fd={self._files.serial}")
-        yield from _device(driver="isa-serial", id="serial0", chardev="console")
+        yield from self._device(driver="isa-serial", id="serial0", chardev="console")
         if config.kernel:
             yield from ("-kernel", f"/proc/self/fd/{self._files.kernel}")
             if self._files.ramdisk is not None:
@@ -128,9 +148,13 @@ class _Builder:
         elif self._files.firmware is not None and hvm.firmware is Firmware.UEFI:
             yield from self._uefi(self._files.firmware, self._files.variables or -1)
         yield from ("-boot", "strict=on")
-        yield from _device(driver="virtio-balloon-pci", id="balloon")
-        yield from ("-object", "rng-builtin,id=entropy", *_device(driver="virtio-rng-pci", id="rng", rng="entropy"))
-        yield from _device(driver="pvpanic", id="panic")
+        yield from self._device(driver="virtio-balloon-pci", id="balloon")
+        yield from (
+            "-object",
+            "rng-builtin,id=entropy",
+            *self._device(driver="virtio-rng-pci", id="rng", rng="entropy"),
+        )
+        yield from self._device(driver="pvpanic", id="panic")
         yield from ("-vnc", "none,password=on")
         if is_hvm and hvm.vga is not Screen.NONE:
             yield from self._screen()
@@ -146,9 +170,9 @@ class _Builder:
         most = config.vcpus_max
         yield from ("-cpu", model)
         yield from ("-smp", f"cpus=1,maxcpus={most},sockets=1,cores={most},threads=1")
-        for number in range(1, config.vcpus):  # as devices, which can go again
+        for number in sorted(set(self._vcpus) - {0}):  # as devices, which can go again
             place = {"socket-id": 0, "core-id": number, "thread-id": 0}
-            yield from _device(driver=f"{model}-x86_64-cpu", id=cpu_id(number), **place)
+            yield from self._device(driver=f"{model}-x86_64-cpu", id=cpu_id(number), **place)
 
     def _clock(self) -> str:
         if not self._config.time_offset_s:
@@ -164,17 +188,17 @@ class _Builder:
     def _screen(self) -> Iterator[str]:
         hvm = self._config.hvm
         memory: dict[str, Any] = {} if hvm.vga is Screen.VIRTIO else {"vgamem_mb": hvm.videoram_mib}
-        yield from _device(driver=_SCREENS[hvm.vga], id="screen", **memory)
+        yield from self._device(driver=_SCREENS[hvm.vga], id="screen", **memory)
         if hvm.tablet:
-            yield from _device(driver="piix3-usb-uhci", id="usb")
-            yield from _device(driver="usb-tablet", id="tablet", bus="usb.0")
+            yield from self._device(driver="piix3-usb-uhci", id="usb")
+            yield from self._device(driver="usb-tablet", id="tablet", bus="usb.0")
 
     def _channels(self) -> Iterator[str]:
         if self._files.channels:
-            yield from _device(driver="virtio-serial-pci", id="channels")
+            yield from self._device(driver="virtio-serial-pci", id="channels")
         for number, (fd, spec) in enumerate(zip(self._files.channels, self._config.channel_specs, strict=True)):
             yield from ("-chardev", f"socket,id=channel{number},fd={fd}")
-            yield from _device(
+            yield from self._device(
                 driver="virtserialport", bus="channels.0", chardev=f"channel{number}", name=spec.name, nr=number + 1
             )
 
@@ -183,12 +207,25 @@ class _Builder:
     def _disks(self) -> Iterator[str]:
         specs = list(zip(self._config.disk_specs, self._files.disks, strict=True))
         order = self._boot_order()
-        yield from _controllers(self._config)
+        yield from self._controllers()
         for spec, opened in specs:
             yield from self._disk(spec, opened, order.get(disk_id(spec.devid)))
         for vif, wire in zip(self._config.vif_specs, self._files.wires, strict=True):
             yield from netdev(vif, wire)
-            yield from _device(**vif_device(vif, self._config), **_boot_index(order.get(vif_id(vif.devid))))
+            yield from self._device(**vif_device(vif, self._config), **_boot_index(order.get(vif_id(vif.devid))))
+
+    def _controllers(self) -> Iterator[str]:
+        """An AHCI controller, if a disk wants it; the machine has IDE."""
+        places = [place_of(spec, self._config) for spec in self._config.disk_specs]
+        if DiskBus.AHCI in places:
+            yield from self._device(driver="ich9-ahci", id="ahci")
+        for bus, most in ((DiskBus.IDE, IDE_MAX), (DiskBus.AHCI, AHCI_MAX)):
+            if places.count(bus) > most:
+                raise ConfigError(f"{places.count(bus)} disks for {most} places of {bus.value}", key="disk")
+
+    def _device(self, **words: Any) -> Iterator[str]:
+        place = self._places.get(words.get("id", ""))
+        return _json("-device", **words, **({} if place is None else {"addr": place}))
 
     def _boot_order(self) -> dict[str, int]:
         if self._config.kernel:  # which is what is started, and has the first place
@@ -215,7 +252,7 @@ class _Builder:
             yield from self._file(file, opened.fds[level], writable=writable, discard=spec.discard)
             driver = DRIVERS[opened.files[level].format]
             yield from _json("-blockdev", driver=driver, file=file, **{"node-name": node}, **_access(writable), **below)
-        yield from _device(**disk_device(spec, self._config, node), **_boot_index(index))
+        yield from self._device(**disk_device(spec, self._config, node), **_boot_index(index))
 
     def _file(self, node: str, fd: int, *, writable: bool, discard: bool = True) -> Iterator[str]:
         self._sets += 1
@@ -223,16 +260,6 @@ class _Builder:
         driver = "host_device" if stat.S_ISBLK(os.fstat(fd).st_mode) else "file"
         words = {"node-name": node, "discard": "unmap" if discard else "ignore", **_access(writable)}
         yield from _json("-blockdev", driver=driver, filename=f"/dev/fdset/{self._sets}", **words)
-
-
-def _controllers(config: DomainConfig) -> Iterator[str]:
-    """An AHCI controller, if a disk wants it; the machine has IDE."""
-    places = [place_of(spec, config) for spec in config.disk_specs]
-    if DiskBus.AHCI in places:
-        yield from _device(driver="ich9-ahci", id="ahci")
-    for bus, most in ((DiskBus.IDE, IDE_MAX), (DiskBus.AHCI, AHCI_MAX)):
-        if places.count(bus) > most:
-            raise ConfigError(f"{places.count(bus)} disks for {most} places of {bus.value}", key="disk")
 
 
 def place_of(spec: DiskSpec, config: DomainConfig) -> DiskBus:
@@ -305,10 +332,6 @@ def _access(writable: bool) -> dict[str, Any]:
 
 def _boot_index(index: int | None) -> dict[str, Any]:
     return {} if index is None else {"bootindex": index}
-
-
-def _device(**words: Any) -> Iterator[str]:
-    return _json("-device", **words)
 
 
 def _json(option: str, **words: Any) -> Iterator[str]:

@@ -353,5 +353,21 @@ JOBS: dict[type, Job] = {
     messages.AttachVif: _attach_vif,
     messages.DetachVif: _detach_vif,
 }
+CHANGES_DISKS = (
+    messages.AttachDisk,
+    messages.DetachDisk,
+    messages.ChangeMedium,
+    messages.GrowDisk,
+    messages.LimitDisk,
+)
 
-__all__ = ["JOBS", "device_deleted", "disk_stats", "is_known", "limit_disk", "vif_stats", "what_there_is"]
+__all__ = [
+    "CHANGES_DISKS",
+    "JOBS",
+    "device_deleted",
+    "disk_stats",
+    "is_known",
+    "limit_disk",
+    "vif_stats",
+    "what_there_is",
+]

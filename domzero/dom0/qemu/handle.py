@@ -21,9 +21,9 @@ from typing import Any
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import DomainState, EndReason
-from domzero.dom0.messages import Change, Exited, LogLine, Request, Resumed
+from domzero.dom0.messages import Change, Exited, LogLine, Request, Resumed, Unpause
 from domzero.dom0.opening import in_thread
-from domzero.dom0.qemu import devices, requests
+from domzero.dom0.qemu import devices, requests, saving
 from domzero.dom0.qemu.command import command_line, vif_id
 from domzero.dom0.qemu.launch import NOT_CONFINED
 from domzero.dom0.qemu.nodes import write_nodes
@@ -31,6 +31,7 @@ from domzero.dom0.qemu.opened import Opened, open_all
 from domzero.dom0.qemu.process import KeptQemu, OwnQemu, QemuProcess, files_again
 from domzero.dom0.qemu.program import Program, find_qemu
 from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone, number, objects
+from domzero.dom0.qemu.saved import SavedMachine, SavedState
 from domzero.dom0.qemu.serial import SerialConsole
 from domzero.dom0.qemu.transcript import Transcript
 from domzero.dom0.qemu.viewers import Viewers
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
 """QEMU may take until it answers."""
+LOADED_PER_SECOND = 4 << 20
+"""Bytes of a saved state, which may take besides."""
 STOP_SECONDS = 0.7
 WORDS_MAX = 300
 """Characters of its last line that are told."""
@@ -102,6 +105,9 @@ class QemuHandle:
         self._started_mono = 0.0
         self._is_started = False
         self._over = False
+        self._is_saving = False
+        self._is_frozen = False
+        """Its state was saved, and it has not run since: QEMU has let go of its disks."""
         self._settled = asyncio.Event()  # nothing is being started
         self._settled.set()
 
@@ -129,17 +135,24 @@ class QemuHandle:
             raise WorkerGone(_GONE)
         return self._qmp
 
-    async def start(self, config: DomainConfig) -> None:
-        """Starts the process and the domain in it; raises what goes wrong there."""
+    async def start(self, config: DomainConfig, state: SavedState | None = None) -> None:
+        """Starts the process and the domain in it; raises what goes wrong there.
+
+        :param state: it goes on from there; else its machine begins anew.
+        """
+        if state is not None:
+            state.machine.check()
+            config = replace(config, engine=state.machine.fact("accelerator") or config.engine)
+        seconds = START_SECONDS + (0 if state is None else state.bytes / LOADED_PER_SECOND)
         with contextlib.closing(await in_thread(functools.partial(open_all, config, self.domid))) as opened:
             if self._stopping:
                 raise WorkerGone(NOT_WANTED)
             self._settled.clear()
             try:
-                await asyncio.wait_for(self._start(config, opened), START_SECONDS)
+                await asyncio.wait_for(self._start(config, opened, state), seconds)
             except (TimeoutError, asyncio.TimeoutError):
                 self.kill()
-                raise ResourceError(f"QEMU has not started the domain in {START_SECONDS:g} s") from None
+                raise ResourceError(f"QEMU has not started the domain in {seconds:g} s") from None
             except QmpGone:
                 raise await self._why_not_started() from None
             except QmpError as error:
@@ -153,7 +166,7 @@ class QemuHandle:
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
 
-    async def _start(self, config: DomainConfig, opened: Opened) -> None:
+    async def _start(self, config: DomainConfig, opened: Opened, state: SavedState | None) -> None:
         self.config = config
         for note in opened.domain.notes:
             self._on_event(LogLine(f"(DOM0) {note}"))
@@ -162,6 +175,11 @@ class QemuHandle:
         serial, opened.files.serial = _pair(opened)
         try:
             arguments = command_line(config, opened.accelerator, opened.files)
+            if state is not None:
+                places = {place.name: place.value for place in state.machine.places}
+                vcpus = state.machine.vcpus
+                arguments = command_line(config, opened.accelerator, opened.files, places=places, vcpus=vcpus)
+                arguments += ("-incoming", "defer")
             await self._launch(program, arguments, opened, monitor, serial)
         except BaseException as error:
             monitor.close()
@@ -178,6 +196,8 @@ class QemuHandle:
         else:
             _commands[program] = dict(await qmp.learn())
         await self._serve(config, opened)
+        if state is not None:
+            await saving.load(self, opened.accelerator.name, state)
         self._started_mono = time.monotonic()
         self._is_started = True
         for spec in config.disk_specs:
@@ -185,7 +205,7 @@ class QemuHandle:
         for vif in config.vif_specs:
             if not vif.is_up:
                 await qmp.ask("set_link", {"name": vif_id(vif.devid), "up": False})
-        if config.memory_mib < config.static_max_mib:
+        if config.memory_mib < config.static_max_mib and state is None:
             await qmp.ask("balloon", {"value": config.memory_mib << 20})
         if not config.paused:
             await qmp.ask("cont")
@@ -321,13 +341,41 @@ class QemuHandle:
         """
         if self.pid is None:
             raise WorkerGone(_GONE)
+        if self._is_saving and type(request) not in requests.QUESTIONS:
+            raise ResourceError("its state is being saved")
+        if self._is_frozen and type(request) in devices.CHANGES_DISKS:
+            raise ResourceError("its disks are as in its saved state", hint="unpause it first")
         try:
             answer = await requests.carry_out(self, request, files)
+            self._is_frozen &= not isinstance(request, Unpause)
         except QmpGone:
             raise WorkerGone(_GONE) from None
         if not isinstance(answer, expected):
             raise MessageError(f"{type(answer).__name__} is no answer to {type(request).__name__}")
         return answer
+
+    async def save(self, fd: int, on_progress: Callable[[float], None] = lambda done: None) -> SavedMachine:
+        """Writes its state to a file; what it is of. The machine stands still then, as it does meanwhile: `Unpause`
+        lets it go on. If this fails or is cancelled it is as it was before. WorkerGone.
+
+        :param fd: written from where it is, and synced; it stays the caller's.
+        :param on_progress: told how much is done, from 0 to 1.
+        """
+        if self.pid is None or self.engine is None:
+            raise WorkerGone(_GONE)
+        if self._is_saving:
+            raise ResourceError("its state is being saved already")
+        self._is_saving = True
+        try:
+            machine = await saving.save(self, self.engine, fd, on_progress)
+            self._is_frozen = True
+            return machine
+        except QmpGone:
+            raise WorkerGone(_GONE) from None
+        except QmpError as error:
+            raise ConfigError(f"QEMU refuses: {error.message}") from error
+        finally:
+            self._is_saving = False
 
     async def console_input(self, data: bytes) -> None:
         """Types on the serial port; waits while the guest is behind with reading. WorkerGone."""

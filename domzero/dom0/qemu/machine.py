@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from domzero.dom0.config import DomainConfig
@@ -29,6 +29,9 @@ class Machine(Protocol):
 
     async def add_viewer(self, fd: int, *, is_known: bool) -> None:
         """Shows its screen to whoever is at the other end of a socket."""
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Does something beside what goes on, until it ends."""
 
     def tell(self, change: Change) -> None:
         """Tells Domain 0 of something."""

@@ -34,12 +34,17 @@ _STATES = {
     "guest-panicked": DomainState.CRASHED,
     "internal-error": DomainState.CRASHED,
     "io-error": DomainState.PAUSED,
+    "inmigrate": DomainState.PAUSED,
+    "finish-migrate": DomainState.PAUSED,
+    "postmigrate": DomainState.PAUSED,
 }
 _REFUSED = {
     messages.SetCap: ("cap", "QEMU bounds no processor time"),
     messages.RenewThreads: ("cpu_weight", "QEMU's vCPUs keep their threads: a weight is raised by who may do so"),
     messages.CaptureVif: ("capture", "QEMU's cards show no frames; the switch of their network does"),
 }
+QUESTIONS = (messages.GetStats, messages.Measure, messages.ListVcpus, messages.ListDisks, messages.ListVifs)
+"""What is answered while a domain's state is being saved, too."""
 
 
 async def carry_out(handle: Machine, request: Request, files: Sequence[int]) -> Answer:
