@@ -25,15 +25,34 @@ _HEAD = """\
 Made by `python tools/xenapi_page.py` from the table that messages are answered from; `make check` fails when they
 differ. How it is used: [xenapi.md](guide/xenapi.md).
 
-Classes, fields and messages are those of XAPI's class reference (xen-api of 2024), written down by hand: a message that
-XAPI has and that is missing here is answered with `MESSAGE_METHOD_UNKNOWN`, and is not counted. How many may be missing
-was estimated with XenCenter's own client (`JsonRpcClient.cs` of github.com/xenserver/xenadmin, BSD 2-Clause), which has
-a call for each message: of 326 names in eleven parts of it, a fifth of the file, 319 were in the table, and the seven
-others are by now; so that it lacks about two in a hundred. "Refused" is answered with
-`NOT_IMPLEMENTED`. "Derived" messages are those that fields and classes have by themselves
-(`get_record`, `get_F`, `set_F`, `add_to_F`, `remove_from_F`, ...). XAPI's hidden and internal messages are left out.
+Classes, fields and messages are those of XAPI's class reference, written down by hand. A message that XAPI has and that
+is missing here is answered with `MESSAGE_METHOD_UNKNOWN`. "Refused" is answered with `NOT_IMPLEMENTED`. "Derived"
+messages are those that fields and classes have by themselves (`get_record`, `get_F`, `set_F`, `add_to_F`,
+`remove_from_F`, ...). XAPI's hidden and internal messages are left out. `tools/xapi_published.txt` has the names that
+XAPI has published by version 24.16 and not removed since, from its own release notes; a test compares.
 
 """
+
+
+PUBLISHED = ROOT / "tools" / "xapi_published.txt"
+
+
+def published(what: str) -> dict[str, list[str]]:
+    """The `fields` or the `messages` that XAPI has published, by class; messages that are not derived."""
+    lines = [line for line in PUBLISHED.read_text().splitlines() if not line.startswith("#")]
+    heads = [line.partition(": ") for line in lines]
+    return {head.split()[0]: names.split() for head, _, names in heads if head.split()[1] == what}
+
+
+def _published_share() -> str:
+    known = {name: {each.name: each for each in kind.messages()} for name, kind in KINDS.items()}
+    every = [(kind, name) for kind, names in published("messages").items() for name in names]
+    here = [known[kind][name] for kind, name in every if name in known.get(kind, {})]
+    answered = sum(map(_is_answered, here))
+    return (
+        f"Of the {len(every)} messages that XAPI has published and that are not derived {len(here)} are known here, "
+        f"and {_share(answered, len(every))} answered."
+    )
 
 
 def _is_answered(message: Message) -> bool:
@@ -106,7 +125,7 @@ def render() -> str:
         "",
         f"Answered: {_share(sum(answered), sum(every))} messages. Of the {len(own)} classes that have objects here "
         f"{_share(answered[0], every[0])}, and of their messages that are not derived "
-        f"{_share(sum(map(_is_answered, explicit)), len(explicit))}.",
+        f"{_share(sum(map(_is_answered, explicit)), len(explicit))}. {_published_share()}",
         "",
     ]
     for kind in own:

@@ -334,3 +334,5 @@ def test_the_host_says_what_it_is(session: Any) -> None:
     xenapi.SR.scan(sr)
     assert {xenapi.role.get_name_label(role) for role in xenapi.role.get_all()} >= {"pool-admin", "read-only"}
     assert xenapi.message.get_since(xenapi.host.get_servertime(host)) == {}
+    assert xenapi.message.get_all_records_where("true") == {}
+    assert xenapi.host.get_tls_verification_enabled(host) is False

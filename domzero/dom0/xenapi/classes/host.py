@@ -168,6 +168,7 @@ _REFUSED_HOST = (
     "enable_external_auth disable_external_auth retrieve_wlb_evacuate_recommendations get_server_certificate "
     "refresh_server_certificate install_server_certificate reset_server_certificate "
     "emergency_reset_server_certificate emergency_disable_tls_verification emergency_reenable_tls_verification "
+    "emergency_clear_mandatory_guidance "
     "apply_edition refresh_pack_info reset_cpu_features enable_local_storage_caching "
     "disable_local_storage_caching migrate_receive declare_dead enable_display disable_display set_ssl_legacy "
     "set_iscsi_iqn set_multipathing set_uefi_certificates get_sched_gran set_sched_gran "
@@ -242,6 +243,7 @@ HOST = Kind(
         ro("editions", STRINGS, default=["free"]),
         ro("pending_guidances", Set(Enum("enum update_guidances")), default=[]),
         ro("https_only", BOOL, default=False),
+        ro("tls_verification_enabled", BOOL, default=False),
         ro("latest_synced_updates_applied", Enum("enum latest_synced_updates_applied_state"), default="unknown"),
         ro("numa_affinity_policy", Enum("enum host_numa_affinity_policy"), default="default_policy"),
         ro("pending_guidances_recommended", Set(Enum("enum update_guidances")), default=[]),

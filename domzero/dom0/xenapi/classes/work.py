@@ -228,7 +228,7 @@ USER = Kind(
 
 
 async def _no_messages(call: Call, *_about: Any) -> dict[UUID, Any]:
-    """message.get and message.get_since: Domain 0 writes none."""
+    """message.get, get_since and get_all_records_where: Domain 0 writes none."""
     return {}
 
 
@@ -249,6 +249,7 @@ MESSAGE = Kind(
         message(
             "get", _no_messages, Map(Ref("message"), Record("message")), cls=STRING, obj_uuid=STRING, since=DATETIME
         ),
+        message("get_all_records_where", _no_messages, Map(Ref("message"), Record("message")), expr=STRING),
         message("create", None, name=STRING, priority=INT, cls=STRING, obj_uuid=STRING, body=STRING),
         message("destroy", None, self=Ref("message")),
         message("destroy_many", None, messages=STRINGS),
