@@ -65,7 +65,7 @@ format: all-setup
 # What the demo needs, and what tests and checks need besides.
 setup: packages $(VENV)/.built $(VENV)/.compiled
 
-all-setup: setup $(VENV)/.dev
+all-setup: setup $(VENV)/.dev $(VENV)/.promtool
 
 # Debian packages that tests and the demo use; what is missing and cannot be installed is named.
 packages:
@@ -82,6 +82,10 @@ $(VENV)/.deps: pyproject.toml
 $(VENV)/.dev: $(VENV)/.deps
 	@$(BIN)/python tools/requirements.py dev > $(VENV)/requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements-dev.txt
+	@touch $@
+
+$(VENV)/.promtool: $(VENV)/.deps tools/promtool.sh
+	@tools/promtool.sh $(abspath $(BIN)/promtool)
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
