@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -258,3 +259,15 @@ def test_a_guests_escapes_are_shown_in_logs_and_raw_on_its_console(
     shown = server.cli("dmesg").stdout
     assert "bad\\x1b[2Jx" in shown
     assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_more_headers_than_any_request_needs_are_refused(server: Server, api: httpx.Client) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(server.socket))
+        for extra, status in ((127, 200), (128, 431)):
+            sock.sendall(b"GET /v1 HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * extra + b"\r\n")
+            answer = http.client.HTTPResponse(sock)
+            answer.begin()
+            found = json.loads(answer.read())
+            assert answer.status == status, found
+        assert found["code"] == "TOO_MANY_HEADERS" and found["detail"] == "129 headers: at most 128"

@@ -35,6 +35,8 @@ PUBLIC = ("/openapi.json", "/docs", "/docs/oauth2-redirect")
 """Needs no token: the description of the API, the same on every host."""
 LOG_IN = "/v1/sessions"
 """Where a POST shows who asks by its body."""
+HEADERS_MAX = 128
+"""As many as a websocket's request may have."""
 COOKIE = "domzero_session"
 CSRF_HEADER = "x-domzero-csrf"
 SUBPROTOCOL = "bearer."
@@ -77,6 +79,9 @@ class Access:
             await self._app(scope, receive, send)
             return
         try:
+            if len(scope["headers"]) > HEADERS_MAX:
+                what = f"{len(scope['headers'])} headers: at most {HEADERS_MAX}"
+                raise _Refused(problem(431, "TOO_MANY_HEADERS", what))
             headers = Headers(scope=scope)
             _check_site(scope, headers, self._anywhere)
             actor = await self._actor(scope, headers)

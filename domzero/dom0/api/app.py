@@ -157,7 +157,7 @@ def create_app(
         schemas["Problem"].pop("$defs", None)
         for path in schema["paths"].values():
             for operation in path.values():
-                for status in (400, 401, 403, 429, *([413] if "requestBody" in operation else [])):
+                for status in (400, 401, 403, 429, 431, *([413] if "requestBody" in operation else [])):
                     operation["responses"].setdefault(str(status), RESPONSES[status])
         schema["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},

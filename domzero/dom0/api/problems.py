@@ -67,6 +67,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (413, "The body is larger than any request needs."),
         (422, "A field is wrong; `errors` says which."),
         (429, "The user asks too often; `Retry-After` says when the next request is answered."),
+        (431, "The request has more headers than any needs."),
         (504, "The domain's worker process does not answer in time."),
     )
 }
