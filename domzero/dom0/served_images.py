@@ -24,7 +24,7 @@ from pathlib import Path
 
 from domzero.dom0.diskspec import DiskSpec
 from domzero.dom0.images import qemu
-from domzero.dom0.images.tools import need_tools, search_path
+from domzero.dom0.images.tools import FEW_ARENAS, need_tools, search_path
 from domzero.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _start(program: str, path: Path, spec: DiskSpec) -> tuple[int, int, int]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={"PATH": search_path(), "LC_ALL": "C"},  # nothing of ours, and words that are known
+            env={"PATH": search_path(), "LC_ALL": "C", **FEW_ARENAS},  # nothing of ours, and words that are known
             start_new_session=True,
             cwd="/",
         )

@@ -36,6 +36,7 @@ class Linux:
         self.session = DomainSession(config, log=self.log.append)
         self.session.start()
         self._commands = 0
+        self.ask("dmesg -n 1")  # what the kernel says would be among the answers
 
     def ask(self, command: str) -> list[str]:
         """The lines that a shell command prints."""

@@ -24,7 +24,7 @@ from domzero.dom0.images.options import check_image_name, parse_size
 from domzero.dom0.images.partition import read_table, write_table
 from domzero.dom0.images.qemu import FORMATS, format_of
 from domzero.dom0.images.store import DiskImage, DiskStore
-from domzero.dom0.images.tools import find_tool
+from domzero.dom0.images.tools import find_tool, need_tools, run_tool
 from domzero.dom0.images.upkeep import check_disk, resize_disk
 from domzero.errors import ConfigError, ImageError
 
@@ -404,6 +404,20 @@ def test_the_verbs_do_what_they_say(home: Path, capsys: pytest.CaptureFixture[st
     assert "no such image: cloud" in run("rm", "cloud", status=2)
     assert json.loads(run("rm", "web", "--json"))["name"] == "web"
     assert json.loads(run("list", "--json")) == []
+
+
+@need_qemu
+def test_a_tool_with_many_threads_fits_its_bound_of_memory_on_a_host_of_many_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "64")  # what glibc takes itself with eight processors
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(64 * MIB))
+    (qemu_img,) = need_tools("qemu-img")
+    said = run_tool(
+        [qemu_img, "bench", "-f", "raw", "-d", "64", "-c", "5000", "-s", "65536", str(path)], memory=1 << 30
+    )
+    assert "Run completed" in said
 
 
 def test_a_disk_that_a_guest_wrote_is_no_cache_entry_and_both_kinds_are_listed(

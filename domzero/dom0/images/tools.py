@@ -39,6 +39,11 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=search_path())
 
 
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""For a program with threads and a bound on its address space: glibc reserves 64 MiB for each of eight heaps per
+processor of the host, which fills 2 GiB with 64 threads from four processors on."""
+
+
 def need_tools(*names: str) -> list[str]:
     """Where these programs are.
 
@@ -73,7 +78,7 @@ def run_tool(
         result = subprocess.run(
             command,
             input=stdin,
-            env={**os.environ, "LC_ALL": "C", "PATH": search_path()},
+            env={**os.environ, "LC_ALL": "C", "PATH": search_path(), **({} if memory is None else FEW_ARENAS)},
             capture_output=True,
             text=True,
             errors="replace",
