@@ -154,10 +154,10 @@ def _clone(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from domzero.dom0.images import ImageCache
+    from domzero.dom0.images.kernels import all_kernels
     from domzero.dom0.images.store import DiskStore
 
-    disks, kernels = DiskStore().images(), ImageCache().images()
+    disks, kernels = DiskStore().images(), all_kernels()
     if args.json:
         found = [{"kind": "kernel", **image.as_dict()} for image in kernels]
         print(json.dumps([*found, *({"kind": "disk", **disk.as_dict()} for disk in disks)]))
@@ -195,12 +195,12 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from domzero.dom0.images import ImageCache
     from domzero.dom0.images.cache import Image
+    from domzero.dom0.images.kernels import remove_kernel
     from domzero.dom0.images.lookup import find_image
     from domzero.dom0.images.store import DiskStore
 
     found = find_image(args.name)
-    image = ImageCache().remove(found.name) if isinstance(found, Image) else DiskStore().remove(found.name)
+    image = remove_kernel(found) if isinstance(found, Image) else DiskStore().remove(found.name)
     print(json.dumps(image.as_dict()) if args.json else f"deleted {image.name}")
     return ExitStatus.OK

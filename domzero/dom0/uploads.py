@@ -7,11 +7,11 @@ import re
 
 from domzero.dom0.xenapi.http_access import UPLOADS
 
-_IMAGE = re.compile(r"/v1/images/[^/]+")
+_IMAGE = re.compile(r"/v1/images/[^/]+(/ramdisk)?")
 
 
 def is_upload(method: str, path: str) -> bool:
-    """Whether a request brings a disk."""
+    """Whether a request brings a disk, a kernel or a ramdisk."""
     return path in UPLOADS or (method == "PUT" and _IMAGE.fullmatch(path) is not None)
 
 

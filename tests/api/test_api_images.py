@@ -185,3 +185,49 @@ def test_images_are_for_operators_of_the_pool_and_the_hosts_files_for_its_owner(
         "vm-power-admin": [200, 422, 403, 404, 403, 403, 403],
         "pool-operator": [200, 422, 403, 404, 422, 404, 422],
     }
+
+
+def test_a_kernel_that_is_sent_starts_domains(dom0: Server, images: httpx.Client, shell: str) -> None:
+    kernel = Path(shell).read_bytes()
+    sent = images.put("/images/mine", params={"kind": "kernel", "cmdline": "a b", "file": "vmlinuz"}, content=kernel)
+    assert sent.status_code == 201, sent.text
+    image = sent.json()
+    assert (image["kind"], image["cmdline"], image["ramdisk"]) == ("kernel", "a b", None)
+    assert images.put("/images/mine", params={"kind": "kernel"}, content=kernel).status_code == 422
+    assert images.put("/images/mine", content=bytes(4096)).status_code == 422  # a disk of this name
+    assert images.put("/images/none/ramdisk", content=b"x").status_code == 404
+    bad = images.put("/images/text", params={"kind": "kernel"}, content=b"no kernel")
+    assert (bad.status_code, "neither bzImage nor ELF" in bad.text) == (422, True)
+    image = images.put("/images/mine/ramdisk", content=b"a ramdisk" * 1000).json()
+    assert image["ramdisk"] is not None and image in images.get("/images").json()
+    assert "mine" in dom0.cli("image", "list").stdout
+    body = {"name": "sent", "memory_mib": 16, **{key: image[key] for key in ("kernel", "ramdisk", "cmdline")}}
+    domain = images.post("/domains", json=body).json()
+    until(lambda: "hello" in images.get(f"/domains/{domain['uuid']}/console").text, what="the kernel's greeting")
+    images.delete(f"/domains/{domain['uuid']}")
+    assert images.delete("/images/mine").status_code == 204
+    assert "mine" not in {image["name"] for image in images.get("/images").json()}
+
+
+@pytest.mark.parametrize(("role", "may_send"), [("vm-admin", False), ("pool-operator", True)])
+def test_who_may_send_images_sends_kernels_and_who_makes_domains_uses_them(
+    dom0: Server, images: httpx.Client, shell: str, role: str, may_send: bool
+) -> None:
+    images.post("/users", json={"name": role, "role": role, "password": "correct horse"})
+    token = images.post(f"/users/{role}/tokens", json={}).json()["token"]
+    if not may_send:
+        images.put("/images/theirs", params={"kind": "kernel"}, content=Path(shell).read_bytes())
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=f"{dom0.url}/v1", headers=headers, timeout=60) as client:
+        for path in ("/images/other", "/images/theirs/ramdisk"):
+            answer = client.put(path, params={"kind": "kernel"}, content=Path(shell).read_bytes())
+            assert (answer.status_code != 403) is may_send, answer.text
+        name = "other" if may_send else "theirs"
+        image = next(image for image in client.get("/images").json() if image["name"] == name)
+        body = {"name": role, "kernel": image["kernel"], "memory_mib": 16, "persistent": True, "start": False}
+        assert client.post("/domains", json=body).status_code == 201
+        disk = {"spec": f"{image['kernel']},raw,xvda,rw"}
+        assert client.post(f"/domains/{role}/disks", json=disk).status_code == 403  # all domains start from it
+        assert client.delete(f"/domains/{role}/definition").status_code == 204
+    images.delete(f"/images/{name}")
+    images.delete(f"/users/{role}")

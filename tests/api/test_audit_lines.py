@@ -131,6 +131,7 @@ def requests(scene: Scene, name: str) -> dict[str, tuple[str, str, Json | None]]
         "GrowDisk": ("POST", f"{halted}/disks/xvdc/size", {"bytes": 8192}),
         "ImportImage": ("POST", "/images/imports", {"file": str(scene.place / "none"), "name": "x"}),
         "UploadImage": ("PUT", "/images/none", None),
+        "UploadKernel": ("PUT", "/images/none/ramdisk", None),
         "LimitDisk": ("PATCH", f"{halted}/disks/xvdc", {"bps": 1 << 20}),
         "PauseDomain": ("POST", f"{halted}/pause", None),
         "PinVcpu": ("PUT", f"{halted}/vcpus/affinity", {"cpus": "all"}),

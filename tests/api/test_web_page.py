@@ -240,7 +240,7 @@ def test_images_are_imported_cloned_and_deleted_and_a_domain_begins_from_one(
     page.get_by_label("Disk on this computer").set_input_files(dom0.socket.parent / "disk.img")
     assert page.get_by_label("Name of the image").input_value() == "disk"
     page.get_by_label("Name of the image").fill("sent")
-    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("button", name="Upload", exact=True).click()
     page.get_by_role("button", name="Delete sent").wait_for()
     page.get_by_role("button", name="Clone brought").click()
     page.get_by_role("dialog").get_by_label("Name").fill("larger")
@@ -277,6 +277,30 @@ def test_images_are_imported_cloned_and_deleted_and_a_domain_begins_from_one(
     page.get_by_text("It has no disks.").wait_for()
     (domain,) = api.get("/domains", params={"halted": True}).json()
     assert (domain["memory_mib"], domain["disks"], len(domain["vifs"])) == (768, [], 1)
+
+
+def test_a_kernel_is_sent_from_this_computer_and_a_domain_starts_with_it(
+    open_page: Callable[..., Page], api: httpx.Client, shell: str, tmp_path: Path
+) -> None:
+    page = open_page()
+    page.get_by_role("link", name="Images").click()
+    (tmp_path / "initrd").write_bytes(b"a ramdisk" * 1000)
+    page.get_by_label("Kernel on this computer").set_input_files(shell)
+    assert page.get_by_label("Name of the kernel").input_value() == "shell"
+    page.get_by_label("Its ramdisk, if it needs one").set_input_files(tmp_path / "initrd")
+    page.get_by_label("Command line").fill("of its own")
+    page.get_by_role("button", name="Upload kernel").click()
+    page.get_by_text("shell is there.").wait_for()
+    page.get_by_role("button", name="New domain from shell").click()
+    expect(page.get_by_label("Starts from")).to_have_value("shell", timeout=TIMEOUT_MS)
+    page.get_by_label("Name", exact=True).fill("by-kernel")
+    page.get_by_label("Memory (MiB)").fill("16")
+    page.get_by_role("button", name="Create").click()
+    until(lambda: "hello" in api.get("/domains/by-kernel/console").text, what="the kernel's greeting")
+    domain = api.get("/domains/by-kernel").json()
+    assert (Path(domain["kernel"]).parts[-2:], domain["cmdline"]) == (("shell", "kernel"), "of its own")
+    assert Path(domain["ramdisk"]).read_bytes() == b"a ramdisk" * 1000
+    assert api.delete("/images/shell").status_code == 204
 
 
 def test_what_changes_is_shown_by_events_and_by_asking_where_they_do_not_come(

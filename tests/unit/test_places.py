@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -66,11 +67,13 @@ def test_no_guest_gets_the_directory_of_a_storage(store: Path, database: Databas
 
 
 def test_what_was_fetched_is_read_by_everybody_and_written_by_none(tmp_path: Path, database: Database) -> None:
-    kernel = tmp_path / "cache" / "domzero" / "images" / "debian" / "vmlinuz"
     nothing: list[HostFile] = []
-    for theirs in (None, nothing):
+    places = tmp_path / "cache/domzero/images/debian/vmlinuz", tmp_path / "data/domzero/kernels/mine/ramdisk"
+    for kernel, theirs in itertools.product(places, (None, nothing)):
         assert not refused(database, HostFile(str(kernel), Use.BOOT), disk(kernel, writable=False), theirs=theirs)
         assert refused(database, disk(kernel), theirs=theirs)
+        assert refused(database, disk(kernel, "qcow2", writable=False), theirs=theirs)
+        assert refused(database, HostFile(str(kernel.parent), Use.SHARE), theirs=theirs)
 
 
 def test_who_sees_some_domains_alone_uses_their_files_for_no_more_than_they_do(

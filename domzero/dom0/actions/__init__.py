@@ -37,7 +37,15 @@ from domzero.dom0.actions.domains import (
     UnpauseDomain,
 )
 from domzero.dom0.actions.host import ClearLog, PressDebugKeys
-from domzero.dom0.actions.images import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage, UploadImage
+from domzero.dom0.actions.images import (
+    BuildImage,
+    CloneImage,
+    FetchImage,
+    ImportImage,
+    RemoveImage,
+    UploadImage,
+    UploadKernel,
+)
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -107,4 +115,5 @@ __all__ = [
     "UndefineDomain",
     "UnpauseDomain",
     "UploadImage",
+    "UploadKernel",
 ]

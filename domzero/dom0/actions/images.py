@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 from domzero.dom0.actions.base import Action
 from domzero.dom0.actors import Role
+from domzero.dom0.config import DomainConfig
 from domzero.dom0.events import Operation
 from domzero.dom0.hostfiles import HostFile, Use
 from domzero.dom0.images import job
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.disks import clone_disk
+from domzero.dom0.images.kernels import KERNEL_MAX, RAMDISK_MAX, KernelStore, remove_kernel
 from domzero.dom0.images.lookup import find_image
 from domzero.dom0.images.options import FirstBoot, check_image_name
 from domzero.dom0.images.receiving import received
@@ -176,7 +178,7 @@ class UploadImage(Action[DiskImage]):
     async def run(self, manager: Manager) -> DiskImage:
         """Takes it in; who cancels this, or goes before the end, leaves nothing."""
         store = DiskStore()
-        store.check_new(self.name)
+        KernelStore().check_new(self.name)
         report_step("receiving the disk")
         async with received(store, self.body, self.length, self._progress) as file:
             request = {"kind": "import", "file": str(file), "name": self.name, "format": self.format}
@@ -194,8 +196,53 @@ class UploadImage(Action[DiskImage]):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class UploadKernel(Action[Image]):
+    """Make an image of a kernel that somebody sends, or give one its ramdisk.
+
+    :param is_ramdisk: what is sent is the ramdisk of an image that is there.
+    :param cmdline: that its domains have, unless somebody says otherwise.
+    :param file, length, body: as of `UploadImage`.
+    """
+
+    kind: ClassVar[str] = "image.upload-kernel"
+    role: ClassVar[Role] = Role.POOL_OPERATOR
+    name: str
+    is_ramdisk: bool = False
+    cmdline: str = ""
+    file: str
+    length: int | None
+    body: AsyncIterator[bytes]
+
+    async def run(self, manager: Manager) -> Image:
+        """Takes it in; who cancels this, or goes before the end, leaves nothing."""
+        store = KernelStore()
+        if self.is_ramdisk and store.get(self.name) is None:
+            raise NotFound(f"no such kernel that was sent: {self.name}")
+        if not self.is_ramdisk:
+            store.check_new(self.name)
+            DomainConfig(kernel="/k", cmdline=self.cmdline).check()
+        report_step("receiving the ramdisk" if self.is_ramdisk else "receiving the kernel")
+        most = RAMDISK_MAX if self.is_ramdisk else KERNEL_MAX
+        async with received(DiskStore(), self.body, self.length, self._progress, most) as file:
+            if self.is_ramdisk:
+                image = await asyncio.to_thread(store.add_ramdisk, self.name, file)
+            else:
+                image = await asyncio.to_thread(store.keep, self.name, file, shown(self.file), self.cmdline)
+        manager.events.note("image", self.name, Operation.MOD if self.is_ramdisk else Operation.ADD)
+        return image
+
+    def _progress(self, count: int) -> None:
+        if self.length:
+            report_progress(count / self.length)
+
+    def detail(self) -> dict[str, Any]:
+        """All but what comes."""
+        return {"name": self.name, "is_ramdisk": self.is_ramdisk, "file": self.file, "length": self.length}
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class RemoveImage(Action[None]):
-    """Delete an image: a disk that no domain has open, or a kernel that can be fetched again."""
+    """Delete an image: a disk that no domain has open, or a kernel."""
 
     kind: ClassVar[str] = "image.remove"
     role: ClassVar[Role] = Role.POOL_OPERATOR
@@ -214,6 +261,6 @@ class RemoveImage(Action[None]):
         if found.name != self.image:
             raise NotFound(f"no such image: {self.image}")  # a distribution's name means its newest kernel elsewhere
         if isinstance(found, Image):
-            ImageCache().remove(found.name)
+            remove_kernel(found)
         else:
             DiskStore().remove(found.name)

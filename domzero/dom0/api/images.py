@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, SecretStr
 from starlette.requests import ClientDisconnect
 
-from domzero.dom0.actions import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage, UploadImage
-from domzero.dom0.actors import Role
+from domzero.dom0.actions import BuildImage, CloneImage, FetchImage, ImportImage, RemoveImage, UploadImage, UploadKernel
+from domzero.dom0.actors import Actor, Role
 from domzero.dom0.api.asking import LONG, ActionsDep, ActorDep, ServicesDep, answer_or_task, needs, perform_or_task
 from domzero.dom0.api.models import Model
 from domzero.dom0.api.problems import RESPONSES
-from domzero.dom0.images.cache import Image, ImageCache
+from domzero.dom0.config import CMDLINE_MAX
+from domzero.dom0.images.cache import Image
+from domzero.dom0.images.kernels import all_kernels
 from domzero.dom0.images.lookup import DISK_MEMORY_MIB, disk_spec
 from domzero.dom0.images.options import FirstBoot
 from domzero.dom0.images.seed import seed_of
 from domzero.dom0.images.store import DiskImage, DiskStore
+from domzero.dom0.services import Services
 from domzero.errors import ImageError, ResourceError
 
 router = APIRouter(prefix="/v1/images", tags=["images"], responses={422: RESPONSES[422]})
@@ -54,7 +58,7 @@ class ImageInfo(Model):
             name=image.name,
             kind="kernel",
             kernel=image.kernel,
-            ramdisk=image.ramdisk,
+            ramdisk=image.ramdisk or None,
             cmdline=image.cmdline,
             disks=[],
             memory_mib=None,
@@ -143,12 +147,12 @@ class ImportBody(Model):
 
 def _all() -> list[ImageInfo]:
     disks = [ImageInfo.of_disk(image) for image in DiskStore().images()]
-    return disks + [ImageInfo.of_kernel(image) for image in ImageCache().images()]
+    return disks + [ImageInfo.of_kernel(image) for image in all_kernels()]
 
 
 @router.get("", dependencies=[needs(Role.VM_ADMIN, "images of the host's user")])
 async def list_images() -> list[ImageInfo]:
-    """The images of the user that Domain 0 runs as: disks, and kernels that were fetched."""
+    """The images of the user that Domain 0 runs as: disks, and kernels that were fetched or sent."""
     return await asyncio.to_thread(_all)
 
 
@@ -205,41 +209,83 @@ async def import_image(body: ImportBody, services: ServicesDep, actor: ActorDep)
     return await perform_or_task(services, actor, action, _disk)
 
 
+FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+FileName = Annotated[str, Query(max_length=200, description="What it is called where it is from.")]
+
+
 @router.put(
     "/{image}",
     status_code=201,
     response_model=ImageInfo,
     responses={202: LONG, 409: RESPONSES[409]},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra=FILE,
 )
 async def upload_image(
     image: Annotated[str, Path(max_length=100)],
     request: Request,
     services: ServicesDep,
     actor: ActorDep,
-    format: Annotated[Format | None, Query(description="Of what is sent; by its first bytes if absent.")] = None,
-    file: Annotated[str, Query(max_length=200, description="What it is called where it is from.")] = "a file",
+    kind: Annotated[Literal["disk", "kernel"], Query(description="A kernel's ramdisk comes afterwards.")] = "disk",
+    format: Annotated[Format | None, Query(description="Of a disk; by its first bytes if absent.")] = None,
+    cmdline: Annotated[str, Query(max_length=CMDLINE_MAX, description="Of a kernel's domains.")] = "",
+    file: FileName = "a file",
 ) -> Any:
-    """Makes an image of the body, a disk of any length: kept raw if it is, otherwise as qcow2."""
+    """Makes an image of the body: a disk of any length, kept raw if it is, otherwise as qcow2; or a kernel."""
+    if kind == "disk":
+        return await _upload(
+            request, services, actor, partial(UploadImage, name=image, format=format, file=file), _disk
+        )
+    return await _upload(
+        request, services, actor, partial(UploadKernel, name=image, cmdline=cmdline, file=file), _kernel
+    )
+
+
+@router.put(
+    "/{image}/ramdisk",
+    status_code=201,
+    response_model=ImageInfo,
+    responses={202: LONG, 404: RESPONSES[404], 409: RESPONSES[409]},
+    openapi_extra=FILE,
+)
+async def upload_ramdisk(
+    image: Annotated[str, Path(max_length=100)],
+    request: Request,
+    services: ServicesDep,
+    actor: ActorDep,
+    file: FileName = "a file",
+) -> Any:
+    """Gives a kernel that was sent the body as its ramdisk, in the place of the one that it has."""
+    action = partial(UploadKernel, name=image, is_ramdisk=True, file=file)
+    return await _upload(request, services, actor, action, _kernel)
+
+
+async def _upload(
+    request: Request,
+    services: Services,
+    actor: Actor,
+    action_of: Callable[..., UploadImage | UploadKernel],
+    answer: Callable[[Any], Awaitable[ImageInfo]],
+) -> Any:
     standing = services.standing(actor, Role.POOL_OPERATOR, "image.upload")
     length = request.headers.get("content-length", "")
     body = Body(standing.pieces(request.stream()))
     announced = int(length[:20]) if length.isdecimal() else None
-    action = UploadImage(name=image, format=format, file=file, length=announced, body=body.pieces())
+    action = action_of(length=announced, body=body.pieces())
     services.actions.check(actor, action)
-    if sum(task.kind == action.kind and not task.is_over for task in services.tasks.all()) >= UPLOADS_MAX:
+    kinds = (UploadImage.kind, UploadKernel.kind)
+    if sum(task.kind in kinds and not task.is_over for task in services.tasks.all()) >= UPLOADS_MAX:
         raise ResourceError(f"{UPLOADS_MAX} uploads are under way", hint="try again when one of them is done")
     task = services.actions.begin(actor, action)
     assert task.job is not None
     read = asyncio.create_task(body.over.wait())
     await asyncio.wait({task.job, read}, return_when=asyncio.FIRST_COMPLETED)
     read.cancel()
-    return await answer_or_task(services, task, _disk)
+    return await answer_or_task(services, task, answer)
 
 
 class Body:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from domzero.builder.files import read_file
@@ -27,7 +27,10 @@ def cache_dir() -> Path:
 
 @dataclass(slots=True, frozen=True)
 class Image:
-    """A kernel with a ramdisk that can be booted."""
+    """A kernel with a ramdisk that can be booted.
+
+    :param ramdisk: empty: there is none.
+    """
 
     name: str
     distribution: str
@@ -112,9 +115,9 @@ class ImageCache:
         try:
             fields = json.loads(read_file(record, "image", _RECORD_MAX))
             image = Image(**fields)
-            kernel, ramdisk = record.parent / image.kernel, record.parent / image.ramdisk
+            kernel, ramdisk = record.parent / image.kernel, record.parent / image.ramdisk if image.ramdisk else None
         except (ImageError, ValueError, TypeError):
             return None  # an image of another version of Domzero, or none: the same as not there
-        if not kernel.is_file() or not ramdisk.is_file():
+        if not kernel.is_file() or (ramdisk is not None and not ramdisk.is_file()):
             return None
-        return Image(image.name, image.distribution, image.version, str(kernel), str(ramdisk), image.cmdline)
+        return replace(image, kernel=str(kernel), ramdisk="" if ramdisk is None else str(ramdisk))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `--image NAME` means: a kernel with a ramdisk that was fetched, or a disk."""
+"""What `--image NAME` means: a kernel with a ramdisk that was fetched or sent, or a disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.grub import fetch_pvgrub
+from domzero.dom0.images.kernels import KernelStore
 from domzero.dom0.images.seed import seed_of
 from domzero.dom0.images.store import DiskImage, DiskStore
 from domzero.dom0.images.tools import Progress
@@ -35,9 +36,9 @@ class Start:
 
 def find_image(name: str) -> Image | DiskImage:
     """An image by name, or the newest kernel of a distribution; raises ConfigError if there is none."""
-    disk = DiskStore().get(name)
-    if disk is not None:
-        return disk
+    found = DiskStore().get(name) or KernelStore().get(name)
+    if found is not None:
+        return found
     try:
         return ImageCache().find(name)
     except ConfigError as error:
@@ -49,7 +50,7 @@ def start_of(name: str, progress: Progress) -> Start:
     """How an image starts. Raises ConfigError if there is none, ImageError if GRUB's PV kernel cannot be had."""
     image = find_image(name)
     if isinstance(image, Image):
-        return Start(image.kernel, image.ramdisk, image.cmdline)
+        return Start(image.kernel, image.ramdisk or None, image.cmdline)
     kernel = str(fetch_pvgrub(progress))
     seed = seed_of(image)
     drives = () if seed is None else (f"format=raw, access=ro, target={seed}",)

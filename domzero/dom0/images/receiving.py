@@ -86,20 +86,27 @@ def check_room(directory: Path, wanted: int) -> None:
 
 @asynccontextmanager
 async def received(
-    store: DiskStore, body: AsyncIterator[bytes], length: int | None, progress: Callable[[int], None]
+    store: DiskStore,
+    body: AsyncIterator[bytes],
+    length: int | None,
+    progress: Callable[[int], None],
+    most: int = SIZE_MAX,
 ) -> AsyncIterator[Path]:
     """A file with all that comes, in a workplace of the store, which it leaves only by being renamed.
 
     :param length: that was announced.
     :param progress: takes how many bytes are here.
+    :param most: bytes that may come.
     :raises ImageError: there is no room for it, or another length came.
     """
     async with _in_threads(store.workplace()) as place:
         check_room(place, length or 0)
+        if length is not None and length > most:
+            raise ImageError(f"{length} bytes are announced, at most {most} are taken")
         file = place / "received"
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            writer = Writer(fd, SIZE_MAX if length is None else length)
+            writer = Writer(fd, most if length is None else length)
             seen = 0
             async for piece in body:
                 await writer.put(piece)
@@ -110,7 +117,8 @@ async def received(
             await writer.flush()
             os.ftruncate(fd, writer.bytes)
         except TooLong:
-            raise ImageError("more came than was announced") from None
+            what = f"than the {most} bytes that are taken" if length is None else "than was announced"
+            raise ImageError(f"more came {what}") from None
         except OSError as error:
             raise ImageError(f"{file}: {error.strerror}") from error
         finally:

@@ -166,7 +166,7 @@ function chooseUse(event) {
 }
 
 function describe(image) {
-  const words = image.kind === "disk" ? bytes(image.bytes) : "kernel and small initramfs";
+  const words = image.kind === "disk" ? bytes(image.bytes) : "kernel";
   return `${image.name} (${words})`;
 }
 

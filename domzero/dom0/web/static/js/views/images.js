@@ -2,7 +2,7 @@
 // What domains start from: kernels and disks, and making them.
 
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
-import { get, may, post, remove, upload } from "../api.js";
+import { finish, get, may, post, remove, upload } from "../api.js";
 import { ask, confirm } from "../dialog.js";
 import { bytes } from "../format.js";
 import { changed, state } from "../store.js";
@@ -46,7 +46,8 @@ async function clone(image) {
 }
 
 async function forget(image) {
-  const text = image.kind === "disk" ? "Its disk is deleted, with all that is on it." : "It can be fetched again.";
+  const text =
+    image.kind === "disk" ? "Its disk is deleted, with all that is on it." : "Domains that start from it do not start any more.";
   if (!(await confirm(`Delete ${image.name}`, text, "Delete"))) return "";
   await remove(at(image));
   return `${image.name} is deleted.`;
@@ -73,7 +74,7 @@ function actions(image) {
 
 const COLUMNS = [
   ["Image", (image) => image.name],
-  ["Kind", (image) => (image.kind === "disk" ? "disk" : "kernel and small initramfs")],
+  ["Kind", (image) => (image.kind === "disk" ? "disk" : image.ramdisk ? "kernel and initramfs" : "kernel")],
   ["Size", (image) => (image.bytes === null ? "–" : bytes(image.bytes)), "number"],
   ["From", (image) => image.origin],
   ["", actions],
@@ -109,30 +110,45 @@ const bring = submitting(async (form) => {
 let sending = null; // what is uploaded: { name, part, stop }
 addEventListener("beforeunload", (event) => sending && event.preventDefault());
 
-const send = submitting(async (form) => {
-  const file = form.elements["upload-file"].files[0];
-  const name = form.elements["upload-name"].value.trim();
-  const format = form.elements["upload-format"].value;
+/** Sends a file to a path of the API, and shows how far it is. */
+async function sent(path, file, name) {
   const stop = new AbortController();
   sending = { name, part: 0, stop };
   changed();
   try {
-    const query = new URLSearchParams({ file: file.name.slice(0, 200), ...(format && { format }) });
-    const answer = await upload(`/images/${encodeURIComponent(name)}?${query}`, file, {
-      onProgress: (part) => ((sending = { ...sending, part }), changed()),
-      signal: stop.signal,
-    });
-    form.reset();
-    return told(answer, `${name} is there.`);
+    return await upload(path, file, { onProgress: (part) => ((sending = { ...sending, part }), changed()), signal: stop.signal });
   } finally {
     sending = null;
     changed();
   }
+}
+
+const sendKernel = submitting(async (form) => {
+  const value = (key) => form.elements[key].value.trim();
+  const [kernel] = form.elements["kernel-file"].files;
+  const [ramdisk] = form.elements["ramdisk-file"].files;
+  const name = value("kernel-name");
+  const path = `/images/${encodeURIComponent(name)}`;
+  const query = new URLSearchParams({ kind: "kernel", file: kernel.name.slice(0, 200), cmdline: value("kernel-cmdline") });
+  await finish(await sent(`${path}?${query}`, kernel, name));
+  if (ramdisk) await finish(await sent(`${path}/ramdisk`, ramdisk, `${name}'s ramdisk`));
+  form.reset();
+  return `${name} is there.`;
+});
+
+const send = submitting(async (form) => {
+  const file = form.elements["upload-file"].files[0];
+  const name = form.elements["upload-name"].value.trim();
+  const format = form.elements["upload-format"].value;
+  const query = new URLSearchParams({ file: file.name.slice(0, 200), ...(format && { format }) });
+  const answer = await sent(`/images/${encodeURIComponent(name)}?${query}`, file, name);
+  form.reset();
+  return told(answer, `${name} is there.`);
 });
 
 /** A name that an image can have, of a file's: what a person would write. */
 function suggest({ target }) {
-  const name = target.form.elements["upload-name"];
+  const name = target.form.elements[target.name.replace("-file", "-name")];
   const file = target.files[0]?.name ?? "";
   if (!name.value) name.value = file.replace(/\.[A-Za-z0-9]+$/, "").replace(/[^A-Za-z0-9._+-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 100);
 }
@@ -150,20 +166,45 @@ function uploading() {
     </div>
     <div class="buttons">
       <button class="primary" ?disabled=${Boolean(sending)}>Upload</button>
-      ${sending
-        ? html`<button type="button" @click=${() => sending.stop.abort()}>Give up</button>
-            <span class="progress" role="status">
-              <progress value=${sending.part} aria-label="Upload"></progress>
-              ${sending.part < 1 ? `${sending.name}: ${Math.floor(100 * sending.part)} %` : "Looking at what came…"}
-            </span>`
-        : nothing}
     </div>
   </form>`;
 }
 
+function uploadingKernel() {
+  return html`<form class="panel" @submit=${sendKernel}>
+    <h2>Upload a kernel</h2>
+    <p class="lead">From this computer: a kernel (bzImage or ELF) with what it is told and, if it needs one, its ramdisk.</p>
+    <div class="fields">
+      <div class="field">
+        <label for="kernel-file">Kernel on this computer</label>
+        <input id="kernel-file" name="kernel-file" type="file" required @change=${suggest} />
+      </div>
+      <div class="field">
+        <label for="ramdisk-file">Its ramdisk, if it needs one</label>
+        <input id="ramdisk-file" name="ramdisk-file" type="file" />
+      </div>
+      ${field("kernel-name", "Name of the kernel", { required: true, maxlength: 100 })}
+      ${field("kernel-cmdline", "Command line", { maxlength: 1023 })}
+    </div>
+    <div class="buttons"><button class="primary" ?disabled=${Boolean(sending)}>Upload kernel</button></div>
+  </form>`;
+}
+
+/** How far an upload is, in the place of none. */
+function underWay() {
+  if (!sending) return nothing;
+  return html`<div class="panel buttons">
+    <button type="button" @click=${() => sending.stop.abort()}>Give up</button>
+    <span class="progress" role="status">
+      <progress value=${sending.part} aria-label="Upload"></progress>
+      ${sending.part < 1 ? `${sending.name}: ${Math.floor(100 * sending.part)} %` : "Looking at what came…"}
+    </span>
+  </div>`;
+}
+
 function making() {
   return html`
-    ${uploading()}
+    ${underWay()} ${uploading()} ${uploadingKernel()}
     <form class="panel" @submit=${build}>
       <h2>Build a Debian disk</h2>
       <p class="lead">Packages come from where this host's apt has them. It takes minutes.</p>
