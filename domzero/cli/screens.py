@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from typing import NoReturn
 
@@ -37,14 +38,32 @@ def vncviewer(args: argparse.Namespace) -> int:
 
 def open_viewer(address: str | None) -> NoReturn:
     """Becomes a viewer. ConfigError: there is none, or nothing to look at."""
+    command = _viewer(address)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise _no_viewer(command, address, error) from error
+
+
+def start_viewer(address: str | None) -> None:
+    """Starts a viewer beside this process, which it outlives. As `open_viewer`."""
+    command = _viewer(address)
+    try:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        raise _no_viewer(command, address, error) from error
+
+
+def _viewer(address: str | None) -> list[str]:
     if address is None:
         raise ConfigError("the domain has a screen without VNC", key="vfb", hint="`domzero screenshot` shows it")
     host, _, port = address.rpartition(":")
     program = os.environ.get("DOMZERO_VNCVIEWER", "vncviewer")
-    try:
-        os.execvp(program, [program, port if host == "unix" else f"{host}::{port}"])
-    except OSError as error:
-        raise ConfigError(f"{program}: {error.strerror}", hint=f"open {address} with a viewer of your own") from error
+    return [program, port if host == "unix" else f"{host}::{port}"]
+
+
+def _no_viewer(command: list[str], address: str | None, error: OSError) -> ConfigError:
+    return ConfigError(f"{command[0]}: {error.strerror}", hint=f"open {address} with a viewer of your own")
 
 
 def screenshot(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -93,9 +94,9 @@ def test_a_verb_may_be_shortened_to_what_is_its_alone() -> None:
         ("create /no/such.cfg", 3, "Failed to read config file: /no/such.cfg: No such file or directory\n", ""),
         ("create", 6, "Config file not specified and none in save file\n", ""),
         (
-            "create -V x",
+            "create -A x",
             1,
-            "--vncviewer: not with create; `xl vncviewer` shows the screen afterwards, -c the console\n",
+            "--vncviewer-autopass: a viewer is told no password; it asks, with -V, too\n",
             "",
         ),
     ],
@@ -307,6 +308,32 @@ def test_create_in_the_foreground_shows_the_console_and_ends_well(server: Server
     result = server.cli("xl", "create", "-cF", str(config), stdin="echo in a pipe\ncrash\n")
     assert (result.returncode, "in a pipe" in result.stdout) == (0, True)
     assert "xl: warning: unknown key memroy ignored: did you mean memory?\n" in result.stderr
+
+
+def test_create_opens_the_screen_that_a_domain_has(
+    server: Server, api: httpx.Client, shell: str, tmp_path: Path
+) -> None:
+    viewer, seen = tmp_path / "viewer", tmp_path / "seen"
+    viewer.write_text(f'#!/bin/sh\necho "$@" >{seen}.new && mv {seen}.new {seen}\n')
+    viewer.chmod(0o755)
+    config = tmp_path / "guest.cfg"
+    for name, vfb, program, said in (
+        ("shows", "vfb=['vnc=1']", viewer, ""),
+        ("blind", "vfb=['vnc=1']", tmp_path / "none", "No such file or directory"),
+        ("dark", "", viewer, "has no framebuffer"),
+    ):
+        config.write_text(f'name="{name}"\nkernel="{shell}"\nmemory=16\n{vfb}\n')
+        words = [sys.executable, "-m", "domzero", "xl", "create", "-qV", str(config)]
+        env = {**server.env, "DOMZERO_VNCVIEWER": str(program)}
+        result = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, said in result.stderr) == (0, True), result.stderr
+        address = api.get(f"/domains/{name}/vnc").json().get("address")
+        api.delete(f"/domains/{name}")
+        if name == "shows":
+            until(seen.exists, what="the viewer")
+            assert address and seen.read_text().strip() in address
+            seen.unlink()
+    assert not seen.exists()
 
 
 def test_destroy_ends_a_domain(server: Server, api: httpx.Client, create: Create) -> None:

@@ -19,9 +19,8 @@ def create(dom0: Dom0, given: Given) -> int:
     """`create`: the configuration is read as `domzero create` reads it."""
     from domzero.cli.create import request_body
 
-    for key, what in (("V", "--vncviewer"), ("A", "--vncviewer-autopass")):
-        if given.has(key):
-            raise XlError(f"{what}: not with create; `xl vncviewer` shows the screen afterwards, -c the console")
+    if given.has("A"):
+        raise XlError("--vncviewer-autopass: a viewer is told no password; it asks, with -V, too")
     quiet = given.has("q")
     path, words = _file_and_words(given, given.words)
     if path is None and not words:
@@ -36,6 +35,8 @@ def create(dom0: Dom0, given: Given) -> int:
         domain = dom0.create(body)
     except DomzeroError as error:
         raise XlError(f"xl: error: {error}", XlStatus.NOT_MADE) from None
+    if given.has("V"):
+        _show(dom0, domain["uuid"])
     if given.has("c"):
         from domzero.cli.attach import attach
 
@@ -43,6 +44,16 @@ def create(dom0: Dom0, given: Given) -> int:
     if given.has("F"):
         dom0.wait_ended(domain["uuid"])
     return XlStatus.OK
+
+
+def _show(dom0: Dom0, uuid: str) -> None:
+    """Opens the screen in a viewer of its own; what is wrong with that is told: the domain is there."""
+    from domzero.cli.screens import start_viewer
+
+    try:
+        start_viewer(dom0.get(f"{domain_path(uuid)}/vnc")["address"])
+    except DomzeroError as error:
+        print(f"xl: error: {error}", file=sys.stderr)
 
 
 def update(dom0: Dom0, given: Given) -> int:
