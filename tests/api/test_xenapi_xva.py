@@ -122,6 +122,7 @@ BAD = {
         tar(DISK, ("Ref:2/00000000", b"x"), ("Ref:2/00000000.checksum", WRONG)),
         "IMPORT_ERROR_SOME_CHECKSUMS_FAILED",
     ),
+    "a block again": (tar(DISK, *[("Ref:2/00000000", b"x")] * 2), "IMPORT_ERROR_UNEXPECTED_FILE"),
     "a large block": (tar(DISK, ("Ref:2/00000000", bytes(MIB + 1))), "IMPORT_ERROR_UNEXPECTED_FILE"),
     "cut off": (tar(DISK, ("Ref:2/00000000", bytes(MIB)))[: MIB // 2], "IMPORT_ERROR_PREMATURE_EOF"),
 }
@@ -140,6 +141,21 @@ def test_a_file_that_is_none_leaves_nothing(
     assert 400 <= answer.status_code < 500
     assert answer.text.split(":")[0].strip() == code, answer.text
     assert left() == before
+
+
+def test_an_empty_block_has_a_number_and_nothing_of_the_disk(xenapi: Any, raw: httpx.Client) -> None:
+    """XAPI sends one when it has come upon zeros for a while, so that the other end goes on waiting; the numbers
+    behind it are one more than their places."""
+    first, last = os.urandom(MIB), os.urandom(MIB)
+    vdi = thing("VDI", "Ref:2", virtual_size=str(8 * MIB))
+    blocks = (("Ref:2/00000000", first), ("Ref:2/00000005", b""), ("Ref:2/00000008", last))
+    sent = [file for name, data in blocks for file in ((name, data), (f"{name}.checksum", sha1(data)))]
+    made = raw.put("/import", content=tar(("ova.xml", ova(VM, VBD, vdi)), *sent)).text.strip()
+    assert content_of(xenapi, raw, made) == first + bytes(6 * MIB) + last
+
+
+def sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data).hexdigest().encode()
 
 
 def test_a_machine_of_full_virtualization_is_imported_as_such(xenapi: Any, raw: httpx.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from domzero.errors import ConfigError
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 MIB = 1 << 20
+KERNELS = re.compile(r"\[ *\d+\.\d{6}\] ")
+"""What the kernel had begun to say before it was told not to."""
 
 
 class Linux:
@@ -48,7 +51,8 @@ class Linux:
             return self.session.console.history.decode(errors="replace").replace("\r\n", "\n")
 
         until(lambda: f"{end}\n" in said(), 300, command)
-        return said().rpartition(f"{begin}\n")[2].partition(f"{end}\n")[0].splitlines()
+        lines = said().rpartition(f"{begin}\n")[2].partition(f"{end}\n")[0].splitlines()
+        return [line for line in lines if not KERNELS.match(line)]
 
     def size(self, disk: str) -> int:
         """Bytes of a disk, as the guest knows them."""

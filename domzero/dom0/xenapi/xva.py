@@ -241,6 +241,9 @@ class Importer:
         return reference(objects.network_id(USER))
 
     async def _fill(self, reader: _Reader) -> None:
+        """Writes the blocks where those before them end, and what was left out between two numbers beyond that: XAPI
+        sends an empty file with a number of its own when it has come upon nothing but zeros for a while."""
+        ends = dict.fromkeys(self._disks, (-1, 0))
         async with AsyncExitStack() as stack:
             writers: dict[str, int] = {}
             for name, disk in self._disks.items():
@@ -256,8 +259,13 @@ class Importer:
                     if hashlib.sha1(last, usedforsecurity=False).hexdigest().encode() != entry[1].strip():
                         raise Failure("IMPORT_ERROR_SOME_CHECKSUMS_FAILED")
                 elif match[3] is None:
-                    last = entry[1]
-                    await _put(writers[match[1]], self._disks[match[1]], int(match[2]) * BLOCK, last)
+                    last, number = entry[1], int(match[2])
+                    before, at = ends[match[1]]
+                    if number <= before:
+                        raise Failure("IMPORT_ERROR_UNEXPECTED_FILE", f"a block after {before}", entry[0][:100])
+                    at += (number - before - 1) * BLOCK
+                    await _put(writers[match[1]], self._disks[match[1]], at, last)
+                    ends[match[1]] = number, at + len(last)
 
     async def _undo(self) -> None:
         world = self._call.world
