@@ -8,7 +8,7 @@ declare -A need=([cpio]=/usr/bin/cpio [libxen-dev]=/usr/include/xen/xen.h [gcc]=
   [uidmap]=/usr/bin/newuidmap [xenstore-utils]=/usr/bin/xenstore-ls [openssl]=/usr/bin/openssl
   [qemu-system-x86]=/usr/bin/qemu-system-x86_64 [ovmf]=/usr/share/OVMF/OVMF_CODE_4M.fd [ipxe]=/usr/lib/ipxe/ipxe.iso
   [memtest86+]='/usr/lib/memtest86+/memtest86+x64.iso' [grub-pc-bin]=/usr/lib/grub/i386-pc/boot.img
-  [grub-common]=/usr/bin/grub-mkrescue [xorriso]=/usr/bin/xorriso [mtools]=/usr/bin/mcopy)
+  [grub-common]=/usr/bin/grub-mkrescue [xorriso]=/usr/bin/xorriso [mtools]=/usr/bin/mcopy [xva-img]=/usr/bin/xva-img)
 find_missing() {
   missing=()
   for package in "${!need[@]}"; do

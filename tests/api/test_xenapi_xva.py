@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,31 @@ def test_what_is_exported_is_imported_again(xenapi: Any, raw: httpx.Client, vm: 
     (vif,) = xenapi.VM.get_VIFs(made)
     assert xenapi.VIF.get_MAC(vif) == "00:16:3e:00:00:01"
     xenapi.VM.start(made, False, False)
+
+
+def test_another_program_reads_what_is_exported_and_writes_what_is_imported(
+    xenapi: Any, raw: httpx.Client, vm: str, tmp_path: Path
+) -> None:
+    if (xva_img := shutil.which("xva-img")) is None:
+        pytest.skip("xva-img is not here: apt-get install xva-img")
+    before = content_of(xenapi, raw, vm)
+    with tarfile.open(fileobj=io.BytesIO(raw.get("/export", params={"ref": vm}).content)) as exported:
+        exported.extractall(tmp_path / "vm", filter="data")
+    (disk,) = (tmp_path / "vm").glob("Ref:*")
+    subprocess.run([xva_img, "disk-export", f"{disk}/", "disk.raw"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "disk.raw").read_bytes() == before
+    changed = before[:MIB] + os.urandom(MIB) + before[2 * MIB :]
+    (tmp_path / "disk.raw").write_bytes(changed)
+    for block in disk.iterdir():
+        block.unlink()
+    subprocess.run([xva_img, "disk-import", f"{disk}/", "disk.raw"], cwd=tmp_path, check=True, capture_output=True)
+    files = [tmp_path / "vm/ova.xml", *sorted(disk.iterdir())]
+    changed_vm = tar(*((str(file.relative_to(tmp_path / "vm")), file.read_bytes()) for file in files))
+    xenapi.VM.set_name_label(vm, "original")
+    answer = raw.put("/import", content=changed_vm)
+    assert answer.status_code == 200, answer.text
+    (made,) = xenapi.VM.get_by_name_label("whole")
+    assert content_of(xenapi, raw, made) == changed
 
 
 def ova(vm: str = "", *others: str) -> bytes:
