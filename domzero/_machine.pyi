@@ -81,10 +81,10 @@ Register: TypeAlias = (
     Gpr
     | Literal[
         "rip", "rflags", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base_kernel", "gs_base_user",
-        "cr2", "mxcsr", "tsc_aux", "dr0_mask", "dr1_mask", "dr2_mask", "dr3_mask",
+        "cr2", "mxcsr", "tsc_aux", "xcr0", "dr0_mask", "dr1_mask", "dr2_mask", "dr3_mask",
     ]
 )  # fmt: skip
-"""The registers of a PV guest's vCPU. `tsc_aux` and the masks are not among those of `Vcpu.registers`."""
+"""The registers of a PV guest's vCPU. `tsc_aux`, `xcr0` and the masks are not among those of `Vcpu.registers`."""
 
 BareRegister: TypeAlias = (
     Gpr
@@ -206,10 +206,16 @@ class Machine:
     """All machine frames of one host: one memfd. `fileno()` can be mapped with mmap: guest RAM without copying."""
 
     def __new__(
-        cls, frames: int, *, seed: int = 0, random_key: bytes | None = None, virtual_time_ns: int | None = None
+        cls,
+        frames: int,
+        *,
+        seed: int = 0,
+        random_key: bytes | None = None,
+        virtual_time_ns: int | None = None,
+        host_time_ns: int = 0,
     ) -> Machine:
         """`seed`: order of the frames. `random_key`: 32 bytes, on which the guests' rdrand and rdseed depend; without
-        it they depend on `seed` alone."""
+        it they depend on `seed` alone. `host_time_ns`: what system time, if it is the host's, begins at."""
     @property
     def frames(self) -> int: ...
     @property
@@ -235,6 +241,8 @@ class Machine:
     def compare_exchange_u32(self, maddr: int, old: int, new: int) -> int:
         """Atomically replaces the aligned word at `maddr` if it is `old`; returns what it was."""
     def create_domain(self, domid: int, *, is_32bit: bool = False) -> Domain: ...
+    def hand_out_last(self, mfns: list[int]) -> None:
+        """Those of these frames that are free are given out after all others, but by `Domain.alloc_at`."""
     def frame_info(self, mfn: int) -> FrameInfo: ...
     def audit(self) -> list[str]:
         """Recomputes all frame types and counts from the page tables, and uses of grants from their users; says where
@@ -271,6 +279,15 @@ class Domain:
     def alloc(self, count: int) -> list[int]:
         """Zeroed machine frames, owned by the domain, with the allocation reference. MachineError when there are
         none."""
+    def alloc_at(self, mfns: list[int]) -> None:
+        """These frames, zeroed, as `alloc` gives them. MachineError, and none of them, when one is not free or named
+        twice."""
+    def list_frames(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """The frames that it owns, without shared ones of the hypervisor's, in order; and the tables that it has
+        pinned, each with its level."""
+    def pin_table(self, mfn: int, level: int) -> None:
+        """Validates a page table of this level, 1 to 4, and pins it, as MMUEXT_PIN_L*_TABLE does. XenRefused.
+        Preempted: call it again."""
     def alloc_extent(self, order: int, *, below: int = ...) -> int | None:
         """2**order zeroed frames in a row, aligned to their size and below frame `below`: the first of them;
         None when there are none. Preempted: the search goes on when it is called again."""
@@ -771,6 +788,10 @@ class Vcpu:
         """x87, MXCSR and vector registers from the 512 bytes of fxsave."""
     def save_fpu(self) -> bytes:
         """What `load_fpu` takes."""
+    def save_upper_vectors(self) -> bytes:
+        """The upper halves of the ymm registers, 16 bytes each, which `load_fpu` makes zero."""
+    def load_upper_vectors(self, image: bytes) -> None:
+        """What `save_upper_vectors` gave. ValueError: it has another size."""
     # Of these, Preempted too.
     def update_va_mapping(self, va: int, value: int, flags: int) -> None: ...
     def update_va_mapping_otherdomain(self, va: int, value: int, flags: int, domid: int) -> None: ...

@@ -50,7 +50,8 @@ class Definitions:
             "template": about.template,
             "created_at": record.created_at,
             "generation": record.generation,
-            "domid": None if record.state is DomainState.HALTED else record.domid,
+            "domid": None if record.state is record.rests else record.domid,
+            "saved": record.saved,
             "exit": None if record.exit is None else json.dumps(asdict(record.exit)),
         }
         columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
@@ -83,8 +84,12 @@ def _to_record(row: dict[str, Any]) -> Record:
         ),
         ending=True,
         gone=True,
+        saved=row["saved"],
     )
-    if row["domid"] is not None:
+    record.state = record.rests
+    if record.saved is not None:
+        record.exit = End(EndReason.SUSPEND)
+    elif row["domid"] is not None:
         record.exit = End(EndReason.DESTROYED, ("Domain 0 was killed while it ran",))
     elif row["exit"] is not None:
         end = json.loads(row["exit"])

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 
 from domzero import _machine
 from domzero.abi.xen import PAGE_SHIFT
-from domzero.builder.domain import SLACK_PAGES, build_domain
+from domzero.builder.domain import SLACK_PAGES, RingPage, build_domain
 from domzero.builder.files import FILE_MAX, read_open
 from domzero.builder.image import KernelImage, load_kernel, read_kernel
 from domzero.builder.layout import Layout, plan
@@ -33,6 +33,7 @@ from domzero.dom0.console_relay import OpenConsole
 from domzero.dom0.coredump import write_core
 from domzero.dom0.cpuspec import parse_cpus
 from domzero.dom0.diskspec import DiskSpec
+from domzero.dom0.domain_image import SavedImage, limits_of, write_image
 from domzero.dom0.emergency import EmergencyConsole
 from domzero.dom0.life import DomainState, End, EndReason
 from domzero.dom0.open_files import DomainFiles, open_domain
@@ -45,12 +46,14 @@ from domzero.dom0.xenstore import RingBackend
 from domzero.dom0.xenstore.remote import StoreApi
 from domzero.dom0.xenstore_nodes import write_nodes
 from domzero.errors import ConfigError, DomzeroError, ResourceError
+from domzero.hypervisor.capture import go_on
 from domzero.hypervisor.clock import Clock, VirtualClock
-from domzero.hypervisor.domain import Domain, Limits
+from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.emulate.cpu_policy import policy
 from domzero.hypervisor.engine import Engine
 from domzero.hypervisor.evtchn import BackendPort
 from domzero.hypervisor.host import Host
+from domzero.hypervisor.saved import SaveError
 
 
 class Instance:
@@ -60,7 +63,8 @@ class Instance:
         self,
         host: Host,
         domain: Domain,
-        layout: Layout,
+        layout: Layout | None,
+        pages: tuple[RingPage, RingPage],
         console: Console,
         rings: tuple[RingBackend, ConsoleRing],
         ports: tuple[BackendPort, ...],
@@ -75,6 +79,7 @@ class Instance:
         self.host = host
         self.domain = domain
         self.layout = layout
+        self._pages_of_rings = pages
         self.built_at = time.monotonic()
         self._console = console
         self._store_ring, self._console_ring = rings
@@ -109,12 +114,14 @@ class Instance:
         clock: Clock | None = None,
         image: KernelImage | None = None,
         files: DomainFiles | None = None,
+        saved: int | None = None,
     ) -> Instance:
         """Reads the images, makes a hypervisor with the domain in it, and its back ends; writes its nodes.
 
         :param store: what `domid` will find in xenstore; introducing and releasing it is the caller's.
         :param image: its kernel; read from `config.kernel` when not given.
         :param files: all that it is made of; opened when not given. What is left of it is closed.
+        :param saved: an open file (`save_format`): the domain goes on from what is in there, and no kernel is started.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
         if clock is None and config.engine == Engine.CHECK.value:
@@ -128,7 +135,7 @@ class Instance:
             for note in files.notes:
                 if log is not None:
                     log(f"(DOM0) {note}")
-            image, ramdisk = _load(config, image, files)
+            source = SavedImage(saved, config) if saved is not None else _load(config, image, files)
             wires = list(zip(config.vif_specs, files.wires, strict=True))
             disks = []
             for spec, opened in zip(config.disk_specs, files.disks, strict=True):
@@ -138,11 +145,11 @@ class Instance:
             for share, fd in zip(config.share_specs, files.take_shares(), strict=True):
                 shares.append((share, use_share(share, fd)))
                 undo.callback(shares[-1][1].close)
-            host = Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
+            host = _host(config, source, clock, log)
             undo.callback(host.close)
             consoles, views = files.consoles, files.screens
             instance = cls._build(
-                host, config, image, ramdisk, disks, wires, shares, consoles, views, store, console, domid, log
+                host, config, source, disks, wires, shares, consoles, views, store, console, domid, log
             )
             undo.pop_all()
             consoles.clear()
@@ -155,8 +162,7 @@ class Instance:
         cls,
         host: Host,
         config: DomainConfig,
-        image: KernelImage,
-        ramdisk: bytes,
+        source: SavedImage | tuple[KernelImage, bytes],
         disks: list[tuple[DiskSpec, _machine.BlockDisk]],
         wires: list[tuple[VifSpec, Wire]],
         shares: list[tuple[ShareSpec, _machine.Share]],
@@ -167,65 +173,44 @@ class Instance:
         domid: int,
         log: Callable[[str], None] | None,
     ) -> Instance:
-        built = build_domain(
-            host,
-            image,
-            pages=_pages(config.memory_mib),
-            max_pages=_pages(config.static_max_mib),
-            vcpus=config.vcpus_max,
-            cmdline=config.cmdline,
-            ramdisk=ramdisk,
-            name=config.name,
-            uuid=config.uuid,
-            domid=domid,
-            limits=Limits(
-                event_channels=config.max_event_channels,
-                grant_frames=config.max_grant_frames,
-                maptrack_frames=config.max_maptrack_frames,
-                grant_version=config.max_grant_version,
-            ),
-            # Linux's 9pfs front end takes neighbours in its memory for neighbours in the machine.
-            has_extents=bool(config.shares),
-            engine=Engine(config.engine),
-            cpu=policy(config.cpu, config.cpuid),
-        )
-        built.domain.set_cap(config.cap)
+        domain, store_page, console_page, layout = _make(host, config, source, domid)
+        domain.set_cap(config.cap)
         if config.time_offset_s:
-            built.domain.set_time_offset(config.time_offset_s)
-        for vcpu, text in zip(built.domain.vcpus, config.cpus, strict=False):
+            domain.set_time_offset(config.time_offset_s)
+        for vcpu, text in zip(domain.vcpus, config.cpus, strict=False):
             vcpu.pin(parse_cpus(text))
         ends = iter(consoles)
         main = next(ends) if config.console else None
-        write_nodes(store, config, domid, built.store, built.console, tty="" if main is None else main.tty)
+        write_nodes(store, config, domid, store_page, console_page, tty="" if main is None else main.tty)
         connection = store.connect(domid)
-        store_ring, store_port = built.store.connect(lambda page, notify: RingBackend(page, connection, notify))
+        store_ring, store_port = store_page.connect(lambda page, notify: RingBackend(page, connection, notify))
         emergency = EmergencyConsole(domid, console, lambda: console_ring.used, log)
-        console_ring, console_port = built.console.connect(
+        console_ring, console_port = console_page.connect(
             lambda page, notify: ConsoleRing(page, console, notify, output=emergency.unrepeated)
         )
-        built.domain.console_sink = emergency.write
+        domain.console_sink = emergency.write
         console.attach(console_ring)
         rings = (store_ring, console_ring)
-        devices = DomainDisks(store, built.domain)
+        devices = DomainDisks(store, domain)
         for spec, disk in disks:
             devices.plug(spec, disk)
-        vifs = DomainVifs(store, built.domain, config.uuid)
+        vifs = DomainVifs(store, domain, config.uuid)
         for vif, wire in wires:
             vifs.plug(vif, wire)
-        directories = DomainShares(store, built.domain)
+        directories = DomainShares(store, domain)
         for spec_of_share, share in shares:
             directories.plug(spec_of_share, share)
-        channels = DomainChannels(store, built.domain)
+        channels = DomainChannels(store, domain)
         for channel, end in zip(config.channel_specs, ends, strict=True):
             channels.plug(channel, end)
         screen = None
         for vfb in config.vfb_specs:
-            screen = DomainDisplay(store, built.domain)
+            screen = DomainDisplay(store, domain)
             screen.plug(vfb, views.pop(0) if vfb.vnc else None, config.name)
         link = None if main is None else ConsoleLink(console, main.sock)
         ports = (store_port, console_port)
         back_ends = (devices, vifs, directories, channels, screen)
-        return cls(host, built.domain, built.layout, console, rings, ports, emergency, *back_ends, link)
+        return cls(host, domain, layout, (store_page, console_page), console, rings, ports, emergency, *back_ends, link)
 
     @property
     def domid(self) -> int:
@@ -320,6 +305,27 @@ class Instance:
                 )
             return self._end
 
+    def go_on(self) -> None:
+        """Lets a guest go on that has suspended itself, as if it had not been suspended after all. SaveError."""
+        with self._lock:
+            if self._is_closed or self._end is None:
+                raise SaveError("the guest has not suspended itself")
+            go_on(self.domain)
+            self._end = None
+            self.domain.unpause()  # `wait` has paused it
+
+    def save(self, fd: int, *, cancelled: threading.Event, progress: Callable[[float], None]) -> int:
+        """Writes it, once it has suspended itself, into a file that Domain 0 has begun (`save_format`).
+
+        :returns: bytes of the file.
+        :raises DomzeroError: it could not be written, or was cancelled.
+        """
+        store, console = self._pages_of_rings
+        with self._in_file():
+            if self._end is None:
+                raise SaveError("the guest has not suspended itself")
+            return write_image(self.domain, store, console, fd, cancelled=cancelled, progress=progress)
+
     def drain(self) -> None:
         """Takes the last words of a domain whose vCPUs have stopped."""
         with self._lock:
@@ -340,18 +346,24 @@ class Instance:
         :returns: bytes of the file.
         :raises DomzeroError: it could not be written, or all has been given back.
         """
-        with self._lock:
-            if self._is_closed:
-                raise DomzeroError("the domain is not there any more")
-            self._dumps += 1
-        try:
+        with self._in_file():
             self.domain.pause()
             try:
                 return write_core(self.domain, fd)
             finally:
                 self.domain.unpause()
+
+    @contextmanager
+    def _in_file(self) -> Iterator[None]:
+        """While it is written to a file, it is not taken apart. DomzeroError: that fails."""
+        with self._lock:
+            if self._is_closed:
+                raise DomzeroError("the domain is not there any more")
+            self._dumps += 1
+        try:
+            yield
         except OSError as error:
-            raise DomzeroError(f"the core dump could not be written: {error.strerror}") from error
+            raise DomzeroError(f"the file could not be written: {error.strerror}") from error
         finally:
             with self._lock:
                 self._dumps -= 1
@@ -408,6 +420,47 @@ class Instance:
 
 def _pages(mib: int) -> int:
     return mib << (20 - PAGE_SHIFT)
+
+
+def _host(
+    config: DomainConfig,
+    source: SavedImage | tuple[KernelImage, bytes],
+    clock: Clock | None,
+    log: Callable[[str], None] | None,
+) -> Host:
+    if not isinstance(source, SavedImage):
+        return Host(config.static_max_mib, clock=clock, seed=config.seed, log=log)
+    if clock is not None:
+        raise ConfigError("a saved domain does not go on in virtual time", key="engine")
+    saved = source.saved
+    return Host(0, seed=config.seed, log=log, frames=saved.machine_frames, start_ns=saved.system_time_ns)
+
+
+def _make(
+    host: Host, config: DomainConfig, source: SavedImage | tuple[KernelImage, bytes], domid: int
+) -> tuple[Domain, RingPage, RingPage, Layout | None]:
+    """The domain, its rings of store and console, and where its builder has put what."""
+    if isinstance(source, SavedImage):
+        return *source.restore(host, domid), None
+    image, ramdisk = source
+    built = build_domain(
+        host,
+        image,
+        pages=_pages(config.memory_mib),
+        max_pages=_pages(config.static_max_mib),
+        vcpus=config.vcpus_max,
+        cmdline=config.cmdline,
+        ramdisk=ramdisk,
+        name=config.name,
+        uuid=config.uuid,
+        domid=domid,
+        limits=limits_of(config),
+        # Linux's 9pfs front end takes neighbours in its memory for neighbours in the machine.
+        has_extents=bool(config.shares),
+        engine=Engine(config.engine),
+        cpu=policy(config.cpu, config.cpuid),
+    )
+    return built.domain, built.store, built.console, built.layout
 
 
 def _check_repeatable(config: DomainConfig) -> None:

@@ -22,7 +22,7 @@ MESSAGE_MAX = 1000
 
 
 class DomainState(str, Enum):
-    """What a domain is doing, in xl's words. The last four are ends; a preserved domain is in one and still exists."""
+    """What a domain is doing, in xl's words. The last five are ends; a preserved domain is in one and still exists."""
 
     BUILDING = "building"
     RUNNING = "running"
@@ -33,11 +33,22 @@ class DomainState(str, Enum):
     DESTROYED = "destroyed"
     HALTED = "halted"
     """It is defined, and does not exist as a domain."""
+    SUSPENDED = "suspended"
+    """The same, and it goes on from a file when it is resumed."""
 
     @property
     def is_end(self) -> bool:
         """Whether the guest does not run any more."""
-        return self in (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DESTROYED, DomainState.HALTED)
+        return self in _ENDS
+
+
+_ENDS = (
+    DomainState.SHUTDOWN,
+    DomainState.CRASHED,
+    DomainState.DESTROYED,
+    DomainState.HALTED,
+    DomainState.SUSPENDED,
+)
 
 
 class EndReason(str, Enum):

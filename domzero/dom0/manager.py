@@ -37,11 +37,13 @@ from domzero.dom0.messages import (
     LogLine,
     Pause,
     PressButton,
+    Progress,
     RenewThreads,
     Request,
     SetCap,
     SetMemoryLimit,
     SetVcpus,
+    Suspended,
     Unpause,
     Vcpus,
     VcpuStats,
@@ -51,9 +53,10 @@ from domzero.dom0.names import shown
 from domzero.dom0.opening import in_thread
 from domzero.dom0.records import DomainLog, Record
 from domzero.dom0.roster import Roster
+from domzero.dom0.saved_files import heard, remove_saved
 from domzero.dom0.vfbspec import with_passwords
 from domzero.dom0.weights import Weights
-from domzero.dom0.worker_handle import A, WorkerGone
+from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes
@@ -125,7 +128,7 @@ class Manager:
         self.roster.check_unique(config.name, config.uuid)
         record = Record(config, about=about or About())
         record.about.check()
-        await self._begin(record, paused=config.paused, persistent=persistent)
+        await self.begin(record, paused=config.paused, persistent=persistent)
         return record
 
     async def define(self, config: DomainConfig, about: About | None = None, *, startable: bool = True) -> Record:
@@ -148,7 +151,7 @@ class Manager:
         if record.about.template:
             raise BadState(f"{record.name} is a template", hint="clone it, and start the clone")
         record.config.check()
-        await self._begin(record, paused=paused, persistent=True)
+        await self.begin(record, paused=paused, persistent=True)
 
     async def undefine(self, record: Record) -> None:
         """Forgets a definition. A domain that runs goes on, and is gone with its end."""
@@ -156,6 +159,8 @@ class Manager:
             raise BadState(f"domain {record.name} is not defined")
         record.persistent = False
         self._definitions.remove(record.uuid)
+        if record.saved is not None:
+            remove_saved(record.saved)
         if self.roster.halted.pop(record.uuid, None) is not None:
             self.events.note("domain", record.uuid, Operation.DEL)
         await self._notify()
@@ -172,8 +177,11 @@ class Manager:
         record.config, record.about = config, about
         await self.changed(record)
 
-    async def _begin(self, record: Record, *, paused: bool, persistent: bool) -> None:
-        """Starts a domain that does not exist; if it cannot be, it is again what it was before."""
+    async def begin(self, record: Record, *, paused: bool, persistent: bool, saved: int | None = None) -> None:
+        """Starts a domain that does not exist; if it cannot be, it is again what it was before.
+
+        :param saved: the open file that it goes on from.
+        """
         if self.closing.is_set():
             raise BadState("Domain 0 is shutting down")
         if len(self.roster.live) >= DOMAINS_MAX:
@@ -187,7 +195,7 @@ class Manager:
         if not record.persistent:
             self.events.note("domain", record.uuid, Operation.ADD)
         try:
-            await self._launch(record, paused=paused)
+            await self._launch(record, paused=paused, saved=saved)
         except BaseException as error:
             destroyed = record.ending
             await self.end(record, End(EndReason.FAILED, (str(error),)), keep=False)
@@ -206,7 +214,7 @@ class Manager:
         self.events.note("domain", record.uuid, Operation.ADD)
         await self._notify()
 
-    async def _launch(self, record: Record, *, paused: bool) -> None:
+    async def _launch(self, record: Record, *, paused: bool, saved: int | None = None) -> None:
         domid = self.roster.new_domid()
         record.domid = domid
         record.state = DomainState.BUILDING
@@ -222,7 +230,7 @@ class Manager:
             # The time zone is in files, which a worker does not open.
             offset_s = record.config.time_offset_s
             config = dataclasses.replace(record.config, paused=paused, rtc_timeoffset=offset_s, localtime=False)
-            await worker.start(config)
+            await (worker.start(config, saved) if isinstance(worker, WorkerHandle) else worker.start(config))
             record.engine = worker.engine
         except WorkerGone:
             self._say_stderr(record, worker)
@@ -282,6 +290,12 @@ class Manager:
     async def destroy(self, record: Record) -> None:
         """Ends a domain at once; forgets one that has ended."""
         if record.gone:
+            if (saved := record.saved) is not None:
+                record.saved = None
+                record.state = record.rests
+                await self.changed(record)
+                remove_saved(saved)
+                return
             if record.persistent:
                 raise BadState(f"domain {record.name} is halted", hint="undefine it to remove its definition")
             self.roster.ended.pop(record.uuid, None)
@@ -410,6 +424,8 @@ class Manager:
         elif isinstance(event, VifGone):
             record.config.put_vif(event.devid, None)
             self.spawn(self.changed(record))
+        elif isinstance(event, Suspended | Progress):
+            heard(record, event)
         elif not record.ending and not record.ended:
             record.cpu_ns = event.cpu_ns
             self._guest_ended(record, End(event.reason, event.detail), event.lived_s)
@@ -502,7 +518,7 @@ class Manager:
         record.gone = True
         record.take_next()
         if record.persistent:
-            record.state, record.domid, record.current_memory_mib = DomainState.HALTED, None, 0
+            record.state, record.domid, record.current_memory_mib = record.rests, None, 0
             self.roster.halt(record)
         else:
             record.state = end.state if end is not None else DomainState.DESTROYED
@@ -537,17 +553,6 @@ class Manager:
         for fault in faults:
             logger.warning("%s", fault)
             self.say(fault)
-
-    def autostart(self) -> None:
-        """Starts the domains that start with Domain 0, one after the other."""
-        self.spawn(self._autostart([record for record in self.roster.halted.values() if record.about.autostart]))
-
-    async def _autostart(self, records: list[Record]) -> None:
-        for record in records:
-            try:
-                await self.start(record)
-            except (DomzeroError, OSError) as error:
-                self.say(f"domain {record.name} does not start with Domain 0: {error}")
 
     def say(self, line: str) -> None:
         """A line of Domain 0 in the log."""

@@ -41,6 +41,7 @@ class Start:
     :param disk_files: what each disk's image and the files that it rests on are.
     :param ttys: names of the ptys of its consoles, empty for sockets.
     :param addresses: where its screens can be looked at.
+    :param is_saved: the first file is that of a saved domain, which goes on; there are no kernel and no ramdisk.
     """
 
     domid: int
@@ -48,6 +49,7 @@ class Start:
     disk_files: tuple[tuple[DiskFile, ...], ...] = ()
     ttys: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    is_saved: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -222,6 +224,24 @@ class DumpCore:
 
 
 @dataclass(slots=True, frozen=True)
+class ExpectSuspend:
+    """The guest is about to be asked to suspend itself: when it does, `Suspended` comes, and it is not at its end.
+    Answer: Done."""
+
+
+@dataclass(slots=True, frozen=True)
+class Save:
+    """Write the suspended domain to a file. File: one that has been begun (`save_format.begin`). Answer: Saved, when it
+    is done; `Progress` comes before."""
+
+
+@dataclass(slots=True, frozen=True)
+class GoOn:
+    """Let a guest that has suspended itself go on, as if it had not been; what is being written is given up. One that
+    has not yet goes on as soon as it has. Answer: Done."""
+
+
+@dataclass(slots=True, frozen=True)
 class AddViewer:
     """Let somebody look at the screen, by RFB, who has shown who they are. File: a connected socket. Answer: Done."""
 
@@ -310,6 +330,16 @@ class Dumped:
     """The core dump is written.
 
     :param bytes: of the file, with its holes.
+    """
+
+    bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class Saved:
+    """The suspended domain is in the file.
+
+    :param bytes: of the file.
     """
 
     bytes: int
@@ -432,6 +462,18 @@ class Exited:
 
 
 @dataclass(slots=True, frozen=True)
+class Suspended:
+    """The guest has suspended itself, as it was asked to."""
+
+
+@dataclass(slots=True, frozen=True)
+class Progress:
+    """So much of a file is written or read, of 1."""
+
+    done: float
+
+
+@dataclass(slots=True, frozen=True)
 class DiskGone:
     """A disk that was to be taken away is: its guest has let go of it, or had no choice. Comes before any answer that
     does not count it any more."""
@@ -480,15 +522,18 @@ Request: TypeAlias = (
     | SetMemoryLimit
     | SetVcpus
     | DumpCore
+    | ExpectSuspend
+    | Save
+    | GoOn
     | TakePicture
     | AddViewer
     | Resume
     | Stop
 )
 Answer: TypeAlias = (
-    Done | Started | Resumed | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Picture | Refused
+    Done | Started | Resumed | Stats | Measured | Audited | Disks | Vifs | Vcpus | Dumped | Saved | Picture | Refused
 )
-Change: TypeAlias = LogLine | Exited | DiskGone | VifGone
+Change: TypeAlias = LogLine | Exited | DiskGone | VifGone | Suspended | Progress
 """What Domain 0 makes something of."""
 Event: TypeAlias = Change | InputTaken
 Message: TypeAlias = Request | Answer | Event

@@ -18,6 +18,8 @@ DATABASE_SUFFIX = ".db"
 """Of the database beside a socket that was chosen."""
 STORAGE_SUFFIX = ".storage"
 """Of the directory for disks beside the database."""
+SUSPENDED_SUFFIX = ".suspended"
+"""Of the directory for suspended domains beside the database."""
 SOCKET_NAME = "domzero.sock"
 XENSTORE_SUFFIX = ".xenstore"
 """Of xenstore's socket beside Domain 0's."""
@@ -91,6 +93,17 @@ def storage_for(database: Path) -> Path | None:
     if chosen := os.environ.get("DOMZERO_STORAGE_DIR"):
         return Path(chosen).absolute()
     return None if database == MEMORY else database.with_suffix(STORAGE_SUFFIX)
+
+
+def suspended_directory(database: Path) -> Path:
+    """The directory for suspended domains: beside the database, made if it is not there. ConfigError."""
+    if database == MEMORY:
+        hint = "give `serve` a --database, or save the domain to a file"
+        raise ConfigError("this Domain 0 keeps nothing, and no suspended domain", key="database", hint=hint)
+    path = database.with_suffix(SUSPENDED_SUFFIX)
+    if not _private_directory(path):
+        raise ConfigError(f"no suspended domain can be kept in {path}", key="database")
+    return path
 
 
 def keeper_socket(database: Path, socket: Path) -> Path:

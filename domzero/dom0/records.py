@@ -18,6 +18,18 @@ LOG_LINES = 2000
 
 
 @dataclass(slots=True, eq=False)
+class Saving:
+    """A domain that is being saved.
+
+    :param suspended: done when its guest has suspended itself.
+    :param progress: of its file, of 1.
+    """
+
+    suspended: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
 class Record:
     """A domain. It keeps its record, uuid and console over reboots, and gets a new domid with each.
 
@@ -62,6 +74,10 @@ class Record:
     about: About = field(default_factory=About)
     next_config: DomainConfig | None = None
     """What it starts with when it is started again, if that is something else."""
+    saved: str | None = None
+    """While it is suspended: the file that it goes on from."""
+    saving: Saving | None = None
+    """It is being saved: its guest was asked to suspend itself."""
     ending: bool = False
     gone: bool = False
 
@@ -81,6 +97,11 @@ class Record:
             self.next_config.name = self.name
             self.config, self.next_config = self.next_config, None
             self.memory_target_mib = self.memory_limit_mib = self.config.memory_mib
+
+    @property
+    def rests(self) -> DomainState:
+        """What it is in when it does not run, if it is defined."""
+        return DomainState.HALTED if self.saved is None else DomainState.SUSPENDED
 
     @property
     def is_up(self) -> bool:

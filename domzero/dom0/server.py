@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from domzero.dom0.api.app import create_app
+from domzero.dom0.autostart import autostart
 from domzero.dom0.connections import HEAD_MAX, KEEP_ALIVE_SECONDS, Connection, Connections, Websocket
 from domzero.dom0.database import MEMORY, Database
 from domzero.dom0.descriptors import raise_limit
@@ -167,7 +168,7 @@ async def serve(
         gc.collect()
         gc.freeze()  # what was imported stays: a full collection would look at all of it, for 20 ms of everybody's time
         announce(where, page)
-        manager.autostart()
+        autostart(manager)
         await asyncio.gather(*(server.serve(sockets) for server, sockets in servers))
         await asyncio.gather(*closers)
         return len(manager.roster.live)

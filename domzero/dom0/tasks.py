@@ -102,6 +102,12 @@ def report_progress(fraction: float) -> None:
         task.progress = min(1.0, max(task.progress, fraction))
 
 
+def report_domain(identity: uuid.UUID) -> None:
+    """Says which domain the task is about in which this is called, if it is one: that was not known at its begin."""
+    if (task := _current.get()) is not None:
+        task.domain = identity
+
+
 def report_step(text: str) -> None:
     """Says what is done now in the task in which this is called, if it is one."""
     if (task := _current.get()) is not None:

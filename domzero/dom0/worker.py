@@ -47,8 +47,10 @@ from domzero.dom0.messages import (
     ExitCount,
     Exited,
     ExitKind,
+    ExpectSuspend,
     FrameKind,
     GetStats,
+    GoOn,
     GrowDisk,
     InputTaken,
     LimitDisk,
@@ -65,6 +67,8 @@ from domzero.dom0.messages import (
     RenewThreads,
     Resume,
     Resumed,
+    Save,
+    Saved,
     SendNmi,
     SetCap,
     SetMemoryLimit,
@@ -83,6 +87,7 @@ from domzero.dom0.messages import (
 from domzero.dom0.open_files import OpenDisk, received_domain
 from domzero.dom0.parent import die_with
 from domzero.dom0.socket_frames import FrameDecoder
+from domzero.dom0.suspension import Suspension
 from domzero.dom0.vifspec import parse_vif
 from domzero.dom0.weights import NICE
 from domzero.dom0.wire import Wire
@@ -125,6 +130,7 @@ class Worker:
         self._serving = threading.get_ident()
         self._instance: Instance | None = None
         self._exited: Exited | None = None
+        self._suspension = Suspension(self._channel.send)
         self._input: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # bounded by Domain 0, which waits for `InputTaken`
         self._unread_input = 0
         self._input_lock = threading.Lock()
@@ -165,6 +171,7 @@ class Worker:
     def _part(self) -> None:
         self._channel.detach()
         self._socket.close()
+        self._suspension.go_on()  # what was being saved is not: its file has nobody any more
 
     def _resume_meanwhile(self) -> None:
         """While a request waits for an answer of xenstore's, and Domain 0 has gone: the next one answers it, when it
@@ -194,7 +201,7 @@ class Worker:
             self._channel.send(_refusal(error), request_id)
         else:
             job = functools.partial(self._carry_out, message, request_id, files, self._channel.session)
-            if isinstance(message, DumpCore | TakePicture):  # other requests are answered meanwhile
+            if isinstance(message, DumpCore | Save | TakePicture):  # other requests are answered meanwhile
                 threading.Thread(target=job, name="file", daemon=True).start()
             else:
                 job()
@@ -219,6 +226,7 @@ class Worker:
         if isinstance(message, Stop):
             if instance is not None:
                 self._instance = None
+                self._suspension.give_up()
                 instance.destroy(EndReason.DESTROYED)
                 instance.close(process_ends=True)
             return Done()
@@ -240,6 +248,14 @@ class Worker:
             if len(files) != 1:
                 raise MessageError(f"{len(files)} files for a core dump")
             return Dumped(instance.dump_core(files[0]))
+        elif isinstance(message, ExpectSuspend):
+            self._suspension.expect()
+        elif isinstance(message, Save):
+            if len(files) != 1:
+                raise MessageError(f"{len(files)} files for a saved domain")
+            return Saved(self._suspension.write(instance, files[0]))
+        elif isinstance(message, GoOn):
+            self._suspension.go_on()
         elif isinstance(message, AttachDisk | ChangeMedium):
             if len(files) != len(message.files):
                 raise MessageError(f"{len(files)} files for a disk of {len(message.files)}")
@@ -297,7 +313,13 @@ class Worker:
             if self._instance is not None:
                 raise ConfigError("this worker has its domain already")
             self._instance = Instance.build(
-                config, self._store, self._console, domid=start.domid, log=self._log, files=files
+                config,
+                self._store,
+                self._console,
+                domid=start.domid,
+                log=self._log,
+                files=files,
+                saved=files.kernel if start.is_saved else None,
             )
         self._guest.call_home(f"/local/domain/{start.domid}")
         self._instance.disks.tell_gone(lambda devid: self._channel.send(DiskGone(devid)))
@@ -325,7 +347,8 @@ class Worker:
         self._channel.send(LogLine(line))
 
     def _wait(self, instance: Instance) -> None:
-        end = instance.wait()
+        while self._suspension.takes(instance, (end := instance.wait()).reason):
+            pass
         if self._instance is instance:  # else it was told to stop
             detail = end.detail[:_DETAIL_LINES]
             self._exited = Exited(end.reason, detail, instance.lived_s, time.process_time_ns())

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from domzero.dom0 import file_passing
@@ -123,12 +124,21 @@ class WorkerHandle(asyncio.Protocol):
         """The process's id, while it runs."""
         return self._child.pid if self._child is not None and not self._child.ended.done() else None
 
-    async def start(self, config: DomainConfig) -> None:
-        """Starts the process and builds the domain in it; raises what goes wrong there."""
-        with contextlib.closing(await in_thread(functools.partial(open_domain, config, self.domid))) as files:
-            await self._start(config, files)
+    async def start(self, config: DomainConfig, saved: int | None = None) -> None:
+        """Starts the process and builds the domain in it; raises what goes wrong there.
 
-    async def _start(self, config: DomainConfig, files: DomainFiles) -> None:
+        :param saved: an open file, which is the caller's: the domain goes on from what is in there (`save_format`).
+        """
+        is_saved = saved is not None
+        if is_saved:
+            config = replace(config, ramdisk=None)
+        opening = functools.partial(open_domain, config, self.domid, kernel=not is_saved)
+        with contextlib.closing(await in_thread(opening)) as files:
+            if saved is not None:
+                files.kernel = os.dup(saved)
+            await self._start(config, files, is_saved=is_saved)
+
+    async def _start(self, config: DomainConfig, files: DomainFiles, *, is_saved: bool) -> None:
         if self._stopping:
             raise WorkerGone(NOT_WANTED)
         check_for_worker()
@@ -146,7 +156,7 @@ class WorkerHandle(asyncio.Protocol):
         if self._stopping:  # who said so waits, and ends it
             raise WorkerGone(NOT_WANTED)
         try:
-            request = Start(self.domid, config, files.disk_files(), files.ttys(), files.addresses())
+            request = Start(self.domid, config, files.disk_files(), files.ttys(), files.addresses(), is_saved)
             started = await self.request(request, Started, files.numbers())
         except WorkerGone:
             status = await child.ended

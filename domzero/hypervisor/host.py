@@ -36,6 +36,8 @@ class Host(Platform):
     :param clock: where time comes from; HostClock when not given.
     :param seed: order of machine frames and randomness; None draws one.
     :param log: receives one `(XEN)` line per call, without the newline.
+    :param frames: of the machine, instead of what `memory_mib` comes to: a saved domain's had so many.
+    :param start_ns: system time at which the host's clock begins here.
     """
 
     def __init__(
@@ -46,14 +48,18 @@ class Host(Platform):
         seed: int | None = 0,
         log: Callable[[str], None] | None = None,
         machine: Machine | None = None,
+        frames: int | None = None,
+        start_ns: int = 0,
     ) -> None:
         clock = clock or HostClock()
         entropy = Entropy(seed)
         machine = machine or Machine(
-            machine_frames(memory_mib << (20 - PAGE_SHIFT)),
+            frames or machine_frames(memory_mib << (20 - PAGE_SHIFT)),
             seed=entropy.seed,
-            random_key=entropy.key("rdrand"),
+            # With a seed, too, a domain that goes on does not get the numbers again that it got at its start.
+            random_key=entropy.key(f"rdrand{start_ns % 10**9 or ''}"),
             virtual_time_ns=clock.virtual_start_ns,
+            host_time_ns=start_ns,
         )
         super().__init__(machine, clock, entropy, log)
         self.domains: dict[int, Domain] = {}

@@ -62,6 +62,10 @@ class TimeRecord:
         self.area_va = 0
         """Virtual address of the copy."""
 
+    def go_on(self, version: int) -> None:
+        """The record was that of a domain which was saved, and had this version: the next one is another."""
+        self._version = version & 0xFFFFFFFE
+
     def update(self, info_maddr: int, now_ns: int) -> None:
         """Writes both; only from the vCPU's own thread when there is a copy, which is at a virtual address.
 

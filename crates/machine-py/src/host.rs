@@ -8,8 +8,8 @@ use crate::vcpu::Vcpu;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
-    caught, Bug, Caller, Clock, DomainEvents, DomainGrants, Events, GrantLimits, Grants, Mfn, MmError,
-    RandomSource,
+    caught, BatchOutcome, Bug, Caller, Clock, DomainEvents, DomainGrants, Events, GrantLimits, Grants, Mfn,
+    MmError, RandomSource,
 };
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -92,6 +92,17 @@ fn request<R>(f: impl FnOnce() -> Result<R, Errno>) -> PyResult<R> {
     work(f)?.map_err(refused)
 }
 
+/// Where a page-table batch goes on (first argument, second argument), if it is not done.
+pub type Progress = Option<(u64, u32)>;
+
+/// It, or why it was refused.
+pub fn progress(outcome: BatchOutcome) -> Result<Progress, Errno> {
+    match outcome {
+        BatchOutcome::Done(done) => done.map(|()| None),
+        BatchOutcome::Continue { req_va, count } => Ok(Some((req_va, count))),
+    }
+}
+
 #[pyfunction]
 pub fn give_back_free(py: Python<'_>) {
     py.detach(dm::give_back_free);
@@ -103,14 +114,15 @@ pub struct Machine(pub Arc<dm::Machine>, Arc<Grants>, Arc<Events>);
 #[pymethods]
 impl Machine {
     #[new]
-    #[pyo3(signature = (frames, *, seed=0, random_key=None, virtual_time_ns=None))]
+    #[pyo3(signature = (frames, *, seed=0, random_key=None, virtual_time_ns=None, host_time_ns=0))]
     fn new(
         frames: u64,
         seed: u64,
         random_key: Option<[u8; 32]>,
         virtual_time_ns: Option<u64>,
+        host_time_ns: u64,
     ) -> PyResult<Self> {
-        let clock = virtual_time_ns.map_or_else(Clock::host, Clock::virtual_at);
+        let clock = virtual_time_ns.map_or_else(|| Clock::host_at(host_time_ns), Clock::virtual_at);
         let key = random_key.unwrap_or_else(|| RandomSource::key_from_seed(seed));
         dm::Machine::with_random_key(frames, seed, key, clock)
             .map(|machine| Machine(machine.clone(), Grants::new(machine), Arc::default()))
@@ -197,6 +209,10 @@ impl Machine {
         }
     }
 
+    fn hand_out_last(&self, py: Python<'_>, mfns: Vec<u64>) {
+        py.detach(|| self.0.hand_out_last(&mfns));
+    }
+
     fn frame_info(&self, mfn: u64) -> PyResult<FrameInfo> {
         self.0
             .frame_info(Mfn(mfn))
@@ -279,6 +295,26 @@ impl Domain {
         let got = work(|| py.detach(|| self.inner.alloc(count)))?;
         got.map(|v| v.into_iter().map(|m| m.0).collect())
             .ok_or_else(|| MachineError::new_err("no free machine frames"))
+    }
+
+    fn alloc_at(&self, py: Python<'_>, mfns: Vec<u64>) -> PyResult<()> {
+        let mfns: Vec<Mfn> = mfns.into_iter().map(Mfn).collect();
+        match work(|| py.detach(|| self.inner.alloc_at(&mfns)))? {
+            true => Ok(()),
+            false => Err(MachineError::new_err(
+                "a machine frame is not free, or does not exist",
+            )),
+        }
+    }
+
+    fn list_frames(&self, py: Python<'_>) -> (Vec<u64>, Vec<(u64, u8)>) {
+        let (frames, pinned) = py.detach(|| self.inner.list_frames());
+        let pinned = pinned.into_iter().map(|(m, level)| (m.0, level)).collect();
+        (frames.into_iter().map(|m| m.0).collect(), pinned)
+    }
+
+    fn pin_table(&self, py: Python<'_>, mfn: u64, level: u8) -> PyResult<()> {
+        work(|| py.detach(|| self.inner.pin_table(Mfn(mfn), level)))?.map_err(not_done)
     }
 
     #[pyo3(signature = (order, *, below=u64::MAX))]

@@ -5,13 +5,13 @@ use crate::big_lock::BigLock;
 use crate::engine;
 use crate::enums::{self, Base};
 use crate::exit::to_python;
-use crate::host::{bug, not_done, refused, GuestFault, MachineBug, VcpuRunning};
+use crate::host::{bug, not_done, progress, refused, GuestFault, MachineBug, Progress, VcpuRunning};
 use crate::timers::VcpuTimers;
 use domzero_machine as dm;
 use domzero_machine::abi::Errno;
 use domzero_machine::{
-    caught, walk_tables, BatchOutcome, Callback, CpuidRow, DomainEvents, DomainGrants, EventOutcome, Fault,
-    Mfn, MmResult, TrapGate, VcpuShared,
+    caught, walk_tables, Callback, CpuidRow, DomainEvents, DomainGrants, EventOutcome, Fault, Mfn, MmResult,
+    TrapGate, VcpuShared,
 };
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -115,6 +115,7 @@ impl Vcpu {
             "cr2" => v.cr2(),
             "mxcsr" => u64::from(v.cpu.fpu.mxcsr),
             "tsc_aux" => u64::from(v.cpu.model.tsc_aux),
+            "xcr0" => v.cpu.fpu.xcr0,
             _ => return address_mask(name).map(|n| v.cpu.breakpoint_mask(n)),
         })
     }
@@ -255,6 +256,8 @@ impl Vcpu {
             "cr2" => v.set_cr2(value),
             "tsc_aux" => v.cpu.model.tsc_aux = value as u32,
             "mxcsr" => v.cpu.fpu.mxcsr = value as u32 & 0xffff,
+            "xcr0" if v.cpu.set_xcr0(value) => {}
+            "xcr0" => return Err(PyValueError::new_err("xsetbv would raise #GP")),
             _ => match address_mask(name) {
                 Some(n) => v.cpu.set_breakpoint_mask(n, value),
                 None => return Err(PyKeyError::new_err(name.to_owned())),
@@ -320,6 +323,15 @@ impl Vcpu {
 
     fn save_fpu(&self) -> PyResult<[u8; 512]> {
         Ok(self.lock()?.save_fpu())
+    }
+
+    fn save_upper_vectors(&self) -> PyResult<[u8; 256]> {
+        Ok(self.lock()?.upper_vectors())
+    }
+
+    fn load_upper_vectors(&self, image: [u8; 256]) -> PyResult<()> {
+        self.lock()?.set_upper_vectors(&image);
+        Ok(())
     }
 
     fn set_kernel_stack(&self, ss: u16, sp: u64) -> PyResult<()> {
@@ -583,15 +595,5 @@ impl Vcpu {
     fn watch_traps(&self, vectors: Vec<u8>) -> PyResult<()> {
         self.lock()?.watch_traps(&vectors);
         Ok(())
-    }
-}
-
-/// Where a page-table batch goes on (first argument, second argument), if it is not done.
-type Progress = Option<(u64, u32)>;
-
-fn progress(outcome: BatchOutcome) -> Result<Progress, Errno> {
-    match outcome {
-        BatchOutcome::Done(done) => done.map(|()| None),
-        BatchOutcome::Continue { req_va, count } => Ok(Some((req_va, count))),
     }
 }

@@ -7,8 +7,13 @@ use std::time::Instant;
 /// Where guest time comes from.
 #[derive(Debug)]
 pub enum Clock {
-    /// The host's monotonic clock, zero at creation.
-    Host(Instant),
+    /// The host's monotonic clock.
+    Host {
+        /// When it was made.
+        start: Instant,
+        /// What it showed then, in nanoseconds: zero, but for domains that go on from a saved state.
+        at_ns: u64,
+    },
     /// Virtual time for deterministic runs: advanced by the vCPU that runs (instructions) and by idling (timers).
     Virtual {
         /// Nanoseconds since creation.
@@ -19,7 +24,15 @@ pub enum Clock {
 impl Clock {
     /// A clock of the host's that is zero now.
     pub fn host() -> Self {
-        Clock::Host(Instant::now())
+        Clock::host_at(0)
+    }
+
+    /// A clock of the host's that is `at_ns` nanoseconds now.
+    pub fn host_at(at_ns: u64) -> Self {
+        Clock::Host {
+            start: Instant::now(),
+            at_ns,
+        }
     }
 
     /// Virtual time that begins at `now_ns` nanoseconds.
@@ -32,7 +45,7 @@ impl Clock {
     /// System time in nanoseconds since the machine was started; also the TSC.
     pub fn now_ns(&self) -> u64 {
         match self {
-            Clock::Host(start) => start.elapsed().as_nanos() as u64,
+            Clock::Host { start, at_ns } => at_ns.wrapping_add(start.elapsed().as_nanos() as u64),
             Clock::Virtual { now_ns } => now_ns.load(Ordering::Acquire),
         }
     }

@@ -25,7 +25,7 @@ def create(dom0: Dom0, given: Given) -> int:
     path, words = _file_and_words(given, given.words)
     if path is None and not words:
         raise XlError("Config file not specified and none in save file", XlStatus.NO_FILE)
-    config = _read(path, words, quiet=quiet)
+    config = read_config(path, words, quiet=quiet)
     config.paused = given.has("p")
     body = request_body(config)
     if given.dry or given.has("n"):
@@ -66,7 +66,7 @@ def update(dom0: Dom0, given: Given) -> int:
     path, words = _file_and_words(given, given.words[1:])
     if path is None:
         raise XlError("Config file not specified")
-    config = _read(path, words, quiet=given.has("q"), tells=False)
+    config = read_config(path, words, quiet=given.has("q"), tells=False)
     if given.dry:
         print(text_of(config_json(config)))
         return XlStatus.OK
@@ -86,7 +86,7 @@ def _file_and_words(given: Given, words: Sequence[str]) -> tuple[str | None, lis
     return path, rest
 
 
-def _read(path: str | None, words: Sequence[str], *, quiet: bool, tells: bool = True) -> DomainConfig:
+def read_config(path: str | None, words: Sequence[str], *, quiet: bool, tells: bool = True) -> DomainConfig:
     """What they mean; warnings are told. XlError.
 
     :param tells: which file is read.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from domzero.cli.xl import create, devices, domains, host
+from domzero.cli.xl import create, devices, domains, host, saving
 from domzero.cli.xl.grammar import Option, Verb
 
 _MEMORY = "<Domain> <MemMB['b'[bytes]|'k'[KB]|'m'[MB]|'g'[GB]|'t'[TB]]>"
@@ -105,6 +105,35 @@ _DONE = (
         options=(Option("n", "", "number of the console", "NUM"), Option("t", "", "its type: pv", "TYPE")),
     ),
     Verb("dump-core", "<Domain> <filename>", "Write a domain's core dump", domains.dump_core, 2, changes=True),
+    Verb(
+        "save",
+        "[options] <Domain> <CheckpointFile> [<ConfigFile>]",
+        "Save a domain's state to a file; it ends",
+        saving.save,
+        2,
+        options=(
+            Option("c", "", "it goes on afterwards"),
+            Option("p", "", "it is there afterwards, paused"),
+        ),
+        changes=True,
+    ),
+    Verb(
+        "restore",
+        "[options] [<ConfigFile>] <CheckpointFile>",
+        "Make a domain of a saved state",
+        saving.restore,
+        1,
+        options=(
+            Option("c", "", "connect to its console"),
+            Option("p", "", "leave it paused"),
+            Option("d", "", "nothing: for scripts that have it"),
+            Option("e", "", "nothing: Domain 0 waits for its end"),
+            Option("F", "", "wait for its end"),
+            Option("V", "vncviewer", "refused: `xl vncviewer` does it afterwards"),
+            Option("A", "vncviewer-autopass", "refused, too"),
+        ),
+        changes=True,
+    ),
     Verb(
         "cd-insert",
         "<Domain> <VirtualDevice> <path>",
@@ -298,14 +327,14 @@ _DONE = (
 )
 
 _NO_DEVICES = "a domain of an ordinary user has none of the host's devices"
-_NO_SAVE = "a domain's state cannot be saved yet"
+_NO_MIGRATION = "a domain cannot move to another host while it runs; save, copy the file, and restore"
 _ONE_POOL = "all processors of the host are one pool, Pool-0"
 _NO_FLASK = "there is no Flask: who may do what is Domain 0's own matter"
 _CACHES = "what domains may use of a processor's caches is the host kernel's matter (resctrl)"
 _REFUSED = {
     "pci-attach pci-detach pci-list pci-assignable-add pci-assignable-remove pci-assignable-list": _NO_DEVICES,
     "usbctrl-attach usbctrl-detach usbdev-attach usbdev-detach usb-list": _NO_DEVICES,
-    "save restore migrate migrate-receive remus": _NO_SAVE,
+    "migrate migrate-receive remus": _NO_MIGRATION,
     "button-press": "a PV domain has no ACPI buttons; `xl trigger DOMAIN power` asks it to shut down",
     "set-parameters": "the hypervisor has no parameters that change while it runs",
     "sched-rtds": "the host's scheduler has neither periods nor budgets; sched-credit2 has weight and cap",

@@ -46,6 +46,7 @@ from domzero.dom0.actions.images import (
     UploadImage,
     UploadKernel,
 )
+from domzero.dom0.actions.saving import RestoreDomain, ResumeDomain, SaveDomain, SuspendDomain
 from domzero.dom0.actions.storage import (
     AddStorage,
     ChangeDisk,
@@ -106,11 +107,15 @@ __all__ = [
     "ReplaceNextConfig",
     "ResetDomain",
     "ResizeDisk",
+    "RestoreDomain",
+    "ResumeDomain",
+    "SaveDomain",
     "ScanStorage",
     "SendNmi",
     "SetVif",
     "ShutDownDomain",
     "StartDomain",
+    "SuspendDomain",
     "TypeText",
     "UndefineDomain",
     "UnpauseDomain",

@@ -20,6 +20,7 @@ from domzero.dom0.api import (
     hosts,
     images,
     metrics,
+    saving,
     screens,
     tasks,
     users,
@@ -126,6 +127,7 @@ def create_app(
     install(app)
     for router in (
         domains.router,
+        saving.router,
         disks.router,
         storage_routes.router,
         images.router,

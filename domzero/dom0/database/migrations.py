@@ -149,6 +149,9 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE events ADD COLUMN digest TEXT; -- of XenAPI's objects: what their changes are seen by
     ALTER TABLE events ADD COLUMN audience TEXT CHECK (audience IS NULL OR json_valid(audience));
     """,
+    """
+    ALTER TABLE domains ADD COLUMN saved TEXT; -- the file that a suspended domain goes on from
+    """,
 )
 VERSION = len(MIGRATIONS)
 """Of the schema that this Domain 0 writes."""

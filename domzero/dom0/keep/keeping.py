@@ -81,7 +81,11 @@ class Keeping:
         records = [_to_record(each) for each in written.values()]
         if database != MEMORY:
             for record in records:
-                record.persistent = record.uuid in self._roster.halted
+                defined = self._roster.halted.get(record.uuid)
+                record.persistent = defined is not None
+                if defined is not None and defined.saved is not None:
+                    # It is suspended: its worker, which was to end then, does.
+                    record.saved, record.exit, record.ending = defined.saved, defined.exit, True
         return left, records
 
     def begin(self) -> None:

@@ -4,7 +4,7 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from domzero._machine import GuestFault
+from domzero._machine import GuestFault, Preempted
 from domzero.abi import vcpu as abi
 from domzero.abi.arch_x86 import vcpu_guest_context
 from domzero.abi.errno import Errno
@@ -123,8 +123,10 @@ def register_vcpu_info(vcpu: "Vcpu", vcpu_id: int, arg: abi.vcpu_register_vcpu_i
         return -Errno.ENXIO
     if other.info.mfn is not None:
         return -Errno.EINVAL
-    if other is not vcpu and (not other.is_down or other.in_guest):
-        return -Errno.EINVAL  # only oneself, or a vCPU that is offline and has stopped
+    if other is not vcpu and not other.is_down:
+        return -Errno.EINVAL  # only oneself, or a vCPU that is offline
+    if other is not vcpu and other.in_guest:
+        raise Preempted  # it stops within a millisecond: Linux, when it is resumed, has just taken it down
     vcpu.domain.hw.get_ref(arg.mfn, writable=True)
     vcpu.domain.hw.host_mapped(arg.mfn)
     other.move_info(arg.mfn, arg.offset)

@@ -43,6 +43,26 @@ impl FreeFrames {
         Some(taken)
     }
 
+    /// Whether this one is free.
+    pub(crate) fn contains(&self, mfn: u64) -> bool {
+        let at = self.place.get(mfn as usize).map_or(usize::MAX, |at| *at as usize);
+        self.list.get(at) == Some(&mfn)
+    }
+
+    /// Those of `mfns` that are free are handed out after all others, which keep their order.
+    pub(crate) fn hand_out_last(&mut self, mfns: &[u64]) {
+        let mut last = vec![false; self.place.len()];
+        for m in mfns {
+            if let Some(flag) = last.get_mut(*m as usize) {
+                *flag = true;
+            }
+        }
+        let is_last = |m: &u64| last.get(*m as usize).copied().unwrap_or(false);
+        let (first, rest): (Vec<u64>, Vec<u64>) =
+            std::mem::take(&mut self.list).into_iter().partition(is_last);
+        first.into_iter().chain(rest).for_each(|m| self.push(m));
+    }
+
     /// Takes a certain one, if it is free; another one gets its place.
     pub(crate) fn remove(&mut self, mfn: u64) {
         let at = self.place.get(mfn as usize).map_or(usize::MAX, |at| *at as usize);
@@ -59,6 +79,16 @@ impl FreeFrames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_handed_out_last_is_free_until_then() {
+        let mut free = FreeFrames::new(vec![3, 9, 4, 7], 10);
+        free.hand_out_last(&[7, 4, 8, 99]);
+        assert_eq!(free.take(2), Some(vec![9, 3]));
+        assert!(free.contains(4) && free.contains(7) && !free.contains(9) && !free.contains(99));
+        free.remove(4);
+        assert_eq!((free.take(1), free.contains(7)), (Some(vec![7]), false));
+    }
 
     #[test]
     fn frames_are_taken_from_the_end_or_from_anywhere_once() {

@@ -214,6 +214,11 @@ impl Machine {
         self.lock_mm(Caller::Host).free_frames()
     }
 
+    /// These frames are handed out after all others, so that what the hypervisor itself needs does not take them.
+    pub fn hand_out_last(&self, mfns: &[u64]) {
+        self.lock_mm(Caller::Host).free.hand_out_last(mfns);
+    }
+
     /// A frame-table entry, as it is now.
     pub fn frame_info(&self, mfn: Mfn) -> Option<FrameInfo> {
         self.lock_mm(Caller::Host).info(mfn).copied()

@@ -16,6 +16,7 @@ mod life;
 mod machine;
 mod memory;
 mod op;
+mod saved;
 pub(crate) mod segdesc;
 #[cfg(test)]
 mod tests;

@@ -171,6 +171,22 @@ impl Vcpu {
         crate::cpu::exec::x87::save_image(&self.cpu, !self.cpu.domain.is_32bit)
     }
 
+    /// The upper halves of the ymm registers, which `load_fpu` makes zero.
+    pub fn upper_vectors(&self) -> [u8; 256] {
+        let mut image = [0; 256];
+        for (bytes, half) in image.chunks_exact_mut(16).zip(self.cpu.fpu.ymm_hi) {
+            bytes.copy_from_slice(&half.to_le_bytes());
+        }
+        image
+    }
+
+    /// Loads what `upper_vectors` gave.
+    pub fn set_upper_vectors(&mut self, image: &[u8; 256]) {
+        for (half, bytes) in self.cpu.fpu.ymm_hi.iter_mut().zip(image.chunks_exact(16)) {
+            *half = <[u8; 16]>::try_from(bytes).map_or(0, u128::from_le_bytes);
+        }
+    }
+
     /// HYPERVISOR_update_descriptor. `Preempted`: to be made again.
     pub fn update_descriptor(&mut self, maddr: u64, descriptor: u64) -> MmResult {
         mmu_ops::update_descriptor(self, maddr, descriptor)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's kernel, suspended and resumed by Domain 0: processes, disk, xenstore and time go on."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dom0_server import Server
+from runtime_dir import short_runtime_directory
+from waiting import until
+
+from domzero.dom0.images.cache import Image
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(7200)]
+SHELL = "A busybox shell follows"
+TICK = '(i=0; while :; do i=$((i + 1)); echo "tick $i;"; usleep 50000; done) &'
+
+
+class Machine:
+    """A Domain 0, and one after it, with Linux domains."""
+
+    def __init__(self, directory: Path, image: Image, *arguments: str) -> None:
+        self.directory, self._image, self._arguments = directory, image, arguments
+        self.begin()
+
+    def begin(self) -> None:
+        self.server = Server(self.directory, *self._arguments)
+        transport = httpx.HTTPTransport(uds=str(self.server.socket))
+        self.api = httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=120)
+
+    def kill_and_begin(self) -> None:
+        self.api.close()
+        self.server.stop(signal.SIGKILL)
+        self.begin()
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A request that may become a task, to its end."""
+        response = self.api.post(path, json=body)
+        found: dict[str, Any] = response.json()
+        while response.status_code == 202 and found["state"] == "running":
+            found = self.api.get(f"/tasks/{found['id']}", params={"wait": 60}).json()
+        assert response.is_success and not found.get("error"), found
+        return found
+
+    def start(self, name: str = "a", **fields: Any) -> Path:
+        """A domain with a disk, which is this file, and a counter on its console."""
+        disk = self.directory / f"{name}.img"
+        disk.write_bytes(bytes(1 << 20))
+        body = {
+            "name": name, "kernel": self._image.kernel, "ramdisk": self._image.ramdisk, "memory_mib": 128,
+            "cmdline": self._image.cmdline, "disks": [f"{disk},raw,xvda"], "persistent": True, **fields,
+        }  # fmt: skip
+        self.post("/domains", body)
+        until(lambda: SHELL in self.console(name), 240, "a shell")
+        self.type(name, f"stty cols 500; {TICK}")
+        until(lambda: last_tick(self.console(name)) > 5, 240, "ticks")
+        return disk
+
+    def domain(self, name: str = "a") -> dict[str, Any]:
+        found: dict[str, Any] = self.api.get(f"/domains/{name}").json()
+        return found
+
+    def console(self, name: str = "a") -> str:
+        return self.api.get(f"/domains/{name}/console").text
+
+    def type(self, name: str, line: str) -> None:
+        assert self.api.post(f"/domains/{name}/console", json={"data": line + "\n"}).is_success
+
+    def says(self, pattern: str, name: str = "a") -> str:
+        said = re.compile(pattern, re.M)
+        until(lambda: said.search(self.console(name)) is not None, 240, pattern)
+        match = said.search(self.console(name))
+        assert match is not None
+        return match[1] if match.groups() else match[0]
+
+    def ticks_on(self, name: str = "a", since: int = 0) -> None:
+        """Its counter goes on where it was."""
+        until(lambda: last_tick(self.console(name)) > since + 5, 240, "more ticks")
+        numbers = ticks(self.console(name))
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "none is left out or comes twice"
+
+    def close(self) -> None:
+        for domain in self.api.get("/domains", params={"halted": True}).json():
+            self.api.delete(f"/domains/{domain['uuid']}")
+            self.api.delete(f"/domains/{domain['uuid']}/definition")
+        assert self.server.stop() == 0
+        self.api.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, debian: Image) -> Iterator[Machine]:
+    with ExitStack() as stack:
+        stack.enter_context(short_runtime_directory())
+        machine = Machine(tmp_path, debian)
+        stack.callback(machine.close)
+        yield machine
+
+
+def ticks(console: str) -> list[int]:
+    return [int(number) for number in re.findall(r"tick (\d+);", console)]
+
+
+def last_tick(console: str) -> int:
+    return max(ticks(console), default=0)
+
+
+def test_linux_with_two_vcpus_is_suspended_and_goes_on_under_another_domain_0(machine: Machine) -> None:
+    machine.start(vcpus=2)
+    machine.type("a", "echo kept >/tmp/file; echo written | dd of=/dev/xvda conv=fsync 2>/dev/null; echo is-''there")
+    machine.says("is-there")
+    before = last_tick(machine.console())
+    machine.post("/domains/a/suspend")
+    assert (machine.domain()["state"], machine.domain()["domid"]) == ("suspended", None)
+    kept = list((machine.directory / "d.sock.suspended").iterdir())
+    assert len(kept) == 1
+
+    machine.kill_and_begin()
+    assert machine.domain()["state"] == "suspended"
+    assert machine.api.post("/domains/a/start").status_code == 409, "it is resumed, not started"
+    machine.post("/domains/a/resume")
+    machine.ticks_on()
+    assert ticks(machine.console())[0] > before - 2, "the counter goes on, it does not begin again"
+    machine.type("a", "echo $(cat /tmp/file) $(head -c 7 /dev/xvda) $(nproc) are-''there")
+    assert machine.says("(.*) are-there") == "kept written 2"
+    assert not list((machine.directory / "d.sock.suspended").iterdir()), "its file is gone with its resumption"
+    assert machine.api.get("/domains/a/audit").json() == {"problems": []}
+
+
+def test_a_checkpoint_is_restored_twice_beside_the_domain_that_goes_on(machine: Machine) -> None:
+    machine.start(disks=[])  # two would write to one
+    path = str(machine.directory / "check.save")
+    machine.post("/domains/a/save", {"path": path, "leave_running": True})
+    at = last_tick(machine.console())
+    machine.ticks_on(since=at)
+    for name in ("b", "c"):
+        machine.post("/restore", {"path": path, "name": name})
+        machine.ticks_on(name)
+        assert machine.api.get(f"/domains/{name}/audit").json() == {"problems": []}
+    assert len({machine.domain(name)["uuid"] for name in "abc"}) == 3
+    for name in "bc":
+        machine.api.delete(f"/domains/{name}")
