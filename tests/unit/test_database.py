@@ -51,6 +51,37 @@ def test_a_database_of_each_older_version_gets_the_present_schema(version: int, 
         )
 
 
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_every_row_of_an_older_version_is_kept(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as old:
+        for number in range(version):
+            old.executescript(MIGRATIONS[number])
+        tables = [
+            name
+            for (name,) in old.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            )
+        ]
+        before = {}
+        for table in tables:
+            columns = {row[1]: row[2] for row in old.execute(f"PRAGMA table_info({table})")}
+            values = {name: "1" if kind == "TEXT" else 1 for name, kind in columns.items()}
+            values |= {name: "add" for name in values if name == "operation"}
+            names = ", ".join(f'"{name}"' for name in values)
+            old.execute(
+                f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", (*values.values(),)
+            )
+            before[table] = [dict(zip(columns, row, strict=True)) for row in old.execute(f"SELECT * FROM {table}")]
+        assert all(before.values())
+        old.execute(f"PRAGMA user_version = {version}")
+        old.commit()
+    with closing(Database(path)) as database:
+        for table, rows in before.items():
+            after = [dict(row) for row in database.rows(f"SELECT * FROM {table}")]
+            assert [{name: row[name] for name in old_row} for row, old_row in zip(after, rows, strict=True)] == rows
+
+
 def test_it_is_a_file_of_its_user_alone_and_of_one_domain_0(tmp_path: Path) -> None:
     path = tmp_path / "d.db"
     with closing(Database(path)):
