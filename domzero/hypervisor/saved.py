@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domzero.errors import DomzeroError
+from domzero.errors import ImageError, ResourceError
 
 
-class SaveError(DomzeroError):
+class SaveError(ResourceError):
     """A domain cannot be saved as it is."""
 
 
-class RestoreError(DomzeroError):
+class RestoreError(ImageError):
     """What was saved is damaged, or is nothing that this hypervisor can go on with."""
 
 

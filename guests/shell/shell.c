@@ -153,6 +153,40 @@ static unsigned int store_ask(unsigned int type, const char *payload, size_t len
     return got;
 }
 
+static void watch_shutdown(void)
+{
+    static const char watch[] = "control/shutdown\0token";
+    char answer[64];
+    store_ask(XS_WATCH, watch, sizeof(watch), answer, sizeof(answer));
+}
+
+/* What start_info says. */
+static void find_pages(void)
+{
+    hypercall(__HYPERVISOR_update_va_mapping, (unsigned long)shared_page, info->shared_info | 7, UVMF_INVLPG);
+    shared = (struct shared_info *)shared_page;
+    cons = page_of(info->console.domU.mfn);
+    store = page_of(info->store_mfn);
+    cons_port = info->console.domU.evtchn;
+    store_port = info->store_evtchn;
+}
+
+/* As Linux does it: nothing of Xen's is mapped meanwhile, and the frame of start_info is the third argument. */
+static void suspend(void)
+{
+    unsigned long frame = ((unsigned long *)info->mfn_list)[((unsigned long)info - VIRT_BASE) / PAGE];
+    struct sched_shutdown shutdown = {.reason = SHUTDOWN_suspend};
+    hypercall(__HYPERVISOR_update_va_mapping, (unsigned long)shared_page, 0, UVMF_INVLPG);
+    long cancelled = hypercall(__HYPERVISOR_sched_op, SCHEDOP_shutdown, (unsigned long)&shutdown, frame);
+    find_pages();
+    if (cancelled) {
+        say("went on\r\n");
+        return;
+    }
+    say("resumed\r\n");
+    watch_shutdown();
+}
+
 static void check_shutdown_request(void)
 {
     static const char path[] = "control/shutdown";
@@ -167,6 +201,8 @@ static void check_shutdown_request(void)
         stop(SHUTDOWN_poweroff);
     if (starts(answer, "reboot"))
         stop(SHUTDOWN_reboot);
+    if (starts(answer, "suspend"))
+        suspend();
 }
 
 static unsigned long number(const char *text)
@@ -269,19 +305,13 @@ static void read_commands(void)
 
 void __attribute__((noreturn)) shell_main(struct start_info *start)
 {
-    static const char watch[] = "control/shutdown\0token";
     char answer[64];
     info = start;
-    hypercall(__HYPERVISOR_update_va_mapping, (unsigned long)shared_page, info->shared_info | 7, UVMF_INVLPG);
-    shared = (struct shared_info *)shared_page;
-    cons = page_of(info->console.domU.mfn);
-    store = page_of(info->store_mfn);
-    cons_port = info->console.domU.evtchn;
-    store_port = info->store_evtchn;
+    find_pages();
     say("hello ");
     say((char *)info->cmd_line);
     say("\r\n");
-    store_ask(XS_WATCH, watch, sizeof(watch), answer, sizeof(answer));
+    watch_shutdown();
     for (;;) {
         clear_pending(cons_port);
         clear_pending(store_port);

@@ -222,7 +222,7 @@ class ResetDomain(DomainAction[None]):
         """Resets it."""
         if not record.persistent:
             raise BadState(f"domain {record.name} is not defined: it would be gone with its end")
-        if not record.gone:
+        if not record.gone or record.saved is not None:
             await manager.destroy(record)
         await manager.start(record)
 

@@ -24,7 +24,7 @@ from domzero.dom0.vifspec import USER, VifSpec, parse_vif, parse_vifs
 from domzero.dom0.xenapi.world import NAMESPACE, World, derived
 from domzero.errors import ConfigError
 
-HALTED, PAUSED, RUNNING = "Halted", "Paused", "Running"
+HALTED, PAUSED, RUNNING, SUSPENDED = "Halted", "Paused", "Running", "Suspended"
 TEXT, SCREEN = "vt100", "rfb"
 """Protocols of consoles."""
 LOOSE_DISKS, LOOSE_VIFS = "loose disks", "loose interfaces"
@@ -108,10 +108,17 @@ def power_state(record: Record) -> str:
     """In XenAPI's word. One that is about to start again runs, as for XAPI a reboot is no halt."""
     if record.state is DomainState.PAUSED:
         return PAUSED
+    if record.state is DomainState.SUSPENDED:
+        return SUSPENDED
     following = record.following
     if following is not None and following.action is Action.RESTART and not (record.ending or record.gone):
         return RUNNING
     return HALTED if record.ended or record.domid is None else RUNNING
+
+
+def is_there(record: Record) -> bool:
+    """Whether it has a domain now: it is neither halted nor suspended."""
+    return power_state(record) not in (HALTED, SUSPENDED)
 
 
 def metrics_id(record: Record) -> UUID:
@@ -131,7 +138,7 @@ def console_id(record: Record, protocol: str = TEXT) -> UUID:
 
 def consoles_of(record: Record) -> list[Console]:
     """A domain's, while it runs: its screen first, as clients take the first that they understand."""
-    if power_state(record) == HALTED:
+    if not is_there(record):
         return []
     protocols = (SCREEN, TEXT) if record.config.has_screen else (TEXT,)
     return [Console(record, protocol) for protocol in protocols]

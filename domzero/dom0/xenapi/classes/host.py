@@ -19,7 +19,7 @@ from domzero.dom0.hostinfo import XEN_VERSION, host_info
 from domzero.dom0.memory_account import memory_mib
 from domzero.dom0.xenapi.classes.pif import management_pif, pifs
 from domzero.dom0.xenapi.failure import Failure, not_allowed
-from domzero.dom0.xenapi.objects import HALTED, power_state
+from domzero.dom0.xenapi.objects import is_there
 from domzero.dom0.xenapi.storage import default_sr, pbds
 from domzero.dom0.xenapi.table import EVERYBODY, Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import (
@@ -103,7 +103,7 @@ def _software_version(world: World, it: World) -> dict[str, str]:
 
 
 def _residents(world: World, it: World) -> list[UUID]:
-    return [record.uuid for record in world.records().values() if power_state(record) != HALTED]
+    return [record.uuid for record in world.records().values() if is_there(record)]
 
 
 async def _dmesg(call: Call, host: Found) -> str:

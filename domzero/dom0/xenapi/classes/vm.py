@@ -30,7 +30,7 @@ from domzero.dom0.xenapi.classes.vm_messages import MESSAGES, allowed_operations
 from domzero.dom0.xenapi.classes.vm_processors import PARAMS, params_of, put_params
 from domzero.dom0.xenapi.classes.vm_types import BOOT_PARAMS, DOMAIN_TYPE, boot_params, boot_policy, put_boot_params
 from domzero.dom0.xenapi.guest_agent import said
-from domzero.dom0.xenapi.objects import HALTED, power_state
+from domzero.dom0.xenapi.objects import HALTED, is_there, power_state
 from domzero.dom0.xenapi.table import Field, Found, Kind, kept, message, ro, rw
 from domzero.dom0.xenapi.values import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRINGS, Enum, Map, Ref, Set
 from domzero.dom0.xenapi.values import Record as RecordType
@@ -64,7 +64,7 @@ def _on_normal_exit(action: Action) -> str:
 
 
 def _is_running(vm: Record) -> bool:
-    return power_state(vm) != HALTED
+    return is_there(vm)
 
 
 def _current_memory(vm: Record) -> int:

@@ -12,20 +12,23 @@ from domzero.dom0.actions import (
     PressSysRq,
     RebootDomain,
     ResetDomain,
+    ResumeDomain,
     ShutDownDomain,
     StartDomain,
+    SuspendDomain,
     UndefineDomain,
     UnpauseDomain,
 )
 from domzero.dom0.changes import Changes
 from domzero.dom0.diskspec import device_number
+from domzero.dom0.manager import NoAnswer
 from domzero.dom0.records import Record
 from domzero.dom0.xenapi.classes.vm_changes import MIB, bad_state, check_domain, check_state, edit
 from domzero.dom0.xenapi.classes.vm_processors import add_live
 from domzero.dom0.xenapi.classes.vm_types import DOMAIN_TYPE, set_boot_policy, set_domain_type
 from domzero.dom0.xenapi.devices import plug_all, vdev_of
 from domzero.dom0.xenapi.failure import Failure, not_allowed
-from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, power_state, vbds_of, vifs_of
+from domzero.dom0.xenapi.objects import HALTED, PAUSED, RUNNING, SUSPENDED, power_state, vbds_of, vifs_of
 from domzero.dom0.xenapi.table import Found, Message, message
 from domzero.dom0.xenapi.values import BOOL, INT, STRING, Ref, Set, reference
 from domzero.dom0.xenapi.world import Call
@@ -40,6 +43,7 @@ _RUNNING = (
     "changing_dynamic_range",
     "changing_VCPUs_live",
     "pause",
+    "suspend",
     "clean_shutdown",
     "clean_reboot",
     "hard_shutdown",
@@ -48,6 +52,7 @@ _RUNNING = (
     "awaiting_memory_live",
 )
 _PAUSED = ("unpause", "hard_shutdown", "hard_reboot")
+_SUSPENDED = ("resume", "resume_on", "hard_shutdown")
 _HALTED = ("start", "start_on", "changing_static_range", "changing_memory_limits", "changing_VCPUs", "clone", "copy",
            "make_into_template", "export", "destroy")  # fmt: skip
 _TEMPLATE = ("clone", "copy", "provision", "export", "destroy", "changing_static_range", "changing_VCPUs")
@@ -62,7 +67,8 @@ def allowed_operations(vm: Record, *, is_domain: bool) -> tuple[str, ...]:
         return ()
     if vm.about.template:
         return _TEMPLATE
-    return {HALTED: _HALTED, PAUSED: _PAUSED}.get(power_state(vm), _RUNNING)
+    allowed = {HALTED: _HALTED, PAUSED: _PAUSED, SUSPENDED: _SUSPENDED}.get(power_state(vm), _RUNNING)
+    return tuple(each for each in allowed if each != "suspend") if vm.config.type.is_full else allowed
 
 
 def domain(call: Call, vm: Found) -> Record:
@@ -130,11 +136,33 @@ async def clean_reboot(call: Call, vm: Found) -> None:
     await call.do(RebootDomain(domain=record.uuid))
 
 
+async def suspend(call: Call, vm: Found) -> None:
+    """VM.suspend: its state is kept by Domain 0, and is no VDI."""
+    record = domain(call, vm)
+    check_state(record, RUNNING)
+    try:
+        await call.do(SuspendDomain(domain=record.uuid))
+    except NoAnswer as error:
+        raise Failure("VM_SUSPEND_TIMEOUT", reference(record.uuid), str(error)) from error
+
+
+async def resume(call: Call, vm: Found, paused: bool, force: bool) -> None:
+    """VM.resume."""
+    record = domain(call, vm)
+    check_state(record, SUSPENDED)
+    await call.do(ResumeDomain(domain=record.uuid, paused=paused))
+
+
+async def resume_on(call: Call, vm: Found, host: Found, paused: bool, force: bool) -> None:
+    """VM.resume_on: there is one host."""
+    await resume(call, vm, paused, force)
+
+
 async def hard_shutdown(call: Call, vm: Found) -> None:
     """VM.hard_shutdown."""
     record = domain(call, vm)
     if power_state(record) == HALTED:
-        raise bad_state(record, RUNNING, PAUSED)
+        raise bad_state(record, RUNNING, PAUSED, SUSPENDED)
     await call.do(DestroyDomain(domain=record.uuid))
 
 
@@ -143,7 +171,7 @@ async def hard_reboot(call: Call, vm: Found) -> None:
     record = domain(call, vm)
     if not record.persistent:
         raise not_allowed("the domain is not defined: it is gone with its end")
-    if power_state(record) == HALTED:
+    if power_state(record) in (HALTED, SUSPENDED):
         raise bad_state(record, RUNNING, PAUSED)
     await call.do(ResetDomain(domain=record.uuid))
 
@@ -298,6 +326,9 @@ MESSAGES: tuple[Message, ...] = (
     message("start_on", start_on, vm=_SELF, host=_HOST, start_paused=BOOL, force=BOOL),
     message("pause", pause, vm=_SELF),
     message("unpause", unpause, vm=_SELF),
+    message("suspend", suspend, vm=_SELF),
+    message("resume", resume, vm=_SELF, start_paused=BOOL, force=BOOL),
+    message("resume_on", resume_on, vm=_SELF, host=_HOST, start_paused=BOOL, force=BOOL),
     message("clean_shutdown", clean_shutdown, vm=_SELF),
     message("shutdown", shutdown, vm=_SELF),
     message("clean_reboot", clean_reboot, vm=_SELF),
@@ -335,7 +366,7 @@ MESSAGES: tuple[Message, ...] = (
     *(
         message(name, None, self=_SELF)
         for name in (
-            "suspend", "resume", "resume_on", "snapshot", "snapshot_with_quiesce", "checkpoint", "revert",
+            "snapshot", "snapshot_with_quiesce", "checkpoint", "revert",
             "pool_migrate", "migrate_send", "assert_can_migrate", "send_trigger", "csvm", "update_snapshot_metadata",
             "set_HVM_shadow_multiplier", "set_shadow_multiplier_live",
             "set_memory_static_min", "set_bios_strings", "copy_bios_strings",
