@@ -123,6 +123,8 @@ def handle(args: argparse.Namespace) -> int:
     elif listen is not None and encrypted:
         kept = database.parent if database != MEMORY else path.parent
         certificate = tls.made(kept, listen[0])
+    if certificate is not None:
+        tls.use_for_screens(certificate)
     job = serve(
         path,
         listen,

@@ -23,6 +23,9 @@ _RENEW_SECONDS = 30 * 86400
 _SUFFIX_CERTIFICATE, _SUFFIX_KEY = ".cert.pem", ".key.pem"
 
 
+_of_serve: list[Certificate] = []
+
+
 @dataclass(slots=True, frozen=True)
 class Certificate:
     """A certificate with its key, both PEM.
@@ -81,6 +84,19 @@ def made(directory: Path, host: str) -> Certificate:
         os.rename(key, found.key)
         os.rename(certificate, found.certificate)
     return found
+
+
+def use_for_screens(certificate: Certificate) -> None:
+    """Lets the screens of this process's domains have the certificate that its HTTP has."""
+    _of_serve[:] = [certificate]
+
+
+def for_screen(directory: Path, host: str) -> Certificate:
+    """The certificate for a screen at an IP address: that of HTTP, or one that is made. ConfigError.
+
+    :param directory: where it is kept if it is made.
+    """
+    return _of_serve[0] if _of_serve else made(directory, host)
 
 
 def _is_good(openssl: str, certificate: Path) -> bool:

@@ -25,7 +25,7 @@ PATH_MAX = 107
 LOOPBACK = "127.0.0.1"
 HIDDEN = "********"
 
-_FLAGS = ("vnc", "vncunused", "sdl", "opengl")
+_FLAGS = ("vnc", "vncunused", "vnctls", "sdl", "opengl")
 _KEYS = (*_FLAGS, "vnclisten", "vncdisplay", "vncpasswd", "keymap", "type", "display", "xauthority")
 _KEYMAPS = ("", "en-us")
 
@@ -41,6 +41,7 @@ class VfbSpec:
     :param display: TCP port 5900 + this one, or the first one from there that is free.
     :param unused: look for a free one.
     :param password: empty: none is asked for.
+    :param tls: viewers have to speak TLS.
     """
 
     devid: int = 0
@@ -50,6 +51,7 @@ class VfbSpec:
     display: int = 0
     unused: bool = True
     password: str = ""
+    tls: bool = False
 
     def text(self, path: str = "", *, hide: bool = False) -> str:
         """The same as a specification.
@@ -65,6 +67,7 @@ class VfbSpec:
             words += [f"vncdisplay={self.display}", f"vncunused={int(self.unused)}"]
         if self.password:
             words.append(f"vncpasswd={HIDDEN if hide else self.password}")
+        words += ["vnctls=1"] if self.tls else []
         return ",".join(words)
 
 
@@ -105,9 +108,11 @@ def parse_vfb(text: str, devid: int = 0) -> VfbSpec:
         listen = _address(text, listen, password)
     if not display.isascii() or not display.isdigit() or int(display) > DISPLAY_MAX:
         raise _refused(text, f"vncdisplay is a number up to {DISPLAY_MAX}")
-    return VfbSpec(
-        devid, words.get("vnc", "1") == "1", listen, path, int(display), words.get("vncunused", "1") == "1", password
-    )
+    vnc, unused, tls = (words.get(key, "1") == "1" for key in ("vnc", "vncunused", "vnctls"))
+    tls = tls and "vnctls" in words
+    if tls and (path or not password):
+        raise _refused(text, "TLS is for an address with a vncpasswd: a Unix socket leaves this host by no way")
+    return VfbSpec(devid, vnc, listen, path, int(display), unused, password, tls)
 
 
 def with_passwords(texts: list[str], before: list[str]) -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import zlib
 from pathlib import Path
@@ -22,7 +23,13 @@ class Viewer:
     """A connection; `pixels` are blue, green, red, 0."""
 
     def __init__(
-        self, sock: socket.socket, *, password: str = "", encodings: tuple[int, ...] = (ZRLE, RAW), shared: bool = True
+        self,
+        sock: socket.socket,
+        *,
+        password: str = "",
+        encodings: tuple[int, ...] = (ZRLE, RAW),
+        shared: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         sock.settimeout(60)
         self.sock = sock
@@ -34,9 +41,13 @@ class Viewer:
         assert self.read(12) == b"RFB 003.008\n"
         sock.sendall(b"RFB 003.008\n")
         kinds = self.read(self.read(1)[0])
-        assert kinds in (b"\x01", b"\x02")
-        assert (kinds == b"\x02") == bool(password)
-        sock.sendall(kinds)
+        if tls is None:
+            assert kinds in (b"\x01", b"\x02")
+            assert (kinds == b"\x02") == bool(password)
+            sock.sendall(kinds)
+        else:
+            self._begin_tls(kinds, tls)
+        sock = self.sock
         if password:
             sock.sendall(_machine.vnc_response(password.encode(), self.read(16)))
         if self.read(4) != bytes(4):
@@ -47,6 +58,18 @@ class Viewer:
         self.name = self.read(length).decode()
         self.pixels = bytearray(4 * self.width * self.height)
         self.ask_for(*encodings)
+
+    def _begin_tls(self, kinds: bytes, tls: ssl.SSLContext) -> None:
+        """VeNCrypt, as it is specified (rfbproto)."""
+        assert kinds == b"\x13"
+        self.sock.sendall(kinds)
+        assert self.read(2) == b"\0\2"
+        self.sock.sendall(b"\0\2")
+        assert self.read(1) == b"\0"
+        assert struct.unpack(">I", self.read(4 * self.read(1)[0])) == (261,)  # X509Vnc
+        self.sock.sendall(struct.pack(">I", 261))
+        assert self.read(1) == b"\1"
+        self.sock = tls.wrap_socket(self.sock, server_hostname="127.0.0.1")
 
     @classmethod
     def at(cls, path: str | Path, **how: object) -> Viewer:

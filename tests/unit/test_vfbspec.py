@@ -19,6 +19,8 @@ from domzero.errors import ConfigError
         ("vnclisten=::1,vncdisplay=7,keymap=en-us", VfbSpec(listen="::1", display=7)),
         ("vnclisten=unix:/run/guest.vnc", VfbSpec(listen="", path="/run/guest.vnc")),
         ("vnc=0,sdl=0", VfbSpec(vnc=False)),
+        ("vnclisten=0.0.0.0,vncpasswd=x,vnctls=1", VfbSpec(listen="0.0.0.0", password="x", tls=True)),
+        ("vnctls=0", VfbSpec()),
     ],
 )
 def test_a_specification_is_understood_as_xl_does_and_says_the_same_again(text: str, expected: VfbSpec) -> None:
@@ -40,6 +42,8 @@ def test_a_specification_is_understood_as_xl_does_and_says_the_same_again(text: 
         ("vncdisplay=-1", "a number up to 99"),
         ("vncpasswd=123456789", "at most 8 characters"),
         ("vncpasswd=a,vncpasswd=b", "given twice"),
+        ("vnctls=1", "TLS is for an address with a vncpasswd"),
+        ("vnclisten=unix:/x,vncpasswd=a,vnctls=1", "TLS is for an address"),
         ("vncpasswd=********", "in the place of a password"),
     ],
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
+import ssl
 import struct
 import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from domzero.dom0.vfbspec import parse_vfb
 from domzero.dom0.vnc import keys
 from domzero.dom0.vnc.display import Display, Rect
 from domzero.dom0.vnc.encodings import Encoding
+from domzero.dom0.vnc.encrypted import VIEWERS_MAX as PLACES
 from domzero.dom0.vnc.listener import open_screen
 from domzero.dom0.vnc.pixels import NATIVE, Converter, FormatError, PixelFormat
 from domzero.dom0.vnc.server import VIEWERS_MAX, VncServer
@@ -217,6 +220,86 @@ def test_a_password_is_asked_for_on_a_port_and_the_socket_is_private(display: Di
     Viewer.at(path).update(incremental=False)
     server.close()
     until(lambda: not path.exists(), 30, "the socket to go")
+
+
+@pytest.fixture
+def encrypted(display: Display, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """An address where viewers have to speak TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    screen = open_screen(parse_vfb("vncdisplay=60,vncpasswd=secret,vnctls=1"), uuid.uuid4())
+    server = VncServer(display, "guest", "secret", screen.sock)
+    yield "127.0.0.1", int(str(screen.nodes["vnc-port"]))
+    server.close()
+
+
+def test_a_viewer_speaks_tls_and_shows_the_password_in_it(
+    display: Display, encrypted: tuple[str, int], tmp_path: Path
+) -> None:
+    (certificate,) = tmp_path.rglob("*.cert.pem")
+    trusting = ssl.create_default_context(cafile=str(certificate))  # which compares the name, too
+    canvas = Canvas(640, 480)
+    display.show(canvas)
+    viewer = Viewer(socket.create_connection(encrypted), password="secret", tls=trusting)
+    until(lambda: shows(viewer, canvas), 60, "the picture")
+    assert isinstance(viewer.sock, ssl.SSLSocket) and viewer.sock.version() in ("TLSv1.2", "TLSv1.3")
+    with pytest.raises(Refused, match="the password is wrong"):
+        Viewer(socket.create_connection(encrypted), password="Secret", tls=trusting)
+    with pytest.raises(ssl.SSLError):
+        Viewer(socket.create_connection(encrypted), password="secret", tls=ssl.create_default_context())
+    again = Viewer(socket.create_connection(encrypted), password="secret", tls=trusting)
+    again.update(incremental=False)
+
+
+def shows(viewer: Viewer, canvas: Canvas) -> bool:
+    viewer.update(incremental=False)
+    return viewer.pixels == canvas.pixels
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1",
+        b"RFB 003.003\n",
+        b"RFB 003.008\n\2",
+        b"RFB 003.008\n\x13\0\1",
+        b"RFB 003.008\n\x13\0\2\0\0\1\4",
+        b"RFB 003.008\n\x13\0\2\0\0\1\5no TLS at all",
+        b"",
+    ],
+)
+def test_who_does_not_speak_tls_is_shown_nothing(encrypted: tuple[str, int], said: bytes) -> None:
+    with socket.create_connection(encrypted) as sock:
+        sock.settimeout(60)
+        sock.sendall(said)
+        sock.shutdown(socket.SHUT_WR)
+        heard = b""
+        with suppress(ConnectionResetError):
+            while part := sock.recv(4096):
+                heard += part
+    assert len(heard) < 64 and b"guest" not in heard
+
+
+def test_places_of_encrypted_viewers_end_and_come_again(encrypted: tuple[str, int], tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for _ in range(PLACES):
+            sock = stack.enter_context(socket.create_connection(encrypted))
+            sock.settimeout(60)
+            assert sock.recv(12)
+        over = stack.enter_context(socket.create_connection(encrypted))
+        over.settimeout(60)
+        assert over.recv(12) == b""
+    (certificate,) = tmp_path.rglob("*.cert.pem")
+    trusting = ssl.create_default_context(cafile=str(certificate))
+
+    def comes_in() -> bool:
+        with suppress(ConnectionResetError, AssertionError):
+            Viewer(socket.create_connection(encrypted), password="secret", tls=trusting).update(incremental=False)
+            return True
+        return False
+
+    until(comes_in, 60, "a place")
 
 
 def test_without_a_password_there_is_a_socket_in_place_of_a_port(

@@ -47,6 +47,7 @@ class ScreenInfo(Model):
         Field(description="`127.0.0.1:5900`, `[::1]:5900` or `unix:PATH`; null: only by Domain 0."),
     ]
     password: Annotated[bool, Field(description="Whether one is asked for there.")]
+    tls: Annotated[bool, Field(description="Whether viewers have to speak TLS there.")]
 
 
 _PICTURE: dict[int | str, dict[str, object]] = {
@@ -91,6 +92,7 @@ async def screen_address(record: ScreenOf, manager: ManagerDep) -> ScreenInfo:
     return ScreenInfo(
         address=manager.store.get(f"{nodes}/address"),
         password=any(spec.password for spec in record.config.vfb_specs),
+        tls=any(spec.tls for spec in record.config.vfb_specs),
     )
 
 

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,8 @@ from domzero.dom0.vfbspec import DISPLAY_MAX, PORT_BASE, VfbSpec
 from domzero.errors import ConfigError
 
 _BACKLOG = 8
+_TLS = "tls "
+"""Before the name of an address that is kept."""
 
 
 @dataclass(slots=True)
@@ -89,31 +92,77 @@ def open_screen(spec: VfbSpec, uuid: UUID) -> OpenScreen:
             where = f"{spec.listen}, port {PORT_BASE + display}"
             raise ConfigError(f"{where}: {error.strerror or error}", key="vfb") from error
         host = f"[{spec.listen}]" if family == socket.AF_INET6 else spec.listen
-        return _opened(listener, f"{host}:{PORT_BASE + display}", "", (0, 0))
+        try:
+            return _opened(listener, f"{host}:{PORT_BASE + display}", "", (0, 0), tls=spec.listen if spec.tls else "")
+        except BaseException:
+            listener.close()
+            raise
     raise AssertionError("there is a last display")
 
 
-def _opened(listener: socket.socket, address: str, path: str, identity: tuple[int, int]) -> OpenScreen:
+def _opened(
+    listener: socket.socket, address: str, path: str, identity: tuple[int, int], *, tls: str = ""
+) -> OpenScreen:
+    context = _context(tls) if tls else None
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     listener.setblocking(False)
     fds = [ours.fileno(), listener.fileno()]
-    _start(ours, listener, address, path, identity)
-    return OpenScreen(theirs, address, partial(Outside.of, Kind.SCREEN, address, fds, path, identity))
+    _start(ours, listener, address, path, identity, context)
+    name = f"{_TLS}{address}" if tls else address
+    return OpenScreen(theirs, address, partial(Outside.of, Kind.SCREEN, name, fds, path, identity))
+
+
+def _context(host: str) -> ssl.SSLContext:
+    from domzero.dom0.images.store import data_dir
+    from domzero.dom0.tls import for_screen
+    from domzero.dom0.vnc.encrypted import context_of
+
+    kept = data_dir() / "screens"
+    try:
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{kept}: {error.strerror}", key="vfb") from error
+    return context_of(for_screen(kept, host))
 
 
 def serve_again(kept: Outside) -> None:
     """Goes on with an address that another process has listened at; takes its descriptors."""
     inside, listener = (socket.socket(fileno=fd) for fd in kept.take())
-    _start(inside, listener, kept.name, kept.path, (kept.device, kept.inode))
+    address = kept.name.removeprefix(_TLS)
+    context = None
+    if address != kept.name:
+        context = _context(address.rpartition(":")[0].strip("[]"))
+    _start(inside, listener, address, kept.path, (kept.device, kept.inode), context)
 
 
-def _start(inside: socket.socket, listener: socket.socket, address: str, path: str, identity: tuple[int, int]) -> None:
-    args = (inside, listener, path, identity)
+def _start(
+    inside: socket.socket,
+    listener: socket.socket,
+    address: str,
+    path: str,
+    identity: tuple[int, int],
+    context: ssl.SSLContext | None,
+) -> None:
+    def give(viewer: socket.socket) -> None:
+        socket.send_fds(inside, [b"v"], [viewer.fileno()])
+
+    take = give
+    if context is not None:
+        from domzero.dom0.vnc.encrypted import Encrypted
+
+        take = Encrypted(context, give).take
+    args = (inside, listener, path, identity, take)
     threading.Thread(target=_accept, args=args, name=f"vnc {address}", daemon=True).start()
 
 
-def _accept(inside: socket.socket, listener: socket.socket, path: str, identity: tuple[int, int]) -> None:
+def _accept(
+    inside: socket.socket,
+    listener: socket.socket,
+    path: str,
+    identity: tuple[int, int],
+    take: Callable[[socket.socket], None],
+) -> None:
     poll = select.poll()
     poll.register(inside, select.POLLIN)
     poll.register(listener, select.POLLIN)
@@ -123,7 +172,7 @@ def _accept(inside: socket.socket, listener: socket.socket, path: str, identity:
                 if viewer.family != socket.AF_UNIX:
                     viewer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                     viewer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                socket.send_fds(inside, [b"v"], [viewer.fileno()])
+                take(viewer)
     if path:
         with suppress(OSError):
             status = os.lstat(path)
