@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod pv;
+mod x87;
 
 use domzero_machine::abi::selector::{FLAT_KERNEL_SS, FLAT_RING3_CS32};
 use domzero_machine::testing::{pte, TestVm, STACK_TOP};
@@ -248,7 +249,14 @@ fn bytes_32() -> Result<Vec<u8>> {
     })
 }
 
-const KERNELS: [Kernel; 13] = [
+const KERNELS: [Kernel; 14] = [
+    Kernel {
+        name: "x87",
+        bits: 64,
+        what: "x87: loads, arithmetic, stores in a loop",
+        code: x87::code,
+        data: x87::data,
+    },
     Kernel {
         name: "call",
         bits: 64,

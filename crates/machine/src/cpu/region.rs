@@ -94,6 +94,10 @@ pub(crate) struct Frame {
     pub kept: [u64; 2],
     /// Not zero: the upper halves of the host's ymm registers are not the guest's. They never are without the lower ones.
     pub ymm_away: u64,
+    /// Not zero: the host's x87 registers are not the guest's.
+    pub x87_away: u64,
+    /// An x87 control word on its way there: all exceptions are masked in it.
+    pub control: u64,
 }
 
 const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 120);

@@ -306,6 +306,16 @@ impl Asm {
         self.made(Instruction::with3(Code::VEX_Pext_r64_r64_rm64, to, from, mask));
     }
 
+    /// The low bits of `from` where `mask` has bits.
+    pub(super) fn pdep_register(&mut self, to: Register, from: Register, mask: Register) {
+        self.made(Instruction::with3(Code::VEX_Pdep_r64_r64_rm64, to, from, mask));
+    }
+
+    /// The x87 control word.
+    pub(super) fn load_control(&mut self, from: MemoryOperand) {
+        self.made(Instruction::with1(Code::Fldcw_m2byte, from));
+    }
+
     pub(super) fn rorx(&mut self, to: Register, from: Register, by: u32) {
         self.made(Instruction::with3(Code::VEX_Rorx_r64_rm64_imm8, to, from, by));
     }

@@ -4,11 +4,11 @@
 // Sites are read from code memory, the frame and the CPU are given by translated code.
 #![allow(unsafe_code)]
 
-use super::flow::FarLink;
 use super::repeat::COUNT_MAX;
 use super::select::Vectors;
 use super::thunk::{cooked_flags, raw_flags};
-use super::{Handled, Incoming, NativeBlock, Translator};
+use super::x87;
+use super::{Handled, NativeBlock};
 use crate::abi::x86::mxcsr;
 use crate::cpu::block::{key, Op};
 use crate::cpu::debug::WATCHED;
@@ -20,6 +20,7 @@ use crate::cpu::fault::{Fault, Trap};
 use crate::cpu::jumps::jump_index;
 use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT, RETURNS};
 use crate::cpu::run::Above;
+use crate::cpu::x87state::X87;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
 use crate::mmu::tlb::{tlb_index, TLB_SIZE};
@@ -54,6 +55,8 @@ pub(super) enum Kind {
     Cross,
     /// The vector registers are wanted. `b`: where to go on with them.
     Vectors,
+    /// The x87 registers are wanted. `b`: where to go on with them.
+    X87,
 }
 
 /// A store.
@@ -146,7 +149,10 @@ pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame:
                     f.gs = c.bases.gs;
                     return Onward { code, frame };
                 }
-                Next::Out => c.hand_up(),
+                Next::Out => {
+                    c.fetch_x87(f);
+                    c.hand_up()
+                }
             }
         };
         // SAFETY: the references are gone; the layer above reaches the CPU by its own way to it.
@@ -161,7 +167,9 @@ pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame:
     }));
     next.unwrap_or_else(|payload| {
         // SAFETY: as above.
-        if let Some(t) = unsafe { (*cpu).code.translator.as_mut() } {
+        let (c, f) = unsafe { (&mut *cpu, &mut *frame) };
+        c.fetch_x87(f);
+        if let Some(t) = c.code.translator.as_mut() {
             t.panic = Some(payload);
         }
         Onward { code: 0, frame }
@@ -193,7 +201,7 @@ impl Cpu {
             self.views.beside().forget_returns();
         }
         f.slice = self.budget.slice;
-        (f.vectors_away, f.ymm_away) = (1, 1);
+        (f.vectors_away, f.ymm_away, f.x87_away) = (1, 1, 1);
         f.fs = self.bases.fs;
         f.gs = self.bases.gs;
         self.give_flags(f);
@@ -271,6 +279,7 @@ impl Cpu {
                 }
                 return Next::At(there(s.b));
             }
+            Kind::X87 if self.lend_x87(f) => return Next::At(there(s.b)),
             Kind::Cross if self.crosses(s) => return Next::At(there(s.a)),
             Kind::Link => {
                 if let Some(near) = self.link(s.block, u64::from(s.a as u32), there(s.b), at) {
@@ -325,7 +334,7 @@ impl Cpu {
                 self.views.beside().forget_code(rip);
                 Next::Out
             }
-            Kind::Vectors | Kind::Cross => self.interpret_from(s),
+            Kind::Vectors | Kind::X87 | Kind::Cross => self.interpret_from(s),
         }
     }
 
@@ -341,6 +350,9 @@ impl Cpu {
     fn execute(&mut self, s: Site, handled: Option<Handled>, next: u64, f: &mut Frame) -> Next {
         let op = as_op(s);
         let forgotten = self.views.forgotten();
+        if !handled.as_ref().is_some_and(x87::is_left_alone) {
+            self.fetch_x87(f);
+        }
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
         self.next_rip = self.rip.wrapping_add(u64::from(s.len)) & self.bases.mask;
         let done = match handled {
@@ -366,11 +378,15 @@ impl Cpu {
             return self.dispatch(f);
         }
         let t = self.code.translator.as_ref();
-        let dead = match t.and_then(|t| t.blocks.get(s.block as usize)) {
+        let (dead, x87) = match t.and_then(|t| t.blocks.get(s.block as usize)) {
             // SAFETY: blocks of the table have their ops in the arena, which lives as long as they do.
-            Some(b) => unsafe { (*b.op).dead != 0 || b.vectors != Vectors::None && f.vectors_away != 0 },
-            None => true,
+            Some(b) => unsafe {
+                let vectors = b.vectors != Vectors::None && f.vectors_away != 0;
+                ((*b.op).dead != 0 || vectors, b.x87)
+            },
+            None => (true, false),
         };
+        let dead = dead || x87 && !self.lend_x87(f);
         if dead || self.views.forgotten() != forgotten {
             self.rip = self.next_rip;
             self.budget.slice += i64::from(s.left) - 1;
@@ -544,6 +560,7 @@ fn fill_in(f: &mut Frame) {
     f.callout = super::thunk::call as *const () as u64;
     f.clock = super::thunk::clock as *const () as u64;
     f.host_mxcsr = mxcsr::INITIAL;
+    f.control = X87::default().control.into();
     for (n, mask) in f.page_masks.iter_mut().enumerate() {
         *mask = !0xfff | ((1 << n) - 1);
     }
@@ -554,47 +571,4 @@ fn as_op(s: Site) -> Op {
     let mut op = Op::new(fast::op_leave);
     (op.off, op.left, op.len) = (s.off, s.left, s.len);
     op
-}
-
-impl Translator {
-    /// Lets the jump whose field is at `field` lead to block `id`; `stub` is the site it came from. Gives where to go on.
-    fn link(&mut self, id: u32, field: u64, site: u64) -> Option<u64> {
-        let block: &mut NativeBlock = self.blocks.get_mut(id as usize)?;
-        let near = block.near;
-        let stub = site - super::CALL_BYTES;
-        block.incoming.push(Incoming::Near { field, stub });
-        self.lead(field, near);
-        Some(near)
-    }
-
-    /// The block whose code begins at `far`, unless it is forgotten.
-    fn beginning_at(&mut self, far: u64) -> Option<&mut NativeBlock> {
-        // Code is never put before other code.
-        let n = self.blocks.binary_search_by_key(&far, |b| b.far).ok()?;
-        self.blocks.get_mut(n).filter(|b| b.lives())
-    }
-
-    /// Lets the calls of the block of site `s`, which is at `site`, leave the block at `far` to their returns, if it is of the same
-    /// frame. The field of the address is at `field`.
-    fn link_return(&mut self, s: Site, far: u64, field: u64, site: u64) -> Option<()> {
-        let mfn = self.blocks.get(s.block as usize).filter(|b| b.lives())?.mfn;
-        let block = self.beginning_at(far).filter(|b| b.mfn == mfn)?;
-        let stub = site - super::CALL_BYTES;
-        block.incoming.push(Incoming::Near { field, stub });
-        self.lead(field, far);
-        Some(())
-    }
-
-    /// The same from another page; gives the key of the code that it must show.
-    fn link_far(&mut self, far: u64, field: u64, site: u64) -> Option<i32> {
-        let block = self.beginning_at(far)?;
-        let (near, key) = (block.near, block.key);
-        let stub = site - super::CALL_BYTES;
-        block.incoming.push(Incoming::Far { field, stub });
-        let link = FarLink(field);
-        self.lead(field, near);
-        self.lead(link.otherwise(), site + SITE_BYTES as u64);
-        self.memory.patch(link.key(), key.to_le_bytes());
-        Some(key)
-    }
 }

@@ -31,6 +31,7 @@ pub(super) struct Made {
     /// Where the code of each instruction begins, and where that of the last one ends.
     pub starts: Vec<usize>,
     pub vectors: Vectors,
+    pub x87: bool,
 }
 
 /// What a stub does before its callout.
@@ -153,6 +154,10 @@ impl<'a> Emitter<'a> {
         if vectors != Vectors::None {
             self.vectors(vectors);
         }
+        let x87 = hows.contains(&How::X87);
+        if x87 {
+            self.look_at_x87();
+        }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
         let plan = match same_blocks {
@@ -205,6 +210,7 @@ impl<'a> Emitter<'a> {
             dead: self.asm.address(dead),
             starts,
             vectors,
+            x87,
             split: self.asm.split(),
             code: self.asm.finish()?,
         })
@@ -243,13 +249,19 @@ impl<'a> Emitter<'a> {
     }
 
     fn vectors(&mut self, wanted: Vectors) {
-        let (stub, next) = (self.asm.label(), self.asm.label());
         let ymm = wanted == Vectors::Ymm;
         let away = if ymm {
             frame!(ymm_away)
         } else {
             frame!(vectors_away)
         };
+        self.look_at(away, Kind::Vectors);
+        self.last_stub().site.flags |= if ymm { YMM } else { 0 };
+    }
+
+    /// A callout unless a field of the frame is zero.
+    pub(super) fn look_at(&mut self, away: MemoryOperand, kind: Kind) {
+        let (stub, next) = (self.asm.label(), self.asm.label());
         if self.flags_dead {
             self.asm.test_mem(away, 1);
             self.asm.jcc(Code::Jne_rel32_64, stub);
@@ -258,10 +270,8 @@ impl<'a> Emitter<'a> {
             self.asm.jmp_unless_zero(stub);
         }
         self.asm.bind(next);
-        self.stub(stub, Kind::Vectors, None);
-        let s = self.last_stub();
-        s.b = Some(next);
-        s.site.flags |= if ymm { YMM } else { 0 };
+        self.stub(stub, kind, None);
+        self.last_stub().b = Some(next);
     }
 
     fn last_stub(&mut self) -> &mut Stub {
@@ -464,6 +474,7 @@ impl<'a> Emitter<'a> {
             }
             How::Stack => self.stack(i)?,
             How::Same | How::Vector | How::Avx => self.same(i, how)?,
+            How::X87 => self.x87(i)?,
             How::Special => self.special(i)?,
             How::Repeat => self.repeat(i)?,
             How::Handler => self.handled(i, end)?,

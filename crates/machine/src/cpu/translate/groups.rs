@@ -246,7 +246,9 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
         How::Stack if i.code() == Code::Pop_r64 && i.op0_register() != Register::RSP => stack(0, false),
         How::Flow if is_call(i) => stack(-8, true),
         How::Flow if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => stack(0, false),
-        How::Same | How::Vector | How::Avx if i.mnemonic() != Mnemonic::Lea => {
+        How::Same | How::Vector | How::Avx | How::X87
+            if !matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Fldcw) =>
+        {
             let n = memory_operand(i)?;
             let w = wanted(i, n, how)?;
             let disp = i.memory_displacement64() as i64;
@@ -272,7 +274,7 @@ fn leaves_scratch(i: &Instruction, how: How) -> bool {
         How::Nothing => true,
         // A call whose operand is no group's checks it by itself.
         How::Flow => is_jump(i),
-        How::Same | How::Vector | How::Avx => {
+        How::Same | How::Vector | How::Avx | How::X87 => {
             if i.mnemonic() == Mnemonic::Lea {
                 return !matches!(place(i.memory_index()), Place::Spilled(_));
             }

@@ -28,7 +28,7 @@ fn before(i: &Instruction, how: How, after: u32) -> u32 {
         // Where it leads to nobody knows.
         How::Flow if is_conditional(i) => ALL,
         How::Flow => after,
-        How::Same | How::Vector | How::Avx | How::Special => {
+        How::Same | How::Vector | How::Avx | How::X87 | How::Special => {
             after & !certainly_written(i) | i.rflags_read() & ALL
         }
     }

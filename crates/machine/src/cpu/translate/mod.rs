@@ -13,6 +13,7 @@ mod dump;
 mod emit;
 mod flow;
 mod groups;
+mod links;
 mod liveness;
 mod memory;
 mod operand;
@@ -24,6 +25,7 @@ mod select;
 mod special;
 mod thunk;
 mod trace;
+mod x87;
 
 use crate::cpu::block::{KeyHasher, Op};
 use crate::cpu::decode::{copy_code, decode_all};
@@ -101,6 +103,8 @@ struct NativeBlock {
     /// Instructions that it has more than the interpreter's block.
     more: u8,
     vectors: Vectors,
+    /// It begins with a look whether the x87 registers are the guest's.
+    x87: bool,
     incoming: Vec<Incoming>,
     /// What its code was made of, if that is to be proved.
     source: Option<Box<proven::Source>>,
@@ -400,6 +404,7 @@ impl Cpu {
             dead: made.dead,
             more: insns.len() as u8 - count,
             vectors: made.vectors,
+            x87: made.x87,
             incoming: Vec::new(),
             source: source.map(Box::new),
         });

@@ -27,6 +27,8 @@ pub(super) enum How {
     Repeat,
     /// The same with their upper halves, and AVX enabled.
     Avx,
+    /// The same on the x87 registers, which must be the guest's.
+    X87,
     Handler,
 }
 
@@ -46,6 +48,8 @@ pub(super) fn hows(insns: &[Instruction], exact: bool) -> Vec<How> {
     let host_differs = |n: usize, i: &Instruction| exact && seen.get(n) != Some(&false) && opens_flags(i);
     let each = |(n, i): (usize, &Instruction)| match how(i) {
         How::Same | How::Special if host_differs(n, i) => How::Handler,
+        // Makers differ in C1 after stack faults, and some instructions leave it as it was or not.
+        How::X87 if exact || !host_is_amd() && super::x87::opens_codes(i) => How::Handler,
         other => other,
     };
     insns.iter().enumerate().map(each).collect()
@@ -81,6 +85,7 @@ fn how(i: &Instruction) -> How {
         _ if super::flow::is_flow(i) => return How::Flow,
         _ if super::special::is_special(i) => return How::Special,
         _ if super::repeat::is_repeat(i) => return How::Repeat,
+        _ if super::x87::is_native(i) => return How::X87,
         _ => {}
     }
     if !ordinary_operands(i) || !on_every_host(i) {

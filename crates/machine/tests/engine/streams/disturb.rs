@@ -28,6 +28,8 @@ pub struct Disturb {
     pub flagless: bool,
     /// Another thread interferes while engines run; steps are long.
     pub meanwhile: bool,
+    /// Many instructions are x87 ones, mostly with all their exceptions masked.
+    pub x87: bool,
 }
 
 impl Disturb {
@@ -55,7 +57,40 @@ impl Disturb {
         if l.rng.chance(self.change) {
             change(l);
         }
+        if self.x87 && l.rng.chance(25) {
+            x87(l);
+        }
     }
+}
+
+/// Another x87 state on all machines, as a context switch brings it: most have all exceptions masked.
+fn x87(l: &mut Lockstep) {
+    let masks = if l.rng.chance(85) {
+        0x3f
+    } else {
+        l.rng.next() as u16 & 0x3f
+    };
+    let control = masks | 0x340 | l.rng.pick(&[0, 0, 0x0c00, 0x0400, 0x0800]);
+    let precision = l.rng.pick(&[0, 0, 0, 0x0100, 0x0200, 0x0300]);
+    let (status, tags) = (
+        l.rng.next() as u16 & 0x7f7f,
+        l.rng.next() as u8 | l.rng.next() as u8,
+    );
+    let all = l.rng.chance(30);
+    let regs: Vec<(u64, u16)> = (0..8).map(|_| l.rng.f80()).collect();
+    l.all(|c| {
+        let x87 = &mut c.fpu.x87;
+        x87.set_control(control ^ precision);
+        if all {
+            x87.set_status_word(status);
+            x87.tags = tags;
+            for (to, &(m, se)) in x87.regs.iter_mut().zip(&regs) {
+                (to.m, to.se) = (m, se);
+            }
+        } else {
+            x87.set_status_word(x87.status_word() & !0x80ff);
+        }
+    });
 }
 
 fn any_page(rng: &mut Rng) -> u64 {

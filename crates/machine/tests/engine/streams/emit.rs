@@ -18,6 +18,8 @@ pub struct Builder<'a> {
     pub sites: Vec<u64>,
     pub nops: Vec<u64>,
     pub functions: &'a [u64],
+    /// Every other instruction is an x87 one.
+    pub x87: bool,
 }
 
 impl Builder<'_> {
@@ -100,7 +102,12 @@ impl Builder<'_> {
     }
 
     pub fn simple(&mut self) {
-        let code = Forms::get().pick(self.rng);
+        let forms = Forms::get();
+        let code = if self.x87 && self.rng.chance(50) {
+            forms.pick_x87(self.rng)
+        } else {
+            forms.pick(self.rng)
+        };
         self.form(code);
     }
 

@@ -17,6 +17,7 @@ pub struct Forms {
     pub total: u64,
     pub privileged: Vec<Code>,
     pub strings: Vec<Code>,
+    pub x87: Vec<Code>,
 }
 
 /// What `instruction` makes of operands alone; which class it is in.
@@ -51,7 +52,7 @@ fn class_of(code: Code) -> Option<usize> {
         }
         _ if name.starts_with("Cmov") => 17,
         _ if name.starts_with("Set") => 18,
-        _ if features.contains(&CpuidFeature::FPU) => 19,
+        _ if features.contains(&CpuidFeature::FPU) => X87,
         _ if vector && op.op_kinds().iter().any(|k| format!("{k:?}").starts_with("mm_")) => 20,
         _ if vector && op.encoding() == EncodingKind::VEX => 21,
         _ if vector => 22,
@@ -62,6 +63,9 @@ fn class_of(code: Code) -> Option<usize> {
         _ => return None,
     })
 }
+
+/// The class of x87 instructions.
+const X87: usize = 19;
 
 /// Weights of the classes, in their order.
 #[rustfmt::skip]
@@ -107,6 +111,7 @@ impl Forms {
                 total: 0,
                 privileged: Vec::new(),
                 strings: Vec::new(),
+                x87: Vec::new(),
             };
             for code in Code::values().filter(|&c| {
                 let op = c.op_code();
@@ -128,6 +133,9 @@ impl Forms {
                     _ if has_odd_operand(code) => {}
                     _ => {
                         if let Some(class) = class_of(code) {
+                            if class == X87 {
+                                forms.x87.push(code);
+                            }
                             forms.classes[class].codes.push(code);
                         }
                     }
@@ -137,6 +145,15 @@ impl Forms {
             forms.total = forms.classes.iter().map(|c| c.weight).sum();
             forms
         })
+    }
+
+    /// An x87 instruction; those that unmask exceptions, with what they happen to load, are rare.
+    pub fn pick_x87(&self, rng: &mut crate::rng::Rng) -> Code {
+        let code = rng.pick(&self.x87);
+        match code.mnemonic() {
+            Mnemonic::Fldcw | Mnemonic::Fldenv | Mnemonic::Frstor if rng.chance(90) => Code::Fld_m64fp,
+            _ => code,
+        }
     }
 
     pub fn pick(&self, rng: &mut crate::rng::Rng) -> Code {

@@ -119,7 +119,7 @@ fn streams(name: &str, default: u64, disturb: Disturb) {
     let first = seed.wrapping_mul(1_000_003);
     for case in one.map_or(first..first + count, |c| c..c + 1) {
         let mut rng = Rng::new(case);
-        let program = Program::new(&mut rng, !disturb.flagless);
+        let program = Program::new(&mut rng, !disturb.flagless, disturb.x87);
         report.cases += 1;
         match run(&program, case, length(&mut rng), &disturb) {
             Ok(s) => {
@@ -220,4 +220,24 @@ fn streams_are_the_same_where_flags_that_nobody_looks_at_are_not_kept() {
         ..Disturb::default()
     };
     streams("flagless", 400, disturb);
+}
+
+#[test]
+fn streams_of_x87_instructions_are_the_same_on_all_engines() {
+    let disturb = Disturb {
+        x87: true,
+        ..Disturb::default()
+    };
+    streams("x87", 400, disturb);
+}
+
+#[test]
+fn streams_of_x87_instructions_are_the_same_when_the_world_changes_between_steps() {
+    let disturb = Disturb {
+        x87: true,
+        flush: 10,
+        change: 15,
+        ..Disturb::default()
+    };
+    streams("x87 and changes", 200, disturb);
 }

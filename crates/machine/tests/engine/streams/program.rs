@@ -22,7 +22,8 @@ pub struct Program {
 
 impl Program {
     /// `writable`: some of it lies where it can be written.
-    pub fn new(rng: &mut Rng, writable: bool) -> Program {
+    /// `x87`: every other instruction is an x87 one.
+    pub fn new(rng: &mut Rng, writable: bool, x87: bool) -> Program {
         let roles = Roles::new(rng);
         let mut program = Program {
             start: 0,
@@ -34,12 +35,12 @@ impl Program {
             nops: Vec::new(),
         };
         for _ in 0..2 + rng.below(4) {
-            if let Some(va) = program.chunk(rng, false, writable) {
+            if let Some(va) = program.chunk(rng, false, writable, x87) {
                 program.functions.push(va);
             }
         }
         program.start = loop {
-            if let Some(va) = program.chunk(rng, true, writable) {
+            if let Some(va) = program.chunk(rng, true, writable, x87) {
                 break va;
             }
         };
@@ -48,7 +49,7 @@ impl Program {
     }
 
     /// A function, or the main loop, where there is room for it.
-    fn chunk(&mut self, rng: &mut Rng, main: bool, writable: bool) -> Option<u64> {
+    fn chunk(&mut self, rng: &mut Rng, main: bool, writable: bool, x87: bool) -> Option<u64> {
         let regions: &[usize] = if writable { &[0, 0, 1, 1, 2] } else { &[0, 2] };
         let Region { va, pages, .. } = CODE_REGIONS[rng.pick(regions)];
         let page = va + rng.below(pages - 1) * 4096;
@@ -69,6 +70,7 @@ impl Program {
             sites: Vec::new(),
             nops: Vec::new(),
             functions: &self.functions,
+            x87,
         };
         if main {
             b.main();

@@ -106,7 +106,6 @@ fn load_bcd(cpu: &mut Cpu, i: &Instruction) -> Exec {
     cpu.check_alignment(va, 8)?;
     let mut b = [0; 10];
     cpu.read_bytes(va, &mut b)?;
-    cpu.fpu.x87.fdp = va;
     let magnitude = b[..9]
         .iter()
         .rev()
@@ -154,7 +153,6 @@ pub(crate) fn lookup(code: Code) -> Option<SlowFn> {
             cpu.check_alignment(va, 8)?;
             let mut b = [0; 16];
             cpu.read_bytes(va, &mut b[..10])?;
-            cpu.fpu.x87.fdp = va;
             let v = u128::from_le_bytes(b);
             push(
                 cpu,

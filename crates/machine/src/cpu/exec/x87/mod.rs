@@ -17,6 +17,7 @@ pub(crate) use state::{
     fxsave_image, load_image, load_x87, load_xmm, mxcsr_of, save_image, xmm_count, FXSAVE_LEN,
 };
 
+use crate::cpu::exec::operand::memory_operand;
 use crate::cpu::exec::softfp::{flag, Class, Env, Res, Rounded, Target, Un, LEADING};
 use crate::cpu::fault::{Exec, Trap};
 use crate::cpu::x87state::{sw, F80};
@@ -42,7 +43,7 @@ macro_rules! waiting {
             $crate::cpu::exec::x87::begin($cpu)?;
             let done: $crate::cpu::fault::Exec = $body;
             done?;
-            $crate::cpu::exec::x87::record($cpu);
+            $crate::cpu::exec::x87::record($cpu, $i);
             Ok(())
         }
         handler as $crate::cpu::SlowFn
@@ -59,9 +60,12 @@ fn begin(cpu: &Cpu) -> Exec {
 /// The pointers are kept for instructions with an unmasked exception only, as AMD's processors do and Intel's with
 /// FDP_EXCPTN_ONLY.
 #[inline]
-fn record(cpu: &mut Cpu) {
+fn record(cpu: &mut Cpu, i: &Instruction) {
     if cpu.fpu.x87.status & sw::ES == 0 {
         return;
+    }
+    if memory_operand(i).is_some() {
+        cpu.fpu.x87.fdp = cpu.ea(i);
     }
     cpu.fpu.x87.fip = cpu.rip;
     cpu.fpu.x87.fop = 0;
@@ -237,11 +241,10 @@ impl crate::cpu::x87state::X87 {
     }
 }
 
-/// The operand at `[ea]` as an unpacked number; leaves its address in FDP.
+/// The operand at `[ea]` as an unpacked number.
 fn mem_f32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u32>(va)?;
-    cpu.fpu.x87.fdp = va;
     Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F32>(
         u64::from(v),
         false,
@@ -250,7 +253,6 @@ fn mem_f32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
 fn mem_f64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u64>(va)?;
-    cpu.fpu.x87.fdp = va;
     Ok(crate::cpu::exec::softfp::unpack::<crate::cpu::exec::softfp::F64>(
         v, false,
     ))
@@ -258,19 +260,16 @@ fn mem_f64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
 fn mem_i16(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u16>(va)? as i16;
-    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
 }
 fn mem_i32(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u32>(va)? as i32;
-    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, u64::from(v.unsigned_abs())))
 }
 fn mem_i64(cpu: &mut Cpu, i: &Instruction) -> Result<Un, Trap> {
     let va = cpu.ea(i);
     let v = cpu.read::<u64>(va)? as i64;
-    cpu.fpu.x87.fdp = va;
     Ok(Un::int(v < 0, v.unsigned_abs()))
 }
 

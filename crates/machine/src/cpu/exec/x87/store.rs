@@ -25,7 +25,6 @@ fn store(
         } else {
             cpu.probe_write(va, len)?;
         }
-        cpu.fpu.x87.fdp = va;
         if cpu.fpu.x87.stack_fault(false) && pop {
             cpu.fpu.x87.pop();
         }
@@ -39,7 +38,6 @@ fn store(
     } else {
         cpu.probe_write(va, len)?;
     }
-    cpu.fpu.x87.fdp = va;
     if !stores {
         // Nothing was rounded into memory.
         env.flags &= !flag::PE;

@@ -11,6 +11,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod value;
+mod x87;
 
 use super::asm::{S0, S1, S2};
 use super::callout::{Kind, Site, BRANCH, GROUP, SITE_BYTES, WRITE, YMM};
@@ -377,7 +378,7 @@ impl Proof<'_> {
         }
         self.clean(&state)?;
         let of_insn = matches!(site.kind, Kind::Miss | Kind::Exec | Kind::End);
-        let whole = of_insn || matches!(site.kind, Kind::Leave | Kind::Vectors | Kind::Cross);
+        let whole = of_insn || matches!(site.kind, Kind::Leave | Kind::Vectors | Kind::X87 | Kind::Cross);
         if whole {
             let off = insn.map(|i| i.ip() as u16);
             if off != Some(site.off) || of_insn && insn.map(|i| i.len() as u8) != Some(site.len) {
@@ -460,6 +461,10 @@ impl Proof<'_> {
             Kind::Far => self.reach((at, 1), at + SITE_BYTES as u64, state),
             Kind::Vectors => {
                 state.vectors = if site.flags & YMM != 0 { 2 } else { 1 };
+                self.reach((at, 2), there(site.b), state);
+            }
+            Kind::X87 => {
+                state.x87 = true;
                 self.reach((at, 2), there(site.b), state);
             }
             Kind::Cross => self.reach((at, 0), there(site.a), state),
@@ -550,6 +555,7 @@ fn site_of(bytes: &[u8]) -> Option<Site> {
         K::Dead,
         K::Cross,
         K::Vectors,
+        K::X87,
     ];
     let word = |at: usize| Some(i32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     Some(Site {

@@ -6,6 +6,7 @@ use super::value::{number, Bytes, Extent, Fact, Place, Right, Table, Value};
 use crate::cpu::region::{
     CodeJump, DELTAS, JUMPS_AT, PAGES_AT, RETURN_CODES_AT, RETURN_TAGS_AT, SPILLED, TLB_AT,
 };
+use crate::cpu::translate::x87::MASKED;
 use crate::cpu::Cpu;
 use crate::mmu::tlb::TlbEntry;
 use iced_x86::{OpAccess, Register};
@@ -198,6 +199,7 @@ impl Step<'_> {
                     },
                     bytes,
                 },
+                V::Rounding if disp == MASKED => V::Control,
                 other if other.is_of_host() => V::Moved,
                 _ => V::Any,
             };
@@ -324,6 +326,7 @@ impl Step<'_> {
             a if a == field!(cpu) => Value::Cpu,
             a if a == field!(vectors_away) => Value::Unless(Fact::Vectors(false)),
             a if a == field!(ymm_away) => Value::Unless(Fact::Vectors(true)),
+            a if a == field!(x87_away) => Value::Unless(Fact::X87),
             a if a == field!(fs) || a == field!(gs) => Value::Any,
             _ => return Err("a field of the frame that is no guest's business"),
         })
@@ -345,6 +348,8 @@ impl Step<'_> {
             self.state.kept[k] = v;
         } else if at == field!(page) {
             self.state.page = v;
+        } else if at == field!(control) && v == Value::Control {
+            // It never has anything else.
         } else {
             return Err("a store to a field of the frame that is not the guest's");
         }

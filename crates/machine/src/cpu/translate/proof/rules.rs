@@ -2,6 +2,7 @@
 //! Which instructions may be in translated code at all.
 
 use super::step::{Step, Why};
+use super::x87;
 use iced_x86::{CpuidFeature, EncodingKind, Mnemonic as M, OpAccess, Register as R, RflagsBits};
 
 impl Step<'_> {
@@ -16,6 +17,13 @@ impl Step<'_> {
         }
         if i.rflags_modified() & (RflagsBits::DF | RflagsBits::IF | RflagsBits::AC) != 0 {
             return Err("a flag that is the host's");
+        }
+        let x87 = x87::is_one(i);
+        if x87 && !x87::is_known(i) {
+            return Err("an x87 instruction that is left to its handler");
+        }
+        if x87 && !self.state.x87 {
+            return Err("x87 registers that may be the host's");
         }
         let known = |f: &CpuidFeature| {
             use CpuidFeature as F;
@@ -52,7 +60,7 @@ impl Step<'_> {
                     | F::VPCLMULQDQ
             )
         };
-        if !i.cpuid_features().iter().all(known)
+        if !x87 && !i.cpuid_features().iter().all(known)
             || matches!(i.mnemonic(), M::Ldmxcsr | M::Stmxcsr | M::Vldmxcsr | M::Vstmxcsr)
         {
             return Err("an instruction that is left to its handler");
@@ -66,7 +74,7 @@ impl Step<'_> {
             let writes = !matches!(u.access(), OpAccess::Read | OpAccess::CondRead);
             if r.is_vector_register() {
                 vectors = vectors.max(if i.encoding() == EncodingKind::VEX { 2 } else { 1 });
-            } else if !(r.is_gpr() || r == R::RIP || r.is_segment_register() && !writes) {
+            } else if !(x87 && r.is_st() || r.is_gpr() || r == R::RIP || r.is_segment_register() && !writes) {
                 return Err("a register that translated code does not use");
             }
             if r.full_register() == R::RSP && (writes || self.explicit(r).is_some()) {

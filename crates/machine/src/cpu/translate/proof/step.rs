@@ -4,6 +4,7 @@
 use super::operands::{field, Where};
 use super::value::{Bytes, Extent, Fact, Name, Names, Place, Right, State, Table, Value};
 use crate::cpu::exec::fast::string::elements;
+use crate::cpu::translate::x87::ROUNDING;
 use crate::cpu::Cpu;
 use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use iced_x86::{
@@ -158,6 +159,7 @@ impl<'a> Step<'a> {
                 self.state.zero = match place {
                     Where::Frame(at) if at == field!(vectors_away) => Some(Fact::Vectors(false)),
                     Where::Frame(at) if at == field!(ymm_away) => Some(Fact::Vectors(true)),
+                    Where::Frame(at) if at == field!(x87_away) => Some(Fact::X87),
                     _ => return Err("a test of what is not the guest's"),
                 };
                 Ok(())
@@ -174,6 +176,17 @@ impl<'a> Step<'a> {
                 self.flags_change();
                 self.put(r0, v)
             }
+            Code::VEX_Pdep_r64_r64_rm64
+                if !of_memory(2)
+                    && self.state.reg(i.op2_register()) == Value::Const(ROUNDING)
+                    && !self.state.reg(r1).is_of_host() =>
+            {
+                self.put(r0, Value::Rounding)
+            }
+            Code::Fldcw_m2byte => match self.operand()? {
+                Where::Frame(at) if at == field!(control) => Ok(()),
+                _ => Err("a control word that may unmask exceptions"),
+            },
             Code::Not_rm64 if !of_memory(0) && matches!(self.state.reg(r0), Value::Delta(_)) => {
                 self.put(r0, Value::NotDelta)
             }

@@ -83,6 +83,18 @@ fn program() -> Vec<u8> {
         a.movaps(xmm1, xmmword_ptr(rsi + 0x40))?;
         a.paddq(xmm1, xmmword_ptr(rsi + 0x50))?;
         a.movdqu(xmmword_ptr(rsi + 0x61), xmm1)?;
+        // x87: numbers of all sizes, a control word, conditions.
+        a.fld(qword_ptr(rsi + 0x240))?;
+        a.fadd(dword_ptr(rsi + 0x248))?;
+        a.fild(word_ptr(rsi + 0x24c))?;
+        a.mov(word_ptr(rsi + 0x24e), 0x27f)?;
+        a.fldcw(word_ptr(rsi + 0x24e))?;
+        a.fcomi(st0, st1)?;
+        a.fstp(tbyte_ptr(rsi + 0x250))?;
+        a.fistp(qword_ptr(rsi + 0x25c))?;
+        a.fnstsw(ax)?;
+        a.fnstcw(word_ptr(rsi + 0x264))?;
+        a.fsin()?;
         a.cpuid()?;
         a.mov(rcx, qword_ptr(rsi + 8))?;
         a.rdtsc()?;
@@ -433,4 +445,81 @@ fn a_site_that_leads_elsewhere_is_found_out() {
         }
     }
     assert!(tried > 25, "{tried}");
+}
+
+/// The x87 instructions of a block's code, and what looks whether their registers are the guest's.
+fn looks_at_x87(i: &Instruction) -> bool {
+    i.memory_base() == Register::RSP && i.memory_displacement64() == offset_of!(Frame, x87_away) as u64
+}
+
+#[test]
+fn x87_instructions_without_the_look_whether_the_registers_are_the_guests_are_found_out() {
+    let Some(vm) = translated(false) else { return };
+    let (t, mut tried) = (translator(&vm), 0);
+    for id in live(t) {
+        let insns = hot(t, id);
+        for pair in insns.windows(2).filter(|pair| looks_at_x87(&pair[0])) {
+            for i in pair {
+                assert!(
+                    with_change(t, id, i.ip(), &nothing(i.len())).is_err(),
+                    "{i} is not missed"
+                );
+            }
+            let other = changed(&pair[0], |i| {
+                i.set_memory_displacement64(offset_of!(Frame, ymm_away) as u64)
+            });
+            let other = other.expect("as long");
+            assert!(with_change(t, id, pair[0].ip(), &other).is_err(), "another look");
+            tried += 1;
+        }
+        // fld1, where nobody has looked.
+        for i in insns.iter().filter(|i| !t.blocks[id].x87 && i.len() >= 2) {
+            let bytes = [&[0xd9, 0xe8], &nothing(i.len() - 2)[..]].concat();
+            assert!(with_change(t, id, i.ip(), &bytes).is_err(), "{:x} {i}", i.ip());
+        }
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn an_x87_control_word_that_may_unmask_exceptions_is_found_out() {
+    let control = offset_of!(Frame, control) as u64;
+    let elsewhere = offset_of!(Frame, kept) as u64;
+    all_refused("another word", 1, |i| {
+        (i.code() == Code::Fldcw_m2byte).then(|| changed(i, |i| i.set_memory_displacement64(elsewhere)))?
+    });
+    all_refused("a store of something else", 1, |i| {
+        let stores = i.code() == Code::Mov_rm64_r64 && i.memory_displacement64() == control;
+        stores.then(|| changed(i, |i| i.set_op1_register(Register::RAX)))?
+    });
+    all_refused("fewer masks", 1, |i| {
+        let masks = i.code() == Code::Lea_r64_m
+            && i.memory_index() == Register::None
+            && i.memory_displacement64() == 0x7f;
+        masks.then(|| changed(i, |i| i.set_memory_displacement64(0x5f)))?
+    });
+    all_refused("bits that are masks", 1, |i| {
+        (i.code() == Code::VEX_Pdep_r64_r64_rm64).then(|| nothing(i.len()))
+    });
+}
+
+#[test]
+fn x87_instructions_that_are_left_to_their_handlers_are_found_out() {
+    let bad: [(&str, &[u8]); 9] = [
+        ("fninit", &[0xdb, 0xe3]),
+        ("fsin", &[0xd9, 0xfe]),
+        ("fldcw [rbx]", &[0xd9, 0x2b]),
+        ("fnstenv [rbx]", &[0xd9, 0x33]),
+        ("fldenv [rbx]", &[0xd9, 0x23]),
+        ("fnsave [rbx]", &[0xdd, 0x33]),
+        ("frstor [rbx]", &[0xdd, 0x23]),
+        ("fstp qword ptr [rbx]", &[0xdd, 0x1b]),
+        ("emms", &[0x0f, 0x77]),
+    ];
+    for (name, bytes) in bad {
+        all_refused(name, 20, |i| {
+            let room = i.len() >= bytes.len() && i.flow_control() == FlowControl::Next;
+            room.then(|| [bytes, &nothing(i.len() - bytes.len())].concat())
+        });
+    }
 }

@@ -112,6 +112,8 @@ pub(super) enum Fact {
     Counts(Name),
     /// The host's vector registers are the guest's; with `true` all of them.
     Vectors(bool),
+    /// The host's x87 registers are the guest's.
+    X87,
     /// The slice has what was taken from it.
     Afforded,
 }
@@ -198,6 +200,10 @@ pub(super) enum Value {
     Slice(i64),
     /// Its upper half.
     SliceHigh,
+    /// What an x87 control word has besides masks.
+    Rounding,
+    /// An x87 control word that masks all exceptions.
+    Control,
 }
 
 impl Value {
@@ -217,7 +223,7 @@ impl Value {
                 Fact::Listed { of, address, .. } => [Some(of.name), Some(address.name), None],
                 Fact::Shows { of, .. } => [Some(of.name), None, None],
                 Fact::Counts(name) => [Some(name), None, None],
-                Fact::Vectors(_) | Fact::Afforded => [None; 3],
+                Fact::Vectors(_) | Fact::X87 | Fact::Afforded => [None; 3],
             },
             _ => [None; 3],
         }
@@ -281,6 +287,8 @@ pub(super) struct State {
     pub shows: Option<(Place, i32)>,
     /// Which of the vector registers are the guest's.
     pub vectors: u8,
+    /// The x87 registers are.
+    pub x87: bool,
     /// The slice has what was taken.
     pub afforded: bool,
 }
@@ -302,6 +310,7 @@ impl State {
             counts: None,
             shows: None,
             vectors: 0,
+            x87: false,
             afforded,
         }
     }
@@ -328,6 +337,7 @@ impl State {
         self.counts = self.counts.filter(|_| self.counts == other.counts);
         self.shows = self.shows.filter(|_| self.shows == other.shows);
         self.vectors = self.vectors.min(other.vectors);
+        self.x87 = same(self.x87, other.x87);
         self.afforded = same(self.afforded, other.afforded);
     }
 
@@ -381,6 +391,7 @@ impl State {
             Fact::Shows { of, key } => self.shows = Some((of, key)),
             Fact::Counts(name) => self.counts = Some(name),
             Fact::Vectors(all) => self.vectors = if all { 2 } else { self.vectors.max(1) },
+            Fact::X87 => self.x87 = true,
             Fact::Afforded => self.afforded = true,
         }
     }
