@@ -56,7 +56,7 @@ from domzero.dom0.roster import Roster
 from domzero.dom0.saved_files import heard, remove_saved
 from domzero.dom0.vfbspec import with_passwords
 from domzero.dom0.weights import Weights
-from domzero.dom0.worker_handle import A, WorkerGone, WorkerHandle
+from domzero.dom0.worker_handle import A, WorkerGone
 from domzero.dom0.worker_spawner import WorkerSpawner
 from domzero.dom0.xenstore import Store
 from domzero.dom0.xenstore_nodes import forget_nodes
@@ -230,7 +230,7 @@ class Manager:
             # The time zone is in files, which a worker does not open.
             offset_s = record.config.time_offset_s
             config = dataclasses.replace(record.config, paused=paused, rtc_timeoffset=offset_s, localtime=False)
-            await (worker.start(config, saved) if isinstance(worker, WorkerHandle) else worker.start(config))
+            await worker.start(config, saved)
             record.engine = worker.engine
         except WorkerGone:
             self._say_stderr(record, worker)

@@ -10,6 +10,8 @@
 | `STAT` | JSON: `hypervisor.saved.SavedDomain` |
 | `FRAM` | zstd: the numbers of its frames in order, and the pseudo-physical ones, each u64 |
 | `PAGE`, any number | index of a frame (u64), count (u32), a bit for each that is not all zeros; zstd: these |
+| `MACH` | JSON: `qemu.saved.SavedMachine`, of a domain whose machine is QEMU's, in place of the three above |
+| `QEMU`, any number | zstd: 1 MiB at most of what QEMU says of it |
 | `DONE` | BLAKE2b, of 32 bytes, of all that is before this section |
 
 Numbers are little-endian. Who reads it believes nothing: lengths are bounded before anything is read or unpacked, the
@@ -35,14 +37,17 @@ from domzero.hypervisor.saved import RestoreError
 MAGIC = b"DZSAVED\n"
 VERSION = 1
 CONF, STAT, FRAM, PAGE, DONE = b"CONF", b"STAT", b"FRAM", b"PAGE", b"DONE"
+MACH, QEMU = b"MACH", b"QEMU"
 RUN_PAGES = 256
 """Frames of one `PAGE` section at most: 1 MiB."""
+STREAM_BYTES = 1 << 20
+"""Of one `QEMU` section, unpacked."""
 LEVEL = 1
 """Of zstd: what is slow here keeps a guest waiting."""
 _HEAD = struct.Struct("<8sII")
 _SECTION = struct.Struct("<4sIQ")
 _RUN = struct.Struct("<QI")
-_LIMITS = {CONF: 4 << 20, STAT: 64 << 20, FRAM: 256 << 20, PAGE: 2 << 20, DONE: 32}
+_LIMITS = {CONF: 4 << 20, STAT: 64 << 20, FRAM: 256 << 20, PAGE: 2 << 20, MACH: 1 << 20, QEMU: 2 << 20, DONE: 32}
 FRAMES_MAX = 1 << 28
 """1 TiB."""
 _ZERO = bytes(PAGE_SIZE)
@@ -67,7 +72,8 @@ def _write(fd: int, parts: list[bytes], at: int) -> int:
 
 
 class ImageWriter:
-    """Writes the rest of a file that `begin` has begun: `state`, `run` for each run of frames, `finish`. OSError."""
+    """Writes the rest of a file that `begin` has begun: `state`, `run` for each run of frames, `finish`; or `machine`,
+    `stream`, `finish`. OSError."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -102,6 +108,14 @@ class ImageWriter:
             packed = self._compressor.compress(pages if len(kept) == count else b"".join(kept))
             self._put(PAGE, _RUN.pack(index, count) + bytes(bits) + packed)
 
+    def machine(self, values: dict[str, Any]) -> None:
+        """What a machine of QEMU's is."""
+        self._put(MACH, json.dumps(values, separators=(",", ":")).encode())
+
+    def stream(self, data: bytes) -> None:
+        """More of what its QEMU says, `STREAM_BYTES` at most."""
+        self._put(QEMU, self._compressor.compress(data))
+
     def finish(self) -> int:
         """It is whole: how many bytes it has."""
         payload = self._digest.digest()
@@ -110,7 +124,8 @@ class ImageWriter:
 
 
 class ImageReader:
-    """Reads a file: `description`, `state`, `pages`, in this order. RestoreError says what is wrong with it."""
+    """Reads a file: `description`, `state`, `pages`, in this order, or `description`, `machine`, `stream`. RestoreError
+    says what is wrong with it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -223,6 +238,24 @@ class ImageReader:
                     yield index + number, data[at : at + PAGE_SIZE]
                     at += PAGE_SIZE
             progress(end)
+
+    def machine(self) -> dict[str, Any]:
+        """What a machine of QEMU's is; its values are not checked."""
+        return _json(self._section(MACH)[1], "MACH")
+
+    def stream(self) -> Iterator[bytes]:
+        """What its QEMU has said. When it ends, the whole file has been found right."""
+        while True:
+            kind, payload = self._section(QEMU, DONE)
+            if kind == DONE:
+                return
+            try:
+                size = zstandard.get_frame_parameters(payload).content_size
+            except zstandard.ZstdError as error:
+                raise RestoreError("the file is damaged: the machine's state cannot be unpacked") from error
+            if not 0 < size <= STREAM_BYTES:
+                raise RestoreError("the file is damaged: a piece of the machine's state has another size")
+            yield self._unpack(payload, size, "a piece of the machine's state")
 
 
 def _names(kinds: tuple[bytes, ...]) -> str:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saving domains and going on with them: what Domain 0 does for it.
 
-A guest suspends itself when it is asked to (control/shutdown); its worker writes it to a file, which gets its name when
-it is whole; and the domain ends, or goes on as if it had not been suspended. Whatever fails or is given up in between
-lets it go on.
+A PV guest suspends itself when it is asked to (control/shutdown), a machine of QEMU's stands still; it is written to a
+file, which gets its name when it is whole; and the domain ends, or goes on as if it had not been suspended. Whatever
+fails or is given up in between lets it go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import stat
 import time
@@ -53,10 +54,16 @@ async def suspend(manager: Manager, record: Record) -> None:
         raise BadState(f"domain {record.name} is not defined", hint="save it to a file")
     path = suspended_directory(manager.database.path) / f"{record.uuid}.save"
     with _being_saved(manager, record):
-        await _write(manager, record, path)
+        description = _description(record, None)
+        await _write(manager, record, path, description)
         record.saved = str(path)
         await manager.changed(record)  # from here on it is suspended, whatever comes
         await manager.end(record, End(EndReason.SUSPEND))
+        try:
+            await asyncio.to_thread(check_head, str(path), description)
+        except RestoreError:
+            await manager.destroy(record)
+            raise
     manager.say(f"domain {record.name} is suspended")
 
 
@@ -78,25 +85,24 @@ async def save(
         if config is not None:
             config.check()
             check_fits(config, record.config)
-        size = await _write(manager, record, Path(path), config)
+        description = _description(record, config)
+        size = await _write(manager, record, Path(path), description)
         if not (leave_running or leave_paused):
             await manager.end(record, End(EndReason.SUSPEND, (f"saved to {path}",)))
-            return size
-        if leave_paused:
-            await manager.pause(record)
-        await _go_on(manager, record)
+        else:
+            if leave_paused:
+                await manager.pause(record)
+            await _go_on(manager, record)
+    await asyncio.to_thread(check_head, path, description)
     return size
 
 
 @contextmanager
 def _being_saved(manager: Manager, record: Record) -> Iterator[None]:
     manager.check_runs(record)
-    if record.config.type.is_full:
-        what = f"a domain of type {record.config.type.value} cannot be saved yet"
-        raise BadState(what, hint="PV domains can")
     if record.saving is not None:
         raise BadState(f"domain {record.name} is being saved already")
-    if record.state is DomainState.PAUSED:
+    if record.state is DomainState.PAUSED and not record.config.type.is_full:
         raise BadState(f"domain {record.name} is paused, and does not suspend itself", hint="unpause it first")
     record.saving = Saving()
     try:
@@ -105,11 +111,12 @@ def _being_saved(manager: Manager, record: Record) -> Iterator[None]:
         record.saving = None
 
 
-async def _write(manager: Manager, record: Record, path: Path, config: DomainConfig | None = None) -> int:
-    with closing(await in_thread(partial(_begun, path, _description(record, config)))) as file:
+async def _write(manager: Manager, record: Record, path: Path, description: dict[str, Any]) -> int:
+    with closing(await in_thread(partial(_begun, path, description))) as file:
         await manager.ask(record, ExpectSuspend(), Done)
         try:
-            await _suspend_guest(manager, record)
+            if not record.config.type.is_full:
+                await _suspend_guest(manager, record)
             report_step("memory is written")
             saved = await _written(record, file.fd)
             await in_thread(file.keep)
@@ -240,9 +247,9 @@ async def restore(
             check_fits(config, file.config)
         if name is not None and name != wanted.name:
             wanted = dataclasses.replace(wanted, name=name, uuid=uuid4())
-        wanted.check()
         if wanted.type.is_full:
-            raise ConfigError(f"a saved domain of type {wanted.type.value} does not go on here yet", key="type")
+            _keep_addresses(wanted, file.config)
+        wanted.check()
         manager.roster.check_unique(wanted.name, wanted.uuid)
         record = Record(wanted, about=file.about)
         record.about.check()
@@ -252,6 +259,14 @@ async def restore(
             await manager.unpause(record)
     manager.say(f"domain {record.name} goes on from {path}")
     return record
+
+
+def _keep_addresses(config: DomainConfig, saved: DomainConfig) -> None:
+    """Cards of QEMU's have the addresses that the guest knows, also those that follow from the uuid that it had."""
+    known = {vif.devid: vif.mac_of(saved.uuid) for vif in saved.vif_specs}
+    for vif in config.vif_specs:
+        if vif.devid in known and vif.mac is None:
+            config.put_vif(vif.devid, dataclasses.replace(vif, mac=known[vif.devid]))
 
 
 def check_fits(config: DomainConfig, saved: DomainConfig) -> None:
@@ -265,6 +280,14 @@ def check_fits(config: DomainConfig, saved: DomainConfig) -> None:
     for key, wanted, had in same:
         if wanted != had:
             raise ConfigError(f"the saved domain has {had}, not {wanted}", key=key)
+
+
+def check_head(path: str, description: dict[str, Any]) -> None:
+    """Looks whether a file still says of its domain what Domain 0 wrote into it. A worker that is its guest's could say
+    something else there, such as another disk, which would be opened when the domain goes on. RestoreError."""
+    with closing(SavedFile(path)) as file:
+        if file.description != json.loads(json.dumps(description)):
+            raise RestoreError("the file does not say what Domain 0 wrote: its worker has changed it")
 
 
 class SavedFile:
@@ -283,7 +306,7 @@ class SavedFile:
         try:
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise ConfigError(f"{path} is no regular file", key="path")
-            description = ImageReader(self.fd).description()
+            self.description = description = ImageReader(self.fd).description()
             self.config = _config(description)
             self.about = _about(description)
         except BaseException:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian in a machine of QEMU's beside Debian as a PV domain: one network, disks that come and go."""
+"""Debian in a machine of QEMU's beside a PV one: a network, disks that come and go, and a state that is kept."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ pytestmark = [
 ]
 Create = Callable[..., dict[str, object]]
 MIB = 1 << 20
+COUNTING = "(i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done) & true"
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +163,80 @@ def test_hvm_debian_from_a_disk_of_a_bios_beside_a_pv_domain(
     assert api.post("/domains/hvm/shutdown").status_code == 202
     until(lambda: api.get("/domains/hvm").json()["exit"] is not None, 60, "its end")
     assert api.get("/domains/hvm").json()["exit"]["reason"] == "poweroff"
+
+
+def asked(api: httpx.Client, to: str, **fields: object) -> float:
+    """Asks for something, and waits until it is done; seconds that it took."""
+    begun = time.monotonic()
+    answer = api.post(to, json=fields) if fields else api.post(to)
+    assert answer.status_code < 300, answer.text
+    if answer.status_code == 202:
+        task = f"/tasks/{answer.json()['id']}"
+        until(lambda: api.get(task).json()["state"] != "running", 240, "the task")
+        assert api.get(task).json()["state"] == "done", api.get(task).json()
+    return time.monotonic() - begun
+
+
+def count(shell: Shell) -> int:
+    return int(shell.run("cat /tmp/count"))
+
+
+def life(api: httpx.Client, shell: Shell, name: str, peer: Shell, device: str, tmp_path: Path) -> None:
+    """Suspends it and goes on, saves it and lets it run, saves it and makes it anew; it notices nothing."""
+    shell.run(COUNTING)
+    shell.run(
+        f"head -c {4 * MIB} /dev/urandom > /tmp/file; cp /tmp/file {device}; sync; echo 3 > /proc/sys/vm/drop_caches"
+    )
+    total = shell.run("md5sum < /tmp/file")
+    before = count(shell)
+
+    def check(seen: int) -> int:
+        first = count(shell)
+        assert seen <= first < seen + 600
+        until(lambda: count(shell) > first, 60, "the counter to go on")
+        assert shell.run("md5sum < /tmp/file") == total
+        shell.run("echo 3 > /proc/sys/vm/drop_caches")
+        assert shell.run(f"head -c {4 * MIB} {device} | md5sum") == total
+        shell.run(f"echo {seen} | dd of={device} bs=512 seek=16384 conv=notrunc 2>/dev/null; sync")
+        assert "0% packet loss" in peer.run("ping -c 3 -W 10 10.9.1.1")
+        return count(shell)
+
+    took = {"suspend": asked(api, f"/domains/{name}/suspend")}
+    assert api.get(f"/domains/{name}").json()["state"] == "suspended"
+    took["resume"] = asked(api, f"/domains/{name}/resume")
+    before = check(before)
+    path = tmp_path / f"{name}.save"
+    took["save -c"] = asked(api, f"/domains/{name}/save", path=str(path), leave_running=True)
+    before = check(before)
+    took["save"] = asked(api, f"/domains/{name}/save", path=str(path))
+    assert api.get(f"/domains/{name}").json()["state"] == "halted"
+    assert api.delete(f"/domains/{name}/definition").status_code < 300
+    took["restore"] = asked(api, "/restore", path=str(path))
+    check(before)
+    size = path.stat().st_size / MIB
+    print(f"\n{name}: {size:.0f} MiB,", ", ".join(f"{what} {seconds:.2f} s" for what, seconds in took.items()))
+
+
+@pytest.mark.timeout(1800)
+def test_debian_goes_on_where_it_was(
+    api: httpx.Client, create: Create, debian: dict[str, str], bios_disk: Path, tmp_path: Path
+) -> None:
+    def made(name: str, **fields: Any) -> Shell:
+        image = tmp_path / f"{name}.img"
+        with image.open("wb") as file:
+            file.truncate(16 * MIB)
+        disks = [*fields.pop("disks", []), f"{image},raw,xvdb"]
+        shape = {"memory_mib": 192, "engine": "tcg", "vifs": ["bridge=suspending"], "persistent": True}
+        create(name, **{**shape, "disks": disks, **fields})
+        return Shell(api, name)
+
+    kernel = {**debian, "type": "pvh", "cmdline": "console=ttyS0"}
+    peer = made("peer", **kernel)
+    peer.run("ip address add 10.9.1.2/24 dev eth0")
+    pvh = made("pvh", **kernel)
+    pvh.run("ip address add 10.9.1.1/24 dev eth0")
+    life(api, pvh, "pvh", peer, "/dev/vda", tmp_path)
+    assert api.delete("/domains/pvh").status_code < 300
+    hvm = made("hvm", type="hvm", kernel="", hvm={"hdtype": "virtio"}, disks=[f"{bios_disk},raw,hda,ro"])
+    hvm.run("ip address add 10.9.1.1/24 dev eth0")
+    life(api, hvm, "hvm", peer, "/dev/vdb", tmp_path)

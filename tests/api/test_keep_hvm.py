@@ -7,10 +7,13 @@ import random
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kept import Kept, is_gone, keeper_of
 from waiting import until
@@ -130,3 +133,36 @@ def test_a_kill_at_any_moment_loses_no_machine(kills: int, kept: Machines) -> No
         kept.api.delete(f"/domains/new{number}")
     kept.api.delete("/domains/old")
     until(lambda: is_gone(old["pid"]))
+
+
+def ask_somebody_who_may_die(kept: Machines, path: str) -> None:
+    transport = httpx.HTTPTransport(uds=str(kept.server.socket))
+    with suppress(httpx.TransportError), httpx.Client(transport=transport, base_url="http://domzero") as client:
+        client.post(path)
+
+
+@pytest.mark.parametrize("kills", [FEW, MANY])
+def test_a_kill_while_it_is_suspended_or_resumed_loses_no_machine(kills: int, kept: Machines) -> None:
+    """It runs afterwards, or is suspended; never paused, and never twice."""
+    dice = random.Random(7)
+    kept.start("held", persistent=True)
+    for number in range(kills):
+        kept.says("held", f"begins-{number}")
+        for verb in ("suspend", "resume"):
+            asked = threading.Thread(target=ask_somebody_who_may_die, args=(kept, f"/v1/domains/held/{verb}"))
+            asked.start()
+            asked.join(dice.uniform(0, 1.0))
+            kept.end()
+            asked.join()
+            kept.begin("--keep-domains")
+            until(lambda: kept.domain("held")["state"] in ("running", "blocked", "suspended"), what="either")
+            if verb == "suspend" and kept.domain("held")["state"] != "suspended":
+                kept.says("held", f"on-{number}")
+                assert kept.api.post("/domains/held/suspend").status_code < 300
+                until(lambda: kept.domain("held")["state"] == "suspended", what="it to be suspended")
+        if kept.domain("held")["state"] == "suspended":
+            assert kept.api.post("/domains/held/resume").status_code < 300
+            until(lambda: kept.domain("held")["state"] in ("running", "blocked"), what="it to be resumed")
+        kept.says("held", f"still-{number}")
+    kept.api.delete("/domains/held")
+    kept.api.delete("/domains/held/definition")

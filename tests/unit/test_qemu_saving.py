@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -19,18 +20,34 @@ pytest.importorskip("domzero._machine", reason="the machine is not built", exc_t
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.diskspec import DiskFile, DiskFormat
 from domzero.dom0.hvmspec import DomainType
+from domzero.dom0.json_values import to_json
 from domzero.dom0.life import DomainState
-from domzero.dom0.messages import AttachDisk, Done, GetStats, GrowDisk, Pause, Stats, Unpause
+from domzero.dom0.messages import (
+    AttachDisk,
+    Change,
+    Done,
+    ExpectSuspend,
+    GetStats,
+    GoOn,
+    GrowDisk,
+    Pause,
+    Progress,
+    Save,
+    Saved,
+    Stats,
+    Suspended,
+    Unpause,
+)
 from domzero.dom0.qemu import saving
 from domzero.dom0.qemu.handle import QemuHandle
 from domzero.dom0.qemu.saved import Fact, SavedMachine, SavedState
+from domzero.dom0.save_format import ImageWriter, begin
 from domzero.dom0.worker_handle import WorkerGone
 from domzero.dom0.xenstore import Store
 from domzero.errors import ConfigError, ResourceError
+from domzero.hypervisor.saved import RestoreError
 from domzero.lab.listing import listing
 
-HEAD = 4096
-"""Bytes in front of the state, which QEMU neither writes nor reads."""
 needs_qemu = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not here")
 
 
@@ -52,9 +69,9 @@ class Stage:
             vifs=[],
         )
         self.file = directory / "state"
-        self.file.write_bytes(b"h" * HEAD)
         self.said = bytearray()
         self.handles: list[QemuHandle] = []
+        self.events: list[Change] = []
 
     def new(self) -> QemuHandle:
         """One that is not started."""
@@ -63,7 +80,7 @@ class Stage:
             Store(),
             len(self.handles) + 1,
             on_console=self.said.extend,
-            on_event=lambda event: None,
+            on_event=self.events.append,
             on_gone=lambda how: None,
         )
         self.handles.append(handle)
@@ -83,24 +100,25 @@ class Stage:
         await handle.console_input(b"t")
         return int((await self.hear(before + 1))[-1], 16)
 
-    async def save(self, handle: QemuHandle, on_progress: Callable[[float], None] = lambda done: None) -> SavedMachine:
-        """Saves it behind the head of the file."""
-        fd = os.open(self.file, os.O_WRONLY)
-        try:
-            os.ftruncate(fd, HEAD)
-            os.lseek(fd, HEAD, os.SEEK_SET)
-            return await handle.save(fd, on_progress)
-        finally:
-            os.close(fd)
+    async def save(self, handle: QemuHandle) -> SavedMachine:
+        """Saves it to the file, as Domain 0 does."""
+        with self.begun() as file:
+            await handle.request(ExpectSuspend(), Done)
+            saved = await handle.request(Save(), Saved, [file.fileno()])
+            assert saved.bytes == os.fstat(file.fileno()).st_size
+            return SavedState(file.fileno()).machine
 
-    async def restore(self, config: DomainConfig, machine: SavedMachine) -> QemuHandle:
-        """Another QEMU with that state, which still stands if the configuration says so."""
-        handle, fd = self.new(), os.open(self.file, os.O_RDWR)
-        try:
-            os.lseek(fd, HEAD, os.SEEK_SET)
-            await handle.start(config, SavedState(machine, fd, os.fstat(fd).st_size - HEAD))
-        finally:
-            os.close(fd)
+    def begun(self) -> IO[bytes]:
+        """The file, with its head."""
+        file = self.file.open("wb+")
+        begin(file.fileno(), {"by": "a test"})
+        return file
+
+    async def restore(self, config: DomainConfig) -> QemuHandle:
+        """Another QEMU that goes on from the file, or still stands if the configuration says so."""
+        handle = self.new()
+        with self.file.open("rb") as file:
+            await handle.start(config, file.fileno())
         return handle
 
 
@@ -136,11 +154,11 @@ def test_a_machine_goes_on_in_another_qemu_with_what_came_meanwhile(play: Callab
         kinds = (DiskFile(DiskFormat.RAW),)
         await first.request(AttachDisk(f"{stage.later},raw,xvdb", kinds), Done, [fd])
         os.close(fd)
-        before, progress = await stage.ask(first), list[float]()
+        before = await stage.ask(first)
 
-        machine = await stage.save(first, progress.append)
-        assert progress[-1] == 1.0 and progress == sorted(progress)
-        assert stage.file.read_bytes()[:HEAD] == b"h" * HEAD
+        await stage.save(first)
+        progress = [event.done for event in stage.events if isinstance(event, Progress)]
+        assert Suspended() in stage.events and progress == sorted(progress) and 0 < progress[-1] <= 1
         assert await state(first) is DomainState.PAUSED
         with pytest.raises(ResourceError, match="as in its saved state"):
             await first.request(GrowDisk("xvda", 2 << 20), Done)
@@ -148,14 +166,14 @@ def test_a_machine_goes_on_in_another_qemu_with_what_came_meanwhile(play: Callab
         config = first.config
         await first.stop()
 
-        second = await stage.restore(config, machine)
+        second = await stage.restore(config)
         after = await stage.ask(second)
         assert after > before and b"ready" not in stage.said
         await second.request(GrowDisk("xvdb", 2 << 20), Done)
         assert stage.later.stat().st_size == 2 << 20
         await second.stop()
 
-        third = await stage.restore(replace(config, paused=True), machine)
+        third = await stage.restore(replace(config, paused=True))
         assert await state(third) is DomainState.PAUSED
         await third.request(Unpause(), Done)
         assert await stage.ask(third) > before
@@ -172,25 +190,27 @@ def test_one_that_is_saved_goes_on_if_it_shall_or_if_that_fails(
         await handle.start(stage.config)
         await stage.hear(1)
         await stage.save(handle)
-        await handle.request(Unpause(), Done)
+        await handle.request(GoOn(), Done)
         await stage.ask(handle)
         await handle.request(GrowDisk("xvda", 2 << 20), Done)
 
-        full = os.open("/dev/full", os.O_WRONLY)
+        monkeypatch.setattr(ImageWriter, "stream", lambda writer, data: _no_room())
         with pytest.raises(ResourceError, match="the disk is full"):
-            await handle.save(full)
-        os.close(full)
+            await stage.save(handle)
+        monkeypatch.undo()
+        assert await state(handle) is DomainState.PAUSED
+        await handle.request(GoOn(), Done)
         assert await state(handle) is DomainState.RUNNING
 
-        # Half a state, of which nothing more is taken until somebody gives up.
-        monkeypatch.setattr(saving._Drain, "_run", _hold)
+        # Nothing more is taken of a state that QEMU has begun to write.
+        monkeypatch.setattr(saving._Drain, "_run", lambda drain, writer: _idle(drain))
         job = asyncio.ensure_future(stage.save(handle))
         await asyncio.sleep(0.3)
         assert not job.done()
         with pytest.raises(ResourceError, match="being saved"):
             await handle.request(Pause(), Done)
         assert await state(handle) is DomainState.PAUSED
-        job.cancel()
+        await handle.request(GoOn(), Done)
         with pytest.raises(asyncio.CancelledError):
             await job
         monkeypatch.undo()
@@ -202,9 +222,11 @@ def test_one_that_is_saved_goes_on_if_it_shall_or_if_that_fails(
         with pytest.raises(ResourceError, match="it has more than 0 MiB"):
             await stage.save(handle)
         monkeypatch.undo()
-        assert await state(handle) is DomainState.PAUSED
+        await handle.request(GoOn(), Done)
+        assert await state(handle) is DomainState.PAUSED  # as it was before
         await handle.request(Unpause(), Done)
-        assert b"ready" not in stage.said[len("full: ready\n") :]
+        await stage.ask(handle)
+        assert stage.said.count(b"ready") == 1
 
         job = asyncio.ensure_future(stage.save(handle))
         await asyncio.sleep(0)
@@ -213,7 +235,10 @@ def test_one_that_is_saved_goes_on_if_it_shall_or_if_that_fails(
             await job
         assert handle.pid is None
 
-    def _hold(drain: saving._Drain) -> None:
+    def _no_room() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    def _idle(drain: saving._Drain) -> None:
         while drain.wanted:
             os.sched_yield()
 
@@ -226,16 +251,37 @@ def test_a_state_is_for_the_same_machine_alone(play: Callable[[Any], None]) -> N
         handle = stage.new()
         await handle.start(stage.config)
         await stage.hear(1)
-        machine = await stage.save(handle)
+        await stage.save(handle)
         await handle.stop()
         with pytest.raises(ConfigError, match="with memory 32 MiB, not 33 MiB"):
-            await stage.restore(replace(stage.config, memory_mib=33), machine)
-        os.truncate(stage.file, stage.file.stat().st_size // 2)
-        with pytest.raises(ResourceError, match="load of migration failed"):
-            await stage.restore(stage.config, machine)
+            await stage.restore(replace(stage.config, memory_mib=33))
+        whole = stage.file.read_bytes()
+        for damaged, words in (
+            (whole[: len(whole) // 2], "cut off"),
+            (whole[:-10], "cut off"),
+            (whole[:-1] + bytes([whole[-1] ^ 1]), "its checksum differs|the checksum of section DONE differs"),
+            (whole + b"x", "something behind its end"),
+        ):
+            stage.file.write_bytes(damaged)
+            with pytest.raises(RestoreError, match=words):
+                await stage.restore(stage.config)
+        # A file that is in order, whose stream is none of QEMU's.
+        with stage.begun() as file:
+            writer = ImageWriter(file.fileno())
+            writer.machine(to_json(SavedState(_file(stage, whole)).machine))
+            writer.stream(b"no stream of QEMU's" * 1000)
+            writer.finish()
+        with pytest.raises(ResourceError, match=r"Not a migration stream|load of migration failed"):
+            await stage.restore(stage.config)
         assert all(handle.pid is None for handle in stage.handles)
 
     play(scene)
+
+
+def _file(stage: Stage, data: bytes) -> int:
+    fd = os.memfd_create("whole")
+    os.write(fd, data)
+    return fd
 
 
 def test_what_must_be_the_same_is_named() -> None:
@@ -264,5 +310,5 @@ def test_what_must_be_the_same_is_named() -> None:
     ids=str,
 )
 def test_what_is_said_of_a_machine_is_no_more_than_that(machine: SavedMachine) -> None:
-    with pytest.raises(ConfigError, match="nonsense"):
+    with pytest.raises(RestoreError, match="nonsense"):
         machine.check()

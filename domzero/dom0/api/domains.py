@@ -213,8 +213,9 @@ async def change_domain(
 
 @router.delete("/domains/{domain}", status_code=204, responses={**ABSENT, 412: RESPONSES[412]}, dependencies=[IfMatch])
 async def destroy_domain(record: RecordDep, actions: ActionsDep, actor: ActorDep) -> None:
-    """Ends a domain at once, as pulling the plug does. One that has ended is forgotten, a halted one undefined."""
-    is_halted = record.persistent and record.gone
+    """Ends a domain at once, as pulling the plug does. One that has ended is forgotten, a halted one undefined; a
+    suspended one is halted, and its state given up."""
+    is_halted = record.persistent and record.gone and record.saved is None
     await actions.perform(actor, (UndefineDomain if is_halted else DestroyDomain)(domain=record.uuid))
 
 

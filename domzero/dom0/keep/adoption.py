@@ -82,6 +82,7 @@ async def _go_on(manager: Manager, keeping: Keeping, record: Record, found: Foun
                 engine=record.engine,
                 started_mono=record.started_mono,
                 is_up=is_up,
+                was_paused=record.state is DomainState.PAUSED,
             )
     if record.ending or record.state is DomainState.BUILDING or (worker is None and not record.ended):
         end, record.ending = _interrupted(record), False

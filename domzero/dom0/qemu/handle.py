@@ -21,7 +21,7 @@ from typing import Any
 from domzero.dom0.config import DomainConfig
 from domzero.dom0.json_values import MessageError
 from domzero.dom0.life import DomainState, EndReason
-from domzero.dom0.messages import Change, Exited, LogLine, Request, Resumed, Unpause
+from domzero.dom0.messages import Change, Exited, LogLine, Request, Resumed
 from domzero.dom0.opening import in_thread
 from domzero.dom0.qemu import devices, requests, saving
 from domzero.dom0.qemu.command import command_line, vif_id
@@ -31,7 +31,7 @@ from domzero.dom0.qemu.opened import Opened, open_all
 from domzero.dom0.qemu.process import KeptQemu, OwnQemu, QemuProcess, files_again
 from domzero.dom0.qemu.program import Program, find_qemu
 from domzero.dom0.qemu.qmp import QmpClient, QmpError, QmpGone, number, objects
-from domzero.dom0.qemu.saved import SavedMachine, SavedState
+from domzero.dom0.qemu.saved import SavedState
 from domzero.dom0.qemu.serial import SerialConsole
 from domzero.dom0.qemu.transcript import Transcript
 from domzero.dom0.qemu.viewers import Viewers
@@ -105,9 +105,8 @@ class QemuHandle:
         self._started_mono = 0.0
         self._is_started = False
         self._over = False
-        self._is_saving = False
-        self._is_frozen = False
-        """Its state was saved, and it has not run since: QEMU has let go of its disks."""
+        self.accelerator = ""
+        self._saving = saving.Saving(self)
         self._settled = asyncio.Event()  # nothing is being started
         self._settled.set()
 
@@ -135,13 +134,14 @@ class QemuHandle:
             raise WorkerGone(_GONE)
         return self._qmp
 
-    async def start(self, config: DomainConfig, state: SavedState | None = None) -> None:
+    async def start(self, config: DomainConfig, saved: int | None = None) -> None:
         """Starts the process and the domain in it; raises what goes wrong there.
 
-        :param state: it goes on from there; else its machine begins anew.
+        :param saved: an open file, which is the caller's: the domain goes on from what is in there (`save_format`).
         """
-        if state is not None:
-            state.machine.check()
+        state = None
+        if saved is not None:
+            state = await in_thread(functools.partial(SavedState, saved))
             config = replace(config, engine=state.machine.fact("accelerator") or config.engine)
         seconds = START_SECONDS + (0 if state is None else state.bytes / LOADED_PER_SECOND)
         with contextlib.closing(await in_thread(functools.partial(open_all, config, self.domid))) as opened:
@@ -196,8 +196,9 @@ class QemuHandle:
         else:
             _commands[program] = dict(await qmp.learn())
         await self._serve(config, opened)
+        self.accelerator = opened.accelerator.name
         if state is not None:
-            await saving.load(self, opened.accelerator.name, state)
+            await saving.load(self, state)
         self._started_mono = time.monotonic()
         self._is_started = True
         for spec in config.disk_specs:
@@ -253,14 +254,17 @@ class QemuHandle:
         engine: str | None,
         started_mono: float,
         is_up: bool,
+        was_paused: bool,
     ) -> Resumed | None:
         """Goes on with the QEMU of a Domain 0 that has gone; None: it has ended, and `how_it_ended` says how.
 
         :param files, parts: what `WorkerSpawner.hold` was given, which are this one's from here on.
         :param words: what has been read from its stderr.
         :param is_up: the domain was started; else its QEMU is there to be ended.
+        :param was_paused: if it stands still, that is what somebody wants.
         """
         self.config, self.engine, self._started_mono = replace(config), engine, started_mono
+        self.accelerator = engine or ""
         left = [*files, *parts.values()]
         try:
             self._process = KeptQemu(child, files[1] if len(files) > 1 else -1, on_end=self._ended, words=words)
@@ -283,7 +287,7 @@ class QemuHandle:
             for fd in left:
                 os.close(fd)
         try:
-            return await self._resume(self._qmp)
+            return await self._resume(self._qmp, was_paused=was_paused)
         except DomzeroError as error:  # it has ended, or it talks nonsense
             if not isinstance(error, QmpGone):
                 logger.error("the QEMU of domain %d cannot be gone on with: %s", self.domid, error)
@@ -291,10 +295,12 @@ class QemuHandle:
             await self._process.ended
             return None
 
-    async def _resume(self, qmp: QmpClient) -> Resumed:
+    async def _resume(self, qmp: QmpClient, *, was_paused: bool) -> Resumed:
         await qmp.resume()
         await qmp.learn()  # it may be another version's
         state = await requests.state(self)
+        if state is DomainState.PAUSED and not was_paused and await saving.go_on_if_interrupted(self):
+            state = await requests.state(self)
         if state.is_end and self._exited_meanwhile is None:  # the event was being read when Domain 0 was killed
             self._event("GUEST_PANICKED" if state is DomainState.CRASHED else "SHUTDOWN", {"reason": "guest-shutdown"})
         disks, vifs = await devices.what_there_is(self)
@@ -341,41 +347,15 @@ class QemuHandle:
         """
         if self.pid is None:
             raise WorkerGone(_GONE)
-        if self._is_saving and type(request) not in requests.QUESTIONS:
-            raise ResourceError("its state is being saved")
-        if self._is_frozen and type(request) in devices.CHANGES_DISKS:
-            raise ResourceError("its disks are as in its saved state", hint="unpause it first")
+        self._saving.check(request)
         try:
-            answer = await requests.carry_out(self, request, files)
-            self._is_frozen &= not isinstance(request, Unpause)
+            answer = await self._saving.answer(request, files) or await requests.carry_out(self, request, files)
+            self._saving.answered(request)
         except QmpGone:
             raise WorkerGone(_GONE) from None
         if not isinstance(answer, expected):
             raise MessageError(f"{type(answer).__name__} is no answer to {type(request).__name__}")
         return answer
-
-    async def save(self, fd: int, on_progress: Callable[[float], None] = lambda done: None) -> SavedMachine:
-        """Writes its state to a file; what it is of. The machine stands still then, as it does meanwhile: `Unpause`
-        lets it go on. If this fails or is cancelled it is as it was before. WorkerGone.
-
-        :param fd: written from where it is, and synced; it stays the caller's.
-        :param on_progress: told how much is done, from 0 to 1.
-        """
-        if self.pid is None or self.engine is None:
-            raise WorkerGone(_GONE)
-        if self._is_saving:
-            raise ResourceError("its state is being saved already")
-        self._is_saving = True
-        try:
-            machine = await saving.save(self, self.engine, fd, on_progress)
-            self._is_frozen = True
-            return machine
-        except QmpGone:
-            raise WorkerGone(_GONE) from None
-        except QmpError as error:
-            raise ConfigError(f"QEMU refuses: {error.message}") from error
-        finally:
-            self._is_saving = False
 
     async def console_input(self, data: bytes) -> None:
         """Types on the serial port; waits while the guest is behind with reading. WorkerGone."""

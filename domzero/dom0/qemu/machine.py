@@ -16,6 +16,8 @@ class Machine(Protocol):
     """`handle.QemuHandle`."""
 
     config: DomainConfig | None
+    accelerator: str
+    """kvm or tcg, once it is started."""
     strays: set[str]
     """Devices that it has and should not have, and that are going."""
 

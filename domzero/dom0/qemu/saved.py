@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from domzero.dom0.config import DomainConfig
-from domzero.dom0.json_values import MessageError
+from domzero.dom0.json_values import MessageError, from_json
 from domzero.dom0.qemu.command import disk_device, place_of, vif_device
 from domzero.dom0.qemu.machine import Machine
 from domzero.dom0.qemu.qmp import number, objects
+from domzero.dom0.save_format import MACH, ImageReader
 from domzero.errors import ConfigError
+from domzero.hypervisor.saved import RestoreError
 
 _NAME = re.compile(r"[a-z]{1,16}[0-9]{0,9}")
 _PLACE = re.compile(r"[0-9a-f]{1,2}\.[0-7]")
@@ -44,11 +47,11 @@ class SavedMachine:
     vcpus: tuple[int, ...] = (0,)
 
     def check(self) -> None:
-        """Its names and numbers become words of a command line. ConfigError: they cannot."""
+        """Its names and numbers become words of a command line. RestoreError: they cannot."""
         places = [_NAME.fullmatch(place.name) and _PLACE.fullmatch(place.value) for place in self.places]
         vcpus = [0 <= each < VCPUS_MAX for each in self.vcpus]
         if not (all(places) and all(vcpus) and len(places) <= PLACES_MAX and len(set(self.vcpus)) == len(vcpus)):
-            raise ConfigError("the saved state is damaged: it says nonsense of its machine", key="image")
+            raise RestoreError("the file is damaged: it says nonsense of its machine")
 
     def fact(self, name: str) -> str:
         """One of its facts; "" if it has none of the name."""
@@ -61,31 +64,43 @@ class SavedMachine:
             was, is_ = ours.get(name, "none"), theirs.get(name, "none")
             if was != is_:
                 what = f"the saved state is of a machine with {_shown(name)} {_shown(was)}, not {_shown(is_)}"
-                raise ConfigError(what, key="image", hint="it goes on only in a machine that is the same")
+                raise ConfigError(what, key="path", hint="it goes on only in a machine that is the same")
         if sorted(self.vcpus) != sorted(other.vcpus) or set(self.places) != set(other.places):
-            raise ConfigError("the saved state is of a machine with other devices or vCPUs", key="image")
+            raise ConfigError("the saved state is of a machine with other devices or vCPUs", key="path")
 
 
-@dataclass(slots=True)
 class SavedState:
-    """A state to go on from.
+    """The file of a saved domain that a QEMU goes on from (`save_format`).
 
-    :param fd: a file that is read from where it is; it stays the caller's.
-    :param bytes: that follow there.
+    :param fd: it; it stays the caller's.
+    :raises RestoreError: it is damaged, or of a domain of another type. ConfigError.
     """
 
-    machine: SavedMachine
-    fd: int
-    bytes: int = 0
+    def __init__(self, fd: int) -> None:
+        self._reader = ImageReader(fd)
+        self._reader.description()
+        try:
+            self.machine = from_json(SavedMachine, self._reader.machine(), MACH.decode())
+        except (MessageError, RecursionError) as error:
+            raise RestoreError(f"the file is damaged: {error}") from error
+        self.machine.check()
+        self.bytes = os.fstat(fd).st_size
+
+    def stream(self) -> Iterator[bytes]:
+        """What QEMU has said, piece by piece. RestoreError."""
+        return self._reader.stream()
+
+    def close(self) -> None:
+        """The file is the caller's."""
 
 
-async def describe(handle: Machine, accelerator: str) -> SavedMachine:
+async def describe(handle: Machine) -> SavedMachine:
     """The machine that a QEMU is now, with all that came and went since it was started. What QEMU says of it is
     bounded: it may be its guest's. QmpError, QmpGone, MessageError."""
     version = await handle.qmp.ask("query-version")
     program = f"{number(version, 'qemu', 'major')}.{number(version, 'qemu', 'minor')}"
     machine = await handle.qmp.ask("qom-get", {"path": "/machine", "property": "type"})
-    facts = [("QEMU", program), ("machine", str(machine)[:_TEXT_MAX]), ("accelerator", accelerator)]
+    facts = [("QEMU", program), ("machine", str(machine)[:_TEXT_MAX]), ("accelerator", handle.accelerator)]
     if handle.config is not None:
         facts += shape_of(handle.config)
     places = tuple(_places(await handle.qmp.ask("query-pci")))

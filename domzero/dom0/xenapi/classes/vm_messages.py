@@ -68,7 +68,7 @@ def allowed_operations(vm: Record, *, is_domain: bool) -> tuple[str, ...]:
     if vm.about.template:
         return _TEMPLATE
     allowed = {HALTED: _HALTED, PAUSED: _PAUSED, SUSPENDED: _SUSPENDED}.get(power_state(vm), _RUNNING)
-    return tuple(each for each in allowed if each != "suspend") if vm.config.type.is_full else allowed
+    return allowed if vm.persistent else tuple(each for each in allowed if each != "suspend")
 
 
 def domain(call: Call, vm: Found) -> Record:
@@ -139,9 +139,11 @@ async def clean_reboot(call: Call, vm: Found) -> None:
 async def suspend(call: Call, vm: Found) -> None:
     """VM.suspend: its state is kept by Domain 0, and is no VDI."""
     record = domain(call, vm)
+    action = SuspendDomain(domain=record.uuid)
+    call.check(action)
     check_state(record, RUNNING)
     try:
-        await call.do(SuspendDomain(domain=record.uuid))
+        await call.do(action)
     except NoAnswer as error:
         raise Failure("VM_SUSPEND_TIMEOUT", reference(record.uuid), str(error)) from error
 
@@ -149,8 +151,10 @@ async def suspend(call: Call, vm: Found) -> None:
 async def resume(call: Call, vm: Found, paused: bool, force: bool) -> None:
     """VM.resume."""
     record = domain(call, vm)
+    action = ResumeDomain(domain=record.uuid, paused=paused)
+    call.check(action)
     check_state(record, SUSPENDED)
-    await call.do(ResumeDomain(domain=record.uuid, paused=paused))
+    await call.do(action)
 
 
 async def resume_on(call: Call, vm: Found, host: Found, paused: bool, force: bool) -> None:

@@ -10,7 +10,8 @@ const LIVES = ["running", "blocked", "paused", "building"];
 
 export const isRunning = (domain) => domain.exists && RUNS.includes(domain.state);
 export const isAlive = (domain) => domain.exists && LIVES.includes(domain.state);
-export const isHalted = (domain) => domain.persistent && !domain.exists;
+export const isSuspended = (domain) => domain.state === "suspended";
+export const isHalted = (domain) => domain.persistent && !domain.exists && !isSuspended(domain);
 export const isGone = (domain) => !domain.persistent && !domain.exists;
 
 const at = (domain, action = "") => `/domains/${domain.uuid}${action}`;
@@ -28,9 +29,15 @@ export const ACTIONS = [
   {
     name: "Resume",
     primary: true,
-    when: (domain) => domain.exists && domain.state === "paused",
-    run: (domain) => post(at(domain, "/unpause")),
+    when: (domain) => isSuspended(domain) || (domain.exists && domain.state === "paused"),
+    run: async (domain) => (isSuspended(domain) ? finish(await post(at(domain, "/resume"))) : post(at(domain, "/unpause"))),
     done: "goes on",
+  },
+  {
+    name: "Suspend",
+    when: (domain) => domain.persistent && isRunning(domain),
+    run: async (domain) => finish(await post(at(domain, "/suspend"))),
+    done: "is suspended",
   },
   { name: "Shut down", when: isRunning, run: (domain) => post(at(domain, "/shutdown")), done: "is asked to shut down" },
   { name: "Reboot", when: isRunning, run: (domain) => post(at(domain, "/reboot")), done: "is asked to reboot" },
@@ -44,6 +51,14 @@ export const ACTIONS = [
         : "It ends at once, as if its plug were pulled, and it is not kept: its disks stay, its configuration goes.",
     run: (domain) => remove(at(domain)),
     done: "is off",
+  },
+  {
+    name: "Give up memory",
+    danger: true,
+    when: isSuspended,
+    ask: () => "It does not go on from where it was, and starts anew the next time: what it has not written to its disks is lost.",
+    run: (domain) => remove(at(domain)),
+    done: "is halted",
   },
   {
     name: "Delete",

@@ -4,7 +4,7 @@
 import { html, nothing } from "../../vendor/lit-html/lit-html.js";
 import "../console.js";
 import { say } from "../dialog.js";
-import { isAlive, isGone, isHalted } from "../actions.js";
+import { isAlive, isGone, isHalted, isSuspended } from "../actions.js";
 import { get, may } from "../api.js";
 import { duration, mib, moment, number, percent, rate, since } from "../format.js";
 import { graph } from "../graph.js";
@@ -147,7 +147,6 @@ function overview(domain) {
     ["Started", domain.started_at ? `${moment(domain.started_at)} (${since(domain.started_at)})` : null],
     ["Created", moment(domain.created_at)],
     ["Reboots", domain.reboots ? number(domain.reboots) : null],
-    ["Suspend and resume", "not available: Domzero keeps no domain's memory yet"],
     ["Kept after its end", domain.persistent ? "yes" : "no"],
     ["Starts with Domain 0", domain.autostart ? "yes" : null],
     ["Worker process", domain.pid],
@@ -184,7 +183,7 @@ export function render({ uuid, tab = "" }) {
   const hidden = {
     console: !operates,
     screen: !operates || !hasScreen(domain),
-    settings: isGone(domain) || !may("vm-admin", domain),
+    settings: isGone(domain) || isSuspended(domain) || !may("vm-admin", domain),
   };
   const tabs = TABS.filter(([key]) => !hidden[key]);
   const shown = hidden[tab] ? "" : tab;

@@ -15,6 +15,7 @@ const WORDS = {
   crashed: "Crashed",
   destroyed: "Destroyed",
   halted: "Halted",
+  suspended: "Suspended",
 };
 
 /** A domain's state, as a word with a colour; what waits for events runs, too. */
