@@ -67,6 +67,8 @@ class SavedImage:
         most = machine_frames(config.static_max_mib << (20 - PAGE_SHIFT)) + FRAMES_MORE
         if not self._mfns[-1] < self.saved.machine_frames <= most:
             raise RestoreError("the file is damaged: its machine has another size")
+        if not 0 <= self.saved.system_time_ns < hypervisor.SYSTEM_TIME_MAX_NS:
+            raise RestoreError("the file is damaged: its system time is out of range")
 
     def restore(
         self, host: Host, domid: int, progress: Callable[[float], None] = lambda _: None

@@ -186,7 +186,6 @@ def save(vcpu: "Vcpu") -> vcpu_guest_context:
     """
     hw, is_32bit = vcpu.hw, vcpu.domain.is_32bit
     c: vcpu_guest_context = layout_for(vcpu_guest_context, is_32bit)()
-    c.fpu_ctxt = hw.save_fpu()
     c.flags = (
         Vgcf.VGCF_i387_valid
         | (Vgcf.VGCF_in_kernel if hw.guest_kernel else 0)
@@ -206,7 +205,10 @@ def save(vcpu: "Vcpu") -> vcpu_guest_context:
     _save_tables(vcpu, c)
     _save_callbacks(vcpu, c)
     c.vm_assist = vcpu.domain.vm_assist
-    return c
+    data = bytearray(bytes(c))
+    data[:FPU_SIZE] = hw.save_fpu()  # assigned to its field, an array of char, it would end at its first zero
+    whole: vcpu_guest_context = type(c).from_buffer_copy(data)
+    return whole
 
 
 def _save_tables(vcpu: "Vcpu", c: vcpu_guest_context) -> None:
