@@ -350,7 +350,7 @@ impl Cpu {
     fn execute(&mut self, s: Site, handled: Option<Handled>, next: u64, f: &mut Frame) -> Next {
         let op = as_op(s);
         let forgotten = self.views.forgotten();
-        if !handled.as_ref().is_some_and(x87::is_left_alone) {
+        if f.x87_away == 0 && !handled.as_ref().is_some_and(x87::is_left_alone) {
             self.fetch_x87(f);
         }
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
