@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 from domzero.abi.xen import PAGE_SHIFT, PAGE_SIZE
@@ -41,13 +42,17 @@ def write_image(
     saved, mfns, pfns = capture(domain, (store.mfn, store.port), (console.mfn, console.port))
     writer = ImageWriter(fd)
     writer.state(to_json(saved), mfns, pfns)
-    memory = domain.host.memory
-    for index, count in touched_runs(domain, mfns, RUN_PAGES):
+    memory, total = domain.host.memory, len(mfns)
+    # What the host has memory for lies in small pieces: a section has all of them in so many frames.
+    for start, pieces in groupby(touched_runs(domain, mfns, RUN_PAGES), lambda run: run[0] // RUN_PAGES * RUN_PAGES):
         if cancelled.is_set():
             raise SaveError("saving was cancelled")
-        at = mfns[index] * PAGE_SIZE
-        writer.run(index, bytes(memory[at : at + count * PAGE_SIZE]))
-        progress((index + count) / len(mfns))
+        pages = bytearray(min(RUN_PAGES, total - start) * PAGE_SIZE)
+        for index, count in pieces:
+            at, to = mfns[index] * PAGE_SIZE, (index - start) * PAGE_SIZE
+            pages[to : to + count * PAGE_SIZE] = memory[at : at + count * PAGE_SIZE]
+        writer.run(start, bytes(pages))
+        progress((start + RUN_PAGES) / total)
     return writer.finish()
 
 

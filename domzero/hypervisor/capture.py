@@ -111,7 +111,8 @@ def _vcpu(vcpu: Vcpu) -> SavedVcpu:
 
 
 def touched_runs(domain: Domain, mfns: array[int], most: int) -> Iterator[tuple[int, int]]:
-    """Runs of frames that may hold something: (index of the first one in `mfns`, how many), at most `most` each.
+    """Runs of frames that may hold something: (index of the first one in `mfns`, how many); none goes over a multiple
+    of `most` in `mfns`.
 
     Frames that the host has no memory for are zero, and are left out without being touched: it would have some then.
     """
@@ -130,7 +131,8 @@ def touched_runs(domain: Domain, mfns: array[int], most: int) -> Iterator[tuple[
                     index += 1
                 continue
         first = index
-        while index < total and index - first < most and mfns[index] < end:
+        last = min(total, (index // most + 1) * most)
+        while index < last and mfns[index] < end:
             if index > first and mfns[index] != mfns[index - 1] + 1:
                 break
             index += 1
