@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from domzero.cli.main import main
+from domzero.dom0.images import qemu
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.dom0.images.copying import copy_file
 from domzero.dom0.images.disks import clone_disk, describe, export_disk, import_disk
@@ -140,6 +141,32 @@ def test_an_image_that_would_read_files_of_this_machine_is_refused(store: DiskSt
     with pytest.raises(ImageError, match="describes other files"):
         import_disk(store, split, "in")
     assert store.images() == [] and list(store.root.iterdir()) == []
+
+
+@need_qemu
+def test_what_a_guest_may_write_to_is_looked_at_in_a_copy(
+    store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could else say, once it is looked at, that it rests on any file of the owner's."""
+    secret, shared = disk_file(tmp_path / "secret", contents(9)), tmp_path / "shared.qcow2"
+    program = find_tool("qemu-img")
+    assert program is not None
+    subprocess.run([program, "create", "-q", "-f", "qcow2", shared, "1M"], check=True)
+    inspect = qemu.inspect
+
+    def looked_at(path: Path, format: str) -> qemu.Disk:
+        found = inspect(path, format)
+        shared.unlink()
+        subprocess.run([program, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, shared], check=True)
+        return found
+
+    monkeypatch.setattr(qemu, "inspect", looked_at)
+    image = import_disk(store, shared, "in", is_shared=True).image
+    assert image.origin == "shared.qcow2 (qcow2), imported"
+    raw = tmp_path / "out.raw"
+    subprocess.run([program, "convert", "-O", "raw", image.disk, raw], check=True)
+    assert raw.read_bytes() == bytes(1 << 20)
+    assert [path.name for path in store.root.iterdir()] == ["in"]
 
 
 @need_qemu

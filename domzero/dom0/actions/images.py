@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from domzero.dom0.actions.base import Action
@@ -21,7 +23,7 @@ from domzero.dom0.images.lookup import find_image
 from domzero.dom0.images.options import FirstBoot, check_image_name
 from domzero.dom0.images.receiving import received
 from domzero.dom0.images.seed import Documents, keep_seed, user_data
-from domzero.dom0.images.store import DiskImage, DiskStore
+from domzero.dom0.images.store import DiskImage, DiskStore, data_dir
 from domzero.dom0.images.upkeep import resize_disk
 from domzero.dom0.manager import Manager
 from domzero.dom0.names import shown
@@ -151,7 +153,9 @@ class ImportImage(Action[DiskImage]):
     async def run(self, manager: Manager) -> DiskImage:
         """Imports it."""
         check_image_name(self.name)
-        request = {"kind": "import", "file": self.file, "name": self.name, "format": self.format}
+        stores = [data_dir(), *(row["path"] for row in manager.database.rows("SELECT path FROM storage"))]
+        shared = any(Path(os.path.realpath(self.file)).is_relative_to(os.path.realpath(store)) for store in stores)
+        request = {"kind": "import", "file": self.file, "name": self.name, "format": self.format, "is_shared": shared}
         await job.run(request, report_step)
         manager.events.note("image", self.name, Operation.ADD)
         return await asyncio.to_thread(DiskStore().find, self.name)

@@ -36,11 +36,13 @@ def import_disk(
     format: str | None = None,
     replace_old: bool = False,
     uploaded: str | None = None,
+    is_shared: bool = False,
 ) -> Imported:
     """Copies a disk into the store: raw as it is, others as qcow2 through qemu-img.
 
     :param format: raw, qcow2, vhd, vhdx or vmdk; found out by its first bytes when not given.
     :param uploaded: what its sender calls the file, which is in the store's workplace and goes: nothing is copied then.
+    :param is_shared: somebody may write to it meanwhile: what is looked at and then read is a copy.
     :raises ImageError: it cannot be read, is damaged, or needs other files.
     """
     if format is not None and format not in qemu.FORMATS:
@@ -48,15 +50,32 @@ def import_disk(
     source = source.absolute()
     if not source.is_file():
         raise ImageError(f"{source}: {'not a regular file' if source.exists() else 'No such file or directory'}")
+    if is_shared:
+        with store.workplace() as place:
+            copy_file(source, place / source.name)
+            return _import(store, place / source.name, name, format, replace_old, uploaded, is_ours=True)
+    return _import(store, source, name, format, replace_old, uploaded, is_ours=uploaded is not None)
+
+
+def _import(
+    store: DiskStore,
+    source: Path,
+    name: str,
+    format: str | None,
+    replace_old: bool,
+    uploaded: str | None,
+    *,
+    is_ours: bool,
+) -> Imported:
     format = format or qemu.format_of(source)
     kept = "raw" if format == "raw" else "qcow2"
     with store.draft(name, replace_old=replace_old) as draft:
         disk = draft.path / f"disk.{kept}"
         if format == "raw":
-            if uploaded is None:
-                copy_file(source, disk)
-            else:
+            if is_ours:
                 source.rename(disk)
+            else:
+                copy_file(source, disk)
             _fill_sector(disk)
         else:
             qemu.inspect(source, format)

@@ -70,8 +70,14 @@ def check_build(request: dict[str, Any]) -> tuple[FirstBoot, int]:
 
 def _import(request: dict[str, Any]) -> str:
     _step("copying the disk")
-    options = {"format": request["format"], "uploaded": request.get("uploaded")}
-    found = import_disk(DiskStore(), Path(request["file"]), request["name"], **options)
+    found = import_disk(
+        DiskStore(),
+        Path(request["file"]),
+        request["name"],
+        format=request["format"],
+        uploaded=request.get("uploaded"),
+        is_shared=request.get("is_shared", False),
+    )
     with suppress(ImageError):  # it is looked for again when a domain starts from it
         fetch_pvgrub(_step)
     return found.image.name
