@@ -25,7 +25,7 @@ pytestmark = [
 ]
 Create = Callable[..., dict[str, object]]
 MIB = 1 << 20
-COUNTING = "(i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done) & true"
+COUNTING = "(i=0; while :; do i=$((i+1)); echo $i > /mnt/next; mv /mnt/next /mnt/count; sleep 0.1; done) & true"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class Shell:
         begin, end = f"<{self._count}", f"{self._count}>"
         line = f"echo '<'{self._count}; {command}; echo {self._count}'>'\r"
         assert self._api.post(f"/domains/{self._name}/console", json={"data": line}).status_code == 204
-        until(lambda: f"\n{end}" in self.text.replace("\r", ""), seconds, f"{command} in {self._name}")
+        until(lambda: f"\n{end}\n" in self.text.replace("\r", ""), seconds, f"{command} in {self._name}")
         return self.text.replace("\r", "").rpartition(f"\n{begin}\n")[2].rpartition(f"{end}\n")[0]
 
 
@@ -178,23 +178,24 @@ def asked(api: httpx.Client, to: str, **fields: object) -> float:
 
 
 def count(shell: Shell) -> int:
-    return int(shell.run("cat /tmp/count"))
+    return int(shell.run("cat /mnt/count"))
 
 
 def life(api: httpx.Client, shell: Shell, name: str, peer: Shell, device: str, tmp_path: Path) -> None:
     """Suspends it and goes on, saves it and lets it run, saves it and makes it anew; it notices nothing."""
+    shell.run("mount -t tmpfs none /mnt")
     shell.run(COUNTING)
     shell.run(
-        f"head -c {4 * MIB} /dev/urandom > /tmp/file; cp /tmp/file {device}; sync; echo 3 > /proc/sys/vm/drop_caches"
+        f"head -c {4 * MIB} /dev/urandom > /mnt/file; cp /mnt/file {device}; sync; echo 3 > /proc/sys/vm/drop_caches"
     )
-    total = shell.run("md5sum < /tmp/file")
+    total = shell.run("md5sum < /mnt/file")
     before = count(shell)
 
     def check(seen: int) -> int:
         first = count(shell)
         assert seen <= first < seen + 600
         until(lambda: count(shell) > first, 60, "the counter to go on")
-        assert shell.run("md5sum < /tmp/file") == total
+        assert shell.run("md5sum < /mnt/file") == total
         shell.run("echo 3 > /proc/sys/vm/drop_caches")
         assert shell.run(f"head -c {4 * MIB} {device} | md5sum") == total
         shell.run(f"echo {seen} | dd of={device} bs=512 seek=16384 conv=notrunc 2>/dev/null; sync")

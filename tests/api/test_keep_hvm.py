@@ -56,7 +56,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory, shell: str, grub_cd: Path) ->
     assert kept.end(signal.SIGTERM) == 0
     until(lambda: not keeper_of(directory), what="the keeper's end")
     left = {path.name for path in directory.iterdir()}
-    assert left <= {"serve.log", "d.sock.db", "d.sock.db.lock", "d.sock.storage"}, "nothing else is left"
+    assert left <= {"serve.log", "d.sock.db", "d.sock.db.lock", "d.sock.storage", "d.sock.suspended"}, (
+        "nothing else is left"
+    )
 
 
 def test_a_machine_goes_on_with_its_pty_its_screen_and_its_disks(kept: Machines, tmp_path: Path) -> None:

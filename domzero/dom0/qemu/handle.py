@@ -299,7 +299,8 @@ class QemuHandle:
         await qmp.resume()
         await qmp.learn()  # it may be another version's
         state = await requests.state(self)
-        if state is DomainState.PAUSED and not was_paused and await saving.go_on_if_interrupted(self):
+        if state is DomainState.PAUSED and not was_paused:
+            await saving.go_on(self)
             state = await requests.state(self)
         if state.is_end and self._exited_meanwhile is None:  # the event was being read when Domain 0 was killed
             self._event("GUEST_PANICKED" if state is DomainState.CRASHED else "SHUTDOWN", {"reason": "guest-shutdown"})

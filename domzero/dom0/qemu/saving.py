@@ -215,13 +215,10 @@ async def load(handle: Machine, state: SavedState) -> None:
         raise ResourceError(f"QEMU has not taken the domain's state: {await _why(handle)}")
 
 
-async def go_on_if_interrupted(handle: Machine) -> bool:
-    """Lets a machine go on that stands still because a Domain 0 that is gone was saving it; whether it was."""
-    if not (await _migration(handle)).get("status"):
-        return False
+async def go_on(handle: Machine) -> None:
+    """Lets a machine go on that stands still because a Domain 0 that is gone was saving it, or about to."""
     await _cancel(handle)
     await handle.qmp.ask("cont")
-    return True
 
 
 async def _follow(handle: Machine, end: _End, on_progress: Callable[[float], None] = lambda done: None) -> str:
@@ -382,4 +379,4 @@ class _Feed:
             os.close(self._target)
 
 
-__all__ = ["Saving", "go_on_if_interrupted", "load", "write"]
+__all__ = ["Saving", "go_on", "load", "write"]
