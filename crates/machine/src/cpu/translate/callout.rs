@@ -67,6 +67,9 @@ pub(super) const LATE: u8 = 2;
 pub(super) const BRANCH: u8 = 4;
 /// Vector registers are wanted with their upper halves.
 pub(super) const YMM: u8 = 8;
+/// Of a miss: something that may leave the block comes before the first of the operands. The interpreter does it unless their page is in the TLB:
+/// its accessed bit is not set for what may not happen.
+pub(super) const EARLY: u8 = YMM;
 /// Operands of several instructions: the interpreter does the rest of the block if they cannot be accessed all.
 pub(super) const GROUP: u8 = 16;
 /// In these bits, as a power of two: what an operand must be aligned to, or else takes the handler.
@@ -521,6 +524,14 @@ impl Cpu {
         let align = 1u64 << (s.flags >> ALIGNMENT.trailing_zeros());
         if va & (align - 1) != 0 {
             return Ok(Refill::Slow);
+        }
+        if s.flags & EARLY != 0 {
+            // SAFETY: as below.
+            let e = unsafe { *self.chain.tlb.add(tlb_index(va)) };
+            let tag = if s.flags & WRITE != 0 { e.neg_w } else { e.neg_r };
+            if tag.wrapping_add(va) > 4096 - size {
+                return Ok(Refill::Slow);
+            }
         }
         let late = s.flags & LATE != 0;
         let access = match s.flags & WRITE {

@@ -2,7 +2,7 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
-use super::callout::{alignment, Kind, Site, BRANCH, GROUP, LATE, WRITE, YMM};
+use super::callout::{alignment, Kind, Site, BRANCH, EARLY, GROUP, LATE, WRITE, YMM};
 use super::clock::reads_clock;
 use super::flow::Aside;
 use super::groups::{self, Group};
@@ -81,6 +81,10 @@ pub(super) struct Emitter<'a> {
     options: TranslatorOptions,
     /// Those of the host may change before the current instruction.
     flags_dead: bool,
+    /// Those that it writes are looked at by none.
+    pub(super) flags_stay_dead: bool,
+    /// What is yet to be added to the guest's stack pointer. Nothing that may leave the block has been emitted since.
+    pub(super) stack_moves: i64,
     /// The operand of the current instruction has been checked with others: its host address less the guest's is in `S1`.
     pub(super) checked: bool,
     /// The current instruction must leave `S1` alone.
@@ -114,6 +118,8 @@ impl<'a> Emitter<'a> {
             branch: false,
             options,
             flags_dead: false,
+            flags_stay_dead: false,
+            stack_moves: 0,
             checked: false,
             keeps_s1: false,
             next,
@@ -162,7 +168,7 @@ impl<'a> Emitter<'a> {
         let mut starts = Vec::with_capacity(insns.len() + 1);
         let plan = match same_blocks {
             true => Vec::new(),
-            false => groups::plan(insns, hows),
+            false => groups::plan(insns, hows, &dead),
         };
         for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;
@@ -172,10 +178,13 @@ impl<'a> Emitter<'a> {
             self.flags_dead = dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
-            let part = plan.get(n).copied().unwrap_or_default();
-            if let Some(group) = part.first {
-                self.check_group(group);
-            } else if let Some(slot) = part.load {
+            let part = plan.get(n).cloned().unwrap_or_default();
+            self.flags_stay_dead = dead(n + 1);
+            if !part.checks.is_empty() || !self.delays_stack(i, how, part.member) {
+                self.settle_stack();
+            }
+            part.checks.into_iter().for_each(|group| self.check_group(group));
+            if let Some(slot) = part.load {
                 self.asm.load(S1, kept_delta(slot));
             }
             (self.checked, self.keeps_s1) = (part.member, part.keeps_s1);
@@ -191,6 +200,7 @@ impl<'a> Emitter<'a> {
         }
         starts.push(self.asm.here());
         if !ended {
+            self.settle_stack();
             self.left = 0;
             self.go_to(i64::from(self.off) + i64::from(self.len));
         }
@@ -282,6 +292,7 @@ impl<'a> Emitter<'a> {
 
     /// A stub for the current instruction.
     pub(super) fn stub(&mut self, label: Label, kind: Kind, va: Option<Ea>) {
+        debug_assert_eq!(self.stack_moves, 0, "a stub knows where the stack is");
         let site = Site {
             kind,
             flags: if self.branch { BRANCH } else { 0 },
@@ -405,7 +416,8 @@ impl<'a> Emitter<'a> {
         };
         let (size, write, align) = (g.size, g.write, g.align);
         self.check(ea, Wanted { size, write, align });
-        self.last_stub().site.flags |= GROUP | if g.late { LATE } else { 0 };
+        self.last_stub().site.flags |=
+            GROUP | if g.late { LATE } else { 0 } | if g.early { EARLY } else { 0 };
         if let Some(slot) = g.slot {
             self.asm.store(kept_delta(slot), S1);
         }
@@ -473,6 +485,9 @@ impl<'a> Emitter<'a> {
                 return self.flow(i).map(|()| true);
             }
             How::Stack => self.stack(i)?,
+            How::Same if self.added_to_stack(i).is_some() => {
+                self.stack_moves += self.added_to_stack(i)?;
+            }
             How::Same | How::Vector | How::Avx => self.same(i, how)?,
             How::X87 => self.x87(i)?,
             How::Special => self.special(i)?,
@@ -491,7 +506,7 @@ impl<'a> Emitter<'a> {
     /// The same at the stack pointer.
     pub(super) fn check_stack(&mut self, disp: i8, write: bool) -> MemoryOperand {
         if self.checked {
-            return indexed(GUEST_RSP, S1, 1, i64::from(disp));
+            return indexed(GUEST_RSP, S1, 1, self.stack_moves + i64::from(disp));
         }
         let ea = self.at(GUEST_RSP, disp);
         self.check_8(ea, write)

@@ -4,9 +4,12 @@
 use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::Kind;
 use super::emit::{page_of_code, Emitter};
+use super::groups;
 use super::operand::{place, slot, Place};
+use super::select::How;
+use crate::cpu::exec::operand::memory_operand;
 use crate::cpu::region::{CodeJump, Frame, JUMPS_AT, NO_KEY, PAGES_AT, RETURN_CODES_AT, RETURN_TAGS_AT};
-use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
+use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpKind, Register};
 use std::mem::offset_of;
 
 /// push, pop and leave of 64 bits.
@@ -92,13 +95,16 @@ impl Emitter<'_> {
                 };
                 let top = self.check_stack(0, false);
                 self.asm.load(S2, top);
+                self.move_stack(8);
+                self.settle_stack();
                 let (lost, miss) = (self.asm.label(), self.asm.label());
                 self.handler_stub(i, miss, true)?;
                 self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
                 self.asm.load(S0, of_return(S1, RETURN_TAGS_AT));
                 self.asm.lea(S0, indexed(S0, S2, 1, 1));
                 self.asm.jmp_unless_zero(lost);
-                self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8 + more));
+                self.move_stack(more);
+                self.settle_stack();
                 self.asm.jmp_mem(of_return(S1, RETURN_CODES_AT));
                 self.lost_return = Some((lost, miss, 8 + more));
             }
@@ -187,43 +193,80 @@ impl Emitter<'_> {
     pub(super) fn put_lost_return(&mut self) {
         if let Some((lost, miss, more)) = self.lost_return.take() {
             self.asm.bind(lost);
+            // The handler does all of it.
+            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
             self.look_up(miss);
             self.asm.lea(GUEST_RSP, at(GUEST_RSP, more));
             self.asm.jmp_mem(code_of_jump());
         }
     }
 
-    /// Pushes the address at an offset from the page's start, and leaves it with its code for the return. `S1` stays as it is; so does
-    /// the stack pointer, unless it `moves`.
+    /// Pushes the address at an offset from the page's start, and leaves it with its code for the return, by where the stack pointer is then.
+    /// `S1` stays as it is; so does the stack pointer, unless it `moves`.
     fn push_return(&mut self, offset: i64, moves: bool) {
         let top = self.check_stack(-8, true);
         self.asm.load(S0, frame!(page));
         self.asm.lea(S0, at(S0, offset));
         self.asm.store(top, S0);
-        if moves {
-            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
-        }
         // In the next page there is other code elsewhere.
         if let Some(off) = u16::try_from(offset).ok().filter(|&off| off < 4096) {
             let code = self.asm.label();
-            let mut top = GUEST_RSP;
-            if !moves {
-                self.asm.lea(S2, at(GUEST_RSP, -8));
-                top = S2;
-            }
-            self.asm.pext(S2, top, frame!(return_mask));
+            self.asm.pext(S2, GUEST_RSP, frame!(return_mask));
             self.asm.not(S0);
             self.asm.store(of_return(S2, RETURN_TAGS_AT), S0);
             self.asm.lea_label(S0, code);
             self.return_stub(code, off);
             self.asm.store(of_return(S2, RETURN_CODES_AT), S0);
         }
+        if moves {
+            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+        }
     }
 
     /// Stores to the new top of the stack.
     fn push(&mut self, top: MemoryOperand, from: Register) {
         self.asm.store(top, from);
-        self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+        self.move_stack(-8);
+    }
+
+    /// Adds to the guest's stack pointer, at once if the operand was not checked with others: what follows may leave the block.
+    pub(super) fn move_stack(&mut self, by: i64) {
+        self.stack_moves += by;
+        if !self.checked {
+            self.settle_stack();
+        }
+    }
+
+    /// Adds to the guest's stack pointer what is yet to be added.
+    pub(super) fn settle_stack(&mut self) {
+        match std::mem::take(&mut self.stack_moves) {
+            0 => {}
+            by => self.asm.lea(GUEST_RSP, at(GUEST_RSP, by)),
+        }
+    }
+
+    /// Whether an instruction leaves the block in no way, and is emitted so that it does not need to know where the stack is. Of its own operand,
+    /// if that has been checked with others (`member`), it need not.
+    pub(super) fn delays_stack(&self, i: &Instruction, how: How, member: bool) -> bool {
+        let named = i.memory_base() == Register::RSP && !member
+            || (0..i.op_count()).any(|n| {
+                i.op_kind(n) == OpKind::Register && i.op_register(n).full_register() == Register::RSP
+            });
+        match how {
+            How::Nothing => true,
+            How::Stack | How::Flow => {
+                member && !named && matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Pop | Mnemonic::Ret)
+            }
+            How::Same if self.added_to_stack(i).is_some() => true,
+            How::Same | How::Vector | How::Avx => !named && (member || memory_operand(i).is_none()),
+            How::X87 | How::Special | How::Repeat | How::Handler => false,
+        }
+    }
+
+    /// What an instruction that does nothing else adds to the stack pointer.
+    pub(super) fn added_to_stack(&self, i: &Instruction) -> Option<i64> {
+        let by = groups::adds_to(i, Register::RSP)?;
+        (self.flags_stay_dead || i.mnemonic() == Mnemonic::Lea).then_some(by)
     }
 
     /// Finds the jump to the address in `S2`; goes to `miss` if there is none.
@@ -298,7 +341,7 @@ impl Emitter<'_> {
                 let top = self.check_stack(-8, true);
                 self.asm
                     .store_imm(top, i32::try_from(i.immediate(0) as i64).ok()?);
-                self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+                self.move_stack(-8);
             }
             Code::Pop_r64 => {
                 let top = self.check_stack(0, false);
@@ -306,12 +349,12 @@ impl Emitter<'_> {
                     Place::Host(GUEST_RSP) => self.asm.load(GUEST_RSP, top),
                     Place::Host(h) => {
                         self.asm.load(h, top);
-                        self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8));
+                        self.move_stack(8);
                     }
                     Place::Spilled(n) => {
                         self.asm.load(S0, top);
                         self.asm.store(slot(n), S0);
-                        self.asm.lea(GUEST_RSP, at(GUEST_RSP, 8));
+                        self.move_stack(8);
                     }
                 }
             }

@@ -25,17 +25,30 @@ pub(super) struct Group {
     pub write: bool,
     /// The block may be left before it stores: the page is taken only if it has been stored to before.
     pub late: bool,
+    /// Between its check and its first operand the block may be left.
+    pub early: bool,
     /// What one of them must be aligned to, as all are from it on: 1, or 16 or 32 of vector registers.
     pub align: u8,
     /// Where the frame keeps what to add to their addresses, if other instructions need the register for it in between.
     pub slot: Option<u8>,
 }
 
+impl Group {
+    /// What an instruction adds to the address; `None` if that is not known.
+    fn moves(&self, i: &Instruction, how: How, factory: &mut InstructionInfoFactory) -> Option<i64> {
+        let by = moves(i, how, self.base, factory)?;
+        match self.index {
+            Some((host, scale)) => Some(by + i64::from(scale) * moves(i, how, guest(host), factory)?),
+            None => Some(by),
+        }
+    }
+}
+
 /// What the groups of a block mean for one of its instructions.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Part {
-    /// It begins this group: the check is made before it.
-    pub first: Option<Group>,
+    /// The checks of these groups are made before it, in this order. Its own group is the last.
+    pub checks: Vec<Group>,
     /// Its operand is one of a group's.
     pub member: bool,
     /// What to add to its address is in this slot of the frame.
@@ -78,6 +91,7 @@ impl Open {
                 size: 0,
                 write: a.write,
                 late: false,
+                early: false,
                 align: 1,
                 slot: None,
             },
@@ -115,31 +129,67 @@ impl Open {
         (self.group.base, self.group.index)
     }
 
-    /// What an instruction adds to the address; `None` if that is not known.
-    fn moves(&self, i: &Instruction, how: How, factory: &mut InstructionInfoFactory) -> Option<i64> {
-        let by = moves(i, how, self.group.base, factory)?;
-        match self.group.index {
-            Some((host, scale)) => Some(by + i64::from(scale) * moves(i, how, guest(host), factory)?),
-            None => Some(by),
-        }
-    }
-
-    fn done(self) -> Option<(Group, Vec<usize>)> {
-        if self.members.len() < 2 {
-            return None;
-        }
+    fn done(self) -> Option<Planned> {
         let group = Group {
             low: i32::try_from(self.low).ok()?,
             size: u8::try_from(self.high - self.low).ok()?,
             align: self.anchor.1,
             ..self.group
         };
-        Some((group, self.members))
+        Some(Planned {
+            group,
+            at: self.members[0],
+            members: self.members,
+        })
     }
 }
 
-/// The groups of a block.
-pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
+/// A group, and before which instruction its check is made: its first member, or one before that.
+struct Planned {
+    group: Group,
+    at: usize,
+    members: Vec<usize>,
+}
+
+impl Planned {
+    /// The same with its check where nobody looks at the flags, if its first operand is where somebody does. A check that the block may be
+    /// left before, or after which something may happen before the first store, is made so early for the stack only.
+    fn earlier(
+        &self,
+        insns: &[Instruction],
+        hows: &[How],
+        (busy, dead): (&[bool], &dyn Fn(usize) -> bool),
+        factory: &mut InstructionInfoFactory,
+    ) -> Option<Planned> {
+        if dead(self.at) {
+            return None;
+        }
+        let (mut group, mut moved, mut settled) = (self.group, 0, false);
+        let stack = group.base == Register::RSP && group.index.is_none();
+        for at in (0..self.at).rev() {
+            let (i, how) = (&insns[at], hows[at]);
+            if matches!(how, How::Handler | How::Repeat) {
+                return None;
+            }
+            moved += group.moves(i, how, factory)?;
+            settled |= busy[at] || is_conditional(i);
+            if !small(&moved) || !stack && (is_conditional(i) || settled && group.write) {
+                return None;
+            }
+            if dead(at) {
+                group.low = i32::try_from(i64::from(group.low) + moved).ok()?;
+                group.late |= settled && group.write;
+                group.early = settled;
+                let members = self.members.clone();
+                return Some(Planned { group, at, members });
+            }
+        }
+        None
+    }
+}
+
+/// The groups of a block; `dead`: whether nobody looks at the flags from an instruction on before they are written again.
+pub(super) fn plan(insns: &[Instruction], hows: &[How], dead: &dyn Fn(usize) -> bool) -> Vec<Part> {
     let mut factory = InstructionInfoFactory::new();
     let mut open: Vec<Open> = Vec::new();
     let mut done = Vec::new();
@@ -162,7 +212,7 @@ pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
         for at in (0..open.len()).rev() {
             let o = &mut open[at];
             o.settled |= settles && Some(o.registers()) != own;
-            match o.moves(i, how, &mut factory) {
+            match o.group.moves(i, how, &mut factory) {
                 Some(by) if !handled && small(&(o.moved + by)) => o.moved += by,
                 _ => done.push(open.swap_remove(at)),
             }
@@ -170,41 +220,67 @@ pub(super) fn plan(insns: &[Instruction], hows: &[How]) -> Vec<Part> {
     }
     done.extend(open);
     let mut groups: Vec<_> = done.into_iter().filter_map(Open::done).collect();
-    groups.sort_by_key(|(_, members)| members[0]);
+    for group in &mut groups {
+        if let Some(earlier) = group.earlier(insns, hows, (&busy, dead), &mut factory) {
+            *group = earlier;
+        }
+    }
+    groups.retain(|g| g.members.len() > 1 || g.at < g.members[0]);
+    // Of those that are checked before the same instruction, its own is the last.
+    groups.sort_by_key(|g| (g.at, g.at == g.members[0]));
     parts(groups, &busy)
 }
 
-/// What the groups, by their first members, mean for each instruction.
-fn parts(groups: Vec<(Group, Vec<usize>)>, busy: &[bool]) -> Vec<Part> {
+/// What the groups, in the order of their checks, mean for each instruction.
+fn parts(groups: Vec<Planned>, busy: &[bool]) -> Vec<Part> {
     let mut parts = vec![Part::default(); busy.len()];
-    // Where each slot is taken to.
+    // From where on each slot is free.
     let mut taken = [0; DELTAS];
-    let member_of_any: Vec<bool> = {
-        let mut any = vec![false; busy.len()];
-        groups.iter().flat_map(|g| &g.1).for_each(|&n| any[n] = true);
-        any
-    };
-    for (mut group, mut members) in groups {
-        let near = |pair: &[usize]| (pair[0] + 1..pair[1]).all(|n| !busy[n] && !member_of_any[n]);
-        let (first, last) = (members[0], members[members.len() - 1]);
-        if !members.windows(2).all(near) {
-            match taken.iter().position(|&to| to <= first) {
+    let mut member_of_any = vec![false; busy.len()];
+    let mut checks = vec![0; busy.len()];
+    for g in &groups {
+        g.members.iter().for_each(|&n| member_of_any[n] = true);
+        checks[g.at] += 1;
+    }
+    for Planned {
+        mut group,
+        at,
+        mut members,
+    } in groups
+    {
+        let early = at < members[0];
+        let free = |n: usize| !busy[n] && !member_of_any[n];
+        let others = |n: usize| checks[n] > usize::from(n == at);
+        // Nothing needs the register between a member, or the early check, and the next member.
+        let near = |from: usize, to: usize| (from + 1..to).all(free) && !(from + 1..=to).any(others);
+        let near_check = !early || free(at) && !others(at) && near(at, members[0]);
+        let near_pair = |pair: &[usize]| near(pair[0], pair[1]);
+        let last = members[members.len() - 1];
+        if !(near_check && members.windows(2).all(near_pair)) {
+            match taken.iter().position(|&to| to <= at) {
                 Some(slot) => {
-                    taken[slot] = last;
+                    taken[slot] = last + 1;
                     group.slot = Some(slot as u8);
                 }
+                // There is none for a check that is made early: each operand has its own.
+                None if !near_check => continue,
                 None => {
-                    let n = members.windows(2).take_while(|pair| near(pair)).count();
+                    let n = members.windows(2).take_while(|pair| near_pair(pair)).count();
                     members.truncate(n + 1);
                 }
             }
         }
-        if members.len() < 2 {
+        if members.len() < 2 && !early {
             continue;
         }
-        parts[first].first = Some(group);
+        parts[at].checks.push(group);
+        if near_check {
+            (at..members[0]).for_each(|n| parts[n].keeps_s1 = true);
+        } else {
+            parts[members[0]].load = group.slot;
+        }
         for pair in members.windows(2) {
-            if near(pair) {
+            if near_pair(pair) {
                 (pair[0]..pair[1]).for_each(|n| parts[n].keeps_s1 = true);
             } else {
                 parts[pair[1]].load = group.slot;
@@ -244,7 +320,7 @@ fn access(i: &Instruction, how: How) -> Option<Access> {
         }
         How::Stack if i.code() == Code::Push_rm64 && i.op0_kind() == OpKind::Register => stack(-8, true),
         How::Stack if i.code() == Code::Pop_r64 && i.op0_register() != Register::RSP => stack(0, false),
-        How::Flow if is_call(i) => stack(-8, true),
+        How::Flow if is_call(i) || calls_by_register(i) => stack(-8, true),
         How::Flow if matches!(i.code(), Code::Retnq | Code::Retnq_imm16) => stack(0, false),
         How::Same | How::Vector | How::Avx | How::X87
             if !matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Fldcw) =>
@@ -299,20 +375,35 @@ fn moves(i: &Instruction, how: How, base: Register, factory: &mut InstructionInf
         }
         _ => {}
     }
-    let to_base = i.op0_kind() == OpKind::Register && i.op0_register() == base;
-    match i.mnemonic() {
-        Mnemonic::Add if to_base => return immediate(i, 1).map(|n| n as i64).filter(small),
-        Mnemonic::Sub if to_base => return immediate(i, 1).map(|n| -(n as i64)).filter(small),
-        Mnemonic::Lea if to_base && i.memory_base() == base && i.memory_index() == Register::None => {
-            return Some(i.memory_displacement64() as i64).filter(small);
-        }
-        _ => {}
+    if let Some(by) = adds_to(i, base) {
+        return Some(by);
     }
     let written = factory.info(i).used_registers().iter().any(|r| {
         r.register().full_register() == base
             && !matches!(r.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead)
     });
     (!written).then_some(0)
+}
+
+/// What an instruction that does nothing else, but for flags, adds to a register of 64 bits.
+pub(super) fn adds_to(i: &Instruction, base: Register) -> Option<i64> {
+    if i.op0_kind() != OpKind::Register || i.op0_register() != base {
+        return None;
+    }
+    let by = match i.mnemonic() {
+        Mnemonic::Add => immediate(i, 1)? as i64,
+        Mnemonic::Sub => -(immediate(i, 1)? as i64),
+        Mnemonic::Lea if i.memory_base() == base && i.memory_index() == Register::None => {
+            i.memory_displacement64() as i64
+        }
+        _ => return None,
+    };
+    Some(by).filter(small)
+}
+
+/// An indirect call whose target is in a register: its one operand in memory is what it pushes.
+fn calls_by_register(i: &Instruction) -> bool {
+    i.code() == Code::Call_rm64 && i.op0_kind() == OpKind::Register
 }
 
 /// Whether it is a jump that a block may go on after.
@@ -339,6 +430,7 @@ fn spilled(i: &Instruction) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::translate::liveness;
     use crate::cpu::translate::select::hows;
     use iced_x86::code_asm::*;
     use iced_x86::IcedError;
@@ -349,7 +441,9 @@ mod tests {
         let bytes = a.assemble(0).expect("code that can be assembled");
         let mut decoder = iced_x86::Decoder::new(64, &bytes, iced_x86::DecoderOptions::NONE);
         let insns: Vec<_> = decoder.iter().collect();
-        plan(&insns, &hows(&insns, false))
+        let hows = hows(&insns, false);
+        let live = liveness::of_block(&insns, &hows, liveness::ALL);
+        plan(&insns, &hows, &|n| live[n] == 0)
     }
 
     fn members(parts: &[Part]) -> Vec<bool> {
@@ -366,7 +460,7 @@ mod tests {
             a.mov(rdi, qword_ptr(rsi + 8))
         });
         assert_eq!(members(&parts), [true, true, false, true, true]);
-        let group = parts[0].first.expect("a group");
+        let group = parts[0].checks[0];
         assert_eq!((group.base, group.low, group.size), (Register::RBX, 8, 20));
         assert_eq!(group.slot, parts[3].load);
         assert!(group.slot.is_some() && parts[4].load.is_some() && parts[4].load != parts[3].load);
@@ -383,7 +477,7 @@ mod tests {
             a.mov(rdx, qword_ptr(rdi + rcx * 8))
         });
         assert_eq!(members(&parts), [true, false, true, false, false, false]);
-        let group = parts[0].first.expect("a group");
+        let group = parts[0].checks[0];
         assert_eq!((group.low, group.size), (0, 32));
     }
 
@@ -395,7 +489,7 @@ mod tests {
             a.push(rbp)
         });
         assert_eq!(members(&parts), [true, true, true]);
-        let group = parts[0].first.expect("a group");
+        let group = parts[0].checks[0];
         assert_eq!((group.low, group.size, group.slot), (-24, 24, None));
     }
 
@@ -409,7 +503,7 @@ mod tests {
             a.mov(rdx, qword_ptr(rbx + 8))
         });
         assert_eq!(members(&parts), [true, false, true]);
-        let group = parts[0].first.expect("a group");
+        let group = parts[0].checks[0];
         assert!(group.slot.is_some() && parts[2].load == group.slot && !parts[1].keeps_s1);
     }
 
@@ -445,7 +539,60 @@ mod tests {
             a.call(0x40)
         });
         assert_eq!(members(&parts), [true, false, true, true]);
-        let group = parts[0].first.expect("a group");
+        let group = parts[0].checks[0];
         assert!(group.write && group.late);
+    }
+
+    #[test]
+    fn a_check_is_made_where_nobody_looks_at_the_flags() {
+        let parts = planned(|a| {
+            a.mov(rax, qword_ptr(rsi))?;
+            a.mov(rbx, rax)?;
+            a.add(rsp, 8)?;
+            a.mov(rcx, rax)?;
+            a.pop(rbx)?;
+            a.ret()
+        });
+        assert_eq!(members(&parts), [false, false, false, false, true, true]);
+        let group = parts[2].checks[0];
+        assert_eq!((group.low, group.size, group.slot), (8, 16, None));
+        assert!(!group.early && !group.late && parts[2].keeps_s1 && parts[3].keeps_s1);
+    }
+
+    #[test]
+    fn before_what_may_leave_the_block_only_the_stack_is_looked_at_and_only_in_the_tlb() {
+        let parts = planned(|a| {
+            a.cmp(rax, 1)?;
+            a.add(rax, qword_ptr(rsi))?;
+            a.mov(qword_ptr(rdi), rax)?;
+            a.ret()
+        });
+        assert_eq!(members(&parts), [false, false, false, true]);
+        let group = parts[1].checks[0];
+        assert!(group.base == Register::RSP && group.early && !group.write);
+        assert_eq!(parts[3].load, group.slot);
+        let parts = planned(|a| {
+            let mut out = a.create_label();
+            a.cmp(rax, 1)?;
+            a.je(out)?;
+            a.set_label(&mut out)?;
+            a.add(rax, qword_ptr(rsi))?;
+            a.jmp(rdx)
+        });
+        assert!(parts.iter().all(|p| p.checks.is_empty()));
+    }
+
+    #[test]
+    fn a_slot_is_not_given_to_a_check_that_is_made_before_its_last_use() {
+        let parts = planned(|a| {
+            a.mov(rdx, qword_ptr(rbp))?;
+            a.mov(rax, qword_ptr(rsi))?;
+            a.add(rax, qword_ptr(rbp + 8))?;
+            a.mov(qword_ptr(rdi), rax)?;
+            a.ret()
+        });
+        assert_eq!(parts[0].checks[0].slot, parts[2].load);
+        assert!(parts[2].load.is_some() && parts[2].checks[0].slot != parts[2].load);
+        assert_eq!(parts[4].load, parts[2].checks[0].slot);
     }
 }

@@ -36,7 +36,12 @@ impl Emitter<'_> {
                     self.asm.lea(S2, indexed(base, index, scale, 0));
                     base = S2;
                 }
-                indexed(base, S1, 1, i.memory_displacement64() as i64)
+                let moved = if i.memory_base() == Register::RSP {
+                    self.stack_moves
+                } else {
+                    0
+                };
+                indexed(base, S1, 1, i.memory_displacement64() as i64 + moved)
             } else {
                 let wanted = wanted(i, n, how)?;
                 let ea = self.address(i);
