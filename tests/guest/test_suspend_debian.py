@@ -146,3 +146,50 @@ def test_a_checkpoint_is_restored_twice_beside_the_domain_that_goes_on(machine: 
     assert len({machine.domain(name)["uuid"] for name in "abc"}) == 3
     for name in "bc":
         machine.api.delete(f"/domains/{name}")
+
+
+@pytest.mark.slow
+def test_memory_is_the_same_after_twenty_times(machine: Machine) -> None:
+    machine.start(vcpus=2, memory_mib=192)
+    machine.type("a", "head -c 60000000 /dev/urandom >/tmp/big; echo sum1 $(md5sum </tmp/big) is-''there")
+    checksum = machine.says("sum1 ([0-9a-f]{32}) .*is-there")
+    for turn in range(20):
+        since = last_tick(machine.console())
+        machine.post("/domains/a/suspend")
+        machine.post("/domains/a/resume")
+        machine.ticks_on(since=since)
+        assert machine.api.get("/domains/a/audit").json() == {"problems": []}, turn
+    machine.type("a", "echo sum2 $(md5sum </tmp/big) is-''there")
+    assert machine.says("sum2 ([0-9a-f]{32}) .*is-there") == checksum
+
+
+def numbered(disk: Path) -> int:
+    """The number that the guest has written last."""
+    return int(disk.read_bytes()[:512].strip(b" \0") or 0)
+
+
+@pytest.mark.slow
+def test_a_busy_disk_a_network_and_a_balloon_go_on(machine: Machine) -> None:
+    for number, name in ((1, "a"), (2, "b")):
+        disk = machine.start(name, vcpus=2, memory_mib=160, vifs=["bridge=lan"])
+        machine.type(name, f"ifconfig eth0 10.0.0.{number} up; echo net-''{name}")
+        machine.says(f"net-{name}", name)
+    disk = machine.directory / "a.img"
+    assert machine.api.patch("/domains/a", json={"memory_target_mib": 128}).is_success
+    until(lambda: machine.domain()["current_memory_mib"] <= 130, 240, "the balloon")
+    machine.type(
+        "a",
+        "(n=0; while :; do n=$((n + 1)); printf '%-512d' $n | dd of=/dev/xvda bs=512 conv=fsync 2>/dev/null; done) &",
+    )
+    until(lambda: numbered(disk) > 5, 240, "writing")
+    for _ in range(3):
+        machine.post("/domains/a/suspend")
+        at = numbered(disk)
+        assert at == numbered(disk), "nobody writes"
+        machine.post("/domains/a/resume")
+        until(lambda at=at: numbered(disk) > at, 240, "writing on")  # type: ignore[misc]
+    assert 120 <= machine.domain()["current_memory_mib"] <= 132
+    machine.type("a", "ping -c 3 10.0.0.2 && echo a-''answered")
+    machine.says("a-answered")
+    assert machine.api.patch("/domains/a", json={"memory_target_mib": 160}).is_success
+    until(lambda: machine.domain()["current_memory_mib"] >= 158, 240, "the balloon")
