@@ -60,10 +60,12 @@ class SavedImage:
     """A file that a domain is to be made of. RestoreError, whatever is in it.
 
     :param config: what the domain is to be; of what is in the file it has been read and checked by Domain 0.
+    :param progress: is told how much of it is read, of 1.
     """
 
-    def __init__(self, fd: int, config: DomainConfig) -> None:
+    def __init__(self, fd: int, config: DomainConfig, progress: Callable[[float], None] = lambda _: None) -> None:
         self._config = config
+        self._progress = progress
         self._max_pages = (config.static_max_mib << (20 - PAGE_SHIFT)) + SLACK_PAGES
         self._reader = ImageReader(fd)
         self._reader.description()
@@ -75,9 +77,7 @@ class SavedImage:
         if not 0 <= self.saved.system_time_ns < hypervisor.SYSTEM_TIME_MAX_NS:
             raise RestoreError("the file is damaged: its system time is out of range")
 
-    def restore(
-        self, host: Host, domid: int, progress: Callable[[float], None] = lambda _: None
-    ) -> tuple[Domain, RingPage, RingPage]:
+    def restore(self, host: Host, domid: int) -> tuple[Domain, RingPage, RingPage]:
         """Makes the domain, with its rings of store and console; paused.
 
         :param host: of as many frames as `saved` says.
@@ -85,7 +85,7 @@ class SavedImage:
         config, saved, mfns = self._config, self.saved, self._mfns
 
         def fill(memory: memoryview) -> None:
-            for index, page in self._reader.pages(len(mfns), lambda done: progress(done / len(mfns))):
+            for index, page in self._reader.pages(len(mfns), lambda done: self._progress(done / len(mfns))):
                 at = mfns[index] * PAGE_SIZE
                 memory[at : at + PAGE_SIZE] = page
 

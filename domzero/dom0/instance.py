@@ -115,6 +115,7 @@ class Instance:
         image: KernelImage | None = None,
         files: DomainFiles | None = None,
         saved: int | None = None,
+        progress: Callable[[float], None] = lambda _: None,
     ) -> Instance:
         """Reads the images, makes a hypervisor with the domain in it, and its back ends; writes its nodes.
 
@@ -122,6 +123,7 @@ class Instance:
         :param image: its kernel; read from `config.kernel` when not given.
         :param files: all that it is made of; opened when not given. What is left of it is closed.
         :param saved: an open file (`save_format`): the domain goes on from what is in there, and no kernel is started.
+        :param progress: is told how much of it is read, of 1.
         :raises DomzeroError: a bad image, or something is used up; nothing is left then.
         """
         if clock is None and config.engine == Engine.CHECK.value:
@@ -135,7 +137,7 @@ class Instance:
             for note in files.notes:
                 if log is not None:
                     log(f"(DOM0) {note}")
-            source = SavedImage(saved, config) if saved is not None else _load(config, image, files)
+            source = SavedImage(saved, config, progress) if saved is not None else _load(config, image, files)
             wires = list(zip(config.vif_specs, files.wires, strict=True))
             disks = []
             for spec, opened in zip(config.disk_specs, files.disks, strict=True):

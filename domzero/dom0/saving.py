@@ -14,8 +14,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,24 @@ async def _go_on(manager: Manager, record: Record) -> None:
         await record.worker.request(GoOn(), Done)
 
 
+@asynccontextmanager
+async def _reporting(record: Record) -> AsyncIterator[None]:
+    """Its worker says how far it has read a file, and the task says so."""
+    saving = record.saving = Saving()
+
+    async def report() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            report_progress(saving.progress)
+
+    job = asyncio.get_running_loop().create_task(report())
+    try:
+        yield
+    finally:
+        job.cancel()
+        record.saving = None
+
+
 async def resume(manager: Manager, record: Record, *, paused: bool = False) -> None:
     """Goes on with a suspended domain. BadState; RestoreError: its file is damaged, and it stays suspended."""
     if record.state is not DomainState.SUSPENDED or record.saved is None:
@@ -211,7 +229,8 @@ async def resume(manager: Manager, record: Record, *, paused: bool = False) -> N
         config.uuid, config.name = record.uuid, record.name
         record.config = config
         try:
-            await manager.begin(record, paused=True, persistent=True, saved=file.fd)
+            async with _reporting(record):
+                await manager.begin(record, paused=True, persistent=True, saved=file.fd)
         except BaseException:
             record.config = before
             await manager.changed(record)
@@ -254,7 +273,8 @@ async def restore(
         record = Record(wanted, about=file.about)
         record.about.check()
         report_domain(record.uuid)
-        await manager.begin(record, paused=True, persistent=persistent, saved=file.fd)
+        async with _reporting(record):
+            await manager.begin(record, paused=True, persistent=persistent, saved=file.fd)
         if not paused and record.is_up:
             await manager.unpause(record)
     manager.say(f"domain {record.name} goes on from {path}")

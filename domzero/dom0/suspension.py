@@ -50,24 +50,28 @@ class Suspension:
 
     def write(self, instance: Instance, fd: int) -> int:
         """Writes the suspended domain: how many bytes. DomzeroError."""
-        told = 0.0
-
-        def progress(done: float) -> None:
-            nonlocal told
-            if done - told >= PROGRESS_STEP:
-                told = done
-                self._tell(Progress(done))
-
         with self._lock:
             if not self._is_there or self._goes_on:
                 raise SaveError("the guest has not suspended itself")
             self._writing += 1
         try:
-            return instance.save(fd, cancelled=self._cancelled, progress=progress)
+            return instance.save(fd, cancelled=self._cancelled, progress=self.progress())
         finally:
             with self._lock:
                 self._writing -= 1
                 self._lock.notify_all()
+
+    def progress(self) -> Callable[[float], None]:
+        """Tells how much is done, now and then."""
+        told = 0.0
+
+        def tell(done: float) -> None:
+            nonlocal told
+            if done - told >= PROGRESS_STEP:
+                told = done
+                self._tell(Progress(done))
+
+        return tell
 
     def takes(self, instance: Instance, reason: EndReason) -> bool:
         """Waits, if a guest has ended by suspending itself as it was asked to, until it is to go on, and lets it. False

@@ -320,6 +320,7 @@ class Worker:
                 log=self._log,
                 files=files,
                 saved=files.kernel if start.is_saved else None,
+                progress=self._suspension.progress(),
             )
         self._guest.call_home(f"/local/domain/{start.domid}")
         self._instance.disks.tell_gone(lambda devid: self._channel.send(DiskGone(devid)))

@@ -163,6 +163,24 @@ def test_a_damaged_file_makes_no_domain(api: httpx.Client, create: Create, tmp_p
     answers(api, "damaged", "whole")
 
 
+def test_a_suspended_domain_whose_file_is_damaged_stays_suspended(
+    api: httpx.Client, create: Create, keeps: Path
+) -> None:
+    create("bad", persistent=True)
+    says(api, "bad", "hello")
+    post(api, "/domains/bad/suspend")
+    (file,) = keeps.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-60] ^= 1
+    file.write_bytes(data)
+    assert api.post("/domains/bad/resume").status_code == 422
+    assert api.get("/domains/bad").json()["state"] == "suspended"
+    data[-60] ^= 1
+    file.write_bytes(data)
+    post(api, "/domains/bad/resume")
+    answers(api, "bad", "whole")
+
+
 def test_cancelling_lets_the_guest_go_on(api: httpx.Client, create: Create, keeps: Path) -> None:
     create("cancel", persistent=True)
     says(api, "cancel", "hello")

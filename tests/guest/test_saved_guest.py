@@ -264,6 +264,23 @@ def test_a_processor_that_this_host_cannot_give_is_refused_by_name(image: Path, 
         restored(forge(tmp_path / "forged", state, mfns, pfns, pages), kernel)
 
 
+def test_upper_halves_of_vector_registers_and_other_registers_go_on(kernel: Path, tmp_path: Path) -> None:
+    running = started(kernel)
+    assert running.ends() == ShutdownReason.SHUTDOWN_suspend
+    first, second = running.domain.vcpus
+    values = random.Random(3).randbytes(256)
+    first.hw.load_upper_vectors(values)
+    first.hw.set_reg("tsc_aux", 77)
+    second.hw.set_reg("dr2_mask", 0xFF0)
+    running.save(tmp_path / "v")
+    running.close()
+    running = restored(tmp_path / "v", kernel)
+    first, second = running.domain.vcpus
+    found = bytes(first.hw.save_upper_vectors()), first.hw.get_reg("tsc_aux"), second.hw.get_reg("dr2_mask")
+    running.close()
+    assert found == (values, 77, 0xFF0)
+
+
 def test_saving_that_is_cancelled_is_a_named_error(kernel: Path, tmp_path: Path) -> None:
     running = started(kernel)
     assert running.ends() == ShutdownReason.SHUTDOWN_suspend
