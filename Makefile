@@ -13,7 +13,9 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 run: setup
 	$(BIN)/python tools/make_run.py
 
+# What has never been built is built without what a second build would use: an eighth less of processor time.
 test: all-setup
+	$(if $(wildcard target/debug/incremental),,CARGO_INCREMENTAL=0) \
 	tools/beside.sh 'cargo test --workspace --exclude domzero-machine-py --quiet' $(MAKE) --no-print-directory test-python
 
 # The second run has what pytest has made of the tests' files in the first one, whatever the environment says.
