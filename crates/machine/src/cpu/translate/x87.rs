@@ -125,8 +125,11 @@ fn is_arithmetic(code: Code) -> bool {
             | Fdivp_sti_st0
             | Fdivrp_sti_st0
             | Fsqrt
+            | Fprem
+            | Fprem1
             | Frndint
             | Fscale
+            | Fxtract
             | Fchs
             | Fabs
     )
@@ -163,7 +166,17 @@ fn is_control(code: Code) -> bool {
     use Code::*;
     matches!(
         code,
-        Fnstcw_m2byte | Fldcw_m2byte | Fnstsw_m2byte | Fnstsw_AX | Wait | Fnclex | Fnop | Fincstp | Fdecstp
+        Fnstcw_m2byte
+            | Fldcw_m2byte
+            | Fnstsw_m2byte
+            | Fnstsw_AX
+            | Wait
+            | Fnclex
+            | Fnop
+            | Fincstp
+            | Fdecstp
+            | Ffree_sti
+            | Ffreep_sti
     )
 }
 
@@ -184,6 +197,11 @@ pub(super) fn opens_codes(i: &Instruction) -> bool {
             | M::Fcomip
             | M::Fucomi
             | M::Fucomip
+            | M::Fprem
+            | M::Fprem1
+            | M::Ffree
+            | M::Ffreep
+            | M::Fxtract
     )
 }
 

@@ -34,6 +34,7 @@ pub(super) fn is_known(i: &Instruction) -> bool {
         M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => true,
         M::Fld1 | M::Fldz | M::Fldl2t | M::Fldl2e | M::Fldpi | M::Fldlg2 | M::Fldln2 => true,
         M::Fxch | M::Fchs | M::Fabs | M::Fsqrt | M::Frndint | M::Fscale => true,
+        M::Fprem | M::Fprem1 | M::Fxtract | M::Ffree | M::Ffreep => true,
         M::Fcmovb | M::Fcmovnb | M::Fcmove | M::Fcmovne => true,
         M::Fcmovbe | M::Fcmovnbe | M::Fcmovu | M::Fcmovnu => true,
         M::Fnclex | M::Fnop | M::Fincstp | M::Fdecstp => true,
