@@ -4,7 +4,7 @@
 use super::{walked, Outside, Refused};
 use crate::abi::x86::gpr;
 use crate::cpu::engine::TranslatorOptions;
-use crate::cpu::region::{Frame, PAGES_AT, TLB_AT};
+use crate::cpu::region::{Frame, DELTAS, PAGES_AT, TLB_AT};
 use crate::cpu::translate::callout::{Kind, BRANCH, GROUP, SITE_BYTES};
 use crate::cpu::translate::{translator_available, Translator};
 use crate::mmu::tlb::TlbEntry;
@@ -119,6 +119,9 @@ fn program() -> Vec<u8> {
         a.push(rbp)?;
         a.mov(rbp, rsp)?;
         a.leave()?;
+        // The return's operand is checked before these, where nobody looks at the flags.
+        a.add(rax, qword_ptr(rsi + 8))?;
+        a.mov(qword_ptr(rsi + 24), rax)?;
         a.ret()?;
         a.assemble(CODE)
     })();
@@ -330,6 +333,22 @@ fn a_store_behind_a_check_for_loads_is_found_out() {
         tag.then_some(())?;
         changed(i, |i| i.set_memory_displacement64(reads as u64))
     });
+}
+
+#[test]
+fn an_operand_by_what_was_kept_of_another_check_is_found_out() {
+    let first = offset_of!(Frame, deltas) as u64;
+    let kept = |i: &Instruction| {
+        let of_frame = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
+        let n = i.memory_displacement64().wrapping_sub(first) / 8;
+        let moves = matches!(i.code(), Code::Mov_r64_rm64 | Code::Mov_rm64_r64);
+        (of_frame && moves && n < DELTAS as u64).then_some(n)
+    };
+    all_refused("another slot", 2, |i| {
+        let other = (kept(i)? + 1) % DELTAS as u64;
+        changed(i, |i| i.set_memory_displacement64(first + 8 * other))
+    });
+    all_refused("nothing kept", 2, |i| kept(i).map(|_| nothing(i.len())));
 }
 
 #[test]
