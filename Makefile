@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes that run tests of Python's beside each other; those of a file stay together.
 JOBS ?= 2
+# With $(MAKE) in its line a recipe is carried out by `make -n`, too.
+AGAIN := $(MAKE)
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: run test test-python test-all check bench setup all-setup fuzz format clean packages test-real-xen
@@ -16,7 +18,7 @@ run: setup
 # What has never been built is built without what a second build would use: an eighth less of processor time.
 test: all-setup
 	$(if $(wildcard target/debug/incremental),,CARGO_INCREMENTAL=0) \
-	tools/beside.sh 'cargo test --workspace --exclude domzero-machine-py --quiet' $(MAKE) --no-print-directory test-python
+	tools/beside.sh 'cargo test --workspace --exclude domzero-machine-py --quiet' $(AGAIN) --no-print-directory test-python
 
 # The second run has what pytest has made of the tests' files in the first one, whatever the environment says.
 test-python: all-setup
