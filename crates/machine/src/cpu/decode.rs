@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::block::{Ext, Op, Slot};
-use super::descriptor_cache::MODE_LONG;
+use super::descriptor_cache::{reaches_all, MODE_STEPS};
 use super::exec::fast::lower::LowExt;
 use super::exec::{self, fast};
 use super::fault::{Fault, Trap};
@@ -242,19 +242,13 @@ impl Cpu {
     /// After how many runs a block is translated, if it can be.
     fn runs_to_count(&self, insns: &[Instruction]) -> Option<u32> {
         let t = self.code.translator.as_ref()?;
-        (self.seg.mode == MODE_LONG && !self.code.slow_only && !insns.is_empty()).then(|| t.threshold())
+        (self.seg.mode != MODE_STEPS && !self.code.slow_only && !insns.is_empty()).then(|| t.threshold())
     }
 
     /// Whether the memory operand of an instruction in flat 32-bit code lies in a segment with limits or a base of its
     /// own.
     fn checks_segment(&self, i: &Instruction) -> bool {
-        exec::operand::memory_operand(i).is_some()
-            && match i.memory_segment() {
-                Register::CS => true,
-                Register::FS => self.seg.mode & 2 == 0,
-                Register::GS => self.seg.mode & 4 == 0,
-                _ => false,
-            }
+        exec::operand::memory_operand(i).is_some() && !reaches_all(self.seg.mode, i.memory_segment())
     }
 }
 

@@ -19,6 +19,16 @@ pub(crate) const MODE_FLAT: u8 = 1;
 /// Instructions run one by one.
 pub(crate) const MODE_STEPS: u8 = 8;
 
+/// Whether operands in a segment need no checks in 32-bit code of a mode.
+pub(crate) fn reaches_all(mode: u8, segment: Register) -> bool {
+    match segment {
+        Register::CS => false,
+        Register::FS => mode & 2 != 0,
+        Register::GS => mode & 4 != 0,
+        _ => true,
+    }
+}
+
 /// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical, and aligned.
 const RAISES_GP: u64 = 1 << 63;
 const RAISES_SS: u64 = 1 << 62;

@@ -231,6 +231,11 @@ impl Asm {
         self.made(Instruction::with2(Code::Lea_r64_m, to, from));
     }
 
+    /// The lower half of a sum; the upper one is zero afterwards.
+    pub(super) fn lea32(&mut self, to: Register, from: MemoryOperand) {
+        self.made(Instruction::with2(Code::Lea_r32_m, to.full_register32(), from));
+    }
+
     /// Where a label is.
     pub(super) fn lea_label(&mut self, to: Register, label: Label) {
         let far = self.address(self.at) + 0x1000;
@@ -244,6 +249,14 @@ impl Asm {
             Ok(v) => self.made(Instruction::with2(Code::Mov_rm64_imm32, to, v)),
             Err(_) => self.made(Instruction::with2(Code::Mov_r64_imm64, to, value)),
         }
+    }
+
+    pub(super) fn constant32(&mut self, to: Register, value: u32) {
+        self.made(Instruction::with2(
+            Code::Mov_r32_imm32,
+            to.full_register32(),
+            value,
+        ));
     }
 
     pub(super) fn mov32(&mut self, to: Register, from: Register) {
@@ -261,6 +274,14 @@ impl Asm {
 
     pub(super) fn load32(&mut self, to: Register, from: MemoryOperand) {
         self.made(Instruction::with2(Code::Mov_r32_rm32, to.full_register32(), from));
+    }
+
+    pub(super) fn store32(&mut self, to: MemoryOperand, from: Register) {
+        self.made(Instruction::with2(Code::Mov_rm32_r32, to, from.full_register32()));
+    }
+
+    pub(super) fn store_imm32(&mut self, to: MemoryOperand, imm: i32) {
+        self.made(Instruction::with2(Code::Mov_rm32_imm32, to, imm));
     }
 
     /// Zero-extends.

@@ -8,21 +8,18 @@ use super::repeat::COUNT_MAX;
 use super::select::Vectors;
 use super::thunk::{cooked_flags, raw_flags};
 use super::x87;
-use super::{Handled, NativeBlock};
+use super::Handled;
 use crate::abi::x86::mxcsr;
-use crate::cpu::block::{key, Op};
+use crate::cpu::block::Op;
 use crate::cpu::debug::WATCHED;
 use crate::cpu::decode::copy_code;
-use crate::cpu::descriptor_cache::MODE_LONG;
 use crate::cpu::exec::fast::miss::Refill;
 use crate::cpu::exec::{self, fast};
 use crate::cpu::fault::{Fault, Trap};
-use crate::cpu::jumps::jump_index;
-use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT, RETURNS};
+use crate::cpu::region::{Frame, CODE_JUMPS, JUMP_SHIFT};
 use crate::cpu::run::Above;
 use crate::cpu::x87state::X87;
 use crate::cpu::Cpu;
-use crate::mem::Mfn;
 use crate::mmu::tlb::{tlb_index, TLB_SIZE};
 use crate::mmu::walk::Access;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -204,6 +201,7 @@ impl Cpu {
             self.views.beside().forget_returns();
         }
         f.slice = self.budget.slice;
+        f.return_mask = self.return_mask();
         (f.vectors_away, f.ymm_away, f.x87_away) = (1, 1, 1);
         f.fs = self.bases.fs;
         f.gs = self.bases.gs;
@@ -241,6 +239,7 @@ impl Cpu {
         if self.checks_alignment() || self.debugging() {
             return None;
         }
+        self.rip &= self.bases.mask;
         let code = self.code_at(self.rip)?;
         self.take_slice(0);
         let frame = self.views.beside().frame();
@@ -413,52 +412,6 @@ impl Cpu {
         Next::At(far)
     }
 
-    /// The translated code at an address, which jumps lead to from now on.
-    fn code_at(&mut self, rip: u64) -> Option<u64> {
-        if self.seg.mode != MODE_LONG {
-            return None;
-        }
-        if let found @ Some(_) = self.views.beside().code(rip) {
-            return found;
-        }
-        let id = self.native_at(rip)?;
-        let t = self.code.translator.as_ref()?;
-        let &NativeBlock { far, mfn, key, .. } = t.blocks.get(id as usize)?;
-        let jumps = self.views.beside();
-        if jumps.first_to_page(rip) {
-            // The others of the page are likely to be wanted, too.
-            for &(off, far) in t.by_frame.get(&mfn.0).into_iter().flatten() {
-                jumps.set_code(rip & !0xfff | u64::from(off), far);
-            }
-        }
-        jumps.set_code(rip, far);
-        jumps.set_page(rip, key);
-        Some(far)
-    }
-
-    /// The translated block at an address whose page can be executed, as the jump cache or the TLB has it.
-    fn native_at(&mut self, rip: u64) -> Option<u32> {
-        // SAFETY: the index is in range, and `jumps` points to the current view's.
-        let jump = unsafe { *self.chain.jumps.add(jump_index(rip)) };
-        if jump.rip == rip {
-            // SAFETY: jumps lead to first ops of blocks in the arena.
-            return unsafe { (*jump.op).translated() };
-        }
-        // SAFETY: the index is in range, and `tlb` points to the current view.
-        let e = unsafe { *self.chain.tlb.add(tlb_index(rip)) };
-        if e.neg_x.wrapping_add(rip) >= 4096 {
-            return None;
-        }
-        let mfn = Mfn(rip.wrapping_add(e.delta).wrapping_sub(self.chain.ram as u64) >> 12);
-        self.native(mfn, rip)
-    }
-
-    fn native(&self, mfn: Mfn, offset: u64) -> Option<u32> {
-        let op = self.code.blocks.get(key(mfn, offset, self.seg.mode))?;
-        // SAFETY: as in `native_at`, of the map.
-        unsafe { (*op).translated() }
-    }
-
     /// Lets the jump of `block` whose field is at `field`, and whose site is `site`, lead to the translated block at an offset of
     /// its page. `None`: there is none.
     fn link(&mut self, block: u32, offset: u64, field: u64, site: u64) -> Option<u64> {
@@ -487,7 +440,7 @@ impl Cpu {
             return false;
         };
         self.rip = self.bases.page.wrapping_add(u64::from(s.off));
-        let va = self.bases.page.wrapping_add(4096);
+        let va = self.bases.page.wrapping_add(4096) & self.bases.mask;
         if self.translate(va, Access::Fetch).is_err() {
             return false;
         }
@@ -565,7 +518,6 @@ impl Cpu {
 /// What is the same in every frame.
 fn fill_in(f: &mut Frame) {
     f.index_mask = (TLB_SIZE as u64 - 1) << 12;
-    f.return_mask = (RETURNS as u64 - 1) << 3;
     f.lost = super::thunk::lost as *const () as u64;
     f.jump_mask = (CODE_JUMPS as u64 - 1) << JUMP_SHIFT;
     f.callout = super::thunk::call as *const () as u64;

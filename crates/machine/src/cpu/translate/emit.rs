@@ -4,13 +4,14 @@
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::{alignment, Kind, Site, BRANCH, EARLY, GROUP, LATE, WRITE, YMM};
 use super::clock::reads_clock;
+use super::flat;
 use super::flow::Aside;
 use super::groups::{self, Group};
 use super::liveness;
 use super::operand::Ea;
 use super::select::{self, How, Vectors};
 use super::Handled;
-use crate::cpu::descriptor_cache::access_of;
+use crate::cpu::descriptor_cache::{access_of, MODE_LONG};
 use crate::cpu::engine::TranslatorOptions;
 use crate::cpu::exec;
 use crate::cpu::exec::fast::string::repeated;
@@ -79,6 +80,8 @@ pub(super) struct Emitter<'a> {
     len: u8,
     branch: bool,
     options: TranslatorOptions,
+    /// 32-bit code in flat segments.
+    pub(super) flat: bool,
     /// Those of the host may change before the current instruction.
     flags_dead: bool,
     /// Those that it writes are looked at by none.
@@ -89,6 +92,8 @@ pub(super) struct Emitter<'a> {
     pub(super) checked: bool,
     /// The current instruction must leave `S1` alone.
     pub(super) keeps_s1: bool,
+    /// The current instruction as the guest has it.
+    insn: Instruction,
     /// Where the next instruction begins.
     next: Label,
 }
@@ -101,6 +106,7 @@ impl<'a> Emitter<'a> {
         off: u16,
         base: u64,
         options: TranslatorOptions,
+        mode: u8,
     ) -> Emitter<'a> {
         asm.begin(base);
         let next = asm.label();
@@ -117,6 +123,8 @@ impl<'a> Emitter<'a> {
             len: 0,
             branch: false,
             options,
+            flat: mode != MODE_LONG,
+            insn: Instruction::default(),
             flags_dead: false,
             flags_stay_dead: false,
             stack_moves: 0,
@@ -166,7 +174,7 @@ impl<'a> Emitter<'a> {
         }
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
-        let plan = match same_blocks {
+        let plan = match same_blocks || self.flat {
             true => Vec::new(),
             false => groups::plan(insns, hows, &dead),
         };
@@ -175,6 +183,7 @@ impl<'a> Emitter<'a> {
             self.len = i.len() as u8;
             self.off = i.ip() as u16;
             self.branch = false;
+            self.insn = *i;
             self.flags_dead = dead(n);
             self.next = self.asm.label();
             starts.push(self.asm.here());
@@ -245,7 +254,7 @@ impl<'a> Emitter<'a> {
         let (stub, again) = (self.asm.label(), self.asm.label());
         self.asm.bind(again);
         self.asm.load(S2, frame!(page));
-        self.asm.lea(S2, at(S2, 4096));
+        self.move_address(S2, 4096);
         self.load_tag(S2, offset_of!(TlbEntry, neg_x));
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
         self.asm.jmp_unless_zero(stub);
@@ -436,9 +445,10 @@ impl<'a> Emitter<'a> {
 
     /// A stub that leaves the current instruction to its handler.
     pub(super) fn handler_stub(&mut self, i: &Instruction, label: Label, end: bool) -> Option<()> {
-        self.handled.push(match repeated(i) {
+        let own = if self.flat { &self.insn } else { i };
+        self.handled.push(match repeated(own) {
             Some(repeat) => Handled::Repeat(repeat),
-            None => Handled::Slow(*i, exec::lookup(i.code())?),
+            None => Handled::Slow(*own, exec::lookup(own.code())?),
         });
         let n = i32::try_from(self.handled.len() - 1).ok()?;
         self.stub(label, if end { Kind::End } else { Kind::Exec }, None);
@@ -478,6 +488,11 @@ impl<'a> Emitter<'a> {
     /// One instruction; true if it ends the block.
     fn instruction(&mut self, i: &Instruction, how: How) -> Option<bool> {
         let end = crate::cpu::decode::ends_block(i);
+        let wide = match how {
+            How::Same | How::Vector | How::Avx | How::X87 | How::Special if self.flat => flat::widened(i)?,
+            _ => *i,
+        };
+        let i = &wide;
         match how {
             How::Nothing => {}
             How::Flow => {

@@ -4,6 +4,7 @@
 use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2, SLICE};
 use super::callout::Kind;
 use super::emit::{page_of_code, Emitter};
+use super::flat;
 use super::groups;
 use super::operand::{place, slot, Place};
 use super::select::How;
@@ -40,12 +41,29 @@ pub(super) fn is_flow(i: &Instruction) -> bool {
 }
 
 pub(super) fn is_conditional(i: &Instruction) -> bool {
-    i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64
+    i.is_jcc_short_or_near() && matches!(i.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32)
 }
 
 /// A call that a block may go on after.
 pub(super) fn is_call(i: &Instruction) -> bool {
-    i.code() == Code::Call_rel32_64
+    matches!(i.code(), Code::Call_rel32_64 | Code::Call_rel32_32)
+}
+
+/// A jump without a condition that a block may go on after.
+pub(super) fn is_jump(i: &Instruction) -> bool {
+    use Code as C;
+    matches!(
+        i.code(),
+        C::Jmp_rel8_64 | C::Jmp_rel32_64 | C::Jmp_rel8_32 | C::Jmp_rel32_32
+    )
+}
+
+/// Where a branch leads, relative to the start of its page.
+pub(super) fn branch_target(i: &Instruction) -> i64 {
+    match i.op0_kind() {
+        OpKind::NearBranch32 => i64::from(i.near_branch32() as i32),
+        _ => i.near_branch64() as i64,
+    }
 }
 
 /// A jump out of the middle of a block.
@@ -83,11 +101,16 @@ impl Emitter<'_> {
     pub(super) fn flow(&mut self, i: &Instruction) -> Option<()> {
         let after = i64::from(self.off) + i.len() as i64;
         match i.code() {
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => self.go_to(i.near_branch64() as i64),
-            Code::Call_rel32_64 => {
+            _ if is_jump(i) => self.go_to(branch_target(i)),
+            _ if is_call(i) => {
                 self.push_return(after, true);
-                self.go_to(i.near_branch64() as i64);
+                self.go_to(branch_target(i));
             }
+            _ if is_conditional(i) => {
+                self.go_if(flat::wide_jump(i).code(), branch_target(i));
+                self.go_to(after);
+            }
+            _ if self.flat => return self.flat_flow(i),
             Code::Retnq | Code::Retnq_imm16 => {
                 let more = match i.code() {
                     Code::Retnq_imm16 => i64::from(i.immediate16()),
@@ -125,7 +148,7 @@ impl Emitter<'_> {
                 self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
                 self.asm.jmp_mem(code_of_jump());
             }
-            Code::Call_rm64 => {
+            _ => {
                 self.target(i)?;
                 let miss = self.asm.label();
                 self.look_up(miss);
@@ -136,12 +159,6 @@ impl Emitter<'_> {
                 self.push_return(after, true);
                 self.asm.load(S2, kept(1));
                 self.asm.jmp_mem(kept(0));
-            }
-            _ => {
-                let mut near = *i;
-                near.as_near_branch();
-                self.go_if(near.code(), i.near_branch64() as i64);
-                self.go_to(after);
             }
         }
         Some(())
@@ -155,9 +172,8 @@ impl Emitter<'_> {
         if !is_conditional(i) {
             return;
         }
-        let mut jump = *i;
-        jump.as_near_branch();
-        let (after, mut target) = (i64::from(self.off) + i.len() as i64, i.near_branch64() as i64);
+        let mut jump = flat::wide_jump(i);
+        let (after, mut target) = (i64::from(self.off) + i.len() as i64, branch_target(i));
         if next != after {
             jump.negate_condition_code();
             target = after;
@@ -193,10 +209,15 @@ impl Emitter<'_> {
     pub(super) fn put_lost_return(&mut self) {
         if let Some((lost, miss, more)) = self.lost_return.take() {
             self.asm.bind(lost);
-            // The handler does all of it.
-            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
-            self.look_up(miss);
-            self.asm.lea(GUEST_RSP, at(GUEST_RSP, more));
+            if self.flat {
+                self.look_up(miss);
+                self.flat_move_stack(more);
+            } else {
+                // The handler does all of it.
+                self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+                self.look_up(miss);
+                self.asm.lea(GUEST_RSP, at(GUEST_RSP, more));
+            }
             self.asm.jmp_mem(code_of_jump());
         }
     }
@@ -204,22 +225,30 @@ impl Emitter<'_> {
     /// Pushes the address at an offset from the page's start, and leaves it with its code for the return, by where the stack pointer is then.
     /// `S1` stays as it is; so does the stack pointer, unless it `moves`.
     fn push_return(&mut self, offset: i64, moves: bool) {
+        if self.flat {
+            return self.flat_push_return(offset, moves);
+        }
         let top = self.check_stack(-8, true);
         self.asm.load(S0, frame!(page));
         self.asm.lea(S0, at(S0, offset));
         self.asm.store(top, S0);
+        self.leave_return(GUEST_RSP, offset);
+        if moves {
+            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+        }
+    }
+
+    /// Leaves the address in `S0`, which is at an offset from the page's start and has been pushed, with its code for the return, by bits of `by`.
+    pub(super) fn leave_return(&mut self, by: Register, offset: i64) {
         // In the next page there is other code elsewhere.
         if let Some(off) = u16::try_from(offset).ok().filter(|&off| off < 4096) {
             let code = self.asm.label();
-            self.asm.pext(S2, GUEST_RSP, frame!(return_mask));
+            self.asm.pext(S2, by, frame!(return_mask));
             self.asm.not(S0);
             self.asm.store(of_return(S2, RETURN_TAGS_AT), S0);
             self.asm.lea_label(S0, code);
             self.return_stub(code, off);
             self.asm.store(of_return(S2, RETURN_CODES_AT), S0);
-        }
-        if moves {
-            self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
         }
     }
 
@@ -270,7 +299,7 @@ impl Emitter<'_> {
     }
 
     /// Finds the jump to the address in `S2`; goes to `miss` if there is none.
-    fn look_up(&mut self, miss: Label) {
+    pub(super) fn look_up(&mut self, miss: Label) {
         self.asm.pext(S1, S2, frame!(jump_mask));
         // The number of a half of an entry, as no index is scaled by the whole.
         self.asm.lea(S1, indexed(S1, S1, 1, 0));
@@ -300,7 +329,7 @@ impl Emitter<'_> {
     pub(super) fn put_far_jump(&mut self, target: i64) {
         let page = target.div_euclid(4096) * 4096;
         self.asm.load(S2, frame!(page));
-        self.asm.lea(S2, at(S2, page));
+        self.move_address(S2, page);
         self.asm.pext(S1, S2, frame!(index_mask));
         self.asm.load(S0, indexed(Register::RSP, S1, 8, PAGES_AT));
         self.asm.lea(S0, page_of_code(S0, S2, NO_KEY));
@@ -322,6 +351,9 @@ impl Emitter<'_> {
     }
 
     pub(super) fn stack(&mut self, i: &Instruction) -> Option<()> {
+        if self.flat {
+            return self.flat_stack(i);
+        }
         match i.code() {
             Code::Push_r64 | Code::Push_rm64 if i.op0_kind() == OpKind::Register => {
                 let top = self.check_stack(-8, true);
@@ -370,7 +402,7 @@ impl Emitter<'_> {
 }
 
 /// Where the code of the jump is that was looked up.
-fn code_of_jump() -> MemoryOperand {
+pub(super) fn code_of_jump() -> MemoryOperand {
     field_of_jump(offset_of!(CodeJump, code))
 }
 
@@ -382,11 +414,11 @@ fn field_of_jump(offset: usize) -> MemoryOperand {
 const _: () = assert!(size_of::<CodeJump>() == 2 * 8);
 
 /// What a call has left for the return with this number.
-fn of_return(number: Register, array: i64) -> MemoryOperand {
+pub(super) fn of_return(number: Register, array: i64) -> MemoryOperand {
     indexed(Register::RSP, number, 8, array)
 }
 
-fn kept(n: usize) -> MemoryOperand {
+pub(super) fn kept(n: usize) -> MemoryOperand {
     at(
         Register::RSP,
         (offset_of!(crate::cpu::region::Frame, kept) + 8 * n) as i64,

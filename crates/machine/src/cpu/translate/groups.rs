@@ -2,7 +2,7 @@
 //! Memory operands near each other that one check is made for: those of a prologue, or the fields of a structure.
 
 use super::emit::wanted;
-use super::flow::{is_call, is_conditional};
+use super::flow::{self, is_call, is_conditional};
 use super::operand::{guest, host_index, indexed_base, place, Index, Place};
 use super::select::{counts_by_cl, gives_index, How};
 use crate::cpu::exec::fast::lower::immediate;
@@ -408,7 +408,7 @@ fn calls_by_register(i: &Instruction) -> bool {
 
 /// Whether it is a jump that a block may go on after.
 fn is_jump(i: &Instruction) -> bool {
-    is_conditional(i) || matches!(i.code(), Code::Jmp_rel8_64 | Code::Jmp_rel32_64)
+    is_conditional(i) || flow::is_jump(i)
 }
 
 /// Whether it is no more than structures and stack frames have.
@@ -430,6 +430,7 @@ fn spilled(i: &Instruction) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::descriptor_cache::MODE_LONG;
     use crate::cpu::translate::liveness;
     use crate::cpu::translate::select::hows;
     use iced_x86::code_asm::*;
@@ -441,7 +442,7 @@ mod tests {
         let bytes = a.assemble(0).expect("code that can be assembled");
         let mut decoder = iced_x86::Decoder::new(64, &bytes, iced_x86::DecoderOptions::NONE);
         let insns: Vec<_> = decoder.iter().collect();
-        let hows = hows(&insns, false);
+        let hows = hows(&insns, MODE_LONG, false);
         let live = liveness::of_block(&insns, &hows, liveness::ALL);
         plan(&insns, &hows, &|n| live[n] == 0)
     }

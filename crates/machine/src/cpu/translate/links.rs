@@ -26,8 +26,9 @@ impl Translator {
     /// Lets the calls of the block of site `s`, which is at `site`, leave the block at `far` to their returns, if it is of the same
     /// frame. The field of the address is at `field`.
     pub(super) fn link_return(&mut self, s: Site, far: u64, field: u64, site: u64) -> Option<()> {
-        let mfn = self.blocks.get(s.block as usize).filter(|b| b.lives())?.mfn;
-        let block = self.beginning_at(far).filter(|b| b.mfn == mfn)?;
+        let from = self.blocks.get(s.block as usize).filter(|b| b.lives())?;
+        let of = (from.mfn, from.mode);
+        let block = self.beginning_at(far).filter(|b| (b.mfn, b.mode) == of)?;
         let stub = site - CALL_BYTES;
         block.incoming.push(Incoming::Near { field, stub });
         self.lead(field, far);

@@ -11,6 +11,8 @@ mod callout;
 mod clock;
 mod dump;
 mod emit;
+mod find;
+mod flat;
 mod flow;
 mod groups;
 mod links;
@@ -53,6 +55,11 @@ const BLOCKS_OF_FRAME: usize = 128;
 /// Keys of code that are given out before all code is forgotten: they are operands of 32 bits.
 const KEYS: i32 = 1 << 28;
 
+/// By what the blocks of a frame are found that were decoded for one mode.
+fn of_frame(mfn: Mfn, mode: u8) -> u64 {
+    mfn.0 << 8 | u64::from(mode)
+}
+
 /// Bytes of the call in a stub, which its site follows.
 const CALL_BYTES: u64 = 4;
 
@@ -91,6 +98,8 @@ struct NativeBlock {
     /// The first op of the interpreter's block.
     op: *const Op,
     mfn: Mfn,
+    /// What its instructions were decoded for.
+    mode: u8,
     /// That of its frame's code.
     key: i32,
     /// Where the host has the page that its instruction crosses into.
@@ -126,7 +135,7 @@ pub(crate) struct Translator {
     options: TranslatorOptions,
     memory: CodeMemory,
     blocks: Vec<NativeBlock>,
-    /// Blocks by frame: offset in it, and `NativeBlock::far`. Those of a frame are left out once one of them was forgotten, and then
+    /// Blocks by frame and mode: offset in it, and `NativeBlock::far`. Those of a frame are left out once one of them was forgotten, and then
     /// begun anew.
     by_frame: HashMap<u64, Vec<(u16, u64)>, BuildHasherDefault<KeyHasher>>,
     /// What links to blocks of a frame compare with. A frame whose code was forgotten gets another one, so that nothing that still has the
@@ -255,7 +264,7 @@ impl Translator {
             return;
         };
         let (near, dead) = (block.near, block.dead);
-        self.by_frame.remove(&block.mfn.0);
+        self.by_frame.remove(&of_frame(block.mfn, block.mode));
         let incoming = std::mem::take(&mut block.incoming);
         let [a, b, c, d] = (dead.wrapping_sub(near + 5) as u32).to_le_bytes();
         self.memory.patch(near, [0xe9, a, b, c, d]);
@@ -330,7 +339,13 @@ impl Cpu {
         let bytes = bytes.get_mut(..len)?;
         // The guest may be changing them, which is found out at the next boundary.
         copy_code(frame, usize::from(off), second, bytes)?;
-        let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), usize::from(count));
+        let (insns, _) = decode_all(
+            flat::bits(self.seg.mode),
+            self.model.vendor,
+            bytes,
+            u64::from(off),
+            usize::from(count),
+        );
         if insns.len() != usize::from(count) {
             return None;
         }
@@ -347,6 +362,7 @@ impl Cpu {
         for (start, end) in others {
             self.code.blocks.depends_on(op, mfn, start, end);
         }
+        let mode = self.seg.mode;
         let t = self.code.translator.as_mut()?;
         let Some(key) = t.key(mfn) else {
             self.code.forget_all = true;
@@ -356,9 +372,9 @@ impl Cpu {
         let (base, cold_base) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
         let options = t.options;
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options).block(
+        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options, mode).block(
             &insns,
-            &select::hows(&insns, t.options.exact),
+            &select::hows(&insns, mode, t.options.exact),
             cold_base,
             second,
             after,
@@ -390,13 +406,14 @@ impl Cpu {
             };
             t.dump(&block);
         }
-        let of_frame = t.by_frame.entry(mfn.0).or_default();
+        let of_frame = t.by_frame.entry(of_frame(mfn, mode)).or_default();
         if of_frame.len() < BLOCKS_OF_FRAME {
             of_frame.push((off, made.far));
         }
         t.blocks.push(NativeBlock {
             op,
             mfn,
+            mode,
             key,
             second,
             far: made.far,

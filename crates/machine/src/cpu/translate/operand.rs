@@ -116,6 +116,9 @@ impl Emitter<'_> {
 
     /// The linear address of the memory operand.
     pub(super) fn address(&mut self, i: &Instruction) -> Ea {
+        if self.flat {
+            return self.flat_address(i);
+        }
         match plain_base(i) {
             Some(base) => {
                 let disp = i.memory_displacement64() as i64;
@@ -208,7 +211,7 @@ pub(super) fn indexed_base(i: &Instruction) -> Option<Register> {
 }
 
 /// The base of the memory operand's segment, if it has one.
-fn segment(i: &Instruction) -> Option<MemoryOperand> {
+pub(super) fn segment(i: &Instruction) -> Option<MemoryOperand> {
     match i.memory_segment() {
         R::FS => Some(frame!(fs)),
         R::GS => Some(frame!(gs)),

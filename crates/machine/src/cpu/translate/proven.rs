@@ -6,7 +6,7 @@ use super::{NativeBlock, Translator};
 use crate::cpu::engine::ProvedCode;
 use crate::cpu::Cpu;
 use iced_x86::Instruction;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a block's code was made of.
 pub(super) struct Source {
@@ -83,14 +83,15 @@ impl Translator {
 
     /// Proves all blocks that are not forgotten, with their jumps as they are now.
     fn prove_all(&self) -> Result<ProvedCode, String> {
-        let near: HashMap<u64, &NativeBlock> = self.blocks.iter().map(|b| (b.near, b)).collect();
-        let far: HashMap<u64, &NativeBlock> = self.blocks.iter().map(|b| (b.far, b)).collect();
+        // Code of another mode is nothing that jumps may lead to.
+        let near: HashMap<_, &NativeBlock> = self.blocks.iter().map(|b| ((b.near, b.mode), b)).collect();
+        let far: HashSet<_> = self.blocks.iter().map(|b| (b.far, b.mode)).collect();
         let mut all = ProvedCode::default();
         for (id, block) in self.blocks.iter().enumerate().filter(|(_, b)| b.lives()) {
-            let outside = |at: u64| match near.get(&at) {
+            let outside = |at: u64| match near.get(&(at, block.mode)) {
                 Some(other) if other.mfn == block.mfn => Some(Outside::Same),
                 Some(other) => Some(Outside::Near(other.key)),
-                None => far.contains_key(&at).then_some(Outside::Far),
+                None => far.contains(&(at, block.mode)).then_some(Outside::Far),
             };
             match self.proof_of(id, block, &outside) {
                 Some(Ok(proved)) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which instructions are translated, and how. What is not named here is left to its handler.
 
+use crate::cpu::descriptor_cache::MODE_LONG;
 use crate::cpu::exec::fast::lower::{flags_live, immediate, is_shift};
 use crate::cpu::regs::is_high_byte;
 use iced_x86::{
@@ -41,12 +42,12 @@ pub(super) enum Vectors {
     Ymm,
 }
 
-/// How each instruction of a block is translated; `exact`: see `TranslatorOptions`.
-pub(super) fn hows(insns: &[Instruction], exact: bool) -> Vec<How> {
+/// How each instruction of a block of this mode is translated; `exact`: see `TranslatorOptions`.
+pub(super) fn hows(insns: &[Instruction], mode: u8, exact: bool) -> Vec<How> {
     let exact = exact && !host_is_amd();
     let seen = if exact { flags_live(insns) } else { Vec::new() };
     let host_differs = |n: usize, i: &Instruction| exact && seen.get(n) != Some(&false) && opens_flags(i);
-    let each = |(n, i): (usize, &Instruction)| match how(i) {
+    let each = |(n, i): (usize, &Instruction)| match how_in(i, mode) {
         How::Same | How::Special if host_differs(n, i) => How::Handler,
         // Makers differ in C1 after stack faults, and some instructions leave it as it was or not.
         How::X87 if exact || !host_is_amd() && super::x87::opens_codes(i) => How::Handler,
@@ -71,6 +72,13 @@ fn opens_flags(i: &Instruction) -> bool {
         M::And | M::Or | M::Xor | M::Test | M::Bsf | M::Bsr | M::Bt | M::Bts | M::Btr | M::Btc => false,
         M::Rcl | M::Rcr => true,
         _ => i.rflags_undefined() != 0,
+    }
+}
+
+fn how_in(i: &Instruction, mode: u8) -> How {
+    match mode {
+        MODE_LONG => how(i),
+        _ => super::flat::how(i, mode, how),
     }
 }
 

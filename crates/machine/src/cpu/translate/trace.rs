@@ -4,7 +4,8 @@
 // Ops lie in the arena.
 #![allow(unsafe_code)]
 
-use super::flow::{is_call, is_conditional};
+use super::flat;
+use super::flow::{branch_target, is_call, is_conditional, is_jump};
 use super::liveness;
 use super::select::{self, Vectors};
 use crate::cpu::block::{key, Op};
@@ -12,7 +13,7 @@ use crate::cpu::decode::{copy_code, decode_all, ends_block, WINDOW};
 use crate::cpu::exec::fast;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
-use iced_x86::{Code, FlowControl, Instruction};
+use iced_x86::{FlowControl, Instruction};
 
 /// Instructions of all blocks together.
 const INSNS: usize = 64;
@@ -53,8 +54,8 @@ impl Trace {
     }
 }
 
-fn vectors(insns: &[Instruction]) -> Vectors {
-    let hows = select::hows(insns, false);
+fn vectors(insns: &[Instruction], mode: u8) -> Vectors {
+    let hows = select::hows(insns, mode, false);
     hows.iter().map(|h| h.vectors()).max().unwrap_or(Vectors::None)
 }
 
@@ -69,7 +70,7 @@ impl Cpu {
         // Where blocks begin since the head was last come to, and how many instructions there were each time.
         let mut starts = vec![head];
         let mut rounds = Vec::new();
-        let wanted = vectors(&trace.insns);
+        let wanted = vectors(&trace.insns, self.seg.mode);
         // Whether no jump is known to go the other way now and then, which each copy would have to learn for itself.
         let mut steady = true;
         while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last, head)) {
@@ -89,7 +90,7 @@ impl Cpu {
                 break;
             };
             // Whoever enters the block must have the vector registers, also if it is left before they are used.
-            if vectors(&insns) > wanted {
+            if vectors(&insns, self.seg.mode) > wanted {
                 break;
             }
             let end = insns.last().map_or(0, |i| i.next_ip());
@@ -111,11 +112,11 @@ impl Cpu {
     /// Where in the page the block most often goes on that ends with this instruction, if that is `head`, or not translated yet: what
     /// several blocks lead to is made once.
     fn next_of(&self, mfn: Mfn, last: &Instruction, head: i64) -> Option<Next> {
-        let target = last.near_branch64() as i64;
+        let target = branch_target(last);
         let threshold = u64::from(self.code.translator.as_ref()?.threshold());
         let next = |offset, often| Next { offset, often };
-        match last.code() {
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Call_rel32_64 => {
+        match last {
+            _ if is_jump(last) || is_call(last) => {
                 let runs = self.runs(mfn, target)?;
                 let again = target == head && !is_call(last);
                 (runs < threshold || again).then_some(next(target, true))
@@ -139,8 +140,8 @@ impl Cpu {
 
     /// The flags that are looked at after a block that ends with this instruction. What says so is added to what the block is made from.
     pub(super) fn live_after(&self, mfn: Mfn, last: &Instruction, others: &mut Vec<(u16, u16)>) -> u32 {
-        let next = match last.code() {
-            Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Call_rel32_64 => last.near_branch64(),
+        let next = match last {
+            _ if is_jump(last) || is_call(last) => branch_target(last) as u64,
             _ if last.flow_control() == FlowControl::Next && !ends_block(last) => last.next_ip(),
             _ => return liveness::ALL,
         };
@@ -149,7 +150,7 @@ impl Cpu {
         let Some(insns) = at.and_then(first) else {
             return liveness::ALL;
         };
-        let live = liveness::of_block(&insns, &select::hows(&insns, false), liveness::ALL);
+        let live = liveness::of_block(&insns, &select::hows(&insns, self.seg.mode, false), liveness::ALL);
         let live = live.first().copied().unwrap_or(liveness::ALL);
         let bytes = (next as u16, insns.last().map_or(0, |i| i.next_ip()) as u16);
         if live != liveness::ALL && !others.contains(&bytes) {
@@ -187,7 +188,13 @@ impl Cpu {
         let mut bytes = [0u8; WINDOW];
         let bytes = bytes.get_mut(..WINDOW.min(4096 - usize::from(off)))?;
         copy_code(frame, usize::from(off), None, bytes)?;
-        let (insns, _) = decode_all(64, self.model.vendor, bytes, u64::from(off), count);
+        let (insns, _) = decode_all(
+            flat::bits(self.seg.mode),
+            self.model.vendor,
+            bytes,
+            u64::from(off),
+            count,
+        );
         (insns.len() == count).then_some(insns)
     }
 }

@@ -10,6 +10,7 @@
 use super::asm::{at, frame, S0, S1, S2};
 use super::callout::Kind;
 use super::emit::{wanted, Emitter};
+use super::flat;
 use super::select::{self, How};
 use super::Handled;
 use crate::cpu::region::Frame;
@@ -210,7 +211,7 @@ pub(super) fn is_left_alone(handled: &Handled) -> bool {
     match handled {
         Handled::Repeat(_) => true,
         Handled::Slow(i, _) => {
-            let how = select::hows(std::slice::from_ref(i), false);
+            let how = select::hows(std::slice::from_ref(i), flat::mode_of(i), false);
             !matches!(how.first(), None | Some(How::Handler | How::X87))
         }
     }

@@ -26,6 +26,8 @@ pub struct Disturb {
     pub one: bool,
     /// The engines do not keep arithmetic flags that nobody looks at.
     pub flagless: bool,
+    /// The streams are 32-bit code in flat segments.
+    pub narrow: bool,
     /// Another thread interferes while engines run; steps are long.
     pub meanwhile: bool,
     /// Many instructions are x87 ones, mostly with all their exceptions masked.
@@ -33,6 +35,15 @@ pub struct Disturb {
 }
 
 impl Disturb {
+    /// The width of the code.
+    pub fn bits(&self) -> u32 {
+        if self.narrow {
+            32
+        } else {
+            64
+        }
+    }
+
     pub fn slice(&self, rng: &mut Rng) -> i64 {
         if self.one {
             return 1;

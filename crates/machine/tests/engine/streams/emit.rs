@@ -3,12 +3,15 @@
 
 use super::fill::{encode, Filler, Roles};
 use super::forms::Forms;
+use super::narrow::REGISTERS;
 use crate::rng::Rng;
 use crate::tables::*;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, MemoryOperand, Register};
 
 /// A piece of a program.
 pub struct Builder<'a> {
+    /// The width of its code.
+    pub bits: u32,
     pub rng: &'a mut Rng,
     pub roles: Roles,
     pub factory: &'a mut InstructionInfoFactory,
@@ -32,8 +35,25 @@ impl Builder<'_> {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// An instruction on registers as wide as addresses.
+    pub fn wide(&mut self, bytes: &[u8]) {
+        match self.bits {
+            64 => self.raw(&[&[0x48], bytes].concat()),
+            _ => self.raw(bytes),
+        }
+    }
+
+    /// Registers that there are.
+    pub fn registers(&self) -> usize {
+        if self.bits == 32 {
+            REGISTERS as usize
+        } else {
+            16
+        }
+    }
+
     pub fn put(&mut self, insn: Result<Instruction, iced_x86::IcedError>) {
-        if let Some((_, bytes)) = encode(&insn.expect("operands that suit"), self.ip()) {
+        if let Some((_, bytes)) = encode(&insn.expect("operands that suit"), self.ip(), self.bits) {
             self.raw(&bytes);
         }
     }
@@ -45,7 +65,7 @@ impl Builder<'_> {
     }
 
     pub fn load(&mut self, r: usize, v: u64) {
-        if v < 1 << 31 && self.rng.chance(60) {
+        if self.bits == 32 || v < 1 << 31 && self.rng.chance(60) {
             self.put(Instruction::with2(Code::Mov_r32_imm32, GPR32[r], v as u32));
         } else if v.wrapping_sub(self.ip()).wrapping_add(1 << 30) < 1 << 31 && self.rng.chance(50) {
             let m = MemoryOperand::with_base_displ_size(Register::RIP, v as i64, 8);
@@ -56,7 +76,7 @@ impl Builder<'_> {
     }
 
     pub fn restore_all(&mut self) {
-        for r in 0..16 {
+        for r in 0..self.registers() {
             if self.roles.is_pointer(r) || self.roles.small & 1 << r != 0 {
                 self.restore(r);
             }
@@ -72,6 +92,7 @@ impl Builder<'_> {
         for _ in 0..6 {
             let (ip, mut written) = (self.ip(), 0);
             let mut filler = Filler {
+                bits: self.bits,
                 rng: self.rng,
                 roles: &self.roles,
                 factory: self.factory,
@@ -81,7 +102,7 @@ impl Builder<'_> {
             };
             if !insn.is_stack_instruction() {
                 written = filler.written(&insn);
-            } else if insn.op_count() > 0 && insn.op0_register() != Register::RSP {
+            } else if insn.op_count() > 0 && insn.op0_register().full_register() != Register::RSP {
                 written = filler.written(&insn) & !(1 << RSP);
             }
             let pointers = (0..16)
@@ -102,7 +123,7 @@ impl Builder<'_> {
     }
 
     pub fn simple(&mut self) {
-        let forms = Forms::get();
+        let forms = Forms::of(self.bits);
         let code = if self.x87 && self.rng.chance(50) {
             forms.pick_x87(self.rng)
         } else {

@@ -2,6 +2,7 @@
 //! Operands of random instructions: registers that translators treat specially more often than chance, and memory by every
 //! form of address, mostly where something is mapped.
 
+use super::narrow::{narrow_place, REGISTERS};
 use super::place::{Region, CODE_ALIAS, DATA_REGIONS, EDGES, HIGH_DATA};
 use crate::operands::put_memory;
 use crate::rng::Rng;
@@ -26,7 +27,10 @@ pub struct Roles {
 }
 
 impl Roles {
-    pub fn new(rng: &mut Rng) -> Roles {
+    pub fn new(rng: &mut Rng, bits: u32) -> Roles {
+        if bits == 32 {
+            return Roles::narrow(rng);
+        }
         let mut home = [None; 16];
         home[RSP] = Some(STACK_TOP - 0x2000 + rng.below(64) * 8);
         let wild_code = rng.chance(6);
@@ -53,6 +57,28 @@ impl Roles {
             reserved: 0,
             fs,
             gs,
+        }
+    }
+
+    fn narrow(rng: &mut Rng) -> Roles {
+        let mut home = [None; 16];
+        home[RSP] = Some(STACK_TOP - 0x2000 + rng.below(64) * 8);
+        for _ in 0..3 {
+            let r = rng.pick(&[3, 5, 6, 7]);
+            home[r] = Some(narrow_place(rng));
+        }
+        // Two at least for loops and for what is patched.
+        let mut small = 0u16;
+        while small == 0 {
+            let r = rng.pick(&[1, 1, 2, 0]);
+            small |= 1 << r;
+        }
+        Roles {
+            home,
+            small,
+            reserved: 0,
+            fs: narrow_place(rng),
+            gs: narrow_place(rng),
         }
     }
 
@@ -120,6 +146,8 @@ pub fn target(rng: &mut Rng, size: u64, wild: bool) -> u64 {
 
 /// Fills in the operands of instructions.
 pub struct Filler<'a> {
+    /// The width of the code.
+    pub bits: u32,
     pub rng: &'a mut Rng,
     pub roles: &'a Roles,
     pub factory: &'a mut InstructionInfoFactory,
@@ -134,6 +162,7 @@ impl Filler<'_> {
             } else {
                 self.rng.below(16) as usize
             };
+            let r = if self.bits == 32 { r % 8 } else { r };
             if self.roles.reserved & 1 << r != 0 {
                 continue;
             }
@@ -144,7 +173,7 @@ impl Filler<'_> {
         RAX
     }
 
-    fn small(&mut self) -> usize {
+    pub fn small(&mut self) -> usize {
         let all: Vec<usize> = (0..16).filter(|&r| self.roles.small & 1 << r != 0).collect();
         self.rng.pick(&all)
     }
@@ -231,7 +260,13 @@ impl Filler<'_> {
             let register = match kind {
                 Kind::r8_or_mem | Kind::r8_reg | Kind::r8_opcode => {
                     let r = self.number();
-                    if r < 4 && self.rng.chance(35) {
+                    if self.bits == 32 || r < 4 && self.rng.chance(35) {
+                        // There are no others from the fifth on.
+                        let r = r % 4;
+                        if self.bits == 32 && self.rng.chance(65) {
+                            insn.set_op_register(i, GPR8[r]);
+                            continue;
+                        }
                         high += 1;
                         GPR8H[r]
                     } else {
@@ -254,10 +289,10 @@ impl Filler<'_> {
                 | Kind::r64_opcode
                 | Kind::r64_reg_mem => GPR64[self.number()],
                 Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem | Kind::xmm_vvvv | Kind::xmm_is4 => {
-                    Register::XMM0 + self.rng.below(16) as u32
+                    Register::XMM0 + self.vector()
                 }
                 Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_or_mem | Kind::ymm_vvvv | Kind::ymm_is4 => {
-                    Register::YMM0 + self.rng.below(16) as u32
+                    Register::YMM0 + self.vector()
                 }
                 Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => Register::MM0 + self.rng.below(8) as u32,
                 Kind::al => Register::AL,
@@ -300,13 +335,21 @@ impl Filler<'_> {
                 };
                 insn.set_op1_register(name);
             }
-            let m = self.memory_operand(size, kind == Kind::mem_offs, high > 0)?;
+            let m = match self.bits {
+                32 => self.narrow_operand(size, kind == Kind::mem_offs)?,
+                _ => self.memory_operand(size, kind == Kind::mem_offs, high > 0)?,
+            };
             put_memory(&mut insn, i, m);
             if op.can_use_lock_prefix() && i == 0 && self.rng.chance(25) {
                 insn.set_has_lock_prefix(true);
             }
         }
-        encode(&insn, ip)
+        encode(&insn, ip, self.bits)
+    }
+
+    fn vector(&mut self) -> u32 {
+        let registers = if self.bits == 32 { REGISTERS } else { 16 };
+        self.rng.below(registers) as u32
     }
 
     /// Memory of `size` bytes, by any form of address.
@@ -440,13 +483,13 @@ impl Filler<'_> {
 }
 
 /// The bytes of an instruction, if they are read as the same one.
-pub fn encode(insn: &Instruction, ip: u64) -> Option<(Instruction, Vec<u8>)> {
-    let mut encoder = Encoder::new(64);
+pub fn encode(insn: &Instruction, ip: u64, bits: u32) -> Option<(Instruction, Vec<u8>)> {
+    let mut encoder = Encoder::new(bits);
     encoder.encode(insn, ip).ok()?;
-    let bytes = encoder.take_buffer();
-    let mut decoder = Decoder::with_ip(64, &bytes, ip, DecoderOptions::AMD);
+    let code = encoder.take_buffer();
+    let mut decoder = Decoder::with_ip(bits, &code, ip, DecoderOptions::AMD);
     let decoded = decoder.decode();
-    (decoded.code() == insn.code() && decoded.len() == bytes.len()).then_some((decoded, bytes))
+    (decoded.code() == insn.code() && decoded.len() == code.len()).then_some((decoded, code))
 }
 
 /// Whether code near `va` can be written.

@@ -96,10 +96,10 @@ fn has_odd_operand(code: Code) -> bool {
 }
 
 impl Forms {
-    /// Those of 64-bit code that the engine executes.
-    pub fn get() -> &'static Forms {
-        static FORMS: OnceLock<Forms> = OnceLock::new();
-        FORMS.get_or_init(|| {
+    /// Those of code of this width that the engine executes.
+    pub fn of(bits: u32) -> &'static Forms {
+        static FORMS: [OnceLock<Forms>; 2] = [OnceLock::new(), OnceLock::new()];
+        FORMS[usize::from(bits == 32)].get_or_init(|| {
             let mut forms = Forms {
                 classes: WEIGHTS
                     .iter()
@@ -116,7 +116,7 @@ impl Forms {
             for code in Code::values().filter(|&c| {
                 let op = c.op_code();
                 op.is_instruction()
-                    && op.mode64()
+                    && if bits == 32 { op.mode32() } else { op.mode64() }
                     && matches!(op.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
                     && executes(c)
             }) {

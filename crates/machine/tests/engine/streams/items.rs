@@ -58,11 +58,14 @@ impl Builder<'_> {
             Code::Cmp_rm64_imm32,
             Code::Test_rm32_imm32,
         ];
+        if self.bits == 32 {
+            return self.narrow_compare();
+        }
         let code = self.rng.pick(&TESTS);
         self.form(code);
     }
 
-    fn skip(&mut self, depth: u32) {
+    pub fn skip(&mut self, depth: u32) {
         if self.rng.chance(75) {
             self.compare();
         }
@@ -80,9 +83,9 @@ impl Builder<'_> {
         self.here(from, short);
     }
 
-    fn repeat(&mut self, depth: u32) {
+    pub fn repeat(&mut self, depth: u32) {
         // In functions others count.
-        let counters: Vec<usize> = (0..16)
+        let counters: Vec<usize> = (0..self.registers())
             .filter(|&r| {
                 !self.roles.is_pointer(r) && (self.roles.small | self.roles.reserved) & 1 << r == 0 && r > 2
             })
@@ -109,7 +112,11 @@ impl Builder<'_> {
             }
         }
         let distance = top.wrapping_sub(self.ip() + 2) as i64;
-        match (self.rng.below(4), i8::try_from(distance)) {
+        let how = match self.bits {
+            64 => self.rng.below(4),
+            _ => self.rng.pick(&[1, 3]),
+        };
+        match (how, i8::try_from(distance)) {
             (_, Ok(d)) if short => self.raw(&[0xe2, d as u8]),
             (0, _) => {
                 self.put(Instruction::with2(Code::Sub_rm64_imm8, GPR64[r], 1));
@@ -167,7 +174,7 @@ impl Builder<'_> {
                 9 | 10 => self.rng.below(400),
                 _ => self.rng.below(5000),
             },
-            self.rng.pick(&Forms::get().strings),
+            self.rng.pick(&Forms::of(64).strings),
         );
         for r in [RSI, RDI] {
             let wild = self.rng.chance(30);
@@ -204,7 +211,7 @@ impl Builder<'_> {
                 _ => {}
             }
         }
-        if let Some((_, b)) = encode(&insn, self.ip() + bytes.len() as u64) {
+        if let Some((_, b)) = encode(&insn, self.ip() + bytes.len() as u64, 64) {
             bytes.extend(b);
             self.raw(&bytes);
         }
@@ -409,7 +416,7 @@ impl Builder<'_> {
         }
     }
 
-    fn nothing(&mut self) {
+    pub fn nothing(&mut self) {
         let n = self.rng.below(9);
         let nops: [&[u8]; 9] = [
             &[0x90],
@@ -428,9 +435,12 @@ impl Builder<'_> {
         }
     }
 
-    fn item(&mut self, depth: u32) {
+    pub fn item(&mut self, depth: u32) {
         if depth > 3 {
             return self.simple();
+        }
+        if self.bits == 32 {
+            return self.narrow_item(depth);
         }
         match self.rng.below(1000) {
             0..=639 => self.simple(),
@@ -467,13 +477,13 @@ impl Builder<'_> {
         let frame = self.rng.chance(40);
         if frame {
             self.raw(&[0x55]);
-            self.raw(&[0x48, 0x83, 0xec, 0x20]);
+            self.wide(&[0x83, 0xec, 0x20]);
         }
         for _ in 0..2 + self.rng.below(9) {
             self.item(1);
         }
         if frame {
-            self.raw(&[0x48, 0x83, 0xc4, 0x20]);
+            self.wide(&[0x83, 0xc4, 0x20]);
             self.raw(&[0x5d]);
         }
         if self.rng.chance(10) {

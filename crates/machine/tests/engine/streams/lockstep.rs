@@ -245,6 +245,7 @@ impl<'a> Lockstep<'a> {
             .collect();
         for p in &mut self.places {
             p.vm.cpu.regs.copy_from_slice(&values);
+            p.select(self.program);
         }
         self.set_bases();
     }

@@ -11,6 +11,7 @@ mod forms;
 mod items;
 mod kicker;
 mod lockstep;
+mod narrow;
 mod place;
 mod program;
 mod taint;
@@ -119,7 +120,7 @@ fn streams(name: &str, default: u64, disturb: Disturb) {
     let first = seed.wrapping_mul(1_000_003);
     for case in one.map_or(first..first + count, |c| c..c + 1) {
         let mut rng = Rng::new(case);
-        let program = Program::new(&mut rng, !disturb.flagless, disturb.x87);
+        let program = Program::new(&mut rng, !disturb.flagless, disturb.x87, disturb.bits());
         report.cases += 1;
         match run(&program, case, length(&mut rng), &disturb) {
             Ok(s) => {
@@ -240,4 +241,76 @@ fn streams_of_x87_instructions_are_the_same_when_the_world_changes_between_steps
         ..Disturb::default()
     };
     streams("x87 and changes", 200, disturb);
+}
+
+fn narrow(name: &str, default: u64, disturb: Disturb) {
+    let narrow = true;
+    streams(name, default, Disturb { narrow, ..disturb });
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_on_all_engines() {
+    narrow("32-bit streams", 400, Disturb::default());
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_one_instruction_at_a_time() {
+    let disturb = Disturb {
+        one: true,
+        ..Disturb::default()
+    };
+    narrow("32-bit single steps", 60, disturb);
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_with_a_tlb_of_one_entry_and_room_for_two_blocks() {
+    let disturb = Disturb {
+        flush: 4,
+        change: 3,
+        one_entry: true,
+        small_cache: true,
+        ..Disturb::default()
+    };
+    narrow("32-bit little room", 150, disturb);
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_when_page_tables_code_and_control_registers_change() {
+    let disturb = Disturb {
+        flush: 15,
+        change: 25,
+        ..Disturb::default()
+    };
+    narrow("32-bit changes", 250, disturb);
+}
+
+#[test]
+fn streams_of_32_bit_x87_code_are_the_same_when_the_world_changes_between_steps() {
+    let disturb = Disturb {
+        x87: true,
+        flush: 5,
+        change: 8,
+        ..Disturb::default()
+    };
+    narrow("32-bit x87", 150, disturb);
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_while_another_thread_kicks_purges_and_writes_code() {
+    let disturb = Disturb {
+        flush: 5,
+        meanwhile: true,
+        ..Disturb::default()
+    };
+    narrow("32-bit kicks", 60, disturb);
+}
+
+#[test]
+fn streams_of_32_bit_code_are_the_same_where_flags_that_nobody_looks_at_are_not_kept() {
+    let disturb = Disturb {
+        flagless: true,
+        flush: 5,
+        ..Disturb::default()
+    };
+    narrow("32-bit flagless", 250, disturb);
 }

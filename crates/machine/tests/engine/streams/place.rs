@@ -2,10 +2,12 @@
 //! The address space of random streams: code that cannot be written and code that can, data on both sides of every kind of
 //! edge, aliases, and both halves of the canonical addresses.
 
+use super::narrow::TOP;
 use super::program::Program;
 use crate::engines::Engine;
 use crate::rng::Rng;
 use domzero_machine::abi::pte::ADDR;
+use domzero_machine::abi::selector::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, FLAT_RING3_DS32};
 use domzero_machine::abi::x86::xcr0;
 use domzero_machine::testing::{pte, TestVm, CODE, DATA, RO, RWX, STACK_TOP};
 use domzero_machine::{attention, Clock, Cpu, CpuidRow, Domain, Machine, Mfn, Stop, VcpuShared};
@@ -65,6 +67,8 @@ pub const DATA_REGIONS: [Region; 7] = [
 pub struct Place {
     pub vm: TestVm,
     pub engine: Engine,
+    /// The width of the code.
+    bits: u32,
     /// Another CPU of the domain, if something asked for it.
     second: Option<Another>,
     seen: Vec<u8>,
@@ -110,6 +114,7 @@ impl Place {
         Place {
             vm,
             engine,
+            bits: 64,
             second: None,
             seen: vec![0; (FRAMES * 4096) as usize],
         }
@@ -134,6 +139,27 @@ impl Place {
             self.vm.poke(TABLE + i as u64 * 8, &f.to_le_bytes());
         }
         self.vm.cpu.rip = program.start;
+        self.bits = program.bits;
+        if self.bits == 32 {
+            self.vm.map(TOP, 1, RW);
+            self.vm.map(0, 1, RW);
+            self.select(program);
+        }
+    }
+
+    /// The segments are those of flat 32-bit code again: of some programs without fs or gs.
+    pub fn select(&mut self, program: &Program) {
+        if self.bits == 64 {
+            return;
+        }
+        let cpu = &mut self.vm.cpu;
+        let without = |bit: u64| program.start >> bit & 3 == 0;
+        let [fs, gs] = [2, 4].map(|bit| if without(bit) { 0 } else { FLAT_RING3_DS32 });
+        let data = FLAT_RING3_DS32;
+        cpu.seg.sel = [data, FLAT_RING3_CS32, data, data, fs, gs];
+        // They are loaded before the bases are set.
+        cpu.budget.left = 0;
+        let _ = cpu.run();
     }
 
     /// Runs at most `limit` instructions, whatever asks for attention meanwhile; why it stopped, and what is left.
@@ -188,7 +214,7 @@ impl Place {
 
     /// What is about to be executed at `va`, or something invalid.
     pub fn instruction(&self, va: u64) -> Instruction {
-        Decoder::with_ip(64, &self.bytes(va), va, DecoderOptions::AMD).decode()
+        Decoder::with_ip(self.bits, &self.bytes(va), va, DecoderOptions::AMD).decode()
     }
 
     /// A new CPU of the domain.
@@ -197,7 +223,7 @@ impl Place {
         let platform = domzero_machine::pv_platform(&domain);
         let mut cpu = Cpu::new(domain, Arc::new(VcpuShared::default()), platform);
         cpu.set_base(self.vm.l4, true);
-        cpu.seg.sel = self.vm.cpu.seg.sel;
+        cpu.seg.sel = [0, FLAT_KERNEL_CS, FLAT_KERNEL_SS, 0, 0, 0];
         cpu.set_rflags(0x202);
         self.engine.choose(&mut cpu);
         Another { cpu }

@@ -8,6 +8,8 @@ use crate::rng::Rng;
 use iced_x86::InstructionInfoFactory;
 
 pub struct Program {
+    /// The width of its code.
+    pub bits: u32,
     pub start: u64,
     pub chunks: Vec<(u64, Vec<u8>)>,
     /// Every instruction: its address and length.
@@ -22,10 +24,11 @@ pub struct Program {
 
 impl Program {
     /// `writable`: some of it lies where it can be written.
-    /// `x87`: every other instruction is an x87 one.
-    pub fn new(rng: &mut Rng, writable: bool, x87: bool) -> Program {
-        let roles = Roles::new(rng);
+    /// `x87`: every other instruction is an x87 one; `bits`: the width of code.
+    pub fn new(rng: &mut Rng, writable: bool, x87: bool, bits: u32) -> Program {
+        let roles = Roles::new(rng, bits);
         let mut program = Program {
+            bits,
             start: 0,
             chunks: Vec::new(),
             insns: Vec::new(),
@@ -50,7 +53,12 @@ impl Program {
 
     /// A function, or the main loop, where there is room for it.
     fn chunk(&mut self, rng: &mut Rng, main: bool, writable: bool, x87: bool) -> Option<u64> {
-        let regions: &[usize] = if writable { &[0, 0, 1, 1, 2] } else { &[0, 2] };
+        let regions: &[usize] = match (writable, self.bits) {
+            (true, 64) => &[0, 0, 1, 1, 2],
+            (true, _) => &[0, 0, 1, 1],
+            (false, 64) => &[0, 2],
+            (false, _) => &[0],
+        };
         let Region { va, pages, .. } = CODE_REGIONS[rng.pick(regions)];
         let page = va + rng.below(pages - 1) * 4096;
         let start = page
@@ -61,6 +69,7 @@ impl Program {
             };
         let mut factory = InstructionInfoFactory::new();
         let mut b = Builder {
+            bits: self.bits,
             rng,
             roles: self.roles.clone(),
             factory: &mut factory,
