@@ -26,6 +26,8 @@ pub struct Disturb {
     pub one: bool,
     /// The engines do not keep arithmetic flags that nobody looks at.
     pub flagless: bool,
+    /// The streams call functions of their page between operands of one register.
+    pub calls: bool,
     /// The streams are 32-bit code in flat segments.
     pub narrow: bool,
     /// Another thread interferes while engines run; steps are long.

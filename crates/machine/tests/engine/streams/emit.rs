@@ -12,6 +12,8 @@ use iced_x86::{Code, Instruction, InstructionInfoFactory, MemoryOperand, Registe
 pub struct Builder<'a> {
     /// The width of its code.
     pub bits: u32,
+    /// Many calls between operands of one register.
+    pub calls: bool,
     pub rng: &'a mut Rng,
     pub roles: Roles,
     pub factory: &'a mut InstructionInfoFactory,

@@ -439,6 +439,9 @@ impl Builder<'_> {
         if depth > 3 {
             return self.simple();
         }
+        if self.calls && self.rng.chance(6) {
+            return self.call_between();
+        }
         if self.bits == 32 {
             return self.narrow_item(depth);
         }

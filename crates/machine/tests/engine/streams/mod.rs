@@ -4,6 +4,7 @@
 //! DOMZERO_ORACLE_CASES (40,000 stand for the quick run), DOMZERO_ORACLE_SEED; DOMZERO_STREAM_CASE runs one case alone, which is what a
 //! failure names.
 
+mod between;
 mod disturb;
 mod emit;
 mod fill;
@@ -120,7 +121,13 @@ fn streams(name: &str, default: u64, disturb: Disturb) {
     let first = seed.wrapping_mul(1_000_003);
     for case in one.map_or(first..first + count, |c| c..c + 1) {
         let mut rng = Rng::new(case);
-        let program = Program::new(&mut rng, !disturb.flagless, disturb.x87, disturb.bits());
+        let program = Program::new(
+            &mut rng,
+            !disturb.flagless,
+            disturb.x87,
+            disturb.bits(),
+            disturb.calls,
+        );
         report.cases += 1;
         match run(&program, case, length(&mut rng), &disturb) {
             Ok(s) => {
@@ -313,4 +320,14 @@ fn streams_of_32_bit_code_are_the_same_where_flags_that_nobody_looks_at_are_not_
         ..Disturb::default()
     };
     narrow("32-bit flagless", 250, disturb);
+}
+
+#[test]
+fn streams_with_calls_between_operands_of_one_register_are_the_same_on_all_engines() {
+    let disturb = Disturb {
+        calls: true,
+        ..Disturb::default()
+    };
+    streams("calls between operands", 150, disturb);
+    narrow("32-bit calls between operands", 100, disturb);
 }

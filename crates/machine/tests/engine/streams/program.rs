@@ -10,6 +10,7 @@ use iced_x86::InstructionInfoFactory;
 pub struct Program {
     /// The width of its code.
     pub bits: u32,
+    calls: bool,
     pub start: u64,
     pub chunks: Vec<(u64, Vec<u8>)>,
     /// Every instruction: its address and length.
@@ -25,10 +26,11 @@ pub struct Program {
 impl Program {
     /// `writable`: some of it lies where it can be written.
     /// `x87`: every other instruction is an x87 one; `bits`: the width of code.
-    pub fn new(rng: &mut Rng, writable: bool, x87: bool, bits: u32) -> Program {
+    pub fn new(rng: &mut Rng, writable: bool, x87: bool, bits: u32, calls: bool) -> Program {
         let roles = Roles::new(rng, bits);
         let mut program = Program {
             bits,
+            calls,
             start: 0,
             chunks: Vec::new(),
             insns: Vec::new(),
@@ -70,6 +72,7 @@ impl Program {
         let mut factory = InstructionInfoFactory::new();
         let mut b = Builder {
             bits: self.bits,
+            calls: self.calls,
             rng,
             roles: self.roles.clone(),
             factory: &mut factory,
