@@ -63,7 +63,7 @@ def test_a_picture_is_a_png_of_all_pixels(server: Server, api: httpx.Client, cre
     assert zlib.decompress(data[at + 4 : at + 4 + length]) == bytes(600 * (1 + 3 * 800))
     xapi = raw(server, f"/vncsnapshot?uuid={domain['uuid']}")
     assert (xapi.status_code, xapi.headers["Content-Type"], xapi.content) == (200, "image/png", data)
-    assert api.get(f"/domains/{domain['uuid']}/vnc").json() == {"address": None, "password": False}
+    assert api.get(f"/domains/{domain['uuid']}/vnc").json() == {"address": None, "password": False, "tls": False}
 
 
 def test_a_websocket_is_a_viewer_and_ends_with_the_domain(server: Server, api: httpx.Client, create: Create) -> None:
