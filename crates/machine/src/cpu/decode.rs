@@ -103,7 +103,9 @@ impl Cpu {
                     continue;
                 }
             }
-            let mut draft = self.lower(&insns, offset, end, &buf, page.mfn, second);
+            // Runs of a block that is not kept are not counted: nobody would forget what is translated of it.
+            let count = self.runs_to_count(&insns).filter(|_| keep);
+            let mut draft = self.lower(&insns, offset, &buf[..end.max(15)], page.mfn, second, count);
             draft.end = (offset + used).min(4096) as u16;
             draft.invalid = insns.is_empty();
             return Ok((draft, page.mfn));
@@ -114,17 +116,17 @@ impl Cpu {
         &mut self,
         insns: &[Instruction],
         offset: usize,
-        end: usize,
         buf: &[u8],
         mfn: Mfn,
         second: Option<(Mfn, u16, *mut u8)>,
+        count: Option<u32>,
     ) -> Draft {
         let mut out = Draft::default();
         let mut header = Op::new(fast::op_leave);
         header.imm = mfn.0;
         out.ops.push(Slot { op: header });
         out.second = second.map(|(mfn, n, _)| (mfn, n));
-        if let Some(count) = self.runs_to_count(insns) {
+        if let Some(count) = count {
             let mut op = Op::new(fast::op_count);
             (op.off, op.left) = (offset as u16, insns.len() as u8);
             op.imm = u64::from(count);
@@ -198,7 +200,7 @@ impl Cpu {
             }
         }
         if insns.is_empty() {
-            let mut op = Op::new(if too_long(self.bits(), self.model.vendor, &buf[..end.max(15)]) {
+            let mut op = Op::new(if too_long(self.bits(), self.model.vendor, buf) {
                 fast::op_gp
             } else {
                 fast::op_ud

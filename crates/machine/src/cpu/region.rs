@@ -88,6 +88,8 @@ pub(crate) struct Frame {
     pub unused: u32,
     /// Bits that the count of a repeated instruction must not have.
     pub count_mask: u64,
+    /// Bits that one more than an address has none of, rotated right by 47, if it is canonical.
+    pub canonical_mask: u64,
     /// Host address less guest address of an operand that is not in the page of its base register.
     pub delta: u64,
     /// For instructions with two memory operands.

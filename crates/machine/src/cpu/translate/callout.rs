@@ -520,6 +520,7 @@ fn fill_in(f: &mut Frame) {
     f.index_mask = (TLB_SIZE as u64 - 1) << 12;
     f.lost = super::thunk::lost as *const () as u64;
     f.jump_mask = (CODE_JUMPS as u64 - 1) << JUMP_SHIFT;
+    f.canonical_mask = 0x1fffe;
     f.callout = super::thunk::call as *const () as u64;
     f.clock = super::thunk::clock as *const () as u64;
     f.host_mxcsr = mxcsr::INITIAL;

@@ -139,10 +139,16 @@ impl Emitter<'_> {
                 self.asm.jmp_mem(code_of_jump());
             }
             Code::Call_rm64 if i.op0_kind() == OpKind::Register => {
-                // If there is no jump the handler does all of it once more, to the same place.
+                // If there is no jump the handler does all of it once more, to the same place; but to an address that is none, which is
+                // the call's own fault, it must find nothing pushed.
+                let miss = self.asm.label();
+                self.copy(S2, i.op0_register());
+                self.asm.rorx(S0, S2, 47);
+                self.asm.lea(S0, at(S0, 1));
+                self.asm.pext(S0, S0, frame!(canonical_mask));
+                self.asm.jmp_unless_zero(miss);
                 self.push_return(after, false);
                 self.copy(S2, i.op0_register());
-                let miss = self.asm.label();
                 self.look_up(miss);
                 self.handler_stub(i, miss, true)?;
                 self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));

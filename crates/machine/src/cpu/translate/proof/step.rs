@@ -284,6 +284,7 @@ impl<'a> Step<'a> {
             }),
             a if a == field!(jump_mask) => Ok(line(Table::Jumps)),
             a if a == field!(return_mask) => Ok(line(Table::Returns)),
+            a if a == field!(canonical_mask) => Ok(Value::Any),
             a if a == field!(count_mask) => Ok(Value::Unless(Fact::Counts(self.alone(from, of)))),
             _ => Err("a mask that is none"),
         }

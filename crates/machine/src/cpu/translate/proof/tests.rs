@@ -234,9 +234,13 @@ fn guards(insns: &[Instruction], n: usize) -> bool {
     let on_rcx =
         before(1).is_some_and(|i| i.op0_register() == Register::RCX && i.mnemonic() != Mnemonic::Mov);
     let jne = i.code() == Code::Jne_rel32_64 && on_rcx;
-    // pext rcx,rcx with the bits of the page, jrcxz, and jmp.
-    let compared = before(2)
-        .is_some_and(|i| i.code() == Code::VEX_Pext_r64_r64_rm64 && i.op1_register() == Register::RCX);
+    // pext rcx,rcx with the bits of the page, jrcxz, and jmp. Whether a call's target is an address is no matter of what is reached.
+    let canonical = offset_of!(Frame, canonical_mask) as u64;
+    let compared = before(2).is_some_and(|i| {
+        i.code() == Code::VEX_Pext_r64_r64_rm64
+            && i.op1_register() == Register::RCX
+            && (i.memory_base(), i.memory_displacement64()) != (Register::RSP, canonical)
+    });
     let jmp = i.code() == Code::Jmp_rel32_64
         && compared
         && before(1).is_some_and(|i| i.code() == Code::Jrcxz_rel8_64);
