@@ -132,9 +132,9 @@ class ImageReader:
         self._at = 0
         self._digest = hashlib.blake2b(digest_size=32)
         self._unpacker = zstandard.ZstdDecompressor()
-        magic, version, rest = _HEAD.unpack(self._take(_HEAD.size))
-        if magic != MAGIC:
-            raise RestoreError("the file is none of a saved domain")
+        if self._take(len(MAGIC)) != MAGIC:
+            raise RestoreError("this is no saved domain")
+        version, rest = _HEAD.unpack(MAGIC + self._take(_HEAD.size - len(MAGIC)))[1:]
         if version != VERSION or rest:
             raise RestoreError(f"the file is of format {version}, and this Domzero reads format {VERSION}")
 

@@ -260,23 +260,26 @@ async def restore(
     :param name: other than the saved one's; it gets a uuid of its own then.
     :param config: in place of the saved one, with as many vCPUs, as much memory and the same devices.
     """
-    with closing(await in_thread(partial(SavedFile, path))) as file:
-        wanted = config or file.config
-        if config is not None:
-            check_fits(config, file.config)
-        if name is not None and name != wanted.name:
-            wanted = dataclasses.replace(wanted, name=name, uuid=uuid4())
-        if wanted.type.is_full:
-            _keep_addresses(wanted, file.config)
-        wanted.check()
-        manager.roster.check_unique(wanted.name, wanted.uuid)
-        record = Record(wanted, about=file.about)
-        record.about.check()
-        report_domain(record.uuid)
-        async with _reporting(record):
-            await manager.begin(record, paused=True, persistent=persistent, saved=file.fd)
-        if not paused and record.is_up:
-            await manager.unpause(record)
+    try:
+        with closing(await in_thread(partial(SavedFile, path))) as file:
+            wanted = config or file.config
+            if config is not None:
+                check_fits(config, file.config)
+            if name is not None and name != wanted.name:
+                wanted = dataclasses.replace(wanted, name=name, uuid=uuid4())
+            if wanted.type.is_full:
+                _keep_addresses(wanted, file.config)
+            wanted.check()
+            manager.roster.check_unique(wanted.name, wanted.uuid)
+            record = Record(wanted, about=file.about)
+            record.about.check()
+            report_domain(record.uuid)
+            async with _reporting(record):
+                await manager.begin(record, paused=True, persistent=persistent, saved=file.fd)
+            if not paused and record.is_up:
+                await manager.unpause(record)
+    except RestoreError as error:
+        raise RestoreError(f"{path}: {error.message}", hint=error.hint) from error
     manager.say(f"domain {record.name} goes on from {path}")
     return record
 

@@ -143,7 +143,8 @@ def test_a_guest_goes_on_when_its_file_cannot_be_written(api: httpx.Client, crea
 def test_what_is_no_saved_domain_is_refused(api: httpx.Client, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.save"
     path.write_bytes(content)
-    assert api.post("/restore", json={"path": str(path)}).status_code == 422
+    refused = api.post("/restore", json={"path": str(path)})
+    assert refused.status_code == 422 and refused.json()["detail"].startswith(f"{path}: ")
 
 
 def test_a_damaged_file_makes_no_domain(api: httpx.Client, create: Create, tmp_path: Path) -> None:
