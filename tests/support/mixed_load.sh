@@ -120,6 +120,7 @@ worker() {
 
 END=$(($(cut -d. -f1 /proc/uptime) + SECONDS_WANTED))
 mkdir -p "$WORK"
+mkdir -p /var/lib/apt/lists/partial # which the first update makes
 dpkg --verify > "$WORK/verified"
 worker one compile packing packages &
 worker two sorting ciphers regex floats &
