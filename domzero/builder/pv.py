@@ -37,6 +37,7 @@ from domzero.abi.xen import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE, MmuExt, mmuext_op
 from domzero.builder.image import KernelImage
 from domzero.builder.layout import Layout, pages, plan
 from domzero.errors import ConfigError, DomzeroError
+from domzero.hypervisor import m2p
 from domzero.hypervisor.hypercall_page import hypercall_page
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def build_pv(
     mapping = None if ram is not None else mmap.mmap(machine.fileno(), machine.frames << PAGE_SHIFT)
     memory = _Memory(memoryview(mapping) if mapping is not None else memoryview(ram or b""), mfns)
     try:
-        _fill_m2p(machine, memory)
+        m2p.fill(machine, memory.ram, memory.mfns, range(len(memory.mfns)))
         _load_kernel(memory, image, layout.symtab_at)
         memory.write(layout.ramdisk_pfn << PAGE_SHIFT, start.ramdisk)
         memory.write(layout.p2m_pfn << PAGE_SHIFT, array(width.word, mfns).tobytes())
@@ -206,19 +207,6 @@ class _Memory:
             position += size
             pfn += 1
             within = 0
-
-
-def _fill_m2p(machine: Machine, memory: _Memory) -> None:
-    first, count = machine.m2p
-    at = first << PAGE_SHIFT
-    with memory.ram[at : at + (count << PAGE_SHIFT)] as area, area.cast("Q") as table:
-        for pfn, mfn in enumerate(memory.mfns):
-            table[mfn] = pfn
-    # The table of 32-bit guests lies behind it.
-    at = (first + count) << PAGE_SHIFT
-    with memory.ram[at : at + machine.frames * 4] as area, area.cast("I") as narrow:
-        for pfn, mfn in enumerate(memory.mfns):
-            narrow[mfn] = pfn
 
 
 def _load_kernel(memory: _Memory, image: KernelImage, symtab_at: int) -> None:

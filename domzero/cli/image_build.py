@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from domzero.cli.first_boot import add_documents, add_options, documents_of, first_boot_of
 from domzero.cli.progress import ProgressLines
+from domzero.cli.signals import ended_by_signals
 from domzero.cli.status import ExitStatus
 
 _BUILD = """\
@@ -101,7 +98,7 @@ def _build(args: argparse.Namespace) -> int:
     name, size, first = check_image_name(args.name), parse_size(args.size), first_boot_of(args)
     recipe = DiskRecipe(make_recipe(args.suite, args.mirror, packages, args.kernel_package), first, size)
     lines = ProgressLines()
-    with _ended_by_signals():
+    with ended_by_signals(once=True):
         try:
             image, built = build_debian(
                 DiskStore(),
@@ -133,19 +130,3 @@ def _seed(args: argparse.Namespace) -> int:
     make_seed(target, documents_of(args, first_boot_of(args)))
     print(json.dumps({"file": str(target.absolute())}) if args.json else f"{target}: give it to a domain as a disk")
     return ExitStatus.OK
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP come as exceptions, so that what is half made is deleted."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once: what follows is the tidying
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -27,10 +27,15 @@ def wait(event: threading.Event, timeout: float | None) -> bool:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave by an exception, so that the terminal becomes what it was."""
+def ended_by_signals(*, once: bool = False) -> Iterator[None]:
+    """SIGTERM and SIGHUP leave by an exception, so that terminals are restored and half-made files deleted.
+
+    :param once: the same signal again is ignored: what follows is the tidying.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
+        if once:
+            signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}

@@ -34,6 +34,7 @@ from domzero.builder.elf import (
     SHT_STRTAB,
 )
 from domzero.hypervisor import vcpu_context
+from domzero.hypervisor.capture import frames_of
 from domzero.hypervisor.domain import Domain
 from domzero.hypervisor.emulate.cpuid import XEN_MAJOR, XEN_MINOR
 from domzero.hypervisor.hypercalls.version import CAPABILITIES, EXTRAVERSION, compiled
@@ -109,16 +110,9 @@ def _header(sections: list[_Section], names: list[int]) -> bytes:
 
 def _frames(domain: Domain) -> list[tuple[int, int]]:
     """The pseudo-physical and machine frame of each page that the domain has, in order."""
-    machine = domain.host.machine
-    first, count = machine.m2p
-    m2p = domain.host.memory[first * PAGE_SIZE : (first + count) * PAGE_SIZE].cast("Q")
-    total = machine.frames
-    found = []
-    for mfn in range(total):
-        pfn = m2p[mfn]
-        if pfn < total and machine.frame_info(mfn).owner == domain.domid:
-            found.append((pfn, mfn))
-    return sorted(found)
+    mfns, pfns, _ = frames_of(domain)
+    total = domain.host.machine.frames
+    return sorted((pfn, mfn) for mfn, pfn in zip(mfns, pfns, strict=True) if pfn < total)
 
 
 def _runs(domain: Domain, frames: list[tuple[int, int]], at: int) -> Iterator[tuple[int, list[memoryview]]]:

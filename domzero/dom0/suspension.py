@@ -8,11 +8,9 @@ from collections.abc import Callable
 
 from domzero.dom0.instance import Instance
 from domzero.dom0.life import EndReason
-from domzero.dom0.messages import Change, Progress, Suspended
+from domzero.dom0.messages import Change, Suspended
+from domzero.dom0.save_progress import in_steps
 from domzero.hypervisor.saved import SaveError
-
-PROGRESS_STEP = 0.02
-"""Smaller ones are not told of."""
 
 
 class Suspension:
@@ -63,15 +61,7 @@ class Suspension:
 
     def progress(self) -> Callable[[float], None]:
         """Tells how much is done, now and then."""
-        told = 0.0
-
-        def tell(done: float) -> None:
-            nonlocal told
-            if done - told >= PROGRESS_STEP:
-                told = done
-                self._tell(Progress(done))
-
-        return tell
+        return in_steps(self._tell)
 
     def takes(self, instance: Instance, reason: EndReason) -> bool:
         """Waits, if a guest has ended by suspending itself as it was asked to, until it is to go on, and lets it. False

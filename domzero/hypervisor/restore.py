@@ -19,7 +19,7 @@ from domzero.abi.layout import layout_for, sizeof
 from domzero.abi.start_info import start_info
 from domzero.abi.x86 import EFER_AUTOIBRS, is_canonical
 from domzero.abi.xen import PAGE_SIZE, VmAssistType, shared_info
-from domzero.hypervisor import timekeeping, vcpu_context
+from domzero.hypervisor import m2p, timekeeping, vcpu_context
 from domzero.hypervisor.capture import ADDRESS_MASKS, OTHER_CALLBACKS
 from domzero.hypervisor.domain import Domain, DomainSpec, Limits
 from domzero.hypervisor.emulate.cpu_features import PLACES, available, supported
@@ -150,7 +150,7 @@ def _restore(
     if saved.store_mfn == saved.console_mfn or not {saved.store_mfn, saved.console_mfn} <= owned:
         raise RestoreError("the pages of its rings are none of its own")
     fill(host.memory)
-    _fill_m2p(host, mfns, pfns)
+    m2p.fill(host.machine, host.memory, mfns, pfns)
     store_port, console_port = alloc_unbound(domain), alloc_unbound(domain)
     if (store_port, console_port) != (saved.store_port, saved.console_port):
         raise RestoreError("the ports of its rings are others than a domain is started with")
@@ -176,23 +176,10 @@ def _restore(
     return Restored(domain, store_port, console_port)
 
 
-def _fill_m2p(host: Host, mfns: array[int], pfns: array[int]) -> None:
-    first, count = host.machine.m2p
-    at = first * PAGE_SIZE
-    with host.memory[at : at + count * PAGE_SIZE] as area, area.cast("Q") as table:
-        for mfn, pfn in zip(mfns, pfns, strict=True):
-            table[mfn] = pfn
-    first, _ = host.machine.m2p_compat
-    at = first * PAGE_SIZE
-    with host.memory[at : at + host.machine.frames * 4] as area, area.cast("I") as narrow:
-        for mfn, pfn in zip(mfns, pfns, strict=True):
-            narrow[mfn] = pfn & 0xFFFFFFFF
-
-
 def _write_start_info(host: Host, domain: Domain, saved: SavedDomain, owned: set[int]) -> None:
     """What a resumed guest finds in start_info: the frame of that page is the hypercall's third argument."""
-    mfn = _context(domain, saved.vcpus[0], 0).user_regs
-    frame = mfn.edx if saved.is_32bit else mfn.rdx
+    regs = _context(domain, saved.vcpus[0], 0).user_regs
+    frame = regs.edx if saved.is_32bit else regs.rdx
     if frame not in owned or frame in (saved.store_mfn, saved.console_mfn):
         raise RestoreError("the page of its start_info is none of its own")
     layout = layout_for(start_info, saved.is_32bit)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 from domzero.cli.api_client import Dom0
 from domzero.cli.saving import restore_domain, save_domain
 from domzero.cli.xl.create import read_config
@@ -48,7 +46,7 @@ def restore(dom0: Dom0, given: Given) -> int:
     path = given.words[-1]
     print(f"Loading new save file {shown(path)}", flush=True)
     try:
-        domain = restore_domain(dom0, os.path.abspath(path), **options)
+        domain = restore_domain(dom0, path, **options)
     except DomzeroError as error:
         raise XlError(f"xl: error: {error}", XlStatus.NOT_MADE) from None
     if given.has("c"):

@@ -38,6 +38,7 @@ from domzero.dom0.qemu.machine import Machine
 from domzero.dom0.qemu.qmp import Json, QmpError, QmpGone, number
 from domzero.dom0.qemu.saved import SavedState, describe
 from domzero.dom0.save_format import STREAM_BYTES, ImageWriter
+from domzero.dom0.save_progress import in_steps
 from domzero.errors import ConfigError, DomzeroError, ResourceError
 
 BESIDES_MEMORY = 512 << 20
@@ -50,8 +51,6 @@ POLL_SECONDS = (0.01, 0.2)
 LOOK_MS = 200
 BANDWIDTH = 1 << 40
 """Bytes a second that QEMU may write: its own default is meant for networks."""
-PROGRESS_STEP = 0.02
-"""Smaller ones are not told of."""
 _SAVED, _LOADED = "state-out", "state-in"
 _UNDER_WAY = ("setup", "active", "cancelling", "device", "pre-switchover", "wait-unplug")
 T = TypeVar("T")
@@ -109,16 +108,8 @@ class Saving:
 
     async def _write(self, fd: int) -> int:
         self._writing = asyncio.current_task()
-        told = 0.0
-
-        def progress(done: float) -> None:
-            nonlocal told
-            if done - told >= PROGRESS_STEP:
-                told = done
-                self._handle.tell(Progress(done))
-
         try:
-            size = await write(self._handle, fd, progress)
+            size = await write(self._handle, fd, in_steps(self._handle.tell))
             self._is_frozen = True
             self._handle.tell(Progress(1.0))
             return size
