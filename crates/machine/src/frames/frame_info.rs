@@ -121,6 +121,16 @@ impl FrameInfo {
         linear: 0,
     };
 
+    /// That of a frame which has just been handed out to a domain: nothing yet, with the allocation reference.
+    pub(super) const fn handed_to(owner: DomId) -> FrameInfo {
+        FrameInfo {
+            owner,
+            state: state::ALLOCATED | state::IN_USE,
+            refs: 1,
+            ..FrameInfo::FREE
+        }
+    }
+
     /// The domain that has it.
     pub fn owner(&self) -> Option<DomId> {
         (self.owner != NO_OWNER).then_some(self.owner)

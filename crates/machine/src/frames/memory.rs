@@ -96,17 +96,7 @@ impl Domain {
 
     /// `count` zeroed frames with the allocation reference; `None`, and no frame, when there are not so many.
     pub fn alloc(&self, count: u64) -> Option<Vec<Mfn>> {
-        self.take(
-            count,
-            FrameInfo {
-                owner: self.domid,
-                ty: Ty::None,
-                state: state::ALLOCATED | state::IN_USE,
-                type_count: 0,
-                refs: 1,
-                linear: 0,
-            },
-        )
+        self.take(count, FrameInfo::handed_to(self.domid))
     }
 
     /// 2^`order` zeroed frames in a row, aligned to their size and all below frame `below`: the first of them; `None` when
@@ -121,14 +111,7 @@ impl Domain {
         };
         let frames = first..first + size;
         for f in op.mm.info.iter_mut().skip(first).take(size) {
-            *f = FrameInfo {
-                owner: self.domid,
-                ty: Ty::None,
-                state: state::ALLOCATED | state::IN_USE,
-                type_count: 0,
-                refs: 1,
-                linear: 0,
-            };
+            *f = FrameInfo::handed_to(self.domid);
         }
         frames.for_each(|m| op.mm.free.remove(m as u64));
         if let Some(d) = op.dom_mut() {

@@ -25,14 +25,7 @@ impl Domain {
         }
         for m in mfns {
             if let Some(f) = op.frame_mut(*m) {
-                *f = FrameInfo {
-                    owner: self.domid,
-                    ty: Ty::None,
-                    state: state::ALLOCATED | state::IN_USE,
-                    type_count: 0,
-                    refs: 1,
-                    linear: 0,
-                };
+                *f = FrameInfo::handed_to(self.domid);
             }
         }
         if let Some(d) = op.dom_mut() {

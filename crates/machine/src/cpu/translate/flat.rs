@@ -11,7 +11,7 @@ use super::operand::{place, Ea, Place};
 use super::select::How;
 use crate::cpu::descriptor_cache::{reaches_all, MODE_FLAT, MODE_LONG};
 use crate::cpu::exec::operand::memory_operand;
-use crate::cpu::region::{RETURN_CODES_AT, RETURN_TAGS_AT};
+use crate::cpu::region::RETURN_CODES_AT;
 use iced_x86::{Code, CodeSize, ConditionCode, Instruction, MemoryOperand, Mnemonic as M, OpKind, Register};
 use Register as R;
 
@@ -305,10 +305,7 @@ impl Emitter<'_> {
                 self.asm.load32(S2, top);
                 let (lost, miss) = (self.asm.label(), self.asm.label());
                 self.handler_stub(i, miss, true)?;
-                self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
-                self.asm.load(S0, of_return(S1, RETURN_TAGS_AT));
-                self.asm.lea(S0, indexed(S0, S2, 1, 1));
-                self.asm.jmp_unless_zero(lost);
+                self.find_return(lost);
                 self.flat_move_stack(4 + more);
                 self.asm.jmp_mem(of_return(S1, RETURN_CODES_AT));
                 self.lost_return = Some((lost, miss, 4 + more));
@@ -320,9 +317,7 @@ impl Emitter<'_> {
                     self.flat_push_return(after, false);
                 }
                 self.asm.mov32(S2, host(i.op0_register())?);
-                let miss = self.asm.label();
-                self.look_up(miss);
-                self.handler_stub(i, miss, true)?;
+                self.find_jump(i)?;
                 if call {
                     self.flat_move_stack(-4);
                 }
@@ -331,19 +326,12 @@ impl Emitter<'_> {
             Code::Jmp_rm32 | Code::Call_rm32 => {
                 let from = self.flat_operand(i);
                 self.asm.load32(S2, from);
-                let miss = self.asm.label();
-                self.look_up(miss);
-                self.handler_stub(i, miss, true)?;
+                self.find_jump(i)?;
                 if i.code() == Code::Jmp_rm32 {
                     self.asm.jmp_mem(code_of_jump());
                     return Some(());
                 }
-                self.asm.load(S0, code_of_jump());
-                self.asm.store(kept(0), S0);
-                self.asm.store(kept(1), S2);
-                self.flat_push_return(after, true);
-                self.asm.load(S2, kept(1));
-                self.asm.jmp_mem(kept(0));
+                self.call_found(after);
             }
             _ => return None,
         }

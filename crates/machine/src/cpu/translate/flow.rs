@@ -122,10 +122,7 @@ impl Emitter<'_> {
                 self.settle_stack();
                 let (lost, miss) = (self.asm.label(), self.asm.label());
                 self.handler_stub(i, miss, true)?;
-                self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
-                self.asm.load(S0, of_return(S1, RETURN_TAGS_AT));
-                self.asm.lea(S0, indexed(S0, S2, 1, 1));
-                self.asm.jmp_unless_zero(lost);
+                self.find_return(lost);
                 self.move_stack(more);
                 self.settle_stack();
                 self.asm.jmp_mem(of_return(S1, RETURN_CODES_AT));
@@ -133,9 +130,7 @@ impl Emitter<'_> {
             }
             Code::Jmp_rm64 => {
                 self.target(i)?;
-                let miss = self.asm.label();
-                self.look_up(miss);
-                self.handler_stub(i, miss, true)?;
+                self.find_jump(i)?;
                 self.asm.jmp_mem(code_of_jump());
             }
             Code::Call_rm64 if i.op0_kind() == OpKind::Register => {
@@ -156,15 +151,8 @@ impl Emitter<'_> {
             }
             _ => {
                 self.target(i)?;
-                let miss = self.asm.label();
-                self.look_up(miss);
-                self.handler_stub(i, miss, true)?;
-                self.asm.load(S0, code_of_jump());
-                self.asm.store(kept(0), S0);
-                self.asm.store(kept(1), S2);
-                self.push_return(after, true);
-                self.asm.load(S2, kept(1));
-                self.asm.jmp_mem(kept(0));
+                self.find_jump(i)?;
+                self.call_found(after);
             }
         }
         Some(())
@@ -312,6 +300,31 @@ impl Emitter<'_> {
         self.asm.load(S0, field_of_jump(offset_of!(CodeJump, tag)));
         self.asm.lea(S0, indexed(S0, S2, 1, 0));
         self.asm.jmp_unless_zero(miss);
+    }
+
+    /// As `look_up`; without such a jump the handler of the instruction does all of it.
+    pub(super) fn find_jump(&mut self, i: &Instruction) -> Option<()> {
+        let miss = self.asm.label();
+        self.look_up(miss);
+        self.handler_stub(i, miss, true)
+    }
+
+    /// Finds what a call has left for the return to the address in `S2`, by where the stack pointer is; goes to `lost` if that is another.
+    pub(super) fn find_return(&mut self, lost: Label) {
+        self.asm.pext(S1, GUEST_RSP, frame!(return_mask));
+        self.asm.load(S0, of_return(S1, RETURN_TAGS_AT));
+        self.asm.lea(S0, indexed(S0, S2, 1, 1));
+        self.asm.jmp_unless_zero(lost);
+    }
+
+    /// A call to the address in `S2` by the jump that was found, which returns to an offset from the page's start.
+    pub(super) fn call_found(&mut self, after: i64) {
+        self.asm.load(S0, code_of_jump());
+        self.asm.store(kept(0), S0);
+        self.asm.store(kept(1), S2);
+        self.push_return(after, true);
+        self.asm.load(S2, kept(1));
+        self.asm.jmp_mem(kept(0));
     }
 
     /// What a jump whose field is at `field` leads to at first, and for ever if it is in another page.

@@ -78,7 +78,12 @@ impl Builder<'_> {
     }
 
     pub fn restore_all(&mut self) {
-        for r in 0..self.registers() {
+        self.restore_named(0..self.registers());
+    }
+
+    /// Sets those of some registers right that have a meaning.
+    pub fn restore_named(&mut self, registers: impl IntoIterator<Item = usize>) {
+        for r in registers {
             if self.roles.is_pointer(r) || self.roles.small & 1 << r != 0 {
                 self.restore(r);
             }

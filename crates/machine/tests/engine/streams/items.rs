@@ -218,11 +218,7 @@ impl Builder<'_> {
         if back {
             self.raw(&[0xfc]);
         }
-        for r in [RSI, RDI, RCX] {
-            if self.roles.is_pointer(r) || self.roles.small & 1 << r != 0 {
-                self.restore(r);
-            }
-        }
+        self.restore_named([RSI, RDI, RCX]);
     }
 
     fn divide(&mut self) {
@@ -280,9 +276,7 @@ impl Builder<'_> {
                 self.raw(&[0xc8, n, 0, 0]);
                 self.simple();
                 self.raw(&[0xc9]);
-                if self.roles.is_pointer(RBP) || self.roles.small & 1 << RBP != 0 {
-                    self.restore(RBP);
-                }
+                self.restore_named([RBP]);
             }
             8 if self.free(1) => {
                 // The address of the next instruction; and a return to it.
