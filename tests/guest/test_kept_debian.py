@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import random
-import re
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import pyxs  # type: ignore[import-untyped]
-from dom0_server import Server
+from linux_domains import SHELL, TICK, LinuxDomains, ticks
 from runtime_dir import short_runtime_directory
 from waiting import until
 
@@ -24,8 +20,6 @@ from domzero.dom0.images.cache import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(7200)]
 SECTOR = 512
-SHELL = "A busybox shell follows"
-TICK = '(i=0; while :; do i=$((i + 1)); echo "tick $i;"; usleep 50000; done) &'
 # The number of a turn goes to the disk, and stays there; an answer from the neighbour is a line in a file.
 WRITE = "(n=0; while :; do n=$((n + 1)); printf '%-512d' $n | dd of=/dev/xvda bs=512 conv=fsync 2>/dev/null; done) &"
 PING = "(while :; do ping -c 1 -W 5 10.0.0.{neighbour} >/dev/null && echo x >>/tmp/answers; done) &"
@@ -35,28 +29,16 @@ WATCH = r"printf '\4\0\0\0\1\0\0\0\0\0\0\0\11\0\0\0data/w\0t\0' >&3; dd bs=1 cou
 EVENT = r"echo event $(dd bs=1 count=25 <&3 2>/dev/null | tail -c 9 | tr '\0' ' ')"
 
 
-class Machines:
-    """A Domain 0, and one after it, with Linux domains."""
+class Machines(LinuxDomains):
+    """With a disk and an interface each."""
 
     def __init__(self, directory: Path, image: Image) -> None:
-        self._directory, self._image = directory, image
-        self._begin()
-
-    def _begin(self) -> None:
-        self.server = Server(self._directory, "--keep-domains")
-        transport = httpx.HTTPTransport(uds=str(self.server.socket))
-        self.api = httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=120)
-
-    def kill(self) -> None:
-        self.api.close()
-        self.server.stop(signal.SIGKILL)
-
-    def begin_again(self) -> None:
-        self._begin()
+        self._image = image
+        super().__init__(directory, "--keep-domains")
 
     def start(self, name: str) -> Path:
         """A domain with a disk, which is this file, and an interface."""
-        disk = self._directory / f"{name}.img"
+        disk = self.directory / f"{name}.img"
         disk.write_bytes(bytes(1 << 20))
         body = {
             "name": name, "kernel": self._image.kernel, "ramdisk": self._image.ramdisk, "memory_mib": 96,
@@ -65,32 +47,8 @@ class Machines:
         assert self.api.post("/domains", json=body).status_code in (201, 202)
         return disk
 
-    def domain(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.api.get(f"/domains/{name}").json()
-        return found
-
-    def console(self, name: str) -> str:
-        return self.api.get(f"/domains/{name}/console").text
-
-    def type(self, name: str, line: str) -> None:
-        assert self.api.post(f"/domains/{name}/console", json={"data": line + "\n"}).is_success
-
-    def says(self, name: str, pattern: str) -> str:
-        """Waits for a line; its first group."""
-        said = re.compile(pattern, re.M)
-        until(lambda: said.search(self.console(name)) is not None, 180, pattern)
-        match = said.search(self.console(name))
-        assert match is not None
-        return match[1] if match.groups() else match[0]
-
     def has_rebooted(self, name: str) -> bool:
         return self.domain(name)["reboots"] == 1 and SHELL in self.console(name)
-
-    def close(self) -> None:
-        for domain in self.api.get("/domains").json():
-            self.api.delete(f"/domains/{domain['uuid']}")
-        assert self.server.stop() == 0
-        self.api.close()
 
 
 @pytest.fixture
@@ -109,10 +67,6 @@ def written(disk: Path) -> int:
 
 def has_written(disk: Path, turn: int) -> bool:
     return written(disk) > turn
-
-
-def ticks(console: str) -> list[int]:
-    return [int(number) for number in re.findall(r"tick (\d+);", console)]
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
@@ -137,7 +91,7 @@ def test_linux_notices_nothing_when_its_domain_0_is_killed(machines: Machines, k
         machines.kill()
         turn = written(disk)
         until(partial(has_written, disk, turn + 3), 60, "disk I/O while there is no Domain 0")
-        machines.begin_again()
+        machines.begin()
         after = machines.domain("a")
         assert {key: after[key] for key in ("pid", "domid", "reboots")} == {
             key: before[key] for key in ("pid", "domid", "reboots")
@@ -174,7 +128,7 @@ def test_linux_boots_though_its_domain_0_is_killed_meanwhile(machines: Machines,
         pid = machines.domain(name)["pid"]
         threading.Event().wait(dice.random() * 2.5)
         machines.kill()
-        machines.begin_again()
+        machines.begin()
         found = machines.api.get(f"/domains/{name}")
         if found.status_code == 404 or found.json()["pid"] != pid or not found.json()["exists"]:
             continue  # it was being built, which is not gone on with

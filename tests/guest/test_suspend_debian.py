@@ -3,41 +3,30 @@
 
 from __future__ import annotations
 
-import re
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from dom0_server import Server
+from linux_domains import SHELL, TICK, LinuxDomains, ticks
 from runtime_dir import short_runtime_directory
 from waiting import until
 
 from domzero.dom0.images.cache import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(7200)]
-SHELL = "A busybox shell follows"
-TICK = '(i=0; while :; do i=$((i + 1)); echo "tick $i;"; usleep 50000; done) &'
 
 
-class Machine:
-    """A Domain 0, and one after it, with Linux domains."""
+class Machine(LinuxDomains):
+    """With a counter on each console, and one domain that most is about."""
 
     def __init__(self, directory: Path, image: Image, *arguments: str) -> None:
-        self.directory, self._image, self._arguments = directory, image, arguments
-        self.begin()
-
-    def begin(self) -> None:
-        self.server = Server(self.directory, *self._arguments)
-        transport = httpx.HTTPTransport(uds=str(self.server.socket))
-        self.api = httpx.Client(transport=transport, base_url="http://domzero/v1", timeout=120)
+        self._image = image
+        super().__init__(directory, *arguments)
 
     def kill_and_begin(self) -> None:
-        self.api.close()
-        self.server.stop(signal.SIGKILL)
+        self.kill()
         self.begin()
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -63,35 +52,11 @@ class Machine:
         until(lambda: last_tick(self.console(name)) > 5, 240, "ticks")
         return disk
 
-    def domain(self, name: str = "a") -> dict[str, Any]:
-        found: dict[str, Any] = self.api.get(f"/domains/{name}").json()
-        return found
-
-    def console(self, name: str = "a") -> str:
-        return self.api.get(f"/domains/{name}/console").text
-
-    def type(self, name: str, line: str) -> None:
-        assert self.api.post(f"/domains/{name}/console", json={"data": line + "\n"}).is_success
-
-    def says(self, pattern: str, name: str = "a") -> str:
-        said = re.compile(pattern, re.M)
-        until(lambda: said.search(self.console(name)) is not None, 240, pattern)
-        match = said.search(self.console(name))
-        assert match is not None
-        return match[1] if match.groups() else match[0]
-
     def ticks_on(self, name: str = "a", since: int = 0) -> None:
         """Its counter goes on where it was."""
         until(lambda: last_tick(self.console(name)) > since + 5, 240, "more ticks")
         numbers = ticks(self.console(name))
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "none is left out or comes twice"
-
-    def close(self) -> None:
-        for domain in self.api.get("/domains", params={"halted": True}).json():
-            self.api.delete(f"/domains/{domain['uuid']}")
-            self.api.delete(f"/domains/{domain['uuid']}/definition")
-        assert self.server.stop() == 0
-        self.api.close()
 
 
 @pytest.fixture
@@ -103,10 +68,6 @@ def machine(tmp_path: Path, debian: Image) -> Iterator[Machine]:
         yield machine
 
 
-def ticks(console: str) -> list[int]:
-    return [int(number) for number in re.findall(r"tick (\d+);", console)]
-
-
 def last_tick(console: str) -> int:
     return max(ticks(console), default=0)
 
@@ -114,21 +75,21 @@ def last_tick(console: str) -> int:
 def test_linux_with_two_vcpus_is_suspended_and_goes_on_under_another_domain_0(machine: Machine) -> None:
     machine.start(vcpus=2)
     machine.type("a", "echo kept >/tmp/file; echo written | dd of=/dev/xvda conv=fsync 2>/dev/null; echo is-''there")
-    machine.says("is-there")
-    before = last_tick(machine.console())
+    machine.says("a", "is-there")
+    before = last_tick(machine.console("a"))
     machine.post("/domains/a/suspend")
-    assert (machine.domain()["state"], machine.domain()["domid"]) == ("suspended", None)
+    assert (machine.domain("a")["state"], machine.domain("a")["domid"]) == ("suspended", None)
     kept = list((machine.directory / "d.sock.suspended").iterdir())
     assert len(kept) == 1
 
     machine.kill_and_begin()
-    assert machine.domain()["state"] == "suspended"
+    assert machine.domain("a")["state"] == "suspended"
     assert machine.api.post("/domains/a/start").status_code == 409, "it is resumed, not started"
     machine.post("/domains/a/resume")
     machine.ticks_on()
-    assert ticks(machine.console())[0] > before - 2, "the counter goes on, it does not begin again"
+    assert ticks(machine.console("a"))[0] > before - 2, "the counter goes on, it does not begin again"
     machine.type("a", "echo $(cat /tmp/file) $(head -c 7 /dev/xvda) $(nproc) are-''there")
-    assert machine.says("(.*) are-there") == "kept written 2"
+    assert machine.says("a", "(.*) are-there") == "kept written 2"
     assert not list((machine.directory / "d.sock.suspended").iterdir()), "its file is gone with its resumption"
     assert machine.api.get("/domains/a/audit").json() == {"problems": []}
 
@@ -137,7 +98,7 @@ def test_a_checkpoint_is_restored_twice_beside_the_domain_that_goes_on(machine: 
     machine.start(disks=[])  # two would write to one
     path = str(machine.directory / "check.save")
     machine.post("/domains/a/save", {"path": path, "leave_running": True})
-    at = last_tick(machine.console())
+    at = last_tick(machine.console("a"))
     machine.ticks_on(since=at)
     for name in ("b", "c"):
         machine.post("/restore", {"path": path, "name": name})
@@ -152,15 +113,15 @@ def test_a_checkpoint_is_restored_twice_beside_the_domain_that_goes_on(machine: 
 def test_memory_is_the_same_after_twenty_times(machine: Machine) -> None:
     machine.start(vcpus=2, memory_mib=192)
     machine.type("a", "head -c 60000000 /dev/urandom >/tmp/big; echo sum1 $(md5sum </tmp/big) is-''there")
-    checksum = machine.says("sum1 ([0-9a-f]{32}) .*is-there")
+    checksum = machine.says("a", "sum1 ([0-9a-f]{32}) .*is-there")
     for turn in range(20):
-        since = last_tick(machine.console())
+        since = last_tick(machine.console("a"))
         machine.post("/domains/a/suspend")
         machine.post("/domains/a/resume")
         machine.ticks_on(since=since)
         assert machine.api.get("/domains/a/audit").json() == {"problems": []}, turn
     machine.type("a", "echo sum2 $(md5sum </tmp/big) is-''there")
-    assert machine.says("sum2 ([0-9a-f]{32}) .*is-there") == checksum
+    assert machine.says("a", "sum2 ([0-9a-f]{32}) .*is-there") == checksum
 
 
 def numbered(disk: Path) -> int:
@@ -173,10 +134,10 @@ def test_a_busy_disk_a_network_and_a_balloon_go_on(machine: Machine) -> None:
     for number, name in ((1, "a"), (2, "b")):
         disk = machine.start(name, vcpus=2, memory_mib=160, vifs=["bridge=lan"])
         machine.type(name, f"ifconfig eth0 10.0.0.{number} up; echo net-''{name}")
-        machine.says(f"net-{name}", name)
+        machine.says(name, f"net-{name}")
     disk = machine.directory / "a.img"
     assert machine.api.patch("/domains/a", json={"memory_target_mib": 128}).is_success
-    until(lambda: machine.domain()["current_memory_mib"] <= 130, 240, "the balloon")
+    until(lambda: machine.domain("a")["current_memory_mib"] <= 130, 240, "the balloon")
     machine.type(
         "a",
         "(n=0; while :; do n=$((n + 1)); printf '%-512d' $n | dd of=/dev/xvda bs=512 conv=fsync 2>/dev/null; done) &",
@@ -188,8 +149,8 @@ def test_a_busy_disk_a_network_and_a_balloon_go_on(machine: Machine) -> None:
         assert at == numbered(disk), "nobody writes"
         machine.post("/domains/a/resume")
         until(lambda at=at: numbered(disk) > at, 240, "writing on")  # type: ignore[misc]
-    assert 120 <= machine.domain()["current_memory_mib"] <= 132
+    assert 120 <= machine.domain("a")["current_memory_mib"] <= 132
     machine.type("a", "ping -c 3 10.0.0.2 && echo a-''answered")
-    machine.says("a-answered")
+    machine.says("a", "a-answered")
     assert machine.api.patch("/domains/a", json={"memory_target_mib": 160}).is_success
-    until(lambda: machine.domain()["current_memory_mib"] >= 158, 240, "the balloon")
+    until(lambda: machine.domain("a")["current_memory_mib"] >= 158, 240, "the balloon")
