@@ -96,6 +96,11 @@ impl Jumps {
         self.region.frame()
     }
 
+    /// The frame has the translation of the page of the guest's stack.
+    pub(crate) fn note_stack(&mut self, stack_pointer: u64) {
+        self.region.note_stack(stack_pointer);
+    }
+
     /// Nothing that calls have left is used for a return any more.
     pub(crate) fn forget_returns(&mut self) {
         self.region.forget_returns();

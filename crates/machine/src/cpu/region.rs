@@ -4,7 +4,7 @@
 // The region is one allocation, seen as its parts.
 #![allow(unsafe_code)]
 
-use crate::mmu::tlb::{empty_tlb, TlbEntry, TLB_SIZE};
+use crate::mmu::tlb::{empty_tlb, tlb_index, TlbEntry, TLB_SIZE};
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
 use std::ptr::NonNull;
 
@@ -47,6 +47,12 @@ pub(crate) const SPILLED: usize = 5;
 /// Groups of operands whose distance from the host's memory is in the frame at a time.
 pub(crate) const DELTAS: usize = 3;
 
+/// Bytes of the stack that are looked for in [`Frame::stack_tag`]'s page at once, at most.
+pub(crate) const STACK_SPAN: u64 = 128;
+
+/// Where operands of so many bytes begin at most that lie in their page whole.
+const STACK_ROOM: u64 = 4096 - STACK_SPAN + 1;
+
 /// What translated code finds at its stack pointer. Offsets of the first fields fit into a byte.
 #[repr(C)]
 #[derive(Debug)]
@@ -55,9 +61,12 @@ pub(crate) struct Frame {
     pub spilled: [u64; SPILLED],
     /// Linear address of the page of the running block: a copy of [`Bases::page`](super::regs::Bases).
     pub page: u64,
-    /// Not zero: the host's vector registers are not the guest's at the moment.
-    pub vectors_away: u64,
-    pub fs: u64,
+    /// Of the TLB entry of the page that the stack pointer was in at some callout: its tag for stores. It means nothing without `stack_room`.
+    pub stack_tag: u64,
+    /// Offsets in that page below this one are those of operands that lie in it whole: [`STACK_ROOM`], or 0 if the entry is not there any more.
+    pub stack_room: u64,
+    /// What that entry says is to be added to addresses.
+    pub stack_delta: u64,
     pub gs: u64,
     /// Bits of an address that choose a TLB entry.
     pub index_mask: u64,
@@ -69,6 +78,9 @@ pub(crate) struct Frame {
     pub deltas: [u64; DELTAS],
     /// Bits of an address that must match an entry, for operands that are aligned to 1 << n bytes.
     pub page_masks: [u64; 6],
+    /// Not zero: the host's vector registers are not the guest's at the moment.
+    pub vectors_away: u64,
+    pub fs: u64,
     /// A copy of [`Budget::slice`](super::run::Budget), while translated code does not run.
     pub slice: i64,
     /// The address that was missed, or jumped to.
@@ -102,7 +114,7 @@ pub(crate) struct Frame {
     pub control: u64,
 }
 
-const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, page_masks) <= 120);
+const _: () = assert!(size_of::<Frame>() <= 4096 && std::mem::offset_of!(Frame, deltas) + 8 * DELTAS <= 128);
 
 /// What the region consists of.
 #[repr(C, align(4096))]
@@ -167,9 +179,27 @@ impl Region {
         unsafe { self.parts.as_mut() }
     }
 
-    /// The translations.
+    /// The translations, to be changed: what the frame has of one is forgotten.
     pub(crate) fn tlb(&mut self) -> &mut [TlbEntry] {
-        &mut self.parts().tlb.0
+        let parts = self.parts();
+        parts.frame.stack_room = 0;
+        &mut parts.tlb.0
+    }
+
+    /// The frame has the translation of the page that the guest's stack is in, if stores go through it.
+    pub(crate) fn note_stack(&mut self, stack_pointer: u64) {
+        // What is pushed next.
+        let top = stack_pointer.wrapping_sub(8);
+        let Parts { frame, tlb, .. } = self.parts();
+        let within = |tag: u64| tag.wrapping_add(top) < 4096;
+        if frame.stack_room != 0 && within(frame.stack_tag) {
+            return;
+        }
+        let e = tlb.0[tlb_index(top)];
+        if within(e.neg_w) {
+            (frame.stack_tag, frame.stack_delta) = (e.neg_w, e.delta);
+            frame.stack_room = STACK_ROOM;
+        }
     }
 
     /// The jumps to translated blocks.

@@ -354,6 +354,10 @@ impl Asm {
         self.made(Instruction::with2(Code::Test_rm64_imm32, r, mask));
     }
 
+    pub(super) fn cmp_mem(&mut self, r: Register, m: MemoryOperand) {
+        self.made(Instruction::with2(Code::Cmp_r64_rm64, r, m));
+    }
+
     pub(super) fn test_mem(&mut self, m: MemoryOperand, mask: i32) {
         self.made(Instruction::with2(Code::Test_rm8_imm8, m, mask));
     }

@@ -9,7 +9,7 @@ use super::select::Vectors;
 use super::thunk::{cooked_flags, raw_flags};
 use super::x87;
 use super::Handled;
-use crate::abi::x86::mxcsr;
+use crate::abi::x86::{gpr, mxcsr};
 use crate::cpu::block::Op;
 use crate::cpu::debug::WATCHED;
 use crate::cpu::decode::copy_code;
@@ -144,6 +144,7 @@ pub(super) unsafe extern "C" fn callout(cpu: *mut Cpu, site: *const Site, frame:
                 Next::At(code) => {
                     // What a handler has forgotten may be remembered by the rest of the block.
                     c.views.beside().note_page(c.bases.page);
+                    c.note_stack();
                     f.slice = c.budget.slice;
                     f.fs = c.bases.fs;
                     f.gs = c.bases.gs;
@@ -207,6 +208,13 @@ impl Cpu {
         f.gs = self.bases.gs;
         self.give_flags(f);
         f.cpu = self as *mut Cpu as u64;
+        self.note_stack();
+    }
+
+    /// The frame of the current view has the translation of the page of the stack.
+    fn note_stack(&mut self) {
+        let stack_pointer = self.regs[gpr::RSP];
+        self.views.beside().note_stack(stack_pointer);
     }
 
     /// The frame has the flags of the CPU.

@@ -2,7 +2,7 @@
 //! The code of a block: entry, instructions, stubs.
 
 use super::asm::{at, frame, indexed, Asm, Label, GUEST_RSP, S0, S1, S2, SLICE};
-use super::callout::{alignment, Kind, Site, BRANCH, EARLY, GROUP, LATE, WRITE, YMM};
+use super::callout::{alignment, Kind, EARLY, GROUP, LATE, WRITE, YMM};
 use super::clock::reads_clock;
 use super::flat;
 use super::flow::Aside;
@@ -10,11 +10,11 @@ use super::groups::{self, Group};
 use super::liveness;
 use super::operand::Ea;
 use super::select::{self, How, Vectors};
+use super::stack::Elsewhere;
+use super::stubs::Stub;
 use super::Handled;
 use crate::cpu::descriptor_cache::{access_of, MODE_LONG};
 use crate::cpu::engine::TranslatorOptions;
-use crate::cpu::exec;
-use crate::cpu::exec::fast::string::repeated;
 use crate::cpu::region::{Frame, TLB_AT};
 use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
@@ -35,21 +35,15 @@ pub(super) struct Made {
     pub x87: bool,
 }
 
-/// What a stub does before its callout.
-struct Stub {
-    label: Label,
-    /// Brought into `S2`, where the callout looks for the address.
-    va: Option<Ea>,
-    site: Site,
-    /// Where `a` and `b` of the site lead, if they are addresses.
-    a: Option<Label>,
-    b: Option<Label>,
-    /// Offset of the field of the jump that leads to the stub, for `b`.
-    field: Option<usize>,
-    /// Where it goes on with the operand's host address less the guest's from the frame.
-    hit: Option<Label>,
-    /// A look-up of the jump table follows, for this offset in the page in `S2`.
-    table: Option<u16>,
+/// What a site says of the instruction that it is of.
+#[derive(Clone, Copy)]
+pub(super) struct Here {
+    off: u16,
+    left: u8,
+    len: u8,
+    branch: bool,
+    flags_dead: bool,
+    next: Label,
 }
 
 /// An access to check before it is made.
@@ -63,8 +57,8 @@ pub(super) struct Wanted {
 
 pub(super) struct Emitter<'a> {
     pub asm: &'a mut Asm,
-    handled: &'a mut Vec<Handled>,
-    stubs: Vec<Stub>,
+    pub(super) handled: &'a mut Vec<Handled>,
+    pub(super) stubs: Vec<Stub>,
     /// A return whose call has left nothing: where it goes, where it goes if the jump table has nothing either, and what it
     /// adds to the stack pointer.
     pub lost_return: Option<(Label, Label, i64)>,
@@ -72,13 +66,15 @@ pub(super) struct Emitter<'a> {
     pub tails: Vec<(Label, i64)>,
     /// Jumps out of the middle of the block.
     pub asides: Vec<Aside>,
-    block: u32,
+    /// Operands on the stack that may be in another page than the frame knows.
+    pub(super) elsewhere: Vec<Elsewhere>,
+    pub(super) block: u32,
     /// Offset of the current instruction in the page.
     pub off: u16,
     /// Instructions from it to the end of the block.
     pub left: u8,
-    len: u8,
-    branch: bool,
+    pub(super) len: u8,
+    pub(super) branch: bool,
     options: TranslatorOptions,
     /// 32-bit code in flat segments.
     pub(super) flat: bool,
@@ -93,9 +89,9 @@ pub(super) struct Emitter<'a> {
     /// The current instruction must leave `S1` alone.
     pub(super) keeps_s1: bool,
     /// The current instruction as the guest has it.
-    insn: Instruction,
+    pub(super) insn: Instruction,
     /// Where the next instruction begins.
-    next: Label,
+    pub(super) next: Label,
 }
 
 impl<'a> Emitter<'a> {
@@ -117,6 +113,7 @@ impl<'a> Emitter<'a> {
             lost_return: None,
             tails: Vec::new(),
             asides: Vec::new(),
+            elsewhere: Vec::new(),
             block,
             off,
             left: 0,
@@ -220,6 +217,7 @@ impl<'a> Emitter<'a> {
         self.stub(dead, Kind::Dead, None);
         self.asm.go_cold(cold);
         self.put_lost_return();
+        self.put_elsewhere();
         self.put_stubs();
         let dead = self.asm.offset_of(dead);
         Some(Made {
@@ -293,76 +291,27 @@ impl<'a> Emitter<'a> {
         self.last_stub().b = Some(next);
     }
 
-    fn last_stub(&mut self) -> &mut Stub {
-        // Called right after a stub was added.
-        let n = self.stubs.len() - 1;
-        &mut self.stubs[n]
+    /// Nobody looks at the flags before the current instruction.
+    pub(super) fn flags_dead(&self) -> bool {
+        self.flags_dead
     }
 
-    /// A stub for the current instruction.
-    pub(super) fn stub(&mut self, label: Label, kind: Kind, va: Option<Ea>) {
-        debug_assert_eq!(self.stack_moves, 0, "a stub knows where the stack is");
-        let site = Site {
-            kind,
-            flags: if self.branch { BRANCH } else { 0 },
+    /// What stubs say of the current instruction.
+    pub(super) fn here(&self) -> Here {
+        Here {
+            off: self.off,
             left: self.left,
             len: self.len,
-            off: self.off,
-            size: 0,
-            disp: va.map_or(0, |ea| ea.disp),
-            block: self.block,
-            a: 0,
-            b: 0,
-        };
-        self.stubs.push(Stub {
-            label,
-            va,
-            site,
-            a: None,
-            b: None,
-            field: None,
-            hit: None,
-            table: None,
-        });
-    }
-
-    fn put_stubs(&mut self) {
-        while !self.stubs.is_empty() {
-            let stubs = std::mem::take(&mut self.stubs);
-            stubs.into_iter().for_each(|stub| self.put_stub(stub));
+            branch: self.branch,
+            flags_dead: self.flags_dead,
+            next: self.next,
         }
     }
 
-    fn put_stub(&mut self, stub: Stub) {
-        self.asm.bind(stub.label);
-        if let Some(va) = stub.va {
-            self.asm.lea(S2, at(va.reg, i64::from(va.disp)));
-        }
-        self.asm.call_mem(frame!(callout));
-        let here = self.asm.address(self.asm.here());
-        let asm = &*self.asm;
-        let relative = |offset: usize| asm.address(offset).wrapping_sub(here) as i32;
-        let mut site = stub.site;
-        if let Some(a) = stub.a {
-            site.a = relative(asm.offset_of(a));
-        }
-        if let Some(b) = stub.b {
-            site.b = relative(asm.offset_of(b));
-        }
-        if let Some(field) = stub.field {
-            site.b = relative(field);
-        }
-        self.asm.data(&site.to_bytes());
-        if let Some(hit) = stub.hit {
-            if let Some(Ea { reg: S2, disp, .. }) = stub.va {
-                self.asm.lea(S2, at(S2, -i64::from(disp)));
-            }
-            self.asm.load(S1, frame!(delta));
-            self.asm.jmp(hit);
-        }
-        if let Some(off) = stub.table {
-            self.put_table_jump(off);
-        }
+    /// Stubs are of that instruction from now on.
+    pub(super) fn return_to(&mut self, here: Here) {
+        (self.off, self.left, self.len) = (here.off, here.left, here.len);
+        (self.branch, self.flags_dead, self.next) = (here.branch, here.flags_dead, here.next);
     }
 
     /// Brings the place of the TLB entry of the page of `va` into `S1`, and the tag at `field` of it into `S0`.
@@ -416,17 +365,28 @@ impl<'a> Emitter<'a> {
         indexed(ea.reg, S1, 1, disp)
     }
 
+    /// As `check`, with these flags for the site.
+    pub(super) fn check_for_site(&mut self, ea: Ea, wanted: Wanted, flags: u8) -> MemoryOperand {
+        let operand = self.check(ea, wanted);
+        self.last_stub().site.flags |= flags;
+        operand
+    }
+
     /// Checks all operands of a group, before its first instruction.
     fn check_group(&mut self, g: Group) {
         (self.checked, self.keeps_s1) = (false, false);
-        let ea = match g.index {
-            Some(index) => self.indexed_at(g.base, index, g.low.into()),
-            None => self.address_at(g.base, i64::from(g.low), usize::from(g.size)),
-        };
-        let (size, write, align) = (g.size, g.write, g.align);
-        self.check(ea, Wanted { size, write, align });
-        self.last_stub().site.flags |=
-            GROUP | if g.late { LATE } else { 0 } | if g.early { EARLY } else { 0 };
+        let (low, size, write, align) = (i64::from(g.low), g.size, g.write, g.align);
+        let wanted = Wanted { size, write, align };
+        let flags = GROUP | if g.late { LATE } else { 0 } | if g.early { EARLY } else { 0 };
+        if g.base == Register::RSP && g.index.is_none() && self.by_frame(wanted) {
+            self.check_by_frame(low, wanted, flags);
+        } else {
+            let ea = match g.index {
+                Some(index) => self.indexed_at(g.base, index, low),
+                None => self.address_at(g.base, low, usize::from(size)),
+            };
+            self.check_for_site(ea, wanted, flags);
+        }
         if let Some(slot) = g.slot {
             self.asm.store(kept_delta(slot), S1);
         }
@@ -441,48 +401,6 @@ impl<'a> Emitter<'a> {
         self.asm.jmp(stub);
         self.handler_stub(i, stub, end)?;
         Some(())
-    }
-
-    /// A stub that leaves the current instruction to its handler.
-    pub(super) fn handler_stub(&mut self, i: &Instruction, label: Label, end: bool) -> Option<()> {
-        let own = if self.flat { &self.insn } else { i };
-        self.handled.push(match repeated(own) {
-            Some(repeat) => Handled::Repeat(repeat),
-            None => Handled::Slow(*own, exec::lookup(own.code())?),
-        });
-        let n = i32::try_from(self.handled.len() - 1).ok()?;
-        self.stub(label, if end { Kind::End } else { Kind::Exec }, None);
-        let next = self.next;
-        let s = self.last_stub();
-        s.site.a = n;
-        s.b = (!end).then_some(next);
-        Some(())
-    }
-
-    /// A jump, whose field ends here, that leads to offset `target` of this page when it is linked.
-    pub(super) fn link_stub(&mut self, label: Label, target: i64, field: usize) {
-        self.stub(label, Kind::Link, None);
-        let s = self.last_stub();
-        s.site.a = target as i32;
-        s.field = Some(field);
-    }
-
-    /// A jump to offset `off` of the page in `S2`, whose last field ends here.
-    pub(super) fn far_stub(&mut self, label: Label, off: u16, field: usize) {
-        self.stub(label, Kind::Far, None);
-        let s = self.last_stub();
-        s.site.a = i32::from(off);
-        s.field = Some(field);
-        s.table = Some(off);
-    }
-
-    /// What code at offset `off` of the page is, for a return there: the field of its address ends here.
-    pub(super) fn return_stub(&mut self, label: Label, off: u16) {
-        let field = self.asm.here() - 4;
-        self.stub(label, Kind::Return, None);
-        let s = self.last_stub();
-        s.site.a = i32::from(off);
-        s.field = Some(field);
     }
 
     /// One instruction; true if it ends the block.
@@ -523,8 +441,14 @@ impl<'a> Emitter<'a> {
         if self.checked {
             return indexed(GUEST_RSP, S1, 1, self.stack_moves + i64::from(disp));
         }
+        let (size, align) = (8, 1);
+        let wanted = Wanted { size, write, align };
+        if self.by_frame(wanted) {
+            self.check_by_frame(disp.into(), wanted, 0);
+            return indexed(GUEST_RSP, S1, 1, disp.into());
+        }
         let ea = self.at(GUEST_RSP, disp);
-        self.check_8(ea, write)
+        self.check(ea, wanted)
     }
 
     /// Ends the block at an offset from the page's start.

@@ -7,11 +7,11 @@ use super::operand::{guest, host_index, indexed_base, place, Index, Place};
 use super::select::{counts_by_cl, gives_index, How};
 use crate::cpu::exec::fast::lower::immediate;
 use crate::cpu::exec::operand::memory_operand;
-use crate::cpu::region::{DELTAS, SPILLED};
+use crate::cpu::region::{DELTAS, SPILLED, STACK_SPAN};
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// Bytes that a group spans at most. The more they are, the more often they lie in two pages, and are left to the interpreter.
-const SPAN: i64 = 128;
+const SPAN: i64 = STACK_SPAN as i64;
 
 /// Operands at displacements from one register, or from a sum of two.
 #[derive(Debug, Clone, Copy)]

@@ -25,6 +25,8 @@ mod repeat;
 mod same;
 mod select;
 mod special;
+mod stack;
+mod stubs;
 mod thunk;
 mod trace;
 mod x87;

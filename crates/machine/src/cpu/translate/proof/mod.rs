@@ -339,6 +339,10 @@ impl Proof<'_> {
                     let fact = taken.zero;
                     learn(&mut taken, fact);
                 }
+                M::Jae => {
+                    let fact = not.carry;
+                    learn(&mut not, fact);
+                }
                 M::Jl if not.slice_sign => not.afforded = true,
                 _ => {}
             },
@@ -428,7 +432,8 @@ impl Proof<'_> {
         for r in [S0, S1] {
             state.set(r, Value::Any);
         }
-        state.delta = Value::Any;
+        // The frame may have another page of the stack.
+        (state.delta, state.stack) = (Value::Any, None);
         match site.kind {
             Kind::Miss => {
                 self.reach((at, 0), there(site.a), state.clone());
@@ -477,6 +482,7 @@ impl Proof<'_> {
     fn done_by_handler(&mut self, insn: Option<&Instruction>, state: &mut State) {
         state.set(S2, Value::Any);
         state.zero = None;
+        state.carry = None;
         state.slice_sign = false;
         let Some(i) = insn else { return };
         let moves_stack =

@@ -213,6 +213,10 @@ impl Step<'_> {
                     false => V::Any,
                 }
             }
+            (V::StackTag, V::Sum(p), 1) => V::StackSum(Place {
+                plus: p.plus.wrapping_add(disp),
+                ..p
+            }),
             (
                 V::TagSum {
                     of,
@@ -323,6 +327,11 @@ impl Step<'_> {
         Ok(match at {
             a if a == field!(page) => self.state.page,
             a if a == field!(delta) => self.state.delta,
+            a if a == field!(stack_tag) => Value::StackTag,
+            a if a == field!(stack_delta) => match self.state.stack {
+                Some(bytes) => Value::Delta(bytes),
+                None => return Err("a host address of the stack's page that was not compared"),
+            },
             a if a == field!(cpu) => Value::Cpu,
             a if a == field!(vectors_away) => Value::Unless(Fact::Vectors(false)),
             a if a == field!(ymm_away) => Value::Unless(Fact::Vectors(true)),

@@ -4,6 +4,7 @@
 use super::operands::{field, Where};
 use super::value::{Bytes, Extent, Fact, Name, Names, Place, Right, State, Table, Value};
 use crate::cpu::exec::fast::string::elements;
+use crate::cpu::region::STACK_SPAN;
 use crate::cpu::translate::x87::ROUNDING;
 use crate::cpu::Cpu;
 use crate::mmu::tlb::{TlbEntry, TLB_SIZE};
@@ -153,6 +154,23 @@ impl<'a> Step<'a> {
                 }
                 Ok(())
             }
+            Code::Cmp_r64_rm64 if of_memory(1) && matches!(self.state.reg(r0), Value::StackSum(_)) => {
+                let Where::Frame(room) = self.operand()? else {
+                    return self.anything();
+                };
+                let fact = match self.state.reg(r0) {
+                    Value::StackSum(at) if room == field!(stack_room) => Some(Fact::OnStack(Bytes {
+                        name: at.name,
+                        low: at.plus,
+                        high: Extent::At(at.plus.wrapping_add(STACK_SPAN as i64)),
+                        right: Right::Write,
+                    })),
+                    _ => return Err("a field of the frame that is no guest's business"),
+                };
+                self.flags_change();
+                self.state.carry = fact;
+                Ok(())
+            }
             Code::Test_rm8_imm8 if of_memory(0) && i.memory_base() == R::RSP => {
                 let place = self.operand()?;
                 self.flags_change();
@@ -208,6 +226,7 @@ impl<'a> Step<'a> {
 
     fn flags_change(&mut self) {
         self.state.zero = None;
+        self.state.carry = None;
         self.state.slice_sign = false;
     }
 
@@ -383,7 +402,7 @@ impl<'a> Step<'a> {
                 self.put(u.register(), Value::Any)?;
             }
         }
-        if self.i.rflags_modified() & RflagsBits::ZF != 0 {
+        if self.i.rflags_modified() & (RflagsBits::ZF | RflagsBits::CF) != 0 {
             self.flags_change();
         }
         Ok(())

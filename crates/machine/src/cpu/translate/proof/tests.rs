@@ -2,6 +2,7 @@
 //! Code as the translator makes it is proved, and broken code is refused.
 
 mod narrow;
+mod stack;
 
 use super::{walked, Outside, Refused};
 use crate::abi::x86::gpr;
@@ -399,7 +400,7 @@ fn jumps_and_calls_by_other_places_of_the_frame_are_found_out() {
     for other in [
         offset_of!(Frame, return_mask),
         offset_of!(Frame, page),
-        offset_of!(Frame, fs),
+        offset_of!(Frame, gs),
     ] {
         all_refused("the frame", 30, |i| {
             let call = i.flow_control() == FlowControl::IndirectCall && i.memory_displacement64() == callout;

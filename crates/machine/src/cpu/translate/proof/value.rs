@@ -106,6 +106,8 @@ pub(super) enum Fact {
     Translated { of: Place, bytes: Bytes },
     /// The line of the jump table, or of the returns, for `of` is that of this address.
     Listed { of: Place, table: Table, address: Place },
+    /// The page of the stack that the frame has is that of these bytes.
+    OnStack(Bytes),
     /// The page `of` shows the code with this key.
     Shows { of: Place, key: i32 },
     /// The value has few enough bits to count elements of one page.
@@ -156,6 +158,9 @@ pub(super) enum Value {
         right: Right,
         checked: i64,
     },
+    /// The tag of the page of the stack that the frame has, and with an address added.
+    StackTag,
+    StackSum(Place),
     /// The end of so many elements.
     TagRun {
         of: Place,
@@ -209,7 +214,7 @@ pub(super) enum Value {
 impl Value {
     fn names(self) -> [Option<Name>; 3] {
         match self {
-            Value::Sum(p) | Value::Rotated(p) => [Some(p.name), None, None],
+            Value::Sum(p) | Value::Rotated(p) | Value::StackSum(p) => [Some(p.name), None, None],
             Value::Entry { of, hit, .. } => [Some(of.name), hit.map(|b| b.name), None],
             Value::Tag { of, .. } | Value::TagSum { of, .. } => [Some(of.name), None, None],
             Value::TagRun { of, count, .. } => [Some(of.name), Some(count.name), None],
@@ -223,6 +228,7 @@ impl Value {
                 Fact::Listed { of, address, .. } => [Some(of.name), Some(address.name), None],
                 Fact::Shows { of, .. } => [Some(of.name), None, None],
                 Fact::Counts(name) => [Some(name), None, None],
+                Fact::OnStack(bytes) => [Some(bytes.name), count_of(bytes), None],
                 Fact::Vectors(_) | Fact::X87 | Fact::Afforded => [None; 3],
             },
             _ => [None; 3],
@@ -279,6 +285,10 @@ pub(super) struct State {
     pub delta: Value,
     /// What a set zero flag means.
     pub zero: Option<Fact>,
+    /// What a set carry flag means.
+    pub carry: Option<Fact>,
+    /// Bytes of the page of the stack that the frame has.
+    pub stack: Option<Bytes>,
     /// The sign flag is that of the slice.
     pub slice_sign: bool,
     /// Values that have few bits.
@@ -306,6 +316,8 @@ impl State {
             page,
             delta: Value::Any,
             zero: None,
+            carry: None,
+            stack: None,
             slice_sign: false,
             counts: None,
             shows: None,
@@ -333,6 +345,8 @@ impl State {
             .for_each(|(a, b)| *a = a.both(*b));
         let same = |a: bool, b: bool| a && b;
         self.zero = self.zero.filter(|_| self.zero == other.zero);
+        self.carry = self.carry.filter(|_| self.carry == other.carry);
+        self.stack = self.stack.filter(|_| self.stack == other.stack);
         self.slice_sign = same(self.slice_sign, other.slice_sign);
         self.counts = self.counts.filter(|_| self.counts == other.counts);
         self.shows = self.shows.filter(|_| self.shows == other.shows);
@@ -349,6 +363,8 @@ impl State {
             *v = Value::Any;
         }
         self.zero = self.zero.filter(|&f| !meant(Value::Unless(f)));
+        self.carry = self.carry.filter(|&f| !meant(Value::Unless(f)));
+        self.stack = self.stack.filter(|&b| !meant(Value::Delta(b)));
         self.counts = self.counts.filter(|n| !over.contains(n));
         self.shows = self.shows.filter(|(p, _)| !over.contains(&p.name));
     }
@@ -388,6 +404,7 @@ impl State {
                     }
                 }
             }
+            Fact::OnStack(bytes) => self.stack = Some(bytes),
             Fact::Shows { of, key } => self.shows = Some((of, key)),
             Fact::Counts(name) => self.counts = Some(name),
             Fact::Vectors(all) => self.vectors = if all { 2 } else { self.vectors.max(1) },
