@@ -290,7 +290,7 @@ impl Emitter<'_> {
         if moves {
             self.asm.mov32(GUEST_RSP, S2);
         }
-        self.leave_return(S2, offset);
+        self.leave_return(S2, offset, S2);
     }
 
     pub(super) fn flat_flow(&mut self, i: &Instruction) -> Option<()> {

@@ -133,10 +133,24 @@ impl Emitter<'_> {
                 self.find_jump(i)?;
                 self.asm.jmp_mem(code_of_jump());
             }
-            Code::Call_rm64 if i.op0_kind() == OpKind::Register => {
-                // If there is no jump the handler does all of it once more, to the same place; but to an address that is none, which is
-                // the call's own fault, it must find nothing pushed.
-                let miss = self.asm.label();
+            Code::Call_rm64 if i.op0_kind() == OpKind::Register => self.call_register(i, after)?,
+            _ => {
+                self.target(i)?;
+                self.find_jump(i)?;
+                self.call_found(after);
+            }
+        }
+        Some(())
+    }
+
+    /// A call to the address in a register, which returns to an offset from the page's start. If there is no jump to it the handler does all of it: that it is
+    /// no address at all is the call's own fault, before which nothing is pushed.
+    fn call_register(&mut self, i: &Instruction, after: i64) -> Option<()> {
+        let miss = self.asm.label();
+        let target = match place(i.op0_register()) {
+            Place::Host(target) => target,
+            Place::Spilled(_) => {
+                // The handler pushes once more, to the same place.
                 self.copy(S2, i.op0_register());
                 self.asm.rorx(S0, S2, 47);
                 self.asm.lea(S0, at(S0, 1));
@@ -148,13 +162,18 @@ impl Emitter<'_> {
                 self.handler_stub(i, miss, true)?;
                 self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
                 self.asm.jmp_mem(code_of_jump());
+                return Some(());
             }
-            _ => {
-                self.target(i)?;
-                self.find_jump(i)?;
-                self.call_found(after);
-            }
-        }
+        };
+        let top = self.check_stack(-8, true);
+        self.find(target, S2, miss);
+        self.handler_stub(i, miss, true)?;
+        self.store_return(top, after);
+        self.leave_return(GUEST_RSP, after, S1);
+        self.asm.mov(S1, S2);
+        self.asm.mov(S2, target);
+        self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
+        self.asm.jmp_mem(code_of_jump());
         Some(())
     }
 
@@ -223,26 +242,32 @@ impl Emitter<'_> {
             return self.flat_push_return(offset, moves);
         }
         let top = self.check_stack(-8, true);
-        self.asm.load(S0, frame!(page));
-        self.asm.lea(S0, at(S0, offset));
-        self.asm.store(top, S0);
-        self.leave_return(GUEST_RSP, offset);
+        self.store_return(top, offset);
+        self.leave_return(GUEST_RSP, offset, S2);
         if moves {
             self.asm.lea(GUEST_RSP, at(GUEST_RSP, -8));
         }
     }
 
+    /// Stores the address at an offset from the page's start, which is in `S0` then.
+    fn store_return(&mut self, top: MemoryOperand, offset: i64) {
+        self.asm.load(S0, frame!(page));
+        self.asm.lea(S0, at(S0, offset));
+        self.asm.store(top, S0);
+    }
+
     /// Leaves the address in `S0`, which is at an offset from the page's start and has been pushed, with its code for the return, by bits of `by`.
-    pub(super) fn leave_return(&mut self, by: Register, offset: i64) {
+    /// Their number is in `number` then.
+    pub(super) fn leave_return(&mut self, by: Register, offset: i64, number: Register) {
         // In the next page there is other code elsewhere.
         if let Some(off) = u16::try_from(offset).ok().filter(|&off| off < 4096) {
             let code = self.asm.label();
-            self.asm.pext(S2, by, frame!(return_mask));
+            self.asm.pext(number, by, frame!(return_mask));
             self.asm.not(S0);
-            self.asm.store(of_return(S2, RETURN_TAGS_AT), S0);
+            self.asm.store(of_return(number, RETURN_TAGS_AT), S0);
             self.asm.lea_label(S0, code);
             self.return_stub(code, off);
-            self.asm.store(of_return(S2, RETURN_CODES_AT), S0);
+            self.asm.store(of_return(number, RETURN_CODES_AT), S0);
         }
     }
 
@@ -294,11 +319,17 @@ impl Emitter<'_> {
 
     /// Finds the jump to the address in `S2`; goes to `miss` if there is none.
     pub(super) fn look_up(&mut self, miss: Label) {
-        self.asm.pext(S1, S2, frame!(jump_mask));
-        // The number of a half of an entry, as no index is scaled by the whole.
-        self.asm.lea(S1, indexed(S1, S1, 1, 0));
-        self.asm.load(S0, field_of_jump(offset_of!(CodeJump, tag)));
-        self.asm.lea(S0, indexed(S0, S2, 1, 0));
+        self.find(S2, S1, miss);
+    }
+
+    /// Brings the number of the jump to the address in `target` into `number`; goes to `miss` if there is none.
+    fn find(&mut self, target: Register, number: Register, miss: Label) {
+        self.asm.pext(number, target, frame!(jump_mask));
+        // That of a half of an entry, as no index is scaled by the whole.
+        self.asm.lea(number, indexed(number, number, 1, 0));
+        self.asm
+            .load(S0, field_of_jump(number, offset_of!(CodeJump, tag)));
+        self.asm.lea(S0, indexed(S0, target, 1, 0));
         self.asm.jmp_unless_zero(miss);
     }
 
@@ -422,12 +453,12 @@ impl Emitter<'_> {
 
 /// Where the code of the jump is that was looked up.
 pub(super) fn code_of_jump() -> MemoryOperand {
-    field_of_jump(offset_of!(CodeJump, code))
+    field_of_jump(S1, offset_of!(CodeJump, code))
 }
 
-/// A field of the jump that `look_up` is about.
-fn field_of_jump(offset: usize) -> MemoryOperand {
-    indexed(Register::RSP, S1, 8, JUMPS_AT + offset as i64)
+/// A field of the jump with this number.
+fn field_of_jump(number: Register, offset: usize) -> MemoryOperand {
+    indexed(Register::RSP, number, 8, JUMPS_AT + offset as i64)
 }
 
 const _: () = assert!(size_of::<CodeJump>() == 2 * 8);

@@ -27,6 +27,9 @@ const RUNS_PART: u64 = 4;
 /// A loop is made several times over if its jumps go on in it this many times as often as not.
 const OFTEN: u64 = 8;
 
+/// First blocks of functions that are translated by themselves, too, in one block: their prologue is checked with the push of the call.
+const COPIES: usize = 2;
+
 /// Instructions of the next block that are looked at to find out which flags it looks at.
 const AHEAD: usize = 6;
 
@@ -35,6 +38,8 @@ struct Next {
     offset: i64,
     /// The other way is seldom gone.
     often: bool,
+    /// It is the first block of a function that is translated by itself, too.
+    again: bool,
 }
 
 /// The instructions of a block and of those it goes on with, each with its offset in the page as its address.
@@ -73,17 +78,27 @@ impl Cpu {
         let wanted = vectors(&trace.insns, self.seg.mode);
         // Whether no jump is known to go the other way now and then, which each copy would have to learn for itself.
         let mut steady = true;
+        let mut copies = 0;
         while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last, head)) {
-            let Next { offset: next, often } = next;
+            let Next {
+                offset: next,
+                often,
+                again,
+            } = next;
             steady &= often;
-            if next == head {
+            if again {
+                copies += 1;
+                if copies > COPIES {
+                    break;
+                }
+            } else if next == head {
                 if !steady {
                     break;
                 }
                 rounds.push(trace.insns.len());
                 starts.clear();
             }
-            if starts.contains(&next) || blocks >= BLOCKS {
+            if starts.contains(&next) && !again || blocks >= BLOCKS {
                 break;
             }
             let Some(insns) = self.decode_at(mfn, next as u16, INSNS - trace.insns.len()) else {
@@ -114,12 +129,22 @@ impl Cpu {
     fn next_of(&self, mfn: Mfn, last: &Instruction, head: i64) -> Option<Next> {
         let target = branch_target(last);
         let threshold = u64::from(self.code.translator.as_ref()?.threshold());
-        let next = |offset, often| Next { offset, often };
+        let next = |offset, often| Next {
+            offset,
+            often,
+            again: false,
+        };
         match last {
-            _ if is_jump(last) || is_call(last) => {
+            _ if is_call(last) => {
+                let again = self.runs(mfn, target)? >= threshold;
+                Some(Next {
+                    again,
+                    ..next(target, true)
+                })
+            }
+            _ if is_jump(last) => {
                 let runs = self.runs(mfn, target)?;
-                let again = target == head && !is_call(last);
-                (runs < threshold || again).then_some(next(target, true))
+                (runs < threshold || target == head).then_some(next(target, true))
             }
             _ if is_conditional(last) => {
                 let after = last.next_ip() as i64;
@@ -263,6 +288,40 @@ mod tests {
         made.expect("code that can be assembled")
     }
 
+    /// fib(n / 16) in rax, by calls of itself.
+    fn recursive(n: i32) -> Vec<u8> {
+        let made = (|| {
+            let mut a = CodeAssembler::new(64)?;
+            let (mut fib, mut start, mut end) = (a.create_label(), a.create_label(), a.create_label());
+            a.jmp(start)?;
+            a.set_label(&mut fib)?;
+            a.push(rbp)?;
+            a.push(rbx)?;
+            a.mov(rbx, rdi)?;
+            a.sub(rsp, 8)?;
+            a.cmp(rdi, 1)?;
+            a.jbe(end)?;
+            a.lea(rdi, ptr(rdi - 1))?;
+            a.call(fib)?;
+            a.lea(rdi, ptr(rbx - 2))?;
+            a.mov(rbp, rax)?;
+            a.call(fib)?;
+            a.lea(rbx, ptr(rbp + rax))?;
+            a.set_label(&mut end)?;
+            a.add(rsp, 8)?;
+            a.mov(rax, rbx)?;
+            a.pop(rbx)?;
+            a.pop(rbp)?;
+            a.ret()?;
+            a.set_label(&mut start)?;
+            a.mov(edi, n / 16)?;
+            a.call(fib)?;
+            a.int3()?;
+            a.assemble(CODE)
+        })();
+        made.expect("code that can be assembled")
+    }
+
     fn vm(code: fn(i32) -> Vec<u8>, options: Option<TranslatorOptions>) -> TestVm {
         let mut vm = TestVm::new(&code(150));
         vm.cpu.set_translator(options).expect("a translator");
@@ -283,7 +342,7 @@ mod tests {
                 vm.peek(DATA + 1184, 24),
             )
         };
-        let cases: [fn(i32) -> Vec<u8>; 2] = [rounds, steady];
+        let cases: [fn(i32) -> Vec<u8>; 3] = [rounds, steady, recursive];
         for (code, same_blocks) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
             let options = TranslatorOptions {
                 threshold: 4,
