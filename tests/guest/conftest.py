@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("domzero._machine", reason="the machine is not built")
 
 from building import COMMAND, Run, build_shell
+from compat_program import Compat, with_compat
 
 from domzero.dom0.images.cache import Image, ImageCache
 from domzero.errors import DomzeroError
@@ -35,6 +36,12 @@ def debian() -> Image:
             return cache.find("debian")
         except DomzeroError:
             pytest.skip(f"no Debian kernel: {error}")
+
+
+@pytest.fixture(scope="session")
+def compat(debian: Image, tmp_path_factory: pytest.TempPathFactory) -> Compat:
+    """Debian with a 32-bit program."""
+    return with_compat(debian, tmp_path_factory.mktemp("compat"))
 
 
 @pytest.fixture

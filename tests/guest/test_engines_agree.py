@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole boot of Debian's on each engine, with virtual time and one seed: the same, instruction for instruction."""
+"""A whole boot of Debian's on each engine, with virtual time and one seed: the same, instruction for instruction; of
+64-bit and of 32-bit programs."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from itertools import zip_longest
 from zlib import crc32
 
 import pytest
+from compat_program import COMMAND, Compat
 
 import domzero
 from domzero import _machine
@@ -27,7 +29,7 @@ ENGINES: dict[str, Callable[[Vcpu], None]] = {
     "translator of nearly all, in a small cache": lambda vcpu: vcpu.hw.set_translator(2, 1 << 20),
 }
 """The first is the oracle of the others."""
-COMMANDS = "cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n"
+COMMANDS = f"{COMMAND}; cat /proc/interrupts; head -c 64 /dev/urandom | md5sum; poweroff\n"
 
 
 @dataclass
@@ -79,9 +81,10 @@ def boot(image: Image, engine: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture(scope="module")
-def oracle(debian: Image) -> Run:
+def oracle(compat: Compat) -> Run:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        run = boot(debian, next(iter(ENGINES)), monkeypatch)
+        run = boot(compat.image, next(iter(ENGINES)), monkeypatch)
+    compat.check(run.console, flags=True)
     assert "reboot: System halted" in run.console
     assert len(run.exits) > 1000
     return run
@@ -89,11 +92,11 @@ def oracle(debian: Image) -> Run:
 
 @pytest.mark.parametrize("engine", list(ENGINES)[1:])
 def test_debian_boots_on_each_engine_as_on_the_interpreter_instruction_for_instruction(
-    engine: str, oracle: Run, debian: Image, monkeypatch: pytest.MonkeyPatch
+    engine: str, oracle: Run, compat: Compat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if (reason := _machine.translator_unavailable()) is not None:
         pytest.skip(reason)
-    run = boot(debian, engine, monkeypatch)
+    run = boot(compat.image, engine, monkeypatch)
     pairs = enumerate(zip_longest(run.exits, oracle.exits))
     first = next((f"exit {n}: {mine} and the oracle {its}" for n, (mine, its) in pairs if mine != its), None)
     assert first is None
@@ -101,13 +104,14 @@ def test_debian_boots_on_each_engine_as_on_the_interpreter_instruction_for_instr
     assert run.console == oracle.console
 
 
-def test_debian_boots_with_each_slice_on_both_engines(debian: Image) -> None:
+def test_debian_boots_with_each_slice_on_both_engines(compat: Compat) -> None:
     if (reason := _machine.translator_unavailable()) is not None:
         pytest.skip(reason)
-    with booted(debian, engine="check") as guest:
+    with booted(compat.image, engine="check") as guest:
         guest.console.send(COMMANDS)
         end = guest.wait(800)
         compared, difference = guest.domain.vcpus[0].hw.checked()
         assert difference is None
         assert "reboot: System halted" in guest.console.text
+        compat.check(guest.console.text, flags=True)
         assert compared > 0.9 * end.instructions
