@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from building import build_guests
-from test_conformance import CASES, options_of
+from suite_guests import CASES, options_of
 
 import domzero
 from domzero import _machine

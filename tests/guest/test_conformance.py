@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from building import ROOT, build_guests
+from building import build_guests
+from suite_guests import CASES, options_of
 
 from domzero.dom0.config import Action, DomainConfig
 from domzero.dom0.life import EndReason
@@ -16,22 +17,6 @@ from domzero.dom0.lifecycle import DomainSession
 pytestmark = [pytest.mark.guest, pytest.mark.engines]
 PATIENCE = 240
 """Seconds: no guest is busy for more than some of them, where it has a processor."""
-SUITE = ROOT / "guests" / "suite"
-NAMES = sorted(path.stem for path in SUITE.glob("*.c"))
-
-
-def options_of(name: str) -> dict[str, str]:
-    """What the `domain:` line of a guest's first comment asks for: vcpus, memory, ends, widths."""
-    found = re.search(r"domain: *(.*)", (SUITE / f"{name}.c").read_text())
-    return dict(word.split("=", 1) for word in found[1].split() if "=" in word) if found else {}
-
-
-CASES = [
-    pytest.param(name, width, id=f"{name}-{width}")
-    for name in NAMES
-    for width in ("64", "32")
-    if options_of(name).get("widths", width) == width
-]
 
 
 @pytest.fixture(scope="session")
