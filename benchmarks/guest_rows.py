@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What programs and the kernel of a Linux guest take beside the host itself: `python benchmarks/guest_rows.py`.
 
-18 rows (benchmarks/guest/guestbench.c): kernel entry, processes and page tables; and user code. They run on the host,
-in a domain on each engine that there is here, and in QEMU with TCG, if that is installed, on the same kernel. Targets
-take turns, and ratios are of one round, then their median: other load of the machine changes them less. A row that
-fails, or that is not there, is a failure.
+22 rows (benchmarks/guest/guestbench.c): kernel entry, processes and page tables; user code; and 32-bit user code
+(guestbench32.c; left out where the host's kernel has no 32-bit programs). They run on the host, in a domain on each
+engine that there is here, and in QEMU with TCG, if that is installed, on the same kernel. Targets take turns, and
+ratios are of one round, then their median: other load of the machine changes them less. A row that fails, or that is
+not there, is a failure.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from domzero import _machine
 from domzero.dom0.images import Image, fetch_debian
 from domzero.dom0.images.cpio import directory, file, read_cpio, write_cpio
 
+NARROW = "32-bit user code"
 GROUPS = {
     "kernel": (
         *("null_syscall", "clock_gettime", "ctx_switch_pipe", "fork_exit_wait", "fork_exec", "page_fault", "mprotect"),
@@ -37,11 +39,17 @@ GROUPS = {
         *("int_collatz", "int_sieve", "call_fib", "indirect_vm", "copy_sse2", "copy_rep_movsb", "chase_16m"),
         *("matmul_sse2", "sha256"),
     ),
+    NARROW: ("fib_32", "sieve_32", "copy_32", "x87_32"),
 }
 NATIVE = "native"
 QEMU = "qemu-system-x86_64"
 LESS_IS_MORE = "ns/access"
 LIMIT_S = 1800
+FREESTANDING = ["-O2", "-static", "-nostdlib", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none"]
+FLAGS_32 = [
+    *("-m32", "-march=i686", "-mtune=generic", "-mfpmath=387", "-ffreestanding", "-fno-pic", "-no-pie"),
+    *("-fno-stack-protector", "-fno-tree-loop-distribute-patterns", "-fcf-protection=none"),
+]
 
 
 @dataclass(slots=True)
@@ -62,15 +70,15 @@ class Run:
 def build(out: Path, image: Image) -> Path:
     """The programs, and an initramfs with them whose /init runs them and powers off."""
     programs = {name: build_program(name, out) for name in ("guestbench", "benchinit")}
-    tiny = out / "tiny"
-    flags = ["-O2", "-static", "-nostdlib", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none"]
-    subprocess.run(["gcc", *flags, "-o", str(tiny), str(Path(__file__).parent / "guest" / "tiny.c")], check=True)
+    for name, flags in (("tiny", []), ("guestbench32", FLAGS_32)):
+        source = Path(__file__).parent / "guest" / f"{name}.c"
+        subprocess.run(["gcc", *FREESTANDING, *flags, "-o", str(out / name), str(source)], check=True)
     busybox = next(entry.data for entry in read_cpio(Path(image.ramdisk).read_bytes()) if entry.name == "bin/busybox")
     entries = [
         *(directory(name) for name in ("bin", "dev", "proc", "sys", "tmp")),
         file("init", programs["benchinit"].read_bytes(), 0o755),
         file("bin/guestbench", programs["guestbench"].read_bytes(), 0o755),
-        file("bin/tiny", tiny.read_bytes(), 0o755),
+        *(file(f"bin/{name}", (out / name).read_bytes(), 0o755) for name in ("tiny", "guestbench32")),
         file("bin/busybox", busybox, 0o755),
     ]
     (out / "busybox").write_bytes(busybox)
@@ -83,7 +91,8 @@ def build(out: Path, image: Image) -> Path:
 def command(target: str, kernel: str, ramdisk: Path, words: str) -> list[str]:
     """What runs a target."""
     if target == NATIVE:
-        return [str(ramdisk.with_name("guestbench"))]
+        programs = [str(ramdisk.with_name(name)) for name in ("guestbench", "guestbench32")]
+        return ["sh", "-c", "; ".join(programs)]
     if target == QEMU:
         machine = [QEMU, "-accel", "tcg", "-cpu", "max", "-m", "512", "-nographic", "-no-reboot", "-net", "none"]
         return [*machine, "-kernel", kernel, "-initrd", str(ramdisk), "-append", f"console=ttyS0 {words}"]
@@ -119,6 +128,19 @@ def run(target: str, kernel: str, ramdisk: Path, seconds: float, only: str) -> R
     return result
 
 
+def rows_here(narrow: Path) -> list[str]:
+    """The rows that this host can be compared in.
+
+    :param narrow: the program of 32-bit rows.
+    """
+    try:
+        subprocess.run([narrow], env={"BENCH_ONLY": "none"}, check=True)
+    except OSError as error:
+        print(f"guest_rows: {NARROW} is left out, the host cannot run it: {error}", file=sys.stderr)
+        return [row for group, names in GROUPS.items() if group != NARROW for row in names]
+    return [row for names in GROUPS.values() for row in names]
+
+
 def ratios(runs: list[Run], native: list[Run], row: str) -> float | None:
     """How many times slower than the host a row is: the median over the rounds that have both."""
     pairs = [
@@ -138,6 +160,8 @@ def show(runs: dict[str, list[Run]], rows: list[str]) -> None:
         + "".join(f"{'x ' + target.replace('qemu-system-x86_64', 'QEMU TCG'):>14}" for target in others)
     )
     for group, names in GROUPS.items():
+        if not set(names) & set(rows):
+            continue
         slower: dict[str, list[float]] = {target: [] for target in others}
         for row in (name for name in names if name in rows):
             values = [one.values[row] for one in runs[NATIVE] if row in one.values]
@@ -169,10 +193,10 @@ def main() -> int:
     runs: dict[str, list[Run]] = {target: [] for target in (NATIVE, *targets)}
     with tempfile.TemporaryDirectory() as directory_name:
         ramdisk = build(Path(directory_name), image)
+        wanted = args.only.split(",") if args.only else rows_here(ramdisk.with_name("guestbench32"))
         for _ in range(args.rounds):
             for target, of in runs.items():
                 of.append(run(target, image.kernel, ramdisk, args.seconds, args.only))
-    wanted = args.only.split(",") if args.only else [row for names in GROUPS.values() for row in names]
     if args.json:
         print(json.dumps({target: [asdict(one) for one in of] for target, of in runs.items()}, indent=2))
     else:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * benchinit - /init of the benchmark initramfs: mounts, reports the uptime,
- * runs /bin/guestbench, says BENCHDONE and powers the machine off.
+ * runs /bin/guestbench, and /bin/guestbench32 if it is there, says BENCHDONE and powers the machine off.
  * Kernel command line words such as BENCH_SECS=0.3 or BENCH_ONLY=none arrive
  * here as environment variables and are passed on.
  */
@@ -48,12 +48,28 @@ static void cpu_model(char *out, size_t len)
 		fclose(f);
 }
 
+static void run(const char *program)
+{
+	int st = -1;
+	pid_t pid = fork(), got;
+
+	if (pid == 0) {
+		char *argv[] = { (char *)program, NULL };
+
+		execve(argv[0], argv, environ);
+		_exit(127);
+	}
+	while ((got = wait(&st)) > 0 && got != pid)
+		;
+	printf("INFO %s_status=%d\n", strrchr(program, '/') + 1,
+	       got == pid && WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+}
+
 int main(void)
 {
 	char line[256];
 	struct utsname u;
-	int fd, st = -1;
-	pid_t pid, got;
+	int fd;
 
 	mkdir("/proc", 0755);
 	mkdir("/sys", 0755);
@@ -87,17 +103,9 @@ int main(void)
 	cpu_model(line, sizeof line);
 	printf("INFO cpu=%s\n", line);
 
-	pid = fork();
-	if (pid == 0) {
-		char *argv[] = { "/bin/guestbench", NULL };
-
-		execve(argv[0], argv, environ);
-		_exit(127);
-	}
-	while ((got = wait(&st)) > 0 && got != pid)
-		;
-	printf("INFO guestbench_status=%d\n",
-	       got == pid && WIFEXITED(st) ? WEXITSTATUS(st) : -1);
+	run("/bin/guestbench");
+	if (!access("/bin/guestbench32", X_OK))
+		run("/bin/guestbench32");
 	first_line("/proc/uptime", line, sizeof line);
 	line[strcspn(line, " ")] = 0;
 	printf("INFO uptime_end=%s\n", line);
