@@ -39,6 +39,8 @@ pub(super) struct Asm {
 
 const UNBOUND: usize = usize::MAX;
 
+const INT3: u8 = 0xcc;
+
 pub(super) fn at(base: Register, disp: i64) -> MemoryOperand {
     MemoryOperand::new(base, R::None, 1, disp, u32::from(disp != 0), false, R::None)
 }
@@ -156,6 +158,12 @@ impl Asm {
             Ok(i) => self.emit(&i),
             Err(_) => self.failed = true,
         }
+    }
+
+    /// Bytes that nobody comes to, up to where what follows `bytes` more is at a multiple of `line`.
+    pub(super) fn pad(&mut self, line: u64, bytes: u64) {
+        let to = self.address(self.at) + bytes;
+        (to..to.next_multiple_of(line)).for_each(|_| self.data(&[INT3]));
     }
 
     pub(super) fn data(&mut self, bytes: &[u8]) {

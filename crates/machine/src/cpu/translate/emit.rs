@@ -6,7 +6,8 @@ use super::callout::{alignment, Kind, EARLY, GROUP, LATE, WRITE, YMM};
 use super::clock::reads_clock;
 use super::flat;
 use super::flow::Aside;
-use super::groups::{self, Group};
+use super::fork::{self, far_bytes, is_loop, LINE};
+use super::groups::Group;
 use super::liveness;
 use super::operand::Ea;
 use super::select::{self, How, Vectors};
@@ -75,11 +76,11 @@ pub(super) struct Emitter<'a> {
     pub left: u8,
     pub(super) len: u8,
     pub(super) branch: bool,
-    options: TranslatorOptions,
+    pub(super) options: TranslatorOptions,
     /// 32-bit code in flat segments.
     pub(super) flat: bool,
     /// Those of the host may change before the current instruction.
-    flags_dead: bool,
+    pub(super) flags_dead: bool,
     /// Those that it writes are looked at by none.
     pub(super) flags_stay_dead: bool,
     /// What is yet to be added to the guest's stack pointer. Nothing that may leave the block has been emitted since.
@@ -133,7 +134,7 @@ impl<'a> Emitter<'a> {
 
     /// The code of the block of these instructions; what of it seldom runs will run at `cold`.
     /// With `second`, the host address of the next page, which its instruction crosses into.
-    /// `hows`: how each is translated; `after`: the flags that are looked at after it.
+    /// `hows`: how each is translated; `after`: the flags that are looked at after it; `second_way`: what else a jump in it leads to.
     pub(super) fn block(
         mut self,
         insns: &[Instruction],
@@ -141,18 +142,16 @@ impl<'a> Emitter<'a> {
         cold: u64,
         second: Option<u64>,
         after: u32,
+        second_way: Option<fork::Planned<'_>>,
     ) -> Option<Made> {
         let start = self.off;
         let vectors = hows.iter().map(|h| h.vectors()).max()?;
         let live = liveness::of_block(insns, hows, after);
-        let TranslatorOptions {
-            exact_flags,
-            same_blocks,
-            ..
-        } = self.options;
-        let dead = |n: usize| !exact_flags && live.get(n) == Some(&0);
         self.left = insns.len() as u8;
-        self.flags_dead = dead(0);
+        self.flags_dead = !self.options.exact_flags && live.first() == Some(&0);
+        if is_loop(insns) {
+            self.asm.pad(LINE, far_bytes(start));
+        }
         let far = self.asm.here();
         self.asm.lea(S0, at(S2, -i64::from(start)));
         self.asm.store(frame!(page), S0);
@@ -169,48 +168,8 @@ impl<'a> Emitter<'a> {
         if x87 {
             self.look_at_x87();
         }
-        let mut ended = false;
-        let mut starts = Vec::with_capacity(insns.len() + 1);
-        let plan = match same_blocks || self.flat {
-            true => Vec::new(),
-            false => groups::plan(insns, hows, &dead),
-        };
-        for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
-            self.left = (insns.len() - n) as u8;
-            self.len = i.len() as u8;
-            self.off = i.ip() as u16;
-            self.branch = false;
-            self.insn = *i;
-            self.flags_dead = dead(n);
-            self.next = self.asm.label();
-            starts.push(self.asm.here());
-            let part = plan.get(n).cloned().unwrap_or_default();
-            self.flags_stay_dead = dead(n + 1);
-            if !part.checks.is_empty() || !self.delays_stack(i, how, part.member) {
-                self.settle_stack();
-            }
-            part.checks.into_iter().for_each(|group| self.check_group(group));
-            if let Some(slot) = part.load {
-                self.asm.load(S1, kept_delta(slot));
-            }
-            (self.checked, self.keeps_s1) = (part.member, part.keeps_s1);
-            match insns.get(n + 1) {
-                Some(next) if how == How::Flow => {
-                    self.branch = true;
-                    self.flow_inside(i, next.ip() as i64);
-                }
-                _ => ended = self.instruction(i, how)?,
-            }
-            let next = self.next;
-            self.asm.bind(next);
-        }
-        starts.push(self.asm.here());
-        if !ended {
-            self.settle_stack();
-            self.left = 0;
-            self.go_to(i64::from(self.off) + i64::from(self.len));
-        }
-        self.put_asides();
+        let starts = self.instructions(insns, hows, &live)?;
+        self.put_asides(insns.len(), second_way)?;
         self.put_tails();
         (self.off, self.left) = (start, 0);
         let dead = self.asm.label();
@@ -373,7 +332,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Checks all operands of a group, before its first instruction.
-    fn check_group(&mut self, g: Group) {
+    pub(super) fn check_group(&mut self, g: Group) {
         (self.checked, self.keeps_s1) = (false, false);
         let (low, size, write, align) = (i64::from(g.low), g.size, g.write, g.align);
         let wanted = Wanted { size, write, align };
@@ -404,7 +363,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// One instruction; true if it ends the block.
-    fn instruction(&mut self, i: &Instruction, how: How) -> Option<bool> {
+    pub(super) fn instruction(&mut self, i: &Instruction, how: How) -> Option<bool> {
         let end = crate::cpu::decode::ends_block(i);
         let wide = match how {
             How::Same | How::Vector | How::Avx | How::X87 | How::Special if self.flat => flat::widened(i)?,
@@ -483,7 +442,7 @@ pub(super) fn delta() -> MemoryOperand {
 }
 
 /// Where a group's delta is kept.
-fn kept_delta(slot: u8) -> MemoryOperand {
+pub(super) fn kept_delta(slot: u8) -> MemoryOperand {
     let at_0 = offset_of!(Frame, deltas) as i64;
     at(Register::RSP, at_0 + 8 * i64::from(slot))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Branches, calls, returns, and what else moves the stack pointer.
 
-use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2, SLICE};
+use super::asm::{at, frame, indexed, Label, GUEST_RSP, S0, S1, S2};
 use super::callout::Kind;
 use super::emit::{page_of_code, Emitter};
 use super::flat;
@@ -68,10 +68,10 @@ pub(super) fn branch_target(i: &Instruction) -> i64 {
 
 /// A jump out of the middle of a block.
 pub(super) struct Aside {
-    label: Label,
-    target: i64,
+    pub label: Label,
+    pub target: i64,
     /// Instructions of the block that do not run.
-    left: u8,
+    pub left: u8,
 }
 
 /// A jump to another page by the address of its last field: `lea` with the key of the code that the other page must show, `jrcxz` over a jump to
@@ -195,15 +195,6 @@ impl Emitter<'_> {
         self.asm.jcc(jump.code(), label);
         let left = self.left - 1;
         self.asides.push(Aside { label, target, left });
-    }
-
-    /// Jumps out of the middle of the block give back what does not run.
-    pub(super) fn put_asides(&mut self) {
-        for Aside { label, target, left } in std::mem::take(&mut self.asides) {
-            self.asm.bind(label);
-            self.asm.lea(SLICE, at(SLICE, i64::from(left)));
-            self.go_to(target);
-        }
     }
 
     /// Brings the target of an indirect branch into `S2`.

@@ -14,6 +14,7 @@ mod emit;
 mod find;
 mod flat;
 mod flow;
+mod fork;
 mod groups;
 mod links;
 mod liveness;
@@ -356,7 +357,11 @@ impl Cpu {
             true => Trace::of(insns),
             false => self.trace(mfn, insns),
         };
-        let Trace { insns, mut others } = trace;
+        let Trace {
+            insns,
+            mut others,
+            fork,
+        } = trace;
         let after = match insns.last() {
             Some(last) if !whole => self.live_after(mfn, last, &mut others),
             _ => liveness::ALL,
@@ -374,12 +379,15 @@ impl Cpu {
         let (base, cold_base) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
         let options = t.options;
+        let fork_hows = fork.as_ref().map(|f| select::hows(&f.insns, mode, options.exact));
+        let second_way = fork.as_ref().zip(fork_hows.as_deref());
         let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options, mode).block(
             &insns,
             &select::hows(&insns, mode, t.options.exact),
             cold_base,
             second,
             after,
+            second_way.map(|(fork, hows)| fork::Planned { fork, hows }),
         );
         let Some(made) = made else {
             t.handled.truncate(handled);
@@ -391,6 +399,7 @@ impl Cpu {
             body: made.body,
             off,
             insns: insns.clone(),
+            forked: fork.map_or(Vec::new(), |f| [&insns[..=f.at], &f.insns].concat()),
         });
         if !t.memory.append(hot, cold) {
             self.code.forget_all = true;

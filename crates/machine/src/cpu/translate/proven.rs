@@ -15,6 +15,8 @@ pub(super) struct Source {
     pub body: u64,
     pub off: u16,
     pub insns: Vec<Instruction>,
+    /// Those of the second way from the block's first one on, if it has one.
+    pub forked: Vec<Instruction>,
 }
 
 impl Translator {
@@ -57,6 +59,7 @@ impl Translator {
             off: source.off,
             block: id as u32,
             insns: &source.insns,
+            forked: &source.forked,
             handled: &self.handled,
         }
     }
@@ -66,11 +69,8 @@ impl Translator {
         let Some(source) = self.blocks.get(id).and_then(|b| b.source.as_deref()) else {
             return String::new();
         };
-        let mut text: String = source
-            .insns
-            .iter()
-            .map(|i| format!("{:03x} {i}\n", i.ip()))
-            .collect();
+        let insns = source.insns.iter().chain(&source.forked);
+        let mut text: String = insns.map(|i| format!("{:03x} {i}\n", i.ip())).collect();
         for (at, len) in source.pieces {
             let code = self.memory.code(at, len).unwrap_or_default();
             let decoder = iced_x86::Decoder::with_ip(64, code, at, iced_x86::DecoderOptions::NONE);

@@ -6,8 +6,9 @@
 
 use super::flat;
 use super::flow::{branch_target, is_call, is_conditional, is_jump};
+use super::fork::Fork;
 use super::liveness;
-use super::select::{self, Vectors};
+use super::select::{self, How, Vectors};
 use crate::cpu::block::{key, Op};
 use crate::cpu::decode::{copy_code, decode_all, ends_block, WINDOW};
 use crate::cpu::exec::fast;
@@ -20,6 +21,9 @@ const INSNS: usize = 64;
 
 /// Blocks that are translated as one.
 const BLOCKS: usize = 8;
+
+/// Blocks of a second way before it is where the loop begins.
+const SECOND_BLOCKS: usize = 3;
 
 /// A block is gone on with if it has run at least this part of what makes one be translated.
 const RUNS_PART: u64 = 4;
@@ -36,8 +40,8 @@ const AHEAD: usize = 6;
 /// What a block goes on with.
 struct Next {
     offset: i64,
-    /// The other way is seldom gone.
-    often: bool,
+    /// Where it goes on else, if that way is not seldom gone, and how often that block has run.
+    else_at: Option<(i64, u64)>,
     /// It is the first block of a function that is translated by itself, too.
     again: bool,
 }
@@ -47,6 +51,8 @@ pub(super) struct Trace {
     pub insns: Vec<Instruction>,
     /// Bytes of the page that the others than the first were made from.
     pub others: Vec<(u16, u16)>,
+    /// The second way of a loop.
+    pub fork: Option<Fork>,
 }
 
 impl Trace {
@@ -55,13 +61,16 @@ impl Trace {
         Trace {
             insns,
             others: Vec::new(),
+            fork: None,
         }
     }
 }
 
-fn vectors(insns: &[Instruction], mode: u8) -> Vectors {
+/// What registers instructions use that who enters their block must have: vector registers, x87 registers.
+fn wants(insns: &[Instruction], mode: u8) -> (Vectors, bool) {
     let hows = select::hows(insns, mode, false);
-    hows.iter().map(|h| h.vectors()).max().unwrap_or(Vectors::None)
+    let vectors = hows.iter().map(|h| h.vectors()).max().unwrap_or(Vectors::None);
+    (vectors, hows.contains(&How::X87))
 }
 
 impl Cpu {
@@ -75,24 +84,27 @@ impl Cpu {
         // Where blocks begin since the head was last come to, and how many instructions there were each time.
         let mut starts = vec![head];
         let mut rounds = Vec::new();
-        let wanted = vectors(&trace.insns, self.seg.mode);
-        // Whether no jump is known to go the other way now and then, which each copy would have to learn for itself.
-        let mut steady = true;
+        let (wanted, _) = wants(&trace.insns, self.seg.mode);
+        // A jump that is known to go the other way now and then, which each copy would have to learn for itself: where it is, and that way.
+        let mut fork: Option<(usize, i64, u64)> = None;
         let mut copies = 0;
         while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last, head)) {
             let Next {
                 offset: next,
-                often,
+                else_at,
                 again,
             } = next;
-            steady &= often;
+            let here = else_at.map(|(offset, runs)| (trace.insns.len() - 1, offset, runs));
             if again {
                 copies += 1;
                 if copies > COPIES {
                     break;
                 }
             } else if next == head {
-                if !steady {
+                if let Some((at, offset, _)) = fork.filter(|_| rounds.is_empty()) {
+                    trace.fork = self.second_way(mfn, &trace.insns, at, offset, &mut trace.others);
+                }
+                if fork.or(here).is_some() {
                     break;
                 }
                 rounds.push(trace.insns.len());
@@ -105,9 +117,10 @@ impl Cpu {
                 break;
             };
             // Whoever enters the block must have the vector registers, also if it is left before they are used.
-            if vectors(&insns, self.seg.mode) > wanted {
+            if wants(&insns, self.seg.mode).0 > wanted {
                 break;
             }
+            fork = fork.into_iter().chain(here).max_by_key(|&(_, _, runs)| runs);
             let end = insns.last().map_or(0, |i| i.next_ip());
             let bytes = (next as u16, end as u16);
             starts.push(next);
@@ -124,14 +137,50 @@ impl Cpu {
         trace
     }
 
+    /// The other way from instruction `at` of a loop, from an offset on to where the loop begins, and through it once more. What it is made from is added to
+    /// what the block is made from.
+    fn second_way(
+        &self,
+        mfn: Mfn,
+        round: &[Instruction],
+        at: usize,
+        from: i64,
+        others: &mut Vec<(u16, u16)>,
+    ) -> Option<Fork> {
+        let head = round.first()?.ip() as i64;
+        let wanted = wants(round, self.seg.mode);
+        let (mut insns, mut bytes, mut next) = (Vec::new(), Vec::new(), from);
+        while next != head {
+            let room = INSNS.checked_sub(at + 1 + insns.len())?;
+            let more = self.decode_at(mfn, u16::try_from(next).ok()?, room)?;
+            let (vectors, x87) = wants(&more, self.seg.mode);
+            if vectors > wanted.0 || x87 && !wanted.1 || bytes.len() == SECOND_BLOCKS {
+                return None;
+            }
+            let last = *more.last()?;
+            bytes.push((next as u16, last.next_ip() as u16));
+            insns.extend(more);
+            next = self.next_of(mfn, &last, head).filter(|n| !n.again)?.offset;
+        }
+        if at + 1 + insns.len() + round.len() <= INSNS {
+            insns.extend_from_slice(round);
+        }
+        if insns.is_empty() {
+            return None;
+        }
+        bytes.retain(|b| !others.contains(b));
+        others.append(&mut bytes);
+        Some(Fork { at, insns })
+    }
+
     /// Where in the page the block most often goes on that ends with this instruction, if that is `head`, or not translated yet: what
     /// several blocks lead to is made once.
     fn next_of(&self, mfn: Mfn, last: &Instruction, head: i64) -> Option<Next> {
         let target = branch_target(last);
         let threshold = u64::from(self.code.translator.as_ref()?.threshold());
-        let next = |offset, often| Next {
+        let next = |offset, else_at| Next {
             offset,
-            often,
+            else_at,
             again: false,
         };
         match last {
@@ -139,25 +188,25 @@ impl Cpu {
                 let again = self.runs(mfn, target)? >= threshold;
                 Some(Next {
                     again,
-                    ..next(target, true)
+                    ..next(target, None)
                 })
             }
             _ if is_jump(last) => {
                 let runs = self.runs(mfn, target)?;
-                (runs < threshold || target == head).then_some(next(target, true))
+                (runs < threshold || target == head).then_some(next(target, None))
             }
             _ if is_conditional(last) => {
                 let after = last.next_ip() as i64;
                 let runs = |offset| self.runs(mfn, offset).unwrap_or(0);
                 let (here, there) = (runs(after), runs(target));
-                let (offset, runs, others) = if there > here {
-                    (target, there, here)
+                let (offset, runs, other) = if there > here {
+                    (target, there, (after, here))
                 } else {
-                    (after, here, there)
+                    (after, here, (target, there))
                 };
                 let enough = runs > 0 && runs >= threshold / RUNS_PART;
-                let often = others <= runs / OFTEN;
-                (enough && (runs < threshold || offset == head)).then_some(next(offset, often))
+                let else_at = Some(other).filter(|&(_, others)| others > runs / OFTEN);
+                (enough && (runs < threshold || offset == head)).then_some(next(offset, else_at))
             }
             _ => None,
         }
@@ -320,6 +369,90 @@ mod tests {
             a.assemble(CODE)
         })();
         made.expect("code that can be assembled")
+    }
+
+    /// A loop that goes either way, of as many instructions or not, by the bits of a number.
+    fn either(n: i32, longer: bool) -> Vec<u8> {
+        let made = (|| {
+            let mut a = CodeAssembler::new(64)?;
+            let (mut top, mut other, mut end) = (a.create_label(), a.create_label(), a.create_label());
+            a.mov(rsi, DATA)?;
+            a.mov(eax, n)?;
+            a.set_label(&mut top)?;
+            a.test(eax, 1)?;
+            a.jne(other)?;
+            a.shr(eax, 1)?;
+            a.add(rbx, qword_ptr(rsi + 8))?;
+            a.xor(qword_ptr(rsi + 1184), rbx)?;
+            a.cld()?;
+            a.cmp(eax, 1)?;
+            a.jne(top)?;
+            a.jmp(end)?;
+            a.set_label(&mut other)?;
+            a.lea(eax, ptr(eax + eax * 2 + 1))?;
+            if longer {
+                a.add(qword_ptr(rsi + 8), 3)?;
+                a.adc(qword_ptr(rsi + 16), rax)?;
+                a.push(rbx)?;
+                a.cld()?;
+                a.pop(rdx)?;
+                a.add(rdx, qword_ptr(rsi))?;
+                a.mov(qword_ptr(rsi), rdx)?;
+            }
+            a.jmp(top)?;
+            a.set_label(&mut end)?;
+            a.int3()?;
+            a.assemble(CODE)
+        })();
+        made.expect("code that can be assembled")
+    }
+
+    fn shorter(n: i32) -> Vec<u8> {
+        either(i32::MAX - n, false)
+    }
+
+    fn longer(n: i32) -> Vec<u8> {
+        either(i32::MAX - n, true)
+    }
+
+    #[test]
+    fn a_loop_that_goes_two_ways_has_both_and_stops_where_the_interpreters_does() {
+        if super::super::translator_available().is_err() {
+            return;
+        }
+        let cases: [fn(i32) -> Vec<u8>; 3] = [shorter, longer, rounds];
+        for (code, exact_flags) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
+            let options = TranslatorOptions {
+                threshold: 8,
+                exact_flags,
+                prove: true,
+                ..TranslatorOptions::default()
+            };
+            let seen = |vm: &mut TestVm| {
+                let flags = exact_flags.then(|| vm.cpu.rflags());
+                (
+                    vm.cpu.rip,
+                    vm.cpu.regs,
+                    flags,
+                    vm.peek(DATA, 24),
+                    vm.peek(DATA + 1184, 24),
+                )
+            };
+            let mut forked = 0;
+            for step in (1..=24).chain([31, 40, 63, 64, 65, 66, 100, 1000]) {
+                let (mut vm, mut plain) = (vm(code, Some(options)), vm(code, None));
+                while vm.run(step) == Stop::Budget {
+                    plain.run_ok(step);
+                    assert_eq!(seen(&mut vm), seen(&mut plain), "{step} at a time");
+                }
+                let proved = vm.cpu.prove_code().unwrap_or_else(|refused| panic!("{refused}"));
+                assert!(proved.blocks > 0);
+                let t = vm.cpu.code.translator.as_ref().expect("a translator");
+                let second = |b: &super::super::NativeBlock| b.source.as_ref().map(|s| s.forked.len());
+                forked += t.blocks.iter().filter(|b| second(b) > Some(0)).count();
+            }
+            assert!(forked > 20, "{forked}");
+        }
     }
 
     fn vm(code: fn(i32) -> Vec<u8>, options: Option<TranslatorOptions>) -> TestVm {

@@ -41,6 +41,8 @@ pub(super) struct Subject<'a> {
     pub off: u16,
     pub block: u32,
     pub insns: &'a [Instruction],
+    /// Those of the second way from the block's first one on, if it has one.
+    pub forked: &'a [Instruction],
     pub handled: &'a [Handled],
 }
 
@@ -121,7 +123,7 @@ fn walked<'a>(s: &'a Subject<'a>, outside: &'a dyn Fn(u64) -> Option<Outside>) -
         name: OWN_PAGE,
         plus: 0,
     });
-    let mut far = State::new(Value::Any, 0, false);
+    let mut far = State::new(Value::Any, 0, 0);
     far.set(
         S2,
         Value::Sum(Place {
@@ -130,10 +132,10 @@ fn walked<'a>(s: &'a Subject<'a>, outside: &'a dyn Fn(u64) -> Option<Outside>) -
         }),
     );
     p.reach((0, 0), s.far, far);
-    p.reach((0, 0), s.near, State::new(own, 0, false));
-    p.reach((0, 0), s.body, State::new(own, count, true));
+    p.reach((0, 0), s.near, State::new(own, 0, 0));
+    p.reach((0, 0), s.body, State::new(own, count, count));
     // Its entry leads there when it is forgotten.
-    p.reach((0, 0), s.dead, State::new(own, 0, false));
+    p.reach((0, 0), s.dead, State::new(own, 0, 0));
     let mut left = ROUNDS * (s.pieces[0].1.len() + s.pieces[1].1.len());
     while let Some((_, at)) = p.todo.pop_first() {
         left = left
@@ -237,12 +239,11 @@ impl Proof<'_> {
 
     /// Code may be left.
     fn exit(&self, state: &State) -> Result<(), Why> {
-        if !state.afforded {
-            return Err("instructions that the slice may not have");
-        }
-        match state.reg(R::R15) {
-            Value::Slice(taken) if (1..=self.s.insns.len() as i64).contains(&taken) => self.clean(state),
-            _ => Err("a slice from which something else was taken"),
+        let most = self.s.insns.len().max(self.s.forked.len()) as i64;
+        match state.taken() {
+            Some(taken) if (1..=most).contains(&taken) => self.clean(state),
+            Some(_) => Err("a slice from which something else was taken"),
+            None => Err("instructions that the slice may not have"),
         }
     }
 
@@ -264,7 +265,7 @@ impl Proof<'_> {
             FlowControl::Next => {
                 let mut step = Step::new(&mut state, &i, &mut self.factory, &mut self.names);
                 if i.mnemonic() != M::Lea && step.touches_guest() {
-                    if !step.state.afforded {
+                    if step.state.taken().is_none() {
                         return Err("an access that the slice may not have");
                     }
                     self.accesses.insert(at);
@@ -322,11 +323,11 @@ impl Proof<'_> {
         };
         match i.code() {
             Code::Jrcxz_rel8_64 => {
-                let fact = if_zero(taken.reg(R::RCX)).filter(|f| *f != Fact::Afforded);
+                let fact = if_zero(taken.reg(R::RCX)).filter(|f| !matches!(f, Fact::Afforded(_)));
                 learn(&mut taken, fact);
             }
             Code::Jecxz_rel8_64 => {
-                let fact = if_zero(taken.reg(R::RCX)).filter(|f| *f == Fact::Afforded);
+                let fact = if_zero(taken.reg(R::RCX)).filter(|f| matches!(f, Fact::Afforded(_)));
                 learn(&mut taken, fact);
             }
             _ if !i.is_jcc_short_or_near() => return Err("a jump of a kind that translated code has not"),
@@ -343,7 +344,10 @@ impl Proof<'_> {
                     let fact = not.carry;
                     learn(&mut not, fact);
                 }
-                M::Jl if not.slice_sign => not.afforded = true,
+                M::Jl => {
+                    let fact = not.slice_sign.map(Fact::Afforded);
+                    learn(&mut not, fact);
+                }
                 _ => {}
             },
         }
@@ -356,7 +360,7 @@ impl Proof<'_> {
         if self.bytes(to).is_some() {
             if to != self.s.far {
                 // A stub, which only a callout leaves.
-                self.reach((at, 0), to, State::new(Value::Any, 1, true));
+                self.reach((at, 0), to, State::new(Value::Any, 1, 1));
             }
             return Ok(());
         }
@@ -372,28 +376,29 @@ impl Proof<'_> {
         let site = bytes.and_then(site_of).ok_or("a callout without a site")?;
         self.seen.insert(at, at + SITE_BYTES as u64);
         let there = |rel: i32| at.wrapping_add(rel as i64 as u64);
-        let count = self.s.insns.len();
-        let n = count
-            .checked_sub(usize::from(site.left))
-            .ok_or("a site of an instruction that is not there")?;
-        let insn = self.s.insns.get(n);
         if site.block != self.s.block {
             return Err("a site of another block");
         }
         self.clean(&state)?;
         let of_insn = matches!(site.kind, Kind::Miss | Kind::Exec | Kind::End);
+        // The instruction, on one of the ways that take as much from the slice.
+        let taken = state.reg(R::R15);
+        let insn = [self.s.insns, self.s.forked].into_iter().find_map(|way| {
+            let i = way.get(way.len().checked_sub(site.left.into())?)?;
+            let fits = i.ip() as u16 == site.off && (!of_insn || i.len() as u8 == site.len);
+            (taken == Value::Slice(way.len() as i64) && fits).then_some(i)
+        });
         let whole = of_insn || matches!(site.kind, Kind::Leave | Kind::Vectors | Kind::X87 | Kind::Cross);
         if whole {
-            let off = insn.map(|i| i.ip() as u16);
-            if off != Some(site.off) || of_insn && insn.map(|i| i.len() as u8) != Some(site.len) {
+            if insn.is_none() {
                 return Err("a site of another instruction");
             }
-            if state.reg(R::R15) != Value::Slice(count as i64) || site.kind != Kind::Leave && !state.afforded
-            {
-                return Err("a slice from which something else was taken");
-            }
-            if site.kind == Kind::Leave && n != 0 {
-                return Err("a block that is left with a part of it done");
+            let first = site.left as usize == self.s.insns.len() && taken == Value::Slice(site.left.into());
+            match site.kind {
+                Kind::Leave if !first => return Err("a block that is left with a part of it done"),
+                Kind::Leave => {}
+                _ if state.taken().is_none() => return Err("instructions that the slice may not have"),
+                _ => {}
             }
         } else if site.kind == Kind::Dead {
             if at != self.s.dead + CALL_BYTES || site.off != self.s.off {
@@ -483,7 +488,7 @@ impl Proof<'_> {
         state.set(S2, Value::Any);
         state.zero = None;
         state.carry = None;
-        state.slice_sign = false;
+        state.slice_sign = None;
         let Some(i) = insn else { return };
         let moves_stack =
             matches!(i.mnemonic(), M::Push | M::Pop) && i.op0_register().full_register() != R::RSP;

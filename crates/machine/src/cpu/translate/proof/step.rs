@@ -110,7 +110,7 @@ impl<'a> Step<'a> {
                         scaled: true,
                         hit,
                     },
-                    (Value::Slice(_), 32) => Value::SliceHigh,
+                    (Value::Slice(taken), 32) => Value::SliceHigh(taken),
                     (Value::Sum(p), ENTRY_ROTATION) => Value::Rotated(p),
                     (v, _) if v.is_of_host() => return Err("arithmetic with an address of the host's"),
                     _ => Value::Any,
@@ -227,7 +227,7 @@ impl<'a> Step<'a> {
     fn flags_change(&mut self) {
         self.state.zero = None;
         self.state.carry = None;
-        self.state.slice_sign = false;
+        self.state.slice_sign = None;
     }
 
     /// A register has a value.
@@ -235,10 +235,6 @@ impl<'a> Step<'a> {
         let slice = matches!(v, Value::Slice(_));
         if r.full_register() == R::RSP || (r.full_register() == R::R15) != slice {
             return Err("the registers of the frame and of the slice are not for values");
-        }
-        if let (Value::Slice(taken), Value::Slice(before)) = (v, self.state.reg(r)) {
-            // What is given back was afforded.
-            self.state.afforded &= taken <= before;
         }
         self.state.set(r, v);
         Ok(())
@@ -255,7 +251,10 @@ impl<'a> Step<'a> {
             _ => Value::Any,
         };
         self.flags_change();
-        self.state.slice_sign = matches!(v, Value::Slice(_));
+        self.state.slice_sign = match v {
+            Value::Slice(taken) => Some(taken),
+            _ => None,
+        };
         self.put(r, v)
     }
 
@@ -455,7 +454,7 @@ pub(super) fn if_zero(v: Value) -> Option<Fact> {
     match v {
         Value::Unless(fact) => Some(fact),
         Value::TagSum { .. } => hit(v, 1),
-        Value::SliceHigh => Some(Fact::Afforded),
+        Value::SliceHigh(taken) => Some(Fact::Afforded(taken)),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 
 mod narrow;
 mod stack;
+mod two_ways;
 
 use super::{walked, Outside, Refused};
 use crate::abi::x86::gpr;
@@ -140,9 +141,14 @@ fn translated(exact: bool) -> Vec<TestVm> {
     }
 }
 
-fn ran(mut vm: TestVm, exact: bool) -> TestVm {
+fn ran(vm: TestVm, exact: bool) -> TestVm {
+    ran_after(vm, exact, 2)
+}
+
+/// With blocks translated after so many runs.
+fn ran_after(mut vm: TestVm, exact: bool, threshold: u32) -> TestVm {
     let options = TranslatorOptions {
-        threshold: 2,
+        threshold,
         code_bytes: 1 << 20,
         exact_flags: exact,
         same_blocks: exact,
@@ -293,7 +299,11 @@ fn all(t: &Translator, id: usize) -> Vec<Instruction> {
 
 /// Tries a change of each instruction that `change` gives other bytes for; all must be refused.
 fn all_refused(what: &str, least: usize, change: impl Fn(&Instruction) -> Option<Vec<u8>>) {
-    let (vms, mut tried) = (translated(false), 0);
+    refused_in(&translated(false), what, least, change);
+}
+
+fn refused_in(vms: &[TestVm], what: &str, least: usize, change: impl Fn(&Instruction) -> Option<Vec<u8>>) {
+    let mut tried = 0;
     for t in vms.iter().map(translator) {
         for (id, i) in live(t).flat_map(|id| all(t, id).into_iter().map(move |i| (id, i))) {
             let Some(bytes) = change(&i) else { continue };

@@ -116,8 +116,8 @@ pub(super) enum Fact {
     Vectors(bool),
     /// The host's x87 registers are the guest's.
     X87,
-    /// The slice has what was taken from it.
-    Afforded,
+    /// The slice has this many instructions.
+    Afforded(i64),
 }
 
 /// A name's value plus something.
@@ -204,7 +204,7 @@ pub(super) enum Value {
     /// What the slice had at the entry less this.
     Slice(i64),
     /// Its upper half.
-    SliceHigh,
+    SliceHigh(i64),
     /// What an x87 control word has besides masks.
     Rounding,
     /// An x87 control word that masks all exceptions.
@@ -229,7 +229,7 @@ impl Value {
                 Fact::Shows { of, .. } => [Some(of.name), None, None],
                 Fact::Counts(name) => [Some(name), None, None],
                 Fact::OnStack(bytes) => [Some(bytes.name), count_of(bytes), None],
-                Fact::Vectors(_) | Fact::X87 | Fact::Afforded => [None; 3],
+                Fact::Vectors(_) | Fact::X87 | Fact::Afforded(_) => [None; 3],
             },
             _ => [None; 3],
         }
@@ -289,8 +289,8 @@ pub(super) struct State {
     pub carry: Option<Fact>,
     /// Bytes of the page of the stack that the frame has.
     pub stack: Option<Bytes>,
-    /// The sign flag is that of the slice.
-    pub slice_sign: bool,
+    /// The sign flag is that of the slice when this was taken from it.
+    pub slice_sign: Option<i64>,
     /// Values that have few bits.
     pub counts: Option<Name>,
     /// The page that `Place` names shows the code with this key.
@@ -299,13 +299,13 @@ pub(super) struct State {
     pub vectors: u8,
     /// The x87 registers are.
     pub x87: bool,
-    /// The slice has what was taken.
-    pub afforded: bool,
+    /// As many instructions as this the slice has had at the entry.
+    pub afforded: i64,
 }
 
 impl State {
     /// At an entry.
-    pub(super) fn new(page: Value, taken: i64, afforded: bool) -> State {
+    pub(super) fn new(page: Value, taken: i64, afforded: i64) -> State {
         let mut regs = [Value::Any; 16];
         regs[15] = Value::Slice(taken);
         State {
@@ -318,7 +318,7 @@ impl State {
             zero: None,
             carry: None,
             stack: None,
-            slice_sign: false,
+            slice_sign: None,
             counts: None,
             shows: None,
             vectors: 0,
@@ -347,12 +347,12 @@ impl State {
         self.zero = self.zero.filter(|_| self.zero == other.zero);
         self.carry = self.carry.filter(|_| self.carry == other.carry);
         self.stack = self.stack.filter(|_| self.stack == other.stack);
-        self.slice_sign = same(self.slice_sign, other.slice_sign);
+        self.slice_sign = self.slice_sign.filter(|_| self.slice_sign == other.slice_sign);
         self.counts = self.counts.filter(|_| self.counts == other.counts);
         self.shows = self.shows.filter(|_| self.shows == other.shows);
         self.vectors = self.vectors.min(other.vectors);
         self.x87 = same(self.x87, other.x87);
-        self.afforded = same(self.afforded, other.afforded);
+        self.afforded = self.afforded.min(other.afforded);
     }
 
     /// The name is given anew: what it meant before is over, and so are its sums.
@@ -376,6 +376,14 @@ impl State {
     pub(super) fn set(&mut self, r: Register, v: Value) {
         if let Some(n) = number(r) {
             self.regs[n] = v;
+        }
+    }
+
+    /// How many instructions have been taken from the slice, if it is known to have had them.
+    pub(super) fn taken(&self) -> Option<i64> {
+        match self.reg(Register::R15) {
+            Value::Slice(taken) if taken <= self.afforded => Some(taken),
+            _ => None,
         }
     }
 
@@ -409,7 +417,7 @@ impl State {
             Fact::Counts(name) => self.counts = Some(name),
             Fact::Vectors(all) => self.vectors = if all { 2 } else { self.vectors.max(1) },
             Fact::X87 => self.x87 = true,
-            Fact::Afforded => self.afforded = true,
+            Fact::Afforded(taken) => self.afforded = self.afforded.max(taken),
         }
     }
 }
