@@ -41,6 +41,8 @@ impl Default for TranslatorOptions {
 pub struct Translated {
     /// Blocks that have become host code, also if they are forgotten since.
     pub blocks: u64,
+    /// Those of them that are the rest of another one, made once more without checks that fail for good.
+    pub rests: u64,
     /// Time that this took.
     pub time: Duration,
     /// Bytes of host code that are kept.

@@ -275,6 +275,9 @@ impl Cpu {
                     return Next::At(there(s.a));
                 }
                 Ok(Refill::Again) => {
+                    if let Some(rest) = self.rest(s, at, f.va) {
+                        return Next::At(rest);
+                    }
                     // SAFETY: the index is in range, and `tlb` points to the current view.
                     f.delta = unsafe { (*self.chain.tlb.add(tlb_index(f.va))).delta };
                     return Next::At(at + SITE_BYTES as u64);
@@ -300,7 +303,14 @@ impl Cpu {
         }
         self.set_arith_flags(cooked_flags(f.flags));
         match s.kind {
-            Kind::Miss if s.flags & GROUP != 0 => self.interpret_from(s),
+            Kind::Miss if s.flags & GROUP != 0 => {
+                let rest = if fault.is_none() {
+                    self.rest(s, at, f.va)
+                } else {
+                    None
+                };
+                rest.map_or_else(|| self.interpret_from(s), Next::At)
+            }
             Kind::Miss => match fault {
                 None => self.execute(s, self.decode_again(s), there(s.b), f),
                 Some(fault) => {
@@ -352,6 +362,10 @@ impl Cpu {
     fn interpret_from(&mut self, s: Site) -> Next {
         if let Some(t) = self.code.translator.as_mut() {
             t.interpret_once = true;
+            #[cfg(test)]
+            {
+                t.interpreted += 1;
+            }
         }
         self.leave_before(s)
     }

@@ -7,7 +7,7 @@ use super::clock::reads_clock;
 use super::flat;
 use super::flow::Aside;
 use super::fork::{self, far_bytes, is_loop, LINE};
-use super::groups::Group;
+use super::groups::{Group, Registers};
 use super::liveness;
 use super::operand::Ea;
 use super::select::{self, How, Vectors};
@@ -34,6 +34,8 @@ pub(super) struct Made {
     pub starts: Vec<usize>,
     pub vectors: Vectors,
     pub x87: bool,
+    /// Its checks may lead to a rest.
+    pub rests: bool,
 }
 
 /// What a site says of the instruction that it is of.
@@ -89,6 +91,12 @@ pub(super) struct Emitter<'a> {
     pub(super) checked: bool,
     /// The current instruction must leave `S1` alone.
     pub(super) keeps_s1: bool,
+    /// Of a rest: what is looked up is the page of the operand itself.
+    pub(super) apart: bool,
+    /// What the registers hold where a rest begins that has groups.
+    pub(super) start: Option<Registers>,
+    /// There is a stub that may lead to a rest.
+    pub(super) rests: bool,
     /// The current instruction as the guest has it.
     pub(super) insn: Instruction,
     /// Where the next instruction begins.
@@ -128,6 +136,9 @@ impl<'a> Emitter<'a> {
             stack_moves: 0,
             checked: false,
             keeps_s1: false,
+            apart: false,
+            start: None,
+            rests: false,
             next,
         }
     }
@@ -187,6 +198,7 @@ impl<'a> Emitter<'a> {
             starts,
             vectors,
             x87,
+            rests: self.rests,
             split: self.asm.split(),
             code: self.asm.finish()?,
         })
@@ -406,8 +418,9 @@ impl<'a> Emitter<'a> {
             self.check_by_frame(disp.into(), wanted, 0);
             return indexed(GUEST_RSP, S1, 1, disp.into());
         }
-        let ea = self.at(GUEST_RSP, disp);
-        self.check(ea, wanted)
+        let ea = self.address_at(Register::RSP, disp.into(), 8);
+        self.check(ea, wanted);
+        indexed(GUEST_RSP, S1, 1, disp.into())
     }
 
     /// Ends the block at an offset from the page's start.

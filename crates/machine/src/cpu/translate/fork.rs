@@ -60,9 +60,10 @@ impl Emitter<'_> {
         let dead = |n: usize| !exact && live.get(n) == Some(&0);
         let mut ended = false;
         let mut starts = Vec::with_capacity(insns.len() + 1);
-        let plan = match self.options.same_blocks || self.flat {
+        let start = self.start.as_ref();
+        let plan = match self.options.same_blocks || self.flat || self.apart && start.is_none() {
             true => Vec::new(),
-            false => groups::plan(insns, hows, &dead),
+            false => groups::plan(insns, hows, &dead, start),
         };
         for (n, (i, &how)) in insns.iter().zip(hows).enumerate() {
             self.left = (insns.len() - n) as u8;

@@ -23,6 +23,7 @@ mod operand;
 mod proof;
 mod proven;
 mod repeat;
+mod rest;
 mod same;
 mod select;
 mod special;
@@ -118,6 +119,10 @@ struct NativeBlock {
     /// It begins with a look whether the x87 registers are the guest's.
     x87: bool,
     incoming: Vec<Incoming>,
+    /// How often it is the rest of another one: 0 if it is a block.
+    level: u8,
+    /// What its instructions were, if one of its checks may lead to a rest.
+    whole: Option<rest::Whole>,
     /// What its code was made of, if that is to be proved.
     source: Option<Box<proven::Source>>,
 }
@@ -148,9 +153,14 @@ pub(crate) struct Translator {
     keys_given: i32,
     /// Instructions that are left to their handlers.
     handled: Vec<Handled>,
+    /// How often a check failed for good, by its site.
+    failed: HashMap<u64, u8, BuildHasherDefault<KeyHasher>>,
     asm: Asm,
     /// The next block is interpreted though it has code.
     interpret_once: bool,
+    /// How often that was.
+    #[cfg(test)]
+    interpreted: u64,
     panic: Option<Box<dyn Any + Send>>,
     /// All that was ever translated.
     made: Translated,
@@ -169,8 +179,11 @@ impl Translator {
             keys: HashMap::default(),
             keys_given: 0,
             handled: Vec::new(),
+            failed: HashMap::default(),
             asm: Asm::new(),
             interpret_once: false,
+            #[cfg(test)]
+            interpreted: 0,
             panic: None,
             made: Translated::default(),
             dump: None,
@@ -205,6 +218,7 @@ impl Translator {
         self.keys.clear();
         self.keys_given = 0;
         self.handled.clear();
+        self.failed.clear();
         // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
 
@@ -214,6 +228,7 @@ impl Translator {
         self.memory.give_back();
         self.blocks.shrink_to_fit();
         self.handled.shrink_to_fit();
+        self.failed.shrink_to_fit();
     }
 
     /// Bytes of code, and of what is kept about it.
@@ -221,6 +236,7 @@ impl Translator {
         self.memory.used()
             + self.blocks.capacity() * size_of::<NativeBlock>()
             + self.handled.capacity() * size_of::<Handled>()
+            + self.failed.capacity() * size_of::<(u64, u8)>()
     }
 
     /// Replaces bytes in all code: a fault for a test. Gives how often they were there.
@@ -282,6 +298,24 @@ impl Translator {
             }
         }
     }
+}
+
+/// What code is to be made of.
+struct Order<'a> {
+    /// As in [`NativeBlock`].
+    op: *const Op,
+    mfn: Mfn,
+    second: Option<u64>,
+    more: u8,
+    insns: &'a [Instruction],
+    /// Its second way, if it has one.
+    fork: Option<&'a fork::Fork>,
+    /// The flags that are looked at after it.
+    after: u32,
+    /// As in [`NativeBlock`]: no jumps lead to a rest.
+    level: u8,
+    /// What registers hold where a rest begins; if it has groups.
+    start: Option<groups::Registers>,
 }
 
 impl Cpu {
@@ -369,6 +403,31 @@ impl Cpu {
         for (start, end) in others {
             self.code.blocks.depends_on(op, mfn, start, end);
         }
+        let insns = &insns;
+        self.make(&Order {
+            op,
+            mfn,
+            second,
+            insns,
+            fork: fork.as_ref(),
+            more: insns.len() as u8 - count,
+            after,
+            level: 0,
+            start: None,
+        })
+    }
+
+    /// Makes code of instructions. Gives where its body is, and its number.
+    fn make(&mut self, order: &Order<'_>) -> Option<(u64, u32)> {
+        let &Order {
+            op,
+            mfn,
+            second,
+            insns,
+            fork,
+            ..
+        } = order;
+        let off = insns.first()?.ip() as u16;
         let mode = self.seg.mode;
         let t = self.code.translator.as_mut()?;
         let Some(key) = t.key(mfn) else {
@@ -379,14 +438,16 @@ impl Cpu {
         let (base, cold_base) = (t.memory.next(), t.memory.next_cold());
         let handled = t.handled.len();
         let options = t.options;
-        let fork_hows = fork.as_ref().map(|f| select::hows(&f.insns, mode, options.exact));
-        let second_way = fork.as_ref().zip(fork_hows.as_deref());
-        let made = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options, mode).block(
-            &insns,
-            &select::hows(&insns, mode, t.options.exact),
+        let fork_hows = fork.map(|f| select::hows(&f.insns, mode, options.exact));
+        let second_way = fork.zip(fork_hows.as_deref());
+        let mut emitter = emit::Emitter::new(&mut t.asm, &mut t.handled, id, off, base, options, mode);
+        (emitter.apart, emitter.start) = (order.level > 0, order.start);
+        let made = emitter.block(
+            insns,
+            &select::hows(insns, mode, options.exact),
             cold_base,
             second,
-            after,
+            order.after,
             second_way.map(|(fork, hows)| fork::Planned { fork, hows }),
         );
         let Some(made) = made else {
@@ -394,12 +455,16 @@ impl Cpu {
             return None;
         };
         let (hot, cold) = made.code.split_at(made.split);
+        // From the first instruction on, too.
+        let forked = fork.map_or(Vec::new(), |f| {
+            [insns.get(..=f.at).unwrap_or_default(), &f.insns].concat()
+        });
         let source = options.prove.then(|| proven::Source {
             pieces: [(base, hot.len()), (cold_base, cold.len())],
             body: made.body,
             off,
-            insns: insns.clone(),
-            forked: fork.map_or(Vec::new(), |f| [&insns[..=f.at], &f.insns].concat()),
+            insns: insns.to_vec(),
+            forked: forked.clone(),
         });
         if !t.memory.append(hot, cold) {
             self.code.forget_all = true;
@@ -409,7 +474,7 @@ impl Cpu {
             let block = dump::Block {
                 mfn,
                 off,
-                insns: &insns,
+                insns,
                 starts: &made.starts,
                 code: hot,
                 base,
@@ -418,7 +483,7 @@ impl Cpu {
             t.dump(&block);
         }
         let of_frame = t.by_frame.entry(of_frame(mfn, mode)).or_default();
-        if of_frame.len() < BLOCKS_OF_FRAME {
+        if order.level == 0 && of_frame.len() < BLOCKS_OF_FRAME {
             of_frame.push((off, made.far));
         }
         t.blocks.push(NativeBlock {
@@ -430,10 +495,12 @@ impl Cpu {
             far: made.far,
             near: made.near,
             dead: made.dead,
-            more: insns.len() as u8 - count,
+            more: order.more,
             vectors: made.vectors,
             x87: made.x87,
             incoming: Vec::new(),
+            level: order.level,
+            whole: (made.rests && second.is_none()).then(|| rest::Whole::of(insns, &forked, order.after)),
             source: source.map(Box::new),
         });
         let body = made.body;

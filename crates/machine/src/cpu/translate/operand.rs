@@ -137,7 +137,7 @@ impl Emitter<'_> {
         let mut ea = self.at(S2, 0);
         let reg = self.base(base, S2);
         match i8::try_from(disp) {
-            Ok(disp) if one_page(disp, size) => {
+            Ok(disp) if one_page(disp, size) && !(self.apart && disp != 0) => {
                 ea.reg = reg;
                 ea.disp = disp;
             }

@@ -86,12 +86,19 @@ impl Translator {
         // Code of another mode is nothing that jumps may lead to.
         let near: HashMap<_, &NativeBlock> = self.blocks.iter().map(|b| ((b.near, b.mode), b)).collect();
         let far: HashSet<_> = self.blocks.iter().map(|b| (b.far, b.mode)).collect();
+        let rests: HashMap<_, _> = self
+            .blocks
+            .iter()
+            .filter(|b| b.level > 0)
+            .filter_map(|b| Some((b.source.as_ref()?.body, b)))
+            .collect();
         let mut all = ProvedCode::default();
         for (id, block) in self.blocks.iter().enumerate().filter(|(_, b)| b.lives()) {
             let outside = |at: u64| match near.get(&(at, block.mode)) {
                 Some(other) if other.mfn == block.mfn => Some(Outside::Same),
                 Some(other) => Some(Outside::Near(other.key)),
-                None => far.contains(&(at, block.mode)).then_some(Outside::Far),
+                None if far.contains(&(at, block.mode)) => Some(Outside::Far),
+                None => rests.get(&at).and_then(|b| b.rest_of(block)).map(Outside::Rest),
             };
             match self.proof_of(id, block, &outside) {
                 Some(Ok(proved)) => {

@@ -2,7 +2,7 @@
 //! Stubs: what a block does where its code cannot go on, each a callout with its site.
 
 use super::asm::{at, frame, Label, S1, S2};
-use super::callout::{Kind, Site, BRANCH};
+use super::callout::{Kind, Site, BRANCH, GROUP};
 use super::emit::Emitter;
 use super::operand::Ea;
 use super::Handled;
@@ -72,6 +72,13 @@ impl Emitter<'_> {
         self.asm.bind(stub.label);
         if let Some(va) = stub.va {
             self.asm.lea(S2, at(va.reg, i64::from(va.disp)));
+        }
+        if stub.site.flags & GROUP != 0 || stub.hit.is_some() {
+            // Later it may lead to the rest of the block (`rest`).
+            self.rests = true;
+            let call = self.asm.label();
+            self.asm.jmp(call);
+            self.asm.bind(call);
         }
         self.asm.call_mem(frame!(callout));
         let here = self.asm.address(self.asm.here());

@@ -257,7 +257,7 @@ impl Cpu {
     }
 
     /// So many instructions from an offset on, all in its page.
-    fn decode_first(&self, mfn: Mfn, off: u16, count: usize) -> Option<Vec<Instruction>> {
+    pub(super) fn decode_first(&self, mfn: Mfn, off: u16, count: usize) -> Option<Vec<Instruction>> {
         let frame = self.domain.machine.mem.frame(mfn)?;
         let mut bytes = [0u8; WINDOW];
         let bytes = bytes.get_mut(..WINDOW.min(4096 - usize::from(off)))?;

@@ -34,6 +34,8 @@ pub struct Stats {
     pub instructions: u64,
     pub steps: u64,
     pub traps: u64,
+    /// Blocks whose rest was made once more.
+    pub rests: u64,
 }
 
 /// What the oracle did in a step.

@@ -73,7 +73,9 @@ fn run(program: &Program, case: u64, limit: u64, disturb: &Disturb) -> Result<St
             p.vm.cpu.set_single_translation(true);
         }
     }
-    let stats = l.run(limit, disturb)?;
+    let mut stats = l.run(limit, disturb)?;
+    let rests = |p: &place::Place| p.vm.cpu.translated().rests;
+    stats.rests = l.places[1..].iter().map(rests).sum();
     for p in l.places[1..].iter().filter(|_| proved) {
         // Each block was proved when it was made; here with its jumps as they have been linked.
         let proved = p.vm.cpu.prove_code();
@@ -134,6 +136,7 @@ fn streams(name: &str, default: u64, disturb: Disturb) {
                 total.instructions += s.instructions;
                 total.steps += s.steps;
                 total.traps += s.traps;
+                total.rests += s.rests;
             }
             Err(first) => report.add(first.key.clone(), || {
                 let text = format!(
@@ -149,8 +152,8 @@ fn streams(name: &str, default: u64, disturb: Disturb) {
         }
     }
     println!(
-        "{name}: {} instructions in {} steps, {} traps",
-        total.instructions, total.steps, total.traps
+        "{name}: {} instructions in {} steps, {} traps, {} rests of blocks",
+        total.instructions, total.steps, total.traps, total.rests
     );
     report.finish(name, seed);
 }

@@ -6,6 +6,7 @@
 //! the emitter thought is taken over but the guest's instructions and where the entries are. What is proved, and what is not: docs/internals/translator.md.
 
 mod operands;
+mod rest;
 mod rules;
 mod step;
 #[cfg(test)]
@@ -55,6 +56,8 @@ pub(super) enum Outside {
     Near(i32),
     /// An entry that finds its page by r11.
     Far,
+    /// The body of code of this block's last instructions, so many: a rest of it.
+    Rest(usize),
 }
 
 /// Code that is refused.
@@ -221,6 +224,7 @@ impl Proof<'_> {
                 _ => Err("a jump to another page that was not compared"),
             },
             Some(Outside::Far) => Err("a jump to an entry that looks for its page"),
+            Some(Outside::Rest(count)) => self.rest(from, count, &state),
             None => Err("a jump to nothing that is known"),
         }
     }
