@@ -176,9 +176,9 @@ impl Cpu {
         Ok(())
     }
 
-    /// #AC for an operand that is not aligned to its size.
+    /// #AC for an operand that is not aligned to its size, which its segment allows.
     pub(crate) fn check_alignment(&self, va: u64, size: usize) -> Exec {
-        if self.access.aligning && va & (size as u64 - 1) != 0 {
+        if self.access.aligning && va & (size as u64 - 1) != 0 && !self.is_refused(va) {
             return Err(Fault::with_code(vector::AC, 0).into());
         }
         Ok(())

@@ -29,9 +29,12 @@ pub(crate) fn reaches_all(mode: u8, segment: Register) -> bool {
     }
 }
 
-/// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical, and aligned.
+/// Addresses whose access raises #GP(0) and #SS(0) in 16- and 32-bit code: not canonical. They end as the operand's does
+/// ([`ALIGNMENT`]): what must be aligned (movaps, fxsave, xsave) raises #GP before its segment raises anything.
 const RAISES_GP: u64 = 1 << 63;
 const RAISES_SS: u64 = 1 << 62;
+/// The bits of an address that say whether it is aligned, to 64 bytes at most.
+const ALIGNMENT: u64 = 63;
 
 /// What the processor keeps of a descriptor from the load of its selector on. The bases of fs and gs are in
 /// [`Cpu::bases`], which have other ways to change.
@@ -176,8 +179,15 @@ impl Cpu {
         if self.seg.whole >> (seg & 7) & 1 != 0 && off.wrapping_add(len) <= 1 << 32 {
             return off.wrapping_add(self.base_of(seg)) & 0xffff_ffff;
         }
-        self.segment_va(seg, off, len, write)
-            .unwrap_or(if seg == SS { RAISES_SS } else { RAISES_GP })
+        self.segment_va(seg, off, len, write).unwrap_or_else(|_| {
+            let raises = if seg == SS { RAISES_SS } else { RAISES_GP };
+            raises | off.wrapping_add(self.base_of(seg)) & ALIGNMENT
+        })
+    }
+
+    /// `va` stands for an operand that its segment does not allow.
+    pub(crate) fn is_refused(&self, va: u64) -> bool {
+        self.seg.code32 && va >> 62 != 0
     }
 
     /// Linear address of the memory operand `n` of `i`, which is at `off` of its segment; `len` bytes, or (0) as many as

@@ -3,7 +3,7 @@
 
 use super::{sn, waiting};
 use crate::cpu::exec::sse::{aligned, handler, MXCSR_MASK};
-use crate::cpu::fault::{Exec, Fault};
+use crate::cpu::fault::{Exec, Fault, Trap};
 use crate::cpu::x87state::{sw, F80, X87};
 use crate::cpu::{Cpu, SlowFn};
 use iced_x86::{Code, Instruction};
@@ -141,9 +141,18 @@ pub(crate) fn load_image(cpu: &mut Cpu, area: &[u8; FXSAVE_AREA], wide: bool) ->
     fxrstor_image(cpu, &take(area, 0), wide)
 }
 
-fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
+/// The address of the area, which must be aligned. Of its segment only the first byte is looked at before the alignment is.
+fn fxsave_area(cpu: &mut Cpu, i: &Instruction) -> Result<u64, Trap> {
+    let first = cpu.operand_va(i, 0, i.memory_segment(), cpu.ea_offset(i), 1);
+    if cpu.is_refused(first) {
+        return Err(cpu.not_canonical(first).into());
+    }
     cpu.check_alignment(cpu.ea(i), 4)?;
-    let va = aligned(cpu, i)?;
+    aligned(cpu, i)
+}
+
+fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
+    let va = fxsave_area(cpu, i)?;
     let image = fxsave_image(cpu, wide);
     // The whole area must be writable, though its last part is not written.
     cpu.probe_write(va, FXSAVE_AREA)?;
@@ -151,8 +160,7 @@ fn fxsave(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
 }
 
 fn fxrstor(cpu: &mut Cpu, i: &Instruction, wide: bool) -> Exec {
-    cpu.check_alignment(cpu.ea(i), 4)?;
-    let va = aligned(cpu, i)?;
+    let va = fxsave_area(cpu, i)?;
     let mut area = [0; FXSAVE_AREA];
     cpu.read_bytes(va, &mut area)?;
     fxrstor_image(cpu, &take(&area, 0), wide)
