@@ -34,8 +34,8 @@ pub(super) fn far_bytes(off: u16) -> u64 {
 
 /// The other way of a block.
 pub(super) struct Fork {
-    /// The conditional jump that leads to it, among the block's instructions.
-    pub at: usize,
+    /// The conditional jump that leads to it in each round, among the block's instructions.
+    pub at: Vec<usize>,
     /// What follows it there.
     pub insns: Vec<Instruction>,
 }
@@ -106,10 +106,12 @@ impl Emitter<'_> {
     /// Jumps out of the middle of the block of `count` instructions give back what does not run. The second way begins at one of them, and
     /// has such jumps itself.
     pub(super) fn put_asides(&mut self, count: usize, second: Option<Planned<'_>>) -> Option<()> {
-        let forks = |aside: &Aside| second.is_some_and(|s| s.fork.at + 1 + usize::from(aside.left) == count);
+        let forks = |aside: &Aside| {
+            second.is_some_and(|s| s.fork.at.contains(&(count - 1 - usize::from(aside.left))))
+        };
         let (forked, mut asides): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.asides).into_iter().partition(forks);
-        for (aside, second) in forked.iter().zip(second) {
+        for (aside, second) in forked.iter().filter_map(|a| Some((a, second?))) {
             self.put_second(aside, second)?;
         }
         asides.append(&mut self.asides);

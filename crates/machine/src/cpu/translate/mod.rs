@@ -456,8 +456,9 @@ impl Cpu {
         };
         let (hot, cold) = made.code.split_at(made.split);
         // From the first instruction on, too.
-        let forked = fork.map_or(Vec::new(), |f| {
-            [insns.get(..=f.at).unwrap_or_default(), &f.insns].concat()
+        let forked: Vec<_> = fork.map_or(Vec::new(), |f| {
+            let way = |&at: &usize| [&insns[..=at], &f.insns].concat();
+            f.at.iter().map(way).collect()
         });
         let source = options.prove.then(|| proven::Source {
             pieces: [(base, hot.len()), (cold_base, cold.len())],
@@ -486,6 +487,8 @@ impl Cpu {
         if order.level == 0 && of_frame.len() < BLOCKS_OF_FRAME {
             of_frame.push((off, made.far));
         }
+        // All second ways are one from where they begin.
+        let second_insns = forked.first().map_or(&[][..], Vec::as_slice);
         t.blocks.push(NativeBlock {
             op,
             mfn,
@@ -500,7 +503,8 @@ impl Cpu {
             x87: made.x87,
             incoming: Vec::new(),
             level: order.level,
-            whole: (made.rests && second.is_none()).then(|| rest::Whole::of(insns, &forked, order.after)),
+            whole: (made.rests && second.is_none())
+                .then(|| rest::Whole::of(insns, second_insns, order.after)),
             source: source.map(Box::new),
         });
         let body = made.body;

@@ -15,8 +15,8 @@ pub(super) struct Source {
     pub body: u64,
     pub off: u16,
     pub insns: Vec<Instruction>,
-    /// Those of the second way from the block's first one on, if it has one.
-    pub forked: Vec<Instruction>,
+    /// Those of each second way from the block's first one on.
+    pub forked: Vec<Vec<Instruction>>,
 }
 
 impl Translator {
@@ -69,7 +69,7 @@ impl Translator {
         let Some(source) = self.blocks.get(id).and_then(|b| b.source.as_deref()) else {
             return String::new();
         };
-        let insns = source.insns.iter().chain(&source.forked);
+        let insns = source.insns.iter().chain(source.forked.iter().flatten());
         let mut text: String = insns.map(|i| format!("{:03x} {i}\n", i.ip())).collect();
         for (at, len) in source.pieces {
             let code = self.memory.code(at, len).unwrap_or_default();

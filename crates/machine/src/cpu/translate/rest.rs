@@ -126,7 +126,7 @@ impl NativeBlock {
             last.is_some_and(|last| own.iter().zip(last).all(same))
         };
         let is_rest = std::ptr::eq(self.op, block.op) && self.level > block.level;
-        (is_rest && (ends(&source.insns) || ends(&source.forked))).then_some(own.len())
+        (is_rest && (ends(&source.insns) || source.forked.iter().any(ends))).then_some(own.len())
     }
 }
 

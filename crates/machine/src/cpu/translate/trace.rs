@@ -22,6 +22,14 @@ const INSNS: usize = 64;
 /// Blocks that are translated as one.
 const BLOCKS: usize = 8;
 
+/// Instructions of a second way with those before it.
+const WAY: usize = 120;
+
+/// Rounds of a loop that has two ways, and if the second one is gone no more often than this, in percent of the first.
+const FORKED_ROUNDS: usize = 2;
+const SELDOM_FORKED_ROUNDS: usize = 4;
+const SELDOM: u64 = 40;
+
 /// Blocks of a second way before it is where the loop begins.
 const SECOND_BLOCKS: usize = 3;
 
@@ -40,7 +48,7 @@ const AHEAD: usize = 6;
 /// What a block goes on with.
 struct Next {
     offset: i64,
-    /// Where it goes on else, if that way is not seldom gone, and how often that block has run.
+    /// Where it goes on else, unless that way is nearly never gone, and how often, in percent of this one.
     else_at: Option<(i64, u64)>,
     /// It is the first block of a function that is translated by itself, too.
     again: bool,
@@ -85,8 +93,9 @@ impl Cpu {
         let mut starts = vec![head];
         let mut rounds = Vec::new();
         let (wanted, _) = wants(&trace.insns, self.seg.mode);
-        // A jump that is known to go the other way now and then, which each copy would have to learn for itself: where it is, and that way.
+        // A jump that is known to go the other way now and then: where it is, that way, and how often.
         let mut fork: Option<(usize, i64, u64)> = None;
+        let mut most = BLOCKS;
         let mut copies = 0;
         while let Some(next) = trace.insns.last().and_then(|last| self.next_of(mfn, last, head)) {
             let Next {
@@ -94,21 +103,30 @@ impl Cpu {
                 else_at,
                 again,
             } = next;
-            let here = else_at.map(|(offset, runs)| (trace.insns.len() - 1, offset, runs));
+            let here = else_at.map(|(offset, share)| (trace.insns.len() - 1, offset, share));
+            let here = here.filter(|_| rounds.is_empty());
             if again {
                 copies += 1;
                 if copies > COPIES {
                     break;
                 }
             } else if next == head {
-                if let Some((at, offset, _)) = fork.filter(|_| rounds.is_empty()) {
+                if let Some((at, offset, share)) = fork.filter(|_| rounds.is_empty()) {
                     trace.fork = self.second_way(mfn, &trace.insns, at, offset, &mut trace.others);
+                    most = match trace.fork {
+                        Some(_) if share <= SELDOM => SELDOM_FORKED_ROUNDS,
+                        Some(_) => FORKED_ROUNDS,
+                        None => 1,
+                    };
                 }
-                if fork.or(here).is_some() {
-                    break;
+                if here.is_some() {
+                    most = 1;
                 }
                 rounds.push(trace.insns.len());
                 starts.clear();
+                if rounds.len() >= most {
+                    break;
+                }
             }
             if starts.contains(&next) && !again || blocks >= BLOCKS {
                 break;
@@ -120,7 +138,7 @@ impl Cpu {
             if wants(&insns, self.seg.mode).0 > wanted {
                 break;
             }
-            fork = fork.into_iter().chain(here).max_by_key(|&(_, _, runs)| runs);
+            fork = fork.into_iter().chain(here).max_by_key(|&(_, _, share)| share);
             let end = insns.last().map_or(0, |i| i.next_ip());
             let bytes = (next as u16, end as u16);
             starts.push(next);
@@ -132,7 +150,13 @@ impl Cpu {
         }
         // As many rounds as powers of two have, so that operands of a loop stay where they are aligned to.
         if let Some(last) = rounds.len().checked_ilog2() {
-            trace.insns.truncate(rounds[(1 << last) - 1]);
+            rounds.truncate(1 << last);
+            trace.insns.truncate(rounds[rounds.len() - 1]);
+            if let Some(fork) = trace.fork.as_mut() {
+                let (at, round) = (fork.at[0], rounds[0]);
+                let ways = (0..rounds.len()).map(|n| at + n * round);
+                fork.at = ways.filter(|at| at + 1 + fork.insns.len() <= WAY).collect();
+            }
         }
         trace
     }
@@ -170,7 +194,7 @@ impl Cpu {
         }
         bytes.retain(|b| !others.contains(b));
         others.append(&mut bytes);
-        Some(Fork { at, insns })
+        Some(Fork { at: vec![at], insns })
     }
 
     /// Where in the page the block most often goes on that ends with this instruction, if that is `head`, or not translated yet: what
@@ -206,6 +230,7 @@ impl Cpu {
                 };
                 let enough = runs > 0 && runs >= threshold / RUNS_PART;
                 let else_at = Some(other).filter(|&(_, others)| others > runs / OFTEN);
+                let else_at = else_at.map(|(offset, others)| (offset, 100 * others / runs.max(1)));
                 (enough && (runs < threshold || offset == head)).then_some(next(offset, else_at))
             }
             _ => None,

@@ -42,9 +42,16 @@ pub(super) struct Subject<'a> {
     pub off: u16,
     pub block: u32,
     pub insns: &'a [Instruction],
-    /// Those of the second way from the block's first one on, if it has one.
-    pub forked: &'a [Instruction],
+    /// Those of each second way from the block's first one on.
+    pub forked: &'a [Vec<Instruction>],
     pub handled: &'a [Handled],
+}
+
+impl<'a> Subject<'a> {
+    /// The instructions of each way of the block.
+    fn ways(&self) -> impl Iterator<Item = &'a [Instruction]> {
+        std::iter::once(self.insns).chain(self.forked.iter().map(Vec::as_slice))
+    }
 }
 
 /// A place outside of the block that jumps may lead to.
@@ -243,7 +250,7 @@ impl Proof<'_> {
 
     /// Code may be left.
     fn exit(&self, state: &State) -> Result<(), Why> {
-        let most = self.s.insns.len().max(self.s.forked.len()) as i64;
+        let most = self.s.ways().map(<[_]>::len).max().unwrap_or(0) as i64;
         match state.taken() {
             Some(taken) if (1..=most).contains(&taken) => self.clean(state),
             Some(_) => Err("a slice from which something else was taken"),
@@ -387,7 +394,8 @@ impl Proof<'_> {
         let of_insn = matches!(site.kind, Kind::Miss | Kind::Exec | Kind::End);
         // The instruction, on one of the ways that take as much from the slice.
         let taken = state.reg(R::R15);
-        let insn = [self.s.insns, self.s.forked].into_iter().find_map(|way| {
+        let s = self.s;
+        let insn = s.ways().find_map(|way| {
             let i = way.get(way.len().checked_sub(site.left.into())?)?;
             let fits = i.ip() as u16 == site.off && (!of_insn || i.len() as u8 == site.len);
             (taken == Value::Slice(way.len() as i64) && fits).then_some(i)

@@ -27,7 +27,7 @@ impl Proof<'_> {
             let insn = way.len().checked_sub(count).and_then(|n| way.get(n));
             insn.is_some_and(|i| i.ip() as u16 == site.off) && state.taken() == Some(way.len() as i64)
         };
-        if !own || !on(self.s.insns) && !on(self.s.forked) {
+        if !own || !self.s.ways().any(on) {
             return Err("a jump to the rest of a block from another instruction");
         }
         self.own_page(state)

@@ -53,8 +53,10 @@ fn a_block_with_two_ways_is_proved_and_looks_at_the_slice_for_both() {
             .filter(|&id| t.blocks[id].source.as_ref().is_some_and(|s| !s.forked.is_empty()))
             .collect();
         assert_eq!(two.len(), 1);
+        let ways = t.blocks[two[0]].source.as_ref().map(|s| s.forked.len());
+        assert_eq!(ways, Some(2));
         let looks = hot(t, two[0]).iter().filter(|i| takes_from_slice(i)).count();
-        assert_eq!(looks, 2);
+        assert!(looks > 1, "{looks}");
     }
 }
 
