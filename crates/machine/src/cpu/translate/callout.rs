@@ -312,7 +312,10 @@ impl Cpu {
                 rest.map_or_else(|| self.interpret_from(s), Next::At)
             }
             Kind::Miss => match fault {
-                None => self.execute(s, self.decode_again(s), there(s.b), f),
+                None => {
+                    let insn = self.decoded(s, at);
+                    self.execute(s, insn, there(s.b), f)
+                }
                 Some(fault) => {
                     self.leave_at(s, fault.into());
                     Next::Out
@@ -523,7 +526,7 @@ impl Cpu {
     }
 
     /// The instruction of a site, as it was when its block was decoded.
-    fn decode_again(&self, s: Site) -> Option<Handled> {
+    pub(super) fn decode_again(&self, s: Site) -> Option<Handled> {
         let block = self.code.translator.as_ref()?.blocks.get(s.block as usize)?;
         let frame = self.domain.machine.mem.frame(block.mfn)?;
         let mut bytes = [0u8; 15];

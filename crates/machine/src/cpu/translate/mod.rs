@@ -155,6 +155,8 @@ pub(crate) struct Translator {
     handled: Vec<Handled>,
     /// How often a check failed for good, by its site.
     failed: HashMap<u64, u8, BuildHasherDefault<KeyHasher>>,
+    /// Instructions whose operands cross into another page.
+    crossing: Box<rest::Crossing>,
     asm: Asm,
     /// The next block is interpreted though it has code.
     interpret_once: bool,
@@ -180,6 +182,7 @@ impl Translator {
             keys_given: 0,
             handled: Vec::new(),
             failed: HashMap::default(),
+            crossing: Box::default(),
             asm: Asm::new(),
             interpret_once: false,
             #[cfg(test)]
@@ -219,6 +222,7 @@ impl Translator {
         self.keys_given = 0;
         self.handled.clear();
         self.failed.clear();
+        *self.crossing = rest::Crossing::default();
         // `interpret_once` stays: with room for a single block, what asked for it would be translated again for ever.
     }
 

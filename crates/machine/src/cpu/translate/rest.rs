@@ -7,7 +7,7 @@
 //! which has taken from the slice what the rest takes.
 
 use super::callout::Site;
-use super::{liveness, NativeBlock, Order, CALL_BYTES};
+use super::{liveness, Handled, NativeBlock, Order, CALL_BYTES};
 use crate::cpu::decode::ends_block;
 use crate::cpu::Cpu;
 use crate::mem::Mfn;
@@ -113,6 +113,43 @@ impl Cpu {
         }
         let last = insns.split_off(insns.len().checked_sub(s.left.into())?);
         (last.first()?.ip() as u16 == s.off).then_some(last)
+    }
+}
+
+/// Instructions that were decoded for their handlers, by their sites: where one operand crosses a border its instruction mostly does so again.
+pub(super) struct Crossing([Option<(u64, Handled)>; 64]);
+
+impl Default for Crossing {
+    fn default() -> Crossing {
+        Crossing([None; 64])
+    }
+}
+
+impl Crossing {
+    fn slot(&mut self, at: u64) -> &mut Option<(u64, Handled)> {
+        // Sites lie some 40 bytes apart.
+        let n = (at >> 4 ^ at >> 10) as usize % self.0.len();
+        &mut self.0[n]
+    }
+}
+
+impl Cpu {
+    /// The instruction of site `s`, which is at `at`, as it was when its block was decoded, or when it was last left to its handler.
+    pub(super) fn decoded(&mut self, s: Site, at: u64) -> Option<Handled> {
+        let known = |c: &mut Cpu| {
+            c.code
+                .translator
+                .as_mut()?
+                .crossing
+                .slot(at)
+                .filter(|k| k.0 == at)
+        };
+        if let Some((_, insn)) = known(self) {
+            return Some(insn);
+        }
+        let insn = self.decode_again(s)?;
+        *self.code.translator.as_mut()?.crossing.slot(at) = Some((at, insn));
+        Some(insn)
     }
 }
 
