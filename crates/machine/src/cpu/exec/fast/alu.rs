@@ -181,10 +181,18 @@ pub(crate) unsafe fn lock_mx<T: W, const O: u8, const X: bool, const I: bool>(
     })
 }
 
+/// Over the end of a page an operand is its handler's: over the end of 4 GiB in 32-bit code the segment says which fault it is.
+fn leaves_page<T: W>(va: u64) -> bool {
+    (va & 0xfff) + u64::from(T::BITS) / 8 > 4096
+}
+
 #[cold]
 #[inline(never)]
 unsafe fn lock_slow<T: W, const O: u8>(cpu: *mut Cpu, op: *const Op, va: u64, b: T) -> *const Op {
     by_contract!({
+        if leaves_page::<T>(va) {
+            return miss::redo(cpu, op);
+        }
         if !lock_cold::<T, O>(cpu, op, va, b) {
             return null();
         }
@@ -235,6 +243,9 @@ pub(crate) unsafe fn exchange<T: W, const A: bool, const X: bool>(cpu: *mut Cpu,
 #[inline(never)]
 unsafe fn exchange_slow<T: W, const A: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
     by_contract!({
+        if leaves_page::<T>(va) {
+            return miss::redo(cpu, op);
+        }
         if !exchange_cold::<T, A>(cpu, op, va) {
             return null();
         }
@@ -298,6 +309,9 @@ pub(crate) unsafe fn cmpxchg<T: W, const L: bool, const X: bool>(cpu: *mut Cpu, 
 #[inline(never)]
 unsafe fn cmpxchg_slow<T: W, const L: bool>(cpu: *mut Cpu, op: *const Op, va: u64) -> *const Op {
     by_contract!({
+        if leaves_page::<T>(va) {
+            return miss::redo(cpu, op);
+        }
         if !cmpxchg_cold::<T, L>(cpu, op, va) {
             return null();
         }
