@@ -37,7 +37,7 @@ def check_files(files: Iterable[HostFile], database: Database, theirs: Iterable[
     own = [(os.path.realpath(file.path), file) for file in theirs or () if file.path]
     pvgrub = find_pvgrub()
     for file in wanted:
-        real = _real(file.path)
+        real = real_path(file.path)
         if real is not None and (
             (file.use is Use.BOOT and pvgrub is not None and real == os.path.realpath(pvgrub))
             or (_is_what_it_is_called(file, real) and _is_in_store(file, real, to_be_read, places))
@@ -75,7 +75,7 @@ def _is_below(path: str, place: str) -> bool:
     return Path(path).is_relative_to(place)
 
 
-def _real(path: str) -> str | None:
+def real_path(path: str) -> str | None:
     """A path with links followed; None: no file can have this name."""
     try:
         return os.path.realpath(path)

@@ -71,6 +71,8 @@ def test_a_disk_is_imported_cloned_larger_and_removed(images: httpx.Client, dom0
     file = str(dom0.socket.parent / "disk.img")
     made(images, images.post("/images/imports", json={"file": file, "name": "base"}))
     assert images.post("/images/imports", json={"file": file, "name": "base"}).status_code in (202, 422)
+    unnamed = images.post("/images/imports", json={"file": "a\0b", "name": "other"})
+    assert (unnamed.status_code, "no file can have this name" in unnamed.text) == (422, True), unnamed.text
     made(images, images.post("/images/base/clones", json={"name": "large", "size": "8M"}))
     refused = images.post("/images/base/clones", json={"name": "small", "size": "0M"})
     assert refused.status_code == 422

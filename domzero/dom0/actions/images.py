@@ -27,9 +27,10 @@ from domzero.dom0.images.store import DiskImage, DiskStore, data_dir
 from domzero.dom0.images.upkeep import resize_disk
 from domzero.dom0.manager import Manager
 from domzero.dom0.names import shown
+from domzero.dom0.places import real_path
 from domzero.dom0.roster import NotFound
 from domzero.dom0.tasks import report_progress, report_step
-from domzero.errors import ConfigError
+from domzero.errors import ConfigError, ImageError
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -153,8 +154,11 @@ class ImportImage(Action[DiskImage]):
     async def run(self, manager: Manager) -> DiskImage:
         """Imports it."""
         check_image_name(self.name)
+        real = real_path(self.file)
+        if real is None:
+            raise ImageError(f"{shown(self.file)}: no file can have this name")
         stores = [data_dir(), *(row["path"] for row in manager.database.rows("SELECT path FROM storage"))]
-        shared = any(Path(os.path.realpath(self.file)).is_relative_to(os.path.realpath(store)) for store in stores)
+        shared = any(Path(real).is_relative_to(os.path.realpath(store)) for store in stores)
         request = {"kind": "import", "file": self.file, "name": self.name, "format": self.format, "is_shared": shared}
         await job.run(request, report_step)
         manager.events.note("image", self.name, Operation.ADD)
