@@ -6,6 +6,7 @@
 
 use super::repeat::COUNT_MAX;
 use super::select::Vectors;
+use super::signals::Running;
 use super::thunk::{cooked_flags, raw_flags};
 use super::x87;
 use super::Handled;
@@ -188,8 +189,10 @@ impl Cpu {
         self.fill_frame(f);
         self.views.beside().note_page(self.bases.page);
         f.page = self.bases.page;
+        let running = Running::new(self);
         // SAFETY: the caller's promise; the frame is filled in.
         unsafe { super::thunk::enter(self, f, code) };
+        drop(running);
         if let Some(payload) = self.code.translator.as_mut().and_then(|t| t.panic.take()) {
             std::panic::resume_unwind(payload);
         }

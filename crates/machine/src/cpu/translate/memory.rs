@@ -136,6 +136,11 @@ impl CodeMemory {
         (end <= self.used || offset >= cold_start(self.maps.len) && end <= self.cold).then_some(offset)
     }
 
+    /// Whether code that runs often is at `at`.
+    pub(super) fn is_hot(&self, at: u64) -> bool {
+        at.wrapping_sub(self.maps.running as u64) < self.used as u64
+    }
+
     /// Code that was added, as it is now.
     pub(super) fn code(&self, at: u64, len: usize) -> Option<&[u8]> {
         let offset = self.offset(at, len)?;

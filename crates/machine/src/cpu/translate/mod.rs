@@ -26,6 +26,7 @@ mod repeat;
 mod rest;
 mod same;
 mod select;
+mod signals;
 mod special;
 mod stack;
 mod stubs;
@@ -113,6 +114,8 @@ struct NativeBlock {
     /// Entry from the same page. When the block is forgotten a jump to its last stub stands here.
     near: u64,
     dead: u64,
+    /// Where the code of each instruction begins, from `far`, and its offset in the page: for who asks what a place in the code is of.
+    places: Box<[(u16, u16)]>,
     /// Instructions that it has more than the interpreter's block.
     more: u8,
     vectors: Vectors,
@@ -173,6 +176,7 @@ pub(crate) struct Translator {
 impl Translator {
     pub(crate) fn new(options: TranslatorOptions) -> Result<Translator, TranslatorError> {
         translator_available()?;
+        signals::install();
         Ok(Translator {
             memory: CodeMemory::new(options.code_bytes).map_err(TranslatorError::Memory)?,
             options,
@@ -239,6 +243,7 @@ impl Translator {
     pub(crate) fn bytes(&self) -> usize {
         self.memory.used()
             + self.blocks.capacity() * size_of::<NativeBlock>()
+            + self.blocks.iter().map(|b| size_of_val(&*b.places)).sum::<usize>()
             + self.handled.capacity() * size_of::<Handled>()
             + self.failed.capacity() * size_of::<(u64, u8)>()
     }
@@ -302,6 +307,14 @@ impl Translator {
             }
         }
     }
+}
+
+/// Where the code of each instruction is, from the block's entry on.
+fn places(made: &emit::Made, base: u64, insns: &[Instruction]) -> Box<[(u16, u16)]> {
+    let from = |start: usize| u16::try_from(base + start as u64 - made.far).ok();
+    let all = made.starts.iter().zip(insns);
+    all.map_while(|(&start, i)| Some((from(start)?, i.ip() as u16)))
+        .collect()
 }
 
 /// What code is to be made of.
@@ -502,6 +515,7 @@ impl Cpu {
             far: made.far,
             near: made.near,
             dead: made.dead,
+            places: places(&made, base, insns),
             more: order.more,
             vectors: made.vectors,
             x87: made.x87,
