@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from created import created
 from dom0_server import Server
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -72,10 +73,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, shell: str) -> Iterator[Scen
     disk = x.VDI.create({"SR": sr, "virtual_size": str(MIB)})
     x.VBD.create({"VM": halted, "VDI": disk, "userdevice": "0", "mode": "RW", "type": "Disk"})
     body = {"name": "running", "kernel": shell, "memory_mib": 16, "vfbs": ["vnc=0"]}
-    made = httpx.post(
-        f"{server.url}/v1/domains", json=body, headers={"Authorization": f"Bearer {server.token}"}, timeout=60
-    )
-    running = f"OpaqueRef:{made.json()['uuid']}"
+    headers = {"Authorization": f"Bearer {server.token}"}
+    with httpx.Client(base_url=f"{server.url}/v1", headers=headers, timeout=60) as api:
+        running = f"OpaqueRef:{created(api, api.post('/domains', json=body))['uuid']}"
     yield Scene(server, session, disk, halted, running, x.VM.get_consoles(running))
     assert server.stop() == 0
 
